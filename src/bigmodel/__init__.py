@@ -1,0 +1,3 @@
+"""bigmodel: train neural networks from configurations, on the user's own data."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,48 @@
+"""What a user can get wrong, each as one message that says how to put it right.
+
+Every message names the key or file, what was found there, what is allowed and, where one is
+likely, the fix. The command line prints it without a traceback and exits with status 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BigModelError(Exception):
+    """Base of all errors that a user can cause."""
+
+
+class ConfigError(BigModelError):
+    """A configuration that cannot be run: unknown key, wrong type, out of range, no such choice."""
+
+
+class DataError(BigModelError):
+    """Data that is missing, damaged, empty, or not what it claims to be."""
+
+
+class SpecError(ConfigError):
+    """Parts that do not fit each other: a model that cannot read the data, a loss that cannot score
+    the target."""
+
+
+class DeviceError(ConfigError):
+    """A device or precision that this machine does not have."""
+
+
+class CheckpointError(BigModelError):
+    """A checkpoint or run folder that cannot be read or written."""
+
+
+class NonFiniteError(BigModelError):
+    """Training has diverged: a loss, gradient or weight is NaN or infinite."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """`" Did you mean 'lr'?"` for the nearest choice, or an empty string where none is near."""
+    known = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if not near:  # `lr` for `optimizer.lr`: the last part alone is often what was meant
+        near = [c for c in known if c.rsplit(".", 1)[-1] == str(name).rsplit(".", 1)[-1]][:1]
+    return f" Did you mean '{near[0]}'?" if near else ""

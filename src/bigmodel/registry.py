@@ -1,0 +1,218 @@
+"""Everything that can be chosen by name, and the typed configuration of each choice.
+
+A class is registered under its name together with its configuration:
+
+    class FNNConfig(EntryConfig):
+        hidden_sizes: list[PositiveInt] = Field(default=[128], description="width of each layer")
+
+    @models.register("fnn", FNNConfig)
+    class FNN(Model):
+        def __init__(self, config: FNNConfig, spec: DataSpec) -> None: ...
+
+Built-in entries are found by importing every module of the registry's package, so that a new one is
+one new file. A user's own arrive through `load_plugins`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bigmodel.errors import BigModelError, ConfigError, did_you_mean
+
+
+class Config(BaseModel):
+    """Base of every typed configuration: frozen, exact types, unknown keys and NaN forbidden."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=False,
+    )
+
+
+class EntryConfig(Config):
+    """Base of the configuration of anything registered: it carries the name that chose it."""
+
+    name: str = Field(description="which registered entry this configures")
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+EntryT = TypeVar("EntryT", bound=Callable[..., Any])
+
+
+class Entry(NamedTuple):
+    """One choice: how to build it and what configures it."""
+
+    factory: Callable[..., Any]
+    config: type[EntryConfig]
+
+
+class Registry:
+    """Names of one kind, such as `model`, each with its class and typed configuration.
+
+    Args:
+        kind: the configuration group, singular (`"model"`).
+        package: module or package whose import registers the built-in entries.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, Entry] = {}
+        self._loaded = False
+
+    def register(self, name: str, config: type[EntryConfig]) -> Callable[[EntryT], EntryT]:
+        """Decorator of a class or function: make `name` a choice of this kind, configured by `config`.
+
+        Raises:
+            ConfigError: another class already has that name.
+        """
+
+        def add(factory: EntryT) -> EntryT:
+            known = self._entries.get(name)
+            if known is not None and _origin(known.factory) != _origin(factory):
+                raise ConfigError(
+                    f"{self.kind} '{name}' is registered twice: by {_origin(known.factory)} and by"
+                    f" {_origin(factory)}. Give one of them another name."
+                )
+            self._entries[name] = Entry(factory, config)
+            return factory
+
+        return add
+
+    def names(self) -> list[str]:
+        """All names that can be chosen, sorted."""
+        self._load_builtin()
+        return sorted(self._entries)
+
+    def entry(self, name: str) -> Entry:
+        """The class and configuration registered as `name`.
+
+        Raises:
+            ConfigError: there is none; the message lists those there are.
+        """
+        self._load_builtin()
+        if name not in self._entries:
+            raise ConfigError(
+                f"{self.kind}.name={name!r}: no such {self.kind}.{did_you_mean(name, self._entries)}"
+                f" Known: {', '.join(self.names())}. (A plugin's own names need plugins=[module].)"
+            )
+        return self._entries[name]
+
+    def parse(self, values: Mapping[str, Any]) -> EntryConfig:
+        """Checks plain values, as composed from YAML, against the schema of the entry they name.
+
+        Raises:
+            ConfigError: unknown name or key, wrong type, value out of range.
+        """
+        if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+            raise ConfigError(
+                f"{self.kind}: expected settings with a `name`, got {values!r}."
+                f" Choose one with {self.kind}=<{'|'.join(self.names())}>."
+            )
+        return validated(self.entry(values["name"]).config, values, self.kind)
+
+    def build(self, config: EntryConfig, *args: Any) -> Any:
+        """The object that `config` describes: its class called with the config and `args`."""
+        return self.entry(config.name).factory(config, *args)
+
+    def _load_builtin(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True  # first: an entry's module may ask for names while it is imported
+        module = importlib.import_module(self._package)
+        for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{self._package}.{found.name}")
+
+
+models = Registry("model", "bigmodel.models")
+data = Registry("data", "bigmodel.data")
+losses = Registry("loss", "bigmodel.losses")
+optimizers = Registry("optimizer", "bigmodel.optimizers")
+schedulers = Registry("scheduler", "bigmodel.schedulers")
+
+REGISTRIES = {registry.kind: registry for registry in (models, data, losses, optimizers, schedulers)}
+
+
+def validated(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
+    """`values` as a `schema`, or a ConfigError that names each wrong key under the prefix `key`."""
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(_complaint(schema, issue, key) for issue in error.errors())
+        ) from None
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Imports a user's modules so that what they register can be chosen by name.
+
+    A file in the current folder counts as a module, also for the installed command.
+
+    Raises:
+        ConfigError: a module is not there or fails while it is imported.
+    """
+    if modules and (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except BigModelError:
+            raise
+        except ModuleNotFoundError as error:
+            if error.name is not None and module.startswith(error.name):
+                raise ConfigError(
+                    f"plugins: there is no module '{module}'. A plugin is a Python module by its dotted"
+                    f" name (`my_models` for my_models.py), in {Path.cwd()} or installed."
+                ) from error
+            raise ConfigError(f"plugins: '{module}' needs {error.name!r}: {error}") from error
+        except Exception as error:
+            raise ConfigError(
+                f"plugins: importing '{module}' failed: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _origin(factory: Callable[..., Any]) -> str:
+    return f"{factory.__module__}.{factory.__qualname__}"
+
+
+def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:
+    """One line for one of pydantic's errors: key, value, what is allowed, the likely fix."""
+    path = ".".join([key, *(str(part) for part in issue["loc"] if not _is_tag(part))]).strip(".")
+    if issue["type"] == "extra_forbidden":
+        fields = _fields_at(schema, issue["loc"][:-1])
+        return (
+            f"{path}: no such key.{did_you_mean(str(issue['loc'][-1]), fields)}"
+            f" Known here: {', '.join(fields)}."
+        )
+    if issue["type"] == "missing":
+        return f"{path}: is required and was not given."
+    message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{path}={issue['input']!r}: {message}."
+
+
+def _is_tag(part: Any) -> bool:
+    """Pydantic puts the branch of a union into an error's location, such as `list[int]`."""
+    return isinstance(part, str) and (
+        "[" in part or part in {"int", "float", "str", "bool", "none", "constrained-int"}
+    )
+
+
+def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The field names of the (nested) schema at an error's location."""
+    for part in location:
+        field = schema.model_fields.get(part) if isinstance(part, str) else None
+        nested = field.annotation if field is not None else None
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            schema = nested
+    return list(schema.model_fields)

@@ -1,0 +1,1 @@
+"""Where figures go: console, TensorBoard, JSON lines. Sinks behind one small interface."""

@@ -1,0 +1,204 @@
+"""The interface of a sink, which is its own null object, and the facts that sinks are told.
+
+The loop calls a `Sink`; `Sinks` passes each call on to many. Plain data only: a sink never sees the
+optimizer or the loop, and none of them decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+Record = dict[str, float | int]
+"""Figures of one moment: always `epoch` and `step`; then `train/loss`, `val/accuracy`, `lr`, …"""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of a model's summary: dotted name, class, output shape for one sample, parameters."""
+
+    name: str
+    kind: str
+    shape: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is about to run, for headers.
+
+    Attributes:
+        title: such as `fnn on digits`.
+        rows: label and text of each header line: Model, Data, Optimizer, Loss, Device, Output, …
+        config: the whole configuration as plain nested values.
+        layers: the model's summary.
+        folder: the run's folder.
+        epochs: how many epochs will run in all.
+        steps_per_epoch: optimizer steps in one of them.
+        total_steps: optimizer steps in all.
+        first_step: 0, or the step a resumed run goes on from.
+        metrics: names of the figures that evaluations give, such as `val/accuracy`.
+        monitor: the one that chooses the best checkpoint.
+        mode: `max` or `min`: which way `monitor` is better.
+    """
+
+    title: str
+    rows: Sequence[tuple[str, str]]
+    config: dict[str, Any]
+    layers: Sequence[Layer]
+    folder: Path
+    epochs: int
+    steps_per_epoch: int
+    total_steps: int
+    first_step: int
+    metrics: Sequence[str]
+    monitor: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands now, told a few times a second.
+
+    Attributes:
+        epoch: the running epoch, from 1.
+        step: optimizer steps done in all.
+        loss: the mean training loss of this epoch so far; None before the first figure.
+        figure: the newest value of the monitored metric; None before the first evaluation.
+        samples_per_second: throughput of training, evaluations left out.
+    """
+
+    epoch: int
+    step: int
+    loss: float | None
+    figure: float | None
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One validation sample with what the model said of it.
+
+    Attributes:
+        inputs: as the model saw it, undone to its stored scale (images: 0 to 1).
+        prediction, truth: in words.
+        correct: whether they agree.
+    """
+
+    inputs: Tensor
+    prediction: str
+    truth: str
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass over a held-out part.
+
+    Attributes:
+        figures: by metric name without the part: `loss`, `accuracy`, `mae`, …
+        confusion: (classes, classes) counts, truth by prediction; None where there are no classes.
+        class_names: labels of its rows and columns.
+        samples: the first few samples of the part.
+    """
+
+    figures: dict[str, float]
+    confusion: Tensor | None = None
+    class_names: Sequence[str] = ()
+    samples: Sequence[Sample] = ()
+
+
+@dataclass
+class Summary:
+    """How a run ended; `summary.json` holds just this."""
+
+    status: str  # "running" | "finished" | "stopped" | "failed"
+    best: dict[str, float | int] = field(default_factory=dict)
+    final: dict[str, float | int] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    monitor: str = ""
+    mode: str = ""
+    epochs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    parameters: int = 0
+    error: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Sink:
+    """Receives what happens in a run. Every method does nothing here: override what is of use."""
+
+    def start(self, info: RunInfo) -> None:
+        """Training is about to begin."""
+
+    def progress(self, progress: Progress) -> None:
+        """A sign of life, a few times a second."""
+
+    def record(self, record: Record) -> None:
+        """Figures of an epoch (or of a step, with `trainer.record_every_steps`)."""
+
+    def log(self, record: Record) -> None:
+        """The same figures when a printed line is due (`trainer.log_every`)."""
+
+    def evaluated(self, evaluation: Evaluation, step: int) -> None:
+        """The validation part was read after `step` optimizer steps."""
+
+    def weights(self, model: nn.Module, step: int) -> None:
+        """The model's weights, for histograms."""
+
+    def message(self, text: str, level: str = "info") -> None:
+        """Something to tell the user: `info`, `warning` or `error`."""
+
+    def finish(self, summary: Summary, folder: Path) -> None:
+        """The run is over, however it ended."""
+
+    def close(self) -> None:
+        """Nothing follows: write what is buffered and free what is held."""
+
+
+class Sinks(Sink):
+    """Passes every call on to each of its sinks, in order."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.sinks = list(sinks)
+
+    def start(self, info: RunInfo) -> None:
+        for sink in self.sinks:
+            sink.start(info)
+
+    def progress(self, progress: Progress) -> None:
+        for sink in self.sinks:
+            sink.progress(progress)
+
+    def record(self, record: Record) -> None:
+        for sink in self.sinks:
+            sink.record(record)
+
+    def log(self, record: Record) -> None:
+        for sink in self.sinks:
+            sink.log(record)
+
+    def evaluated(self, evaluation: Evaluation, step: int) -> None:
+        for sink in self.sinks:
+            sink.evaluated(evaluation, step)
+
+    def weights(self, model: nn.Module, step: int) -> None:
+        for sink in self.sinks:
+            sink.weights(model, step)
+
+    def message(self, text: str, level: str = "info") -> None:
+        for sink in self.sinks:
+            sink.message(text, level)
+
+    def finish(self, summary: Summary, folder: Path) -> None:
+        for sink in self.sinks:
+            sink.finish(summary, folder)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()

@@ -1,0 +1,173 @@
+"""What the data looks like: the one contract between data, model and loss.
+
+A data source describes itself with a `DataSpec`. A model reads its input sizes and output width from
+it, a loss checks that it can score the target, metrics follow from the target, and reports turn
+outputs back into words. Nobody types a size twice. Plain Python: nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as AnySequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Image:
+    """Inputs of shape (batch, channels, height, width)."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"images {self.channels}×{self.height}×{self.width}"
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Inputs of shape (batch, steps, features): real vectors in time order."""
+
+    steps: int
+    features: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.steps, self.features)
+
+    def __str__(self) -> str:
+        return f"sequences of {self.steps} steps × {self.features} features"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Inputs of shape (batch, length): integers in [0, vocab_size)."""
+
+    length: int
+    vocab_size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    def __str__(self) -> str:
+        return f"{self.length} tokens out of {self.vocab_size:,}"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Inputs of shape (batch, count): real values without an order."""
+
+    count: int
+    names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count,)
+
+    def __str__(self) -> str:
+        return f"{self.count} features"
+
+
+Input = Image | Sequence | Tokens | Features
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Targets of shape (batch,): one class index each. A model gives one logit per class.
+
+    Attributes:
+        names: the label of each class, in the order of the indices.
+        counts: how many training samples each class has, for balanced weights.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @property
+    def output_size(self) -> int:
+        return self.count
+
+    def __str__(self) -> str:
+        return f"{self.count} classes"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Targets of shape (batch, count), each 0.0 or 1.0: labels that do not exclude each other."""
+
+    names: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @property
+    def output_size(self) -> int:
+        return self.count
+
+    def __str__(self) -> str:
+        return f"{self.count} yes/no labels"
+
+
+@dataclass(frozen=True)
+class Values:
+    """Targets of shape (batch, count): real values, standardised with the training part's figures.
+
+    `value = standardised * std + mean` gives back the data's own unit, in which errors are reported.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @property
+    def output_size(self) -> int:
+        return self.count
+
+    def __str__(self) -> str:
+        return "1 real value" if self.count == 1 else f"{self.count} real values"
+
+
+Target = Classes | Flags | Values
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a data source holds: its name, the kind of its inputs and targets, samples in each part."""
+
+    name: str
+    input: Input
+    target: Target
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def label(self, prediction: AnySequence[float]) -> str:
+        """One sample's output in words: the likeliest class, the flags set, or values in their unit.
+
+        Args:
+            prediction: the model's raw output for one sample, `output_size` numbers.
+        """
+        match self.target:
+            case Classes(names=names):
+                return names[max(range(len(names)), key=lambda index: prediction[index])]
+            case Flags(names=names):
+                chosen = [name for name, logit in zip(names, prediction, strict=True) if logit > 0]
+                return ", ".join(chosen) or "none"
+            case Values(names=names, mean=mean, std=std):
+                own = [p * s + m for p, s, m in zip(prediction, std, mean, strict=True)]
+                return ", ".join(f"{value:.4g}" for value in own)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{size:,} {part}" for part, size in self.sizes.items())
+        return f"{self.name}: {self.input} → {self.target} ({parts})"
