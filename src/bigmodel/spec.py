@@ -168,6 +168,18 @@ class DataSpec:
                 own = [p * s + m for p, s, m in zip(prediction, std, mean, strict=True)]
                 return ", ".join(f"{value:.4g}" for value in own)
 
+    def truth(self, target: int | AnySequence[float]) -> str:
+        """One sample's target in words, comparable to `label`.
+
+        Args:
+            target: a class index, or `output_size` flags or standardised values.
+        """
+        if isinstance(self.target, Classes):
+            assert isinstance(target, int)
+            return self.target.names[target]
+        assert not isinstance(target, int)
+        return self.label([t - 0.5 for t in target] if isinstance(self.target, Flags) else target)
+
     def __str__(self) -> str:
         parts = ", ".join(f"{size:,} {part}" for part, size in self.sizes.items())
         return f"{self.name}: {self.input} → {self.target} ({parts})"

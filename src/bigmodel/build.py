@@ -1,0 +1,223 @@
+"""From a typed configuration to objects: the only place that knows everybody."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bigmodel import checkpoint, registry
+from bigmodel.config import RunConfig
+from bigmodel.data.base import Dataset, Part, PartName
+from bigmodel.data.batches import Batches
+from bigmodel.data.checks import check
+from bigmodel.ema import EMA
+from bigmodel.errors import ConfigError
+from bigmodel.loop import Run
+from bigmodel.metrics import default_monitor, metric_names, metrics_for
+from bigmodel.models.summary import Layer, summarize
+from bigmodel.plan import Monitored, Plan, monitored
+from bigmodel.reporting.base import RunInfo, Sink, Sinks, Summary
+from bigmodel.reporting.console import Console
+from bigmodel.reporting.jsonl import JsonLines
+from bigmodel.reporting.tensorboard import TensorBoard
+from bigmodel.runtime import Runtime, environment, prepare
+from bigmodel.state import State
+from bigmodel.step import Step
+
+EVALUATION_BATCH = 1024
+"""Samples at once where no gradients are kept: larger batches are faster, and give the same figures."""
+
+
+def build_run(config: RunConfig, folder: Path) -> Run:
+    """Builds everything that `fit` needs. Nothing is written: that begins with `fit`.
+
+    Args:
+        config: checked configuration.
+        folder: the run's folder.
+
+    Raises:
+        ConfigError, SpecError, DataError, DeviceError: parts that are wrong, or do not fit each other.
+    """
+    runtime = prepare(config.device, config.top.seed)
+    trainer = config.trainer
+    dataset: Dataset = registry.data.build(config.data)
+    check(dataset)
+    dataset = _limited(dataset, config)
+    train, val, test = _batches(dataset, config, runtime)
+    plan = Plan.of(trainer, train.steps_per_epoch)
+
+    torch.manual_seed(config.top.seed)
+    loss = registry.losses.build(config.loss, dataset.spec).to(runtime.device)
+    model: nn.Module = registry.models.build(config.model, dataset.spec).to(runtime.device)
+    layers = summarize(model, next(iter(val.epoch(0))).inputs[:1])
+    optimizer = registry.optimizers.build(config.optimizer, model)
+    by_epoch: bool = getattr(config.scheduler, "interval", "step") == "epoch"
+    scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
+    ema = _ema(config, model, optimizer)
+    if config.device.compile:
+        model.compile()
+    step = Step(
+        model,
+        loss,
+        optimizer,
+        metrics_for(dataset.spec.target, runtime.device, light=True),
+        runtime,
+        micro_batch=config.data.batch_size,
+        clip_norm=trainer.clip_norm,
+        ema=ema,
+    )
+    monitor, stop_monitor = _monitors(config, dataset)
+    info = _info(config, dataset, layers, runtime, plan, monitor, folder, loss)
+    return Run(
+        config=trainer,
+        info=info,
+        plan=plan,
+        dataset=dataset,
+        train=train,
+        val=val,
+        test=test,
+        loss=loss,
+        step=step,
+        state=State(model, optimizer, scheduler, step.metrics, ema, step.scaler),
+        val_metrics=metrics_for(dataset.spec.target, runtime.device),
+        monitor=monitor,
+        stop_monitor=stop_monitor,
+        schedule_by_epoch=by_epoch,
+        runtime=runtime,
+        sinks=_sinks(config, folder),
+        summary=Summary(
+            status="running",
+            monitor=monitor.name,
+            mode=monitor.mode,
+            parameters=sum(p.numel() for p in model.parameters()),
+            environment=environment(runtime),
+        ),
+    )
+
+
+def resume_run(run: Run, source: Path) -> Run:
+    """Puts a run where a checkpoint left it.
+
+    Args:
+        run: built from the same configuration.
+        source: the checkpoint's folder.
+
+    Raises:
+        CheckpointError: it is damaged, or another run's.
+    """
+    run.state.load(*checkpoint.load(source))
+    step = run.state.progress.step
+    rows = [*run.info.rows, ("Resumed", f"after step {step:,} of {run.plan.steps:,}, from {source}")]
+    run.info = replace(run.info, first_step=step, rows=rows)
+    return run
+
+
+def _limited(dataset: Dataset, config: RunConfig) -> Dataset:
+    """The same data with fewer samples, drawn once, where a quick look is asked for."""
+    limit, size = config.trainer.limit, config.data.batch_size
+
+    def cut(part: Part, batches: int | None) -> Part:
+        if batches is None or batches * size >= len(part):
+            return part
+        draw = torch.Generator().manual_seed(config.data.split_seed)
+        return part.select(torch.randperm(len(part), generator=draw)[: batches * size])
+
+    train, val = cut(dataset.train, limit.train), cut(dataset.val, limit.val)
+    sizes = dataset.spec.sizes | {"train": len(train), "val": len(val)}
+    return replace(dataset, train=train, val=val, spec=replace(dataset.spec, sizes=sizes))
+
+
+def _batches(
+    dataset: Dataset, config: RunConfig, runtime: Runtime
+) -> tuple[Batches, Batches, Batches | None]:
+    seed, group = config.top.seed, config.trainer.accumulate
+    train = Batches(dataset, "train", config.data, runtime.device, seed=seed, group=group)
+
+    def in_order(part: PartName) -> Batches:
+        size = max(config.data.batch_size, EVALUATION_BATCH)
+        return Batches(dataset, part, config.data, runtime.device, batch_size=size)
+
+    return train, in_order("val"), None if dataset.test is None else in_order("test")
+
+
+def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> EMA | None:
+    if config.trainer.ema is None:
+        return None
+    if hasattr(optimizer, "eval"):
+        raise ConfigError(
+            f"trainer.ema={config.trainer.ema}: optimizer={config.optimizer.name} averages weights itself."
+            " Use trainer.ema=null, or another optimizer."
+        )
+    return EMA(model, config.trainer.ema)
+
+
+def _monitors(config: RunConfig, dataset: Dataset) -> tuple[Monitored, Monitored]:
+    target, saving = dataset.spec.target, config.trainer.checkpoint
+    known = {f"val/{name}": mode for name, mode in metric_names(target).items()} | {"train/loss": "min"}
+    monitor = monitored(
+        saving.monitor,
+        saving.mode,
+        known,
+        f"val/{default_monitor(target)}",
+        "trainer.checkpoint.monitor",
+    )
+    stopping = config.trainer.early_stopping
+    stop = monitored(
+        stopping.monitor, stopping.mode, known, monitor.name, "trainer.early_stopping.monitor"
+    )
+    if stopping.monitor == "auto" and stopping.mode == "auto":
+        stop = monitor
+    return monitor, stop
+
+
+def _info(
+    config: RunConfig,
+    dataset: Dataset,
+    layers: list[Layer],
+    runtime: Runtime,
+    plan: Plan,
+    monitor: Monitored,
+    folder: Path,
+    loss: nn.Module,
+) -> RunInfo:
+    model, parameters = config.model.name, sum(layer.parameters for layer in layers)
+    length = f"{plan.epochs:,} epochs × {plan.steps_per_epoch:,} steps"
+    if config.trainer.max_steps is not None:
+        length = f"{plan.steps:,} steps"
+    rate = getattr(config.optimizer, "lr", math.nan)
+    rows = [
+        ("Model", f"{model}, {parameters:,} parameters"),
+        ("Data", str(dataset.spec)),
+        ("Optimizer", f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule"),
+        ("Loss", type(loss).name if hasattr(type(loss), "name") else config.loss.name),
+        ("Device", str(runtime)),
+        ("Training", f"{length}, batches of {config.data.batch_size * config.trainer.accumulate:,}"),
+        ("Output", str(folder)),
+    ]
+    if config.top.plugins:
+        rows.insert(-1, ("Plugins", ", ".join(config.top.plugins)))
+    return RunInfo(
+        title=f"{model} on {dataset.spec.name}",
+        rows=rows,
+        config=config.values,
+        layers=layers,
+        folder=folder,
+        epochs=plan.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.steps,
+        first_step=0,
+        metrics=[f"val/{name}" for name in metric_names(dataset.spec.target)],
+        monitor=monitor.name,
+        mode=monitor.mode,
+    )
+
+
+def _sinks(config: RunConfig, folder: Path) -> Sink:
+    sinks: list[Sink] = [Console(folder), JsonLines(folder)]
+    if config.trainer.tensorboard:
+        sinks.append(TensorBoard(folder))
+    return Sinks(sinks)

@@ -1,0 +1,172 @@
+"""Checkpoints: written whole or not at all, verified before they are believed. Never any code inside.
+
+A checkpoint is a folder. Tensors lie in safetensors files, one a group; everything else in `state.json`;
+`manifest.json`, written last, gives the size and SHA-256 of each. The folder is filled under a temporary
+name, synced to disk, and renamed. The one it replaces becomes `previous` first, so that at every moment
+at least one whole checkpoint lies on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from bigmodel.errors import CheckpointError
+from bigmodel.state import TensorGroups
+
+SCHEMA = 1
+"""Version of the folder's layout. A newer one is refused; older ones keep loading."""
+
+MANIFEST = "manifest.json"
+
+
+def save(folder: Path, groups: TensorGroups, facts: dict[str, Any]) -> None:
+    """Writes a checkpoint and puts it in the place of `folder`.
+
+    Args:
+        folder: such as `checkpoints/last`.
+        groups: tensors by group and name.
+        facts: anything that JSON can hold.
+
+    Raises:
+        CheckpointError: it cannot be written; what lay there before is still whole.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for group, tensors in groups.items():
+            save_file(_owned(tensors), temporary / f"{group}.safetensors")
+        _write_json(temporary / "state.json", facts)
+        files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
+        _write_json(temporary / MANIFEST, {"schema": SCHEMA, "files": files})
+        for path in temporary.iterdir():
+            _sync(path)
+        _sync(temporary)
+        replace(temporary, folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"{folder}: the checkpoint cannot be written: {error}") from error
+
+
+def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
+    """Reads a checkpoint, every byte of it checked.
+
+    Raises:
+        CheckpointError: it is not there, not whole, or of a newer version.
+    """
+    manifest = _manifest(folder)
+    for name, expected in manifest["files"].items():
+        path = folder / Path(name).name  # a stranger's manifest may not point outside its folder
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} is missing.")
+        if _fingerprint(path) != expected:
+            raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} has changed since it was saved.")
+    try:
+        groups = {
+            Path(name).stem: load_file(folder / name)
+            for name in manifest["files"]
+            if name.endswith(".safetensors")
+        }
+        facts: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+    return groups, facts
+
+
+def newest(checkpoints: Path) -> Path:
+    """The checkpoint to go on from: `last`, or `previous` where a save was cut off between renames.
+
+    Raises:
+        CheckpointError: the run has none.
+    """
+    for name in ("last", "previous"):
+        if (checkpoints / name / MANIFEST).is_file():
+            return checkpoints / name
+    raise CheckpointError(
+        f"{checkpoints}: there is no checkpoint to go on from. The run ended before its first save."
+    )
+
+
+def replace(source: Path, target: Path) -> None:
+    """Renames folder `source` to `target`; an older `target` becomes `previous`, or goes if not `last`."""
+    if target.exists():
+        aside = target.with_name("previous" if target.name == "last" else f".{target.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+        source.rename(target)
+        if target.name != "last":
+            shutil.rmtree(aside, ignore_errors=True)
+    else:
+        source.rename(target)
+    _sync(target.parent)
+
+
+def keep_best(checkpoints: Path, keep: int) -> None:
+    """Makes room for a new `best`: yesterday's becomes `best-2`, and so on; `keep` of them stay.
+
+    Args:
+        keep: how many best checkpoints are kept, at least 1.
+    """
+    names = ["best", *(f"best-{rank}" for rank in range(2, keep + 1))]
+    for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
+        if (checkpoints / newer).exists():
+            shutil.rmtree(checkpoints / older, ignore_errors=True)
+            (checkpoints / newer).rename(checkpoints / older)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        schema = int(manifest["schema"])
+        dict(manifest["files"])
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: no whole checkpoint: {MANIFEST} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint is damaged: {MANIFEST}: {error}") from error
+    if schema > SCHEMA:
+        raise CheckpointError(
+            f"{folder}: written by a newer version (checkpoint schema {schema}; this one knows up to"
+            f" {SCHEMA}). Update bigmodel-train."
+        )
+    return manifest
+
+
+def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous copies on the CPU where needed: safetensors takes no shared or strided memory."""
+    seen: set[int] = set()
+    owned = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        if value.numel() and value.untyped_storage().data_ptr() in seen:
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        owned[name] = value
+    return owned
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1))
+
+
+def _sync(path: Path) -> None:
+    """Has the disk hold what was written to a file, or renamed in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

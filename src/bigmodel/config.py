@@ -1,0 +1,113 @@
+"""A composed configuration becomes typed objects: once, and all of it, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
+
+from bigmodel import registry
+from bigmodel.data.base import DataConfig
+from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.plan import TrainerConfig
+from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validated
+from bigmodel.runtime import DeviceConfig
+
+
+class TopConfig(Config):
+    """The keys of the configuration that belong to no group."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout")
+    plugins: list[str] = Field(
+        default=[], description="Python modules of yours that register models, data, losses, …"
+    )
+    output_dir: str = Field(default="outputs", min_length=1, description="folder that holds all runs")
+    resume: str | None = Field(
+        default=None, description="run folder to go on with; auto: the newest unfinished run of this config"
+    )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, checked. `values` keeps the plain values, for reports."""
+
+    model: EntryConfig
+    data: DataConfig
+    loss: EntryConfig
+    optimizer: EntryConfig
+    scheduler: EntryConfig
+    device: DeviceConfig
+    trainer: TrainerConfig
+    top: TopConfig
+    values: dict[str, Any]
+
+
+GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """The composed config as nested plain values, interpolations resolved.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{getattr(error, 'full_key', None) or 'config'}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def parse(values: dict[str, Any]) -> RunConfig:
+    """Checks plain values; imports the plugins that they name, since those bring schemas of their own.
+
+    Raises:
+        ConfigError: anything that is wrong, all of it in one message.
+    """
+    complaints: list[str] = []
+
+    def attempt(check: Callable[[], Any]) -> Any:
+        try:
+            return check()
+        except ConfigError as error:
+            complaints.append(str(error))
+            return None
+
+    rest = {key: value for key, value in values.items() if key not in GROUPS}
+    for key in sorted(set(rest) - set(TopConfig.model_fields)):
+        complaints.append(f"{key}: no such key.{did_you_mean(key, [*GROUPS, *TopConfig.model_fields])}")
+        del rest[key]
+    top = attempt(lambda: validated(TopConfig, rest, ""))
+    if top is not None:
+        attempt(lambda: load_plugins(top.plugins))
+    entries = {kind: attempt(lambda kind=kind: _entry(kind, values)) for kind in registry.REGISTRIES}
+    plain = {
+        kind: attempt(lambda kind=kind, schema=schema: validated(schema, _group(kind, values), kind))
+        for kind, schema in (("device", DeviceConfig), ("trainer", TrainerConfig))
+    }
+    if complaints:
+        raise ConfigError("\n".join(complaints))
+    return RunConfig(**entries, **plain, top=top, values=values)
+
+
+def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
+    known: Registry = registry.REGISTRIES[kind]
+    config = known.parse(_group(kind, values))
+    if kind == "data" and not isinstance(config, DataConfig):
+        raise ConfigError(
+            f"data.name={config.name}: its configuration {type(config).__name__} has to derive from"
+            " bigmodel.data.base.DataConfig, which brings batch_size, val_fraction and so on."
+        )
+    return config
+
+
+def _group(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(values.get(kind), Mapping):
+        raise ConfigError(f"{kind}: expected settings, got {values.get(kind)!r}. Choose with {kind}=<name>.")
+    group: Mapping[str, Any] = values[kind]
+    return group

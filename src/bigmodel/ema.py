@@ -1,0 +1,51 @@
+"""Averaged weights: an exponential moving average of the model, often better than its last step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Exponential moving average of a model's weights (Polyak and Juditsky, 1992).
+
+    After update t, `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`,
+    so that the first steps, which are far from the goal, are soon forgotten. Floating-point buffers
+    (running statistics) are averaged likewise, whole-number ones copied.
+
+    Args:
+        model: whose weights to average; its state dict gives the names.
+        decay: the share of the old average that is kept, 0 to 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.weights: dict[str, Tensor] = {
+            name: value.detach().clone() for name, value in model.state_dict().items()
+        }
+        live = model.state_dict(keep_vars=True)
+        real = [name for name, value in live.items() if value.is_floating_point()]
+        self._averages = [self.weights[name] for name in real]
+        self._sources = [live[name].detach() for name in real]
+        self._copies = [(self.weights[n], live[n].detach()) for n in live if n not in set(real)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the model as it is now; waits for nothing."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self._averages, self._sources, 1.0 - decay)
+        for average, source in self._copies:
+            average.copy_(source)
+
+    def load(self, weights: dict[str, Tensor], updates: int) -> None:
+        """Takes over saved averages, in place.
+
+        Args:
+            weights: tensors by name, as `self.weights` gives them.
+            updates: how many updates they have seen.
+        """
+        for name, value in self.weights.items():
+            value.copy_(weights[name])
+        self.updates = updates

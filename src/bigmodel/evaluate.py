@@ -1,0 +1,67 @@
+"""One pass over held-out data."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bigmodel.data.base import Batch, Dataset
+from bigmodel.data.batches import Batches
+from bigmodel.losses import Loss
+from bigmodel.metrics import Metrics
+from bigmodel.reporting.base import Evaluation, Sample
+from bigmodel.runtime import Runtime
+from bigmodel.spec import Classes
+
+SAMPLES = 16
+"""How many samples of a part are kept with their prediction, for reports."""
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    metrics: Metrics,
+    runtime: Runtime,
+    dataset: Dataset,
+    *,
+    samples: bool = False,
+) -> Evaluation:
+    """Judges a model by every sample of a part, in evaluation mode, nothing drawn at random.
+
+    Args:
+        batches: the part, in order.
+        metrics: are reset first.
+        samples: whether to keep the first few with their predictions.
+    """
+    was_training = model.training
+    model.eval()
+    metrics.reset()
+    total, weight = torch.zeros((), device=runtime.device), 0
+    shown: list[Sample] = []
+    for batch in batches.epoch(0):
+        with runtime.autocast():
+            outputs = model(batch.inputs)
+            total = total + loss(outputs, batch.targets)
+        weight = weight + loss.normaliser(batch.targets)
+        metrics.update(outputs, batch.targets)
+        if samples and len(shown) < SAMPLES:
+            shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
+    model.train(was_training)
+    target = dataset.spec.target
+    return Evaluation(
+        figures={"loss": float(total / weight), **metrics.compute()},
+        confusion=None if metrics.confusion is None else metrics.confusion.cpu(),
+        class_names=target.names if isinstance(target, Classes) else (),
+        samples=shown,
+    )
+
+
+def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[Sample]:
+    inputs = dataset.denormalize(batch.inputs[:count]).cpu()
+    predictions = outputs[:count].float().tolist()
+    truths = batch.targets[:count].tolist()
+    spec = dataset.spec
+    told = [(spec.label(p), spec.truth(t)) for p, t in zip(predictions, truths, strict=True)]
+    return [Sample(x, said, true, said == true) for x, (said, true) in zip(inputs, told, strict=True)]

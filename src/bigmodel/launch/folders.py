@@ -1,0 +1,95 @@
+"""A run's folder: claimed by exactly one run, and told what it was started with."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from bigmodel.errors import ConfigError
+
+claimed: list[Path] = []
+"""Folders that this process has claimed, oldest first."""
+
+
+def register_resolver() -> None:
+    """Makes `${new_folder:PATH}` known to configurations: a folder that no other run has."""
+    OmegaConf.register_new_resolver("new_folder", claim, use_cache=True, replace=True)
+
+
+def claim(path: str) -> str:
+    """Makes the folder `path`, or `path_1`, `path_2`, … where it is taken, for this run alone.
+
+    Only a `mkdir` that fails on what exists can tell two runs of the same second apart.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for attempt in itertools.count():
+            folder = Path(f"{path}_{attempt}" if attempt else path)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                claimed.append(folder)
+                return str(folder)
+    except OSError as error:
+        raise ConfigError(_unwritable(Path(path), error)) from error
+    raise AssertionError("count never ends")
+
+
+def check_free(folder: Path) -> None:
+    """Makes sure that a folder the user named can be written to and holds no run yet.
+
+    Raises:
+        ConfigError: it holds one, or cannot be written to.
+    """
+    if (folder / "summary.json").exists() or (folder / ".hydra").exists():
+        raise ConfigError(
+            f"hydra.run.dir={folder}: there is a run in it already. Go on with that one by resume={folder},"
+            " or name another folder."
+        )
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(_unwritable(folder, PermissionError("no permission to write")))
+
+
+def discard(folder: Path) -> None:
+    """Removes a claimed folder in which nothing began, and the day's folder if that is empty then."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
+    """Writes `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`, as Hydra would.
+
+    Hydra itself writes them before the configuration is checked; so it is told not to, and a mistake
+    leaves nothing behind.
+    """
+    target = folder / ".hydra"
+    target.mkdir(exist_ok=True)
+    write_config(folder, config)
+    wrapped = OmegaConf.create({"hydra": hydra})
+    (target / "hydra.yaml").write_text(OmegaConf.to_yaml(wrapped))
+    (target / "overrides.yaml").write_text(OmegaConf.to_yaml(hydra.overrides.task))
+
+
+def write_config(folder: Path, config: DictConfig) -> None:
+    """Writes `.hydra/config.yaml`, whole or not at all; a run never says that it resumes itself."""
+    config = config.copy()
+    with open_dict(config):
+        config.resume = None
+    path = folder / ".hydra" / "config.yaml"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(OmegaConf.to_yaml(config))
+    temporary.replace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return (
+        f"output_dir: {path} cannot be made or written to: {error.strerror or error}."
+        " Name a folder that can, such as output_dir=outputs."
+    )

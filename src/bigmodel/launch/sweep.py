@@ -1,0 +1,68 @@
+"""What a sweep leaves behind: its jobs, read back from their folders and ranked."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bigmodel.reporting.leaderboard import Row
+
+
+def collect(folder: Path) -> tuple[list[Row], str, str]:
+    """The jobs of a sweep, in the order of their numbers.
+
+    They are read from the disk, so that it does not matter which process ran them.
+
+    Args:
+        folder: the sweep's, which holds one folder a job.
+
+    Returns:
+        A row a job, the monitored metric's name, and its mode (`max` or `min`).
+    """
+    jobs = sorted(
+        (path.parent for path in folder.glob("*/.hydra") if path.is_dir()),
+        key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name),
+    )
+    overrides = {job: _overrides(job) for job in jobs}
+    keys = [key for job in jobs for key in overrides[job]]
+    changed = [
+        key
+        for key in dict.fromkeys(keys)
+        if len({overrides[job].get(key) for job in jobs}) > 1 or len(jobs) == 1
+    ]
+    summaries = {job: _summary(job) for job in jobs}
+    metric = next((s["monitor"] for s in summaries.values() if s.get("monitor")), "metric")
+    mode = next((s["mode"] for s in summaries.values() if s.get("mode")), "max")
+    rows = [
+        Row(
+            job=job.name,
+            changed={key: overrides[job][key] for key in changed if key in overrides[job]},
+            metric=summaries[job].get("best", {}).get(metric),
+            seconds=float(summaries[job].get("seconds", 0.0)),
+            status=str(summaries[job].get("status", "failed")),
+            folder=str(job),
+            error=summaries[job].get("error"),
+        )
+        for job in jobs
+    ]
+    return rows, metric, mode
+
+
+def _overrides(job: Path) -> dict[str, str]:
+    try:
+        words = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text()) or []
+    except (OSError, yaml.YAMLError):
+        return {}
+    return dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+
+
+def _summary(job: Path) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = json.loads((job / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {"status": "failed", "error": "left no summary: it was ended from outside"}
+    return summary

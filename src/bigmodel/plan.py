@@ -1,0 +1,188 @@
+"""What a run sets out to do, and when each thing is due."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.registry import Config
+
+Mode = Literal["auto", "min", "max"]
+
+
+class EarlyStoppingConfig(Config):
+    """When to end a run that no longer gets better."""
+
+    patience: int | None = Field(
+        default=None, ge=1, description="evaluations without improvement that end training; null: never"
+    )
+    min_delta: float = Field(default=0.0, ge=0, description="least change that counts as improvement")
+    monitor: str = Field(
+        default="auto", description="metric to watch, such as val/loss; auto: the checkpoint's"
+    )
+    mode: Mode = Field(default="auto", description="whether higher (max) or lower (min) is better")
+
+
+class CheckpointConfig(Config):
+    """What is saved, and how often."""
+
+    monitor: str = Field(
+        default="auto",
+        description="metric that chooses the best, such as val/accuracy; auto: by the target",
+    )
+    mode: Mode = Field(default="auto", description="whether higher (max) or lower (min) is better")
+    keep: int = Field(default=1, ge=1, description="how many of the best are kept: best, best-2, …")
+    every: int = Field(default=1, ge=1, description="epochs between saves of `last`")
+    every_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps between saves of `last`, instead of epochs"
+    )
+
+
+class LimitConfig(Config):
+    """A quick look: less data than there is."""
+
+    train: int | None = Field(default=None, ge=1, description="batches of the training part that are used at all")
+    val: int | None = Field(default=None, ge=1, description="batches of the validation part that are used at all")
+
+
+class TrainerConfig(Config):
+    """How long to train, and what to do on the way."""
+
+    epochs: int = Field(default=30, ge=1, description="passes over the training part")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps in all; where given, it rules and epochs does not"
+    )
+    log_every: int = Field(default=10, ge=1, description="epochs between printed lines")
+    log_every_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps between printed lines, instead of epochs"
+    )
+    eval_every: int = Field(default=1, ge=1, description="epochs between evaluations")
+    eval_every_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps between evaluations, instead of epochs"
+    )
+    record_every_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps between records of figures; null: each epoch"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="batches whose gradients add up to one optimizer step"
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="bound on the norm of the whole gradient; null: none"
+    )
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of averaged weights, such as 0.999; null: none"
+    )
+    tensorboard: bool = Field(default=True, description="write TensorBoard event files")
+    histograms: bool = Field(
+        default=False, description="write histograms of the weights to TensorBoard at each evaluation"
+    )
+    early_stopping: EarlyStoppingConfig = Field(
+        default=EarlyStoppingConfig(), description="when to end a run that no longer gets better"
+    )
+    checkpoint: CheckpointConfig = Field(
+        default=CheckpointConfig(), description="what is saved, and how often"
+    )
+    limit: LimitConfig = Field(default=LimitConfig(), description="a quick look with less data than there is")
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """A metric that decides something.
+
+    Attributes:
+        name: such as `val/accuracy`.
+        mode: `max` or `min`: which way it is better.
+    """
+
+    name: str
+    mode: str
+
+    def better(self, value: float, than: float | None, by: float = 0.0) -> bool:
+        """Whether `value` beats `than` by more than `by`; anything beats None, and NaN beats nothing."""
+        if math.isnan(value):
+            return False
+        if than is None:
+            return True
+        return value > than + by if self.mode == "max" else value < than - by
+
+
+def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: str) -> Monitored:
+    """Settles which metric decides, before anything runs.
+
+    Args:
+        name: as configured; `auto` takes `default`.
+        mode: as configured; `auto` takes what is usual for the metric.
+        known: each metric that there will be, with its usual mode.
+        default: the metric that suits the target.
+        key: the configuration key, for the message.
+
+    Raises:
+        ConfigError: there will be no such metric.
+    """
+    chosen = default if name == "auto" else name
+    if chosen not in known:
+        raise ConfigError(
+            f"{key}={name}: no such metric.{did_you_mean(name, known)} There will be: {', '.join(known)}."
+        )
+    return Monitored(chosen, known[chosen] if mode == "auto" else mode)
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done after a step, in the order in which it is done."""
+
+    evaluate: bool
+    record: bool
+    log: bool
+    save: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The length of a run and the rhythm of everything in it, all in optimizer steps.
+
+    Every epoch has the same number of steps, so that a cadence in epochs is one in steps.
+    """
+
+    steps_per_epoch: int
+    steps: int
+    epochs: int
+    evaluate_every: int
+    record_every: int
+    log_every: int
+    save_every: int
+
+    @classmethod
+    def of(cls, config: TrainerConfig, steps_per_epoch: int) -> Plan:
+        """Turns the configured cadences into steps."""
+
+        def cadence(epochs: int, steps: int | None) -> int:
+            return epochs * steps_per_epoch if steps is None else steps
+
+        steps = config.max_steps or config.epochs * steps_per_epoch
+        return cls(
+            steps_per_epoch=steps_per_epoch,
+            steps=steps,
+            epochs=math.ceil(steps / steps_per_epoch),
+            evaluate_every=cadence(config.eval_every, config.eval_every_steps),
+            record_every=cadence(1, config.record_every_steps),
+            log_every=cadence(config.log_every, config.log_every_steps),
+            save_every=cadence(config.checkpoint.every, config.checkpoint.every_steps),
+        )
+
+    def next_event(self, step: int) -> int:
+        """The first step after `step` at which anything is due: until then the loop need not ask."""
+        rhythms = (self.evaluate_every, self.record_every, self.log_every, self.save_every)
+        return min(self.steps, *((step // every + 1) * every for every in rhythms))
+
+    def due(self, step: int) -> Due:
+        """What is to be done after `step` steps. The last step does everything."""
+        last = step >= self.steps
+        evaluate = last or step % self.evaluate_every == 0
+        log = last or step % self.log_every == 0
+        record = log or evaluate or step % self.record_every == 0
+        return Due(evaluate, record, log, last or step % self.save_every == 0)

@@ -1,0 +1,139 @@
+"""The machine a run uses: device, precision, threads, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from bigmodel.errors import DeviceError
+from bigmodel.registry import Config
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class DeviceConfig(Config):
+    """Where and how precisely to compute."""
+
+    name: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="which device; auto takes the fastest that is there"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="number format of matrix work; auto: bf16 (else fp16) on cuda, fp32 elsewhere",
+    )
+    tf32: bool = Field(default=True, description="let CUDA round fp32 matrix products to 19 bits, for speed")
+    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of one operation; null: torch decides"
+    )
+    deterministic: bool = Field(
+        default=False, description="use only operations that give the same bits each time"
+    )
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device made ready, and how to compute on it.
+
+    Attributes:
+        device: where tensors live.
+        precision: what matrix work is done in; weights stay float32.
+    """
+
+    device: torch.device
+    precision: Precision
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision around forward and loss; nothing at all in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Gradient scaling, which fp16 alone needs: its smallest numbers are too large."""
+        return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        threads = f"{torch.get_num_threads()} threads" if self.device.type == "cpu" else None
+        return ", ".join(part for part in (str(self.device), name, self.precision, threads) if part)
+
+
+def prepare(config: DeviceConfig, seed: int) -> Runtime:
+    """Finds the device, sets the process up for it and seeds every generator.
+
+    Raises:
+        DeviceError: the machine lacks the device, or the device the precision.
+    """
+    device = _device(config.name)
+    precision = _precision(config.precision, device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    # cuBLAS reads this when it is first used; without it, deterministic mode would refuse matrix products.
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.manual_seed(seed)
+    return Runtime(device, precision)
+
+
+def available() -> list[str]:
+    """Names of the devices this machine has."""
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        names.append("cuda")
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names
+
+
+def environment(runtime: Runtime) -> dict[str, str]:
+    """What the run's figures were made with: versions and machine."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": str(runtime),
+        "cuda": str(torch.version.cuda),
+    }
+
+
+def _device(name: str) -> torch.device:
+    there = available()
+    if name == "auto":
+        return torch.device(there[-1])
+    if name not in there:
+        raise DeviceError(
+            f"device={name}: this machine has no {name} device that torch {torch.__version__} can use."
+            f" There is: {', '.join(there)}. Use device={there[-1]} or device=auto."
+        )
+    return torch.device(name)
+
+
+def _precision(wanted: str, device: torch.device) -> Precision:
+    bf16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
+    match wanted:
+        case "fp32":
+            return "fp32"
+        case "fp16":
+            return "fp16"
+        case "bf16" if bf16:
+            return "bf16"
+        case "bf16":
+            raise DeviceError(
+                f"device.precision=bf16: {device} cannot compute in bf16."
+                " Use device.precision=fp16, fp32 or auto."
+            )
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if bf16 else "fp16"

@@ -1,0 +1,220 @@
+"""`bigmodel-train`: the Hydra entry.
+
+Torch is imported only once a configuration has been composed: `--help`, `--cfg job` and shell completion
+never load it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bigmodel.errors import BigModelError, ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+@dataclass
+class _Outcome:
+    """What jobs leave for `main`, since Hydra does not hand their results on."""
+
+    error: BaseException | None = None
+    sweep: Path | None = None
+    resumed: Path | None = None
+    jobs: list[str] = field(default_factory=list)
+
+
+_outcome = _Outcome()
+
+
+def config_dir() -> Path:
+    """The folder of our configurations: inside the installed package, or at the root of a checkout."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def main() -> None:
+    """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
+    argv = sys.argv[1:]
+    if {"--help", "-h"} & set(argv):
+        from bigmodel.launch.help import print_help
+
+        print_help(config_dir(), argv)
+        return
+    wants_traceback = os.environ.get(FULL_ERROR, "0") not in {"0", ""}
+    try:
+        status = _launch(argv)
+    except KeyboardInterrupt:
+        _say("Interrupted. Go on with resume=<the run's folder>, if it has saved a checkpoint.")
+        status = 130
+    except Exception as error:
+        message = _explain(error, argv)
+        if wants_traceback or message is None:
+            raise
+        _say(message)
+        status = 1
+    if status:
+        sys.exit(status)
+
+
+def job(config: DictConfig) -> float | None:
+    """One run: what Hydra calls, once or for each job of a sweep.
+
+    Returns:
+        The best value of the monitored metric, for Hydra's sweepers to optimise; NaN from a job of a
+        sweep that failed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if hydra.mode != RunMode.MULTIRUN:
+        try:
+            return _run(config, folder, hydra)
+        except Exception as error:
+            _outcome.error = error
+            return None
+    _outcome.sweep = Path(hydra.sweep.dir)
+    return _run_in_sweep(config, folder, hydra)
+
+
+def _launch(argv: list[str]) -> int:
+    from bigmodel.launch import folders, guard, resume
+
+    folders.register_resolver()
+    guard.guard(config_dir(), argv)
+    argv, _outcome.resumed = resume.settle(argv, config_dir())
+    _call_hydra(argv)
+    if _outcome.error is not None:
+        raise _outcome.error
+    if {"-m", "--multirun"} & set(argv) and _outcome.sweep is not None:
+        return _conclude_sweep(_outcome.sweep)
+    return 0
+
+
+def _call_hydra(argv: list[str]) -> None:
+    """Has Hydra compose and call `job`. Its errors reach us instead of being printed its own way."""
+    import hydra
+
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    sys.argv[1:] = argv
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(job)()
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
+
+
+def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
+    from bigmodel.launch import folders
+
+    resumed = _outcome.resumed
+    try:
+        if resumed is None:
+            folders.check_free(folder)
+        run = _prepare(config, folder, resumed)
+    except BaseException:
+        if resumed is None:
+            folders.discard(folder)
+        raise
+    if run is None:
+        return None
+    if resumed is None:
+        folders.record_start(folder, config, hydra)
+    else:
+        folders.write_config(folder, config)
+    from bigmodel.loop import fit
+
+    fit(run)
+    return run.state.progress.best_value
+
+
+def _prepare(config: DictConfig, folder: Path, resumed: Path | None) -> Any:
+    """Everything that can be refused is refused here, before the first step and the first file."""
+    from bigmodel import checkpoint
+    from bigmodel.build import build_run, resume_run
+    from bigmodel.config import parse, to_plain
+
+    values = to_plain(config)
+    if resumed is None:
+        return build_run(parse(values), folder)
+    from bigmodel.launch.resume import check_same
+
+    check_same(resumed, values)
+    source = checkpoint.newest(folder / "checkpoints")
+    run = resume_run(build_run(parse(values), folder), source)
+    if run.state.progress.step >= run.plan.steps or run.state.progress.stopped_early:
+        print(  # noqa: T201
+            f"{folder}: this run is finished ({run.state.progress.step} steps). To train longer, raise"
+            f" trainer.epochs (now {run.config.epochs})."
+        )
+        return None
+    return run
+
+
+def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
+    """A job that fails, or exits, is reported at once and leaves the others alone."""
+    from bigmodel.launch import folders
+    from bigmodel.reporting.base import Summary
+    from bigmodel.reporting.summary import read_summary, write_summary
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        value = _run(config, folder, hydra)
+        return float("nan") if value is None else value
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        reason = str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
+        folder.mkdir(parents=True, exist_ok=True)
+        folders.record_start(folder, config, hydra)
+        summary = read_summary(folder) or Summary(status="failed")
+        summary.status, summary.error = "failed", reason
+        write_summary(summary, folder)
+        if not isinstance(error, BigModelError):
+            traceback.print_exc()
+        _say(f"Job {hydra.job.num} ({' '.join(hydra.overrides.task)}) failed: {reason}")
+        return float("nan")
+
+
+def _conclude_sweep(folder: Path) -> int:
+    from bigmodel.launch.sweep import collect
+    from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
+
+    rows, metric, mode = collect(folder)
+    write_csv(rows, folder / "leaderboard.csv", metric, mode)
+    print_leaderboard(rows, metric, mode)
+    return 1 if any(row.status != "finished" for row in rows) else 0
+
+
+def _explain(error: Exception, argv: list[str]) -> str | None:
+    """The one message for an error that a user can mend; None for a fault of ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BigModelError):
+            return str(cause)
+        cause = cause.__cause__
+    from bigmodel.launch.complaints import explain
+
+    return explain(error, config_dir(), argv)
+
+
+def _say(message: str) -> None:
+    print(f"bigmodel-train: {message}", file=sys.stderr)  # noqa: T201
+
+
+__all__ = ["ConfigError", "config_dir", "job", "main"]
+
+if __name__ == "__main__":
+    main()
