@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from bigmodel.data.augment import AugmentConfig
+from bigmodel.errors import DataError
 from bigmodel.registry import EntryConfig
-from bigmodel.spec import DataSpec
+from bigmodel.spec import DataSpec, Image
+
+PartName = Literal["train", "val", "test"]
 
 
 class Batch(NamedTuple):
@@ -45,6 +50,23 @@ class DataConfig(EntryConfig):
     )
 
 
+class RealConfig(DataConfig):
+    """What data sources have in common whose inputs are real numbers."""
+
+    normalize: bool = Field(
+        default=True,
+        description="standardise inputs with mean and deviation of the training part",
+    )
+
+
+class ImageConfig(RealConfig):
+    """What sources of images have in common; `Batches` augments for any source configured by one."""
+
+    augment: AugmentConfig = Field(
+        default=AugmentConfig(), description="random changes to training images, new in each epoch"
+    )
+
+
 @dataclass
 class Part:
     """One part of the data, training, validation or test, as it is stored.
@@ -60,6 +82,26 @@ class Part:
     def __len__(self) -> int:
         return self.targets.shape[0]
 
+    def select(self, index: Tensor) -> Part:
+        """The samples at `index`, (count,) int64, in that order."""
+        return Part(self.inputs.index_select(0, index), self.targets.index_select(0, index))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The one multiplication and addition between stored inputs and model inputs.
+
+    Attributes:
+        scale, shift: broadcast over a batch of inputs: `model input = stored * scale + shift`.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Stored inputs, on the device of `scale`, as float32 model inputs."""
+        return torch.addcmul(self.shift, stored.to(torch.float32), self.scale)
+
 
 @dataclass
 class Dataset:
@@ -71,6 +113,7 @@ class Dataset:
         test: an official test part, read once at the end; None where the source has none.
         mean, std: statistics of the training part that map stored inputs to model inputs,
             `(inputs - mean) / std`, broadcast over a batch; None where they are stored ready.
+            Bytes (uint8 images) count as 0 to 1 here: 255 is 1.
     """
 
     spec: DataSpec
@@ -79,3 +122,38 @@ class Dataset:
     test: Part | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
+
+    def part(self, name: PartName) -> Part:
+        """The part of that name.
+
+        Raises:
+            DataError: there is no test part.
+        """
+        part = {"train": self.train, "val": self.val, "test": self.test}[name]
+        if part is None:
+            raise DataError(f"data '{self.spec.name}' has no part '{name}': only train and val.")
+        return part
+
+    def scaling(self, device: torch.device | str = "cpu") -> Scaling | None:
+        """The way from stored inputs to model inputs, on `device`; None where they are ready."""
+        unit = 255.0 if self.train.inputs.dtype == torch.uint8 else 1.0
+        if self.mean is None or self.std is None:
+            if unit == 1.0:
+                return None
+            return Scaling(torch.tensor(1 / unit, device=device), torch.tensor(0.0, device=device))
+        scale, shift = 1 / (unit * self.std.double()), -self.mean.double() / self.std.double()
+        return Scaling(scale.float().to(device), shift.float().to(device))
+
+    def model_inputs(self, stored: Tensor) -> Tensor:
+        """Inputs in the stored scale, (batch, *spec.input.shape), as a model expects them."""
+        scaling = self.scaling(stored.device)
+        return stored if scaling is None else scaling(stored)
+
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """Model inputs, (batch, *spec.input.shape), undone to show them: images from 0 to 1.
+
+        Features and sequences that were standardised once, when they were read, stay so.
+        """
+        if self.mean is not None and self.std is not None:
+            inputs = inputs * self.std.to(inputs.device) + self.mean.to(inputs.device)
+        return inputs.clamp(0, 1) if isinstance(self.spec.input, Image) else inputs

@@ -1,0 +1,130 @@
+"""What any data source must give; whatever breaks it is said before the first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.base import Dataset, Part
+from bigmodel.errors import DataError
+from bigmodel.spec import Classes, DataSpec, Features, Flags, Tokens
+
+
+def check(dataset: Dataset) -> None:
+    """Checks every part of a data source against its spec.
+
+    Raises:
+        DataError: an empty part, inputs or targets of another shape or type than the spec says,
+            numbers that are not finite, labels, flags or tokens out of range, or sizes or
+            statistics that are wrong. The message gives the part, how many, and the first row.
+    """
+    spec = dataset.spec
+    parts = {"train": dataset.train, "val": dataset.val}
+    if dataset.test is not None:
+        parts["test"] = dataset.test
+    for name, part in parts.items():
+        check_part(part, spec, name)
+    sizes = {name: len(part) for name, part in parts.items()}
+    if spec.sizes != sizes:
+        raise DataError(f"data '{spec.name}': spec.sizes says {spec.sizes}, but the parts hold {sizes}.")
+    for what, values in (("mean", dataset.mean), ("std", dataset.std)):
+        if values is not None and not bool(values.isfinite().all()):
+            raise DataError(
+                f"data '{spec.name}': its {what} is not finite: {values.flatten().tolist()}."
+            )
+    if dataset.std is not None and bool((dataset.std <= 0).any()):
+        raise DataError(
+            f"data '{spec.name}': its std must be above 0, got {dataset.std.flatten().tolist()}."
+        )
+
+
+def check_part(part: Part, spec: DataSpec, name: str) -> None:
+    """Checks one part; see `check`. Real numbers may still be of any floating type."""
+    where = f"data '{spec.name}', {name} part"
+    if part.inputs.ndim == 0 or len(part.inputs) == 0:
+        raise DataError(f"{where}: it is empty.")
+    if len(part.inputs) != len(part.targets):
+        raise DataError(
+            f"{where}: {len(part.inputs)} inputs, but {len(part.targets)} targets: one each is needed."
+        )
+    _check_inputs(part.inputs, spec, where)
+    _check_targets(part.targets, spec, where)
+
+
+def _check_inputs(inputs: Tensor, spec: DataSpec, where: str) -> None:
+    expected = spec.input.shape
+    if tuple(inputs.shape[1:]) != expected:
+        raise DataError(
+            f"{where}: inputs have shape {_shape(inputs)}, but the spec ({spec.input}) says"
+            f" {_shape_words(expected)}."
+        )
+    if isinstance(spec.input, Tokens):
+        if inputs.dtype != torch.int64:
+            raise DataError(f"{where}: tokens must be int64, got {inputs.dtype}.")
+        _check_range(inputs, spec.input.vocab_size, "tokens", where)
+    elif inputs.dtype != torch.uint8:
+        if not inputs.is_floating_point():
+            raise DataError(f"{where}: inputs must be floating point or uint8, got {inputs.dtype}.")
+        names = spec.input.names if isinstance(spec.input, Features) else ()
+        _check_finite(inputs, "inputs", names, where)
+
+
+def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
+    target = spec.target
+    expected = () if isinstance(target, Classes) else (target.count,)
+    if tuple(targets.shape[1:]) != expected:
+        raise DataError(
+            f"{where}: targets have shape {_shape(targets)}, but the spec ({target})"
+            f" says {_shape_words(expected)}."
+        )
+    if isinstance(target, Classes):
+        if targets.dtype != torch.int64:
+            raise DataError(f"{where}: class labels must be int64, got {targets.dtype}.")
+        _check_range(targets, target.count, "labels", where)
+        return
+    if not targets.is_floating_point():
+        raise DataError(f"{where}: targets must be floating point, got {targets.dtype}.")
+    _check_finite(targets, "targets", target.names, where)
+    if isinstance(target, Flags):
+        _complain((targets != 0) & (targets != 1), targets, "flags are neither 0 nor 1", where)
+
+
+def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
+    _complain(
+        (numbers < 0) | (numbers >= count),
+        numbers,
+        f"{what} are out of range: 0 to {count - 1} are allowed for {count} {_KINDS[what]}",
+        where,
+    )
+
+
+_KINDS = {"labels": "classes", "tokens": "words"}
+
+
+def _check_finite(numbers: Tensor, what: str, names: tuple[str, ...], where: str) -> None:
+    if not bool(numbers.sum().isfinite()):  # cheap, and enough for clean data
+        _complain(~numbers.isfinite(), numbers, f"{what} are not finite", where, names)
+
+
+def _complain(
+    wrong: Tensor, numbers: Tensor, what: str, where: str, names: tuple[str, ...] = ()
+) -> None:
+    """Raises DataError where anything is wrong, with how many and where the first one is."""
+    count = int(wrong.sum())
+    if count == 0:
+        return
+    place = wrong.nonzero()[0].tolist()
+    column = f" ('{names[place[1]]}')" if len(place) == 2 and len(names) > place[1] else ""
+    inside = f", position {place[1:]}{column}" if len(place) > 1 else ""
+    raise DataError(
+        f"{where}: {count:,} of {numbers.numel():,} {what}. The first is"
+        f" {numbers[tuple(place)].item()} in row {place[0]} (counted from 0){inside}."
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return _shape_words(tuple(tensor.shape[1:]), len(tensor))
+
+
+def _shape_words(shape: tuple[int, ...], samples: int | str = "samples") -> str:
+    return "(" + ", ".join(str(size) for size in (samples, *shape)) + ("," if not shape else "") + ")"

@@ -1,0 +1,65 @@
+"""Mean and standard deviation of the training part, for images, features, sequences and targets.
+
+Everything is summed in float64. What never changes in the training part gets a deviation of 1, so
+that nothing is ever divided by 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_CHUNK = 4096  # images at once, so that a large part is never all in float64
+
+
+def image_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel over all pixels; bytes count as 0 to 1.
+
+    Args:
+        images: (samples, channels, height, width), uint8 or float.
+
+    Returns:
+        Two float32 tensors of shape (channels, 1, 1).
+    """
+    if images.dtype == torch.uint8:
+        mean, std = _byte_statistics(images)
+    else:
+        mean, std = _float_statistics(images)
+    return mean.float()[:, None, None], std.float()[:, None, None]
+
+
+def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each column of (…, columns), over all else, as float64 (columns,)."""
+    rows = values.reshape(-1, values.shape[-1]).double()
+    mean, std = rows.mean(0), rows.std(0, correction=0)
+    return mean, torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
+
+
+def _byte_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact, from how often each byte occurs in each channel."""
+    counts = torch.stack(
+        [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]
+    ).double()
+    level = torch.arange(256, dtype=torch.float64) / 255
+    pixels = counts.sum(1)
+    mean = counts @ level / pixels
+    variance = (counts * (level - mean[:, None]) ** 2).sum(1) / pixels
+    constant = (counts > 0).sum(1) == 1
+    return mean, torch.where(constant, 1.0, variance.sqrt())
+
+
+def _float_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """In two passes, as a single one loses digits where the mean is large."""
+    pixels = images.shape[0] * images.shape[2] * images.shape[3]
+    mean = _sum_over(images, torch.zeros(images.shape[1]).double(), power=1) / pixels
+    variance = _sum_over(images, mean, power=2) / pixels
+    constant = images.amin((0, 2, 3)) == images.amax((0, 2, 3))
+    return mean, torch.where(constant, 1.0, variance.sqrt())
+
+
+def _sum_over(images: Tensor, centre: Tensor, power: int) -> Tensor:
+    """Sum of `(pixel - centre) ** power` in each channel: (channels,) float64."""
+    total = torch.zeros_like(centre)
+    for chunk in torch.split(images, _CHUNK):
+        total += ((chunk.double() - centre[:, None, None]) ** power).sum((0, 2, 3))
+    return total

@@ -1,0 +1,92 @@
+"""Small real data sets that come with scikit-learn: read offline, learnt in seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from bigmodel.data.assemble import assemble
+from bigmodel.data.base import Dataset, ImageConfig, Part, RealConfig
+from bigmodel.registry import data
+from bigmodel.spec import Classes, DataSpec, Features, Image, Values
+
+
+class DigitsConfig(ImageConfig):
+    """1,797 handwritten digits, 8×8 pixels, by 43 people (Alpaydin and Kaynak, UCI, 1998)."""
+
+
+class TableConfig(RealConfig):
+    """A small table: smaller batches, or an epoch would be only a step or two."""
+
+    batch_size: int = Field(default=16, ge=1, description="samples in a batch")
+
+
+@data.register("digits", DigitsConfig)
+def digits(config: DigitsConfig) -> Dataset:
+    """Handwritten digits: images 1×8×8, from 0 to 1, of ten classes."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = torch.from_numpy(found.images)[:, None] / 16  # 16 shades there
+    spec = DataSpec("digits", Image(1, 8, 8), Classes(_words(found.target_names), counts=()))
+    return assemble(config, spec, Part(images, _labels(found)), normalize=config.normalize)
+
+
+@data.register("iris", TableConfig)
+def iris(config: TableConfig) -> Dataset:
+    """150 irises: four lengths in cm, three species (Fisher, 1936)."""
+    from sklearn.datasets import load_iris
+
+    return _classified(config, load_iris())
+
+
+@data.register("wine", TableConfig)
+def wine(config: TableConfig) -> Dataset:
+    """178 wines: 13 chemical figures, three growers (Forina, 1988)."""
+    from sklearn.datasets import load_wine
+
+    return _classified(config, load_wine())
+
+
+@data.register("breast_cancer", TableConfig)
+def breast_cancer(config: TableConfig) -> Dataset:
+    """569 tumours: 30 figures of cell nuclei, malignant or benign (Wolberg et al., 1995)."""
+    from sklearn.datasets import load_breast_cancer
+
+    return _classified(config, load_breast_cancer())
+
+
+@data.register("diabetes", TableConfig)
+def diabetes(config: TableConfig) -> Dataset:
+    """442 patients: ten figures, how far the disease went in a year (Efron et al., 2004)."""
+    from sklearn.datasets import load_diabetes
+
+    found = load_diabetes(scaled=False)  # scaled there means: with figures of all samples
+    spec = DataSpec(
+        "diabetes",
+        Features(found.data.shape[1], _words(found.feature_names)),
+        Values(("disease progression",), mean=(), std=()),
+    )
+    samples = Part(torch.from_numpy(found.data), torch.from_numpy(found.target)[:, None])
+    return assemble(config, spec, samples, normalize=config.normalize)
+
+
+def _classified(config: TableConfig, found: Any) -> Dataset:
+    """A table of features with one class for each row."""
+    spec = DataSpec(
+        config.name,
+        Features(found.data.shape[1], _words(found.feature_names)),
+        Classes(_words(found.target_names), counts=()),
+    )
+    samples = Part(torch.from_numpy(found.data), _labels(found))
+    return assemble(config, spec, samples, normalize=config.normalize)
+
+
+def _words(names: Any) -> tuple[str, ...]:
+    return tuple(str(name) for name in names)
+
+
+def _labels(found: Any) -> torch.Tensor:
+    return torch.from_numpy(found.target).to(torch.int64)

@@ -1,0 +1,95 @@
+"""Which samples are learnt from and which are held out to judge by.
+
+Both parts come in a random order that the seed fixes, so that the first samples of either are a mix.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.draws import generator_of
+from bigmodel.errors import DataError
+
+
+def plain_split(samples: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and the validation part, drawn without regard to the targets.
+
+    Args:
+        samples: how many there are.
+        fraction: share held out; the validation part has `round(samples * fraction)` samples.
+        seed: fixes the draw.
+
+    Raises:
+        DataError: one of the parts would be empty.
+    """
+    held_out = _held_out(samples, fraction)
+    order = torch.randperm(samples, generator=generator_of(seed))
+    return order[held_out:], order[:held_out]
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and the validation part, each class shared out in proportion.
+
+    The validation part has exactly `round(samples * fraction)` samples. Each class that has two or
+    more samples is in both parts wherever the sizes leave room for that; a class with only one
+    sample is learnt from.
+
+    Args:
+        labels: (samples,) int64, 0 or more.
+        fraction, seed: as in `plain_split`.
+
+    Raises:
+        DataError: one of the parts would be empty.
+    """
+    samples = len(labels)
+    held_out = _held_out(samples, fraction)
+    counts = torch.bincount(labels)
+    quota = _shared_out(counts, held_out)
+
+    order = torch.randperm(samples, generator=generator_of(seed))
+    by_class = labels[order].argsort(stable=True)  # places in `order`, class by class
+    first = counts.cumsum(0) - counts
+    rank = torch.empty_like(order)  # of each sample within its class, in the random order
+    rank[by_class] = torch.arange(samples) - first.repeat_interleave(counts)
+    chosen = rank < quota[labels[order]]
+    return order[~chosen], order[chosen]
+
+
+def _held_out(samples: int, fraction: float) -> int:
+    """Samples to hold out; at least one must be, and at least one must be left."""
+    held_out = round(samples * fraction)
+    if samples < 2:
+        raise DataError(
+            f"the training part has {samples} samples: at least 2 are needed, one to learn from and"
+            " one to hold out for validation."
+        )
+    if held_out == 0:
+        raise DataError(
+            f"data.val_fraction={fraction:g} of {samples} samples holds out none for validation."
+            f" Raise it to at least {1 / samples:.2g}, or give more data."
+        )
+    if held_out == samples:
+        raise DataError(
+            f"data.val_fraction={fraction:g} of {samples} samples leaves none to learn from."
+            f" Lower it to at most {1 - 1 / samples:.2g}, or give more data."
+        )
+    return held_out
+
+
+def _shared_out(counts: Tensor, held_out: int) -> Tensor:
+    """How many of each class to hold out, `held_out` in all: largest remainders within bounds."""
+    ideal = counts.double() * held_out / counts.sum()
+    least = (counts >= 2).long()
+    most = torch.where(counts >= 2, counts - 1, 0)
+    if least.sum() > held_out:
+        least = torch.zeros_like(counts)
+    if most.sum() < held_out:
+        most = counts
+    quota = ideal.floor().long().clamp(min=least, max=most)
+    while (missing := held_out - int(quota.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = quota < most if step > 0 else quota > least
+        owed = torch.where(movable, (ideal - quota) * step, -torch.inf)
+        quota[owed.topk(min(abs(missing), int(movable.sum()))).indices] += step
+    return quota

@@ -1,0 +1,103 @@
+"""Which samples go where."""
+
+import pytest
+import torch
+
+from bigmodel.data.splits import plain_split, stratified_split
+from bigmodel.errors import DataError
+
+
+def labels_of(*counts):
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    return labels[torch.randperm(len(labels))]
+
+
+def assert_partition(train, val, samples):
+    assert torch.equal(torch.cat([train, val]).sort().values, torch.arange(samples))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 10, 101])
+@pytest.mark.parametrize("fraction", [0.3, 0.5])
+def test_plain_split_is_a_partition_of_the_asked_sizes(samples, fraction):
+    train, val = plain_split(samples, fraction, seed=0)
+    assert len(val) == round(samples * fraction)
+    assert_partition(train, val, samples)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 1 / 3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "counts", [(50, 50, 50), (97, 2, 31, 5), (100, 1, 2, 0, 40), (2, 2, 300), (60, 59, 61)]
+)
+def test_stratified_split_shares_each_class_in_proportion(counts, fraction):
+    labels = labels_of(*counts)
+    train, val = stratified_split(labels, fraction, seed=0)
+    samples = len(labels)
+    assert len(val) == round(samples * fraction)
+    assert_partition(train, val, samples)
+    held_out = torch.bincount(labels[val], minlength=len(counts)).tolist()
+    short = 0
+    for count, chosen in zip(counts, held_out, strict=True):
+        if count >= 2:
+            assert 1 <= chosen <= count - 1
+        else:
+            assert chosen == 0
+        short += abs(chosen - count * fraction)
+    # Beyond rounding, only what the one sample each of small classes takes away.
+    assert short <= len(counts) + 2
+
+
+def test_largest_remainders_get_what_is_left_over():
+    train, val = stratified_split(labels_of(10, 14, 16), 0.25, seed=0)
+    assert len(train) == 30
+    assert len(val) == 10  # ideal: 2.5, 3.5, 4.0
+
+
+def test_too_few_places_for_all_classes_still_gives_the_exact_size():
+    labels = labels_of(*[2] * 40)
+    train, val = stratified_split(labels, 0.1, seed=0)
+    assert (len(train), len(val)) == (72, 8)
+    train, val = stratified_split(labels, 0.9, seed=0)
+    assert (len(train), len(val)) == (8, 72)
+
+
+def test_only_single_samples():
+    train, val = stratified_split(torch.arange(10), 0.2, seed=0)
+    assert_partition(train, val, 10)
+    assert len(val) == 2
+
+
+@pytest.mark.parametrize("split", ["plain", "stratified"])
+def test_the_seed_alone_decides(split):
+    labels = labels_of(30, 30)
+
+    def drawn(seed):
+        parts = plain_split(60, 0.2, seed) if split == "plain" else stratified_split(labels, 0.2, seed)
+        return torch.cat(parts)
+
+    state = torch.get_rng_state()
+    first = drawn(3)
+    torch.manual_seed(99)
+    assert torch.equal(first, drawn(3))
+    assert not torch.equal(first, drawn(4))
+    torch.set_rng_state(state)
+
+
+def test_parts_are_in_random_order():
+    labels = torch.arange(3).repeat_interleave(40)
+    for part in stratified_split(labels, 0.5, seed=0):
+        assert len(labels[part][:30].unique()) == 3
+
+
+@pytest.mark.parametrize(
+    ("samples", "fraction", "words"),
+    [
+        (30, 0.01, r"val_fraction=0\.01 of 30 samples holds out none .*at least 0\.033"),
+        (4, 0.95, r"val_fraction=0\.95 of 4 samples leaves none .*at most 0\.75"),
+        (1, 0.5, "has 1 samples: at least 2 are needed"),
+    ],
+)
+def test_empty_parts_are_refused(samples, fraction, words):
+    with pytest.raises(DataError, match=words):
+        plain_split(samples, fraction, seed=0)
+    with pytest.raises(DataError, match=words):
+        stratified_split(torch.zeros(samples, dtype=torch.int64), fraction, seed=0)
