@@ -17,6 +17,7 @@ from bigmodel.data.checks import check
 from bigmodel.ema import EMA
 from bigmodel.errors import ConfigError
 from bigmodel.loop import Run
+from bigmodel.losses import Loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.plan import Monitored, Plan, monitored
@@ -51,7 +52,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     plan = Plan.of(trainer, train.steps_per_epoch)
 
     torch.manual_seed(config.top.seed)
-    loss = registry.losses.build(config.loss, dataset.spec).to(runtime.device)
+    loss: Loss = registry.losses.build(config.loss, dataset.spec).to(runtime.device)
     model: nn.Module = registry.models.build(config.model, dataset.spec).to(runtime.device)
     layers = summarize(model, next(iter(val.epoch(0))).inputs[:1])
     optimizer = registry.optimizers.build(config.optimizer, model)
@@ -88,6 +89,9 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         stop_monitor=stop_monitor,
         schedule_by_epoch=by_epoch,
         runtime=runtime,
+        saver=checkpoint.Saver(
+            folder / "checkpoints", trainer.checkpoint.keep, trainer.checkpoint.interval
+        ),
         sinks=_sinks(config, folder),
         summary=Summary(
             status="running",
@@ -182,7 +186,7 @@ def _info(
     plan: Plan,
     monitor: Monitored,
     folder: Path,
-    loss: nn.Module,
+    loss: Loss,
 ) -> RunInfo:
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
     length = f"{plan.epochs:,} epochs × {plan.steps_per_epoch:,} steps"
@@ -193,7 +197,7 @@ def _info(
         ("Model", f"{model}, {parameters:,} parameters"),
         ("Data", str(dataset.spec)),
         ("Optimizer", f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule"),
-        ("Loss", type(loss).name if hasattr(type(loss), "name") else config.loss.name),
+        ("Loss", loss.name),
         ("Device", str(runtime)),
         ("Training", f"{length}, batches of {config.data.batch_size * config.trainer.accumulate:,}"),
         ("Output", str(folder)),

@@ -8,10 +8,12 @@ at least one whole checkpoint lies on the disk.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,53 @@ def save(folder: Path, groups: TensorGroups, facts: dict[str, Any]) -> None:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{folder}: the checkpoint cannot be written: {error}") from error
+
+
+class Saver:
+    """Keeps `last` and the best checkpoints of a run, writing no more often than makes sense.
+
+    Between two writes at least `interval` seconds pass, so that epochs of a few milliseconds are not
+    spent on the disk; what became best meanwhile is kept in memory until the next write.
+
+    Args:
+        checkpoints: the folder for all of them.
+        keep: how many of the best are kept.
+        interval: seconds.
+    """
+
+    def __init__(self, checkpoints: Path, keep: int, interval: float) -> None:
+        self.checkpoints = checkpoints
+        self._keep = keep
+        self._interval = interval
+        self._written = time.monotonic()
+        self._best: tuple[TensorGroups, dict[str, Any]] | None = None
+
+    def offer(
+        self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
+    ) -> None:
+        """Takes a state to be saved, now or when the interval is over.
+
+        Args:
+            groups, facts: as `save` takes them; copied where they are kept.
+            best: it is the best so far.
+            last: it is one to go on from.
+            now: write it at once, whenever the last write was.
+
+        Raises:
+            CheckpointError: the disk does not take it.
+        """
+        now = now or time.monotonic() - self._written >= self._interval
+        if best:
+            self._best = (groups, facts) if now else _copied(groups, facts)
+        if not now:
+            return
+        if self._best is not None:
+            keep_best(self.checkpoints, self._keep)
+            save(self.checkpoints / "best", *self._best)
+            self._best = None
+        if last:
+            save(self.checkpoints / "last", groups, facts)
+        self._written = time.monotonic()
 
 
 def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
@@ -121,6 +170,11 @@ def keep_best(checkpoints: Path, keep: int) -> None:
         if (checkpoints / newer).exists():
             shutil.rmtree(checkpoints / older, ignore_errors=True)
             (checkpoints / newer).rename(checkpoints / older)
+
+
+def _copied(groups: TensorGroups, facts: dict[str, Any]) -> tuple[TensorGroups, dict[str, Any]]:
+    clones = {group: {n: t.detach().clone() for n, t in tensors.items()} for group, tensors in groups.items()}
+    return clones, copy.deepcopy(facts)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

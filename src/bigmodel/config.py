@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -85,10 +86,10 @@ def parse(values: dict[str, Any]) -> RunConfig:
     top = attempt(lambda: validated(TopConfig, rest, ""))
     if top is not None:
         attempt(lambda: load_plugins(top.plugins))
-    entries = {kind: attempt(lambda kind=kind: _entry(kind, values)) for kind in registry.REGISTRIES}
+    entries = {kind: attempt(partial(_entry, kind, values)) for kind in registry.REGISTRIES}
     plain = {
-        kind: attempt(lambda kind=kind, schema=schema: validated(schema, _group(kind, values), kind))
-        for kind, schema in (("device", DeviceConfig), ("trainer", TrainerConfig))
+        "device": attempt(lambda: validated(DeviceConfig, _group("device", values), "device")),
+        "trainer": attempt(lambda: validated(TrainerConfig, _group("trainer", values), "trainer")),
     }
     if complaints:
         raise ConfigError("\n".join(complaints))

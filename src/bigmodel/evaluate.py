@@ -38,7 +38,8 @@ def evaluate(
     was_training = model.training
     model.eval()
     metrics.reset()
-    total, weight = torch.zeros((), device=runtime.device), 0
+    total = torch.zeros((), device=runtime.device)
+    weight: torch.Tensor | int = 0
     shown: list[Sample] = []
     for batch in batches.epoch(0):
         with runtime.autocast():

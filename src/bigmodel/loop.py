@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from bigmodel import checkpoint
 from bigmodel.data.base import Dataset
@@ -48,13 +47,10 @@ class Run:
     stop_monitor: Monitored
     schedule_by_epoch: bool
     runtime: Runtime
+    saver: checkpoint.Saver
     sinks: Sink
     summary: Summary
     watch: Stopwatch = field(default_factory=lambda: Stopwatch())
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.info.folder / "checkpoints"
 
 
 def fit(run: Run) -> Summary:
@@ -96,7 +92,7 @@ def _attend(run: Run, due: Due) -> None:
     progress = run.state.progress
     _collect(run)
     speed = run.watch.speed()
-    improved, figures = _evaluate(run) if due.evaluate else (False, {})
+    improved, figures = _evaluate(run, show=due.log) if due.evaluate else (False, {})
     if progress.stopped_early:
         due = Due(evaluate=True, record=True, log=True, save=True)
     if due.record:
@@ -129,13 +125,17 @@ def _collect(run: Run) -> None:
         progress.loss_weight += weight
 
 
-def _evaluate(run: Run) -> tuple[bool, dict[str, float]]:
-    """Judges the model on the validation part; says whether it is the best so far, and the figures."""
+def _evaluate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
+    """Judges the model on the validation part; says whether it is the best so far, and the figures.
+
+    Pictures are shown (`show`) when a line is printed: drawing them takes longer than a short epoch.
+    """
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
         evaluation = _judge(run, run.val)
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
-    run.sinks.evaluated(evaluation, progress.step)
+    if show:
+        run.sinks.evaluated(evaluation, progress.step)
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
     progress.figures = figures
@@ -167,8 +167,8 @@ def _test(run: Run) -> dict[str, float]:
     """Reads the test part, once, with the weights that validation chose."""
     if run.test is None:
         return {}
-    best = run.checkpoints / "best"
-    groups, _ = checkpoint.load(best if best.exists() else checkpoint.newest(run.checkpoints))
+    best = run.saver.checkpoints / "best"
+    groups, _ = checkpoint.load(best if best.exists() else checkpoint.newest(run.saver.checkpoints))
     run.state.load_model(groups.get("averaged", groups["model"]))
     return {f"test/{name}": value for name, value in _judge(run, run.test).figures.items()}
 
@@ -199,13 +199,11 @@ def _record(run: Run, figures: dict[str, float], speed: float) -> Record:
 
 
 def _save(run: Run, *, best: bool, last: bool) -> None:
-    run.state.progress.seconds += run.watch.lap()
-    groups, facts = run.state.save()
-    if best:
-        checkpoint.keep_best(run.checkpoints, run.config.checkpoint.keep)
-        checkpoint.save(run.checkpoints / "best", groups, facts)
-    if last:
-        checkpoint.save(run.checkpoints / "last", groups, facts)
+    progress = run.state.progress
+    progress.seconds += run.watch.lap()
+    over = progress.step >= run.plan.steps or progress.stopped_early
+    asked = last and run.config.checkpoint.every_steps is not None
+    run.saver.offer(*run.state.save(), best=best, last=last, now=over or asked)
 
 
 def _lr_factor(run: Run, step: int) -> float:

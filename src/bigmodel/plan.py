@@ -40,6 +40,9 @@ class CheckpointConfig(Config):
     every_steps: int | None = Field(
         default=None, ge=1, description="optimizer steps between saves of `last`, instead of epochs"
     )
+    interval: float = Field(
+        default=10.0, ge=0, description="least seconds between saves that are due by epochs"
+    )
 
 
 class LimitConfig(Config):

@@ -213,7 +213,7 @@ def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _random_tensors() -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 

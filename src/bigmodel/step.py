@@ -83,8 +83,9 @@ class Step:
         if len(batch) <= self.micro_batch:
             mean = self._gradients(batch.inputs, batch.targets, weight)
         else:
+            size = self.micro_batch
             pieces = zip(
-                batch.inputs.split(self.micro_batch), batch.targets.split(self.micro_batch), strict=True
+                torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True
             )
             mean = torch.stack([self._gradients(x, y, weight) for x, y in pieces]).sum()
         self._losses.append(mean)
@@ -114,7 +115,8 @@ class Step:
                 mean = self.loss(outputs, targets) / weight
         (mean if self.scaler is None else self.scaler.scale(mean)).backward()
         self.metrics.update(outputs.detach(), targets)
-        return mean.detach()
+        share: Tensor = mean.detach()
+        return share
 
     def _update(self, measure: bool) -> None:
         if self.clip_norm is not None or measure:

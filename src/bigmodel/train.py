@@ -89,9 +89,12 @@ def job(config: DictConfig) -> float | None:
 def _launch(argv: list[str]) -> int:
     from bigmodel.launch import folders, guard, resume
 
+    # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
+    # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     folders.register_resolver()
-    guard.guard(config_dir(), argv)
     argv, _outcome.resumed = resume.settle(argv, config_dir())
+    guard.guard(config_dir(), argv)
     _call_hydra(argv)
     if _outcome.error is not None:
         raise _outcome.error
@@ -137,7 +140,8 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
     from bigmodel.loop import fit
 
     fit(run)
-    return run.state.progress.best_value
+    best: float | None = run.state.progress.best_value
+    return best
 
 
 def _prepare(config: DictConfig, folder: Path, resumed: Path | None) -> Any:

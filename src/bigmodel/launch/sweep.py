@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.reporting.leaderboard import Row
 
@@ -54,10 +55,10 @@ def collect(folder: Path) -> tuple[list[Row], str, str]:
 
 def _overrides(job: Path) -> dict[str, str]:
     try:
-        words = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text()) or []
-    except (OSError, yaml.YAMLError):
+        words = OmegaConf.load(job / ".hydra" / "overrides.yaml")
+    except (OSError, ValueError, OmegaConfBaseException):
         return {}
-    return dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    return dict(str(word).lstrip("+").split("=", 1) for word in words if "=" in str(word))
 
 
 def _summary(job: Path) -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""Speed, side by side: each line runs ours and a bare alternative in turns and prints the median ratio.
+
+    python scripts/bench.py              # all lines
+    python scripts/bench.py --only fit   # one of them
+
+Both sides of `fit` do the same work on one thread: the same network from the same weights, the same
+number of batches in a new order each epoch, AdamW with the same schedule, every loss recorded, the
+validation part judged after each epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bigmodel.build import build_run
+from bigmodel.config import parse
+from bigmodel.loop import Run, fit
+from bigmodel.reporting.base import Sink
+from bigmodel.train import config_dir
+
+PAIRS = 5
+
+
+def composed(*overrides: str) -> dict:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from bigmodel.launch.folders import register_resolver
+
+    register_resolver()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
+
+
+def prepared(folder: Path, reports: bool) -> Run:
+    """Ours, built; without reports no figure is printed or written but the checkpoint at the end."""
+    run = build_run(parse(composed("device=cpu", "device.threads=1", f"trainer.tensorboard={reports}")), folder)
+    if not reports:
+        run.sinks = Sink()
+    return run
+
+
+def bare(run: Run, model: nn.Module) -> list[float]:
+    """The loop anyone would write over tensors in memory; returns the validation accuracies."""
+    train, val = run.dataset.train, run.dataset.val
+    x, y = run.dataset.model_inputs(train.inputs), train.targets
+    x_val, y_val = run.dataset.model_inputs(val.inputs), val.targets
+    options = {k: v for k, v in run.state.optimizer.defaults.items() if k in {"lr", "betas", "eps"}}
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    weight_decay = max(group["weight_decay"] for group in run.state.optimizer.param_groups)
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        fused=True,
+        **options,
+    )
+    base, step, losses, accuracies = options["lr"], 0, [], []
+    for _ in range(run.plan.epochs):
+        model.train()
+        for index in torch.randperm(len(x)).split(64):
+            for group in optimizer.param_groups:
+                group["lr"] = base * run.state.scheduler.factor(step)
+            loss = nn.functional.cross_entropy(model(x[index]), y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            step += 1
+        model.eval()
+        with torch.no_grad():
+            accuracies.append((model(x_val).argmax(1) == y_val).float().mean().item())
+    assert step == run.plan.steps
+    assert math.isfinite(sum(losses))
+    return accuracies
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def report(title: str, ours: list[float], theirs: list[float]) -> None:
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    print(
+        f"{title}: {statistics.median(ratios):.2f} × (from {ratios[0]:.2f} to {ratios[-1]:.2f},"
+        f" {len(ratios)} pairs; medians {statistics.median(ours):.3f} s and {statistics.median(theirs):.3f} s)"
+    )
+
+
+def bench_fit(reports: bool) -> None:
+    """`fit` of the default run against the bare loop."""
+    torch.set_num_threads(1)
+    ours, theirs = [], []
+    for pair in range(PAIRS + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            run = prepared(Path(folder), reports)
+            model = deepcopy(run.state.model)
+            a = seconds(lambda run=run: fit(run))
+            accuracies: list[float] = []
+            b = seconds(lambda run=run, model=model: accuracies.extend(bare(run, model)))
+        final = float(run.summary.final["val/accuracy"])
+        assert abs(final - accuracies[-1]) < 0.02, (final, accuracies[-1])
+        if pair:  # the first pair warms up
+            ours.append(a)
+            theirs.append(b)
+    what = "with all reports" if reports else "alone"
+    report(f"fit on digits (FNN, {run.plan.steps} steps), {what}, against a bare loop", ours, theirs)
+
+
+def bench_help() -> None:
+    """`bigmodel-train --help` against `import torch`."""
+    program = Path(sys.executable).with_name("bigmodel-train")
+    quiet = {"stdout": subprocess.DEVNULL, "check": True, "env": os.environ}
+    ours, theirs = [], []
+    for pair in range(PAIRS + 1):
+        a = seconds(lambda: subprocess.run([program, "--help"], **quiet))
+        b = seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], **quiet))
+        if pair:
+            ours.append(a)
+            theirs.append(b)
+    report("bigmodel-train --help against import torch", ours, theirs)
+
+
+LINES: dict[str, Callable[[], None]] = {
+    "fit": lambda: bench_fit(reports=False),
+    "reports": lambda: bench_fit(reports=True),
+    "help": bench_help,
+}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=LINES, help="one line instead of all")
+    for name in [only] if (only := parser.parse_args().only) else LINES:
+        LINES[name]()

@@ -1,0 +1,122 @@
+"""A run that was stopped and resumed equals one that never stopped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bigmodel import checkpoint, loop
+
+from .conftest import Command, Result
+
+STEPS = 46  # two epochs
+
+
+class Stopped(Exception):
+    """Stands for whatever may end a process."""
+
+
+def volatile(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "samples_per_second"}
+
+
+def final_state(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
+    assert result.folder is not None
+    groups, facts = checkpoint.load(result.folder / "checkpoints" / "last")
+    facts["progress"].pop("seconds")
+    facts["progress"]["best"] = volatile(facts["progress"]["best"])
+    return groups, facts
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = loop._attend
+
+    def attend(run: loop.Run, due: Any) -> None:
+        original(run, due)
+        if run.state.progress.step == step:
+            raise Stopped
+
+    monkeypatch.setattr(loop, "_attend", attend)
+
+
+@pytest.mark.parametrize("step", [1, 10, 23, 24, 45])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("model.dropout=0.3", "data.augment.shift=1"),
+        ("trainer.ema=0.99", "trainer.accumulate=1", "scheduler=plateau", "scheduler.interval=epoch"),
+        ("optimizer=schedule_free_adamw", "scheduler=constant"),
+        ("optimizer=muon", "scheduler=cosine", "trainer.early_stopping.patience=5"),
+    ],
+    ids=["dropout and augmentation", "ema and plateau", "schedule-free", "muon"],
+)
+def test_resumed_equals_uninterrupted(command: Command, options: tuple[str, ...], step: int) -> None:
+    common = (
+        *options,
+        "trainer.epochs=2",
+        "trainer.record_every_steps=1",
+        "trainer.checkpoint.every_steps=1",
+        "trainer.tensorboard=false",
+        "device=cpu",
+    )
+    whole = command(*common)
+    assert whole.status == 0, whole.err
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, step)
+        with pytest.raises(Stopped):
+            command(*common)
+    runs = sorted(Path("outputs").rglob("summary.json"), key=lambda path: path.stat().st_mtime)
+    resumed = command(f"resume={runs[-1].parent}")
+    assert resumed.status == 0, resumed.err
+    assert resumed.folder == runs[-1].parent.resolve()
+
+    assert [volatile(r) for r in resumed.records()] == [volatile(r) for r in whole.records()]
+    assert [record["step"] for record in resumed.records()] == list(range(1, STEPS + 1))
+    (groups, facts), (expected, expected_facts) = final_state(resumed), final_state(whole)
+    assert facts == expected_facts
+    for name, tensors in expected.items():
+        assert groups[name].keys() == tensors.keys()
+        assert all(torch.equal(groups[name][key], value) for key, value in tensors.items()), name
+
+
+def test_goes_on_longer_in_the_same_folder(command: Command) -> None:
+    first = command("model=rnn", "trainer.epochs=1", "device=cpu")
+    more = command(f"resume={first.folder}", "trainer.epochs=3")
+    assert more.status == 0, more.err
+    assert more.folder == first.folder
+    assert [record["epoch"] for record in more.records()] == [1, 2, 3]
+    assert "rnn" in more.out
+    again = command(f"resume={first.folder}")
+    assert "finished" in again.out
+    assert again.status == 0
+
+
+def test_what_may_not_change_is_refused(command: Command) -> None:
+    first = command("debug=fast", "device=cpu")
+    for override in ("optimizer.lr=0.5", "seed=3", "data.batch_size=32", "trainer.accumulate=2"):
+        result = command(f"resume={first.folder}", "trainer.epochs=2", override)
+        assert result.status == 1
+        assert override.split("=")[0] in result.err
+        assert "was" in result.err
+
+
+def test_auto_takes_the_unfinished_run_of_the_same_config(command: Command) -> None:
+    fresh = command("resume=auto", "trainer.epochs=2", "device=cpu")
+    assert fresh.status == 0, fresh.err
+    assert "a new one starts" in fresh.out
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 23)
+        with pytest.raises(Stopped):
+            command("trainer.epochs=2", "device=cpu", "seed=5", "trainer.checkpoint.interval=0")
+    resumed = command("resume=auto", "trainer.epochs=2", "device=cpu", "seed=5", "trainer.checkpoint.interval=0")
+    assert "going on with" in resumed.out
+    assert [record["epoch"] for record in resumed.records()] == [1, 2]
+    assert resumed.summary()["status"] == "finished"
+
+
+def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
+    assert "no such folder" in command("resume=nowhere").err
+    (tmp_path / "empty").mkdir()
+    assert "no run's folder" in command("resume=empty").err
+    assert "not with a sweep" in command("-m", "resume=empty", "seed=1,2").err
