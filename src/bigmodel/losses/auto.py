@@ -1,0 +1,21 @@
+"""The loss that suits the target."""
+
+from __future__ import annotations
+
+from bigmodel.losses.base import Loss, usual
+from bigmodel.registry import EntryConfig, losses
+from bigmodel.spec import DataSpec
+
+
+class AutoConfig(EntryConfig):
+    pass
+
+
+@losses.register("auto", AutoConfig)
+def auto(config: AutoConfig, spec: DataSpec) -> Loss:  # noqa: ARG001  every entry is called alike
+    """The usual loss of the data's target, with its defaults.
+
+    cross_entropy for classes, bce_with_logits for yes/no labels, mse for real values.
+    """
+    loss: Loss = losses.build(losses.parse({"name": usual(spec.target)}), spec)
+    return loss

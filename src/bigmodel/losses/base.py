@@ -1,0 +1,73 @@
+"""What all losses share: a sum, what to divide it by, and a check against the target."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bigmodel.errors import SpecError
+from bigmodel.registry import EntryConfig
+from bigmodel.spec import Classes, DataSpec, Flags, Target, Values
+
+_KINDS: dict[type, str] = {Classes: "classes", Flags: "yes/no labels", Values: "real values"}
+
+
+class Loss(nn.Module):
+    """Base of all losses; built from its typed config and the `DataSpec`.
+
+    `accepts` names the kinds of target a subclass can score; `name` is the registered name it was built
+    by, which for loss=auto is the one chosen.
+
+    Raises:
+        SpecError: the spec's target is of another kind.
+    """
+
+    accepts: tuple[type[Classes | Flags | Values], ...] = ()
+
+    def __init__(self, config: EntryConfig, spec: DataSpec) -> None:
+        super().__init__()
+        self.name = config.name
+        self.output_size = spec.target.output_size
+        if not isinstance(spec.target, self.accepts):
+            needs = " or ".join(_KINDS[kind] for kind in self.accepts)
+            raise SpecError(
+                f"loss={config.name} needs {needs}, but {spec.name} has {spec.target}."
+                f" Use loss={usual(spec.target)} (or loss=auto)."
+            )
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The sum of the samples' losses.
+
+        Args:
+            outputs: the model's raw outputs, (batch, output_size), of any floating type.
+            targets: (batch,) int64 for classes, (batch, count) for flags and values.
+
+        Returns:
+            A float32 tensor without dimensions.
+
+        Raises:
+            SpecError: the shapes do not go together; they are never broadcast.
+        """
+        raise NotImplementedError
+
+    def normaliser(self, targets: Tensor) -> Tensor | int:
+        """What the sum is divided by to give the mean: here the number of target elements."""
+        return targets.numel()
+
+    def misfit(self, outputs: Tensor, targets: Tensor, expected: str) -> SpecError:
+        """The error of outputs and targets that do not go together; `expected` of the targets."""
+        return SpecError(
+            f"loss={self.name}: outputs of shape {tuple(outputs.shape)} do not go with targets of shape"
+            f" {tuple(targets.shape)}. Expected outputs (batch, {self.output_size}) and targets"
+            f" {expected}."
+        )
+
+
+def usual(target: Target) -> str:
+    """The name of the usual loss of a kind of target."""
+    match target:
+        case Classes():
+            return "cross_entropy"
+        case Flags():
+            return "bce_with_logits"
+        case Values():
+            return "mse"
