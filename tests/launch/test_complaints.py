@@ -187,8 +187,18 @@ def test_output_folder_that_cannot_be_made(complaint, tmp_path):
     assert "hydra.sweep.dir=<folder>" in complaint(["-m", "seed=1,2"])
 
 
-def test_our_own_errors_speak_for_themselves(configs):
+def test_our_own_errors_speak_for_themselves(configs, complaint):
     assert explain(DataError("digits: broken"), configs, []) == "digits: broken"
+
+    def refuse() -> str:
+        raise DataError("no room")
+
+    OmegaConf.register_new_resolver("refuse", refuse, replace=True)
+    try:
+        assert complaint(["hydra.run.dir=${refuse:}"]) == "no room"
+        assert complaint(["seed=${refuse:}"]) == "no room"
+    finally:
+        OmegaConf.clear_resolver("refuse")
 
 
 def test_faults_of_the_program_keep_their_traceback(complaint, configs):

@@ -7,7 +7,7 @@ or file, says what is allowed there, and gives the likely fix.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +55,9 @@ def explain(error: BaseException, config_dir: Path, argv: Sequence[str]) -> str 
     Returns:
         The message, or None where the error is of another kind and deserves its traceback.
     """
-    if isinstance(error, BigModelError):
-        return str(error)
+    for cause in _chain(error):
+        if isinstance(cause, BigModelError):  # one of ours, also where OmegaConf has wrapped it
+            return str(cause)
     try:
         options = read_options([config_dir, *own_folders(argv)])
     except (BigModelError, OSError):  # no such --config-dir: Hydra has said so
@@ -246,6 +247,15 @@ KINDS: tuple[Callable[[Case], str | None], ...] = (
 
 def _choices(options: Options, group: str) -> list[str]:
     return sorted(options.groups[group].choices) if group in options.groups else []
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, outermost first; OmegaConf hides that as a mere context."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        wrapped = isinstance(cause, OmegaConfBaseException | HydraException)
+        cause = cause.__cause__ or (cause.__context__ if wrapped else None)
 
 
 def _meant(name: str | None) -> str:
