@@ -6,25 +6,18 @@ optimizer or the loop, and none of them decides anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from bigmodel.models.summary import Layer
+
 Record = dict[str, float | int]
 """Figures of one moment: always `epoch` and `step`; then `train/loss`, `val/accuracy`, `lr`, …"""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One row of a model's summary: dotted name, class, output shape for one sample, parameters."""
-
-    name: str
-    kind: str
-    shape: str
-    parameters: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,7 @@ class RunInfo:
         metrics: names of the figures that evaluations give, such as `val/accuracy`.
         monitor: the one that chooses the best checkpoint.
         mode: `max` or `min`: which way `monitor` is better.
+        best: the best value of `monitor` so far, where a resumed run has one.
     """
 
     title: str
@@ -58,6 +52,7 @@ class RunInfo:
     metrics: Sequence[str]
     monitor: str
     mode: str
+    best: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,13 +81,13 @@ class Sample:
     Attributes:
         inputs: as the model saw it, undone to its stored scale (images: 0 to 1).
         prediction, truth: in words.
-        correct: whether they agree.
+        correct: whether they agree; None where that is no question, as with real values.
     """
 
     inputs: Tensor
     prediction: str
     truth: str
-    correct: bool
+    correct: bool | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,13 @@ class Summary:
 
 
 class Sink:
-    """Receives what happens in a run. Every method does nothing here: override what is of use."""
+    """Receives what happens in a run. Every method does nothing here: override what is of use.
+
+    Attributes:
+        essential: whether a fault in it ends the run. One that is not is dropped, with a warning.
+    """
+
+    essential = True
 
     def start(self, info: RunInfo) -> None:
         """Training is about to begin."""
@@ -162,43 +163,60 @@ class Sink:
 
 
 class Sinks(Sink):
-    """Passes every call on to each of its sinks, in order."""
+    """Passes every call on to each of its sinks, in order.
+
+    All are told before an essential one's error is raised; any other that fails is dropped, and the
+    rest pass on a warning.
+    """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.sinks = list(sinks)
 
     def start(self, info: RunInfo) -> None:
-        for sink in self.sinks:
-            sink.start(info)
+        self._tell(lambda sink: sink.start(info))
 
     def progress(self, progress: Progress) -> None:
-        for sink in self.sinks:
-            sink.progress(progress)
+        self._tell(lambda sink: sink.progress(progress))
 
     def record(self, record: Record) -> None:
-        for sink in self.sinks:
-            sink.record(record)
+        self._tell(lambda sink: sink.record(record))
 
     def log(self, record: Record) -> None:
-        for sink in self.sinks:
-            sink.log(record)
+        self._tell(lambda sink: sink.log(record))
 
     def evaluated(self, evaluation: Evaluation, step: int) -> None:
-        for sink in self.sinks:
-            sink.evaluated(evaluation, step)
+        self._tell(lambda sink: sink.evaluated(evaluation, step))
 
     def weights(self, model: nn.Module, step: int) -> None:
-        for sink in self.sinks:
-            sink.weights(model, step)
+        self._tell(lambda sink: sink.weights(model, step))
 
     def message(self, text: str, level: str = "info") -> None:
-        for sink in self.sinks:
-            sink.message(text, level)
+        self._tell(lambda sink: sink.message(text, level))
 
     def finish(self, summary: Summary, folder: Path) -> None:
-        for sink in self.sinks:
-            sink.finish(summary, folder)
+        self._tell(lambda sink: sink.finish(summary, folder))
 
     def close(self) -> None:
-        for sink in self.sinks:
+        self._tell(lambda sink: sink.close())
+
+    def _tell(self, act: Callable[[Sink], None]) -> None:
+        failure: Exception | None = None
+        for sink in list(self.sinks):
+            try:
+                act(sink)
+            except Exception as error:
+                if sink.essential:
+                    failure = failure or error
+                else:
+                    self._drop(sink, error)
+        if failure is not None:
+            raise failure
+
+    def _drop(self, sink: Sink, error: Exception) -> None:
+        self.sinks.remove(sink)
+        with suppress(Exception):
             sink.close()
+        self.message(
+            f"{type(sink).__name__} failed and is left out from now on: {type(error).__name__}: {error}",
+            "warning",
+        )

@@ -1,0 +1,203 @@
+"""The console: a header, a live bar and log lines for a person at a terminal; plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bigmodel.reporting import lines
+from bigmodel.reporting.bar import Bar
+from bigmodel.reporting.base import Progress, Record, RunInfo, Sink, Summary
+from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+
+LOG = "train.log"
+SIGN_OF_LIFE = 30.0
+"""Seconds of silence, off a terminal, after which a line says that training goes on."""
+
+REFRESH = 5
+"""How often a second the bar is drawn: smooth to the eye, and nothing that training would notice."""
+
+_STYLES = {
+    "warning": "warning",
+    "error": "error",
+    "failed": "error",
+    "stopped": "warning",
+    "finished": "good",
+}
+
+
+class Console(Sink):
+    """Tells the user what happens, and writes the same to `train.log` without colours.
+
+    Where nobody reads any more (a closed pipe) or the disk takes no more, it falls silent there, and
+    training goes on.
+
+    Args:
+        folder: the run's, for `train.log`; None writes none.
+        terminal: whether to show colours and a bar; None finds out.
+        stream: what to write to; None is standard output.
+        width: columns; None measures the terminal.
+        recording: keep what a terminal shows, for `save_svg`; there is no bar then.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        terminal: bool | None = None,
+        *,
+        stream: TextIO | None = None,
+        width: int | None = None,
+        recording: bool = False,
+    ) -> None:
+        self._stream: TextIO | None = stream if stream is not None else sys.stdout
+        self._recording = recording
+        shown = is_terminal(self._stream) if terminal is None else terminal
+        self._rich = rich_console(self._stream, width=width, recording=recording) if shown else None
+        self._folder = folder
+        self._log: TextIO | None = None
+        self._live: Live | None = None
+        self._bar: Bar | None = None
+        self._info: RunInfo | None = None
+        self._best: float | None = None
+        self._spoke = time.monotonic()
+
+    def start(self, info: RunInfo) -> None:
+        self._info, self._best = info, info.best
+        rows = lines.header_rows(info)
+        grid = Table.grid(padding=(0, 2))
+        for label, text in rows:
+            grid.add_row(Text(label, "label"), Text(text, overflow="fold"))
+        panel = Panel(grid, title=Text(info.title, "label"), title_align="left", expand=False)
+        self._tell([f"{label}: {text}" for label, text in rows], panel)
+        if self._rich is not None:
+            self._bar = Bar(info)
+            if not self._recording:
+                self._live = Live(
+                    self._bar, console=self._rich, refresh_per_second=REFRESH, transient=True
+                )
+                self._live.start()
+
+    def progress(self, progress: Progress) -> None:
+        if self._bar is not None:
+            self._bar.update(progress)
+        if self._info is not None and time.monotonic() - self._spoke >= SIGN_OF_LIFE:
+            self._tell([lines.life_line(progress, self._info)])
+
+    def record(self, record: Record) -> None:
+        value = record.get(self._info.monitor) if self._info else None
+        if value is not None and self._better(value):
+            self._best = value
+
+    def log(self, record: Record) -> None:
+        assert self._info is not None, "log before start"
+        line, monitor = lines.log_line(record, self._info.steps_per_epoch), self._info.monitor
+        text = Text(line if self._rich is None else lines.wrapped(line, self._rich.width))
+        if self._best is not None and record.get(monitor) == self._best:
+            text.highlight_words([lines.log_figures(record)[monitor]], "good")
+        self._tell([line], text)
+
+    def message(self, text: str, level: str = "info") -> None:
+        line = lines.message_line(text, level)
+        self._tell([line], Text(line, _STYLES.get(level, "")))
+
+    def finish(self, summary: Summary, folder: Path) -> None:
+        self._stop_bar()
+        root = self._info.config.get("output_dir") if self._info else None
+        logdir = lines.logdir_of(folder, Path(root) if isinstance(root, str) else None)
+        results, outcome = lines.result_lines(summary), lines.outcome(summary)
+        if results:
+            self._tell(results, _results(summary))
+        self._tell([outcome], Text(outcome, _STYLES.get(summary.status, "")))
+        for label, text in lines.pointers(summary, folder, logdir):
+            self._tell(
+                [f"{label}: {text}"], Text.assemble((f"{label}: ", "label"), text), soft_wrap=True
+            )
+
+    def close(self) -> None:
+        self._stop_bar()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def save_svg(self, path: Path, title: str = "bigmodel-train") -> None:
+        """Saves what was shown so far as a picture of a terminal; needs `recording` and a terminal.
+
+        Args:
+            path: of the SVG file.
+            title: text in the window's title bar, such as the command.
+        """
+        assert self._rich is not None
+        assert self._recording
+        self._rich.save_svg(str(path), title=title)
+
+    def _better(self, value: float) -> bool:
+        if self._best is None or self._info is None:
+            return True
+        return value > self._best if self._info.mode == "max" else value < self._best
+
+    def _tell(self, plain: Sequence[str], *shown: RenderableType, soft_wrap: bool = False) -> None:
+        """Plain lines to the log and, off a terminal, to the stream; what is `shown` to a terminal.
+
+        Args:
+            soft_wrap: let the terminal break long lines, so that they can be copied whole.
+        """
+        self._spoke = time.monotonic()
+        try:
+            if self._rich is not None:
+                for renderable in shown:
+                    self._rich.print(renderable, soft_wrap=soft_wrap)
+            elif self._stream is not None:
+                write_line(self._stream, "\n".join(plain))
+        except (OSError, ValueError):  # nobody reads any more; a closed file raises ValueError
+            self._rich = self._stream = None
+        self._note(plain)
+
+    def _note(self, plain: Sequence[str]) -> None:
+        if self._folder is None:
+            return
+        try:
+            if self._log is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._log = (self._folder / LOG).open("a", encoding="utf-8")
+            write_line(self._log, "\n".join(plain))
+        except OSError as error:
+            folder, self._folder = self._folder, None
+            self.message(
+                f"{folder / LOG}: cannot be written: {error.strerror}. It ends here.", "warning"
+            )
+
+    def _stop_bar(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._bar = None
+
+
+def _results(summary: Summary) -> Table:
+    """Best and final figures side by side; the test's under the best, whose weights they are of.
+
+    The monitored figure's best is green.
+    """
+    columns = {"best": summary.best | summary.test, "final": summary.final}
+    columns = {name: record for name, record in columns.items() if record}
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    table.add_column("")
+    for name, record in columns.items():
+        when = f"\nepoch {record['epoch']}" if "epoch" in record else ""
+        table.add_column(Text.assemble(name, (when, "faint")), justify="right", header_style="label")
+    metrics = dict.fromkeys(key for record in columns.values() for key in lines.figures_of(record))
+    for metric in metrics:
+        cells = []
+        for name, record in columns.items():
+            style = "good" if (name, metric) == ("best", summary.monitor) else ""
+            cells.append(Text(lines.figure(record[metric]) if metric in record else "", style))
+        table.add_row(metric, *cells)
+    return table

@@ -1,0 +1,172 @@
+"""TensorBoard's event files, written directly: one event holds all figures of a moment.
+
+`SummaryWriter` writes an event a scalar, and its thread prints a traceback when the disk is full. Here
+an error is raised where it happens. The format is a TFRecord file of `Event` messages. Importing this
+module imports tensorboard.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as Pictures
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
+    HistogramProto,
+    Summary,
+    SummaryMetadata,
+)
+from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
+from tensorboard.compat.proto.tensor_shape_pb2 import (  # type: ignore[import-untyped]
+    TensorShapeProto,
+)
+from tensorboard.compat.proto.types_pb2 import DT_STRING  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.text.metadata import (  # type: ignore[import-untyped]
+    create_summary_metadata as text_metadata,
+)
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+from torch import Tensor
+
+FLUSH_SECONDS = 2.0
+BINS = 64
+
+
+class EventFile:
+    """One event file, open for writing. Files of a folder are read in the order of their names.
+
+    Args:
+        folder: made if it is not there.
+        suffix: end of the file's name.
+
+    Raises:
+        OSError: it cannot be written; so do the methods.
+    """
+
+    def __init__(self, folder: Path, suffix: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}{suffix}"
+        self._file = (folder / name).open("xb")
+        self._records = RecordWriter(self._file)
+        self._flushed = time.monotonic()
+        self._write(Event(file_version="brain.Event:2"))
+
+    def add(self, step: int, values: Sequence[Any]) -> None:
+        """Adds one event with the given `Summary.Value` messages."""
+        self._write(Event(step=step, summary=Summary(value=values)))
+
+    def restart(self, step: int) -> None:
+        """Says that a resumed run does `step` next: later ones in older files are to be forgotten."""
+        self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    def flush(self) -> None:
+        """Hands what was added to readers."""
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._file.close()
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+
+def scalar(tag: str, value: float) -> Any:
+    """A figure, for the Scalars page."""
+    return Summary.Value(tag=tag, simple_value=float(value))
+
+
+def text(tag: str, markdown: str) -> Any:
+    """Markdown, for the Text page."""
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
+    tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=shape)
+    return Summary.Value(tag=tag, metadata=text_metadata(tag, ""), tensor=tensor)
+
+
+def image(tag: str, picture: Pictures.Image) -> Any:
+    """A picture, for the Images page."""
+    data = io.BytesIO()
+    picture.save(data, "PNG", optimize=True)
+    return Summary.Value(
+        tag=tag,
+        image=Summary.Image(
+            width=picture.width,
+            height=picture.height,
+            colorspace=3,
+            encoded_image_string=data.getvalue(),
+        ),
+    )
+
+
+def histogram(tag: str, values: Tensor) -> Any:
+    """The distribution of finite `values`, of any shape, in equal bins, for the Histograms page."""
+    flat = values.detach().to("cpu", torch.float32).flatten()
+    flat = flat[flat.isfinite()]
+    low, high = (flat.min().item(), flat.max().item()) if len(flat) else (0.0, 0.0)
+    if low == high:  # a constant gets one bar of visible width
+        low, high = low - 0.5, high + 0.5
+    counts, edges = torch.histogram(flat, BINS, range=(low, high))
+    double = flat.double()
+    return Summary.Value(
+        tag=tag,
+        histo=HistogramProto(
+            min=low,
+            max=high,
+            num=len(flat),
+            sum=double.sum().item(),
+            sum_squares=double.square().sum().item(),
+            bucket_limit=[low, *edges[1:].tolist()],  # the first bucket ends where the values begin
+            bucket=[0.0, *counts.tolist()],
+        ),
+    )
+
+
+def session_start(hparams: Mapping[str, bool | float | str]) -> Any:
+    """A run's hyperparameters, for the HParams page.
+
+    No description of the experiment goes with them: the page takes the first it finds, and would leave
+    out what other runs have besides. Without one it gathers the hyperparameters of all.
+    """
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for name, value in hparams.items():
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, str):
+            info.hparams[name].string_value = value
+        elif math.isfinite(value):
+            info.hparams[name].number_value = value
+    return _hparams_value(
+        metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=info)
+    )
+
+
+def session_end(status: str) -> Any:
+    """How a run ended, for the HParams page.
+
+    Args:
+        status: as in `summary.json`.
+    """
+    known = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
+    info = plugin_data_pb2.SessionEndInfo(
+        status=known.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
+    )
+    return _hparams_value(
+        metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    )
+
+
+def _hparams_value(tag: str, content: Any) -> Any:
+    made: SummaryMetadata = metadata.create_summary_metadata(content)
+    return Summary.Value(tag=tag, metadata=made, tensor=metadata.NULL_TENSOR)

@@ -1,0 +1,70 @@
+"""`metrics.jsonl`: every record of a run, a JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TextIO
+
+from bigmodel.errors import CheckpointError
+from bigmodel.reporting.base import Record, RunInfo, Sink
+from bigmodel.reporting.summary import jsonable, write_atomically
+
+NAME = "metrics.jsonl"
+
+
+class JsonLines(Sink):
+    """Appends each record to `metrics.jsonl` in the run's folder, and hands it on at once.
+
+    A run that is resumed first drops the records of steps that it will do again, and a last line that
+    was cut off. NaN and infinity become null. Errors are raised as CheckpointError: figures are not
+    lost in silence.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._file: TextIO | None = None
+
+    def start(self, info: RunInfo) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists():
+                _drop_after(self._path, info.first_step)
+            self._file = self._path.open("a", encoding="utf-8", newline="")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def record(self, record: Record) -> None:
+        assert self._file is not None, "record before start"
+        try:
+            self._file.write(json.dumps(jsonable(record), allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            file.close()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"{self._path}: cannot be written: {error.strerror or error}.")
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keeps the whole records up to `step`; touches the file only if anything has to go."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    kept = "".join(line for line in text.splitlines(keepends=True) if _belongs(line, step))
+    if kept != text:
+        write_atomically(path, kept)
+
+
+def _belongs(line: str, step: int) -> bool:
+    try:
+        return line.endswith("\n") and int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,195 @@
+"""The jobs of a sweep, best first: as a table to look at, and as `leaderboard.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from bigmodel.reporting.lines import duration, figure, shown_path
+from bigmodel.reporting.summary import write_atomically
+from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job.
+
+    Attributes:
+        job: its number or name in the sweep.
+        changed: the overrides in which the jobs differ, key to value.
+        metric: the best value of the monitored metric; None where it never got that far.
+        seconds: how long it ran.
+        status: `finished`, `stopped`, `failed` or `running`.
+        folder: where it wrote.
+        error: why it failed.
+    """
+
+    job: str
+    changed: dict[str, str]
+    metric: float | None
+    seconds: float
+    status: str
+    folder: str
+    error: str | None = None
+
+
+def rank(rows: Sequence[Row], mode: str) -> list[Row]:
+    """The rows, best first: those that finished with a metric, then the unfinished, then the failed.
+
+    Args:
+        mode: `max` or `min`: which way the metric is better.
+    """
+
+    def key(row: Row) -> tuple[int, float]:
+        if row.status == "failed":
+            return _FAILED, 0.0
+        if row.metric is None or not math.isfinite(row.metric):
+            return _UNKNOWN, 0.0
+        group = _RANKED if row.status == "finished" else _UNFINISHED
+        return group, -row.metric if mode == "max" else row.metric
+
+    return sorted(rows, key=key)
+
+
+_RANKED, _UNFINISHED, _UNKNOWN, _FAILED = range(4)
+
+
+def _has_rank(row: Row) -> bool:
+    return row.status != "failed" and row.metric is not None and math.isfinite(row.metric)
+
+
+def write_csv(rows: Sequence[Row], path: Path, metric_name: str, mode: str) -> None:
+    """Writes `leaderboard.csv`, whole or not at all: a column for each changed key, full precision.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    keys = _keys(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rank", "job", *keys, metric_name, "seconds", "status", "folder", "error"])
+    for place, row in enumerate(rank(rows, mode), start=1):
+        values = [row.changed.get(key, "") for key in keys]
+        metric = "" if row.metric is None else repr(float(row.metric))
+        end = [f"{row.seconds:.3f}", row.status, row.folder, row.error or ""]
+        writer.writerow([place if _has_rank(row) else "", row.job, *values, metric, *end])
+    write_atomically(path, text.getvalue())
+
+
+def print_leaderboard(
+    rows: Sequence[Row],
+    metric_name: str,
+    mode: str,
+    *,
+    stream: TextIO | None = None,
+    terminal: bool | None = None,
+    width: int | None = None,
+) -> None:
+    """Prints the table, and below it what went wrong in the jobs that failed.
+
+    Args:
+        stream: what to write to; None is standard output.
+        terminal: whether to draw for a terminal; None finds out.
+        width: columns; None measures the terminal. Plain text is as wide as it needs to be.
+    """
+    stream = sys.stdout if stream is None else stream
+    ranked = rank(rows, mode)
+    failures = [
+        f"Job {row.job} ({_changes(row) or 'no changes'}) {row.status}: {row.error}"
+        for row in ranked
+        if row.error
+    ]
+    if not (is_terminal(stream) if terminal is None else terminal):
+        write_line(stream, "\n".join([*_plain(_cells(ranked, metric_name, folders=True)), *failures]))
+        return
+    console = rich_console(stream, width=width)
+    table, caption = _fitting(ranked, metric_name, console.width)
+    console.print(_drawn(table, ranked, metric_name))
+    if caption:
+        console.print(Text(caption, "faint"), soft_wrap=True)
+    for failure in failures:
+        console.print(Text(failure, "error"))
+
+
+def _keys(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row.changed))
+
+
+def _changes(row: Row) -> str:
+    return " ".join(f"{key}={value}" for key, value in row.changed.items())
+
+
+def _cells(
+    ranked: Sequence[Row], metric_name: str, *, folders: bool, folded: bool = False
+) -> list[list[str]]:
+    """The table as text, heading first.
+
+    Args:
+        folders: with a column for the folder.
+        folded: all changes in one column instead of one each.
+    """
+    keys = _keys(ranked)
+    heads = ["#", "job", *(["changes"] if folded else keys), metric_name, "time", "status"]
+    table = [[*heads, "folder"] if folders else heads]
+    for place, row in enumerate(ranked, start=1):
+        changes = [_changes(row)] if folded else [row.changed.get(key, "") for key in keys]
+        metric = "–" if row.metric is None else figure(float(row.metric))
+        cells = [
+            str(place) if _has_rank(row) else "–",
+            row.job,
+            *changes,
+            metric,
+            duration(row.seconds),
+            row.status,
+        ]
+        table.append([*cells, shown_path(Path(row.folder))] if folders else cells)
+    return table
+
+
+def _fitting(ranked: Sequence[Row], metric_name: str, width: int) -> tuple[list[list[str]], str]:
+    """The fullest table that fits, and a line on the folders where their column does not."""
+    full = _cells(ranked, metric_name, folders=True)
+    if _width(full) <= width or not ranked:
+        return full, ""
+    common = os.path.commonpath([Path(row.folder).resolve().parent for row in ranked])
+    caption = f"Folders: {shown_path(Path(common))}{os.sep}<job>"
+    table = _cells(ranked, metric_name, folders=False)
+    if _width(table) > width:
+        table = _cells(ranked, metric_name, folders=False, folded=True)
+    return table, caption
+
+
+def _width(table: list[list[str]]) -> int:
+    return sum(max(len(cell) for cell in column) + 3 for column in zip(*table, strict=True)) + 1
+
+
+def _drawn(table: list[list[str]], ranked: Sequence[Row], metric_name: str) -> Table:
+    drawn = Table(box=box.ROUNDED)
+    for head in table[0]:
+        side: Literal["left", "right"] = "right" if head in {"#", metric_name, "time"} else "left"
+        drawn.add_column(Text(head), justify=side, no_wrap=head != "changes", overflow="fold")
+    for index, (cells, row) in enumerate(zip(table[1:], ranked, strict=True)):
+        style = {"failed": "error", "finished": ""}.get(row.status, "warning")
+        if index == 0 and row.status == "finished" and _has_rank(row):
+            style = "good"
+        drawn.add_row(*(Text(cell) for cell in cells), style=style)
+    return drawn
+
+
+def _plain(table: list[list[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in table
+    ]

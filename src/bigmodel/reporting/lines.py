@@ -1,0 +1,156 @@
+"""What is said of a run, as plain text: the same words on a terminal, in a pipe and in `train.log`."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import textwrap
+from pathlib import Path
+
+from bigmodel.reporting.base import Progress, Record, RunInfo, Summary
+
+_NOT_FIGURES = ("epoch", "step", "lr", "grad_norm", "samples_per_second")
+
+
+def figure(value: float | int) -> str:
+    """A metric to 4 decimals; to 3 significant digits where those would show nothing."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value != 0 and abs(value) < 1e-4:
+        return f"{value:.3g}"
+    return f"{value:.4f}" if abs(value) < 1e6 or not math.isfinite(value) else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words: `3.2 s`, `2 min 05 s`, `1 h 02 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def clock(seconds: float) -> str:
+    """A time as a clock shows it: `0:12`, `1:02:05`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def log_line(record: Record, steps_per_epoch: int = 1) -> str:
+    """`Epoch 10, Loss: 0.1234, val/loss: 0.0987, val/accuracy: 0.9722`, as the article prints it.
+
+    In the middle of an epoch the step follows at the end.
+
+    Args:
+        record: figures; the validation's are shown where there are any.
+        steps_per_epoch: optimizer steps in an epoch.
+    """
+    parts = [f"Epoch {record['epoch']}", *log_figures(record).values()]
+    if record["step"] % steps_per_epoch:
+        parts.append(f"step: {record['step']}")
+    return ", ".join(parts)
+
+
+def wrapped(line: str, width: int) -> str:
+    """A log line broken after commas where it is wider than `width`: figures keep their names."""
+    held = line.replace(": ", ":\0")
+    broken = textwrap.fill(
+        held, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return broken.replace("\0", " ")
+
+
+def log_figures(record: Record) -> dict[str, str]:
+    """The figures of a log line with their labels, by metric name."""
+    shown = {"train/loss": f"Loss: {figure(record['train/loss'])}"}
+    return shown | {n: f"{n}: {figure(v)}" for n, v in record.items() if n.startswith("val/")}
+
+
+def life_line(progress: Progress, info: RunInfo) -> str:
+    """`epoch 3/50 step 1200 loss 0.1234 val/accuracy 0.9722 12,345 samples/s`."""
+    words = [f"epoch {progress.epoch}/{info.epochs} step {progress.step}"]
+    if progress.loss is not None:
+        words.append(f"loss {figure(progress.loss)}")
+    if progress.figure is not None:
+        words.append(f"{info.monitor} {figure(progress.figure)}")
+    return " ".join([*words, f"{progress.samples_per_second:,.0f} samples/s"])
+
+
+def header_rows(info: RunInfo) -> list[tuple[str, str]]:
+    """The header's labels and texts; a resumed run says from where it goes on."""
+    rows = list(info.rows)
+    if info.first_step:
+        epoch = info.first_step // info.steps_per_epoch
+        rows.append(
+            ("Resuming", f"after step {info.first_step:,} of {info.total_steps:,}, {epoch} epochs done")
+        )
+    return rows
+
+
+def message_line(text: str, level: str) -> str:
+    """A message with its level in front, unless it merely informs."""
+    return text if level == "info" else f"{level.capitalize()}: {text}"
+
+
+def result_lines(summary: Summary) -> list[str]:
+    """The best, final and test figures, a line each."""
+    lines = []
+    for name, record in (("Best", summary.best), ("Final", summary.final), ("Test", summary.test)):
+        shown = [f"{key} {figure(value)}" for key, value in figures_of(record).items()]
+        if "epoch" in record:
+            shown.insert(0, f"epoch {record['epoch']}")
+        if shown:
+            lines.append(f"{name}: {', '.join(shown)}")
+    return lines
+
+
+def figures_of(record: Record) -> Record:
+    """The losses and metrics of a record, without what only says when and how fast."""
+    return {name: value for name, value in record.items() if name not in _NOT_FIGURES}
+
+
+def outcome(summary: Summary) -> str:
+    """How the run ended: `Finished: 30 epochs, 690 steps, 3.2 s`, or why it did not finish."""
+    done = f"{summary.epochs:,} epochs, {summary.steps:,} steps, {duration(summary.seconds)}"
+    if summary.status == "finished":
+        return f"Finished: {done}"
+    reason = f": {summary.error}" if summary.error else ""
+    return f"{summary.status.capitalize()} after {done}{reason}"
+
+
+def pointers(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, str]]:
+    """Where to look next, as label and text: checkpoints, how to go on, the TensorBoard command.
+
+    Args:
+        folder: the run's.
+        logdir: what TensorBoard is to be pointed at.
+    """
+    rows = []
+    kept = [name for name in ("best", "last") if (folder / "checkpoints" / name).is_dir()]
+    if kept:
+        rows.append(("Checkpoints", f"{shown_path(folder / 'checkpoints')} ({', '.join(kept)})"))
+    if summary.status != "finished" and "last" in kept:
+        rows.append(("Go on with", f"bigmodel-train resume={shlex.quote(shown_path(folder))}"))
+    if (folder / "tensorboard").is_dir():
+        rows.append(("TensorBoard", tensorboard_command(logdir)))
+    return rows
+
+
+def tensorboard_command(logdir: Path) -> str:
+    """The command, ready to paste, that shows the runs under `logdir`."""
+    return f"tensorboard --logdir {shlex.quote(shown_path(logdir))}"
+
+
+def logdir_of(folder: Path, root: Path | None) -> Path:
+    """What TensorBoard is pointed at: the folder of all runs if this one lies in it, else its own."""
+    if root is None:
+        return folder
+    return root if folder.resolve().is_relative_to(root.resolve()) else folder
+
+
+def shown_path(path: Path) -> str:
+    """A path relative to the current folder where it lies in it, else absolute."""
+    full, here = path.resolve(), Path.cwd()
+    return os.path.relpath(full, here) if full.is_relative_to(here) else str(full)

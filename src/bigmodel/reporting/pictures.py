@@ -1,0 +1,212 @@
+"""Pictures of an evaluation, drawn with Pillow: the confusion matrix, and samples with predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from bigmodel.reporting.base import Sample
+
+INK, FAINT, PAPER = (32, 33, 36), (120, 124, 130), (255, 255, 255)
+DEEP = (8, 69, 148)
+RIGHT, WRONG, NEUTRAL = (19, 115, 51), (197, 34, 31), (200, 203, 208)
+LABELLED = 30
+"""Up to so many classes have names and counts in the matrix; more are shown as colour only."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
+    """Draws how often each class was taken for which.
+
+    The colour is the share of the row, that is of the samples of one true class, on a square-root scale,
+    so that rare mistakes are seen; the numbers are counts.
+
+    Args:
+        counts: (classes, classes), truth by prediction.
+        names: of the classes.
+    """
+    size = counts.shape[0]
+    labelled = size <= LABELLED
+    cell = (36 if size <= 20 else 28) if labelled else max(2, 600 // size)
+    font = _font(14)
+    shown = [_shortened(str(name), font, 140) for name in names] if labelled else []
+    longest = max((_width(name, font) for name in shown), default=0)
+    flat = longest <= cell - 6  # names of columns fit above them; else they are written upwards
+    left, top = 40 + longest, 36 + (18 if flat else longest)
+    side = cell * size
+    picture = Image.new("RGB", (left + side + 106, top + max(side, 150) + 12), PAPER)
+    draw = ImageDraw.Draw(picture)
+    counts = counts.to("cpu", torch.float64)
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    picture.paste(_coloured(shares).resize((side, side), Image.Resampling.NEAREST), (left, top))
+    if labelled:
+        _write_counts(draw, counts, shares, left, top, cell)
+        _write_names(picture, draw, shown, left, top, cell, font, flat)
+    draw.rectangle((left - 1, top - 1, left + side, top + side), outline=FAINT)
+    draw.text((left, 8), "prediction", fill=FAINT, font=font)
+    _write_upwards(picture, "truth", (8, top), font, FAINT, anchor_top=True)
+    _write_scale(picture, draw, left + side + 24, top, font)
+    return picture
+
+
+def is_image(inputs: Tensor) -> bool:
+    """Whether one sample's inputs are (channels, height, width)."""
+    return inputs.dim() == 3
+
+
+def sample_grid(samples: Sequence[Sample]) -> Image.Image:
+    """Draws images in rows of four (eight where there are many), each with what the model said below it.
+
+    A green frame means right; a red one wrong, with the truth in words.
+
+    Args:
+        samples: inputs of shape (channels, height, width), 0 to 1.
+    """
+    columns = min(4 if len(samples) <= 16 else 8, len(samples))
+    pictures = [_sample_picture(sample.inputs) for sample in samples]
+    width = max(72, *(picture.width for picture in pictures)) + 16
+    height = max(picture.height for picture in pictures) + 56
+    rows = math.ceil(len(samples) / columns)
+    grid = Image.new("RGB", (columns * width + 12, rows * height + 12), PAPER)
+    draw = ImageDraw.Draw(grid)
+    for index, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
+        row, column = divmod(index, columns)
+        x, y = 12 + column * width, 12 + row * height
+        _place(grid, draw, sample, picture, (x, y), width - 4)
+    return grid
+
+
+def _place(
+    grid: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    sample: Sample,
+    picture: Image.Image,
+    corner: tuple[int, int],
+    room: int,
+) -> None:
+    x, y = corner
+    colour = {True: RIGHT, False: WRONG, None: NEUTRAL}[sample.correct]
+    draw.rectangle((x, y, x + picture.width + 5, y + picture.height + 5), fill=colour)
+    grid.paste(picture, (x + 3, y + 3))
+    font, below = _font(16), y + picture.height + 8
+    ink = INK if sample.correct is None else colour
+    draw.text((x, below), _shortened(sample.prediction, font, room), fill=ink, font=font)
+    if not sample.correct:
+        text = _shortened(f"truth: {sample.truth}", _font(14), room)
+        draw.text((x, below + 20), text, fill=INK, font=_font(14))
+
+
+def _sample_picture(inputs: Tensor) -> Image.Image:
+    """One image, enlarged by a whole factor without smoothing to about 64 pixels or more."""
+    channels, height, width = inputs.shape
+    shown = inputs if channels == 3 else inputs[:1]
+    bytes_ = (shown.to("cpu", torch.float32).nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
+    array = bytes_.permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array if channels == 3 else array[:, :, 0]).convert("RGB")
+    factor = max(1, math.ceil(64 / max(height, width)))
+    if factor == 1 and max(height, width) > 256:
+        picture.thumbnail((256, 256))
+        return picture
+    return picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+
+
+def _coloured(shares: Tensor) -> Image.Image:
+    """Shares from 0 to 1, (rows, columns), as a picture with a pixel each, from white to deep blue."""
+    depth = shares.clamp(0, 1).sqrt().unsqueeze(-1)
+    pixels = torch.tensor(PAPER, dtype=depth.dtype) * (1 - depth) + torch.tensor(DEEP) * depth
+    return Image.fromarray(pixels.round().to(torch.uint8).numpy())
+
+
+def _write_counts(
+    draw: ImageDraw.ImageDraw, counts: Tensor, shares: Tensor, left: int, top: int, cell: int
+) -> None:
+    texts = [[_compact(int(count)) for count in row] for row in counts.tolist()]
+    widest = max((text for row in texts for text in row), key=len)
+    font = _font(14)
+    for points in range(14, 7, -1):
+        font = _font(points)
+        if _width(widest, font) <= cell - 4:
+            break
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            if text == "0":
+                continue
+            ink = PAPER if shares[row, column] > 0.2 else INK
+            middle = (left + cell * (column + 0.5), top + cell * (row + 0.5))
+            draw.text(middle, text, fill=ink, font=font, anchor="mm")
+
+
+def _write_names(
+    picture: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    names: Sequence[str],
+    left: int,
+    top: int,
+    cell: int,
+    font: Font,
+    flat: bool,
+) -> None:
+    for index, name in enumerate(names):
+        middle = cell * index + cell // 2
+        draw.text((left - 8, top + middle), name, fill=INK, font=font, anchor="rm")
+        if flat:
+            draw.text((left + middle, top - 8), name, fill=INK, font=font, anchor="mb")
+        else:
+            _write_upwards(picture, name, (left + middle - 9, top - 8), font, INK)
+
+
+def _write_upwards(
+    picture: Image.Image,
+    text: str,
+    corner: tuple[int, int],
+    font: Font,
+    ink: tuple[int, int, int],
+    *,
+    anchor_top: bool = False,
+) -> None:
+    """Writes text from bottom to top; `corner` is its lower left, with `anchor_top` its upper left."""
+    strip = Image.new("RGB", (_width(text, font) + 2, 18), PAPER)
+    ImageDraw.Draw(strip).text((1, 1), text, fill=ink, font=font)
+    turned = strip.transpose(Image.Transpose.ROTATE_90)
+    x, y = corner
+    picture.paste(turned, (x, y if anchor_top else y - turned.height))
+
+
+def _write_scale(picture: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int, font: Font) -> None:
+    """The key to the colours: shares of a row."""
+    height = 120
+    ramp = torch.linspace(1, 0, height, dtype=torch.float64).square().unsqueeze(1)
+    picture.paste(_coloured(ramp).resize((14, height)), (x, y))
+    draw.rectangle((x - 1, y - 1, x + 14, y + height), outline=FAINT)
+    for share in (0.0, 0.05, 0.25, 1.0):
+        level = y + round((1 - math.sqrt(share)) * (height - 1))
+        draw.text((x + 20, level), f"{share:.0%}", fill=FAINT, font=font, anchor="lm")
+    draw.text((x, y + height + 8), "of the row", fill=FAINT, font=font)
+
+
+def _compact(count: int) -> str:
+    """At most five characters: `1234`, `12.3k`, `1.2M`."""
+    if count < 10_000:
+        return str(count)
+    return f"{count / 1000:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
+
+
+def _shortened(text: str, font: Font, room: int) -> str:
+    if _width(text, font) <= room:
+        return text
+    while text and _width(text + "…", font) > room:
+        text = text[:-1]
+    return text + "…"
+
+
+def _width(text: str, font: Font) -> int:
+    return math.ceil(font.getlength(text))
+
+
+def _font(points: int) -> Font:
+    return ImageFont.load_default(points)

@@ -1,0 +1,81 @@
+"""`summary.json`: how a run ended, or that it is running, in one small file that is always whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from bigmodel.errors import CheckpointError
+from bigmodel.reporting.base import Summary
+
+NAME = "summary.json"
+
+
+def write_summary(summary: Summary, folder: Path) -> None:
+    """Writes `summary.json`, whole or not at all; NaN and infinity, which JSON lacks, become null.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    text = json.dumps(jsonable(asdict(summary)), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / NAME, text)
+
+
+def read_summary(folder: Path) -> Summary | None:
+    """What `summary.json` says; None where there is none. A figure that was null comes back as NaN.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is not a summary.
+    """
+    path = folder / NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("status"), str):
+        raise CheckpointError(f"{path}: is no run's summary: it has no `status`. {_REMEDY}")
+    known = {field.name for field in fields(Summary)}
+    for name in ("best", "final", "test"):
+        figures = found.get(name) or {}
+        if not isinstance(figures, dict):
+            raise CheckpointError(
+                f"{path}: `{name}` should hold figures by name, not {figures!r}. {_REMEDY}"
+            )
+        found[name] = {key: math.nan if value is None else value for key, value in figures.items()}
+    return Summary(**{key: value for key, value in found.items() if key in known})
+
+
+_REMEDY = "The run's checkpoints are not affected; move the file aside to go on without it."
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Puts a file in place, synced to disk, so that a crash leaves the old one or the new one.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}.") from error
+
+
+def jsonable(value: Any) -> Any:
+    """The same value with null in the place of NaN and infinity, which are not valid JSON."""
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

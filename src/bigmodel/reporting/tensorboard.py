@@ -1,0 +1,231 @@
+"""What TensorBoard shows of a run: curves, hyperparameters with results, texts, pictures, histograms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml  # type: ignore[import-untyped]
+from torch import nn
+
+from bigmodel.models.summary import Layer
+from bigmodel.reporting.base import Evaluation, Record, RunInfo, Sample, Sink, Summary
+
+if TYPE_CHECKING:
+    from bigmodel.reporting.events import EventFile
+
+FOLDER = "tensorboard"
+HPARAMS = ".hparams"
+"""How names of the files end that hold hyperparameters and results, so that a resume can replace them:
+TensorBoard keeps the first it reads."""
+
+PICTURES_EVERY = 60.0
+"""Seconds between pictures while training goes on; drawing takes as long as a small epoch. The last
+evaluation is always drawn."""
+
+_NOT_HYPERPARAMETERS = (
+    "output_dir",
+    "resume",
+    "plugins",
+    "trainer.log_every",
+    "trainer.record_every",
+    "trainer.tensorboard",
+    "trainer.histograms",
+    "trainer.checkpoint",
+    "data.root",
+)
+
+
+class TensorBoard(Sink):
+    """Writes event files into `tensorboard/` of the run's folder; the x axis is the optimizer step.
+
+    TensorBoard is imported when training begins. It is not essential: whatever goes wrong here, the run
+    goes on without it.
+
+    Args:
+        folder: the run's.
+    """
+
+    essential = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / FOLDER
+        self._events: EventFile | None = None
+        self._waiting: tuple[Evaluation, int] | None = None
+        self._best = BestSoFar("", "max")
+        self._drawn = 0.0
+
+    def start(self, info: RunInfo) -> None:
+        from bigmodel.reporting import events
+
+        for stale in self._folder.glob(f"*{HPARAMS}"):
+            stale.unlink()
+        hparams = events.EventFile(self._folder, HPARAMS)
+        hparams.add(0, [events.session_start(hyperparameters(info.config))])
+        hparams.close()
+        self._events = events.EventFile(self._folder)
+        if info.first_step:
+            self._events.restart(info.first_step + 1)
+        texts = {
+            "run": run_table(info),
+            "config": config_block(info.config),
+            "model": model_table(info.layers),
+        }
+        self._events.add(info.first_step, [events.text(tag, content) for tag, content in texts.items()])
+        self._events.flush()
+        self._best = BestSoFar(info.monitor, info.mode, info.best)
+        self._drawn = time.monotonic()
+
+    def record(self, record: Record) -> None:
+        if self._events is None:
+            return
+        from bigmodel.reporting.events import scalar
+
+        shown = {name: value for name, value in record.items() if name != "step"} | self._best.after(
+            record
+        )
+        self._events.add(int(record["step"]), [scalar(name, value) for name, value in shown.items()])
+
+    def evaluated(self, evaluation: Evaluation, step: int) -> None:
+        self._waiting = (evaluation, step)
+        if time.monotonic() - self._drawn >= PICTURES_EVERY:
+            self._draw()
+
+    def weights(self, model: nn.Module, step: int) -> None:
+        if self._events is None:
+            return
+        from bigmodel.reporting.events import histogram
+
+        named = model.named_parameters()
+        self._events.add(step, [histogram(f"weights/{name}", weight) for name, weight in named])
+
+    def finish(self, summary: Summary, folder: Path) -> None:  # noqa: ARG002
+        if self._events is None:
+            return
+        from bigmodel.reporting import events
+
+        self._draw()
+        self._events.close()  # first: files are read in order, and the newest counts
+        self._events = None
+        figures = results("best", summary.best, summary.monitor) | summary.test
+        figures |= results("final", summary.final, "train/loss")
+        last = events.EventFile(self._folder, HPARAMS)
+        last.add(summary.steps, [events.scalar(name, value) for name, value in figures.items()])
+        last.add(summary.steps, [events.session_end(summary.status)])
+        last.close()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _draw(self) -> None:
+        if self._waiting is None or self._events is None:
+            return
+        from bigmodel.reporting import pictures
+        from bigmodel.reporting.events import image, text
+
+        (evaluation, step), self._waiting = self._waiting, None
+        values = []
+        if evaluation.confusion is not None:
+            drawn = pictures.confusion_matrix(evaluation.confusion, evaluation.class_names)
+            values.append(image("confusion matrix", drawn))
+        if evaluation.samples and pictures.is_image(evaluation.samples[0].inputs):
+            values.append(image("samples", pictures.sample_grid(evaluation.samples)))
+        elif evaluation.samples:
+            values.append(text("samples", sample_table(evaluation.samples)))
+        self._events.add(step, values)
+        self._events.flush()
+        self._drawn = time.monotonic()
+
+
+class BestSoFar:
+    """The figures of the best record up to now, as curves: `best/val/accuracy`.
+
+    TensorBoard opens the first groups of curves and lists the first metrics of its table by name; so the
+    best comes first in both, and is a curve in the one.
+
+    Args:
+        monitor: the figure that decides.
+        mode: `max` or `min`.
+        value: of the monitored figure, where a resumed run has one already.
+    """
+
+    def __init__(self, monitor: str, mode: str, value: float | None = None) -> None:
+        self._monitor, self._sign = monitor, 1 if mode == "max" else -1
+        self._value = value
+        self._figures: Record = {} if value is None else {f"best/{monitor}": value}
+
+    def after(self, record: Record) -> Record:
+        """The best figures once `record` is known; none where it has no evaluation."""
+        value = record.get(self._monitor)
+        if value is None:
+            return {}
+        if self._value is None or self._sign * value > self._sign * self._value:
+            self._value, self._figures = value, results("best", record, self._monitor)
+        return self._figures
+
+
+def results(group: str, record: Record, *also: str) -> Record:
+    """The validation figures of a record, and others by name, under a group: `final/val/accuracy`."""
+    return {
+        f"{group}/{name}": value
+        for name, value in record.items()
+        if name.startswith("val/") or name in also
+    }
+
+
+def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
+    """The configuration as flat keys: lists as text, `model.name` as `model`, no nulls and no noise."""
+    flat: dict[str, bool | float | str] = {}
+    for name, value in config.items():
+        key = prefix.removesuffix(".") if prefix and name == "name" else f"{prefix}{name}"
+        if key.startswith(_NOT_HYPERPARAMETERS) or value is None:
+            continue
+        if isinstance(value, Mapping):
+            flat |= hyperparameters(value, f"{key}.")
+        elif isinstance(value, bool | int | float | str):
+            flat[key] = value
+        else:
+            flat[key] = str(list(value) if isinstance(value, Sequence) else value)
+    return flat
+
+
+def config_block(config: Mapping[str, Any]) -> str:
+    """The configuration as a Markdown block of YAML."""
+    dumped = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return f"```yaml\n{dumped}```\n"
+
+
+def run_table(info: RunInfo) -> str:
+    """The header of the run as a Markdown table."""
+    return _markdown(("", info.title), info.rows)
+
+
+def model_table(layers: Sequence[Layer]) -> str:
+    """The model's summary as a Markdown table."""
+    rows = [(layer.name, layer.kind, layer.shape, f"{layer.parameters:,}") for layer in layers]
+    rows.append(("**total**", "", "", f"**{sum(layer.parameters for layer in layers):,}**"))
+    return _markdown(("layer", "kind", "output shape", "parameters"), rows)
+
+
+def sample_table(samples: Sequence[Sample]) -> str:
+    """Samples that are no images, as a Markdown table: first inputs, prediction, truth."""
+    rows = []
+    for sample in samples:
+        flat = sample.inputs.flatten()
+        shown = ", ".join(f"{value:.4g}" for value in flat[:8].tolist()) + (
+            ", …" if len(flat) > 8 else ""
+        )
+        mark = {True: "✓", False: "**✗**", None: ""}[sample.correct]
+        rows.append((shown, sample.prediction, sample.truth, mark))
+    return _markdown(("inputs", "prediction", "truth", ""), rows)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])

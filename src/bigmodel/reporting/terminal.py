@@ -1,0 +1,57 @@
+"""Whether someone is watching: a live display on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO
+
+from rich.console import Console
+from rich.theme import Theme
+
+THEME = Theme(
+    {"good": "green", "warning": "yellow", "error": "bold red", "label": "bold", "faint": "dim"}
+)
+"""Colours mean something: green is good or best, yellow a warning, red an error, dim secondary."""
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that shows colours and lets lines be redrawn.
+
+    Not so for a pipe, a file, `nohup` and Slurm; nor where TERM is `dumb`, NO_COLOR or CI is set
+    (https://no-color.org), or the encoding has no box-drawing characters.
+    """
+    if os.environ.get("NO_COLOR") or os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+        return False
+    if os.environ.get("TERM", "") in {"dumb", "unknown"}:
+        return False
+    return stream.isatty() and "utf" in (getattr(stream, "encoding", None) or "").lower()
+
+
+def rich_console(stream: TextIO, *, width: int | None = None, recording: bool = False) -> Console:
+    """A rich console for a terminal. Text is shown as it is: no markup, emoji codes or guessed colours.
+
+    Args:
+        stream: what to write to.
+        width: columns; None measures the terminal.
+        recording: keep what is written, for an SVG, in the same colours on every machine.
+    """
+    return Console(
+        file=stream,
+        force_terminal=True,
+        force_interactive=True,
+        color_system="truecolor" if recording else "auto",
+        legacy_windows=False,
+        width=width,
+        record=recording,
+        theme=THEME,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Writes one plain line and hands it on at once; what the encoding lacks becomes `?`."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+    stream.flush()

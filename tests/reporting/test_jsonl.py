@@ -1,0 +1,96 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from bigmodel.errors import CheckpointError
+from bigmodel.reporting.jsonl import JsonLines
+
+from . import facts
+
+
+def read(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def write(folder: Path, *epochs: int, first_step: int = 0) -> None:
+    sink = JsonLines(folder)
+    sink.start(facts.info(folder, first_step=first_step))
+    for epoch in epochs:
+        sink.record(facts.record(epoch))
+    sink.close()
+
+
+def test_one_object_a_record_with_keys_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "new", 1, 2)
+    assert (tmp_path / "new/metrics.jsonl").read_text().splitlines()[1] == (
+        '{"epoch": 2, "step": 46, "train/loss": 0.12341, "val/loss": 0.0987,'
+        ' "val/accuracy": 0.9722, "lr": 0.01, "samples_per_second": 12345.6}'
+    )
+
+
+def test_each_record_is_on_disk_at_once(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path)
+    sink.start(facts.info(tmp_path))
+    sink.record(facts.record(1))
+    assert len(read(tmp_path)) == 1
+    sink.close()
+
+
+def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path)
+    sink.start(facts.info(tmp_path))
+    sink.record(facts.record(1, math.nan, lr=math.inf))
+    sink.close()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    line = (tmp_path / "metrics.jsonl").read_text()
+    found = json.loads(line, parse_constant=refuse)
+    assert found["val/accuracy"] is None
+    assert found["lr"] is None
+
+
+def test_a_resume_drops_what_will_come_again_and_a_torn_line(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2, 3)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 1, "step": 23, "train/l')
+    write(tmp_path, 3, 4, first_step=46)
+    assert [record["epoch"] for record in read(tmp_path)] == [1, 2, 3, 4]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_whole_last_line_without_its_end_counts_as_torn(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"epoch": 2, "step": 4')  # of "step": 46
+    write(tmp_path, 2, first_step=46)
+    assert [record["step"] for record in read(tmp_path)] == [23, 46]
+
+
+def test_a_resume_leaves_a_sound_file_untouched(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2)
+    before = (tmp_path / "metrics.jsonl").stat().st_ino
+    write(tmp_path, 3, first_step=46)
+    assert (tmp_path / "metrics.jsonl").stat().st_ino == before
+    assert len(read(tmp_path)) == 3
+
+
+def test_a_fault_is_told(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: cannot be written: Is a directory"):
+        JsonLines(tmp_path).start(facts.info(tmp_path, first_step=5))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path)
+    sink.start(facts.info(tmp_path))
+    sink.close()
+    sink._file = Path("/dev/full").open("a")  # noqa: SIM115 (the sink closes it)
+    with pytest.raises(CheckpointError, match="No space left"):
+        sink.record(facts.record(1))
+    with pytest.raises(CheckpointError, match="No space left"):
+        sink.close()
