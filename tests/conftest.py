@@ -1,4 +1,4 @@
-"""Every test computes on one thread and from a known seed: small tensors are fastest so, and repeatable."""
+"""Every test computes on one thread, which is fastest for small tensors, and from a known seed."""
 
 import pytest
 import torch

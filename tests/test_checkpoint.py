@@ -33,7 +33,9 @@ def test_shared_and_strided_tensors_are_saved_whole(tmp_path: Path) -> None:
     assert all(torch.equal(groups["model"][name], value) for name, value in tied.items())
 
 
-def test_the_one_before_stays_until_the_next_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_one_before_stays_until_the_next_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint.save(tmp_path / "last", GROUPS, {"step": 1})
 
     def fail(*_: object) -> None:

@@ -46,7 +46,9 @@ def test_max_steps_rules_over_epochs(max_steps: int, epochs: int) -> None:
 
 
 def test_no_event_is_missed() -> None:
-    config = TrainerConfig(epochs=4, log_every=3, eval_every=2, checkpoint=CheckpointConfig(every_steps=7))
+    config = TrainerConfig(
+        epochs=4, log_every=3, eval_every=2, checkpoint=CheckpointConfig(every_steps=7)
+    )
     plan = Plan.of(config, steps_per_epoch=6)
     due = run_through(plan)
     for step in range(1, plan.steps + 1):

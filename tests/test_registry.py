@@ -50,13 +50,18 @@ def test_builds_what_the_config_names(things: Registry) -> None:
         ({"name": "first", "sizes": [1, 2.5]}, ["thing.sizes.1=2.5", "integer"]),
         ({"name": "first", "sizes": 3}, ["thing.sizes=3", "list"]),
         ({"name": "first", "kind": "c"}, ["thing.kind='c'", "'a' or 'b'"]),
-        ({"name": "first", "inner": {"depth": 0}}, ["thing.inner.depth=0", "greater than or equal to 1"]),
+        (
+            {"name": "first", "inner": {"depth": 0}},
+            ["thing.inner.depth=0", "greater than or equal to 1"],
+        ),
         ({"name": "first", "inner": {"deph": 1}}, ["thing.inner.deph", "Did you mean 'depth'?"]),
         ({"name": "first", "lr": True}, ["thing.lr=True", "number"]),
         ({"lr": 1.0}, ["thing", "expected settings with a `name`"]),
     ],
 )
-def test_a_mistake_is_named_with_the_way_out(things: Registry, values: dict[str, Any], parts: list[str]) -> None:
+def test_a_mistake_is_named_with_the_way_out(
+    things: Registry, values: dict[str, Any], parts: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         things.parse(values)
     for part in parts:

@@ -24,7 +24,9 @@ def make_loss(spec: DataSpec, **options: object) -> Loss:
     return loss
 
 
-def make_step(model: nn.Module, loss: Loss, spec: DataSpec, micro_batch: int, lr: float = 0.0, **more: object) -> Step:
+def make_step(
+    model: nn.Module, loss: Loss, spec: DataSpec, micro_batch: int, lr: float = 0.0, **more: object
+) -> Step:
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     metrics = metrics_for(spec.target, RUNTIME.device, light=True)
     return Step(model, loss, optimizer, metrics, RUNTIME, micro_batch=micro_batch, **more)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from bigmodel.plan import Monitored, Plan, monitored
 from bigmodel.reporting.base import RunInfo, Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
+from bigmodel.reporting.lines import shown_path
 from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.runtime import Runtime, environment, prepare
 from bigmodel.state import State
@@ -116,7 +117,7 @@ def resume_run(run: Run, source: Path) -> Run:
     run.state.load(*checkpoint.load(source))
     step = run.state.progress.step
     rows = [*run.info.rows, ("Resumed", f"after step {step:,} of {run.plan.steps:,}, from {source}")]
-    run.info = replace(run.info, first_step=step, rows=rows)
+    run.info = replace(run.info, first_step=step, rows=rows, best=run.state.progress.best_value)
     return run
 
 
@@ -153,8 +154,8 @@ def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) 
         return None
     if hasattr(optimizer, "eval"):
         raise ConfigError(
-            f"trainer.ema={config.trainer.ema}: optimizer={config.optimizer.name} averages weights itself."
-            " Use trainer.ema=null, or another optimizer."
+            f"trainer.ema={config.trainer.ema}: optimizer={config.optimizer.name} averages weights"
+            " itself. Use trainer.ema=null, or another optimizer."
         )
     return EMA(model, config.trainer.ema)
 
@@ -196,11 +197,14 @@ def _info(
     rows = [
         ("Model", f"{model}, {parameters:,} parameters"),
         ("Data", str(dataset.spec)),
-        ("Optimizer", f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule"),
+        (
+            "Optimizer",
+            f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
+        ),
         ("Loss", loss.name),
         ("Device", str(runtime)),
         ("Training", f"{length}, batches of {config.data.batch_size * config.trainer.accumulate:,}"),
-        ("Output", str(folder)),
+        ("Output", shown_path(folder)),
     ]
     if config.top.plugins:
         rows.insert(-1, ("Plugins", ", ".join(config.top.plugins)))

@@ -118,7 +118,9 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
         if not path.is_file():
             raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} is missing.")
         if _fingerprint(path) != expected:
-            raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} has changed since it was saved.")
+            raise CheckpointError(
+                f"{folder}: the checkpoint is damaged: {name} has changed since it was saved."
+            )
     try:
         groups = {
             Path(name).stem: load_file(folder / name)
@@ -146,7 +148,7 @@ def newest(checkpoints: Path) -> Path:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Renames folder `source` to `target`; an older `target` becomes `previous`, or goes if not `last`."""
+    """Renames folder `source` to `target`. An older `last` becomes `previous`; any other goes."""
     if target.exists():
         aside = target.with_name("previous" if target.name == "last" else f".{target.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
@@ -173,7 +175,9 @@ def keep_best(checkpoints: Path, keep: int) -> None:
 
 
 def _copied(groups: TensorGroups, facts: dict[str, Any]) -> tuple[TensorGroups, dict[str, Any]]:
-    clones = {group: {n: t.detach().clone() for n, t in tensors.items()} for group, tensors in groups.items()}
+    clones = {
+        group: {n: t.detach().clone() for n, t in tensors.items()} for group, tensors in groups.items()
+    }
     return clones, copy.deepcopy(facts)
 
 

@@ -22,13 +22,16 @@ from bigmodel.runtime import DeviceConfig
 class TopConfig(Config):
     """The keys of the configuration that belong to no group."""
 
-    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout")
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout"
+    )
     plugins: list[str] = Field(
         default=[], description="Python modules of yours that register models, data, losses, …"
     )
     output_dir: str = Field(default="outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
-        default=None, description="run folder to go on with; auto: the newest unfinished run of this config"
+        default=None,
+        description="run folder to go on with; auto: the newest unfinished run of this config",
     )
 
 
@@ -59,7 +62,9 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{getattr(error, 'full_key', None) or 'config'}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"{getattr(error, 'full_key', None) or 'config'}: {str(error).splitlines()[0]}"
+        ) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -109,6 +114,8 @@ def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
 
 def _group(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(values.get(kind), Mapping):
-        raise ConfigError(f"{kind}: expected settings, got {values.get(kind)!r}. Choose with {kind}=<name>.")
+        raise ConfigError(
+            f"{kind}: expected settings, got {values.get(kind)!r}. Choose with {kind}=<name>."
+        )
     group: Mapping[str, Any] = values[kind]
     return group

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class EMA:
     """Exponential moving average of a model's weights (Polyak and Juditsky, 1992).
 
-    After update t, `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`,
-    so that the first steps, which are far from the goal, are soon forgotten. Floating-point buffers
-    (running statistics) are averaged likewise, whole-number ones copied.
+    After update t, `average = d * average + (1 - d) * weights` with
+    `d = min(decay, (1 + t) / (10 + t))`, so that the first steps, far from the goal, are soon forgotten.
+    Floating-point buffers (running statistics) are averaged likewise, whole-number ones copied.
 
     Args:
         model: whose weights to average; its state dict gives the names.

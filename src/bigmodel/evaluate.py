@@ -11,7 +11,7 @@ from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.reporting.base import Evaluation, Sample
 from bigmodel.runtime import Runtime
-from bigmodel.spec import Classes
+from bigmodel.spec import Classes, Values
 
 SAMPLES = 16
 """How many samples of a part are kept with their prediction, for reports."""
@@ -65,4 +65,8 @@ def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) 
     truths = batch.targets[:count].tolist()
     spec = dataset.spec
     told = [(spec.label(p), spec.truth(t)) for p, t in zip(predictions, truths, strict=True)]
-    return [Sample(x, said, true, said == true) for x, (said, true) in zip(inputs, told, strict=True)]
+    judged = not isinstance(spec.target, Values)
+    return [
+        Sample(x, said, true, said == true if judged else None)
+        for x, (said, true) in zip(inputs, told, strict=True)
+    ]

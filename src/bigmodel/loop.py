@@ -117,8 +117,8 @@ def _collect(run: Run) -> None:
         if not math.isfinite(loss):
             rate = run.state.optimizer.param_groups[0]["initial_lr"] * _lr_factor(run, step - 1)
             raise NonFiniteError(
-                f"The loss became {loss} at step {step} (epoch {math.ceil(step / run.plan.steps_per_epoch)}),"
-                f" at learning rate {rate:.4g}. Checkpoints saved before it are kept. A smaller optimizer.lr,"
+                f"The loss became {loss} at step {step} (epoch {_epoch(run, step)}), at learning rate"
+                f" {rate:.4g}. Checkpoints saved before it are kept. A smaller optimizer.lr,"
                 " trainer.clip_norm=1.0 or a warm-up (scheduler.warmup) usually helps."
             )
         progress.loss_sum += loss * weight
@@ -175,7 +175,13 @@ def _test(run: Run) -> dict[str, float]:
 
 def _judge(run: Run, part: Batches) -> Evaluation:
     return evaluate(
-        run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset, samples=part is run.val
+        run.state.model,
+        part,
+        run.loss,
+        run.val_metrics,
+        run.runtime,
+        run.dataset,
+        samples=part is run.val,
     )
 
 
@@ -183,7 +189,7 @@ def _record(run: Run, figures: dict[str, float], speed: float) -> Record:
     """The figures since the last record, which starts the next one's sums anew."""
     progress, metrics = run.state.progress, run.step.metrics
     record: Record = {
-        "epoch": math.ceil(progress.step / run.plan.steps_per_epoch),
+        "epoch": _epoch(run, progress.step),
         "step": progress.step,
         "train/loss": progress.loss_sum / progress.loss_weight,
     }
@@ -206,8 +212,15 @@ def _save(run: Run, *, best: bool, last: bool) -> None:
     run.saver.offer(*run.state.save(), best=best, last=last, now=over or asked)
 
 
+def _epoch(run: Run, step: int) -> int:
+    """The epoch, from 1, that step `step`, from 1, belongs to."""
+    return math.ceil(step / run.plan.steps_per_epoch)
+
+
 def _lr_factor(run: Run, step: int) -> float:
-    return run.state.scheduler.factor(step // run.plan.steps_per_epoch if run.schedule_by_epoch else step)
+    return run.state.scheduler.factor(
+        step // run.plan.steps_per_epoch if run.schedule_by_epoch else step
+    )
 
 
 def _monitored_value(run: Run, which: Monitored, figures: dict[str, float]) -> float:
@@ -221,7 +234,7 @@ def _show_progress(run: Run) -> None:
     progress = run.state.progress
     run.sinks.progress(
         Progress(
-            epoch=math.ceil(progress.step / run.plan.steps_per_epoch),
+            epoch=_epoch(run, progress.step),
             step=progress.step,
             loss=progress.loss_sum / progress.loss_weight if progress.loss_weight else None,
             figure=progress.figures.get(run.monitor.name),
@@ -244,16 +257,20 @@ def _reported(run: Run) -> Iterator[None]:
         raise
     except BaseException as error:
         summary.status = "failed"
-        summary.error = str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
+        summary.error = (
+            str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
+        )
         raise
     finally:
         progress = run.state.progress
         summary.best, summary.steps = progress.best, progress.step
         summary.epochs = progress.step // run.plan.steps_per_epoch
         summary.seconds = round(progress.seconds + run.watch.lap(), 3)
-        write_summary(summary, folder)
-        run.sinks.finish(summary, folder)
-        run.sinks.close()
+        try:
+            write_summary(summary, folder)
+            run.sinks.finish(summary, folder)
+        finally:
+            run.sinks.close()
 
 
 class Stopwatch:

@@ -48,8 +48,12 @@ class CheckpointConfig(Config):
 class LimitConfig(Config):
     """A quick look: less data than there is."""
 
-    train: int | None = Field(default=None, ge=1, description="batches of the training part that are used at all")
-    val: int | None = Field(default=None, ge=1, description="batches of the validation part that are used at all")
+    train: int | None = Field(
+        default=None, ge=1, description="batches of the training part that are used at all"
+    )
+    val: int | None = Field(
+        default=None, ge=1, description="batches of the validation part that are used at all"
+    )
 
 
 class TrainerConfig(Config):
@@ -57,7 +61,9 @@ class TrainerConfig(Config):
 
     epochs: int = Field(default=30, ge=1, description="passes over the training part")
     max_steps: int | None = Field(
-        default=None, ge=1, description="optimizer steps in all; where given, it rules and epochs does not"
+        default=None,
+        ge=1,
+        description="optimizer steps in all; where given, it rules and epochs does not",
     )
     log_every: int = Field(default=10, ge=1, description="epochs between printed lines")
     log_every_steps: int | None = Field(
@@ -89,7 +95,9 @@ class TrainerConfig(Config):
     checkpoint: CheckpointConfig = Field(
         default=CheckpointConfig(), description="what is saved, and how often"
     )
-    limit: LimitConfig = Field(default=LimitConfig(), description="a quick look with less data than there is")
+    limit: LimitConfig = Field(
+        default=LimitConfig(), description="a quick look with less data than there is"
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,8 @@ def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: s
     chosen = default if name == "auto" else name
     if chosen not in known:
         raise ConfigError(
-            f"{key}={name}: no such metric.{did_you_mean(name, known)} There will be: {', '.join(known)}."
+            f"{key}={name}: no such metric.{did_you_mean(name, known)}"
+            f" There will be: {', '.join(known)}."
         )
     return Monitored(chosen, known[chosen] if mode == "auto" else mode)
 

@@ -27,7 +27,9 @@ class DeviceConfig(Config):
         default="auto",
         description="number format of matrix work; auto: bf16 (else fp16) on cuda, fp32 elsewhere",
     )
-    tf32: bool = Field(default=True, description="let CUDA round fp32 matrix products to 19 bits, for speed")
+    tf32: bool = Field(
+        default=True, description="let CUDA round fp32 matrix products to 19 bits, for speed"
+    )
     compile: bool = Field(default=False, description="compile the model with torch.compile")
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of one operation; null: torch decides"
@@ -78,7 +80,7 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
-    # cuBLAS reads this when it is first used; without it, deterministic mode would refuse matrix products.
+    # cuBLAS reads this when it is first used; without it, deterministic mode refuses matrix products.
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)

@@ -78,15 +78,14 @@ class Step:
             batch: all samples of this update.
             measure: whether to leave the norm of the gradient, before clipping, in `grad_norm`.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
+            parameter.grad = None
         weight = self.loss.normaliser(batch.targets)
         if len(batch) <= self.micro_batch:
             mean = self._gradients(batch.inputs, batch.targets, weight)
         else:
             size = self.micro_batch
-            pieces = zip(
-                torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True
-            )
+            pieces = zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True)
             mean = torch.stack([self._gradients(x, y, weight) for x, y in pieces]).sum()
         self._losses.append(mean)
         self._weights.append(weight)

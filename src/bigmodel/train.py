@@ -43,7 +43,7 @@ def config_dir() -> Path:
 def main() -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
     argv = sys.argv[1:]
-    if {"--help", "-h"} & set(argv):
+    if "--help" in argv or "-h" in argv:
         from bigmodel.launch.help import print_help
 
         print_help(config_dir(), argv)
@@ -87,15 +87,20 @@ def job(config: DictConfig) -> float | None:
 
 
 def _launch(argv: list[str]) -> int:
-    from bigmodel.launch import folders, guard, resume
+    from bigmodel.launch import flags, folders, guard, resume
 
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
     # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     folders.register_resolver()
+    argv = flags.flags_first(argv)
     argv, _outcome.resumed = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)
-    _call_hydra(argv)
+    try:
+        _call_hydra(argv)
+    except Exception:
+        folders.discard_refused_sweep()
+        raise
     if _outcome.error is not None:
         raise _outcome.error
     if {"-m", "--multirun"} & set(argv) and _outcome.sweep is not None:
@@ -204,11 +209,8 @@ def _conclude_sweep(folder: Path) -> int:
 
 def _explain(error: Exception, argv: list[str]) -> str | None:
     """The one message for an error that a user can mend; None for a fault of ours."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, BigModelError):
-            return str(cause)
-        cause = cause.__cause__
+    if isinstance(error, BigModelError):
+        return str(error)
     from bigmodel.launch.complaints import explain
 
     return explain(error, config_dir(), argv)

@@ -1,4 +1,7 @@
-"""The command line as a user calls it, in a folder of its own; in this process, since torch loads slowly."""
+"""The command line as a user calls it, in a folder of its own.
+
+It runs in this process, since torch takes seconds to load.
+"""
 
 import json
 import sys
@@ -36,7 +39,9 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)

@@ -13,7 +13,7 @@ from .conftest import Command, Result
 STEPS = 46  # two epochs
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Stands for whatever may end a process."""
 
 
@@ -35,7 +35,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     def attend(run: loop.Run, due: Any) -> None:
         original(run, due)
         if run.state.progress.step == step:
-            raise Stopped
+            raise StoppedError
 
     monkeypatch.setattr(loop, "_attend", attend)
 
@@ -64,7 +64,7 @@ def test_resumed_equals_uninterrupted(command: Command, options: tuple[str, ...]
     assert whole.status == 0, whole.err
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, step)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             command(*common)
     runs = sorted(Path("outputs").rglob("summary.json"), key=lambda path: path.stat().st_mtime)
     resumed = command(f"resume={runs[-1].parent}")
@@ -107,9 +107,11 @@ def test_auto_takes_the_unfinished_run_of_the_same_config(command: Command) -> N
     assert "a new one starts" in fresh.out
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 23)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             command("trainer.epochs=2", "device=cpu", "seed=5", "trainer.checkpoint.interval=0")
-    resumed = command("resume=auto", "trainer.epochs=2", "device=cpu", "seed=5", "trainer.checkpoint.interval=0")
+    resumed = command(
+        "resume=auto", "trainer.epochs=2", "device=cpu", "seed=5", "trainer.checkpoint.interval=0"
+    )
     assert "going on with" in resumed.out
     assert [record["epoch"] for record in resumed.records()] == [1, 2]
     assert resumed.summary()["status"] == "finished"

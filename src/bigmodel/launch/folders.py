@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bigmodel.errors import ConfigError
 
-claimed: list[Path] = []
-"""Folders that this process has claimed, oldest first."""
+_made_on_the_way: dict[Path, list[Path]] = {}
+"""For each folder that this process has claimed, the folders above it that were made with it."""
 
 
 def register_resolver() -> None:
@@ -29,12 +29,13 @@ def claim(path: str) -> str:
         ConfigError: it cannot be made.
     """
     try:
+        missing = [parent for parent in Path(path).parents if not parent.exists()]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         for attempt in itertools.count():
             folder = Path(f"{path}_{attempt}" if attempt else path)
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
-                claimed.append(folder)
+                _made_on_the_way[folder.resolve()] = missing
                 return str(folder)
     except OSError as error:
         raise ConfigError(_unwritable(Path(path), error)) from error
@@ -49,18 +50,27 @@ def check_free(folder: Path) -> None:
     """
     if (folder / "summary.json").exists() or (folder / ".hydra").exists():
         raise ConfigError(
-            f"hydra.run.dir={folder}: there is a run in it already. Go on with that one by resume={folder},"
-            " or name another folder."
+            f"hydra.run.dir={folder}: there is a run in it already. Go on with it by"
+            f" resume={folder}, or name another folder."
         )
     if not os.access(folder, os.W_OK):
         raise ConfigError(_unwritable(folder, PermissionError("no permission to write")))
 
 
 def discard(folder: Path) -> None:
-    """Removes a claimed folder in which nothing began, and the day's folder if that is empty then."""
+    """Removes a folder in which nothing began, and those made on the way to it, where they are empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()
-        folder.parent.rmdir()
+        for parent in _made_on_the_way.pop(folder.resolve(), []):
+            parent.rmdir()
+
+
+def discard_refused_sweep() -> None:
+    """Removes the folder of a sweep that was refused before its first job: it holds a plan at most."""
+    for folder in list(_made_on_the_way):
+        if not any(path.is_dir() for path in folder.glob("*")):
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            discard(folder)
 
 
 def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:

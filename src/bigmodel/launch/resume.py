@@ -84,7 +84,8 @@ def check_same(folder: Path, values: dict[str, Any]) -> None:
     if refused:
         listed = "\n".join(f"  {key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in refused)
         raise ConfigError(
-            f"resume={folder}: this would be another run:\n{listed}\nLeave these as they were, or start anew."
+            f"resume={folder}: this would be another run:\n{listed}\n"
+            "Leave these as they were, or start anew."
         )
     forgotten = [
         plugin for plugin in _read_config(folder).get("plugins") or [] if plugin not in values["plugins"]
@@ -138,7 +139,7 @@ def _split(argv: list[str]) -> tuple[list[str], str | None]:
             config_dir = next(words, None)
         elif word.startswith("--config-dir="):
             config_dir = word.split("=", 1)[1]
-        elif "=" in word and not word.startswith("-") or word.startswith("~"):
+        elif word.startswith("~") or ("=" in word and not word.startswith("-")):
             overrides.append(word)
     return overrides, config_dir
 
