@@ -1,0 +1,198 @@
+"""Attention after its formulas: softmaxed scores of queries and keys weigh the values."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from bigmodel.models.base import Model
+from bigmodel.models.layers import check_divides, embed, evaluating, grid_of, initialise
+from bigmodel.models.positions import Positions
+from bigmodel.registry import EntryConfig, models
+from bigmodel.spec import DataSpec, Features
+
+Score = Literal["dot", "scaled_dot", "general", "additive"]
+
+
+class AttentionConfig(EntryConfig):
+    """What can be chosen about the attention network."""
+
+    score: Score = Field(
+        default="scaled_dot",
+        description="how query and key are compared: dot, scaled_dot, general or additive",
+    )
+    dim: int = Field(default=64, ge=1, description="size of the vector at each position")
+    num_heads: int = Field(
+        default=4, ge=1, validate_default=True, description="attentions side by side; divides dim"
+    )
+    depth: int = Field(default=2, ge=1, description="attention layers on top of each other")
+    patch_size: int = Field(
+        default=2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
+    )
+    position: Literal["none", "sinusoidal", "learned"] = Field(
+        default="learned", description="how a vector's place is told: none, sinusoidal or learned"
+    )
+    hidden_size: int = Field(
+        default=128, ge=0, description="width of the layer at each position after attention; 0: none"
+    )
+    readout: Literal["mean", "flatten"] = Field(
+        default="mean",
+        description="what the head sees: the mean over positions, or all of them (flatten)",
+    )
+    dropout: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of weights and of outputs dropped in training, 0 to 1",
+    )
+
+    @field_validator("num_heads")
+    @classmethod
+    def _heads_fit(cls, num_heads: int, info: ValidationInfo) -> int:
+        return check_divides(num_heads, "dim", info.data.get("dim", num_heads))
+
+
+class ScoredAttention(nn.Module):
+    """Multi-head self-attention: a_ij = softmax_j s(Q_i, K_j), y_i = Σ_j a_ij V_j.
+
+    The score s is, for a query q and a key k of d numbers each in a head,
+
+    - `dot`: q · k,
+    - `scaled_dot`: q · k / √d (Vaswani et al. 2017, arXiv:1706.03762),
+    - `general`: q · W k, with W learnt in each head (Luong et al. 2015, arXiv:1508.04025),
+    - `additive`: w · tanh(q + k), with w learnt in each head; q and k being projections, this is the
+      vᵀ tanh(W s + U h) of Bahdanau et al. 2014 (arXiv:1409.0473). It needs memory for batch ×
+      positions² × dim numbers.
+
+    Shapes: (batch, positions, dim) → the same.
+    """
+
+    def __init__(self, dim: int, num_heads: int, score: Score, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.score, self.head_dim, self.dropout = score, dim // num_heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+        for part in (*torch.split(self.qkv.weight.detach(), dim), self.output.weight):
+            nn.init.xavier_uniform_(part)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.output.bias)
+        scale = self.head_dim**-0.5
+        if score == "general":
+            start = torch.eye(self.head_dim) * scale  # the scaled dot product
+            self.general = nn.Parameter(start.repeat(num_heads, 1, 1))
+        elif score == "additive":
+            self.additive = nn.Parameter(
+                nn.init.normal_(torch.empty(num_heads, self.head_dim), std=scale)
+            )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        query, key, value = self._heads(inputs)
+        dropout = self.dropout if self.training else 0.0
+        if self.score == "additive":
+            weights = self._additive_weights(query, key)
+            mixed = F.dropout(weights, dropout) @ value if dropout else weights @ value
+        else:
+            query, scale = self._scaled(query)
+            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
+        outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return outputs
+
+    def weights(self, inputs: Tensor) -> Tensor:
+        """The weights a_ij themselves: (batch, heads, queries, keys), each row adding up to 1."""
+        query, key, _ = self._heads(inputs)
+        if self.score == "additive":
+            return self._additive_weights(query, key)
+        query, scale = self._scaled(query)
+        return torch.softmax(query @ key.transpose(-1, -2) * scale, dim=-1)
+
+    def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (batch, heads, positions, head_dim) each."""
+        split = self.qkv(inputs).unflatten(-1, (3, -1, self.head_dim))
+        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def _scaled(self, query: Tensor) -> tuple[Tensor, float]:
+        """Queries and the factor with which their dot product with keys is the score."""
+        if self.score == "general":
+            return query @ self.general, 1.0
+        return query, self.head_dim**-0.5 if self.score == "scaled_dot" else 1.0
+
+    def _additive_weights(self, query: Tensor, key: Tensor) -> Tensor:
+        pairs = torch.tanh(
+            query.unsqueeze(3) + key.unsqueeze(2)
+        )  # (batch, heads, queries, keys, head_dim)
+        scores = (pairs @ self.additive[:, None, :, None]).squeeze(-1)
+        return torch.softmax(scores, dim=-1)
+
+
+@models.register("attention", AttentionConfig)
+class Attention(Model):
+    """Attention over the positions of any input, layer on layer, with a residual path.
+
+    An image is read as patches (or pixels), a sequence step by step, tokens embedded, plain features as
+    a position each. The inputs' own channels are mapped to `dim` first, whatever their number, so that
+    queries, keys and values always meet in shape; the softmax runs over the keys; the head gives one
+    output for each class or value. Between the layers there is nothing but a norm and the sum; after
+    them, one hidden layer looks at each position by itself.
+
+    Shapes: (batch, *spec.input.shape) → features (batch, width, times positions with readout=flatten)
+    → (batch, output_size).
+    """
+
+    def __init__(self, config: AttentionConfig, spec: DataSpec) -> None:
+        super().__init__()
+        dim, grid = config.dim, grid_of(spec.input, config.patch_size)
+        self.embedding = embed(spec, dim, config.patch_size, "attention")
+        self.positions: nn.Module | None = None
+        # features have no order, and a vector of their own already
+        if config.position != "none" and not isinstance(spec.input, Features):
+            self.positions = Positions(config.position, grid, dim)
+        self.layers = nn.ModuleList(
+            ScoredAttention(dim, config.num_heads, config.score, config.dropout)
+            for _ in range(config.depth)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(config.depth))
+        self.final_norm = nn.LayerNorm(dim)
+        self.hidden = nn.Linear(dim, config.hidden_size) if config.hidden_size else None
+        if self.hidden is not None:
+            initialise(self.hidden, "gelu")
+        width = config.hidden_size or dim
+        if config.readout == "flatten":
+            width *= math.prod(grid)
+        self.readout, self.dropout = config.readout, config.dropout
+        self.head = nn.Linear(width, spec.target.output_size)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        x = self._embedded(inputs)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = x + self._dropped(layer(norm(x)))
+        x = self.final_norm(x)
+        if self.hidden is not None:
+            x = F.gelu(self.hidden(x))
+        return self._dropped(x.mean(1) if self.readout == "mean" else x.flatten(1))
+
+    def attention_weights(self, inputs: Tensor) -> Tensor:
+        """What each position looks at, in evaluation mode: (batch, depth, heads, queries, keys).
+
+        Each row adds up to 1. Positions are in reading order: patches row by row.
+        """
+        weights = []
+        with torch.no_grad(), evaluating(self):
+            x = self._embedded(inputs)
+            for layer, norm in zip(self.layers, self.norms, strict=True):
+                normed = norm(x)
+                weights.append(cast(ScoredAttention, layer).weights(normed))
+                x = x + layer(normed)
+        return torch.stack(weights, dim=1)
+
+    def _embedded(self, inputs: Tensor) -> Tensor:
+        x: Tensor = self.embedding(inputs)
+        return x if self.positions is None else self.positions(x)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x

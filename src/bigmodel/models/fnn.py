@@ -1,0 +1,78 @@
+"""The feed-forward network, or multilayer perceptron."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from bigmodel.models.base import Model
+from bigmodel.models.layers import ACTIVATIONS, Activation, initialise
+from bigmodel.registry import EntryConfig, models
+from bigmodel.spec import DataSpec, Tokens
+
+
+class FNNConfig(EntryConfig):
+    """What can be chosen about the feed-forward network."""
+
+    hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[128, 128], description="width of each hidden layer; []: a linear model"
+    )
+    activation: Activation = Field(
+        default="relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
+    )
+    norm: Literal["none", "batch", "layer"] = Field(
+        default="none",
+        description="normalisation of each layer before its activation: none, batch or layer",
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of activations dropped in training, 0 to 1"
+    )
+    embedding_dim: int = Field(default=64, ge=1, description="size of a token's vector, for text only")
+
+
+@models.register("fnn", FNNConfig)
+class FNN(Model):
+    """Layers y = f(W x + b) one after another, over any kind of input.
+
+    Images, sequences and features are read as one flat vector; tokens are embedded and averaged. The
+    output is as wide as the target asks, for a whole batch at once.
+
+    Shapes: (batch, *spec.input.shape) → features (batch, last hidden size) → (batch, output_size).
+    """
+
+    def __init__(self, config: FNNConfig, spec: DataSpec) -> None:
+        super().__init__()
+        width = 1
+        for size in spec.input.shape:
+            width *= size
+        self.embedding: nn.Embedding | None = None
+        if isinstance(spec.input, Tokens):
+            width = config.embedding_dim
+            self.embedding = nn.Embedding(spec.input.vocab_size, width)
+        self.activation = ACTIVATIONS[config.activation]
+        self.dropout = config.dropout
+        self.layers = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for size in config.hidden_sizes:
+            # a batch norm subtracts the mean, and a bias with it
+            layer = nn.Linear(width, size, bias=config.norm != "batch")
+            initialise(layer, config.activation)
+            self.layers.append(layer)
+            if config.norm != "none":
+                self.norms.append(nn.BatchNorm1d(size) if config.norm == "batch" else nn.LayerNorm(size))
+            width = size
+        self.head = nn.Linear(width, spec.target.output_size)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        x = inputs.flatten(1) if self.embedding is None else self.embedding(inputs).mean(1)
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if self.norms:
+                x = self.norms[index](x)
+            x = self.activation(x)
+            if self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+        return x

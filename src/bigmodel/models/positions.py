@@ -1,0 +1,96 @@
+"""Where a vector stands: sinusoidal, learnt and rotary positions, along a line or over an image.
+
+Over an image each axis gets an equal share of the channels, rows first; along a line, which is one axis,
+the formulas are those of the papers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+LINE_BASE = 10_000.0
+"""The longest wavelength along a line is about 2π times this many positions (Vaswani et al. 2017)."""
+
+IMAGE_BASE = 100.0
+"""The same for each axis of an image, which is shorter (Heo et al. 2024, arXiv:2403.13298)."""
+
+
+def coordinates(grid: tuple[int, ...]) -> Tensor:
+    """Whole-number coordinates of each position of a grid, row by row: (positions, axes), float32."""
+    axes = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
+    return torch.stack([axis.flatten() for axis in axes], dim=1).float()
+
+
+def angles(grid: tuple[int, ...], channels: int) -> Tensor:
+    """p · base^(-2i/channels), in radians, for each coordinate p: (positions, axes, channels / 2)."""
+    base = LINE_BASE if len(grid) == 1 else IMAGE_BASE
+    return coordinates(grid).unsqueeze(-1) * base ** (-torch.arange(0, channels, 2) / channels)
+
+
+def sinusoids(grid: tuple[int, ...], dim: int) -> Tensor:
+    """The fixed codes of Vaswani et al. 2017 (arXiv:1706.03762), section 3.5: (positions, dim).
+
+    Along each axis, with d channels for it: PE(p, 2i) = sin(p / base^(2i/d)) and
+    PE(p, 2i+1) = cos(p / base^(2i/d)).
+    """
+    share = 2 * math.ceil(dim / (2 * len(grid)))
+    turned = angles(grid, share)
+    return torch.stack([turned.sin(), turned.cos()], dim=-1).flatten(1)[:, :dim].contiguous()
+
+
+class Positions(nn.Module):
+    """Adds a vector for its place to each position; without it, attention would not see the order.
+
+    Both kinds start as large as the content, with unit variance: from smaller ones a small network
+    learns what there is long before it learns where, and generalises less well.
+
+    Args:
+        kind: `sinusoidal` (fixed) or `learned`.
+
+    Shapes: (batch, positions, dim) → the same. Fewer positions than the grid holds are the first ones.
+    """
+
+    weight: Tensor
+
+    def __init__(self, kind: str, grid: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        if kind == "learned":
+            self.weight = nn.Parameter(nn.init.normal_(torch.empty(math.prod(grid), dim)))
+        else:
+            self.register_buffer("weight", sinusoids(grid, dim) * math.sqrt(2), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.weight[: inputs.shape[1]]
+
+
+class Rotary(nn.Module):
+    """Turns queries and keys by angles that grow with their position (Su et al. 2021, arXiv:2104.09864).
+
+    Channel i and channel i + d/2 of a head form a pair, turned by p · base^(-2i/d) at position p: the
+    score of a query and a key then depends on how far apart they are, not on where they are.
+
+    Args:
+        grid: the positions' grid; twice its number of axes divides `head_dim`.
+        head_dim: channels of a head.
+
+    Shapes: (batch, heads, positions, head_dim) → the same.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, grid: tuple[int, ...], head_dim: int) -> None:
+        super().__init__()
+        turned = angles(grid, head_dim // len(grid)).flatten(1)
+        self.register_buffer("cos", turned.cos(), persistent=False)
+        self.register_buffer("sin", turned.sin(), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        steps = inputs.shape[-2]
+        # in the inputs' own precision: values are bf16 under autocast, and attention wants all alike
+        cos, sin = self.cos[:steps].to(inputs.dtype), self.sin[:steps].to(inputs.dtype)
+        first, second = inputs.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
