@@ -18,7 +18,7 @@ class FNNConfig(EntryConfig):
     """What can be chosen about the feed-forward network."""
 
     hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[128, 128], description="width of each hidden layer; []: a linear model"
+        default=[256, 128], description="width of each hidden layer; []: a linear model"
     )
     activation: Activation = Field(
         default="relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"

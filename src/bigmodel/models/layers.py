@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -161,10 +162,10 @@ def check_divides(number: int, of: str, whole: int) -> int:
         ValueError: it does not; the message names the nearest numbers that do.
     """
     if whole % number:
-        divisors = [n for n in range(1, whole + 1) if whole % n == 0]
-        near = [
-            max(n for n in divisors if n < number or n == 1),
-            min(n for n in divisors if n >= number),
-        ]
-        raise ValueError(f"does not divide {of}={whole}; try {near[0]} or {near[1]}")
+        small = [n for n in range(1, math.isqrt(whole) + 1) if whole % n == 0]
+        divisors = [*small, *(whole // n for n in small)]
+        below = max(n for n in divisors if n < number)
+        above = [n for n in divisors if n > number]
+        advice = f"{below} or {min(above)}" if above else f"{below}"
+        raise ValueError(f"does not divide {of}={whole}; try {advice}")
     return number

@@ -32,7 +32,7 @@ class TransformerConfig(EntryConfig):
         description="heads of keys and values, shared by groups; divides num_heads; null: num_heads",
     )
     mlp_ratio: float = Field(
-        default=2.0, gt=0, le=64, description="width of the feed-forward layer over dim"
+        default=4.0, gt=0, le=64, description="width of the feed-forward layer over dim"
     )
     position: Literal["sinusoidal", "learned", "rotary"] = Field(
         default="learned", description="how a vector's place is told: sinusoidal, learned or rotary"
