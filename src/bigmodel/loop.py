@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,9 +22,7 @@ from bigmodel.runtime import Runtime
 from bigmodel.schedulers import apply
 from bigmodel.state import State
 from bigmodel.step import Step
-
-SIGN_OF_LIFE = 0.2
-"""Seconds between two looks at the training loss for the progress bar; each waits for the device."""
+from bigmodel.stopwatch import Stopwatch
 
 
 @dataclass
@@ -50,7 +47,7 @@ class Run:
     saver: checkpoint.Saver
     sinks: Sink
     summary: Summary
-    watch: Stopwatch = field(default_factory=lambda: Stopwatch())
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 def fit(run: Run) -> Summary:
@@ -271,37 +268,3 @@ def _reported(run: Run) -> Iterator[None]:
             run.sinks.finish(summary, folder)
         finally:
             run.sinks.close()
-
-
-class Stopwatch:
-    """Times training: samples per second with evaluations and saves left out, and signs of life."""
-
-    def __init__(self) -> None:
-        self._lap = self._began = self._ticked = time.perf_counter()
-        self._samples = 0
-
-    def count(self, samples: int) -> None:
-        """Adds trained samples."""
-        self._samples += samples
-
-    def tick(self) -> bool:
-        """Whether a sign of life is due."""
-        now = time.perf_counter()
-        if now - self._ticked < SIGN_OF_LIFE:
-            return False
-        self._ticked = now
-        return True
-
-    def speed(self) -> float:
-        """Samples per second since training went on last."""
-        return self._samples / max(time.perf_counter() - self._began, 1e-9)
-
-    def resume(self) -> None:
-        """Begins the next stretch."""
-        self._began, self._samples = time.perf_counter(), 0
-
-    def lap(self) -> float:
-        """Seconds of any work since the last call."""
-        now = time.perf_counter()
-        seconds, self._lap = now - self._lap, now
-        return seconds
