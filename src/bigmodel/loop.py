@@ -154,9 +154,10 @@ def _consider_stopping(run: Run, figures: dict[str, float]) -> None:
         progress.waited += 1
     if stopping.patience is not None and progress.waited >= stopping.patience:
         progress.stopped_early = True
+        best = "none so far" if progress.stop_value is None else f"best {progress.stop_value:.4g}"
         run.sinks.message(
             f"Stopping early: {run.stop_monitor.name} has not improved for {progress.waited} evaluations"
-            f" (best {progress.stop_value:.4g})."
+            f" ({best})."
         )
 
 

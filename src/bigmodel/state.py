@@ -201,9 +201,10 @@ def unflatten_optimizer(tensors: dict[str, Tensor], facts: dict[str, Any]) -> di
             state.setdefault(int(owner), {})[slot] = value
     for index, slot, value in facts["state"]:
         state.setdefault(index, {})[slot] = value
-    for group in groups:  # JSON has no tuples; optimizers compare and unpack betas as one
-        if isinstance(group.get("betas"), list):
-            group["betas"] = tuple(group["betas"])
+    for group in groups:  # JSON has no tuples; options such as betas are ones
+        for key, value in group.items():
+            if isinstance(value, list) and key != "params":
+                group[key] = tuple(value)
     return {"state": state, "param_groups": groups}
 
 
