@@ -6,7 +6,7 @@
 Both sides of `fit` do the same work on one thread: the same network from the same weights, the same
 number of batches in a new order each epoch, AdamW with the same schedule, every loss recorded, the
 validation part judged after each epoch, a checkpoint written at the end. Ours also adds up the training
-accuracy and gives top-5 and F1 of the validation part, and syncs its checkpoint, with sums over every byte, to disk.
+accuracy, gives top-5 and F1 of the validation part, and syncs its checkpoint to disk with its sums.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""A user's own model, chosen by name without a change to the package: the README's example, run."""
+"""A user's own model and data, chosen by name without a change to the package: the README's examples."""
 
 import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bigmodel import registry
 
@@ -13,22 +14,26 @@ from .conftest import Command
 README = Path(__file__).parents[2] / "README.md"
 
 
-def example_files() -> dict[str, str]:
-    """The code blocks of the README's example, each under the file name in its first comment."""
-    section = README.read_text().split("## Your own model")[1].split("\n## ")[0]
+def example_files(title: str) -> dict[str, str]:
+    """The code blocks of a section of the README, each under the file name in its first comment."""
+    section = README.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
     blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", section, flags=re.DOTALL)
     return dict(blocks)
 
 
-def test_the_readme_s_example_trains(
+def write_files(files: dict[str, str], folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def test_a_model_of_the_user_s_own(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    files = example_files()
+    files = example_files("Your own model")
     assert set(files) == {"my_models.py", "my_configs/model/two_towers.yaml"}
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
+    write_files(files, tmp_path)
     arguments = ("--config-dir", "my_configs", "plugins=[my_models]", "model=two_towers", "device=cpu")
     try:
         result = command(*arguments, "trainer.epochs=3")
@@ -45,3 +50,23 @@ def test_the_readme_s_example_trains(
     finally:
         registry.models._entries.pop("two_towers", None)
         sys.modules.pop("my_models", None)
+
+
+def test_data_of_the_user_s_own(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    files = example_files("Your own data")
+    assert set(files) == {"my_data.py", "my_configs/data/sensors.yaml"}
+    write_files(files, tmp_path)
+    table = torch.randn(200, 3)
+    rows = [f"{a:.4f},{b:.4f},{c:.4f},{int(a + b > 0)}" for a, b, c in table.tolist()]
+    (tmp_path / "sensors.csv").write_text("\n".join(["a,b,c,broken", *rows]))
+    try:
+        result = command("--config-dir", "my_configs", "plugins=[my_data]", "data=sensors", "device=cpu")
+        assert result.status == 0, result.err
+        assert "sensors: 3 features → 2 classes (160 train, 40 val)" in result.out
+        assert result.summary()["final"]["val/accuracy"] > 0.9
+    finally:
+        registry.data._entries.pop("sensors", None)
+        sys.modules.pop("my_data", None)
