@@ -11,7 +11,69 @@ from bigmodel.spec import Image, Sequence
 from tests.models.cases import build, samples, spec, stir
 
 
-def test_two_layers_are_convolution_norm_relu_pool() -> None:
+def in_torch(of: Image | Sequence, pooling: str, batch_norm: bool) -> nn.Sequential:
+    """Two convolutions and a pool after each, the first of 5 and the second of 3 pixels or steps."""
+    two = isinstance(of, Image)
+    conv = nn.Conv2d if two else nn.Conv1d
+    norm = nn.BatchNorm2d if two else nn.BatchNorm1d
+    maximum, average = (nn.MaxPool2d, nn.AvgPool2d) if two else (nn.MaxPool1d, nn.AvgPool1d)
+    parts: list[nn.Module] = []
+    for inputs, outputs, size in [(of.shape[0 if two else 1], 4, 5), (4, 6, 3)]:
+        parts.append(conv(inputs, outputs, size, padding=size // 2, bias=not batch_norm))
+        if pooling == "max":
+            parts.append(maximum(2, ceil_mode=True))
+        if batch_norm:
+            parts.append(norm(outputs))
+        parts.append(nn.ReLU())
+        if pooling == "avg":
+            parts.append(average(2, ceil_mode=True))
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1) if two else nn.AdaptiveAvgPool1d(1),
+                         nn.Flatten(), nn.Linear(6, 3))  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+@pytest.mark.parametrize("of", [Image(1, 8, 8), Image(3, 7, 5), Sequence(9, 2)], ids=str)
+def test_training_is_that_of_the_same_layers_in_torch(
+    of: Image | Sequence, pooling: str, batch_norm: bool
+) -> None:
+    model = build(
+        "cnn", spec(of), channels=[4, 6], kernel_sizes=[5, 3], pool_after=[1, 2], pooling=pooling,
+        batch_norm=batch_norm,
+    )  # fmt: skip
+    stir(model)
+    reference = in_torch(of, pooling, batch_norm)
+    state = dict(zip(reference.state_dict(), model.state_dict().values(), strict=True))
+    reference.load_state_dict(state)
+    inputs = samples(of, 4).requires_grad_()
+    copy = inputs.detach().clone().requires_grad_()
+    outputs, expected = model(inputs), reference(copy if isinstance(of, Image) else copy.mT)
+    assert torch.allclose(outputs, expected, atol=1e-5)
+    upstream = torch.randn_like(outputs)
+    outputs.backward(upstream)
+    expected.backward(upstream)
+    assert torch.allclose(inputs.grad, copy.grad, atol=1e-5)
+    for (key, mine), theirs in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(mine.grad, theirs.grad, atol=1e-4), key
+    for (key, mine), theirs in zip(model.named_buffers(), reference.buffers(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6), key
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_laid_out_channels_last_once(channels: int) -> None:
+    model = build("cnn", spec(Image(channels, 8, 8)), channels=[4, 6], residual=True)
+    seen: list[bool] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm1d):
+            module.register_forward_hook(
+                lambda _m, _i, y: seen.append(y.is_contiguous(memory_format=torch.channels_last))
+            )
+    model(torch.randn(2, channels, 8, 8))
+    assert len(seen) == 13
+    assert all(seen)
+
+
+def test_a_maximum_is_the_same_before_norm_and_relu() -> None:
     model = build("cnn", spec(Image(2, 8, 8)), channels=[4, 6], pool_after=[1, 2]).eval()
     stir(model)
     state, x = model.state_dict(), torch.randn(3, 2, 8, 8)

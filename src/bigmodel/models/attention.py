@@ -123,9 +123,8 @@ class ScoredAttention(nn.Module):
         return query, self.head_dim**-0.5 if self.score == "scaled_dot" else 1.0
 
     def _additive_weights(self, query: Tensor, key: Tensor) -> Tensor:
-        pairs = torch.tanh(
-            query.unsqueeze(3) + key.unsqueeze(2)
-        )  # (batch, heads, queries, keys, head_dim)
+        # (batch, heads, queries, keys, head_dim)
+        pairs = torch.tanh(query.unsqueeze(3) + key.unsqueeze(2))
         scores = (pairs @ self.additive[:, None, :, None]).squeeze(-1)
         return torch.softmax(scores, dim=-1)
 
@@ -135,10 +134,13 @@ class Attention(Model):
     """Attention over the positions of any input, layer on layer, with a residual path.
 
     An image is read as patches (or pixels), a sequence step by step, tokens embedded, plain features as
-    a position each. The inputs' own channels are mapped to `dim` first, whatever their number, so that
-    queries, keys and values always meet in shape; the softmax runs over the keys; the head gives one
-    output for each class or value. Between the layers there is nothing but a norm and the sum; after
-    them, one hidden layer looks at each position by itself.
+    a position each. Between the layers there is nothing but a norm and the sum; after them, one hidden
+    layer looks at each position by itself.
+
+    The inputs' own channels are mapped to `dim` first, whatever their number, each pair of positions has
+    one score in each head, and the softmax runs over the keys, so that weights and values always meet in
+    shape. (The article's listing expects 32 channels of images that have 3, and scores 64 wide that are
+    32: it never runs.)
 
     Shapes: (batch, *spec.input.shape) → features (batch, width, times positions with readout=flatten)
     → (batch, output_size).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.layers import ACTIVATIONS, Activation, initialise
+from bigmodel.models.layers import ACTIVATIONS, Activation, BatchNorm, initialise
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Tokens
 
@@ -45,9 +46,7 @@ class FNN(Model):
 
     def __init__(self, config: FNNConfig, spec: DataSpec) -> None:
         super().__init__()
-        width = 1
-        for size in spec.input.shape:
-            width *= size
+        width = math.prod(spec.input.shape)
         self.embedding: nn.Embedding | None = None
         if isinstance(spec.input, Tokens):
             width = config.embedding_dim
@@ -62,7 +61,7 @@ class FNN(Model):
             initialise(layer, config.activation)
             self.layers.append(layer)
             if config.norm != "none":
-                self.norms.append(nn.BatchNorm1d(size) if config.norm == "batch" else nn.LayerNorm(size))
+                self.norms.append(BatchNorm(size) if config.norm == "batch" else nn.LayerNorm(size))
             width = size
         self.head = nn.Linear(width, spec.target.output_size)
 

@@ -43,6 +43,25 @@ def initialise(layer: nn.Linear | nn.Conv1d | nn.Conv2d, activation: str) -> Non
         nn.init.zeros_(layer.bias)
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167), in one dimension, two or none.
+
+    A lone value in each channel, as in a last batch of one sample, has no deviation of its own, and
+    torch refuses it in training: here the running statistics normalise it.
+
+    Shapes: (batch, channels, *size) → the same.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.numel() > inputs.shape[1]:
+            return super().forward(inputs)
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(inputs, mean, var, self.weight, self.bias, eps=self.eps)
+
+    def _check_input_dim(self, inputs: Tensor) -> None:
+        """Any number of dimensions will do: the arithmetic is the same."""
+
+
 def cannot_read(model: str, spec: DataSpec, advice: str) -> SpecError:
     """The error of a model whose kind of input this is not."""
     return SpecError(f"model={model} cannot read data={spec.name}, which holds {spec.input}. {advice}")

@@ -182,10 +182,12 @@ def lstm_step(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
 class RNN(Model):
     """A hidden state carried along the steps, h_t = f(W_hh h_{t-1} + W_xh x_t + b), and a head over it.
 
-    Reads sequences, embedded tokens, and images row by row, from the top. The hidden state is made for
-    the batch at hand, never of a fixed size, and one output is read for each sample, so that outputs and
-    targets have the same shape. "Last" means the last step read: of the backward direction that is the
-    first of the sequence.
+    Reads sequences, embedded tokens, and images row by row, from the top. "Last" means the last step
+    read: of the backward direction that is the first of the sequence.
+
+    The hidden state is made for the batch at hand, and one output is read for each sample, so that
+    outputs and targets have the same shape. (The article's listing fixes h₀ to a batch of one, by a
+    global, and compares outputs of shape (1, 1, 1) with targets of shape (1, 1).)
 
     Shapes: (batch, *spec.input.shape) → features (batch, hidden_size × directions)
     → (batch, output_size).

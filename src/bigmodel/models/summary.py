@@ -34,8 +34,11 @@ def summarize(model: nn.Module, inputs: Tensor) -> list[Layer]:
     chosen = {
         name: module
         for name, module in model.named_modules()
-        if next(module.children(), None) is None
-        or next(module.parameters(recurse=False), None) is not None
+        if not isinstance(module, nn.ModuleList | nn.ModuleDict)
+        and (
+            next(module.children(), None) is None
+            or next(module.parameters(recurse=False), None) is not None
+        )
     }
     shapes: dict[str, str] = {}
     hooks = [module.register_forward_hook(_noting(shapes, name)) for name, module in chosen.items()]

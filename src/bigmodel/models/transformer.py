@@ -218,9 +218,12 @@ class Transformer(Model):
     """A transformer encoder over the positions of any input (Vaswani et al. 2017, arXiv:1706.03762).
 
     An image is read as patches (Dosovitskiy et al. 2020, arXiv:2010.11929), a sequence step by step,
-    tokens embedded, plain features as a position each, without an order. Real numbers are mapped
-    linearly and only tokens looked up, the number of heads has to divide `dim`, and each block adds its
-    input back. With `causal`, no position sees a later one.
+    tokens embedded, plain features as a position each, without an order. With `causal`, no position sees
+    a later one.
+
+    The number of heads has to divide `dim`, real numbers are mapped linearly and only tokens looked up,
+    and each part adds its input back. (The article's listing splits 5 dimensions over 8 heads, looks
+    real numbers up in an embedding, and adds attention's weights where its input should be.)
 
     Shapes: (batch, *spec.input.shape) → features (batch, dim) → (batch, output_size).
     """
