@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from bigmodel.reporting.leaderboard import Row
 
@@ -56,14 +57,16 @@ def collect(folder: Path) -> tuple[list[Row], str, str]:
 def _overrides(job: Path) -> dict[str, str]:
     try:
         words = OmegaConf.load(job / ".hydra" / "overrides.yaml")
-    except (OSError, ValueError, OmegaConfBaseException):
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # cut off while it was written
         return {}
     return dict(str(word).lstrip("+").split("=", 1) for word in words if "=" in str(word))
 
 
 def _summary(job: Path) -> dict[str, Any]:
     try:
-        summary: dict[str, Any] = json.loads((job / "summary.json").read_text())
+        summary = json.loads((job / "summary.json").read_text())
     except (OSError, ValueError):
+        summary = None
+    if not isinstance(summary, dict):
         return {"status": "failed", "error": "left no summary: it was ended from outside"}
     return summary
