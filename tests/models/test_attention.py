@@ -96,6 +96,19 @@ def test_dropout_keeps_the_mean(score: str) -> None:
     assert torch.allclose(noisy.mean(0), layer.eval()(x)[0], atol=0.1)
 
 
+def test_dropout_acts_on_what_is_added_and_on_the_readout() -> None:
+    of = spec(Sequence(30, 3))
+    model = build("attention", of, depth=1, dropout=0.4)
+    model.layers[0].dropout = 0.0
+    inputs = samples(of.input, 8)
+    seen: list[Tensor] = []
+    model.final_norm.register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
+    dropped = (model.features(inputs) == 0).float().mean().item()
+    assert dropped == pytest.approx(0.4, abs=0.06)
+    unchanged = (seen[0] == model.positions(model.embedding(inputs))).float().mean().item()
+    assert unchanged == pytest.approx(0.4, abs=0.03)
+
+
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("kind", ["image", "sequence", "tokens", "features"])
 def test_weights_are_returned_for_every_layer(kind: str, score: str) -> None:

@@ -154,6 +154,19 @@ def test_average_pooling_counts_only_what_is_there() -> None:
     assert model.features(x).tolist() == [[2.0, 6.0, 9.0]]
 
 
+def test_the_readouts_read_one_map() -> None:
+    of = spec(Image(1, 6, 4))
+    models = {kind: build("cnn", of, channels=[3], readout=kind) for kind in ("mean", "max", "flatten")}
+    x = samples(of.input, 2)
+    for model in models.values():
+        body = {k: v for k, v in models["mean"].state_dict().items() if not k.startswith("head")}
+        model.load_state_dict(body, strict=False)
+        model.eval()
+    flat = models["flatten"].features(x).view(2, 3, 6, 4)
+    assert torch.allclose(models["mean"].features(x), flat.mean((2, 3)), atol=1e-6)
+    assert torch.equal(models["max"].features(x), flat.amax((2, 3)))
+
+
 @pytest.mark.parametrize("readout", ["mean", "max"])
 def test_pooled_readout_does_not_care_about_the_size_of_the_map(readout: str) -> None:
     model = build("cnn", spec(Image(3, 32, 32)), channels=[64, 10], readout=readout)

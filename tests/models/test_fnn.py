@@ -49,13 +49,17 @@ def test_tokens_are_averaged_in_any_order() -> None:
     model = build("fnn", spec("tokens"))
     x = samples(spec("tokens").input, 3)
     assert torch.allclose(model(x), model(x.flip(1)), atol=1e-5)
-    assert model.embedding(x).shape == (3, 9, 64)
+    (average,) = model.embedding(x)[:1].mean(1)
+    expected = F.relu(model.layers[0](average))
+    expected = model.head(F.relu(model.layers[1](expected)))
+    assert torch.allclose(model(x)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm1d), ("layer", nn.LayerNorm)])
 def test_norms_stand_before_the_activation(norm: str, kind: type[nn.Module]) -> None:
     model = build("fnn", spec(Features(4)), hidden_sizes=[7], norm=norm)
     assert isinstance(model.norms[0], kind)
+    assert (model.layers[0].bias is None) == (norm == "batch")  # the batch's mean takes it away
     x = torch.randn(32, 4)
     before = model.norms[0](model.layers[0](x))
     assert torch.equal(model.features(x), F.relu(before))

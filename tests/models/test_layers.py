@@ -18,7 +18,7 @@ from bigmodel.models.layers import (
     grid_of,
     initialise,
 )
-from bigmodel.spec import Features, Image, Sequence, Tokens
+from bigmodel.spec import Features, Image, Input, Sequence, Tokens
 from tests.models.cases import INPUTS, build, samples, spec
 
 
@@ -74,6 +74,26 @@ def test_advice_names_the_nearest_divisors(number: int, whole: int, advice: str)
     with pytest.raises(ValueError, match=f"does not divide dim={whole}; try {advice}$"):
         check_divides(number, "dim", whole)
     assert check_divides(1, "dim", whole) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(Image(2, 4, 6), (2, 3)), (Sequence(5, 3), (5,)), (Tokens(7, 9), (7,)), (Features(4), (4,))],
+    ids=str,
+)
+def test_grid_is_rows_by_columns_or_a_line(kind: Input, expected: tuple[int, ...]) -> None:
+    assert grid_of(kind, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("activation", "std"),
+    [("relu", (2 / 300) ** 0.5), ("sigmoid", (2 / 500) ** 0.5), ("tanh", 5 / 3 * (2 / 500) ** 0.5)],
+)
+def test_initial_weights_have_the_deviation_of_the_papers(activation: str, std: float) -> None:
+    layer = nn.Linear(300, 200)
+    initialise(layer, activation)
+    assert layer.weight.std().item() == pytest.approx(std, rel=0.02)
+    assert not layer.bias.any()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

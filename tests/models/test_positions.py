@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bigmodel.models.positions import IMAGE_BASE, Positions, Rotary, coordinates, sinusoids
+from bigmodel.models.positions import Positions, Rotary, coordinates, sinusoids
 
 
 def test_coordinates_run_row_by_row() -> None:
@@ -29,7 +29,7 @@ def test_over_an_image_each_axis_has_half_of_the_channels() -> None:
         for column in range(4):
             for axis, place in enumerate((row, column)):
                 for pair in range(2):
-                    angle = place / IMAGE_BASE ** (2 * pair / 4)
+                    angle = place / 100 ** (2 * pair / 4)
                     found = codes[row * 4 + column, axis * 4 + pair * 2 :][:2].tolist()
                     assert found == pytest.approx([math.sin(angle), math.cos(angle)], abs=1e-5)
 

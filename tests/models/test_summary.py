@@ -19,6 +19,14 @@ def test_counts_add_up_to_those_of_the_model(name: str) -> None:
     assert all(row.shape != "–" for row in rows)
 
 
+def test_one_sample_is_enough() -> None:
+    model = build("fnn", spec("features"))
+    seen: list[int] = []
+    model.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+    summarize(model, samples(INPUTS["features"], 7))
+    assert seen == [1]
+
+
 def test_rows_of_a_small_network() -> None:
     model = build("cnn", spec("image"), channels=[4, 8], pool_after=[])
     assert summarize(model, samples(INPUTS["image"])) == [

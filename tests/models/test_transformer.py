@@ -64,6 +64,34 @@ def test_attention_is_torch_multi_head_attention() -> None:
     assert torch.allclose(ours(x), reference(x, x, x, need_weights=False)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_dropout_acts_on_the_layer_between_and_on_what_is_added(norm_first: bool) -> None:
+    config = TransformerConfig(name="transformer", dim=64, norm_first=norm_first, dropout=0.4)
+    block = Block(config)
+    x = torch.randn(4, 40, 64)
+    added: dict[str, Tensor] = {}
+    block.attention_norm.register_forward_hook(lambda _m, given, _o: added.update(first=given[0]))
+    block.feed_forward_norm.register_forward_hook(lambda _m, given, _o: added.update(second=given[0]))
+    block.feed_forward.contract.register_forward_hook(
+        lambda _m, given, _o: added.update(between=given[0])
+    )
+    outputs = block(x)
+    first = added["second" if norm_first else "first"]
+    second = outputs if norm_first else added["second"]
+    before = first if norm_first else block.attention_norm(first)
+    for share in ((first == x), (second == before), (added["between"] == 0)):
+        assert share.float().mean().item() == pytest.approx(0.4, abs=0.02)
+
+
+def test_dropped_weights_leave_the_others_larger() -> None:
+    layer = SelfAttention(8, 1, 1, dropout=0.4)
+    outputs = layer(torch.ones(4000, 1, 8))  # each sees itself alone, with weight 1, or not at all
+    dropped = (outputs == 0).all(-1)
+    assert dropped.float().mean().item() == pytest.approx(0.4, abs=0.03)
+    kept = layer.eval()(torch.ones(1, 1, 8)) / 0.6
+    assert torch.allclose(outputs[~dropped], kept[0].expand_as(outputs[~dropped]), atol=1e-5)
+
+
 @pytest.mark.parametrize("num_kv_heads", [1, 2])
 @pytest.mark.parametrize("causal", [False, True])
 def test_grouped_heads_are_full_heads_with_repeated_weights(num_kv_heads: int, causal: bool) -> None:
