@@ -103,9 +103,7 @@ def _launch(argv: list[str]) -> int:
         raise
     if _outcome.error is not None:
         raise _outcome.error
-    if {"-m", "--multirun"} & set(argv) and _outcome.sweep is not None:
-        return _conclude_sweep(_outcome.sweep)
-    return 0
+    return 0 if _outcome.sweep is None else _conclude_sweep(_outcome.sweep)
 
 
 def _call_hydra(argv: list[str]) -> None:
@@ -157,7 +155,13 @@ def _prepare(config: DictConfig, folder: Path, resumed: Path | None) -> Any:
 
     values = to_plain(config)
     if resumed is None:
-        return build_run(parse(values), folder)
+        typed = parse(values)
+        if typed.top.resume is not None:  # it has to be settled before Hydra composes
+            raise ConfigError(
+                f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it."
+                f" Give it on the command line: resume={typed.top.resume}"
+            )
+        return build_run(typed, folder)
     from bigmodel.launch.resume import check_same
 
     check_same(resumed, values)
