@@ -211,6 +211,7 @@ def test_all_choices_at_once(kind: str) -> None:
         "transformer", of, num_kv_heads=2, position="rotary", norm="rmsnorm", activation="swiglu",
         causal=True, dropout=0.2,
     )  # fmt: skip
+    assert model.blocks[0].attention.qkv.out_features == 64 + 2 * 2 * 16
     inputs = samples(of.input, 4)
     model(inputs).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
