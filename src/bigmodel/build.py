@@ -27,11 +27,13 @@ from bigmodel.reporting.jsonl import JsonLines
 from bigmodel.reporting.lines import shown_path
 from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.runtime import Runtime, environment, prepare
+from bigmodel.spec import Classes
 from bigmodel.state import State
 from bigmodel.step import Step
 
-EVALUATION_BATCH = 1024
-"""Samples at once where no gradients are kept: larger batches are faster, and give the same figures."""
+EVALUATION_BATCHES = 4
+"""Training batches that are evaluated as one: faster, with the same figures. Without gradients to keep,
+they need no more memory than one in training."""
 
 
 def build_run(config: RunConfig, folder: Path) -> Run:
@@ -44,39 +46,19 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     Raises:
         ConfigError, SpecError, DataError, DeviceError: parts that are wrong, or do not fit each other.
     """
-    runtime = prepare(config.device, config.top.seed)
     trainer = config.trainer
-    dataset: Dataset = registry.data.build(config.data)
-    check(dataset)
-    dataset = _limited(dataset, config)
+    runtime = prepare(config.device, config.top.seed)
+    dataset = _dataset(config)
     train, val, test = _batches(dataset, config, runtime)
-    plan = Plan.of(trainer, train.steps_per_epoch)
-
-    torch.manual_seed(config.top.seed)
-    loss: Loss = registry.losses.build(config.loss, dataset.spec).to(runtime.device)
-    model: nn.Module = registry.models.build(config.model, dataset.spec).to(runtime.device)
-    layers = summarize(model, next(iter(val.epoch(0))).inputs[:1])
-    optimizer = registry.optimizers.build(config.optimizer, model)
     by_epoch: bool = getattr(config.scheduler, "interval", "step") == "epoch"
-    scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
-    ema = _ema(config, model, optimizer)
-    if config.device.compile:
-        model.compile()
-    step = Step(
-        model,
-        loss,
-        optimizer,
-        metrics_for(dataset.spec.target, runtime.device, light=True),
-        runtime,
-        micro_batch=config.data.batch_size,
-        clip_norm=trainer.clip_norm,
-        ema=ema,
-    )
+    plan = Plan.of(trainer, train.steps_per_epoch)
     monitor, stop_monitor = _monitors(config, dataset)
-    info = _info(config, dataset, layers, runtime, plan, monitor, folder, loss)
+    loss, model, layers = _model(config, dataset, runtime, next(iter(val.epoch(0))).inputs[:1])
+    step = _step(config, model, loss, dataset, runtime)
+    scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
     return Run(
         config=trainer,
-        info=info,
+        info=_info(config, dataset, layers, runtime, plan, monitor, folder, loss),
         plan=plan,
         dataset=dataset,
         train=train,
@@ -84,7 +66,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         test=test,
         loss=loss,
         step=step,
-        state=State(model, optimizer, scheduler, step.metrics, ema, step.scaler),
+        state=State(model, step.optimizer, scheduler, step.metrics, step.ema, step.scaler),
         val_metrics=metrics_for(dataset.spec.target, runtime.device),
         monitor=monitor,
         stop_monitor=stop_monitor,
@@ -104,25 +86,28 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     )
 
 
-def resume_run(run: Run, source: Path) -> Run:
-    """Puts a run where a checkpoint left it.
-
-    Args:
-        run: built from the same configuration.
-        source: the checkpoint's folder.
+def resume_run(run: Run) -> Run:
+    """Puts a run, built from its own configuration, where its newest checkpoint left it.
 
     Raises:
-        CheckpointError: it is damaged, or another run's.
+        CheckpointError: it has none that is whole, or another run's.
     """
-    run.state.load(*checkpoint.load(source))
-    step = run.state.progress.step
+    source, groups, facts, warning = checkpoint.load_newest(run.saver.checkpoints)
+    run.state.load(groups, facts)
+    progress, patience = run.state.progress, run.config.early_stopping.patience
+    progress.stopped_early = patience is not None and progress.waited >= patience
+    step = progress.step
     rows = [*run.info.rows, ("Resumed", f"after step {step:,} of {run.plan.steps:,}, from {source}")]
+    if warning is not None:
+        rows.append(("Warning", warning))
     run.info = replace(run.info, first_step=step, rows=rows, best=run.state.progress.best_value)
     return run
 
 
-def _limited(dataset: Dataset, config: RunConfig) -> Dataset:
-    """The same data with fewer samples, drawn once, where a quick look is asked for."""
+def _dataset(config: RunConfig) -> Dataset:
+    """The data, read and checked; fewer samples, drawn once, where a quick look is asked for."""
+    dataset: Dataset = registry.data.build(config.data)
+    check(dataset)
     limit, size = config.trainer.limit, config.data.batch_size
 
     def cut(part: Part, batches: int | None) -> Part:
@@ -133,7 +118,11 @@ def _limited(dataset: Dataset, config: RunConfig) -> Dataset:
 
     train, val = cut(dataset.train, limit.train), cut(dataset.val, limit.val)
     sizes = dataset.spec.sizes | {"train": len(train), "val": len(val)}
-    return replace(dataset, train=train, val=val, spec=replace(dataset.spec, sizes=sizes))
+    target = dataset.spec.target
+    if isinstance(target, Classes):
+        counts = torch.bincount(train.targets, minlength=target.count).tolist()
+        target = replace(target, counts=tuple(counts))
+    return replace(dataset, train=train, val=val, spec=replace(dataset.spec, sizes=sizes, target=target))
 
 
 def _batches(
@@ -143,10 +132,37 @@ def _batches(
     train = Batches(dataset, "train", config.data, runtime.device, seed=seed, group=group)
 
     def in_order(part: PartName) -> Batches:
-        size = max(config.data.batch_size, EVALUATION_BATCH)
+        size = config.data.batch_size * EVALUATION_BATCHES
         return Batches(dataset, part, config.data, runtime.device, batch_size=size)
 
     return train, in_order("val"), None if dataset.test is None else in_order("test")
+
+
+def _model(
+    config: RunConfig, dataset: Dataset, runtime: Runtime, sample: torch.Tensor
+) -> tuple[Loss, nn.Module, list[Layer]]:
+    """Loss and model on the device, the model from the seed alone, and its summary."""
+    torch.manual_seed(config.top.seed)
+    loss: Loss = registry.losses.build(config.loss, dataset.spec).to(runtime.device)
+    model: nn.Module = registry.models.build(config.model, dataset.spec).to(runtime.device)
+    layers = summarize(model, sample)
+    if config.device.compile:
+        model.compile()
+    return loss, model, layers
+
+
+def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime) -> Step:
+    optimizer = registry.optimizers.build(config.optimizer, model)
+    return Step(
+        model,
+        loss,
+        optimizer,
+        metrics_for(dataset.spec.target, runtime.device, light=True),
+        runtime,
+        micro_batch=config.data.batch_size,
+        clip_norm=config.trainer.clip_norm,
+        ema=_ema(config, model, optimizer),
+    )
 
 
 def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> EMA | None:

@@ -28,6 +28,10 @@ SCHEMA = 1
 """Version of the folder's layout. A newer one is refused; older ones keep loading."""
 
 MANIFEST = "manifest.json"
+GENERATIONS = ("last", "previous")
+"""Where a run goes on from: the newest first."""
+BEST = ("best", ".best.old", "best-2")
+"""Where the best weights lie: the first that is there. The others are for a save cut off halfway."""
 
 
 def save(folder: Path, groups: TensorGroups, facts: dict[str, Any]) -> None:
@@ -63,7 +67,7 @@ class Saver:
     """Keeps `last` and the best checkpoints of a run, writing no more often than makes sense.
 
     Between two writes at least `interval` seconds pass, so that epochs of a few milliseconds are not
-    spent on the disk; what became best meanwhile is kept in memory until the next write.
+    spent on the disk; what is due meanwhile is kept in memory until the next write, or until `flush`.
 
     Args:
         checkpoints: the folder for all of them.
@@ -77,6 +81,7 @@ class Saver:
         self._interval = interval
         self._written = time.monotonic()
         self._best: tuple[TensorGroups, dict[str, Any]] | None = None
+        self._last: tuple[TensorGroups, dict[str, Any]] | None = None
 
     def offer(
         self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
@@ -93,16 +98,26 @@ class Saver:
             CheckpointError: the disk does not take it.
         """
         now = now or time.monotonic() - self._written >= self._interval
+        state = (groups, facts) if now else _copied(groups, facts)
         if best:
-            self._best = (groups, facts) if now else _copied(groups, facts)
-        if not now:
-            return
+            self._best = state
+        if last or now:  # a write for the best's sake takes the newest state along
+            self._last = state
+        if now:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is held back.
+
+        Raises:
+            CheckpointError: the disk does not take it.
+        """
         if self._best is not None:
             keep_best(self.checkpoints, self._keep)
             save(self.checkpoints / "best", *self._best)
-            self._best = None
-        if last:
-            save(self.checkpoints / "last", groups, facts)
+        if self._last is not None:
+            save(self.checkpoints / "last", *self._last)
+        self._best = self._last = None
         self._written = time.monotonic()
 
 
@@ -113,6 +128,8 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
         CheckpointError: it is not there, not whole, or of a newer version.
     """
     manifest = _manifest(folder)
+    if "state.json" not in manifest["files"]:
+        raise CheckpointError(f"{folder}: the checkpoint is damaged: {MANIFEST} leaves out state.json.")
     for name, expected in manifest["files"].items():
         path = folder / Path(name).name  # a stranger's manifest may not point outside its folder
         if not path.is_file():
@@ -133,18 +150,42 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
     return groups, facts
 
 
-def newest(checkpoints: Path) -> Path:
-    """The checkpoint to go on from: `last`, or `previous` where a save was cut off between renames.
+def load_newest(checkpoints: Path) -> tuple[Path, TensorGroups, dict[str, Any], str | None]:
+    """The checkpoint to go on from: `last`, or the one before where `last` is damaged.
+
+    Returns:
+        Its folder, its content as `load` gives it, and a warning where it is not the newest.
 
     Raises:
-        CheckpointError: the run has none.
+        CheckpointError: the run has none that is whole.
     """
-    for name in ("last", "previous"):
-        if (checkpoints / name / MANIFEST).is_file():
-            return checkpoints / name
-    raise CheckpointError(
-        f"{checkpoints}: there is no checkpoint to go on from. The run ended before its first save."
-    )
+    there = [name for name in GENERATIONS if (checkpoints / name).is_dir()]
+    if not there:
+        raise CheckpointError(
+            f"{checkpoints}: there is no checkpoint to go on from. The run ended before its first save."
+        )
+    complaints = []
+    for name in there:
+        try:
+            groups, facts = load(checkpoints / name)
+        except CheckpointError as error:
+            complaints.append(str(error))
+            continue
+        warning = f"{complaints[0]} Going on from the one before, {name}." if complaints else None
+        return checkpoints / name, groups, facts, warning
+    raise CheckpointError("\n".join([*complaints, "No whole checkpoint is left to go on from."]))
+
+
+def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
+    """The checkpoint that validation chose.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    for name in BEST:
+        if (checkpoints / name).is_dir():
+            return load(checkpoints / name)
+    raise CheckpointError(f"{checkpoints}: there is no best checkpoint: nothing was ever the best.")
 
 
 def replace(source: Path, target: Path) -> None:

@@ -65,6 +65,8 @@ def fit(run: Run) -> Summary:
 
 def _train(run: Run) -> None:
     plan, step, progress = run.plan, run.step, run.state.progress
+    if progress.stopped_early:
+        return
     training_weights(run.state.optimizer)
     run.state.model.train()
     event = plan.next_event(progress.step)
@@ -88,13 +90,15 @@ def _attend(run: Run, due: Due) -> None:
     """Does what is due after a step: evaluate, record, log, save, in this order."""
     progress = run.state.progress
     _collect(run)
+    if due.evaluate or due.save:
+        run.state.check_finite()  # before a broken model is judged, or called the best
     speed = run.watch.speed()
     improved, figures = _evaluate(run, show=due.log) if due.evaluate else (False, {})
     if progress.stopped_early:
         due = Due(evaluate=True, record=True, log=True, save=True)
     if due.record:
         record = _record(run, figures, speed)
-        run.summary.final = record
+        progress.final = record
         run.sinks.record(record)
         if improved:
             progress.best = record
@@ -165,8 +169,7 @@ def _test(run: Run) -> dict[str, float]:
     """Reads the test part, once, with the weights that validation chose."""
     if run.test is None:
         return {}
-    best = run.saver.checkpoints / "best"
-    groups, _ = checkpoint.load(best if best.exists() else checkpoint.newest(run.saver.checkpoints))
+    groups, _ = checkpoint.load_best(run.saver.checkpoints)
     run.state.load_model(groups.get("averaged", groups["model"]))
     return {f"test/{name}": value for name, value in _judge(run, run.test).figures.items()}
 
@@ -250,19 +253,22 @@ def _reported(run: Run) -> Iterator[None]:
     try:
         yield
         summary.status = "finished"
-    except KeyboardInterrupt:
-        summary.status, summary.error = "stopped", "interrupted"
+    except KeyboardInterrupt as error:
+        summary.status, summary.error = "stopped", str(error) or "interrupted"
+        run.saver.flush()
         raise
     except BaseException as error:
         summary.status = "failed"
         summary.error = (
             str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
         )
+        if isinstance(error, NonFiniteError):  # what is held back is from before, and good
+            run.saver.flush()
         raise
     finally:
         progress = run.state.progress
-        summary.best, summary.steps = progress.best, progress.step
-        summary.epochs = progress.step // run.plan.steps_per_epoch
+        summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
+        summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
         summary.seconds = round(progress.seconds + run.watch.lap(), 3)
         try:
             write_summary(summary, folder)

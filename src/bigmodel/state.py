@@ -33,6 +33,7 @@ class Progress:
         loss_sum, loss_weight: add up the training loss since the last record.
         seconds: time spent in training and evaluation, over all sittings.
         best: the record of the best evaluation so far, and `best_value` its monitored metric.
+        final: the newest record.
         waited: evaluations since early stopping's metric got better; `stop_value` is its best.
         figures: the newest evaluation's figures, by full name.
         stopped_early: whether early stopping has ended the run.
@@ -44,6 +45,7 @@ class Progress:
     seconds: float = 0.0
     best: dict[str, float | int] = field(default_factory=dict)
     best_value: float | None = None
+    final: dict[str, float | int] = field(default_factory=dict)
     waited: int = 0
     stop_value: float | None = None
     figures: dict[str, float] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class State:
         Raises:
             NonFiniteError: a weight is NaN or infinite; such a state is never saved.
         """
-        self._check_finite()
+        self.check_finite()
         optimizer_tensors, optimizer_facts = flatten_optimizer(self.optimizer.state_dict())
         groups: TensorGroups = {
             "model": _plain(self.model.state_dict()),
@@ -113,6 +115,8 @@ class State:
         Raises:
             CheckpointError: it is the state of another model or optimizer.
         """
+        if missing := sorted({"model", "optimizer", "metrics", "random"} - groups.keys()):
+            raise CheckpointError(f"The checkpoint is damaged: it has no {missing[0]}.safetensors.")
         self.load_model(groups["model"])
         try:
             saved = unflatten_optimizer(groups["optimizer"], facts["optimizer"])
@@ -161,7 +165,12 @@ class State:
             training_weights(self.optimizer)
             self.model.load_state_dict(own)
 
-    def _check_finite(self) -> None:
+    def check_finite(self) -> None:
+        """Makes sure that no weight is NaN or infinite; waits for the device.
+
+        Raises:
+            NonFiniteError: one is.
+        """
         values = [p for p in self.model.state_dict().values() if p.is_floating_point()]
         if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
             names = [n for n, p in self.model.state_dict().items() if not bool(p.isfinite().all())]

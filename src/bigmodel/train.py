@@ -7,6 +7,7 @@ never load it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -43,17 +44,13 @@ def config_dir() -> Path:
 def main() -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
     argv = sys.argv[1:]
-    if "--help" in argv or "-h" in argv:
-        from bigmodel.launch.help import print_help
-
-        print_help(config_dir(), argv)
-        return
     wants_traceback = os.environ.get(FULL_ERROR, "0") not in {"0", ""}
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = _launch(argv)
-    except KeyboardInterrupt:
-        _say("Interrupted. Go on with resume=<the run's folder>, if it has saved a checkpoint.")
-        status = 130
+        status = _help(argv) if {"--help", "-h"} & set(argv) else _launch(argv)
+    except KeyboardInterrupt as stop:
+        _say("Stopped. Go on with resume=<the run's folder>, if it has saved a checkpoint.")
+        status = 143 if isinstance(stop, _Terminated) else 130
     except Exception as error:
         message = _explain(error, argv)
         if wants_traceback or message is None:
@@ -62,6 +59,21 @@ def main() -> None:
         status = 1
     if status:
         sys.exit(status)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as `kill` and Slurm send it: the run ends as on Ctrl-C, and says so in its summary."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated("terminated")
+
+
+def _help(argv: list[str]) -> int:
+    from bigmodel.launch.help import print_help
+
+    print_help(config_dir(), argv)
+    return 0
 
 
 def job(config: DictConfig) -> float | None:
@@ -98,6 +110,10 @@ def _launch(argv: list[str]) -> int:
     guard.guard(config_dir(), argv)
     try:
         _call_hydra(argv)
+    except KeyboardInterrupt:
+        if _outcome.sweep is not None:
+            _conclude_sweep(_outcome.sweep)
+        raise
     except Exception:
         folders.discard_refused_sweep()
         raise
@@ -149,7 +165,6 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
 
 def _prepare(config: DictConfig, folder: Path, resumed: Path | None) -> Any:
     """Everything that can be refused is refused here, before the first step and the first file."""
-    from bigmodel import checkpoint
     from bigmodel.build import build_run, resume_run
     from bigmodel.config import parse, to_plain
 
@@ -163,17 +178,25 @@ def _prepare(config: DictConfig, folder: Path, resumed: Path | None) -> Any:
             )
         return build_run(typed, folder)
     from bigmodel.launch.resume import check_same
+    from bigmodel.reporting.summary import read_summary
 
-    check_same(resumed, values)
-    source = checkpoint.newest(folder / "checkpoints")
-    run = resume_run(build_run(parse(values), folder), source)
-    if run.state.progress.step >= run.plan.steps or run.state.progress.stopped_early:
-        print(  # noqa: T201
-            f"{folder}: this run is finished ({run.state.progress.step} steps). To train longer, raise"
-            f" trainer.epochs (now {run.config.epochs})."
-        )
+    check_same(resumed, config)
+    run = resume_run(build_run(parse(values), folder))
+    progress, summary = run.state.progress, read_summary(folder)
+    done = progress.step >= run.plan.steps or progress.stopped_early
+    if done and summary is not None and summary.status == "finished":
+        print(f"{folder}: this run is finished. {_way_to_go_on(run)}")  # noqa: T201
         return None
-    return run
+    return run  # where all steps are done but not told, what is left is told
+
+
+def _way_to_go_on(run: Any) -> str:
+    if run.state.progress.stopped_early:
+        patience = run.config.early_stopping.patience
+        return f"It stopped early; raise trainer.early_stopping.patience (now {patience}) to go on."
+    if run.config.max_steps is not None:
+        return f"To train longer, raise trainer.max_steps (now {run.config.max_steps})."
+    return f"To train longer, raise trainer.epochs (now {run.config.epochs})."
 
 
 def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
@@ -223,8 +246,6 @@ def _explain(error: Exception, argv: list[str]) -> str | None:
 def _say(message: str) -> None:
     print(f"bigmodel-train: {message}", file=sys.stderr)  # noqa: T201
 
-
-__all__ = ["ConfigError", "config_dir", "job", "main"]
 
 if __name__ == "__main__":
     main()

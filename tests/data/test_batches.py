@@ -107,8 +107,6 @@ def test_sizes_of_batches():
     assert sizes(config=dropping, group=2) == [60]
     assert sizes(config=dropping, shuffle=False) == [30, 30, 20], "evaluation reads every sample"
     assert sizes(batch_size=1000) == [80]
-    assert sizes(limit=2) == [30, 30]
-    assert sizes(limit=9) == [30, 30, 20]
 
 
 def test_attributes():

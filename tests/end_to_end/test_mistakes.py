@@ -40,6 +40,7 @@ MISTAKES = [
     (["trainer.ema=0.9", "optimizer=schedule_free_adamw"], ["trainer.ema=0.9", "schedule_free_adamw"]),
     (["trainer.epochs=1,2"], ["trainer.epochs", "-m"]),
     (["cnn"], ["cnn"]),
+    (["--help", "model=cnnn"], ["cnnn", "Did you mean 'cnn'?"]),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel import checkpoint, loop
+from bigmodel import checkpoint, loop, train
 
 from .conftest import Command, Result
 
@@ -25,17 +25,20 @@ def final_state(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
     assert result.folder is not None
     groups, facts = checkpoint.load(result.folder / "checkpoints" / "last")
     facts["progress"].pop("seconds")
-    facts["progress"]["best"] = volatile(facts["progress"]["best"])
+    for name in ("best", "final"):
+        facts["progress"][name] = volatile(facts["progress"][name])
     return groups, facts
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def stop_after(
+    monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException] = StoppedError
+) -> None:
     original = loop._attend
 
     def attend(run: loop.Run, due: Any) -> None:
         original(run, due)
         if run.state.progress.step == step:
-            raise StoppedError
+            raise error
 
     monkeypatch.setattr(loop, "_attend", attend)
 
@@ -99,6 +102,65 @@ def test_what_may_not_change_is_refused(command: Command) -> None:
         assert result.status == 1
         assert override.split("=")[0] in result.err
         assert "was" in result.err
+
+
+def test_the_run_s_own_choices_may_be_repeated_but_not_changed(command: Command) -> None:
+    first = command("debug=fast", "device=cpu")
+    repeated = command(f"resume={first.folder}", "model=fnn", "data=digits", "trainer.epochs=2")
+    assert repeated.status == 0, repeated.err
+    other = command(f"resume={first.folder}", "model=cnn", "trainer.epochs=3")
+    assert (other.status, "has model=fnn" in other.err) == (1, True)
+    preset = command(f"resume={first.folder}", "debug=overfit")
+    assert (preset.status, "single keys" in preset.err) == (1, True)
+
+
+def test_another_metric_to_monitor_would_make_the_best_so_far_meaningless(command: Command) -> None:
+    first = command("debug=fast", "device=cpu")
+    result = command(f"resume={first.folder}", "trainer.checkpoint.monitor=val/loss")
+    assert result.status == 1
+    assert "trainer.checkpoint.monitor: was 'auto', now 'val/loss'" in result.err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, train._Terminated])
+def test_a_stop_keeps_what_was_held_back_and_the_run_goes_on(
+    command: Command, error: type[BaseException]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 46, error)
+        stopped = command("trainer.epochs=4", "device=cpu")
+    assert stopped.status == (143 if error is train._Terminated else 130)
+    assert stopped.summary()["status"] == "stopped"
+    assert stopped.folder is not None
+    assert (stopped.folder / "checkpoints" / "best").is_dir()
+    resumed = command(f"resume={stopped.folder}")
+    assert resumed.status == 0, resumed.err
+    assert [record["epoch"] for record in resumed.records()] == [1, 2, 3, 4]
+
+
+def test_a_run_that_died_after_its_last_step_is_concluded(command: Command) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_test", lambda _: (_ for _ in ()).throw(StoppedError))
+        with pytest.raises(StoppedError):
+            command("debug=fast", "device=cpu")
+    resumed = command("resume=auto", "debug=fast", "device=cpu")
+    assert resumed.status == 0, resumed.err
+    assert resumed.summary()["status"] == "finished"
+    assert resumed.summary()["final"]["epoch"] == 1
+
+
+def test_an_early_stopped_run_goes_on_with_more_patience(command: Command) -> None:
+    options = (
+        "trainer.early_stopping.patience=1",
+        "optimizer.lr=0.01",
+        "trainer.epochs=40",
+        "device=cpu",
+    )
+    first = command(*options)
+    epochs = first.summary()["epochs"]
+    assert epochs < 40
+    assert "raise trainer.early_stopping.patience (now 1)" in command(f"resume={first.folder}").out
+    more = command(f"resume={first.folder}", "trainer.early_stopping.patience=3")
+    assert more.summary()["epochs"] > epochs
 
 
 def test_auto_takes_the_unfinished_run_of_the_same_config(command: Command) -> None:

@@ -39,7 +39,6 @@ class Batches:
         group: how many batches of `batch_size` come as one, for gradient accumulation. The last of
             an epoch may be smaller, unless `drop_last`.
         batch_size: instead of the config's; evaluation may take larger ones.
-        limit: at most so many (grouped) batches in an epoch, for quick looks.
 
     Attributes:
         part: the samples, as stored.
@@ -64,7 +63,6 @@ class Batches:
         augment: bool | None = None,
         group: int = 1,
         batch_size: int | None = None,
-        limit: int | None = None,
     ) -> None:
         self.part = dataset.part(part)
         self.batch_size = batch_size or config.batch_size
@@ -78,7 +76,7 @@ class Batches:
         steps = full if drop_last or rest == 0 else full + 1
         if steps == 0:
             raise ConfigError(_nothing_left(self.batch_size, group, len(self.part)))
-        self.steps_per_epoch = steps if limit is None else min(steps, limit)
+        self.steps_per_epoch = steps
 
         self._augment = None
         if isinstance(config, ImageConfig) and isinstance(dataset.spec.input, Image):

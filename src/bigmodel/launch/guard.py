@@ -178,6 +178,10 @@ class GuardedLoader(ConfigLoaderImpl):
         for path, value in _leaves(OmegaConf.to_container(placed, resolve=False)):
             if _names_code(path, value):
                 _refuse_target(file, path)
+            if "${new_folder" in str(value) and not _is_under(path, FILE_KEYS):
+                raise ConfigError(
+                    f"{file}: {path}: `new_folder` makes folders; it is for hydra.run.dir."
+                )
             if _is_under(path, ("hydra",)) and not _is_under(path, FILE_KEYS) and value != {}:
                 raise ConfigError(
                     f"{file}: {path} cannot be set by a configuration file of one's own, because"

@@ -9,13 +9,28 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from bigmodel import checkpoint
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.launch.folders import register_resolver
 
 FREE = ("trainer", "device", "output_dir", "plugins", "resume")
-"""What may differ when a run goes on; of the trainer, all but what changes the steps themselves."""
+"""What may differ when a run goes on; of the trainer, all but what `FIXED` names."""
 
-FIXED = ("trainer.accumulate", "trainer.ema", "trainer.limit.train", "trainer.limit.val")
+FIXED = (
+    "trainer.accumulate",
+    "trainer.clip_norm",
+    "trainer.ema",
+    "trainer.limit.train",
+    "trainer.limit.val",
+    "trainer.checkpoint.monitor",
+    "trainer.checkpoint.mode",
+    "trainer.early_stopping.monitor",
+    "trainer.early_stopping.mode",
+)
+"""What would change the steps themselves, or what the best so far was measured by."""
+
+GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
+PRESETS = ("experiment", "debug", "trainer")
 
 
 def settle(argv: list[str], config_dir: Path) -> tuple[list[str], Path | None]:
@@ -60,25 +75,26 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     runs = sorted(Path(config.output_dir).glob("*/*/.hydra/config.yaml"), key=_started, reverse=True)
     for path in runs:
         folder = path.parent.parent
-        if _status(folder) != "finished" and (folder / "checkpoints" / "last").exists():
+        if _status(folder) != "finished" and _has_checkpoint(folder):
             theirs = OmegaConf.load(path)
             if isinstance(theirs, DictConfig) and _comparable(theirs) == ours:
                 return folder
     return None
 
 
-def check_same(folder: Path, values: dict[str, Any]) -> None:
+def check_same(folder: Path, config: DictConfig) -> None:
     """Makes sure that nothing differs from the old run which may not.
 
     Args:
         folder: the old run's.
-        values: the configuration it shall go on with, as plain values.
+        config: what it shall go on with, as composed.
 
     Raises:
         ConfigError: each difference, old and new.
     """
     old = flatten(_read_config(folder))
-    new = flatten({key: value for key, value in values.items() if key != "hydra"})
+    values = _comparable(config)
+    new = flatten(values)
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     refused = [key for key in changed if key in FIXED or key.split(".")[0] not in FREE]
     if refused:
@@ -112,10 +128,7 @@ def _arguments(argv: list[str], folder: Path) -> list[str]:
     """Arguments that make Hydra compose a run's own config, with `argv` on top, into its own folder."""
     overrides, _ = _split(argv)
     flags = [word for word in argv if word not in overrides and not word.startswith("--config-dir")]
-    # A device is one choice of a group, but a stored config has no groups left to choose from.
-    overrides = [
-        f"device.name={w.split('=', 1)[1]}" if w.startswith("device=") else w for w in overrides
-    ]
+    overrides = [kept for word in overrides if (kept := _without_group(word, folder)) is not None]
     quoted = "'" + str(folder.resolve()).replace("'", "\\'") + "'"
     return [
         f"--config-path={(folder / '.hydra').resolve()}",
@@ -129,6 +142,33 @@ def _arguments(argv: list[str], folder: Path) -> list[str]:
         "plugins=[]",
         *overrides,
     ]
+
+
+def _without_group(word: str, folder: Path) -> str | None:
+    """An override for a stored config, which has no groups left to choose from.
+
+    A device is turned into its name; a choice that the run has made already says nothing (None).
+
+    Raises:
+        ConfigError: another choice, which would make it another run.
+    """
+    group, _, choice = word.partition("=")
+    if group == "device":
+        return f"device.name={choice}"
+    if group in GROUPS:
+        made = _read_config(folder)[group]["name"]
+        if choice == made:
+            return None
+        raise ConfigError(
+            f"{word}: the run in {folder} has {group}={made}, and goes on with it."
+            " Leave it out, or start anew."
+        )
+    if group in PRESETS:
+        raise ConfigError(
+            f"{word}: a preset cannot be put onto a run that has begun."
+            " Set single keys, such as trainer.epochs=60."
+        )
+    return word
 
 
 def _split(argv: list[str]) -> tuple[list[str], str | None]:
@@ -163,7 +203,8 @@ def _check_is_run(folder: Path) -> None:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    plain = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True)
+    # Unresolved: what a stranger's interpolation would do is not done before the guard has seen it.
+    plain = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -172,6 +213,10 @@ def _comparable(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in {"hydra", "resume"}}
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoints" / name).exists() for name in checkpoint.GENERATIONS)
 
 
 def _status(folder: Path) -> str | None:

@@ -22,9 +22,6 @@ class ScheduleFreeAdamWConfig(OptimizerConfig):
         description="nearness of gradients to the average; share of the mean square kept, 0 to 1",
     )
     eps: float = Field(default=1e-8, gt=0, description="added to the divisor, so that it is never 0")
-    warmup_steps: int = Field(
-        default=0, ge=0, description="optimizer steps over which the rate rises from 0"
-    )
 
     @field_validator("betas")
     @classmethod
@@ -39,9 +36,9 @@ def schedule_free_adamw(config: ScheduleFreeAdamWConfig, model: nn.Module) -> to
     """AdamW that averages weights as it goes, in place of a schedule (Defazio et al. 2024,
     arXiv:2405.15682).
 
-    Use it with scheduler=constant: a rate that falls to 0 as well would average too little. It has its
-    own warm-up. The model holds other weights in training than for evaluation: `training_weights` and
-    `evaluation_weights` switch, and a step outside training raises.
+    Use it with scheduler=constant: a rate that falls to 0 as well would average too little;
+    scheduler.warmup warms up. The model holds other weights in training than for evaluation:
+    `training_weights` and `evaluation_weights` switch, and a step outside training raises.
     """
     import schedulefree
 
@@ -50,6 +47,5 @@ def schedule_free_adamw(config: ScheduleFreeAdamWConfig, model: nn.Module) -> to
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
-        warmup_steps=config.warmup_steps,
     )
     return portable(optimizer)

@@ -117,7 +117,7 @@ class Summary:
     test: dict[str, float] = field(default_factory=dict)
     monitor: str = ""
     mode: str = ""
-    epochs: int = 0
+    epochs: float = 0
     steps: int = 0
     seconds: float = 0.0
     parameters: int = 0

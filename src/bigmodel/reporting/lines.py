@@ -113,7 +113,9 @@ def figures_of(record: Record) -> Record:
 
 def outcome(summary: Summary) -> str:
     """How the run ended: `Finished: 30 epochs, 690 steps, 3.2 s`, or why it did not finish."""
-    done = f"{summary.epochs:,} epochs, {summary.steps:,} steps, {duration(summary.seconds)}"
+    epochs = "1 epoch" if summary.epochs == 1 else f"{summary.epochs:,g} epochs"
+    steps = "1 step" if summary.steps == 1 else f"{summary.steps:,} steps"
+    done = f"{epochs}, {steps}, {duration(summary.seconds)}"
     if summary.status == "finished":
         return f"Finished: {done}"
     reason = f": {summary.error}" if summary.error else ""
