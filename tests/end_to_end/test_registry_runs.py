@@ -71,7 +71,7 @@ def train(folder: Path, settings: dict[str, Any]) -> Run:
 def comes_back_equal(run: Run, folder: Path, settings: dict[str, Any]) -> None:
     """Another run, begun with other weights, that takes over the checkpoint is in the same state."""
     fresh, _ = built(folder, TWO_STEPS | settings | {"seed": 1})
-    again = resume_run(fresh, folder / "checkpoints" / "last")
+    again = resume_run(fresh)
     (groups, facts), (expected, expected_facts) = again.state.save(), run.state.save()
     for volatile in (facts, expected_facts):
         volatile["progress"].pop("seconds")

@@ -118,10 +118,10 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, model: str,
     settings |= {"model": {"name": model, "dropout": 0.2}}
     run, _ = built(tmp_path, settings)
     step(run, 4)
-    checkpoint.save(tmp_path / "last", *run.state.save())
+    checkpoint.save(tmp_path / "checkpoints" / "last", *run.state.save())
     expected = step(run, 4)
 
-    again = resume_run(built(tmp_path, settings | {"seed": 1})[0], tmp_path / "last")
+    again = resume_run(built(tmp_path, settings | {"seed": 1})[0])
     again.train = run.train
     assert step(again, 4) == expected
     theirs = run.state.model.state_dict()
@@ -145,9 +145,9 @@ def test_a_run_goes_on_on_another_device(
     if hasattr(run.state.optimizer, "train"):
         run.state.optimizer.train()
     step(run, 3)
-    checkpoint.save(tmp_path / "last", *run.state.save())
+    checkpoint.save(tmp_path / "checkpoints" / "last", *run.state.save())
     expected = step(run, 3)
-    again = resume_run(built(tmp_path, settings(resumed_on))[0], tmp_path / "last")
+    again = resume_run(built(tmp_path, settings(resumed_on))[0])
     if hasattr(again.state.optimizer, "train"):
         again.state.optimizer.train()
     assert step(again, 3) == pytest.approx(expected, rel=0.01)

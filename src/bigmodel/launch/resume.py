@@ -9,7 +9,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from bigmodel import checkpoint
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.launch.folders import register_resolver
 
@@ -216,6 +215,8 @@ def _comparable(config: DictConfig) -> dict[str, Any]:
 
 
 def _has_checkpoint(folder: Path) -> bool:
+    from bigmodel import checkpoint  # brings torch, which completion and --cfg do without
+
     return any((folder / "checkpoints" / name).exists() for name in checkpoint.GENERATIONS)
 
 
