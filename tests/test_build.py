@@ -1,11 +1,12 @@
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bigmodel import registry
 from bigmodel.build import build_run, resume_run
@@ -122,6 +123,19 @@ def test_accumulating_is_training_with_larger_batches(
     for mine, theirs in zip(told.records, expected.records, strict=True):
         assert mine["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
         assert mine["val/loss"] == pytest.approx(theirs["val/loss"], rel=1e-5)
+
+
+def test_the_model_never_sees_more_samples_at_once_than_a_batch_has(tmp_path: Path) -> None:
+    run, _ = built(tmp_path, {"trainer.accumulate": 3, "trainer.epochs": 1})
+    sizes: list[int] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if run.state.model.training:
+            sizes.append(len(inputs[0]))
+
+    run.state.model.register_forward_pre_hook(note)
+    fit(run)
+    assert sizes == [12, 12, 12, 12, 12, 4]
 
 
 def test_class_weights_reach_the_training(tmp_path: Path) -> None:
@@ -284,11 +298,12 @@ def test_a_plugin_s_data_source_trains(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def source() -> Iterator[Part]:
-    """A registered source that gives these samples without a look at them."""
-    samples = Part(torch.randn(40, 2), torch.arange(40) % 2)
+    """A registered source that gives these samples without a look at them, and draws at random."""
+    samples, draws = Part(torch.randn(40, 2), torch.arange(40) % 2), count(1)
 
     @registry.data.register("careless", DataConfig)
     def careless(_: DataConfig) -> Dataset:
+        torch.rand(next(draws))
         sizes = {"train": 30, "val": 10}
         spec = DataSpec("careless", Features(2), Classes(("no", "yes"), (15, 15)), sizes)
         index = torch.arange(40)
@@ -314,3 +329,9 @@ def test_a_source_s_faults_are_found_before_the_first_step(
     getattr(source, part)[where] = value
     with pytest.raises(DataError, match=words):
         build_run(config({"data": "careless"}), tmp_path)
+
+
+@pytest.mark.usefixtures("source")
+def test_what_a_source_draws_does_not_change_the_weights(tmp_path: Path) -> None:
+    first, second = (built(tmp_path, {"data": "careless"})[0] for _ in range(2))
+    assert same(weights(first), weights(second))
