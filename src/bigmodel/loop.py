@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from bigmodel import checkpoint
 from bigmodel.data.base import Dataset
 from bigmodel.data.batches import Batches
-from bigmodel.errors import BigModelError, NonFiniteError
+from bigmodel.errors import BigModelError, CheckpointError, NonFiniteError
 from bigmodel.evaluate import evaluate
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
@@ -135,10 +135,6 @@ def _evaluate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
     with state.evaluation_weights():
         evaluation = _judge(run, run.val)
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
-    if show:
-        run.sinks.evaluated(evaluation, progress.step)
-    if run.config.histograms:
-        run.sinks.weights(state.model, progress.step)
     progress.figures = figures
     value = _monitored_value(run, run.monitor, figures)
     state.scheduler.observe(value, run.monitor.mode)
@@ -146,6 +142,10 @@ def _evaluate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
     if improved:
         progress.best_value = value
     _consider_stopping(run, figures)
+    if show or progress.stopped_early:
+        run.sinks.evaluated(evaluation, progress.step)
+    if run.config.histograms:
+        run.sinks.weights(state.model, progress.step)
     return improved, figures
 
 
@@ -169,7 +169,11 @@ def _test(run: Run) -> dict[str, float]:
     """Reads the test part, once, with the weights that validation chose."""
     if run.test is None:
         return {}
-    groups, _ = checkpoint.load_best(run.saver.checkpoints)
+    try:
+        groups, _ = checkpoint.load_best(run.saver.checkpoints)
+    except CheckpointError as error:
+        _, groups, _, _ = checkpoint.load_newest(run.saver.checkpoints)
+        run.sinks.message(f"{error} The test part is read with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
     return {f"test/{name}": value for name, value in _judge(run, run.test).figures.items()}
 
@@ -248,8 +252,10 @@ def _show_progress(run: Run) -> None:
 def _reported(run: Run) -> Iterator[None]:
     """Tells the sinks how a run begins and, whatever happens, how it ends."""
     summary, folder = run.summary, run.info.folder
+    progress = run.state.progress
     run.sinks.start(run.info)
-    write_summary(replace(summary, status="running"), folder)
+    begun = replace(summary, status="running", best=progress.best, final=progress.final)
+    write_summary(begun, folder)
     try:
         yield
         summary.status = "finished"
@@ -266,7 +272,6 @@ def _reported(run: Run) -> Iterator[None]:
             run.saver.flush()
         raise
     finally:
-        progress = run.state.progress
         summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
         summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
         summary.seconds = round(progress.seconds + run.watch.lap(), 3)

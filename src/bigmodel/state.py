@@ -102,6 +102,7 @@ class State:
         facts = {
             "progress": asdict(self.progress),
             "optimizer": optimizer_facts,
+            "optimizer_class": type(self.optimizer).__name__,
             "scheduler": self.scheduler.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.updates,
@@ -118,6 +119,9 @@ class State:
         if missing := sorted({"model", "optimizer", "metrics", "random"} - groups.keys()):
             raise CheckpointError(f"The checkpoint is damaged: it has no {missing[0]}.safetensors.")
         self.load_model(groups["model"])
+        ours, theirs = type(self.optimizer).__name__, facts["optimizer_class"]
+        if ours != theirs:
+            raise CheckpointError(f"The checkpoint's optimizer is {theirs}, and this run's is {ours}.")
         try:
             saved = unflatten_optimizer(groups["optimizer"], facts["optimizer"])
             self.optimizer.load_state_dict(saved)
