@@ -64,7 +64,9 @@ class Runtime:
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
-        threads = f"{torch.get_num_threads()} threads" if self.device.type == "cpu" else None
+        count = torch.get_num_threads()
+        used = "1 thread" if count == 1 else f"{count} threads"
+        threads = used if self.device.type == "cpu" else None
         return ", ".join(part for part in (str(self.device), name, self.precision, threads) if part)
 
 
