@@ -66,6 +66,27 @@ def test_early_stopping(
     assert checkpoint.load(tmp_path / "checkpoints" / "last")[1]["progress"]["step"] == summary.steps
 
 
+def test_the_evaluation_that_stops_a_run_is_shown_though_no_line_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"trainer.epochs": 9, "trainer.log_every": 9, "trainer.early_stopping": {"patience": 1}}
+    run, told = built(tmp_path, settings)
+    script(monkeypatch, run, [0.3, 0.4, 0.2])
+    fit(run)
+    assert [step for step, _ in told.evaluations] == [3 * run.plan.steps_per_epoch]
+
+
+def test_where_nothing_was_ever_the_best_the_last_weights_are_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, told = built(tmp_path, {"trainer.epochs": 1})
+    monkeypatch.setattr(run, "test", run.val)
+    monkeypatch.setattr(run.monitor.__class__, "better", lambda *_: False)
+    summary = fit(run)
+    assert (summary.status, "test/accuracy" in summary.test) == ("finished", True)
+    assert any("read with the last weights" in message for message in told.messages)
+
+
 def test_early_stopping_may_watch_another_figure_than_the_one_that_chooses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,14 @@ def test_another_optimizer_s_state_is_refused(tmp_path: Path) -> None:
         other.state.load(*run.state.save())
 
 
+def test_a_state_of_another_optimizer_of_the_same_shape_is_refused(tmp_path: Path) -> None:
+    run, _ = built(tmp_path, {"optimizer": "adamw"})
+    step(run, 1)
+    other, _ = built(tmp_path, {"optimizer": "radam"})
+    with pytest.raises(CheckpointError, match="optimizer is AdamW, and this run's is RAdam"):
+        other.state.load(*run.state.save())
+
+
 @pytest.mark.parametrize("optimizer", registry.optimizers.names())
 def test_an_optimizer_s_state_comes_back_from_its_parts(tmp_path: Path, optimizer: str) -> None:
     run, _ = built(tmp_path, {"optimizer": optimizer, "optimizer.weight_decay": 0.1} | RANDOM)
