@@ -39,6 +39,11 @@ class NonFiniteError(BigModelError):
     """Training has diverged: a loss, gradient or weight is NaN or infinite."""
 
 
+def reason(error: BaseException) -> str:
+    """Why something ended, in one text: our own message as it is, any other with its type."""
+    return str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """`" Did you mean 'lr'?"` for the nearest choice, or an empty string where none is near."""
     known = [str(choice) for choice in choices]

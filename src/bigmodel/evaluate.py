@@ -9,6 +9,7 @@ from bigmodel.data.base import Batch, Dataset
 from bigmodel.data.batches import Batches
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
+from bigmodel.models.layers import evaluating
 from bigmodel.reporting.base import Evaluation, Sample
 from bigmodel.runtime import Runtime
 from bigmodel.spec import Classes, Values
@@ -35,21 +36,19 @@ def evaluate(
         metrics: are reset first.
         samples: whether to keep the first few with their predictions.
     """
-    was_training = model.training
-    model.eval()
     metrics.reset()
     total = torch.zeros((), device=runtime.device)
     weight: torch.Tensor | int = 0
     shown: list[Sample] = []
-    for batch in batches.epoch(0):
-        with runtime.autocast():
-            outputs = model(batch.inputs)
-            total = total + loss(outputs, batch.targets)
-        weight = weight + loss.normaliser(batch.targets)
-        metrics.update(outputs, batch.targets)
-        if samples and len(shown) < SAMPLES:
-            shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
-    model.train(was_training)
+    with evaluating(model):
+        for batch in batches.epoch(0):
+            with runtime.autocast():
+                outputs = model(batch.inputs)
+                total = total + loss(outputs, batch.targets)
+            weight = weight + loss.normaliser(batch.targets)
+            metrics.update(outputs, batch.targets)
+            if samples and len(shown) < SAMPLES:
+                shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
     target = dataset.spec.target
     return Evaluation(
         figures={"loss": float(total / weight), **metrics.compute()},

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from bigmodel import checkpoint
 from bigmodel.data.base import Dataset
 from bigmodel.data.batches import Batches
-from bigmodel.errors import BigModelError, CheckpointError, NonFiniteError
+from bigmodel.errors import CheckpointError, NonFiniteError, reason
 from bigmodel.evaluate import evaluate
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
@@ -265,9 +265,7 @@ def _reported(run: Run) -> Iterator[None]:
         raise
     except BaseException as error:
         summary.status = "failed"
-        summary.error = (
-            str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
-        )
+        summary.error = reason(error)
         if isinstance(error, NonFiniteError):  # what is held back is from before, and good
             run.saver.flush()
         raise

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel.errors import BigModelError, ConfigError
+from bigmodel.errors import BigModelError, ConfigError, reason
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -212,15 +212,14 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        reason = str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
         folder.mkdir(parents=True, exist_ok=True)
         folders.record_start(folder, config, hydra)
         summary = read_summary(folder) or Summary(status="failed")
-        summary.status, summary.error = "failed", reason
+        summary.status, summary.error = "failed", reason(error)
         write_summary(summary, folder)
         if not isinstance(error, BigModelError):
             traceback.print_exc()
-        _say(f"Job {hydra.job.num} ({' '.join(hydra.overrides.task)}) failed: {reason}")
+        _say(f"Job {hydra.job.num} ({' '.join(hydra.overrides.task)}) failed: {reason(error)}")
         return float("nan")
 
 

@@ -91,9 +91,8 @@ def check_same(folder: Path, config: DictConfig) -> None:
     Raises:
         ConfigError: each difference, old and new.
     """
-    old = flatten(_read_config(folder))
-    values = _comparable(config)
-    new = flatten(values)
+    theirs, ours = _read_config(folder), _comparable(config)
+    old, new = flatten(theirs), flatten(ours)
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     refused = [key for key in changed if key in FIXED or key.split(".")[0] not in FREE]
     if refused:
@@ -102,9 +101,7 @@ def check_same(folder: Path, config: DictConfig) -> None:
             f"resume={folder}: this would be another run:\n{listed}\n"
             "Leave these as they were, or start anew."
         )
-    forgotten = [
-        plugin for plugin in _read_config(folder).get("plugins") or [] if plugin not in values["plugins"]
-    ]
+    forgotten = [plugin for plugin in theirs.get("plugins") or [] if plugin not in ours["plugins"]]
     if forgotten:
         raise ConfigError(
             f"resume={folder}: the run uses plugins, whose code runs only when you name them again:"
