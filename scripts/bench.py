@@ -32,8 +32,9 @@ from torch import nn
 
 from bigmodel.build import build_run
 from bigmodel.config import parse
-from bigmodel.loop import Run, fit
+from bigmodel.loop import fit
 from bigmodel.reporting.base import Sink
+from bigmodel.run import Run
 from bigmodel.train import config_dir
 
 PAIRS = 5

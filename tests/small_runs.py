@@ -14,8 +14,8 @@ from torch import nn
 
 from bigmodel.build import build_run
 from bigmodel.config import RunConfig, parse
-from bigmodel.loop import Run
 from bigmodel.reporting.base import Evaluation, Progress, Record, RunInfo, Sink, Summary
+from bigmodel.run import Run
 
 STEPS_PER_EPOCH = 6
 VALUES: dict[str, dict[str, Any]] = {
@@ -47,6 +47,7 @@ class Recorder(Sink):
         self.signs: list[Progress] = []
         self.evaluations: list[tuple[int, Evaluation]] = []
         self.messages: list[str] = []
+        self.rewound: list[int] = []
         self.summary: Summary | None = None
 
     def start(self, info: RunInfo) -> None:
@@ -73,6 +74,9 @@ class Recorder(Sink):
 
     def message(self, text: str, level: str = "info") -> None:  # noqa: ARG002
         self.messages.append(text)
+
+    def rewind(self, step: int) -> None:
+        self.rewound.append(step)
 
     def finish(self, summary: Summary, folder: Path) -> None:  # noqa: ARG002
         self.calls.append("finish")

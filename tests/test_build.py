@@ -12,7 +12,8 @@ from bigmodel import registry
 from bigmodel.build import build_run, resume_run
 from bigmodel.data.base import DataConfig, Dataset, Part
 from bigmodel.errors import ConfigError, DataError, SpecError
-from bigmodel.loop import Run, fit
+from bigmodel.loop import fit
+from bigmodel.run import Run
 from bigmodel.spec import Classes, DataSpec, Features
 
 from .small_runs import STEPS_PER_EPOCH, built, config

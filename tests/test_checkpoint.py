@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,15 @@ GROUPS = {
     "optimizer": {"0.step": torch.tensor(3.0)},
     "metrics": {},
 }
-FACTS = {"progress": {"step": 3, "best": {"val/loss": 0.25}}, "none": None}
+FACTS = {
+    "progress": {"step": 3, "best": {"val/loss": 0.25}},
+    "none": None,
+    "milestones": {10: 0.1, 20: (0.01, float("inf"))},
+}
+
+
+def at(step: int) -> dict[str, Any]:
+    return {"progress": {"step": step}}
 
 
 def test_comes_back_equal(tmp_path: Path) -> None:
@@ -36,24 +45,24 @@ def test_shared_and_strided_tensors_are_saved_whole(tmp_path: Path) -> None:
 def test_the_one_before_stays_until_the_next_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint.save(tmp_path / "last", GROUPS, {"step": 1})
+    checkpoint.save(tmp_path / "last", GROUPS, at(1))
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", fail)
     with pytest.raises(CheckpointError, match="No space left"):
-        checkpoint.save(tmp_path / "last", GROUPS, {"step": 2})
-    assert checkpoint.load_newest(tmp_path)[2] == {"step": 1}
+        checkpoint.save(tmp_path / "last", GROUPS, at(2))
+    assert checkpoint.load_newest(tmp_path).facts == at(1)
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 def test_previous_is_found_where_a_rename_was_cut_off(tmp_path: Path) -> None:
     for step in (1, 2):
-        checkpoint.save(tmp_path / "last", GROUPS, {"step": step})
-    assert checkpoint.load_newest(tmp_path)[2] == {"step": 2}
+        checkpoint.save(tmp_path / "last", GROUPS, at(step))
+    assert checkpoint.load_newest(tmp_path).facts == at(2)
     (tmp_path / "last").rename(tmp_path / ".last.1.tmp")
-    assert checkpoint.load_newest(tmp_path)[2] == {"step": 1}
+    assert checkpoint.load_newest(tmp_path).facts == at(1)
 
 
 def test_without_any_it_says_so(tmp_path: Path) -> None:
@@ -87,44 +96,31 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_best_ones_are_kept_in_order(tmp_path: Path) -> None:
-    for step in range(5):
-        checkpoint.keep_best(tmp_path, keep=3)
-        checkpoint.save(tmp_path / "best", GROUPS, {"step": step})
-    kept = {path.name: checkpoint.load(path)[1]["step"] for path in tmp_path.iterdir()}
+    for step in (0, 1, 2, 3, 4, 3, 4):  # killed after step 4, and resumed after step 2
+        checkpoint.keep_best(tmp_path, 3, step)
+        checkpoint.save(tmp_path / "best", GROUPS, at(step))
+    kept = {path.name: checkpoint.load(path)[1]["progress"]["step"] for path in tmp_path.iterdir()}
     assert kept == {"best": 4, "best-2": 3, "best-3": 2}
 
 
 def test_a_damaged_newest_gives_way_to_the_one_before_with_a_warning(tmp_path: Path) -> None:
     for step in (1, 2):
-        checkpoint.save(tmp_path / "last", GROUPS, {"step": step})
+        checkpoint.save(tmp_path / "last", GROUPS, at(step))
     (tmp_path / "last" / "state.json").write_text("{}")
-    folder, _, facts, warning = checkpoint.load_newest(tmp_path)
-    assert (folder.name, facts) == ("previous", {"step": 1})
-    assert warning is not None
-    assert "last: the checkpoint is damaged: state.json" in warning
+    newest = checkpoint.load_newest(tmp_path)
+    assert (newest.folder.name, newest.facts) == ("previous", at(1))
+    assert newest.damaged == [tmp_path / "last"]
+    assert newest.warning is not None
+    assert "last: the checkpoint is damaged: state.json" in newest.warning
+    assert "previous" in newest.warning
     (tmp_path / "previous" / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="No whole checkpoint is left"):
         checkpoint.load_newest(tmp_path)
 
 
 def test_the_best_is_found_in_the_middle_of_its_replacement(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "best", GROUPS, {"step": 1})
+    checkpoint.save(tmp_path / "best", GROUPS, at(1))
     (tmp_path / "best").rename(tmp_path / ".best.old")
-    assert checkpoint.load_best(tmp_path)[1] == {"step": 1}
+    assert checkpoint.load_best(tmp_path)[1] == at(1)
     with pytest.raises(CheckpointError, match="no best checkpoint"):
         checkpoint.load_best(tmp_path / "nowhere")
-
-
-def test_what_is_held_back_is_written_by_flush_as_it_was(tmp_path: Path) -> None:
-    saver = checkpoint.Saver(tmp_path, keep=1, interval=3600)
-    weights = torch.ones(2)
-    saver.offer({"model": {"w": weights}}, {"step": 1}, best=True, last=True, now=False)
-    weights.zero_()
-    saver.offer({"model": {"w": weights}}, {"step": 2}, best=False, last=True, now=False)
-    assert list(tmp_path.iterdir()) == []
-    saver.flush()
-    groups, facts = checkpoint.load(tmp_path / "best")
-    assert (groups["model"]["w"].tolist(), facts) == ([1.0, 1.0], {"step": 1})
-    assert checkpoint.load(tmp_path / "last")[1] == {"step": 2}
-    saver.offer({"model": {"w": weights}}, {"step": 3}, best=True, last=False, now=True)
-    assert checkpoint.load(tmp_path / "last")[1] == {"step": 3}, "the newest state comes along"

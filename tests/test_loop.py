@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from bigmodel import checkpoint, stopwatch
-from bigmodel.loop import Run, fit
+from bigmodel.loop import fit
 from bigmodel.reporting.base import Record
+from bigmodel.run import Run
 
 from .small_runs import STEPS_PER_EPOCH, built
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from bigmodel import checkpoint, loop
+from bigmodel import checkpoint, judge
 from bigmodel.data.batches import Batches
-from bigmodel.loop import Run, fit
+from bigmodel.loop import fit
 from bigmodel.reporting.base import Evaluation
 from bigmodel.reporting.summary import read_summary
+from bigmodel.run import Run
 
 from .small_runs import Recorder, built, config
 
@@ -22,7 +23,7 @@ def script(
     monkeypatch: pytest.MonkeyPatch, run: Run, values: Sequence[float], name: str = "accuracy"
 ) -> None:
     """Evaluations of the validation part say `values`, one after the other."""
-    real, rest = loop.evaluate, iter(values)
+    real, rest = judge.evaluate, iter(values)
 
     def told(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> Evaluation:
         evaluation = real(model, batches, *args, **more)
@@ -30,7 +31,7 @@ def script(
             evaluation.figures[name] = next(rest)
         return evaluation
 
-    monkeypatch.setattr(loop, "evaluate", told)
+    monkeypatch.setattr(judge, "evaluate", told)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +137,14 @@ def test_the_test_part_is_read_once_with_the_best_weights(
     script(monkeypatch, run, values)
     tested = replace(run.dataset, test=run.dataset.val)
     run.test = Batches(tested, "test", config().data, batch_size=run.val.batch_size)
-    scripted, seen = loop.evaluate, []
+    scripted, seen = judge.evaluate, []
 
     def spy(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> Evaluation:
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         seen.append(("test" if batches is run.test else "val", weights))
         return scripted(model, batches, *args, **more)
 
-    monkeypatch.setattr(loop, "evaluate", spy)
+    monkeypatch.setattr(judge, "evaluate", spy)
     summary = fit(run)
     assert [part for part, _ in seen] == [*["val"] * len(values), "test"]
     chosen, weights = seen[best][1], seen[-1][1]

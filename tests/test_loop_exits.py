@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bigmodel import checkpoint
 from bigmodel.errors import CheckpointError, NonFiniteError
-from bigmodel.loop import Run, fit
+from bigmodel.loop import fit
+from bigmodel.run import Run
 
 from .small_runs import built
 
@@ -99,7 +100,9 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path: Path, step: int
             run.state.model.head.weight[0, 0] = float("nan")  # type: ignore[union-attr, index, operator]
 
     after_step(run, step, poison)
-    with pytest.raises(NonFiniteError, match=f"Step {step} left NaN or infinite weights in head.weight"):
+    with pytest.raises(
+        NonFiniteError, match=f"Step {step} left NaN or infinite values in model head.weight"
+    ):
         fit(run)
     written = sorted(tmp_path.rglob("manifest.json"))
     assert (written != []) == (step == 12)

@@ -1,4 +1,3 @@
-import json
 import random
 from copy import deepcopy
 from pathlib import Path
@@ -9,11 +8,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from bigmodel import checkpoint, registry
+from bigmodel import checkpoint, exact_json, registry
 from bigmodel.errors import CheckpointError, NonFiniteError
-from bigmodel.loop import Run
+from bigmodel.run import Run
+from bigmodel.saved_form import flatten_optimizer, unflatten_optimizer
 from bigmodel.schedulers import apply
-from bigmodel.state import Progress, flatten_optimizer, unflatten_optimizer
+from bigmodel.state import Progress
 
 from .small_runs import built
 
@@ -83,13 +83,15 @@ def test_all_that_json_holds_comes_back(tmp_path: Path) -> None:
     for value in (0.5, 0.4, 0.45):
         run.state.scheduler.observe(value, "max")
     best: dict[str, float | int] = {"epoch": 1, "val/loss": 0.1 + 0.2}
-    run.state.progress = Progress(4, 0.1, 3.0, 1.5, best, 0.3, 2, 0.7, {"val/loss": 1 / 3}, True)
+    run.state.progress = Progress(
+        4, 4, 0.1, 3.0, 1.5, best, 0.3, {}, 2, 0.7, {"val/loss": 1 / 3}, True, 2, 1, [3], 16
+    )
     random.seed(5)
     groups, facts = run.state.save()
     expected = (torch.rand(3), random.random(), random.gauss(0, 1))
 
     again, _ = built(tmp_path, settings | {"seed": 1})
-    again.state.load(deepcopy(groups), json.loads(json.dumps(facts)))
+    again.state.load(deepcopy(groups), exact_json.loads(exact_json.dumps(facts)))
     assert again.state.progress == run.state.progress
     assert again.state.scheduler.state_dict() == run.state.scheduler.state_dict()
     assert again.state.scaler is not None
@@ -164,7 +166,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, value: floa
         chosen[name].view(-1)[-1] = value
     with pytest.raises(NonFiniteError, match="Step 2 left NaN or infinite") as caught:
         run.state.save()
-    assert f"weights in {name}." in str(caught.value)
+    assert f"values in model {name}." in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_an_optimizer_s_state_comes_back_from_its_parts(tmp_path: Path, optimize
     step(run, 3)
     state = run.state.optimizer.state_dict()
     tensors, facts = flatten_optimizer(state)
-    back = unflatten_optimizer(load(save(tensors)), json.loads(json.dumps(facts)))
+    back = unflatten_optimizer(load(save(tensors)), exact_json.loads(exact_json.dumps(facts)))
     assert_same(back, state)
 
 
@@ -215,7 +217,9 @@ def test_odd_states_come_back_too() -> None:
     state["state"] = {0: {"momentum_buffer": torch.ones(2), "seen": 3, "empty": None}}
     tensors, facts = flatten_optimizer(state)
     assert tensors.keys() == {"0.momentum_buffer", "group0.lr"}
-    assert_same(unflatten_optimizer(load(save(tensors)), json.loads(json.dumps(facts))), state)
+    assert_same(
+        unflatten_optimizer(load(save(tensors)), exact_json.loads(exact_json.dumps(facts))), state
+    )
 
 
 def assert_same(one: Any, other: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset, Part, PartName
 from bigmodel.data.batches import Batches
 from bigmodel.data.checks import check
+from bigmodel.data.fingerprint import describe_change, fingerprint
 from bigmodel.ema import EMA
-from bigmodel.errors import ConfigError
-from bigmodel.loop import Run
+from bigmodel.errors import ConfigError, DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
@@ -26,7 +27,9 @@ from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
 from bigmodel.reporting.lines import shown_path
 from bigmodel.reporting.tensorboard import TensorBoard
+from bigmodel.run import Run
 from bigmodel.runtime import Runtime, environment, prepare
+from bigmodel.saver import Saver
 from bigmodel.spec import Classes
 from bigmodel.state import State
 from bigmodel.step import Step
@@ -61,20 +64,27 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         info=_info(config, dataset, layers, runtime, plan, monitor, folder, loss),
         plan=plan,
         dataset=dataset,
+        fingerprint=fingerprint(dataset),
         train=train,
         val=val,
         test=test,
         loss=loss,
         step=step,
-        state=State(model, step.optimizer, scheduler, step.metrics, step.ema, step.scaler),
+        state=State(
+            model,
+            step.optimizer,
+            scheduler,
+            step.metrics,
+            step.accumulation,
+            step.ema,
+            step.scaler,
+        ),
         val_metrics=metrics_for(dataset.spec.target, runtime.device),
         monitor=monitor,
         stop_monitor=stop_monitor,
         schedule_by_epoch=by_epoch,
         runtime=runtime,
-        saver=checkpoint.Saver(
-            folder / "checkpoints", trainer.checkpoint.keep, trainer.checkpoint.interval
-        ),
+        saver=Saver(folder / "checkpoints", trainer.checkpoint.keep, trainer.checkpoint.interval),
         sinks=_sinks(config, folder),
         summary=Summary(
             status="running",
@@ -86,21 +96,42 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     )
 
 
-def resume_run(run: Run) -> Run:
+def resume_run(run: Run, changed: Sequence[str] | None = None) -> Run:
     """Puts a run, built from its own configuration, where its newest checkpoint left it.
+
+    Args:
+        changed: settings, by dotted key, that are others now, as the user wants it; the data may differ
+            too then. None: nothing may differ.
 
     Raises:
         CheckpointError: it has none that is whole, or another run's.
+        DataError: the data is not what the run has learnt from.
     """
-    source, groups, facts, warning = checkpoint.load_newest(run.saver.checkpoints)
-    run.state.load(groups, facts)
+    newest = checkpoint.load_newest(run.saver.checkpoints)
+    difference = None
+    if newest.facts["data"] is not None:
+        difference = describe_change(newest.facts["data"], run.fingerprint)
+    if difference is not None and changed is None:
+        raise DataError(
+            f"resume={run.info.folder}: the data is not what this run has learnt from: {difference}."
+            " Give the data back as it was, start anew, or add resume_changed=true to go on anyway."
+        )
+    others = [*(changed or []), *([] if difference is None else ["data"])]
+    run.state.load(newest.groups, newest.facts, others)
+    run.saver.damaged = newest.damaged
     progress, patience = run.state.progress, run.config.early_stopping.patience
     progress.stopped_early = patience is not None and progress.waited >= patience
     step = progress.step
-    rows = [*run.info.rows, ("Resumed", f"after step {step:,} of {run.plan.steps:,}, from {source}")]
-    if warning is not None:
-        rows.append(("Warning", warning))
-    run.info = replace(run.info, first_step=step, rows=rows, best=run.state.progress.best_value)
+    rows = [
+        *run.info.rows,
+        ("Resumed", f"after step {step:,} of {run.plan.steps:,}, from {newest.folder}"),
+    ]
+    if others:
+        told = [*(changed or []), *([] if difference is None else [difference])]
+        rows.append(("Changed", "; ".join(told)))
+    if newest.warning is not None:
+        rows.append(("Warning", newest.warning))
+    run.info = replace(run.info, first_step=step, rows=rows, best=progress.best_value)
     return run
 
 
@@ -162,6 +193,7 @@ def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, run
         micro_batch=config.data.batch_size,
         clip_norm=config.trainer.clip_norm,
         ema=_ema(config, model, optimizer),
+        undoable=config.trainer.on_oom == "halve",
     )
 
 

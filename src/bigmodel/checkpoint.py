@@ -1,178 +1,126 @@
 """Checkpoints: written whole or not at all, verified before they are believed. Never any code inside.
 
 A checkpoint is a folder. Tensors lie in safetensors files, one a group; everything else in `state.json`;
-`manifest.json`, written last, gives the size and SHA-256 of each. The folder is filled under a temporary
-name, synced to disk, and renamed. The one it replaces becomes `previous` first, so that at every moment
-at least one whole checkpoint lies on the disk.
+`manifest.json`, written last, gives the size and SHA-256 of each. Why it holds:
+
+* the folder is filled under a temporary name, synced to disk, and renamed: a name means a whole folder;
+* the `last` that is replaced becomes `previous` first: at every moment a whole one lies on the disk;
+* every byte is compared with the manifest before any of it is used, and the manifest with its own sum.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
+import contextlib
+import math
 import os
 import shutil
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from bigmodel import exact_json, manifest
 from bigmodel.errors import CheckpointError
-from bigmodel.state import TensorGroups
+from bigmodel.saved_form import TensorGroups, upgraded
 
-SCHEMA = 1
-"""Version of the folder's layout. A newer one is refused; older ones keep loading."""
-
-MANIFEST = "manifest.json"
+STATE = "state.json"
 GENERATIONS = ("last", "previous")
 """Where a run goes on from: the newest first."""
 BEST = ("best", ".best.old", "best-2")
 """Where the best weights lie: the first that is there. The others are for a save cut off halfway."""
 
 
-def save(folder: Path, groups: TensorGroups, facts: dict[str, Any]) -> None:
+def save(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path) -> None:
     """Writes a checkpoint and puts it in the place of `folder`.
 
     Args:
-        folder: such as `checkpoints/last`.
+        folder: such as `checkpoints/last`; what holds it has to be there.
         groups: tensors by group and name.
-        facts: anything that JSON can hold.
+        facts: anything that `exact_json` can hold.
+        also: other places for the same checkpoint, such as `checkpoints/best`; they get it first.
 
     Raises:
-        CheckpointError: it cannot be written; what lay there before is still whole.
+        CheckpointError: it cannot be written; what lay there before is still whole, and nothing
+            unfinished stays. The message gives the bytes that are needed and those that are free.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    made: list[Path] = []
+    text = ""
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for group, tensors in groups.items():
-            save_file(_owned(tensors), temporary / f"{group}.safetensors")
-        _write_json(temporary / "state.json", facts)
-        files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
-        _write_json(temporary / MANIFEST, {"schema": SCHEMA, "files": files})
-        for path in temporary.iterdir():
-            _sync(path)
-        _sync(temporary)
-        replace(temporary, folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"{folder}: the checkpoint cannot be written: {error}") from error
-
-
-class Saver:
-    """Keeps `last` and the best checkpoints of a run, writing no more often than makes sense.
-
-    Between two writes at least `interval` seconds pass, so that epochs of a few milliseconds are not
-    spent on the disk; what is due meanwhile is kept in memory until the next write, or until `flush`.
-
-    Args:
-        checkpoints: the folder for all of them.
-        keep: how many of the best are kept.
-        interval: seconds.
-    """
-
-    def __init__(self, checkpoints: Path, keep: int, interval: float) -> None:
-        self.checkpoints = checkpoints
-        self._keep = keep
-        self._interval = interval
-        self._written = time.monotonic()
-        self._best: tuple[TensorGroups, dict[str, Any]] | None = None
-        self._last: tuple[TensorGroups, dict[str, Any]] | None = None
-
-    def offer(
-        self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
-    ) -> None:
-        """Takes a state to be saved, now or when the interval is over.
-
-        Args:
-            groups, facts: as `save` takes them; copied where they are kept.
-            best: it is the best so far.
-            last: it is one to go on from.
-            now: write it at once, whenever the last write was.
-
-        Raises:
-            CheckpointError: the disk does not take it.
-        """
-        now = now or time.monotonic() - self._written >= self._interval
-        state = (groups, facts) if now else _copied(groups, facts)
-        if best:
-            self._best = state
-        if last or now:  # a write for the best's sake takes the newest state along
-            self._last = state
-        if now:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what is held back.
-
-        Raises:
-            CheckpointError: the disk does not take it.
-        """
-        if self._best is not None:
-            keep_best(self.checkpoints, self._keep)
-            save(self.checkpoints / "best", *self._best)
-        if self._last is not None:
-            save(self.checkpoints / "last", *self._last)
-        self._best = self._last = None
-        self._written = time.monotonic()
+        text = exact_json.dumps(facts)
+        made.append(_temporary(folder))
+        _fill(made[0], groups, text)
+        for other in also:
+            made.append(_temporary(other))
+            _copy(made[0], made[-1])
+        for temporary, place in [*zip(made[1:], also, strict=True), (made[0], folder)]:
+            replace(temporary, place)
+    except BaseException as error:
+        for temporary in made:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError | TypeError):
+            raise
+        needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values()) + len(text)
+        raise CheckpointError(_unwritable(folder, needed * (1 + len(also)), error)) from error
 
 
 def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
-    """Reads a checkpoint, every byte of it checked.
+    """Reads a checkpoint, every byte of it checked, in the form of the newest schema.
 
     Raises:
         CheckpointError: it is not there, not whole, or of a newer version.
     """
-    manifest = _manifest(folder)
-    if "state.json" not in manifest["files"]:
-        raise CheckpointError(f"{folder}: the checkpoint is damaged: {MANIFEST} leaves out state.json.")
-    for name, expected in manifest["files"].items():
-        path = folder / Path(name).name  # a stranger's manifest may not point outside its folder
-        if not path.is_file():
-            raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} is missing.")
-        if _fingerprint(path) != expected:
-            raise CheckpointError(
-                f"{folder}: the checkpoint is damaged: {name} has changed since it was saved."
-            )
+    schema, files = manifest.verified(folder)
+    if STATE not in files:
+        raise CheckpointError(f"{folder}: the checkpoint is damaged: {STATE} is not part of it.")
     try:
         groups = {
-            Path(name).stem: load_file(folder / name)
-            for name in manifest["files"]
-            if name.endswith(".safetensors")
+            Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")
         }
-        facts: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError, SafetensorError) as error:
+        facts: dict[str, Any] = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return upgraded(schema, groups, facts)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
-    return groups, facts
 
 
-def load_newest(checkpoints: Path) -> tuple[Path, TensorGroups, dict[str, Any], str | None]:
-    """The checkpoint to go on from: `last`, or the one before where `last` is damaged.
+class Newest(NamedTuple):
+    """What a run goes on from.
 
-    Returns:
-        Its folder, its content as `load` gives it, and a warning where it is not the newest.
+    Attributes:
+        folder: the newest whole checkpoint.
+        groups, facts: its content, as `load` gives it.
+        damaged: newer ones that are not whole, and `warning`, which names them; None where there are
+            none.
+    """
+
+    folder: Path
+    groups: TensorGroups
+    facts: dict[str, Any]
+    damaged: list[Path]
+    warning: str | None
+
+
+def load_newest(checkpoints: Path) -> Newest:
+    """The checkpoint to go on from: `last`, or the newest whole one where it is damaged.
 
     Raises:
         CheckpointError: the run has none that is whole.
     """
-    there = [name for name in GENERATIONS if (checkpoints / name).is_dir()]
+    there = [checkpoints / name for name in (*GENERATIONS, *BEST) if (checkpoints / name).is_dir()]
     if not there:
         raise CheckpointError(
             f"{checkpoints}: there is no checkpoint to go on from. The run ended before its first save."
         )
-    complaints = []
-    for name in there:
+    complaints: list[str] = []
+    for index, folder in enumerate(there):
         try:
-            groups, facts = load(checkpoints / name)
+            groups, facts = load(folder)
         except CheckpointError as error:
             complaints.append(str(error))
             continue
-        warning = f"{complaints[0]} Going on from the one before, {name}." if complaints else None
-        return checkpoints / name, groups, facts, warning
+        warning = " ".join([*complaints, f"Going on from the one before, {folder.name}."])
+        return Newest(folder, groups, facts, there[:index], warning if complaints else None)
     raise CheckpointError("\n".join([*complaints, "No whole checkpoint is left to go on from."]))
 
 
@@ -202,42 +150,73 @@ def replace(source: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def keep_best(checkpoints: Path, keep: int) -> None:
+def keep_best(checkpoints: Path, keep: int, step: int) -> None:
     """Makes room for a new `best`: yesterday's becomes `best-2`, and so on; `keep` of them stay.
 
     Args:
         keep: how many best checkpoints are kept, at least 1.
+        step: after which the new one is taken. One that is no older is of a future that was lost when
+            the run was killed, and comes again: it is no second best.
     """
-    names = ["best", *(f"best-{rank}" for rank in range(2, keep + 1))]
-    for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
-        if (checkpoints / newer).exists():
-            shutil.rmtree(checkpoints / older, ignore_errors=True)
-            (checkpoints / newer).rename(checkpoints / older)
+    places = [checkpoints / name for name in ("best", *(f"best-{rank}" for rank in range(2, keep + 1)))]
+    older = [place for place in places if step_of(place) < step][: keep - 1]
+    for place in places[1:]:
+        if place not in older:
+            shutil.rmtree(place, ignore_errors=True)
+    for rank in reversed(range(len(older))):  # the oldest first: its place is free
+        if older[rank] != places[rank + 1]:
+            older[rank].rename(places[rank + 1])
 
 
-def _copied(groups: TensorGroups, facts: dict[str, Any]) -> tuple[TensorGroups, dict[str, Any]]:
-    clones = {
-        group: {n: t.detach().clone() for n, t in tensors.items()} for group, tensors in groups.items()
-    }
-    return clones, copy.deepcopy(facts)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def step_of(folder: Path) -> float:
+    """After which step a checkpoint was taken, at a glance and unverified; infinity without one."""
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        schema = int(manifest["schema"])
-        dict(manifest["files"])
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no whole checkpoint: {MANIFEST} is missing.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: the checkpoint is damaged: {MANIFEST}: {error}") from error
-    if schema > SCHEMA:
-        raise CheckpointError(
-            f"{folder}: written by a newer version (checkpoint schema {schema}; this one knows up to"
-            f" {SCHEMA}). Update bigmodel-train."
-        )
-    return manifest
+        return float(exact_json.loads((folder / STATE).read_text(encoding="utf-8"))["progress"]["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def tidy(checkpoints: Path) -> None:
+    """Removes what a process that was killed in the middle of a save left unfinished."""
+    for unfinished in checkpoints.glob(".*.tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    old, best = checkpoints / ".best.old", checkpoints / "best"
+    if old.exists() and not best.exists():
+        old.rename(best)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Takes a damaged checkpoint out of the row, so that it never takes a whole one's place."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+
+
+def _temporary(folder: Path) -> Path:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    return temporary
+
+
+def _fill(folder: Path, groups: TensorGroups, state: str) -> None:
+    """Writes all files and has the disk hold them; the manifest comes last."""
+    _write(folder / STATE, state)
+    for group, tensors in groups.items():
+        path = folder / f"{group}.safetensors"
+        save_file(_owned(tensors), path)
+        shutil.copymode(folder / STATE, path)  # safetensors lets nobody else read it
+        _sync(path)
+    _write(folder / manifest.NAME, manifest.manifest_of(folder))
+    _sync(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        _sync(Path(shutil.copy(path, target)))
+    _sync(target)
 
 
 def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -253,13 +232,11 @@ def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return owned
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1))
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:
@@ -269,3 +246,19 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _unwritable(folder: Path, needed: int, error: Exception) -> str:
+    if not folder.parent.is_dir():
+        return (
+            f"{folder}: the checkpoint cannot be written, because {folder.parent} is gone: the run's"
+            " folder was moved or deleted while it ran."
+        )
+    try:
+        free = f"{shutil.disk_usage(folder.parent).free:,} bytes are free there"
+    except OSError as unknown:
+        free = f"what is free there is not known ({unknown.strerror})"
+    return (
+        f"{folder}: the checkpoint cannot be written: {error}. It needs {needed:,} bytes, and {free}."
+        " Make room or see to the folder's permissions, then go on with resume=<the run's folder>."
+    )

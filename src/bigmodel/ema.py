@@ -32,10 +32,21 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average towards the model as it is now; waits for nothing."""
+        """Moves the average towards the model as it is now; waits for nothing.
+
+        Where a weight is NaN or infinite, the average stays as it is.
+        """
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self._averages, self._sources, 1.0 - decay)
+        fit = nn.utils.get_total_norm(self._sources).isfinite()
+        sources = self._sources
+        if fit.device.type == "cpu":
+            if not fit:
+                return
+        else:  # looking at the flag would wait for the device: the average is moved towards itself
+            pairs = zip(self._sources, self._averages, strict=True)
+            sources = [torch.where(fit, source, average) for source, average in pairs]
+        torch._foreach_lerp_(self._averages, sources, 1.0 - decay)
         for average, source in self._copies:
             average.copy_(source)
 

@@ -36,7 +36,15 @@ class CheckpointError(BigModelError):
 
 
 class NonFiniteError(BigModelError):
-    """Training has diverged: a loss, gradient or weight is NaN or infinite."""
+    """Training has diverged: a loss, gradient or weight is NaN or infinite.
+
+    Attributes:
+        step: the optimizer step, from 1, that it was found at.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 def reason(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import nn
 
@@ -28,6 +30,8 @@ def evaluate(
     dataset: Dataset,
     *,
     samples: bool = False,
+    at_once: int | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Judges a model by every sample of a part, in evaluation mode, nothing drawn at random.
 
@@ -35,13 +39,16 @@ def evaluate(
         batches: the part, in order.
         metrics: are reset first.
         samples: whether to keep the first few with their predictions.
+        at_once: most samples that go through the model at once; None: a batch.
+        between: called before each of them; what it raises ends the pass.
     """
     metrics.reset()
     total = torch.zeros((), device=runtime.device)
     weight: torch.Tensor | int = 0
     shown: list[Sample] = []
     with evaluating(model):
-        for batch in batches.epoch(0):
+        for batch in _cut(batches.epoch(0), at_once):
+            between()
             with runtime.autocast():
                 outputs = model(batch.inputs)
                 total = total + loss(outputs, batch.targets)
@@ -56,6 +63,14 @@ def evaluate(
         class_names=target.names if isinstance(target, Classes) else (),
         samples=shown,
     )
+
+
+def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:
+    if at_once is None:
+        yield from batches
+        return
+    for batch in batches:
+        yield from map(Batch, torch.split(batch.inputs, at_once), torch.split(batch.targets, at_once))
 
 
 def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[Sample]:

@@ -4,86 +4,93 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
-from bigmodel import checkpoint
-from bigmodel.data.base import Dataset
-from bigmodel.data.batches import Batches
-from bigmodel.errors import CheckpointError, NonFiniteError, reason
-from bigmodel.evaluate import evaluate
-from bigmodel.losses import Loss
-from bigmodel.metrics import Metrics
+from bigmodel import checkpoint, judge
+from bigmodel.data.base import Batch
+from bigmodel.data.workers import worker_faults
+from bigmodel.errors import BigModelError, CheckpointError, NonFiniteError, reason
 from bigmodel.optimizers import training_weights
-from bigmodel.plan import Due, Monitored, Plan, TrainerConfig
-from bigmodel.reporting.base import Evaluation, Progress, Record, RunInfo, Sink, Summary
+from bigmodel.plan import Due
+from bigmodel.recovery import make_room, may_rewind, skip
+from bigmodel.reporting.base import Progress, Record, Summary
 from bigmodel.reporting.summary import write_summary
-from bigmodel.runtime import Runtime
+from bigmodel.run import Run
 from bigmodel.schedulers import apply
-from bigmodel.state import State
-from bigmodel.step import Step
-from bigmodel.stopwatch import Stopwatch
-
-
-@dataclass
-class Run:
-    """Everything that training needs, built and checked. `fit` runs it."""
-
-    config: TrainerConfig
-    info: RunInfo
-    plan: Plan
-    dataset: Dataset
-    train: Batches
-    val: Batches
-    test: Batches | None
-    loss: Loss
-    step: Step
-    state: State
-    val_metrics: Metrics
-    monitor: Monitored
-    stop_monitor: Monitored
-    schedule_by_epoch: bool
-    runtime: Runtime
-    saver: checkpoint.Saver
-    sinks: Sink
-    summary: Summary
-    watch: Stopwatch = field(default_factory=Stopwatch)
+from bigmodel.signals import Stopped
 
 
 def fit(run: Run) -> Summary:
     """Trains until the plan is fulfilled, then reads the test part once, with the best weights.
 
     Raises:
+        Stopped: the process was asked to stop; everything is saved.
         NonFiniteError: the loss or a weight became NaN or infinite; the last good checkpoint stays.
         CheckpointError: the disk does not take a checkpoint.
+        DeviceError: memory ran out, and halving does not help or was not wanted.
+        DataError: a loader's worker died or hung.
     """
-    with _reported(run):
+    with run.signals.waiting(), _reported(run):
         _train(run)
-        run.summary.test = _test(run)
+        run.summary.test = judge.test(run)
     return run.summary
 
 
 def _train(run: Run) -> None:
-    plan, step, progress = run.plan, run.step, run.state.progress
-    if progress.stopped_early:
-        return
+    """All steps that are left; again from the last checkpoint where that is how to meet a fault."""
     training_weights(run.state.optimizer)
     run.state.model.train()
+    run.step.pause = run.signals.urgent
+    if run.config.on_nonfinite == "rewind" and run.state.progress.step == 0:
+        _save(run, best=False, last=True, now=True)  # so that there is something to go back to
+    while True:
+        try:
+            with worker_faults():
+                return _take_steps(run)
+        except NonFiniteError as fault:
+            if run.config.on_nonfinite != "rewind":
+                raise
+            _rewind(run, fault)
+
+
+def _take_steps(run: Run) -> None:
+    plan, progress = run.plan, run.state.progress
+    if progress.attended < progress.step:  # the run was stopped in the middle of an evaluation
+        _attend(run, plan.due(progress.step))
+    if run.over:
+        return
     event = plan.next_event(progress.step)
     for epoch in range(progress.step // plan.steps_per_epoch, plan.epochs):
         for batch in run.train.epoch(epoch, start=progress.step % plan.steps_per_epoch):
-            apply(run.state.optimizer, _lr_factor(run, progress.step))
-            step(batch, measure=progress.step + 1 == event)
+            if progress.step + 1 not in progress.passed_over:
+                apply(run.state.optimizer, run.lr_factor(progress.step))
+                _update(run, batch, measure=progress.step + 1 == event)
             progress.step += 1
             run.watch.count(len(batch))
             if run.watch.tick():
                 _show_progress(run)
-            if progress.step < event:
-                continue
-            _attend(run, plan.due(progress.step))
-            if progress.step >= plan.steps or progress.stopped_early:
+            if progress.step >= event:
+                _attend(run, plan.due(progress.step))
+                if run.over:
+                    return
+                event = plan.next_event(progress.step)
+            if run.signals.pending:
+                _heed(run)
+
+
+def _update(run: Run, batch: Batch, measure: bool) -> None:
+    """One step; by smaller pieces where memory runs out, and left between two of them where asked to."""
+    while True:
+        try:
+            if run.step(batch, measure):
                 return
-            event = plan.next_event(progress.step)
+        except RuntimeError as error:
+            told = make_room(run.step, error, run.config.on_oom)
+        else:
+            _heed(run)
+            continue
+        run.sinks.message(told, "warning")
 
 
 def _attend(run: Run, due: Due) -> None:
@@ -104,9 +111,19 @@ def _attend(run: Run, due: Due) -> None:
             progress.best = record
         if due.log:
             run.sinks.log(record)
+    progress.attended = progress.step
     if improved or due.save:
-        _save(run, best=improved, last=due.save)
+        asked = due.save and run.config.checkpoint.every_steps is not None
+        _save(run, best=improved, last=due.save, now=run.over or asked)
     run.watch.resume()
+
+
+def _evaluate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
+    try:
+        return judge.validate(run, show=show)
+    except Stopped:  # nothing has come of this evaluation: the run goes on with it
+        _save(run, best=False, last=True, now=True)
+        raise
 
 
 def _collect(run: Run) -> None:
@@ -114,79 +131,48 @@ def _collect(run: Run) -> None:
     how often it is called."""
     progress = run.state.progress
     figures = run.step.drain()
-    for step, (loss, weight) in enumerate(figures, start=progress.step - len(figures) + 1):
-        if not math.isfinite(loss):
-            rate = run.state.optimizer.param_groups[0]["initial_lr"] * _lr_factor(run, step - 1)
-            raise NonFiniteError(
-                f"The loss became {loss} at step {step} (epoch {_epoch(run, step)}), at learning rate"
-                f" {rate:.4g}. Checkpoints saved before it are kept. A smaller optimizer.lr,"
-                " trainer.clip_norm=1.0 or a warm-up (scheduler.warmup) usually helps."
-            )
+    for step, (loss, weight, updated) in enumerate(figures, start=progress.step - len(figures) + 1):
+        if not updated or not math.isfinite(loss):
+            fault = _fault(run, step, loss)
+            if run.config.on_nonfinite != "skip":
+                raise NonFiniteError(fault, step)
+            if told := skip(progress, step, fault):
+                run.sinks.message(told, "warning")
+            continue
+        progress.skipped_in_row = 0
         progress.loss_sum += loss * weight
         progress.loss_weight += weight
 
 
-def _evaluate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
-    """Judges the model on the validation part; says whether it is the best so far, and the figures.
+def _fault(run: Run, step: int, loss: float) -> str:
+    rate = run.state.optimizer.param_groups[0]["initial_lr"] * run.lr_factor(step - 1)
+    what = f"The loss became {loss}"
+    if math.isfinite(loss):
+        what = f"The loss was {loss:.4g}, but a gradient became NaN or infinite,"
+    return (
+        f"{what} at step {step} (epoch {run.epoch_of(step)}), at learning rate {rate:.4g}. The update"
+        " was left out. A smaller optimizer.lr, trainer.clip_norm=1.0 or a warm-up (scheduler.warmup)"
+        " usually helps."
+    )
 
-    Pictures are shown (`show`) when a line is printed: drawing them takes longer than a short epoch.
+
+def _rewind(run: Run, fault: NonFiniteError) -> None:
+    """Goes back to the last good checkpoint, to pass over the batch that diverged.
+
+    Raises:
+        NonFiniteError: that has not helped often enough.
     """
-    progress, state = run.state.progress, run.state
-    with state.evaluation_weights():
-        evaluation = _judge(run, run.val)
-    figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
-    progress.figures = figures
-    value = _monitored_value(run, run.monitor, figures)
-    state.scheduler.observe(value, run.monitor.mode)
-    improved = run.monitor.better(value, progress.best_value)
-    if improved:
-        progress.best_value = value
-    _consider_stopping(run, figures)
-    if show or progress.stopped_early:
-        run.sinks.evaluated(evaluation, progress.step)
-    if run.config.histograms:
-        run.sinks.weights(state.model, progress.step)
-    return improved, figures
-
-
-def _consider_stopping(run: Run, figures: dict[str, float]) -> None:
-    stopping, progress = run.config.early_stopping, run.state.progress
-    value = _monitored_value(run, run.stop_monitor, figures)
-    if run.stop_monitor.better(value, progress.stop_value, stopping.min_delta):
-        progress.stop_value, progress.waited = value, 0
-    else:
-        progress.waited += 1
-    if stopping.patience is not None and progress.waited >= stopping.patience:
-        progress.stopped_early = True
-        best = "none so far" if progress.stop_value is None else f"best {progress.stop_value:.4g}"
-        run.sinks.message(
-            f"Stopping early: {run.stop_monitor.name} has not improved for {progress.waited} evaluations"
-            f" ({best})."
-        )
-
-
-def _test(run: Run) -> dict[str, float]:
-    """Reads the test part, once, with the weights that validation chose."""
-    if run.test is None:
-        return {}
-    try:
-        groups, _ = checkpoint.load_best(run.saver.checkpoints)
-    except CheckpointError as error:
-        _, groups, _, _ = checkpoint.load_newest(run.saver.checkpoints)
-        run.sinks.message(f"{error} The test part is read with the last weights.", "warning")
-    run.state.load_model(groups.get("averaged", groups["model"]))
-    return {f"test/{name}": value for name, value in _judge(run, run.test).figures.items()}
-
-
-def _judge(run: Run, part: Batches) -> Evaluation:
-    return evaluate(
-        run.state.model,
-        part,
-        run.loss,
-        run.val_metrics,
-        run.runtime,
-        run.dataset,
-        samples=part is run.val,
+    passed_over, seconds = may_rewind(run.state.progress, fault), run.state.progress.seconds
+    run.step.forget()
+    run.saver.flush()
+    newest = checkpoint.load_newest(run.saver.checkpoints)
+    run.state.load(newest.groups, newest.facts)
+    progress = run.state.progress
+    progress.passed_over, progress.seconds = passed_over, seconds
+    run.sinks.rewind(progress.step)
+    run.sinks.message(
+        f"{fault} Rewound to step {progress.step}; the batch of step {fault.step} is passed over.",
+        "warning",
     )
 
 
@@ -194,54 +180,55 @@ def _record(run: Run, figures: dict[str, float], speed: float) -> Record:
     """The figures since the last record, which starts the next one's sums anew."""
     progress, metrics = run.state.progress, run.step.metrics
     record: Record = {
-        "epoch": _epoch(run, progress.step),
+        "epoch": run.epoch_of(progress.step),
         "step": progress.step,
-        "train/loss": progress.loss_sum / progress.loss_weight,
+        "train/loss": run.mean_loss(),
     }
     record |= {f"train/{name}": value for name, value in metrics.compute().items()}
     record |= figures
     record["lr"] = float(run.state.optimizer.param_groups[0]["lr"])
-    if run.step.grad_norm is not None:
-        record["grad_norm"] = float(run.step.grad_norm)
+    if (norm := run.state.accumulation.grad_norm) is not None:
+        record["grad_norm"] = float(norm)
     record["samples_per_second"] = speed
     progress.loss_sum = progress.loss_weight = 0.0
     metrics.reset()
     return record
 
 
-def _save(run: Run, *, best: bool, last: bool) -> None:
-    progress = run.state.progress
-    progress.seconds += run.watch.lap()
-    over = progress.step >= run.plan.steps or progress.stopped_early
-    asked = last and run.config.checkpoint.every_steps is not None
-    run.saver.offer(*run.state.save(), best=best, last=last, now=over or asked)
+def _save(run: Run, *, best: bool, last: bool, now: bool) -> None:
+    """Hands the state to be saved. What was reported until now is handed on first, so that no step is
+    acknowledged whose figures could be lost."""
+    run.state.progress.seconds += run.watch.lap()
+    run.sinks.flush()
+    groups, facts = run.state.save()
+    run.saver.offer(groups, facts | {"data": run.fingerprint}, best=best, last=last, now=now)
 
 
-def _epoch(run: Run, step: int) -> int:
-    """The epoch, from 1, that step `step`, from 1, belongs to."""
-    return math.ceil(step / run.plan.steps_per_epoch)
+def _heed(run: Run) -> None:
+    """Does what a signal asked for: saves, and ends the run if it was to stop.
 
-
-def _lr_factor(run: Run, step: int) -> float:
-    return run.state.scheduler.factor(
-        step // run.plan.steps_per_epoch if run.schedule_by_epoch else step
-    )
-
-
-def _monitored_value(run: Run, which: Monitored, figures: dict[str, float]) -> float:
-    if which.name == "train/loss":
-        return run.state.progress.loss_sum / run.state.progress.loss_weight
-    return figures[which.name]
+    Raises:
+        Stopped: it was.
+    """
+    _collect(run)
+    _save(run, best=False, last=True, now=True)
+    run.signals.heeded()
+    run.sinks.message(f"Saved after step {run.state.progress.step}, as a signal asked for.")
 
 
 def _show_progress(run: Run) -> None:
+    """A sign of life, a few times a second; also the moment to look at what does not count in steps."""
     _collect(run)
+    run.saver.check()
+    minutes = run.config.checkpoint.every_minutes
+    if minutes is not None and run.saver.since_write >= 60 * minutes:
+        _save(run, best=False, last=True, now=True)
     progress = run.state.progress
     run.sinks.progress(
         Progress(
-            epoch=_epoch(run, progress.step),
+            epoch=run.epoch_of(progress.step),
             step=progress.step,
-            loss=progress.loss_sum / progress.loss_weight if progress.loss_weight else None,
+            loss=run.mean_loss() if progress.loss_weight else None,
             figure=progress.figures.get(run.monitor.name),
             samples_per_second=run.watch.speed(),
         )
@@ -250,31 +237,36 @@ def _show_progress(run: Run) -> None:
 
 @contextmanager
 def _reported(run: Run) -> Iterator[None]:
-    """Tells the sinks how a run begins and, whatever happens, how it ends."""
-    summary, folder = run.summary, run.info.folder
-    progress = run.state.progress
+    """Tells the sinks how a run begins and, whatever happens, how it ends; keeps what is held back."""
+    summary, folder, progress = run.summary, run.info.folder, run.state.progress
+    run.saver.start()
     run.sinks.start(run.info)
     begun = replace(summary, status="running", best=progress.best, final=progress.final)
     write_summary(begun, folder)
     try:
         yield
         summary.status = "finished"
-    except KeyboardInterrupt as error:
-        summary.status, summary.error = "stopped", str(error) or "interrupted"
-        run.saver.flush()
-        raise
     except BaseException as error:
-        summary.status = "failed"
-        summary.error = reason(error)
-        if isinstance(error, NonFiniteError):  # what is held back is from before, and good
-            run.saver.flush()
+        stopped = isinstance(error, KeyboardInterrupt)
+        summary.status = "stopped" if stopped else "failed"
+        summary.error = (str(error) or "interrupted") if stopped else reason(error)
+        if not isinstance(error, CheckpointError):
+            run.saver.flush()  # what is held back is from before, and good
+        with suppress(BigModelError):  # the first fault is the one to tell
+            _conclude(run)
         raise
+    else:
+        _conclude(run)
     finally:
-        summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
-        summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
-        summary.seconds = round(progress.seconds + run.watch.lap(), 3)
-        try:
-            write_summary(summary, folder)
-            run.sinks.finish(summary, folder)
-        finally:
-            run.sinks.close()
+        run.sinks.close()
+        run.saver.close()
+
+
+def _conclude(run: Run) -> None:
+    summary, progress = run.summary, run.state.progress
+    summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
+    summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
+    summary.seconds = round(progress.seconds + run.watch.lap(), 3)
+    summary.skipped = progress.skipped + len(progress.passed_over)
+    write_summary(summary, run.info.folder)
+    run.sinks.finish(summary, run.info.folder)

@@ -12,6 +12,8 @@ from bigmodel.errors import ConfigError, did_you_mean
 from bigmodel.registry import Config
 
 Mode = Literal["auto", "min", "max"]
+OnNonFinite = Literal["stop", "skip", "rewind"]
+OnOOM = Literal["halve", "stop"]
 
 
 class EarlyStoppingConfig(Config):
@@ -39,6 +41,9 @@ class CheckpointConfig(Config):
     every: int = Field(default=1, ge=1, description="epochs between saves of `last`")
     every_steps: int | None = Field(
         default=None, ge=1, description="optimizer steps between saves of `last`, instead of epochs"
+    )
+    every_minutes: float | None = Field(
+        default=None, gt=0, description="minutes after which `last` is saved in any case; null: never"
     )
     interval: float = Field(
         default=10.0, ge=0, description="least seconds between saves that are due by epochs"
@@ -84,6 +89,15 @@ class TrainerConfig(Config):
     )
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of averaged weights, such as 0.999; null: none"
+    )
+    on_nonfinite: OnNonFinite = Field(
+        default="stop",
+        description="where loss or gradient is NaN or infinite: stop; skip the update; or rewind to the"
+        " last checkpoint and pass over the batch",
+    )
+    on_oom: OnOOM = Field(
+        default="halve",
+        description="where memory runs out: halve what goes through the model at once; or stop",
     )
     tensorboard: bool = Field(default=True, description="write TensorBoard event files")
     histograms: bool = Field(

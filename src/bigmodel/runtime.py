@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -88,6 +90,8 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.manual_seed(seed)
+    random.seed(seed)  # what a user's own code may draw from
+    np.random.seed(seed % 2**32)
     return Runtime(device, precision)
 
 

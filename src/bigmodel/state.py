@@ -9,20 +9,28 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bigmodel.ema import EMA
 from bigmodel.errors import CheckpointError, NonFiniteError
 from bigmodel.metrics import Metrics
-from bigmodel.optimizers import evaluation_weights, training_weights
+from bigmodel.optimizers import evaluation_weights, own_options, training_weights
+from bigmodel.saved_form import TensorGroups, flatten_optimizer, plain_names, unflatten_optimizer
 from bigmodel.schedulers import Scheduler
 
-TensorGroups = dict[str, dict[str, Tensor]]
+_JUDGED_BY = ("data", "loss.", "trainer.checkpoint.m", "trainer.early_stopping.m")
+_NOT_JUDGED_BY = ("data.batch_size", "data.drop_last", "data.augment.")
+
+
+def changes_judgement(key: str) -> bool:
+    """Whether a setting decides by what figure of which samples a model is called the best."""
+    return key.startswith(_JUDGED_BY) and not key.startswith(_NOT_JUDGED_BY)
 
 
 @dataclass
@@ -31,6 +39,7 @@ class Progress:
 
     Attributes:
         step: optimizer steps done.
+        attended: the newest step after which all that was due (evaluation, records) has been done.
         loss_sum, loss_weight: add up the training loss since the last record.
         seconds: time spent in training and evaluation, over all sittings.
         best: the record of the best evaluation so far, and `best_value` its monitored metric.
@@ -38,9 +47,14 @@ class Progress:
         waited: evaluations since early stopping's metric got better; `stop_value` is its best.
         figures: the newest evaluation's figures, by full name.
         stopped_early: whether early stopping has ended the run.
+        skipped: updates left out because the loss or a gradient was not finite, and `skipped_in_row`
+            how many of them came last without a good one between.
+        passed_over: steps that are counted without an update, since rewinding found their batches bad.
+        evaluation_batch: samples that are evaluated at once, where memory was too little for more.
     """
 
     step: int = 0
+    attended: int = 0
     loss_sum: float = 0.0
     loss_weight: float = 0.0
     seconds: float = 0.0
@@ -51,6 +65,26 @@ class Progress:
     stop_value: float | None = None
     figures: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
+    skipped: int = 0
+    skipped_in_row: int = 0
+    passed_over: list[int] = field(default_factory=list)
+    evaluation_batch: int | None = None
+
+
+@dataclass
+class Accumulation:
+    """A step's gradient while it is being added up.
+
+    Attributes:
+        micro_batch: samples that go through the model at once; halved where memory runs out.
+        losses: sums of the losses of the micro-batches done, each without dimensions; empty between
+            two steps.
+        grad_norm: norm of the whole gradient of the newest step that measured it, before clipping.
+    """
+
+    micro_batch: int
+    losses: list[Tensor] = field(default_factory=list)
+    grad_norm: Tensor | None = None
 
 
 class State:
@@ -59,6 +93,7 @@ class State:
     Args:
         model, optimizer, scheduler: what is trained, and how.
         metrics: add up training metrics since the last record.
+        accumulation: the step that is under way.
         ema: averaged weights, or None.
         scaler: gradient scaling of fp16, or None.
     """
@@ -69,6 +104,7 @@ class State:
         optimizer: torch.optim.Optimizer,
         scheduler: Scheduler,
         metrics: Metrics,
+        accumulation: Accumulation,
         ema: EMA | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
@@ -76,30 +112,38 @@ class State:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.metrics = metrics
+        self.accumulation = accumulation
         self.ema = ema
         self.scaler = scaler
         self.progress = Progress()
 
     def save(self) -> tuple[TensorGroups, dict[str, Any]]:
-        """The whole state: tensors by group and name, and facts that JSON can hold.
+        """The whole state: tensors by group and name, and facts for `exact_json`.
 
         Group `model` holds the weights that are trained. Where the weights to evaluate and predict with
-        are others (an average of them), group `averaged` holds those.
+        are others (an average of them), group `averaged` holds those. In the middle of a step, group
+        `accumulation` holds what its micro-batches have given so far.
 
         Raises:
-            NonFiniteError: a weight is NaN or infinite; such a state is never saved.
+            NonFiniteError: anything in it is NaN or infinite; such a state is never saved.
         """
-        self.check_finite()
         optimizer_tensors, optimizer_facts = flatten_optimizer(self.optimizer.state_dict())
         groups: TensorGroups = {
-            "model": _plain(self.model.state_dict()),
+            "model": self._weights(),
             "optimizer": optimizer_tensors,
             "metrics": self.metrics.state_dict(),
             "random": _random_tensors(),
         }
         if self.averages:
             with self.evaluation_weights():
-                groups["averaged"] = {k: v.clone() for k, v in _plain(self.model.state_dict()).items()}
+                groups["averaged"] = {name: value.clone() for name, value in self._weights().items()}
+        if self.accumulation.losses:
+            groups["accumulation"] = {"losses": torch.stack(self.accumulation.losses)} | {
+                f"gradient.{name}": p.grad
+                for name, p in self.model.named_parameters()
+                if p.grad is not None
+            }
+        self._check_finite(groups)
         facts = {
             "progress": asdict(self.progress),
             "optimizer": optimizer_facts,
@@ -107,12 +151,19 @@ class State:
             "scheduler": self.scheduler.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.updates,
-            "python_random": _python_random(),
+            "micro_batch": self.accumulation.micro_batch,
+            "grad_norm": None if (norm := self.accumulation.grad_norm) is None else float(norm),
+            "random": _random_facts(),
         }
         return groups, facts
 
-    def load(self, groups: TensorGroups, facts: dict[str, Any]) -> None:
+    def load(self, groups: TensorGroups, facts: dict[str, Any], changed: Collection[str] = ()) -> None:
         """Takes over a saved state, in place.
+
+        Args:
+            groups, facts: as `save` gave them.
+            changed: settings, by dotted key, that are others now than when it was saved. What follows
+                from them is taken from now; what no longer fits begins anew.
 
         Raises:
             CheckpointError: it is the state of another model or optimizer.
@@ -120,22 +171,28 @@ class State:
         if missing := sorted({"model", "optimizer", "metrics", "random"} - groups.keys()):
             raise CheckpointError(f"The checkpoint is damaged: it has no {missing[0]}.safetensors.")
         self.load_model(groups["model"])
-        ours, theirs = type(self.optimizer).__name__, facts["optimizer_class"]
-        if ours != theirs:
-            raise CheckpointError(f"The checkpoint's optimizer is {theirs}, and this run's is {ours}.")
-        try:
-            saved = unflatten_optimizer(groups["optimizer"], facts["optimizer"])
-            self.optimizer.load_state_dict(saved)
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"The checkpoint's optimizer is not this run's: {error}") from error
-        self.metrics.load_state_dict(groups["metrics"])
-        self.scheduler.load_state_dict(facts["scheduler"])
-        if self.ema is not None and facts["ema_updates"] is not None:
-            self.ema.load(groups["averaged"], facts["ema_updates"])
+        self._load_optimizer(groups["optimizer"], facts, changed)
+        if "scheduler.name" not in changed:
+            self.scheduler.load_state_dict(facts["scheduler"])
+        with contextlib.suppress(*[ValueError] if changed else []):  # of another target: from zero
+            self.metrics.load_state_dict(groups["metrics"])
+        if self.ema is not None:
+            averages = groups["model"] if facts["ema_updates"] is None else groups["averaged"]
+            names = plain_names(self.model).items()
+            self.ema.load({n: averages[plain] for n, plain in names}, facts["ema_updates"] or 0)
         if self.scaler is not None and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
-        _restore_random(groups["random"], facts["python_random"])
+        if "data.batch_size" not in changed and facts["micro_batch"] is not None:
+            self.accumulation.micro_batch = facts["micro_batch"]
+        norm = facts["grad_norm"]
+        self.accumulation.grad_norm = None if norm is None else torch.tensor(norm)
+        self._load_accumulation({} if changed else groups.get("accumulation", {}))
+        _restore_random(groups["random"], facts["random"])
         self.progress = Progress(**facts["progress"])
+        if any(map(changes_judgement, changed)):
+            forgotten = Progress()  # what was best by another measure says nothing
+            self.progress.best, self.progress.best_value = forgotten.best, forgotten.best_value
+            self.progress.waited, self.progress.stop_value = forgotten.waited, forgotten.stop_value
 
     def load_model(self, weights: dict[str, Tensor]) -> None:
         """Takes over weights alone.
@@ -143,8 +200,9 @@ class State:
         Raises:
             CheckpointError: names or shapes are not this model's.
         """
+        own = {plain: name for name, plain in plain_names(self.model).items()}
         try:
-            self.model.load_state_dict(weights)
+            self.model.load_state_dict({own.get(name, name): value for name, value in weights.items()})
         except RuntimeError as error:
             raise CheckpointError(f"The checkpoint holds another model: {error}") from error
 
@@ -176,55 +234,54 @@ class State:
         Raises:
             NonFiniteError: one is.
         """
-        values = [p for p in self.model.state_dict().values() if p.is_floating_point()]
-        # The largest magnitude of all, in a few kernels: NaN and infinity come through.
-        if not math.isfinite(float(nn.utils.get_total_norm(values, norm_type=math.inf))):
-            names = [n for n, p in self.model.state_dict().items() if not bool(p.isfinite().all())]
-            raise NonFiniteError(
-                f"Step {self.progress.step} left NaN or infinite weights in {', '.join(names[:3])}."
-                " A smaller optimizer.lr, or trainer.clip_norm=1.0, usually helps."
-            )
+        self._check_finite({"model": self._weights()})
 
+    def _check_finite(self, groups: TensorGroups) -> None:
+        named = {
+            f"{group} {name}": value
+            for group, tensors in groups.items()
+            for name, value in tensors.items()
+            if value.is_floating_point() and value.numel()
+        }
+        # A norm of all is a few kernels; NaN and infinity come through. Large numbers overflow it too.
+        if not math.isfinite(float(nn.utils.get_total_norm(named.values()))):
+            bad = [name for name, value in named.items() if not bool(value.isfinite().all())]
+            if bad:
+                raise NonFiniteError(
+                    f"Step {self.progress.step} left NaN or infinite values in {', '.join(bad[:3])}."
+                    " A smaller optimizer.lr, or trainer.clip_norm=1.0, usually helps.",
+                    self.progress.step,
+                )
 
-def flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Parts an optimizer's state dict into tensors, named `<parameter>.<slot>`, and plain values."""
-    tensors: dict[str, Tensor] = {}
-    values: list[list[Any]] = []
-    for index, slots in state["state"].items():
-        for slot, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{slot}"] = value
-            else:
-                values.append([index, slot, value])
-    groups = []
-    for number, group in enumerate(state["param_groups"]):
-        plain = {key: value for key, value in group.items() if not isinstance(value, Tensor)}
-        tensors |= {f"group{number}.{k}": v for k, v in group.items() if isinstance(v, Tensor)}
-        groups.append(plain)
-    return tensors, {"state": values, "param_groups": groups}
+    def _weights(self) -> dict[str, Tensor]:
+        names = plain_names(self.model)
+        return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
 
+    def _load_optimizer(
+        self, tensors: dict[str, Tensor], facts: dict[str, Any], changed: Collection[str]
+    ) -> None:
+        """The optimizer's state; another optimizer begins anew, other options are those of now."""
+        if "optimizer.name" in changed:
+            return
+        ours, theirs = type(self.optimizer).__name__, facts["optimizer_class"]
+        if ours != theirs:
+            raise CheckpointError(f"The checkpoint's optimizer is {theirs}, and this run's is {ours}.")
+        own = own_options(self.optimizer)
+        try:
+            self.optimizer.load_state_dict(unflatten_optimizer(tensors, facts["optimizer"]))
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint's optimizer is not this run's: {error}") from error
+        if any(key.startswith("optimizer.") for key in changed):
+            for group, options in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(options, initial_lr=options["lr"])
 
-def unflatten_optimizer(tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, Any]:
-    """The state dict that `flatten_optimizer` parted."""
-    state: dict[int, dict[str, Any]] = {}
-    groups = [dict(group) for group in facts["param_groups"]]
-    for name, value in tensors.items():
-        owner, slot = name.split(".", 1)
-        if owner.startswith("group"):
-            groups[int(owner.removeprefix("group"))][slot] = value
-        else:
-            state.setdefault(int(owner), {})[slot] = value
-    for index, slot, value in facts["state"]:
-        state.setdefault(index, {})[slot] = value
-    for group in groups:  # JSON has no tuples; options such as betas are ones
-        for key, value in group.items():
-            if isinstance(value, list) and key != "params":
-                group[key] = tuple(value)
-    return {"state": state, "param_groups": groups}
-
-
-def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in weights.items()}
+    def _load_accumulation(self, saved: dict[str, Tensor]) -> None:
+        """The gradient of a step that was under way; none between two steps."""
+        for name, parameter in self.model.named_parameters():
+            gradient = saved.get(f"gradient.{name}")
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        device = next((p.device for p in self.model.parameters()), None)
+        self.accumulation.losses = list(saved["losses"].to(device).unbind()) if saved else []
 
 
 def _random_tensors() -> dict[str, Tensor]:
@@ -234,14 +291,17 @@ def _random_tensors() -> dict[str, Tensor]:
     return states
 
 
-def _python_random() -> list[Any]:
-    version, numbers, gauss = random.getstate()
-    return [version, list(numbers), gauss]
+def _random_facts() -> dict[str, Any]:
+    """The states of the generators that are not torch's, which a user's own code may draw from."""
+    kind, numbers, *rest = np.random.get_state()
+    assert isinstance(numbers, np.ndarray)
+    return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
 
 
-def _restore_random(tensors: dict[str, Tensor], python: list[Any]) -> None:
+def _restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     torch.set_rng_state(tensors["cpu"].cpu())
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"].cpu())
-    version, numbers, gauss = python
-    random.setstate((version, tuple(numbers), gauss))
+    random.setstate(facts["python"])
+    if facts["numpy"] is not None:
+        np.random.set_state(facts["numpy"])

@@ -1,11 +1,14 @@
 """One optimizer step and nothing else: forward, loss, backward, clip, update.
 
 A narrow door: a batch in, figures out. It knows no epochs, logs or files, and never waits for the
-device: losses stay there as tensors until `drain` fetches them all at once.
+device: losses stay there as tensors until `drain` fetches them all at once. An update from a loss or
+gradient that is not finite is left out, which is decided on the device too.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,9 +16,12 @@ from torch import Tensor, nn
 
 from bigmodel.data.base import Batch
 from bigmodel.ema import EMA
+from bigmodel.errors import DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
+from bigmodel.optimizers import masked_step
 from bigmodel.runtime import Runtime
+from bigmodel.state import Accumulation
 
 
 class StepFigures(NamedTuple):
@@ -24,10 +30,13 @@ class StepFigures(NamedTuple):
     Attributes:
         loss: mean loss of the batch, before the update.
         weight: what that mean was divided by (samples, or the sum of their weights).
+        updated: whether the weights were updated; not where the loss or a gradient was NaN or infinite.
+            In fp16 only the loss counts: its scaling makes gradients overflow now and then, on purpose.
     """
 
     loss: float
     weight: float
+    updated: bool = True
 
 
 class Step:
@@ -43,6 +52,13 @@ class Step:
             whose gradients add up to those of the whole batch.
         clip_norm: bound on the norm of the whole gradient, or None.
         ema: averaged weights to update, or None.
+
+        undoable: keep what a step changes before its update, so that `undo` can take it back.
+
+    Attributes:
+        accumulation: the step that is under way; part of a run's state.
+        at_once: samples that went through the model at once in the newest step.
+        pause: asked between two micro-batches; where it says True, the step is left there.
     """
 
     def __init__(
@@ -56,55 +72,111 @@ class Step:
         micro_batch: int,
         clip_norm: float | None = None,
         ema: EMA | None = None,
+        undoable: bool = False,
     ) -> None:
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.metrics = metrics
-        self.micro_batch = micro_batch
+        self.accumulation = Accumulation(micro_batch)
         self.clip_norm = clip_norm
         self.ema = ema
+        self.pause: Callable[[], bool] = lambda: False
         self.scaler = runtime.scaler()
-        self.grad_norm: Tensor | None = None
+        self.at_once = micro_batch
+        self._undoable = undoable
+        self._buffers = _changing_buffers(model)
+        self._before: tuple[list[Tensor], dict[str, Tensor] | None] | None = None
         self._device = runtime.device
         self._mixed = runtime.autocast()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._one = torch.ones((), device=self._device)
         self._sums: list[Tensor] = []
+        self._unfit: list[Tensor] = []
         self._shares: dict[int, Tensor] = {}
         self._weights: list[Tensor | int] = []
 
-    def __call__(self, batch: Batch, measure: bool = False) -> None:
-        """Does one update.
+    def __call__(self, batch: Batch, measure: bool = False) -> bool:
+        """Does one update, or goes on with one that was left.
 
         Args:
             batch: all samples of this update.
-            measure: whether to leave the norm of the gradient, before clipping, in `grad_norm`.
+            measure: whether to leave the norm of the gradient, before clipping, in `accumulation`.
+
+        Returns:
+            Whether it is done; not where `pause` had it left between two micro-batches. Then the same
+            batch has to come again.
+
+        Raises:
+            DataError: no target of the batch counts, so that there is no mean loss.
         """
-        for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
-            parameter.grad = None
+        losses, size = self.accumulation.losses, self.accumulation.micro_batch
+        self.at_once = min(size, len(batch))
+        if not losses:
+            self._remember(several=len(batch) > size)
+            for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
+                parameter.grad = None
         weight = self.loss.normaliser(batch.targets)
         share = self._share(weight)
-        if len(batch) <= self.micro_batch:
+        if len(batch) <= size:
             total = self._gradients(batch.inputs, batch.targets, share)
         else:
-            size = self.micro_batch
             pieces = zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True)
-            total = torch.stack([self._gradients(x, y, share) for x, y in pieces]).sum()
+            begun = len(losses)
+            for inputs, targets in list(pieces)[begun:]:
+                if len(losses) > begun and self.pause():
+                    return False
+                losses.append(self._gradients(inputs, targets, share))
+            total = torch.stack(losses).sum()
         self._sums.append(total)
         self._weights.append(weight)
-        self._update(measure)
-        if self.ema is not None:
-            self.ema.update()
+        self._update(total, measure)
+        losses.clear()
+        return True
 
     def drain(self) -> list[StepFigures]:
         """The figures of the steps since the last call, in order. This one waits for the device."""
         if not self._sums:
             return []
         sums: list[float] = torch.stack(self._sums).tolist()
+        unfit: list[float] = torch.stack(self._unfit).tolist()
         weights = _numbers(self._weights)
+        self.forget()
+        figures = zip(sums, weights, unfit, strict=True)
+        return [
+            StepFigures(total / weight if weight else math.nan, weight, not bad)
+            for total, weight, bad in figures
+        ]
+
+    def forget(self) -> None:
+        """Throws away the figures that were not drained."""
         self._sums.clear()
+        self._unfit.clear()
         self._weights.clear()
-        return [StepFigures(total / weight, weight) for total, weight in zip(sums, weights, strict=True)]
+
+    def undo(self) -> bool:
+        """Takes back what an unfinished step has changed, so that its batch can come again as a whole.
+
+        Returns:
+            Whether it could: not where the step was begun by another process, or is not `undoable`.
+        """
+        if self._before is None:
+            return False
+        buffers, sums = self._before
+        with torch.no_grad():
+            for buffer, before in zip(self._buffers, buffers, strict=True):
+                buffer.copy_(before)
+        if sums is not None:
+            self.metrics.load_state_dict(sums)
+        self.accumulation.losses.clear()
+        return True
+
+    def _remember(self, several: bool) -> None:
+        """Keeps what forward passes change: running statistics, and the metrics of earlier micro-batches
+        (those of a whole batch are added up when its gradients are there)."""
+        if self._undoable:
+            sums = self.metrics.state_dict() if several else None
+            self._before = [buffer.clone() for buffer in self._buffers], sums
 
     def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""
@@ -121,22 +193,43 @@ class Step:
         if isinstance(weight, Tensor):
             return weight.reciprocal()
         if weight not in self._shares:
+            if weight == 0:
+                raise DataError(
+                    f"loss={self.loss.name}: it ignores every target of a batch, so that there is no"
+                    " mean loss. See to the targets, or take a larger data.batch_size."
+                )
             self._shares[weight] = torch.full((), 1 / weight, device=self._device)
         return self._shares[weight]
 
-    def _update(self, measure: bool) -> None:
+    def _update(self, total: Tensor, measure: bool) -> None:
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self.scaler is not None and (self.clip_norm is not None or measure):
+            self.scaler.unscale_(self.optimizer)
+        unfit = self._not_finite([total] if self.scaler is not None else [total, *gradients])
         if self.clip_norm is not None or measure:
-            if self.scaler is not None:
-                self.scaler.unscale_(self.optimizer)
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
-            self.grad_norm = nn.utils.get_total_norm(gradients)
+            norm = self.accumulation.grad_norm = nn.utils.get_total_norm(gradients)
             if self.clip_norm is not None:
-                nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, self.grad_norm)
+                nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
         if self.scaler is None:
-            self.optimizer.step()
+            masked_step(self.optimizer, unfit)
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        self._unfit.append(unfit)
+        if self.ema is not None:
+            self.ema.update()
+
+    def _not_finite(self, tensors: list[Tensor]) -> Tensor:
+        """1 where any value is NaN or infinite, else 0; the one kernel that gradient scaling uses."""
+        flag = torch.zeros((), device=self._device)
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, self._one)
+        return flag
+
+
+def _changing_buffers(model: nn.Module) -> list[Tensor]:
+    """What of a model's state is no parameter: the running statistics of batch norm and their like."""
+    state = model.state_dict(keep_vars=True).values()
+    return [value for value in state if not isinstance(value, nn.Parameter)]
 
 
 def _numbers(values: list[Tensor | int]) -> list[float]:

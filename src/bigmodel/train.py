@@ -7,7 +7,6 @@ never load it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigmodel.errors import BigModelError, ConfigError, reason
+from bigmodel.signals import Mode, Signals, Stopped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,6 +29,7 @@ class _Outcome:
     error: BaseException | None = None
     sweep: Path | None = None
     resumed: Path | None = None
+    signals: Signals = field(default_factory=Signals)
     jobs: list[str] = field(default_factory=list)
 
 
@@ -45,12 +46,12 @@ def main() -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
     argv = sys.argv[1:]
     wants_traceback = os.environ.get(FULL_ERROR, "0") not in {"0", ""}
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = _help(argv) if {"--help", "-h"} & set(argv) else _launch(argv)
+        with _outcome.signals.installed():  # before anything heavy is imported
+            status = _help(argv) if {"--help", "-h"} & set(argv) else _launch(argv)
     except KeyboardInterrupt as stop:
         _say("Stopped. Go on with resume=<the run's folder>, if it has saved a checkpoint.")
-        status = 143 if isinstance(stop, _Terminated) else 130
+        status = stop.status if isinstance(stop, Stopped) else 130
     except Exception as error:
         message = _explain(error, argv)
         if wants_traceback or message is None:
@@ -59,14 +60,6 @@ def main() -> None:
         status = 1
     if status:
         sys.exit(status)
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as `kill` and Slurm send it: the run ends as on Ctrl-C, and says so in its summary."""
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated("terminated")
 
 
 def _help(argv: list[str]) -> int:
@@ -86,6 +79,9 @@ def job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    import bigmodel.build  # noqa: F401 - torch and all that is slow to load
+
+    _outcome.signals.enter(Mode.RAISE)  # what is there from now on may have to be told or tidied up
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
@@ -104,6 +100,8 @@ def _launch(argv: list[str]) -> int:
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
     # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _outcome.signals.enter(Mode.LEAVE)
+    _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
     argv = flags.flags_first(argv)
     argv, _outcome.resumed = resume.settle(argv, config_dir())
@@ -158,6 +156,7 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
         folders.write_config(folder, config)
     from bigmodel.loop import fit
 
+    run.signals = _outcome.signals
     fit(run)
     best: float | None = run.state.progress.best_value
     return best

@@ -235,6 +235,66 @@ def test_unreadable_files_are_named(root, monkeypatch):
         built(root)
 
 
+LINKS = {
+    "absolute": lambda place, secret: place.symlink_to(secret),
+    "relative": lambda place, secret: place.symlink_to(Path("..") / "elsewhere" / secret.name),
+    "a link to a link": lambda place, secret: (
+        (place.parent / "step").symlink_to(secret),
+        place.symlink_to("step"),
+    ),
+}
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+@pytest.mark.parametrize("stem", NAMES)
+def test_a_link_out_of_the_folder_is_refused(tmp_path, link, stem):
+    folder, place, secret = linked(tmp_path, stem)
+    link(place, secret)
+    words = rf"{place}: leads out of its folder, to {secret}, and only files within {folder} are read"
+    with pytest.raises(DataError, match=rf"{words}.* Say data\.root={secret.parent} where"):
+        built(folder)
+
+
+def test_links_are_fine_within_the_folder_and_to_it(tmp_path):
+    folder, place, secret = linked(tmp_path, "train-images")
+    (folder / "deeper").mkdir()
+    secret.rename(folder / "deeper" / "kept")
+    place.symlink_to(Path("deeper") / ".." / "deeper" / "kept")
+    (tmp_path / "root").symlink_to("folder")
+    for root in (folder, tmp_path / "root", tmp_path / "elsewhere" / ".." / "folder"):
+        assert len(built(root).test) == 20
+
+
+def test_a_folder_whose_name_only_begins_alike_is_another(tmp_path):
+    folder, place, secret = linked(tmp_path, "train-images")
+    (tmp_path / "folder-2").mkdir()
+    place.symlink_to(secret.rename(tmp_path / "folder-2" / secret.name))
+    with pytest.raises(DataError, match="leads out of its folder"):
+        built(folder)
+
+
+def test_a_system_folder_may_link_as_it_likes(tmp_path, monkeypatch):
+    folder, place, secret = linked(tmp_path, "train-images")
+    place.symlink_to(secret)
+    monkeypatch.setattr(idx, "_DEBIAN_FASHION", folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(data.build(data.parse({"name": "fashion_mnist"})).test) == 20
+    assert len(built(folder, "fashion_mnist").test) == 20
+    with pytest.raises(DataError, match="leads out of its folder"):
+        built(folder, "mnist")
+
+
+def linked(tmp_path, stem):
+    """A folder with all files but one, the place of that one, and where it lies instead."""
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    for name, array in contents().items():
+        (folder / NAMES[name]).write_bytes(packed(array))
+    place = folder / NAMES[stem]
+    return folder, place, place.rename(elsewhere / NAMES[stem])
+
+
 def test_a_home_folder_is_expanded(root, monkeypatch):
     monkeypatch.setenv("HOME", str(root.parent))
     assert len(built(f"~/{root.name}").test) == 20

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bigmodel.data import synthetic
 from bigmodel.data.checks import check
 from bigmodel.errors import ConfigError
 from bigmodel.registry import data
@@ -96,6 +97,22 @@ def test_noise_bounds_what_can_be_learnt():
     assert correlation.item() == pytest.approx(0.5**0.5, abs=0.03)
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("samples", [30, 60])
+def test_no_class_is_left_without_a_sample(kind, samples):
+    dataset = built(input=kind, shape=SHAPES[kind], target="classes", outputs=30, samples=samples)
+    check(dataset)
+    counts = torch.bincount(torch.cat([dataset.train.targets, dataset.val.targets]))
+    assert len(counts) == 30
+    assert counts.min() >= 1
+
+
+def test_a_class_that_nobody_scores_highest_gets_its_nearest():
+    scores = torch.tensor([[5.0, 1, 0], [5, 2, 0], [5, 3, 4], [0, 5, 0]])
+    assert synthetic._labels(scores).tolist() == [0, 0, 2, 1]
+    assert synthetic._labels(torch.eye(3)).tolist() == [0, 1, 2]
+
+
 def test_images_are_bytes_with_contrast():
     images = built(input="image", shape=[3, 16, 16], target="classes", outputs=5).train.inputs
     assert images.dtype == torch.uint8
@@ -112,6 +129,10 @@ def test_images_are_bytes_with_contrast():
         ),
         ({"shape": [3, 4]}, r"input=features needs shape=\[count\]"),
         ({"target": "classes"}, r"data\.outputs=1: target=classes needs 2 outputs or more"),
+        (
+            {"target": "classes", "outputs": 30, "samples": 29},
+            r"data\.samples=29: target=classes needs a sample of each of its 30 classes or more",
+        ),
         ({"shape": [0]}, r"data\.shape\.0=0"),
         ({"noise": float("nan")}, r"data\.noise=nan"),
     ],

@@ -1,12 +1,15 @@
 """A run that was stopped and resumed equals one that never stopped."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bigmodel import checkpoint, loop, train
+from bigmodel import checkpoint, judge, loop
+from bigmodel.run import Run
+from bigmodel.signals import Stopped
 
 from .conftest import Command, Result
 
@@ -31,11 +34,11 @@ def final_state(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def stop_after(
-    monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException] = StoppedError
+    monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException | type[BaseException] = StoppedError
 ) -> None:
     original = loop._attend
 
-    def attend(run: loop.Run, due: Any) -> None:
+    def attend(run: Run, due: Any) -> None:
         original(run, due)
         if run.state.progress.step == step:
             raise error
@@ -121,14 +124,14 @@ def test_another_metric_to_monitor_would_make_the_best_so_far_meaningless(comman
     assert "trainer.checkpoint.monitor: was 'auto', now 'val/loss'" in result.err
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, train._Terminated])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Stopped(signal.SIGTERM)])
 def test_a_stop_keeps_what_was_held_back_and_the_run_goes_on(
-    command: Command, error: type[BaseException]
+    command: Command, error: BaseException
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 46, error)
         stopped = command("trainer.epochs=4", "device=cpu")
-    assert stopped.status == (143 if error is train._Terminated else 130)
+    assert stopped.status == (143 if isinstance(error, Stopped) else 130)
     assert stopped.summary()["status"] == "stopped"
     assert stopped.folder is not None
     assert (stopped.folder / "checkpoints" / "best").is_dir()
@@ -139,7 +142,7 @@ def test_a_stop_keeps_what_was_held_back_and_the_run_goes_on(
 
 def test_a_run_that_died_after_its_last_step_is_concluded(command: Command) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_test", lambda _: (_ for _ in ()).throw(StoppedError))
+        patch.setattr(judge, "test", lambda _: (_ for _ in ()).throw(StoppedError))
         with pytest.raises(StoppedError):
             command("debug=fast", "device=cpu")
     resumed = command("resume=auto", "debug=fast", "device=cpu")

@@ -17,7 +17,8 @@ from bigmodel.build import resume_run
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.base import Dataset, ImageConfig, Part
 from bigmodel.data.batches import Batches
-from bigmodel.loop import Run, fit
+from bigmodel.loop import fit
+from bigmodel.run import Run
 from bigmodel.schedulers import apply
 from bigmodel.spec import Classes, DataSpec, Image
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
@@ -48,6 +48,22 @@ class DataConfig(EntryConfig):
     on_device: bool | None = Field(
         default=None, description="keep all data in the device's memory; null: where it fits"
     )
+    workers: int = Field(
+        default=0, ge=0, description="processes that prepare training batches; 0: none, best in memory"
+    )
+    timeout: float = Field(
+        default=10.0, gt=0, description="seconds to wait for a batch of a worker before the run fails"
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _not_on_device(cls, workers: int, info: ValidationInfo) -> int:
+        if workers > 0 and info.data.get("on_device"):
+            raise ValueError(
+                "with data.on_device=true the device prepares the batches itself. Say data.workers=0,"
+                " or data.on_device=null"
+            )
+        return workers
 
 
 class RealConfig(DataConfig):

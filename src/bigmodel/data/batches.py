@@ -8,20 +8,21 @@ at any batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from bigmodel.data.augment import augment as augmented
 from bigmodel.data.augment import check_augment
 from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
-from bigmodel.data.draws import generator_of, key_of
+from bigmodel.data.blocks import Blocks, page_locked
+from bigmodel.data.workers import read_ahead
 from bigmodel.errors import ConfigError
 from bigmodel.spec import Image
 
 _BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 64 << 20}  # a cache's worth; many kernels' worth
-_ORDER, _AUGMENT = 1, 2  # keeps the two uses of (seed, epoch) apart
+_SHARE = 4  # blocks of an epoch for each worker, where there are batches enough: none waits long
 
 
 class Batches:
@@ -68,32 +69,46 @@ class Batches:
         self.batch_size = batch_size or config.batch_size
         self._grouped = self.batch_size * group
         self._device = torch.device(device)
-        self._seed = seed
-        self._shuffle = part == "train" if shuffle is None else shuffle
+        self._workers = config.workers if part == "train" else 0
+        self._timeout = config.timeout
+        shuffle = part == "train" if shuffle is None else shuffle
 
         full, rest = divmod(len(self.part), self._grouped)
-        drop_last = config.drop_last and self._shuffle
+        drop_last = config.drop_last and shuffle
         steps = full if drop_last or rest == 0 else full + 1
         if steps == 0:
             raise ConfigError(_nothing_left(self.batch_size, group, len(self.part)))
         self.steps_per_epoch = steps
 
-        self._augment = None
+        augmentation = None
         if isinstance(config, ImageConfig) and isinstance(dataset.spec.input, Image):
             check_augment(config.augment, dataset.spec.input)
             if config.augment.active and (part == "train" if augment is None else augment):
-                self._augment = config.augment
-        self._scaling = dataset.scaling(self._device)
-        self._inputs, self._targets = self.part.inputs, self.part.targets
-        self._resident = _resident(self._inputs, self._targets, config.on_device, self._device)
-        if self._resident:
-            self._inputs = self._inputs.to(self._device)
-            self._targets = self._targets.to(self._device)
-        sample_bytes = self._inputs[0].numel() * max(4, self._inputs.element_size())
-        per_block = _BLOCK_BYTES.get(self._device.type, _BLOCK_BYTES["cuda"]) // (
-            sample_bytes * self._grouped
+                augmentation = config.augment
+        making = torch.device("cpu") if self._workers else self._device
+        inputs, targets = self.part.inputs, self.part.targets
+        if _resident(inputs, targets, config.on_device, making):
+            inputs, targets = inputs.to(making), targets.to(making)
+        self._blocks = Blocks(
+            inputs,
+            targets,
+            device=making,
+            scaling=dataset.scaling(making),
+            augment=augmentation,
+            seed=seed,
+            shuffle=shuffle,
+            size=self._block_batches(making) * self._grouped,
+            stop=min(steps * self._grouped, len(self.part)),
         )
-        self._block = max(1, per_block) * self._grouped
+
+    def _block_batches(self, making: torch.device) -> int:
+        """How many batches make a block, on the device where they are made."""
+        stored = self.part.inputs
+        sample_bytes = stored[0].numel() * max(4, stored.element_size())
+        most = _BLOCK_BYTES.get(making.type, _BLOCK_BYTES["cuda"]) // (sample_bytes * self._grouped)
+        if self._workers:
+            most = min(most, math.ceil(self.steps_per_epoch / (_SHARE * self._workers)))
+        return max(1, most)
 
     def __len__(self) -> int:
         """Samples in the part."""
@@ -105,46 +120,28 @@ class Batches:
         Args:
             epoch: its number.
             start: how many (grouped) batches to leave out because they were seen before.
+
+        Raises:
+            DataError: a worker was killed, or gave nothing in time.
         """
-        order = self._order(epoch) if self._shuffle else None
-        key = key_of(self._seed, epoch, _AUGMENT)
-        stop = min(self.steps_per_epoch * self._grouped, len(self.part))
-        for first in range(start * self._grouped, stop, self._block):
-            inputs, targets = self._read(order, first, min(first + self._block, stop), key)
+        for inputs, targets in self._made(epoch, start * self._grouped):
             size = self._grouped
             yield from map(Batch, torch.split(inputs, size), torch.split(targets, size))
 
-    def _order(self, epoch: int) -> Tensor:
-        """The epoch's order: drawn on the CPU, so that it is the same for every device."""
-        generator = generator_of(self._seed, epoch, _ORDER)
-        order = torch.randperm(len(self.part), generator=generator)
-        return order.to(self._inputs.device)
+    def _made(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The blocks of an epoch from sample `first` on, on the device."""
+        if self._workers == 0:
+            yield from (self._blocks.read(epoch, begin) for begin in self._blocks.starts(first))
+            return
+        for block in read_ahead(self._blocks, epoch, first, self._workers, self._timeout):
+            inputs, targets = (_own_copy(stored, self._device) for stored in block)
+            yield inputs, targets
 
-    def _read(self, order: Tensor | None, first: int, stop: int, key: int) -> tuple[Tensor, Tensor]:
-        """A block of samples on the device, ready for a model."""
-        chosen = slice(first, stop) if order is None else order[first:stop]
-        inputs, targets = self._taken(self._inputs, chosen), self._taken(self._targets, chosen)
-        if self._augment is not None:
-            index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
-            inputs = augmented(inputs, self._augment, index.to(self._device), key)
-        if self._scaling is not None:
-            inputs = self._scaling(inputs)
-        return inputs, targets
 
-    def _taken(self, stored: Tensor, chosen: slice | Tensor) -> Tensor:
-        """Samples of one tensor on the device, copied there without waiting if they are elsewhere."""
-        if self._resident:
-            return stored[chosen] if isinstance(chosen, slice) else stored.index_select(0, chosen)
-        count = chosen.stop - chosen.start if isinstance(chosen, slice) else len(chosen)
-        # Torch reuses page-locked memory only when the copy out of it is done.
-        pinned = torch.empty(
-            (count, *stored.shape[1:]), dtype=stored.dtype, pin_memory=self._device.type == "cuda"
-        )
-        if isinstance(chosen, slice):
-            pinned.copy_(stored[chosen])
-        else:
-            torch.index_select(stored, 0, chosen, out=pinned)
-        return pinned.to(self._device, non_blocking=True)
+def _own_copy(block: Tensor, device: torch.device) -> Tensor:
+    """A block on the device, out of memory that a worker will overwrite."""
+    copy = page_locked(tuple(block.shape), block.dtype, device).copy_(block)
+    return copy.to(device, non_blocking=True)
 
 
 def _resident(inputs: Tensor, targets: Tensor, wanted: bool | None, device: torch.device) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,9 @@ def check(dataset: Dataset) -> None:
 
     Raises:
         DataError: an empty part, inputs or targets of another shape or type than the spec says,
-            numbers that are not finite, labels, flags or tokens out of range, or sizes or
-            statistics that are wrong. The message gives the part, how many, and the first row.
+            numbers that are not finite, labels, flags or tokens out of range, a class without a
+            sample in any part, or sizes or statistics that are wrong. The message gives the part,
+            how many, and the first row.
     """
     spec = dataset.spec
     parts = {"train": dataset.train, "val": dataset.val}
@@ -24,6 +27,8 @@ def check(dataset: Dataset) -> None:
         parts["test"] = dataset.test
     for name, part in parts.items():
         check_part(part, spec, name)
+    if isinstance(spec.target, Classes):
+        _check_every_class_occurs(parts.values(), spec.target, f"data '{spec.name}'")
     sizes = {name: len(part) for name, part in parts.items()}
     if spec.sizes != sizes:
         raise DataError(f"data '{spec.name}': spec.sizes says {spec.sizes}, but the parts hold {sizes}.")
@@ -89,6 +94,21 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
         _complain((targets != 0) & (targets != 1), targets, "flags are neither 0 nor 1", where)
 
 
+def _check_every_class_occurs(parts: Iterable[Part], target: Classes, where: str) -> None:
+    """A class without samples is a label that was skipped, or a name too many: a model would reserve an
+    output for it, and figures over classes would say less than they seem to."""
+    counts = sum(torch.bincount(part.targets, minlength=target.count) for part in parts)
+    missing = torch.as_tensor(counts == 0).nonzero().flatten().tolist()
+    if missing:
+        named = ", ".join(f"{index} ('{target.names[index]}')" for index in missing[:_LISTED])
+        more = ", …" if len(missing) > _LISTED else ""
+        raise DataError(
+            f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any part: {named}"
+            f"{more}. Labels count from 0 without gaps: number them anew, or leave the names of classes"
+            " that do not occur out of the spec."
+        )
+
+
 def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
     _complain(
         (numbers < 0) | (numbers >= count),
@@ -98,6 +118,7 @@ def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
     )
 
 
+_LISTED = 5  # how many of them a message names
 _KINDS = {"labels": "classes", "tokens": "words"}
 
 

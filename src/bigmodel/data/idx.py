@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, ImageConfig, Part
+from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Image
@@ -81,13 +82,14 @@ def _read_dataset(
     """Finds and reads the four files.
 
     Raises:
-        DataError: a file is missing, damaged, of another kind, or does not fit the others.
+        DataError: a file is missing, damaged, of another kind, leads out of its folder, or does not
+            fit the others.
     """
     if config.root is not None:
         folders = [Path(config.root).expanduser()]
     else:
         folders = [Path("data") / config.name, *system_folders]
-    files = _find(config, folders, help_text)
+    files = _find(config, folders, system_folders, help_text)
     train = _read_part(files["train-images"], files["train-labels"], classes)
     test = _read_part(files["t10k-images"], files["t10k-labels"], classes)
     height, width = train.inputs.shape[2:]
@@ -101,11 +103,16 @@ def _read_dataset(
     return assemble(config, spec, train, test, normalize=config.normalize)
 
 
-def _find(config: IDXConfig, folders: list[Path], help_text: str) -> dict[str, Path]:
+def _find(
+    config: IDXConfig, folders: list[Path], system_folders: list[Path], help_text: str
+) -> dict[str, Path]:
     """The path of each of the four files, all out of the first folder that has any."""
     for folder in folders:
         found = {stem: path for stem in _STEMS if (path := _spelt(folder, stem)) is not None}
         if len(found) == len(_STEMS):
+            if folder not in system_folders:  # a distribution links as it sees fit
+                for path in found.values():
+                    check_inside(path, folder, "data.root")
             return found
         if found:
             missing = ", ".join(f"{_name(stem)}[.gz]" for stem in _STEMS if stem not in found)

@@ -29,10 +29,20 @@ def image_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column of (…, columns), over all else, as float64 (columns,)."""
+    """Mean and deviation of each column of (…, columns), over all else, as float64 (columns,).
+
+    Both are rounded to 44 bits: the last digits of a sum in float64 depend on the number of threads, and
+    inputs are to be the same on any machine.
+    """
     rows = values.reshape(-1, values.shape[-1]).double()
     mean, std = rows.mean(0), rows.std(0, correction=0)
-    return mean, torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
+    std = torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
+    return _rounded(mean), _rounded(std)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    fraction, exponent = torch.frexp(values)
+    return torch.ldexp((fraction * 2.0**44).round() / 2.0**44, exponent)
 
 
 def _byte_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

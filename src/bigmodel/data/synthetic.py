@@ -84,6 +84,14 @@ class SyntheticConfig(RealConfig):
             raise ValueError("target=classes needs 2 outputs or more, one for each class")
         return outputs
 
+    @field_validator("samples")
+    @classmethod
+    def _every_class_occurs(cls, samples: int, info: ValidationInfo) -> int:
+        outputs = info.data.get("outputs", 1)
+        if info.data.get("target") == "classes" and samples < outputs:
+            raise ValueError(f"target=classes needs a sample of each of its {outputs} classes or more")
+        return samples
+
 
 @data.register("synthetic", SyntheticConfig)
 def synthetic(config: SyntheticConfig) -> Dataset:
@@ -95,7 +103,7 @@ def synthetic(config: SyntheticConfig) -> Dataset:
         inputs = _inputs(config)
         targets = _answers(config, inputs)
     if config.target == "classes":
-        targets = targets.argmax(1)
+        targets = _labels(targets)
     elif config.target == "flags":
         targets = (targets > 0).float()
     spec = DataSpec("synthetic", _input(config), _target(config))
@@ -157,12 +165,30 @@ def _answers(config: SyntheticConfig, inputs: Tensor) -> Tensor:
     return scores + config.noise * torch.randn(scores.shape, generator=_draws(config, 2))
 
 
+def _labels(scores: Tensor) -> Tensor:
+    """The class of each sample's highest score, (samples,), from scores (samples, classes).
+
+    A class that would have no sample gets the one that comes nearest to it, of those that are not the
+    only one of their own class.
+    """
+    labels = scores.argmax(1)
+    counts = torch.bincount(labels, minlength=scores.shape[1])
+    for missing in (counts == 0).nonzero().flatten().tolist():
+        behind = scores.amax(1) - scores[:, missing]
+        nearest = torch.where(counts[labels] > 1, behind, torch.inf).argmin()
+        counts[labels[nearest]] -= 1
+        counts[missing] = 1
+        labels[nearest] = missing
+    return labels
+
+
 def _codes(config: SyntheticConfig) -> Tensor:
     """What images are to mean, (samples, outputs): values, flags as ±1, or classes as 0 and 1."""
     size, generator = (config.samples, config.outputs), _draws(config, 1)
     match config.target:
         case "classes":
-            labels = torch.randint(config.outputs, size[:1], generator=generator)
+            drawn = torch.randint(config.outputs, size[:1], generator=generator)
+            labels = _labels(F.one_hot(drawn, config.outputs).float())
             return F.one_hot(labels, config.outputs).float()
         case "flags":
             return torch.randint(2, size, generator=generator).float() * 2 - 1

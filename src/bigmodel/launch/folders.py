@@ -65,6 +65,13 @@ def discard(folder: Path) -> None:
             parent.rmdir()
 
 
+def discard_claimed() -> None:
+    """Removes what was claimed for a run that has not begun."""
+    discard_refused_sweep()
+    for folder in list(_made_on_the_way):
+        discard(folder)
+
+
 def discard_refused_sweep() -> None:
     """Removes the folder of a sweep that was refused before its first job: it holds a plan at most."""
     for folder in list(_made_on_the_way):

@@ -4,8 +4,17 @@ configs/optimizer."""
 from bigmodel.optimizers.base import (
     OptimizerConfig,
     evaluation_weights,
+    own_options,
     parameter_groups,
     training_weights,
 )
+from bigmodel.optimizers.masked import masked_step
 
-__all__ = ["OptimizerConfig", "evaluation_weights", "parameter_groups", "training_weights"]
+__all__ = [
+    "OptimizerConfig",
+    "evaluation_weights",
+    "masked_step",
+    "own_options",
+    "parameter_groups",
+    "training_weights",
+]

@@ -103,6 +103,18 @@ def portable(optimizer: OptimizerT) -> OptimizerT:
     return optimizer
 
 
+_KEPT_IN_GROUPS = {"params", "k", "train_mode", "weight_sum", "lr_max", "scheduled_lr"}
+"""What optimizers keep in their parameter groups although it is state: schedule-free's counters."""
+
+
+def own_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The options of each parameter group (learning rate, betas, …), without any state."""
+    return [
+        {key: value for key, value in group.items() if key not in _KEPT_IN_GROUPS}
+        for group in optimizer.param_groups
+    ]
+
+
 def _own_implementation(
     optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> dict[str, Any] | None:

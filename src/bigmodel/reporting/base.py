@@ -109,7 +109,7 @@ class Evaluation:
 
 @dataclass
 class Summary:
-    """How a run ended; `summary.json` holds just this."""
+    """How a run ended; `summary.json` holds just this. `skipped` counts updates that were left out."""
 
     status: str  # "running" | "finished" | "stopped" | "failed"
     best: dict[str, float | int] = field(default_factory=dict)
@@ -121,6 +121,7 @@ class Summary:
     steps: int = 0
     seconds: float = 0.0
     parameters: int = 0
+    skipped: int = 0
     error: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -154,6 +155,12 @@ class Sink:
 
     def message(self, text: str, level: str = "info") -> None:
         """Something to tell the user: `info`, `warning` or `error`."""
+
+    def flush(self) -> None:
+        """A checkpoint is about to be taken: hand on to the system all that was told."""
+
+    def rewind(self, step: int) -> None:
+        """Training has gone back to where it was after `step`: what was told of later steps is void."""
 
     def finish(self, summary: Summary, folder: Path) -> None:
         """The run is over, however it ended."""
@@ -192,6 +199,12 @@ class Sinks(Sink):
 
     def message(self, text: str, level: str = "info") -> None:
         self._tell(lambda sink: sink.message(text, level))
+
+    def flush(self) -> None:
+        self._tell(lambda sink: sink.flush())
+
+    def rewind(self, step: int) -> None:
+        self._tell(lambda sink: sink.rewind(step))
 
     def finish(self, summary: Summary, folder: Path) -> None:
         self._tell(lambda sink: sink.finish(summary, folder))

@@ -12,11 +12,12 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from google.protobuf.message import DecodeError
 from PIL import Image as Pictures
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
@@ -81,6 +82,45 @@ class EventFile:
         self._records.write(event.SerializeToString())
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Keeps the whole events up to `step`, so that each step stands in a run's files once; an event that
+    was cut off, or is damaged, ends the file. Touches the file only if anything has to go.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    content = path.read_bytes()
+    kept = [
+        content[first:last]
+        for first, last, event in read_events(content)
+        if event.step <= step and not event.HasField("session_log")
+    ]
+    if sum(map(len, kept)) == len(content):
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(b"".join(kept))
+    temporary.replace(path)
+
+
+def read_events(content: bytes) -> Iterator[tuple[int, int, Any]]:
+    """First and last byte of each whole event of a file, and the event.
+
+    A TFRecord is length, its sum, the event, and its sum.
+    """
+    first = 0
+    while first + 12 <= len(content):
+        length = int.from_bytes(content[first : first + 8], "little")
+        start, last = first + 12, first + 12 + length + 4
+        if last > len(content):
+            return
+        try:
+            event = Event.FromString(content[start : start + length])
+        except DecodeError:
+            return
+        yield first, last, event
+        first = last
 
 
 def scalar(tag: str, value: float) -> Any:

@@ -26,10 +26,18 @@ class JsonLines(Sink):
         self._file: TextIO | None = None
 
     def start(self, info: RunInfo) -> None:
+        self._open(info.first_step)
+
+    def rewind(self, step: int) -> None:
+        self.close()
+        self._open(step)
+
+    def _open(self, step: int) -> None:
+        """Opens the file to go on after `step`."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.exists():
-                _drop_after(self._path, info.first_step)
+                _drop_after(self._path, step)
             self._file = self._path.open("a", encoding="utf-8", newline="")
         except OSError as error:
             raise self._unwritable(error) from error

@@ -65,9 +65,8 @@ class TensorBoard(Sink):
         hparams = events.EventFile(self._folder, HPARAMS)
         hparams.add(0, [events.session_start(hyperparameters(info.config))])
         hparams.close()
-        self._events = events.EventFile(self._folder)
-        if info.first_step:
-            self._events.restart(info.first_step + 1)
+        self._open(info.first_step)
+        assert self._events is not None
         texts = {
             "run": run_table(info),
             "config": config_block(info.config),
@@ -77,6 +76,25 @@ class TensorBoard(Sink):
         self._events.flush()
         self._best = BestSoFar(info.monitor, info.mode, info.best)
         self._drawn = time.monotonic()
+
+    def flush(self) -> None:
+        if self._events is not None:
+            self._events.flush()
+
+    def rewind(self, step: int) -> None:
+        self.close()
+        self._open(step)
+
+    def _open(self, step: int) -> None:
+        """A new file to go on after `step`; older files lose what comes later, and a torn end."""
+        from bigmodel.reporting import events
+
+        for path in self._folder.glob("events.out.tfevents.*"):
+            if not path.name.endswith(HPARAMS):
+                events.drop_after(path, step)
+        self._events = events.EventFile(self._folder)
+        if step:  # for a TensorBoard that is looking, and has read what is gone
+            self._events.restart(step + 1)
 
     def record(self, record: Record) -> None:
         if self._events is None:

@@ -1,0 +1,29 @@
+"""Where the files of a data set may lie: in the folder that was named, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bigmodel.errors import DataError
+
+
+def check_inside(path: Path, folder: Path, key: str) -> None:
+    """Refuses a file of a data set that a link takes out of the data set's folder.
+
+    A folder of data may come from a stranger, and a link in it must not have anybody's other files read
+    as samples. The folder may be a link itself: it is what the user named.
+
+    Args:
+        path: the file, by its name within the folder.
+        folder: the folder that was named.
+        key: the setting that names it, such as `data.root`.
+
+    Raises:
+        DataError: links followed, the file lies elsewhere.
+    """
+    place, inside = path.resolve(), folder.resolve()
+    if not place.is_relative_to(inside):
+        raise DataError(
+            f"{path}: leads out of its folder, to {place}, and only files within {inside} are read."
+            f" Say {key}={place.parent} where that is the data you mean, or put the file itself there."
+        )

@@ -1,0 +1,121 @@
+"""How good a run's model is: the validation part again and again, the test part once at the end."""
+
+from __future__ import annotations
+
+from bigmodel import checkpoint
+from bigmodel.data.batches import Batches
+from bigmodel.errors import CheckpointError
+from bigmodel.evaluate import evaluate
+from bigmodel.plan import Monitored
+from bigmodel.recovery import smaller_evaluation
+from bigmodel.reporting.base import Evaluation
+from bigmodel.run import Run
+from bigmodel.saved_form import TensorGroups
+
+
+def validate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
+    """Judges the model on the validation part; says whether it is the best so far, and the figures.
+
+    Args:
+        show: show pictures, as when a line is printed: drawing them takes longer than a short epoch.
+
+    Raises:
+        Stopped: the process was asked to stop; nothing has changed.
+    """
+    progress, state = run.state.progress, run.state
+    with state.evaluation_weights():
+        evaluation = _read(run, run.val)
+    figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
+    progress.figures = figures
+    value = _monitored_value(run, run.monitor, figures)
+    state.scheduler.observe(value, run.monitor.mode)
+    improved = run.monitor.better(value, progress.best_value)
+    if improved:
+        progress.best_value = value
+    _consider_stopping(run, figures)
+    if show or progress.stopped_early:
+        run.sinks.evaluated(evaluation, progress.step)
+    if run.config.histograms:
+        run.sinks.weights(state.model, progress.step)
+    return improved, figures
+
+
+def test(run: Run) -> dict[str, float]:
+    """Reads the test part, once, with the weights that validation chose; no figures without a part.
+
+    Raises:
+        Stopped: the process was asked to stop.
+        CheckpointError: the last checkpoint could not be written.
+    """
+    run.saver.flush()
+    if run.test is None:
+        return {}
+    try:
+        groups = _chosen(run)
+    except CheckpointError as error:
+        groups = checkpoint.load_newest(run.saver.checkpoints).groups
+        run.sinks.message(f"{error} The test part is read with the last weights.", "warning")
+    run.state.load_model(groups.get("averaged", groups["model"]))
+    return {f"test/{name}": value for name, value in _read(run, run.test).figures.items()}
+
+
+def _chosen(run: Run) -> TensorGroups:
+    """The best checkpoint, if it is the one that this run called the best.
+
+    Raises:
+        CheckpointError: it is not, is damaged, or is not there.
+    """
+    groups, facts = checkpoint.load_best(run.saver.checkpoints)
+    found, best = facts["progress"]["step"], run.state.progress.best.get("step")
+    if best is not None and found != best:
+        raise CheckpointError(
+            f"{run.saver.checkpoints / 'best'}: it is of step {found:,}, but this run's best was step"
+            f" {best:,}."
+        )
+    return groups
+
+
+def _read(run: Run, part: Batches) -> Evaluation:
+    """One pass over a part, with fewer samples at once where memory runs out."""
+    progress = run.state.progress
+    while True:
+        try:
+            return evaluate(
+                run.state.model,
+                part,
+                run.loss,
+                run.val_metrics,
+                run.runtime,
+                run.dataset,
+                samples=part is run.val,
+                at_once=progress.evaluation_batch,
+                between=run.signals.check,
+            )
+        except RuntimeError as error:
+            size = progress.evaluation_batch or part.batch_size
+            progress.evaluation_batch = smaller_evaluation(size, error, run.config.on_oom)
+        run.sinks.message(
+            f"Out of memory with {size} samples evaluated at once; from now on"
+            f" {progress.evaluation_batch}.",
+            "warning",
+        )
+
+
+def _consider_stopping(run: Run, figures: dict[str, float]) -> None:
+    stopping, progress = run.config.early_stopping, run.state.progress
+    value = _monitored_value(run, run.stop_monitor, figures)
+    if run.stop_monitor.better(value, progress.stop_value, stopping.min_delta):
+        progress.stop_value, progress.waited = value, 0
+    else:
+        progress.waited += 1
+    if stopping.patience is not None and progress.waited >= stopping.patience:
+        progress.stopped_early = True
+        best = "none so far" if progress.stop_value is None else f"best {progress.stop_value:.4g}"
+        run.sinks.message(
+            f"Stopping early: {run.stop_monitor.name} has not improved for {progress.waited} evaluations"
+            f" ({best})."
+        )
+
+
+def _monitored_value(run: Run, which: Monitored, figures: dict[str, float]) -> float:
+    return run.mean_loss() if which.name == "train/loss" else figures[which.name]

@@ -1,0 +1,77 @@
+"""A checkpoint's table of contents: the size and SHA-256 of each of its files, and a sum over itself.
+
+    {"schema":2,"files":{"model.safetensors":{"bytes":428,"sha256":"bbee…"}, …},"sha256":"6dd9…"}
+
+It is written in one way only, so that any other byte in it shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bigmodel.errors import CheckpointError
+
+SCHEMA = 2
+"""Version of a checkpoint's layout. A newer one is refused; older ones keep loading."""
+
+NAME = "manifest.json"
+_SUMMED_SINCE = 2
+
+
+def manifest_of(folder: Path) -> str:
+    """The manifest's text for all files that are in a folder now."""
+    return _text(SCHEMA, {path.name: _fingerprint(path) for path in sorted(folder.iterdir())})
+
+
+def verified(folder: Path) -> tuple[int, list[str]]:
+    """The schema and the files of a checkpoint, every byte of which is what was written.
+
+    Raises:
+        CheckpointError: a file or the manifest is missing, shorter, or other than it was, or leads out
+            of the folder; or the checkpoint is of a newer version.
+    """
+    schema, files = _read(folder)
+    for name, expected in files.items():
+        path = folder / name
+        if name != Path(name).name or path.is_symlink():  # a stranger's may not point elsewhere
+            raise CheckpointError(f"{folder}: {name} leads out of the checkpoint; it is not read.")
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} is missing.")
+        if _fingerprint(path) != expected:
+            raise CheckpointError(
+                f"{folder}: the checkpoint is damaged: {name} has changed since it was saved."
+            )
+    return schema, list(files)
+
+
+def _read(folder: Path) -> tuple[int, dict[str, Any]]:
+    try:
+        text = (folder / NAME).read_bytes().decode()
+        found = json.loads(text)
+        schema, files = int(found["schema"]), dict(found["files"])
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: no whole checkpoint: {NAME} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint is damaged: {NAME}: {error}") from error
+    if schema > SCHEMA:
+        raise CheckpointError(
+            f"{folder}: written by a newer version (checkpoint schema {schema}; this one knows up to"
+            f" {SCHEMA}). Update bigmodel-train."
+        )
+    # The first schema had no sum; a later one that lost it, or turned into the first, has been changed.
+    if (schema >= _SUMMED_SINCE or "sha256" in found) and text != _text(schema, files):
+        raise CheckpointError(f"{folder}: the checkpoint is damaged: {NAME} has changed.")
+    return schema, files
+
+
+def _text(schema: int, files: dict[str, Any]) -> str:
+    body = json.dumps({"schema": schema, "files": files}, separators=(",", ":"))
+    return f'{body[:-1]},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}"}}\n'
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,100 @@
+"""How a run goes on after a fault in the middle of it: too little memory, or a batch that diverged."""
+
+from __future__ import annotations
+
+import torch
+
+from bigmodel.errors import DeviceError, NonFiniteError
+from bigmodel.plan import OnOOM
+from bigmodel.state import Progress
+from bigmodel.step import Step
+
+MOST_REWINDS = 3
+MOST_SKIPPED_IN_A_ROW = 100
+"""Updates without a good one between, after which skipping is no way out: the weights themselves, or the
+data, are at fault."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch found too little memory, on any device."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)  # of the CPU
+    )
+
+
+def make_room(step: Step, error: RuntimeError, policy: OnOOM) -> str:
+    """Has a step that ran out of memory begin again, with half as many samples at once.
+
+    The batch stays the same, and with it the order of samples; its gradient is added up from twice as
+    many micro-batches.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        RuntimeError: the error itself, where it is another one.
+        DeviceError: it is not to be halved any more.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    size = step.at_once
+    if policy == "stop" or size == 1 or not step.undo():
+        raise DeviceError(
+            f"Out of memory with {size} samples at once: {str(error).splitlines()[0]} A smaller"
+            " data.batch_size with a larger trainer.accumulate gives the same gradient in less memory;"
+            " trainer.on_oom=halve does so by itself."
+        ) from error
+    step.accumulation.micro_batch = (size + 1) // 2
+    return (
+        f"Out of memory with {size} samples at once. From now on {step.accumulation.micro_batch} go"
+        " through the model at once, and their gradients are added up to those of the same batch"
+        " (trainer.on_oom=halve)."
+    )
+
+
+def smaller_evaluation(size: int, error: RuntimeError, policy: OnOOM) -> int:
+    """How many samples to evaluate at once after `size` were too many for the memory.
+
+    Raises:
+        RuntimeError: the error itself, where it is another one.
+        DeviceError: it is not to be halved any more.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if policy == "stop" or size == 1:
+        raise DeviceError(
+            f"Out of memory with {size} samples evaluated at once: {str(error).splitlines()[0]}"
+            " Take a smaller data.batch_size, or trainer.on_oom=halve."
+        ) from error
+    return (size + 1) // 2
+
+
+def skip(progress: Progress, step: int, fault: str) -> str | None:
+    """Counts an update that was left out.
+
+    Returns:
+        What to tell the user, not every time.
+
+    Raises:
+        NonFiniteError: there were too many of them.
+    """
+    progress.skipped += 1
+    progress.skipped_in_row += 1
+    if progress.skipped_in_row > MOST_SKIPPED_IN_A_ROW:
+        raise NonFiniteError(f"{fault} So were the {MOST_SKIPPED_IN_A_ROW} updates before it.", step)
+    told = progress.skipped <= 5 or progress.skipped % 100 == 0
+    return f"{fault} Its update was skipped, as {progress.skipped:,} in all." if told else None
+
+
+def may_rewind(progress: Progress, fault: NonFiniteError) -> list[int]:
+    """The steps whose batches are to be passed over from now on.
+
+    Raises:
+        NonFiniteError: the fault itself, where rewinding has not helped often enough.
+    """
+    if len(progress.passed_over) >= MOST_REWINDS or fault.step in progress.passed_over:
+        past = ", ".join(map(str, progress.passed_over))
+        raise NonFiniteError(
+            f"{fault} Rewinding has not helped, past the batches of steps {past}.", fault.step
+        ) from fault
+    return [*progress.passed_over, fault.step]

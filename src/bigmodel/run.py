@@ -1,0 +1,68 @@
+"""Everything that training needs, in one object, and what follows from it at any step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from bigmodel.data.base import Dataset
+from bigmodel.data.batches import Batches
+from bigmodel.losses import Loss
+from bigmodel.metrics import Metrics
+from bigmodel.plan import Monitored, Plan, TrainerConfig
+from bigmodel.reporting.base import RunInfo, Sink, Summary
+from bigmodel.runtime import Runtime
+from bigmodel.saver import Saver
+from bigmodel.signals import Signals
+from bigmodel.state import State
+from bigmodel.step import Step
+from bigmodel.stopwatch import Stopwatch
+
+
+@dataclass
+class Run:
+    """A run, built and checked. `fit` runs it."""
+
+    config: TrainerConfig
+    info: RunInfo
+    plan: Plan
+    dataset: Dataset
+    fingerprint: dict[str, Any]
+    train: Batches
+    val: Batches
+    test: Batches | None
+    loss: Loss
+    step: Step
+    state: State
+    val_metrics: Metrics
+    monitor: Monitored
+    stop_monitor: Monitored
+    schedule_by_epoch: bool
+    runtime: Runtime
+    saver: Saver
+    sinks: Sink
+    summary: Summary
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    signals: Signals = field(default_factory=Signals)
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is left to do."""
+        progress = self.state.progress
+        return progress.step >= self.plan.steps or progress.stopped_early
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 1, that step `step`, from 1, belongs to."""
+        return math.ceil(step / self.plan.steps_per_epoch)
+
+    def lr_factor(self, step: int) -> float:
+        """The multiplier of the learning rate after `step` steps."""
+        return self.state.scheduler.factor(
+            step // self.plan.steps_per_epoch if self.schedule_by_epoch else step
+        )
+
+    def mean_loss(self) -> float:
+        """The mean training loss since the last record; NaN where every update was skipped."""
+        progress = self.state.progress
+        return progress.loss_sum / progress.loss_weight if progress.loss_weight else math.nan

@@ -1,0 +1,179 @@
+"""When a run's checkpoints are written: beside training, from a copy, one at a time."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bigmodel import checkpoint
+from bigmodel.errors import CheckpointError
+from bigmodel.saved_form import TensorGroups
+
+
+class Snapshot(NamedTuple):
+    """A state as it was at one moment, in memory of its own."""
+
+    groups: TensorGroups
+    facts: dict[str, Any]
+
+
+class Saver:
+    """Keeps `last` and the best checkpoints of a run, writing no more often than makes sense.
+
+    A state that is offered is copied, and a thread writes the copy while training goes on. At most one
+    write is under way: whoever has the next waits for it. What goes wrong in it is raised by the next
+    call of any method.
+
+    Between two writes at least `interval` seconds pass, so that epochs of a few milliseconds are not
+    spent on the disk; what is due meanwhile is kept in memory until the next write, or until `flush`.
+
+    Args:
+        checkpoints: the folder for all of them.
+        keep: how many of the best are kept.
+        interval: seconds.
+
+    Attributes:
+        damaged: checkpoints that a resume found damaged; `start` takes them out of the row.
+    """
+
+    def __init__(self, checkpoints: Path, keep: int, interval: float) -> None:
+        self.checkpoints = checkpoints
+        self.damaged: Sequence[Path] = ()
+        self._keep = keep
+        self._interval = interval
+        self._written = time.monotonic()
+        self._best: Snapshot | None = None
+        self._last: Snapshot | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._flight: Future[None] | None = None
+        self._in_flight: list[Snapshot] = []
+        self._memory: list[TensorGroups] = []
+
+    def start(self) -> None:
+        """Makes the folder, and removes what a process that was killed left unfinished in it.
+
+        Raises:
+            CheckpointError: it cannot be made or written to.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for folder in self.damaged:
+                checkpoint.set_aside(folder)
+            checkpoint.tidy(self.checkpoints)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.checkpoints}: cannot be written to: {error.strerror or error}. See to its"
+                " permissions, or choose another output_dir."
+            ) from error
+
+    @property
+    def since_write(self) -> float:
+        """Seconds since the last write began."""
+        return time.monotonic() - self._written
+
+    def offer(
+        self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
+    ) -> None:
+        """Takes a state to be saved, now or when the interval is over.
+
+        Args:
+            groups, facts: as `checkpoint.save` takes them; they are copied.
+            best: it is the best so far.
+            last: it is one to go on from.
+            now: write it at once, whenever the last write was.
+
+        Raises:
+            CheckpointError: the disk did not take the one before.
+        """
+        self.check()
+        now = now or self.since_write >= self._interval
+        snapshot = self._copied(groups, facts)
+        if best:
+            self._best = snapshot
+        if last or now:  # a write for the best's sake takes the newest state along
+            self._last = snapshot
+        if now:
+            self._send()
+
+    def check(self) -> None:
+        """Raises CheckpointError where a write that is over has failed."""
+        if self._flight is not None and self._flight.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until nothing is being written.
+
+        Raises:
+            CheckpointError: the disk did not take it.
+        """
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            self._in_flight = []
+            flight.result()
+
+    def flush(self) -> None:
+        """Writes what is held back, and waits until it is on the disk.
+
+        Raises:
+            CheckpointError: the disk does not take it.
+        """
+        self._send()
+        self.wait()
+
+    def close(self) -> None:
+        """Ends the thread; what is held back is dropped."""
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+    def _send(self) -> None:
+        """Hands what is held back to the thread, when it is free."""
+        self.wait()
+        best, last = self._best, self._last
+        if best is None and last is None:
+            return
+        self._best = self._last = None
+        self._written = time.monotonic()
+        self._in_flight = [held for held in (best, last) if held is not None]
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._flight = self._thread.submit(self._write, best, last)
+
+    def _write(self, best: Snapshot | None, last: Snapshot | None) -> None:
+        folder, also = self.checkpoints / "last", self.checkpoints / "best"
+        if best is not None:
+            checkpoint.keep_best(self.checkpoints, self._keep, best.facts["progress"]["step"])
+        if best is not None and best is last:
+            checkpoint.save(folder, *best, also)
+            return
+        if best is not None:
+            checkpoint.save(also, *best)
+        if last is not None:
+            checkpoint.save(folder, *last)
+
+    def _copied(self, groups: TensorGroups, facts: dict[str, Any]) -> Snapshot:
+        """A copy, in memory that no snapshot needs any more: asking for new takes longer than that."""
+        needed = [held.groups for held in (self._best, self._last, *self._in_flight) if held]
+        free = next((m for m in self._memory if all(m is not used for used in needed)), {})
+        copies = {
+            group: {name: _into(free.get(group, {}).get(name), t) for name, t in tensors.items()}
+            for group, tensors in groups.items()
+        }
+        self._memory = [*(m for m in self._memory if m is not free), copies]
+        if any(t.is_cuda for tensors in groups.values() for t in tensors.values()):
+            torch.cuda.synchronize()  # once for all copies, which are queued
+        return Snapshot(copies, copy.deepcopy(facts))
+
+
+def _into(memory: Tensor | None, tensor: Tensor) -> Tensor:
+    """A copy on the CPU, in `memory` if it fits; from CUDA it is queued into page-locked memory."""
+    if memory is None or memory.shape != tensor.shape or memory.dtype != tensor.dtype:
+        memory = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return memory.copy_(tensor.detach(), non_blocking=True)

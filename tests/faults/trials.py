@@ -1,0 +1,306 @@
+"""Runs that are ended by force and gone on with, as real processes; what the tests and
+`scripts/prove_reliability.py` share.
+
+Processes are forked from a server that has torch loaded already, so that a trial takes a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from bigmodel import checkpoint
+
+RECIPE = (
+    "device=cpu",
+    "device.threads=1",
+    "trainer.epochs=2",
+    "trainer.record_every_steps=1",
+    "trainer.checkpoint.every_steps=1",
+    "trainer.accumulate=2",
+    "trainer.ema=0.9",
+    "model.hidden_sizes=[64]",
+    "model.dropout=0.3",
+    "data.augment.shift=1",
+)
+"""A run with everything in it that a resume could get wrong: 24 steps on digits."""
+
+STEPS = 24
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["bigmodel.build", "bigmodel.loop", "bigmodel.reporting.events"])
+
+
+@dataclass
+class Attempt:
+    """One process of `bigmodel-train`, and where it works.
+
+    Attributes:
+        cwd: its current folder.
+        log: what it has printed so far.
+    """
+
+    process: ForkServerProcess
+    cwd: Path
+
+    @property
+    def log(self) -> str:
+        path = self.cwd / f"printed.{self.process.name}"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def wait(self, seconds: float = 120) -> int:
+        """The exit status, as a shell would have it.
+
+        Raises:
+            TimeoutError: it goes on; it is killed.
+        """
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise TimeoutError(f"still running after {seconds} s:\n{self.log}")
+        return self.process.exitcode if self.process.exitcode >= 0 else 128 - self.process.exitcode
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def launch(
+    cwd: Path, *argv: str, slow: str | None = None, environment: dict[str, str] | None = None
+) -> Attempt:
+    """Starts `bigmodel-train` in a process of its own.
+
+    Args:
+        cwd: its current folder.
+        argv: its arguments.
+        slow: `evaluation` or `saving`, which then takes a second and says that it began by a file
+            `slow` in `cwd`.
+        environment: more variables.
+    """
+    process = _server.Process(target=_train, args=(str(cwd), argv, slow, environment or {}))
+    process.start()
+    return Attempt(process, cwd)
+
+
+def _train(cwd: str, argv: Sequence[str], slow: str | None, environment: dict[str, str]) -> None:
+    os.environ |= environment | {"NO_COLOR": "1"}
+    os.chdir(cwd)
+    out = os.open(f"printed.{multiprocessing.current_process().name}", os.O_CREAT | os.O_WRONLY)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    sys.argv = ["bigmodel-train", *argv]
+    if slow is not None:
+        _slow_down(slow)
+    from bigmodel import train
+
+    train.main()
+
+
+def _slow_down(what: str) -> None:
+    """Has evaluating or saving take so long that a signal finds it at work."""
+    from bigmodel import checkpoint, judge
+
+    def slowly(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acting(*args: Any, **more: Any) -> Any:
+            Path("slow").touch()
+            if "between" in more:  # an evaluation has many batches; here each takes its time
+                look = more["between"]
+                more["between"] = lambda: (time.sleep(1), look())
+            else:
+                time.sleep(1)
+            return act(*args, **more)
+
+        return acting
+
+    if what == "evaluation":
+        judge.evaluate = slowly(judge.evaluate)
+    else:
+        checkpoint.save = slowly(checkpoint.save)
+
+
+def run_folder(cwd: Path) -> Path | None:
+    """The newest run below a folder."""
+    found = sorted(cwd.glob("outputs/*/*/.hydra"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent if found else None
+
+
+def whole(cwd: Path, *argv: str) -> str:
+    """The digest of a run that nobody disturbs."""
+    cwd.mkdir(parents=True, exist_ok=True)
+    attempt = launch(cwd, *argv)
+    assert attempt.wait() == 0, attempt.log
+    folder = run_folder(cwd)
+    assert folder is not None
+    return digest(folder)
+
+
+def digest(folder: Path) -> str:
+    """One sum over all that has to be identical: every step's figures in `metrics.jsonl` and event files,
+    each once, and the final weights, averages, optimizer, scheduler, metrics and random states."""
+    groups, facts = checkpoint.load(folder / "checkpoints" / "last")
+    sums = hashlib.sha256()
+    for group in sorted(groups):
+        for name, tensor in sorted(groups[group].items()):
+            sums.update(f"{group} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            sums.update(tensor.numpy().tobytes())
+    facts["progress"].pop("seconds")
+    for name in ("best", "final"):
+        facts["progress"][name].pop("samples_per_second")
+    sums.update(repr(facts).encode())
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["samples_per_second"]
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1)), "each step once"
+    sums.update(json.dumps(records).encode())
+    losses = event_scalars(folder, "train/loss")
+    assert [step for step, _ in losses] == [record["step"] for record in records], "each step once"
+    sums.update(repr(losses).encode())
+    return sums.hexdigest()
+
+
+def event_scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
+    """Every (step, value) of a curve that stands in the event files, torn ends left out."""
+    from bigmodel.reporting import events
+
+    found = []
+    for path in sorted((folder / "tensorboard").glob("events.*")):
+        for _, _, event in events.read_events(path.read_bytes()):
+            found += [(event.step, v.simple_value) for v in event.summary.value if v.tag == tag]
+    return sorted(found)
+
+
+def acknowledged(cwd: Path) -> int:
+    """The newest step whose checkpoint is whole; 0 without any."""
+    folder = run_folder(cwd)
+    names = checkpoint.GENERATIONS
+    if folder is None or not any((folder / "checkpoints" / name).exists() for name in names):
+        return 0
+    step: int = checkpoint.load_newest(folder / "checkpoints").facts["progress"]["step"]
+    return step
+
+
+@dataclass
+class Killed:
+    """What killing one run again and again has shown.
+
+    Attributes:
+        kills: how many there were.
+        inside: how many of them left an unfinished checkpoint, so that they hit a save.
+        faults: what went wrong, in words.
+    """
+
+    kills: int
+    inside: int
+    faults: list[str]
+
+
+def kill_and_go_on(cwd: Path, expected: str, kills: int, seed: int, **more: Any) -> Killed:
+    """Starts a run, kills it by SIGKILL at random moments, goes on by `resume=auto`, and compares.
+
+    Args:
+        expected: the digest of the run that nobody disturbs.
+        kills: how many at most; the last process is left to finish.
+        seed: of the moments.
+        more: see `launch`.
+    """
+    chance, result = random.Random(seed), Killed(0, 0, [])
+    cwd.mkdir(parents=True)
+    for number in range(kills + 1):
+        before = acknowledged(cwd)
+        attempt = launch(cwd, "resume=auto", *RECIPE, **more)
+        if number < kills and _kill_at_random(attempt, chance):
+            result.kills += 1
+            folder = run_folder(cwd)
+            if folder is not None:
+                result.inside += bool(list((folder / "checkpoints").glob(".*.tmp")))
+                _check_log(folder, acknowledged(cwd), result.faults)
+        elif (status := attempt.wait()) != 0:
+            result.faults.append(f"{cwd}: exit status {status}:\n{attempt.log}")
+            return result
+        log = attempt.log
+        went_on = f"Resumed: after step {before} " in log
+        if before and not went_on and ("Resumed" in log or "a new one starts" in log):
+            result.faults.append(f"{cwd}: did not go on after step {before}:\n{attempt.log}")
+        if attempt.process.exitcode == 0:
+            break
+    folder = run_folder(cwd)
+    if folder is None or digest(folder) != expected:
+        result.faults.append(f"{cwd}: the end is another than that of the run nobody disturbed")
+    elif leftovers(folder):
+        result.faults.append(f"{cwd}: left behind: {leftovers(folder)}")
+    return result
+
+
+def _kill_at_random(attempt: Attempt, chance: random.Random) -> bool:
+    """Kills within a save, two times out of three; else at any moment of the first second."""
+    if chance.random() < 2 / 3:
+        deadline = time.monotonic() + 10
+        wanted = chance.randrange(6)  # not always the first save
+        while time.monotonic() < deadline and attempt.process.is_alive():
+            folder = run_folder(attempt.cwd)
+            if folder is not None and list((folder / "checkpoints").glob(".*.tmp")):
+                if wanted == 0:
+                    time.sleep(chance.random() * 0.004)
+                    break
+                wanted -= 1
+                time.sleep(0.01)
+    else:
+        attempt.process.join(chance.random() * 1.2)
+    alive = attempt.process.is_alive()
+    attempt.process.kill()
+    attempt.process.join()
+    return alive and attempt.process.exitcode == -signal.SIGKILL
+
+
+def _check_log(folder: Path, step: int, faults: list[str]) -> None:
+    """After a kill, `metrics.jsonl` and the event files read whole up to the acknowledged step."""
+    text = (folder / "metrics.jsonl").read_text() if step else ""
+    steps = [json.loads(line)["step"] for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    if steps[:step] != list(range(1, step + 1)):
+        faults.append(f"{folder}: metrics.jsonl lacks steps before {step}: {steps}")
+    told = {number for number, _ in event_scalars(folder, "train/loss")}
+    if step and not set(range(1, step + 1)) <= told:
+        faults.append(f"{folder}: the event files lack steps before {step}: {sorted(told)}")
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Files that no run should leave behind."""
+    return [
+        str(path) for path in folder.rglob("*") if path.name.endswith(".tmp") or path.name == ".lock"
+    ]
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of its own of that size, mounted at `folder`.
+
+    Raises:
+        PermissionError: nobody but root can mount.
+    """
+    folder.mkdir(parents=True)
+    if shutil.which("mount") is None or os.system(
+        f"mount -t tmpfs -o size={megabytes}m tmpfs {folder} 2>/dev/null"
+    ):
+        raise PermissionError("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        os.system(f"umount -l {folder}")

@@ -1,0 +1,117 @@
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bigmodel import checkpoint
+from bigmodel.errors import CheckpointError
+from bigmodel.saved_form import TensorGroups
+from bigmodel.saver import Saver
+
+
+def at(step: int) -> dict[str, Any]:
+    return {"progress": {"step": step}}
+
+
+def weights(value: float) -> TensorGroups:
+    return {"model": {"w": torch.full((4,), value)}}
+
+
+def test_what_is_held_back_is_written_by_flush_as_it_was(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, keep=1, interval=3600)
+    weights = torch.ones(2)
+    saver.offer({"model": {"w": weights}}, at(1), best=True, last=True, now=False)
+    weights.zero_()
+    saver.offer({"model": {"w": weights}}, at(2), best=False, last=True, now=False)
+    assert list(tmp_path.iterdir()) == []
+    saver.flush()
+    groups, facts = checkpoint.load(tmp_path / "best")
+    assert (groups["model"]["w"].tolist(), facts) == ([1.0, 1.0], at(1))
+    assert checkpoint.load(tmp_path / "last")[1] == at(2)
+    saver.offer({"model": {"w": weights}}, at(3), best=True, last=False, now=True)
+    saver.flush()
+    assert checkpoint.load(tmp_path / "last")[1] == at(3), "the newest state comes along"
+
+
+def test_training_goes_on_while_the_copy_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, may_write, written = checkpoint.save, threading.Event(), []
+
+    def slow(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path) -> None:
+        assert may_write.wait(30)
+        real(folder, groups, facts, *also)
+        written.append(facts["progress"]["step"])
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    saver, live = Saver(tmp_path, keep=1, interval=0), weights(1.0)
+    saver.offer(live, at(1), best=True, last=True, now=True)
+    live["model"]["w"].fill_(7.0)  # training has gone on
+    assert (written, list(tmp_path.iterdir())) == ([], [])
+    may_write.set()
+    saver.offer(live, at(2), best=False, last=True, now=True)  # waits for the one under way
+    assert written[0] == 1
+    saver.flush()
+    assert checkpoint.load(tmp_path / "best")[0]["model"]["w"].tolist() == [1.0] * 4
+    assert checkpoint.load(tmp_path / "previous")[0]["model"]["w"].tolist() == [1.0] * 4
+    assert checkpoint.load(tmp_path / "last")[0]["model"]["w"].tolist() == [7.0] * 4
+    saver.close()
+
+
+def test_memory_is_used_again_and_never_while_it_is_needed(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, keep=2, interval=3600)
+    for step in range(1, 40):
+        best = step in {3, 4, 11, 30}
+        saver.offer(weights(float(step)), at(step), best=best, last=True, now=step % 5 == 0)
+    saver.flush()
+    for name, step in {"last": 39, "best": 30, "best-2": 11}.items():
+        groups, facts = checkpoint.load(tmp_path / name)
+        assert (facts, groups["model"]["w"].tolist()) == (at(step), [float(step)] * 4), name
+    assert len(saver._memory) <= 4
+    saver.close()
+
+
+@pytest.mark.parametrize("notice", ["offer", "check", "flush"])
+def test_a_write_that_fails_is_never_swallowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notice: str
+) -> None:
+    saver = Saver(tmp_path, keep=1, interval=0)
+    saver.offer(weights(1.0), at(1), best=False, last=True, now=True)
+    saver.flush()
+    monkeypatch.setattr(
+        checkpoint, "save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    saver.offer(weights(2.0), at(2), best=True, last=True, now=True)
+    assert saver._flight is not None
+    saver._flight.exception(timeout=30)  # it is over; nobody has asked yet
+    act = getattr(saver, notice)
+    if notice == "offer":
+        act = partial(act, weights(3.0), at(3), best=False, last=True, now=False)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*needs .* bytes"):
+        act()
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    assert checkpoint.load(tmp_path / "last")[1] == at(1)
+    saver.close()
+
+
+def test_a_start_tidies_up_after_a_process_that_was_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for step in (1, 2):
+        checkpoint.save(folder / "last", weights(1.0), at(step))
+    checkpoint.save(folder / "best", weights(1.0), at(2))
+    (folder / "best").rename(folder / ".best.old")
+    (folder / ".last.123.tmp").mkdir()
+    (folder / ".last.123.tmp" / "model.safetensors").write_bytes(b"half")
+    (folder / "last" / "state.json").write_text("{}")
+    saver = Saver(folder, keep=1, interval=0)
+    saver.damaged = checkpoint.load_newest(folder).damaged
+    saver.start()
+    assert sorted(path.name for path in folder.iterdir()) == ["best", "last.damaged", "previous"]
+    saver.offer(weights(1.0), at(3), best=False, last=True, now=True)
+    saver.flush()
+    assert checkpoint.load(folder / "previous")[1] == at(1), "no damaged one took its place"
+    saver.close()
