@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bigmodel import exact_json, manifest
+from bigmodel import disk, exact_json, manifest
 from bigmodel.errors import CheckpointError
 from bigmodel.saved_form import TensorGroups, upgraded
 
@@ -62,7 +62,7 @@ def save(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path)
         if not isinstance(error, OSError | SafetensorError | TypeError):
             raise
         needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values()) + len(text)
-        raise CheckpointError(_unwritable(folder, needed * (1 + len(also)), error)) from error
+        raise disk.refused(folder, error, needed * (1 + len(also))) from error
 
 
 def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
@@ -158,14 +158,15 @@ def keep_best(checkpoints: Path, keep: int, step: int) -> None:
         step: after which the new one is taken. One that is no older is of a future that was lost when
             the run was killed, and comes again: it is no second best.
     """
-    places = [checkpoints / name for name in ("best", *(f"best-{rank}" for rank in range(2, keep + 1)))]
-    older = [place for place in places if step_of(place) < step][: keep - 1]
-    for place in places[1:]:
+    ranks = [int(path.name.removeprefix("best-")) for path in checkpoints.glob("best-[0-9]*")]
+    there = [checkpoints / "best", *(checkpoints / f"best-{rank}" for rank in sorted(ranks))]
+    older = [place for place in there if step_of(place) < step][: keep - 1]
+    for place in there[1:]:
         if place not in older:
             shutil.rmtree(place, ignore_errors=True)
-    for rank in reversed(range(len(older))):  # the oldest first: its place is free
-        if older[rank] != places[rank + 1]:
-            older[rank].rename(places[rank + 1])
+    for rank, place in reversed(list(enumerate(older, start=2))):  # the oldest first: its place is free
+        if place.name != f"best-{rank}":
+            place.rename(checkpoints / f"best-{rank}")
 
 
 def step_of(folder: Path) -> float:
@@ -246,19 +247,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _unwritable(folder: Path, needed: int, error: Exception) -> str:
-    if not folder.parent.is_dir():
-        return (
-            f"{folder}: the checkpoint cannot be written, because {folder.parent} is gone: the run's"
-            " folder was moved or deleted while it ran."
-        )
-    try:
-        free = f"{shutil.disk_usage(folder.parent).free:,} bytes are free there"
-    except OSError as unknown:
-        free = f"what is free there is not known ({unknown.strerror})"
-    return (
-        f"{folder}: the checkpoint cannot be written: {error}. It needs {needed:,} bytes, and {free}."
-        " Make room or see to the folder's permissions, then go on with resume=<the run's folder>."
-    )

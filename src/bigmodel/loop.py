@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 from bigmodel import checkpoint, judge
 from bigmodel.data.base import Batch
@@ -244,22 +245,33 @@ def _reported(run: Run) -> Iterator[None]:
     begun = replace(summary, status="running", best=progress.best, final=progress.final)
     write_summary(begun, folder)
     try:
-        yield
+        with _kept(run):
+            yield
         summary.status = "finished"
+        _conclude(run)
+        run.sinks.close()
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         summary.status = "stopped" if stopped else "failed"
         summary.error = (str(error) or "interrupted") if stopped else reason(error)
-        if not isinstance(error, CheckpointError):
-            run.saver.flush()  # what is held back is from before, and good
-        with suppress(BigModelError):  # the first fault is the one to tell
-            _conclude(run)
+        for act in (partial(_conclude, run), run.sinks.close):
+            with suppress(BigModelError):  # the first fault is the one to tell
+                act()
         raise
-    else:
-        _conclude(run)
     finally:
-        run.sinks.close()
         run.saver.close()
+
+
+@contextmanager
+def _kept(run: Run) -> Iterator[None]:
+    """However it is left, what is held back is written: it is from before any fault, and good."""
+    try:
+        yield
+    except CheckpointError:  # the disk takes no more
+        raise
+    except BaseException:
+        run.saver.flush()
+        raise
 
 
 def _conclude(run: Run) -> None:

@@ -11,12 +11,10 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -153,8 +151,8 @@ def whole(cwd: Path, *argv: str) -> str:
 
 
 def digest(folder: Path) -> str:
-    """One sum over all that has to be identical: every step's figures in `metrics.jsonl` and event files,
-    each once, and the final weights, averages, optimizer, scheduler, metrics and random states."""
+    """One sum over all that has to be identical: each step's figures in `metrics.jsonl` and event files,
+    once each, and the final weights, averages, optimizer, scheduler, metrics and random states."""
     groups, facts = checkpoint.load(folder / "checkpoints" / "last")
     sums = hashlib.sha256()
     for group in sorted(groups):
@@ -286,21 +284,3 @@ def leftovers(folder: Path) -> list[str]:
     return [
         str(path) for path in folder.rglob("*") if path.name.endswith(".tmp") or path.name == ".lock"
     ]
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of its own of that size, mounted at `folder`.
-
-    Raises:
-        PermissionError: nobody but root can mount.
-    """
-    folder.mkdir(parents=True)
-    if shutil.which("mount") is None or os.system(
-        f"mount -t tmpfs -o size={megabytes}m tmpfs {folder} 2>/dev/null"
-    ):
-        raise PermissionError("mounting a small disk needs root")
-    try:
-        yield folder
-    finally:
-        os.system(f"umount -l {folder}")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TextIO
 
-from bigmodel.errors import CheckpointError
+from bigmodel import disk
 from bigmodel.reporting.base import Record, RunInfo, Sink
 from bigmodel.reporting.summary import jsonable, write_atomically
 
@@ -40,15 +40,16 @@ class JsonLines(Sink):
                 _drop_after(self._path, step)
             self._file = self._path.open("a", encoding="utf-8", newline="")
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise disk.refused(self._path, error, 0) from error
 
     def record(self, record: Record) -> None:
         assert self._file is not None, "record before start"
+        line = json.dumps(jsonable(record), allow_nan=False) + "\n"
         try:
-            self._file.write(json.dumps(jsonable(record), allow_nan=False) + "\n")
+            self._file.write(line)
             self._file.flush()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise disk.refused(self._path, error, len(line)) from error
 
     def close(self) -> None:
         if self._file is None:
@@ -57,10 +58,7 @@ class JsonLines(Sink):
         try:
             file.close()
         except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> CheckpointError:
-        return CheckpointError(f"{self._path}: cannot be written: {error.strerror or error}.")
+            raise disk.refused(self._path, error, 0) from error
 
 
 def _drop_after(path: Path, step: int) -> None:

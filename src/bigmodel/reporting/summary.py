@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from bigmodel import disk
 from bigmodel.errors import CheckpointError
 from bigmodel.reporting.base import Summary
 
@@ -69,7 +70,7 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}.") from error
+        raise disk.refused(path, error, len(text)) from error
 
 
 def jsonable(value: Any) -> Any:

@@ -1,0 +1,145 @@
+"""Damaged checkpoints and disks that take no more; what the tests and `scripts/prove_reliability.py`
+share."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bigmodel import checkpoint
+
+from . import trials
+
+KINDS = ("flip", "truncate to 0 %", "truncate to 50 %", "truncate to 99 %", "remove", "no manifest")
+
+
+def stopped_run(cwd: Path, after: int = 9) -> Path:
+    """A run that was asked to stop half-way, with `last` and `previous`."""
+    cwd.mkdir(parents=True)
+    attempt = trials.launch(cwd, *trials.RECIPE)
+    until_step(attempt, after)
+    attempt.send(signal.SIGTERM)
+    assert attempt.wait() == 143, attempt.log
+    folder = trials.run_folder(cwd)
+    assert folder is not None
+    return folder
+
+
+def damage(folder: Path, kind: str, chance: random.Random) -> str:
+    """Damages one file of a checkpoint, chosen at random; says which, and how."""
+    path = chance.choice(sorted(folder.iterdir()))
+    content = path.read_bytes()
+    if kind == "no manifest":
+        (folder / "manifest.json").unlink()
+        return kind
+    if kind == "remove":
+        path.unlink()
+    elif kind == "flip":
+        place, bits = chance.randrange(len(content)), chance.randrange(1, 256)
+        path.write_bytes(content[:place] + bytes([content[place] ^ bits]) + content[place + 1 :])
+        return f"{path.name}: byte {place} xor {bits}"
+    else:
+        path.write_bytes(content[: len(content) * int(kind.split()[2]) // 100])
+    return f"{path.name}: {kind}"
+
+
+def go_on_damaged(run: Path, cwd: Path, expected: str, kind: str, seed: int) -> list[str]:
+    """Damages `last` of a copy of a stopped run, goes on, and compares.
+
+    Returns:
+        What went wrong, in words.
+    """
+    folder = cwd / "outputs" / "day" / "time"
+    shutil.copytree(run, folder)
+    done = damage(folder / "checkpoints" / "last", kind, random.Random(seed))
+    attempt = trials.launch(cwd, f"resume={folder}")
+    status, log = attempt.wait(), attempt.log
+    faults = []
+    if "Warning" not in log or str(folder / "checkpoints" / "last") not in log.replace("\n", ""):
+        faults.append(f"{done}: no warning that names it:\n{log}")
+    if status != 0 or trials.digest(folder) != expected:
+        faults.append(f"{done}: exit status {status}, or another end:\n{log}")
+    return faults
+
+
+def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
+    """Fills the disk of a run that has done `after` steps, makes room again, goes on, and compares.
+
+    Args:
+        cwd: on a small disk of its own.
+    """
+    attempt = trials.launch(cwd, *trials.RECIPE)
+    until_step(attempt, after)
+    filler = cwd / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 12)):
+                pass
+        except OSError:
+            pass
+    status, log = attempt.wait(), attempt.log
+    folder = trials.run_folder(cwd)
+    assert folder is not None
+    faults = []
+    if status != 1 or "Traceback" in log:
+        faults.append(f"exit status {status}:\n{log}")
+    last_words = " ".join(log.rpartition("bigmodel-train: ")[2].split())
+    for words in (str(folder.relative_to(cwd)), "It needs", "bytes are free there"):
+        if words not in last_words:
+            faults.append(f"the message lacks {words!r}: {last_words}")
+    faults += [f"left behind: {left}" for left in trials.leftovers(folder)]
+    if trials.acknowledged(cwd) < after:
+        faults.append(f"step {after} was acknowledged, and {trials.acknowledged(cwd)} is left")
+    filler.unlink()
+    again = trials.launch(cwd, f"resume={folder}")
+    if again.wait() != 0 or trials.digest(folder) != expected:
+        faults.append(f"another end:\n{again.log}")
+    return faults
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int = 8) -> Iterator[Path]:
+    """A file system of its own of that size, mounted at `folder`.
+
+    Raises:
+        PermissionError: nobody but root can mount.
+    """
+    folder.mkdir(parents=True)
+    options = f"size={megabytes}m"
+    made = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+    )
+    if not made or made.returncode:
+        raise PermissionError("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        os.sync()
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def read_only(disk: Path) -> None:
+    """Lets nobody write to a small disk any more, root included."""
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+
+def until_step(attempt: trials.Attempt, step: int) -> None:
+    """Waits until a run has saved that step."""
+    deadline = time.monotonic() + 60
+    while _step(attempt.cwd) < step:
+        assert attempt.process.is_alive(), attempt.log
+        assert time.monotonic() < deadline, attempt.log
+        time.sleep(0.002)
+
+
+def _step(cwd: Path) -> float:
+    folder = trials.run_folder(cwd)
+    step = checkpoint.step_of(folder / "checkpoints" / "last") if folder else 0.0
+    return 0.0 if step == float("inf") else step

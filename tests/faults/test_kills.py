@@ -1,0 +1,35 @@
+"""kill -9 at any moment: the run goes on by itself from the newest whole checkpoint, and ends the same."""
+
+from pathlib import Path
+
+import pytest
+
+from . import trials
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trials.whole(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_and_gone_on_with(tmp_path: Path, expected: str, seed: int) -> None:
+    result = trials.kill_and_go_on(tmp_path / "run", expected, kills=4, seed=seed)
+    assert result.faults == []
+    assert result.kills > 1
+    assert result.inside > 0
+
+
+def test_temporary_files_on_another_file_system(tmp_path: Path, expected: str) -> None:
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        pytest.skip("there is no other file system")
+    elsewhere = {"TMPDIR": str(memory)}
+    result = trials.kill_and_go_on(tmp_path / "run", expected, 2, seed=7, environment=elsewhere)
+    assert result.faults == []
+    assert result.kills > 0
+
+
+def test_a_run_that_ends_otherwise_is_noticed(tmp_path: Path) -> None:
+    result = trials.kill_and_go_on(tmp_path / "run", "another digest", kills=1, seed=3)
+    assert any("the end is another" in fault for fault in result.faults)
