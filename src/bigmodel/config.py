@@ -33,6 +33,9 @@ class TopConfig(Config):
         default=None,
         description="run folder to go on with; auto: the newest unfinished run of this config",
     )
+    resume_changed: bool = Field(
+        default=False, description="go on although settings or data are not those of the run"
+    )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class _Outcome:
     error: BaseException | None = None
     sweep: Path | None = None
     resumed: Path | None = None
+    may_change: bool = False
     signals: Signals = field(default_factory=Signals)
     jobs: list[str] = field(default_factory=list)
 
@@ -104,7 +105,7 @@ def _launch(argv: list[str]) -> int:
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
     argv = flags.flags_first(argv)
-    argv, _outcome.resumed = resume.settle(argv, config_dir())
+    argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)
     try:
         _call_hydra(argv)
@@ -138,22 +139,28 @@ def _call_hydra(argv: list[str]) -> None:
 
 def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
     from bigmodel.launch import folders
+    from bigmodel.launch.lock import owned
 
-    resumed = _outcome.resumed
+    if _outcome.resumed is not None:
+        with owned(folder):
+            run = _prepare_resumed(config, folder, _outcome.resumed)
+            if run is None:
+                return None
+            folders.write_config(folder, config)
+            return _fit(run)
     try:
-        if resumed is None:
-            folders.check_free(folder)
-        run = _prepare(config, folder, resumed)
+        folders.check_free(folder)
+        run = _prepare(config, folder)
+        with owned(folder):
+            folders.check_free(folder)  # another process may have been quicker
+            folders.record_start(folder, config, hydra)
+            return _fit(run)
     except BaseException:
-        if resumed is None:
-            folders.discard(folder)
+        folders.discard(folder)
         raise
-    if run is None:
-        return None
-    if resumed is None:
-        folders.record_start(folder, config, hydra)
-    else:
-        folders.write_config(folder, config)
+
+
+def _fit(run: Any) -> float | None:
     from bigmodel.loop import fit
 
     run.signals = _outcome.signals
@@ -162,28 +169,33 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
     return best
 
 
-def _prepare(config: DictConfig, folder: Path, resumed: Path | None) -> Any:
+def _prepare(config: DictConfig, folder: Path) -> Any:
     """Everything that can be refused is refused here, before the first step and the first file."""
-    from bigmodel.build import build_run, resume_run
+    from bigmodel.build import build_run
     from bigmodel.config import parse, to_plain
 
-    values = to_plain(config)
-    if resumed is None:
-        typed = parse(values)
-        if typed.top.resume is not None:  # it has to be settled before Hydra composes
-            raise ConfigError(
-                f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it."
-                f" Give it on the command line: resume={typed.top.resume}"
-            )
-        return build_run(typed, folder)
-    from bigmodel.launch.resume import check_same
+    typed = parse(to_plain(config))
+    if typed.top.resume is not None:  # it has to be settled before Hydra composes
+        raise ConfigError(
+            f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it."
+            f" Give it on the command line: resume={typed.top.resume}"
+        )
+    return build_run(typed, folder)
+
+
+def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
+    """The same for a run that goes on; None for one that is finished."""
+    from bigmodel.build import build_run, resume_run
+    from bigmodel.config import parse, to_plain
+    from bigmodel.launch.changed import check_plugins, check_same
     from bigmodel.reporting.summary import read_summary
 
-    check_same(resumed, config)
-    run = resume_run(build_run(parse(values), folder))
-    progress, summary = run.state.progress, read_summary(folder)
-    done = progress.step >= run.plan.steps or progress.stopped_early
-    if done and summary is not None and summary.status == "finished":
+    check_plugins(resumed, config)
+    typed = parse(to_plain(config))
+    changed = check_same(resumed, config, typed, _outcome.may_change)
+    run = resume_run(build_run(typed, folder), changed)
+    summary = read_summary(folder)
+    if run.over and summary is not None and summary.status == "finished":
         print(f"{folder}: this run is finished. {_way_to_go_on(run)}")  # noqa: T201
         return None
     return run  # where all steps are done but not told, what is left is told

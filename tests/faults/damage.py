@@ -91,9 +91,8 @@ def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
     if status != 1 or "Traceback" in log:
         faults.append(f"exit status {status}:\n{log}")
     last_words = " ".join(log.rpartition("bigmodel-train: ")[2].split())
-    for words in (str(folder.relative_to(cwd)), "It needs", "bytes are free there"):
-        if words not in last_words:
-            faults.append(f"the message lacks {words!r}: {last_words}")
+    wanted = (str(folder.relative_to(cwd)), "It needs", "bytes are free there")
+    faults += [f"lacks {words!r}: {last_words}" for words in wanted if words not in last_words]
     faults += [f"left behind: {left}" for left in trials.leftovers(folder)]
     if trials.acknowledged(cwd) < after:
         faults.append(f"step {after} was acknowledged, and {trials.acknowledged(cwd)} is left")

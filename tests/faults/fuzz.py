@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
 
@@ -84,7 +85,7 @@ def ended_in_a_traceback(argv: list[str], count: Counter[str] | None = None) -> 
     Args:
         count: is told how it ended: `trained` or `refused`.
     """
-    folder, before = tempfile.mkdtemp(), os.getcwd()
+    folder, before = tempfile.mkdtemp(), Path.cwd()
     printed = io.StringIO()
     os.chdir(folder)
     try:

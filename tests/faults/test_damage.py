@@ -32,7 +32,7 @@ def test_the_one_before_is_gone_on_from(tmp_path: Path, stopped: Path, expected:
     "name", ["model.safetensors", "state.json", "manifest.json", "random.safetensors"]
 )
 def test_every_byte_is_looked_at(tmp_path: Path, stopped: Path, name: str) -> None:
-    """Each place in turn would take minutes: a hundred of each file, the first and the last among them."""
+    """Each in turn would take minutes: a hundred of each file, the first and the last among them."""
     folder = Path(shutil.copytree(stopped / "checkpoints" / "last", tmp_path / "last"))
     content, chance = (folder / name).read_bytes(), random.Random(0)
     places = {0, len(content) - 1, *(chance.randrange(len(content)) for _ in range(98))}

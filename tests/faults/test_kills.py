@@ -1,4 +1,4 @@
-"""kill -9 at any moment: the run goes on by itself from the newest whole checkpoint, and ends the same."""
+"""kill -9 at any moment: the run goes on from the newest whole checkpoint, and ends the same."""
 
 from pathlib import Path
 

@@ -86,7 +86,7 @@ def test_running_statistics_are_taken_back(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_what_was_found_out(tmp_path: Path) -> None:
-    run, told = built(tmp_path, SETTINGS | {"trainer.max_steps": 6, "model.dropout": 0.3})
+    run, _ = built(tmp_path, SETTINGS | {"trainer.max_steps": 6, "model.dropout": 0.3})
     little_memory(run, 6)
     fit(run)
     again = build_run(config(SETTINGS | {"model.dropout": 0.3}), tmp_path)

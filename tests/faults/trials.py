@@ -134,6 +134,24 @@ def _slow_down(what: str) -> None:
         checkpoint.save = slowly(checkpoint.save)
 
 
+def launch_at_once(cwd: Path, count: int, *argv: str) -> list[str]:
+    """Starts runs that have nothing but the folder in common, all in the same moment.
+
+    Returns:
+        What went wrong, in words.
+    """
+    attempts = [launch(cwd, *argv) for _ in range(count)]
+    statuses = [attempt.wait() for attempt in attempts]
+    folders = {path.parent for path in cwd.glob("outputs/*/*/summary.json")}
+    finished = [json.loads((f / "summary.json").read_text())["status"] == "finished" for f in folders]
+    if statuses == [0] * count and len(folders) == count and all(finished):
+        return []
+    return [
+        f"{count} launches ended with {statuses} in {len(folders)} folders",
+        *(a.log for a in attempts),
+    ]
+
+
 def run_folder(cwd: Path) -> Path | None:
     """The newest run below a folder."""
     found = sorted(cwd.glob("outputs/*/*/.hydra"), key=lambda path: path.stat().st_mtime)

@@ -1,5 +1,6 @@
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.errors import CheckpointError, ConfigError
-from bigmodel.launch.resume import FIXED, check_same, flatten, newest_unfinished, settle
+from bigmodel.launch.changed import FIXED, check_plugins, check_same, flatten
+from bigmodel.launch.resume import in_grammar, newest_unfinished, settle
 
+from .. import small_runs
 from .conftest import write
 
 VALUES: dict[str, Any] = {
@@ -29,6 +32,9 @@ VALUES: dict[str, Any] = {
     "output_dir": "outputs",
     "resume": None,
 }
+
+NOTHING_NEW: Any = Namespace()
+"""A checked configuration without any setting: none has been added since."""
 
 
 def run_folder(
@@ -63,7 +69,7 @@ def changed(**keys: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("argv", [[], ["model=cnn"], ["model=cnn", "resume=null"], ["resume="]])
 def test_without_it_nothing_changes(argv: list[str]) -> None:
-    assert settle(argv, Path("configs")) == (argv, None)
+    assert settle(argv, Path("configs")) == (argv, None, False)
 
 
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
@@ -90,7 +96,7 @@ def test_a_sweep_does_not_resume(flag: str) -> None:
 )
 def test_hydra_gets_the_run_s_own_configuration_and_folder(tmp_path: Path, name: str) -> None:
     folder = run_folder(tmp_path / name, VALUES, "stopped")
-    argv, found = settle(["trainer.epochs=50", f"resume={folder}", "--cfg", "job"], Path("configs"))
+    argv, found, _ = settle(["trainer.epochs=50", f"resume={folder}", "--cfg", "job"], Path("configs"))
     assert found == folder
     assert f"--config-path={folder}/.hydra" in argv
     assert "--config-name=config" in argv
@@ -109,23 +115,23 @@ def test_a_relative_folder_quotes_and_the_last_word(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_folder(tmp_path / "my run", VALUES, "stopped")
-    argv, found = settle(["resume=other", "resume='my run/'"], Path("configs"))
+    argv, found, _ = settle(["resume=other", "resume='my run/'"], Path("configs"))
     assert found == Path("my run")
-    assert f"resume='{tmp_path}/my run'" in argv
+    assert f"++resume='{tmp_path}/my run'" in argv
 
 
 def test_a_device_is_chosen_by_name_since_no_groups_are_left(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", VALUES, "stopped")
-    argv, _ = settle([f"resume={folder}", "device=cpu", "device.threads=1"], Path("configs"))
-    assert argv[-2:] == ["device.name=cpu", "device.threads=1"]
+    argv, *_ = settle([f"resume={folder}", "device=cpu", "device.threads=1"], Path("configs"))
+    assert argv[-2:] == ["device.name=cpu", "++device.threads=1"]
 
 
 def test_plugins_are_never_taken_from_the_run(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", changed(plugins=["evil"]), "stopped")
-    argv, _ = settle([f"resume={folder}"], Path("configs"))
-    assert "plugins=[]" in argv
-    named, _ = settle([f"resume={folder}", "plugins=[mine]"], Path("configs"))
-    assert named.index("plugins=[]") < named.index("plugins=[mine]")  # the later one counts
+    argv, *_ = settle([f"resume={folder}"], Path("configs"))
+    assert "++plugins=[]" in argv
+    named, *_ = settle([f"resume={folder}", "plugins=[mine]"], Path("configs"))
+    assert named.index("++plugins=[]") < named.index("++plugins=[mine]")  # the later one counts
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -152,7 +158,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_does_not_make_it_another_run(tmp_path: Path, keys: dict[str, Any]) -> None:
-    check_same(run_folder(tmp_path / "run", VALUES, "stopped"), composed(**keys))
+    check_same(run_folder(tmp_path / "run", VALUES, "stopped"), composed(**keys), NOTHING_NEW, False)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,7 @@ def test_what_makes_it_another_run(tmp_path: Path, keys: dict[str, Any]) -> None
     dotted = key.replace("__", ".")
     old = flatten(VALUES).get(dotted)
     with pytest.raises(ConfigError) as caught:
-        check_same(folder, composed(**keys))
+        check_same(folder, composed(**keys), NOTHING_NEW, False)
     assert str(caught.value).startswith(f"resume={folder}: this would be another run:")
     assert f"  {dotted}: was {old!r}, now {value!r}" in str(caught.value).splitlines()
 
@@ -180,7 +186,12 @@ def test_what_makes_it_another_run(tmp_path: Path, keys: dict[str, Any]) -> None
 def test_every_difference_is_named(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", VALUES, "stopped")
     with pytest.raises(ConfigError) as caught:
-        check_same(folder, composed(seed=1, optimizer__lr=0.2, trainer__ema=0.9, trainer__epochs=1))
+        check_same(
+            folder,
+            composed(seed=1, optimizer__lr=0.2, trainer__ema=0.9, trainer__epochs=1),
+            NOTHING_NEW,
+            False,
+        )
     named = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:-1]]
     assert named == ["optimizer.lr", "seed", "trainer.ema"]
 
@@ -188,8 +199,45 @@ def test_every_difference_is_named(tmp_path: Path) -> None:
 def test_plugins_have_to_be_named_again(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", changed(plugins=["one", "two"]), "stopped")
     with pytest.raises(ConfigError, match=r"plugins=\[two\]$"):
-        check_same(folder, composed(plugins=["one"]))
-    check_same(folder, composed(plugins=["two", "one", "three"]))
+        check_plugins(folder, composed(plugins=["one"]))
+    check_plugins(folder, composed(plugins=["two", "one", "three"]))
+
+
+def test_differences_may_be_wanted(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", VALUES, "stopped")
+    config = composed(seed=1, trainer__epochs=9, data__workers=2, trainer__accumulate=4)
+    assert check_same(folder, config, NOTHING_NEW, True) == ["seed", "trainer.accumulate"]
+    assert check_same(folder, composed(), NOTHING_NEW, True) == []
+    assert check_same(folder, composed(), NOTHING_NEW, False) is None
+
+
+def test_a_setting_that_is_newer_than_the_run_was_at_its_default(tmp_path: Path) -> None:
+    values = small_runs.values({"model.dropout": 0.25})
+    typed = small_runs.config({"model.dropout": 0.25})
+    del values["model"]["dropout"]  # 0.0 is the default
+    folder = run_folder(tmp_path / "run", values | {"seed": 0}, "stopped")
+    now = OmegaConf.create(small_runs.values({"model.dropout": 0.25}) | {"seed": 0})
+    with pytest.raises(ConfigError, match=r"model\.dropout: was 0\.0, now 0\.25"):
+        check_same(folder, now, typed, False)
+    OmegaConf.update(now, "model.dropout", 0.0)
+    assert check_same(folder, now, typed, False) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\xfe", b"[1, 2]", b"a: &a [*a]", b"just words"])
+def test_a_damaged_configuration_is_one_message(tmp_path: Path, content: bytes) -> None:
+    folder = run_folder(tmp_path / "run", VALUES, "stopped")
+    (folder / ".hydra" / "config.yaml").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.yaml: the run's own configuration is damaged"):
+        settle([f"resume={folder}"], Path("configs"))
+
+
+@pytest.mark.parametrize(
+    "value", [{"name": "sgd", "lr": 0.1, "betas": [0.9, 0.99], "nothing": None, "nesterov": True},
+              {"text": "it's, \\ {odd}: [x] \"y\"", "empty": "", "number": "1", "deep": {"a": {}}}]
+)  # fmt: skip
+def test_settings_in_hydra_s_grammar_come_back(value: dict[str, Any]) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"+a={in_grammar(value)}"])
+    assert OmegaConf.to_container(OmegaConf.create({"a": override.value()})) == {"a": value}
 
 
 def test_nested_settings_by_dotted_key() -> None:
@@ -274,10 +322,10 @@ def test_auto_knows_the_user_s_own_choices(tmp_path: Path, house: Path) -> None:
 
 
 def test_auto_says_what_it_does(tmp_path: Path, house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert settle(["resume=auto", "seed=0"], house) == (["seed=0"], None)
+    assert settle(["resume=auto", "seed=0"], house) == (["seed=0"], None, False)
     assert "a new one starts" in capsys.readouterr().out
     (run,) = runs(tmp_path, {"values": OURS | {"plugins": ["mine"]}})
     (run / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(OURS)))
-    argv, found = settle(["resume=auto", "seed=0"], house)
+    argv, found, _ = settle(["resume=auto", "seed=0"], house)
     assert (found, f"going on with {run}" in capsys.readouterr().out) == (run, True)
     assert f"--config-path={tmp_path / run}/.hydra" in argv

@@ -99,6 +99,7 @@ def write_config(folder: Path, config: DictConfig) -> None:
     config = config.copy()
     with open_dict(config):
         config.resume = None
+        config.pop("resume_changed", None)
     path = folder / ".hydra" / "config.yaml"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(OmegaConf.to_yaml(config))

@@ -3,128 +3,109 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.errors import CheckpointError, ConfigError
+from bigmodel.launch import lock
 from bigmodel.launch.folders import register_resolver
-
-FREE = ("trainer", "device", "output_dir", "plugins", "resume")
-"""What may differ when a run goes on; of the trainer, all but what `FIXED` names."""
-
-FIXED = (
-    "trainer.accumulate",
-    "trainer.clip_norm",
-    "trainer.ema",
-    "trainer.limit.train",
-    "trainer.limit.val",
-    "trainer.checkpoint.monitor",
-    "trainer.checkpoint.mode",
-    "trainer.early_stopping.monitor",
-    "trainer.early_stopping.mode",
-)
-"""What would change the steps themselves, or what the best so far was measured by."""
+from bigmodel.launch.stored import OF_ONE_SITTING, comparable, read_config
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
 PRESETS = ("experiment", "debug", "trainer")
 
 
-def settle(argv: list[str], config_dir: Path) -> tuple[list[str], Path | None]:
+class Settled(NamedTuple):
+    """What `resume=` comes to.
+
+    Attributes:
+        argv: the arguments for Hydra.
+        folder: the run to go on with; None for a new one.
+        may_change: whether it may go on with other settings or data.
+    """
+
+    argv: list[str]
+    folder: Path | None = None
+    may_change: bool = False
+
+
+def settle(argv: list[str], config_dir: Path) -> Settled:
     """Turns `resume=` into arguments with which Hydra composes the old run's own configuration.
 
     Args:
         argv: the command line without the program's name.
         config_dir: our configurations.
 
-    Returns:
-        The arguments for Hydra, and the folder to go on with, or None for a new run.
-
     Raises:
         ConfigError, CheckpointError: it is not a run that can go on.
     """
     wanted = [word.split("=", 1)[1] for word in argv if word.startswith("resume=")]
     if not wanted or wanted[-1] in {"null", ""}:
-        return argv, None
+        return Settled(argv)
     if {"-m", "--multirun"} & set(argv):
         raise ConfigError("resume goes with one run, not with a sweep (-m). Leave one of the two out.")
-    rest = [word for word in argv if not word.startswith("resume=")]
+    may_change = _may_change(argv)
+    rest = [word for word in argv if not word.startswith(("resume=", "resume_changed="))]
     if wanted[-1] == "auto":
         found = newest_unfinished(rest, config_dir)
         if found is None:
             print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
-            return rest, None
+            return Settled(rest)
         print(f"resume=auto: going on with {found}")  # noqa: T201
-        return _arguments(_overrides_of(found), found), found
+        return Settled(_arguments(_overrides_of(found), found, None), found, may_change)
     folder = Path(wanted[-1].strip("'\""))
     _check_is_run(folder)
-    return _arguments(rest, folder), folder
+    return Settled(_arguments(rest, folder, config_dir if may_change else None), folder, may_change)
+
+
+def _may_change(argv: list[str]) -> bool:
+    said = [word.partition("=")[2].lower() for word in argv if word.startswith("resume_changed=")]
+    if said and said[-1] not in {"true", "false"}:
+        raise ConfigError(f"resume_changed={said[-1]}: expected true or false.")
+    return bool(said) and said[-1] == "true"
 
 
 def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     """The newest run that is not finished, has a checkpoint, and was started with the same config."""
     register_resolver()
     overrides, extra = _split(argv)
-    with initialize_config_dir(str(config_dir), version_base="1.3"):
-        search = [f"hydra.searchpath=[file://{Path(extra).resolve()}]"] if extra else []
-        config = compose("train", overrides=[*overrides, *search])
-    ours = _comparable(config)
+    config = _composed(overrides, config_dir, extra)
+    ours = comparable(config)
     runs = sorted(Path(config.output_dir).glob("*/*/.hydra/config.yaml"), key=_started, reverse=True)
-    for path in runs:
-        folder = path.parent.parent
-        if _status(folder) != "finished" and _has_checkpoint(folder):
-            theirs = OmegaConf.load(path)
-            if isinstance(theirs, DictConfig) and _comparable(theirs) == ours:
-                return folder
+    for folder in (path.parent.parent for path in runs):
+        if _status(folder) == "finished" or not _has_checkpoint(folder) or _theirs(folder) != ours:
+            continue
+        taken_by = lock.owner(folder)
+        if taken_by is None:
+            return folder
+        print(f"resume=auto: {folder} is going on already, in {taken_by}.")  # noqa: T201
     return None
 
 
-def check_same(folder: Path, config: DictConfig) -> None:
-    """Makes sure that nothing differs from the old run which may not.
+def _theirs(folder: Path) -> dict[str, Any] | None:
+    try:
+        theirs = read_config(folder)
+    except CheckpointError:  # cut off while it was written; whoever asks for this very run is told
+        return None
+    return {key: value for key, value in theirs.items() if key not in OF_ONE_SITTING}
+
+
+def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[str]:
+    """Arguments that make Hydra compose a run's own config, with `argv` on top, into its own folder.
 
     Args:
-        folder: the old run's.
-        config: what it shall go on with, as composed.
-
-    Raises:
-        ConfigError: each difference, old and new.
+        config_dir: where another choice in a group is looked up; None where none is allowed.
     """
-    theirs, ours = _read_config(folder), _comparable(config)
-    old, new = flatten(theirs), flatten(ours)
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    refused = [key for key in changed if key in FIXED or key.split(".")[0] not in FREE]
-    if refused:
-        listed = "\n".join(f"  {key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in refused)
-        raise ConfigError(
-            f"resume={folder}: this would be another run:\n{listed}\n"
-            "Leave these as they were, or start anew."
-        )
-    forgotten = [plugin for plugin in theirs.get("plugins") or [] if plugin not in ours["plugins"]]
-    if forgotten:
-        raise ConfigError(
-            f"resume={folder}: the run uses plugins, whose code runs only when you name them again:"
-            f" plugins=[{','.join(forgotten)}]"
-        )
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _arguments(argv: list[str], folder: Path) -> list[str]:
-    """Arguments that make Hydra compose a run's own config, with `argv` on top, into its own folder."""
-    overrides, _ = _split(argv)
+    overrides, extra = _split(argv)
     flags = [word for word in argv if word not in overrides and not word.startswith("--config-dir")]
-    overrides = [kept for word in overrides if (kept := _without_group(word, folder)) is not None]
+    stored = read_config(folder)
+    on_top: list[str] = []
+    for word in overrides:
+        on_top += _on_stored(word, folder, stored, config_dir, extra)
     quoted = "'" + str(folder.resolve()).replace("'", "\\'") + "'"
     return [
         f"--config-path={(folder / '.hydra').resolve()}",
@@ -134,37 +115,61 @@ def _arguments(argv: list[str], folder: Path) -> list[str]:
         "hydra/hydra_logging=none",
         "hydra.output_subdir=null",
         f"hydra.run.dir={quoted}",
-        f"resume={quoted}",
-        "plugins=[]",
-        *overrides,
+        f"++resume={quoted}",
+        "++plugins=[]",
+        *on_top,
     ]
 
 
-def _without_group(word: str, folder: Path) -> str | None:
-    """An override for a stored config, which has no groups left to choose from.
-
-    A device is turned into its name; a choice that the run has made already says nothing (None).
+def _on_stored(
+    word: str, folder: Path, stored: dict[str, Any], config_dir: Path | None, extra: str | None
+) -> list[str]:
+    """An override for a stored config, which has no groups left to choose from, and lacks the keys that
+    are newer than it.
 
     Raises:
         ConfigError: another choice, which would make it another run.
     """
     group, _, choice = word.partition("=")
     if group == "device":
-        return f"device.name={choice}"
+        return [f"device.name={choice}"]
     if group in GROUPS:
-        made = _read_config(folder)[group]["name"]
-        if choice == made:
-            return None
-        raise ConfigError(
-            f"{word}: the run in {folder} has {group}={made}, and goes on with it."
-            " Leave it out, or start anew."
-        )
+        made = (stored.get(group) or {}).get("name")
+        if choice == made:  # says nothing new
+            return []
+        if config_dir is None:
+            raise ConfigError(
+                f"{word}: the run in {folder} has {group}={made}, and goes on with it. Leave it out,"
+                " start anew, or add resume_changed=true to go on all the same."
+            )
+        settings = _composed([word], config_dir, extra)[group]
+        plain = OmegaConf.to_container(settings, resolve=False)
+        return [f"~{group}", f"+{group}={in_grammar(plain)}"]
     if group in PRESETS:
         raise ConfigError(
             f"{word}: a preset cannot be put onto a run that has begun."
             " Set single keys, such as trainer.epochs=60."
         )
-    return word
+    plain_key = word[0] not in "+~" and not group.startswith("hydra")
+    return [f"++{word}" if plain_key else word]
+
+
+def in_grammar(value: Any) -> str:
+    """A plain value as Hydra's command line reads it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{in_grammar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(in_grammar, value)) + "]"
+    if isinstance(value, str):  # a backslash means itself, but for those before a quotation mark
+        return "'" + re.sub(r"(\\*)('|$)", r"\1\1\\\2", value).removesuffix("\\") + "'"
+    return "null" if value is None else str(value).lower()
+
+
+def _composed(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:
+    """The configuration that our own files, and those of `--config-dir`, give."""
+    search = [f"hydra.searchpath=[file://{Path(extra).resolve()}]"] if extra else []
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        return compose("train", overrides=[*overrides, *search])
 
 
 def _split(argv: list[str]) -> tuple[list[str], str | None]:
@@ -182,7 +187,7 @@ def _split(argv: list[str]) -> tuple[list[str], str | None]:
 
 def _overrides_of(folder: Path) -> list[str]:
     """What has to be named again on resume although it did not change: the plugins."""
-    plugins = _read_config(folder).get("plugins")
+    plugins = read_config(folder).get("plugins")
     return [f"plugins=[{','.join(plugins)}]"] if plugins else []
 
 
@@ -196,19 +201,6 @@ def _check_is_run(folder: Path) -> None:
             f"resume={folder}: this is no run's folder: it has no .hydra/config.yaml."
             " Give the folder that holds checkpoints/ and .hydra/."
         )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    # Unresolved: what a stranger's interpolation would do is not done before the guard has seen it.
-    plain = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-def _comparable(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in {"hydra", "resume"}}
 
 
 def _has_checkpoint(folder: Path) -> bool:

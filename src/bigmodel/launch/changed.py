@@ -1,0 +1,109 @@
+"""What may differ when a run goes on, and what would make it another run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pydantic import BaseModel
+
+from bigmodel.config import RunConfig
+from bigmodel.errors import ConfigError
+from bigmodel.launch.stored import OF_ONE_SITTING, comparable, read_config
+
+FREE = (
+    *("trainer", "device", "output_dir", "plugins"),
+    *("data.workers", "data.timeout", "data.on_device"),
+)
+"""What may differ; of the trainer, all but what `FIXED` names."""
+
+FIXED = (
+    "trainer.accumulate",
+    "trainer.clip_norm",
+    "trainer.ema",
+    "trainer.limit.train",
+    "trainer.limit.val",
+    "trainer.checkpoint.monitor",
+    "trainer.checkpoint.mode",
+    "trainer.early_stopping.monitor",
+    "trainer.early_stopping.mode",
+)
+"""What would change the steps themselves, or what the best so far was measured by."""
+
+
+def check_plugins(folder: Path, config: DictConfig) -> None:
+    """Makes sure that the code which a run was made with is named again.
+
+    Raises:
+        ConfigError: a plugin is missing.
+    """
+    ours = comparable(config).get("plugins") or []
+    forgotten = [plugin for plugin in read_config(folder).get("plugins") or [] if plugin not in ours]
+    if forgotten:
+        raise ConfigError(
+            f"resume={folder}: the run uses plugins, whose code runs only when you name them again:"
+            f" plugins=[{','.join(forgotten)}]"
+        )
+
+
+def check_same(folder: Path, config: DictConfig, typed: RunConfig, may_change: bool) -> list[str] | None:
+    """Makes sure that nothing differs from the old run which may not.
+
+    Args:
+        folder: the old run's.
+        config: what it shall go on with, as composed.
+        typed: the same, checked.
+        may_change: the user wants to go on whatever differs.
+
+    Returns:
+        The keys that differ although they decide what the run is; None where nothing may differ.
+
+    Raises:
+        ConfigError: each difference, old and new.
+    """
+    old, new = flatten(read_config(folder)), flatten(comparable(config))
+    known_since = dict(_defaults(typed))  # a run of an earlier version did what is now the default
+    old = {key: known_since[key] for key in new if key in known_since} | old
+    for key in OF_ONE_SITTING:
+        old.pop(key, None)
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    deciding = [key for key in changed if key in FIXED or not _is_free(key)]
+    if may_change:
+        return deciding
+    if deciding:
+        listed = "\n".join(f"  {key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in deciding)
+        raise ConfigError(
+            f"resume={folder}: this would be another run:\n{listed}\n"
+            "Leave these as they were, start anew, or add resume_changed=true to go on all the same."
+        )
+    return None
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _defaults(typed: RunConfig) -> Iterator[tuple[str, Any]]:
+    """Every setting by dotted key, with its default, for the entries that are chosen."""
+    for group, settings in vars(typed).items():
+        if isinstance(settings, BaseModel):
+            prefix = "" if group == "top" else f"{group}."
+            for name, field in type(settings).model_fields.items():
+                default = field.get_default(call_default_factory=True)
+                if isinstance(default, BaseModel):
+                    yield from flatten(default.model_dump(), f"{prefix}{name}.").items()
+                elif not field.is_required():
+                    yield f"{prefix}{name}", default

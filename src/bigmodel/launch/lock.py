@@ -1,0 +1,130 @@
+"""A run's folder belongs to one process at a time.
+
+The owner holds a lock on `.lock` in the folder, which names it. The system gives the lock back when the
+process ends, however it ends, so that a file that was left behind keeps nobody out. It is a POSIX record
+lock: processes forked from the owner do not have it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from bigmodel import disk
+from bigmodel.errors import CheckpointError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there, what the file says has to do
+    fcntl = None  # type: ignore[assignment]
+
+NAME = ".lock"
+_TAKEN = {errno.EACCES, errno.EAGAIN}
+
+
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Within it, the folder is this process's.
+
+    Raises:
+        CheckpointError: another process has it, or it cannot be written to.
+    """
+    path = folder / NAME
+    try:
+        file = _acquired(path)
+    except OSError as error:
+        raise disk.refused(path, error, len(_who())) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the folder may be gone
+            path.unlink()  # while it is locked: nobody can have taken it
+        file.close()
+
+
+def owner(folder: Path) -> str | None:
+    """Who has a run's folder now, in words; None where nobody has it."""
+    try:
+        with (folder / NAME).open("r+", encoding="utf-8") as file:
+            return _in_the_way(file)
+    except OSError:
+        return None
+
+
+def _acquired(path: Path) -> IO[str]:
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            other = _in_the_way(file)
+            if other is not None:
+                raise CheckpointError(
+                    f"resume={path.parent}: this run is going on already, in {other}. Wait for it, or"
+                    " stop it first."
+                )
+            if _is_still(path, file):
+                file.truncate(0)
+                file.write(_who())
+                file.flush()
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # its owner ended and took the file away between opening and locking
+
+
+def _in_the_way(file: IO[str]) -> str | None:
+    """Takes the lock; or says who has it."""
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return _told(file)[0]
+            # a file system without locks: what the file says has to do
+    words, alive = _told(file)
+    return words if alive else None
+
+
+def _told(file: IO[str]) -> tuple[str, bool]:
+    """Who the file says that its owner is, and whether that process may be alive."""
+    file.seek(0)
+    try:
+        found: dict[str, Any] = json.loads(file.read())
+        pid, host, started = int(found["pid"]), str(found["host"]), str(found["started"])
+    except (ValueError, KeyError, TypeError):  # not written yet, or cut off
+        return "another process", False
+    words = f"process {pid} on {host}, since {started}"
+    if host != socket.gethostname():
+        return f"{words} (if it is gone, remove {file.name})", True
+    return words, pid != os.getpid() and _is_alive(pid)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    """Whether the path leads to the very file that was locked."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _who() -> str:
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": now})

@@ -1,0 +1,95 @@
+"""Two runs and one folder: each has its own, and a run that goes on belongs to one process."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from bigmodel.errors import CheckpointError
+from bigmodel.launch.lock import NAME, owned, owner
+
+from . import damage, trials
+
+QUICK = ("debug=fast", "device=cpu", "device.threads=1", "trainer.tensorboard=false")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return damage.stopped_run(tmp_path_factory.mktemp("stopped") / "run", after=4)
+
+
+@pytest.fixture
+def run(tmp_path: Path, stopped: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "outputs" / "day" / "time"))
+
+
+def test_eight_launches_at_once_get_eight_folders(tmp_path: Path) -> None:
+    assert trials.launch_at_once(tmp_path, 8, *QUICK) == []
+
+
+def test_a_run_that_is_going_on_is_not_gone_on_with(tmp_path: Path, run: Path) -> None:
+    first = trials.launch(tmp_path, f"resume={run}", slow="saving")
+    while owner(run) is None:
+        assert first.process.is_alive(), first.log
+    second = trials.launch(tmp_path, f"resume={run}")
+    auto = trials.launch(tmp_path, "resume=auto", *trials.RECIPE)
+    assert second.wait() == 1
+    words = f"this run is going on already, in process {first.pid} on {socket.gethostname()}"
+    assert words in " ".join(second.log.split())
+    assert "Traceback" not in second.log
+    assert auto.wait() == 0
+    assert f"is going on already, in process {first.pid}" in auto.log
+    assert "a new one starts" in auto.log
+    first.send(signal.SIGTERM)
+    assert first.wait() == 143, first.log
+    assert not (run / NAME).exists()
+
+
+def test_a_stale_lock_is_recovered(tmp_path: Path, run: Path) -> None:
+    first = trials.launch(tmp_path, f"resume={run}", slow="saving")
+    while owner(run) is None:
+        assert first.process.is_alive(), first.log
+    first.process.kill()
+    first.process.join()
+    assert (run / NAME).exists()
+    assert owner(run) is None
+    second = trials.launch(tmp_path, f"resume={run}")
+    assert second.wait() == 0, second.log
+    assert not (run / NAME).exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": "x", "host": 1, "started": 2}'])
+def test_an_old_file_with_anything_in_it_keeps_nobody_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / NAME).write_text(content)
+    with owned(tmp_path):
+        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("pid", "host", "taken"),
+    [
+        (1, socket.gethostname(), True),
+        (2**22 + 1, socket.gethostname(), False),
+        (1, "another host", True),
+    ],
+    ids=["alive", "gone", "elsewhere"],
+)
+def test_without_locks_of_the_system_the_file_s_word_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int, host: str, taken: bool
+) -> None:
+    monkeypatch.setattr("bigmodel.launch.lock.fcntl", None)
+    (tmp_path / NAME).write_text(json.dumps({"pid": pid, "host": host, "started": "today"}))
+    if taken:
+        with (
+            pytest.raises(CheckpointError, match=f"process {pid} on {host}, since today"),
+            owned(tmp_path),
+        ):
+            pass
+    else:
+        with owned(tmp_path):
+            pass
