@@ -12,10 +12,12 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 from unittest.mock import patch
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -113,9 +115,34 @@ def ended_in_a_traceback(argv: list[str], count: Counter[str] | None = None) -> 
     return None
 
 
-def reset_torch() -> Any:
-    """What a configuration may have set for the whole process, back to what tests expect."""
-    import torch
+def many(count: int) -> tuple[list[str], str]:
+    """Tries that many configurations.
 
+    Returns:
+        What ended in a traceback, and how the rest ended, in words.
+    """
+    faults: list[str] = []
+    ends: Counter[str] = Counter()
+
+    @seed(0)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(overrides())
+    def attempt(argv: list[str]) -> None:
+        if fault := ended_in_a_traceback(argv, ends):
+            faults.append(fault)
+        reset_torch()
+
+    attempt()
+    return faults, ", ".join(f"{number} {end}" for end, number in sorted(ends.items()))
+
+
+def reset_torch() -> None:
+    """What a configuration may have set for the whole process, back to what tests expect."""
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(1)

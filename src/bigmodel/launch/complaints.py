@@ -31,6 +31,9 @@ from bigmodel.launch.unreadable import broken_file, out_of_hydra, output_folder
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
 """How Hydra's messages begin that come as a plain ValueError."""
 
+TOO_LARGE = re.compile(r"allocate memory|[Ss]torage size calculation overflowed|out of memory", re.I)
+"""How torch says that there is no memory, or never could be."""
+
 BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
 
 
@@ -179,14 +182,26 @@ def _plus_or_minus(case: Case) -> str | None:
 
 
 def _not_a_name(case: Case) -> str | None:
-    """`model=3`, `model=null`: a choice has to be a name"""
-    if not case.text.startswith("Config group override"):
+    """`model=3`, `model=null`, `model=[0.5]`: a choice has to be a name"""
+    in_hydra = isinstance(case.error, TypeError) and out_of_hydra(case.error)
+    if not (case.text.startswith("Config group override") or in_hydra):
         return None
     for key, _, value in (argument.partition("=") for argument in case.argv):
         known = _choices(case.options, key)
         if known and value not in known:
             return f"{key}={value}: no such {key}. Choices: {', '.join(known)}."
-    return "A choice is given by its name, as in model=cnn."
+    return None if in_hydra else "A choice is given by its name, as in model=cnn."
+
+
+def _too_large(case: Case) -> str | None:
+    """`model.hidden_sizes=[1000000000000]`: more than there is memory for"""
+    if not isinstance(case.error, MemoryError) and not TOO_LARGE.search(case.text):
+        return None
+    return (
+        f"Out of memory: {_first_line(case.error) or 'nothing more could be had'}. The model or the data"
+        " is larger than the memory of this machine: see to sizes such as model.hidden_sizes and"
+        " data.batch_size."
+    )
 
 
 def _interpolation(case: Case) -> str | None:
@@ -239,6 +254,7 @@ KINDS: tuple[Callable[[Case], str | None], ...] = (
     _not_a_name,
     _interpolation,
     _missing_value,
+    _too_large,
     lambda case: broken_file(case.error, case.argv),
     lambda case: output_folder(case.error, case.argv),
     _anything_else,

@@ -1,0 +1,200 @@
+"""Proves what is promised of a run: ends it by force, damages what it wrote, and counts what survived.
+
+    python scripts/prove_reliability.py                # everything: about twenty minutes on two cores
+    python scripts/prove_reliability.py --only kills   # one line
+    python scripts/prove_reliability.py --share 0.1    # a tenth of the tries
+
+The tests in tests/faults are a quick form of the same. It ends with status 1 where anything was lost. A
+full disk needs root, since a small one is mounted; without it that line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import random
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import count, product
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.faults import damage, every_step, fuzz, interruptions, trials
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ANOTHER_FILE_SYSTEM = Path("/dev/shm")
+
+
+class Tally(NamedTuple):
+    """What a line of the table says.
+
+    Attributes:
+        promise: what is promised.
+        tries: how often it was put to the test.
+        faults: what went wrong, in words: at most one a try.
+        note: what else is to be known.
+    """
+
+    promise: str
+    tries: int
+    faults: list[str]
+    note: str = ""
+
+
+class Prover:
+    """Makes each line.
+
+    Args:
+        folder: an empty one, for all runs.
+        share: of the tries that make the whole proof.
+    """
+
+    def __init__(self, folder: Path, share: float) -> None:
+        self._folders: Iterator[Path] = (folder / str(number) for number in count())
+        self._share = share
+        self._expected = trials.whole(next(self._folders), *trials.RECIPE)
+
+    def _tries(self, whole: int) -> int:
+        return max(1, round(whole * self._share))
+
+    def kills(self, tries: int = 200, **more: object) -> Tally:
+        wanted, kills, inside, faults = self._tries(tries), 0, 0, []
+        for seed in count():
+            if kills >= wanted:
+                break
+            result = trials.kill_and_go_on(
+                next(self._folders), self._expected, min(5, wanted - kills), seed, **more
+            )
+            kills, inside = kills + result.kills, inside + result.inside
+            faults += [f"seed {seed}: {result.faults}"] if result.faults else []
+        note = f"{inside} of them left a checkpoint unfinished"
+        return Tally("kill -9 at any moment: goes on, ends the same", kills, faults, note)
+
+    def elsewhere(self) -> Tally:
+        if not ANOTHER_FILE_SYSTEM.is_dir():
+            return Tally("kill -9, temporary files elsewhere", 0, [], f"no {ANOTHER_FILE_SYSTEM} here")
+        tally = self.kills(50, environment={"TMPDIR": str(ANOTHER_FILE_SYSTEM)})
+        return tally._replace(promise="kill -9, TMPDIR on another file system")
+
+    def bytes(self) -> Tally:
+        stopped, tries = damage.stopped_run(next(self._folders)), self._tries(100)
+        faults = [
+            fault
+            for seed in range(tries)
+            for fault in damage.go_on_damaged(
+                stopped, next(self._folders), self._expected, "flip", seed
+            )[:1]
+        ]
+        return Tally("one byte of the newest checkpoint changed: the one before", tries, faults)
+
+    def files(self) -> Tally:
+        stopped, tries = damage.stopped_run(next(self._folders)), self._tries(4)
+        cases = list(product(damage.KINDS[1:], range(tries)))
+        faults = [
+            fault
+            for kind, seed in cases
+            for fault in damage.go_on_damaged(stopped, next(self._folders), self._expected, kind, seed)[
+                :1
+            ]
+        ]
+        return Tally("a file of it cut off or missing: the one before", len(cases), faults)
+
+    def signals(self) -> Tally:
+        chance, cases = random.Random(0), []
+        for number, phase in product(SIGNALS, interruptions.PHASES):
+            times = 4 if phase == "start" else 3
+            cases += [(number, phase)] * self._tries(times)
+        cases.append((signal.SIGTERM, "training"))
+        faults = []
+        for number, phase in cases:
+            wait = chance.random() * 2 if phase == "start" else 0.0
+            folder = next(self._folders)
+            told = interruptions.interrupt(folder, self._expected, number, phase, wait)
+            faults += [f"{number.name} in {phase} after {wait:.2f} s: {told}"] if told else []
+        return Tally("SIGTERM, SIGINT, SIGUSR1 at any time: saved, gone on", len(cases), faults)
+
+    def twice(self) -> Tally:
+        cases = [signal.SIGTERM, signal.SIGINT] * self._tries(5)
+        told = [interruptions.leave_at_once(next(self._folders), number) for number in cases]
+        return Tally("a second signal leaves at once", len(cases), [str(t) for t in told if t])
+
+    def disks(self) -> Tally:
+        faults, tries = [], self._tries(10)
+        for number in range(tries):
+            try:
+                with damage.small_disk(next(self._folders)) as disk:
+                    told = damage.fill_the_disk(disk, self._expected, after=2 + 2 * number)
+            except PermissionError as error:
+                return Tally("a full disk: the old one stays, gone on", number, faults, str(error))
+            faults += [str(told)] if told else []
+        return Tally("a full disk: the old checkpoint stays, gone on", tries, faults)
+
+    def steps(self) -> Tally:
+        tries, faults = 0, []
+        for name, changes in every_step.VARIANTS.items():
+            folder = next(self._folders)
+            kept = every_step.checkpoints_of(folder, changes)
+            wrong = every_step.differing(folder, changes, kept[: self._tries(len(kept))])
+            tries += self._tries(len(kept))
+            faults += [f"{name}: from {path}" for path in wrong]
+        changes = every_step.VARIANTS["accumulation"]
+        whole = next(self._folders)
+        every_step.checkpoints_of(whole, changes)
+        pieces = every_step.checkpoints_of(next(self._folders), changes, pieces=True)
+        faults += [f"accumulation: from {path}" for path in every_step.differing(whole, changes, pieces)]
+        note = f"{len(every_step.VARIANTS)} ways to train"
+        return Tally("going on from every step of two epochs", tries + len(pieces), faults, note)
+
+    def folders(self) -> Tally:
+        folder = next(self._folders)
+        folder.mkdir()
+        faults = trials.launch_at_once(folder, 8, "debug=fast", "device=cpu", "device.threads=1")
+        return Tally("launched in the same moment: a folder each", 8, faults)
+
+    def fuzz(self) -> Tally:
+        tries = self._tries(500)
+        faults, ends = fuzz.many(tries)
+        return Tally("odd configurations: trained or told in a message", tries, faults, ends)
+
+
+LINES = ("kills", "elsewhere", "bytes", "files", "signals", "twice", "disks", "steps", "folders", "fuzz")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=LINES, help="one line instead of all")
+    parser.add_argument("--share", type=float, default=1.0, help="of the tries, 0 to 1")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    failed = False
+    print("| promise | tries | survived | |\n|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        prover = Prover(Path(folder), options.share)
+        for name in [options.only] if options.only else LINES:
+            line: Callable[[], Tally] = getattr(prover, name)
+            began = time.monotonic()
+            with contextlib.redirect_stdout(io.StringIO()):  # what runs in this process prints
+                tally = line()
+            seconds = f"{time.monotonic() - began:.0f} s"
+            survived, note = (
+                tally.tries - len(tally.faults),
+                "; ".join(filter(None, [tally.note, seconds])),
+            )
+            print(f"| {tally.promise} | {tally.tries} | {survived} | {note} |", flush=True)
+            for fault in tally.faults:
+                failed = True
+                print(fault, file=sys.stderr, flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
