@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from bigmodel.reporting import events
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Five steps, each with a figure."""
+    written = events.EventFile(tmp_path)
+    for step in range(1, 6):
+        written.add(step, [events.scalar("loss", step / 10)])
+    written.close()
+    (path,) = tmp_path.iterdir()
+    return path
+
+
+def steps(path: Path) -> list[int]:
+    """As TensorBoard reads them."""
+    return [event.step for event in EventFileLoader(str(path)).Load() if event.HasField("summary")]
+
+
+def test_later_steps_are_dropped_and_the_rest_still_reads(file: Path) -> None:
+    assert steps(file) == [1, 2, 3, 4, 5]
+    events.drop_after(file, 3)
+    assert steps(file) == [1, 2, 3]
+    assert next(event.file_version for _, _, event in events.read_events(file.read_bytes()))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 9, 20])
+def test_a_torn_end_is_dropped(file: Path, cut: int) -> None:
+    file.write_bytes(file.read_bytes()[:-cut])
+    events.drop_after(file, 5)
+    assert steps(file) == [1, 2, 3, 4]
+    whole = file.read_bytes()
+    assert [last for _, last, _ in events.read_events(whole)][-1] == len(whole)
+
+
+def test_a_file_with_nothing_to_drop_is_not_touched(file: Path) -> None:
+    before = file.stat()
+    events.drop_after(file, 5)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_what_is_no_event_ends_a_file(file: Path) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole + (5).to_bytes(8, "little") + b"\xff" * 13)
+    events.drop_after(file, 5)
+    assert file.read_bytes() == whole
