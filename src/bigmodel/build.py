@@ -17,7 +17,7 @@ from bigmodel.data.batches import Batches
 from bigmodel.data.checks import check
 from bigmodel.data.fingerprint import describe_change, fingerprint
 from bigmodel.ema import EMA
-from bigmodel.errors import ConfigError, DataError
+from bigmodel.errors import CheckpointError, ConfigError, DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
@@ -117,7 +117,12 @@ def resume_run(run: Run, changed: Sequence[str] | None = None) -> Run:
             " Give the data back as it was, start anew, or add resume_changed=true to go on anyway."
         )
     others = [*(changed or []), *([] if difference is None else ["data"])]
-    run.state.load(newest.groups, newest.facts, others)
+    try:
+        run.state.load(newest.groups, newest.facts, others)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{newest.folder}: this is no state of such a run ({type(error).__name__}: {error})."
+        ) from error
     run.saver.damaged = newest.damaged
     progress, patience = run.state.progress, run.config.early_stopping.patience
     progress.stopped_early = patience is not None and progress.waited >= patience

@@ -59,7 +59,9 @@ def save(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path)
     except BaseException as error:
         for temporary in made:
             shutil.rmtree(temporary, ignore_errors=True)
-        if not isinstance(error, OSError | SafetensorError | TypeError):
+        if isinstance(error, TypeError):
+            raise CheckpointError(f"{folder}: the state cannot be saved: {error}") from error
+        if not isinstance(error, OSError | SafetensorError):
             raise
         needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values()) + len(text)
         raise disk.refused(folder, error, needed * (1 + len(also))) from error

@@ -17,6 +17,7 @@ from bigmodel.errors import ConfigError, did_you_mean
 from bigmodel.plan import TrainerConfig
 from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validated
 from bigmodel.runtime import DeviceConfig
+from bigmodel.secrets import variable
 
 
 class TopConfig(Config):
@@ -40,7 +41,7 @@ class TopConfig(Config):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, checked. `values` keeps the plain values, for reports."""
+    """One run, checked. `values` keeps the plain values, for reports; no secrets are among them."""
 
     model: EntryConfig
     data: DataConfig
@@ -65,15 +66,40 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"{getattr(error, 'full_key', None) or 'config'}: {str(error).splitlines()[0]}"
-        ) from error
+        key = getattr(error, "full_key", None) or "config"
+        if variable(key) in str(error):
+            raise ConfigError(
+                f"{key}: is a secret, which no file of the run holds. Give it again ({key}=…), or set"
+                f" the environment variable {variable(key)}."
+            ) from error
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def parse(values: dict[str, Any]) -> RunConfig:
+def to_shown(config: DictConfig) -> dict[str, Any]:
+    """The same for reports: what comes from the environment, such as a secret, stays as it was written.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere.
+    """
+    written, resolved = OmegaConf.to_container(config, resolve=False), to_plain(config)
+
+    def shown(raw: Any, value: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(value, dict):
+            return {key: shown(raw.get(key), inner) for key, inner in value.items()}
+        return raw if isinstance(raw, str) and "${oc.env:" in raw else value
+
+    values: dict[str, Any] = shown(written, resolved)
+    return values
+
+
+def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunConfig:
     """Checks plain values; imports the plugins that they name, since those bring schemas of their own.
+
+    Args:
+        values: as `to_plain` gives them.
+        shown: as `to_shown` gives them, for reports; None: the values themselves.
 
     Raises:
         ConfigError: anything that is wrong, all of it in one message.
@@ -101,7 +127,7 @@ def parse(values: dict[str, Any]) -> RunConfig:
     }
     if complaints:
         raise ConfigError("\n".join(complaints))
-    return RunConfig(**entries, **plain, top=top, values=values)
+    return RunConfig(**entries, **plain, top=top, values=values if shown is None else shown)
 
 
 def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:

@@ -134,7 +134,7 @@ def _collect(run: Run) -> None:
     figures = run.step.drain()
     for step, (loss, weight, updated) in enumerate(figures, start=progress.step - len(figures) + 1):
         if not updated or not math.isfinite(loss):
-            fault = _fault(run, step, loss)
+            fault = _fault(run, step, loss, weight)
             if run.config.on_nonfinite != "skip":
                 raise NonFiniteError(fault, step)
             if told := skip(progress, step, fault):
@@ -145,7 +145,9 @@ def _collect(run: Run) -> None:
         progress.loss_weight += weight
 
 
-def _fault(run: Run, step: int, loss: float) -> str:
+def _fault(run: Run, step: int, loss: float, weight: float) -> str:
+    if weight == 0:
+        return f"Every target of the batch of step {step} is ignored, so that there is no mean loss."
     rate = run.state.optimizer.param_groups[0]["initial_lr"] * run.lr_factor(step - 1)
     what = f"The loss became {loss}"
     if math.isfinite(loss):

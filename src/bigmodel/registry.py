@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bigmodel.errors import BigModelError, ConfigError, did_you_mean
+from bigmodel.secrets import shown
 
 
 class Config(BaseModel):
@@ -198,7 +199,7 @@ def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:
     if issue["type"] == "missing":
         return f"{path}: is required and was not given."
     message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{path}={issue['input']!r}: {message}."
+    return f"{path}={shown(path, issue['input'])!r}: {message}."
 
 
 def _is_tag(part: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from bigmodel.errors import DeviceError
 from bigmodel.registry import Config
@@ -114,6 +115,31 @@ def environment(runtime: Runtime) -> dict[str, str]:
         "device": str(runtime),
         "cuda": str(torch.version.cuda),
     }
+
+
+def random_tensors() -> dict[str, Tensor]:
+    """The states of torch's own generators, by device."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def random_facts() -> dict[str, Any]:
+    """The states of the generators that are not torch's, which a user's own code may draw from."""
+    kind, numbers, *rest = np.random.get_state()
+    assert isinstance(numbers, np.ndarray)
+    return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
+
+
+def restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Takes over what `random_tensors` and `random_facts` gave."""
+    torch.set_rng_state(tensors["cpu"].cpu())
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"].cpu())
+    random.setstate(facts["python"])
+    if facts["numpy"] is not None:
+        np.random.set_state(facts["numpy"])
 
 
 def _device(name: str) -> torch.device:

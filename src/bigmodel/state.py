@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from bigmodel.ema import EMA
 from bigmodel.errors import CheckpointError, NonFiniteError
 from bigmodel.metrics import Metrics
 from bigmodel.optimizers import evaluation_weights, own_options, training_weights
+from bigmodel.runtime import random_facts, random_tensors, restore_random
 from bigmodel.saved_form import TensorGroups, flatten_optimizer, plain_names, unflatten_optimizer
 from bigmodel.schedulers import Scheduler
 
@@ -125,14 +124,14 @@ class State:
         `accumulation` holds what its micro-batches have given so far.
 
         Raises:
-            NonFiniteError: anything in it is NaN or infinite; such a state is never saved.
+            NonFiniteError: a weight, average or moment is NaN or infinite; such a state is never saved.
         """
         optimizer_tensors, optimizer_facts = flatten_optimizer(self.optimizer.state_dict())
         groups: TensorGroups = {
             "model": self._weights(),
             "optimizer": optimizer_tensors,
             "metrics": self.metrics.state_dict(),
-            "random": _random_tensors(),
+            "random": random_tensors(),
         }
         if self.averages:
             with self.evaluation_weights():
@@ -143,7 +142,8 @@ class State:
                 for name, p in self.model.named_parameters()
                 if p.grad is not None
             }
-        self._check_finite(groups)
+        # Of a step that is under way it is decided when its gradient is whole.
+        self._check_finite({name: tensors for name, tensors in groups.items() if name != "accumulation"})
         facts = {
             "progress": asdict(self.progress),
             "optimizer": optimizer_facts,
@@ -153,7 +153,7 @@ class State:
             "ema_updates": None if self.ema is None else self.ema.updates,
             "micro_batch": self.accumulation.micro_batch,
             "grad_norm": None if (norm := self.accumulation.grad_norm) is None else float(norm),
-            "random": _random_facts(),
+            "random": random_facts(),
         }
         return groups, facts
 
@@ -187,7 +187,7 @@ class State:
         norm = facts["grad_norm"]
         self.accumulation.grad_norm = None if norm is None else torch.tensor(norm)
         self._load_accumulation({} if changed else groups.get("accumulation", {}))
-        _restore_random(groups["random"], facts["random"])
+        restore_random(groups["random"], facts["random"])
         self.progress = Progress(**facts["progress"])
         if any(map(changes_judgement, changed)):
             forgotten = Progress()  # what was best by another measure says nothing
@@ -282,26 +282,3 @@ class State:
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         device = next((p.device for p in self.model.parameters()), None)
         self.accumulation.losses = list(saved["losses"].to(device).unbind()) if saved else []
-
-
-def _random_tensors() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _random_facts() -> dict[str, Any]:
-    """The states of the generators that are not torch's, which a user's own code may draw from."""
-    kind, numbers, *rest = np.random.get_state()
-    assert isinstance(numbers, np.ndarray)
-    return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
-
-
-def _restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    torch.set_rng_state(tensors["cpu"].cpu())
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"].cpu())
-    random.setstate(facts["python"])
-    if facts["numpy"] is not None:
-        np.random.set_state(facts["numpy"])

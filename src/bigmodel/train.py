@@ -96,7 +96,7 @@ def job(config: DictConfig) -> float | None:
 
 
 def _launch(argv: list[str]) -> int:
-    from bigmodel.launch import flags, folders, guard, resume
+    from bigmodel.launch import flags, folders, guard, hide, resume
 
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
     # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
@@ -104,7 +104,7 @@ def _launch(argv: list[str]) -> int:
     _outcome.signals.enter(Mode.LEAVE)
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
-    argv = flags.flags_first(argv)
+    argv = hide.hide_typed(flags.flags_first(argv))
     argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)
     try:
@@ -172,9 +172,9 @@ def _fit(run: Any) -> float | None:
 def _prepare(config: DictConfig, folder: Path) -> Any:
     """Everything that can be refused is refused here, before the first step and the first file."""
     from bigmodel.build import build_run
-    from bigmodel.config import parse, to_plain
+    from bigmodel.config import parse, to_plain, to_shown
 
-    typed = parse(to_plain(config))
+    typed = parse(to_plain(config), to_shown(config))
     if typed.top.resume is not None:  # it has to be settled before Hydra composes
         raise ConfigError(
             f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it."
@@ -186,12 +186,12 @@ def _prepare(config: DictConfig, folder: Path) -> Any:
 def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     """The same for a run that goes on; None for one that is finished."""
     from bigmodel.build import build_run, resume_run
-    from bigmodel.config import parse, to_plain
+    from bigmodel.config import parse, to_plain, to_shown
     from bigmodel.launch.changed import check_plugins, check_same
     from bigmodel.reporting.summary import read_summary
 
     check_plugins(resumed, config)
-    typed = parse(to_plain(config))
+    typed = parse(to_plain(config), to_shown(config))
     changed = check_same(resumed, config, typed, _outcome.may_change)
     run = resume_run(build_run(typed, folder), changed)
     summary = read_summary(folder)

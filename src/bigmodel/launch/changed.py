@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError
 from bigmodel.launch.stored import OF_ONE_SITTING, comparable, read_config
+from bigmodel.secrets import shown
 
 FREE = (
     *("trainer", "device", "output_dir", "plugins"),
@@ -73,7 +74,8 @@ def check_same(folder: Path, config: DictConfig, typed: RunConfig, may_change: b
     if may_change:
         return deciding
     if deciding:
-        listed = "\n".join(f"  {key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in deciding)
+        pairs = [(key, shown(key, old.get(key)), shown(key, new.get(key))) for key in deciding]
+        listed = "\n".join(f"  {key}: was {before!r}, now {now!r}" for key, before, now in pairs)
         raise ConfigError(
             f"resume={folder}: this would be another run:\n{listed}\n"
             "Leave these as they were, start anew, or add resume_changed=true to go on all the same."

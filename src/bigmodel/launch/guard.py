@@ -35,6 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.errors import ConfigError
 from bigmodel.launch.flags import parse_flags
+from bigmodel.launch.hide import hide_composed
 
 FILE_KEYS = (
     "hydra.run.dir",
@@ -150,6 +151,7 @@ class GuardedLoader(ConfigLoaderImpl):
             config_name, overrides, run_mode, from_shell, validate_sweep_overrides
         )
         _check_composed(config, self.rules)
+        hide_composed(config)
         return config
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
