@@ -6,6 +6,7 @@ from torch import nn
 
 from bigmodel import registry
 from bigmodel.data.base import Batch
+from bigmodel.errors import DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import metrics_for
 from bigmodel.runtime import Runtime
@@ -120,3 +121,37 @@ def test_half_precision_scales_and_unscales() -> None:
         step(batch)
     losses = [figure.loss for figure in step.drain()]
     assert losses[-1] < losses[0] * 0.8
+
+
+class Ignoring(nn.Module):
+    """A loss that counts only the targets of class 0, as one with `ignore_index` does."""
+
+    name = "ignoring"
+
+    def __init__(self, on_device: bool) -> None:
+        super().__init__()
+        self.on_device = on_device
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (nn.functional.cross_entropy(outputs, targets, reduction="none") * (targets == 0)).sum()
+
+    def normaliser(self, targets: torch.Tensor) -> torch.Tensor | int:
+        count = (targets == 0).sum()
+        return count.float() if self.on_device else int(count)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_batch_whose_targets_are_all_ignored_is_refused(on_device: bool) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    step = make_step(model, Ignoring(on_device), CLASSES, 16)  # type: ignore[arg-type]
+    batch = make_batch(CLASSES, 8)
+    ignored = Batch(batch.inputs, torch.full((8,), 2))
+    if not on_device:
+        with pytest.raises(DataError, match="loss=ignoring: it ignores every target of a batch"):
+            step(ignored)
+        return
+    before = model[1].weight.clone()
+    step(ignored)  # the device knows; the host learns of it later
+    (figure,) = step.drain()
+    assert (figure.weight, figure.updated) == (0.0, False)
+    assert torch.equal(model[1].weight, before)

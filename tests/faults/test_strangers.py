@@ -1,0 +1,106 @@
+"""A run's folder, a configuration or a checkpoint from a stranger is data: nothing in it is run."""
+
+import ast
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bigmodel
+
+from ..end_to_end import conftest
+from ..end_to_end.conftest import Command
+
+command = conftest.command
+QUICK = ("debug=fast", "device=cpu", "trainer.tensorboard=false")
+SOURCES = sorted(Path(bigmodel.__file__).parent.rglob("*.py"))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("fired"),)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def run(command: Command) -> Path:
+    folder = command(*QUICK).folder
+    assert folder is not None
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"name": "fnn", "_target_": "os.system"}},
+        {"hydra": {"callbacks": {"x": {"_target_": "torch.load", "f": "evil.pt"}}}},
+        {
+            "hydra": {
+                "job_logging": {
+                    "version": 1,
+                    "handlers": {
+                        "x": {"class": "logging.FileHandler", "mode": "w", "filename": "precious"}
+                    },
+                    "root": {"handlers": ["x"]},
+                }
+            }
+        },
+        {"hydra": {"launcher": {"_target_": "subprocess.Popen"}}},
+        {"plugins": ["evil"]},
+        {"seed": "${oc.create:{_target_:os.system}}"},
+    ],
+    ids=["model", "callback", "file handler", "launcher", "plugin", "resolver"],
+)
+def test_a_run_s_folder(command: Command, tmp_path: Path, run: Path, change: dict[str, object]) -> None:
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('fired').touch()\n")
+    (tmp_path / "precious").write_text("content")
+    path = run / ".hydra" / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    result = command(f"resume={run}", "trainer.epochs=2")
+    assert result.status == 1
+    assert not (tmp_path / "fired").exists()
+    assert (tmp_path / "precious").read_text() == "content"
+
+
+def test_pickles_in_a_checkpoint_are_nobody_s_business(
+    command: Command, tmp_path: Path, run: Path
+) -> None:
+    evil = pickle.dumps(Evil())
+    for name in ("optimizer.pt", "state.pkl", "model.bin"):
+        (run / "checkpoints" / "last" / name).write_bytes(evil)
+    assert command(f"resume={run}", "trainer.epochs=2").status == 0
+    (run / "checkpoints" / "last" / "model.safetensors").write_bytes(evil)
+    shutil.rmtree(run / "checkpoints" / "previous")
+    shutil.rmtree(run / "checkpoints" / "best")
+    result = command(f"resume={run}", "trainer.epochs=3")
+    assert (result.status, "damaged" in result.err) == (1, True)
+    assert not (tmp_path / "fired").exists()
+
+
+def test_a_whole_checkpoint_of_another_make_is_refused_in_words(command: Command, run: Path) -> None:
+    from bigmodel import checkpoint
+
+    groups, facts = checkpoint.load(run / "checkpoints" / "last")
+    for wrong in (facts | {"progress": {"stage": 1}}, {"progress": {"step": 1}, "data": None}):
+        shutil.rmtree(run / "checkpoints")
+        (run / "checkpoints").mkdir()
+        checkpoint.save(run / "checkpoints" / "last", groups, wrong)
+        result = command(f"resume={run}", "trainer.epochs=2")
+        assert result.status == 1
+        assert "this is no state of such a run" in result.err
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_nothing_is_unpickled(path: Path) -> None:
+    """`torch.load` without `weights_only=True`, or any other way to read a pickle from a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        safe = any(keyword.arg == "weights_only" for keyword in node.keywords)
+        assert name not in {"torch.load", "np.load", "numpy.load", "pickle.load", "joblib.load"} or safe
+        # Workers look whether their own error can travel through a pipe.
+        assert name != "pickle.loads" or path.name == "workers.py"
+        assert name not in {"eval", "exec", "yaml.load", "yaml.unsafe_load"}

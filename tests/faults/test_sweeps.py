@@ -1,0 +1,81 @@
+"""A job of a sweep that raises or exits leaves the others alone, and is in the table with its reason."""
+
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bigmodel import registry
+
+from ..end_to_end import conftest
+from ..end_to_end.conftest import Command
+
+command = conftest.command
+PLUGIN = """
+import sys
+
+from pydantic import Field
+
+from bigmodel.models.fnn import FNN, FNNConfig
+from bigmodel.registry import models
+
+
+class MoodyConfig(FNNConfig):
+    mood: str = Field(default="fine")
+
+
+@models.register("moody", MoodyConfig)
+class Moody(FNN):
+    def __init__(self, config, spec):
+        if config.mood == "exits":
+            sys.exit(3)
+        if config.mood == "raises":
+            raise OSError(5, "Input/output error")
+        self.mood = config.mood
+        super().__init__(config, spec)
+
+    def forward(self, inputs):
+        if self.mood == "exits in training" and self.training:
+            sys.exit("no more")
+        return super().forward(inputs)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "moody.yaml").write_text("name: moody\nmood: fine\n")
+    (tmp_path / "my_moody.py").write_text(PLUGIN)
+    yield
+    registry.models._entries.pop("moody", None)
+    sys.modules.pop("my_moody", None)
+
+
+def test_each_is_told_and_the_rest_finishes(command: Command, tmp_path: Path) -> None:
+    moods = "exits,raises,fine,'exits in training'"
+    result = command(
+        *("-m", "--config-dir", "mine", "plugins=[my_moody]", "model=moody", f"model.mood={moods}"),
+        *("debug=fast", "device=cpu", "trainer.tensorboard=false"),
+    )
+    assert result.status == 1
+    (table,) = tmp_path.glob("outputs/multirun/*/*/leaderboard.csv")
+    with table.open() as file:
+        rows = {row["model.mood"].strip("'"): row for row in csv.DictReader(file)}
+    assert {mood: row["status"] for mood, row in rows.items()} == {
+        "fine": "finished",
+        "exits": "failed",
+        "raises": "failed",
+        "exits in training": "failed",
+    }
+    reasons = {
+        "exits": "SystemExit: 3",
+        "raises": "OSError: [Errno 5] Input/output error",
+        "exits in training": "SystemExit: no more",
+    }
+    for mood, reason in reasons.items():
+        assert rows[mood]["error"] == reason
+        assert f"failed: {reason}" in result.out, "in the printed table"
+        assert f"failed: {reason}" in result.err, "at once"
