@@ -151,3 +151,28 @@ def test_the_gradient_s_norm_is_that_of_the_record_s_last_step(tmp_path: Path) -
     run.state.optimizer.register_step_pre_hook(note)
     fit(run)
     assert [record["grad_norm"] for record in told.records] == pytest.approx([norms[5], norms[11]])
+
+
+def test_minutes_are_a_rhythm_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = built(
+        tmp_path, {"trainer.checkpoint": {"every": 99, "every_minutes": 2.0, "interval": 1e9}}
+    )
+    monkeypatch.setattr(run.watch, "tick", lambda: True)
+    now, offered = 0.0, []
+    real = run.saver.offer
+    monkeypatch.setattr("bigmodel.saver.time.monotonic", lambda: now)
+    run.saver._written = 0.0
+
+    def offer(*state: Any, best: bool, last: bool, now: bool) -> None:
+        if last and not best:
+            offered.append((run.state.progress.step, now))
+        real(*state, best=best, last=last, now=now)
+
+    def minute_passes(*_: object) -> None:
+        nonlocal now
+        now += 60.0
+
+    monkeypatch.setattr(run.saver, "offer", offer)
+    run.state.optimizer.register_step_post_hook(minute_passes)
+    fit(run)
+    assert [step for step, at_once in offered if at_once] == [2, 4, 6, 8, 10, 12, 12]  # and the end

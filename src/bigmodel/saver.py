@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,7 +83,7 @@ class Saver:
         """Takes a state to be saved, now or when the interval is over.
 
         Args:
-            groups, facts: as `checkpoint.save` takes them; they are copied.
+            groups, facts: as `checkpoint.save` takes them; the tensors are copied.
             best: it is the best so far.
             last: it is one to go on from.
             now: write it at once, whenever the last write was.
@@ -169,7 +168,7 @@ class Saver:
         self._memory = [*(m for m in self._memory if m is not free), copies]
         if any(t.is_cuda for tensors in groups.values() for t in tensors.values()):
             torch.cuda.synchronize()  # once for all copies, which are queued
-        return Snapshot(copies, copy.deepcopy(facts))
+        return Snapshot(copies, facts)
 
 
 def _into(memory: Tensor | None, tensor: Tensor) -> Tensor:

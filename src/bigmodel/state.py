@@ -121,7 +121,8 @@ class State:
 
         Group `model` holds the weights that are trained. Where the weights to evaluate and predict with
         are others (an average of them), group `averaged` holds those. In the middle of a step, group
-        `accumulation` holds what its micro-batches have given so far.
+        `accumulation` holds what its micro-batches have given so far. Tensors are the live ones; facts
+        are the caller's to keep: nothing changes them any more.
 
         Raises:
             NonFiniteError: a weight, average or moment is NaN or infinite; such a state is never saved.
