@@ -258,7 +258,7 @@ def test_a_run_is_put_where_its_checkpoint_left_it(tmp_path: Path) -> None:
     assert same(weights(run), weights(again))
     assert again.state.progress == run.state.progress
     assert (again.info.first_step, again.info.best) == (12, run.state.progress.best_value)
-    assert dict(again.info.rows)["Resumed"].startswith("after step 12 of 18, from ")
+    assert dict(again.info.rows)["Checkpoint"].endswith("checkpoints/last")
 
 
 # ----- a user's own data source -----

@@ -2,7 +2,9 @@ import os
 
 import pytest
 
-from bigmodel.secrets import hidden, looks_secret, shown, variable
+from bigmodel import secrets
+from bigmodel.errors import reason
+from bigmodel.secrets import hidden, looks_secret, masked, shown, shown_text, variable
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,38 @@ def test_the_value_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("BIGMODEL_DATA_API_KEY", raising=False)
     assert hidden("data.api_key", "abc") == "${oc.env:BIGMODEL_DATA_API_KEY}"
     assert os.environ.pop(variable("data.api_key")) == "abc"
+
+
+def test_what_lies_below_or_in_a_list_is_masked_too() -> None:
+    values = {"auth": {"token": "abc", "user": "me"}, "password": ["a", 2], "token_dim": 64, "pin": 3}
+    assert shown("data", values) == {
+        "auth": {"token": "***", "user": "me"},
+        "password": ["***", "***"],
+        "token_dim": 64,
+        "pin": 3,
+    }
+    assert shown("data.credentials", {"user": "me"}) == {"user": "***"}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("data.api_key", "abc", "***"),
+        ("data.api_key", "null", "null"),
+        ("data.api_key", "${oc.env:MY_KEY}", "${oc.env:MY_KEY}"),
+        ("model.token_dim", "64", "64"),
+        ("data.auth", "{user: me, password: 'a, b', token: null}", None),
+    ],
+)
+def test_the_text_of_a_file_is_masked(key: str, text: str, expected: str | None) -> None:
+    assert shown_text(key, text) == (expected or "{user: me, password: ***, token: null}")
+
+
+def test_messages_are_searched_for_what_was_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setenv("BIGMODEL_DATA_TOKEN", "")
+    hidden("data.token", "it's me")
+    assert reason(ValueError("no 'it's me'")) == "ValueError: no '***'"
+    assert masked("it's m") == "it's m"
+    hidden("data.token", "abc")
+    assert masked("abc") == "abc", "too short to be told from other words"

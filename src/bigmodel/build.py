@@ -126,17 +126,13 @@ def resume_run(run: Run, changed: Sequence[str] | None = None) -> Run:
     run.saver.damaged = newest.damaged
     progress, patience = run.state.progress, run.config.early_stopping.patience
     progress.stopped_early = patience is not None and progress.waited >= patience
-    step = progress.step
-    rows = [
-        *run.info.rows,
-        ("Resumed", f"after step {step:,} of {run.plan.steps:,}, from {newest.folder}"),
-    ]
+    rows = [*run.info.rows, ("Checkpoint", shown_path(newest.folder))]
     if others:
         told = [*(changed or []), *([] if difference is None else [difference])]
         rows.append(("Changed", "; ".join(told)))
     if newest.warning is not None:
         rows.append(("Warning", newest.warning))
-    run.info = replace(run.info, first_step=step, rows=rows, best=progress.best_value)
+    run.info = replace(run.info, first_step=progress.step, rows=rows, best=progress.best_value)
     return run
 
 

@@ -11,13 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from bigmodel import registry
+from bigmodel import registry, secrets
 from bigmodel.data.base import DataConfig
 from bigmodel.errors import ConfigError, did_you_mean
 from bigmodel.plan import TrainerConfig
 from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validated
 from bigmodel.runtime import DeviceConfig
-from bigmodel.secrets import variable
+from bigmodel.secrets import remember_referenced, variable
 
 
 class TopConfig(Config):
@@ -63,8 +63,9 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: an interpolation leads nowhere.
     """
+    remember_referenced(str(OmegaConf.to_container(config, resolve=False)))
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return _resolved(config)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
         if variable(key) in str(error):
@@ -73,25 +74,33 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
                 f" the environment variable {variable(key)}."
             ) from error
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def to_shown(config: DictConfig) -> dict[str, Any]:
     """The same for reports: what comes from the environment, such as a secret, stays as it was written.
 
-    Raises:
-        ConfigError: an interpolation leads nowhere.
+    So does what refers to that, at any remove.
     """
-    written, resolved = OmegaConf.to_container(config, resolve=False), to_plain(config)
 
-    def shown(raw: Any, value: Any) -> Any:
-        if isinstance(raw, dict) and isinstance(value, dict):
-            return {key: shown(raw.get(key), inner) for key, inner in value.items()}
-        return raw if isinstance(raw, str) and "${oc.env:" in raw else value
+    def literal(value: Any) -> Any:  # what OmegaConf takes for the text itself
+        if isinstance(value, dict):
+            return {key: literal(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [literal(inner) for inner in value]
+        from_outside = isinstance(value, str) and "${oc.env:" in value
+        return value.replace("${", "\\${") if from_outside else value
 
-    values: dict[str, Any] = shown(written, resolved)
-    return values
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    try:
+        return _resolved(OmegaConf.create(literal(plain)))
+    except OmegaConfBaseException:  # it made something of the value, which the text is not fit for
+        return {str(key): value for key, value in plain.items()}
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunConfig:
@@ -144,7 +153,8 @@ def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
 def _group(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(values.get(kind), Mapping):
         raise ConfigError(
-            f"{kind}: expected settings, got {values.get(kind)!r}. Choose with {kind}=<name>."
+            f"{kind}: expected settings, got {secrets.shown(kind, values.get(kind))!r}."
+            f" Choose with {kind}=<name>."
         )
     group: Mapping[str, Any] = values[kind]
     return group

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from bigmodel.secrets import masked
+
 
 class BigModelError(Exception):
     """Base of all errors that a user can cause."""
@@ -48,8 +50,9 @@ class NonFiniteError(BigModelError):
 
 
 def reason(error: BaseException) -> str:
-    """Why something ended, in one text: our own message as it is, any other with its type."""
-    return str(error) if isinstance(error, BigModelError) else f"{type(error).__name__}: {error}"
+    """Why something ended, in one text, without secrets: our own message as it is, others with type."""
+    ours = isinstance(error, BigModelError)
+    return masked(str(error) if ours else f"{type(error).__name__}: {error}")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -118,7 +118,7 @@ class Registry:
         """
         if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
             raise ConfigError(
-                f"{self.kind}: expected settings with a `name`, got {values!r}."
+                f"{self.kind}: expected settings with a `name`, got {shown(self.kind, values)!r}."
                 f" Choose one with {self.kind}=<{'|'.join(self.names())}>."
             )
         return validated(self.entry(values["name"]).config, values, self.kind)

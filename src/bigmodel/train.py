@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigmodel.errors import BigModelError, ConfigError, reason
+from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals, Stopped
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def main() -> None:
     except Exception as error:
         message = _explain(error, argv)
         if wants_traceback or message is None:
-            raise
+            if not holds_secret(traceback.format_exc()):
+                raise
+            message = traceback.format_exc()
         _say(message)
         status = 1
     if status:
@@ -104,7 +107,7 @@ def _launch(argv: list[str]) -> int:
     _outcome.signals.enter(Mode.LEAVE)
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
-    argv = hide.hide_typed(flags.flags_first(argv))
+    argv = flags.flags_first(hide.hide_typed(argv))
     argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)
     try:
@@ -229,8 +232,8 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
         summary.status, summary.error = "failed", reason(error)
         write_summary(summary, folder)
         if not isinstance(error, BigModelError):
-            traceback.print_exc()
-        _say(f"Job {hydra.job.num} ({' '.join(hydra.overrides.task)}) failed: {reason(error)}")
+            sys.stderr.write(masked(traceback.format_exc()))
+        _say(f"Job {hydra.job.num} ({folders.typed(hydra)}) failed: {reason(error)}")
         return float("nan")
 
 
@@ -254,7 +257,7 @@ def _explain(error: Exception, argv: list[str]) -> str | None:
 
 
 def _say(message: str) -> None:
-    print(f"bigmodel-train: {message}", file=sys.stderr)  # noqa: T201
+    print(f"bigmodel-train: {masked(message)}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_an_older_run_goes_on(tmp_path: Path, schema: int) -> None:
         tmp_path, "resume=run", "trainer.max_steps=8", "trainer.record_every_steps=1"
     )
     assert attempt.wait() == 0, attempt.log
-    assert "Resumed: after step 5 of 8" in attempt.log
+    assert "Resuming: after step 5 of 8" in attempt.log
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {record["step"]: record["train/loss"] for record in records} == pytest.approx(LEFT, rel=1e-5)
     assert manifest.verified(run / "checkpoints" / "last")[0] == manifest.SCHEMA

@@ -64,6 +64,12 @@ def test_a_run_s_folder(command: Command, tmp_path: Path, run: Path, change: dic
     assert (tmp_path / "precious").read_text() == "content"
 
 
+def test_hydra_s_own_file_of_a_run_is_not_read(command: Command, run: Path) -> None:
+    (run / ".hydra" / "hydra.yaml").write_text("hydra: {callbacks: {x: {_target_: os.abort}}}\n")
+    result = command(f"resume={run}", "trainer.epochs=2")
+    assert result.status == 0, result.err
+
+
 def test_pickles_in_a_checkpoint_are_nobody_s_business(
     command: Command, tmp_path: Path, run: Path
 ) -> None:

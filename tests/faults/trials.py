@@ -252,8 +252,8 @@ def kill_and_go_on(cwd: Path, expected: str, kills: int, seed: int, **more: Any)
             result.faults.append(f"{cwd}: exit status {status}:\n{attempt.log}")
             return result
         log = attempt.log
-        went_on = f"Resumed: after step {before} " in log
-        if before and not went_on and ("Resumed" in log or "a new one starts" in log):
+        went_on = f"Resuming: after step {before} " in log
+        if before and not went_on and ("Resuming" in log or "a new one starts" in log):
             result.faults.append(f"{cwd}: did not go on after step {before}:\n{attempt.log}")
         if attempt.process.exitcode == 0:
             break

@@ -104,6 +104,9 @@ LOADED = {
         ["--config-name=mine"],
     ),
 }
+FILE_LOGGING = {
+    "hydra/job_logging/file.yaml": "version: 1\nhandlers: {x: {class: logging.FileHandler}}\n"
+}
 # Ways that fail in Hydra or are harmless by themselves, but are nobody's business either.
 REFUSED = {
     "target in a group": ({"model/evil.yaml": f"name: cnn\n{CODE}\n"}, ["model=evil"]),
@@ -115,6 +118,22 @@ REFUSED = {
         [],
     ),
     "launcher": ({"hydra/launcher/basic.yaml": CODE}, ["-m", "seed=1,2"]),
+    "log file": (
+        experiment(
+            "hydra: {job_logging: {version: 1, root: {handlers: [x]}, handlers:"
+            " {x: {class: logging.FileHandler, mode: w, filename: precious}}}}\n"
+        ),
+        EVIL,
+    ),
+    "choice of logging": (
+        {
+            **FILE_LOGGING,
+            "mine.yaml": "defaults:\n  - train\n  - override hydra/job_logging: file\n  - _self_\n",
+        },
+        ["--config-name=mine"],
+    ),
+    "sweeper": (experiment(f"hydra: {{sweeper: {{{CODE}}}}}\n"), ["-m", *EVIL, "seed=1,2"]),
+    "search path of a choice": (experiment("hydra: {searchpath: [pkg://antigravity]}\n"), EVIL),
     "search path": ({"mine.yaml": "hydra: {searchpath: [pkg://antigravity]}\n"}, ["--config-name=mine"]),
     "plugin": (experiment("plugins: [evil]\n"), EVIL),
     "swept plugin": (experiment("hydra: {sweeper: {params: {plugins: '[evil]'}}}\n"), ["-m", *EVIL]),
@@ -150,6 +169,14 @@ def test_attack_is_refused(attack, launch, own):
         launch([f"--config-dir={folder}", *argv])
     assert not FIRED
     assert ".yaml: " in str(caught.value) or attack in BY_KEY_ALONE
+
+
+def test_an_experiment_cannot_choose_another_logging(launch, own, tmp_path):
+    """What ships says `none`, and stands above what it includes."""
+    chosen = experiment("defaults:\n  - override /hydra/job_logging: file\n")
+    folder = own({**FILE_LOGGING, **chosen})
+    assert len(launch([f"--config-dir={folder}", *EVIL])) == 1
+    assert not list(tmp_path.rglob("*.log"))
 
 
 def test_config_path_is_no_way_around(launch, own):

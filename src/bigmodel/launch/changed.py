@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError
 from bigmodel.launch.stored import OF_ONE_SITTING, comparable, read_config
-from bigmodel.secrets import shown
+from bigmodel.secrets import looks_secret, shown
 
 FREE = (
     *("trainer", "device", "output_dir", "plugins"),
@@ -71,6 +71,7 @@ def check_same(folder: Path, config: DictConfig, typed: RunConfig, may_change: b
         old.pop(key, None)
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     deciding = [key for key in changed if key in FIXED or not _is_free(key)]
+    deciding = [key for key in deciding if not _is_hidden(key, old.get(key), new.get(key))]
     if may_change:
         return deciding
     if deciding:
@@ -96,6 +97,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _is_hidden(key: str, *values: Any) -> bool:
+    """Whether a setting is a secret, which may be renewed: the run holds a reference at most."""
+    return looks_secret(key) and all(value is None or "${oc.env:" in str(value) for value in values)
 
 
 def _defaults(typed: RunConfig) -> Iterator[tuple[str, Any]]:

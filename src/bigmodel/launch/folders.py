@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -92,6 +93,12 @@ def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
     wrapped = OmegaConf.create({"hydra": hydra})
     (target / "hydra.yaml").write_text(OmegaConf.to_yaml(wrapped))
     (target / "overrides.yaml").write_text(OmegaConf.to_yaml(hydra.overrides.task))
+
+
+def typed(hydra: DictConfig) -> str:
+    """What was typed for a run, in one line; what it refers to, such as a secret, stays unresolved."""
+    plain: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+    return " ".join(plain["task"])
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.errors import ConfigError
 from bigmodel.launch.flags import parse_flags
-from bigmodel.launch.hide import hide_composed
+from bigmodel.launch.hide import hide_composed, take_swept
 
 FILE_KEYS = (
     "hydra.run.dir",
@@ -83,7 +83,7 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
             " Use resume=<run folder> to go on with a run."
         )
     check_overrides(arguments.overrides)
-    rules = Rules(config_dir.resolve(), _named_plugins(arguments.overrides))
+    rules = Rules(config_dir.resolve(), _named_plugins(arguments.overrides), arguments.resolve)
     hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore
 
 
@@ -116,10 +116,12 @@ def check_values(values: Any, source: str) -> None:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a loader has to know: the shipped folder, and the modules that the user lets in."""
+    """What a loader has to know: the shipped folder, the modules that the user lets in, and whether the
+    configuration is only printed, with all that it refers to (`--cfg job --resolve`)."""
 
     config_dir: Path
     plugins: frozenset[str]
+    printed: bool = False
 
     def trusts(self, config_path: str, provider: str, source: str) -> bool:
         """Whether a file ships with bigmodel, with Hydra, or with an installed Hydra plugin."""
@@ -137,6 +139,7 @@ class GuardedLoader(ConfigLoaderImpl):
     def __init__(self, rules: Rules, config_search_path: Any) -> None:
         super().__init__(config_search_path=config_search_path)
         self.rules = rules
+        self.swept: list[str] = []  # overrides with secrets, which the sweeper does not get to see
 
     def load_configuration(
         self,
@@ -151,12 +154,13 @@ class GuardedLoader(ConfigLoaderImpl):
             config_name, overrides, run_mode, from_shell, validate_sweep_overrides
         )
         _check_composed(config, self.rules)
-        hide_composed(config)
+        hide_composed(config, mask=self.rules.printed)
+        self.swept = take_swept(config)
         return config
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         check_overrides(sweep_overrides, typed=False)
-        return super().load_sweep_config(master_config, sweep_overrides)
+        return super().load_sweep_config(master_config, [*self.swept, *sweep_overrides])
 
     def _process_config_searchpath(
         self, config_name: str | None, parsed_overrides: list[Override], repo: Any

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bigmodel import secrets
 from bigmodel.errors import ConfigError, did_you_mean
 from bigmodel.launch.options import Choice, Group, Key, read_options
 
@@ -167,7 +168,7 @@ def _is_of_its_group(choice: Choice) -> bool:
 
 
 def _row(key: Key) -> Row:
-    return (key.path, key.value or "", key.meaning)
+    return (key.path, secrets.shown_text(key.path, key.value or ""), key.meaning)
 
 
 def _in_colour() -> bool:

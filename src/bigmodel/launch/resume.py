@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.launch import lock
 from bigmodel.launch.folders import register_resolver
+from bigmodel.launch.hide import hide_composed
 from bigmodel.launch.stored import OF_ONE_SITTING, comparable, read_config
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
@@ -169,7 +170,9 @@ def _composed(overrides: list[str], config_dir: Path, extra: str | None) -> Dict
     """The configuration that our own files, and those of `--config-dir`, give."""
     search = [f"hydra.searchpath=[file://{Path(extra).resolve()}]"] if extra else []
     with initialize_config_dir(str(config_dir), version_base="1.3"):
-        return compose("train", overrides=[*overrides, *search])
+        config = compose("train", overrides=[*overrides, *search])
+    hide_composed(config)  # as in the runs that it is compared with
+    return config
 
 
 def _split(argv: list[str]) -> tuple[list[str], str | None]:

@@ -59,7 +59,8 @@ def _overrides(job: Path) -> dict[str, str]:
         words = OmegaConf.load(job / ".hydra" / "overrides.yaml")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # cut off while it was written
         return {}
-    return dict(str(word).lstrip("+").split("=", 1) for word in words if "=" in str(word))
+    plain: Any = OmegaConf.to_container(words, resolve=False)  # a secret stays a reference
+    return dict(str(word).lstrip("+").split("=", 1) for word in plain or [] if "=" in str(word))
 
 
 def _summary(job: Path) -> dict[str, Any]:
