@@ -38,7 +38,8 @@ class Tally(NamedTuple):
     Attributes:
         promise: what is promised.
         tries: how often it was put to the test.
-        faults: what went wrong, in words: at most one a try.
+        faults: what went wrong, in words: one for each try that did not survive, unless `lost` counts
+            them.
         note: what else is to be known.
     """
 
@@ -46,6 +47,7 @@ class Tally(NamedTuple):
     tries: int
     faults: list[str]
     note: str = ""
+    lost: int | None = None
 
 
 class Prover:
@@ -65,7 +67,7 @@ class Prover:
         return max(1, round(whole * self._share))
 
     def kills(self, tries: int = 200, **more: object) -> Tally:
-        wanted, kills, inside, faults = self._tries(tries), 0, 0, []
+        wanted, kills, inside, lost, faults = self._tries(tries), 0, 0, 0, []
         for seed in count():
             if kills >= wanted:
                 break
@@ -73,9 +75,10 @@ class Prover:
                 next(self._folders), self._expected, min(5, wanted - kills), seed, **more
             )
             kills, inside = kills + result.kills, inside + result.inside
+            lost += result.kills if result.faults else 0  # which of them it was is not known
             faults += [f"seed {seed}: {result.faults}"] if result.faults else []
         note = f"{inside} of them left a checkpoint unfinished"
-        return Tally("kill -9 at any moment: goes on, ends the same", kills, faults, note)
+        return Tally("kill -9 at any moment: goes on, ends the same", kills, faults, note, lost)
 
     def elsewhere(self) -> Tally:
         if not ANOTHER_FILE_SYSTEM.is_dir():
@@ -84,27 +87,20 @@ class Prover:
         return tally._replace(promise="kill -9, TMPDIR on another file system")
 
     def bytes(self) -> Tally:
-        stopped, tries = damage.stopped_run(next(self._folders)), self._tries(100)
-        faults = [
-            fault
-            for seed in range(tries)
-            for fault in damage.go_on_damaged(
-                stopped, next(self._folders), self._expected, "flip", seed
-            )[:1]
-        ]
+        tries = self._tries(100)
+        faults = self._damaged([("flip", seed) for seed in range(tries)])
         return Tally("one byte of the newest checkpoint changed: the one before", tries, faults)
 
     def files(self) -> Tally:
-        stopped, tries = damage.stopped_run(next(self._folders)), self._tries(4)
-        cases = list(product(damage.KINDS[1:], range(tries)))
-        faults = [
-            fault
-            for kind, seed in cases
-            for fault in damage.go_on_damaged(stopped, next(self._folders), self._expected, kind, seed)[
-                :1
-            ]
+        cases = list(product(damage.KINDS[1:], range(self._tries(4))))
+        return Tally("a file of it cut off or missing: the one before", len(cases), self._damaged(cases))
+
+    def _damaged(self, cases: list[tuple[str, int]]) -> list[str]:
+        stopped = damage.stopped_run(next(self._folders))
+        told = [
+            damage.go_on_damaged(stopped, next(self._folders), self._expected, *case) for case in cases
         ]
-        return Tally("a file of it cut off or missing: the one before", len(cases), faults)
+        return [str(faults) for faults in told if faults]
 
     def signals(self) -> Tally:
         chance, cases = random.Random(0), []
@@ -185,10 +181,8 @@ def main() -> None:
             with contextlib.redirect_stdout(io.StringIO()):  # what runs in this process prints
                 tally = line()
             seconds = f"{time.monotonic() - began:.0f} s"
-            survived, note = (
-                tally.tries - len(tally.faults),
-                "; ".join(filter(None, [tally.note, seconds])),
-            )
+            survived = tally.tries - (len(tally.faults) if tally.lost is None else tally.lost)
+            note = "; ".join(filter(None, [tally.note, seconds]))
             print(f"| {tally.promise} | {tally.tries} | {survived} | {note} |", flush=True)
             for fault in tally.faults:
                 failed = True

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel import checkpoint
+from bigmodel import checkpoint, manifest
 from bigmodel.errors import CheckpointError
 
 GROUPS = {
@@ -89,10 +89,30 @@ def test_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "last", GROUPS, FACTS)
-    manifest = tmp_path / "last" / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema": 99}))
+    checkpoint.save(tmp_path / "last", GROUPS, FACTS)
+    newer(tmp_path / "last")
     with pytest.raises(CheckpointError, match="newer version"):
         checkpoint.load(tmp_path / "last")
+    with pytest.raises(CheckpointError, match="newer version"):  # `previous` would be a way back
+        checkpoint.load_newest(tmp_path)
+
+
+def newer(folder: Path) -> None:
+    """Turns a checkpoint into one of the next version's."""
+    path = folder / "manifest.json"
+    files = json.loads(path.read_text())["files"]
+    path.write_text(manifest._text(manifest.SCHEMA + 1, files))
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("name", ["last", "previous", "best"])
+def test_what_is_no_folder_is_not_replaced(tmp_path: Path, name: str, kind: str) -> None:
+    if kind == "file":
+        (tmp_path / name).touch()
+    else:
+        (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=f"{name}: this is no checkpoint, which is a folder"):
+        checkpoint.tidy(tmp_path)
 
 
 def test_the_best_ones_are_kept_in_order(tmp_path: Path) -> None:

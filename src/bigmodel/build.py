@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bigmodel import checkpoint, registry
+from bigmodel import registry
+from bigmodel.checkpoint import Newest, load_newest
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset, Part, PartName
 from bigmodel.data.batches import Batches
@@ -24,7 +25,7 @@ from bigmodel.models.summary import Layer, summarize
 from bigmodel.plan import Monitored, Plan, monitored
 from bigmodel.reporting.base import RunInfo, Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
-from bigmodel.reporting.jsonl import JsonLines
+from bigmodel.reporting.jsonl import JsonLines, damage
 from bigmodel.reporting.lines import shown_path
 from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.run import Run
@@ -65,6 +66,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         plan=plan,
         dataset=dataset,
         fingerprint=fingerprint(dataset),
+        settings={k: v for k, v in config.values.items() if k not in {"resume", "resume_changed"}},
         train=train,
         val=val,
         test=test,
@@ -96,10 +98,11 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     )
 
 
-def resume_run(run: Run, changed: Sequence[str] | None = None) -> Run:
+def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | None = None) -> Run:
     """Puts a run, built from its own configuration, where its newest checkpoint left it.
 
     Args:
+        newest: its newest checkpoint, where it has been read already.
         changed: settings, by dotted key, that are others now, as the user wants it; the data may differ
             too then. None: nothing may differ.
 
@@ -107,7 +110,7 @@ def resume_run(run: Run, changed: Sequence[str] | None = None) -> Run:
         CheckpointError: it has none that is whole, or another run's.
         DataError: the data is not what the run has learnt from.
     """
-    newest = checkpoint.load_newest(run.saver.checkpoints)
+    newest = newest or load_newest(run.saver.checkpoints)
     difference = None
     if newest.facts["data"] is not None:
         difference = describe_change(newest.facts["data"], run.fingerprint)
@@ -130,9 +133,14 @@ def resume_run(run: Run, changed: Sequence[str] | None = None) -> Run:
     if others:
         told = [*(changed or []), *([] if difference is None else [difference])]
         rows.append(("Changed", "; ".join(told)))
-    if newest.warning is not None:
-        rows.append(("Warning", newest.warning))
-    run.info = replace(run.info, first_step=progress.step, rows=rows, best=progress.best_value)
+    warnings = (newest.warning, damage(run.info.folder))
+    rows += [("Warning", warning) for warning in warnings if warning is not None]
+    if run.state.begun_anew:
+        rows.append(("Begun anew", "the optimizer's moments, which do not fit the new settings"))
+    recorded = progress.attended
+    run.info = replace(
+        run.info, first_step=progress.step, recorded=recorded, rows=rows, best=progress.best_value
+    )
     return run
 
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bigmodel import disk, exact_json, manifest
-from bigmodel.errors import CheckpointError
+from bigmodel.errors import CheckpointError, DamagedError
 from bigmodel.saved_form import TensorGroups, upgraded
 
 STATE = "state.json"
@@ -75,7 +75,7 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
     """
     schema, files = manifest.verified(folder)
     if STATE not in files:
-        raise CheckpointError(f"{folder}: the checkpoint is damaged: {STATE} is not part of it.")
+        raise DamagedError(f"{folder}: the checkpoint is damaged: {STATE} is not part of it.")
     try:
         groups = {
             Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")
@@ -107,7 +107,8 @@ def load_newest(checkpoints: Path) -> Newest:
     """The checkpoint to go on from: `last`, or the newest whole one where it is damaged.
 
     Raises:
-        CheckpointError: the run has none that is whole.
+        CheckpointError: the run has none that is whole; or the newest is of a newer version, or cannot
+            be read although it may be whole.
     """
     there = [checkpoints / name for name in (*GENERATIONS, *BEST) if (checkpoints / name).is_dir()]
     if not there:
@@ -118,7 +119,7 @@ def load_newest(checkpoints: Path) -> Newest:
     for index, folder in enumerate(there):
         try:
             groups, facts = load(folder)
-        except CheckpointError as error:
+        except DamagedError as error:
             complaints.append(str(error))
             continue
         warning = " ".join([*complaints, f"Going on from the one before, {folder.name}."])
@@ -142,7 +143,8 @@ def replace(source: Path, target: Path) -> None:
     """Renames folder `source` to `target`. An older `last` becomes `previous`; any other goes."""
     if target.exists():
         aside = target.with_name("previous" if target.name == "last" else f".{target.name}.old")
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.exists():
+            shutil.rmtree(aside)
         target.rename(aside)
         source.rename(target)
         if target.name != "last":
@@ -180,7 +182,14 @@ def step_of(folder: Path) -> float:
 
 
 def tidy(checkpoints: Path) -> None:
-    """Removes what a process that was killed in the middle of a save left unfinished."""
+    """Removes what a process that was killed in the middle of a save left unfinished.
+
+    Raises:
+        CheckpointError: something that is no checkpoint stands in the place of one.
+    """
+    for place in (checkpoints / name for name in (*GENERATIONS, *BEST)):
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise CheckpointError(f"{place}: this is no checkpoint, which is a folder. Move it aside.")
     for unfinished in checkpoints.glob(".*.tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
     old, best = checkpoints / ".best.old", checkpoints / "best"

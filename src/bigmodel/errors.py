@@ -37,6 +37,10 @@ class CheckpointError(BigModelError):
     """A checkpoint or run folder that cannot be read or written."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint that is not what was written: an older one may do in its place."""
+
+
 class NonFiniteError(BigModelError):
     """Training has diverged: a loss, gradient or weight is NaN or infinite.
 

@@ -11,7 +11,7 @@ from functools import partial
 from bigmodel import checkpoint, judge
 from bigmodel.data.base import Batch
 from bigmodel.data.workers import worker_faults
-from bigmodel.errors import BigModelError, CheckpointError, NonFiniteError, reason
+from bigmodel.errors import BigModelError, CheckpointError, DataError, NonFiniteError, reason
 from bigmodel.optimizers import training_weights
 from bigmodel.plan import Due
 from bigmodel.recovery import make_room, may_rewind, skip
@@ -49,6 +49,10 @@ def _train(run: Run) -> None:
         try:
             with worker_faults():
                 return _take_steps(run)
+        except (Stopped, DataError):  # between two steps or within an evaluation: all until here is good
+            _collect(run)
+            _save(run, best=False, last=True, now=True)
+            raise
         except NonFiniteError as fault:
             if run.config.on_nonfinite != "rewind":
                 raise
@@ -63,20 +67,23 @@ def _take_steps(run: Run) -> None:
         return
     event = plan.next_event(progress.step)
     for epoch in range(progress.step // plan.steps_per_epoch, plan.epochs):
-        for batch in run.train.epoch(epoch, start=progress.step % plan.steps_per_epoch):
-            if progress.step + 1 not in progress.passed_over:
+        start = progress.step % plan.steps_per_epoch
+        for batch in run.train.epoch(epoch, start, between=run.signals.check):
+            if progress.step + 1 in progress.passed_over:
+                _collect(run)  # losses are counted back from the newest step
+            else:
                 apply(run.state.optimizer, run.lr_factor(progress.step))
                 _update(run, batch, measure=progress.step + 1 == event)
             progress.step += 1
             run.watch.count(len(batch))
-            if run.watch.tick():
+            if look := run.watch.tick():
                 _show_progress(run)
             if progress.step >= event:
                 _attend(run, plan.due(progress.step))
                 if run.over:
                     return
                 event = plan.next_event(progress.step)
-            if run.signals.pending:
+            if run.signals.pending or (look and _minutes_are_over(run)):
                 _heed(run)
 
 
@@ -101,7 +108,7 @@ def _attend(run: Run, due: Due) -> None:
     if due.evaluate or due.save:
         run.state.check_finite()  # before a broken model is judged, or called the best
     speed = run.watch.speed()
-    improved, figures = _evaluate(run, show=due.log) if due.evaluate else (False, {})
+    improved, figures = judge.validate(run, show=due.log) if due.evaluate else (False, {})
     if progress.stopped_early:
         due = Due(evaluate=True, record=True, log=True, save=True)
     if due.record:
@@ -117,14 +124,6 @@ def _attend(run: Run, due: Due) -> None:
         asked = due.save and run.config.checkpoint.every_steps is not None
         _save(run, best=improved, last=due.save, now=run.over or asked)
     run.watch.resume()
-
-
-def _evaluate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
-    try:
-        return judge.validate(run, show=show)
-    except Stopped:  # nothing has come of this evaluation: the run goes on with it
-        _save(run, best=False, last=True, now=True)
-        raise
 
 
 def _collect(run: Run) -> None:
@@ -172,7 +171,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
     run.state.load(newest.groups, newest.facts)
     progress = run.state.progress
     progress.passed_over, progress.seconds = passed_over, seconds
-    run.sinks.rewind(progress.step)
+    run.sinks.rewind(progress.attended)
     run.sinks.message(
         f"{fault} Rewound to step {progress.step}; the batch of step {fault.step} is passed over.",
         "warning",
@@ -204,28 +203,33 @@ def _save(run: Run, *, best: bool, last: bool, now: bool) -> None:
     run.state.progress.seconds += run.watch.lap()
     run.sinks.flush()
     groups, facts = run.state.save()
-    run.saver.offer(groups, facts | {"data": run.fingerprint}, best=best, last=last, now=now)
+    facts |= {"data": run.fingerprint, "settings": run.settings}
+    run.saver.offer(groups, facts, best=best, last=last, now=now)
 
 
 def _heed(run: Run) -> None:
-    """Does what a signal asked for: saves, and ends the run if it was to stop.
+    """Saves, because a signal or the clock asked for it.
 
     Raises:
-        Stopped: it was.
+        Stopped: the process was asked to stop.
     """
+    run.signals.check()
     _collect(run)
     _save(run, best=False, last=True, now=True)
+    if run.signals.pending:
+        run.sinks.message(f"Saved after step {run.state.progress.step}, as a signal asked for.")
     run.signals.heeded()
-    run.sinks.message(f"Saved after step {run.state.progress.step}, as a signal asked for.")
+
+
+def _minutes_are_over(run: Run) -> bool:
+    minutes = run.config.checkpoint.every_minutes
+    return minutes is not None and run.saver.since_write >= 60 * minutes
 
 
 def _show_progress(run: Run) -> None:
-    """A sign of life, a few times a second; also the moment to look at what does not count in steps."""
+    """A sign of life, a few times a second."""
     _collect(run)
     run.saver.check()
-    minutes = run.config.checkpoint.every_minutes
-    if minutes is not None and run.saver.since_write >= 60 * minutes:
-        _save(run, best=False, last=True, now=True)
     progress = run.state.progress
     run.sinks.progress(
         Progress(

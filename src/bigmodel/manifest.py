@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bigmodel.errors import CheckpointError
+from bigmodel.errors import CheckpointError, DamagedError
 
 SCHEMA = 2
 """Version of a checkpoint's layout. A newer one is refused; older ones keep loading."""
@@ -30,18 +30,19 @@ def verified(folder: Path) -> tuple[int, list[str]]:
     """The schema and the files of a checkpoint, every byte of which is what was written.
 
     Raises:
-        CheckpointError: a file or the manifest is missing, shorter, or other than it was, or leads out
-            of the folder; or the checkpoint is of a newer version.
+        DamagedError: a file or the manifest is missing, shorter, or other than it was, or leads out of
+            the folder.
+        CheckpointError: the checkpoint is of a newer version, or cannot be read.
     """
     schema, files = _read(folder)
     for name, expected in files.items():
         path = folder / name
         if name != Path(name).name or path.is_symlink():  # a stranger's may not point elsewhere
-            raise CheckpointError(f"{folder}: {name} leads out of the checkpoint; it is not read.")
+            raise DamagedError(f"{folder}: {name} leads out of the checkpoint; it is not read.")
         if not path.is_file():
-            raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} is missing.")
+            raise DamagedError(f"{folder}: the checkpoint is damaged: {name} is missing.")
         if _fingerprint(path) != expected:
-            raise CheckpointError(
+            raise DamagedError(
                 f"{folder}: the checkpoint is damaged: {name} has changed since it was saved."
             )
     return schema, list(files)
@@ -53,17 +54,19 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
         found = json.loads(text)
         schema, files = int(found["schema"]), dict(found["files"])
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no whole checkpoint: {NAME} is missing.") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{folder}: the checkpoint is damaged: {NAME}: {error}") from error
+        raise DamagedError(f"{folder}: no whole checkpoint: {NAME} is missing.") from error
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME}: {error}") from error
+    # The first schema had no sum; a later one that lost it, or turned into the first, has been changed.
+    if (schema >= _SUMMED_SINCE or "sha256" in found) and text != _text(schema, files):
+        raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME} has changed.")
     if schema > SCHEMA:
         raise CheckpointError(
             f"{folder}: written by a newer version (checkpoint schema {schema}; this one knows up to"
             f" {SCHEMA}). Update bigmodel-train."
         )
-    # The first schema had no sum; a later one that lost it, or turned into the first, has been changed.
-    if (schema >= _SUMMED_SINCE or "sha256" in found) and text != _text(schema, files):
-        raise CheckpointError(f"{folder}: the checkpoint is damaged: {NAME} has changed.")
     return schema, files
 
 

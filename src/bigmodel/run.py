@@ -22,13 +22,17 @@ from bigmodel.stopwatch import Stopwatch
 
 @dataclass
 class Run:
-    """A run, built and checked. `fit` runs it."""
+    """A run, built and checked. `fit` runs it.
+
+    `fingerprint` and `settings` say what it has learnt from, and how; every checkpoint holds them.
+    """
 
     config: TrainerConfig
     info: RunInfo
     plan: Plan
     dataset: Dataset
     fingerprint: dict[str, Any]
+    settings: dict[str, Any]
     train: Batches
     val: Batches
     test: Batches | None

@@ -15,9 +15,18 @@ from typing import Any
 
 _WORDS = {
     *("token", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"),
-    "apikey",
+    *("pwd", "bearer", "authorization", "jwt"),
 }
-_PAIRS = {("api", "key"), ("access", "key"), ("private", "key"), ("secret", "key"), ("auth", "key")}
+_PAIRS = {
+    *((owner, "key") for owner in ("api", "access", "private", "secret", "auth", "ssh", "encryption")),
+    ("connection", "string"),
+}
+_ENDS = (
+    *("password", "passwd", "secret", "apikey", "secretkey", "privatekey", "accesskey"),
+    *("accesstoken", "apitoken", "authtoken", "hubtoken"),
+)
+"""How such a name ends that is written without a break: `dbpassword`."""
+
 _VOCABULARY = {
     *("bos", "eos", "pad", "unk", "mask", "sep", "cls", "class", "start", "end", "stop", "special"),
 }
@@ -37,7 +46,7 @@ def looks_secret(key: str) -> bool:
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", key.rsplit(".", 1)[-1])
     words = [word.lower() for word in words]
     pairs = set(itertools.pairwise(words))
-    if pairs & _PAIRS:
+    if pairs & _PAIRS or any(word.endswith(_ENDS) for word in words):
         return True
     return bool(_WORDS & set(words)) and not _VOCABULARY & set(words)
 

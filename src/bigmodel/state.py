@@ -27,6 +27,10 @@ _JUDGED_BY = ("data", "loss.", "trainer.checkpoint.m", "trainer.early_stopping.m
 _NOT_JUDGED_BY = ("data.batch_size", "data.drop_last", "data.augment.")
 
 
+_SAME_STATE = {f"optimizer.{name}" for name in ("lr", "adamw_lr", "weight_decay", "betas", "eps")}
+"""Options of optimizers that say nothing of what they keep from step to step."""
+
+
 def changes_judgement(key: str) -> bool:
     """Whether a setting decides by what figure of which samples a model is called the best."""
     return key.startswith(_JUDGED_BY) and not key.startswith(_NOT_JUDGED_BY)
@@ -87,14 +91,10 @@ class Accumulation:
 
 
 class State:
-    """The parts of a run that change while it runs.
+    """The parts of a run that change while it runs; `ema` and `scaler` (of fp16) may be None.
 
-    Args:
-        model, optimizer, scheduler: what is trained, and how.
-        metrics: add up training metrics since the last record.
-        accumulation: the step that is under way.
-        ema: averaged weights, or None.
-        scaler: gradient scaling of fp16, or None.
+    Attributes:
+        begun_anew: whether the optimizer's saved state did not fit changed settings.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class State:
         self.ema = ema
         self.scaler = scaler
         self.progress = Progress()
+        self.begun_anew = False
 
     def save(self) -> tuple[TensorGroups, dict[str, Any]]:
         """The whole state: tensors by group and name, and facts for `exact_json`.
@@ -205,7 +206,11 @@ class State:
         try:
             self.model.load_state_dict({own.get(name, name): value for name, value in weights.items()})
         except RuntimeError as error:
-            raise CheckpointError(f"The checkpoint holds another model: {error}") from error
+            first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+            raise CheckpointError(
+                f"The checkpoint holds another model: {first} Weights cannot be turned into those of"
+                " another size: leave model.* and the data's sizes as they were, or start anew."
+            ) from error
 
     @property
     def averages(self) -> bool:
@@ -261,8 +266,10 @@ class State:
     def _load_optimizer(
         self, tensors: dict[str, Tensor], facts: dict[str, Any], changed: Collection[str]
     ) -> None:
-        """The optimizer's state; another optimizer begins anew, other options are those of now."""
-        if "optimizer.name" in changed:
+        """The optimizer's state. Where other options need another kind of state, it begins anew."""
+        options = {key for key in changed if key.startswith("optimizer.")}
+        if options - _SAME_STATE:
+            self.begun_anew = True
             return
         ours, theirs = type(self.optimizer).__name__, facts["optimizer_class"]
         if ours != theirs:
@@ -271,10 +278,13 @@ class State:
         try:
             self.optimizer.load_state_dict(unflatten_optimizer(tensors, facts["optimizer"]))
         except (KeyError, ValueError) as error:
+            if options:  # such as a weight decay, which parts the weights into two groups
+                self.begun_anew = True
+                return
             raise CheckpointError(f"The checkpoint's optimizer is not this run's: {error}") from error
-        if any(key.startswith("optimizer.") for key in changed):
-            for group, options in zip(self.optimizer.param_groups, own, strict=True):
-                group.update(options, initial_lr=options["lr"])
+        if options:
+            for group, now in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(now, initial_lr=now["lr"])
 
     def _load_accumulation(self, saved: dict[str, Tensor]) -> None:
         """The gradient of a step that was under way; none between two steps."""

@@ -86,6 +86,7 @@ class Step:
         self.at_once = micro_batch
         self._undoable = undoable
         self._buffers = _changing_buffers(model)
+        self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
         self._before: tuple[list[Tensor], dict[str, Tensor] | None] | None = None
         self._device = runtime.device
         self._mixed = runtime.autocast()
@@ -128,9 +129,9 @@ class Step:
                     return False
                 losses.append(self._gradients(inputs, targets, share))
             total = torch.stack(losses).sum()
+        self._unfit.append(self._update(total, measure))
         self._sums.append(total)
         self._weights.append(weight)
-        self._update(total, measure)
         losses.clear()
         return True
 
@@ -158,9 +159,10 @@ class Step:
         """Takes back what an unfinished step has changed, so that its batch can come again as a whole.
 
         Returns:
-            Whether it could: not where the step was begun by another process, or is not `undoable`.
+            Whether it could: not where the step was begun by another process, where its update was under
+            way, or where it is not `undoable`.
         """
-        if self._before is None:
+        if self._before is None or not self._undoable:
             return False
         buffers, sums = self._before
         with torch.no_grad():
@@ -174,9 +176,8 @@ class Step:
     def _remember(self, several: bool) -> None:
         """Keeps what forward passes change: running statistics, and the metrics of earlier micro-batches
         (those of a whole batch are added up when its gradients are there)."""
-        if self._undoable:
-            sums = self.metrics.state_dict() if several else None
-            self._before = [buffer.clone() for buffer in self._buffers], sums
+        sums = self.metrics.state_dict() if several and self._undoable else None
+        self._before = [buffer.clone() for buffer in self._buffers], sums
 
     def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""
@@ -201,11 +202,15 @@ class Step:
             self._shares[weight] = torch.full((), 1 / weight, device=self._device)
         return self._shares[weight]
 
-    def _update(self, total: Tensor, measure: bool) -> None:
+    def _update(self, total: Tensor, measure: bool) -> Tensor:
+        """Updates weights and averages, or leaves all as it was; returns 1 in that case, else 0."""
+        before, self._before = self._before, None  # what is done from here on cannot be taken back
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self.scaler is not None and (self.clip_norm is not None or measure):
             self.scaler.unscale_(self.optimizer)
-        unfit = self._not_finite([total] if self.scaler is not None else [total, *gradients])
+        unfit = self._not_finite(
+            [total, *self._statistics, *([] if self.scaler is not None else gradients)]
+        )
         if self.clip_norm is not None or measure:
             norm = self.accumulation.grad_norm = nn.utils.get_total_norm(gradients)
             if self.clip_norm is not None:
@@ -215,9 +220,19 @@ class Step:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        self._unfit.append(unfit)
+        if before is not None:
+            self._restore_statistics(unfit, before[0])
         if self.ema is not None:
             self.ema.update()
+        return unfit
+
+    @torch.no_grad()
+    def _restore_statistics(self, unfit: Tensor, before: list[Tensor]) -> None:
+        """Undoes what the forward pass of a bad batch has done to running statistics."""
+        if unfit.device.type == "cpu" and not unfit.item():
+            return
+        for buffer, old in zip(self._buffers, before, strict=True):
+            buffer.copy_(torch.where(unfit.bool(), old, buffer))
 
     def _not_finite(self, tensors: list[Tensor]) -> Tensor:
         """1 where any value is NaN or infinite, else 0; the one kernel that gradient scaling uses."""

@@ -31,6 +31,7 @@ class _Outcome:
     sweep: Path | None = None
     resumed: Path | None = None
     may_change: bool = False
+    folder: Path | None = None
     signals: Signals = field(default_factory=Signals)
     jobs: list[str] = field(default_factory=list)
 
@@ -52,7 +53,8 @@ def main() -> None:
         with _outcome.signals.installed():  # before anything heavy is imported
             status = _help(argv) if {"--help", "-h"} & set(argv) else _launch(argv)
     except KeyboardInterrupt as stop:
-        _say("Stopped. Go on with resume=<the run's folder>, if it has saved a checkpoint.")
+        folder = _outcome.folder
+        _say("Stopped." if folder is None else f"Stopped. Go on with resume={folder}")
         status = stop.status if isinstance(stop, Stopped) else 130
     except Exception as error:
         message = _explain(error, argv)
@@ -166,7 +168,7 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
 def _fit(run: Any) -> float | None:
     from bigmodel.loop import fit
 
-    run.signals = _outcome.signals
+    run.signals, _outcome.folder = _outcome.signals, run.info.folder
     fit(run)
     best: float | None = run.state.progress.best_value
     return best
@@ -189,14 +191,17 @@ def _prepare(config: DictConfig, folder: Path) -> Any:
 def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     """The same for a run that goes on; None for one that is finished."""
     from bigmodel.build import build_run, resume_run
+    from bigmodel.checkpoint import load_newest
     from bigmodel.config import parse, to_plain, to_shown
     from bigmodel.launch.changed import check_plugins, check_same
     from bigmodel.reporting.summary import read_summary
 
     check_plugins(resumed, config)
     typed = parse(to_plain(config), to_shown(config))
-    changed = check_same(resumed, config, typed, _outcome.may_change)
-    run = resume_run(build_run(typed, folder), changed)
+    newest = load_newest(folder / "checkpoints")
+    settings = newest.facts.get("settings")
+    changed = check_same(resumed, config, typed, settings, _outcome.may_change)
+    run = resume_run(build_run(typed, folder), newest, changed)
     summary = read_summary(folder)
     if run.over and summary is not None and summary.status == "finished":
         print(f"{folder}: this run is finished. {_way_to_go_on(run)}")  # noqa: T201
@@ -214,11 +219,16 @@ def _way_to_go_on(run: Any) -> str:
 
 
 def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
-    """A job that fails, or exits, is reported at once and leaves the others alone."""
+    """A job that fails, or exits, is reported at once and leaves the others alone.
+
+    Raises:
+        ConfigError: the folder holds a run already, which is left as it is.
+    """
     from bigmodel.launch import folders
     from bigmodel.reporting.base import Summary
     from bigmodel.reporting.summary import read_summary, write_summary
 
+    folders.check_no_run(folder, "hydra.sweep.dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         value = _run(config, folder, hydra)

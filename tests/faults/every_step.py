@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Iterable, Mapping
@@ -116,11 +117,13 @@ def differing(folder: Path, changes: Mapping[str, Any], kept: Iterable[Path]) ->
         shutil.copytree(path, again / "checkpoints" / "last")
         shutil.copytree(folder / "tensorboard", again / "tensorboard")
         shutil.copy(folder / "metrics.jsonl", again)
+        wrong.append(path.name)  # until it is shown to be right
         run = build_run(parse(configured(changes)), again)
         for seed in (torch.manual_seed, random.seed, np.random.seed):
             seed(123)
         fit(resume_run(run))
-        if trials.digest(again) != expected:
-            wrong.append(path.name)
+        with contextlib.suppress(AssertionError):  # a step twice, or missing
+            if trials.digest(again) == expected:
+                wrong.pop()
         shutil.rmtree(again)
     return wrong

@@ -44,14 +44,14 @@ def interrupt(
         faults = [] if status == 0 else [f"exit status {status} after SIGUSR1:\n{attempt.log}"]
         if "as a signal asked for" not in attempt.log:
             faults.append(f"did not save on SIGUSR1:\n{attempt.log}")
-        return faults + _compared(cwd, expected)
+        return faults + trials.compared(cwd, expected)
     status = attempt.wait(GRACE)
     faults = _stopped(cwd, status, number, time.monotonic() - asked, attempt.log)
     folder = trials.run_folder(cwd)
     again = trials.launch(cwd, f"resume={folder}")
     if again.wait() != 0:
         faults.append(f"did not go on:\n{again.log}")
-    return faults + _compared(cwd, expected)
+    return faults + trials.compared(cwd, expected)
 
 
 def leave_at_once(cwd: Path, number: signal.Signals) -> list[str]:
@@ -115,13 +115,6 @@ def _stopped(cwd: Path, status: int, number: signal.Signals, seconds: float, log
     if "Traceback" in log:
         faults.append(log)
     return faults
-
-
-def _compared(cwd: Path, expected: str) -> list[str]:
-    folder = trials.run_folder(cwd)
-    if folder is None or trials.digest(folder) != expected:
-        return [f"{cwd}: the end is another than that of the run nobody disturbed"]
-    return [f"left behind: {left}" for left in trials.leftovers(folder)]
 
 
 def _records(cwd: Path) -> int:

@@ -74,8 +74,9 @@ def test_another_size_of_model_cannot_be(command: Command) -> None:
     word = "model.hidden_sizes=[9]"
     result = command(f"resume={first.folder}", word, "trainer.epochs=2", "resume_changed=true")
     assert result.status == 1
-    assert "another model" in result.err
-    assert "size mismatch" in result.err
+    assert "The checkpoint holds another model" in result.err
+    assert "start anew" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,3 +120,46 @@ def test_what_may_differ_needs_no_word(command: Command) -> None:
 def test_neither_true_nor_false(command: Command) -> None:
     first = command(*SHORT, "trainer.epochs=1")
     assert "expected true or false" in command(f"resume={first.folder}", "resume_changed=maybe").err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("optimizer.momentum=0.9",),
+        ("optimizer.weight_decay=0.1",),
+        ("optimizer=muon", "optimizer.lr=0.01"),
+        ("trainer.ema=0.9", "device.precision=fp16"),
+        ("scheduler=plateau",),
+        ("loss.label_smoothing=0.1", "trainer.checkpoint.monitor=val/loss"),
+        ("data.batch_size=16", "trainer.accumulate=2"),
+    ],
+    ids=" ".join,
+)
+def test_whatever_is_wanted_goes_on_or_says_why_not(command: Command, words: tuple[str, ...]) -> None:
+    base = ("optimizer=rmsprop", "optimizer.weight_decay=0", "scheduler=constant", "loss=cross_entropy")
+    first = command(*SHORT, *base, "trainer.epochs=1")
+    more = command(f"resume={first.folder}", "trainer.epochs=3", *words, "resume_changed=true")
+    assert more.status == 0, more.err
+    begins_anew = any(word.startswith(("optimizer.m", "optimizer.w", "optimizer=")) for word in words)
+    assert ("Begun anew" in more.out) == begins_anew
+    again = command(f"resume={first.folder}", "trainer.epochs=4")
+    assert again.status == 0, again.err
+
+
+def test_a_change_counts_from_the_first_save_with_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends before it is the run that it was, whatever its folder says."""
+    from bigmodel import loop
+
+    first = command(*SHORT, "trainer.epochs=1", "scheduler=constant")
+    changed = ("trainer.epochs=2", "optimizer.lr=0.5", "resume_changed=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train", lambda _: (_ for _ in ()).throw(SystemExit(9)))
+        command(f"resume={first.folder}", *changed)
+    plain = command(f"resume={first.folder}", "trainer.epochs=2")
+    assert plain.status == 1
+    assert "optimizer.lr: was 0.002, now 0.5" in plain.err
+    again = command(f"resume={first.folder}", *changed)
+    assert again.status == 0, again.err
+    assert again.records()[-1]["lr"] == 0.5

@@ -20,6 +20,14 @@ def test_killed_and_gone_on_with(tmp_path: Path, expected: str, seed: int) -> No
     assert result.inside > 0
 
 
+def test_saved_by_the_clock(tmp_path: Path) -> None:
+    """A save may come at a step after which figures are recorded: they stand there once."""
+    whole = trials.whole(tmp_path / "whole", *trials.BY_THE_CLOCK)
+    result = trials.kill_and_go_on(tmp_path / "run", whole, 4, seed=5, recipe=trials.BY_THE_CLOCK)
+    assert result.faults == []
+    assert result.kills > 1
+
+
 def test_temporary_files_on_another_file_system(tmp_path: Path, expected: str) -> None:
     memory = Path("/dev/shm")
     if not memory.is_dir():

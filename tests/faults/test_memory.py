@@ -134,6 +134,27 @@ def test_where_halving_is_not_wanted_or_does_not_help(
     assert "trainer.accumulate" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"device.precision": "fp16", "trainer.clip_norm": 1.0}], ids=str
+)
+def test_within_the_update_nothing_can_be_taken_back(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Half of the weights may be updated: the run ends, and what was saved before is good."""
+    run, _ = built(tmp_path, SETTINGS | settings)
+    real, calls = run.state.optimizer.step, 0
+
+    def full(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*args, **more)
+
+    run.state.optimizer.step = full  # type: ignore[method-assign]
+    with pytest.raises(DeviceError, match="Out of memory"):
+        fit(run)
+    assert checkpoint.load(tmp_path / "checkpoints" / "last")[1]["progress"]["step"] == 3
+
+
 def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
     run, _ = built(tmp_path)
 

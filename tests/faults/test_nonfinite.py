@@ -83,6 +83,27 @@ def test_skip_leaves_everything_as_it_was_and_goes_on(tmp_path: Path, by: str) -
         assert torch.equal(value, third.state.model.state_dict()[name])
 
 
+def test_skip_takes_running_statistics_back(tmp_path: Path) -> None:
+    """The forward pass of the bad batch has been through them."""
+    images = {"data.input": "image", "data.shape": [1, 8, 8], "model": {"name": "cnn", "channels": [4]}}
+    settings = SETTINGS | images | {"trainer.on_nonfinite": "skip", "trainer.epochs": 1}
+    del settings["model.dropout"]
+    run, _ = built(tmp_path, settings)
+    forward, calls = run.state.model.forward, 0
+
+    def overflowing(inputs: Tensor) -> Tensor:
+        nonlocal calls
+        calls += run.state.model.training
+        bad = run.state.model.training and calls == 3
+        outputs: Tensor = forward(inputs * 1e30 if bad else inputs)
+        return outputs
+
+    run.state.model.forward = overflowing  # type: ignore[method-assign]
+    fit(run)
+    assert run.summary.skipped == 1
+    assert finite(tmp_path / "checkpoints" / "last")
+
+
 def test_without_end_skipping_is_no_way_out(tmp_path: Path) -> None:
     run, told = built(tmp_path, {"trainer.on_nonfinite": "skip", "trainer.epochs": 40})
     falsify(run, math.inf, *range(5, 1000))

@@ -39,8 +39,8 @@ def test_an_older_run_goes_on(tmp_path: Path, schema: int) -> None:
 def test_a_newer_one_is_refused_by_its_version(tmp_path: Path) -> None:
     run = Path(shutil.copytree(SCHEMAS / str(manifest.SCHEMA), tmp_path / "run"))
     path = run / "checkpoints" / "last" / manifest.NAME
-    found = json.loads(path.read_text())
-    path.write_text(json.dumps(found | {"schema": manifest.SCHEMA + 1}))
+    files = json.loads(path.read_text())["files"]
+    path.write_text(manifest._text(manifest.SCHEMA + 1, files))
     attempt = trials.launch(tmp_path, "resume=run", "trainer.max_steps=8")
     assert attempt.wait() == 1
     assert (

@@ -110,3 +110,21 @@ def test_nothing_is_unpickled(path: Path) -> None:
         # Workers look whether their own error can travel through a pipe.
         assert name != "pickle.loads" or path.name == "workers.py"
         assert name not in {"eval", "exec", "yaml.load", "yaml.unsafe_load"}
+
+
+@pytest.mark.parametrize("name", [".lock", "train.log", "metrics.jsonl", "checkpoints", "tensorboard"])
+def test_links_in_a_run_s_folder_lead_nowhere(
+    command: Command, tmp_path: Path, run: Path, name: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("content")
+    place = run / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+    place.symlink_to(victim)
+    result = command(f"resume={run}", "trainer.epochs=2")
+    assert result.status == 1
+    assert "is a link to" in result.err
+    assert victim.read_text() == "content"

@@ -17,6 +17,8 @@ from bigmodel.data.workers import worker_faults
 from bigmodel.errors import DataError
 from tests.data.test_workers import batches_of
 
+from . import trials
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc as Linux has them")
 
 
@@ -207,6 +209,8 @@ def test_beside_other_threads():
 ORPHANS = """
 import multiprocessing, os, signal, sys
 from tests.data.test_workers import batches_of
+
+
 epoch = batches_of().epoch(0)
 for _ in range(7):  # of three blocks: both have settled
     next(epoch)
@@ -246,3 +250,38 @@ def _settled(reached):
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def hang(process_folder, *argv):
+    """A run whose first worker is stopped once it has begun."""
+    attempt = trials.launch(process_folder, *argv)
+    deadline = time.monotonic() + 60
+    while not (found := trials.children_of(attempt.pid)):
+        assert attempt.process.is_alive(), attempt.log
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(1)
+    os.kill(min(trials.children_of(attempt.pid) or found), signal.SIGSTOP)
+    return attempt
+
+
+RUN = (
+    *("data=synthetic", "data.samples=300000", "data.batch_size=16", "data.workers=1", "device=cpu"),
+    *("device.threads=1", "trainer.epochs=50", "trainer.tensorboard=false"),
+)
+
+
+def test_a_run_whose_worker_hangs_saves_what_it_has(tmp_path):
+    attempt = hang(tmp_path, *RUN, "data.timeout=2")
+    assert attempt.wait(30) == 1
+    assert "data.timeout=2" in attempt.log
+    assert "Traceback" not in attempt.log
+    assert trials.acknowledged(tmp_path) > 0
+
+
+def test_a_stop_while_a_worker_hangs_does_not_wait_for_it(tmp_path):
+    attempt = hang(tmp_path, *RUN, "data.timeout=100")
+    time.sleep(1)
+    attempt.send(signal.SIGTERM)
+    assert attempt.wait(10) == 143, attempt.log
+    assert trials.acknowledged(tmp_path) > 0

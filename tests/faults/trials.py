@@ -36,7 +36,13 @@ RECIPE = (
 )
 """A run with everything in it that a resume could get wrong: 24 steps on digits."""
 
-STEPS = 24
+BY_THE_CLOCK = (
+    *(word for word in RECIPE if "every_steps=1" not in word or "record" in word),
+    "trainer.checkpoint.every_minutes=0.002",
+    "trainer.epochs=60",
+)
+"""One that is saved by the clock, eight times a second, between the steps and at the end of an epoch."""
+
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["bigmodel.build", "bigmodel.loop", "bigmodel.reporting.events"])
 
@@ -134,6 +140,11 @@ def _slow_down(what: str) -> None:
         checkpoint.save = slowly(checkpoint.save)
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started; Linux only."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def launch_at_once(cwd: Path, count: int, *argv: str) -> list[str]:
     """Starts runs that have nothing but the folder in common, all in the same moment.
 
@@ -228,20 +239,28 @@ class Killed:
     faults: list[str]
 
 
-def kill_and_go_on(cwd: Path, expected: str, kills: int, seed: int, **more: Any) -> Killed:
+def kill_and_go_on(
+    cwd: Path,
+    expected: str,
+    kills: int,
+    seed: int,
+    recipe: Sequence[str] = RECIPE,
+    **more: Any,
+) -> Killed:
     """Starts a run, kills it by SIGKILL at random moments, goes on by `resume=auto`, and compares.
 
     Args:
         expected: the digest of the run that nobody disturbs.
         kills: how many at most; the last process is left to finish.
         seed: of the moments.
+        recipe: the run's arguments.
         more: see `launch`.
     """
     chance, result = random.Random(seed), Killed(0, 0, [])
     cwd.mkdir(parents=True)
     for number in range(kills + 1):
         before = acknowledged(cwd)
-        attempt = launch(cwd, "resume=auto", *RECIPE, **more)
+        attempt = launch(cwd, "resume=auto", *recipe, **more)
         if number < kills and _kill_at_random(attempt, chance):
             result.kills += 1
             folder = run_folder(cwd)
@@ -257,12 +276,22 @@ def kill_and_go_on(cwd: Path, expected: str, kills: int, seed: int, **more: Any)
             result.faults.append(f"{cwd}: did not go on after step {before}:\n{attempt.log}")
         if attempt.process.exitcode == 0:
             break
-    folder = run_folder(cwd)
-    if folder is None or digest(folder) != expected:
-        result.faults.append(f"{cwd}: the end is another than that of the run nobody disturbed")
-    elif leftovers(folder):
-        result.faults.append(f"{cwd}: left behind: {leftovers(folder)}")
+    result.faults += compared(cwd, expected)
     return result
+
+
+def compared(cwd: Path, expected: str) -> list[str]:
+    """In what a run's end differs from that of the run nobody disturbed, in words."""
+    folder = run_folder(cwd)
+    if folder is None:
+        return [f"{cwd}: there is no run"]
+    try:
+        same = digest(folder) == expected
+    except AssertionError as error:
+        return [f"{folder}: not {error}"]
+    if not same:
+        return [f"{folder}: the end is another than that of the run nobody disturbed"]
+    return [f"left behind: {left}" for left in leftovers(folder)]
 
 
 def _kill_at_random(attempt: Attempt, chance: random.Random) -> bool:

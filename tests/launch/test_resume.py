@@ -158,7 +158,9 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_does_not_make_it_another_run(tmp_path: Path, keys: dict[str, Any]) -> None:
-    check_same(run_folder(tmp_path / "run", VALUES, "stopped"), composed(**keys), NOTHING_NEW, False)
+    check_same(
+        run_folder(tmp_path / "run", VALUES, "stopped"), composed(**keys), NOTHING_NEW, None, False
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_what_makes_it_another_run(tmp_path: Path, keys: dict[str, Any]) -> None
     dotted = key.replace("__", ".")
     old = flatten(VALUES).get(dotted)
     with pytest.raises(ConfigError) as caught:
-        check_same(folder, composed(**keys), NOTHING_NEW, False)
+        check_same(folder, composed(**keys), NOTHING_NEW, None, False)
     assert str(caught.value).startswith(f"resume={folder}: this would be another run:")
     assert f"  {dotted}: was {old!r}, now {value!r}" in str(caught.value).splitlines()
 
@@ -190,6 +192,7 @@ def test_every_difference_is_named(tmp_path: Path) -> None:
             folder,
             composed(seed=1, optimizer__lr=0.2, trainer__ema=0.9, trainer__epochs=1),
             NOTHING_NEW,
+            None,
             False,
         )
     named = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:-1]]
@@ -206,9 +209,9 @@ def test_plugins_have_to_be_named_again(tmp_path: Path) -> None:
 def test_differences_may_be_wanted(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", VALUES, "stopped")
     config = composed(seed=1, trainer__epochs=9, data__workers=2, trainer__accumulate=4)
-    assert check_same(folder, config, NOTHING_NEW, True) == ["seed", "trainer.accumulate"]
-    assert check_same(folder, composed(), NOTHING_NEW, True) == []
-    assert check_same(folder, composed(), NOTHING_NEW, False) is None
+    assert check_same(folder, config, NOTHING_NEW, None, True) == ["seed", "trainer.accumulate"]
+    assert check_same(folder, composed(), NOTHING_NEW, None, True) == []
+    assert check_same(folder, composed(), NOTHING_NEW, None, False) is None
 
 
 def test_a_setting_that_is_newer_than_the_run_was_at_its_default(tmp_path: Path) -> None:
@@ -218,9 +221,9 @@ def test_a_setting_that_is_newer_than_the_run_was_at_its_default(tmp_path: Path)
     folder = run_folder(tmp_path / "run", values | {"seed": 0}, "stopped")
     now = OmegaConf.create(small_runs.values({"model.dropout": 0.25}) | {"seed": 0})
     with pytest.raises(ConfigError, match=r"model\.dropout: was 0\.0, now 0\.25"):
-        check_same(folder, now, typed, False)
+        check_same(folder, now, typed, None, False)
     OmegaConf.update(now, "model.dropout", 0.0)
-    assert check_same(folder, now, typed, False) is None
+    assert check_same(folder, now, typed, None, False) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\xfe", b"[1, 2]", b"a: &a [*a]", b"just words"])

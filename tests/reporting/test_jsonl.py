@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.errors import CheckpointError
-from bigmodel.reporting.jsonl import JsonLines
+from bigmodel.reporting.jsonl import JsonLines, damage
 
 from . import facts
 
@@ -94,3 +94,16 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         sink.record(facts.record(1))
     with pytest.raises(CheckpointError, match="No space left"):
         sink.close()
+
+
+def test_damaged_records_are_told_and_kept_aside(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert damage(tmp_path) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert damage(tmp_path) is None, "a torn last line is usual"
+    whole = '{"step": 1}\n\x00\x01garbage\n{"step": 3}\n[]\n'
+    path.write_text(whole)
+    told = damage(tmp_path)
+    assert told is not None
+    assert "2 lines are damaged" in told
+    assert (tmp_path / "metrics.jsonl.damaged").read_text() == whole

@@ -9,7 +9,7 @@ at any batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -114,26 +114,32 @@ class Batches:
         """Samples in the part."""
         return len(self.part)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, epoch: int, start: int = 0, between: Callable[[], None] = lambda: None
+    ) -> Iterator[Batch]:
         """The batches of an epoch from batch `start` on: just what a whole epoch gives from there.
 
         Args:
             epoch: its number.
             start: how many (grouped) batches to leave out because they were seen before.
+            between: called now and then while workers are waited for; what it raises ends the epoch.
 
         Raises:
             DataError: a worker was killed, or gave nothing in time.
         """
-        for inputs, targets in self._made(epoch, start * self._grouped):
+        for inputs, targets in self._made(epoch, start * self._grouped, between):
             size = self._grouped
             yield from map(Batch, torch.split(inputs, size), torch.split(targets, size))
 
-    def _made(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _made(
+        self, epoch: int, first: int, between: Callable[[], None]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The blocks of an epoch from sample `first` on, on the device."""
         if self._workers == 0:
             yield from (self._blocks.read(epoch, begin) for begin in self._blocks.starts(first))
             return
-        for block in read_ahead(self._blocks, epoch, first, self._workers, self._timeout):
+        ahead = read_ahead(self._blocks, epoch, first, self._workers, self._timeout, between)
+        for block in ahead:
             inputs, targets = (_own_copy(stored, self._device) for stored in block)
             yield inputs, targets
 

@@ -18,9 +18,10 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from torch import Tensor
 from bigmodel.data.blocks import Blocks
 from bigmodel.errors import DataError
 
+_LOOK = 0.5  # seconds between two looks at what else is going on, while waiting
 _AHEAD = 2  # blocks that a worker makes before the first of them is asked for
 _UNMINDED = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -57,7 +59,12 @@ def worker_faults() -> Iterator[None]:
 
 
 def read_ahead(
-    blocks: Blocks, epoch: int, first: int, workers: int, timeout: float
+    blocks: Blocks,
+    epoch: int,
+    first: int,
+    workers: int,
+    timeout: float,
+    between: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The blocks of an epoch from sample `first` on, in order, each made by one of the workers.
 
@@ -68,6 +75,7 @@ def read_ahead(
         epoch, first: see `Blocks.read`.
         workers: how many processes; never more than there are blocks.
         timeout: seconds to wait for a block.
+        between: called a few times a second while there is nothing but waiting; what it raises ends it.
 
     Yields:
         Inputs and targets, in memory that is overwritten once the next block is asked for.
@@ -85,7 +93,7 @@ def read_ahead(
         _start(crew, workers, blocks, epoch, starts, slots)
         for place, start in enumerate(starts):
             turn, number = divmod(place, workers)
-            _await(crew[number], timeout)
+            _await(crew[number], timeout, between)
             inputs, targets = (slot[number, turn % _AHEAD, : blocks.count(start)] for slot in slots)
             yield inputs, targets
             with contextlib.suppress(OSError):  # it is done, or dead: that shows when its turn comes
@@ -201,9 +209,13 @@ def _settle() -> None:
         os._exit(1)
 
 
-def _await(worker: _Worker, timeout: float) -> None:
+def _await(worker: _Worker, timeout: float, between: Callable[[], None]) -> None:
     """Waits until the worker's next block is there; raises what came instead."""
-    ready = wait([worker.pipe, worker.process.sentinel], timeout)
+    until = time.monotonic() + timeout
+    while not (ready := wait([worker.pipe, worker.process.sentinel], min(timeout, _LOOK))):
+        between()
+        if time.monotonic() >= until:
+            break
     if not ready:
         raise DataError(
             f"data.timeout={timeout:g}: no batch came from a worker (pid {worker.process.pid}) for"

@@ -49,13 +49,21 @@ def check_plugins(folder: Path, config: DictConfig) -> None:
         )
 
 
-def check_same(folder: Path, config: DictConfig, typed: RunConfig, may_change: bool) -> list[str] | None:
+def check_same(
+    folder: Path,
+    config: DictConfig,
+    typed: RunConfig,
+    settings: dict[str, Any] | None,
+    may_change: bool,
+) -> list[str] | None:
     """Makes sure that nothing differs from the old run which may not.
 
     Args:
         folder: the old run's.
         config: what it shall go on with, as composed.
         typed: the same, checked.
+        settings: those that the checkpoint was made with; they may be older than the folder's, where a
+            run ended before its first save with new ones. None: the checkpoint does not say.
         may_change: the user wants to go on whatever differs.
 
     Returns:
@@ -64,11 +72,14 @@ def check_same(folder: Path, config: DictConfig, typed: RunConfig, may_change: b
     Raises:
         ConfigError: each difference, old and new.
     """
-    old, new = flatten(read_config(folder)), flatten(comparable(config))
+    if settings is None:
+        old, new = flatten(read_config(folder)), flatten(comparable(config))
+    else:
+        old, new = flatten(settings), flatten(typed.values)
     known_since = dict(_defaults(typed))  # a run of an earlier version did what is now the default
     old = {key: known_since[key] for key in new if key in known_since} | old
     for key in OF_ONE_SITTING:
-        old.pop(key, None)
+        old.pop(key, None), new.pop(key, None)
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     deciding = [key for key in changed if key in FIXED or not _is_free(key)]
     deciding = [key for key in deciding if not _is_hidden(key, old.get(key), new.get(key))]

@@ -49,13 +49,25 @@ def check_free(folder: Path) -> None:
     Raises:
         ConfigError: it holds one, or cannot be written to.
     """
-    if (folder / "summary.json").exists() or (folder / ".hydra").exists():
-        raise ConfigError(
-            f"hydra.run.dir={folder}: there is a run in it already. Go on with it by"
-            f" resume={folder}, or name another folder."
-        )
+    check_no_run(folder, "hydra.run.dir")
     if not os.access(folder, os.W_OK):
         raise ConfigError(_unwritable(folder, PermissionError("no permission to write")))
+
+
+def check_no_run(folder: Path, key: str) -> None:
+    """Makes sure that a folder holds no run yet.
+
+    Args:
+        key: by which the user can name another.
+
+    Raises:
+        ConfigError: it holds one.
+    """
+    if (folder / "summary.json").exists() or (folder / ".hydra").exists():
+        raise ConfigError(
+            f"{key}: there is a run in {folder} already. Go on with it by resume={folder}, or name"
+            f" another folder with {key}=<folder>."
+        )
 
 
 def discard(folder: Path) -> None:

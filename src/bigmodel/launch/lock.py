@@ -52,21 +52,30 @@ def owned(folder: Path) -> Iterator[None]:
 def owner(folder: Path) -> str | None:
     """Who has a run's folder now, in words; None where nobody has it."""
     try:
-        with (folder / NAME).open("r+", encoding="utf-8") as file:
+        with _opened(folder / NAME, "r+") as file:
             return _in_the_way(file)
     except OSError:
         return None
 
 
+def _opened(path: Path, mode: str) -> IO[str]:
+    """The file itself: through a link, whatever it leads to would be written over."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    return open(path, mode, encoding="utf-8", opener=opener)
+
+
 def _acquired(path: Path) -> IO[str]:
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = _opened(path, "a+")
         try:
             other = _in_the_way(file)
             if other is not None:
                 raise CheckpointError(
-                    f"resume={path.parent}: this run is going on already, in {other}. Wait for it, or"
-                    " stop it first."
+                    f"{path.parent}: this run is going on already, in {other}. Wait for it, or stop it"
+                    " first."
                 )
             if _is_still(path, file):
                 file.truncate(0)

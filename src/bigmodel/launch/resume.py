@@ -204,6 +204,12 @@ def _check_is_run(folder: Path) -> None:
             f"resume={folder}: this is no run's folder: it has no .hydra/config.yaml."
             " Give the folder that holds checkpoints/ and .hydra/."
         )
+    for path in (*folder.iterdir(), *(folder / ".hydra").iterdir()):
+        if path.is_symlink():  # what is written to it would land elsewhere
+            raise CheckpointError(
+                f"{path}: is a link to {path.readlink()}; the files of a run have to lie in its folder."
+                " Put there what the link leads to, and go on."
+            )
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -215,7 +221,7 @@ def _has_checkpoint(folder: Path) -> bool:
 def _status(folder: Path) -> str | None:
     try:
         status: str = json.loads((folder / "summary.json").read_text())["status"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return status
 

@@ -43,7 +43,7 @@ def collect(folder: Path) -> tuple[list[Row], str, str]:
         Row(
             job=job.name,
             changed={key: overrides[job][key] for key in changed if key in overrides[job]},
-            metric=summaries[job].get("best", {}).get(metric),
+            metric=(summaries[job].get("best") or {}).get(metric),
             seconds=float(summaries[job].get("seconds", 0.0)),
             status=str(summaries[job].get("status", "failed")),
             folder=str(job),

@@ -34,6 +34,7 @@ class RunInfo:
         steps_per_epoch: optimizer steps in one of them.
         total_steps: optimizer steps in all.
         first_step: 0, or the step a resumed run goes on from.
+        recorded: the newest step whose figures stand; what a resumed run finds of later ones is void.
         metrics: names of the figures that evaluations give, such as `val/accuracy`.
         monitor: the one that chooses the best checkpoint.
         mode: `max` or `min`: which way `monitor` is better.
@@ -53,6 +54,7 @@ class RunInfo:
     monitor: str
     mode: str
     best: float | None = None
+    recorded: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -26,7 +28,7 @@ class JsonLines(Sink):
         self._file: TextIO | None = None
 
     def start(self, info: RunInfo) -> None:
-        self._open(info.first_step)
+        self._open(info.recorded)
 
     def rewind(self, step: int) -> None:
         self.close()
@@ -59,6 +61,23 @@ class JsonLines(Sink):
             file.close()
         except OSError as error:
             raise disk.refused(self._path, error, 0) from error
+
+
+def damage(folder: Path) -> str | None:
+    """What to tell of a run's records that cannot be read, in one sentence; a torn last line is usual.
+
+    They are about to be dropped: a copy of the file is kept beside it.
+    """
+    path = folder / NAME
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        broken = [line for line in lines if line.endswith("\n") and not _belongs(line, sys.maxsize)]
+        if not broken:
+            return None
+        shutil.copy(path, path.with_name(f"{NAME}.damaged"))
+    except OSError:  # there is none; whoever opens it says so
+        return None
+    return f"{path}: {len(broken):,} lines are damaged and left out; {NAME}.damaged keeps the file as it was."
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -65,7 +65,7 @@ class TensorBoard(Sink):
         hparams = events.EventFile(self._folder, HPARAMS)
         hparams.add(0, [events.session_start(hyperparameters(info.config))])
         hparams.close()
-        self._open(info.first_step)
+        self._open(info.recorded)
         assert self._events is not None
         texts = {
             "run": run_table(info),
