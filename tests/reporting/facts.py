@@ -34,6 +34,7 @@ def info(folder: Path, **changes: Any) -> RunInfo:
         "monitor": "val/accuracy",
         "mode": "max",
     }
+    facts |= {"recorded": changes.get("first_step", 0)}
     return RunInfo(**(facts | changes))
 
 

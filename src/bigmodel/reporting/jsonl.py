@@ -77,7 +77,7 @@ def damage(folder: Path) -> str | None:
         shutil.copy(path, path.with_name(f"{NAME}.damaged"))
     except OSError:  # there is none; whoever opens it says so
         return None
-    return f"{path}: {len(broken):,} lines are damaged and left out; {NAME}.damaged keeps the file as it was."
+    return f"{path}: {len(broken):,} lines are damaged and left out; {NAME}.damaged keeps them."
 
 
 def _drop_after(path: Path, step: int) -> None:
