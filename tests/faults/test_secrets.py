@@ -116,6 +116,27 @@ def test_in_a_message(command: Command, tmp_path: Path) -> None:
     assert "data.api_key='***'" in command(*ARGUMENTS, f"data.api_key={SECRET * 3}").err
 
 
+@pytest.mark.parametrize(
+    "words", [("seed=1", "--token", SECRET), (f"--token={SECRET}",), (f"data.token:{SECRET}",)]
+)
+def test_in_a_mistake(command: Command, words: tuple[str, ...]) -> None:
+    result = command(*words)
+    assert result.status == 1
+    assert SECRET not in result.out + result.err
+    assert "***" in result.err
+
+
+def test_a_run_of_the_first_version_held_it_openly(command: Command, tmp_path: Path) -> None:
+    first = command(*ARGUMENTS, f"data.api_key={SECRET}")
+    assert first.folder is not None
+    path = first.folder / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("${oc.env:BIGMODEL_DATA_API_KEY}", SECRET))
+    resumed = command(f"resume={first.folder}", "plugins=[my_vault]", "trainer.epochs=2")
+    assert resumed.status == 0, resumed.err
+    assert given(tmp_path) == [SECRET] * 2
+    assert leaks(tmp_path, resumed) == []
+
+
 def test_on_resume_it_is_wanted_again(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

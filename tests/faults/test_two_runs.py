@@ -1,6 +1,7 @@
 """Two runs and one folder: each has its own, and a run that goes on belongs to one process."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.errors import CheckpointError
+from bigmodel.launch import lock
 from bigmodel.launch.lock import NAME, owned, owner
 
 from . import damage, trials
@@ -62,6 +64,27 @@ def test_a_stale_lock_is_recovered(tmp_path: Path, run: Path) -> None:
     assert not (run / NAME).exists()
 
 
+def _look(folder: Path, ready: object, until: object) -> None:
+    while not until.is_set():  # type: ignore[attr-defined]
+        owner(folder)
+        ready.set()  # type: ignore[attr-defined]
+
+
+def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, until = context.Event(), context.Event()
+    looking = context.Process(target=_look, args=(tmp_path, ready, until))
+    looking.start()
+    try:
+        assert ready.wait(60)
+        for _ in range(100):
+            with owned(tmp_path):
+                pass
+    finally:
+        until.set()
+        looking.join()
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": "x", "host": 1, "started": 2}'])
 def test_an_old_file_with_anything_in_it_keeps_nobody_out(tmp_path: Path, content: str) -> None:
     (tmp_path / NAME).write_text(content)
@@ -93,3 +116,16 @@ def test_without_locks_of_the_system_the_file_s_word_counts(
     else:
         with owned(tmp_path):
             pass
+
+
+def test_where_no_process_can_be_asked_the_file_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, asking would be Ctrl-C."""
+    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(lock, "_MAY_ASK", False)
+    with owned(tmp_path):
+        found = (tmp_path / NAME).read_text()
+    (tmp_path / NAME).write_text(found)
+    with pytest.raises(CheckpointError, match=r"if it is gone, remove .*\.lock"), owned(tmp_path):
+        pass

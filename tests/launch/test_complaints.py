@@ -7,6 +7,7 @@ import hydra
 import hydra._internal.hydra as hydra_internals
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from bigmodel import registry
@@ -153,6 +154,15 @@ def test_sweep(override, message, complaint):
 def test_own_file(text, message, complaint, own):
     found = complaint([f"--config-dir={own({'model/mine.yaml': text})}", "model=mine"])
     assert message in found
+
+
+def test_pluses_that_resume_has_put_there_are_not_shown(configs):
+    error = OverrideParseException(override="++seed=[1", message="")
+    assert explain(error, configs, ["resume=run", "seed=[1"]).startswith("seed=[1: the value cannot")
+    assert explain(error, configs, ["++seed=[1"]).startswith("++seed=[1: the value cannot")
+    several = HydraException("Sweep parameters '++seed=1,2' requires --multirun")
+    found = explain(several, configs, ["resume=run", "seed=1,2"])
+    assert found == "seed=1,2: a run goes on with one value. One list is seed=[1,2]."
 
 
 def test_own_file_in_another_encoding(complaint, own):

@@ -214,6 +214,19 @@ def test_pickle_is_refused(configs):
 
 
 @pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.run.dir=outputs/${token}",
+        "hydra.run.dir=outputs/${oc.env:HF_TOKEN}",
+        "hydra.sweep.subdir=${model.api_key}",
+    ],
+)
+def test_a_secret_is_no_part_of_a_folder_s_name(override, launch):
+    with pytest.raises(ConfigError, match="a secret cannot be part of a folder's name"):
+        launch(["+token=abcdef", override])
+
+
+@pytest.mark.parametrize(
     ("argv", "jobs"),
     [
         ([], 1),

@@ -10,15 +10,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.errors import CheckpointError, ConfigError
-from bigmodel.launch.changed import FIXED, check_plugins, check_same, flatten
+from bigmodel.launch.changed import FIXED, check_plugins, check_same
 from bigmodel.launch.resume import in_grammar, newest_unfinished, settle
+from bigmodel.launch.stored import flatten
 
 from .. import small_runs
 from .conftest import write
 
 VALUES: dict[str, Any] = {
     "model": {"name": "fnn", "hidden_sizes": [8], "dropout": 0.0},
+    "data": {"name": "digits"},
+    "loss": {"name": "auto"},
     "optimizer": {"name": "sgd", "lr": 0.1},
+    "scheduler": {"name": "constant"},
     "device": {"name": "auto"},
     "trainer": {
         "epochs": 30,
@@ -226,12 +230,26 @@ def test_a_setting_that_is_newer_than_the_run_was_at_its_default(tmp_path: Path)
     assert check_same(folder, now, typed, None, False) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\xfe", b"[1, 2]", b"a: &a [*a]", b"just words"])
-def test_a_damaged_configuration_is_one_message(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("hydra.run.dir=x", "hydra.run.dir=x: the run goes on in its own folder"),
+        ("+experiment=x", "a preset cannot be put onto a run that has begun"),
+        ("+optimizer=adam", "the run in .* has optimizer=sgd"),
+    ],
+)
+def test_what_goes_with_no_run_that_has_begun(tmp_path: Path, word: str, words: str) -> None:
     folder = run_folder(tmp_path / "run", VALUES, "stopped")
-    (folder / ".hydra" / "config.yaml").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"config\.yaml: the run's own configuration is damaged"):
-        settle([f"resume={folder}"], Path("configs"))
+    with pytest.raises(ConfigError, match=words):
+        settle([f"resume={folder}", word], Path("configs"))
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_changes_are_wanted_with_or_without_a_plus(tmp_path: Path, plus: str) -> None:
+    folder = run_folder(tmp_path / "run", VALUES, "stopped")
+    argv, _, may_change = settle([f"resume={folder}", f"{plus}resume_changed=true"], Path("configs"))
+    assert may_change
+    assert not any("resume_changed" in word for word in argv)
 
 
 @pytest.mark.parametrize(
@@ -243,25 +261,34 @@ def test_settings_in_hydra_s_grammar_come_back(value: dict[str, Any]) -> None:
     assert OmegaConf.to_container(OmegaConf.create({"a": override.value()})) == {"a": value}
 
 
-def test_nested_settings_by_dotted_key() -> None:
-    assert flatten({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None}) == {
-        "a.b.c": 1,
-        "a.d": [1, {"e": 2}],
-        "f": None,
-    }
-
-
 # ----- resume=auto -----
 
 TRAIN = """\
 defaults:
   - optimizer: sgd
   - _self_
+model: {name: fnn}
+data: {name: digits}
+loss: {name: auto}
+scheduler: {name: constant}
+device: {name: auto}
+trainer: {epochs: 30}
 seed: 0
 output_dir: outputs
 resume: null
 """
-OURS = {"optimizer": {"name": "sgd", "lr": 0.1}, "seed": 0, "output_dir": "outputs", "resume": None}
+OURS = {
+    "model": {"name": "fnn"},
+    "data": {"name": "digits"},
+    "loss": {"name": "auto"},
+    "scheduler": {"name": "constant"},
+    "device": {"name": "auto"},
+    "trainer": {"epochs": 30},
+    "optimizer": {"name": "sgd", "lr": 0.1},
+    "seed": 0,
+    "output_dir": "outputs",
+    "resume": None,
+}
 
 
 @pytest.fixture
@@ -316,10 +343,23 @@ def test_auto_looks_where_runs_are_put(tmp_path: Path, house: Path) -> None:
     assert newest_unfinished([], house) is None
 
 
+def test_auto_takes_a_run_of_an_earlier_version(tmp_path: Path, house: Path) -> None:
+    (run,) = runs(tmp_path, {"values": {key: value for key, value in OURS.items() if key != "seed"}})
+    assert newest_unfinished([], house) == run
+    assert newest_unfinished(["seed=1"], house) is None
+
+
+def test_auto_leaves_packages_alone_and_numbers_to_be_refused(house: Path) -> None:
+    with pytest.raises(ConfigError, match="a package is code"):
+        newest_unfinished(["hydra.searchpath=[pkg://antigravity]"], house)
+    assert newest_unfinished(["output_dir=3"], house) is None
+
+
 def test_auto_knows_the_user_s_own_choices(tmp_path: Path, house: Path) -> None:
-    write(tmp_path / "mine", {"optimizer/lion.yaml": "name: lion\nlr: 0.01\n"})
+    write(tmp_path / "my (2), x", {"optimizer/lion.yaml": "name: lion\nlr: 0.01\n"})
     (run,) = runs(tmp_path, {"values": OURS | {"optimizer": {"name": "lion", "lr": 0.01}}})
-    for flag in (["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"]):
+    mine = "my (2), x"
+    for flag in (["--config-dir", mine], [f"--config-dir={mine}"], ["-cd", mine]):
         GlobalHydra.instance().clear()
         assert newest_unfinished([*flag, "optimizer=lion"], house) == run
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError
-from bigmodel.launch.stored import OF_ONE_SITTING, comparable, read_config
+from bigmodel.launch.stored import OF_ONE_SITTING, comparable, flatten, read_config
 from bigmodel.secrets import looks_secret, shown
 
 FREE = (
@@ -95,24 +95,13 @@ def check_same(
     return None
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def _is_hidden(key: str, *values: Any) -> bool:
-    """Whether a setting is a secret, which may be renewed: the run holds a reference at most."""
-    return looks_secret(key) and all(value is None or "${oc.env:" in str(value) for value in values)
+    """Whether a setting is a secret, which may be renewed; runs of the first version hold it openly."""
+    return looks_secret(key) and all(value is None or isinstance(value, str) for value in values)
 
 
 def _defaults(typed: RunConfig) -> Iterator[tuple[str, Any]]:

@@ -134,7 +134,7 @@ def _wrong_grammar(case: Case) -> str | None:
     """`model`, `cnn`, `sizes=[1,2`, `name='x`"""
     if not isinstance(case.error, OverrideParseException):
         return None
-    text, groups = case.error.override, case.options.groups
+    text, groups = _as_typed(case.error.override, case), case.options.groups
     key, equals, value = text.partition("=")
     if not equals:
         having = [group.name for group in groups.values() if text in group.choices]
@@ -163,9 +163,12 @@ def _sweep_without_flag(case: Case) -> str | None:
     found = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", case.text)
     if not isinstance(case.error, HydraException) or not found:
         return None
-    key, _, value = found[1].partition("=")
+    text = _as_typed(found[1], case)
+    key, _, value = text.partition("=")
     as_list = "" if "(" in value else f" One list is {key}=[{value}]."
-    return f"{found[1]}: several values need -m, for one run each: -m {found[1]}.{as_list}"
+    if any(word.startswith("resume=") for word in case.argv):
+        return f"{text}: a run goes on with one value.{as_list}"
+    return f"{text}: several values need -m, for one run each: -m {text}.{as_list}"
 
 
 def _plus_or_minus(case: Case) -> str | None:
@@ -259,6 +262,11 @@ KINDS: tuple[Callable[[Case], str | None], ...] = (
     lambda case: output_folder(case.error, case.argv),
     _anything_else,
 )
+
+
+def _as_typed(text: str, case: Case) -> str:
+    """An override without the pluses that `resume=` has put before it."""
+    return text if text in case.argv else text.removeprefix("++")
 
 
 def _choices(options: Options, group: str) -> list[str]:

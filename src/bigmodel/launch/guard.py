@@ -36,6 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from bigmodel.errors import ConfigError
 from bigmodel.launch.flags import parse_flags
 from bigmodel.launch.hide import hide_composed, take_swept
+from bigmodel.secrets import looks_secret
 
 FILE_KEYS = (
     "hydra.run.dir",
@@ -59,6 +60,7 @@ TYPED_KEYS = (
     "hydra.job_logging.root.level",
     "hydra.hydra_logging.root.level",
 )
+NAMES_OF_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")
 OUTSIDE = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
 THE_DOOR = "Code of your own comes in as a plugin: plugins=[my_module] on the command line."
@@ -210,6 +212,8 @@ def _check_composed(config: DictConfig, rules: Rules) -> None:
             _refuse_target("the configuration", path)
         if _is_under(path, ("plugins",)):
             _check_plugin(path, value, rules)
+        if path in NAMES_OF_FOLDERS and _refers_to_secret(str(value)):
+            raise ConfigError(f"{path}={value}: a secret cannot be part of a folder's name.")
 
 
 def _check_plugin(path: str, value: Any, rules: Rules) -> None:
@@ -252,6 +256,10 @@ def _names_code(path: str, value: Any) -> bool:
     return "_target_" in path.split(".") or (
         isinstance(value, str) and "${" in value and "_target_" in value
     )
+
+
+def _refers_to_secret(text: str) -> bool:
+    return any(map(looks_secret, re.findall(r"\$\{\s*(?:oc\.env:\s*)?([\w.]+)", text)))
 
 
 def _is_under(path: str, keys: Iterable[str]) -> bool:

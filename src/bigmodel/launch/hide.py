@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,9 @@ def hide_typed(argv: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a sweep over groups of settings with a secret in each.
     """
+    for flag, value in itertools.pairwise(argv):  # `--token abc`: a mistake, which is quoted as well
+        if flag.startswith("-") and "=" not in flag and looks_secret(flag):
+            remember(value)
     return [_typed(word) for word in argv]
 
 

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,10 @@ except ImportError:  # Windows has none: there, what the file says has to do
 
 NAME = ".lock"
 _TAKEN = {errno.EACCES, errno.EAGAIN}
+_PATIENCE = 0.3
+"""Seconds after which who has the lock is its owner, and nobody who only looks."""
+_MAY_ASK = os.name != "nt"
+"""Whether a process can be asked whether it is there; on Windows that would be Ctrl-C."""
 
 
 @contextlib.contextmanager
@@ -45,6 +50,7 @@ def owned(folder: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone
+            file.truncate(0)  # Windows removes no file that is open
             path.unlink()  # while it is locked: nobody can have taken it
         file.close()
 
@@ -68,16 +74,17 @@ def _opened(path: Path, mode: str) -> IO[str]:
 
 
 def _acquired(path: Path) -> IO[str]:
+    until = time.monotonic() + _PATIENCE
     while True:
         file = _opened(path, "a+")
         try:
             other = _in_the_way(file)
-            if other is not None:
+            if other is not None and time.monotonic() > until:
                 raise CheckpointError(
                     f"{path.parent}: this run is going on already, in {other}. Wait for it, or stop it"
                     " first."
                 )
-            if _is_still(path, file):
+            if other is None and _is_still(path, file):
                 file.truncate(0)
                 file.write(_who())
                 file.flush()
@@ -85,7 +92,8 @@ def _acquired(path: Path) -> IO[str]:
         except BaseException:
             file.close()
             raise
-        file.close()  # its owner ended and took the file away between opening and locking
+        file.close()  # its owner has just ended and taken the file away, or somebody only looks
+        time.sleep(0.01)
 
 
 def _in_the_way(file: IO[str]) -> str | None:
@@ -111,7 +119,7 @@ def _told(file: IO[str]) -> tuple[str, bool]:
     except (ValueError, KeyError, TypeError):  # not written yet, or cut off
         return "another process", False
     words = f"process {pid} on {host}, since {started}"
-    if host != socket.gethostname():
+    if host != socket.gethostname() or not _MAY_ASK:
         return f"{words} (if it is gone, remove {file.name})", True
     return words, pid != os.getpid() and _is_alive(pid)
 

@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.launch import lock
 from bigmodel.launch.folders import register_resolver
+from bigmodel.launch.guard import check_overrides
 from bigmodel.launch.hide import hide_composed
-from bigmodel.launch.stored import OF_ONE_SITTING, comparable, read_config
+from bigmodel.launch.stored import OF_ONE_SITTING, comparable, is_same, read_config
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
 PRESETS = ("experiment", "debug", "trainer")
@@ -50,7 +51,7 @@ def settle(argv: list[str], config_dir: Path) -> Settled:
     if {"-m", "--multirun"} & set(argv):
         raise ConfigError("resume goes with one run, not with a sweep (-m). Leave one of the two out.")
     may_change = _may_change(argv)
-    rest = [word for word in argv if not word.startswith(("resume=", "resume_changed="))]
+    rest = [word for word in argv if not word.startswith("resume=") and not _says_may_change(word)]
     if wanted[-1] == "auto":
         found = newest_unfinished(rest, config_dir)
         if found is None:
@@ -64,10 +65,14 @@ def settle(argv: list[str], config_dir: Path) -> Settled:
 
 
 def _may_change(argv: list[str]) -> bool:
-    said = [word.partition("=")[2].lower() for word in argv if word.startswith("resume_changed=")]
+    said = [word.partition("=")[2].lower() for word in argv if _says_may_change(word)]
     if said and said[-1] not in {"true", "false"}:
         raise ConfigError(f"resume_changed={said[-1]}: expected true or false.")
     return bool(said) and said[-1] == "true"
+
+
+def _says_may_change(word: str) -> bool:
+    return word.lstrip("+").startswith("resume_changed=")
 
 
 def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
@@ -76,9 +81,13 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     overrides, extra = _split(argv)
     config = _composed(overrides, config_dir, extra)
     ours = comparable(config)
-    runs = sorted(Path(config.output_dir).glob("*/*/.hydra/config.yaml"), key=_started, reverse=True)
+    outputs = Path(str(config.output_dir))  # not checked yet: it may be a number
+    runs = sorted(outputs.glob("*/*/.hydra/config.yaml"), key=_started, reverse=True)
     for folder in (path.parent.parent for path in runs):
-        if _status(folder) == "finished" or not _has_checkpoint(folder) or _theirs(folder) != ours:
+        if _status(folder) == "finished" or not _has_checkpoint(folder):
+            continue
+        theirs = _theirs(folder)
+        if theirs is None or not is_same(theirs, ours, config_dir):
             continue
         taken_by = lock.owner(folder)
         if taken_by is None:
@@ -131,11 +140,14 @@ def _on_stored(
     Raises:
         ConfigError: another choice, which would make it another run.
     """
-    group, _, choice = word.partition("=")
+    group, _, choice = word.lstrip("+").partition("=")
+    if group == "hydra.run.dir":
+        raise ConfigError(f"{word}: the run goes on in its own folder, {folder}. Leave it out.")
     if group == "device":
         return [f"device.name={choice}"]
     if group in GROUPS:
-        made = (stored.get(group) or {}).get("name")
+        settings: Any = stored[group]
+        made = settings.get("name") if isinstance(settings, dict) else None
         if choice == made:  # says nothing new
             return []
         if config_dir is None:
@@ -143,7 +155,7 @@ def _on_stored(
                 f"{word}: the run in {folder} has {group}={made}, and goes on with it. Leave it out,"
                 " start anew, or add resume_changed=true to go on all the same."
             )
-        settings = _composed([word], config_dir, extra)[group]
+        settings = _composed([f"{group}={choice}"], config_dir, extra)[group]
         plain = OmegaConf.to_container(settings, resolve=False)
         return [f"~{group}", f"+{group}={in_grammar(plain)}"]
     if group in PRESETS:
@@ -168,7 +180,8 @@ def in_grammar(value: Any) -> str:
 
 def _composed(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:
     """The configuration that our own files, and those of `--config-dir`, give."""
-    search = [f"hydra.searchpath=[file://{Path(extra).resolve()}]"] if extra else []
+    check_overrides(overrides)  # Hydra imports a package that is named as a search path
+    search = [f"hydra.searchpath={in_grammar([f'file://{Path(extra).resolve()}'])}"] if extra else []
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         config = compose("train", overrides=[*overrides, *search])
     hide_composed(config)  # as in the runs that it is compared with

@@ -11,8 +11,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.errors import CheckpointError
 
+SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
+"""What every run has settings for."""
+
 OF_ONE_SITTING = {"hydra", "resume", "resume_changed"}
 """Keys that say nothing of what a run is."""
+
+_FOREIGN = ("hydra", "defaults")
+"""Keys that no run writes down: Hydra would take orders from them."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -28,8 +34,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
-    if not isinstance(plain, dict) or not {"model", "data", "optimizer"} & plain.keys():
-        raise _damaged(path, "it holds no run's settings")
+    if not isinstance(plain, dict):
+        raise _damaged(path, "it holds no settings")
+    if wrong := _what_is_wrong(plain):
+        raise _damaged(path, wrong)
     return {str(key): value for key, value in plain.items()}
 
 
@@ -38,6 +46,70 @@ def comparable(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in OF_ONE_SITTING}
+
+
+def is_same(theirs: dict[str, Any], ours: dict[str, Any], config_dir: Path) -> bool:
+    """Whether two configurations make the same run.
+
+    Args:
+        theirs: an older one, of an earlier version perhaps: that did what is now the default of a
+            setting that it does not know.
+        ours: today's.
+        config_dir: our files, which state every setting with its default.
+    """
+    if theirs == ours:
+        return True
+    old, new = flatten(theirs), flatten(ours)
+    newer = new.keys() - old.keys()
+    if not newer or any(key not in new or old[key] != new[key] for key in old):
+        return False
+    shipped = _shipped(ours, config_dir)
+    return all(key in shipped and shipped[key] == new[key] for key in newer)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _what_is_wrong(plain: dict[Any, Any]) -> str | None:
+    for key in _FOREIGN:
+        if key in plain:
+            return f"`{key}` is not among a run's own settings"
+    lacking = [name for name in SECTIONS if not _is_section(plain.get(name))]
+    if lacking:
+        return f"it lacks the settings of {', '.join(lacking)}"
+    plugins = plain.get("plugins") or []
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        return "plugins: expected a list of names"
+    return None
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, str) and value.startswith("${"))
+
+
+def _shipped(config: dict[str, Any], config_dir: Path) -> dict[str, Any]:
+    """What our files say, by dotted key, for the entries that a configuration has chosen."""
+    found = flatten(_plain(config_dir / "train.yaml"))
+    for section in SECTIONS:
+        chosen = config.get(section)
+        for path in sorted((config_dir / section).glob("*.yaml")):
+            settings = _plain(path)
+            if isinstance(chosen, dict) and settings.get("name") == chosen.get("name"):
+                found |= flatten(settings, f"{section}.")
+    return found
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:
