@@ -286,5 +286,8 @@ def _conclude(run: Run) -> None:
     summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
     summary.seconds = round(progress.seconds + run.watch.lap(), 3)
     summary.skipped = progress.skipped + len(progress.passed_over)
+    if summary.skipped:
+        told = f"{summary.skipped:,} of {progress.step:,} updates were left out: NaN or infinity."
+        run.sinks.message(told, "warning")
     write_summary(summary, run.info.folder)
     run.sinks.finish(summary, run.info.folder)
