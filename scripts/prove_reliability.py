@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.faults import damage, every_step, fuzz, interruptions, trials
+from tests.faults import damage, every_step, fuzz, interruptions, kills, trials
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ANOTHER_FILE_SYSTEM = Path("/dev/shm")
@@ -67,18 +67,18 @@ class Prover:
         return max(1, round(whole * self._share))
 
     def kills(self, tries: int = 200, **more: object) -> Tally:
-        wanted, kills, inside, lost, faults = self._tries(tries), 0, 0, 0, []
+        wanted, done, inside, lost, faults = self._tries(tries), 0, 0, 0, []
         for seed in count():
-            if kills >= wanted:
+            if done >= wanted:
                 break
-            result = trials.kill_and_go_on(
-                next(self._folders), self._expected, min(5, wanted - kills), seed, **more
+            result = kills.kill_and_go_on(
+                next(self._folders), self._expected, min(5, wanted - done), seed, **more
             )
-            kills, inside = kills + result.kills, inside + result.inside
+            done, inside = done + result.kills, inside + result.inside
             lost += result.kills if result.faults else 0  # which of them it was is not known
             faults += [f"seed {seed}: {result.faults}"] if result.faults else []
         note = f"{inside} of them left a checkpoint unfinished"
-        return Tally("kill -9 at any moment: goes on, ends the same", kills, faults, note, lost)
+        return Tally("kill -9 at any moment: goes on, ends the same", done, faults, note, lost)
 
     def elsewhere(self) -> Tally:
         if not ANOTHER_FILE_SYSTEM.is_dir():

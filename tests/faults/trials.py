@@ -10,8 +10,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import random
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -224,62 +222,6 @@ def acknowledged(cwd: Path) -> int:
     return step
 
 
-@dataclass
-class Killed:
-    """What killing one run again and again has shown.
-
-    Attributes:
-        kills: how many there were.
-        inside: how many of them left an unfinished checkpoint, so that they hit a save.
-        faults: what went wrong, in words.
-    """
-
-    kills: int
-    inside: int
-    faults: list[str]
-
-
-def kill_and_go_on(
-    cwd: Path,
-    expected: str,
-    kills: int,
-    seed: int,
-    recipe: Sequence[str] = RECIPE,
-    **more: Any,
-) -> Killed:
-    """Starts a run, kills it by SIGKILL at random moments, goes on by `resume=auto`, and compares.
-
-    Args:
-        expected: the digest of the run that nobody disturbs.
-        kills: how many at most; the last process is left to finish.
-        seed: of the moments.
-        recipe: the run's arguments.
-        more: see `launch`.
-    """
-    chance, result = random.Random(seed), Killed(0, 0, [])
-    cwd.mkdir(parents=True)
-    for number in range(kills + 1):
-        before = acknowledged(cwd)
-        attempt = launch(cwd, "resume=auto", *recipe, **more)
-        if number < kills and _kill_at_random(attempt, chance):
-            result.kills += 1
-            folder = run_folder(cwd)
-            if folder is not None:
-                result.inside += bool(list((folder / "checkpoints").glob(".*.tmp")))
-                _check_log(folder, acknowledged(cwd), result.faults)
-        elif (status := attempt.wait()) != 0:
-            result.faults.append(f"{cwd}: exit status {status}:\n{attempt.log}")
-            return result
-        log = attempt.log
-        went_on = f"Resuming: after step {before} " in log
-        if before and not went_on and ("Resuming" in log or "a new one starts" in log):
-            result.faults.append(f"{cwd}: did not go on after step {before}:\n{attempt.log}")
-        if attempt.process.exitcode == 0:
-            break
-    result.faults += compared(cwd, expected)
-    return result
-
-
 def compared(cwd: Path, expected: str) -> list[str]:
     """In what a run's end differs from that of the run nobody disturbed, in words."""
     folder = run_folder(cwd)
@@ -292,38 +234,6 @@ def compared(cwd: Path, expected: str) -> list[str]:
     if not same:
         return [f"{folder}: the end is another than that of the run nobody disturbed"]
     return [f"left behind: {left}" for left in leftovers(folder)]
-
-
-def _kill_at_random(attempt: Attempt, chance: random.Random) -> bool:
-    """Kills within a save, two times out of three; else at any moment of the first second."""
-    if chance.random() < 2 / 3:
-        deadline = time.monotonic() + 10
-        wanted = chance.randrange(6)  # not always the first save
-        while time.monotonic() < deadline and attempt.process.is_alive():
-            folder = run_folder(attempt.cwd)
-            if folder is not None and list((folder / "checkpoints").glob(".*.tmp")):
-                if wanted == 0:
-                    time.sleep(chance.random() * 0.004)
-                    break
-                wanted -= 1
-                time.sleep(0.01)
-    else:
-        attempt.process.join(chance.random() * 1.2)
-    alive = attempt.process.is_alive()
-    attempt.process.kill()
-    attempt.process.join()
-    return alive and attempt.process.exitcode == -signal.SIGKILL
-
-
-def _check_log(folder: Path, step: int, faults: list[str]) -> None:
-    """After a kill, `metrics.jsonl` and the event files read whole up to the acknowledged step."""
-    text = (folder / "metrics.jsonl").read_text() if step else ""
-    steps = [json.loads(line)["step"] for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    if steps[:step] != list(range(1, step + 1)):
-        faults.append(f"{folder}: metrics.jsonl lacks steps before {step}: {steps}")
-    told = {number for number, _ in event_scalars(folder, "train/loss")}
-    if step and not set(range(1, step + 1)) <= told:
-        faults.append(f"{folder}: the event files lack steps before {step}: {sorted(told)}")
 
 
 def leftovers(folder: Path) -> list[str]:
