@@ -33,7 +33,6 @@ class _Outcome:
     may_change: bool = False
     folder: Path | None = None
     signals: Signals = field(default_factory=Signals)
-    jobs: list[str] = field(default_factory=list)
 
 
 _outcome = _Outcome()
