@@ -13,10 +13,11 @@ from torch import nn
 from bigmodel import registry
 from bigmodel.checkpoint import Newest, load_newest
 from bigmodel.config import RunConfig
-from bigmodel.data.base import Dataset, Part, PartName
+from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.batches import Batches
 from bigmodel.data.checks import check
 from bigmodel.data.fingerprint import describe_change, fingerprint
+from bigmodel.data.parts import Part, Stored, Texts
 from bigmodel.ema import EMA
 from bigmodel.errors import CheckpointError, ConfigError, DataError
 from bigmodel.losses import Loss
@@ -31,13 +32,15 @@ from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.run import Run
 from bigmodel.runtime import Runtime, environment, prepare
 from bigmodel.saver import Saver
-from bigmodel.spec import Classes
+from bigmodel.spec import Classes, NextTokens
 from bigmodel.state import State
 from bigmodel.step import Step
+from bigmodel.writing import Writing
 
 EVALUATION_BATCHES = 8
 """Training batches that are evaluated as one: faster, with the same figures. No layer's outputs are kept
-for gradients, so that they hardly need more memory than one in training."""
+for gradients, so that they hardly need more memory than one in training. Not where a model has an output
+for each token of a vocabulary at each position: there outputs are all that counts."""
 
 
 def build_run(config: RunConfig, folder: Path) -> Run:
@@ -56,16 +59,20 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     train, val, test = _batches(dataset, config, runtime)
     by_epoch: bool = getattr(config.scheduler, "interval", "step") == "epoch"
     plan = Plan.of(trainer, train.steps_per_epoch)
-    monitor, stop_monitor = _monitors(config, dataset)
     loss, model, layers = _model(config, dataset, runtime, next(iter(val.epoch(0))).inputs[:1])
+    pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
+    writing = Writing.of(dataset, model, runtime.device, pairs, beams)
+    figures = metric_names(dataset.spec.target) | ({} if writing is None else writing.figures)
+    monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
     scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
     return Run(
         config=trainer,
-        info=_info(config, dataset, layers, runtime, plan, monitor, folder, loss),
+        info=_info(config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures)),
         plan=plan,
         dataset=dataset,
         fingerprint=fingerprint(dataset),
+        prepared=dataset.prepared.to_facts(),
         settings={k: v for k, v in config.values.items() if k not in {"resume", "resume_changed"}},
         train=train,
         val=val,
@@ -93,8 +100,10 @@ def build_run(config: RunConfig, folder: Path) -> Run:
             monitor=monitor.name,
             mode=monitor.mode,
             parameters=sum(p.numel() for p in model.parameters()),
+            left_out=dataset.left_out,
             environment=environment(runtime),
         ),
+        writing=writing,
     )
 
 
@@ -150,7 +159,7 @@ def _dataset(config: RunConfig) -> Dataset:
     check(dataset)
     limit, size = config.trainer.limit, config.data.batch_size
 
-    def cut(part: Part, batches: int | None) -> Part:
+    def cut(part: Stored, batches: int | None) -> Stored:
         if batches is None or batches * size >= len(part):
             return part
         draw = torch.Generator().manual_seed(config.data.split_seed)
@@ -159,7 +168,7 @@ def _dataset(config: RunConfig) -> Dataset:
     train, val = cut(dataset.train, limit.train), cut(dataset.val, limit.val)
     sizes = dataset.spec.sizes | {"train": len(train), "val": len(val)}
     target = dataset.spec.target
-    if isinstance(target, Classes):
+    if isinstance(target, Classes) and isinstance(train, Part | Texts):
         counts = torch.bincount(train.targets, minlength=target.count).tolist()
         target = replace(target, counts=tuple(counts))
     return replace(dataset, train=train, val=val, spec=replace(dataset.spec, sizes=sizes, target=target))
@@ -172,7 +181,8 @@ def _batches(
     train = Batches(dataset, "train", config.data, runtime.device, seed=seed, group=group)
 
     def in_order(part: PartName) -> Batches:
-        size = config.data.batch_size * EVALUATION_BATCHES
+        several = 1 if isinstance(dataset.spec.target, NextTokens) else EVALUATION_BATCHES
+        size = config.data.batch_size * several
         return Batches(dataset, part, config.data, runtime.device, batch_size=size)
 
     return train, in_order("val"), None if dataset.test is None else in_order("test")
@@ -217,9 +227,11 @@ def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) 
     return EMA(model, config.trainer.ema)
 
 
-def _monitors(config: RunConfig, dataset: Dataset) -> tuple[Monitored, Monitored]:
+def _monitors(
+    config: RunConfig, dataset: Dataset, figures: dict[str, str]
+) -> tuple[Monitored, Monitored]:
     target, saving = dataset.spec.target, config.trainer.checkpoint
-    known = {f"val/{name}": mode for name, mode in metric_names(target).items()} | {"train/loss": "min"}
+    known = {f"val/{name}": mode for name, mode in figures.items()} | {"train/loss": "min"}
     monitor = monitored(
         saving.monitor,
         saving.mode,
@@ -245,6 +257,7 @@ def _info(
     monitor: Monitored,
     folder: Path,
     loss: Loss,
+    figures: list[str],
 ) -> RunInfo:
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
     length = f"{plan.epochs:,} epochs × {plan.steps_per_epoch:,} steps"
@@ -254,13 +267,15 @@ def _info(
     rows = [
         ("Model", f"{model}, {parameters:,} parameters"),
         ("Data", str(dataset.spec)),
+        *dataset.told,
+        *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
         (
             "Optimizer",
             f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
         ),
         ("Loss", loss.name),
         ("Device", str(runtime)),
-        ("Training", f"{length}, batches of {config.data.batch_size * config.trainer.accumulate:,}"),
+        ("Training", f"{length}, batches of {_batch(config)}"),
         ("Output", shown_path(folder)),
     ]
     if config.top.plugins:
@@ -275,10 +290,23 @@ def _info(
         steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.steps,
         first_step=0,
-        metrics=[f"val/{name}" for name in metric_names(dataset.spec.target)],
+        metrics=[f"val/{name}" for name in figures],
         monitor=monitor.name,
         mode=monitor.mode,
     )
+
+
+def _batch(config: RunConfig) -> str:
+    """How large a batch is, in words."""
+    samples, tokens = config.data.batch_size, getattr(config.data, "batch_tokens", None)
+    accumulate = config.trainer.accumulate
+    if tokens is None:
+        return f"{samples * accumulate:,}"
+    return f"up to {tokens * accumulate:,} tokens, {samples * accumulate:,} samples"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 
 def _sinks(config: RunConfig, folder: Path) -> Sink:

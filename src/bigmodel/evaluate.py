@@ -9,12 +9,13 @@ from torch import nn
 
 from bigmodel.data.base import Batch, Dataset
 from bigmodel.data.batches import Batches
+from bigmodel.data.reader import TextReader
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.models.layers import evaluating
 from bigmodel.reporting.base import Evaluation, Sample
 from bigmodel.runtime import Runtime
-from bigmodel.spec import Classes, Values
+from bigmodel.spec import Classes, NextTokens, Tokens, Values
 
 SAMPLES = 16
 """How many samples of a part are kept with their prediction, for reports."""
@@ -54,7 +55,7 @@ def evaluate(
                 total = total + loss(outputs, batch.targets)
             weight = weight + loss.normaliser(batch.targets)
             metrics.update(outputs, batch.targets)
-            if samples and len(shown) < SAMPLES:
+            if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
     target = dataset.spec.target
     return Evaluation(
@@ -74,7 +75,7 @@ def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:
 
 
 def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[Sample]:
-    inputs = dataset.denormalize(batch.inputs[:count]).cpu()
+    inputs = _shown(batch.inputs[:count], dataset)
     predictions = outputs[:count].float().tolist()
     truths = batch.targets[:count].tolist()
     spec = dataset.spec
@@ -84,3 +85,11 @@ def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) 
         Sample(x, said, true, said == true if judged else None)
         for x, (said, true) in zip(inputs, told, strict=True)
     ]
+
+
+def _shown(inputs: torch.Tensor, dataset: Dataset) -> list[torch.Tensor | str]:
+    """Inputs as a report shows them: texts in words, all else in the stored scale."""
+    kind, reader = dataset.spec.input, dataset.reader
+    if isinstance(kind, Tokens) and isinstance(reader, TextReader):
+        return [reader.decode([t for t in text if t != kind.pad]) for text in inputs.tolist()]
+    return list(dataset.prepared.denormalize(inputs).cpu())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bigmodel import checkpoint
+from bigmodel.data.base import PartName
 from bigmodel.data.batches import Batches
 from bigmodel.errors import CheckpointError
 from bigmodel.evaluate import evaluate
+from bigmodel.models.base import Writer
 from bigmodel.plan import Monitored
 from bigmodel.recovery import smaller_evaluation
 from bigmodel.reporting.base import Evaluation
@@ -24,7 +28,7 @@ def validate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
     """
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
-        evaluation = _read(run, run.val)
+        evaluation = _written(run, "val", _read(run, run.val), samples=show)
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
     progress.figures = figures
     value = _monitored_value(run, run.monitor, figures)
@@ -56,7 +60,8 @@ def test(run: Run) -> dict[str, float]:
         groups = checkpoint.load_newest(run.saver.checkpoints).groups
         run.sinks.message(f"{error} The test part is read with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
-    return {f"test/{name}": value for name, value in _read(run, run.test).figures.items()}
+    evaluation = _written(run, "test", _read(run, run.test), samples=False)
+    return {f"test/{name}": value for name, value in evaluation.figures.items()}
 
 
 def _chosen(run: Run) -> TensorGroups:
@@ -99,6 +104,15 @@ def _read(run: Run, part: Batches) -> Evaluation:
             f" {progress.evaluation_batch}.",
             "warning",
         )
+
+
+def _written(run: Run, part: PartName, evaluation: Evaluation, *, samples: bool) -> Evaluation:
+    """The same with what the model writes about the part, and the figures of that."""
+    if run.writing is None:
+        return evaluation
+    assert isinstance(run.state.model, Writer)
+    figures, texts = run.writing.judge(run.state.model, part, run.signals.check, samples=samples)
+    return replace(evaluation, figures={**evaluation.figures, **figures}, written=texts)
 
 
 def _consider_stopping(run: Run, figures: dict[str, float]) -> None:

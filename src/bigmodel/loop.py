@@ -203,7 +203,7 @@ def _save(run: Run, *, best: bool, last: bool, now: bool) -> None:
     run.state.progress.seconds += run.watch.lap()
     run.sinks.flush()
     groups, facts = run.state.save()
-    facts |= {"data": run.fingerprint, "settings": run.settings}
+    facts |= {"data": run.fingerprint, "prepared": run.prepared, "settings": run.settings}
     run.saver.offer(groups, facts, best=best, last=last, now=now)
 
 

@@ -6,11 +6,14 @@ batched, and fetched once by `compute`. They are plain sums: those of several pr
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bigmodel.errors import SpecError
-from bigmodel.spec import Classes, Flags, Target, Values
+from bigmodel.spec import IGNORED, Classes, Flags, NextTokens, Target, Values
 
 CONFUSION_LIMIT = 1024
 """Most classes of which a whole confusion matrix is kept: 8 MiB. Beyond, three counts for each class."""
@@ -30,13 +33,17 @@ def metric_names(target: Target) -> dict[str, str]:
             return {"loss": "min", "accuracy": "max", "macro_f1": "max"}
         case Values():
             return {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}
+        case NextTokens(characters=characters):
+            counted = {} if characters is None else {"bits_per_character": "min"}
+            return {"loss": "min", "perplexity": "min", **counted, "accuracy": "max"}
 
 
 def default_monitor(target: Target) -> str:
     """The figure to choose the best weights by, comparable between runs with different losses.
 
     `accuracy` of classes, `rmse` of real values. Of yes/no labels the `loss`: most are rare, so that
-    accuracy is high for a model that never says yes, and macro-F1 stays 0 until one does.
+    accuracy is high for a model that never says yes, and macro-F1 stays 0 until one does. `perplexity`
+    of next tokens, which knows no label smoothing.
     """
     match target:
         case Classes():
@@ -45,6 +52,8 @@ def default_monitor(target: Target) -> str:
             return "loss"
         case Values():
             return "rmse"
+        case NextTokens():
+            return "perplexity"
 
 
 def metrics_for(target: Target, device: torch.device | str, light: bool = False) -> Metrics:
@@ -62,6 +71,8 @@ def metrics_for(target: Target, device: torch.device | str, light: bool = False)
             return FlagMetrics(target, device)
         case Values():
             return ValueMetrics(target, device)
+        case NextTokens():
+            return TokenMetrics(target, device)
 
 
 class Metrics:
@@ -238,6 +249,44 @@ class ValueMetrics(Metrics):
             "rmse": float(((squared / count).sqrt() * self._std).mean()),
             "r2": float(r2.mean()),
         }
+
+
+class TokenMetrics(Metrics):
+    """perplexity, bits_per_character where characters are counted, and accuracy, token by token.
+
+    Perplexity is exp of the mean -log p of each token asked for. Bits per character divides the sum of
+    their -log2 p by how many characters they stand for, so that it can be compared between vocabularies.
+    """
+
+    def __init__(self, target: NextTokens, device: torch.device) -> None:
+        precision = torch.float32 if device.type == "mps" else torch.float64
+        # -log p, hits, tokens, characters
+        super().__init__(torch.zeros(4, dtype=precision, device=device))
+        self._vocab_size = target.vocab_size
+        self._characters: Tensor | None = None
+        if target.characters is not None:
+            self._characters = torch.tensor(target.characters, device=device)
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """See `Metrics.update`; outputs (batch, length, vocab_size), targets (batch, length)."""
+        if outputs.shape != (*targets.shape, self._vocab_size):
+            raise _misfit(outputs, targets, (*targets.shape, self._vocab_size))
+        logits, truths = outputs.flatten(0, -2).float(), targets.flatten()
+        asked = truths != IGNORED
+        surprise = F.cross_entropy(logits, truths, ignore_index=IGNORED, reduction="sum")
+        hits = (logits.argmax(1) == truths).sum()
+        characters = asked.new_zeros(())
+        if self._characters is not None:
+            characters = (self._characters[truths.clamp(min=0)] * asked).sum()
+        self._sums.add_(torch.stack((surprise, hits, asked.sum(), characters)))
+        self._count += targets.shape[0]
+
+    def _figures(self, sums: Tensor) -> dict[str, float]:
+        surprise, hits, tokens, characters = sums.tolist()
+        figures = {"perplexity": math.exp(min(surprise / max(tokens, 1), 700.0))}
+        if self._characters is not None:
+            figures["bits_per_character"] = surprise / math.log(2) / max(characters, 1)
+        return {**figures, "accuracy": hits / max(tokens, 1)}
 
 
 def _f1(hits: Tensor, truths: Tensor, predicted: Tensor) -> Tensor:

@@ -18,13 +18,15 @@ from bigmodel.signals import Signals
 from bigmodel.state import State
 from bigmodel.step import Step
 from bigmodel.stopwatch import Stopwatch
+from bigmodel.writing import Writing
 
 
 @dataclass
 class Run:
     """A run, built and checked. `fit` runs it.
 
-    `fingerprint` and `settings` say what it has learnt from, and how; every checkpoint holds them.
+    `fingerprint`, `prepared` and `settings` say what it has learnt from, and how; every checkpoint holds
+    them.
     """
 
     config: TrainerConfig
@@ -32,6 +34,7 @@ class Run:
     plan: Plan
     dataset: Dataset
     fingerprint: dict[str, Any]
+    prepared: dict[str, Any]
     settings: dict[str, Any]
     train: Batches
     val: Batches
@@ -47,6 +50,7 @@ class Run:
     saver: Saver
     sinks: Sink
     summary: Summary
+    writing: Writing | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     signals: Signals = field(default_factory=Signals)
 

@@ -44,35 +44,73 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Inputs of shape (batch, length): integers in [0, vocab_size)."""
+    """Inputs of shape (batch, length): integers in [0, vocab_size).
+
+    Attributes:
+        length: the most tokens a sample has; a batch may be narrower.
+        pad: the token that fills up shorter samples, at their end; None where all are full.
+    """
 
     length: int
     vocab_size: int
+    pad: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.length,)
 
     def __str__(self) -> str:
-        return f"{self.length} tokens out of {self.vocab_size:,}"
+        most = "up to " if self.pad is not None else ""
+        return f"{most}{self.length} tokens out of {self.vocab_size:,}"
 
 
 @dataclass(frozen=True)
 class Features:
-    """Inputs of shape (batch, count): real values without an order."""
+    """Inputs of shape (batch, count): real values without an order, and categories among them.
+
+    Attributes:
+        names: of the columns; none given: they have none.
+        categories: for each column how many categories it has, whose index it holds as a whole number,
+            0 being one that training has not seen; 0 for a column of real values. None given: all are.
+    """
 
     count: int
     names: tuple[str, ...] = ()
+    categories: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.count,)
 
     def __str__(self) -> str:
-        return f"{self.count} features"
+        told = sum(size > 0 for size in self.categories)
+        return f"{self.count} features" + (f", {told} of them categories" if told else "")
 
 
-Input = Image | Sequence | Tokens | Features
+@dataclass(frozen=True)
+class TokenPair:
+    """Inputs of shape (batch, 2, length): a text, and another of which each next token is asked.
+
+    Row 0 holds the source, row 1 what of the target is known when its next token is asked: `start`, then
+    the target itself. Both come from one vocabulary and are filled up with `pad`; the source ends with
+    `end`, and so does what is asked.
+    """
+
+    length: int
+    vocab_size: int
+    pad: int
+    start: int
+    end: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (2, self.length)
+
+    def __str__(self) -> str:
+        return f"pairs of up to {self.length} tokens out of {self.vocab_size:,}"
+
+
+Input = Image | Sequence | Tokens | Features | TokenPair
 
 
 @dataclass(frozen=True)
@@ -140,7 +178,34 @@ class Values:
         return "1 real value" if self.count == 1 else f"{self.count} real values"
 
 
-Target = Classes | Flags | Values
+IGNORED = -100
+"""The target of a position that nothing is asked of, such as one that only fills up."""
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """Targets of shape (batch, length): at each position the token that comes next, or `IGNORED`.
+
+    A model gives one logit per token of the vocabulary at each position, (batch, length, vocab_size).
+
+    Attributes:
+        characters: how many characters each token stands for; None where they are not counted.
+        end: the token that ends a text; None: texts have no end.
+    """
+
+    vocab_size: int
+    characters: tuple[int, ...] | None = None
+    end: int | None = None
+
+    @property
+    def output_size(self) -> int:
+        return self.vocab_size
+
+    def __str__(self) -> str:
+        return "the next token"
+
+
+Target = Classes | Flags | Values | NextTokens
 
 
 @dataclass(frozen=True)
@@ -167,6 +232,8 @@ class DataSpec:
             case Values(names=names, mean=mean, std=std):
                 own = [p * s + m for p, s, m in zip(prediction, std, mean, strict=True)]
                 return ", ".join(f"{value:.4g}" for value in own)
+            case NextTokens():
+                raise TypeError("tokens are put into words by the source's reader")
 
     def truth(self, target: int | AnySequence[float]) -> str:
         """One sample's target in words, comparable to `label`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -182,11 +183,16 @@ class Step:
     def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""
         with self._mixed:
-            outputs = self.model(inputs)
-            total: Tensor = self.loss(outputs, targets)
+            if self.loss.fuses:
+                outputs = None
+                total: Tensor = self.model(inputs, partial(self.loss.with_head, targets=targets))
+            else:
+                outputs = self.model(inputs)
+                total = self.loss(outputs, targets)
         scaled = total if self.scaler is None else self.scaler.scale(total)
         torch.autograd.backward(scaled, share)
-        self.metrics.update(outputs.detach(), targets)
+        if outputs is not None:
+            self.metrics.update(outputs.detach(), targets)
         return total.detach()
 
     def _share(self, weight: Tensor | int) -> Tensor:

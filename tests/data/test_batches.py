@@ -6,8 +6,9 @@ import torch
 import bigmodel.data.batches as batches_module
 from bigmodel.data.assemble import assemble
 from bigmodel.data.augment import AugmentConfig
-from bigmodel.data.base import DataConfig, ImageConfig, Part
+from bigmodel.data.base import DataConfig, ImageConfig
 from bigmodel.data.batches import Batches
+from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.spec import Classes, DataSpec, Features, Image, Tokens
 
@@ -126,7 +127,7 @@ def test_held_out_parts_come_in_order_and_unchanged():
     for epoch in (0, 1):
         inputs, targets = gathered(Batches(dataset, "val", config), epoch)
         assert torch.equal(targets, dataset.val.targets)
-        assert torch.equal(inputs, dataset.model_inputs(dataset.val.inputs))
+        assert torch.equal(inputs, dataset.prepared.model_inputs(dataset.val.inputs))
 
 
 @pytest.mark.usefixtures("_block")
@@ -140,7 +141,7 @@ def test_images_become_float_and_standardised():
     assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
     place = {label: row for row, label in enumerate(dataset.train.targets.tolist())}
     stored = dataset.train.inputs[[place[label] for label in targets.tolist()]]
-    assert torch.equal(inputs, dataset.model_inputs(stored))
+    assert torch.equal(inputs, dataset.prepared.model_inputs(stored))
 
 
 def test_augmentation_is_for_training_new_each_epoch_and_can_be_left_out():
@@ -156,7 +157,7 @@ def test_augmentation_is_for_training_new_each_epoch_and_can_be_left_out():
     assert not torch.equal(first, second)
     assert not torch.equal(first, plain)
     assert torch.equal(
-        plain, by_label((dataset.model_inputs(dataset.train.inputs), dataset.train.targets))
+        plain, by_label((dataset.prepared.model_inputs(dataset.train.inputs), dataset.train.targets))
     )
     black = -dataset.mean.item() / dataset.std.item()
     assert (first == black).float().mean() > (plain == black).float().mean() + 0.1

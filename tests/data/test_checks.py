@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bigmodel.data.base import Dataset, Part
+from bigmodel.data.base import Dataset
 from bigmodel.data.checks import check
+from bigmodel.data.parts import Part
 from bigmodel.errors import DataError
 from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Tokens, Values
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Batch, Dataset, Part, RealConfig
+from bigmodel.data.base import Batch, Dataset, RealConfig
+from bigmodel.data.parts import Part
 from bigmodel.errors import DataError
 from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Sequence, Tokens, Values
 
@@ -92,7 +93,7 @@ def test_tokens_stay_as_they_are():
     dataset = assemble(CONFIG, *labelled(tokens, Tokens(5, 9)))
     assert dataset.train.inputs.dtype == torch.int64
     assert dataset.mean is None
-    assert torch.equal(dataset.model_inputs(tokens), tokens)
+    assert torch.equal(dataset.prepared.model_inputs(tokens), tokens)
 
 
 def test_values_are_standardised_and_come_back():
@@ -139,10 +140,10 @@ def test_images_to_model_inputs_and_back(dtype, normalize):
     dataset = assemble(CONFIG, *labelled(images, Image(3, 4, 5)), normalize=normalize)
     assert dataset.train.inputs.dtype == dtype
     light = images.float() / unit
-    inputs = dataset.model_inputs(images)
+    inputs = dataset.prepared.model_inputs(images)
     expected = (light - dataset.mean) / dataset.std if normalize else light
     torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=1e-5)
-    shown = dataset.denormalize(inputs)
+    shown = dataset.prepared.denormalize(inputs)
     torch.testing.assert_close(shown, light, atol=1e-6, rtol=0)
     assert shown.min() >= 0
     assert shown.max() <= 1

@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 
-from bigmodel.data.base import Dataset, Part
+from bigmodel.data.base import Dataset
 from bigmodel.data.fingerprint import describe_change, fingerprint
+from bigmodel.data.parts import Part
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Image
 

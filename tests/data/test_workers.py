@@ -5,8 +5,9 @@ import torch
 
 from bigmodel.data.assemble import assemble
 from bigmodel.data.augment import AugmentConfig
-from bigmodel.data.base import DataConfig, ImageConfig, Part
+from bigmodel.data.base import DataConfig, ImageConfig
 from bigmodel.data.batches import Batches
+from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features, Image, Tokens

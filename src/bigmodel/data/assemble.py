@@ -10,16 +10,19 @@ A source, a user's own too, reads its inputs and targets, says what they are, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from bigmodel.data.base import DataConfig, Dataset, Part
+from bigmodel.data.array_reader import ArraysReader
+from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
 from bigmodel.data.normalize import image_statistics, value_statistics
+from bigmodel.data.parts import Part, Stored, Texts
 from bigmodel.data.splits import plain_split, stratified_split
-from bigmodel.spec import Classes, DataSpec, Image, Target, Tokens, Values
+from bigmodel.spec import Classes, DataSpec, Image, NextTokens, Target, Tokens, Values
 
 
 def assemble(
@@ -50,13 +53,11 @@ def assemble(
         train, val = stratified_split(samples.targets, config.val_fraction, config.split_seed)
     else:
         train, val = plain_split(len(samples), config.val_fraction, config.split_seed)
-    named = {"train": samples.select(train), "val": samples.select(val)}
+    named: dict[PartName, Part] = {"train": samples.select(train), "val": samples.select(val)}
     if test is not None:
         named["test"] = test
 
-    target = _completed(spec.target, named["train"].targets)
-    sizes = {name: len(part) for name, part in named.items()}
-    mean = std = None
+    statistics = mean = std = None
     if normalize and isinstance(spec.input, Image):
         mean, std = image_statistics(named["train"].inputs)
     elif normalize and not isinstance(spec.input, Tokens):
@@ -64,41 +65,64 @@ def assemble(
         named = {
             name: Part(_standard(part.inputs, *statistics), part.targets) for name, part in named.items()
         }
-    return Dataset(
-        spec=replace(spec, target=target, sizes=sizes),
-        **{
-            name: Part(_stored(part.inputs), _scored(part.targets, target))
-            for name, part in named.items()
-        },
-        mean=mean,
-        std=std,
-    )
+    done = completed(spec, named)
+    reader = ArraysReader.of(done.spec, statistics)
+    return replace(done, mean=mean, std=std, reader=reader)
 
 
-def _completed(target: Target, training: Tensor) -> Target:
+def completed(spec: DataSpec, parts: Mapping[PartName, Stored]) -> Dataset:
+    """A `Dataset` of parts that are split already; for sources that learn from training themselves.
+
+    Args:
+        spec: name, inputs and target; `counts` of classes, `mean` and `std` of values and `sizes` are
+            filled in here, from the training part.
+        parts: `train`, `val` and maybe `test`; inputs ready, or images as they are stored. Values are in
+            their own unit: they are standardised here.
+
+    Raises:
+        DataError: a part is not what the spec says.
+    """
+    for name, part in parts.items():
+        check_part(part, spec, name)
+    target = _completed(spec.target, parts["train"])
+    sizes: dict[str, int] = {name: len(part) for name, part in parts.items()}
+    ready = {name: _ready(part, target) for name, part in parts.items()}
+    spec = replace(spec, target=target, sizes=sizes)
+    return Dataset(spec, ready["train"], ready["val"], ready.get("test"))
+
+
+def scored(targets: Tensor, target: Target) -> Tensor:
+    """Targets, values in their own unit, as a loss reads them."""
+    if isinstance(target, Values):
+        return _standard(targets, torch.tensor(target.mean).double(), torch.tensor(target.std).double())
+    return targets if isinstance(target, Classes) else targets.float()
+
+
+def _completed(target: Target, training: Stored) -> Target:
     """The target with what only the training part's targets can tell."""
+    if not isinstance(training, Part | Texts):
+        return target
     match target:
         case Classes():
-            counts = torch.bincount(training, minlength=target.count)
+            counts = torch.bincount(training.targets, minlength=target.count)
             return replace(target, counts=tuple(counts.tolist()))
         case Values():
-            mean, std = value_statistics(training)
+            mean, std = value_statistics(training.targets)
             return replace(target, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
         case _:
             return target
 
 
+def _ready(part: Stored, target: Target) -> Stored:
+    """Bytes and tokens as they are, other inputs in float32, targets as a loss reads them."""
+    if not isinstance(part, Part | Texts) or isinstance(target, NextTokens):
+        return part
+    targets = scored(part.targets, target)
+    if isinstance(part, Texts):
+        return replace(part, targets=targets)
+    inputs = part.inputs
+    return Part(inputs.float() if inputs.is_floating_point() else inputs, targets)
+
+
 def _standard(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return ((numbers.double() - mean) / std).float()
-
-
-def _stored(inputs: Tensor) -> Tensor:
-    """Bytes and tokens as they are, all else in float32."""
-    return inputs.float() if inputs.is_floating_point() else inputs
-
-
-def _scored(targets: Tensor, target: Target) -> Tensor:
-    """Targets as a loss reads them."""
-    if isinstance(target, Values):
-        return _standard(targets, torch.tensor(target.mean).double(), torch.tensor(target.std).double())
-    return targets if isinstance(target, Classes) else targets.float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,9 +10,12 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
+from bigmodel.data.parts import Part, Stored
+from bigmodel.data.prepared import Prepared
+from bigmodel.data.reader import Reader
 from bigmodel.errors import DataError
 from bigmodel.registry import EntryConfig
-from bigmodel.spec import DataSpec, Image
+from bigmodel.spec import DataSpec
 
 PartName = Literal["train", "val", "test"]
 
@@ -22,7 +25,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (batch, *spec.input.shape), float32, or int64 for tokens.
-        targets: (batch,) int64 for classes; (batch, count) float32 for flags and values.
+        targets: (batch,) int64 for classes; (batch, count) float32 for flags and values; (batch, length)
+            int64 for next tokens.
     """
 
     inputs: Tensor
@@ -84,42 +88,6 @@ class ImageConfig(RealConfig):
 
 
 @dataclass
-class Part:
-    """One part of the data, training, validation or test, as it is stored.
-
-    Attributes:
-        inputs: (samples, *spec.input.shape); images may be uint8.
-        targets: as in `Batch`.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return self.targets.shape[0]
-
-    def select(self, index: Tensor) -> Part:
-        """The samples at `index`, (count,) int64, in that order."""
-        return Part(self.inputs.index_select(0, index), self.targets.index_select(0, index))
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The one multiplication and addition between stored inputs and model inputs.
-
-    Attributes:
-        scale, shift: broadcast over a batch of inputs: `model input = stored * scale + shift`.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __call__(self, stored: Tensor) -> Tensor:
-        """Stored inputs, on the device of `scale`, as float32 model inputs."""
-        return torch.addcmul(self.shift, stored.to(torch.float32), self.scale)
-
-
-@dataclass
 class Dataset:
     """A data source, read and split.
 
@@ -127,49 +95,40 @@ class Dataset:
         spec: what the data looks like.
         train, val: what is learnt from, and what is held out to judge by.
         test: an official test part, read once at the end; None where the source has none.
-        mean, std: statistics of the training part that map stored inputs to model inputs,
-            `(inputs - mean) / std`, broadcast over a batch; None where they are stored ready.
-            Bytes (uint8 images) count as 0 to 1 here: 255 is 1.
+        mean, std: see `Prepared`.
+        reader: how new files become samples like these; None: the source reads none.
+        told: what was understood of the user's data, label and text of each line for the header.
+        left_out: how many samples were left out, by reason; the header and the summary tell it.
     """
 
     spec: DataSpec
-    train: Part
-    val: Part
-    test: Part | None = None
+    train: Stored
+    val: Stored
+    test: Stored | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
+    reader: Reader | None = None
+    told: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
-    def part(self, name: PartName) -> Part:
+    @property
+    def parts(self) -> dict[PartName, Stored]:
+        """The parts there are, by name."""
+        there: dict[PartName, Stored] = {"train": self.train, "val": self.val}
+        return there if self.test is None else {**there, "test": self.test}
+
+    def part(self, name: PartName) -> Stored:
         """The part of that name.
 
         Raises:
             DataError: there is no test part.
         """
-        part = {"train": self.train, "val": self.val, "test": self.test}[name]
-        if part is None:
+        if name not in self.parts:
             raise DataError(f"data '{self.spec.name}' has no part '{name}': only train and val.")
-        return part
+        return self.parts[name]
 
-    def scaling(self, device: torch.device | str = "cpu") -> Scaling | None:
-        """The way from stored inputs to model inputs, on `device`; None where they are ready."""
-        unit = 255.0 if self.train.inputs.dtype == torch.uint8 else 1.0
-        if self.mean is None or self.std is None:
-            if unit == 1.0:
-                return None
-            return Scaling(torch.tensor(1 / unit, device=device), torch.tensor(0.0, device=device))
-        scale, shift = 1 / (unit * self.std.double()), -self.mean.double() / self.std.double()
-        return Scaling(scale.float().to(device), shift.float().to(device))
-
-    def model_inputs(self, stored: Tensor) -> Tensor:
-        """Inputs in the stored scale, (batch, *spec.input.shape), as a model expects them."""
-        scaling = self.scaling(stored.device)
-        return stored if scaling is None else scaling(stored)
-
-    def denormalize(self, inputs: Tensor) -> Tensor:
-        """Model inputs, (batch, *spec.input.shape), undone to show them: images from 0 to 1.
-
-        Features and sequences that were standardised once, when they were read, stay so.
-        """
-        if self.mean is not None and self.std is not None:
-            inputs = inputs * self.std.to(inputs.device) + self.mean.to(inputs.device)
-        return inputs.clamp(0, 1) if isinstance(self.spec.input, Image) else inputs
+    @property
+    def prepared(self) -> Prepared:
+        """What stands between the stored samples and a model."""
+        stored = isinstance(self.train, Part) and self.train.inputs.dtype == torch.uint8
+        return Prepared(self.spec, self.mean, self.std, stored, self.reader)

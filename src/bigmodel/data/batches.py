@@ -3,7 +3,7 @@
 Samples are gathered, augmented and scaled a block of many batches at a time, on the device, and
 handed out as slices of the block: what is left to do for each batch is next to nothing. What a
 sample looks like depends neither on its block nor on its batch, so that any epoch can be taken up
-at any batch.
+at any batch. Texts of different lengths come in batches of like lengths instead; see `buckets`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor
 from bigmodel.data.augment import check_augment
 from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
 from bigmodel.data.blocks import Blocks, page_locked
+from bigmodel.data.buckets import Buckets
+from bigmodel.data.parts import Stored
 from bigmodel.data.workers import read_ahead
 from bigmodel.errors import ConfigError
 from bigmodel.spec import Image
@@ -73,38 +75,43 @@ class Batches:
         self._timeout = config.timeout
         shuffle = part == "train" if shuffle is None else shuffle
 
-        full, rest = divmod(len(self.part), self._grouped)
         drop_last = config.drop_last and shuffle
-        steps = full if drop_last or rest == 0 else full + 1
-        if steps == 0:
+        making = torch.device("cpu") if self._workers else self._device
+        kept = self.part
+        if _resident(kept, config.on_device, making):
+            kept = kept.to(making)
+        self._buckets: Buckets | None = None
+        if kept.lengths is not None:
+            self._buckets = _buckets(kept, config, making, seed, shuffle, self._grouped, group)
+            self.steps_per_epoch = len(self._buckets)
+        else:
+            full, rest = divmod(len(kept), self._grouped)
+            self.steps_per_epoch = full if drop_last or rest == 0 else full + 1
+        if self.steps_per_epoch == 0:
             raise ConfigError(_nothing_left(self.batch_size, group, len(self.part)))
-        self.steps_per_epoch = steps
+        if self._buckets is not None:
+            return
 
         augmentation = None
         if isinstance(config, ImageConfig) and isinstance(dataset.spec.input, Image):
             check_augment(config.augment, dataset.spec.input)
             if config.augment.active and (part == "train" if augment is None else augment):
                 augmentation = config.augment
-        making = torch.device("cpu") if self._workers else self._device
-        inputs, targets = self.part.inputs, self.part.targets
-        if _resident(inputs, targets, config.on_device, making):
-            inputs, targets = inputs.to(making), targets.to(making)
         self._blocks = Blocks(
-            inputs,
-            targets,
+            kept,
             device=making,
-            scaling=dataset.scaling(making),
+            scaling=dataset.prepared.scaling(making),
             augment=augmentation,
             seed=seed,
             shuffle=shuffle,
             size=self._block_batches(making) * self._grouped,
-            stop=min(steps * self._grouped, len(self.part)),
+            stop=min(self.steps_per_epoch * self._grouped, len(self.part)),
         )
 
     def _block_batches(self, making: torch.device) -> int:
         """How many batches make a block, on the device where they are made."""
-        stored = self.part.inputs
-        sample_bytes = stored[0].numel() * max(4, stored.element_size())
+        stored = self.part.take(slice(0, 1))[0]
+        sample_bytes = stored.numel() * max(4, stored.element_size())
         most = _BLOCK_BYTES.get(making.type, _BLOCK_BYTES["cuda"]) // (sample_bytes * self._grouped)
         if self._workers:
             most = min(most, math.ceil(self.steps_per_epoch / (_SHARE * self._workers)))
@@ -127,6 +134,9 @@ class Batches:
         Raises:
             DataError: a worker was killed, or gave nothing in time.
         """
+        if self._buckets is not None:
+            yield from (Batch(*made) for made in self._buckets.epoch(epoch, start))
+            return
         for inputs, targets in self._made(epoch, start * self._grouped, between):
             size = self._grouped
             yield from map(Batch, torch.split(inputs, size), torch.split(targets, size))
@@ -150,13 +160,44 @@ def _own_copy(block: Tensor, device: torch.device) -> Tensor:
     return copy.to(device, non_blocking=True)
 
 
-def _resident(inputs: Tensor, targets: Tensor, wanted: bool | None, device: torch.device) -> bool:
+def _buckets(
+    part: Stored,
+    config: DataConfig,
+    device: torch.device,
+    seed: int,
+    shuffle: bool,
+    samples: int,
+    group: int,
+) -> Buckets:
+    """Batches by length; where the source bounds their tokens, a group of batches may have as many more.
+
+    Raises:
+        ConfigError: workers are asked for, which write into memory of a fixed shape.
+    """
+    if config.workers:
+        raise ConfigError(
+            f"data.workers={config.workers}: texts of different lengths are made ready in training's own"
+            " process, which takes next to no time. Say data.workers=0."
+        )
+    tokens = getattr(config, "batch_tokens", None)
+    return Buckets(
+        part,
+        device,
+        seed,
+        shuffle,
+        samples,
+        None if tokens is None else tokens * group,
+        keep_rest=not (config.drop_last and shuffle),
+    )
+
+
+def _resident(part: Stored, wanted: bool | None, device: torch.device) -> bool:
     """Whether to keep a part on the device: as wanted, else where half of what is free holds it."""
     if device.type != "cuda":
         return wanted is not False or device.type == "cpu"
     if wanted is False:
         return False
-    needed = inputs.nbytes + targets.nbytes
+    needed = part.nbytes
     free = torch.cuda.mem_get_info(device)[0]
     if wanted and needed > free:
         raise ConfigError(

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.augment import augment as augmented
-from bigmodel.data.base import Scaling
 from bigmodel.data.draws import generator_of, key_of
+from bigmodel.data.parts import Chosen, Stored
+from bigmodel.data.prepared import Scaling
 
-_ORDER, _AUGMENT = 1, 2  # keeps the two uses of (seed, epoch) apart
+_ORDER, _AUGMENT, _DRAW = 1, 2, 3  # keeps the uses of (seed, epoch) apart
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Blocks:
     """How one part of the data becomes blocks, ready for a model.
 
     Attributes:
-        inputs, targets: the samples as stored, on `device` or in memory.
+        part: the samples as stored, on `device` or in memory.
         device: where the blocks are made.
         scaling: from stored inputs to model inputs; None where they are ready.
         augment: random changes; None: none.
@@ -34,8 +35,7 @@ class Blocks:
         stop: samples in an epoch.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    part: Stored
     device: torch.device
     scaling: Scaling | None
     augment: AugmentConfig | None
@@ -61,15 +61,15 @@ class Blocks:
         if not self.shuffle:
             return None
         if self._order is None or self._order[0] != epoch:
-            drawn = torch.randperm(len(self.targets), generator=generator_of(self.seed, epoch, _ORDER))
-            self._order = epoch, drawn.to(self.inputs.device)
+            drawn = torch.randperm(len(self.part), generator=generator_of(self.seed, epoch, _ORDER))
+            self._order = epoch, drawn.to(self.part.device)
         return self._order[1]
 
     def read(self, epoch: int, first: int) -> tuple[Tensor, Tensor]:
         """The block of `epoch` that begins at sample `first`: inputs and targets, on the device."""
         order, stop = self.order(epoch), first + self.count(first)
         chosen = slice(first, stop) if order is None else order[first:stop]
-        inputs, targets = self._taken(self.inputs, chosen), self._taken(self.targets, chosen)
+        inputs, targets = gathered(self.part, chosen, self.device, self.draw(epoch))
         if self.augment is not None:
             index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
             key = key_of(self.seed, epoch, _AUGMENT)
@@ -78,17 +78,18 @@ class Blocks:
             inputs = self.scaling(inputs)
         return inputs, targets
 
-    def _taken(self, stored: Tensor, chosen: slice | Tensor) -> Tensor:
-        """Samples of one tensor on the device."""
-        if stored.device.type == self.device.type:
-            return stored[chosen] if isinstance(chosen, slice) else stored.index_select(0, chosen)
-        count = chosen.stop - chosen.start if isinstance(chosen, slice) else len(chosen)
-        locked = page_locked((count, *stored.shape[1:]), stored.dtype, self.device)
-        if isinstance(chosen, slice):
-            locked.copy_(stored[chosen])
-        else:
-            torch.index_select(stored, 0, chosen, out=locked)
-        return locked.to(self.device, non_blocking=True)
+    def draw(self, epoch: int) -> int:
+        """The number by which samples are given in one of several ways; 0 without shuffle."""
+        return key_of(self.seed, epoch, _DRAW) if self.shuffle else 0
+
+
+def gathered(part: Stored, chosen: Chosen, device: torch.device, draw: int = 0) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of some samples, on `device`; see `Stored.take`."""
+    if part.device.type == device.type:
+        return part.take(chosen, draw)
+    taken = part.take(chosen, draw, pinned=device.type == "cuda")
+    inputs, targets = (tensor.to(device, non_blocking=True) for tensor in taken)
+    return inputs, targets
 
 
 def page_locked(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

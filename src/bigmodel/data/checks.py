@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from bigmodel.data.base import Dataset, Part
+from bigmodel.data.base import Dataset
+from bigmodel.data.parts import Part, Stored, TextPairs, Texts, Windows
 from bigmodel.errors import DataError
-from bigmodel.spec import Classes, DataSpec, Features, Flags, Tokens
+from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, TokenPair, Tokens
 
 
 def check(dataset: Dataset) -> None:
@@ -22,9 +23,7 @@ def check(dataset: Dataset) -> None:
             how many, and the first row.
     """
     spec = dataset.spec
-    parts = {"train": dataset.train, "val": dataset.val}
-    if dataset.test is not None:
-        parts["test"] = dataset.test
+    parts = dataset.parts
     for name, part in parts.items():
         check_part(part, spec, name)
     if isinstance(spec.target, Classes):
@@ -43,9 +42,25 @@ def check(dataset: Dataset) -> None:
         )
 
 
-def check_part(part: Part, spec: DataSpec, name: str) -> None:
+def check_part(part: Stored, spec: DataSpec, name: str) -> None:
     """Checks one part; see `check`. Real numbers may still be of any floating type."""
     where = f"data '{spec.name}', {name} part"
+    if isinstance(part, Part):
+        _check_dense(part, spec, where)
+        return
+    if len(part) == 0:
+        raise DataError(f"{where}: it is empty.")
+    assert isinstance(part, Windows | Texts | TextPairs)
+    assert isinstance(spec.input, Tokens | TokenPair)
+    tokens = part.stream if isinstance(part, Windows) else part.tokens
+    _check_range(tokens, spec.input.vocab_size, "tokens", where)
+    if isinstance(part, Texts):
+        if int(part.sizes.min()) < 1:
+            raise DataError(f"{where}: text {int(part.sizes.argmin())} (counted from 0) is empty.")
+        _check_targets(part.targets, spec, where)
+
+
+def _check_dense(part: Part, spec: DataSpec, where: str) -> None:
     if part.inputs.ndim == 0 or len(part.inputs) == 0:
         raise DataError(f"{where}: it is empty.")
     if len(part.inputs) != len(part.targets):
@@ -76,6 +91,10 @@ def _check_inputs(inputs: Tensor, spec: DataSpec, where: str) -> None:
 
 def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
     target = spec.target
+    if isinstance(target, NextTokens):
+        asked = targets[targets != IGNORED]
+        _check_range(asked, target.vocab_size, "tokens", f"{where}, targets")
+        return
     expected = () if isinstance(target, Classes) else (target.count,)
     if tuple(targets.shape[1:]) != expected:
         raise DataError(
@@ -94,10 +113,11 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
         _complain((targets != 0) & (targets != 1), targets, "flags are neither 0 nor 1", where)
 
 
-def _check_every_class_occurs(parts: Iterable[Part], target: Classes, where: str) -> None:
+def _check_every_class_occurs(parts: Iterable[Stored], target: Classes, where: str) -> None:
     """A class without samples is a label that was skipped, or a name too many: a model would reserve an
     output for it, and figures over classes would say less than they seem to."""
-    counts = sum(torch.bincount(part.targets, minlength=target.count) for part in parts)
+    labelled = [part for part in parts if isinstance(part, Part | Texts)]
+    counts = sum(torch.bincount(part.targets, minlength=target.count) for part in labelled)
     missing = torch.as_tensor(counts == 0).nonzero().flatten().tolist()
     if missing:
         named = ", ".join(f"{index} ('{target.names[index]}')" for index in missing[:_LISTED])

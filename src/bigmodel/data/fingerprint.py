@@ -20,15 +20,14 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
         statistics that inputs are scaled by. `sizes`: samples in each part, by name.
     """
     digest = hashlib.sha256()
-    sizes = {}
-    for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
-        if part is not None:
-            sizes[name] = len(part)
-            _add(digest, f"{name} inputs", part.inputs)
-            _add(digest, f"{name} targets", part.targets)
-    for name, statistic in (("mean", dataset.mean), ("std", dataset.std)):
+    sizes: dict[str, int] = {}
+    for name, part in dataset.parts.items():
+        sizes[name] = len(part)
+        for what, tensor in part.tensors().items():
+            _add(digest, f"{name} {what}", tensor)
+    for what, statistic in (("mean", dataset.mean), ("std", dataset.std)):
         if statistic is not None:
-            _add(digest, name, statistic)
+            _add(digest, what, statistic)
     return {"sha256": digest.hexdigest(), "sizes": sizes}
 
 

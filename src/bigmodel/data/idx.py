@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Dataset, ImageConfig, Part
+from bigmodel.data.base import Dataset, ImageConfig
+from bigmodel.data.parts import Part
 from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError
 from bigmodel.registry import data

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Dataset, ImageConfig, Part, RealConfig
+from bigmodel.data.base import Dataset, ImageConfig, RealConfig
+from bigmodel.data.parts import Part
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features, Image, Values
 

@@ -5,6 +5,8 @@ Both parts come in a random order that the seed fixes, so that the first samples
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,39 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     rank[by_class] = torch.arange(samples) - first.repeat_interleave(counts)
     chosen = rank < quota[labels[order]]
     return order[~chosen], order[chosen]
+
+
+def group_split(groups: Sequence[Hashable], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and the validation part, all samples of a group in the same one.
+
+    Groups are drawn in a random order and held out while that brings the validation part nearer to its
+    size: a group as large as the whole part may leave it larger or smaller than asked for.
+
+    Args:
+        groups: what each sample belongs to, such as a patient or a speaker.
+        fraction, seed: as in `plain_split`.
+
+    Raises:
+        DataError: there is only one group, or one of the parts would be empty.
+    """
+    wanted = _held_out(len(groups), fraction)
+    numbers: dict[Hashable, int] = {}
+    member = torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups])
+    if len(numbers) < 2:
+        raise DataError(
+            f"data.group: all {len(groups):,} samples belong to one group, {next(iter(numbers))!r}, so"
+            " that none can be held out. Group by something else, or give data.val_path."
+        )
+    sizes = torch.bincount(member).tolist()
+    chosen, held = torch.zeros(len(numbers), dtype=torch.bool), 0
+    for group in torch.randperm(len(numbers), generator=generator_of(seed)).tolist():
+        nearer = abs(held + sizes[group] - wanted) < abs(held - wanted)
+        if (nearer or held == 0) and int(chosen.sum()) < len(numbers) - 1:
+            chosen[group] = True
+            held += sizes[group]
+    order = torch.randperm(len(groups), generator=generator_of(seed))
+    out = chosen[member[order]]
+    return order[~out], order[out]
 
 
 def _held_out(samples: int, fraction: float) -> int:

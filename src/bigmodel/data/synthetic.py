@@ -20,8 +20,9 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 from torch import Tensor
 
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Dataset, Part, RealConfig
+from bigmodel.data.base import Dataset, RealConfig
 from bigmodel.data.draws import generator_of
+from bigmodel.data.parts import Part
 from bigmodel.registry import data
 from bigmodel.spec import (
     Classes,

@@ -105,9 +105,10 @@ def read_ahead(
 def _slots(blocks: Blocks, workers: int) -> tuple[Tensor, Tensor]:
     """Shared memory, (workers, blocks ahead, size, *shape), for inputs and for targets."""
     shape = (workers, _AHEAD, min(blocks.size, blocks.stop))
-    dtype = blocks.inputs.dtype if blocks.scaling is None else torch.float32
-    inputs = torch.empty((*shape, *blocks.inputs.shape[1:]), dtype=dtype)
-    targets = torch.empty((*shape, *blocks.targets.shape[1:]), dtype=blocks.targets.dtype)
+    one_input, one_target = blocks.part.take(slice(0, 1))
+    dtype = one_input.dtype if blocks.scaling is None else torch.float32
+    inputs = torch.empty((*shape, *one_input.shape[1:]), dtype=dtype)
+    targets = torch.empty((*shape, *one_target.shape[1:]), dtype=one_target.dtype)
     try:
         for memory in (inputs, targets):
             memory.share_memory_()  # type: ignore[no-untyped-call]

@@ -6,22 +6,29 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.registry import EntryConfig
-from bigmodel.spec import Classes, DataSpec, Flags, Target, Values
+from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Target, Values
 
-_KINDS: dict[type, str] = {Classes: "classes", Flags: "yes/no labels", Values: "real values"}
+_KINDS: dict[type, str] = {
+    Classes: "classes",
+    Flags: "yes/no labels",
+    Values: "real values",
+    NextTokens: "tokens",
+}
 
 
 class Loss(nn.Module):
     """Base of all losses; built from its typed config and the `DataSpec`.
 
     `accepts` names the kinds of target a subclass can score; `name` is the registered name it was built
-    by, which for loss=auto is the one chosen.
+    by, which for loss=auto is the one chosen. `fuses` says that training need not have all outputs: it
+    is given features and head instead, by `with_head`.
 
     Raises:
         SpecError: the spec's target is of another kind.
     """
 
-    accepts: tuple[type[Classes | Flags | Values], ...] = ()
+    accepts: tuple[type[Target], ...] = ()
+    fuses = False
 
     def __init__(self, config: EntryConfig, spec: DataSpec) -> None:
         super().__init__()
@@ -39,7 +46,8 @@ class Loss(nn.Module):
 
         Args:
             outputs: the model's raw outputs, (batch, output_size), of any floating type.
-            targets: (batch,) int64 for classes, (batch, count) for flags and values.
+            targets: (batch,) int64 for classes, (batch, count) for flags and values; for next tokens
+                both have a `length` after the batch, and targets may be `spec.IGNORED`.
 
         Returns:
             A float32 tensor without dimensions.
@@ -48,6 +56,11 @@ class Loss(nn.Module):
             SpecError: the shapes do not go together; they are never broadcast.
         """
         raise NotImplementedError
+
+    def with_head(self, features: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+        """The same from a model's features, for losses that need not keep all outputs at once."""
+        total: Tensor = self(head(features), targets)
+        return total
 
     def normaliser(self, targets: Tensor) -> Tensor | int:
         """What the sum is divided by to give the mean: here the number of target elements."""
@@ -65,7 +78,7 @@ class Loss(nn.Module):
 def usual(target: Target) -> str:
     """The name of the usual loss of a kind of target."""
     match target:
-        case Classes():
+        case Classes() | NextTokens():
             return "cross_entropy"
         case Flags():
             return "bce_with_logits"

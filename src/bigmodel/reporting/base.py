@@ -81,15 +81,24 @@ class Sample:
     """One validation sample with what the model said of it.
 
     Attributes:
-        inputs: as the model saw it, undone to its stored scale (images: 0 to 1).
+        inputs: as the model saw it, undone to its stored scale (images: 0 to 1); of a text, its words.
         prediction, truth: in words.
         correct: whether they agree; None where that is no question, as with real values.
     """
 
-    inputs: Tensor
+    inputs: Tensor | str
     prediction: str
     truth: str
     correct: bool | None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote: `text`, given `prompt`; `truth` is what it should be, or empty."""
+
+    prompt: str
+    text: str
+    truth: str
 
 
 @dataclass(frozen=True)
@@ -101,17 +110,20 @@ class Evaluation:
         confusion: (classes, classes) counts, truth by prediction; None where there are no classes.
         class_names: labels of its rows and columns.
         samples: the first few samples of the part.
+        written: a few texts that the model wrote.
     """
 
     figures: dict[str, float]
     confusion: Tensor | None = None
     class_names: Sequence[str] = ()
     samples: Sequence[Sample] = ()
+    written: Sequence[Written] = ()
 
 
 @dataclass
 class Summary:
-    """How a run ended; `summary.json` holds just this. `skipped` counts updates that were left out."""
+    """How a run ended; `summary.json` holds just this. `skipped` counts updates that were left out, and
+    `left_out` samples, by reason."""
 
     status: str  # "running" | "finished" | "stopped" | "failed"
     best: dict[str, float | int] = field(default_factory=dict)
@@ -124,6 +136,7 @@ class Summary:
     seconds: float = 0.0
     parameters: int = 0
     skipped: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     error: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
 

@@ -68,7 +68,7 @@ def sample_grid(samples: Sequence[Sample]) -> Image.Image:
         samples: inputs of shape (channels, height, width), 0 to 1.
     """
     columns = min(4 if len(samples) <= 16 else 8, len(samples))
-    pictures = [_sample_picture(sample.inputs) for sample in samples]
+    pictures = [_sample_picture(torch.as_tensor(sample.inputs)) for sample in samples]
     width = max(72, *(picture.width for picture in pictures)) + 16
     height = max(picture.height for picture in pictures) + 56
     rows = math.ceil(len(samples) / columns)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
-from torch import nn
+from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
-from bigmodel.reporting.base import Evaluation, Record, RunInfo, Sample, Sink, Summary
+from bigmodel.reporting.base import Evaluation, Record, RunInfo, Sample, Sink, Summary, Written
 
 if TYPE_CHECKING:
     from bigmodel.reporting.events import EventFile
@@ -150,7 +150,10 @@ class TensorBoard(Sink):
         if evaluation.confusion is not None:
             drawn = pictures.confusion_matrix(evaluation.confusion, evaluation.class_names)
             values.append(image("confusion matrix", drawn))
-        if evaluation.samples and pictures.is_image(evaluation.samples[0].inputs):
+        if evaluation.written:
+            values.append(text("samples", written_table(evaluation.written)))
+        first = evaluation.samples[0].inputs if evaluation.samples else ""
+        if isinstance(first, Tensor) and pictures.is_image(first):
             values.append(image("samples", pictures.sample_grid(evaluation.samples)))
         elif evaluation.samples:
             values.append(text("samples", sample_table(evaluation.samples)))
@@ -233,13 +236,22 @@ def sample_table(samples: Sequence[Sample]) -> str:
     """Samples that are no images, as a Markdown table: first inputs, prediction, truth."""
     rows = []
     for sample in samples:
-        flat = sample.inputs.flatten()
-        shown = ", ".join(f"{value:.4g}" for value in flat[:8].tolist()) + (
-            ", …" if len(flat) > 8 else ""
-        )
+        shown = sample.inputs if isinstance(sample.inputs, str) else _numbers(sample.inputs.flatten())
         mark = {True: "✓", False: "**✗**", None: ""}[sample.correct]
         rows.append((shown, sample.prediction, sample.truth, mark))
     return _markdown(("inputs", "prediction", "truth", ""), rows)
+
+
+def written_table(texts: Sequence[Written]) -> str:
+    """What a model wrote, as a Markdown table: what it was given, its text, and what is right."""
+    known = any(written.truth for written in texts)
+    rows = [(w.prompt, w.text, *([w.truth] if known else [])) for w in texts]
+    return _markdown(("given", "written", *(["truth"] if known else [])), rows)
+
+
+def _numbers(values: Tensor) -> str:
+    more = ", …" if len(values) > 8 else ""
+    return ", ".join(f"{value:.4g}" for value in values[:8].tolist()) + more
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,145 @@
+"""What all sources of a user's own data have in common: where it lies, and how it is split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bigmodel.data.base import DataConfig, PartName
+from bigmodel.data.splits import group_split, plain_split, stratified_split
+from bigmodel.errors import ConfigError, DataError, did_you_mean
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OwnConfig(DataConfig):
+    """Where a user's data lies, and how it is split."""
+
+    path: str | None = Field(default=None, description="where the data lies: a file or a folder")
+    val_path: str | None = Field(
+        default=None, description="where the validation part lies; null: val_fraction of the data"
+    )
+    test_path: str | None = Field(
+        default=None, description="where the test part lies; null: test_fraction of the data"
+    )
+    test_fraction: Share = Field(
+        default=0.0, description="share held out for one test at the end, 0 to 1"
+    )
+    max_bad: int = Field(
+        default=0, ge=0, description="samples that may be left out because they cannot be read"
+    )
+
+
+def place(config: OwnConfig, key: str = "path") -> Path:
+    """The path that an option of a source names.
+
+    Raises:
+        ConfigError: it is not given.
+        DataError: nothing is there.
+    """
+    value = getattr(config, key)
+    if value is None:
+        raise ConfigError(f"data.{key}: say where the data lies, such as data.{key}=<file or folder>.")
+    path = Path(value).expanduser()
+    if not path.exists():
+        near = sorted(p.name for p in path.absolute().parent.glob("*"))[:1000]
+        raise DataError(
+            f"data.{key}={value}: there is no such file or folder in {path.absolute().parent}."
+            f"{did_you_mean(path.name, near)}"
+        )
+    return path
+
+
+def split(
+    config: OwnConfig,
+    samples: int,
+    *,
+    labels: Tensor | None = None,
+    groups: Sequence[Any] | None = None,
+    marks: Sequence[str] | None = None,
+) -> dict[PartName, Tensor]:
+    """Which samples go where; a part that has a file of its own (`val_path`, `test_path`) is left out.
+
+    Args:
+        samples: how many there are.
+        labels: (samples,) int64 class indices, to share each class out in proportion.
+        groups: what each sample belongs to, such as a patient: all of a group go to the same part.
+        marks: where each sample goes as the data itself says: train, val (or valid, validation, dev) or
+            test. A part that no sample is marked for is held out by its fraction.
+
+    Raises:
+        DataError: a part would be empty, or a mark is none of these.
+    """
+    rest, parts = torch.arange(samples), {}
+    if marks is not None:
+        parts = _marked(marks)
+        rest = parts.pop("train", torch.empty(0, dtype=torch.int64))
+    held: list[tuple[PartName, float]] = []
+    if config.test_path is None and "test" not in parts and config.test_fraction > 0:
+        held.append(("test", config.test_fraction))
+    if config.val_path is None and "val" not in parts:
+        held.append(("val", config.val_fraction))
+    for name, fraction in held:
+        kept, out = _held_out(config, rest, fraction, labels, groups)
+        parts[name], rest = rest[out], rest[kept]
+    if len(rest) == 0:
+        raise DataError("data: no sample is left to learn from.")
+    return {"train": rest, **parts}
+
+
+def _held_out(
+    config: OwnConfig,
+    rest: Tensor,
+    fraction: float,
+    labels: Tensor | None,
+    groups: Sequence[Any] | None,
+) -> tuple[Tensor, Tensor]:
+    """Which places of `rest` are kept, and which are held out."""
+    if groups is not None:
+        return group_split([groups[i] for i in rest.tolist()], fraction, config.split_seed)
+    if labels is not None:
+        return stratified_split(labels[rest], fraction, config.split_seed)
+    return plain_split(len(rest), fraction, config.split_seed)
+
+
+_SPELLINGS: dict[str, PartName] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def _marked(marks: Sequence[str]) -> dict[PartName, Tensor]:
+    rows: dict[PartName, list[int]] = {}
+    for row, mark in enumerate(marks):
+        part = _SPELLINGS.get(str(mark).strip().lower())
+        if part is None:
+            raise DataError(
+                f"data.split: {mark!r} in row {row} (counted from 0) names no part. Known are train,"
+                " val (or valid, validation, dev) and test."
+            )
+        rows.setdefault(part, []).append(row)
+    if "train" not in rows:
+        raise DataError("data.split: no row is marked train, so that there is nothing to learn from.")
+    return {part: torch.tensor(index) for part, index in rows.items()}
+
+
+def check_classes(names: Sequence[str], what: str) -> None:
+    """Raises DataError where there are fewer than two classes to tell apart; `what` says where from."""
+    if len(names) < 2:
+        raise DataError(
+            f"{what}: all samples have the same label, {names[0]!r}, so that there is nothing to tell"
+            " apart. Is it the right target?"
+            if names
+            else f"{what}: there are no labels."
+        )

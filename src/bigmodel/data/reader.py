@@ -1,0 +1,100 @@
+"""What a source has learnt from its training part, and how new files become samples by it.
+
+A reader is plain data: categories, statistics, vocabularies, labels. It travels in each checkpoint, so
+that a run can be asked about new files wherever it lies, and nothing but the run is needed for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bigmodel.data.parts import Stored
+from bigmodel.errors import DataError, did_you_mean
+from bigmodel.registry import Config
+
+
+@dataclass
+class Found:
+    """Samples that a reader found in new files.
+
+    Attributes:
+        part: the samples; targets are meaningless where no answers were asked for.
+        columns: what tells the samples apart, column by column, such as `file` or those of the table
+            itself; a prediction is written beside them.
+        left_out: how many samples were left out, by reason.
+    """
+
+    part: Stored
+    columns: dict[str, Sequence[Any]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+class Reader(Config):
+    """Base of all readers: its fields are what was learnt, as JSON can hold it."""
+
+    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+        """The samples of new files, in the order in which they stand there.
+
+        Args:
+            path: a file or folder of the same kind as the source was learnt from.
+            answers: read the targets too, to judge by; without, a file need not have any.
+            max_bad: unreadable samples that may be left out.
+
+        Raises:
+            DataError: it cannot be read, or is not of the kind that the source was learnt from.
+        """
+        raise NotImplementedError
+
+
+class TextReader(Reader):
+    """Base of the readers of texts: words to tokens and back."""
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without any that stand for its start or end.
+
+        Raises:
+            DataError: a character is not in the vocabulary.
+        """
+        raise NotImplementedError
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; those that stand for no text are left out."""
+        raise NotImplementedError
+
+
+ReaderT = TypeVar("ReaderT", bound=type[Reader])
+
+_READERS: dict[str, type[Reader]] = {}
+
+
+def reads(name: str) -> Callable[[ReaderT], ReaderT]:
+    """Decorator of a reader: the name by which a checkpoint tells which one it holds."""
+
+    def add(reader: ReaderT) -> ReaderT:
+        _READERS[name] = reader
+        return reader
+
+    return add
+
+
+def to_plain(reader: Reader) -> dict[str, Any]:
+    """A reader as plain values."""
+    name = next(name for name, known in _READERS.items() if known is type(reader))
+    return {"name": name, "learnt": reader.model_dump()}
+
+
+def from_plain(plain: dict[str, Any]) -> Reader:
+    """The reader that `to_plain` took apart.
+
+    Raises:
+        DataError: no module that is loaded knows this kind.
+    """
+    if plain["name"] not in _READERS:
+        raise DataError(
+            f"The run's data was read by '{plain['name']}', which is not known here."
+            f"{did_you_mean(plain['name'], _READERS)} If it is a plugin's, give plugins=[module]."
+        )
+    return _READERS[plain["name"]].model_validate(plain["learnt"])
