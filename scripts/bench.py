@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from plain_writer import PlainWriter
+from plain_writer import train as train_plain
 from torch import nn
 
 from bigmodel.build import build_run
@@ -39,6 +41,7 @@ from bigmodel.saver import Saver
 from bigmodel.train import config_dir
 
 PAIRS = 5
+TEXT_STEPS = 200
 
 Result = TypeVar("Result")
 
@@ -67,8 +70,8 @@ def prepared(folder: Path, reports: bool) -> Run:
 def bare(run: Run, model: nn.Module, folder: Path) -> list[float]:
     """The loop anyone would write over tensors in memory; returns the validation accuracies."""
     train, val = run.dataset.train, run.dataset.val
-    x, y = run.dataset.model_inputs(train.inputs), train.targets
-    x_val, y_val = run.dataset.model_inputs(val.inputs), val.targets
+    x, y = run.dataset.prepared.model_inputs(train.inputs), train.targets
+    x_val, y_val = run.dataset.prepared.model_inputs(val.inputs), val.targets
     options = {k: v for k, v in run.state.optimizer.defaults.items() if k in {"lr", "betas", "eps"}}
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
@@ -188,11 +191,79 @@ def bench_help() -> None:
     report("bigmodel-train --help against import torch", ours, theirs)
 
 
+SIZES = ("model.dim=128", "model.depth=4", "model.num_heads=4", "data.context=64", "data.batch_size=12")
+RECIPES = {
+    "the recipe, with Muon": ("experiment=shakespeare_char_cpu",),
+    "same layers, AdamW": (
+        *("model=transformer", "data=text", "optimizer=adamw", "scheduler=linear"),
+        *(*SIZES, "model.dropout=0"),
+    ),
+}
+
+
+def bench_text(recipe: str) -> None:
+    """Tokens per second of `experiment=shakespeare_char_cpu` against a plain loop over torch's modules.
+
+    Args:
+        recipe: of `RECIPES`: the experiment as it stands, whose optimizer does more in a step, or one
+            with the same layers and optimizer as the plain loop.
+    """
+    torch.set_num_threads(1)
+    text = random_text()
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.txt"
+        path.write_text(text)
+        for pair in range(PAIRS + 1):
+            with contextlib.redirect_stdout(io.StringIO()):
+                run = build_run(
+                    parse(
+                        composed(
+                            *RECIPES[recipe],
+                            f"data.path={path}",
+                            f"trainer.max_steps={TEXT_STEPS}",
+                            "device=cpu",
+                            "device.threads=1",
+                            "trainer.tensorboard=false",
+                            "trainer.limit.val=1",
+                        )
+                    ),
+                    Path(folder) / str(pair),
+                )
+            run.sinks = Sink()
+            size, stream = run.train.batch_size, run.dataset.train.stream.long()
+            plain = PlainWriter(run.dataset.spec.input.vocab_size, dim=128, depth=4, heads=4, context=64)
+            if "same" in recipe:
+                parameters = [sum(p.numel() for p in m.parameters()) for m in (run.state.model, plain)]
+                assert parameters[0] == parameters[1], parameters
+            a, _ = timed(partial(fit, run))
+            b, _ = timed(partial(train_plain, plain, stream, TEXT_STEPS, size, lr=1e-3))
+            if pair:
+                ours.append(a)
+                theirs.append(b)
+    rates = [TEXT_STEPS * size * 64 / statistics.median(seconds) for seconds in (ours, theirs)]
+    report(
+        f"a text letter by letter, {recipe}, {rates[0]:,.0f} tokens/s against {rates[1]:,.0f} of a plain"
+        " loop, in seconds",
+        ours,
+        theirs,
+    )
+
+
+def random_text() -> str:
+    """A million letters of 65 kinds."""
+    letters = [chr(33 + kind) for kind in range(65)]
+    draws = torch.randint(65, (1_000_000,), generator=torch.Generator().manual_seed(0))
+    return "".join(letters[draw] for draw in draws.tolist())
+
+
 LINES: dict[str, Callable[[], None]] = {
     "fit": lambda: bench_fit(reports=False),
     "reports": lambda: bench_fit(reports=True),
     "help": bench_help,
     "saves": bench_saves,
+    "text": lambda: bench_text("same layers, AdamW"),
+    "text_recipe": lambda: bench_text("the recipe, with Muon"),
 }
 
 

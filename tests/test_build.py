@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bigmodel import registry
 from bigmodel.build import build_run, resume_run
-from bigmodel.data.base import DataConfig, Dataset, Part
+from bigmodel.data.base import DataConfig, Dataset
+from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError, DataError, SpecError
 from bigmodel.loop import fit
 from bigmodel.run import Run
@@ -248,7 +249,7 @@ def test_held_out_samples_come_in_order_and_unchanged(tmp_path: Path) -> None:
     settings = {"data": {"name": "digits", "augment": {"shift": 2, "flip": 1.0, "erase": 1.0}}}
     run, _ = built(tmp_path, settings | {"data.drop_last": True})
     seen = torch.cat([batch.inputs for batch in run.val.epoch(0)])
-    torch.testing.assert_close(seen, run.dataset.model_inputs(run.dataset.val.inputs))
+    torch.testing.assert_close(seen, run.dataset.prepared.model_inputs(run.dataset.val.inputs))
 
 
 def test_a_run_is_put_where_its_checkpoint_left_it(tmp_path: Path) -> None:
@@ -266,7 +267,8 @@ def test_a_run_is_put_where_its_checkpoint_left_it(tmp_path: Path) -> None:
 SOURCE = """\
 import torch
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Dataset, Part, RealConfig
+from bigmodel.data.base import Dataset, RealConfig
+from bigmodel.data.parts import Part
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigmodel.data.base import PartName
-from bigmodel.data.batches import Batches
+from bigmodel.data.batching.batches import Batches
 from bigmodel.evaluate import SAMPLES, evaluate
 from bigmodel.loop import Run
 from bigmodel.reporting.base import Evaluation
@@ -39,7 +39,7 @@ def outputs_of(run: Run) -> tuple[Tensor, Tensor]:
     was = model.training
     model.eval()
     with torch.no_grad():
-        outputs = model(run.dataset.model_inputs(part.inputs))
+        outputs = model(run.dataset.prepared.model_inputs(part.inputs))
     model.train(was)
     return outputs, part.targets
 

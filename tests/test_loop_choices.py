@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bigmodel import checkpoint, judge
-from bigmodel.data.batches import Batches
+from bigmodel.data.batching.batches import Batches
 from bigmodel.loop import fit
 from bigmodel.reporting.base import Evaluation
 from bigmodel.reporting.summary import read_summary

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
 from bigmodel.errors import ConfigError, SpecError
-from bigmodel.losses import Loss
+from bigmodel.losses import Loss, cross_entropy
 from bigmodel.registry import losses
-from bigmodel.spec import Classes, DataSpec, Features, Flags, Values
+from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, Values
 
 CLASSES = Classes(names=("a", "b", "c"), counts=(50, 30, 20))
 FLAGS = Flags(names=("x", "y"))
@@ -138,7 +138,7 @@ def test_auto_is_the_usual_loss_of_the_target(target, name):
     [
         (CLASSES, "mse", "loss=mse needs real values, but toy has 3 classes. Use loss=cross_entropy"),
         (CLASSES, "huber", "loss=huber needs real values"),
-        (VALUES, "cross_entropy", "needs classes, but toy has 2 real values. Use loss=mse"),
+        (VALUES, "cross_entropy", "needs classes or tokens, but toy has 2 real values. Use loss=mse"),
         (FLAGS, "cross_entropy", "toy has 2 yes/no labels. Use loss=bce_with_logits"),
         (FLAGS, "l1", "loss=l1 needs real values"),
         (VALUES, "bce_with_logits", "needs yes/no labels or classes, but toy has 2 real values"),
@@ -219,3 +219,59 @@ def test_weights_that_do_not_fit_the_data_are_refused():
 def test_options_out_of_range_are_refused(name, options, words):
     with pytest.raises(ConfigError, match=words):
         losses.parse({"name": name, **options})
+
+
+NEXT = NextTokens(vocab_size=7)
+
+
+def token_batch(size=(3, 5), seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(*size, 7, generator=draw, requires_grad=True)
+    targets = torch.randint(7, size, generator=draw)
+    targets[0, 2:] = IGNORED
+    return outputs, targets
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_mean_over_tokens_leaves_out_what_nothing_is_asked_of(smoothing):
+    loss = build(NEXT, "cross_entropy", label_smoothing=smoothing)
+    outputs, targets = token_batch()
+    mean = loss(outputs, targets) / loss.normaliser(targets)
+    expected = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), label_smoothing=smoothing)
+    torch.testing.assert_close(mean, expected)
+    assert int(loss.normaliser(targets)) == 12
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_same_loss_and_gradients_where_logits_are_never_all_there(monkeypatch, smoothing, bias):
+    monkeypatch.setattr(cross_entropy, "_MANY_LOGITS", 1)
+    monkeypatch.setattr(cross_entropy, "_CHUNK", 4)
+    draw = torch.Generator().manual_seed(1)
+    head = torch.nn.Linear(6, 7, bias=bias)
+    features = torch.randn(3, 5, 6, generator=draw, requires_grad=True)
+    _, targets = token_batch()
+    loss = build(NEXT, "cross_entropy", label_smoothing=smoothing)
+    wanted = (features, *head.parameters())
+    plain = loss(head(features), targets)
+    fused = loss.with_head(features, head, targets)
+    torch.testing.assert_close(fused, plain)
+    for one, other in zip(
+        *(torch.autograd.grad(total, wanted) for total in (fused, plain)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_weights_of_classes_are_refused_for_tokens():
+    with pytest.raises(SpecError, match=r"class_weights='balanced': toy has no classes, but the next"):
+        build(NEXT, "cross_entropy", class_weights="balanced")
+
+
+def test_auto_scores_tokens_by_cross_entropy():
+    assert build(NEXT, "auto").name == "cross_entropy"
+
+
+def test_tokens_and_outputs_that_do_not_go_together():
+    loss, (outputs, targets) = build(NEXT, "cross_entropy"), token_batch()
+    with pytest.raises(SpecError, match=r"do not go with targets"):
+        loss(outputs[:, :-1], targets)

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn's, however the samples are batched."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from sklearn import metrics as sk
 
 from bigmodel.errors import SpecError
 from bigmodel.metrics import CONFUSION_LIMIT, default_monitor, metric_names, metrics_for
-from bigmodel.spec import Classes, Flags, Values
+from bigmodel.spec import IGNORED, Classes, Flags, NextTokens, Values
 
 
 def classes(count):
@@ -211,3 +213,38 @@ def test_shapes_are_never_broadcast(target):
     single = Values(names=("y",), mean=(0.0,), std=(1.0,))
     with pytest.raises(SpecError, match=r"\(8, 1\) do not go with targets of shape \(8,\)"):
         metrics_for(single, "cpu").update(torch.zeros(8, 1), torch.zeros(8))
+
+
+def tokens(vocab_size=7, size=(9, 5), seed=0):
+    """Outputs and next tokens, some of which nothing is asked of."""
+    draw = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(*size, vocab_size, generator=draw)
+    targets = torch.randint(vocab_size, size, generator=draw)
+    targets[torch.rand(size, generator=draw) < 0.3] = IGNORED
+    return outputs, targets
+
+
+def test_token_metrics_are_scikit_learns_over_the_positions_asked_for():
+    outputs, targets = tokens()
+    characters = (1, 2, 3, 1, 0, 5, 2)
+    found = figures(NextTokens(7, characters), outputs, targets)
+    asked = targets != IGNORED
+    said, truth = outputs[asked].double(), targets[asked]
+    surprise = sk.log_loss(truth, torch.softmax(said, -1), labels=range(7), normalize=False)
+    assert found["perplexity"] == pytest.approx(math.exp(surprise / len(truth)), rel=1e-6)
+    assert found["accuracy"] == sk.accuracy_score(truth, said.argmax(1))
+    count = sum(characters[token] for token in truth.tolist())
+    assert found["bits_per_character"] == pytest.approx(surprise / math.log(2) / count, rel=1e-6)
+    assert "bits_per_character" not in figures(NextTokens(7), outputs, targets)
+
+
+def test_token_figures_do_not_depend_on_batches():
+    outputs, targets = tokens()
+    whole = figures(NextTokens(7), outputs, targets)
+    assert figures(NextTokens(7), outputs, targets, [1, 6, 2]) == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_part_of_which_nothing_is_asked_has_figures_that_are_finite():
+    outputs, targets = tokens()
+    found = figures(NextTokens(7, (1,) * 7), outputs, torch.full_like(targets, IGNORED))
+    assert all(math.isfinite(value) for value in found.values())

@@ -14,7 +14,7 @@ from bigmodel import registry
 from bigmodel.checkpoint import Newest, load_newest
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.batches import Batches
+from bigmodel.data.batching.batches import Batches
 from bigmodel.data.checks import check
 from bigmodel.data.fingerprint import describe_change, fingerprint
 from bigmodel.data.parts import Part, Stored, Texts

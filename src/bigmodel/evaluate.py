@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bigmodel.data.base import Batch, Dataset
-from bigmodel.data.batches import Batches
+from bigmodel.data.batching.batches import Batches
 from bigmodel.data.reader import TextReader
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bigmodel import checkpoint
 from bigmodel.data.base import PartName
-from bigmodel.data.batches import Batches
+from bigmodel.data.batching.batches import Batches
 from bigmodel.errors import CheckpointError
 from bigmodel.evaluate import evaluate
 from bigmodel.models.base import Writer

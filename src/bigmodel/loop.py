@@ -10,7 +10,7 @@ from functools import partial
 
 from bigmodel import checkpoint, judge
 from bigmodel.data.base import Batch
-from bigmodel.data.workers import worker_faults
+from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import BigModelError, CheckpointError, DataError, NonFiniteError, reason
 from bigmodel.optimizers import training_weights
 from bigmodel.plan import Due

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bigmodel.data.base import Dataset
-from bigmodel.data.batches import Batches
+from bigmodel.data.batching.batches import Batches
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.plan import Monitored, Plan, TrainerConfig

@@ -46,7 +46,7 @@ def _probe(dataset, kind, target):
             case "tokens":
                 inputs = F.one_hot(part.inputs, 10).float().sum(1)
             case "image":
-                inputs = F.adaptive_avg_pool2d(dataset.model_inputs(part.inputs), 4)
+                inputs = F.adaptive_avg_pool2d(dataset.prepared.model_inputs(part.inputs), 4)
             case _:
                 inputs = part.inputs
         flat = inputs.flatten(1)

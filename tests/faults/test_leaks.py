@@ -20,7 +20,8 @@ PLUGIN = """
 import torch
 from pydantic import Field
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Part, RealConfig
+from bigmodel.data.base import RealConfig
+from bigmodel.data.parts import Part
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features

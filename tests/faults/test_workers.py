@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bigmodel.data import workers as workers_module
-from bigmodel.data.workers import worker_faults
+from bigmodel.data.batching import workers as workers_module
+from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import DataError
 from tests.data.test_workers import batches_of
 

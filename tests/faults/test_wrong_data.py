@@ -7,8 +7,9 @@ import torch
 
 from bigmodel.build import build_run
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import DataConfig, Dataset, Part
+from bigmodel.data.base import DataConfig, Dataset
 from bigmodel.data.checks import check
+from bigmodel.data.parts import Part
 from bigmodel.errors import DataError, SpecError
 from bigmodel.metrics import metrics_for
 from bigmodel.registry import data, losses

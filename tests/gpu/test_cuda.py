@@ -14,9 +14,10 @@ import torch
 
 from bigmodel import checkpoint, registry
 from bigmodel.build import resume_run
-from bigmodel.data.augment import AugmentConfig
-from bigmodel.data.base import Dataset, ImageConfig, Part
-from bigmodel.data.batches import Batches
+from bigmodel.data.base import Dataset, ImageConfig
+from bigmodel.data.batching.augment import AugmentConfig
+from bigmodel.data.batching.batches import Batches
+from bigmodel.data.parts import Part
 from bigmodel.loop import fit
 from bigmodel.run import Run
 from bigmodel.schedulers import apply
@@ -227,7 +228,7 @@ def test_batches_that_are_sent_are_not_overwritten_before_they_arrive() -> None:
     config = ImageConfig(name="photographs", batch_size=256, on_device=False)
     sent = list(Batches(many, "train", config, DEVICE, seed=1, shuffle=False).epoch(0))
     whole = torch.cat([batch.inputs for batch in sent])
-    torch.testing.assert_close(whole.cpu(), many.model_inputs(many.train.inputs))
+    torch.testing.assert_close(whole.cpu(), many.prepared.model_inputs(many.train.inputs))
 
 
 @pytest.mark.parametrize("model", ["fnn", "cnn"])

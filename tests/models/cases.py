@@ -14,8 +14,10 @@ from bigmodel.spec import (
     Flags,
     Image,
     Input,
+    NextTokens,
     Sequence,
     Target,
+    TokenPair,
     Tokens,
     Values,
 )
@@ -25,25 +27,40 @@ INPUTS: dict[str, Input] = {
     "odd_image": Image(3, 7, 5),
     "sequence": Sequence(6, 3),
     "tokens": Tokens(9, 11),
+    "padded": Tokens(9, 11, pad=0),
     "features": Features(4, ("a", "b", "c", "d")),
+    "categories": Features(5, ("a", "b", "c", "d", "e"), (3, 0, 4, 0, 2)),
 }
+PAIR = TokenPair(7, 11, pad=0, start=1, end=2)
 TARGETS: dict[str, Target] = {
     "classes": Classes(("x", "y", "z"), (5, 5, 5)),
     "flags": Flags(("p", "q")),
     "values": Values(("u",), (0.0,), (1.0,)),
 }
+NEXT = NextTokens(11)
 
 
 def spec(kind: Input | str, target: str = "classes") -> DataSpec:
     """The spec of a data source named `toy`."""
-    return DataSpec("toy", INPUTS[kind] if isinstance(kind, str) else kind, TARGETS[target])
+    chosen = PAIR if kind == "pair" else INPUTS[kind] if isinstance(kind, str) else kind
+    return DataSpec("toy", chosen, NEXT if target == "next" else TARGETS[target])
 
 
 def samples(kind: Input, count: int = 5) -> Tensor:
-    """Random inputs: (count, *kind.shape)."""
-    if isinstance(kind, Tokens):
-        return torch.randint(0, kind.vocab_size, (count, *kind.shape))
-    return torch.randn(count, *kind.shape)
+    """Random inputs, (count, *kind.shape), those of texts with padding where there is such."""
+    if isinstance(kind, Tokens | TokenPair):
+        tokens = torch.randint(3, kind.vocab_size, (count, *kind.shape))
+        if kind.pad is None:
+            return tokens
+        lengths = torch.randint(2, kind.length + 1, tokens.shape[:-1])
+        lengths[0] = kind.length
+        return tokens.masked_fill(torch.arange(kind.length) >= lengths.unsqueeze(-1), kind.pad)
+    inputs = torch.randn(count, *kind.shape)
+    if isinstance(kind, Features):
+        for column, size in enumerate(kind.categories):
+            if size:
+                inputs[:, column] = torch.randint(0, size, (count,)).float()
+    return inputs
 
 
 def build(name: str, of: DataSpec, **options: Any) -> Model:

@@ -1,69 +1,13 @@
-"""Embeddings of each kind of input, against independent formulas."""
+"""Activations, starting weights and norms, against independent formulas."""
 
 import contextlib
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from bigmodel.errors import SpecError
-from bigmodel.models.layers import (
-    ACTIVATIONS,
-    BatchNorm,
-    PatchEmbedding,
-    check_divides,
-    embed,
-    evaluating,
-    grid_of,
-    initialise,
-)
-from bigmodel.spec import Features, Image, Input, Sequence, Tokens
+from bigmodel.models.layers import ACTIVATIONS, BatchNorm, check_divides, evaluating, initialise
 from tests.models.cases import INPUTS, build, samples, spec
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_patches_are_a_strided_convolution(size: int) -> None:
-    embedding = PatchEmbedding(3, size, 10)
-    nn.init.normal_(embedding.project.bias)
-    inputs = torch.randn(2, 3, 8, 4)
-    kernel = embedding.project.weight.view(10, 3, size, size)
-    expected = F.conv2d(inputs, kernel, embedding.project.bias, stride=size).flatten(2).transpose(1, 2)
-    assert torch.allclose(embedding(inputs), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", [Image(2, 4, 6), Sequence(5, 3), Tokens(7, 9), Features(4)])
-def test_embeddings_give_a_vector_at_each_position_of_the_grid(kind: object) -> None:
-    embedding = embed(spec(kind), 12, 2, "any")
-    positions = 1
-    for size in grid_of(kind, 2):
-        positions *= size
-    assert embedding(samples(kind, 3)).shape == (3, positions, 12)
-
-
-def test_features_become_their_value_times_a_vector_plus_another() -> None:
-    embedding = embed(spec(Features(3)), 4, 1, "any")
-    inputs = torch.randn(2, 3)
-    outputs = embedding(inputs)
-    for sample in range(2):
-        for feature in range(3):
-            expected = inputs[sample, feature] * embedding.weight[feature] + embedding.bias[feature]
-            assert torch.allclose(outputs[sample, feature], expected)
-
-
-def test_standardised_inputs_come_out_with_unit_variance() -> None:
-    for kind in (Image(3, 16, 16), Sequence(20, 12), Tokens(50, 40)):
-        outputs = embed(spec(kind), 256, 4, "any")(samples(kind, 64))
-        assert 0.7 < outputs.var().item() < 1.4
-
-
-def test_patches_that_do_not_tile_are_refused_with_those_that_do() -> None:
-    with pytest.raises(SpecError) as error:
-        embed(spec(Image(1, 28, 42)), 8, 3, "attention")
-    message = str(error.value)
-    assert "model.patch_size=3" in message
-    assert "28×42" in message
-    assert "model.patch_size=1|2|7|14" in message
 
 
 @pytest.mark.parametrize(
@@ -74,15 +18,6 @@ def test_advice_names_the_nearest_divisors(number: int, whole: int, advice: str)
     with pytest.raises(ValueError, match=f"does not divide dim={whole}; try {advice}$"):
         check_divides(number, "dim", whole)
     assert check_divides(1, "dim", whole) == 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [(Image(2, 4, 6), (2, 3)), (Sequence(5, 3), (5,)), (Tokens(7, 9), (7,)), (Features(4), (4,))],
-    ids=str,
-)
-def test_grid_is_rows_by_columns_or_a_line(kind: Input, expected: tuple[int, ...]) -> None:
-    assert grid_of(kind, 2) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigmodel.models.rnn import Recurrent
+from bigmodel.models.recurrent import Recurrent
 from bigmodel.spec import Image, Sequence
 from tests.models.cases import build, samples, spec
 

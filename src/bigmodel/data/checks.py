@@ -131,7 +131,7 @@ def _check_every_class_occurs(parts: Iterable[Stored], target: Classes, where: s
 
 def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
     _complain(
-        (numbers < 0) | (numbers >= count),
+        (numbers < 0) | (numbers > count - 1),  # not >= count: 256 is no byte
         numbers,
         f"{what} are out of range: 0 to {count - 1} are allowed for {count} {_KINDS[what]}",
         where,

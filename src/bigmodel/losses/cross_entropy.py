@@ -80,10 +80,13 @@ class CrossEntropy(Loss):
         )
 
     def with_head(self, features: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
-        """See `Loss.with_head`; many logits are never there at once, where torch can do that."""
-        many = self.of_tokens and targets.numel() * self.output_size >= _MANY_LOGITS
-        if not many or type(head) is not nn.Linear or not hasattr(F, "linear_cross_entropy"):
+        """See `Loss.with_head`; many logits are never there at once, where torch can do that: from 2.13
+        on, and without label smoothing."""
+        few = targets.numel() * self.output_size < _MANY_LOGITS or not self.of_tokens
+        able = type(head) is nn.Linear and hasattr(F, "linear_cross_entropy")
+        if few or self.label_smoothing or not able:
             return super().with_head(features, head, targets)
+        assert isinstance(head, nn.Linear)
         return F.linear_cross_entropy(
             features.flatten(0, -2),
             head.weight,
@@ -91,7 +94,6 @@ class CrossEntropy(Loss):
             linear_bias=head.bias,
             reduction="sum",
             ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
             options=nn.LinearCrossEntropyOptions(batch_chunk_size=_CHUNK),
         )
 

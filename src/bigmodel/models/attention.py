@@ -11,7 +11,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.layers import check_divides, embed, evaluating, grid_of, initialise
+from bigmodel.models.embeddings import embed, grid_of
+from bigmodel.models.layers import check_divides, evaluating, initialise, refuse_writing
+from bigmodel.models.linear import Linear
+from bigmodel.models.padding import filled, lengths_of, mean_within, pad_of, within
 from bigmodel.models.positions import Positions
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features
@@ -69,14 +72,15 @@ class ScoredAttention(nn.Module):
       vᵀ tanh(W s + U h) of Bahdanau et al. 2014 (arXiv:1409.0473). It needs memory for batch ×
       positions² × dim numbers.
 
-    Shapes: (batch, positions, dim) → the same.
+    Shapes: (batch, positions, dim) → the same; with `mask`, (batch, 1, 1, positions), keys that are
+    False have no weight.
     """
 
     def __init__(self, dim: int, num_heads: int, score: Score, dropout: float = 0.0) -> None:
         super().__init__()
         self.score, self.head_dim, self.dropout = score, dim // num_heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.output = Linear(dim, dim)
         for part in (*torch.split(self.qkv.weight.detach(), dim), self.output.weight):
             nn.init.xavier_uniform_(part)
         nn.init.zeros_(self.qkv.bias)
@@ -90,25 +94,27 @@ class ScoredAttention(nn.Module):
                 nn.init.normal_(torch.empty(num_heads, self.head_dim), std=scale)
             )
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = self._heads(inputs)
         dropout = self.dropout if self.training else 0.0
         if self.score == "additive":
-            weights = self._additive_weights(query, key)
+            weights = _softmax(self._additive_scores(query, key), mask)
             mixed = F.dropout(weights, dropout) @ value if dropout else weights @ value
         else:
             query, scale = self._scaled(query)
-            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
+            )
         outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return outputs
 
-    def weights(self, inputs: Tensor) -> Tensor:
+    def weights(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """The weights a_ij themselves: (batch, heads, queries, keys), each row adding up to 1."""
         query, key, _ = self._heads(inputs)
         if self.score == "additive":
-            return self._additive_weights(query, key)
+            return _softmax(self._additive_scores(query, key), mask)
         query, scale = self._scaled(query)
-        return torch.softmax(query @ key.transpose(-1, -2) * scale, dim=-1)
+        return _softmax(query @ key.transpose(-1, -2) * scale, mask)
 
     def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (batch, heads, positions, head_dim) each."""
@@ -122,11 +128,15 @@ class ScoredAttention(nn.Module):
             return query @ self.general, 1.0
         return query, self.head_dim**-0.5 if self.score == "scaled_dot" else 1.0
 
-    def _additive_weights(self, query: Tensor, key: Tensor) -> Tensor:
+    def _additive_scores(self, query: Tensor, key: Tensor) -> Tensor:
         # (batch, heads, queries, keys, head_dim)
         pairs = torch.tanh(query.unsqueeze(3) + key.unsqueeze(2))
-        scores = (pairs @ self.additive[:, None, :, None]).squeeze(-1)
-        return torch.softmax(scores, dim=-1)
+        return (pairs @ self.additive[:, None, :, None]).squeeze(-1)
+
+
+def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Over the keys that `mask` leaves."""
+    return torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), dim=-1)
 
 
 @models.register("attention", AttentionConfig)
@@ -148,6 +158,8 @@ class Attention(Model):
 
     def __init__(self, config: AttentionConfig, spec: DataSpec) -> None:
         super().__init__()
+        refuse_writing("attention", spec)
+        self.pad = pad_of(spec.input)
         dim, grid = config.dim, grid_of(spec.input, config.patch_size)
         self.embedding = embed(spec, dim, config.patch_size, "attention")
         self.positions: nn.Module | None = None
@@ -160,41 +172,52 @@ class Attention(Model):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(dim)
-        self.hidden = nn.Linear(dim, config.hidden_size) if config.hidden_size else None
+        self.hidden = Linear(dim, config.hidden_size) if config.hidden_size else None
         if self.hidden is not None:
             initialise(self.hidden, "gelu")
         width = config.hidden_size or dim
         if config.readout == "flatten":
             width *= math.prod(grid)
-        self.readout, self.dropout = config.readout, config.dropout
-        self.head = nn.Linear(width, spec.target.output_size)
+        self.readout, self.dropout, self.count = config.readout, config.dropout, math.prod(grid)
+        self.head = Linear(width, spec.target.output_size)
 
     def features(self, inputs: Tensor) -> Tensor:
-        x = self._embedded(inputs)
+        if self.pad is not None and self.readout == "flatten":
+            inputs = filled(inputs, self.pad, self.count)
+        x, lengths, mask = self._embedded(inputs)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = x + self._dropped(layer(norm(x)))
+            x = x + self._dropped(layer(norm(x), mask))
         x = self.final_norm(x)
         if self.hidden is not None:
             x = F.gelu(self.hidden(x))
-        return self._dropped(x.mean(1) if self.readout == "mean" else x.flatten(1))
+        if self.readout == "mean":
+            return self._dropped(mean_within(x, lengths))
+        if lengths is not None:
+            x = x.masked_fill(~within(lengths, x.shape[1]).unsqueeze(-1), 0.0)
+        return self._dropped(x.flatten(1))
 
     def attention_weights(self, inputs: Tensor) -> Tensor:
         """What each position looks at, in evaluation mode: (batch, depth, heads, queries, keys).
 
-        Each row adds up to 1. Positions are in reading order: patches row by row.
+        Each row adds up to 1. Positions are in reading order: patches row by row. Padding has weight 0.
         """
         weights = []
         with torch.no_grad(), evaluating(self):
-            x = self._embedded(inputs)
+            x, _, mask = self._embedded(inputs)
             for layer, norm in zip(self.layers, self.norms, strict=True):
                 normed = norm(x)
-                weights.append(cast(ScoredAttention, layer).weights(normed))
-                x = x + layer(normed)
+                weights.append(cast(ScoredAttention, layer).weights(normed, mask))
+                x = x + layer(normed, mask)
         return torch.stack(weights, dim=1)
 
-    def _embedded(self, inputs: Tensor) -> Tensor:
+    def _embedded(self, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Vectors with positions, how many of them are real, and as a mask of keys; None: all."""
         x: Tensor = self.embedding(inputs)
-        return x if self.positions is None else self.positions(x)
+        x = x if self.positions is None else self.positions(x)
+        if self.pad is None:
+            return x, None, None
+        lengths = lengths_of(inputs, self.pad)
+        return x, lengths, within(lengths, inputs.shape[1])[:, None, None]
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -16,10 +20,64 @@ class Model(nn.Module):
     head: nn.Module
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Maps inputs, shaped as the spec says, to features of shape (batch, width)."""
+        """Maps inputs, shaped as the spec says, to features of shape (batch, width).
+
+        Where the target is the next token, they are (batch, length, width).
+        """
         raise NotImplementedError
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Maps inputs to outputs of shape (batch, spec.target.output_size)."""
-        outputs: Tensor = self.head(self.features(inputs))
+    def forward(
+        self, inputs: Tensor, score: Callable[[Tensor, nn.Module], Tensor] | None = None
+    ) -> Tensor:
+        """Maps inputs to outputs of shape (batch, spec.target.output_size).
+
+        Where the target is the next token, they are (batch, length, vocab_size).
+
+        Args:
+            score: is given features and head instead of outputs; its result is returned.
+        """
+        features = self.features(inputs)
+        if score is not None:
+            return score(features, self.head)
+        outputs: Tensor = self.head(features)
         return outputs
+
+
+class Memory(ABC):
+    """What a model that writes keeps of the tokens read so far, one row for each text of the batch."""
+
+    @abstractmethod
+    def select(self, rows: list[int]) -> Memory:
+        """The memory of `rows`, in that order: some, all, or one several times."""
+
+
+class Writer(Model):
+    """A model whose target is the next token, and that can write: token after token, from a memory.
+
+    What `begin` and `extend` give is what `forward` gives at the last token of each text, as if all of
+    it had been read at once.
+    """
+
+    def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, Any]:
+        """Reads what is known of each text.
+
+        Args:
+            inputs: shaped as the spec says; texts shorter than others are filled up with any token.
+            lengths: how many tokens each text has, 1 or more; of pairs, those of row 1.
+            room: how many tokens a text may come to have.
+
+        Returns:
+            Logits of the next token, (batch, vocab_size), and the `Memory` of what was read.
+        """
+        raise NotImplementedError
+
+    def extend(self, tokens: Tensor, memory: Any) -> Tensor:
+        """Reads one more token of each text, and remembers it in `memory` itself.
+
+        Args:
+            tokens: (batch,) whole numbers.
+
+        Returns:
+            Logits of the token after it: (batch, vocab_size).
+        """
+        raise NotImplementedError

@@ -12,7 +12,15 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.layers import ACTIVATIONS, Activation, BatchNorm, cannot_read, initialise
+from bigmodel.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    BatchNorm,
+    cannot_read,
+    initialise,
+    refuse_writing,
+)
+from bigmodel.models.padding import filled, lengths_of, pad_of, within
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
 
@@ -105,11 +113,26 @@ def halving(pooling: str, sizes: list[int]) -> nn.Module:
     return kind(tuple(min(2, size) for size in sizes), ceil_mode=True)
 
 
+def pooled(pool: nn.Module, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """`x` after a pool of real steps only, 0 where there are none, and which steps are real then.
+
+    Args:
+        real: (batch, 1, steps), False from some step on; None: all are real.
+    """
+    if real is None:
+        return pool(x), None
+    after = real[..., ::2]
+    if isinstance(pool, nn.MaxPool1d):
+        return pool(x.masked_fill(~real, -torch.inf)).masked_fill(~after, 0.0), after
+    shares = pool(real.to(x.dtype))  # a window with a step of padding is divided by what is left
+    return pool(x * real) / shares.masked_fill(~after, 1.0), after
+
+
 class ConvLayer(nn.Module):
     """A convolution that keeps the size, then a pool and batch norm where there are such.
 
     Shapes: (batch, inputs, *size) → (batch, outputs, *size), with size height and width, or steps,
-    halved by a pool.
+    halved by a pool. With `real`, (batch, 1, steps), padding is read as zeros, as if the text ended.
     """
 
     def __init__(
@@ -133,11 +156,11 @@ class ConvLayer(nn.Module):
         if config.batch_norm:
             self.norm = BatchNorm(outputs)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        x: Tensor = self.conv(inputs)
+    def forward(self, inputs: Tensor, real: Tensor | None = None) -> Tensor:
+        x: Tensor = self.conv(inputs if real is None else inputs * real)
         if self.pool is not None:
-            x = self.pool(x)
-        return x if self.norm is None else self.norm(x)
+            x, real = pooled(self.pool, x, real)
+        return x if self.norm is None else self.norm(x, real)
 
 
 class ResidualBlock(nn.Module):
@@ -168,10 +191,10 @@ class ResidualBlock(nn.Module):
         self.pool = pool
         self.activation = ACTIVATIONS[config.activation]
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        x: Tensor = self.second(self.activation(self.first(inputs)))
-        x = x + (inputs if self.shortcut is None else self.shortcut(inputs))
-        return x if self.pool is None else self.pool(x)
+    def forward(self, inputs: Tensor, real: Tensor | None = None) -> Tensor:
+        x: Tensor = self.second(self.activation(self.first(inputs, real)), real)
+        x = x + (inputs if self.shortcut is None else self.shortcut(inputs, real))
+        return x if self.pool is None else pooled(self.pool, x, real)[0]
 
 
 @models.register("cnn", CNNConfig)
@@ -193,6 +216,8 @@ class CNN(Model):
 
     def __init__(self, config: CNNConfig, spec: DataSpec) -> None:
         super().__init__()
+        refuse_writing("cnn", spec)
+        self.pad = pad_of(spec.input)
         self.embedding: nn.Embedding | None = None
         self.steps_first = not isinstance(spec.input, Image)
         match spec.input:
@@ -209,6 +234,7 @@ class CNN(Model):
                     spec,
                     "Convolutions need neighbours, and features have no order: use model=fnn.",
                 )
+        self.length = sizes[0]
         make = ResidualBlock if config.residual else ConvLayer
         self.layers, self.averages = nn.ModuleList(), nn.ModuleList()
         for layer, channels in enumerate(config.channels):
@@ -226,16 +252,31 @@ class CNN(Model):
         self.head = nn.Linear(width, spec.target.output_size)
 
     def features(self, inputs: Tensor) -> Tensor:
+        real = None
+        if self.pad is not None:
+            if self.readout == "flatten":
+                inputs = filled(inputs, self.pad, self.length)
+            real = within(lengths_of(inputs, self.pad), inputs.shape[1]).unsqueeze(1)
         x = inputs if self.embedding is None else self.embedding(inputs)
         if self.steps_first:
             x = x.transpose(1, 2)  # (batch, channels, steps)
         elif x.device.type in CHANNELS_LAST:
             x = x.to(memory_format=torch.channels_last)
         for layer, average in zip(self.layers, self.averages, strict=True):
-            x = self.activation(layer(x))
-            x = x if average is None else average(x)
-        if self.readout == "flatten":
-            x = x.flatten(1)
-        else:
-            x = x.flatten(2).mean(-1) if self.readout == "mean" else x.flatten(2).amax(-1)
+            x = self.activation(layer(x, real))
+            if real is not None and layer.pool is not None:
+                real = real[..., ::2]
+            if average is not None:
+                x, real = pooled(average, x, real)
+        x = self._read_out(x.flatten(2), real)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def _read_out(self, x: Tensor, real: Tensor | None) -> Tensor:
+        """(batch, channels, places) → (batch, width), from real places only."""
+        if self.readout == "max":
+            return (x if real is None else x.masked_fill(~real, -torch.inf)).amax(-1)
+        if real is not None:
+            x = x.masked_fill(~real, 0.0)
+        if self.readout == "flatten":
+            return x.flatten(1)
+        return x.mean(-1) if real is None else x.sum(-1) / real.sum(-1)

@@ -10,9 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.layers import ACTIVATIONS, Activation, BatchNorm, initialise
+from bigmodel.models.embeddings import ColumnEmbedding
+from bigmodel.models.layers import ACTIVATIONS, Activation, BatchNorm, initialise, refuse_writing
+from bigmodel.models.linear import Linear
+from bigmodel.models.padding import lengths_of, mean_within, pad_of
 from bigmodel.registry import EntryConfig, models
-from bigmodel.spec import DataSpec, Tokens
+from bigmodel.spec import DataSpec, Features, Tokens
 
 
 class FNNConfig(EntryConfig):
@@ -31,42 +34,52 @@ class FNNConfig(EntryConfig):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of activations dropped in training, 0 to 1"
     )
-    embedding_dim: int = Field(default=64, ge=1, description="size of a token's vector, for text only")
+    embedding_dim: int = Field(
+        default=64, ge=1, description="size of a token's vector, and the most that a category's may have"
+    )
 
 
 @models.register("fnn", FNNConfig)
 class FNN(Model):
     """Layers y = f(W x + b) one after another, over any kind of input.
 
-    Images, sequences and features are read as one flat vector; tokens are embedded and averaged. The
-    output is as wide as the target asks, for a whole batch at once.
+    Images, sequences and features are read as one flat vector, with categories embedded; tokens are
+    embedded and averaged, without padding. The output is as wide as the target asks, for a whole batch
+    at once.
 
     Shapes: (batch, *spec.input.shape) → features (batch, last hidden size) → (batch, output_size).
     """
 
     def __init__(self, config: FNNConfig, spec: DataSpec) -> None:
         super().__init__()
+        refuse_writing("fnn", spec)
+        self.pad = pad_of(spec.input)
         width = math.prod(spec.input.shape)
         self.embedding: nn.Embedding | None = None
-        if isinstance(spec.input, Tokens):
-            width = config.embedding_dim
-            self.embedding = nn.Embedding(spec.input.vocab_size, width)
+        self.columns: ColumnEmbedding | None = None
+        match spec.input:
+            case Tokens(vocab_size=vocab_size):
+                width = config.embedding_dim
+                self.embedding = nn.Embedding(vocab_size, width)
+            case Features(categories=categories) as table if any(categories):
+                self.columns = ColumnEmbedding(table, config.embedding_dim)
+                width = self.columns.width
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = config.dropout
         self.layers = nn.ModuleList()
         self.norms = nn.ModuleList()
         for size in config.hidden_sizes:
             # a batch norm subtracts the mean, and a bias with it
-            layer = nn.Linear(width, size, bias=config.norm != "batch")
+            layer = Linear(width, size, bias=config.norm != "batch")
             initialise(layer, config.activation)
             self.layers.append(layer)
             if config.norm != "none":
                 self.norms.append(BatchNorm(size) if config.norm == "batch" else nn.LayerNorm(size))
             width = size
-        self.head = nn.Linear(width, spec.target.output_size)
+        self.head = Linear(width, spec.target.output_size)
 
     def features(self, inputs: Tensor) -> Tensor:
-        x = inputs.flatten(1) if self.embedding is None else self.embedding(inputs).mean(1)
+        x = self._flat(inputs)
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if self.norms:
@@ -75,3 +88,13 @@ class FNN(Model):
             if self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
         return x
+
+    def _flat(self, inputs: Tensor) -> Tensor:
+        """One vector for each sample: (batch, *spec.input.shape) → (batch, width)."""
+        if self.embedding is not None:
+            lengths = None if self.pad is None else lengths_of(inputs, self.pad)
+            return mean_within(self.embedding(inputs), lengths)
+        if self.columns is not None:
+            columns: Tensor = self.columns(inputs)
+            return columns
+        return inputs.flatten(1)

@@ -1,4 +1,4 @@
-"""What the models share: activations, and the ways from each kind of input to vectors at positions."""
+"""What the models share: activations, starting weights, norms, and what is refused in which words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
-from bigmodel.spec import DataSpec, Features, Image, Input, Sequence, Tokens
+from bigmodel.spec import DataSpec, NextTokens, TokenPair, Tokens
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 
@@ -49,14 +49,39 @@ class BatchNorm(nn.BatchNorm1d):
     A lone value in each channel, as in a last batch of one sample, has no deviation of its own, and
     torch refuses it in training: here the running statistics normalise it.
 
-    Shapes: (batch, channels, *size) → the same.
+    Shapes: (batch, channels, *size) → the same. With `real`, (batch, 1, *size) and False where there is
+    only padding, the statistics are those of the real values, whatever stands beside them.
     """
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, real: Tensor | None = None) -> Tensor:
+        if self.training and real is not None:
+            return self._masked(inputs, real)
         if inputs.numel() > inputs.shape[1]:
             return super().forward(inputs)
         mean, var = self.running_mean, self.running_var
         return F.batch_norm(inputs, mean, var, self.weight, self.bias, eps=self.eps)
+
+    def _masked(self, inputs: Tensor, real: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        places = (0, *range(2, inputs.ndim))
+        x = inputs.float()  # sums over a batch overflow half precision
+        count = real.sum()
+        mean = x.masked_fill(~real, 0.0).sum(places, keepdim=True) / count
+        var = (x - mean).square().masked_fill(~real, 0.0).sum(places, keepdim=True) / count
+        many, shape = count > 1, mean.shape  # chosen by `where`: nothing waits for the count
+        used_mean = torch.where(many, mean, self.running_mean.clone().view(shape))
+        used_var = torch.where(many, var, self.running_var.clone().view(shape))
+        with torch.no_grad():
+            share = self.momentum * many
+            unbiased = var * (count / (count - 1).clamp(min=1))
+            self.running_mean.lerp_(mean.flatten(), share)
+            self.running_var.lerp_(unbiased.flatten(), share)
+            self.num_batches_tracked += 1
+        normed = (x - used_mean) * torch.rsqrt(used_var + self.eps)
+        return (normed * self.weight.view(shape) + self.bias.view(shape)).to(inputs.dtype)
 
     def _check_input_dim(self, inputs: Tensor) -> None:
         """Any number of dimensions will do: the arithmetic is the same."""
@@ -65,6 +90,45 @@ class BatchNorm(nn.BatchNorm1d):
 def cannot_read(model: str, spec: DataSpec, advice: str) -> SpecError:
     """The error of a model whose kind of input this is not."""
     return SpecError(f"model={model} cannot read data={spec.name}, which holds {spec.input}. {advice}")
+
+
+def refuse_writing(model: str, spec: DataSpec) -> None:
+    """Raises the error of a model that reads inputs as a whole, where the data wants text written.
+
+    Raises:
+        SpecError: inputs are pairs of texts, or the target is the next token.
+    """
+    if isinstance(spec.input, TokenPair):
+        raise cannot_read(
+            model,
+            spec,
+            "It has no part that writes a text after reading another: use model=transformer.",
+        )
+    if isinstance(spec.target, NextTokens):
+        raise SpecError(
+            f"model={model} cannot write: data={spec.name} asks for {spec.target} at every position,"
+            " and it reads inputs as a whole. Use model=transformer or model=rnn."
+        )
+
+
+def check_writing(model: str, spec: DataSpec) -> bool:
+    """Whether a model that can write is asked to: at each position, the next token.
+
+    Raises:
+        SpecError: next tokens of inputs that are none, or pairs of texts with another target.
+    """
+    writes = isinstance(spec.target, NextTokens)
+    if writes and not isinstance(spec.input, Tokens | TokenPair):
+        raise SpecError(
+            f"model={model} writes tokens after tokens, but data={spec.name} asks for {spec.target} of"
+            f" {spec.input}. Give it a text to read."
+        )
+    if isinstance(spec.input, TokenPair) and not writes:
+        raise SpecError(
+            f"model={model} translates the pairs of data={spec.name}, whose target is then the next"
+            f" token, but data={spec.name} has {spec.target}."
+        )
+    return writes
 
 
 @contextmanager
@@ -77,101 +141,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-class PatchEmbedding(nn.Module):
-    """Cuts images into patches that do not overlap, and maps each linearly to a vector.
-
-    The same as a convolution whose stride is its kernel size (Dosovitskiy et al. 2020,
-    arXiv:2010.11929), as one matrix product. Patches of size 1 are pixels.
-
-    Shapes: (batch, channels, height, width) → (batch, rows × columns of patches, dim), row by row.
-    """
-
-    def __init__(self, channels: int, patch_size: int, dim: int) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.project = nn.Linear(channels * patch_size**2, dim)
-        _unit_scale(self.project)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        size = self.patch_size
-        batch, channels, height, width = inputs.shape
-        patches = inputs.reshape(batch, channels, height // size, size, width // size, size)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * size**2)
-        outputs: Tensor = self.project(patches)
-        return outputs
-
-
-class StepEmbedding(nn.Linear):
-    """Maps the features of each time step linearly: (batch, steps, features) → (batch, steps, dim)."""
-
-    def __init__(self, features: int, dim: int) -> None:
-        super().__init__(features, dim)
-        _unit_scale(self)
-
-
-class FeatureEmbedding(nn.Module):
-    """Makes each feature of a table a vector of its own: its value times a learnt vector, plus another.
-
-    The feature tokenizer of Gorishniy et al. 2021 (arXiv:2106.11959). The second vector says which
-    feature it is, so no position is added.
-
-    Shapes: (batch, count) → (batch, count, dim).
-    """
-
-    def __init__(self, count: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.normal_(torch.empty(count, dim)))
-        self.bias = nn.Parameter(nn.init.normal_(torch.empty(count, dim)))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs.unsqueeze(-1) * self.weight + self.bias
-
-
-def embed(spec: DataSpec, dim: int, patch_size: int, model: str) -> nn.Module:
-    """The module that maps the inputs of `spec`, whatever their kind, to (batch, positions, dim).
-
-    Raises:
-        SpecError: the patches do not tile the image.
-    """
-    match spec.input:
-        case Image(channels=channels) as image:
-            _check_patches(image, patch_size, model)
-            return PatchEmbedding(channels, patch_size, dim)
-        case Sequence(features=features):
-            return StepEmbedding(features, dim)
-        case Tokens(vocab_size=vocab_size):
-            return nn.Embedding(vocab_size, dim)
-        case Features(count=count):
-            return FeatureEmbedding(count, dim)
-
-
-def grid_of(kind: Input, patch_size: int) -> tuple[int, ...]:
-    """How the positions that `embed` gives lie: rows × columns of an image, else along one line."""
-    if isinstance(kind, Image):
-        return (kind.height // patch_size, kind.width // patch_size)
-    return kind.shape[:1]
-
-
-def _check_patches(image: Image, patch_size: int, model: str) -> None:
-    if image.height % patch_size == 0 and image.width % patch_size == 0:
-        return
-    fitting = [
-        str(size)
-        for size in range(1, min(image.height, image.width) + 1)
-        if image.height % size == 0 and image.width % size == 0
-    ]
-    raise SpecError(
-        f"model.patch_size={patch_size}: patches of {patch_size}×{patch_size} do not tile"
-        f" {image}. With model={model} on these, choose model.patch_size={'|'.join(fitting)}."
-    )
-
-
-def _unit_scale(layer: nn.Linear) -> None:
-    """Standardised inputs come out with unit variance, as positions and token vectors have."""
-    nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-    nn.init.zeros_(layer.bias)
 
 
 def check_divides(number: int, of: str, whole: int) -> int:

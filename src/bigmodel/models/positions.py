@@ -50,7 +50,8 @@ class Positions(nn.Module):
     Args:
         kind: `sinusoidal` (fixed) or `learned`.
 
-    Shapes: (batch, positions, dim) → the same. Fewer positions than the grid holds are the first ones.
+    Shapes: (batch, positions, dim) → the same. Fewer positions than the grid holds are the first ones,
+    or those that `places` names, (batch, positions) whole numbers.
     """
 
     weight: Tensor
@@ -62,8 +63,8 @@ class Positions(nn.Module):
         else:
             self.register_buffer("weight", sinusoids(grid, dim) * math.sqrt(2), persistent=False)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + self.weight[: inputs.shape[1]]
+    def forward(self, inputs: Tensor, places: Tensor | None = None) -> Tensor:
+        return inputs + (self.weight[: inputs.shape[1]] if places is None else self.weight[places])
 
 
 class Rotary(nn.Module):
@@ -76,7 +77,8 @@ class Rotary(nn.Module):
         grid: the positions' grid; twice its number of axes divides `head_dim`.
         head_dim: channels of a head.
 
-    Shapes: (batch, heads, positions, head_dim) → the same.
+    Shapes: (batch, heads, positions, head_dim) → the same. Positions are the first ones of the grid, or
+    those that `places` names, (batch, positions) whole numbers.
     """
 
     cos: Tensor
@@ -85,12 +87,17 @@ class Rotary(nn.Module):
     def __init__(self, grid: tuple[int, ...], head_dim: int) -> None:
         super().__init__()
         turned = angles(grid, head_dim // len(grid)).flatten(1)
-        self.register_buffer("cos", turned.cos(), persistent=False)
-        self.register_buffer("sin", turned.sin(), persistent=False)
+        # (x, y) turned is (x, y) · cos + (y, x) · (-sin, sin): three kernels, as wide as the head
+        sin = turned.sin()
+        self.register_buffer("cos", turned.cos().repeat(1, 2), persistent=False)
+        self.register_buffer("sin", torch.cat([-sin, sin], dim=1), persistent=False)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        steps = inputs.shape[-2]
+    def forward(self, inputs: Tensor, places: Tensor | None = None) -> Tensor:
+        if places is None:
+            cos, sin = self.cos[: inputs.shape[-2]], self.sin[: inputs.shape[-2]]
+        else:
+            cos, sin = self.cos[places].unsqueeze(1), self.sin[places].unsqueeze(1)
         # in the inputs' own precision: values are bf16 under autocast, and attention wants all alike
-        cos, sin = self.cos[:steps].to(inputs.dtype), self.sin[:steps].to(inputs.dtype)
-        first, second = inputs.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+        cos, sin = cos.to(inputs.dtype), sin.to(inputs.dtype)
+        swapped = inputs.roll(inputs.shape[-1] // 2, -1)
+        return torch.addcmul(inputs * cos, swapped, sin)

@@ -1,20 +1,21 @@
-"""Recurrent networks: plain (Elman), LSTM and GRU."""
+"""Recurrent networks over sequences, text, and images row by row; over text they can write."""
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from bigmodel.models.base import Model
-from bigmodel.models.layers import cannot_read
+from bigmodel.errors import SpecError
+from bigmodel.models.base import Memory, Writer
+from bigmodel.models.layers import cannot_read, check_writing
+from bigmodel.models.padding import last_within, lengths_of, mean_within, pad_of
+from bigmodel.models.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
-from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
-
-MODES = {"rnn": "RNN_TANH", "lstm": "LSTM", "gru": "GRU"}
+from bigmodel.spec import DataSpec, Features, Image, Sequence, TokenPair, Tokens
 
 
 class RNNConfig(EntryConfig):
@@ -43,154 +44,25 @@ class RNNConfig(EntryConfig):
     )
 
 
-class Recurrent(nn.RNNBase):
-    """Recurrent layers, with parameters laid out and named as those of torch.nn.RNN, LSTM and GRU.
-
-    `weight_ih_l0` (gates × hidden, input), `weight_hh_l0` (gates × hidden, hidden), `bias_ih_l0`,
-    `bias_hh_l0`, then `_reverse` for the backward direction and `l1` for the next layer, with the gates
-    in torch's order: input, forget, cell, output for lstm; reset, update, new for gru. The hidden state
-    is made for the batch at hand, never of a fixed size.
-
-    Args:
-        cell: `rnn`, `lstm` or `gru`.
-        dropout: share of the outputs of each layer but the last one dropped in training.
-        fused: torch's own kernels, the quicker ones on both CPU and GPU; False: the equations step by
-            step, which can be read, and differentiated twice on any device.
-
-    Shapes: (batch, steps, input_size) → (batch, steps, hidden_size × directions).
-    """
-
-    def __init__(
-        self,
-        cell: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        fused: bool = True,
-    ) -> None:
-        between = dropout if num_layers > 1 else 0.0  # torch warns where there is no layer above
-        super().__init__(
-            MODES[cell],
-            input_size,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            dropout=between,
-            bidirectional=bidirectional,
-        )
-        self.fused = fused
-
-    def reset_parameters(self) -> None:
-        """Starts anew, as the literature recommends.
-
-        Input weights as in Glorot and Bengio 2010, recurrent ones orthogonal (Saxe et al. 2013,
-        arXiv:1312.6120), both gate by gate; biases 0, but 1 for the LSTM's forget gate, so that it
-        remembers from the start (Jozefowicz et al. 2015).
-        """
-        size = self.hidden_size
-        for name, parameter in self.named_parameters():
-            if name.startswith("weight"):
-                for gate in torch.split(parameter.detach(), size):
-                    (nn.init.xavier_uniform_ if "_ih_" in name else nn.init.orthogonal_)(gate)
-            else:
-                nn.init.zeros_(parameter)
-                if self.mode == "LSTM" and "_ih_" in name:
-                    nn.init.ones_(parameter.detach()[size : 2 * size])
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self._fused(inputs) if self.fused else self._stepwise(inputs)
-
-    def _fused(self, inputs: Tensor) -> Tensor:
-        directions = 1 + self.bidirectional
-        state = inputs.new_zeros(self.num_layers * directions, inputs.shape[0], self.hidden_size)
-        weights = cast("list[Tensor]", self._flat_weights)
-        options = (True, self.num_layers, self.dropout, self.training, self.bidirectional, True)
-        if self.mode == "LSTM":
-            return torch.lstm(inputs, (state, state), weights, *options)[0]
-        kernel = torch.gru if self.mode == "GRU" else torch.rnn_tanh
-        return kernel(inputs, state, weights, *options)[0]
-
-    def _stepwise(self, inputs: Tensor) -> Tensor:
-        x = inputs
-        suffixes = ("", "_reverse") if self.bidirectional else ("",)
-        for layer in range(self.num_layers):
-            if layer and self.dropout:
-                x = F.dropout(x, self.dropout, self.training)
-            outputs = [self._scan(x, f"l{layer}{suffix}", bool(suffix)) for suffix in suffixes]
-            x = torch.cat(outputs, dim=-1)
-        return x
-
-    def _scan(self, x: Tensor, suffix: str, backward: bool) -> Tensor:
-        """One layer in one direction over all steps: (batch, steps, width) → (batch, steps, hidden)."""
-        weight_ih, weight_hh, bias_ih, bias_hh = (
-            cast(Tensor, getattr(self, f"{name}_{suffix}"))
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        projected = F.linear(x, weight_ih, bias_ih).unbind(1)  # the inputs' part, for all steps at once
-        hidden = x.new_zeros(x.shape[0], self.hidden_size)
-        memory = hidden
-        outputs = []
-        for step in reversed(projected) if backward else projected:
-            recalled = F.linear(hidden, weight_hh, bias_hh)
-            if self.mode == "GRU":
-                hidden = gru_step(step, recalled, hidden)
-            elif self.mode == "LSTM":
-                hidden, memory = lstm_step(step + recalled, memory)
-            else:
-                hidden = torch.tanh(step + recalled)
-            outputs.append(hidden)
-        return torch.stack(outputs[::-1] if backward else outputs, dim=1)
-
-
-def gru_step(projected: Tensor, recalled: Tensor, hidden: Tensor) -> Tensor:
-    """One step of Cho et al. 2014 (arXiv:1406.1078), with the reset gate after the product as in torch.
-
-    h' = (1 − z) ⊙ n + z ⊙ h, with n = tanh(W x + b + r ⊙ (U h + c)) and gates r and z.
-
-    Args:
-        projected: W x + b for gates r, z, n: (batch, 3 × hidden).
-        recalled: U h + c for the same.
-        hidden: h, (batch, hidden).
-    """
-    size = hidden.shape[1]
-    gates = torch.sigmoid(projected[:, : 2 * size] + recalled[:, : 2 * size])
-    reset, update = gates.chunk(2, dim=1)
-    new = torch.tanh(projected[:, 2 * size :] + reset * recalled[:, 2 * size :])
-    return new + update * (hidden - new)
-
-
-def lstm_step(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000.
-
-    c' = f ⊙ c + i ⊙ g and h' = o ⊙ tanh(c').
-
-    Args:
-        gates: i, f, g, o before their activation: (batch, 4 × hidden).
-        memory: c, (batch, hidden).
-
-    Returns:
-        h' and c'.
-    """
-    enter, forget, content, leave = gates.chunk(4, dim=1)
-    memory = torch.sigmoid(forget) * memory + torch.sigmoid(enter) * torch.tanh(content)
-    return torch.sigmoid(leave) * torch.tanh(memory), memory
-
-
 @models.register("rnn", RNNConfig)
-class RNN(Model):
+class RNN(Writer):
     """A hidden state carried along the steps, h_t = f(W_hh h_{t-1} + W_xh x_t + b), and a head over it.
 
     Reads sequences, embedded tokens, and images row by row, from the top. "Last" means the last step
-    read: of the backward direction that is the first of the sequence.
+    read: of the backward direction that is the first of the sequence. Padding is not read. Where the
+    target is the next token, the head reads the state after every step, and the model can write.
 
     The hidden state is made for the batch at hand, and one output is read for each sample, so that
     outputs and targets have the same shape. (The article's listing fixes h₀ to a batch of one, by a
     global, and compares outputs of shape (1, 1, 1) with targets of shape (1, 1).)
 
     Shapes: (batch, *spec.input.shape) → features (batch, hidden_size × directions)
-    → (batch, output_size).
+    → (batch, output_size); in writing (batch, length) → features (batch, length, hidden_size)
+    → (batch, length, vocab_size).
+
+    Raises:
+        SpecError: the data holds features or pairs of texts, or asks a bidirectional network for the
+            next token.
     """
 
     def __init__(self, config: RNNConfig, spec: DataSpec) -> None:
@@ -211,6 +83,19 @@ class RNN(Model):
                     spec,
                     "A recurrent network reads steps, and features have no order: use model=fnn.",
                 )
+            case TokenPair():
+                raise cannot_read(
+                    "rnn",
+                    spec,
+                    "It has no part that writes a text after reading another: use model=transformer.",
+                )
+        self.writes = check_writing("rnn", spec)
+        if self.writes and config.bidirectional:
+            raise SpecError(
+                f"model.bidirectional=true: a network that reads data={spec.name} backwards has seen"
+                " the next token already. Use model.bidirectional=false."
+            )
+        self.pad = pad_of(spec.input)
         self.recurrent = Recurrent(
             config.cell,
             width,
@@ -224,15 +109,50 @@ class RNN(Model):
         self.head = nn.Linear(config.hidden_size * (1 + config.bidirectional), spec.target.output_size)
 
     def features(self, inputs: Tensor) -> Tensor:
+        lengths = None
+        if self.pad is not None and not self.writes:
+            lengths = lengths_of(inputs, self.pad)
         x = inputs if self.embedding is None else self.embedding(inputs)
         if self.by_rows:
             x = x.transpose(1, 2).flatten(2)  # (batch, rows, channels × columns)
-        x = self.recurrent(x)
-        if self.readout == "mean":
-            x = x.mean(1)
-        elif self.recurrent.bidirectional:
-            size = self.recurrent.hidden_size
-            x = torch.cat([x[:, -1, :size], x[:, 0, size:]], dim=1)
-        else:
-            x = x[:, -1]
+        x = self.recurrent(x, lengths)
+        if not self.writes:
+            x = self._read_out(x, lengths)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def _read_out(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """(batch, steps, width) → (batch, width)."""
+        if self.readout == "mean":
+            return mean_within(x, lengths)
+        if self.recurrent.bidirectional:
+            size = self.recurrent.hidden_size
+            return torch.cat([last_within(x[..., :size], lengths), x[:, 0, size:]], dim=1)
+        return last_within(x, lengths)
+
+    def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, RNNMemory]:
+        """See `Writer.begin`; however long a text becomes, its state stays as large."""
+        del room
+        assert self.embedding is not None
+        alike = min(lengths) == max(lengths)
+        ends = None if alike else torch.tensor(lengths, device=inputs.device)
+        x, state = self.recurrent.run(self.embedding(inputs[:, : max(lengths)]), None, ends)
+        logits: Tensor = self.head(last_within(x, ends))
+        return logits, RNNMemory(state)
+
+    def extend(self, tokens: Tensor, memory: RNNMemory) -> Tensor:
+        """See `Writer.extend`."""
+        assert self.embedding is not None
+        x, memory.state = self.recurrent.run(self.embedding(tokens.unsqueeze(1)), memory.state)
+        logits: Tensor = self.head(x[:, -1])
+        return logits
+
+
+class RNNMemory(Memory):
+    """The state after the last token of each text."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def select(self, rows: list[int]) -> RNNMemory:
+        index = torch.tensor(rows, device=self.state[0].device)
+        return RNNMemory(tuple(part[:, index] for part in self.state))

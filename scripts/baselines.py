@@ -1,0 +1,141 @@
+"""Our models beside scikit-learn's on small tables, as the README tells it: prints a Markdown table.
+
+    python scripts/baselines.py                                       # all: some minutes
+    python scripts/baselines.py --only wine --models fnn --seeds 1    # a look
+    python scripts/baselines.py --folder runs                         # keep the runs
+
+All of them learn from the same rows and are judged by the same others: each seed draws a split, weights
+and the order of samples anew. Everything is at its defaults, and nothing is chosen by the rows that
+judge: ours are judged at the end of training, not at their best epoch. What is told is the mean over
+the seeds and the deviation between them. With so few rows, one more that is right counts for much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
+
+from bigmodel.data.base import Dataset
+from bigmodel.data.checks import check
+from bigmodel.registry import data
+from bigmodel.spec import Values
+
+DATA = ("breast_cancer", "wine", "diabetes")
+MODELS = ("fnn", "attention", "transformer")
+PROGRAM = Path(sys.executable).with_name("bigmodel-train")
+Scores = dict[str, float]
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        columns: dict[str, dict[str, str]] = {}
+        for name in options.only:
+            columns |= compared(folder, name, options.models, range(options.seeds))
+    names = list(dict.fromkeys(row for column in columns.values() for row in column))
+    print(f"| | {' | '.join(columns)} |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name in names:
+        cells = [column.get(name, "–") for column in columns.values()]
+        print(f"| {name} | {' | '.join(cells)} |")
+    print(f"\nMean ± deviation over seeds 0 to {options.seeds - 1}, of split, weights and order.")
+
+
+def compared(
+    folder: Path, name: str, models: Iterable[str], seeds: Iterable[int]
+) -> dict[str, dict[str, str]]:
+    """For each figure of a data set, what each model reaches."""
+    found: dict[str, list[Scores]] = {}
+    for seed in seeds:
+        for model in models:
+            scores = ours(folder / f"{name}-{model}-{seed}", name, model, seed)
+            found.setdefault(f"`model={model}`", []).append(scores)
+        dataset = data.build(data.parse({"name": name, "split_seed": seed}))
+        check(dataset)
+        for model, scores in theirs(dataset, seed).items():
+            found.setdefault(model, []).append(scores)
+    heads = {"accuracy": f"{name}, accuracy", "rmse": f"{name}, RMSE", "r2": f"{name}, R²"}
+    return {
+        head: {model: _told([scores[figure] for scores in runs]) for model, runs in found.items()}
+        for figure, head in heads.items()
+        if figure in next(iter(found.values()))[0]
+    }
+
+
+def ours(folder: Path, name: str, model: str, seed: int) -> Scores:
+    """What the command reaches on the validation part at the end of training."""
+    words = [f"data={name}", f"model={model}", f"seed={seed}", f"data.split_seed={seed}", "device=cpu"]
+    if not (folder / "summary.json").exists():
+        print(f"… {' '.join(words)}", file=sys.stderr, flush=True)
+        command = [str(PROGRAM), *words, "trainer.tensorboard=false", f"hydra.run.dir={folder}"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if summary["status"] != "finished":
+        sys.exit(f"{folder}: the run did not finish.")
+    final = summary["final"]
+    return {key: final[f"val/{key}"] for key in ("accuracy", "rmse", "r2") if f"val/{key}" in final}
+
+
+def theirs(dataset: Dataset, seed: int) -> dict[str, Scores]:
+    """What scikit-learn's models reach on the validation part, learnt from the same training part."""
+    train, val = (part.take(slice(0, len(part))) for part in (dataset.train, dataset.val))
+    target = dataset.spec.target
+    boosting: dict[str, tuple[Any, Any]] = {
+        "GradientBoosting": (GradientBoostingClassifier, GradientBoostingRegressor),
+        "HistGradientBoosting": (HistGradientBoostingClassifier, HistGradientBoostingRegressor),
+    }
+    valued = isinstance(target, Values)
+    models: dict[str, Any] = {
+        "logistic or linear regression": LinearRegression()
+        if valued
+        else LogisticRegression(max_iter=1000)  # the default of 100 may stop before it has converged
+    }
+    models |= {name: kinds[valued](random_state=seed) for name, kinds in boosting.items()}
+    found: dict[str, Scores] = {}
+    for name, model in models.items():
+        model.fit(train[0].numpy(), train[1].numpy().ravel())
+        told, truth = model.predict(val[0].numpy()), val[1].numpy().ravel()
+        if isinstance(target, Values):
+            own = root_mean_squared_error(truth, told) * target.std[0]  # in the data's own unit
+            found[name] = {"rmse": float(own), "r2": float(r2_score(truth, told))}
+        else:
+            found[name] = {"accuracy": float(accuracy_score(truth, told))}
+    return found
+
+
+def _told(values: list[float]) -> str:
+    digits = 1 if max(values) > 2 else 3
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=DATA, default=DATA, help="data sets")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="of ours")
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--folder", type=Path, help="where the runs are kept; none: nowhere")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`bigmodel VERB`: what can be done with runs that exist."""

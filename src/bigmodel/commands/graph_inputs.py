@@ -1,0 +1,250 @@
+"""What an exported graph reads, and how that becomes what a model reads: preprocessing as a module.
+
+A reader of a plugin's takes part by a method `graph_front(prepared)` that returns a `Front`; without
+one, a graph reads what the reader stores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.data.array.reader import ArraysReader
+from bigmodel.data.audio import AudioReader
+from bigmodel.data.prepared import Prepared
+from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, Scale
+from bigmodel.data.tabular.reader import TableReader
+from bigmodel.spec import Features, Image, TokenPair, Tokens
+
+LENGTH = "length"
+"""Name of a dimension that may differ from batch to batch: tokens of a text."""
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """One input of a graph.
+
+    Attributes:
+        name: of it.
+        kind: type of its elements.
+        shape: without the batch; `LENGTH` may differ from call to call.
+        meaning: in words.
+        most: `int64`: elements are from 0 to below it.
+        words: `word`: which index each word that training has seen becomes; others become 0.
+        may_miss: `float32`: whether NaN stands for a missing value.
+        categories: `float32`: see `spec.Features`.
+    """
+
+    name: str
+    kind: Literal["float32", "uint8", "int64", "word"]
+    shape: tuple[int | str, ...]
+    meaning: str
+    most: int = 0
+    words: dict[str, int] = field(default_factory=dict)
+    may_miss: bool = False
+    categories: tuple[int, ...] = ()
+
+    def example(self, samples: int, length: int, draw: torch.Generator) -> Tensor:
+        """Made-up values, (samples, *shape); of words the index that they become."""
+        shape = (samples, *(length if size == LENGTH else size for size in self.shape))
+        assert all(isinstance(size, int) for size in shape)
+        sizes = [int(size) for size in shape]
+        if self.kind == "float32":
+            values = torch.randn(sizes, generator=draw)
+            for column, size in enumerate(self.categories):
+                if size:
+                    values[:, column] = torch.randint(size, (samples,), generator=draw).float()
+            missing = torch.rand(sizes, generator=draw) < 0.2
+            return values.masked_fill(missing, torch.nan) if self.may_miss else values
+        most = 256 if self.kind == "uint8" else max(self.words.values(), default=0) + 1
+        most = self.most if self.kind == "int64" else most
+        drawn = torch.randint(most, sizes, generator=draw)
+        return drawn.to(torch.uint8) if self.kind == "uint8" else drawn
+
+
+@dataclass(frozen=True)
+class Front:
+    """What stands before a model.
+
+    Attributes:
+        inputs: what is given.
+        module: takes them, in that order, and gives what the model reads.
+        note: what a user of the graph has to do before it.
+    """
+
+    inputs: list[GraphInput]
+    module: nn.Module
+    note: str = ""
+
+
+def front_of(prepared: Prepared) -> Front:
+    """What stands before the model of a run."""
+    reader, kind = prepared.reader, prepared.spec.input
+    own = getattr(reader, "graph_front", None)
+    if own is not None:
+        front: Front = own(prepared)
+        return front
+    if isinstance(reader, TableReader):
+        return _of_table(reader)
+    scaled = Scaled(prepared)
+    if isinstance(reader, AudioReader):
+        hearing = reader.hearing
+        given = GraphInput(
+            "sound", "float32", (hearing.samples,), f"samples at {hearing.rate} Hz, -1 to 1"
+        )
+        note = "Mix channels and resample; fill up with zeros at the end, or cut there."
+        return Front([given], Heard(hearing, scaled), note)
+    match kind:
+        case Image() if prepared.bytes:
+            note = "Images of another size or with other channels are made this size first."
+            return Front([GraphInput("image", "uint8", kind.shape, "pixels, 0 to 255")], scaled, note)
+        case Image():
+            given = GraphInput(
+                "image", "float32", kind.shape, "pixels, in the scale of the training data"
+            )
+            return Front([given], scaled)
+        case Tokens(vocab_size=size):
+            given = GraphInput("tokens", "int64", (LENGTH,), _filled(kind.pad), most=size)
+            return Front([given], nn.Identity(), f"At most {kind.length} tokens.")
+        case TokenPair(vocab_size=size):
+            source = GraphInput("source", "int64", (LENGTH,), _filled(kind.pad), most=size)
+            known = f"what is known of the target, {kind.start} first; {_filled(kind.pad)}"
+            target = GraphInput("target", "int64", (LENGTH,), known, most=size)
+            note = f"Both are as long, at most {kind.length} tokens; the source ends with {kind.end}."
+            return Front([source, target], Paired(), note)
+    categories = kind.categories if isinstance(kind, Features) else ()
+    note = "Columns of categories hold whole numbers." if any(categories) else ""
+    given = GraphInput("inputs", "float32", kind.shape, "as in the training data", categories=categories)
+    if isinstance(reader, ArraysReader):
+        mean, std = reader.mean or [0.0], reader.std or [1.0]
+        return Front([given], Standardised(mean, std), note)
+    return Front([given], scaled, note)
+
+
+class Scaled(nn.Module):
+    """Stored inputs to model inputs."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__()
+        scaling = prepared.scaling()
+        self.register_buffer("scale", None if scaling is None else scaling.scale)
+        self.register_buffer("shift", None if scaling is None else scaling.shift)
+
+    def forward(self, stored: Tensor) -> Tensor:
+        inputs = stored.to(torch.float32)
+        if self.scale is None or self.shift is None:
+            return inputs
+        return inputs * self.scale + self.shift
+
+
+class Standardised(nn.Module):
+    """Numbers less their mean, by their deviation, as their reader computes them: in float64."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return ((inputs.double() - self.mean) / self.std).float()
+
+
+class Heard(nn.Module):
+    """Samples of a sound to what `sounds.decode` makes of them, scaled."""
+
+    def __init__(self, hearing: Any, scaled: Scaled) -> None:
+        super().__init__()
+        self.shape, self.scaled = hearing.shape, scaled
+        self.log_mel = hearing.log_mel if hearing.form == "log_mel" else None
+        self.missing = 0 if self.log_mel is not None else self.shape[0] * self.shape[1] - hearing.samples
+
+    def forward(self, sound: Tensor) -> Tensor:
+        heard = sound if self.log_mel is None else self.log_mel(sound)
+        if self.missing:
+            heard = nn.functional.pad(heard, (0, self.missing))
+        scaled: Tensor = self.scaled(heard.reshape(-1, *self.shape))
+        return scaled
+
+
+class Paired(nn.Module):
+    """A source and what is known of its target, one above the other."""
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        return torch.stack([source, target], dim=1)
+
+
+class Columns(nn.Module):
+    """The columns of a table, each (batch, 1), to what a model reads of them.
+
+    Args:
+        learnt: for each input the figures that it is filled up and standardised by, or None where it is
+            a category's index.
+        flags: the inputs after which a column says whether they are missing.
+    """
+
+    def __init__(self, learnt: list[Scale | None], flags: set[int]) -> None:
+        super().__init__()
+        figures = [scale or Scale(fill=0.0) for scale in learnt]
+        self.figures = [(figure.fill, figure.mean, figure.std) for figure in figures]
+        self.kept = [scale is None for scale in learnt]
+        self.flags = flags
+
+    def forward(self, *columns: Tensor) -> Tensor:
+        read = []
+        for place, column in enumerate(columns):
+            if self.kept[place]:
+                read.append(column.float())
+                continue
+            fill, mean, std = self.figures[place]
+            missing = torch.isnan(column)
+            values = torch.where(missing, torch.full_like(column, fill), column).double()
+            read.append(((values - mean) / std).float())
+            if place in self.flags:
+                read.append(missing.float())
+        return torch.cat(read, dim=1)
+
+
+def _of_table(reader: TableReader) -> Front:
+    """One input for each column of the table; dates are given by their parts."""
+    inputs: list[GraphInput] = []
+    scales: list[Scale | None] = []
+    flags: set[int] = set()
+    for column in reader.columns:
+        if isinstance(column, CategoryColumn):
+            words = {word or "": place for place, word in enumerate(column.values, start=1)}
+            meaning = "a word, empty where it is missing"
+            inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
+            scales.append(None)
+            continue
+        for name, scale in _numbers_of(column):
+            meaning = "a number, NaN where it is missing"
+            inputs.append(GraphInput(name, "float32", (1,), meaning, may_miss=True))
+            scales.append(scale)
+        if column.flag:
+            flags.add(len(inputs) - 1)
+    note = "Weekdays count from Monday, 0." if _has_dates(reader) else ""
+    return Front(inputs, Columns(scales, flags), note)
+
+
+def _numbers_of(column: Learnt) -> list[tuple[str, Scale]]:
+    if isinstance(column, DateColumn):
+        return [(f"{column.name} ({part})", scale) for part, scale in column.parts.items()]
+    assert not isinstance(column, CategoryColumn)
+    return [(column.name, column.scale)]
+
+
+def _has_dates(reader: TableReader) -> bool:
+    return any(isinstance(column, DateColumn) for column in reader.columns)
+
+
+def _filled(pad: int | None) -> str:
+    return "tokens" if pad is None else f"tokens, filled up with {pad} at the end"

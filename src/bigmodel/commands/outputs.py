@@ -1,0 +1,138 @@
+"""Where predictions go: a file, whole or not at all, or the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bigmodel.errors import ConfigError, DataError, did_you_mean
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".txt")
+
+
+def check_output(path: Path, *, force: bool, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Makes sure that a file can be written, before anything is computed for it.
+
+    Args:
+        force: whether a file that is there may be replaced.
+
+    Raises:
+        ConfigError: its kind is not known, it is there already, or its folder is not.
+    """
+    if path.suffix.lower() not in suffixes:
+        meant = did_you_mean(path.suffix.lower(), suffixes)
+        raise ConfigError(
+            f"--output {path}: '{path.suffix}' is no kind of file that is written here.{meant} There are"
+            f" {', '.join(suffixes)}."
+        )
+    if path.is_dir():
+        raise ConfigError(f"--output {path}: is a folder. Give a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--output {path}: there is no folder {path.absolute().parent}. Make it first."
+        )
+    if path.exists() and not force:
+        raise ConfigError(f"--output {path}: is there already. Add --force to replace it.")
+
+
+def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
+    """Writes columns of the same length as a table; to the terminal, as CSV, where there is no path.
+
+    Raises:
+        DataError: the file cannot be written; what was there before still is.
+    """
+    import pyarrow as pa
+
+    from bigmodel.reporting.summary import jsonable  # brings torch
+
+    table = pa.table({name: as_arrow(values) for name, values in columns.items()})
+    if path is None:
+        sys.stdout.write(_csv(table, ",").decode())
+        return
+    match path.suffix.lower():
+        case ".csv":
+            write_bytes(_csv(table, ","), path)
+        case ".tsv":
+            write_bytes(_csv(table, "\t"), path)
+        case ".parquet":
+            write_bytes(_parquet(table), path)
+        case _:
+            rows = (jsonable(row) for row in table.to_pylist())
+            lines = (json.dumps(row, ensure_ascii=False, default=str) for row in rows)
+            write_bytes("".join(f"{line}\n" for line in lines).encode(), path)
+
+
+def write_lines(lines: Sequence[str], path: Path | None) -> None:
+    """Writes a text a line; line ends within a text are written as \\n."""
+    text = "".join(line.replace("\r", "\\r").replace("\n", "\\n") + "\n" for line in lines)
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        write_bytes(text.encode(), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Puts a file in place: whole, on the disk, under its name; or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def as_arrow(values: Any) -> Any:
+    """A column; values of several types become text."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _csv(table: Any, delimiter: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    buffer = pa.BufferOutputStream()
+    names = [_quoted(name, delimiter) for name in table.column_names]
+    head = (delimiter.join(names) + "\n").encode()
+    options = pa_csv.WriteOptions(delimiter=delimiter, include_header=False, quoting_style="none")
+    try:
+        pa_csv.write_csv(table, buffer, options)
+    except pa.ArrowInvalid:  # some text needs quotation marks; then Arrow puts all in them
+        options.quoting_style = "needed"
+        buffer = pa.BufferOutputStream()
+        pa_csv.write_csv(table, buffer, options)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return head + content
+
+
+def _quoted(name: str, delimiter: str) -> str:
+    if any(mark in name for mark in (delimiter, '"', "\n", "\r")):
+        return '"' + name.replace('"', '""') + '"'
+    return name
+
+
+def _parquet(table: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pa_parquet
+
+    buffer = pa.BufferOutputStream()
+    pa_parquet.write_table(table, buffer)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content

@@ -1,0 +1,105 @@
+"""Which run a path means: its folder, a checkpoint in it; or why it means none, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigmodel.errors import CheckpointError, did_you_mean
+
+_LISTED = 5  # runs or jobs that a message names
+_DEPTH = 4  # folders between `outputs` and a run: multirun, date, time, job
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run.
+
+    Attributes:
+        folder: the run's.
+        checkpoint: the one that was asked for; None: any.
+    """
+
+    folder: Path
+    checkpoint: Path | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.folder / "checkpoints" if self.checkpoint is None else self.checkpoint.parent
+
+
+def place_of(text: str) -> Place:
+    """The run that a path means.
+
+    Raises:
+        CheckpointError: it means none; the message says what there is.
+    """
+    path = Path(text).expanduser()
+    if path.is_file() and path.parent.is_dir() and (path.parent / "manifest.json").is_file():
+        path = path.parent  # a file of a checkpoint
+    if not path.exists():
+        raise CheckpointError(f"{text}: there is no such folder.{_nearest(path)}{_newest()}")
+    if not path.is_dir():
+        raise CheckpointError(f"{text}: this is a file. Give a run's folder, which holds checkpoints/.")
+    if (path / "checkpoints").is_dir():
+        return Place(path)
+    if path.name == "checkpoints" and path.absolute().parent.is_dir():
+        return Place(path.absolute().parent)
+    if (path / "manifest.json").is_file():
+        checkpoint = path.absolute()
+        return Place(checkpoint.parent.parent, checkpoint)
+    if (path / ".hydra").is_dir():
+        raise CheckpointError(
+            f"{text}: the run has no checkpoint: it ended before its first save, or it is gone."
+        )
+    jobs = runs_in(path)
+    if not jobs:
+        raise CheckpointError(
+            f"{text}: this is no run's folder: it has no checkpoints/. bigmodel-train prints a run's"
+            f" folder as Output.{_newest()}"
+        )
+    kind = "a sweep's" if _is_sweep(path) else "a"
+    shown = [str(job) for job in jobs[:_LISTED]]
+    more = f" and {len(jobs) - _LISTED:,} more" if len(jobs) > _LISTED else ""
+    raise CheckpointError(
+        f"{text}: this is {kind} folder of runs. Choose one: {', '.join(shown)}{more}."
+    )
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs below a folder: those of a sweep in the order of their jobs, others the newest first."""
+    found: list[Path] = []
+    level = [folder]
+    for _ in range(_DEPTH):
+        level = [inner for outer in level for inner in _folders(outer)]
+        found += [inner for inner in level if (inner / "checkpoints").is_dir()]
+        level = [inner for inner in level if inner not in found]
+    if _is_sweep(folder):
+        return sorted(found, key=lambda run: (len(run.name), run.name))
+    return sorted(found, key=lambda run: run.stat().st_mtime, reverse=True)
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "leaderboard.csv").is_file() or (folder / "multirun.yaml").is_file()
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _nearest(path: Path) -> str:
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        return ""
+    return did_you_mean(str(path), [str(path.with_name(other.name)) for other in _folders(parent)])
+
+
+def _newest() -> str:
+    runs = runs_in(Path("outputs"))[:_LISTED] if Path("outputs").is_dir() else []
+    if not runs:
+        return " There are no runs in outputs."
+    return f" The newest runs: {', '.join(map(str, runs))}."

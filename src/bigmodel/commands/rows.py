@@ -1,0 +1,86 @@
+"""Predictions for new samples: each sample's own columns, and beside them what the model says."""
+
+from __future__ import annotations
+
+import math
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from bigmodel.commands.asking import in_words, outputs_of
+from bigmodel.commands.load import Loaded
+from bigmodel.commands.outputs import check_output, write_columns
+from bigmodel.commands.reading import read
+from bigmodel.commands.telling import tell
+from bigmodel.spec import Classes, Flags, Target, Values
+
+_DIGITS = 7  # that a float32 holds
+
+
+def predict_rows(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:
+    """Reads new samples, asks the model, writes the table and tells how fast it was."""
+    if output is not None:
+        check_output(output, force=arguments.force, suffixes=(".csv", ".tsv", ".parquet", ".jsonl"))
+    began = time.perf_counter()
+    path = Path(arguments.input).expanduser()
+    found = read(loaded, path, "--input", answers=False, max_bad=arguments.max_bad)
+    outputs = outputs_of(loaded, found.part, arguments.batch_size)
+    said = predictions(outputs, loaded.prepared.spec.target, probabilities=arguments.probabilities)
+    write_columns(beside(found.columns, said), output)
+    if output is not None:
+        seconds = time.perf_counter() - began
+        rows = len(found.part)
+        tell(f"{rows:,} rows in {seconds:.2f} s ({rows / seconds:,.0f} rows/s): {output}")
+
+
+def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict[str, Any]:
+    """What a model says, as columns by name.
+
+    Of classes `prediction`, the likeliest label, and `probability`, its own; of labels that do not
+    exclude each other one column each, 1 where it is said to be set; of values `prediction` in the
+    value's own unit, or one column each under its own name.
+
+    Args:
+        outputs: (samples, output_size), raw.
+        probabilities: add each class's or label's own, as `probability of NAME`.
+    """
+    import pyarrow as pa
+
+    numbers = in_words(outputs, target)
+    if isinstance(target, Values):
+        names = target.names if target.count > 1 else ("prediction",)
+        columns = zip(names, numbers.T, target.std, strict=True)
+        return {name: np.round(column.numpy(), _decimals(std)) for name, column, std in columns}
+    assert isinstance(target, Classes | Flags)
+    each = {f"probability of {name}": p.numpy() for name, p in zip(target.names, numbers.T, strict=True)}
+    if isinstance(target, Flags):
+        said: dict[str, Any] = {
+            name: column.numpy().astype(np.int8)
+            for name, column in zip(target.names, outputs.T > 0, strict=True)
+        }
+    else:
+        likeliest = outputs.argmax(1)
+        labels = pa.array(list(target.names), pa.string()).take(pa.array(likeliest.numpy()))
+        said = {"prediction": labels, "probability": numbers.gather(1, likeliest[:, None])[:, 0].numpy()}
+    return said | (each if probabilities else {})
+
+
+def beside(own: Mapping[str, Sequence[Any]], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The samples' own columns, then the predictions; one of the same name is told apart."""
+    columns: dict[str, Any] = dict(own)
+    for name, values in said.items():
+        free = name
+        while free in columns:
+            free = f"{free} (predicted)"
+        columns[free] = values
+    return columns
+
+
+def _decimals(std: float) -> int:
+    """How many decimals of a value mean something, where its deviation is known to seven digits."""
+    return max(0, _DIGITS - 1 - math.floor(math.log10(std))) if std > 0 else _DIGITS

@@ -1,0 +1,199 @@
+"""What a model writes: after a prompt, as it comes; or for each line of a file."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bigmodel.commands.load import Loaded
+from bigmodel.commands.outputs import write_columns, write_lines
+from bigmodel.commands.reading import read
+from bigmodel.commands.rows import beside
+from bigmodel.commands.telling import tell
+from bigmodel.data.parts import TextPairs
+from bigmodel.data.reader import TextReader
+from bigmodel.data.texts.files import read_lines
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.generate import Sampling, generate, translate
+from bigmodel.spec import NextTokens, TokenPair
+
+_AT_ONCE = 128  # texts that are written side by side
+_TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # where nothing else is said
+_PENDING = 8  # tokens that may be held back for the rest of a character: it has at most 4 bytes
+
+
+class Stream:
+    """Turns tokens into text as they come; a character of several tokens is shown when it is whole.
+
+    What a token stands for may depend on the one before it, such as a space: so each is decoded together
+    with those of the piece before.
+
+    Args:
+        decode: tokens to text.
+        write: receives each piece.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], write: Callable[[str], Any]) -> None:
+        self._decode, self._write = decode, write
+        self._before: list[int] = []
+        self._new: list[int] = []
+
+    def add(self, token: int) -> None:
+        """Takes a token, and shows what is whole."""
+        self._new.append(token)
+        text = self._text()
+        if not text.endswith("\ufffd") or len(self._new) > _PENDING:
+            self._show(text)
+
+    def finish(self) -> None:
+        """Shows what is left, whole or not."""
+        if self._new:
+            self._show(self._text())
+
+    def _text(self) -> str:
+        known = self._decode(self._before)
+        return self._decode(self._before + self._new)[len(known) :]
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._write(text)
+        self._before, self._new = self._new, []
+
+
+def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
+    """Goes on with a prompt, or translates it, and prints what is written as it comes."""
+    reader, sampling = _reader(loaded), _sampling(loaded, arguments)
+    prompt: str = arguments.prompt
+    tokens = _encoded(reader, prompt, loaded)
+    out, translates = sys.stdout, isinstance(loaded.prepared.spec.input, TokenPair)
+    if arguments.samples > 1:
+        for number, text in enumerate(_written(loaded, [tokens] * arguments.samples, sampling), start=1):
+            out.write(f"--- {number} ---\n{'' if translates else prompt}{reader.decode(text)}\n")
+        return
+    out.write("" if translates else prompt)
+    out.flush()
+    stream = Stream(reader.decode, lambda piece: (out.write(piece), out.flush()))
+    try:
+        _ask(loaded, [tokens], sampling, lambda new: stream.add(new[0]) if new[0] >= 0 else None)
+        stream.finish()
+    finally:
+        out.write("\n")
+        out.flush()
+
+
+def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:
+    """Writes for each line of a file: its translation, or how it goes on."""
+    reader, sampling = _reader(loaded), _sampling(loaded, arguments)
+    began, path = time.perf_counter(), Path(arguments.input).expanduser()
+    columns: dict[str, Any]
+    if isinstance(loaded.prepared.spec.input, TokenPair):
+        found = read(loaded, path, "--input", answers=False, max_bad=arguments.max_bad)
+        assert isinstance(found.part, TextPairs)
+        rows, name, columns = sources_of(found.part), "translation", dict(found.columns)
+    else:
+        if not path.is_file():
+            raise DataError(
+                f"--input {path}: there is no such file. Give a text file of prompts, one a line."
+            )
+        lines = read_lines(path, getattr(reader, "encoding", "utf-8"))
+        if not lines:
+            raise DataError(f"--input {path}: it is empty. Give prompts, one a line.")
+        rows = [
+            _encoded(reader, line, loaded, f"--input {path}, line {n}")
+            for n, line in enumerate(lines, 1)
+        ]
+        name, columns = "text", {"prompt": lines}
+    texts = [reader.decode(text) for text in _written(loaded, rows, sampling)]
+    if output is None or output.suffix.lower() == ".txt":
+        write_lines(texts, output)
+    else:
+        write_columns(beside(columns, {name: texts}), output)
+    if output is not None:
+        seconds = time.perf_counter() - began
+        tell(f"{len(texts):,} texts in {seconds:.2f} s ({len(texts) / seconds:,.1f} texts/s): {output}")
+
+
+def sources_of(part: TextPairs) -> list[list[int]]:
+    """The tokens of each source, its end among them."""
+    places = zip(part.starts[:, 0].tolist(), part.sizes[:, 0].tolist(), strict=True)
+    return [part.tokens[start : start + size].tolist() for start, size in places]
+
+
+def _reader(loaded: Loaded) -> TextReader:
+    reader = loaded.reader
+    if not isinstance(reader, TextReader):
+        raise DataError(
+            f"{loaded.name}: its data has no words for its tokens, so that it cannot read or write."
+        )
+    return reader
+
+
+def _encoded(reader: TextReader, text: str, loaded: Loaded, where: str = "--prompt") -> list[int]:
+    try:
+        tokens = reader.encode(text)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    target = loaded.prepared.spec.target
+    assert isinstance(target, NextTokens)
+    if not tokens and target.end is not None and not isinstance(loaded.prepared.spec.input, TokenPair):
+        return [target.end]  # where one text ends, the next begins
+    if not tokens:
+        raise DataError(f"{where}: is empty. The model needs a character at least to start from.")
+    return tokens
+
+
+def _sampling(loaded: Loaded, arguments: Namespace) -> Sampling:
+    """How the next token is chosen; translations are searched for where nothing else is said."""
+    pair = loaded.prepared.spec.input
+    draws = [arguments.temperature, arguments.top_k, arguments.top_p]
+    drawn = any(value is not None for value in draws)
+    if isinstance(pair, TokenPair):
+        beams = 1 if drawn else loaded.data_setting("beams", _BEAMS)
+        temperature, most = 1.0 if drawn else 0.0, pair.length
+    else:
+        beams, temperature, most = 1, _TEMPERATURE if arguments.beams in (None, 1) else 1.0, _TOKENS
+    try:
+        return Sampling(
+            max_tokens=arguments.tokens or most,
+            temperature=temperature if arguments.temperature is None else arguments.temperature,
+            top_k=arguments.top_k,
+            top_p=arguments.top_p,
+            beams=arguments.beams or beams,
+            seed=arguments.seed,
+        )
+    except ConfigError as error:  # in the words of the command line
+        raise ConfigError(
+            re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
+        ) from None
+
+
+def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[list[int]]:
+    """What is written for each row, those of like length side by side."""
+    size = max(1, _AT_ONCE // sampling.beams)
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    written: list[list[int]] = [[] for _ in rows]
+    for first in range(0, len(rows), size):
+        chosen = order[first : first + size]
+        draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same
+        for row, tokens in zip(
+            chosen, _ask(loaded, [rows[r] for r in chosen], draws, None), strict=True
+        ):
+            written[row] = tokens
+    return written
+
+
+def _ask(
+    loaded: Loaded,
+    rows: list[list[int]],
+    sampling: Sampling,
+    on_tokens: Callable[[list[int]], None] | None,
+) -> list[list[int]]:
+    spec, device = loaded.prepared.spec, loaded.runtime.device
+    ask = translate if isinstance(spec.input, TokenPair) else generate
+    return ask(loaded.model, rows, sampling, spec, device, on_tokens=on_tokens)

@@ -1,0 +1,97 @@
+"""What a reader keeps of the target, so that new files' answers are scored as those of training were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bigmodel.errors import DataError, did_you_mean
+from bigmodel.registry import Config
+from bigmodel.spec import Classes, Flags, Target, Values
+
+_LISTED = 5  # how many labels a message names
+
+
+class Answers(Config):
+    """The kind of a target, and what turns the data's own answers into it and back.
+
+    Attributes:
+        kind: of the target; `none` where answers cannot be read from new files.
+        names: labels of classes in the order of their indices, or of flags or values.
+        mean, std: of each value.
+    """
+
+    kind: Literal["classes", "flags", "values", "none"] = "none"
+    names: list[str] = Field(default=[])
+    mean: list[float] = Field(default=[])
+    std: list[float] = Field(default=[])
+
+    @classmethod
+    def of(cls, target: Target) -> Answers:
+        """What to keep of a target, once the training part has completed it."""
+        match target:
+            case Classes(names=names):
+                return cls(kind="classes", names=list(names))
+            case Flags(names=names):
+                return cls(kind="flags", names=list(names))
+            case Values(names=names, mean=mean, std=std):
+                return cls(kind="values", names=list(names), mean=list(mean), std=list(std))
+            case _:
+                return cls()
+
+    def blank(self, samples: int) -> Tensor:
+        """Targets of the right shape that mean nothing, for samples whose answers are not asked for."""
+        if self.kind == "classes":
+            return torch.zeros(samples, dtype=torch.int64)
+        return torch.zeros(samples, max(len(self.names), 1))
+
+    def scored(self, own: Tensor) -> Tensor:
+        """Answers as a loss reads them: class indices and flags as they are, values standardised."""
+        from bigmodel.data.assemble import scored  # which imports readers, and they this
+
+        match self.kind:
+            case "values":
+                return scored(own, Values(tuple(self.names), tuple(self.mean), tuple(self.std)))
+            case "flags":
+                return scored(own, Flags(tuple(self.names)))
+            case _:
+                return own
+
+    def indices(self, labels: Sequence[Any], where: str) -> Tensor:
+        """Class indices, (samples,) int64, of labels.
+
+        Raises:
+            DataError: training did not have one of them.
+        """
+        return class_indices(labels, self.names, where)
+
+
+def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Tensor:
+    """The index of each label among `names`, (samples,) int64; `where` begins a message.
+
+    Raises:
+        DataError: a label is not among them.
+    """
+    index = {name: place for place, name in enumerate(names)}
+    unknown = list(dict.fromkeys(str(label) for label in labels if str(label) not in index))
+    if unknown:
+        told = ", ".join(repr(label) for label in unknown[:_LISTED])
+        more = ", …" if len(unknown) > _LISTED else ""
+        known = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+        raise DataError(
+            f"{where}: the training data has no label {told}{more}; its labels are {known}."
+            f"{did_you_mean(unknown[0], names)} Correct or remove these samples."
+        )
+    return torch.tensor([index[str(label)] for label in labels], dtype=torch.int64)
+
+
+def in_order(labels: Sequence[str]) -> tuple[str, ...]:
+    """Each label once: by size where all are whole numbers, else by the alphabet."""
+    names = set(labels)
+    if all(name.isascii() and name.removeprefix("-").isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))

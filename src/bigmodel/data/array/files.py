@@ -1,0 +1,122 @@
+"""Named arrays in .npz and safetensors files; neither can hold code, and pickles are not read."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bigmodel.errors import DataError, did_you_mean
+
+SUFFIXES = (".npz", ".safetensors")
+
+
+class Arrays:
+    """The arrays of an open file, each read when it is asked for.
+
+    Attributes:
+        path: of the file.
+        names: of the arrays.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], content: Any) -> None:
+        self.path = path
+        self.names = list(names)
+        self._content = content
+
+    def read(self, name: str, key: str) -> Tensor | list[str]:
+        """An array by its name; one of words comes as a list.
+
+        Args:
+            name: of the array.
+            key: the option that names it, such as `data.inputs`, for messages.
+
+        Raises:
+            DataError: there is none, or it holds what no tensor can.
+        """
+        if name not in self.names:
+            raise DataError(
+                f"{key}={name}: {self.path} has no such array.{did_you_mean(name, self.names)} It has"
+                f" {', '.join(self.names) or 'none'}."
+            )
+        try:
+            found = self._content(name)
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+            raise DataError(
+                f"{self.path}: array '{name}' holds Python objects, which may be code and are never"
+                " read. Store numbers, or words as array.astype(str)."
+            ) from error
+        return found if isinstance(found, Tensor) else _from_numpy(found, f"{self.path}: array '{name}'")
+
+
+@contextmanager
+def opened(path: Path, key: str) -> Iterator[Arrays]:
+    """Opens a file of arrays, which closes at the end of the `with`.
+
+    Args:
+        path: the file.
+        key: the option that names it, such as `data.path`, for messages.
+
+    Raises:
+        DataError: it cannot be read or is of another kind.
+    """
+    if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{key}={path}: is no file of arrays. Known are .npz, written by"
+            " numpy.savez(path, inputs=…, targets=…), and .safetensors."
+        )
+    try:
+        if path.suffix.lower() == ".npz":
+            import numpy as np
+
+            # opened here, as numpy leaves a damaged file open
+            with path.open("rb") as raw:
+                file = np.load(raw, allow_pickle=False)
+                if not hasattr(file, "files"):
+                    raise DataError(f"{key}={path}: holds a single array without a name, expected .npz.")
+                yield Arrays(path, file.files, file.__getitem__)
+        else:
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as content:
+                yield Arrays(path, list(content.keys()), content.get_tensor)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+        raise _damaged(path, key, error) from error
+    except Exception as error:  # safetensors has an error of its own, without a base
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise _damaged(path, key, error) from error
+
+
+def _damaged(path: Path, key: str, error: Exception) -> DataError:
+    why = getattr(error, "strerror", None) or str(error)
+    if "pickle" in why:
+        why = "it is no .npz file, but may be a pickle, which is never read"
+    return DataError(f"{key}={path}: cannot be read: {why}.")
+
+
+def _from_numpy(array: Any, where: str) -> Tensor | list[str]:
+    """A tensor of any real type, or a list of words."""
+    import numpy as np
+
+    if array.dtype.kind in "US":
+        if array.ndim != 1:
+            raise DataError(f"{where} holds words in {array.ndim} dimensions; only 1 is understood.")
+        return [word.decode() if isinstance(word, bytes) else str(word) for word in array.tolist()]
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise DataError(f"{where} is of type {array.dtype}; known are whole and real numbers.")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch knows hardly more than their names
+        if array.dtype.itemsize == 8 and array.size and array.max() > np.iinfo(np.int64).max:
+            raise DataError(f"{where} holds whole numbers beyond {np.iinfo(np.int64).max:,}.")
+        array = array.astype(np.int64)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.ascontiguousarray(native))

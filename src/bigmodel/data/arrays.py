@@ -1,0 +1,109 @@
+"""A user's own arrays: samples that some other program has made numbers of already.
+
+    numpy.savez("sensors.npz", inputs=inputs, targets=targets)
+    bigmodel-train data=arrays data.path=sensors.npz
+
+What the inputs are shows in their type and shape: (samples, features), (samples, steps, features),
+(samples, channels, height, width); whole numbers may be tokens. What the targets are, too: whole numbers
+and words are classes, real numbers values, rows of zeros and ones flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.answers import Answers
+from bigmodel.data.array.files import opened
+from bigmodel.data.array.kinds import ArraysConfig, Samples, understood
+from bigmodel.data.array.reader import LEFT_OUT, ArraysReader, finite_rows, standardised
+from bigmodel.data.assemble import completed
+from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.normalize import image_statistics, value_statistics
+from bigmodel.data.own import place, split
+from bigmodel.data.parts import Part
+from bigmodel.errors import ConfigError
+from bigmodel.registry import data
+from bigmodel.spec import Classes, DataSpec, Image, Tokens
+
+
+@data.register("arrays", ArraysConfig)
+def arrays(config: ArraysConfig) -> Dataset:
+    """Arrays of a .npz or safetensors file."""
+    path = place(config)
+    where = f"data.path={config.path}"
+    with opened(path, "data.path") as file:
+        samples = understood(file, config, where)
+    fine = finite_rows(samples.inputs, samples.targets, config.max_bad, where)
+    parts = _parts(config, samples, fine)
+    statistics = mean = std = None
+    if config.normalize and isinstance(samples.input, Image):
+        mean, std = image_statistics(parts["train"].inputs)
+    elif config.normalize and not isinstance(samples.input, Tokens):
+        statistics = value_statistics(parts["train"].inputs)
+        parts = {
+            name: Part(standardised(part.inputs, statistics), part.targets)
+            for name, part in parts.items()
+        }
+    spec = DataSpec("arrays", samples.input, samples.target)
+    reader = ArraysReader.of(spec, statistics, bytes=samples.inputs.dtype == torch.uint8)
+    learnt = {"inputs": config.inputs, "targets": config.targets, "indexed": samples.indexed}
+    dataset = _completed(config, spec, parts, reader.model_copy(update=learnt))
+    left_out = len(samples.inputs) - len(fine) + dataset.left_out.get(LEFT_OUT, 0)
+    return replace(
+        dataset,
+        mean=mean,
+        std=std,
+        told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}")],
+        left_out={LEFT_OUT: left_out} if left_out else {},
+    )
+
+
+def _parts(config: ArraysConfig, samples: Samples, fine: Tensor) -> dict[PartName, Part]:
+    """The parts of the file itself, of the rows that are fine."""
+    rows = fine.tolist()
+    found = split(
+        config,
+        len(fine),
+        labels=samples.targets[fine] if isinstance(samples.target, Classes) else None,
+        groups=None if samples.groups is None else [samples.groups[row] for row in rows],
+        marks=None if samples.marks is None else [samples.marks[row] for row in rows],
+    )
+    for part in ("val", "test"):
+        if part in found and getattr(config, f"{part}_path") is not None:
+            raise ConfigError(
+                f"data.{part}_path={getattr(config, f'{part}_path')}: data.split={config.split} names a"
+                f" {part} part already. Leave one of them out."
+            )
+    return {
+        name: Part(samples.inputs[fine[index]], samples.targets[fine[index]])
+        for name, index in found.items()
+    }
+
+
+def _completed(
+    config: ArraysConfig, spec: DataSpec, parts: dict[PartName, Part], reader: ArraysReader
+) -> Dataset:
+    """All parts, those that lie elsewhere as the reader reads them."""
+    # `completed` wants a validation part: training stands in until the other file is read
+    every: dict[PartName, Part] = {"train": parts["train"], "val": parts["train"]}
+    dataset = completed(spec, every | parts)
+    reader = reader.model_copy(update={"answers": Answers.of(dataset.spec.target)})
+    sizes, left_out = dict(dataset.spec.sizes), 0
+    parts_elsewhere: tuple[PartName, PartName] = ("val", "test")
+    for part in parts_elsewhere:
+        if getattr(config, f"{part}_path") is None:
+            continue
+        path = place(config, f"{part}_path")
+        found = reader.read(path, answers=True, max_bad=config.max_bad)
+        setattr(dataset, part, found.part)
+        sizes[part] = len(found.part)
+        left_out += sum(found.left_out.values())
+    return replace(
+        dataset,
+        spec=replace(dataset.spec, sizes=sizes),
+        reader=reader,
+        left_out={LEFT_OUT: left_out} if left_out else {},
+    )

@@ -1,0 +1,201 @@
+"""Samples decoded once: rows of one tensor, kept on disk and mapped from there into memory.
+
+An entry is a folder named by what its rows were made from: `rows`, just the bytes of the tensor, and
+`about.json`, with their checksum. It is written beside and renamed when it is whole, so that runs that
+start at once do not disturb each other. Whatever is wrong with the cache, a run goes on without it.
+The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.files.collecting import Decoded, Unreadable, threads
+
+_CHUNK = 1 << 24  # bytes read, written or moved at once
+_FORM = 1  # of an entry; another number makes all older ones unknown
+
+
+Decode = Callable[[Path, Tensor], Any]
+"""Fills the row of a file and gives a note about it.
+
+Raises:
+    Unreadable: it cannot be read.
+"""
+
+
+def user_cache() -> Path:
+    """Where this program keeps what it can make anew."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bigmodel"
+
+
+def cache_folder(cache: str | None) -> Path | None:
+    """The folder that the option `cache` means; None where nothing is to be kept."""
+    if cache == "auto":
+        return user_cache() / "decoded"
+    return None if cache is None else Path(cache).expanduser()
+
+
+def identity(paths: Sequence[Path], *, options: Any) -> str:
+    """A name for the rows of these files as they are now, made with these options."""
+    digest = hashlib.sha256(json.dumps([_FORM, options], sort_keys=True).encode())
+    for path in paths:
+        try:
+            found = path.stat()
+            digest.update(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path.absolute()}\0missing\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def decoded(
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    decode: Decode,
+    *,
+    most_bad: int = 0,
+    cache: Path | None = None,
+    options: Any = None,
+) -> Decoded:
+    """The rows of files, out of the cache where it has them.
+
+    Args:
+        paths: the files.
+        shape, dtype: of one row.
+        decode: fills a row; called from many threads at once.
+        most_bad: unreadable files; with more, nothing is kept in the cache.
+        cache: folder of the cache; None: rows are in memory alone.
+        options: whatever else the rows depend on, as JSON holds it.
+    """
+    if cache is None:
+        return _filled(torch.empty((len(paths), *shape), dtype=dtype), paths, decode)
+    entry = cache / identity(paths, options=[options, list(shape), str(dtype)])
+    trouble = ""
+    if entry.exists():
+        try:
+            return _mapped(entry, shape, dtype)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            trouble = f"{entry} is damaged ({_why(error)}): made anew"
+    try:
+        return _written(entry, paths, shape, dtype, decode, most_bad, trouble)
+    except OSError as error:
+        found = decoded(paths, shape, dtype, decode)
+        found.trouble = f"{cache} cannot be written ({_why(error)}): kept in memory alone"
+        return found
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _filled(rows: Tensor, paths: Sequence[Path], decode: Decode) -> Decoded:
+    """Decodes all files at once into their rows, then closes the gaps that unreadable ones leave."""
+
+    def one(index: int) -> tuple[Any, str | None]:
+        try:
+            return decode(paths[index], rows[index]), None
+        except Unreadable as error:
+            return None, str(error)
+
+    with ThreadPoolExecutor(threads()) as pool:
+        found = list(pool.map(one, range(len(paths))))
+    kept = [index for index, (_, reason) in enumerate(found) if reason is None]
+    bad = [(index, reason) for index, (_, reason) in enumerate(found) if reason is not None]
+    if bad:
+        for place, index in enumerate(kept):
+            if place != index:
+                rows[place] = rows[index]
+    return Decoded(rows[: len(kept)], kept, bad, [found[index][0] for index in kept])
+
+
+def _written(
+    entry: Path,
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    decode: Decode,
+    most_bad: int,
+    trouble: str,
+) -> Decoded:
+    """Decodes into a new entry.
+
+    Raises:
+        OSError: there is no room for it, or it may not be written.
+    """
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
+    try:
+        file, count = beside / "rows", len(paths) * math.prod(shape)
+        _reserve(file, count * dtype.itemsize)
+        rows = torch.from_file(str(file), shared=True, size=count, dtype=dtype)
+        found = _filled(rows.view(len(paths), *shape), paths, decode)
+        if not found.kept or len(found.bad) > most_bad:
+            found.rows = found.rows.clone()
+            return found
+        about = {"kept": found.kept, "bad": found.bad, "notes": found.notes}
+        size = found.rows.nbytes
+        found.rows = rows = torch.empty(0)  # nothing may be mapped that is cut off
+        os.truncate(file, size)
+        about["checksum"] = _checksum(file)
+        (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        shutil.rmtree(entry, ignore_errors=True)
+        try:
+            beside.rename(entry)
+        except OSError:
+            if not entry.exists():  # else another run was faster
+                raise
+        found = _mapped(entry, shape, dtype)
+        found.trouble = trouble
+        return found
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _reserve(file: Path, size: int) -> None:
+    """A file of that size which the disk has room for: a mapped one must never run out of it."""
+    with file.open("wb") as out:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(out.fileno(), 0, size)
+            return
+        for start in range(0, size, _CHUNK):
+            out.write(bytes(min(_CHUNK, size - start)))
+
+
+def _checksum(file: Path) -> int:
+    total = 0
+    with file.open("rb") as content:
+        while piece := content.read(_CHUNK):
+            total = zlib.crc32(piece, total)
+    return total
+
+
+def _mapped(entry: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Decoded:
+    """An entry, its rows read when they are touched; changing them does not change the file.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, RuntimeError: it is not what was written.
+    """
+    about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
+    file, count = entry / "rows", len(about["kept"]) * math.prod(shape)
+    if file.stat().st_size != count * dtype.itemsize:
+        raise ValueError(f"{file.stat().st_size:,} bytes, expected {count * dtype.itemsize:,}")
+    if _checksum(file) != about["checksum"]:
+        raise ValueError("its checksum differs")
+    rows = torch.from_file(str(file), shared=False, size=count, dtype=dtype)
+    bad = [(int(index), str(reason)) for index, reason in about["bad"]]
+    return Decoded(rows.view(-1, *shape), list(about["kept"]), bad, list(about["notes"]))

@@ -1,0 +1,243 @@
+"""Finds samples that are files: a folder for each class, names that tell, or a list of files.
+
+    photos/cat/1.jpg          a folder for each class, with more folders within as you like
+    photos/train/cat/1.jpg    the same, below a folder for each part
+    words/7_jackson_3.wav     names that tell, with data.label_pattern='^(\\d)_'
+    photos.csv                a list, with columns `file` and `label`
+
+Files come in the order of their names, wherever they are found. Hidden ones are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, tests
+from bigmodel.data.files.paths import check_inside
+from bigmodel.errors import DataError
+
+
+def find(
+    path: Path,
+    suffixes: Collection[str],
+    what: str,
+    naming: Naming,
+    where: str,
+    *,
+    labelled: bool = True,
+    parts: bool = True,
+) -> Files:
+    """The files at a path: of a folder, of a list, or the single one.
+
+    Args:
+        path: folder, list or single file.
+        suffixes, what: as in `collect`.
+        naming: how files tell what they are.
+        where: begins a message: the option and its value.
+        labelled: whether labels are needed.
+        parts: whether folders named as parts, such as train, are parts.
+
+    Raises:
+        DataError: see `collect`.
+    """
+    if path.is_dir():
+        return _in_folder(path, suffixes, what, naming, where, labelled, parts)
+    if path.suffix.lower() in suffixes:
+        files = Files([path], [path.name])
+        return replace(files, labels=_of_one(path, naming)) if labelled else files
+    return _in_list(path, suffixes, what, naming, where, labelled)
+
+
+def _of_one(path: Path, naming: Naming) -> list[str]:
+    """The label of a single file: what its name tells, or its folder's."""
+    if naming.label_pattern is None:
+        return [path.absolute().parent.name]
+    return matches(naming.label_pattern, [path.name], "label_pattern", str(path))
+
+
+def _in_folder(
+    folder: Path,
+    suffixes: Collection[str],
+    what: str,
+    naming: Naming,
+    where: str,
+    labelled: bool,
+    parts: bool,
+) -> Files:
+    paths, ignored = [], Counter[str]()
+    for path in _walk(folder, where):
+        if path.suffix.lower() in suffixes:
+            paths.append(path)
+        else:
+            ignored[path.suffix.lower() or "no suffix"] += 1
+    if not paths:
+        raise DataError(f"{where}: holds no {what} ({', '.join(sorted(suffixes))}){_others(ignored)}.")
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    files = Files(paths, names, ignored=ignored)
+    if not labelled:
+        return files
+    below, marks = _marks(names, where) if parts else (names, None)
+    if naming.label_pattern is not None:
+        labels = matches(naming.label_pattern, names, "label_pattern", where)
+    else:
+        labels = _top_folders(below, folder, what, where)
+    if naming.test_pattern is not None:
+        marks = tests(naming.test_pattern, names, marks, where)
+    groups = None
+    if naming.group_pattern is not None:
+        groups = matches(naming.group_pattern, names, "group_pattern", where)
+    return replace(files, labels=labels, marks=marks, groups=groups)
+
+
+def _walk(folder: Path, where: str) -> Iterator[Path]:
+    """All files below a folder that are not hidden, by name; a link must stay within it."""
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{where}: {error.filename} cannot be read: {error.strerror}.") from error
+
+    for top, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if (path := Path(top, name)).is_symlink():
+                check_inside(path, folder, "data.path")
+                raise DataError(
+                    f"{where}: {path} is a link to another folder of the same data, whose files would"
+                    " count twice. Remove the link."
+                )
+        for name in sorted(name for name in files if not name.startswith(".")):
+            path = Path(top, name)
+            if path.is_symlink():
+                check_inside(path, folder, "data.path")
+            yield path
+
+
+def _others(ignored: Counter[str]) -> str:
+    if not ignored:
+        return ": it is empty"
+    told = ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common(LISTED))
+    return f", but {ignored.total():,} other files: {told}"
+
+
+def _marks(names: list[str], where: str) -> tuple[list[str], list[str] | None]:
+    """Paths below the folders of parts, and the part of each; as they are where there are no such."""
+    tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    known = {top for top in tops if top.lower() in PARTS}
+    if len(known) > 1 and (known != tops or any("/" not in name for name in names)):
+        other = sorted((tops - known) or {name for name in names if "/" not in name})
+        raise DataError(
+            f"{where}: its folders {', '.join(sorted(known))} are parts of the data, but {other[0]!r}"
+            " lies beside them and is none. Move it away, or into one of them."
+        )
+    if not tops or known != tops or any("/" not in name for name in names):
+        return names, None
+    split_up = [name.split("/", 1) for name in names]
+    return [rest for _, rest in split_up], [top for top, _ in split_up]
+
+
+def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[str]:
+    """The class of each file, by the folder at the top of its path."""
+    loose = [name for name in names if "/" not in name]
+    if len(loose) == len(names):
+        raise DataError(
+            f"{where}: {len(names):,} {what}, such as {names[0]}, lie in no folder that could name their"
+            " class. Put those of each class into a folder of its own; or say data.label_pattern=… where"
+            " names tell, such as '^([a-z]+)_' for cat_1; or give a list of files with their labels."
+        )
+    if loose:
+        raise DataError(
+            f"{where}: {len(loose):,} {what} lie outside the folders of the classes:"
+            f" {', '.join(loose[:LISTED])}. Move them into the folder of their class, or away."
+        )
+    labels = [name.split("/", 1)[0] for name in names]
+    within = {name.split("/")[1] for name in names if name.count("/") > 1}
+    if len(set(labels)) == 1 and len(within) > 1:
+        raise DataError(
+            f"{where}: all {what} lie in one folder, {labels[0]!r}. If the folders within it are the"
+            f" classes, say data.path={folder / labels[0]}."
+        )
+    return labels
+
+
+def _in_list(
+    path: Path, suffixes: Collection[str], what: str, naming: Naming, where: str, labelled: bool
+) -> Files:
+    """The files that a table lists, in its order."""
+    from bigmodel.data.tabular.reading import column, read_columns
+
+    table = read_columns(path, "data.path")
+
+    def values(name: str, key: str) -> list[object]:
+        return list(column(table, name, f"data.{key}").to_pylist())
+
+    listed = values(naming.file, "file")
+    if not listed:
+        raise DataError(f"{where}: lists no {what}.")
+    _check_filled(listed, naming.file, where)
+    names = [str(name) for name in listed]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice and labelled:
+        raise DataError(
+            f"{where}: lists {len(twice):,} {what} more than once, such as {twice[0]}: one may be learnt"
+            " from and judged by at once. List each once."
+        )
+    folder = Path(naming.root).expanduser() if naming.root is not None else path.absolute().parent
+    paths = [folder / name for name in names]
+    for entry in paths:
+        check_inside(entry, folder, "data.root")
+    other = [name for name in names if Path(name).suffix.lower() not in suffixes]
+    if other:
+        raise DataError(
+            f"{where}: lists {len(other):,} files that are no {what}, such as {other[0]}. Known are"
+            f" {', '.join(sorted(suffixes))}."
+        )
+    files = Files(paths, names)
+    if not labelled:
+        return files
+    if naming.label_pattern is not None:
+        labels: list[str] | list[float] = matches(naming.label_pattern, names, "label_pattern", where)
+    else:
+        labels = _list_labels(values(naming.label, "label"), naming, where)
+    groups = marks = None
+    if naming.group is not None:
+        groups = [str(value) for value in values(naming.group, "group")]
+    elif naming.group_pattern is not None:
+        groups = matches(naming.group_pattern, names, "group_pattern", where)
+    if naming.split is not None:
+        marks = [str(value) for value in values(naming.split, "split")]
+    if naming.test_pattern is not None:
+        marks = tests(naming.test_pattern, names, marks, where)
+    return replace(files, labels=labels, groups=groups, marks=marks)
+
+
+def _check_filled(values: Sequence[object], name: str, where: str) -> None:
+    empty = [row for row, value in enumerate(values) if value is None or value == "" or value != value]
+    if empty:
+        rows = ", ".join(str(row) for row in empty[:LISTED])
+        raise DataError(
+            f"{where}: column '{name}' is empty in {len(empty):,} of {len(values):,} rows: {rows}"
+            f"{', …' if len(empty) > LISTED else ''} (counted from 0). Fill them in, or"
+            " remove the rows."
+        )
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def _list_labels(values: Sequence[object], naming: Naming, where: str) -> list[str] | list[float]:
+    """Labels of a list: numbers, where any has a fraction or it is said; all else names classes."""
+    _check_filled(values, naming.label, where)
+    words = [str(value) for value in values]
+    if naming.task == "values":
+        return [number(word, where) for word in words]
+    if all(_NUMBER.fullmatch(word) for word in words):
+        numbers = [float(word) for word in words]
+        if naming.task == "auto" and not all(value.is_integer() for value in numbers):
+            return numbers
+        if isinstance(values[0], float):  # what is empty in some row makes whole numbers 1.0, 2.0, …
+            return [str(int(value)) if value.is_integer() else str(value) for value in numbers]
+    return words

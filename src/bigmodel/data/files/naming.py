@@ -1,0 +1,131 @@
+"""What the names of files tell: labels, groups, parts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from bigmodel.errors import DataError
+from bigmodel.registry import Config
+
+PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+"""Names of folders that hold a part of the data, not a class."""
+
+LISTED = 5  # files that a message names
+
+
+class Naming(Config):
+    """How files tell their labels, groups and parts."""
+
+    label_pattern: str | None = Field(
+        default=None,
+        description="regular expression for paths in the folder, its one group the label; null: folders",
+    )
+    group_pattern: str | None = Field(
+        default=None,
+        description="regular expression whose one group tells what belongs together; null: nothing does",
+    )
+    test_pattern: str | None = Field(
+        default=None, description="regular expression that finds the test part's paths; null: by folder"
+    )
+    file: str = Field(default="file", description="column of a list that names the files")
+    label: str = Field(default="label", description="column of a list that holds the labels")
+    group: str | None = Field(
+        default=None, description="column of a list that tells what belongs together; null: none"
+    )
+    split: str | None = Field(
+        default=None, description="column of a list that says train, val or test; null: none"
+    )
+    root: str | None = Field(
+        default=None, description="folder that a list's paths start from; null: that of the list"
+    )
+
+    task: Literal["auto", "classes", "values"] = Field(
+        default="auto",
+        description="what labels are: classes, values, or auto: values where a list has fractions",
+    )
+
+    @field_validator("label_pattern", "group_pattern", "test_pattern")
+    @classmethod
+    def _sound_pattern(cls, pattern: str | None, info: ValidationInfo) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from error
+        if info.field_name != "test_pattern" and groups != 1:
+            raise ValueError(
+                f"it needs one group in parentheses, which is what it finds, and has {groups}. Write"
+                " (?:…) for those that find nothing"
+            )
+        return pattern
+
+    def naming(self) -> Naming:
+        """What of it new files need: how they tell their labels."""
+        return Naming(label_pattern=self.label_pattern, file=self.file, label=self.label, task=self.task)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Samples that are files.
+
+    Attributes:
+        paths: in their order.
+        names: of each file, as a user knows it: its path within the folder or list.
+        labels: of each file; numbers where a list has real ones; empty where none are asked for.
+        groups: what each belongs to; None where that is not told.
+        marks: which part each is in; None where that is not told.
+        ignored: how many files of other kinds there are, by suffix.
+    """
+
+    paths: list[Path]
+    names: list[str]
+    labels: list[str] | list[float] = field(default_factory=list)
+    groups: list[str] | None = None
+    marks: list[str] | None = None
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def real(self) -> bool:
+        """Whether labels are real numbers."""
+        return len(self.labels) > 0 and isinstance(self.labels[0], float)
+
+
+def matches(pattern: str, names: Sequence[str], key: str, where: str) -> list[str]:
+    """What a pattern's group finds in each path."""
+    found = [re.search(pattern, name) for name in names]
+    missing = [n for n, match in zip(names, found, strict=True) if match is None or not match[1]]
+    if missing:
+        raise DataError(
+            f"data.{key}={pattern!r}: finds nothing in {len(missing):,} of {len(names):,} paths of"
+            f" {where}: {', '.join(missing[:LISTED])}{', …' if len(missing) > LISTED else ''}."
+        )
+    return [match[1] for match in found if match is not None]
+
+
+def tests(pattern: str, names: Sequence[str], marks: list[str] | None, where: str) -> list[str]:
+    """The part of each file, where a pattern finds the test part."""
+    found = [re.search(pattern, name) is not None for name in names]
+    if all(found) or not any(found):
+        matched = "every" if all(found) else "none"
+        raise DataError(
+            f"data.test_pattern={pattern!r}: finds {matched} of {len(names):,} paths of {where}, such as"
+            f" {names[0]}."
+        )
+    folder_marks = marks or ["train"] * len(names)
+    return ["test" if hit else mark for hit, mark in zip(found, folder_marks, strict=True)]
+
+
+def number(label: str | float, where: str) -> float:
+    """A label as a number; `where` begins a message."""
+    try:
+        return float(label)
+    except ValueError:
+        raise DataError(f"{where}: label {label!r} is no number.") from None

@@ -1,0 +1,246 @@
+"""A user's own table, one sample a row: what its columns hold is found out and told.
+
+Whatever is learnt of the columns is learnt from the training part alone: what missing values are filled
+up with, mean and deviation, which categories there are. Only how a column is to be read at all, as
+numbers, dates or words, is decided by all of the file's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bigmodel.data.answers import Answers
+from bigmodel.data.assemble import completed
+from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.own import OwnConfig, place, split
+from bigmodel.data.parts import Part
+from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, NumberColumn, Rows
+from bigmodel.data.tabular.reader import TableReader, unseen_told
+from bigmodel.data.tabular.reading import Columns, column, known_column, listed, read_columns
+from bigmodel.data.tabular.target import TargetColumn, Task
+from bigmodel.data.tabular.values import DATE_FORMATS, counts_rows, date_format, kind_of, words
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import data
+from bigmodel.spec import DataSpec
+
+Kind = Literal["number", "category", "date", "ignore"]
+
+
+class TableConfig(OwnConfig):
+    """A table in a CSV, TSV, Parquet or JSON lines file, gzip or not."""
+
+    batch_size: int = Field(default=256, ge=1, description="samples in a batch")
+    normalize: bool = Field(
+        default=True,
+        description="standardise numbers with mean and deviation of the training part",
+    )
+    target: str | None = Field(default=None, description="the column that is asked for")
+    task: Task = Field(
+        default="auto",
+        description="what the target holds: classes, values, or auto: by what it looks like",
+    )
+    columns: dict[str, Kind] = Field(
+        default={},
+        description="kind of a column, where it is not found out: number, category, date, ignore",
+    )
+    ignore: list[str] = Field(default=[], description="columns that are not learnt from")
+    split: str | None = Field(
+        default=None, description="column that says of each row: train, val or test; null: by fraction"
+    )
+    group: str | None = Field(
+        default=None,
+        description="column whose equal values all go to one part, such as a patient; null: none",
+    )
+    max_categories: int = Field(
+        default=1000, ge=2, description="most categories of a column; rarer values count as unseen"
+    )
+    min_count: int = Field(
+        default=2, ge=1, description="training rows that a category needs, or it counts as unseen"
+    )
+
+
+@data.register("table", TableConfig)
+def table(config: TableConfig) -> Dataset:
+    """A table of numbers, categories and dates, and the column that is asked for."""
+    _check_local(config)
+    found = read_columns(place(config), "data.path", config.max_bad)
+    left_out = dict(found.left_out)
+    target, answers, index = _asked(config, found, left_out)
+    reader, ignored = _learn(config, found, target, index["train"])
+    named = _parts(found, reader, answers, index)
+    told = [("Columns", _columns_told(reader.columns, ignored)), ("Target", _target_told(target))]
+    files: tuple[tuple[PartName, str], ...] = (("val", "val_path"), ("test", "test_path"))
+    for part, key in files:
+        if getattr(config, key) is not None:
+            other = read_columns(place(config, key), f"data.{key}", config.max_bad)
+            samples = reader.samples(other, answers=True)
+            named[part] = samples.part
+            left_out = _added(_added(left_out, other.left_out), samples.left_out)
+            if samples.unseen:
+                told.append((f"Unseen in {part}", unseen_told(samples.unseen)))
+    done = completed(DataSpec(config.name, reader.spec, target.spec), named)
+    reader = reader.model_copy(update={"answers": Answers.of(done.spec.target)})
+    return replace(done, reader=reader, told=told, left_out=left_out)
+
+
+def _check_local(config: TableConfig) -> None:
+    """Refuses what lies on the Hugging Face Hub, in words: nothing is fetched while a run starts."""
+    for key in ("path", "val_path", "test_path"):
+        name = (getattr(config, key) or "").partition("hub:")
+        if not name[0] and name[1]:
+            raise ConfigError(
+                f"data.{key}=hub:{name[2]}: a data set of the Hugging Face Hub is downloaded first:"
+                f" hf download --repo-type dataset {name[2]} --local-dir {name[2]}; then say"
+                f" data.{key}={name[2]}/<file>."
+            )
+
+
+def _asked(
+    config: TableConfig, found: Columns, left_out: dict[str, int]
+) -> tuple[TargetColumn, Tensor, dict[PartName, Rows]]:
+    """The target, its values in all rows, and which rows that have one go to which part."""
+    name = _target_name(config, found)
+    values, where = column(found, name, "data.target"), str(found.path)
+    target = TargetColumn.learn(name, values, config.task, where)
+    answers, there = target.encode(values, where)
+    rows = np.flatnonzero(there)
+    if len(rows) < found.num_rows:
+        left_out["no target"] = found.num_rows - len(rows)
+    places = split(
+        config,
+        len(rows),
+        labels=None if target.labels is None else answers[torch.from_numpy(rows)],
+        groups=_marks(found, config.group, "data.group", rows),
+        marks=_marks(found, config.split, "data.split", rows),
+    )
+    return target, answers, {part: rows[chosen.numpy()] for part, chosen in places.items()}
+
+
+def _parts(
+    found: Columns, reader: TableReader, answers: Tensor, index: dict[PartName, Rows]
+) -> dict[PartName, Part]:
+    """Each part's rows: one after another in one tensor, so that none is ever there twice."""
+    order = np.concatenate(list(index.values()))
+    inputs, _ = reader.inputs(found, order)
+    targets = answers[torch.from_numpy(order)]
+    sizes = [len(rows) for rows in index.values()]
+    pairs = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
+    return {name: Part(*pair) for name, pair in zip(index, pairs, strict=True)}
+
+
+def _target_name(config: TableConfig, found: Columns) -> str:
+    """The target, where what the options say of columns can be."""
+    if config.target is None:
+        raise ConfigError(
+            "data.target: say which column is asked for, such as data.target="
+            f"{found.column_names[-1]}. {found.path} has {listed(found.column_names)}."
+        )
+    for name in config.columns:
+        known_column(found, name, "data.columns")
+    for name in config.ignore:
+        known_column(found, name, "data.ignore")
+    if config.target in config.ignore or config.columns.get(config.target) == "ignore":
+        raise ConfigError(f"data.target={config.target}: the target cannot be ignored as well.")
+    if config.target in config.columns:
+        raise ConfigError(
+            f"data.columns.{config.target}: this is the target, whose kind data.task says: classes or"
+            " values."
+        )
+    return config.target
+
+
+def _marks(found: Columns, name: str | None, key: str, rows: Rows) -> Any:
+    """What an option's column says of each of some rows; None where the option names none."""
+    return None if name is None else words(column(found, name, key)).take(rows).to_pylist()
+
+
+def _learn(
+    config: TableConfig, found: Columns, target: TargetColumn, rows: Rows
+) -> tuple[TableReader, dict[str, str]]:
+    """What the training part's rows tell of each column, and why the others are not learnt from.
+
+    Raises:
+        DataError: there is no column to learn from.
+    """
+    learnt: list[Learnt] = []
+    ignored: dict[str, str] = {}
+    for name in found.column_names:
+        kind = config.columns.get(name)
+        if name == target.name or (name in (config.split, config.group) and kind is None):
+            continue
+        if name in config.ignore or kind == "ignore":
+            ignored[name] = "as asked"
+            continue
+        told = _learn_column(config, name, found.column(name), rows, str(found.path))
+        if isinstance(told, str):
+            ignored[name] = told
+        else:
+            learnt.append(told)
+    if not learnt:
+        why = ", ".join(f"{name} ({reason})" for name, reason in ignored.items()) or "there is no other"
+        raise DataError(
+            f"{found.path}: no column is left to learn '{target.name}' from: {why}."
+            " Say what a column is with +data.columns.<name>=number, category or date."
+        )
+    return TableReader(columns=learnt, target=target), ignored
+
+
+def _learn_column(config: TableConfig, name: str, values: Any, rows: Rows, where: str) -> Learnt | str:
+    """What one column tells, or why it tells a model nothing."""
+    chosen = config.columns.get(name)
+    kind = kind_of(values)
+    if kind not in ("empty", "other"):  # of which a user's word makes nothing else
+        kind = chosen or kind
+    if kind == "number":
+        if chosen is None and counts_rows(name, values):
+            return "counts the rows"
+        return NumberColumn.learn(name, values, rows, config.normalize, where)
+    if kind == "date":
+        way = date_format(values) or DATE_FORMATS[0]
+        return DateColumn.learn(name, values, rows, config.normalize, way, where)
+    if kind in ("category", "text"):
+        return CategoryColumn.learn(
+            name, values, rows, config.max_categories, config.min_count, chosen is not None
+        )
+    return "empty" if kind == "empty" else str(values.type)
+
+
+def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {key: counts.get(key, 0) + more.get(key, 0) for key in [*counts, *more]}
+
+
+def _columns_told(learnt: Iterable[Learnt], ignored: Mapping[str, str]) -> str:
+    """What became of the columns, on one line."""
+    kinds: dict[str, list[str]] = {"number": [], "category": [], "date": []}
+    for found in learnt:
+        size = f" {len(found.values):,}" if isinstance(found, CategoryColumn) else ""
+        kinds[found.kind].append(found.name + size)
+    parts = []
+    for kind, names in kinds.items():
+        word = kind if len(names) == 1 else _PLURALS[kind]
+        within = f" ({_first(names)})" if kind != "number" else ""
+        if names:
+            parts.append(f"{len(names)} {word}{within}")
+    left = _first([f"{name} ({why})" for name, why in ignored.items()])
+    return ", ".join(parts) + (f"; ignored: {left}" if ignored else "")
+
+
+_PLURALS = {"number": "numbers", "category": "categories", "date": "dates"}
+_TOLD = 8  # names on a line
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_TOLD]) + (f", … ({len(names):,} in all)" if len(names) > _TOLD else "")
+
+
+def _target_told(target: TargetColumn) -> str:
+    if target.labels is None:
+        return f"{target.name}, a real value"
+    return f"{target.name}, {len(target.labels):,} classes: {_first(target.labels)}"

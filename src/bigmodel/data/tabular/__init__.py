@@ -1,0 +1,1 @@
+"""Columns out of files, and what a table's columns become."""

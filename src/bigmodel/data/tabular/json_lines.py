@@ -1,0 +1,184 @@
+"""JSON lines, one object a line, as batches of rows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bigmodel.data.files.plain import check_not_wide, check_utf8, unpacked
+from bigmodel.errors import DataError
+
+_BLOCK = 8 << 20  # bytes parsed at once
+
+
+def batches_of_lines(path: Path, refuse: Callable[[str], None]) -> Iterator[Any]:
+    """The objects of a JSON lines file as Arrow batches, with a column for each key.
+
+    The file is read twice: a column is of the kind that all of its values together are of, whole
+    numbers and broken ones alike, and what looks like a date in some of them stays text.
+
+    Args:
+        path: the file, gzip or not.
+        refuse: told of each line that is no JSON object; what it raises ends the reading.
+
+    Raises:
+        DataError: it is not UTF-8, or a key holds text in one line and a number in another.
+    """
+    import pyarrow as pa
+
+    kinds: dict[str, Any] = {}
+    for first, block in _blocks(path, refuse):
+        kinds = _types(path, first, block, kinds)
+    schema = pa.schema(list(kinds.items()))
+    if not kinds:
+        raise DataError(f"{path}: no line holds an object with a key.")
+    yield pa.RecordBatch.from_pylist([], schema=schema)
+    for first, block in _blocks(path, lambda _: None):
+        yield from _parsed(path, first, block, schema).to_batches()
+
+
+def _blocks(path: Path, refuse: Callable[[str], None]) -> Iterator[tuple[int, bytes]]:
+    """Whole lines of a file, many at once, with the number of the first, counted from 0."""
+    with unpacked(path) as file:
+        line, rest = 0, b""
+        while piece := file.read(_BLOCK):
+            if line == 0 and not rest:
+                _check_start(path, piece)
+            whole, newline, rest = (rest + piece).rpartition(b"\n")
+            if newline:
+                yield line, _objects(path, line, whole + newline, refuse)
+                line += whole.count(b"\n") + 1
+        if rest.strip():
+            yield line, _objects(path, line, rest + b"\n", refuse)
+
+
+def _check_start(path: Path, head: bytes) -> None:
+    check_not_wide(path, head[:4096])
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        plain = path.with_suffix(".jsonl").name
+        raise DataError(
+            f"{path}: it holds one JSON list, but an object on each line is needed. Convert it:"
+            f" jq -c '.[]' {path.name} > {plain}"
+        )
+
+
+def _objects(path: Path, first: int, block: bytes, refuse: Callable[[str], None]) -> bytes:
+    """The lines of a block that are JSON objects; the others are refused."""
+    block = block.removeprefix(b"\xef\xbb\xbf")
+    try:
+        block.decode()  # Arrow takes any bytes for text here
+    except UnicodeDecodeError:
+        check_utf8(path)
+    if _arrow(block, None) is not None:
+        return block
+    lines = block.split(b"\n")
+    for place, line in enumerate(lines):
+        fault = _fault(line) if line.strip() else None
+        if fault is not None:
+            refuse(f"line {first + place} (counted from 0) {fault}")
+            lines[place] = b""  # the lines below keep their numbers
+    return b"\n".join(lines)
+
+
+def _fault(line: bytes) -> str | None:
+    """What is wrong with a line; None where it is an object."""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        return f"is not JSON: {error}: {line[:60].decode(errors='replace')!r}."
+    return None if isinstance(value, dict) else f"is not an object but {_KINDS[type(value)]}."
+
+
+def _arrow(block: bytes, schema: Any) -> Any:
+    """A block as an Arrow table; None where Arrow cannot read it."""
+    import pyarrow as pa
+    import pyarrow.json as pa_json
+
+    if not block.strip():
+        return pa.table({})
+    try:
+        return pa_json.read_json(
+            io.BytesIO(block),
+            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            parse_options=pa_json.ParseOptions(
+                explicit_schema=schema,
+                unexpected_field_behavior="infer" if schema is None else "ignore",
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+
+
+def _types(path: Path, first: int, block: bytes, known: dict[str, Any]) -> dict[str, Any]:
+    """The type of each key, as far as this block and those before it tell."""
+    import pyarrow as pa
+
+    found = _arrow(block, None)
+    if found is None:
+        raise _mixed(path, first, block, known)
+    kinds = dict(known)
+    for field in found.schema:
+        kind = pa.string() if pa.types.is_timestamp(field.type) else field.type
+        before = kinds.get(field.name, kind)
+        try:
+            kinds[field.name] = pa.unify_schemas(
+                [pa.schema([("", before)]), pa.schema([("", kind)])], promote_options="permissive"
+            )[0].type
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            raise _mixed(path, first, block, known) from None
+    return kinds
+
+
+def _parsed(path: Path, first: int, block: bytes, schema: Any) -> Any:
+    found = _arrow(block, schema)
+    if found is None:
+        raise _mixed(path, first, block, {field.name: field.type for field in schema})
+    return found.select(schema.names) if found.num_rows else schema.empty_table()
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def _mixed(path: Path, first: int, block: bytes, known: dict[str, Any]) -> DataError:
+    """Which key is of several kinds, and where the second one stands."""
+    kinds = {name: _kind_of(found) for name, found in known.items()}
+    for number, line in enumerate(block.split(b"\n"), start=first):
+        if not line.strip():
+            continue
+        for name, value in json.loads(line).items():
+            kind = _KINDS[type(value)]
+            before = kinds.setdefault(name, kind)
+            if before == "null":
+                kinds[name] = kind
+            elif kind not in ("null", before):
+                return DataError(
+                    f"{path}: in line {number} (counted from 0), '{name}' is {kind} ({value!r:.60}), but"
+                    f" {before} in those above. Make it one kind; what is missing is null."
+                )
+    return DataError(f"{path}: the lines from {first} (counted from 0) on cannot be read as a table.")
+
+
+def _kind_of(kind: Any) -> str:
+    import pyarrow as pa
+
+    for matches, word in (
+        (pa.types.is_null, "null"),
+        (pa.types.is_boolean, "true or false"),
+        (pa.types.is_string, "text"),
+        (pa.types.is_list, "a list"),
+        (pa.types.is_struct, "an object"),
+    ):
+        if matches(kind):
+            return word
+    return "a number"

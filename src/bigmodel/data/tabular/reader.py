@@ -1,0 +1,149 @@
+"""Reads rows of a table as its source has learnt to: the same way for training and for predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bigmodel.data.answers import Answers
+from bigmodel.data.parts import Part
+from bigmodel.data.reader import Found, Reader, reads
+from bigmodel.data.tabular.columns import Learnt, Rows
+from bigmodel.data.tabular.reading import Columns, column, read_columns
+from bigmodel.data.tabular.target import TargetColumn
+from bigmodel.errors import DataError, did_you_mean
+from bigmodel.spec import Features
+
+_STRETCH = 1 << 16  # rows
+
+
+class Samples(NamedTuple):
+    """Rows of a table as samples.
+
+    Attributes:
+        part: the samples.
+        kept: the rows that they come from; None: all, in their order.
+        left_out: how many were left out, by reason.
+        unseen: for each column of categories that has any, in how many rows its value is none that
+            training kept.
+    """
+
+    part: Part
+    kept: Rows | None
+    left_out: dict[str, int]
+    unseen: dict[str, int]
+
+
+@dataclass
+class FoundRows(Found):
+    """Rows of new files.
+
+    Attributes:
+        told: what is new in them, label and text of each line.
+    """
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+
+
+def unseen_told(unseen: Mapping[str, int]) -> str:
+    """`Samples.unseen` in words."""
+    return ", ".join(f"{name} in {count:,} rows" for name, count in unseen.items())
+
+
+@reads("table")
+class TableReader(Reader):
+    """What a table's training part told.
+
+    Attributes:
+        columns: those that a model reads, in the order of its inputs.
+        target: the one that is asked for.
+        answers: what scores its values as those of training were.
+    """
+
+    columns: list[Learnt]
+    target: TargetColumn
+    answers: Answers = Answers()
+
+    @property
+    def spec(self) -> Features:
+        """The inputs: what each column became, one after another."""
+        outputs = [output for learnt in self.columns for output in learnt.outputs]
+        sizes = tuple(size for _, size in outputs)
+        return Features(len(outputs), tuple(name for name, _ in outputs), sizes if any(sizes) else ())
+
+    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+        """See `Reader.read`. Columns that were not learnt from are left alone."""
+        table = read_columns(path, "path", max_bad)
+        samples = self.samples(table, answers)
+        columns = _as_they_stand(table, samples.kept)
+        part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
+        told = [("Unseen categories", unseen_told(samples.unseen))] if samples.unseen else []
+        return FoundRows(part, columns, table.left_out | samples.left_out, told)
+
+    def samples(self, table: Columns, answers: bool) -> Samples:
+        """The rows of a table as samples, real values in their own unit; rows without an answer are left
+        out where answers are read."""
+        inputs, unseen = self.inputs(table)
+        if not answers:
+            return Samples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, unseen)
+        asked = column(table, self.target.name, "data.target")
+        targets, there = self.target.encode(asked, str(table.path))
+        part = Part(inputs, targets)
+        if there.all():
+            return Samples(part, None, {}, unseen)
+        kept = np.flatnonzero(there)
+        left_out = {"no target": table.num_rows - len(kept)}
+        return Samples(part.select(torch.from_numpy(kept)), kept, left_out, unseen)
+
+    def inputs(self, table: Columns, order: Rows | None = None) -> tuple[Tensor, dict[str, int]]:
+        """The rows of a table as a model reads them, (rows, count) float32, and `Samples.unseen`.
+
+        Args:
+            table: the rows.
+            order: which of them, in which order; None: all, as they stand.
+
+        Raises:
+            DataError: a column is missing, or holds what it did not hold in training.
+        """
+        rows = table.num_rows if order is None else len(order)
+        out = np.empty((rows, self.spec.count), np.float32)
+        unseen, start = {}, 0
+        for learnt in self.columns:
+            if learnt.name not in table.column_names:
+                raise DataError(
+                    f"{table.path}: there is no column '{learnt.name}', which the run has learnt from."
+                    f"{did_you_mean(learnt.name, table.column_names)} It reads"
+                    f" {', '.join(known.name for known in self.columns)}."
+                )
+            stop = start + len(learnt.outputs)
+            values = np.empty((table.num_rows, stop - start), np.float32)
+            count = _encode(learnt, table.column(learnt.name), values, str(table.path))
+            out[:, start:stop] = values if order is None else values[order]
+            if count:
+                unseen[learnt.name] = count
+            start = stop
+        return torch.from_numpy(out), unseen
+
+
+def _encode(learnt: Learnt, column: Any, out: NDArray[np.float32], where: str) -> int:
+    """A column, a stretch of rows at a time: little is in memory more than once."""
+    return sum(
+        learnt.encode(column.slice(first, _STRETCH), out[first : first + _STRETCH], where, first)
+        for first in range(0, len(column), _STRETCH)
+    )
+
+
+def _as_they_stand(table: Columns, kept: Rows | None) -> dict[str, Sequence[Any]]:
+    """The columns of the file, as a prediction is written beside them."""
+    found: dict[str, Sequence[Any]] = {}
+    for name in table.column_names:
+        values = table.column(name)
+        found[name] = (values if kept is None else values.take(kept)).to_pylist()
+    return found

@@ -1,0 +1,188 @@
+"""Files of columns: CSV, TSV, Parquet and JSON lines, each gzip or not, one file or a folder of them.
+
+Nothing is guessed here. What stands in a CSV stays text as it stands there, so that `007` stays an
+identifier and a prediction can be written beside it unchanged; whoever asks for numbers converts a
+column. Types that are guessed from a file's first rows, as pandas and Hugging Face `datasets` do it,
+fail where a later row says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from bigmodel.data.files.paths import check_inside
+from bigmodel.data.files.plain import name_without_gz
+from bigmodel.data.tabular.sources import ParquetSource, Source, Unpacked
+from bigmodel.errors import DataError, did_you_mean
+
+_LISTED = 30  # names that a message lists at most
+
+
+class Columns:
+    """The columns of a table, each read when it is asked for.
+
+    Attributes:
+        path: the file or folder that they come from.
+        column_names: in the order of the file.
+        num_rows: in each column.
+        left_out: how many rows were left out because they could not be read, by reason.
+    """
+
+    def __init__(self, path: Path, sources: list[Source], left_out: dict[str, int]) -> None:
+        self.path = path
+        self.left_out = left_out
+        self.column_names = sources[0].names
+        self.num_rows = sum(source.rows for source in sources)
+        self._sources = sources
+
+    def column(self, name: str) -> Any:
+        """One column of the table, a `pyarrow.ChunkedArray`: text, as it stands there, in CSV and TSV
+        and numbers, text or whatever else the file says otherwise; what is missing is null."""
+        import pyarrow as pa
+
+        found = [source.read(name) for source in self._sources]
+        if len(found) == 1:
+            return found[0]
+        try:
+            tables = [pa.table({name: part}) for part in found]
+            return pa.concat_tables(tables, promote_options="permissive").column(0)
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{self.path}: column '{name}' is not of one kind in all files: {error}."
+            ) from error
+
+
+def read_columns(path: Path, key: str, max_bad: int = 0) -> Columns:
+    """The columns of a CSV, TSV, Parquet or JSON lines file, gzip or not, or of a folder of such files.
+
+    Args:
+        path: the file; the files of a folder are put one below the other, in the order of their names.
+        key: the option that names it, such as `data.path`, for messages.
+        max_bad: rows that may be left out because they cannot be read; `Columns.left_out` counts them.
+
+    Raises:
+        DataError: it is of another kind, empty, damaged, not UTF-8, or a row has more or fewer fields
+            than there are columns. The message names the file and the row.
+    """
+    files = _files_in(path, key) if path.is_dir() else [path]
+    bad: list[str] = []  # what is wrong with each row that was left out
+    sources: list[Source] = []
+    for file in files:
+        try:
+            sources.append(_read_file(file, key, bad, max_bad))
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror or error}.") from error
+        if set(sources[-1].names) != set(sources[0].names):
+            differing = sorted(set(sources[-1].names) ^ set(sources[0].names))
+            raise DataError(
+                f"{key}={path}: all files of a folder must have the same columns, but {file.name} and"
+                f" {files[0].name} differ in {listed(differing)}."
+            )
+    if sum(source.rows for source in sources) == 0:
+        raise DataError(f"{path}: it has columns ({listed(sources[0].names)}), but no rows.")
+    return Columns(path, sources, {"unreadable row": len(bad)} if bad else {})
+
+
+def column(table: Columns, name: str, key: str) -> Any:
+    """One column by the name that a user gave, a `pyarrow.ChunkedArray`.
+
+    Args:
+        table: what `read_columns` found.
+        name: of the column.
+        key: the option that names it, such as `data.target`, for the message.
+
+    Raises:
+        DataError: there is no such column; the message lists those there are.
+    """
+    known_column(table, name, key)
+    return table.column(name)
+
+
+def known_column(table: Columns, name: str, key: str) -> None:
+    """Raises DataError where there is no such column; see `column`."""
+    if name not in table.column_names:
+        raise DataError(
+            f"{key}={name}: {table.path} has no such column.{did_you_mean(name, table.column_names)}"
+            f" Known: {listed(table.column_names)}."
+        )
+
+
+def texts(column: Any) -> list[str | None]:
+    """A column as words, whatever kind it is of; None where a value is missing."""
+    import pyarrow as pa
+
+    return cast("list[str | None]", column.cast(pa.string()).to_pylist())
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, the first ones where they are many."""
+    known = list(names)
+    more = f", … ({len(known):,} in all)" if len(known) > _LISTED else ""
+    return ", ".join(known[:_LISTED]) + more
+
+
+def _files_in(folder: Path, key: str) -> list[Path]:
+    """The files of a folder, of one kind, sorted by name."""
+    found = sorted(path for path in folder.iterdir() if path.is_file() and _kind_of(path) is not None)
+    kinds = sorted({str(_kind_of(path)) for path in found})
+    if len(kinds) != 1:
+        holds = f"holds files of several kinds ({', '.join(kinds)})" if kinds else "holds no table"
+        raise DataError(f"{key}={folder}: the folder {holds}. Name one file. {_KNOWN}")
+    for path in found:
+        check_inside(path, folder, key)
+    return found
+
+
+_ENDINGS = {
+    ".csv": "CSV",
+    ".txt": "CSV",
+    ".tsv": "TSV",
+    ".tab": "TSV",
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".json": "JSON lines",
+}
+_KNOWN = "Known are .csv, .tsv, .parquet and .jsonl, each also with .gz."
+
+
+def _kind_of(path: Path) -> str | None:
+    return _ENDINGS.get(Path(name_without_gz(path)).suffix.lower())
+
+
+def _read_file(path: Path, key: str, bad: list[str], max_bad: int) -> Source:
+    kind = _kind_of(path)
+    if kind is None:
+        excel = " Save the sheet as CSV." if path.suffix.lower() in (".xls", ".xlsx", ".ods") else ""
+        raise DataError(f"{key}={path}: not a kind of table that can be read.{excel} {_KNOWN}")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty.")
+    if kind == "Parquet":
+        return ParquetSource(path)
+    if kind == "JSON lines":
+        from bigmodel.data.tabular.json_lines import batches_of_lines
+
+        return Unpacked(path, batches_of_lines(path, _refuser(path, bad, max_bad)))
+    from bigmodel.data.tabular.delimited import BLOCKS, LongRowError, batches_of_rows
+
+    before = len(bad)
+    with contextlib.suppress(LongRowError):
+        return Unpacked(path, batches_of_rows(path, kind, _refuser(path, bad, max_bad), BLOCKS[0]))
+    del bad[before:]
+    return Unpacked(path, batches_of_rows(path, kind, _refuser(path, bad, max_bad)))
+
+
+def _refuser(path: Path, bad: list[str], max_bad: int) -> Callable[[str], None]:
+    """Notes a row that cannot be read; it raises DataError where there are more than may be left out."""
+
+    def refuse(fault: str) -> None:
+        bad.append(fault)
+        if len(bad) > max_bad:
+            others = f" (row {len(bad)} of those that cannot be read; data.max_bad={max_bad})"
+            raise DataError(f"{path}: {fault}{others if max_bad else ''}")
+
+    return refuse

@@ -1,0 +1,114 @@
+"""Where the columns of a file are read from, one at a time, as they are asked for.
+
+CSV and JSON lines are brought once, block by block, into an Arrow file on disk that has no name, so
+that none is ever left half-written; columns are read from it one at a time. A file may be larger than
+memory as long as each of its columns fits, and so do the numbers that are made of them all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from bigmodel.data.files.plain import is_packed, unpacked
+from bigmodel.errors import DataError
+
+_IN_MEMORY = 8 << 20  # bytes up to which a table needs no file on disk
+
+
+class Source(Protocol):
+    """The columns of one file.
+
+    Attributes:
+        names: in the order of the file.
+        rows: how many there are.
+    """
+
+    names: list[str]
+    rows: int
+
+    def read(self, name: str) -> Any:
+        """One column, a `pyarrow.ChunkedArray`."""
+
+
+class Unpacked:
+    """Columns that were brought into a file without a name, column by column of each batch of rows.
+
+    Neither a mapped Arrow file nor Arrow's reader of some columns will do: the first counts as memory
+    once it is read, the second takes memory for all columns to read one.
+    """
+
+    def __init__(self, path: Path, batches: Iterator[Any]) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (lives as long)
+        weakref.finalize(self, self._file.close)
+        self.rows = 0
+        self._places: list[list[tuple[int, int]]] = []  # offset and size of each column, by batch
+        first = next(batches)  # always there: it tells the columns, even without a row
+        try:
+            for batch in chain([first], batches):
+                self._places.append([self._write(batch, name) for name in first.schema.names])
+                self.rows += batch.num_rows
+        except OSError as error:
+            raise DataError(
+                f"{path}: no room to unpack it in {tempfile.gettempdir()}: {error.strerror or error}."
+                " Free some, or name another folder by TMPDIR."
+            ) from error
+        self.names = list(first.schema.names)
+        self._schema = first.schema
+
+    def _write(self, batch: Any, name: str) -> tuple[int, int]:
+        """Adds one column of a batch to the file; where it lies there."""
+        offset = self._file.tell()
+        self._file.write(memoryview(batch.select([name]).serialize()))
+        return offset, self._file.tell() - offset
+
+    def read(self, name: str) -> Any:
+        import pyarrow as pa
+
+        pa.default_memory_pool().release_unused()  # what reading ahead, or the last column, took
+        place = self.names.index(name)
+        schema = pa.schema([self._schema.field(place)])
+        found = []
+        for offset, size in (batch[place] for batch in self._places):
+            self._file.seek(offset)
+            found.append(pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), schema))
+        return pa.Table.from_batches(found, schema=schema).column(0)
+
+
+class ParquetSource:
+    """Columns of a Parquet file, which keeps them apart already."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        source: Any = path
+        if is_packed(path):
+            source = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as this)
+            weakref.finalize(self, source.close)
+            with unpacked(path) as file:
+                shutil.copyfileobj(file, cast(BinaryIO, source))
+        try:
+            self._file = pq.ParquetFile(source)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: not a Parquet file, or a damaged one: {error}.") from error
+        weakref.finalize(self, self._file.close)
+        self._path = path
+        self.names: list[str] = list(self._file.schema_arrow.names)
+        self.rows: int = self._file.metadata.num_rows
+
+    def read(self, name: str) -> Any:
+        import pyarrow as pa
+
+        try:
+            found = self._file.read(columns=[name], use_threads=False).column(name)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{self._path}: column '{name}' is damaged: {error}.") from error
+        if pa.types.is_dictionary(found.type):
+            return found.cast(found.type.value_type)
+        return found

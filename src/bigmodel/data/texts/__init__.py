@@ -1,0 +1,1 @@
+"""Texts out of files, and words as tokens."""

@@ -1,0 +1,165 @@
+"""Reads text files, gzip or not: one, all of a folder, or those that a pattern names."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field, field_validator
+
+from bigmodel.data.files.paths import check_inside
+from bigmodel.data.files.plain import unpacked
+from bigmodel.data.own import OwnConfig, place
+from bigmodel.errors import DataError
+
+SUFFIXES = (".txt", ".txt.gz")
+"""What the names of the files end in that are read of a folder."""
+
+_LISTED = 5  # how many of them a message names
+
+
+class TextFilesConfig(OwnConfig):
+    """How text files are written."""
+
+    encoding: str = Field(
+        default="utf-8", description="how text files are written: utf-8, latin-1, utf-16, …"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_one(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)  # refuses what encodes something else than text, too
+        except LookupError:
+            raise ValueError(
+                "there is no such encoding of texts. Known are utf-8, latin-1, cp1252, utf-16, gb18030 …"
+            ) from None
+        return encoding
+
+
+class Passage(NamedTuple):
+    """A text, and where it stands.
+
+    Attributes:
+        file: that it was read from.
+        first: position of its first character there.
+        text: itself.
+    """
+
+    file: Path
+    first: int
+    text: str
+
+
+def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage], int]:
+    """All texts that an option of a source names, and how many files were left out.
+
+    Raises:
+        ConfigError: the option is not given.
+        DataError: there are none, or more than `data.max_bad` cannot be read.
+    """
+    value = getattr(config, key)
+    named = None if value is None else Path(value).expanduser()
+    if named is not None and not named.exists() and glob.has_magic(str(named)):
+        files = [Path(found) for found in sorted(glob.glob(str(named), recursive=True))]  # noqa: PTH207
+        files = [file for file in files if file.is_file()]
+        if not files:
+            raise DataError(f"data.{key}={value}: no file has a name of this pattern.")
+    else:
+        files = files_of(place(config, key), f"data.{key}")
+    return read_files(files, config.encoding, config.max_bad)
+
+
+def files_of(path: Path, key: str) -> list[Path]:
+    """The text files of a folder and of those within it, in the order of their names; or a file alone.
+
+    Raises:
+        DataError: there are none, or a link leads out of the folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{key}={path}: there is no such file or folder.")
+    inside = [file for file in sorted(path.rglob("*")) if not file.name.startswith(".")]
+    inside = [file for file in inside if file.is_file()]
+    files = [file for file in inside if file.name.lower().endswith(SUFFIXES)]
+    if not files:
+        kinds = Counter(file.suffix.lower() or "no ending" for file in inside).most_common(_LISTED)
+        found = ", ".join(f"{count:,} × {kind}" for kind, count in kinds) or "nothing"
+        raise DataError(
+            f"{key}={path}: the folder holds no files that end in {' or '.join(SUFFIXES)}. Found:"
+            f" {found}. For texts of another ending give a pattern, such as {key}='{path}/**/*.md'."
+        )
+    for file in files:
+        check_inside(file, path, key)
+    return files
+
+
+def read_files(files: list[Path], encoding: str, max_bad: int = 0) -> tuple[list[Passage], int]:
+    """Whole files, and how many of them were left out.
+
+    Raises:
+        DataError: more than `max_bad` cannot be read, or all of them.
+    """
+    passages, bad = [], []
+    for file in files:
+        try:
+            passages.append(Passage(file, 0, read_text(file, encoding)))
+        except DataError as error:
+            bad.append(error)
+    if len(bad) > max_bad or not passages:
+        more = ""
+        if len(bad) > max_bad and len(files) > 1:
+            more = (
+                f" Of {len(files):,} files, {len(bad):,} cannot be read: data.max_bad={len(bad)} leaves"
+            )
+            more += " them out."
+        raise DataError(f"{bad[0]}{more}") from bad[0]
+    return passages, len(bad)
+
+
+def read_text(file: Path, encoding: str) -> str:
+    """A file's text, as it is: line ends stay what they are, only a byte order mark is left out.
+
+    Raises:
+        DataError: it cannot be read, or is not text of this encoding; the message says which byte.
+    """
+    with unpacked(file) as source:
+        raw = source.read()
+    mark = codecs.BOM_UTF8 if codecs.lookup(encoding).name == "utf-8" else b""
+    body = raw.removeprefix(mark)
+    try:
+        return body.decode(encoding)
+    except UnicodeDecodeError as error:
+        position = error.start + len(raw) - len(body)
+        raise DataError(
+            f"{file}: not {encoding}: byte 0x{raw[position]:02x} at position {position:,} (counted from"
+            f" 0, of {len(raw):,}): {error.reason}. {_advice(raw, encoding)}"
+        ) from error
+
+
+def read_lines(file: Path, encoding: str) -> list[str]:
+    """A file's lines, without their ends. A last line need not have one.
+
+    Raises:
+        DataError: as `read_text`.
+    """
+    lines = read_text(file, encoding).split("\n")  # `splitlines` would also split within sentences
+    if not lines[-1]:
+        del lines[-1]
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _advice(raw: bytes, encoding: str) -> str:
+    """What to do about bytes that are no text."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "It begins as utf-16 does: say data.encoding=utf-16."
+    if b"\0" in raw[:4096]:
+        return "It looks like no text file at all: give one, or the text of it as .txt."
+    if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "ascii"}:
+        other = "utf-8" if encoding.lower() == "ascii" else "latin-1"
+        return f"If it is written in another encoding, say which, such as data.encoding={other}."
+    return "Say data.encoding=utf-8, or whichever it is written in, or mend the file."

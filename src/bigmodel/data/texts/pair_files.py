@@ -1,0 +1,175 @@
+"""Pairs of texts as they lie on disk: the lines of two files, or two columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import Field
+
+from bigmodel.data.base import PartName
+from bigmodel.data.own import place
+from bigmodel.data.tabular.reading import column, read_columns, texts
+from bigmodel.data.texts.files import TextFilesConfig, read_lines
+from bigmodel.errors import ConfigError, DataError
+
+_TWO_WAYS = (
+    "Say data.source=train.de data.target=train.en for the lines of two files, or"
+    " data.path=pairs.csv data.source=de data.target=en for two columns of one."
+)
+
+
+class PairFilesConfig(TextFilesConfig):
+    """Where pairs of texts lie."""
+
+    path: str | None = Field(
+        default=None, description="a table whose columns source and target are; null: they are files"
+    )
+    source: str | None = Field(
+        default=None, description="file of the texts that are given, a line each, or their column"
+    )
+    target: str | None = Field(
+        default=None, description="file of the texts to be told from them, or their column"
+    )
+    max_bad: int = Field(
+        default=0, ge=0, description="rows of a table that may be left out because they cannot be read"
+    )
+    val_source: str | None = Field(
+        default=None, description="the validation part's file of sources; null: val_fraction of the data"
+    )
+    val_target: str | None = Field(default=None, description="the validation part's file of targets")
+    test_source: str | None = Field(
+        default=None, description="the test part's file of sources; null: test_fraction of the data"
+    )
+    test_target: str | None = Field(default=None, description="the test part's file of targets")
+    val_path: str | None = Field(
+        default=None, description="the validation part's table, where path is one; null: val_fraction"
+    )
+    test_path: str | None = Field(
+        default=None, description="the test part's table, where path is one; null: test_fraction"
+    )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs in the order in which they stand.
+
+    Attributes:
+        sources, targets: the two texts of each.
+        places: what a message calls each, such as `line 5`.
+        left_out: how many were left out, by reason.
+    """
+
+    sources: list[str]
+    targets: list[str]
+    places: Sequence[str]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def at(self, index: Sequence[int]) -> Pairs:
+        """Some of them; `left_out` tells nothing of the others."""
+        return Pairs(
+            [self.sources[row] for row in index],
+            [self.targets[row] for row in index],
+            [self.places[row] for row in index],
+        )
+
+
+def check_places(config: PairFilesConfig) -> None:
+    """Raises ConfigError where the options do not say where both sides of each part lie."""
+    for key in ("source", "target"):
+        if getattr(config, key) is None:
+            raise ConfigError(f"data.{key}: is not given. {_TWO_WAYS}")
+    for part in ("val", "test"):
+        table, sides = f"{part}_path", [f"{part}_source", f"{part}_target"]
+        given = [key for key in sides if getattr(config, key) is not None]
+        if config.path is not None and given:
+            raise ConfigError(
+                f"data.{given[0]}={getattr(config, given[0])}: with data.path, the {part} part is a"
+                f" table with the same columns. Say data.{table}=<file>."
+            )
+        if config.path is None and getattr(config, table) is not None:
+            raise ConfigError(
+                f"data.{table}={getattr(config, table)}: without data.path, the {part} part is two files"
+                f" too. Say data.{sides[0]}=<file> data.{sides[1]}=<file>."
+            )
+        if len(given) == 1:
+            missing = next(key for key in sides if key not in given)
+            raise ConfigError(f"data.{missing}: is not given, but data.{given[0]} is: both are needed.")
+
+
+def read_part(config: PairFilesConfig, part: PartName) -> Pairs | None:
+    """A part's pairs, those with an empty side left out; None where it has no place of its own.
+
+    Raises:
+        DataError: they cannot be read, or the sides are not of the same length.
+    """
+    prefix = "" if part == "train" else f"{part}_"
+    if config.path is not None:
+        key = f"{prefix}path"
+        if getattr(config, key) is None:
+            return None
+        assert config.source is not None
+        assert config.target is not None
+        names = (config.source, config.target)
+        return without_empty(
+            pairs_of_table(place(config, key), f"data.{key}", names, max_bad=config.max_bad)
+        )
+    keys = (f"{prefix}source", f"{prefix}target")
+    if getattr(config, keys[0]) is None:
+        return None
+    files = (place(config, keys[0]), place(config, keys[1]))
+    return without_empty(pairs_of_files(*files, config.encoding))
+
+
+def pairs_of_files(source: Path, target: Path, encoding: str) -> Pairs:
+    """Pairs of the lines of two files.
+
+    Raises:
+        DataError: they cannot be read, or one has more lines than the other.
+    """
+    sources, targets = read_lines(source, encoding), read_lines(target, encoding)
+    if len(sources) != len(targets):
+        raise DataError(
+            f"{source} has {len(sources):,} lines, but {target} has {len(targets):,}: line by line one"
+            " has to be the translation of the other, so that they must have equally many. Has a line"
+            " been lost or broken in two?"
+        )
+    return Pairs(sources, targets, lines(sources))
+
+
+def pairs_of_table(path: Path, key: str, names: tuple[str, str], max_bad: int) -> Pairs:
+    """Pairs of two columns of a table; what is missing is empty.
+
+    Raises:
+        DataError: the table cannot be read, or has no such columns.
+    """
+    table = read_columns(path, key, max_bad)
+    sources, targets = (
+        ["" if text is None else text for text in texts(column(table, name, f"data.{option}"))]
+        for name, option in zip(names, ("source", "target"), strict=True)
+    )
+    return Pairs(sources, targets, [f"row {row}" for row in range(len(sources))], table.left_out)
+
+
+def lines(texts: Sequence[str]) -> list[str]:
+    """What a message calls the lines of a file."""
+    return [f"line {number}" for number in range(1, len(texts) + 1)]
+
+
+def without_empty(pairs: Pairs) -> Pairs:
+    """The pairs of which neither side is empty; the others are counted."""
+    both = zip(pairs.sources, pairs.targets, strict=True)
+    kept = [row for row, sides in enumerate(both) if all(map(str.strip, sides))]
+    return without(pairs, kept, "pairs with an empty side")
+
+
+def without(pairs: Pairs, kept: Sequence[int], reason: str) -> Pairs:
+    """Some of the pairs; the others are counted under `reason`."""
+    if len(kept) == len(pairs):
+        return pairs
+    left_out = {**pairs.left_out, reason: len(pairs) - len(kept)}
+    return replace(pairs.at(kept), left_out=left_out)

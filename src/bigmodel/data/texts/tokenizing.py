@@ -1,0 +1,95 @@
+"""The vocabulary of a training part: learnt from it, or a tokenizer that was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bigmodel.data.texts.vocabulary import PIECE, Vocabulary, codes, pieces
+from bigmodel.errors import DataError
+
+Unit = Literal["character", "byte", "bpe"]
+Special = Literal["pad", "start", "end", "unknown"]
+
+LEAST_PIECES = 260
+"""A vocabulary of pieces holds at least all bytes and the special tokens."""
+
+_TRIED = 1 << 18  # characters of the training part that a given tokenizer is tried on
+
+
+def learn(
+    texts: Sequence[str],
+    unit: Unit,
+    vocab_size: int,
+    tokenizer: Path | None = None,
+    special: Sequence[Special] = (),
+) -> Vocabulary:
+    """The vocabulary of a training part.
+
+    Args:
+        texts: the training part.
+        unit: what a token stands for.
+        vocab_size: of `bpe`: the most tokens, special ones included.
+        tokenizer: a tokenizer.json to use in place of all that; None: none.
+        special: which special tokens there are to be.
+
+    Raises:
+        DataError: the tokenizer cannot be read.
+    """
+    if tokenizer is not None:
+        plain = _given(tokenizer, texts)
+    elif unit == "bpe":
+        plain = Vocabulary(unit="bpe", tokenizer=_trained(texts, vocab_size - len(special)))
+    elif unit == "character":
+        plain = Vocabulary(unit="character", letters=letters_of(texts))
+    else:
+        plain = Vocabulary(unit="byte")
+    values: dict[str, Any] = plain.model_dump()  # a copy would keep the size that it had
+    values.update({name: plain.own + place for place, name in enumerate(special)})
+    return Vocabulary(**values)
+
+
+def letters_of(texts: Iterable[str]) -> str:
+    """The different characters of some texts, sorted."""
+    seen = np.zeros(0x110000, bool)
+    for text in texts:
+        for begin in range(0, len(text), PIECE):
+            seen[codes(text[begin : begin + PIECE])] = True
+    return "".join(map(chr, np.flatnonzero(seen).tolist()))
+
+
+def _trained(texts: Sequence[str], size: int) -> str:
+    """A tokenizer of at most `size` pieces that every text can be put together from."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    engine = Tokenizer(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,  # what occurs once tells nothing of other texts
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    engine.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
+    return str(engine.to_str())
+
+
+def _given(path: Path, texts: Sequence[str]) -> Vocabulary:
+    """The tokenizer of a file, tried on the training part's beginning."""
+    try:
+        written = path.read_text(encoding="utf-8")
+        found = Vocabulary(unit="tokenizer", tokenizer=written)
+        assert found.own > 0
+    except Exception as error:  # the library raises no kind of its own
+        raise DataError(
+            f"data.tokenizer={path}: cannot be read as a tokenizer.json of the tokenizers library:"
+            f" {str(error) or type(error).__name__}."
+        ) from error
+    tried = list(islice((piece for text in texts for piece in pieces(text)), _TRIED // PIECE))
+    exact = all(found.decode(found.encode(piece).tolist()) == piece for piece in tried)
+    return Vocabulary(**{**found.model_dump(), "exact": exact})

@@ -1,0 +1,11 @@
+"""Text from a model, token by token: language models go on with a text, encoder–decoders translate one.
+
+The model reads each token once and keeps what it needs of it (`Writer`). What comes out is what reading
+all of the text anew at every step would give, whatever else is in the batch.
+"""
+
+from bigmodel.generate.sampling import Sampling, probabilities
+from bigmodel.generate.texts import window_start
+from bigmodel.generate.writing import ENDED, OnTokens, generate, translate
+
+__all__ = ["ENDED", "OnTokens", "Sampling", "generate", "probabilities", "translate", "window_start"]

@@ -1,0 +1,111 @@
+"""Figures of a run that exists: those that training gave, wherever they are asked for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigmodel.commands.eval import judge, new_data, own_part
+from bigmodel.reporting.summary import read_summary
+from tests.commands.cli import Bigmodel
+from tests.commands.conftest import SETTINGS, Run
+from tests.commands.test_load import loaded
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_figures_are_those_of_training(made: Run, name: str) -> None:
+    run = loaded(made(name))
+    judged = own_part(run)
+    figures = judge(run, judged)
+    summary = read_summary(made(name))
+    assert summary is not None
+    expected = summary.test if judged.part == "test" else summary.best
+    assert {f"{judged.part}/{key}": value for key, value in figures.items()} == {
+        key: pytest.approx(value, rel=1e-6)
+        for key, value in expected.items()
+        if key.startswith(f"{judged.part}/")
+    }
+
+
+def test_the_batch_size_changes_nothing(made: Run) -> None:
+    run = loaded(made("classes"))
+    assert judge(run, own_part(run), 5) == pytest.approx(judge(run, own_part(run)), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["table", "reviews", "text", "pairs"])
+def test_new_data_gives_the_same_figures_as_the_same_samples_did(made: Run, name: str) -> None:
+    """All of the file, training part too, is judged: as good as it is in parts."""
+    run, folder = loaded(made(name)), made(name).parent
+    path = {
+        "table": folder / "t.csv",
+        "reviews": folder / "reviews.csv",
+        "text": folder / "verses.txt",
+        "pairs": Path(f"{folder / 'de.txt'},{folder / 'en.txt'}"),
+    }[name]
+    figures = judge(run, new_data(run, path, 0))
+    own = judge(run, own_part(run))
+    assert figures.keys() == own.keys()
+    assert figures["loss"] == pytest.approx(own["loss"], rel=0.5)
+
+
+def test_one_line_of_json(made: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:
+    run = made("values")
+    inputs, targets = np.random.default_rng(0).normal(size=(9, 5)), np.full((9, 1), 2.0)
+    np.savez(tmp_path / "new.npz", inputs=inputs, targets=targets)
+    said = bigmodel("eval", run, "--data", tmp_path / "new.npz", "--json", "--device", "cpu")
+    assert said.status == 0, said.err
+    told = json.loads(said.out)
+    assert said.out.count("\n") == 1
+    assert (told["part"], told["samples"], told["path"]) == ("data", 9, str(tmp_path / "new.npz"))
+    assert told["figures"].keys() == {"data/loss", "data/mae", "data/rmse", "data/r2"}
+
+
+def test_a_table_to_look_at(made: Run, bigmodel: Bigmodel) -> None:
+    said = bigmodel("eval", made("classes"), "--device", "cpu")
+    assert said.status == 0
+    assert "fnn on synthetic, weights of step" in said.out
+    assert "the validation part of synthetic, 16 samples" in said.out
+    assert "val/accuracy" in said.out
+
+
+def test_changed_data_is_told(made: Run, bigmodel: Bigmodel) -> None:
+    run = made("reviews")
+    path = run.parent / "reviews.csv"
+    before = path.read_text()
+    try:
+        path.write_text(before.replace("good, good", "good, fine"))
+        changed = bigmodel("eval", run, "--device", "cpu")
+        path.unlink()
+        gone = bigmodel("eval", run, "--device", "cpu")
+    finally:
+        path.write_text(before)
+    assert "Warning: the data is not what the run has learnt from" in changed.err or (
+        "the data is of another kind now" in changed.err
+    )
+    assert gone.status == 1
+    assert "there is no such file or folder" in gone.err
+    assert gone.err.endswith("--data judges by another file or folder.\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("missing.npz", "--data missing.npz"),
+        ("narrow.npz", "has shape (4, 3), but the model reads"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(
+    made: Run,
+    bigmodel: Bigmodel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: str,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "narrow.npz", inputs=np.zeros((4, 3)), targets=np.zeros(4))
+    said = bigmodel("eval", made("classes"), "--data", settings, "--device", "cpu")
+    assert said.status == 1
+    assert told in said.err
+    assert "Traceback" not in said.err

@@ -1,0 +1,59 @@
+"""Tables and lines that are written: whole, or not at all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+import pytest
+
+from bigmodel.commands.outputs import as_arrow, write_bytes, write_columns, write_lines
+from bigmodel.errors import DataError
+
+COLUMNS = {"name": ["a,b", 'say "x"', None], "x": np.array([0.1, 2, np.nan], np.float32)}
+
+
+def test_csv_is_quoted_only_where_it_has_to_be(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.csv"
+    write_columns({"label": ["cat", "dog"], "p": np.array([0.5, 0.25], np.float32)}, plain)
+    assert plain.read_text() == "label,p\ncat,0.5\ndog,0.25\n"
+    write_columns(COLUMNS, tmp_path / "o.csv")
+    back = pa_csv.read_csv(
+        tmp_path / "o.csv", convert_options=pa_csv.ConvertOptions(strings_can_be_null=True)
+    )
+    assert back.column("name").to_pylist() == COLUMNS["name"]
+
+
+def test_other_kinds_of_tables(tmp_path: Path) -> None:
+    for kind in ("tsv", "parquet", "jsonl"):
+        write_columns(COLUMNS, tmp_path / f"o.{kind}")
+    assert pa_parquet.read_table(tmp_path / "o.parquet").column("name").to_pylist() == COLUMNS["name"]
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert rows[0]["name"] == "a,b"
+    assert [row["x"] is None for row in rows] == [False, False, True]
+    assert (tmp_path / "o.tsv").read_text().startswith("name\tx\n")
+
+
+def test_values_of_several_types_become_text() -> None:
+    assert as_arrow([1, "a", None]).to_pylist() == ["1", "a", None]
+    assert as_arrow([1, 2]).type == pa.int64()
+
+
+def test_a_text_is_one_line(tmp_path: Path) -> None:
+    write_lines(["a\nb", "c"], tmp_path / "o.txt")
+    assert (tmp_path / "o.txt").read_text() == "a\\nb\nc\n"
+
+
+def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "o.csv").write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match=r"cannot be written: No space left on device"):
+        write_bytes(b"new", tmp_path / "o.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["o.csv"]
+    assert (tmp_path / "o.csv").read_text() == "old"

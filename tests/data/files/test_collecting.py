@@ -1,0 +1,270 @@
+"""Files as samples: found by folders, names or lists, in a fixed order, and refused in words."""
+
+import pytest
+import torch
+
+from bigmodel.data.files.collecting import FilesConfig, check_bad, collect
+from bigmodel.data.files.finding import find
+from bigmodel.data.files.naming import Naming
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import validated
+from bigmodel.spec import Classes, Values
+
+SUFFIXES = {".txt"}
+
+
+def put(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name, encoding="utf-8")
+    return folder
+
+
+def collected(path, **values):
+    values = {"name": "files", "path": str(path), "val_fraction": 0.25, **values}
+    return collect(validated(FilesConfig, values, "data"), SUFFIXES, "notes")
+
+
+def refused(words, path, **values):
+    with pytest.raises((DataError, ConfigError)) as caught:
+        collected(path, **values)
+    assert words in str(caught.value)
+
+
+def pets(folder, top=""):
+    return put(folder, *(f"{top}{kind}/{n}.txt" for kind in ("cat", "dog") for n in range(8)))
+
+
+def test_a_folder_for_each_class(tmp_path):
+    pets(tmp_path)
+    put(tmp_path, "cat/deep/er/9.TXT", "cat/.hidden.txt", ".git/x.txt", "dog/readme.md", "list.csv")
+    found = collected(tmp_path)
+    assert found.target == Classes(("cat", "dog"), counts=())
+    assert found.files.names == sorted(found.files.names)
+    assert "cat/deep/er/9.TXT" in found.files.names
+    assert len(found.files.paths) == 17
+    assert found.files.ignored == {".md": 1, ".csv": 1}
+    labels = ["cat" if name.startswith("cat") else "dog" for name in found.files.names]
+    assert [found.target.names[index] for index in found.targets] == labels
+    assert sorted(torch.cat(list(found.parts.values())).tolist()) == list(range(17))
+    assert {name: len(rows) for name, rows in found.parts.items()} == {"train": 13, "val": 4}
+
+
+def test_the_order_and_the_split_do_not_depend_on_the_file_system(tmp_path):
+    first = collected(pets(tmp_path / "a"))
+    names = [f"{kind}/{n}.txt" for kind in ("dog", "cat") for n in reversed(range(8))]
+    second = collected(put(tmp_path / "b", *names))
+    assert first.files.names == second.files.names
+    assert torch.equal(first.parts["train"], second.parts["train"])
+
+
+def test_folders_of_parts(tmp_path):
+    for part in ("train", "valid", "test"):
+        pets(tmp_path, f"{part}/")
+    found = collected(tmp_path)
+    assert found.target.names == ("cat", "dog")
+    for part, folder in (("train", "train"), ("val", "valid"), ("test", "test")):
+        names = [found.files.names[index] for index in found.parts[part]]
+        assert len(names) == 16
+        assert all(name.startswith(f"{folder}/") for name in names)
+
+
+def test_a_single_folder_of_a_part_is_no_class(tmp_path):
+    found = collected(pets(tmp_path, "train/"))
+    assert found.target.names == ("cat", "dog")
+    assert set(found.parts) == {"train", "val"}
+
+
+def test_one_class_may_be_called_like_a_part(tmp_path):
+    put(tmp_path, *(f"{kind}/{n}.txt" for kind in ("train", "car") for n in range(8)))
+    assert collected(tmp_path).target.names == ("car", "train")
+
+
+def test_names_tell_labels_groups_and_the_test_part(tmp_path):
+    names = [f"{digit}_{who}_{n}.txt" for digit in (2, 10) for who in "abcd" for n in range(4)]
+    found = collected(
+        put(tmp_path, *names),
+        label_pattern=r"^(\d+)_",
+        group_pattern=r"_([a-d])_",
+        test_pattern=r"_0\.txt$",
+    )
+    assert found.target.names == ("2", "10")
+    held_out = {found.files.names[index].split("_")[1] for index in found.parts["val"]}
+    learnt = {found.files.names[index].split("_")[1] for index in found.parts["train"]}
+    assert held_out
+    assert not held_out & learnt
+    tests = [found.files.names[index] for index in found.parts["test"]]
+    assert sorted(tests) == sorted(name for name in names if name.endswith("_0.txt"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_lists_of_files(tmp_path, ending):
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    put(tmp_path, *(f"notes/{n}.txt" for n in range(8)))
+    table = pa.table(
+        {
+            "file": [f"notes/{n}.txt" for n in range(8)],
+            "label": ["good" if n % 2 else "bad" for n in range(8)],
+            "part": ["test" if n < 2 else "train" for n in range(8)],
+            "who": [str(n // 2) for n in range(8)],
+        }
+    )
+    path = tmp_path / f"list.{ending}"
+    if ending == "parquet":
+        parquet.write_table(table, path)
+    elif ending == "jsonl":
+        import json
+
+        path.write_text("\n".join(json.dumps(row) for row in table.to_pylist()), encoding="utf-8")
+    else:
+        delimiter = "\t" if ending == "tsv" else ","
+        csv.write_csv(table, path, csv.WriteOptions(delimiter=delimiter))
+    found = collected(path, split="part", group="who")
+    assert found.target.names == ("bad", "good")
+    assert found.files.paths[0].read_text(encoding="utf-8") == "notes/0.txt"
+    assert sorted(found.parts["test"].tolist()) == [0, 1]
+    assert len({int(index) // 2 for index in found.parts["val"]}) == 1
+
+
+def listed(folder, *rows, name="list.csv"):
+    put(folder, *(f"{n}.txt" for n in range(8)))
+    (folder / name).write_text("\n".join(("file,label", *rows)) + "\n", encoding="utf-8")
+    return folder / name
+
+
+def test_labels_with_fractions_are_values_and_whole_ones_where_it_is_said(tmp_path):
+    path = listed(tmp_path, *(f"{n}.txt,{n // 2 / 2}" for n in range(8)))
+    found = collected(path)
+    assert isinstance(found.target, Values)
+    assert found.targets[:, 0].tolist() == [n // 2 / 2 for n in range(8)]
+    assert isinstance(collected(path, task="classes").target, Classes)
+    path = listed(tmp_path, *(f"{n}.txt,{n % 2}" for n in range(8)))
+    assert isinstance(collected(path).target, Classes)
+    assert isinstance(collected(path, task="values").target, Values)
+
+
+def test_parts_that_lie_elsewhere(tmp_path):
+    pets(tmp_path / "a")
+    pets(tmp_path / "b")
+    found = collected(tmp_path / "a", test_path=str(tmp_path / "b"))
+    assert found.parts["test"].tolist() == list(range(16, 32))
+    assert found.files.paths[16].is_relative_to(tmp_path / "b")
+    put(tmp_path / "b", "dgo/1.txt")
+    refused("has no label 'dgo'; its labels are cat, dog. Did you mean 'dog'?", tmp_path / "a",
+            val_path=str(tmp_path / "b"))  # fmt: skip
+    refused("are in another part too", tmp_path / "a", val_path=str(tmp_path / "a"))
+
+
+WRONG = {
+    "empty": ([], {}, "holds no notes (.txt): it is empty"),
+    "others": (["cat/1.jpg", "cat/2.jpg"], {}, "holds no notes (.txt), but 2 other files: 2 .jpg"),
+    "no folders": (["1.txt", "2.txt"], {}, "2 notes, such as 1.txt, lie in no folder"),
+    "loose": (["cat/1.txt", "dog/2.txt", "3.txt"], {}, "1 notes lie outside the folders of the classes"),
+    "one class": (["cat/1.txt", "cat/2.txt"], {}, "all samples have the same label, 'cat'"),
+    "too high": (["pets/cat/1.txt", "pets/dog/2.txt"], {}, "If the folders within it are the classes"),
+    "beside parts": (
+        ["train/cat/1.txt", "test/dog/1.txt", "more/dog/1.txt"],
+        {},
+        "its folders test, train are parts of the data, but 'more' lies beside them",
+    ),
+    "pattern": (
+        ["a_1.txt", "b_2.txt", "3.txt"],
+        {"label_pattern": "([a-z]+)_"},
+        "data.label_pattern='([a-z]+)_': finds nothing in 1 of 3 paths",
+    ),
+    "no test": (
+        ["cat/1.txt", "dog/2.txt"],
+        {"test_pattern": "tset"},
+        "data.test_pattern='tset': finds none of 2 paths",
+    ),
+    "only in test": (
+        [*(f"cat/{n}.txt" for n in range(4)), *(f"dog/{n}.txt" for n in range(4)), "eel/t.txt"],
+        {"test_pattern": "t.txt"},
+        "no notes of label 'eel' are in the training part",
+    ),
+    "no regular expression": (
+        ["cat/1.txt"],
+        {"label_pattern": "("},
+        "data.label_pattern='(': it is no regular expression",
+    ),
+    "no group": (["cat/1.txt"], {"label_pattern": "x"}, "needs one group in parentheses"),
+    "two tests": (
+        ["cat/1.txt", "dog/2.txt", "cat/3.txt", "dog/4.txt", "cat/5.txt"],
+        {"test_pattern": "5", "test_path": "."},
+        "data.path has a test part of its own",
+    ),
+}
+
+
+@pytest.mark.parametrize(("names", "values", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_with_a_folder_is_said(tmp_path, names, values, words):
+    refused(words, put(tmp_path, *names), **values)
+
+
+LISTS = {
+    "missing label": (["0.txt,a", "1.txt,", "2.txt,b"], "column 'label' is empty in 1 of 3 rows: 1 "),
+    "twice": (["0.txt,a", "1.txt,b", "0.txt,b"], "lists 1 notes more than once, such as 0.txt"),
+    "leads out": (["0.txt,a", "../1.txt,b"], "leads out of its folder"),
+    "other kind": (["0.txt,a", "1.jpg,b"], "lists 1 files that are no notes, such as 1.jpg"),
+}
+
+
+@pytest.mark.parametrize(("rows", "words"), LISTS.values(), ids=LISTS)
+def test_what_is_wrong_with_a_list_is_said(tmp_path, rows, words):
+    refused(words, listed(tmp_path / "in", *rows))
+
+
+def test_a_column_that_a_list_has_not(tmp_path):
+    path = listed(tmp_path, "0.txt,a", "1.txt,b")
+    refused("data.label=lable", path, label="lable")
+
+
+def test_paths_may_start_elsewhere(tmp_path):
+    path = listed(tmp_path / "in", *(f"{n}.txt,{n % 2}" for n in range(8)))
+    moved = tmp_path / "list.csv"
+    path.rename(moved)
+    found = collected(moved, root=str(tmp_path / "in"))
+    assert all(path.exists() for path in found.files.paths)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_links_that_lead_out_are_refused(tmp_path, kind):
+    pets(tmp_path / "in")
+    secret = put(tmp_path / "out", "secret.txt")
+    target = secret / "secret.txt" if kind == "file" else secret
+    (tmp_path / "in" / ("cat/s.txt" if kind == "file" else "eel")).symlink_to(target)
+    refused("leads out of its folder", tmp_path / "in")
+
+
+def test_a_link_to_a_folder_within_would_count_twice(tmp_path):
+    pets(tmp_path)
+    (tmp_path / "cats").symlink_to(tmp_path / "cat")
+    refused("would count twice", tmp_path)
+
+
+def test_the_path_must_be_given_and_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.path: say where the data lies"):
+        collect(FilesConfig(name="files"), SUFFIXES, "notes")
+    pets(tmp_path / "photos")
+    refused("Did you mean 'photos'?", tmp_path / "photo")
+
+
+def test_without_labels_anything_goes(tmp_path):
+    put(tmp_path, "1.txt", "a/2.txt")
+    found = find(tmp_path, SUFFIXES, "notes", Naming(), "here", labelled=False)
+    assert found.names == ["1.txt", "a/2.txt"]
+    assert found.labels == []
+    assert find(tmp_path / "a/2.txt", SUFFIXES, "notes", Naming(), "here").labels == ["a"]
+
+
+def test_unreadable_files_are_counted_and_named():
+    bad = [(f"{n}.txt", "it is empty") for n in range(7)]
+    with pytest.raises(DataError) as caught:
+        check_bad(bad, 1234, 3, "notes")
+    words = str(caught.value)
+    assert "7 of 1,234 notes cannot be read: 0.txt (it is empty); 1.txt" in words
+    assert words.endswith("raise data.max_bad=7 to leave them out.")
+    assert check_bad(bad, 1234, 7, "notes") == {"notes that cannot be read": 7}
+    assert check_bad([], 1234, 0, "notes") == {}

@@ -1,0 +1,198 @@
+"""Files of columns: every kind read alike, and what cannot be read refused with its place."""
+
+import gzip
+import json
+import re
+
+import pytest
+
+from bigmodel.data.tabular.reading import column, known_column, listed, read_columns, texts
+from bigmodel.errors import DataError
+
+ROWS = [{"name": "Ann", "size": 1.5, "born": 7}, {"name": None, "size": 2.0, "born": 8}]
+
+
+def csv_of(separator):
+    lines = [["name", "size", "born"], ["Ann", "1.5", "7"], ["", "2.0", "8"]]
+    return "\n".join(separator.join(line) for line in lines).encode()
+
+
+def parquet():
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), file)
+    return file.getvalue()
+
+
+KINDS = {
+    "csv": csv_of(","),
+    "txt": csv_of(";"),
+    "tsv": csv_of("\t"),
+    "parquet": parquet(),
+    "jsonl": "\n".join(json.dumps(row) for row in ROWS).encode(),
+}
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def rows_of(table):
+    return [list(row) for row in zip(*(texts(table.column(n)) for n in table.column_names), strict=True)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_columns(tmp_path, kind, packed):
+    content = gzip.compress(KINDS[kind]) if packed else KINDS[kind]
+    table = read_columns(written(tmp_path, f"a.{kind}{'.gz' if packed else ''}", content), "data.path")
+    assert table.column_names == ["name", "size", "born"]
+    assert table.num_rows == 2
+    assert texts(table.column("name")) == ["Ann", None]
+    assert [float(size) for size in texts(table.column("size"))] == [1.5, 2.0]
+    assert texts(table.column("born")) == ["7", "8"]
+
+
+def test_a_csv_stays_as_it_stands(tmp_path):
+    content = '\ufeff id ,"a ""b"",\nc",\n007," x ",NA\n08,"two\nlines",\n\n'
+    table = read_columns(written(tmp_path, "a.csv", content), "data.path")
+    assert table.column_names == ["id", 'a "b",\nc', "column 3"]
+    assert rows_of(table) == [["007", " x ", "NA"], ["08", "two\nlines", None]]
+
+
+def test_nothing_is_guessed_from_the_first_rows(tmp_path):
+    lines = ["a"] + ["1"] * 400_000 + ["2.5", "word"]
+    found = read_columns(written(tmp_path, "a.csv", "\n".join(lines)), "data.path").column("a")
+    assert texts(found)[-3:] == ["1", "2.5", "word"]
+
+
+def test_a_row_may_be_longer_than_a_block(tmp_path):
+    long = "y" * 3_000_000
+    content = "a,b\n" + "1,x\n" * 400_000 + f'2,"{long}"\n3,z\n'
+    found = texts(read_columns(written(tmp_path, "a.csv", content), "data.path").column("b"))
+    assert len(found) == 400_002
+    assert found[-2:] == [long, "z"]
+
+
+def test_whole_numbers_and_broken_ones_make_one_column_of_json_lines(tmp_path):
+    lines = ['{"a": 1, "d": "2020-01-31"}'] * 500_000 + ['{"a": 2.5, "d": "soon", "b": true}', ""]
+    table = read_columns(written(tmp_path, "a.jsonl", "\n".join(lines)), "data.path")
+    assert table.column("a").to_pylist()[-2:] == [1.0, 2.5]
+    assert table.column("b").to_pylist()[-2:] == [None, True]
+    assert table.column("d").to_pylist()[-2:] == ["2020-01-31", "soon"]
+
+
+def test_the_files_of_a_folder_are_put_one_below_the_other(tmp_path):
+    written(tmp_path, "b.csv", "y,x\n4,3\n")
+    written(tmp_path, "a.csv", "x,y\n1,2\n")
+    written(tmp_path, "notes.md", "not a table")
+    table = read_columns(tmp_path, "data.path")
+    assert rows_of(table) == [["1", "2"], ["3", "4"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "the folder holds no table"),
+        ({"a.csv": "x\n1", "b.tsv": "x\n1"}, r"several kinds \(CSV, TSV\)"),
+        ({"a.csv": "x,y\n1,2", "b.csv": "x,z\n1,2"}, r"b.csv and a.csv differ in y, z"),
+    ],
+)
+def test_folders_that_are_no_table(tmp_path, files, words):
+    for name, content in files.items():
+        written(tmp_path, name, content)
+    with pytest.raises(DataError, match=words):
+        read_columns(tmp_path, "data.path")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "", "the file is empty"),
+        ("a.csv", "\n\n", "the file is empty"),
+        ("a.csv", "a,b\n", r"has columns \(a, b\), but no rows"),
+        ("a.csv", "a,a\n1,2\n", "column 'a' is there twice"),
+        ("a.csv", "1,2\n3,4\n", "first row holds only numbers .* Add a header"),
+        ("a.csv", "a,b\n1,2\n1,2,3\n", r"row 1 \(counted from 0.*\) has 3 fields, but there are 2"),
+        ("a.csv", "a,b\n1\n", r"row 0 .* has 1 field, but there are 2 columns. Is a value missing"),
+        ("a.csv", 'a,b\n1,"x\n2,3\n', r"a quotation mark is left open, before 'x\\n2,3"),
+        ("a.csv", "a,b\n1,né\n".encode("cp1252"), r"not UTF-8 at byte 7 .*; likely WINDOWS-1252"),
+        ("a.csv", "naïve\n1\n".encode("cp1252"), r"not UTF-8 at byte 2 .* iconv -f WINDOWS-1252"),
+        ("a.csv", "a\n\x81\n".encode("latin-1"), "likely ISO-8859-1"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16"), "not UTF-8 at byte 0 .*likely UTF-16"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "not UTF-8 at byte 1 .*likely UTF-16"),
+        ("a.csv.gz", gzip.compress(b"a\n1\n" * 99)[:-9], "gzip file is damaged or cut short"),
+        ("a.jsonl", '{"a":"né"}'.encode("cp1252"), r"not UTF-8 at byte 7"),
+        ("a.jsonl", '{"a":1}\n{"a":2\n', r"line 1 \(counted from 0\) is not JSON: .*'\{\"a\":2'"),
+        ("a.jsonl", '{"a":1}\n[2]\n', r"line 1 .* is not an object but a list"),
+        ("a.jsonl", '{"a":1}\n\n{"a":"z"}\n', r"in line 2 .*'a' is text \('z'\), but a number"),
+        ("a.jsonl", "{}\n", "no line holds an object with a key"),
+        ("a.json", '[{"a": 1}]', r"one JSON list.* jq -c '.\[\]' a.json > a.jsonl"),
+        ("a.parquet", "PAR1 no", "not a Parquet file, or a damaged one"),
+        ("a.xlsx", "x", r"data.path=.*a.xlsx: not a kind of table .* Save the sheet as CSV. Known"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name, content, words):
+    path = written(tmp_path, name, content)
+    with pytest.raises(DataError, match=f"(?s){words}") as caught:
+        read_columns(path, "data.path")
+    assert name in str(caught.value)
+
+
+def test_types_that_change_far_below_are_refused_too(tmp_path):
+    lines = ['{"a": 1}'] * 1_200_000 + ['{"a": "z"}']
+    with pytest.raises(DataError, match=r"in line 1200000 .*'a' is text"):
+        read_columns(written(tmp_path, "a.jsonl", "\n".join(lines)), "data.path")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", "a,b\n1,2\n1\n1,2,3\n5,6\n"), ("a.jsonl", '{"a":1,"b":2}\n{\n3\n{"a":5,"b":6}\n')],
+)
+def test_some_unreadable_rows_may_be_left_out(tmp_path, name, content):
+    path = written(tmp_path, name, content)
+    table = read_columns(path, "data.path", max_bad=2)
+    assert rows_of(table) == [["1", "2"], ["5", "6"]]
+    assert table.left_out == {"unreadable row": 2}
+    with pytest.raises(DataError, match=r"data.max_bad=1"):
+        read_columns(path, "data.path", max_bad=1)
+
+
+def test_a_table_on_disk_leaves_no_file_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("bigmodel.data.tabular.sources._IN_MEMORY", 10)
+    table = read_columns(written(tmp_path, "a.csv", csv_of(",")), "data.path")
+    assert texts(table.column("born")) == ["7", "8"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_no_room_on_disk_is_said(tmp_path, monkeypatch):
+    path = written(tmp_path, "a.csv", csv_of(","))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bigmodel.data.tabular.sources.Unpacked._write", full)
+    with pytest.raises(DataError, match=r"no room to unpack it in .*No space left.* TMPDIR"):
+        read_columns(path, "data.path")
+
+
+def test_a_column_that_is_not_there(tmp_path):
+    table = read_columns(written(tmp_path, "a.csv", csv_of(",")), "data.path")
+    assert column(table, "born", "data.target").to_pylist() == ["7", "8"]
+    known_column(table, "born", "data.target")
+    expected = "data.target=bron: {} has no such column. Did you mean 'born'? Known: name, size, born."
+    with pytest.raises(DataError, match=re.escape(expected.format(table.path))):
+        column(table, "bron", "data.target")
+
+
+def test_many_names_are_cut_short():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(i) for i in range(40)]).endswith("28, 29, … (40 in all)")

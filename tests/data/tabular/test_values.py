@@ -1,0 +1,115 @@
+"""What a column holds: numbers, dates or words, found out from all of its values."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bigmodel.data.tabular.values import (
+    counts_rows,
+    date_format,
+    date_part,
+    first_without_date,
+    first_without_number,
+    kind_of,
+    moments,
+    numbers,
+    whole_numbers,
+    words,
+)
+
+
+def column(*values, kind=None):
+    return pa.chunked_array([pa.array(values, kind)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("number", ["1", "2.5", "-3e4", None, "+.5"]),
+        ("number", [" 1 ", "NA", "n/a", "NaN", "-", "?"]),
+        ("number", ["0", "0.5", "10"]),
+        ("text", ["007", "008", "9"]),
+        ("text", ["1", "2", "three"]),
+        ("text", ["1,5", "2,5"]),
+        ("text", ["yes", "no"]),
+        ("date", ["2020-01-31", None, "2021-12-01"]),
+        ("date", ["31.01.2020", "01.02.2020"]),
+        ("text", ["31.01.2020", "soon"]),
+        ("text", ["31.13.2020"]),
+        ("empty", [None, None]),
+        ("number", [1, 2]),
+        ("number", [1.5, None]),
+        ("text", [True, False]),
+        ("other", [[1], [2]]),
+    ],
+)
+def test_kinds(kind, values):
+    typed = pa.string() if any(isinstance(value, str) for value in values) else None
+    assert kind_of(column(*values, kind=typed)) == kind
+
+
+def test_numbers_are_read_with_their_gaps():
+    np.testing.assert_array_equal(numbers(column(" 1", "NA", None, "2.5")), [1, np.nan, np.nan, 2.5])
+    np.testing.assert_array_equal(numbers(column(1, None)), [1, np.nan])
+    np.testing.assert_array_equal(numbers(column(True, False)), [1, 0])
+    assert numbers(column("1", "x")) is None
+    assert numbers(column([1])) is None
+    numbers(column(1.0, 2.0))[0] = 3  # may be changed in place
+
+
+def test_whole_numbers_are_told_from_broken_ones():
+    assert whole_numbers(column("1", " 2", "NA"))
+    assert not whole_numbers(column("1.0", "2.0"))
+    assert whole_numbers(column(1, None))
+    assert not whole_numbers(column(1.0))
+
+
+def test_the_first_value_that_does_not_fit():
+    assert first_without_number(column("1", None, "x", "y")) == (2, "x")
+    assert first_without_number(column("1.", "-inf", "1e5", "NA", "1e")) == (4, "1e")
+    assert first_without_date(column("2020-01-01", None, "2020-02-01", "x", "y"), "ISO") == (3, "x")
+    assert first_without_date(column("x", "2020-01-01"), "ISO") == (0, "x")
+
+
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        ("ISO", "2020-01-31 10:30"),
+        ("ISO", "2020-01-31T10:30:00.25"),
+        ("ISO with zone", "2020-01-31T12:30:00+02:00"),
+        ("%d.%m.%Y %H:%M", "31.01.2020 10:30"),
+        ("%Y/%m/%d %H:%M:%S", "2020/01/31 10:30:00"),
+        ("%m/%d/%Y %H:%M", "01/31/2020 10:30"),
+        ("%d/%m/%Y %H:%M", "31/01/2020 10:30"),
+        ("%d %b %Y %H:%M", "31 Jan 2020 10:30"),
+    ],
+)
+def test_ways_to_write_a_date(way, value):
+    values = column(value, None)
+    assert date_format(values) == way
+    found = moments(values, way)
+    parts = [date_part(found, part)[0] for part in ("year", "month", "day", "weekday", "hour")]
+    assert parts == [2020, 1, 31, 4, 10]  # a Friday
+    assert np.isnan(date_part(found, "year")[1])
+
+
+def test_all_values_decide_between_ways_to_write_a_date():
+    assert date_format(column("01/02/2020", "03/04/2020")) == "%m/%d/%Y"
+    assert date_format(column("01/02/2020", "13/04/2020")) == "%d/%m/%Y"
+    assert date_format(column("01/02/20")) is None
+    assert date_format(column(*["2020-01-01"] * 2000, "soon")) is None
+
+
+def test_words_are_alike_whatever_file_they_came_from():
+    assert words(column(" a", "", None, "b ")).to_pylist() == ["a", None, None, "b"]
+    assert words(column(1.0, float("nan"), 2.5)).to_pylist() == ["1", None, "2.5"]
+    assert words(column(1, None)).to_pylist() == ["1", None]
+    assert words(column(True)).to_pylist() == ["true"]
+
+
+def test_what_only_counts_the_rows():
+    assert counts_rows("Unnamed: 0", column("0", "1", "2"))
+    assert counts_rows("id", column(5, 6, 7))
+    assert counts_rows("column 1", column(0, 1))
+    assert not counts_rows("id", column(5, 7, 6))
+    assert not counts_rows("year", column(2001, 2002, 2003))

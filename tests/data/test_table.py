@@ -1,0 +1,399 @@
+"""Tables: what columns hold is found out and told, and only the training part teaches anything."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bigmodel.data.checks import check
+from bigmodel.data.reader import from_plain, to_plain
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import data
+from bigmodel.spec import Classes, Features, Values
+
+CITIES = ["Rome", "Bonn", "Oslo"]
+
+
+def houses(count=200):
+    """Rows whose columns are of every kind; the row's number can be told from the price."""
+    return [
+        {
+            "id": f"h{i:05d}",
+            "size": "" if i % 10 == 0 else f"{20 + i % 37}.5",
+            "rooms": str(1 + i % 7),
+            "city": CITIES[i % 3],
+            "garden": ["yes", "no", ""][i % 3 if i % 2 else 0],
+            "sold": f"{2000 + i % 20}-{1 + i % 12:02d}-{1 + i % 28:02d}",
+            "country": "EU",
+            "price": f"{1000 + i}.5",
+        }
+        for i in range(count)
+    ]
+
+
+def written(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        lines = [list(rows[0]), *(row.values() for row in rows)]
+        path.write_text("\n".join(",".join(str(value) for value in line) for line in lines))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return written(tmp_path / "houses.csv", houses())
+
+
+def built(path, target="price", **values):
+    dataset = data.build(
+        data.parse(
+            {"name": "table", "path": None if path is None else str(path), "target": target, **values}
+        )
+    )
+    check(dataset)
+    return dataset
+
+
+def rows_of(dataset, part):
+    """Which rows of `houses` a part holds, by the price."""
+    target = dataset.spec.target
+    own = dataset.part(part).targets.double() * target.std[0] + target.mean[0]
+    return (own.flatten() - 1000.5).round().long()
+
+
+def test_columns_are_found_out_and_told(path):
+    dataset = built(path)
+    dates = [f"sold ({part})" for part in ("year", "month", "day", "weekday")]
+    names = ("size", "size (missing)", "rooms", "city", "garden", *dates)
+    assert dataset.spec.input == Features(9, names, (0, 0, 0, 4, 4, 0, 0, 0, 0))
+    assert dataset.spec.sizes == {"train": 160, "val": 40}
+    assert dataset.told == [
+        (
+            "Columns",
+            "2 numbers, 2 categories (city 3, garden 3), 1 date (sold);"
+            " ignored: id (all different), country (constant)",
+        ),
+        ("Target", "price, a real value"),
+    ]
+    assert dataset.left_out == {}
+
+
+def test_inputs_are_what_the_rows_say(path):
+    dataset = built(path, normalize=False)
+    rows = houses()
+    cities = dataset.reader.columns[2].values
+    for part in ("train", "val"):
+        for inputs, row in zip(dataset.part(part).inputs, rows_of(dataset, part).tolist(), strict=True):
+            said = rows[row]
+            assert inputs[1] == (said["size"] == "")
+            if said["size"]:
+                assert inputs[0] == float(said["size"])
+            assert inputs[2] == float(said["rooms"])
+            assert cities[int(inputs[3]) - 1] == said["city"]
+            year, month, day = (int(number) for number in said["sold"].split("-"))
+            assert inputs[5:8].tolist() == [year, month, day]
+
+
+def test_statistics_are_those_of_the_training_part_alone(path):
+    dataset = built(path)
+    size, rooms = dataset.reader.columns[:2]
+    training = [houses()[row] for row in rows_of(dataset, "train").tolist()]
+    sizes = np.array([float(row["size"]) for row in training if row["size"]])
+    assert size.scale.fill == np.median(sizes)
+    assert rooms.scale.mean == pytest.approx(np.mean([float(row["rooms"]) for row in training]))
+    assert rooms.scale.std == pytest.approx(np.std([float(row["rooms"]) for row in training]))
+    assert dataset.train.inputs[:, 2].mean().item() == pytest.approx(0, abs=1e-6)
+    assert dataset.train.inputs[:, 2].std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_what_is_held_out_teaches_nothing(path, tmp_path):
+    before = built(path)
+    rows = houses()
+    for row in rows_of(before, "val").tolist():
+        rows[row] |= {"size": "9999", "rooms": "", "city": "Atlantis", "garden": "never"}
+        rows[row] |= {"country": f"X{row}", "sold": "1999-01-01"}
+    after = built(written(tmp_path / "other.csv", rows))
+    assert after.reader == before.reader
+    assert torch.equal(after.train.inputs, before.train.inputs)
+    assert (after.val.inputs[:, 3] == 0).all()  # Atlantis
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_the_same_rows_from_other_files(path, tmp_path, kind):
+    typed = []
+    for row in houses():
+        size = float(row["size"]) if row["size"] else None
+        typed.append(row | {"size": size, "rooms": int(row["rooms"]), "price": float(row["price"])})
+    assert torch.equal(
+        built(path).train.inputs, built(written(tmp_path / f"h.{kind}", typed)).train.inputs
+    )
+
+
+def test_kinds_can_be_said(path):
+    kinds = {"rooms": "category", "id": "category", "city": "ignore"}
+    dataset = built(path, columns=kinds, ignore=["sold"], min_count=1, max_categories=5)
+    names = dict(zip(dataset.spec.input.names, dataset.spec.input.categories, strict=True))
+    assert names == {"id": 6, "size": 0, "size (missing)": 0, "rooms": 6, "garden": 4}
+    assert dataset.told[0][1].endswith("ignored: city (as asked), sold (as asked), country (constant)")
+
+
+def test_categories_count_from_the_most_frequent_and_rare_ones_become_0(tmp_path):
+    words = ["b"] * 40 + ["a"] * 60 + [""] * 20 + ["rare"] + ["c"] * 9
+    rows = [{"x": word, "y": f"{i}.5"} for i, word in enumerate(words)]
+    dataset = built(written(tmp_path / "a.csv", rows), "y", val_fraction=0.01)
+    assert dataset.reader.columns[0].values == ["a", "b", None, "c"]
+    assert dataset.spec.input.categories == (5,)
+    few = built(written(tmp_path / "a.csv", rows), "y", val_fraction=0.01, max_categories=2)
+    assert few.reader.columns[0].values == ["a", "b"]
+
+
+def test_identifiers_and_row_numbers_are_no_features(tmp_path):
+    rows = [
+        {"": str(i), "zip": f"0{i % 2}123", "code": f"0{i:04d}", "x": str(i % 5), "y": f"{i}.5"}
+        for i in range(60)
+    ]
+    dataset = built(written(tmp_path / "a.csv", rows), "y")
+    assert dataset.told[0][1] == (
+        "1 number, 1 category (zip 2); ignored: column 1 (counts the rows), code (all different)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "expected"),
+    [
+        (["1.5", "2.5"], "auto", None),
+        (["1.0", "2.0"], "auto", None),
+        ([str(n) for n in range(21)], "auto", None),
+        ([str(n) for n in range(20)], "auto", tuple(str(n) for n in range(20))),
+        (["10", "9", "-1"], "auto", ("-1", "9", "10")),
+        (["10.0", "9.5"], "classes", ("9.5", "10")),
+        (["3", "4"], "values", None),
+        (["step 10", "step 9", "no"], "auto", ("no", "step 9", "step 10")),
+        (["true", "false"], "auto", ("false", "true")),
+    ],
+)
+def test_targets_are_classes_or_values(tmp_path, values, task, expected):
+    rows = [{"x": str(i % 7), "y": values[i % len(values)]} for i in range(300)]
+    dataset = built(written(tmp_path / "a.csv", rows), "y", task=task)
+    target = dataset.spec.target
+    if expected is None:
+        assert isinstance(target, Values)
+        assert target.names == ("y",)
+        assert dataset.train.targets.mean().item() == pytest.approx(0, abs=1e-5)
+    else:
+        assert isinstance(target, Classes)
+        assert target.names == expected
+        assert sum(target.counts) == dataset.spec.sizes["train"]
+        assert dataset.told[1][1].startswith(f"y, {len(expected)} classes: {expected[0]}")
+
+
+def test_rows_keep_their_label(tmp_path):
+    rows = [{"x": str(i), "y": "yes" if i % 3 else "no"} for i in range(90)]
+    dataset = built(written(tmp_path / "a.csv", rows), "y", normalize=False)
+    for part in (dataset.train, dataset.val):
+        assert torch.equal(part.inputs[:, 0] % 3 > 0, part.targets.bool())
+    assert dataset.val.targets.double().mean().item() == pytest.approx(2 / 3, abs=0.05)  # stratified
+
+
+def test_rows_without_a_target_are_left_out_and_counted(tmp_path):
+    rows = [{"x": str(i % 7), "y": "" if i % 4 == 0 else f"{i}.5"} for i in range(100)]
+    path = written(tmp_path / "a.csv", rows)
+    dataset = built(path, "y")
+    assert dataset.left_out == {"no target": 25}
+    assert dataset.spec.sizes == {"train": 60, "val": 15}
+    found = dataset.reader.read(path, answers=True)
+    assert len(found.part) == 75
+    assert found.left_out == {"no target": 25}
+    assert found.columns["y"][:2] == ["1.5", "2.5"]
+
+
+def test_a_group_never_lies_on_both_sides(tmp_path):
+    rows = [{"who": f"p{i % 23}", "x": str(i), "y": f"{i}.5"} for i in range(230)]
+    path = written(tmp_path / "a.csv", rows)
+    dataset = built(path, "y", group="who", normalize=False, test_fraction=0.2)
+    assert dataset.spec.input.names == ("x",)
+    members = [{int(x) % 23 for x in part.inputs[:, 0]} for part in dataset.parts.values()]
+    assert set.union(*members) == set(range(23))
+    assert sum(len(group) for group in members) == 23  # none in two parts
+    asked = built(path, "y", group="who", columns={"who": "category"})
+    assert asked.spec.input.names == ("who", "x")
+
+
+def test_a_column_may_say_what_goes_where(tmp_path):
+    rows = [
+        {"set": ["train", "Dev", "test", "train"][i % 4], "x": str(i), "y": f"{i}.5"} for i in range(80)
+    ]
+    dataset = built(written(tmp_path / "a.csv", rows), "y", split="set", normalize=False)
+    assert dataset.spec.sizes == {"train": 40, "val": 20, "test": 20}
+    assert set((dataset.val.inputs[:, 0] % 4).tolist()) == {1}
+    assert dataset.spec.input.names == ("x",)
+
+
+def test_parts_may_have_files_of_their_own(path, tmp_path):
+    other = [row | {"city": "Atlantis"} for row in houses(30)]
+    other[0]["price"] = ""
+    files = {key: str(written(tmp_path / f"{key}.csv", other)) for key in ("val_path", "test_path")}
+    dataset = built(path, **files)
+    assert dataset.spec.sizes == {"train": 200, "val": 29, "test": 29}
+    assert dataset.left_out == {"no target": 2}
+    assert dataset.told[2:] == [
+        ("Unseen in val", "city in 30 rows"),
+        ("Unseen in test", "city in 30 rows"),
+    ]
+
+
+def test_a_reader_travels_as_plain_data_and_reads_alike(path):
+    dataset = built(path)
+    reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
+    assert reader == dataset.reader
+    found = reader.read(path, answers=True)
+    rows = rows_of(dataset, "train")
+    assert torch.equal(found.part.inputs[rows], dataset.train.inputs)
+    assert torch.equal(found.part.targets[rows], dataset.train.targets)
+    assert found.columns["id"][:2] == ["h00000", "h00001"]
+    assert list(found.columns) == list(houses()[0])
+
+
+def test_new_rows_need_no_answers_and_may_have_more_columns(path, tmp_path):
+    reader = built(path).reader
+    rows = [
+        {"new": "1", "city": "Atlantis", **{k: v for k, v in row.items() if k not in ("price", "city")}}
+        for row in houses(5)
+    ]
+    found = reader.read(written(tmp_path / "new.csv", rows), answers=False)
+    assert found.part.targets.shape == (5, 1)
+    assert (found.part.inputs[:, 3] == 0).all()
+    assert found.columns["new"] == ["1"] * 5
+    assert found.told == [("Unseen categories", "city in 5 rows")]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rooms": None}, "there is no column 'rooms', which the run has learnt from. It reads size"),
+        (
+            {"rooms": "three"},
+            r"column 'rooms' is one of numbers, but row 2 \(counted from 0\) holds 'three'",
+        ),
+        ({"rooms": "inf"}, r"column 'rooms' holds inf in row 2 \(counted from 0\)"),
+        ({"sold": "soon"}, r"column 'sold' is one of dates \(ISO\), but row 2 .* holds 'soon'"),
+        ({"price": "dear"}, "target 'price' is a finite number, but row 2 .* holds 'dear'"),
+        ({"price": "inf"}, "target 'price' is a finite number, but row 2 .* holds 'inf'"),
+    ],
+)
+def test_new_rows_that_do_not_fit(path, tmp_path, monkeypatch, change, words):
+    monkeypatch.setattr("bigmodel.data.tabular.reader._STRETCH", 2)
+    reader = built(path).reader
+    rows = houses(5)
+    (name, value), *_ = change.items()
+    for row in rows if value is None else rows[2:3]:
+        row[name] = value
+        if value is None:
+            del row[name]
+    with pytest.raises(DataError, match=words) as caught:
+        reader.read(written(tmp_path / "new.csv", rows), answers=True)
+    assert "new.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "new", "words"),
+    [
+        (
+            ["yes", "no"],
+            "yess",
+            r"one of the classes no, yes, but row 4 .* holds 'yess'. Did you mean 'yes'",
+        ),
+        (["1", "2"], "3", r"one of the classes 1, 2, but row 4 \(counted from 0\) holds '3'"),
+        (["1", "2"], "no", r"one of the classes 1, 2, but row 4 \(counted from 0\) holds 'no'"),
+    ],
+)
+def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
+    rows = [{"x": str(i), "y": labels[i % 2]} for i in range(40)]
+    reader = built(written(tmp_path / "a.csv", rows), "y").reader
+    rows[4]["y"] = new
+    other = written(tmp_path / "b.csv", rows)
+    with pytest.raises(DataError, match=words):
+        reader.read(other, answers=True)
+    assert reader.read(other, answers=False).part.targets.shape == (40,)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"target": None}, "data.target: say which column is asked for, .* has id, size, rooms"),
+        ({"target": "prize"}, "data.target=prize: .* Did you mean 'price'"),
+        ({"ignore": ["rom"]}, "data.ignore=rom: .* has no such column"),
+        ({"columns": {"sise": "number"}}, "data.columns=sise: .* Did you mean 'size'"),
+        ({"ignore": ["price"]}, "data.target=price: the target cannot be ignored"),
+        (
+            {"columns": {"price": "category"}},
+            "data.columns.price: this is the target, whose kind data.task",
+        ),
+        ({"group": "citi"}, "data.group=citi: .* Did you mean 'city'"),
+        ({"split": "city"}, "data.split: 'Rome' in row 0 .* names no part"),
+        ({"group": "country"}, "data.group: all 200 samples belong to one group, 'EU'"),
+        ({"target": "country"}, "all samples have the same label, 'EU'"),
+        ({"target": "id"}, "target 'id' has 200 different values in 200 rows, such as 'h00000'"),
+        (
+            {"target": "city", "task": "values"},
+            "holds 'Rome' in row 0 .* data.task=values needs numbers",
+        ),
+        ({"columns": {"city": "number"}}, "column 'city' is one of numbers, but row 0 .* holds 'Rome'"),
+        ({"columns": {"city": "date"}}, r"column 'city' is one of dates \(ISO\), but row 0 .* 'Rome'"),
+        (
+            {"ignore": ["size", "rooms", "city", "garden", "sold"]},
+            r"no column is left .*id \(all differ",
+        ),
+        ({"path": None}, "data.path: say where the data lies"),
+        ({"path": "hub:owner/name"}, "hf download --repo-type dataset owner/name"),
+        ({"columns": {"size": "numbers"}}, "data.columns.size='numbers'"),
+    ],
+)
+def test_what_a_user_can_get_wrong(path, values, words):
+    with pytest.raises((ConfigError, DataError), match=words):
+        built(**{"path": path, "target": "price", **values})
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["", ""], "target 'y' holds no value at all"),
+        (["NA", "NA"], "target 'y' holds no value at all|the same label"),
+        (["inf", "1.5"], "target 'y' is a finite number, but row 0 .* holds 'inf'"),
+    ],
+)
+def test_targets_that_cannot_be_learnt(tmp_path, cells, words):
+    rows = [{"x": str(i % 7), "y": cells[i % 2]} for i in range(60)]
+    with pytest.raises(DataError, match=words):
+        built(written(tmp_path / "a.csv", rows), "y")
+
+
+def test_columns_of_lists_are_told_and_left_alone(tmp_path):
+    rows = [{"x": i, "tags": [i], "y": i + 0.5} for i in range(60)]
+    dataset = built(written(tmp_path / "a.jsonl", rows), "y", columns={"tags": "number"})
+    assert dataset.told[0][1] == "1 number; ignored: tags (list<item: int64>)"
+
+
+def test_infinity_and_decimal_commas_are_said(tmp_path):
+    rows = [{"x": "inf" if i == 7 else str(i), "y": f"{i}.5"} for i in range(60)]
+    with pytest.raises(DataError, match=r"column 'x' holds inf in row 7 \(counted from 0\)"):
+        built(written(tmp_path / "a.csv", rows), "y")
+    path = tmp_path / "b.csv"
+    path.write_text("x;y\n" + "\n".join(f"{i},5;{i}" for i in range(60)))
+    message = "row 0 (counted from 0) holds '0,5'. Decimals need a point, not a comma."
+    with pytest.raises(DataError, match=re.escape(message)):
+        built(path, "y", columns={"x": "number"})
+
+
+def test_some_unreadable_rows_may_be_left_out(path):
+    path.write_text(path.read_text() + "\nonly,three,fields\n")
+    with pytest.raises(DataError, match=r"row 200 .* has 3 fields, but there are 8 columns"):
+        built(path)
+    assert built(path, max_bad=1).left_out == {"unreadable row": 1}

@@ -1,0 +1,214 @@
+"""The commands for a user's own data, each on small real files made on the spot."""
+
+import csv
+import gzip
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Command
+
+SHORT = ("trainer.epochs=2", "device=cpu", "trainer.log_every=1", "trainer.tensorboard=false")
+DRAW = np.random.default_rng(0)
+WORDS = {"good": "a fine and lovely film", "bad": "a dull and dreadful film"}
+
+
+def houses(folder: Path) -> str:
+    with (folder / "houses.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["area", "city", "built", "price"])
+        for number in range(60):
+            area = 50 + 3 * number
+            built = f"19{number + 30}-05-17"
+            rows.writerow([area, "Ulm" if number % 3 else "Bonn", built, 1000.5 * area])
+    return "houses.csv"
+
+
+def photos(folder: Path) -> str:
+    for label, colour in (("blue", (20, 30, 200)), ("red", (220, 20, 30))):
+        (folder / "photos" / label).mkdir(parents=True)
+        for number in range(12):
+            noise = DRAW.integers(0, 20, (30 + number, 40, 3)) + np.array(colour)
+            picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+            picture.save(folder / "photos" / label / f"{number}.{'jpg' if number % 2 else 'png'}")
+    return "photos/"
+
+
+def shakespeare(folder: Path) -> str:
+    (folder / "shakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 60)
+    return "shakespeare.txt"
+
+
+def reviews(folder: Path) -> str:
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["review", "stars"])
+        for number in range(40):
+            word = ("good", "bad")[number % 2]
+            rows.writerow([f"{WORDS[word]}, number {number}", {"good": 5, "bad": 1}[word]])
+    return "reviews.csv"
+
+
+def sentences(folder: Path) -> tuple[str, str]:
+    for name, words in (("train.de", "Haus Hund Baum Katze"), ("train.en", "house dog tree cat")):
+        lines = [" ".join((words.split() * 3)[n % 4 : n % 4 + 1 + n % 5]) for n in range(60)]
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return "train.de", "train.en"
+
+
+def recordings(folder: Path) -> str:
+    for label, pitch in (("high", 2000), ("low", 300)):
+        (folder / "recordings" / label).mkdir(parents=True)
+        for number in range(10):
+            time = np.arange(2000 + 50 * number) / 8000
+            tone = np.sin(2 * np.pi * pitch * time) + DRAW.normal(0, 0.1, len(time))
+            with wave.open(str(folder / "recordings" / label / f"{number}.wav"), "wb") as file:
+                file.setparams((1, 2, 8000, 0, "NONE", ""))
+                file.writeframes((tone * 9000).astype("<i2").tobytes())
+    return "recordings/"
+
+
+def header(out: str, label: str) -> str:
+    return next(line for line in out.splitlines() if line.strip().startswith(label))
+
+
+def test_a_table(command: Command, tmp_path):
+    path = houses(tmp_path)
+    result = command("data=table", f"data.path={path}", "data.target=price", "loss=mse", *SHORT)
+    assert result.status == 0, result.err
+    assert "city" in result.out
+    assert "1 real value" in header(result.out, "Data")
+    assert result.summary()["best"]["val/rmse"] > 1000  # in the price's own unit
+
+
+@pytest.mark.parametrize("model", ["fnn", "attention", "transformer"])
+def test_a_table_is_read_by(command: Command, tmp_path, model):
+    houses(tmp_path)
+    result = command("data=table", "data.path=houses.csv", "data.target=city", f"model={model}", *SHORT)
+    assert result.status == 0, result.err
+    assert "2 classes" in header(result.out, "Data")
+
+
+@pytest.mark.parametrize("model", ["cnn", "rnn", "fnn", "attention", "transformer"])
+def test_pictures(command: Command, tmp_path, model):
+    path = photos(tmp_path)
+    result = command(
+        "data=images", f"data.path={path}", "data.size=16", "data.cache=null", f"model={model}", *SHORT
+    )
+    assert result.status == 0, result.err
+    assert "3×16×16" in header(result.out, "Data")
+
+
+@pytest.mark.parametrize("model", ["transformer", "rnn"])
+def test_a_text(command: Command, tmp_path, model):
+    path = shakespeare(tmp_path)
+    result = command("data=text", f"data.path={path}", f"model={model}", "data.context=16", *SHORT)
+    assert result.status == 0, result.err
+    figures = result.summary()["best"]
+    assert figures["val/bits_per_character"] == pytest.approx(np.log2(figures["val/perplexity"]))
+
+
+@pytest.mark.parametrize("model", ["fnn", "cnn", "attention"])
+def test_what_cannot_write_says_what_can(command: Command, tmp_path, model):
+    path = shakespeare(tmp_path)
+    result = command("data=text", f"data.path={path}", f"model={model}", *SHORT)
+    assert result.status == 1
+    assert "transformer" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", ["rnn", "fnn", "cnn", "attention", "transformer"])
+def test_texts_with_labels(command: Command, tmp_path, model):
+    path = reviews(tmp_path)
+    result = command(
+        "data=text_labels", f"data.path={path}", "data.text=review", "data.target=stars",
+        f"model={model}", *SHORT,
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert "2 classes" in header(result.out, "Data")
+
+
+def test_pairs(command: Command, tmp_path):
+    source, target = sentences(tmp_path)
+    result = command(
+        "data=pairs", f"data.source={source}", f"data.target={target}", "model=transformer",
+        "data.vocab_size=300", "data.test_fraction=0.1", *SHORT,
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert 0 <= result.summary()["final"]["val/bleu"] <= 100
+    assert "test/bleu" in result.summary()["test"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("model=cnn",), ("model=cnn", "data.layout=sequence"), ("model=rnn",), ("model=transformer",),
+     ("model=cnn", "data.form=raw")],
+    ids=" ".join,
+)  # fmt: skip
+def test_recordings(command: Command, tmp_path, options):
+    path = recordings(tmp_path)
+    result = command("data=audio", f"data.path={path}", *options, *SHORT)
+    assert result.status == 0, result.err
+    assert "2 classes" in header(result.out, "Data")
+
+
+def test_arrays(command: Command, tmp_path):
+    inputs = DRAW.normal(size=(50, 6)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", inputs=inputs, targets=(inputs[:, 0] > 0).astype(np.int64))
+    result = command("data=arrays", "data.path=mine.npz", *SHORT)
+    assert result.status == 0, result.err
+    assert "6 features" in header(result.out, "Data")
+
+
+def test_gzip_and_json_lines(command: Command, tmp_path):
+    rows = [{"x": n / 7, "y": "even" if n % 2 == 0 else "odd"} for n in range(40)]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    result = command("data=table", "data.path=rows.jsonl.gz", "data.target=y", *SHORT)
+    assert result.status == 0, result.err
+
+
+def test_what_is_left_out_is_counted(command: Command, tmp_path):
+    path = photos(tmp_path)
+    (tmp_path / "photos" / "red" / "broken.png").write_bytes(b"no picture")
+    refused = command("data=images", f"data.path={path}", "data.cache=null", *SHORT)
+    assert refused.status == 1
+    assert "broken.png" in refused.err
+    assert "data.max_bad" in refused.err
+    result = command(
+        "data=images", f"data.path={path}", "data.size=16", "data.cache=null", "data.max_bad=1", *SHORT
+    )
+    assert result.status == 0, result.err
+    assert "1" in header(result.out, "Left out")
+    assert sum(result.summary()["left_out"].values()) == 1
+    assert (tmp_path / "photos" / "red" / "broken.png").read_bytes() == b"no picture"
+
+
+@pytest.mark.parametrize(
+    "source", ["table", "images", "text", "text_labels", "pairs", "audio", "arrays"]
+)
+def test_data_has_to_be_named(command: Command, source):
+    result = command(f"data={source}", "model=transformer", *SHORT)
+    assert result.status == 1
+    assert "data." in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_run_on_texts_goes_on_as_if_it_had_never_stopped(command: Command, tmp_path):
+    source, target = sentences(tmp_path)
+    options = (
+        "data=pairs", f"data.source={source}", f"data.target={target}", "model=transformer",
+        "data.vocab_size=300", "data.batch_tokens=64", "trainer.checkpoint.interval=0",
+        "device=cpu", "trainer.tensorboard=false", "scheduler=constant",
+    )  # fmt: skip
+    whole = command(*options, "trainer.epochs=4")
+    begun = command(*options, "trainer.epochs=4", "trainer.max_steps=7")
+    assert begun.folder is not None
+    gone_on = command(f"resume={begun.folder}", "trainer.max_steps=null", "resume_changed=true")
+    assert gone_on.status == 0, gone_on.err
+    ours, theirs = whole.summary(), gone_on.summary()
+    assert ours["final"]["train/loss"] == pytest.approx(theirs["final"]["train/loss"], rel=1e-6)
