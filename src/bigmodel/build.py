@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bigmodel import registry
+from bigmodel import header, registry
 from bigmodel.checkpoint import Newest, load_newest
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset, PartName
@@ -24,7 +23,7 @@ from bigmodel.losses import Loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.plan import Monitored, Plan, monitored
-from bigmodel.reporting.base import RunInfo, Sink, Sinks, Summary
+from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines, damage
 from bigmodel.reporting.lines import shown_path
@@ -55,7 +54,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     """
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed)
-    dataset = _dataset(config)
+    dataset = dataset_of(config)
     train, val, test = _batches(dataset, config, runtime)
     by_epoch: bool = getattr(config.scheduler, "interval", "step") == "epoch"
     plan = Plan.of(trainer, train.steps_per_epoch)
@@ -68,7 +67,9 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
     return Run(
         config=trainer,
-        info=_info(config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures)),
+        info=header.run_info(
+            config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures)
+        ),
         plan=plan,
         dataset=dataset,
         fingerprint=fingerprint(dataset),
@@ -153,8 +154,12 @@ def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | 
     return run
 
 
-def _dataset(config: RunConfig) -> Dataset:
-    """The data, read and checked; fewer samples, drawn once, where a quick look is asked for."""
+def dataset_of(config: RunConfig) -> Dataset:
+    """The data, read and checked; fewer samples, drawn once, where a quick look is asked for.
+
+    Raises:
+        ConfigError, DataError: it is not there, or is not what a model can learn from.
+    """
     dataset: Dataset = registry.data.build(config.data)
     check(dataset)
     limit, size = config.trainer.limit, config.data.batch_size
@@ -246,67 +251,6 @@ def _monitors(
     if stopping.monitor == "auto" and stopping.mode == "auto":
         stop = monitor
     return monitor, stop
-
-
-def _info(
-    config: RunConfig,
-    dataset: Dataset,
-    layers: list[Layer],
-    runtime: Runtime,
-    plan: Plan,
-    monitor: Monitored,
-    folder: Path,
-    loss: Loss,
-    figures: list[str],
-) -> RunInfo:
-    model, parameters = config.model.name, sum(layer.parameters for layer in layers)
-    length = f"{plan.epochs:,} epochs × {plan.steps_per_epoch:,} steps"
-    if config.trainer.max_steps is not None:
-        length = f"{plan.steps:,} steps"
-    rate = getattr(config.optimizer, "lr", math.nan)
-    rows = [
-        ("Model", f"{model}, {parameters:,} parameters"),
-        ("Data", str(dataset.spec)),
-        *dataset.told,
-        *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
-        (
-            "Optimizer",
-            f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
-        ),
-        ("Loss", loss.name),
-        ("Device", str(runtime)),
-        ("Training", f"{length}, batches of {_batch(config)}"),
-        ("Output", shown_path(folder)),
-    ]
-    if config.top.plugins:
-        rows.insert(-1, ("Plugins", ", ".join(config.top.plugins)))
-    return RunInfo(
-        title=f"{model} on {dataset.spec.name}",
-        rows=rows,
-        config=config.values,
-        layers=layers,
-        folder=folder,
-        epochs=plan.epochs,
-        steps_per_epoch=plan.steps_per_epoch,
-        total_steps=plan.steps,
-        first_step=0,
-        metrics=[f"val/{name}" for name in figures],
-        monitor=monitor.name,
-        mode=monitor.mode,
-    )
-
-
-def _batch(config: RunConfig) -> str:
-    """How large a batch is, in words."""
-    samples, tokens = config.data.batch_size, getattr(config.data, "batch_tokens", None)
-    accumulate = config.trainer.accumulate
-    if tokens is None:
-        return f"{samples * accumulate:,}"
-    return f"up to {tokens * accumulate:,} tokens, {samples * accumulate:,} samples"
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 
 def _sinks(config: RunConfig, folder: Path) -> Sink:

@@ -88,7 +88,8 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     # cuBLAS reads this when it is first used; without it, deterministic mode refuses matrix products.
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.deterministic)
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
+        torch.use_deterministic_algorithms(config.deterministic)  # loads the compiler: 80 MB, a second
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.manual_seed(seed)
     random.seed(seed)  # what a user's own code may draw from

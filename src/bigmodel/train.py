@@ -101,6 +101,7 @@ def job(config: DictConfig) -> float | None:
 
 def _launch(argv: list[str]) -> int:
     from bigmodel.launch import flags, folders, guard, hide, resume
+    from bigmodel.launch.options import open_keys, read_options
 
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
     # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
@@ -109,6 +110,7 @@ def _launch(argv: list[str]) -> int:
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
     argv = flags.flags_first(hide.hide_typed(argv))
+    argv = flags.adding(argv, open_keys(read_options([config_dir()])))
     argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)
     try:

@@ -5,7 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
 from bigmodel.loop import fit
 from tests.commands.cli import Bigmodel, caller
@@ -50,10 +53,29 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "classes": {},
     "values": {"data.target": "values", "data.outputs": 1},
     "flags": {"data.target": "flags", "data.outputs": 2},
-    "images": {"model": "cnn", "data.input": "image", "data.shape": [1, 8, 8]},
+    "images": {"model": "cnn", "data": {"name": "arrays", "path": "HERE/images.npz"}},
     "sequences": {"model": "rnn", "data.input": "sequence", "data.shape": [6, 2]},
     "tokens": {"model": "attention", "data.input": "tokens", "data.shape": [7], "data.vocab_size": 9},
     "ema": {"trainer.ema": 0.9},
+    "photos": {
+        "model": "cnn",
+        "data": {"name": "images", "path": "HERE/photos", "size": 8, "cache": None},
+    },
+    "sounds": {
+        "model": "cnn",
+        "data": {"name": "audio", "path": "HERE/sounds", "rate": 8000, "n_mels": 8, "cache": None},
+    },
+    "raw_sounds": {
+        "model": "rnn",
+        "data": {
+            "name": "audio",
+            "path": "HERE/sounds",
+            "rate": 8000,
+            "form": "raw",
+            "fold": 70,
+            "cache": None,
+        },
+    },
     "table": {"data": {"name": "table", "path": "HERE/t.csv", "target": "price", "test_fraction": 0.2}},
     "text": {
         "model": TEXT_MODEL,
@@ -89,6 +111,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def write_data(folder: Path) -> None:
     """What the runs learn from."""
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (60, 1, 8, 8)).astype(np.uint8), np.arange(60) % 3
+    np.savez(folder / "images.npz", inputs=images, targets=labels)
+    for label, hertz in (("high", 2000), ("low", 200)):
+        for kind in ("photos", "sounds"):
+            (folder / kind / label).mkdir(parents=True)
+        for n in range(8):
+            pixels = draw.integers(hertz // 20, 200, (11, 9, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / label / f"{n}.png")
+            wave = 0.5 * np.sin(np.arange(1000 + 40 * n) * 2 * np.pi * hertz / 8000 + n)
+            soundfile.write(folder / "sounds" / label / f"{n}.wav", wave, 8000)
     cities = ("Rome", "Paris", "New York", "Oslo")
     rows = [
         f"{cities[i % 4] if i % 9 else ''},{i % 13 / 3 if i % 7 else ''},"

@@ -1,6 +1,9 @@
 """Tables and lines that are written: whole, or not at all."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +60,35 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write_bytes(b"new", tmp_path / "o.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["o.csv"]
     assert (tmp_path / "o.csv").read_text() == "old"
+
+
+def run_with(stdout: int, code: str) -> subprocess.CompletedProcess[str]:
+    whole = (
+        "import sys, bigmodel.commands.main as entry\n"
+        "sys.argv = ['bigmodel', 'eval', 'x']\n"
+        f"def run(*_):\n    {code}\n"
+        "entry._run = run\nentry.main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", whole], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = run_with(write, "sys.stdout.write('x' * 100)")
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_the_output_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run_with(
+            full.fileno(),
+            "from bigmodel.commands.outputs import write_lines; write_lines(['x'], None)",
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("bigmodel: The output cannot be written: No space left on device.")
+    assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_the_terminal_gets_csv(made: Run, bigmodel: Bigmodel, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["images", "sequences", "tokens", "flags", "values"])
 def test_arrays_of_every_kind(made: Run, bigmodel: Bigmodel, tmp_path: Path, name: str) -> None:
     draw = np.random.default_rng(0)
-    inputs = {
+    inputs: Any = {
         "images": draw.integers(0, 256, (5, 1, 8, 8)).astype(np.uint8),
         "sequences": draw.normal(size=(5, 6, 2)),
         "tokens": draw.integers(0, 9, (5, 7)),

@@ -135,3 +135,15 @@ def test_ctrl_c_in_the_middle_ends_the_line(
     assert said.out.endswith("\n")
     assert len(said.out) == len("ROMEO:") + 3 + 1
     assert said.err == "bigmodel: Stopped.\n"
+
+
+def test_a_space_after_the_prompt_is_not_lost() -> None:
+    """As with tokenizers that make nothing of a text's first space."""
+
+    def decode(tokens: list[int]) -> str:
+        return "".join(" " + "ab"[token] for token in tokens).removeprefix(" ")
+
+    pieces: list[str] = []
+    stream = Stream(decode, pieces.append, before=[0])
+    stream.add(1)
+    assert pieces == [" b"]

@@ -85,6 +85,17 @@ def test_a_table(command: Command, tmp_path):
     assert result.summary()["best"]["val/rmse"] > 1000  # in the price's own unit
 
 
+@pytest.mark.parametrize(
+    "columns",
+    ["data.columns.built=ignore", "data.columns={built: ignore}", "+data.columns.built=ignore"],
+)
+def test_what_a_column_is_can_be_said(command: Command, tmp_path, columns):
+    houses(tmp_path)
+    result = command("data=table", "data.path=houses.csv", "data.target=price", columns, *SHORT)
+    assert result.status == 0, result.err
+    assert "built" in next(line for line in result.out.splitlines() if "ignored" in line)
+
+
 @pytest.mark.parametrize("model", ["fnn", "attention", "transformer"])
 def test_a_table_is_read_by(command: Command, tmp_path, model):
     houses(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bigmodel.build import EVALUATION_BATCHES, _dataset
+from bigmodel.build import EVALUATION_BATCHES, dataset_of
 from bigmodel.commands.load import Loaded, load
 from bigmodel.commands.reading import read
 from bigmodel.commands.telling import tell, tell_left_out
@@ -107,7 +107,7 @@ def own_part(loaded: Loaded) -> Judged:
     """
     try:
         config = loaded.config()
-        dataset = _dataset(config)
+        dataset = dataset_of(config)
     except (ConfigError, DataError) as error:
         raise type(error)(
             f"{error}\nThat is the run's own data; --data judges by another file or folder."

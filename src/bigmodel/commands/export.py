@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,6 @@ def run(arguments: Namespace) -> None:
         tell(f"  {front.note}")
     for path in _vocabulary(loaded, output):
         tell(f"  its vocabulary: {path}")
-    if find_spec("onnxruntime") is None:
-        tell("  not compared with the model, since onnxruntime is not installed")
 
 
 def graph_of(loaded: Loaded) -> tuple[Any, Front, bool]:

@@ -120,24 +120,18 @@ def load(run: str, weights: str, device: str, plugins: Sequence[str], tell: Tell
         prepared = Prepared.from_facts(facts["prepared"])
         model = _model(settings, prepared)
         runtime = _runtime(settings, device, tell)
+        step = int(facts["progress"]["step"])
     except BigModelError as error:
         raise type(error)(f"{place.folder}: this run cannot be used here: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{place.folder}: what its checkpoint says of the data is not understood"
-            f" ({type(error).__name__}: {error}). Was it made by another version?"
+            f"{place.folder}: what its checkpoint says is not understood"
+            f" ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}). Was it made by"
+            " another version?"
         ) from error
     _fill(model, groups, place)
     model.to(runtime.device).eval()
-    return Loaded(
-        place,
-        facts["progress"]["step"],
-        model,
-        prepared,
-        settings,
-        facts.get("data"),
-        runtime,
-    )
+    return Loaded(place, step, model, prepared, settings, facts.get("data"), runtime)
 
 
 def resolved(values: Any) -> Any:

@@ -51,7 +51,7 @@ def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
 
     table = pa.table({name: as_arrow(values) for name, values in columns.items()})
     if path is None:
-        sys.stdout.write(_csv(table, ",").decode())
+        _print(_csv(table, ",").decode())
         return
     match path.suffix.lower():
         case ".csv":
@@ -70,7 +70,7 @@ def write_lines(lines: Sequence[str], path: Path | None) -> None:
     """Writes a text a line; line ends within a text are written as \\n."""
     text = "".join(line.replace("\r", "\\r").replace("\n", "\\n") + "\n" for line in lines)
     if path is None:
-        sys.stdout.write(text)
+        _print(text)
     else:
         write_bytes(text.encode(), path)
 
@@ -92,6 +92,16 @@ def write_bytes(content: bytes, path: Path) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough
+        raise
+    except OSError as error:
+        raise DataError(f"The output cannot be written: {error.strerror or error}.") from error
 
 
 def as_arrow(values: Any) -> Any:

@@ -39,6 +39,8 @@ def run(arguments: Namespace) -> None:
         )
     if not writes and given is not None:
         raise ConfigError(f"--{given.replace('_', '-')}: {loaded.name} writes no text. Leave it out.")
+    if writes and arguments.probabilities:
+        raise ConfigError(f"--probabilities: {loaded.name} writes texts, which have none. Leave it out.")
     if arguments.prompt is not None:
         write_prompt(loaded, arguments)
     elif writes:

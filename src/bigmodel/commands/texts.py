@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,17 @@ class Stream:
     Args:
         decode: tokens to text.
         write: receives each piece.
+        before: what was there already, such as a prompt.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], write: Callable[[str], Any]) -> None:
+    def __init__(
+        self,
+        decode: Callable[[list[int]], str],
+        write: Callable[[str], Any],
+        before: Sequence[int] = (),
+    ) -> None:
         self._decode, self._write = decode, write
-        self._before: list[int] = []
+        self._before = list(before)
         self._new: list[int] = []
 
     def add(self, token: int) -> None:
@@ -71,14 +77,19 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     prompt: str = arguments.prompt
     tokens = _encoded(reader, prompt, loaded)
-    out, translates = sys.stdout, isinstance(loaded.prepared.spec.input, TokenPair)
+    out = sys.stdout
+    if isinstance(loaded.prepared.spec.input, TokenPair):
+        prompt, before = "", list[int]()  # a translation stands for itself
+    else:
+        before = tokens
     if arguments.samples > 1:
-        for number, text in enumerate(_written(loaded, [tokens] * arguments.samples, sampling), start=1):
-            out.write(f"--- {number} ---\n{'' if translates else prompt}{reader.decode(text)}\n")
+        written = _written(loaded, [tokens] * arguments.samples, sampling)
+        for number, new in enumerate(written, start=1):
+            out.write(f"--- {number} ---\n{prompt}{_after(reader, before, new)}\n")
         return
-    out.write("" if translates else prompt)
+    out.write(prompt)
     out.flush()
-    stream = Stream(reader.decode, lambda piece: (out.write(piece), out.flush()))
+    stream = Stream(reader.decode, lambda piece: (out.write(piece), out.flush()), before)
     try:
         _ask(loaded, [tokens], sampling, lambda new: stream.add(new[0]) if new[0] >= 0 else None)
         stream.finish()
@@ -109,7 +120,9 @@ def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> 
             for n, line in enumerate(lines, 1)
         ]
         name, columns = "text", {"prompt": lines}
-    texts = [reader.decode(text) for text in _written(loaded, rows, sampling)]
+    before = [[] for _ in rows] if name == "translation" else rows
+    written = zip(before, _written(loaded, rows, sampling), strict=True)
+    texts = [_after(reader, known, new) for known, new in written]
     if output is None or output.suffix.lower() == ".txt":
         write_lines(texts, output)
     else:
@@ -123,6 +136,11 @@ def sources_of(part: TextPairs) -> list[list[int]]:
     """The tokens of each source, its end among them."""
     places = zip(part.starts[:, 0].tolist(), part.sizes[:, 0].tolist(), strict=True)
     return [part.tokens[start : start + size].tolist() for start, size in places]
+
+
+def _after(reader: TextReader, before: list[int], new: list[int]) -> str:
+    """The text of new tokens, which may depend on those before them, as a space does."""
+    return reader.decode(before + new)[len(reader.decode(before)) :]
 
 
 def _reader(loaded: Loaded) -> TextReader:

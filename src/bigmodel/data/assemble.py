@@ -66,7 +66,8 @@ def assemble(
             name: Part(_standard(part.inputs, *statistics), part.targets) for name, part in named.items()
         }
     done = completed(spec, named)
-    reader = ArraysReader.of(done.spec, statistics)
+    as_bytes = samples.inputs.dtype == torch.uint8
+    reader = ArraysReader.of(done.spec, statistics, bytes=as_bytes)
     return replace(done, mean=mean, std=std, reader=reader)
 
 
@@ -94,7 +95,8 @@ def completed(spec: DataSpec, parts: Mapping[PartName, Stored]) -> Dataset:
 def scored(targets: Tensor, target: Target) -> Tensor:
     """Targets, values in their own unit, as a loss reads them."""
     if isinstance(target, Values):
-        return _standard(targets, torch.tensor(target.mean).double(), torch.tensor(target.std).double())
+        mean, std = (torch.tensor(figures, dtype=torch.float64) for figures in (target.mean, target.std))
+        return _standard(targets, mean, std)
     return targets if isinstance(target, Classes) else targets.float()
 
 

@@ -49,6 +49,8 @@ from bigmodel.spec import Sequence as Steps
 _WHAT = "recordings"
 _COVERED = 0.95  # share of the training part that is heard to its end, where no duration is given
 
+_TILED = 8  # so many frames make a whole, where no duration is given, so that patches tile an image
+
 
 class AudioConfig(FilesConfig, ImageConfig):
     """Where recordings lie and what they are heard as."""
@@ -112,15 +114,21 @@ def audio(config: AudioConfig) -> Dataset:
     # Part by part, so that each is one stretch of the rows and none has to be copied.
     order = torch.cat(list(found.parts.values())).tolist()
     paths = [found.files.paths[index] for index in order]
-    seconds = config.seconds or _usual_seconds(paths[: len(found.parts["train"])])
+    window, hop = round(config.window * config.rate), round(config.hop * config.rate)
+    if config.seconds is not None:
+        samples = max(1, round(config.seconds * config.rate))
+    else:
+        usual = _usual_seconds(paths[: len(found.parts["train"])]) * config.rate
+        frames = max(1, math.ceil((usual - window) / hop) + 1)
+        samples = window + hop * (_TILED * math.ceil(frames / _TILED) - 1)
     hearing = Hearing(
         rate=config.rate,
-        samples=max(1, round(seconds * config.rate)),
+        samples=samples,
         form=config.form,
         layout=layout,
         n_mels=config.n_mels,
-        window=round(config.window * config.rate),
-        hop=round(config.hop * config.rate),
+        window=window,
+        hop=hop,
         fold=config.fold,
     )
     rows = decoded(

@@ -47,9 +47,11 @@ def _rounded(values: Tensor) -> Tensor:
 
 def _byte_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Exact, from how often each byte occurs in each channel."""
-    counts = torch.stack(
-        [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]
-    ).double()
+    whole = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for chunk in torch.split(images, _CHUNK):
+        for channel, seen in zip(chunk.unbind(1), whole, strict=True):
+            seen += torch.bincount(channel.flatten(), minlength=256)
+    counts = whole.double()
     level = torch.arange(256, dtype=torch.float64) / 255
     pixels = counts.sum(1)
     mean = counts @ level / pixels

@@ -25,11 +25,13 @@ class Found:
         columns: what tells the samples apart, column by column, such as `file` or those of the table
             itself; a prediction is written beside them.
         left_out: how many samples were left out, by reason.
+        told: what else is to be told of them, label and text of each line.
     """
 
     part: Stored
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    told: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Reader(Config):

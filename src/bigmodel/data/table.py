@@ -24,6 +24,7 @@ from bigmodel.data.parts import Part
 from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, NumberColumn, Rows
 from bigmodel.data.tabular.reader import TableReader, unseen_told
 from bigmodel.data.tabular.reading import Columns, column, known_column, listed, read_columns
+from bigmodel.data.tabular.sources import give_back
 from bigmodel.data.tabular.target import TargetColumn, Task
 from bigmodel.data.tabular.values import DATE_FORMATS, counts_rows, date_format, kind_of, words
 from bigmodel.errors import ConfigError, DataError
@@ -70,6 +71,12 @@ class TableConfig(OwnConfig):
 def table(config: TableConfig) -> Dataset:
     """A table of numbers, categories and dates, and the column that is asked for."""
     _check_local(config)
+    dataset = _read(config)
+    give_back()  # when nothing of the file is left in memory
+    return dataset
+
+
+def _read(config: TableConfig) -> Dataset:
     found = read_columns(place(config), "data.path", config.max_bad)
     left_out = dict(found.left_out)
     target, answers, index = _asked(config, found, left_out)

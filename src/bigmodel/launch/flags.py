@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -27,6 +27,20 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
     parser.error = complain  # type: ignore[method-assign]
     return parser.parse_intermixed_args(list(argv))
+
+
+def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
+    """The same arguments, with Hydra's plus signs before settings that take keys of the user's own.
+
+    Hydra asks for `+` where a key is new, and for none where a file has it already: `++` is both.
+    """
+    known = tuple(open_keys)
+
+    def is_own(argument: str) -> bool:
+        key, equals, _ = argument.partition("=")
+        return bool(equals) and any(key == name or key.startswith(f"{name}.") for name in known)
+
+    return [f"++{argument}" if is_own(argument) else argument for argument in argv]
 
 
 def flags_first(argv: Sequence[str]) -> list[str]:

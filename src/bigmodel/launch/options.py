@@ -113,6 +113,17 @@ def read_options(folders: Sequence[Path], config_name: str = "train") -> Options
     return Options(top, {name: group for name, group in groups.items() if group.choices})
 
 
+def open_keys(options: Options) -> set[str]:
+    """Settings that take keys of the user's own, such as the columns of a table: `{}` by default."""
+    return {
+        key.path
+        for group in options.groups.values()
+        for choice in group.choices.values()
+        for key in choice.keys
+        if key.value == "{}"
+    }
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """What was probably meant: `optimizer.lr` for `lr`, `optimizer.lrr` or `optimiser.lr`."""
     paths = list(dict.fromkeys(known))

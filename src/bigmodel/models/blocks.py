@@ -111,7 +111,7 @@ class SelfAttention(_Attention):
             key, value = cache.update(key, value)
             mask = cache.cache.mask
         # one query, the last, sees all there is
-        causal = self.causal and mask is None and query.shape[2] > 1
+        causal = self.causal and mask is None and bool(query.shape[2] > 1)
         return self._attend(query, key, value, mask, causal)
 
     def _turned(self, heads: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

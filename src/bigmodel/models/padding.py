@@ -40,7 +40,7 @@ def last_within(x: Tensor, lengths: Tensor | None) -> Tensor:
     """The last real position: (batch, positions, width) → (batch, width)."""
     if lengths is None:
         return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), lengths - 1]
+    return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
 
 
 def filled(tokens: Tensor, pad: int, length: int) -> Tensor:

@@ -94,7 +94,7 @@ class Recurrent(nn.RNNBase):
         """
         if state is None:
             directions = 1 + self.bidirectional
-            hidden = inputs.new_zeros(self.num_layers * directions, len(inputs), self.hidden_size)
+            hidden = inputs.new_zeros(self.num_layers * directions, inputs.shape[0], self.hidden_size)
             state = (hidden, hidden) if self.mode == "LSTM" else (hidden,)
         if self.fused and lengths is None:
             return self._kernel(inputs, state, cast("list[Tensor]", self._flat_weights))
@@ -122,7 +122,7 @@ class Recurrent(nn.RNNBase):
         steps = torch.arange(inputs.shape[1], device=inputs.device)
         ends = lengths.unsqueeze(1)
         turned = torch.where(steps < ends, ends - 1 - steps, steps).unsqueeze(-1)
-        hidden = inputs.new_zeros(1, len(inputs), self.hidden_size)
+        hidden = inputs.new_zeros(1, inputs.shape[0], self.hidden_size)
         state = (hidden, hidden) if self.mode == "LSTM" else (hidden,)
         x = inputs
         with warnings.catch_warnings():

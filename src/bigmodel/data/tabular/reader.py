@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,17 +40,6 @@ class Samples(NamedTuple):
     unseen: dict[str, int]
 
 
-@dataclass
-class FoundRows(Found):
-    """Rows of new files.
-
-    Attributes:
-        told: what is new in them, label and text of each line.
-    """
-
-    told: list[tuple[str, str]] = field(default_factory=list)
-
-
 def unseen_told(unseen: Mapping[str, int]) -> str:
     """`Samples.unseen` in words."""
     return ", ".join(f"{name} in {count:,} rows" for name, count in unseen.items())
@@ -85,7 +73,7 @@ class TableReader(Reader):
         columns = _as_they_stand(table, samples.kept)
         part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
         told = [("Unseen categories", unseen_told(samples.unseen))] if samples.unseen else []
-        return FoundRows(part, columns, table.left_out | samples.left_out, told)
+        return Found(part, columns, table.left_out | samples.left_out, told)
 
     def samples(self, table: Columns, answers: bool) -> Samples:
         """The rows of a table as samples, real values in their own unit; rows without an answer are left

@@ -7,6 +7,8 @@ memory as long as each of its columns fits, and so do the numbers that are made 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import shutil
 import tempfile
 import weakref
@@ -70,7 +72,7 @@ class Unpacked:
     def read(self, name: str) -> Any:
         import pyarrow as pa
 
-        pa.default_memory_pool().release_unused()  # what reading ahead, or the last column, took
+        give_back()  # what reading ahead, or the last column, took
         place = self.names.index(name)
         schema = pa.schema([self._schema.field(place)])
         found = []
@@ -78,6 +80,15 @@ class Unpacked:
             self._file.seek(offset)
             found.append(pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), schema))
         return pa.Table.from_batches(found, schema=schema).column(0)
+
+
+def give_back() -> None:
+    """Hands memory that is free back to the system: else the peak is what all columns took in turn."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class ParquetSource:

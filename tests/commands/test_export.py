@@ -1,0 +1,206 @@
+"""A graph gives what `predict` gives, asked by another program, whatever the batch."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import soundfile
+import torch
+
+from bigmodel.commands.asking import in_words, outputs_of
+from bigmodel.commands.export import graph_of
+from bigmodel.commands.graph import compare
+from bigmodel.commands.graph_inputs import front_of
+from bigmodel.commands.graph_outputs import Whole
+from bigmodel.commands.load import Loaded
+from bigmodel.errors import SpecError
+from bigmodel.spec import Classes
+from tests.commands.cli import Bigmodel
+from tests.commands.conftest import Run
+from tests.commands.test_load import loaded
+
+BATCHES = (1, 3, 17)
+
+
+def session_of(made: Any) -> onnxruntime.InferenceSession:
+    onnxruntime.set_default_logger_severity(4)
+    return onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def predicted(run: Loaded, path: Path) -> torch.Tensor:
+    """What `predict` says of a file: probabilities, or values in their own unit."""
+    part = run.reader.read(path, answers=False).part
+    return in_words(outputs_of(run, part, None), run.prepared.spec.target)
+
+
+def assert_same(
+    session: onnxruntime.InferenceSession, feed: dict[str, Any], expected: torch.Tensor
+) -> None:
+    for samples in BATCHES:
+        found = session.run(None, {name: values[:samples] for name, values in feed.items()})
+        np.testing.assert_allclose(found[0], expected[:samples].numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["classes", "values", "flags", "images", "sequences", "tokens"])
+def test_arrays(made: Run, tmp_path: Path, name: str) -> None:
+    draw = np.random.default_rng(0)
+    inputs: Any = {
+        "images": draw.integers(0, 256, (17, 1, 8, 8)).astype(np.uint8),
+        "sequences": draw.normal(size=(17, 6, 2)).astype(np.float32),
+        "tokens": draw.integers(0, 9, (17, 7)),
+    }.get(name, draw.normal(size=(17, 5)).astype(np.float32))
+    np.savez(tmp_path / "new.npz", inputs=inputs)
+    run = loaded(made(name))
+    graph, front, _ = graph_of(run)
+    feed = {front.inputs[0].name: inputs}
+    assert_same(session_of(graph), feed, predicted(run, tmp_path / "new.npz"))
+
+
+def test_pictures_of_the_size_of_the_run(made: Run) -> None:
+    run, folder = loaded(made("photos")), made("photos").parent / "photos"
+    graph, front, _ = graph_of(run)
+    pixels = run.reader.read(folder, answers=False).part.take(slice(None))[0].numpy()
+    assert front.inputs[0].kind == str(pixels.dtype) == "uint8"
+    assert_same(session_of(graph), {"image": pixels}, predicted(run, folder))
+
+
+@pytest.mark.parametrize("name", ["sounds", "raw_sounds"])
+def test_sounds_are_given_by_their_samples(made: Run, name: str) -> None:
+    run, folder = loaded(made(name)), made(name).parent / "sounds"
+    graph, front, _ = graph_of(run)
+    (samples,) = front.inputs[0].shape
+    assert isinstance(samples, int)
+    given = np.zeros((16, samples), np.float32)
+    for row, path in enumerate(sorted(folder.rglob("*.wav"))):
+        wave = soundfile.read(path, dtype="float32")[0][:samples]
+        given[row, : len(wave)] = wave
+    assert_same(session_of(graph), {"sound": given}, predicted(run, folder))
+
+
+def test_classes_come_with_their_labels(made: Run) -> None:
+    run = loaded(made("classes"))
+    graph, _, _ = graph_of(run)
+    probabilities, index, label = session_of(graph).run(None, {"inputs": np.zeros((2, 5), np.float32)})
+    target = run.prepared.spec.target
+    assert isinstance(target, Classes)
+    assert index.tolist() == probabilities.argmax(1).tolist()
+    assert label.tolist() == [target.names[place] for place in index]
+    told = json.loads({entry.key: entry.value for entry in graph.metadata_props}["bigmodel"])
+    assert told["target"] == {"kind": "classes", "names": list(target.names)}
+    assert [one["name"] for one in told["inputs"]] == ["inputs"]
+
+
+def test_a_table_is_given_by_its_own_columns(made: Run, tmp_path: Path) -> None:
+    rows = [
+        {"city": city, "area": area, "built": f"2024-0{1 + n % 9}-11"}
+        for n, (city, area) in enumerate(
+            [("Oslo", "3.5"), ("Atlantis", "2"), ("", ""), ("Rome", ""), ("Paris", "1.25")] * 4
+        )
+    ]
+    with (tmp_path / "new.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    run = loaded(made("table"))
+    graph, front, _ = graph_of(run)
+    named = {given.name: given for given in front.inputs}
+    assert {"city", "area", "built (month)"} <= named.keys()
+    assert named["city"].kind == "word"
+    numbers = {
+        "area": [float(row["area"] or "nan") for row in rows],
+        "built (month)": [float(row["built"][5:7]) for row in rows],
+        "built (weekday)": [float(np.datetime64(row["built"]).astype(object).weekday()) for row in rows],
+    }
+    feed: dict[str, Any] = {
+        name: np.array(numbers[name], np.float32)[:, None] for name in named if name != "city"
+    }
+    feed["city"] = np.array([row["city"] for row in rows], dtype=object)[:, None]
+    assert_same(session_of(graph), feed, predicted(run, tmp_path / "new.csv"))
+
+
+def test_texts_of_any_length_with_their_vocabulary(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    output = tmp_path / "model.onnx"
+    said = bigmodel("export", made("reviews"), "--output", output)
+    assert said.status == 0, said.err
+    assert "reads tokens: int64 (N, length)" in said.err
+    run = loaded(made("reviews"))
+    texts = ["good", "awful, poor", "nice, fine, good"] * 6
+    (tmp_path / "new.csv").write_text("\n".join(["text", *(f'"{text}"' for text in texts), ""]))
+    tokenizer = tmp_path / "model.tokenizer.json"
+    from tokenizers import Tokenizer
+
+    engine = Tokenizer.from_file(str(tokenizer))
+    pad = json.loads((tmp_path / "model.vocabulary.json").read_text())["pad"]
+    rows = [engine.encode(text, add_special_tokens=False).ids for text in texts]
+    width = max(map(len, rows))
+    tokens = np.array([row + [pad] * (width - len(row)) for row in rows], np.int64)
+    assert_same(session_of(onnx.load(output)), {"tokens": tokens}, predicted(run, tmp_path / "new.csv"))
+
+
+def test_next_tokens_are_logits(made: Run) -> None:
+    run = loaded(made("text"))
+    graph, _, any_length = graph_of(run)
+    tokens = torch.randint(20, (3, 16))
+    found = session_of(graph).run(None, {"tokens": tokens.numpy()})[0]
+    with torch.inference_mode():
+        expected = run.model(tokens)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-4)
+    sizes = [
+        size.dim_param or size.dim_value for size in graph.graph.output[0].type.tensor_type.shape.dim
+    ]
+    assert sizes[:2] == ["batch", "length" if any_length else 16]
+
+
+@pytest.mark.slow
+def test_pairs(made: Run) -> None:
+    run = loaded(made("pairs"))
+    graph, _, _ = graph_of(run)
+    assert [given.name for given in graph.graph.input] == ["source", "target"]
+
+
+def test_a_graph_that_answers_otherwise_is_refused(made: Run) -> None:
+    run = loaded(made("classes"))
+    graph, front, _ = graph_of(run)
+    with torch.no_grad():
+        next(run.model.parameters()).add_(1.0)
+    whole = Whole(front_of(run.prepared).module, run.model, run.prepared.spec.target).eval()
+    with pytest.raises(SpecError, match="differ from the model's by"):
+        compare(graph, whole, front, 1, any_length=False)
+
+
+@pytest.mark.parametrize("name", ["classes", "table", "sequences", "reviews"])
+def test_without_onnxruntime_graphs_are_compared_all_the_same(
+    made: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    graph_of(loaded(made(name)))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--output", "model.pt"], "--output model.pt: '.pt' is no kind of file that is written here."),
+        (["--output", "there.onnx"], "--output there.onnx: is there already. Add --force"),
+    ],
+)
+def test_wrong_uses_are_told(
+    made: Run,
+    bigmodel: Bigmodel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.onnx").touch()
+    said = bigmodel("export", made("classes"), *words)
+    assert said.status == 1
+    assert said.err.startswith(f"bigmodel: {told}")
