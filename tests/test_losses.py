@@ -8,6 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from bigmodel.errors import ConfigError, SpecError
 from bigmodel.losses import Loss, cross_entropy
+from bigmodel.models.transformer_base import TiedHead
 from bigmodel.registry import losses
 from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, Values
 
@@ -275,3 +276,21 @@ def test_tokens_and_outputs_that_do_not_go_together():
     loss, (outputs, targets) = build(NEXT, "cross_entropy"), token_batch()
     with pytest.raises(SpecError, match=r"do not go with targets"):
         loss(outputs[:, :-1], targets)
+
+
+def test_a_head_that_shares_its_matrix_is_linear_too(monkeypatch):
+    monkeypatch.setattr(cross_entropy, "_MANY_LOGITS", 1)
+    called = []
+    plain = F.linear_cross_entropy
+
+    def counted(*args, **options):
+        called.append(args)
+        return plain(*args, **options)
+
+    monkeypatch.setattr(cross_entropy.F, "linear_cross_entropy", counted)
+    embedding = torch.nn.Embedding(7, 6)
+    features = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(1))
+    _, targets = token_batch()
+    loss, head = build(NEXT, "cross_entropy"), TiedHead(embedding)
+    torch.testing.assert_close(loss.with_head(features, head, targets), loss(head(features), targets))
+    assert len(called) == 1

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bigmodel.models.base import Model
 from bigmodel.models.embeddings import embed, grid_of
+from bigmodel.models.fast_linear import Linear
 from bigmodel.models.layers import check_divides, evaluating, initialise, refuse_writing
-from bigmodel.models.linear import Linear
 from bigmodel.models.padding import filled, lengths_of, mean_within, pad_of, within
 from bigmodel.models.positions import Positions
 from bigmodel.registry import EntryConfig, models

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel.models.caches import KeysValues, LayerCache
-from bigmodel.models.linear import Linear
+from bigmodel.models.fast_linear import Linear
 from bigmodel.models.positions import Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bigmodel.models.base import Model
 from bigmodel.models.embeddings import ColumnEmbedding
+from bigmodel.models.fast_linear import Linear
 from bigmodel.models.layers import ACTIVATIONS, Activation, BatchNorm, initialise, refuse_writing
-from bigmodel.models.linear import Linear
 from bigmodel.models.padding import lengths_of, mean_within, pad_of
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features, Tokens

@@ -11,8 +11,8 @@ from bigmodel.errors import SpecError
 from bigmodel.models.base import Writer
 from bigmodel.models.blocks import Block
 from bigmodel.models.embeddings import embed, grid_of
+from bigmodel.models.fast_linear import Linear, linear
 from bigmodel.models.layers import check_writing
-from bigmodel.models.linear import Linear, linear
 from bigmodel.models.positions import Positions, Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.spec import DataSpec, Features, NextTokens, TokenPair, Tokens
@@ -29,6 +29,7 @@ class TiedHead(nn.Module):
     """
 
     bias = None
+    is_linear = True  # a loss may multiply by `weight` itself
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigmodel.models import linear as module
-from bigmodel.models.linear import WORTHWHILE, Linear, linear, multiplied
+from bigmodel.models import fast_linear as module
+from bigmodel.models.fast_linear import WORTHWHILE, Linear, linear, multiplied
 
 needs_onednn = pytest.mark.skipif(
     not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
