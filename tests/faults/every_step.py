@@ -36,8 +36,26 @@ BASE: dict[str, dict[str, Any]] = {
 }
 """Ten steps an epoch."""
 
+README = str(Path(__file__).parents[2] / "README.md")
+WRITER = {"model": {"name": "transformer", "dim": 16, "depth": 1, "num_heads": 2, "dropout": 0.2}}
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "shuffling": {},
+    "a text": WRITER | {"data": {"name": "text", "path": README, "context": 32, "batch_size": 16}},
+    "pairs": WRITER
+    | {
+        "data": {
+            "name": "pairs",
+            "source": README,
+            "target": README,
+            "vocab_size": 400,
+            "length": 32,
+            "batch_tokens": 512,
+            "batch_size": 16,
+            "bleu_pairs": 2,
+        },
+        "trainer.accumulate": 2,
+    },
     "dropout": {"model.dropout": 0.3},
     "augmentation": {"data.augment": {"shift": 1, "flip": 0.5, "erase": 0.5}},
     "2 workers": {"data.augment": {"shift": 1, "erase": 0.5}, "data.workers": 2},
@@ -64,7 +82,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for interval in ("step", "epoch")
     },
 }
-"""Settings by dotted key, None to leave one out. An epoch has ten steps, or five with accumulation."""
+"""Settings by dotted key, None to leave one out, or a whole group. An epoch has ten steps, or five with accumulation."""
 
 
 def configured(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +90,9 @@ def configured(changes: Mapping[str, Any]) -> dict[str, Any]:
     whole = {group: dict(settings) for group, settings in BASE.items()}
     for key, value in changes.items():
         group, _, name = key.partition(".")
-        if value is None:
+        if not name:
+            whole[group] = dict(value)
+        elif value is None:
             del whole[group][name]
         else:
             whole[group][name] = value

@@ -35,6 +35,10 @@ _NOT_HYPERPARAMETERS = (
     "trainer.histograms",
     "trainer.checkpoint",
     "data.root",
+    "data.path",
+    "data.val_path",
+    "data.test_path",
+    "data.cache",
 )
 
 
