@@ -82,7 +82,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for interval in ("step", "epoch")
     },
 }
-"""Settings by dotted key, None to leave one out, or a whole group. An epoch has ten steps, or five with accumulation."""
+"""Settings by dotted key, None to leave one out, or a whole group.
+
+An epoch has ten steps, or five with accumulation.
+"""
 
 
 def configured(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import torch
 
 from bigmodel import checkpoint, registry
 from bigmodel.build import resume_run
+from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.base import Dataset, ImageConfig
-from bigmodel.data.batching.augment import AugmentConfig
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.parts import Part
 from bigmodel.loop import fit

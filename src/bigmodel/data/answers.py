@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bigmodel.data.normalize import scored
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Flags, Target, Values
@@ -51,8 +52,6 @@ class Answers(Config):
 
     def scored(self, own: Tensor) -> Tensor:
         """Answers as a loss reads them: class indices and flags as they are, values standardised."""
-        from bigmodel.data.assemble import scored  # which imports readers, and they this
-
         match self.kind:
             case "values":
                 return scored(own, Values(tuple(self.names), tuple(self.mean), tuple(self.std)))

@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from bigmodel.data.array.reader import ArraysReader
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
-from bigmodel.data.normalize import image_statistics, value_statistics
+from bigmodel.data.normalize import image_statistics, scored, standard, value_statistics
 from bigmodel.data.parts import Part, Stored, Texts
 from bigmodel.data.splits import plain_split, stratified_split
 from bigmodel.spec import Classes, DataSpec, Image, NextTokens, Target, Tokens, Values
@@ -63,7 +62,7 @@ def assemble(
     elif normalize and not isinstance(spec.input, Tokens):
         statistics = value_statistics(named["train"].inputs)
         named = {
-            name: Part(_standard(part.inputs, *statistics), part.targets) for name, part in named.items()
+            name: Part(standard(part.inputs, *statistics), part.targets) for name, part in named.items()
         }
     done = completed(spec, named)
     as_bytes = samples.inputs.dtype == torch.uint8
@@ -92,14 +91,6 @@ def completed(spec: DataSpec, parts: Mapping[PartName, Stored]) -> Dataset:
     return Dataset(spec, ready["train"], ready["val"], ready.get("test"))
 
 
-def scored(targets: Tensor, target: Target) -> Tensor:
-    """Targets, values in their own unit, as a loss reads them."""
-    if isinstance(target, Values):
-        mean, std = (torch.tensor(figures, dtype=torch.float64) for figures in (target.mean, target.std))
-        return _standard(targets, mean, std)
-    return targets if isinstance(target, Classes) else targets.float()
-
-
 def _completed(target: Target, training: Stored) -> Target:
     """The target with what only the training part's targets can tell."""
     if not isinstance(training, Part | Texts):
@@ -124,7 +115,3 @@ def _ready(part: Stored, target: Target) -> Stored:
         return replace(part, targets=targets)
     inputs = part.inputs
     return Part(inputs.float() if inputs.is_floating_point() else inputs, targets)
-
-
-def _standard(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return ((numbers.double() - mean) / std).float()

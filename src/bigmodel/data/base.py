@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from bigmodel.data.batching.augment import AugmentConfig
+from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.parts import Part, Stored
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import Reader

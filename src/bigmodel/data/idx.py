@@ -20,8 +20,8 @@ from torch import Tensor
 
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, ImageConfig
-from bigmodel.data.files.paths import check_inside
 from bigmodel.data.parts import Part
+from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Image

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bigmodel.spec import Classes, Target, Values
+
 _CHUNK = 4096  # images at once, so that a large part is never all in float64
 
 
@@ -38,6 +40,19 @@ def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = rows.mean(0), rows.std(0, correction=0)
     std = torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
     return _rounded(mean), _rounded(std)
+
+
+def standard(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(numbers - mean) / std, worked out in float64, as float32."""
+    return ((numbers.double() - mean) / std).float()
+
+
+def scored(targets: Tensor, target: Target) -> Tensor:
+    """Targets, values in their own unit, as a loss reads them."""
+    if isinstance(target, Values):
+        mean, std = (torch.tensor(figures, dtype=torch.float64) for figures in (target.mean, target.std))
+        return standard(targets, mean, std)
+    return targets if isinstance(target, Classes) else targets.float()
 
 
 def _rounded(values: Tensor) -> Tensor:

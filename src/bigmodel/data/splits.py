@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from bigmodel.data.batching.draws import generator_of
+from bigmodel.data.draws import generator_of
 from bigmodel.errors import DataError
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, RealConfig
-from bigmodel.data.batching.draws import generator_of
+from bigmodel.data.draws import generator_of
 from bigmodel.data.parts import Part
 from bigmodel.registry import data
 from bigmodel.spec import (

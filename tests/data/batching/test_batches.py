@@ -5,8 +5,8 @@ import torch
 
 import bigmodel.data.batching.batches as batches_module
 from bigmodel.data.assemble import assemble
+from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.base import DataConfig, ImageConfig
-from bigmodel.data.batching.augment import AugmentConfig
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError, DataError

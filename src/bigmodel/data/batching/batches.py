@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from bigmodel.data.augment import check_augment
 from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
-from bigmodel.data.batching.augment import check_augment
 from bigmodel.data.batching.blocks import Blocks, page_locked
 from bigmodel.data.batching.buckets import Buckets
 from bigmodel.data.batching.workers import read_ahead

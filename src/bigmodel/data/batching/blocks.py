@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bigmodel.data.batching.augment import AugmentConfig
-from bigmodel.data.batching.augment import augment as augmented
-from bigmodel.data.batching.draws import generator_of, key_of
+from bigmodel.data.augment import AugmentConfig
+from bigmodel.data.augment import augment as augmented
+from bigmodel.data.draws import generator_of, key_of
 from bigmodel.data.parts import Chosen, Stored
 from bigmodel.data.prepared import Scaling
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.batching.blocks import gathered
-from bigmodel.data.batching.draws import generator_of
+from bigmodel.data.draws import generator_of
 from bigmodel.data.parts import Stored
 
 _ORDER, _BATCHES = 1, 4  # keeps the uses of (seed, epoch) apart

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, tests
-from bigmodel.data.files.paths import check_inside
+from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError
 
 

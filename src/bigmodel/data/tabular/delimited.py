@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bigmodel.data.files.plain import check_not_wide, check_utf8, is_packed, unpacked
+from bigmodel.data.plain_files import check_not_wide, check_utf8, is_packed, unpacked
 from bigmodel.errors import DataError
 
 BLOCKS = (1 << 20, 32 << 20)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bigmodel.data.files.plain import check_not_wide, check_utf8, unpacked
+from bigmodel.data.plain_files import check_not_wide, check_utf8, unpacked
 from bigmodel.errors import DataError
 
 _BLOCK = 8 << 20  # bytes parsed at once

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from bigmodel.data.files.paths import check_inside
-from bigmodel.data.files.plain import name_without_gz
+from bigmodel.data.paths import check_inside
+from bigmodel.data.plain_files import name_without_gz
 from bigmodel.data.tabular.sources import ParquetSource, Source, Unpacked
 from bigmodel.errors import DataError, did_you_mean
 

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from bigmodel.data.files.plain import is_packed, unpacked
+from bigmodel.data.plain_files import is_packed, unpacked
 from bigmodel.errors import DataError
 
 _IN_MEMORY = 8 << 20  # bytes up to which a table needs no file on disk

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from pydantic import Field, field_validator
 
-from bigmodel.data.files.paths import check_inside
-from bigmodel.data.files.plain import unpacked
 from bigmodel.data.own import OwnConfig, place
+from bigmodel.data.paths import check_inside
+from bigmodel.data.plain_files import unpacked
 from bigmodel.errors import DataError
 
 SUFFIXES = (".txt", ".txt.gz")

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from bigmodel.data.batching.augment import AugmentConfig, augment, check_augment
-from bigmodel.data.batching.draws import key_of, uniforms
+from bigmodel.data.augment import AugmentConfig, augment, check_augment
+from bigmodel.data.draws import key_of, uniforms
 from bigmodel.errors import ConfigError
 from bigmodel.spec import Image
 

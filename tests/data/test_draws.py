@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bigmodel.data.batching.draws import generator_of, key_of, uniforms
+from bigmodel.data.draws import generator_of, key_of, uniforms
 
 MASK = (1 << 64) - 1
 

@@ -1,0 +1,67 @@
+"""Which figures a kind of target has."""
+
+from __future__ import annotations
+
+import torch
+
+from bigmodel.metrics.base import Metrics
+from bigmodel.metrics.classes import ClassMetrics, FlagMetrics
+from bigmodel.metrics.tokens import TokenMetrics
+from bigmodel.metrics.values import ValueMetrics
+from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
+
+
+def metric_names(target: Target) -> dict[str, str]:
+    """The figures an evaluation gives, without the part's prefix, each with which way is better.
+
+    Returns:
+        `max` or `min` by name. `loss`, which the loss itself gives, is among them.
+    """
+    match target:
+        case Classes(count=count):
+            top5 = {"top5_accuracy": "max"} if count > 5 else {}
+            return {"loss": "min", "accuracy": "max", **top5, "macro_f1": "max"}
+        case Flags():
+            return {"loss": "min", "accuracy": "max", "macro_f1": "max"}
+        case Values():
+            return {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}
+        case NextTokens(characters=characters):
+            counted = {} if characters is None else {"bits_per_character": "min"}
+            return {"loss": "min", "perplexity": "min", **counted, "accuracy": "max"}
+
+
+def default_monitor(target: Target) -> str:
+    """The figure to choose the best weights by, comparable between runs with different losses.
+
+    `accuracy` of classes, `rmse` of real values. Of yes/no labels the `loss`: most are rare, so that
+    accuracy is high for a model that never says yes, and macro-F1 stays 0 until one does. `perplexity`
+    of next tokens, which knows no label smoothing.
+    """
+    match target:
+        case Classes():
+            return "accuracy"
+        case Flags():
+            return "loss"
+        case Values():
+            return "rmse"
+        case NextTokens():
+            return "perplexity"
+
+
+def metrics_for(target: Target, device: torch.device | str, light: bool = False) -> Metrics:
+    """Empty metrics for a kind of target.
+
+    Args:
+        device: where outputs and targets will lie.
+        light: leave out `top5_accuracy`, which doubles the time of an update: for training steps.
+    """
+    device = torch.device(device)
+    match target:
+        case Classes():
+            return ClassMetrics(target, device, light)
+        case Flags():
+            return FlagMetrics(target, device)
+        case Values():
+            return ValueMetrics(target, device)
+        case NextTokens():
+            return TokenMetrics(target, device)

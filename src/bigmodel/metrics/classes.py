@@ -1,0 +1,98 @@
+"""Figures of classes, and of labels that do not exclude each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bigmodel.metrics.base import Metrics, misfit
+from bigmodel.spec import Classes, Flags
+
+CONFUSION_LIMIT = 1024
+"""Most classes of which a whole confusion matrix is kept: 8 MiB. Beyond, three counts for each class."""
+
+
+class ClassMetrics(Metrics):
+    """accuracy, top5_accuracy (of more than 5 classes) and macro_f1.
+
+    The prediction is the class of the largest output. macro_f1 is the mean of F1 = 2 TP / (2 TP + FP +
+    FN) over the classes that occur as truth or prediction.
+    """
+
+    def __init__(self, target: Classes, device: torch.device, light: bool = False) -> None:
+        self._classes = target.count
+        self._square = target.count <= CONFUSION_LIMIT
+        size = target.count * (target.count if self._square else 3)
+        super().__init__(torch.zeros(size + 1, dtype=torch.int64, device=device))
+        # One tensor, so that one transfer fetches all: counts, then hits among the first five.
+        self._counts, self._top5_hits = self._sums[:-1], self._sums[-1]
+        self._top5 = target.count > 5 and not light
+        self._ones = torch.ones(0, dtype=torch.int64, device=device)
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """See `Metrics.update`."""
+        samples = targets.shape[0]
+        if outputs.shape != (samples, self._classes) or targets.dim() != 1:
+            raise misfit(outputs, targets, (samples, self._classes))
+        if samples != self._ones.shape[0]:
+            self._ones = torch.ones(samples, dtype=torch.int64, device=self._sums.device)
+        predictions = outputs.argmax(1)
+        if self._square:
+            cells = torch.add(predictions, targets, alpha=self._classes)
+            self._counts.index_add_(0, cells, self._ones)
+        else:
+            truths, predicted, hits = self._counts.view(3, -1)
+            truths.index_add_(0, targets, self._ones)
+            predicted.index_add_(0, predictions, self._ones)
+            hits.index_add_(0, targets, (predictions == targets).long())
+        if self._top5:
+            first = outputs.detach().topk(5, dim=1, sorted=False).indices
+            self._top5_hits.add_((first == targets.unsqueeze(1)).sum())
+        self._count += samples
+
+    @property
+    def confusion(self) -> Tensor | None:
+        """See `Metrics.confusion`; a copy."""
+        return self._counts.view(self._classes, -1).clone() if self._square else None
+
+    def _figures(self, sums: Tensor) -> dict[str, float]:
+        counts = sums[:-1].view(-1, self._classes).double()
+        if self._square:
+            truths, predicted, hits = counts.sum(1), counts.sum(0), counts.diagonal()
+        else:
+            truths, predicted, hits = counts
+        occurring = truths + predicted > 0
+        figures = {"accuracy": float(hits.sum()) / self._count}
+        if self._top5:
+            figures["top5_accuracy"] = int(sums[-1]) / self._count
+        figures["macro_f1"] = float(_f1(hits, truths, predicted)[occurring].mean())
+        return figures
+
+
+class FlagMetrics(Metrics):
+    """accuracy, the share of single labels that are right, and macro_f1, the mean of F1 over all labels.
+
+    A label is said to be set where its output is above 0. The F1 of a label that is neither set nor
+    predicted anywhere is 0.
+    """
+
+    def __init__(self, target: Flags, device: torch.device) -> None:
+        super().__init__(torch.zeros(3, target.count, dtype=torch.int64, device=device))
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """See `Metrics.update`."""
+        if outputs.shape != targets.shape or outputs.dim() != 2:
+            raise misfit(outputs, targets, tuple(targets.shape))
+        said, true = outputs > 0, targets > 0.5
+        self._sums.add_(torch.stack((true, said, true & said)).sum(1))
+        self._count += targets.shape[0]
+
+    def _figures(self, sums: Tensor) -> dict[str, float]:
+        truths, predicted, hits = sums.double()
+        wrong = float((truths + predicted - 2 * hits).mean()) / self._count
+        return {"accuracy": 1.0 - wrong, "macro_f1": float(_f1(hits, truths, predicted).mean())}
+
+
+def _f1(hits: Tensor, truths: Tensor, predicted: Tensor) -> Tensor:
+    """2 TP / (truths + predictions) of each class or label; 0 where there are neither."""
+    return 2 * hits / (truths + predicted).clamp(min=1)
