@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bigmodel.data.parts import Part, TextPairs, Texts, Windows
+from bigmodel.data.parts import Giving, Part, TextPairs, Texts, Windows
 from bigmodel.spec import IGNORED
 
 STREAM = torch.arange(23, dtype=torch.uint8)
@@ -55,7 +55,7 @@ def test_windows_move_with_the_draw_and_stay_within_the_text():
     part = Windows.side_by_side(STREAM, 4, whole=False)
     everything = slice(0, len(part))
     for draw in range(1, 9):
-        inputs, targets = part.take(everything, draw)
+        inputs, targets = part.take(everything, Giving(draw))
         assert inputs[0, 0] == draw % 4
         assert torch.equal(inputs + 1, targets)
         assert int(targets.max()) <= 22

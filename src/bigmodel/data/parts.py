@@ -19,6 +19,26 @@ Chosen = slice | Tensor
 """Which samples: a stretch of them, or their indices, (count,) int64."""
 
 
+@dataclass(frozen=True)
+class Giving:
+    """How a part is to give samples.
+
+    Attributes:
+        draw: a number of the epoch, 0 for none; parts that may give a sample in several ways, such as
+            windows of a text, choose by it.
+        pinned: into page-locked memory, which a device copies from without anyone waiting.
+        width: of texts, how wide the batch is to be; 0: as its longest, which has to be looked up, and
+            waited for where the part lies on a device.
+    """
+
+    draw: int = 0
+    pinned: bool = False
+    width: int = 0
+
+
+PLAINLY = Giving()
+
+
 class Stored(ABC):
     """One part of the data, training, validation or test, as it is stored.
 
@@ -30,14 +50,12 @@ class Stored(ABC):
         """How many samples there are."""
 
     @abstractmethod
-    def take(self, chosen: Chosen, draw: int = 0, pinned: bool = False) -> tuple[Tensor, Tensor]:
+    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
         """Inputs and targets of some samples, in that order, where they are stored.
 
         Args:
             chosen: which.
-            draw: a number of the epoch, 0 for none; parts that may give a sample in several ways, such
-                as windows of a text, choose by it.
-            pinned: into page-locked memory, which a device copies from without anyone waiting.
+            how: what else is to be heeded.
         """
 
     @abstractmethod
@@ -85,9 +103,9 @@ class Part(Stored):
     def __len__(self) -> int:
         return self.targets.shape[0]
 
-    def take(self, chosen: Chosen, draw: int = 0, pinned: bool = False) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
         """See `Stored.take`."""
-        return _taken(self.inputs, chosen, pinned), _taken(self.targets, chosen, pinned)
+        return _taken(self.inputs, chosen, how.pinned), _taken(self.targets, chosen, how.pinned)
 
     def select(self, index: Tensor) -> Part:
         """See `Stored.select`."""
@@ -124,17 +142,17 @@ class Windows(Stored):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def take(self, chosen: Chosen, draw: int = 0, pinned: bool = False) -> tuple[Tensor, Tensor]:
+    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
         """See `Stored.take`. Each epoch's windows begin up to a window later than they are stored."""
         starts, last = self.starts[chosen], len(self.stream) - self.length - 1
-        if draw:
-            starts = (starts + draw % self.length).clamp(max=max(last, 0))
+        if how.draw:
+            starts = (starts + how.draw % self.length).clamp(max=max(last, 0))
         index = starts[:, None] + torch.arange(self.length + 1, device=starts.device)
         tokens = self.stream[index.clamp(max=len(self.stream) - 1)].long()
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         if self.ragged:
             targets = targets.masked_fill(index[:, 1:] >= len(self.stream), IGNORED)
-        return (inputs.pin_memory(), targets.pin_memory()) if pinned else (inputs, targets)
+        return (inputs.pin_memory(), targets.pin_memory()) if how.pinned else (inputs, targets)
 
     def select(self, index: Tensor) -> Windows:
         """See `Stored.select`."""
@@ -166,12 +184,14 @@ class Texts(Stored):
         """See `Stored.lengths`."""
         return self.sizes
 
-    def take(self, chosen: Chosen, draw: int = 0, pinned: bool = False) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
         """See `Stored.take`."""
         sizes = self.sizes[chosen]
-        inputs = _padded(self.tokens, self.starts[chosen], sizes, int(sizes.max()), self.pad)
+        inputs = _padded(
+            self.tokens, self.starts[chosen], sizes, how.width or int(sizes.max()), self.pad
+        )
         targets = self.targets[chosen]
-        return (inputs.pin_memory(), targets.pin_memory()) if pinned else (inputs, targets)
+        return (inputs.pin_memory(), targets.pin_memory()) if how.pinned else (inputs, targets)
 
     def select(self, index: Tensor) -> Texts:
         """See `Stored.select`."""
@@ -204,10 +224,10 @@ class TextPairs(Stored):
         """See `Stored.lengths`: of the longer of the two."""
         return self.sizes.amax(1)
 
-    def take(self, chosen: Chosen, draw: int = 0, pinned: bool = False) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
         """See `Stored.take`."""
         starts, sizes = self.starts[chosen], self.sizes[chosen]
-        width = int(sizes.max())
+        width = how.width or int(sizes.max())
         source, target = (
             _padded(self.tokens, starts[:, side], sizes[:, side], width, self.pad) for side in (0, 1)
         )
@@ -215,7 +235,7 @@ class TextPairs(Stored):
         known = torch.cat([target.new_full((len(target), 1), self.start), target[:, :-1]], dim=1)
         known = known.masked_fill(~asked, self.pad)
         inputs, targets = torch.stack([source, known], dim=1), target.masked_fill(~asked, IGNORED)
-        return (inputs.pin_memory(), targets.pin_memory()) if pinned else (inputs, targets)
+        return (inputs.pin_memory(), targets.pin_memory()) if how.pinned else (inputs, targets)
 
     def select(self, index: Tensor) -> TextPairs:
         """See `Stored.select`."""

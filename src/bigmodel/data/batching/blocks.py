@@ -6,7 +6,7 @@ process, or in a worker beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.augment import augment as augmented
 from bigmodel.data.draws import generator_of, key_of
-from bigmodel.data.parts import Chosen, Stored
+from bigmodel.data.parts import PLAINLY, Chosen, Giving, Stored
 from bigmodel.data.prepared import Scaling
 
 _ORDER, _AUGMENT, _DRAW = 1, 2, 3  # keeps the uses of (seed, epoch) apart
@@ -69,7 +69,7 @@ class Blocks:
         """The block of `epoch` that begins at sample `first`: inputs and targets, on the device."""
         order, stop = self.order(epoch), first + self.count(first)
         chosen = slice(first, stop) if order is None else order[first:stop]
-        inputs, targets = gathered(self.part, chosen, self.device, self.draw(epoch))
+        inputs, targets = gathered(self.part, chosen, self.device, Giving(draw=self.draw(epoch)))
         if self.augment is not None:
             index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
             key = key_of(self.seed, epoch, _AUGMENT)
@@ -83,11 +83,13 @@ class Blocks:
         return key_of(self.seed, epoch, _DRAW) if self.shuffle else 0
 
 
-def gathered(part: Stored, chosen: Chosen, device: torch.device, draw: int = 0) -> tuple[Tensor, Tensor]:
+def gathered(
+    part: Stored, chosen: Chosen, device: torch.device, how: Giving = PLAINLY
+) -> tuple[Tensor, Tensor]:
     """Inputs and targets of some samples, on `device`; see `Stored.take`."""
     if part.device.type == device.type:
-        return part.take(chosen, draw)
-    taken = part.take(chosen, draw, pinned=device.type == "cuda")
+        return part.take(chosen, how)
+    taken = part.take(chosen, replace(how, pinned=device.type == "cuda"))
     inputs, targets = (tensor.to(device, non_blocking=True) for tensor in taken)
     return inputs, targets
 

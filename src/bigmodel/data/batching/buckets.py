@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bigmodel.data.batching.blocks import gathered
 from bigmodel.data.draws import generator_of
-from bigmodel.data.parts import Stored
+from bigmodel.data.parts import Giving, Stored
 
 _ORDER, _BATCHES = 1, 4  # keeps the uses of (seed, epoch) apart
 
@@ -62,7 +62,8 @@ class Buckets:
             batches = torch.randperm(len(self), generator=generator)
         for number in batches.tolist()[start:]:
             chosen = order[self.bounds[number] : self.bounds[number + 1]]
-            yield gathered(self.part, chosen.to(self.part.device), self.device)
+            widest = Giving(width=int(self._lengths[chosen].max()))
+            yield gathered(self.part, chosen.to(self.part.device), self.device, widest)
 
     def _order(self, epoch: int) -> Tensor:
         """All samples, from the shortest to the longest: (samples,) int64."""

@@ -1,0 +1,118 @@
+"""Texts and pairs on CUDA: the same batches, wherever the data lies; training that learns and goes on.
+
+pytest -m gpu
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bigmodel import registry
+from bigmodel.build import build_run
+from bigmodel.config import parse
+from bigmodel.data.batching.batches import Batches
+from bigmodel.loop import fit
+from bigmodel.reporting.base import Sink
+from bigmodel.run import Run
+
+from ..small_runs import VALUES
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+MODEL = {"name": "transformer", "dim": 64, "depth": 2, "num_heads": 4, "dropout": 0.0}
+
+
+def options(folder: Path, kind: str) -> dict[str, Any]:
+    if kind == "text":
+        (folder / "text").write_text("How now, brown cow? " * 300)
+        return {"name": "text", "path": str(folder / "text"), "context": 32, "batch_size": 16}
+    for side, words in (("a", "eins zwei drei"), ("b", "one two three")):
+        (folder / side).write_text("".join(f"{words} {n % 9} " * (1 + n % 4) + "\n" for n in range(300)))
+    paths = {"source": str(folder / "a"), "target": str(folder / "b")}
+    return {"name": "pairs", "vocab_size": 300, "batch_tokens": 512, **paths}
+
+
+def built(folder: Path, kind: str, device: str, precision: str = "fp32", **trainer: Any) -> Run:
+    values = VALUES | {
+        "model": MODEL,
+        "data": options(folder, kind),
+        "device": {"name": device, "precision": precision, "tf32": False},
+        "trainer": VALUES["trainer"] | {"epochs": 4} | trainer,
+    }
+    run = build_run(parse(values), folder / f"{kind}-{device}-{precision}")
+    run.sinks = Sink()
+    return run
+
+
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+def test_batches_are_those_of_the_cpu_wherever_the_data_lies(tmp_path, kind):
+    config = registry.data.parse(options(tmp_path, kind))
+    dataset = registry.data.build(config)
+    here = list(Batches(dataset, "train", config).epoch(1))
+    for on_device in (True, False):
+        kept = config.model_copy(update={"on_device": on_device})
+        there = list(Batches(dataset, "train", kept, "cuda").epoch(1))
+        assert len(there) == len(here)
+        for ours, theirs in zip(here, there, strict=True):
+            assert theirs.inputs.device.type == theirs.targets.device.type == "cuda"
+            assert torch.equal(ours.inputs, theirs.inputs.cpu())
+            assert torch.equal(ours.targets, theirs.targets.cpu())
+
+
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+def test_training_is_near_that_of_the_cpu(tmp_path, kind):
+    losses = [
+        float(fit(built(tmp_path, kind, device)).final["val/perplexity"]) for device in ("cpu", "cuda")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns(tmp_path, kind, precision):
+    run = built(tmp_path, kind, "cuda", precision, epochs=10)
+    vocabulary = run.dataset.spec.target.output_size
+    assert float(fit(run).best["val/perplexity"]) < vocabulary / 4
+
+
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+def test_a_step_does_not_wait_for_the_device(tmp_path, kind):
+    run = built(tmp_path, kind, "cuda")
+    batches = run.train.epoch(0)
+    run.step(next(batches))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            run.step(next(batches))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("width", [8000, 50257])
+def test_logits_made_piece_by_piece_are_the_same(width):
+    from bigmodel.losses import cross_entropy
+    from bigmodel.spec import DataSpec, NextTokens, Tokens
+
+    if not hasattr(torch.nn.functional, "linear_cross_entropy"):
+        pytest.skip("this torch makes no loss from features")
+    spec = DataSpec("t", Tokens(64, width), NextTokens(width))
+    loss = registry.losses.build(registry.losses.parse({"name": "cross_entropy"}), spec)
+    head = torch.nn.Linear(128, width, device="cuda")
+    features = torch.randn(64, 64, 128, device="cuda", requires_grad=True)
+    targets = torch.randint(width, (64, 64), device="cuda")
+    least = cross_entropy._MANY_LOGITS
+    results = []
+    for many in (1, 1 << 60):
+        cross_entropy._MANY_LOGITS = many
+        try:
+            total = loss.with_head(features, head, targets)
+        finally:
+            cross_entropy._MANY_LOGITS = least
+        results.append((total, *torch.autograd.grad(total, (features, head.weight))))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
