@@ -1,4 +1,5 @@
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from bigmodel.errors import DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import metrics_for
 from bigmodel.runtime import Runtime
-from bigmodel.spec import Classes, DataSpec, Image, Values
+from bigmodel.spec import IGNORED, Classes, DataSpec, Image, NextTokens, Tokens, Values
 from bigmodel.step import Step
 
 RUNTIME = Runtime(torch.device("cpu"), "fp32")
@@ -156,3 +157,54 @@ def test_a_batch_whose_targets_are_all_ignored_is_refused(on_device: bool) -> No
     (figure,) = step.drain()
     assert (figure.weight, figure.updated) == (0.0, False)
     assert torch.equal(model[1].weight, before)
+
+
+TEXTS = DataSpec("texts", Tokens(12, 30), NextTokens(30))
+
+
+class Counting(nn.Module):
+    """A small writer that keeps how large the pieces were that went through it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Embedding(30, 8), nn.Linear(8, 30)
+        self.pieces: list[tuple[int, ...]] = []
+
+    def forward(self, inputs: torch.Tensor, score: Any = None) -> torch.Tensor:
+        self.pieces.append(tuple(inputs.shape))
+        features = self.body(inputs)
+        outputs: torch.Tensor = self.head(features) if score is None else score(features, self.head)
+        return outputs
+
+
+def make_texts(size: int, width: int) -> Batch:
+    targets = torch.randint(30, (size, width))
+    targets[torch.rand(size, width) < 0.4] = IGNORED  # pieces have different numbers of tokens
+    return Batch(torch.randint(30, (size, width)), targets)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_accumulated_tokens_count_alike_whatever_piece_they_are_in(smoothing: float) -> None:
+    model = Counting().double()
+    whole, batch = deepcopy(model), make_texts(37, 12)
+    loss = make_loss(TEXTS, name="cross_entropy", label_smoothing=smoothing)
+    pieces_step = make_step(model, loss, TEXTS, 5)
+    whole_step = make_step(whole, loss, TEXTS, 37)
+    pieces_step(batch)
+    whole_step(batch)
+    difference = (gradient(model) - gradient(whole)).norm() / gradient(whole).norm()
+    assert difference < 1e-6
+    expected = nn.functional.cross_entropy(
+        whole(batch.inputs).flatten(0, 1), batch.targets.flatten(), label_smoothing=smoothing
+    )
+    assert pieces_step.drain()[0].loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_pieces_are_bounded_by_tokens_too() -> None:
+    model = Counting()
+    step = make_step(model, make_loss(TEXTS), TEXTS, 100, micro_tokens=48)
+    step(make_texts(10, 12))
+    assert model.pieces == [(4, 12), (4, 12), (2, 12)]
+    model.pieces.clear()
+    step(make_texts(5, 60))  # longer than the bound: one by one
+    assert model.pieces == [(1, 60)] * 5

@@ -9,10 +9,11 @@ import torch
 from bigmodel.build import build_run
 from bigmodel.config import parse
 from bigmodel.models.base import Writer
+from bigmodel.reporting.base import Evaluation
 from bigmodel.run import Run
 from bigmodel.writing import SAMPLES, Writing, bleu
 
-from .small_runs import VALUES
+from .small_runs import VALUES, Recorder
 
 MODEL = {"name": "transformer", "dim": 16, "depth": 1, "num_heads": 2}
 
@@ -91,6 +92,26 @@ def test_a_stop_is_heeded_between_two_batches(pair_run):
 
     with pytest.raises(KeyboardInterrupt):
         pair_run.writing.judge(pair_run.state.model, "val", stop, samples=False)
+
+
+def test_fewer_are_written_at_once_where_memory_is_little(pair_run, monkeypatch):
+    from bigmodel import judge, writing
+
+    real, sizes = writing.translate, []
+
+    def little(model, sources, *rest):
+        sizes.append(len(sources))
+        if len(sources) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, sources, *rest)
+
+    expected, _ = judged(pair_run, "val")
+    monkeypatch.setattr(writing, "translate", little)
+    pair_run.sinks = Recorder()
+    found = judge._written(pair_run, "val", Evaluation({"loss": 1.0}), samples=True)
+    assert found.figures == {"loss": 1.0, **expected}
+    assert sizes[-3:] == [1, 1, 1]
+    assert "Out of memory with 128 texts written at once" in pair_run.sinks.messages[0]
 
 
 def test_bleu_of_known_texts():

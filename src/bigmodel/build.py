@@ -162,9 +162,12 @@ def dataset_of(config: RunConfig) -> Dataset:
     """
     dataset: Dataset = registry.data.build(config.data)
     check(dataset)
-    limit, size = config.trainer.limit, config.data.batch_size
+    limit, tokens = config.trainer.limit, getattr(config.data, "batch_tokens", None)
 
     def cut(part: Stored, batches: int | None) -> Stored:
+        size = config.data.batch_size
+        if tokens is not None and part.lengths is not None:  # about as many as a batch has
+            size = min(size, max(1, round(tokens / float(part.lengths.double().mean()))))
         if batches is None or batches * size >= len(part):
             return part
         draw = torch.Generator().manual_seed(config.data.split_seed)
@@ -215,6 +218,7 @@ def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, run
         metrics_for(dataset.spec.target, runtime.device, light=True),
         runtime,
         micro_batch=config.data.batch_size,
+        micro_tokens=getattr(config.data, "batch_tokens", None),
         clip_norm=config.trainer.clip_norm,
         ema=_ema(config, model, optimizer),
         undoable=config.trainer.on_oom == "halve",

@@ -15,6 +15,7 @@ from bigmodel.recovery import smaller_evaluation
 from bigmodel.reporting.base import Evaluation
 from bigmodel.run import Run
 from bigmodel.saved_form import TensorGroups
+from bigmodel.writing import AT_ONCE
 
 
 def validate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
@@ -111,8 +112,18 @@ def _written(run: Run, part: PartName, evaluation: Evaluation, *, samples: bool)
     if run.writing is None:
         return evaluation
     assert isinstance(run.state.model, Writer)
-    figures, texts = run.writing.judge(run.state.model, part, run.signals.check, samples=samples)
-    return replace(evaluation, figures={**evaluation.figures, **figures}, written=texts)
+    size = min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE)
+    while True:
+        try:
+            figures, texts = run.writing.judge(
+                run.state.model, part, run.signals.check, samples=samples, at_once=size
+            )
+            return replace(evaluation, figures={**evaluation.figures, **figures}, written=texts)
+        except RuntimeError as error:
+            told, size = size, smaller_evaluation(size, error, run.config.on_oom)
+        run.sinks.message(
+            f"Out of memory with {told} texts written at once; this time {size}.", "warning"
+        )
 
 
 def _consider_stopping(run: Run, figures: dict[str, float]) -> None:

@@ -51,6 +51,7 @@ class Step:
         runtime: device and precision.
         micro_batch: samples that go through the model at once; a larger batch is cut into such pieces,
             whose gradients add up to those of the whole batch.
+        micro_tokens: the same in tokens, what fills texts up included; None: no bound.
         clip_norm: bound on the norm of the whole gradient, or None.
         ema: averaged weights to update, or None.
 
@@ -71,6 +72,7 @@ class Step:
         runtime: Runtime,
         *,
         micro_batch: int,
+        micro_tokens: int | None = None,
         clip_norm: float | None = None,
         ema: EMA | None = None,
         undoable: bool = False,
@@ -80,6 +82,7 @@ class Step:
         self.optimizer = optimizer
         self.metrics = metrics
         self.accumulation = Accumulation(micro_batch)
+        self.micro_tokens = micro_tokens
         self.clip_norm = clip_norm
         self.ema = ema
         self.pause: Callable[[], bool] = lambda: False
@@ -112,7 +115,7 @@ class Step:
         Raises:
             DataError: no target of the batch counts, so that there is no mean loss.
         """
-        losses, size = self.accumulation.losses, self.accumulation.micro_batch
+        losses, size = self.accumulation.losses, self._piece(batch)
         self.at_once = min(size, len(batch))
         if not losses:
             self._remember(several=len(batch) > size)
@@ -135,6 +138,13 @@ class Step:
         self._weights.append(weight)
         losses.clear()
         return True
+
+    def _piece(self, batch: Batch) -> int:
+        """How many samples of a batch go through the model at once."""
+        size = self.accumulation.micro_batch
+        if self.micro_tokens is None:
+            return size
+        return min(size, max(1, self.micro_tokens // batch.inputs.shape[-1]))
 
     def drain(self) -> list[StepFigures]:
         """The figures of the steps since the last call, in order. This one waits for the device."""

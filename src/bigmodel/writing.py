@@ -20,7 +20,8 @@ SAMPLES = 4
 """Texts that are kept of each evaluation, for reports."""
 
 _PROMPT, _CONTINUED, _TEMPERATURE = 32, 200, 0.8  # tokens read and written of each sample, and how
-_AT_ONCE = 128  # texts that are translated side by side
+AT_ONCE = 128
+"""Texts that are translated side by side."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,20 @@ class Writing:
         return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
 
     def judge(
-        self, model: Model, name: PartName, between: Callable[[], None], *, samples: bool
+        self,
+        model: Model,
+        name: PartName,
+        between: Callable[[], None],
+        *,
+        samples: bool,
+        at_once: int = AT_ONCE,
     ) -> tuple[dict[str, float], list[Written]]:
         """Has a model write about a part.
 
         Args:
             between: called before each batch; what it raises ends it.
             samples: whether samples are wanted; without, only what a figure needs is written.
+            at_once: most texts that are translated side by side, beams counted.
 
         Returns:
             Figures by name, and a few texts.
@@ -75,7 +83,7 @@ class Writing:
             beams = self.beams if name == "test" else 1
             if count == 0:
                 return {}, []
-            pairs = self._translated(model, part, count, beams, between)
+            pairs = self._translated(model, part, count, beams, between, at_once)
             return {"bleu": bleu([p.text for p in pairs], [p.truth for p in pairs])}, pairs[:SAMPLES]
         return {}, self._continued(model, part) if samples and isinstance(part, Windows) else []
 
@@ -98,6 +106,7 @@ class Writing:
         count: int,
         beams: int,
         between: Callable[[], None],
+        at_once: int,
     ) -> list[Written]:
         """The first pairs of a part: source, translation, and the translation that was given."""
         target = self.dataset.spec.target
@@ -108,9 +117,10 @@ class Writing:
         )
         order = sorted(range(count), key=lambda index: len(source[index]))
         written: list[list[int]] = [[] for _ in range(count)]
-        for first in range(0, count, max(1, _AT_ONCE // beams)):
+        size = max(1, at_once // beams)
+        for first in range(0, count, size):
             between()
-            chosen = order[first : first + max(1, _AT_ONCE // beams)]
+            chosen = order[first : first + size]
             sources = [source[index] for index in chosen]
             done = translate(model, sources, sampling, self.dataset.spec, self.device)
             for index, tokens in zip(chosen, done, strict=True):

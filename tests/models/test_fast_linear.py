@@ -78,3 +78,17 @@ def test_names_and_start_are_those_of_torch() -> None:
     torch.manual_seed(0)
     theirs = torch.nn.Linear(5, 3)
     assert all(torch.equal(ours.state_dict()[key], value) for key, value in theirs.state_dict().items())
+
+
+def test_several_gradients_at_once(monkeypatch):
+    """A whole Jacobian in one backward pass, which torch does by batching the gradients."""
+    monkeypatch.setattr(
+        module, "onednn_is_quicker", lambda: hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+    monkeypatch.setattr(module, "WORTHWHILE", 1)
+    layer, inputs = module.Linear(5, 4), torch.randn(3, 5, requires_grad=True)
+    jacobian = torch.autograd.functional.jacobian(layer, inputs, vectorize=True)
+    expected = torch.autograd.functional.jacobian(
+        lambda x: F.linear(x, layer.weight, layer.bias), inputs
+    )
+    torch.testing.assert_close(jacobian, expected)

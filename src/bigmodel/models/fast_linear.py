@@ -72,7 +72,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs, weight = ctx.saved_tensors
         needs_inputs, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = gradients[0].flatten(0, -2)
-        to_inputs = multiplied(gradients[0], weight.t()) if needs_inputs else None
-        to_weight = multiplied(rows.t(), inputs.flatten(0, -2).t()) if needs_weight else None
+        rows = gradients[0].reshape(-1, gradients[0].shape[-1])  # flatten cannot be batched
+        to_inputs = linear(gradients[0], weight.t()) if needs_inputs else None
+        to_weight = linear(rows.t(), inputs.reshape(-1, inputs.shape[-1]).t()) if needs_weight else None
         return to_inputs, to_weight, rows.sum(0) if needs_bias else None
