@@ -128,3 +128,14 @@ def test_nothing_is_written_about_other_data(tmp_path):
     run = build_run(parse(VALUES), tmp_path)
     assert run.writing is None
     assert Writing.of(run.dataset, run.state.model, torch.device("cpu"), 5, 1) is None
+
+
+def test_no_prompt_reaches_beyond_the_text(tmp_path):
+    """The last window may: what it would be filled up with was never written."""
+    text = "How now, brown cow? " * 40
+    (tmp_path / "text.txt").write_text(text)
+    data = {"name": "text", "path": str(tmp_path / "text.txt"), "context": 70, "batch_size": 4}
+    run = built(tmp_path, data | {"val_fraction": 0.09})
+    assert run.dataset.val.ragged
+    _, written = judged(run, "val")
+    assert all(sample.prompt in text for sample in written)

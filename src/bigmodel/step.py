@@ -54,7 +54,6 @@ class Step:
         micro_tokens: the same in tokens, what fills texts up included; None: no bound.
         clip_norm: bound on the norm of the whole gradient, or None.
         ema: averaged weights to update, or None.
-
         undoable: keep what a step changes before its update, so that `undo` can take it back.
 
     Attributes:

@@ -90,8 +90,8 @@ class Writing:
     def _continued(self, model: Model, part: Windows) -> list[Written]:
         """The beginnings of a few windows, spread over the part, and how the model goes on."""
         places = torch.arange(min(SAMPLES, len(part))) * (len(part) // min(SAMPLES, len(part)))
-        windows = part.take(places.to(part.device))[0]
-        prompts = windows[:, : min(_PROMPT, part.length // 2 or 1)].tolist()
+        most = min(_PROMPT, part.length // 2 or 1)
+        prompts = [part.stream[s : s + most].tolist() for s in part.starts[places].tolist()]
         sampling = Sampling(max_tokens=_CONTINUED, temperature=_TEMPERATURE)
         written = generate(model, prompts, sampling, self.dataset.spec, self.device)
         return [

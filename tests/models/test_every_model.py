@@ -270,6 +270,21 @@ def test_the_compiler_can_trace_it(name: str, kind: str, target: str) -> None:
     assert torch.allclose(compiled(inputs), model(inputs), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [case[1:] for case in CASES if case[0] == "transformer" and case[1] in {"tokens", "padded", "pair"}],
+)
+def test_the_compiler_traces_a_transformer_once_for_all_widths(kind: str, target: str) -> None:
+    of = spec(kind, target)
+    model = build("transformer", of, **options("transformer", kind)).eval()
+    inputs: Tensor = samples(of.input)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+    for width in (inputs.shape[-1], inputs.shape[-1] - 1):
+        narrow = inputs[..., :width]
+        assert torch.allclose(compiled(narrow), model(narrow), atol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("name", "kind", "target"), CASES)

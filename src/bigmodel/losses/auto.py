@@ -15,7 +15,7 @@ class AutoConfig(EntryConfig):
 def auto(config: AutoConfig, spec: DataSpec) -> Loss:  # noqa: ARG001  every entry is called alike
     """The usual loss of the data's target, with its defaults.
 
-    cross_entropy for classes, bce_with_logits for yes/no labels, mse for real values.
+    cross_entropy for classes and next tokens, bce_with_logits for yes/no labels, mse for real values.
     """
     loss: Loss = losses.build(losses.parse({"name": usual(spec.target)}), spec)
     return loss

@@ -110,8 +110,8 @@ class SelfAttention(_Attention):
         if cache is not None:
             key, value = cache.update(key, value)
             mask = cache.cache.mask
-        # one query, the last, sees all there is
-        causal = self.causal and mask is None and bool(query.shape[2] > 1)
+        # with a cache the mask, or a single query, which sees all there is, says enough
+        causal = self.causal and mask is None and places is None
         return self._attend(query, key, value, mask, causal)
 
     def _turned(self, heads: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,7 +53,7 @@ class TransformerConfig(EntryConfig):
         default="xavier", description="starting weights: xavier (by layer width) or gpt2 (std 0.02)"
     )
     zero_init_outputs: bool = Field(
-        default=False, description="start each block's outputs, and the head, at zero"
+        default=False, description="start each block's outputs, and a head of its own, at zero"
     )
     tied_embeddings: bool = Field(
         default=False, description="one matrix looks tokens up and scores the next, for text only"

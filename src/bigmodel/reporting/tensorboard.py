@@ -247,7 +247,12 @@ def sample_table(samples: Sequence[Sample]) -> str:
 
 
 def written_table(texts: Sequence[Written]) -> str:
-    """What a model wrote, as a Markdown table: what it was given, its text, and what is right."""
+    """What a model wrote, in Markdown: what it was given, its text, and what is right.
+
+    A table, or, where lines matter, a block for each text.
+    """
+    if any("\n" in text for written in texts for text in (written.prompt, written.text)):
+        return "\n".join(f"```\n{w.prompt}⟫{w.text}\n```\n" for w in texts)
     known = any(written.truth for written in texts)
     rows = [(w.prompt, w.text, *([w.truth] if known else [])) for w in texts]
     return _markdown(("given", "written", *(["truth"] if known else [])), rows)

@@ -101,3 +101,9 @@ def test_workers_are_refused_in_words():
         ConfigError, match=r"data\.workers=2: texts of different lengths .* data\.workers=0"
     ):
         Batches(dataset(texts(20)), "train", DataConfig(name="toy", workers=2))
+
+
+def test_held_out_texts_come_as_they_are_stored():
+    """So that the samples that a report shows are not just the shortest."""
+    held_out = buckets(texts(20), shuffle=False, tokens=None, samples=8)
+    assert [number for batch in seen(held_out, 0) for number in batch] == list(range(20))

@@ -37,7 +37,7 @@ class Batches:
         device: where the batches are wanted.
         seed: with the epoch, decides the order and the augmentation.
         shuffle: a new order each epoch; None: for the training part. Without, samples come in the
-            order they are stored in and `drop_last` does not count.
+            order they are stored in (but see `Buckets`) and `drop_last` does not count.
         augment: change images as `config.augment` says; None: for the training part.
         group: how many batches of `batch_size` come as one, for gradient accumulation. The last of
             an epoch may be smaller, unless `drop_last`.

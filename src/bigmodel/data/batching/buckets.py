@@ -28,7 +28,8 @@ class Buckets:
         part: the texts, on `device` or in memory.
         device: where batches are wanted.
         seed: with the epoch, decides the order.
-        shuffle: a new order each epoch; without, the shortest come first.
+        shuffle: a new order each epoch; without, samples come as they are stored, or, where `tokens`
+            bounds a batch, from the shortest to the longest.
         samples: the most samples in a batch.
         tokens: the most tokens in a batch, what fills it up included; None: no bound. A sample that is
             longer has a batch of its own.
@@ -66,9 +67,10 @@ class Buckets:
             yield gathered(self.part, chosen.to(self.part.device), self.device, widest)
 
     def _order(self, epoch: int) -> Tensor:
-        """All samples, from the shortest to the longest: (samples,) int64."""
+        """All samples in the order in which they are cut into batches: (samples,) int64."""
         if not self.shuffle:
-            return self._lengths.argsort(stable=True)
+            stored = torch.arange(len(self._lengths))
+            return stored if self.tokens is None else self._lengths.argsort(stable=True)
         generator = generator_of(self.seed, epoch, _ORDER)
         drawn = torch.randperm(len(self._lengths), generator=generator)
         return drawn[self._lengths[drawn].argsort(stable=True)]
