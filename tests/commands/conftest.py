@@ -77,6 +77,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         },
     },
     "table": {"data": {"name": "table", "path": "HERE/t.csv", "target": "price", "test_fraction": 0.2}},
+    "taken": {"data": {"name": "table", "path": "HERE/taken.csv", "target": "y"}},
     "text": {
         "model": TEXT_MODEL,
         "data": {"name": "text", "path": "HERE/verses.txt", "context": 16},
@@ -129,6 +130,8 @@ def write_data(folder: Path) -> None:
         for i in range(120)
     ]
     (folder / "t.csv").write_text("\n".join(["city,area,built,price", *rows, ""]))
+    rows = [f"{i % 7},{i % 5},{'ab'[i % 2]},{'xyz'[i % 3]},{i % 2}" for i in range(60)]
+    (folder / "taken.csv").write_text("\n".join(["index,add,label,probabilities,y", *rows, ""]))
     (folder / "verses.txt").write_text(VERSES)
     words = {"pos": ("good", "nice", "fine"), "neg": ("bad", "awful", "poor")}
     reviews = [

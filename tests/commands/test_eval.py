@@ -1,6 +1,7 @@
 """Figures of a run that exists: those that training gave, wherever they are asked for."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,38 @@ def test_data_that_does_not_fit_is_refused(
     assert said.status == 1
     assert told in said.err
     assert "Traceback" not in said.err
+
+
+def test_what_new_data_lacks_is_said_in_the_words_of_this_command(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("city,area,built\nRome,1,2024-01-11\n")
+    said = bigmodel("eval", made("table"), "--data", tmp_path / "t.csv", "--device", "cpu")
+    assert f"{tmp_path}/t.csv: there is no column 'price', which holds the answers." in said.err
+    (tmp_path / "r.csv").write_text("text,lable\ngood,pos\n")
+    said = bigmodel("eval", made("reviews"), "--data", tmp_path / "r.csv", "--device", "cpu")
+    assert f"{tmp_path}/r.csv: there is no column 'label'. Did you mean 'lable'?" in said.err
+    shutil.copytree(made("photos").parent / "photos" / "low", tmp_path / "loose")
+    said = bigmodel("eval", made("photos"), "--data", tmp_path / "loose", "--device", "cpu")
+    assert "lie in no folder that could name their class" in said.err
+    assert "data." not in said.err
+
+
+def test_of_one_file_that_cannot_be_read_none_can_be_left_out(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    said = bigmodel("predict", made("photos"), "--input", tmp_path / "0.png", "--device", "cpu")
+    assert "1 of 1 pictures cannot be read" in said.err
+    assert "max-bad" not in said.err
+
+
+def test_references_that_are_too_long_are_left_out_by_an_option_that_there_is(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    (tmp_path / "de.txt").write_text("ein Hund\nein Hund\n")
+    (tmp_path / "en.txt").write_text(f"one dog\n{'one dog ' * 50}\n")
+    words = ["eval", made("pairs"), "--data", f"{tmp_path}/de.txt,{tmp_path}/en.txt", "--device", "cpu"]
+    said = bigmodel(*words)
+    assert "or allow --max-bad 1 to be left out" in said.err
+    assert bigmodel(*words, "--max-bad", 1).status == 0

@@ -112,6 +112,7 @@ def test_a_table_is_given_by_its_own_columns(made: Run, tmp_path: Path) -> None:
     named = {given.name: given for given in front.inputs}
     assert {"city", "area", "built (month)"} <= named.keys()
     assert named["city"].kind == "word"
+    assert "without spaces around it" in named["city"].meaning  # which a graph cannot take away
     numbers = {
         "area": [float(row["area"] or "nan") for row in rows],
         "built (month)": [float(row["built"][5:7]) for row in rows],
@@ -204,3 +205,19 @@ def test_wrong_uses_are_told(
     said = bigmodel("export", made("classes"), *words)
     assert said.status == 1
     assert said.err.startswith(f"bigmodel: {told}")
+
+
+def test_columns_may_have_the_names_of_what_a_graph_gives(made: Run) -> None:
+    run = loaded(made("taken"))
+    session = session_of(graph_of(run)[0])
+    given = [one.name for one in session.get_outputs()]
+    assert given == [f"{name} (predicted)" for name in ("probabilities", "index", "label")]
+    path = made("taken").parent / "taken.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    feed: dict[str, Any] = {
+        name: np.array([[float(row[name])] for row in rows], np.float32) for name in ("index", "add")
+    }
+    feed |= {
+        name: np.array([[row[name]] for row in rows], object) for name in ("label", "probabilities")
+    }
+    assert_same(session, feed, predicted(run, path))

@@ -1,6 +1,7 @@
 """Arrays: what they mean by type and shape, parts, values that are not finite, never a pickle."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -165,13 +166,18 @@ def test_parts_groups_and_other_files(tmp_path):
     held_out, learnt = (set((p.inputs.flatten() // 4).tolist()) for p in (dataset.val, dataset.train))
     assert held_out
     assert not held_out & learnt
-    whole_part = built(path, test_path=str(path), val_path=str(path))
+    copies = {
+        f"{part}_path": str(shutil.copy(path, tmp_path / f"{part}.npz")) for part in ("val", "test")
+    }
+    whole_part = built(path, **copies)
     check(whole_part)
     assert whole_part.spec.sizes == {"train": 40, "val": 40, "test": 40}
     lookup = dict(_pairs(whole_part.val))
     assert all(lookup[row] == label for row, label in _pairs(whole_part.train))
     with pytest.raises(ConfigError, match=r"data\.test_path=.*data\.split=marks names a test part"):
-        built(path, split="marks", test_path=str(path))
+        built(path, split="marks", test_path=copies["test_path"])
+    with pytest.raises(DataError, match=r"data\.val_path=.*it is data\.path as well"):
+        built(path, val_path=str(path))
 
 
 def test_samples_that_are_not_finite(tmp_path):
@@ -277,3 +283,22 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "my.npy").rename(tmp_path / "my.npz")
     with pytest.raises(DataError, match="holds a single array without a name"):
         built(tmp_path / "my.npz")
+
+
+def test_numbers_that_cannot_be_learnt_from_are_refused(tmp_path):
+    path = saved(tmp_path, inputs=real(4) * 1e300, targets=LABELS)
+    with pytest.raises(
+        DataError, match=r"numbers as large as \d\S*e\+301, .* Give them in another unit"
+    ):
+        built(path)
+    path = saved(tmp_path, inputs=np.zeros((COUNT, 0)), targets=LABELS)
+    with pytest.raises(DataError, match=r"array 'inputs' has shape \(40, 0\): it holds no numbers"):
+        built(path)
+
+
+def test_a_class_that_only_held_out_samples_have_is_refused(tmp_path):
+    marks = np.array(["train", "val"])[np.arange(COUNT) % 4 // 3]
+    labels = np.where(marks == "val", 2, np.arange(COUNT) % 2)
+    path = saved(tmp_path, inputs=real(4), targets=labels, marks=marks)
+    with pytest.raises(DataError, match=r"no samples of label '2' are in the training part"):
+        built(path, split="marks")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bigmodel.data.own import OwnConfig, check_classes, place, split
+from bigmodel.data.own import OwnConfig, check_classes, check_learnt, elsewhere, place, split
 from bigmodel.errors import ConfigError, DataError
 
 
@@ -57,6 +57,8 @@ def test_marks_decide_and_what_is_not_marked_is_held_out():
     ("marks", "message"),
     [
         (["train", "tset"], r"data\.split: 'tset' in row 1 .* names no part. Known are train"),
+        (["train", ""], r"data\.split: is empty in row 1 \(counted from 0\)\. Known are train"),
+        (["train", None], r"data\.split: is empty in row 1 \(counted from 0\)\. Known are train"),
         (["val", "test"], r"no row is marked train"),
     ],
 )
@@ -86,3 +88,36 @@ def test_one_class_is_nothing_to_tell_apart():
     with pytest.raises(DataError, match=r"data\.target=x: all samples have the same label, 'a'"):
         check_classes(["a"], "data.target=x")
     check_classes(["a", "b"], "data.target=x")
+
+
+@pytest.mark.parametrize("empty", [None, " "])
+def test_what_belongs_to_no_group_is_refused(empty):
+    groups = ["a", "b", empty, "c", empty]
+    message = r"data\.group: is empty for 2 of 5 samples, the first in line 2 \(counted from 0\)"
+    with pytest.raises(DataError, match=message):
+        split(config(), 5, groups=groups, named="line {}".format)
+    split(config(), 4, groups=[0, 1, 2, 3])  # 0 is a group as others are
+
+
+def test_a_part_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "a.csv").touch()
+    path, again, other = str(tmp_path / "a.csv"), str(tmp_path / "." / "a.csv"), str(tmp_path / "b.csv")
+    assert elsewhere(config(path=path)) == []
+    assert elsewhere(config(path=path, val_path=other, test_path="c"), ["train"]) == ["val", "test"]
+    with pytest.raises(ConfigError, match=r"data\.test_path=.*: data\.path has a test part of its own"):
+        elsewhere(config(path=path, test_path=other), ["train", "test"])
+    with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.path as well"):
+        elsewhere(config(path=path, test_path=again))
+    with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.val_path as well"):
+        elsewhere(config(path=path, val_path=other, test_path=other))
+
+
+def test_a_class_needs_something_to_learn_from():
+    check_learnt(["a", "b"], torch.tensor([0, 1]), "x.csv", "rows")
+    with pytest.raises(DataError, match=r"x\.csv: no rows of label 'b' are in the training part"):
+        check_learnt(["a", "b", "c"], torch.tensor([0, 2]), "x.csv", "rows")
+
+
+def test_the_fraction_that_holds_out_none_is_named():
+    with pytest.raises(DataError, match=r"data\.test_fraction=0\.001 of 60 samples .* for the test"):
+        split(config(test_fraction=0.001), 60)

@@ -285,6 +285,7 @@ def test_new_rows_need_no_answers_and_may_have_more_columns(path, tmp_path):
         ({"rooms": "inf"}, r"column 'rooms' holds inf in row 2 \(counted from 0\)"),
         ({"sold": "soon"}, r"column 'sold' is one of dates \(ISO\), but row 2 .* holds 'soon'"),
         ({"price": "dear"}, "target 'price' is a finite number, but row 2 .* holds 'dear'"),
+        ({"price": None}, "new.csv: there is no column 'price', which holds the answers"),
         ({"price": "inf"}, "target 'price' is a finite number, but row 2 .* holds 'inf'"),
     ],
 )
@@ -359,6 +360,67 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
 def test_what_a_user_can_get_wrong(path, values, words):
     with pytest.raises((ConfigError, DataError), match=words):
         built(**{"path": path, "target": "price", **values})
+
+
+def test_a_part_comes_from_one_place(path, tmp_path):
+    marked = [row | {"set": ["train", "val"][i % 5 == 0]} for i, row in enumerate(houses())]
+    own = written(tmp_path / "marked.csv", marked)
+    with pytest.raises(ConfigError, match=r"data\.val_path=.*: data\.path has a val part of its own"):
+        built(own, split="set", val_path=str(path))
+    with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.path as well"):
+        built(path, test_path=str(path))
+
+
+def test_rows_are_counted_as_they_stand_in_the_file(tmp_path):
+    rows = [
+        {"set": ["train", "tset"][i == 9], "x": str(i % 7), "y": "" if i < 5 else f"{i}.5"}
+        for i in range(60)
+    ]
+    with pytest.raises(DataError, match=r"data\.split: 'tset' in row 9 \(counted from 0\)"):
+        built(written(tmp_path / "a.csv", rows), "y", split="set")
+    rows[9]["set"] = ""
+    with pytest.raises(DataError, match=r"data\.split: is empty in row 9 \(counted from 0\)"):
+        built(written(tmp_path / "a.csv", rows), "y", split="set")
+    with pytest.raises(
+        DataError, match=r"data\.group: is empty for 1 of 55 samples, the first in row 9"
+    ):
+        built(written(tmp_path / "a.csv", rows), "y", group="set")
+
+
+def test_a_class_that_only_held_out_rows_have_is_refused(tmp_path):
+    rows = [
+        {"set": ["train", "val"][i % 4 == 0], "x": str(i % 7), "y": ["a", "b", "c"][i % 2 if i else 2]}
+        for i in range(60)
+    ]
+    with pytest.raises(DataError, match=r"no rows of label 'c' are in the training part"):
+        built(written(tmp_path / "a.csv", rows), "y", split="set")
+
+
+def test_parts_are_told_in_their_order(path):
+    assert list(built(path, test_fraction=0.2).spec.sizes) == ["train", "val", "test"]
+
+
+def test_large_whole_numbers_are_numbers(tmp_path):
+    rows = [{"x": 2**60 + 2**30 * (i * i) + 1, "y": i + 0.5} for i in range(60)]
+    for name in ("a.parquet", "a.jsonl"):
+        assert built(written(tmp_path / name, rows), "y").spec.input == Features(1, ("x",))
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [("x", "data.columns.x=ignore"), ("my x", "'data.columns={my x: ignore}'"),
+     ("größe", "'data.columns=\"{größe: ignore}\"'")],
+)  # fmt: skip
+def test_numbers_that_would_pass_for_words_are_refused(tmp_path, name, typed):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{name};z;y\n" + "\n".join(f"{i},5;{i % 7};{i}.5" for i in range(60)))
+    with pytest.raises(DataError, match=f"column '{name}' holds '0,5' in row 0") as caught:
+        built(path, "y")
+    assert typed in str(caught.value)
+    assert built(path, "y", columns={name: "ignore"}).spec.input.names == ("z",)
+    assert built(path, "y", columns=f"{{{name}: ignore}}").spec.input.names == ("z",)
+    with pytest.raises(ConfigError, match=r"data\.columns=.*is no name with its kind"):
+        built(path, "y", columns=name)
 
 
 @pytest.mark.parametrize(

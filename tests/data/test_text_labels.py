@@ -165,7 +165,8 @@ def test_groups_stay_together_and_marks_say_where(tmp_path):
 def test_parts_of_their_own(tmp_path):
     path = written(tmp_path / "a.csv", rows())
     other = written(tmp_path / "b.csv", rows(12))
-    dataset = built(path, val_path=str(other), test_path=str(other))
+    third = written(tmp_path / "d.csv", rows(12))
+    dataset = built(path, val_path=str(other), test_path=str(third))
     assert dataset.spec.sizes == {"train": 50, "val": 12, "test": 12}
     assert texts(dataset, "val") == [text for text, _ in rows(12)]
     wrong = written(tmp_path / "c.csv", rows(12, ("1", "7")))
@@ -251,3 +252,26 @@ def test_a_tokenizer_that_makes_nothing_of_a_text(tmp_path):
     dataset = built(path, tokenizer=str(tmp_path / "tokenizer.json"))
     check(dataset)
     assert int(dataset.train.sizes.min()) == 1
+
+
+def test_new_texts_need_not_lie_as_those_of_training_did(tmp_path):
+    for text, label in rows():
+        (tmp_path / "in" / label).mkdir(parents=True, exist_ok=True)
+        number = len(list((tmp_path / "in" / label).iterdir()))
+        (tmp_path / "in" / label / f"{number}.txt").write_text(text)
+    reader = built(tmp_path / "in").reader
+    found = reader.read(written(tmp_path / "new.csv", rows(6)), answers=True)
+    assert len(found.part) == 6
+    single = reader.read(tmp_path / "in" / "1" / "0.txt", answers=False)
+    assert len(single.part) == 1
+    assert len(reader.read(tmp_path / "in", answers=True).part) == len(rows())
+
+
+def test_a_row_is_named_as_it_stands_in_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("review,stars,part\n,1,train\ngood,1,train\nbad,2,tset\n")
+    with pytest.raises(DataError, match=r"'tset' in row 2 \(counted from 0\) names no part"):
+        built(path, split="part", max_bad=1)
+    path.write_text("review,stars,who\n,1,a\ngood,1,b\nbad,2,\n")
+    with pytest.raises(DataError, match=r"data.group: is empty for 1 of 2 samples, the first in row 2"):
+        built(path, group="who", max_bad=1)

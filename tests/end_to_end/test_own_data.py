@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shlex
 import wave
 from pathlib import Path
 
@@ -94,6 +95,49 @@ def test_what_a_column_is_can_be_said(command: Command, tmp_path, columns):
     result = command("data=table", "data.path=houses.csv", "data.target=price", columns, *SHORT)
     assert result.status == 0, result.err
     assert "built" in next(line for line in result.out.splitlines() if "ignored" in line)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["data.columns={my num: category}", "data.columns.größe=category", "data.columns.zip=category"],
+        [
+            "data.columns.my num=category",
+            'data.columns="{größe: category}"',
+            "data.columns.zip=category",
+        ],
+        ['data.columns="{größe: category, my num: category}"', "data.columns={zip: category}"],
+    ],
+)
+def test_columns_have_any_name(command: Command, tmp_path, typed):
+    lines = [f"{n % 7},{n % 5},{n % 3},{n}.5" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["my num,größe,zip,y", *lines]))
+    result = command("data=table", "data.path=t.csv", "data.target=y", *typed, *SHORT)
+    assert result.status == 0, result.err
+    assert "3 categories (my num 7, größe 5, zip 3)" in " ".join(result.out.split())
+    assert result.folder is not None
+    gone_on = command(f"resume={result.folder}", "trainer.epochs=3")
+    assert gone_on.status == 0, gone_on.err
+
+
+def test_the_advice_on_a_column_works_word_for_word(command: Command, tmp_path):
+    lines = [f"{n},5;{n % 5};{n}.5" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["fläche (m²);x;y", *lines]))
+    train = ("data=table", "data.path=t.csv", "data.target=y", *SHORT)
+    refused = command(*train)
+    assert refused.status == 1
+    advice = refused.err.split("out, say ")[1].split("; where")[0]
+    result = command(*train, *shlex.split(advice))
+    assert result.status == 0, result.err
+
+
+def test_columns_that_say_no_kind(command: Command, tmp_path):
+    houses(tmp_path)
+    result = command(
+        "data=table", "data.path=houses.csv", "data.target=price", "data.columns='{area}'", *SHORT
+    )
+    assert result.status == 1
+    assert "is no name with its kind, such as {my column: category}" in result.err
 
 
 @pytest.mark.parametrize("model", ["fnn", "attention", "transformer"])

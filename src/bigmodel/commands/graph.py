@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bigmodel.commands.graph_inputs import LENGTH, Front, GraphInput
-from bigmodel.commands.graph_outputs import names_of
+from bigmodel.commands.graph_outputs import free, names_of
 from bigmodel.errors import SpecError
 from bigmodel.spec import Classes, NextTokens, Target
 
@@ -46,7 +46,7 @@ def exported(whole: nn.Module, front: Front, target: Target, longest: int) -> tu
                 made = way(whole, front, target, longest, any_length and has_texts)
             _name_sizes(made, target, any_length and has_texts)
             _with_words(made, front.inputs)
-            _with_labels(made, target)
+            _with_labels(made, front, target)
             _check(made)
             with _quiet():
                 compare(made, whole, front, longest, any_length and has_texts)
@@ -104,7 +104,7 @@ def _translated(whole: nn.Module, front: Front, target: Target, longest: int, an
         dynamo=True,
         dynamic_shapes=(tuple(shapes),),
         input_names=[_inner(given) for given in front.inputs],
-        output_names=names_of(target),
+        output_names=names_of(target, _names(front)),
         opset_version=OPSET,
         verbose=False,
     )
@@ -121,7 +121,7 @@ def _traced(whole: nn.Module, front: Front, target: Target, longest: int, any_le
         for axis, size in enumerate(given.shape, start=1):
             if size == LENGTH and any_length:
                 axes[_inner(given)][axis] = LENGTH
-    outputs = names_of(target)
+    outputs = names_of(target, _names(front))
     with tempfile.TemporaryDirectory() as folder:
         torch.onnx.export(
             whole,
@@ -143,6 +143,10 @@ def _examples(front: Front, longest: int, any_length: bool) -> tuple[Tensor, ...
         max(2, longest - 1) if any_length else longest
     )  # the longest would be taken for the only one
     return tuple(given.example(3, min(length, longest), draw) for given in front.inputs)
+
+
+def _names(front: Front) -> list[str]:
+    return [given.name for given in front.inputs]
 
 
 def _inner(given: GraphInput) -> str:
@@ -192,23 +196,24 @@ def _with_words(made: Any, inputs: list[GraphInput]) -> None:
         _knows_ml(made)
 
 
-def _with_labels(made: Any, target: Target) -> None:
+def _with_labels(made: Any, front: Front, target: Target) -> None:
     """Adds an output with the label of the likeliest class."""
     if not isinstance(target, Classes):
         return
     from onnx import TensorProto, helper
 
+    label = free("label", _names(front))
     node = helper.make_node(
         "LabelEncoder",
-        ["index"],
-        ["label"],
+        [names_of(target, _names(front))[1]],
+        [label],
         domain="ai.onnx.ml",
         keys_int64s=list(range(target.count)),
         values_strings=list(target.names),
         default_string="",
     )
     made.graph.node.append(node)
-    made.graph.output.append(helper.make_tensor_value_info("label", TensorProto.STRING, ["batch"]))
+    made.graph.output.append(helper.make_tensor_value_info(label, TensorProto.STRING, ["batch"]))
     _knows_ml(made)
 
 

@@ -221,7 +221,7 @@ def _of_table(reader: TableReader) -> Front:
     for column in reader.columns:
         if isinstance(column, CategoryColumn):
             words = {word or "": place for place, word in enumerate(column.values, start=1)}
-            meaning = "a word, empty where it is missing"
+            meaning = "a word without spaces around it, empty where it is missing"
             inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
             scales.append(None)
             continue

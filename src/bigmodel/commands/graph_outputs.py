@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -37,14 +39,22 @@ class Whole(nn.Module):
         return (outputs.double() * self.std + self.mean).float()
 
 
-def names_of(target: Target) -> list[str]:
-    """The names of a graph's outputs, before labels are added."""
+def names_of(target: Target, inputs: Collection[str]) -> list[str]:
+    """The names of a graph's outputs, before labels are added; none is that of an input."""
     match target:
         case Classes():
-            return ["probabilities", "index"]
+            names = ["probabilities", "index"]
         case Flags():
-            return ["probabilities"]
+            names = ["probabilities"]
         case Values():
-            return ["values"]
+            names = ["values"]
         case _:
-            return ["logits"]
+            names = ["logits"]
+    return [free(name, inputs) for name in names]
+
+
+def free(name: str, inputs: Collection[str]) -> str:
+    """A name that no input has, told apart as `predict` does it."""
+    while name in inputs:
+        name = f"{name} (predicted)"
+    return name

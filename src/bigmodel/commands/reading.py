@@ -25,8 +25,8 @@ def read(loaded: Loaded, path: Path, option: str, *, answers: bool, max_bad: int
         found = loaded.reader.read(path, answers=answers, max_bad=max_bad)
     except BigModelError as error:
         raise type(error)(_our_words(str(error), option)) from error
-    for told in getattr(found, "told", []):
-        tell(told if isinstance(told, str) else ": ".join(told))
+    for told in found.told:
+        tell(": ".join(told))
     tell_left_out(found.left_out)
     return found
 
@@ -34,4 +34,8 @@ def read(loaded: Loaded, path: Path, option: str, *, answers: bool, max_bad: int
 def _our_words(message: str, option: str) -> str:
     """A reader names settings as a configuration does."""
     message = re.sub(r"^(data\.)?path[=:] ?", f"{option} ", message)
+    message = re.sub(
+        r"^data\.\w+=(.*?): (.*) has no such column\.", r"\2: there is no column '\1'.", message
+    )
+    message = re.sub(r"; or say data\.label_pattern=.*?(; or|\.$)", r"\1", message)
     return re.sub(r"data\.max_bad=", "--max-bad ", message)

@@ -186,9 +186,8 @@ def _sampling(loaded: Loaded, arguments: Namespace) -> Sampling:
             seed=arguments.seed,
         )
     except ConfigError as error:  # in the words of the command line
-        raise ConfigError(
-            re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
-        ) from None
+        told = re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
+        raise ConfigError(told.replace(", or null", "")) from None
 
 
 def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[list[int]]:

@@ -18,13 +18,13 @@ from torch import Tensor
 from bigmodel.data.answers import Answers
 from bigmodel.data.array.files import opened
 from bigmodel.data.array.kinds import ArraysConfig, Samples, understood
-from bigmodel.data.array.reader import LEFT_OUT, ArraysReader, finite_rows, standardised
+from bigmodel.data.array.reader import LEFT_OUT, ArraysReader, finite_rows
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.normalize import image_statistics, value_statistics
-from bigmodel.data.own import place, split
+from bigmodel.data.normalize import image_statistics, standard, value_statistics
+from bigmodel.data.own import check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Image, Tokens
 
@@ -37,15 +37,19 @@ def arrays(config: ArraysConfig) -> Dataset:
     with opened(path, "data.path") as file:
         samples = understood(file, config, where)
     fine = finite_rows(samples.inputs, samples.targets, config.max_bad, where)
+    if samples.inputs.numel() == 0:
+        shape = tuple(samples.inputs.shape)
+        raise DataError(f"{where}: array '{config.inputs}' has shape {shape}: it holds no numbers.")
     parts = _parts(config, samples, fine)
+    if isinstance(samples.target, Classes):
+        check_learnt(samples.target.names, parts["train"].targets, where, "samples")
     statistics = mean = std = None
     if config.normalize and isinstance(samples.input, Image):
         mean, std = image_statistics(parts["train"].inputs)
     elif config.normalize and not isinstance(samples.input, Tokens):
         statistics = value_statistics(parts["train"].inputs)
         parts = {
-            name: Part(standardised(part.inputs, statistics), part.targets)
-            for name, part in parts.items()
+            name: Part(standard(part.inputs, *statistics), part.targets) for name, part in parts.items()
         }
     spec = DataSpec("arrays", samples.input, samples.target)
     reader = ArraysReader.of(spec, statistics, bytes=samples.inputs.dtype == torch.uint8)
@@ -92,10 +96,7 @@ def _completed(
     dataset = completed(spec, every | parts)
     reader = reader.model_copy(update={"answers": Answers.of(dataset.spec.target)})
     sizes, left_out = dict(dataset.spec.sizes), 0
-    parts_elsewhere: tuple[PartName, PartName] = ("val", "test")
-    for part in parts_elsewhere:
-        if getattr(config, f"{part}_path") is None:
-            continue
+    for part in elsewhere(config):
         path = place(config, f"{part}_path")
         found = reader.read(path, answers=True, max_bad=config.max_bad)
         setattr(dataset, part, found.part)

@@ -85,7 +85,8 @@ def completed(spec: DataSpec, parts: Mapping[PartName, Stored]) -> Dataset:
     for name, part in parts.items():
         check_part(part, spec, name)
     target = _completed(spec.target, parts["train"])
-    sizes: dict[str, int] = {name: len(part) for name, part in parts.items()}
+    every: tuple[PartName, ...] = ("train", "val", "test")  # as a header tells them, however they came
+    sizes: dict[str, int] = {name: len(parts[name]) for name in every if name in parts}
     ready = {name: _ready(part, target) for name, part in parts.items()}
     spec = replace(spec, target=target, sizes=sizes)
     return Dataset(spec, ready["train"], ready["val"], ready.get("test"))

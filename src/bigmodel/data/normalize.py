@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bigmodel.errors import DataError
 from bigmodel.spec import Classes, Target, Values
 
 _CHUNK = 4096  # images at once, so that a large part is never all in float64
@@ -35,10 +36,18 @@ def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 
     Both are rounded to 44 bits: the last digits of a sum in float64 depend on the number of threads, and
     inputs are to be the same on any machine.
+
+    Raises:
+        DataError: they are too large to be squared.
     """
     rows = values.reshape(-1, values.shape[-1]).double()
     mean, std = rows.mean(0), rows.std(0, correction=0)
     std = torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
+    if not bool((mean.isfinite() & std.isfinite()).all()):
+        raise DataError(
+            f"The training part holds numbers as large as {rows.abs().max():.3g}, too large to be"
+            " squared and so to be standardised. Give them in another unit."
+        )
     return _rounded(mean), _rounded(std)
 
 

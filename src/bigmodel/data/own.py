@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from bigmodel.data.base import DataConfig, PartName
 from bigmodel.data.splits import group_split, plain_split, stratified_split
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 
+_LISTED = 5  # classes that a message names
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -55,13 +56,51 @@ def place(config: OwnConfig, key: str = "path") -> Path:
     return path
 
 
+def elsewhere(config: OwnConfig, parts: Collection[str] = ()) -> list[PartName]:
+    """The parts that have a place of their own, `val_path` or `test_path`.
+
+    Args:
+        parts: those that `path` has.
+
+    Raises:
+        ConfigError: a part is there already.
+        DataError: it is the place of another part.
+    """
+    taken, found = {_resolved(config.path or ""): "data.path"}, list[PartName]()
+    names: tuple[PartName, PartName] = ("val", "test")
+    for part in names:
+        key = f"{part}_path"
+        value = getattr(config, key)
+        if value is None:
+            continue
+        if part in parts:
+            raise ConfigError(
+                f"data.{key}={value}: data.path has a {part} part of its own. Take one of them away, or"
+                " give data.path the training part alone."
+            )
+        there = _resolved(value)
+        if there in taken:
+            raise DataError(
+                f"data.{key}={value}: it is {taken[there]} as well: a part to judge by must be new to"
+                f" the model. Give other samples, or leave it out and say data.{part}_fraction."
+            )
+        taken[there] = f"data.{key}"
+        found.append(part)
+    return found
+
+
+def _resolved(path: str) -> Path:
+    return Path(path).expanduser().resolve()
+
+
 def split(
     config: OwnConfig,
     samples: int,
     *,
     labels: Tensor | None = None,
     groups: Sequence[Any] | None = None,
-    marks: Sequence[str] | None = None,
+    marks: Sequence[str | None] | None = None,
+    named: Callable[[int], str] = "row {}".format,
 ) -> dict[PartName, Tensor]:
     """Which samples go where; a part that has a file of its own (`val_path`, `test_path`) is left out.
 
@@ -71,13 +110,16 @@ def split(
         groups: what each sample belongs to, such as a patient: all of a group go to the same part.
         marks: where each sample goes as the data itself says: train, val (or valid, validation, dev) or
             test. A part that no sample is marked for is held out by its fraction.
+        named: what a message calls a sample.
 
     Raises:
-        DataError: a part would be empty, or a mark is none of these.
+        DataError: a part would be empty, a mark is none of these, or a group is empty.
     """
+    if groups is not None:
+        _check_groups(groups, named)
     rest, parts = torch.arange(samples), {}
     if marks is not None:
-        parts = _marked(marks)
+        parts = _marked(marks, named)
         rest = parts.pop("train", torch.empty(0, dtype=torch.int64))
     held: list[tuple[PartName, float]] = []
     if config.test_path is None and "test" not in parts and config.test_fraction > 0:
@@ -85,7 +127,7 @@ def split(
     if config.val_path is None and "val" not in parts:
         held.append(("val", config.val_fraction))
     for name, fraction in held:
-        kept, out = _held_out(config, rest, fraction, labels, groups)
+        kept, out = _held_out(config, name, rest, fraction, labels, groups)
         parts[name], rest = rest[out], rest[kept]
     if len(rest) == 0:
         raise DataError("data: no sample is left to learn from.")
@@ -94,20 +136,22 @@ def split(
 
 def _held_out(
     config: OwnConfig,
+    part: PartName,
     rest: Tensor,
     fraction: float,
     labels: Tensor | None,
     groups: Sequence[Any] | None,
 ) -> tuple[Tensor, Tensor]:
     """Which places of `rest` are kept, and which are held out."""
+    seed = config.split_seed
     if groups is not None:
-        return group_split([groups[i] for i in rest.tolist()], fraction, config.split_seed)
+        return group_split([groups[i] for i in rest.tolist()], fraction, seed, part)
     if labels is not None:
-        return stratified_split(labels[rest], fraction, config.split_seed)
-    return plain_split(len(rest), fraction, config.split_seed)
+        return stratified_split(labels[rest], fraction, seed, part)
+    return plain_split(len(rest), fraction, seed, part)
 
 
-_SPELLINGS: dict[str, PartName] = {
+SPELLINGS: dict[str, PartName] = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -117,21 +161,57 @@ _SPELLINGS: dict[str, PartName] = {
     "test": "test",
     "testing": "test",
 }
+"""How a part may be named, in small letters."""
 
 
-def _marked(marks: Sequence[str]) -> dict[PartName, Tensor]:
+def _marked(marks: Sequence[str | None], named: Callable[[int], str]) -> dict[PartName, Tensor]:
     rows: dict[PartName, list[int]] = {}
     for row, mark in enumerate(marks):
-        part = _SPELLINGS.get(str(mark).strip().lower())
+        part = SPELLINGS.get(str(mark).strip().lower())
         if part is None:
+            where = f"{named(row)} (counted from 0)"
+            wrong = f"is empty in {where}" if _empty(mark) else f"{mark!r} in {where} names no part"
             raise DataError(
-                f"data.split: {mark!r} in row {row} (counted from 0) names no part. Known are train,"
-                " val (or valid, validation, dev) and test."
+                f"data.split: {wrong}. Known are train, val (or valid, validation, dev) and test."
             )
         rows.setdefault(part, []).append(row)
     if "train" not in rows:
         raise DataError("data.split: no row is marked train, so that there is nothing to learn from.")
     return {part: torch.tensor(index) for part, index in rows.items()}
+
+
+def _check_groups(groups: Sequence[Any], named: Callable[[int], str]) -> None:
+    """Refuses samples of no group: taken for one, they would all go to the same part; taken each for
+    itself, what belongs together might be parted."""
+    empty = [row for row, group in enumerate(groups) if _empty(group)]
+    if empty:
+        raise DataError(
+            f"data.group: is empty for {len(empty):,} of {len(groups):,} samples, the first in"
+            f" {named(empty[0])} (counted from 0). Fill it in; what belongs to nothing else gets a value"
+            " of its own."
+        )
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def check_learnt(names: Sequence[str], training: Tensor, where: str, what: str) -> None:
+    """Raises DataError where a class has no sample to learn from.
+
+    Args:
+        names: of the classes.
+        training: (samples,) int64, the classes of those that are learnt from.
+        where, what: begin a message, and call the samples: `rows`.
+    """
+    counts = torch.bincount(training, minlength=len(names)).tolist()
+    missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
+    if missing:
+        raise DataError(
+            f"{where}: no {what} of label {', '.join(map(repr, missing[:_LISTED]))} are in the training"
+            " part, so that nothing is learnt of it. Give it some, or take it out of the other parts;"
+            " with groups, another data.split_seed may do."
+        )
 
 
 def check_classes(names: Sequence[str], what: str) -> None:

@@ -117,7 +117,7 @@ class PairsReader(VocabularyReader):
                 f"{path}: {len(longer):,} of {len(pairs):,} references are longer than the"
                 f" {self.longest:,} tokens that the run was made for, the first in"
                 f" {pairs.places[longer[0]]} with {sizes[longer[0]]:,}. Shorten or remove them, or allow"
-                f" max_bad={len(longer)} to be left out."
+                f" data.max_bad={len(longer)} to be left out."
             )
         kept = [row for row, size in enumerate(sizes) if size <= self.longest]
         return without(pairs, kept, f"references longer than {self.longest:,} tokens")

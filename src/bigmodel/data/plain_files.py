@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import gzip
+import shlex
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,13 @@ def check_not_wide(path: Path, head: bytes) -> None:
         if head.startswith(mark):
             raise _wrong_encoding(path, 0, encoding)
     if b"\x00" in head:
-        raise _wrong_encoding(path, head.index(b"\x00"), "UTF-16")
+        place = head.index(b"\x00")
+        if head.count(b"\x00") * 4 > len(head):  # every second byte, of a text in Latin letters
+            raise _wrong_encoding(path, place, "UTF-16")
+        raise DataError(
+            f"{path}: byte {place:,} (counted from 0) is NUL, which no text has. Is it a text file, and"
+            " whole? Get it again, or remove that byte."
+        )
 
 
 def _not_utf8(path: Path, position: int, around: bytes) -> DataError:
@@ -91,8 +98,10 @@ def _not_utf8(path: Path, position: int, around: bytes) -> DataError:
 
 def _wrong_encoding(path: Path, position: int, encoding: str) -> DataError:
     within = ", unpacked" if is_packed(path) else ""
-    plain = name_without_gz(path)
+    plain, bare = path.with_name(f"utf8-{name_without_gz(path)}"), shlex.quote(str(path))
+    convert = f"iconv -f {encoding.upper()} -t UTF-8"
+    convert = f"gunzip -c {bare} | {convert}" if within else f"{convert} {bare}"
     return DataError(
         f"{path}: not UTF-8 at byte {position:,} (counted from 0{within}); likely {encoding.upper()}."
-        f" Convert it: iconv -f {encoding.upper()} -t UTF-8 {plain} > utf8-{plain}"
+        f" Convert it: {convert} > {shlex.quote(str(plain))}"
     )

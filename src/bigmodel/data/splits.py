@@ -14,23 +14,26 @@ from bigmodel.data.draws import generator_of
 from bigmodel.errors import DataError
 
 
-def plain_split(samples: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def plain_split(samples: int, fraction: float, seed: int, part: str = "val") -> tuple[Tensor, Tensor]:
     """Indices of the training and the validation part, drawn without regard to the targets.
 
     Args:
         samples: how many there are.
         fraction: share held out; the validation part has `round(samples * fraction)` samples.
         seed: fixes the draw.
+        part: which one is held out, `val` or `test`, for messages.
 
     Raises:
         DataError: one of the parts would be empty.
     """
-    held_out = _held_out(samples, fraction)
+    held_out = _held_out(samples, fraction, part)
     order = torch.randperm(samples, generator=generator_of(seed))
     return order[held_out:], order[:held_out]
 
 
-def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def stratified_split(
+    labels: Tensor, fraction: float, seed: int, part: str = "val"
+) -> tuple[Tensor, Tensor]:
     """Indices of the training and the validation part, each class shared out in proportion.
 
     The validation part has exactly `round(samples * fraction)` samples. Each class that has two or
@@ -39,13 +42,13 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
     Args:
         labels: (samples,) int64, 0 or more.
-        fraction, seed: as in `plain_split`.
+        fraction, seed, part: as in `plain_split`.
 
     Raises:
         DataError: one of the parts would be empty.
     """
     samples = len(labels)
-    held_out = _held_out(samples, fraction)
+    held_out = _held_out(samples, fraction, part)
     counts = torch.bincount(labels)
     quota = _shared_out(counts, held_out)
 
@@ -58,7 +61,9 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     return order[~chosen], order[chosen]
 
 
-def group_split(groups: Sequence[Hashable], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def group_split(
+    groups: Sequence[Hashable], fraction: float, seed: int, part: str = "val"
+) -> tuple[Tensor, Tensor]:
     """Indices of the training and the validation part, all samples of a group in the same one.
 
     Groups are drawn in a random order and held out while that brings the validation part nearer to its
@@ -66,18 +71,18 @@ def group_split(groups: Sequence[Hashable], fraction: float, seed: int) -> tuple
 
     Args:
         groups: what each sample belongs to, such as a patient or a speaker.
-        fraction, seed: as in `plain_split`.
+        fraction, seed, part: as in `plain_split`.
 
     Raises:
         DataError: there is only one group, or one of the parts would be empty.
     """
-    wanted = _held_out(len(groups), fraction)
+    wanted = _held_out(len(groups), fraction, part)
     numbers: dict[Hashable, int] = {}
     member = torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups])
     if len(numbers) < 2:
         raise DataError(
             f"data.group: all {len(groups):,} samples belong to one group, {next(iter(numbers))!r}, so"
-            " that none can be held out. Group by something else, or give data.val_path."
+            f" that none can be held out. Group by something else, or give data.{part}_path."
         )
     sizes = torch.bincount(member).tolist()
     chosen, held = torch.zeros(len(numbers), dtype=torch.bool), 0
@@ -91,22 +96,23 @@ def group_split(groups: Sequence[Hashable], fraction: float, seed: int) -> tuple
     return order[~out], order[out]
 
 
-def _held_out(samples: int, fraction: float) -> int:
+def _held_out(samples: int, fraction: float, part: str) -> int:
     """Samples to hold out; at least one must be, and at least one must be left."""
     held_out = round(samples * fraction)
+    purpose = "the test" if part == "test" else "validation"
     if samples < 2:
         raise DataError(
             f"the training part has {samples} samples: at least 2 are needed, one to learn from and"
-            " one to hold out for validation."
+            f" one to hold out for {purpose}."
         )
     if held_out == 0:
         raise DataError(
-            f"data.val_fraction={fraction:g} of {samples} samples holds out none for validation."
+            f"data.{part}_fraction={fraction:g} of {samples} samples holds out none for {purpose}."
             f" Raise it to at least {1 / samples:.2g}, or give more data."
         )
     if held_out == samples:
         raise DataError(
-            f"data.val_fraction={fraction:g} of {samples} samples leaves none to learn from."
+            f"data.{part}_fraction={fraction:g} of {samples} samples leaves none to learn from."
             f" Lower it to at most {1 - 1 / samples:.2g}, or give more data."
         )
     return held_out

@@ -7,31 +7,38 @@ numbers, dates or words, is decided by all of the file's rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from bigmodel.data.answers import Answers
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.own import OwnConfig, place, split
+from bigmodel.data.own import OwnConfig, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
 from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, NumberColumn, Rows
+from bigmodel.data.tabular.kinds import Kind, entries_of, option
 from bigmodel.data.tabular.reader import TableReader, unseen_told
 from bigmodel.data.tabular.reading import Columns, column, known_column, listed, read_columns
 from bigmodel.data.tabular.sources import give_back
 from bigmodel.data.tabular.target import TargetColumn, Task
-from bigmodel.data.tabular.values import DATE_FORMATS, counts_rows, date_format, kind_of, words
+from bigmodel.data.tabular.telling import columns_told, target_told
+from bigmodel.data.tabular.values import (
+    DATE_FORMATS,
+    counts_rows,
+    date_format,
+    kind_of,
+    strange_number,
+    words,
+)
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
-
-Kind = Literal["number", "category", "date", "ignore"]
 
 
 class TableConfig(OwnConfig):
@@ -66,6 +73,12 @@ class TableConfig(OwnConfig):
         default=2, ge=1, description="training rows that a category needs, or it counts as unseen"
     )
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _in_one_text(cls, columns: Any) -> Any:
+        """Names that Hydra's grammar does not take as keys come in a text."""
+        return entries_of(columns) if isinstance(columns, str) else columns
+
 
 @data.register("table", TableConfig)
 def table(config: TableConfig) -> Dataset:
@@ -82,16 +95,15 @@ def _read(config: TableConfig) -> Dataset:
     target, answers, index = _asked(config, found, left_out)
     reader, ignored = _learn(config, found, target, index["train"])
     named = _parts(found, reader, answers, index)
-    told = [("Columns", _columns_told(reader.columns, ignored)), ("Target", _target_told(target))]
-    files: tuple[tuple[PartName, str], ...] = (("val", "val_path"), ("test", "test_path"))
-    for part, key in files:
-        if getattr(config, key) is not None:
-            other = read_columns(place(config, key), f"data.{key}", config.max_bad)
-            samples = reader.samples(other, answers=True)
-            named[part] = samples.part
-            left_out = _added(_added(left_out, other.left_out), samples.left_out)
-            if samples.unseen:
-                told.append((f"Unseen in {part}", unseen_told(samples.unseen)))
+    told = [("Columns", columns_told(reader.columns, ignored)), ("Target", target_told(target))]
+    for part in elsewhere(config, named):
+        key = f"{part}_path"
+        other = read_columns(place(config, key), f"data.{key}", config.max_bad)
+        samples = reader.samples(other, answers=True)
+        named[part] = samples.part
+        left_out = _added(_added(left_out, other.left_out), samples.left_out)
+        if samples.unseen:
+            told.append((f"Unseen in {part}", unseen_told(samples.unseen)))
     done = completed(DataSpec(config.name, reader.spec, target.spec), named)
     reader = reader.model_copy(update={"answers": Answers.of(done.spec.target)})
     return replace(done, reader=reader, told=told, left_out=left_out)
@@ -126,7 +138,10 @@ def _asked(
         labels=None if target.labels is None else answers[torch.from_numpy(rows)],
         groups=_marks(found, config.group, "data.group", rows),
         marks=_marks(found, config.split, "data.split", rows),
+        named=lambda sample: f"row {rows[sample]}",
     )
+    if target.labels is not None:
+        check_learnt(target.labels, answers[torch.from_numpy(rows)][places["train"]], where, "rows")
     return target, answers, {part: rows[chosen.numpy()] for part, chosen in places.items()}
 
 
@@ -192,10 +207,8 @@ def _learn(
             learnt.append(told)
     if not learnt:
         why = ", ".join(f"{name} ({reason})" for name, reason in ignored.items()) or "there is no other"
-        raise DataError(
-            f"{found.path}: no column is left to learn '{target.name}' from: {why}."
-            " Say what a column is with +data.columns.<name>=number, category or date."
-        )
+        said = f" Say what it is: {option(next(iter(ignored)), 'category')}" if ignored else ""
+        raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
     return TableReader(columns=learnt, target=target), ignored
 
 
@@ -203,6 +216,8 @@ def _learn_column(config: TableConfig, name: str, values: Any, rows: Rows, where
     """What one column tells, or why it tells a model nothing."""
     chosen = config.columns.get(name)
     kind = kind_of(values)
+    if kind == "text" and chosen is None:
+        _check_written(name, values, where)
     if kind not in ("empty", "other"):  # of which a user's word makes nothing else
         kind = chosen or kind
     if kind == "number":
@@ -219,35 +234,17 @@ def _learn_column(config: TableConfig, name: str, values: Any, rows: Rows, where
     return "empty" if kind == "empty" else str(values.type)
 
 
+def _check_written(name: str, values: Any, where: str) -> None:
+    """Refuses numbers that would pass for words, most of them ignored as all different."""
+    strange = strange_number(values)
+    if strange is not None:
+        raise DataError(
+            f"{where}: column '{name}' holds {strange[1]!r} in row {strange[0]} (counted from 0), which"
+            " is not read as a number. Write decimals with a point, and no units or thousands' commas."
+            f" To leave it out, say {option(name, 'ignore')}; where it is a word,"
+            f" {option(name, 'category')}"
+        )
+
+
 def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
     return {key: counts.get(key, 0) + more.get(key, 0) for key in [*counts, *more]}
-
-
-def _columns_told(learnt: Iterable[Learnt], ignored: Mapping[str, str]) -> str:
-    """What became of the columns, on one line."""
-    kinds: dict[str, list[str]] = {"number": [], "category": [], "date": []}
-    for found in learnt:
-        size = f" {len(found.values):,}" if isinstance(found, CategoryColumn) else ""
-        kinds[found.kind].append(found.name + size)
-    parts = []
-    for kind, names in kinds.items():
-        word = kind if len(names) == 1 else _PLURALS[kind]
-        within = f" ({_first(names)})" if kind != "number" else ""
-        if names:
-            parts.append(f"{len(names)} {word}{within}")
-    left = _first([f"{name} ({why})" for name, why in ignored.items()])
-    return ", ".join(parts) + (f"; ignored: {left}" if ignored else "")
-
-
-_PLURALS = {"number": "numbers", "category": "categories", "date": "dates"}
-_TOLD = 8  # names on a line
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_TOLD]) + (f", … ({len(names):,} in all)" if len(names) > _TOLD else "")
-
-
-def _target_told(target: TargetColumn) -> str:
-    if target.labels is None:
-        return f"{target.name}, a real value"
-    return f"{target.name}, {len(target.labels):,} classes: {_first(target.labels)}"

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.own import place
+from bigmodel.data.own import elsewhere, place
 from bigmodel.data.parts import Stored, Windows
 from bigmodel.data.reader import Found, reads
 from bigmodel.data.texts.files import Passage, TextFilesConfig, files_of, read_files, read_texts
@@ -96,11 +96,9 @@ def text(config: TextConfig) -> Dataset:
     """
     passages, bad = read_texts(config)
     parts = _split(config, passages)
-    elsewhere: tuple[PartName, PartName] = ("val", "test")
-    for name in elsewhere:
-        if getattr(config, f"{name}_path") is not None:
-            parts[name], more = read_texts(config, f"{name}_path")
-            bad += more
+    for name in elsewhere(config, parts):
+        parts[name], more = read_texts(config, f"{name}_path")
+        bad += more
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
     learnt_from = [passage.text for passage in parts["train"]]
     special: list[Special] = ["end"] if several else []

@@ -21,14 +21,14 @@ from torch import Tensor
 from bigmodel.data.answers import Answers, class_indices, in_order
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.own import check_classes, place, split
+from bigmodel.data.own import check_classes, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Stored, Texts
 from bigmodel.data.reader import Found, reads
 from bigmodel.data.texts.files import TextFilesConfig
 from bigmodel.data.texts.rows import Layout, Rows, kind_of, read_rows
 from bigmodel.data.texts.tokenizing import LEAST_PIECES, Unit, learn
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
-from bigmodel.errors import ConfigError, DataError
+from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
 
@@ -164,28 +164,27 @@ def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
         target = Classes(names, counts=())
     targets = _targets(rows, names, where)
     labels = None if names is None else targets
-    index = split(config, len(rows.texts), labels=labels, groups=rows.groups, marks=rows.marks)
+    index = split(
+        config,
+        len(rows.texts),
+        labels=labels,
+        groups=rows.groups,
+        marks=rows.marks,
+        named=rows.names.__getitem__,
+    )
     parts = {
         name: ([rows.texts[row] for row in chosen.tolist()], targets[chosen])
         for name, chosen in index.items()
     }
     left_out = Counter(rows.left_out)
     plain = layout.model_copy(update={"group": None, "split": None})
-    elsewhere: tuple[PartName, PartName] = ("val", "test")
-    for name in elsewhere:
+    for name in elsewhere(config, parts):
         key = f"{name}_path"
-        if getattr(config, key) is None:
-            continue
-        if name in parts:
-            raise ConfigError(
-                f"data.{key}={getattr(config, key)}: data.path has a {name} part of its own. Take one of"
-                " them away, or give data.path the training part alone."
-            )
         more = read_rows(place(config, key), f"data.{key}", plain, config.max_bad)
         parts[name] = (more.texts, _targets(more, names, f"data.{key}={getattr(config, key)}"))
         left_out.update(more.left_out)
     if isinstance(target, Classes):
-        _check_learnt(target, parts["train"][1], where)
+        check_learnt(target.names, parts["train"][1], where, "texts")
     in_turn: tuple[PartName, ...] = ("train", "val", "test")
     parts = {name: parts[name] for name in in_turn if name in parts}
     return _Collected(target, parts, dict(left_out))
@@ -227,18 +226,6 @@ def _targets(rows: Rows, names: Sequence[str] | None, where: str) -> Tensor:
             " data.task=classes."
         )
     return torch.tensor(numbers, dtype=torch.float64)[:, None]
-
-
-def _check_learnt(target: Classes, training: Tensor, where: str) -> None:
-    """Raises DataError where a class has no text to learn from."""
-    counts = torch.bincount(training, minlength=target.count).tolist()
-    missing = [name for name, count in zip(target.names, counts, strict=True) if count == 0]
-    if missing:
-        raise DataError(
-            f"{where}: no texts of label {', '.join(map(repr, missing[:_LISTED]))} are in the training"
-            " part, so that nothing is learnt of it. Give it some, or take it out of the other parts;"
-            " with groups, another data.split_seed may do."
-        )
 
 
 def _tokens(

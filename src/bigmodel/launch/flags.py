@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from bigmodel.data.tabular.kinds import PLAIN, entries_of, in_one
 from bigmodel.errors import ConfigError
 
 
@@ -32,15 +34,49 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
     """The same arguments, with Hydra's plus signs before settings that take keys of the user's own.
 
-    Hydra asks for `+` where a key is new, and for none where a file has it already: `++` is both.
+    Hydra asks for `+` where a key is new, and for none where a file has it already: `++` is both. Where
+    a key is none that its grammar takes, such as `data.columns.größe`, all of a setting's come in one
+    text, or the last would take the place of the others.
     """
-    known = tuple(open_keys)
+    words = list(argv)
+    for name in open_keys:
+        places = [place for place, word in enumerate(words) if _is_of(word, name)]
+        if all(_grammatical(words[place], name) for place in places):
+            for place in places:
+                words[place] = f"++{words[place]}"
+            continue
+        entries: dict[str, str] = {}
+        for place in places:
+            entries |= _entries(words[place], name)
+        words = [word for place, word in enumerate(words) if place not in places[1:]]
+        words[places[0]] = f"++{in_one(name, entries)}"
+    return words
 
-    def is_own(argument: str) -> bool:
-        key, equals, _ = argument.partition("=")
-        return bool(equals) and any(key == name or key.startswith(f"{name}.") for name in known)
 
-    return [f"++{argument}" if is_own(argument) else argument for argument in argv]
+def _is_of(argument: str, name: str) -> bool:
+    """Whether an argument sets something of a setting that takes keys of the user's own."""
+    key, equals, _ = argument.lstrip("+").partition("=")
+    return bool(equals) and not argument.startswith("+") and (key == name or key.startswith(f"{name}."))
+
+
+def _grammatical(argument: str, name: str) -> bool:
+    """Whether Hydra reads it as it stands: `name.key=value`, or a mapping in braces."""
+    key, _, value = argument.partition("=")
+    if key == name:
+        return value[:1] not in ("'", '"')
+    return PLAIN.fullmatch(key.removeprefix(f"{name}.")) is not None
+
+
+def _entries(argument: str, name: str) -> dict[str, str]:
+    key, _, value = argument.partition("=")
+    if key != name:
+        return {key.removeprefix(f"{name}."): value}
+    if value.startswith("{"):
+        value = re.sub(r"\\(.)", r"\1", value)  # what Hydra's grammar asks to be escaped
+    try:
+        return entries_of(value)
+    except ValueError as error:
+        raise ConfigError(f"{argument}: {error}.") from None
 
 
 def flags_first(argv: Sequence[str]) -> list[str]:

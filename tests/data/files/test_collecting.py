@@ -154,7 +154,8 @@ def test_parts_that_lie_elsewhere(tmp_path):
     put(tmp_path / "b", "dgo/1.txt")
     refused("has no label 'dgo'; its labels are cat, dog. Did you mean 'dog'?", tmp_path / "a",
             val_path=str(tmp_path / "b"))  # fmt: skip
-    refused("are in another part too", tmp_path / "a", val_path=str(tmp_path / "a"))
+    refused("are in another part too", tmp_path / "a", val_path=str(tmp_path))
+    refused("it is data.path as well", tmp_path / "a", val_path=str(tmp_path / "a"))
 
 
 WRONG = {
@@ -206,6 +207,10 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, names, values, words):
 LISTS = {
     "missing label": (["0.txt,a", "1.txt,", "2.txt,b"], "column 'label' is empty in 1 of 3 rows: 1 "),
     "twice": (["0.txt,a", "1.txt,b", "0.txt,b"], "lists 1 notes more than once, such as 0.txt"),
+    "twice, written in two ways": (
+        ["0.txt,a", "1.txt,b", "./x/../0.txt,b"],
+        "lists 2 notes more than once, such as 0.txt",
+    ),
     "leads out": (["0.txt,a", "../1.txt,b"], "leads out of its folder"),
     "other kind": (["0.txt,a", "1.jpg,b"], "lists 1 files that are no notes, such as 1.jpg"),
 }
@@ -219,6 +224,28 @@ def test_what_is_wrong_with_a_list_is_said(tmp_path, rows, words):
 def test_a_column_that_a_list_has_not(tmp_path):
     path = listed(tmp_path, "0.txt,a", "1.txt,b")
     refused("data.label=lable", path, label="lable")
+
+
+def test_new_lists_lie_beside_their_files_or_start_where_that_of_training_did(tmp_path):
+    pets(tmp_path / "in")
+    path = tmp_path / "list.csv"
+    path.write_text("file,label\ncat/1.txt,cat\ndog/1.txt,dog\n")
+    kept = Naming(root=str(tmp_path / "in")).naming()
+    files = find(path, SUFFIXES, "notes", kept, "x", new=True)
+    assert files.paths[0] == tmp_path / "in" / "cat/1.txt"
+    pets(tmp_path)
+    files = find(path, SUFFIXES, "notes", kept, "x", new=True)
+    assert files.paths[0] == tmp_path / "cat/1.txt"
+    assert find(path, SUFFIXES, "notes", kept, "x").paths[0] == tmp_path / "in" / "cat/1.txt"
+
+
+def test_a_list_says_of_each_file_where_it_belongs(tmp_path):
+    pets(tmp_path)
+    path = tmp_path / "list.csv"
+    lines = [f"{kind}/{n}.txt,{kind},{n if n else ''}" for kind in ("cat", "dog") for n in range(8)]
+    path.write_text("\n".join(["file,label,who", *lines]))
+    refused("data.group: is empty for 2 of 16 samples", path, group="who")
+    refused("data.split: is empty in row 0 (counted from 0)", path, split="who")
 
 
 def test_paths_may_start_elsewhere(tmp_path):

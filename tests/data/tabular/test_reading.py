@@ -1,8 +1,10 @@
 """Files of columns: every kind read alike, and what cannot be read refused with its place."""
 
+import gc
 import gzip
 import json
 import re
+from types import FunctionType
 
 import pytest
 
@@ -25,6 +27,17 @@ def parquet():
 
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(ROWS), file)
+    return file.getvalue()
+
+
+def twice():
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(pa.table([[1], [2], [3]], names=["x", "x", "y"]), file)
     return file.getvalue()
 
 
@@ -123,7 +136,18 @@ def test_folders_that_are_no_table(tmp_path, files, words):
         ("a.csv", "a,b\n1\n", r"row 0 .* has 1 field, but there are 2 columns. Is a value missing"),
         ("a.csv", 'a,b\n1,"x\n2,3\n', r"a quotation mark is left open, before 'x\\n2,3"),
         ("a.csv", "a,b\n1,né\n".encode("cp1252"), r"not UTF-8 at byte 7 .*; likely WINDOWS-1252"),
-        ("a.csv", "naïve\n1\n".encode("cp1252"), r"not UTF-8 at byte 2 .* iconv -f WINDOWS-1252"),
+        (
+            "a.csv",
+            "naïve\n1\n".encode("cp1252"),
+            r"not UTF-8 at byte 2 .* iconv -f WINDOWS-1252 -t UTF-8 /.*/a.csv > /.*/utf8-a.csv$",
+        ),
+        ("a b.csv", "naïve\n1\n".encode("cp1252"), "-t UTF-8 '/.*/a b.csv' > '/.*/utf8-a b.csv'$"),
+        (
+            "a.csv.gz",
+            gzip.compress("naïve\n1\n".encode("cp1252")),
+            r"gunzip -c /.*/a.csv.gz \| iconv -f WINDOWS-1252 -t UTF-8 > /.*/utf8-a.csv$",
+        ),
+        ("a.csv", "a,b\n1,2\n3,\x00\n", "byte 10 .* is NUL, which no text has"),
         ("a.csv", "a\n\x81\n".encode("latin-1"), "likely ISO-8859-1"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "not UTF-8 at byte 0 .*likely UTF-16"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "not UTF-8 at byte 1 .*likely UTF-16"),
@@ -133,7 +157,9 @@ def test_folders_that_are_no_table(tmp_path, files, words):
         ("a.jsonl", '{"a":1}\n[2]\n', r"line 1 .* is not an object but a list"),
         ("a.jsonl", '{"a":1}\n\n{"a":"z"}\n', r"in line 2 .*'a' is text \('z'\), but a number"),
         ("a.jsonl", "{}\n", "no line holds an object with a key"),
-        ("a.json", '[{"a": 1}]', r"one JSON list.* jq -c '.\[\]' a.json > a.jsonl"),
+        ("a.json", '[{"a": 1}]', r"one JSON list.* jq -c '.\[\]' /.*/a.json > /.*/a-lines.jsonl"),
+        ("a.jsonl", '[{"a": 1}]', r"one JSON list.* jq -c '.\[\]' /.*/a.jsonl > /.*/a-lines.jsonl"),
+        ("a.parquet", twice(), "column 'x' is there twice"),
         ("a.parquet", "PAR1 no", "not a Parquet file, or a damaged one"),
         ("a.xlsx", "x", r"data.path=.*a.xlsx: not a kind of table .* Save the sheet as CSV. Known"),
     ],
@@ -196,3 +222,11 @@ def test_a_column_that_is_not_there(tmp_path):
 def test_many_names_are_cut_short():
     assert listed(["a", "b"]) == "a, b"
     assert listed([str(i) for i in range(40)]).endswith("28, 29, … (40 in all)")
+
+
+def test_threads_of_arrow_are_never_the_last_to_drop_a_function(tmp_path):
+    """Else the process aborts where Python ends while they do, as it often did after a message."""
+    read_columns(written(tmp_path, "a.csv", csv_of(",")), "data.path")
+    gc.collect()
+    functions = [one for one in gc.get_objects() if type(one) is FunctionType]
+    assert any(one.__qualname__ == "batches_of_rows.<locals>.note" for one in functions)

@@ -11,10 +11,13 @@ from bigmodel.data.tabular.values import (
     first_without_date,
     first_without_number,
     kind_of,
+    marks_of,
     moments,
     numbers,
+    strange_number,
     whole_numbers,
     words,
+    words_without,
 )
 
 
@@ -54,6 +57,9 @@ def test_numbers_are_read_with_their_gaps():
     np.testing.assert_array_equal(numbers(column(True, False)), [1, 0])
     assert numbers(column("1", "x")) is None
     assert numbers(column([1])) is None
+    large = 2**60 + 1  # no float64 is exactly this
+    np.testing.assert_array_equal(numbers(column(large, None)), [2.0**60, np.nan])
+    np.testing.assert_array_equal(numbers(column(2**64 - 1, kind=pa.uint64())), [2.0**64])
     numbers(column(1.0, 2.0))[0] = 3  # may be changed in place
 
 
@@ -113,3 +119,32 @@ def test_what_only_counts_the_rows():
     assert counts_rows("column 1", column(0, 1))
     assert not counts_rows("id", column(5, 7, 6))
     assert not counts_rows("year", column(2001, 2002, 2003))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (["1", "NA", "2,5"], (2, "2,5")),
+        (["1.234,5", "2.000,0"], (0, "1.234,5")),
+        (["$1,200.50", "$3"], (0, "$1,200.50")),
+        (["5%", "17 %"], (0, "5%")),
+        (["1 200,5", "3,5"], (0, "1 200,5")),
+        (["1.5", "2"], None),
+        (["1,5", "some"], None),
+        (["Rome, Italy", "Oslo"], None),
+        (["007", "008"], None),
+        (["1,2,3", "4"], None),
+        (["31.01.2020"], None),
+        ([None], None),
+    ],
+)
+def test_numbers_that_are_written_in_another_way(values, found):
+    assert strange_number(column(*values, kind=pa.string())) == found
+
+
+def test_words_for_a_missing_value():
+    values = column("yes", " NA ", "?", None, "None", "-", "NA")
+    assert marks_of(values, words_too=True) == ["?", "NA"]
+    assert marks_of(column("1", "-"), words_too=False) == ["-"]
+    assert marks_of(column(1.0, None), words_too=False) == []
+    assert words_without(values, ["NA"]).to_pylist() == ["yes", None, "?", None, "None", "-", None]

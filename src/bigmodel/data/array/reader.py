@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bigmodel.data.answers import Answers
 from bigmodel.data.array.files import Arrays, opened
+from bigmodel.data.normalize import standard
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
 from bigmodel.errors import DataError
@@ -121,7 +122,7 @@ class ArraysReader(Reader):
         if self.mean is None or self.std is None:
             return inputs.float()
         mean, std = (torch.tensor(figures, dtype=torch.float64) for figures in (self.mean, self.std))
-        return standardised(inputs, (mean, std))
+        return standard(inputs, mean, std)
 
     def _shaped(self, given: Tensor, where: str) -> Tensor:
         shape, wanted = tuple(given.shape), tuple(self.shape)
@@ -192,12 +193,6 @@ class ArraysReader(Reader):
         if kind == "flags" and bool(((own != 0) & (own != 1)).any()):
             raise DataError(f"{where}: flags must be 0 or 1.")
         return self.answers.scored(own)
-
-
-def standardised(inputs: Tensor, statistics: tuple[Tensor, Tensor]) -> Tensor:
-    """Inputs less their mean, by their deviation, float32; both are of the last axis, float64."""
-    mean, std = statistics
-    return ((inputs.double() - mean) / std).float()
 
 
 def as_bytes(images: Tensor, where: str) -> Tensor:

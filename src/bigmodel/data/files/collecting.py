@@ -16,10 +16,17 @@ from bigmodel.data.answers import Answers, class_indices, in_order
 from bigmodel.data.base import PartName
 from bigmodel.data.files.finding import find
 from bigmodel.data.files.naming import LISTED, Files, Naming, number
-from bigmodel.data.own import OwnConfig, check_classes, place, split
+from bigmodel.data.own import (
+    OwnConfig,
+    check_classes,
+    check_learnt,
+    elsewhere,
+    place,
+    split,
+)
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader
-from bigmodel.errors import ConfigError, DataError
+from bigmodel.errors import DataError
 from bigmodel.spec import Classes, Target, Values
 
 
@@ -89,20 +96,13 @@ def collect(config: FilesConfig, suffixes: Collection[str], what: str) -> Collec
         check_classes(names, where)
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
-    parts = split(config, len(files.paths), labels=labels, groups=files.groups, marks=files.marks)
-    elsewhere: tuple[PartName, PartName] = ("val", "test")
-    for part in elsewhere:
-        if getattr(config, f"{part}_path") is None:
-            continue
-        if part in parts:
-            raise ConfigError(
-                f"data.{part}_path={getattr(config, f'{part}_path')}: data.path has a {part} part of its"
-                f" own. Take one of them away, or give data.path the training part alone."
-            )
+    groups, marks = files.groups, files.marks
+    parts = split(config, len(files.paths), labels=labels, groups=groups, marks=marks)
+    for part in elsewhere(config, parts):
         files, targets, parts[part] = _joined(config, part, files, targets, target, suffixes, what)
     every: tuple[PartName, ...] = ("train", "val", "test")
     found = Collected(files, target, targets, {name: parts[name] for name in every if name in parts})
-    check_learnt(found, parts["train"], what)
+    _check_learnt(found, parts["train"], what)
     return found
 
 
@@ -141,18 +141,10 @@ def _joined(
     return joined, torch.cat([targets, own]), rows
 
 
-def check_learnt(found: Collected, training: Tensor, what: str) -> None:
+def _check_learnt(found: Collected, training: Tensor, what: str) -> None:
     """Raises DataError where a class has no file among those that are learnt from, `training`."""
-    if not isinstance(found.target, Classes):
-        return
-    counts = torch.bincount(found.targets[training], minlength=found.target.count)
-    missing = [name for name, count in zip(found.target.names, counts, strict=True) if count == 0]
-    if missing:
-        raise DataError(
-            f"data: no {what} of label {', '.join(map(repr, missing[:LISTED]))} are in the training"
-            " part, so that nothing is learnt of it. Give it some, or take it out of the others; with"
-            " groups, another data.split_seed may do."
-        )
+    if isinstance(found.target, Classes):
+        check_learnt(found.target.names, found.targets[training], "data", what)
 
 
 def parts_of(
@@ -176,7 +168,7 @@ def parts_of(
         start, stop = torch.searchsorted(readable, torch.tensor([first, first + len(index)])).tolist()
         parts[name] = Part(rows[start:stop], found.targets[files[start:stop]])
         if name == "train":
-            check_learnt(found, files[start:stop], what)
+            _check_learnt(found, files[start:stop], what)
         first += len(index)
     return parts
 
@@ -222,7 +214,7 @@ class FilesReader(Reader):
 
     def find(self, path: Path, suffixes: Collection[str], what: str, *, answers: bool) -> Files:
         """The files at a path; see `finding.find`."""
-        return find(path, suffixes, what, self.naming, str(path), labelled=answers)
+        return find(path, suffixes, what, self.naming, str(path), labelled=answers, new=True)
 
     def found(
         self,
@@ -266,9 +258,10 @@ def check_bad(bad: Sequence[tuple[str, str]], files: int, max_bad: int, what: st
     if len(bad) > max_bad:
         told = "; ".join(f"{name} ({reason})" for name, reason in bad[:LISTED])
         more = "; …" if len(bad) > LISTED else ""
+        some = f", or raise data.max_bad={len(bad)} to leave them out" if len(bad) < files else ""
         raise DataError(
-            f"data: {len(bad):,} of {files:,} {what} cannot be read: {told}{more}. Mend or remove them,"
-            f" or raise data.max_bad={len(bad)} to leave them out."
+            f"data: {len(bad):,} of {files:,} {what} cannot be read: {told}{more}. Mend or remove them"
+            f"{some}."
         )
     return {f"{what} that cannot be read": len(bad)} if bad else {}
 

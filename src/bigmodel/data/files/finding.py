@@ -31,6 +31,7 @@ def find(
     *,
     labelled: bool = True,
     parts: bool = True,
+    new: bool = False,
 ) -> Files:
     """The files at a path: of a folder, of a list, or the single one.
 
@@ -41,6 +42,7 @@ def find(
         where: begins a message: the option and its value.
         labelled: whether labels are needed.
         parts: whether folders named as parts, such as train, are parts.
+        new: whether training is over: a list's files may then lie beside it as well as in `root`.
 
     Raises:
         DataError: see `collect`.
@@ -50,7 +52,7 @@ def find(
     if path.suffix.lower() in suffixes:
         files = Files([path], [path.name])
         return replace(files, labels=_of_one(path, naming)) if labelled else files
-    return _in_list(path, suffixes, what, naming, where, labelled)
+    return _in_list(path, suffixes, what, naming, where, labelled, new)
 
 
 def _of_one(path: Path, naming: Naming) -> list[str]:
@@ -164,7 +166,13 @@ def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[
 
 
 def _in_list(
-    path: Path, suffixes: Collection[str], what: str, naming: Naming, where: str, labelled: bool
+    path: Path,
+    suffixes: Collection[str],
+    what: str,
+    naming: Naming,
+    where: str,
+    labelled: bool,
+    new: bool,
 ) -> Files:
     """The files that a table lists, in its order."""
     from bigmodel.data.tabular.reading import column, read_columns
@@ -179,14 +187,19 @@ def _in_list(
         raise DataError(f"{where}: lists no {what}.")
     _check_filled(listed, naming.file, where)
     names = [str(name) for name in listed]
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    folder = path.absolute().parent
+    if naming.root is not None and not (new and (folder / names[0]).exists()):
+        folder = Path(naming.root).expanduser()
+    paths = [folder / name for name in names]
+    counted = Counter(map(os.path.normpath, paths))  # x/../a.png is a.png
+    twice = [
+        name for name, path in zip(names, paths, strict=True) if counted[os.path.normpath(path)] > 1
+    ]
     if twice and labelled:
         raise DataError(
-            f"{where}: lists {len(twice):,} {what} more than once, such as {twice[0]}: one may be learnt"
-            " from and judged by at once. List each once."
+            f"{where}: lists {len(set(twice)):,} {what} more than once, such as {twice[0]}: one may be"
+            " learnt from and judged by at once. List each once."
         )
-    folder = Path(naming.root).expanduser() if naming.root is not None else path.absolute().parent
-    paths = [folder / name for name in names]
     for entry in paths:
         check_inside(entry, folder, "data.root")
     other = [name for name in names if Path(name).suffix.lower() not in suffixes]
@@ -204,18 +217,23 @@ def _in_list(
         labels = _list_labels(values(naming.label, "label"), naming, where)
     groups = marks = None
     if naming.group is not None:
-        groups = [str(value) for value in values(naming.group, "group")]
+        groups = [_word(value) for value in values(naming.group, "group")]
     elif naming.group_pattern is not None:
         groups = matches(naming.group_pattern, names, "group_pattern", where)
     if naming.split is not None:
-        marks = [str(value) for value in values(naming.split, "split")]
+        marks = [_word(value) for value in values(naming.split, "split")]
     if naming.test_pattern is not None:
         marks = tests(naming.test_pattern, names, marks, where)
     return replace(files, labels=labels, groups=groups, marks=marks)
 
 
+def _word(value: object) -> str:
+    """A value of a column as text, empty where it is missing: NaN, which is not equal to itself, too."""
+    return "" if value is None or value != value else str(value)
+
+
 def _check_filled(values: Sequence[object], name: str, where: str) -> None:
-    empty = [row for row, value in enumerate(values) if value is None or value == "" or value != value]
+    empty = [row for row, value in enumerate(values) if not _word(value)]
     if empty:
         rows = ", ".join(str(row) for row in empty[:LISTED])
         raise DataError(

@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from bigmodel.data.own import SPELLINGS
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
 
-PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+PARTS = set(SPELLINGS)
 """Names of folders that hold a part of the data, not a class."""
 
 LISTED = 5  # files that a message names
@@ -68,8 +69,15 @@ class Naming(Config):
         return pattern
 
     def naming(self) -> Naming:
-        """What of it new files need: how they tell their labels."""
-        return Naming(label_pattern=self.label_pattern, file=self.file, label=self.label, task=self.task)
+        """What of it new files need: how they tell their labels, and where those of a list may lie."""
+        root = None if self.root is None else str(Path(self.root).expanduser().absolute())
+        return Naming(
+            label_pattern=self.label_pattern,
+            file=self.file,
+            label=self.label,
+            root=root,
+            task=self.task,
+        )
 
 
 @dataclass(frozen=True)

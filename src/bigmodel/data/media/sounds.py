@@ -108,6 +108,8 @@ def _why(path: Path, error: Exception) -> str:
         return "there is no such file"
     if path.stat().st_size == 0:
         return "the file is empty"
+    if "is not a regular file" in str(error):  # which is said of any MP3 that is none
+        return "it is no sound, or damaged"
     return str(error).split(": ")[-1].rstrip(".")
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bigmodel.data.normalize import value_statistics
+from bigmodel.data.tabular.kinds import option
 from bigmodel.data.tabular.values import (
     DATE_PARTS,
     Numbers,
@@ -104,7 +105,7 @@ class DateColumn(Config):
     """A column of dates, split into year, month, day, weekday (0 is Monday) and hour.
 
     Attributes:
-        way: how they are written; see `column_values.DATE_FORMATS`.
+        way: how they are written; see `values.DATE_FORMATS`.
         parts: those of them that differ in training.
         flag: see `NumberColumn`.
     """
@@ -219,8 +220,8 @@ def _finite_numbers(name: str, column: Any, where: str, first: int = 0) -> Numbe
         comma = " Decimals need a point, not a comma." if _has_comma(value) else ""
         raise DataError(
             f"{where}: column '{name}' is one of numbers, but row {first + row} (counted from 0) holds"
-            f" {value!r}.{comma} Leave the field empty where the value is missing; for words, train with"
-            f" +data.columns.{name}=category."
+            f" {value!r}.{comma} Leave the field empty where the value is missing; for words, train"
+            f" with {option(name, 'category')}"
         )
     infinite = np.isinf(values)
     if infinite.any():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bigmodel.data.plain_files import check_not_wide, check_utf8, is_packed, unpacked
+from bigmodel.data.tabular.sources import check_names
 from bigmodel.errors import DataError
 
 BLOCKS = (1 << 20, 32 << 20)
@@ -16,6 +18,9 @@ BLOCKS = (1 << 20, 32 << 20)
 
 _HEAD = 1 << 20  # bytes within which the header ends
 _SEPARATORS = ",;\t|"
+_IN_USE: deque[Any] = deque(maxlen=64)
+"""The newest options. Threads of Arrow drop them last, and with them our function: where Python ends at
+that moment, as after a message on a small file, the process aborts. So they are never the last."""
 
 
 class LongRowError(Exception):
@@ -50,14 +55,14 @@ def batches_of_rows(
         return "skip"
 
     schema = pa.schema([(name, pa.string()) for name in names])
+    parsing = pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=note)
+    _IN_USE.append(parsing)
     try:
         with _opened(path) as file:
             reader = pa_csv.open_csv(
                 file,
                 read_options=pa_csv.ReadOptions(use_threads=False, block_size=block),
-                parse_options=pa_csv.ParseOptions(
-                    delimiter=separator, newlines_in_values=True, invalid_row_handler=note
-                ),
+                parse_options=parsing,
                 convert_options=pa_csv.ConvertOptions(
                     column_types=dict.fromkeys(header, pa.string()),
                     null_values=[""],
@@ -152,9 +157,7 @@ def _outside_quotes(line: str) -> str:
 def _named(path: Path, header: list[str]) -> list[str]:
     """The names of the columns, without spaces around them; those without a name get one."""
     names = [name.strip() or f"column {place}" for place, name in enumerate(header, start=1)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path}: column '{twice}' is there twice. Give one of them another name.")
+    check_names(path, names)
     if all(_is_number(name) for name in names):
         raise DataError(
             f"{path}: its first row holds only numbers ({', '.join(names[:3])}, …), but must name the"

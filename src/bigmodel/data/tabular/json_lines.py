@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bigmodel.data.plain_files import check_not_wide, check_utf8, unpacked
+from bigmodel.data.plain_files import (
+    check_not_wide,
+    check_utf8,
+    is_packed,
+    name_without_gz,
+    unpacked,
+)
 from bigmodel.errors import DataError
 
 _BLOCK = 8 << 20  # bytes parsed at once
@@ -58,10 +65,12 @@ def _blocks(path: Path, refuse: Callable[[str], None]) -> Iterator[tuple[int, by
 def _check_start(path: Path, head: bytes) -> None:
     check_not_wide(path, head[:4096])
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        plain = path.with_suffix(".jsonl").name
+        lines = path.with_name(Path(name_without_gz(path)).stem + "-lines.jsonl")
+        plain, bare = shlex.quote(str(lines)), shlex.quote(str(path))
+        convert = f"gunzip -c {bare} | jq -c '.[]'" if is_packed(path) else f"jq -c '.[]' {bare}"
         raise DataError(
             f"{path}: it holds one JSON list, but an object on each line is needed. Convert it:"
-            f" jq -c '.[]' {path.name} > {plain}"
+            f" {convert} > {plain}"
         )
 
 

@@ -15,7 +15,7 @@ from bigmodel.data.answers import Answers
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
 from bigmodel.data.tabular.columns import Learnt, Rows
-from bigmodel.data.tabular.reading import Columns, column, read_columns
+from bigmodel.data.tabular.reading import Columns, read_columns
 from bigmodel.data.tabular.target import TargetColumn
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Features
@@ -81,7 +81,12 @@ class TableReader(Reader):
         inputs, unseen = self.inputs(table)
         if not answers:
             return Samples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, unseen)
-        asked = column(table, self.target.name, "data.target")
+        if self.target.name not in table.column_names:
+            raise DataError(
+                f"{table.path}: there is no column '{self.target.name}', which holds the answers."
+                f"{did_you_mean(self.target.name, table.column_names)}"
+            )
+        asked = table.column(self.target.name)
         targets, there = self.target.encode(asked, str(table.path))
         part = Part(inputs, targets)
         if there.all():

@@ -12,7 +12,8 @@ import ctypes
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -21,6 +22,13 @@ from bigmodel.data.plain_files import is_packed, unpacked
 from bigmodel.errors import DataError
 
 _IN_MEMORY = 8 << 20  # bytes up to which a table needs no file on disk
+
+
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Raises DataError where two columns have the same name."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: column '{twice}' is there twice. Give one of them another name.")
 
 
 class Source(Protocol):
@@ -111,6 +119,7 @@ class ParquetSource:
         weakref.finalize(self, self._file.close)
         self._path = path
         self.names: list[str] = list(self._file.schema_arrow.names)
+        check_names(path, self.names)
         self.rows: int = self._file.metadata.num_rows
 
     def read(self, name: str) -> Any:

@@ -8,10 +8,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.own import check_classes
-from bigmodel.data.tabular.values import first_without_number, kind_of, numbers, whole_numbers, words
+from bigmodel.data.tabular.values import (
+    first_without_number,
+    kind_of,
+    marks_of,
+    numbers,
+    strange_number,
+    whole_numbers,
+    words_without,
+)
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Values
@@ -27,11 +36,13 @@ class TargetColumn(Config):
         name: the column.
         labels: the classes in their order; None: real values.
         numeric: labels are numbers, so that 1 and 1.0 are the same.
+        missing: words that stood for a missing value, such as R's NA.
     """
 
     name: str
     labels: list[str] | None = None
     numeric: bool = False
+    missing: list[str] = Field(default=[])
 
     @classmethod
     def learn(cls, name: str, column: Any, task: Task, where: str) -> TargetColumn:
@@ -56,11 +67,13 @@ class TargetColumn(Config):
             raise DataError(
                 f"{where}: target '{name}' holds no value at all. Choose another data.target."
             )
+        marks = marks_of(column, words_too=values is None)
         if task == "auto":
+            _check_written(name, column, where)
             task = "values" if values is not None and _measured(column, values) else "classes"
         if task == "values":
-            return cls(name=name)
-        labels = _number_labels(values) if values is not None else _word_labels(column)
+            return cls(name=name, missing=marks)
+        labels = _number_labels(values) if values is not None else _word_labels(column, marks)
         check_classes(labels, f"{where}: target '{name}'")
         rows = len(column) - column.null_count
         if len(labels) > max(_MOST_CLASSES, rows / 2):
@@ -69,7 +82,7 @@ class TargetColumn(Config):
                 f" as {labels[0]!r} and {labels[1]!r}, too many to tell apart. Is it the right column?"
                 " For real values, say data.task=values."
             )
-        return cls(name=name, labels=labels, numeric=values is not None)
+        return cls(name=name, labels=labels, numeric=values is not None, missing=marks)
 
     @property
     def spec(self) -> Classes | Values:
@@ -101,7 +114,8 @@ class TargetColumn(Config):
             if unknown.any():
                 self._refuse(int(unknown.argmax()), _written(values[unknown.argmax()]), where)
             return torch.from_numpy(index.astype(np.int64)), there
-        return self._encode_words(words(column), self.labels, where)
+        marks = set(marks_of(column, words_too=True)).difference(self.labels)
+        return self._encode_words(words_without(column, sorted(marks)), self.labels, where)
 
     def nothing(self, rows: int) -> Tensor:
         """Targets of rows that nothing is known of."""
@@ -133,10 +147,28 @@ class TargetColumn(Config):
 
 
 def _measured(column: Any, values: NDArray[np.float64]) -> bool:
-    """Whether numbers are real values rather than names of classes."""
-    if not whole_numbers(column):
-        return True
-    return len(np.unique(values[~np.isnan(values)])) > _MOST_CLASSES
+    """Whether numbers are real values rather than names of classes.
+
+    Where some are missing, 1.0 may be a whole number that pandas has written so, as its columns of
+    whole numbers have no place for a missing one.
+    """
+    missing = np.isnan(values)
+    there = values[~missing]
+    whole = whole_numbers(column) or (
+        missing.any() and np.isfinite(there).all() and (there == np.trunc(there)).all()
+    )
+    return not whole or len(np.unique(there)) > _MOST_CLASSES
+
+
+def _check_written(name: str, column: Any, where: str) -> None:
+    """Refuses numbers that would pass for words."""
+    strange = strange_number(column)
+    if strange is not None:
+        raise DataError(
+            f"{where}: target '{name}' holds {strange[1]!r} in row {strange[0]} (counted from 0), which"
+            " is not read as a number. Write decimals with a point, and no units or thousands' commas."
+            " Where it is a word, say data.task=classes."
+        )
 
 
 def _number_labels(values: NDArray[np.float64]) -> list[str]:
@@ -147,8 +179,8 @@ def _written(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def _word_labels(column: Any) -> list[str]:
-    return sorted(words(column).drop_null().unique().to_pylist(), key=_natural)
+def _word_labels(column: Any, marks: list[str]) -> list[str]:
+    return sorted(words_without(column, marks).drop_null().unique().to_pylist(), key=_natural)
 
 
 def _natural(label: str) -> list[tuple[int, int, str]]:

@@ -5,6 +5,7 @@ Everything is done on whole columns: a table of a million rows is read in second
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
-_MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "-", "?")
+_MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "null", "NULL", "?")
+_NO_NUMBERS = (*_MISSING, "None", "-")  # which may be words of their own among others
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
+_STRANGE = r"[,'$€£¥%]"
+_WRITTEN = r"^[+-]?[$€£¥]?\s?(\d+|\d{1,3}([,.' ]\d{3})+)([.,]\d+)?\s?[$€£¥%]?$"
 _SAMPLE = 1000  # values that decide which ways of writing a date are tried on all
 _COUNTERS = ("", "id", "index", "row", "no", "nr", "number", "unnamed: 0", "rowid", "row_id")
 _DATES = ("%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%d %b %Y", "%d %B %Y")
@@ -54,10 +58,11 @@ def numbers(column: Any) -> Numbers | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    whole = pa.types.is_integer(column.type)  # some beyond 2^53 lie between two float64: take the nearer
     for prepare in (None, _without_marks):
         try:
             values = column if prepare is None else prepare(column)
-            found: Numbers = pc.cast(values, pa.float64()).to_numpy()
+            found: Numbers = pc.cast(values, pa.float64(), safe=not whole).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             continue
         return found if found.flags.writeable else found.copy()
@@ -95,6 +100,20 @@ def first_without_number(column: Any) -> tuple[int, str]:
     return row, str(text[row].as_py())
 
 
+def strange_number(column: Any) -> tuple[int, str] | None:
+    """Row and value of the first number in a column of text that is all numbers, but not written as
+    numbers are read: with a decimal comma, thousands set apart, or a unit; None where it is not so."""
+    import pyarrow.compute as pc
+
+    if not _is_text(column.type):
+        return None
+    text = _without_marks(column)
+    row: int = pc.index(pc.match_substring_regex(text, _STRANGE), True).as_py()
+    if row < 0 or not pc.all(pc.match_substring_regex(text, _WRITTEN)).as_py():
+        return None
+    return row, str(text[row].as_py())
+
+
 def words(column: Any) -> Any:
     """A column as text, without spaces around it; null where a value is missing or empty.
 
@@ -110,6 +129,33 @@ def words(column: Any) -> Any:
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     return pc.cast(column, pa.string())
+
+
+def marks_of(column: Any, *, words_too: bool) -> list[str]:
+    """The words of a column of text that stand for a missing value, such as R's NA.
+
+    Args:
+        words_too: the column holds words, among which None and - may be words like others.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not _is_text(column.type):
+        return []
+    text, marks = words(column), _MISSING if words_too else _NO_NUMBERS
+    found = text.filter(pc.is_in(text, value_set=pa.array(marks, text.type)))
+    return sorted(found.unique().to_pylist())
+
+
+def words_without(column: Any, marks: Sequence[str]) -> Any:
+    """A column as `words`, some of which are null as well."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = words(column)
+    if not marks:
+        return text
+    return pc.if_else(pc.is_in(text, value_set=pa.array(marks, text.type)), None, text)
 
 
 def date_format(column: Any) -> str | None:
@@ -184,5 +230,5 @@ def _without_marks(column: Any) -> Any:
     if not _is_text(column.type):
         return column
     text = pc.utf8_trim_whitespace(column)
-    marked = pc.is_in(text, value_set=pa.array(_MISSING, text.type))
+    marked = pc.is_in(text, value_set=pa.array(_NO_NUMBERS, text.type))
     return pc.if_else(marked, None, text)

@@ -80,7 +80,9 @@ def read_rows(path: Path, key: str, layout: Layout, max_bad: int, *, labelled: b
     Raises:
         DataError: there are none, or more than `max_bad` cannot be used.
     """
-    read = _of_table if layout.kind == "table" else _of_folders
+    single = path.name.lower().endswith(SUFFIXES) or not path.exists()
+    kind = layout.kind if single else kind_of(path)  # new texts need not lie as those of training did
+    read = _of_table if kind == "table" else _of_folders
     return read(path, key, layout, max_bad, labelled)
 
 
@@ -103,7 +105,7 @@ def _of_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool
     left_out = _left_out(table.left_out, bad, table.num_rows, max_bad, path)
 
     def chosen(values: list[str | None] | None) -> list[str]:
-        return [str(values[row]) for row in kept] if values else []
+        return [values[row] or "" for row in kept] if values else []
 
     marks = groups = None
     if labelled and layout.group is not None:

@@ -24,12 +24,8 @@ from bigmodel.registry import Config
 
 Ids = NDArray[Any]
 
-LEASTPIECES = 260
-"""A vocabulary of pieces holds at least all bytes and the special tokens."""
-
 PIECE = 1 << 16  # characters that are encoded at once: a long text must not need many times its memory
 _PIECES, _TEXTS = 32, 4096  # of a long text, and short ones, that the library encodes at once
-_TRIED = 1 << 18  # characters of the training part that a given tokenizer is tried on
 _UNKNOWN = "\ufffd"
 
 

@@ -1,0 +1,42 @@
+"""Names of columns as they are typed: what Hydra's grammar does not take comes in a text."""
+
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from bigmodel.data.tabular.kinds import assigned, entries_of, option
+
+NAMES = ("zip", "my num", "a.b", "a/b", "a  b", "größe", "size (m)", "50%", "it's", 'a"b', "a: b",
+         "a, b", "true", "1e3", "2", "a&b", "a#b", "$x", "back\\slash", "Fläche: m², netto")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_typed_for_a_name_says_that_name(name):
+    (typed,) = shlex.split(option(name, "category"))
+    override = OverridesParser.create().parse_override(f"++{typed}")
+    value = override.value()
+    if override.key_or_group != "data.columns":
+        value = {override.key_or_group.removeprefix("data.columns."): value}
+    assert (entries_of(value) if isinstance(value, str) else value) == {name: "category"}
+
+
+def test_the_shortest_way_is_taken():
+    assert option("zip", "number") == "data.columns.zip=number"
+    assert option("my num", "category") == "'data.columns={my num: category}'"
+    assert option("größe", "number") == "'data.columns=\"{größe: number}\"'"
+    assert assigned("data.columns", "a", "date") == "data.columns.a=date"
+
+
+@pytest.mark.parametrize(
+    "text", ["{a: number, b c: date}", "a: number,b c:date", "'{a: number, b c: date}'"]
+)
+def test_many_in_one_text(text):
+    assert entries_of(text) == {"a": "number", "b c": "date"}
+    assert entries_of("{}") == {}
+
+
+@pytest.mark.parametrize("text", ["{a}", "number", "{a: number, b}", "{a: [1]}"])
+def test_a_text_that_says_no_kinds(text):
+    with pytest.raises(ValueError, match="is no name with its kind, such as"):
+        entries_of(text)
