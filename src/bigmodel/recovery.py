@@ -41,8 +41,8 @@ def make_room(step: Step, error: RuntimeError, policy: OnOOM) -> str:
     if policy == "stop" or size == 1 or not step.undo():
         raise DeviceError(
             f"Out of memory with {size} samples at once: {str(error).splitlines()[0]} A smaller"
-            " data.batch_size (or data.batch_tokens) with a larger trainer.accumulate gives the same gradient in less memory;"
-            " trainer.on_oom=halve does so by itself."
+            " data.batch_size (or data.batch_tokens) with a larger trainer.accumulate gives the same"
+            " gradient in less memory; trainer.on_oom=halve does so by itself."
         ) from error
     step.accumulation.micro_batch = (size + 1) // 2
     return (

@@ -80,6 +80,7 @@ class ScoredAttention(nn.Module):
         super().__init__()
         self.score, self.head_dim, self.dropout = score, dim // num_heads, dropout
         self.qkv = Linear(dim, 3 * dim)
+        self.qkv.stacked = [dim] * 3
         self.output = Linear(dim, dim)
         for part in (*torch.split(self.qkv.weight.detach(), dim), self.output.weight):
             nn.init.xavier_uniform_(part)

@@ -93,7 +93,9 @@ class SelfAttention(_Attention):
         self.causal, self.rotary = causal, rotary
 
     def _projections(self, dim: int, bias: bool) -> None:
-        self.qkv = Linear(dim, (self.num_heads + 2 * self.num_kv_heads) * self.head_dim, bias=bias)
+        shares = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
+        self.qkv = Linear(dim, sum(shares) * self.head_dim, bias=bias)
+        self.qkv.stacked = [share * self.head_dim for share in shares]
 
     def forward(
         self, inputs: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None
@@ -140,6 +142,7 @@ class CrossAttention(_Attention):
     def _projections(self, dim: int, bias: bool) -> None:
         self.query = Linear(dim, dim, bias=bias)
         self.key_value = Linear(dim, 2 * self.num_kv_heads * self.head_dim, bias=bias)
+        self.key_value.stacked = [self.num_kv_heads * self.head_dim] * 2
 
     def read(self, source: Tensor) -> KeysValues:
         """The source's keys and values, which stay the same while a text is written."""
@@ -169,6 +172,7 @@ class FeedForward(nn.Module):
         gated = activation == "swiglu"
         width = max(1, round(dim * mlp_ratio * (2 / 3 if gated else 1)))
         self.expand = Linear(dim, 2 * width if gated else width, bias=bias)
+        self.expand.stacked = [width, width] if gated else None
         self.contract = Linear(width, dim, bias=bias)
         self.activation, self.dropout = activation, dropout
         _initialise(self.expand)

@@ -20,8 +20,14 @@ class Linear(nn.Linear):
     Torch multiplies float32 matrices with MKL, which keeps its widest instructions for Intel's
     processors: on AMD's, oneDNN, which is in torch as well, takes half the time.
 
+    Attributes:
+        stacked: how many outputs each of several layers has that are stored as this one, such as
+            queries, keys and values; None: it is one. Optimizers of matrices heed it.
+
     Shapes: (…, in_features) → (…, out_features).
     """
+
+    stacked: list[int] | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         return linear(inputs, self.weight, self.bias)

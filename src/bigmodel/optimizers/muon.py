@@ -19,6 +19,7 @@ from bigmodel.optimizers.base import (
     portable,
     trainable,
 )
+from bigmodel.optimizers.newton_schulz import Muon
 from bigmodel.registry import optimizers
 
 
@@ -55,15 +56,17 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Muon (Jordan et al. 2024) for hidden matrices: momentum orthogonalised by Newton-Schulz steps.
 
     All else is AdamW's. With match_rms_adamw (Liu et al. 2025, arXiv:2502.16982) one learning rate and
-    weight decay suit both. Matrices that are stored as one (the gates of an LSTM; queries, keys and
-    values) are orthogonalised as one. A model without a hidden matrix is trained by AdamW alone.
+    weight decay suit both. Layers that are stored as one are orthogonalised apart where their module
+    says how many `stacked` rows each has, as attention's queries, keys and values do; the gates of an
+    LSTM as one. A model without a hidden matrix is trained by AdamW alone.
     """
     hidden = hidden_matrices(model)
     parts: list[torch.optim.Optimizer] = []
     if hidden:
         parts.append(
-            torch.optim.Muon(
+            Muon(
                 hidden,
+                _stacked_rows(model),
                 lr=config.lr,
                 weight_decay=config.weight_decay,
                 momentum=config.momentum,
@@ -108,6 +111,16 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
         and name != first
         and not (owner is reader and name == f"{first}_reverse")  # a bidirectional layer reads twice
     ]
+
+
+def _stacked_rows(model: nn.Module) -> dict[nn.Parameter, list[int]]:
+    """The rows of each layer in weights that hold several."""
+    rows: dict[nn.Parameter, list[int]] = {}
+    for module in model.modules():
+        stacked = getattr(module, "stacked", None)
+        if isinstance(module, nn.Linear) and isinstance(stacked, list):
+            rows[module.get_parameter("weight")] = stacked
+    return rows
 
 
 def _is_place(name: str, owner: nn.Module) -> bool:
