@@ -20,8 +20,6 @@ from .small_runs import built
 class Falsified(nn.Module):
     """A loss that is `value` at the given steps, from 1."""
 
-    fuses = False
-
     def __init__(self, true: nn.Module, value: float, *steps: int) -> None:
         super().__init__()
         self.true, self.value, self.steps, self.calls = true, value, steps, 0

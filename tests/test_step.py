@@ -128,7 +128,6 @@ class Ignoring(nn.Module):
     """A loss that counts only the targets of class 0, as one with `ignore_index` does."""
 
     name = "ignoring"
-    fuses = False
 
     def __init__(self, on_device: bool) -> None:
         super().__init__()

@@ -87,6 +87,7 @@ class Step:
         self.pause: Callable[[], bool] = lambda: False
         self.scaler = runtime.scaler()
         self.at_once = micro_batch
+        self._fuses = getattr(loss, "fuses", False)
         self._undoable = undoable
         self._buffers = _changing_buffers(model)
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
@@ -192,7 +193,7 @@ class Step:
     def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""
         with self._mixed:
-            if self.loss.fuses:
+            if self._fuses:
                 outputs = None
                 total: Tensor = self.model(inputs, partial(self.loss.with_head, targets=targets))
             else:

@@ -15,7 +15,7 @@ import torch
 from bigmodel.data.batching import workers as workers_module
 from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import DataError
-from tests.data.test_workers import batches_of
+from tests.data.batching.test_workers import batches_of
 
 from . import trials
 
@@ -208,7 +208,7 @@ def test_beside_other_threads():
 
 ORPHANS = """
 import multiprocessing, os, signal, sys
-from tests.data.test_workers import batches_of
+from tests.data.batching.test_workers import batches_of
 
 
 epoch = batches_of().epoch(0)

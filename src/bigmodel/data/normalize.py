@@ -59,7 +59,8 @@ def standard(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def scored(targets: Tensor, target: Target) -> Tensor:
     """Targets, values in their own unit, as a loss reads them."""
     if isinstance(target, Values):
-        mean, std = (torch.tensor(figures, dtype=torch.float64) for figures in (target.mean, target.std))
+        # in float32 first, as ever: runs that exist go on with the very same targets
+        mean, std = (torch.tensor(figures).double() for figures in (target.mean, target.std))
         return standard(targets, mean, std)
     return targets if isinstance(target, Classes) else targets.float()
 
