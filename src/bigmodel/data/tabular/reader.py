@@ -42,7 +42,9 @@ class Samples(NamedTuple):
 
 def unseen_told(unseen: Mapping[str, int]) -> str:
     """`Samples.unseen` in words."""
-    return ", ".join(f"{name} in {count:,} rows" for name, count in unseen.items())
+    return ", ".join(
+        f"{name} in {count:,} {'row' if count == 1 else 'rows'}" for name, count in unseen.items()
+    )
 
 
 @reads("table")
