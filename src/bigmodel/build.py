@@ -59,9 +59,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     by_epoch: bool = getattr(config.scheduler, "interval", "step") == "epoch"
     plan = Plan.of(trainer, train.steps_per_epoch)
     loss, model, layers = _model(config, dataset, runtime, next(iter(val.epoch(0))).inputs[:1])
-    pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
-    writing = Writing.of(dataset, model, runtime.device, pairs, beams)
-    figures = metric_names(dataset.spec.target) | ({} if writing is None else writing.figures)
+    writing, figures = _writing(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
     scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
@@ -207,6 +205,15 @@ def _model(
     if config.device.compile:
         model.compile()
     return loss, model, layers
+
+
+def _writing(
+    config: RunConfig, dataset: Dataset, model: nn.Module, runtime: Runtime
+) -> tuple[Writing | None, dict[str, str]]:
+    """What the model writes at an evaluation, and all figures that one gives, with their direction."""
+    pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
+    writing = Writing.of(dataset, model, runtime.device, pairs, beams)
+    return writing, metric_names(dataset.spec.target) | ({} if writing is None else writing.figures)
 
 
 def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime) -> Step:

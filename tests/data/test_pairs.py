@@ -1,6 +1,7 @@
 """Pairs of texts: line by line, in one vocabulary, references as they stand, refused in words."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from bigmodel.exact_json import dumps, loads
 from bigmodel.registry import data
 from bigmodel.spec import IGNORED
 
-MULTI30K = Path("/work/shared/data/multi30k")
+MULTI30K = Path(os.environ.get("MULTI30K", "data/multi30k"))  # where somebody has put it
 DE = ["eins", "zwei Hunde", "drei große Männer", "vier – 🙂"]
 EN = ["one", "two dogs", "three tall men", "four – 🙂"]
 
