@@ -96,4 +96,4 @@ def test_a_table_and_its_test_part(command: Command, bigmodel: Bigmodel, tmp_pat
     told = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [row["city"] for row in told] == ["Oslo", "Atlantis"]
     assert all(isinstance(row["prediction"], float) for row in told)
-    assert "city in 1 rows" in said.err
+    assert "Unseen categories: city in 1 row\n" in said.err
