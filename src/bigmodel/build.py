@@ -160,7 +160,7 @@ def dataset_of(config: RunConfig) -> Dataset:
     """
     dataset: Dataset = registry.data.build(config.data)
     check(dataset)
-    limit, tokens = config.trainer.limit, getattr(config.data, "batch_tokens", None)
+    limit, tokens = config.trainer.limit, config.data.token_bound
 
     def cut(part: Stored, batches: int | None) -> Stored:
         size = config.data.batch_size
@@ -225,7 +225,7 @@ def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, run
         metrics_for(dataset.spec.target, runtime.device, light=True),
         runtime,
         micro_batch=config.data.batch_size,
-        micro_tokens=getattr(config.data, "batch_tokens", None),
+        micro_tokens=config.data.token_bound,
         clip_norm=config.trainer.clip_norm,
         ema=_ema(config, model, optimizer),
         undoable=config.trainer.on_oom == "halve",

@@ -70,7 +70,7 @@ def run_info(
 
 def _batch(config: RunConfig) -> str:
     """How large a batch is, in words."""
-    samples, tokens = config.data.batch_size, getattr(config.data, "batch_tokens", None)
+    samples, tokens = config.data.batch_size, config.data.token_bound
     accumulate = config.trainer.accumulate
     if tokens is None:
         return f"{samples * accumulate:,}"

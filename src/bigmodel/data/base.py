@@ -59,6 +59,11 @@ class DataConfig(EntryConfig):
         default=10.0, gt=0, description="seconds to wait for a batch of a worker before the run fails"
     )
 
+    @property
+    def token_bound(self) -> int | None:
+        """The most tokens of a batch, where a source bounds them (`batch_tokens`)."""
+        return getattr(self, "batch_tokens", None)
+
     @field_validator("workers")
     @classmethod
     def _not_on_device(cls, workers: int, info: ValidationInfo) -> int:

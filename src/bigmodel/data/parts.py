@@ -35,6 +35,10 @@ class Giving:
     pinned: bool = False
     width: int = 0
 
+    def kept(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples that were made just now, in the memory that is asked for."""
+        return (inputs.pin_memory(), targets.pin_memory()) if self.pinned else (inputs, targets)
+
 
 PLAINLY = Giving()
 
@@ -152,7 +156,7 @@ class Windows(Stored):
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         if self.ragged:
             targets = targets.masked_fill(index[:, 1:] >= len(self.stream), IGNORED)
-        return (inputs.pin_memory(), targets.pin_memory()) if how.pinned else (inputs, targets)
+        return how.kept(inputs, targets)
 
     def select(self, index: Tensor) -> Windows:
         """See `Stored.select`."""
@@ -191,7 +195,7 @@ class Texts(Stored):
             self.tokens, self.starts[chosen], sizes, how.width or int(sizes.max()), self.pad
         )
         targets = self.targets[chosen]
-        return (inputs.pin_memory(), targets.pin_memory()) if how.pinned else (inputs, targets)
+        return how.kept(inputs, targets)
 
     def select(self, index: Tensor) -> Texts:
         """See `Stored.select`."""
@@ -235,7 +239,7 @@ class TextPairs(Stored):
         known = torch.cat([target.new_full((len(target), 1), self.start), target[:, :-1]], dim=1)
         known = known.masked_fill(~asked, self.pad)
         inputs, targets = torch.stack([source, known], dim=1), target.masked_fill(~asked, IGNORED)
-        return (inputs.pin_memory(), targets.pin_memory()) if how.pinned else (inputs, targets)
+        return how.kept(inputs, targets)
 
     def select(self, index: Tensor) -> TextPairs:
         """See `Stored.select`."""

@@ -179,7 +179,7 @@ def _buckets(
             f"data.workers={config.workers}: texts of different lengths are made ready in training's own"
             " process, which takes next to no time. Say data.workers=0."
         )
-    tokens = getattr(config, "batch_tokens", None)
+    tokens = config.token_bound
     return Buckets(
         part,
         device,
