@@ -18,6 +18,8 @@ from bigmodel.data.checks import check
 from bigmodel.data.fingerprint import describe_change, fingerprint
 from bigmodel.data.parts import Part, Stored, Texts
 from bigmodel.ema import EMA
+from bigmodel.engines.base import Engine
+from bigmodel.engines.choosing import Choosing
 from bigmodel.errors import CheckpointError, ConfigError, DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
@@ -63,6 +65,9 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
     scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
+    state = State(
+        model, step.optimizer, scheduler, step.metrics, step.accumulation, step.ema, step.scaler
+    )
     return Run(
         config=trainer,
         info=header.run_info(
@@ -78,15 +83,8 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         test=test,
         loss=loss,
         step=step,
-        state=State(
-            model,
-            step.optimizer,
-            scheduler,
-            step.metrics,
-            step.accumulation,
-            step.ema,
-            step.scaler,
-        ),
+        engine=_engine(config, dataset, step, state),
+        state=state,
         val_metrics=metrics_for(dataset.spec.target, runtime.device),
         monitor=monitor,
         stop_monitor=stop_monitor,
@@ -230,6 +228,17 @@ def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, run
         ema=_ema(config, model, optimizer),
         undoable=config.trainer.on_oom == "halve",
     )
+
+
+def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> Engine:
+    """What does the steps: eager for the sake of the same bits each time, else chosen by trial."""
+    device = config.device
+    if device.deterministic:
+        return Engine(step)
+    parts = {name: config.values[name] for name in ("model", "loss")}
+    facts = {**parts, "input": repr(dataset.spec.input), "target": repr(dataset.spec.target)}
+    threads = device.threads == "auto" and step.runtime.device.type == "cpu"
+    return Choosing(step, state.choice, device.engine, threads, facts)
 
 
 def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> EMA | None:

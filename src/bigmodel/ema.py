@@ -36,8 +36,7 @@ class EMA:
 
         Where a weight is NaN or infinite, the average stays as it is.
         """
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        share = self.next_share()
         fit = nn.utils.get_total_norm(self._sources).isfinite()
         sources = self._sources
         if fit.device.type == "cpu":
@@ -46,9 +45,14 @@ class EMA:
         else:  # looking at the flag would wait for the device: the average is moved towards itself
             pairs = zip(self._sources, self._averages, strict=True)
             sources = [torch.where(fit, source, average) for source, average in pairs]
-        torch._foreach_lerp_(self._averages, sources, 1.0 - decay)
+        torch._foreach_lerp_(self._averages, sources, share)
         for average, source in self._copies:
             average.copy_(source)
+
+    def next_share(self) -> float:
+        """Counts an update, and says how far it moves the average towards the model, 0 to 1."""
+        self.updates += 1
+        return 1.0 - min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     def load(self, weights: dict[str, Tensor], updates: int) -> None:
         """Takes over saved averages, in place.

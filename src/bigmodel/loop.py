@@ -18,7 +18,6 @@ from bigmodel.recovery import make_room, may_rewind, skip
 from bigmodel.reporting.base import Progress, Record, Summary
 from bigmodel.reporting.summary import write_summary
 from bigmodel.run import Run
-from bigmodel.schedulers import apply
 from bigmodel.signals import Stopped
 
 
@@ -43,6 +42,8 @@ def _train(run: Run) -> None:
     training_weights(run.state.optimizer)
     run.state.model.train()
     run.step.pause = run.signals.urgent
+    left = run.plan.steps - run.state.progress.step
+    run.engine.begin(left, run.sinks.message, run.signals.raising)
     if run.config.on_nonfinite == "rewind" and run.state.progress.step == 0:
         _save(run, best=False, last=True, now=True)  # so that there is something to go back to
     while True:
@@ -68,31 +69,40 @@ def _take_steps(run: Run) -> None:
     event = plan.next_event(progress.step)
     for epoch in range(progress.step // plan.steps_per_epoch, plan.epochs):
         start = progress.step % plan.steps_per_epoch
-        for batch in run.train.epoch(epoch, start, between=run.signals.check):
-            if progress.step + 1 in progress.passed_over:
-                _collect(run)  # losses are counted back from the newest step
-            else:
-                apply(run.state.optimizer, run.lr_factor(progress.step))
-                _update(run, batch, measure=progress.step + 1 == event)
-            progress.step += 1
-            run.watch.count(len(batch))
-            if look := run.watch.tick():
-                _show_progress(run)
-            if progress.step >= event:
-                _attend(run, plan.due(progress.step))
-                if run.over:
-                    return
-                event = plan.next_event(progress.step)
-            if run.signals.pending or (look and _minutes_are_over(run)):
-                _heed(run)
+        for ready in run.train.blocks(epoch, start, between=run.signals.check):
+            while ready:
+                done = _update(run, ready, event)
+                progress.step += done
+                run.watch.count(sum(map(len, ready[:done])))
+                del ready[:done]
+                if look := run.watch.tick():
+                    _show_progress(run)
+                if progress.step >= event:
+                    _attend(run, plan.due(progress.step))
+                    if run.over:
+                        return
+                    event = plan.next_event(progress.step)
+                if run.signals.pending or (look and _minutes_are_over(run)):
+                    _heed(run)
 
 
-def _update(run: Run, batch: Batch, measure: bool) -> None:
-    """One step; by smaller pieces where memory runs out, and left between two of them where asked to."""
+def _update(run: Run, ready: list[Batch], event: int) -> int:
+    """Steps with the first of the batches that lie ready, none beyond `event`; tells how many.
+
+    By smaller pieces where memory runs out, and left between two of them where asked to.
+    """
+    progress = run.state.progress
+    if progress.step + 1 in progress.passed_over:
+        _collect(run)  # losses are counted back from the newest step
+        return 1
+    stops = [event, *(step - 1 for step in progress.passed_over if step > progress.step)]
+    batches = ready[: min(run.engine.reach, min(stops) - progress.step)]
+    factors = [run.lr_factor(progress.step + ahead) for ahead in range(len(batches))]
+    last = progress.step + len(batches) == event
     while True:
         try:
-            if run.step(batch, measure):
-                return
+            if done := run.engine(batches, factors, measure=last):
+                return done
         except RuntimeError as error:
             told = make_room(run.step, error, run.config.on_oom)
         else:
@@ -169,6 +179,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
     run.saver.flush()
     newest = checkpoint.load_newest(run.saver.checkpoints)
     run.state.load(newest.groups, newest.facts)
+    run.engine.renew()
     progress = run.state.progress
     progress.passed_over, progress.seconds = passed_over, seconds
     run.sinks.rewind(progress.attended)

@@ -8,6 +8,7 @@ from typing import Any
 
 from bigmodel.data.base import Dataset
 from bigmodel.data.batching.batches import Batches
+from bigmodel.engines.base import Engine
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.plan import Monitored, Plan, TrainerConfig
@@ -41,6 +42,7 @@ class Run:
     test: Batches | None
     loss: Loss
     step: Step
+    engine: Engine
     state: State
     val_metrics: Metrics
     monitor: Monitored

@@ -7,7 +7,7 @@ import os
 import platform
 import random
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -34,8 +34,13 @@ class DeviceConfig(Config):
         default=True, description="let CUDA round fp32 matrix products to 19 bits, for speed"
     )
     compile: bool = Field(default=False, description="compile the model with torch.compile")
-    threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of one operation; null: torch decides"
+    engine: Literal["auto", "eager", "compiled", "graph"] = Field(
+        default="auto",
+        description="how steps are done: eager, compiled or (on cuda) as a graph; auto: by what pays",
+    )
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="CPU threads of one operation; auto: torch's number or 1, by trial; null: torch's",
     )
     deterministic: bool = Field(
         default=False, description="use only operations that give the same bits each time"
@@ -81,7 +86,7 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     """
     device = _device(config.name)
     precision = _precision(config.precision, device)
-    if config.threads is not None:
+    if isinstance(config.threads, int):
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
@@ -133,11 +138,16 @@ def random_facts() -> dict[str, Any]:
     return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
 
 
-def restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Takes over what `random_tensors` and `random_facts` gave."""
+def restore_generators(tensors: dict[str, Tensor]) -> None:
+    """Takes over what `random_tensors` gave."""
     torch.set_rng_state(tensors["cpu"].cpu())
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"].cpu())
+
+
+def restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Takes over what `random_tensors` and `random_facts` gave."""
+    restore_generators(tensors)
     random.setstate(facts["python"])
     if facts["numpy"] is not None:
         np.random.set_state(facts["numpy"])

@@ -102,6 +102,16 @@ class Signals:
         finally:
             self._mode = before
 
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """Within it, a request to stop raises Stopped at once: nothing is at stake."""
+        before = self._mode
+        self.enter(Mode.RAISE)
+        try:
+            yield
+        finally:
+            self._mode = before
+
     def check(self) -> None:
         """Raises Stopped where the process was asked to stop."""
         if self._stop is not None:

@@ -90,6 +90,21 @@ class Accumulation:
     grad_norm: Tensor | None = None
 
 
+@dataclass
+class Choice:
+    """What was chosen by measuring, once, and is kept from then on.
+
+    Attributes:
+        engine: how steps are done; None: not chosen yet.
+        samples: how many the batches have that the engine was made for.
+        threads: CPU threads of one operation; None: as many as torch takes.
+    """
+
+    engine: str | None = None
+    samples: int = 0
+    threads: int | None = None
+
+
 class State:
     """The parts of a run that change while it runs; `ema` and `scaler` (of fp16) may be None.
 
@@ -115,6 +130,7 @@ class State:
         self.ema = ema
         self.scaler = scaler
         self.progress = Progress()
+        self.choice = Choice()
         self.begun_anew = False
 
     def save(self) -> tuple[TensorGroups, dict[str, Any]]:
@@ -156,6 +172,7 @@ class State:
             "micro_batch": self.accumulation.micro_batch,
             "grad_norm": None if (norm := self.accumulation.grad_norm) is None else float(norm),
             "random": random_facts(),
+            "choice": asdict(self.choice),
         }
         return groups, facts
 
@@ -191,6 +208,8 @@ class State:
         self._load_accumulation({} if changed else groups.get("accumulation", {}))
         restore_random(groups["random"], facts["random"])
         self.progress = Progress(**facts["progress"])
+        if not any(key.startswith("device.") for key in changed):
+            vars(self.choice).update(facts.get("choice") or {})
         if any(map(changes_judgement, changed)):
             forgotten = Progress()  # what was best by another measure says nothing
             self.progress.best, self.progress.best_value = forgotten.best, forgotten.best_value

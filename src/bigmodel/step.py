@@ -59,6 +59,8 @@ class Step:
     Attributes:
         accumulation: the step that is under way; part of a run's state.
         at_once: samples that went through the model at once in the newest step.
+        mixed: what forward and loss are computed within: mixed precision, or nothing at all.
+        fuses: whether the loss is given features and head instead of outputs.
         pause: asked between two micro-batches; where it says True, the step is left there.
     """
 
@@ -87,13 +89,14 @@ class Step:
         self.pause: Callable[[], bool] = lambda: False
         self.scaler = runtime.scaler()
         self.at_once = micro_batch
-        self._fuses = getattr(loss, "fuses", False)
+        self.fuses = getattr(loss, "fuses", False)
         self._undoable = undoable
         self._buffers = _changing_buffers(model)
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
         self._before: tuple[list[Tensor], dict[str, Tensor] | None] | None = None
+        self.runtime = runtime
         self._device = runtime.device
-        self._mixed = runtime.autocast()
+        self.mixed = runtime.autocast()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._one = torch.ones((), device=self._device)
         self._sums: list[Tensor] = []
@@ -146,6 +149,35 @@ class Step:
             return size
         return min(size, max(1, self.micro_tokens // batch.inputs.shape[-1]))
 
+    def figures(self, batch: Batch) -> Tensor:
+        """One update of a whole batch, whose figures are the caller's: (4,) float32, the sum of the
+        samples' losses, what to divide it by, 1 where the update was left out, and the gradient's norm.
+        """
+        self._before = [buffer.clone() for buffer in self._buffers], None
+        for parameter in self._parameters:
+            parameter.grad = None
+        weight = self.loss.normaliser(batch.targets)
+        total = self._gradients(batch.inputs, batch.targets, self._share(weight))
+        unfit = self._update(total, measure=True)
+        norm, self.accumulation.grad_norm = self.accumulation.grad_norm, None
+        weight = weight if isinstance(weight, Tensor) else torch.full_like(total, weight)
+        assert norm is not None
+        return torch.stack([value.float() for value in (total, weight, unfit, norm)])
+
+    def note(self, figures: Tensor, samples: int) -> None:
+        """Takes over the figures of steps that an engine did; their outputs were added up as well.
+
+        Args:
+            figures: (steps, 4), as `figures` gives them.
+            samples: how many these steps had in all.
+        """
+        sums, weights, unfit = figures[:, :3].t().unbind()
+        self._sums.extend(sums.unbind())
+        self._weights.extend(weights.unbind())
+        self._unfit.extend(unfit.unbind())
+        if not self.fuses:
+            self.metrics.count(samples)
+
     def drain(self) -> list[StepFigures]:
         """The figures of the steps since the last call, in order. This one waits for the device."""
         if not self._sums:
@@ -192,8 +224,8 @@ class Step:
 
     def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""
-        with self._mixed:
-            if self._fuses:
+        with self.mixed:
+            if self.fuses:
                 outputs = None
                 total: Tensor = self.model(inputs, partial(self.loss.with_head, targets=targets))
             else:

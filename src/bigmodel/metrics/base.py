@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -16,8 +19,32 @@ class Metrics:
     """
 
     def __init__(self, sums: Tensor) -> None:
-        self._sums = sums
         self._count = 0
+        self._bind(sums)
+
+    def _bind(self, sums: Tensor) -> None:
+        """Adds up into `sums` from now on."""
+        self._sums = sums
+
+    @property
+    def sums(self) -> Tensor:
+        """The sums themselves: whoever adds to them has to `count` the samples."""
+        return self._sums
+
+    def over(self, sums: Tensor) -> Self:
+        """Metrics like these that add up into `sums`; these are left alone."""
+        other = copy.copy(self)
+        other._bind(sums)
+        return other
+
+    @property
+    def samples(self) -> int:
+        """How many samples have been added up."""
+        return self._count
+
+    def count(self, samples: int) -> None:
+        """Notes that the sums have grown by so many samples."""
+        self._count += samples
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Adds a batch. Never waits for the device.

@@ -24,10 +24,13 @@ class ClassMetrics(Metrics):
         self._square = target.count <= CONFUSION_LIMIT
         size = target.count * (target.count if self._square else 3)
         super().__init__(torch.zeros(size + 1, dtype=torch.int64, device=device))
-        # One tensor, so that one transfer fetches all: counts, then hits among the first five.
-        self._counts, self._top5_hits = self._sums[:-1], self._sums[-1]
         self._top5 = target.count > 5 and not light
-        self._ones = torch.ones(0, dtype=torch.int64, device=device)
+
+    def _bind(self, sums: Tensor) -> None:
+        super()._bind(sums)
+        # One tensor, so that one transfer fetches all: counts, then hits among the first five.
+        self._counts, self._top5_hits = sums[:-1], sums[-1]
+        self._ones = torch.ones(0, dtype=torch.int64, device=sums.device)
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """See `Metrics.update`."""
@@ -48,7 +51,7 @@ class ClassMetrics(Metrics):
         if self._top5:
             first = outputs.detach().topk(5, dim=1, sorted=False).indices
             self._top5_hits.add_((first == targets.unsqueeze(1)).sum())
-        self._count += samples
+        self.count(samples)
 
     @property
     def confusion(self) -> Tensor | None:
@@ -85,7 +88,7 @@ class FlagMetrics(Metrics):
             raise misfit(outputs, targets, tuple(targets.shape))
         said, true = outputs > 0, targets > 0.5
         self._sums.add_(torch.stack((true, said, true & said)).sum(1))
-        self._count += targets.shape[0]
+        self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
         truths, predicted, hits = sums.double()

@@ -40,7 +40,7 @@ class TokenMetrics(Metrics):
         if self._characters is not None:
             characters = (self._characters[truths.clamp(min=0)] * asked).sum()
         self._sums.add_(torch.stack((surprise, hits, asked.sum(), characters)))
-        self._count += targets.shape[0]
+        self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
         surprise, hits, tokens, characters = sums.tolist()

@@ -30,7 +30,7 @@ class ValueMetrics(Metrics):
         truth = targets.to(self._sums.dtype)
         error = outputs.detach() - truth
         self._sums.add_(torch.stack((error.abs(), error * error, truth, truth * truth)).sum(1))
-        self._count += targets.shape[0]
+        self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
         count = self._count

@@ -134,12 +134,22 @@ class Batches:
         Raises:
             DataError: a worker was killed, or gave nothing in time.
         """
+        for block in self.blocks(epoch, start, between):
+            yield from block
+
+    def blocks(
+        self, epoch: int, start: int = 0, between: Callable[[], None] = lambda: None
+    ) -> Iterator[list[Batch]]:
+        """The same batches, as many together as lie ready; those are alike in shape, but for the last.
+
+        Whoever gets them may take them out of the list. For arguments and errors see `epoch`.
+        """
         if self._buckets is not None:
-            yield from (Batch(*made) for made in self._buckets.epoch(epoch, start))
+            yield from ([Batch(*made)] for made in self._buckets.epoch(epoch, start))
             return
         for inputs, targets in self._made(epoch, start * self._grouped, between):
             size = self._grouped
-            yield from map(Batch, torch.split(inputs, size), torch.split(targets, size))
+            yield list(map(Batch, torch.split(inputs, size), torch.split(targets, size)))
 
     def _made(
         self, epoch: int, first: int, between: Callable[[], None]

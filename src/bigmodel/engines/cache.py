@@ -1,0 +1,146 @@
+"""Compiled steps that are kept between runs, in the user's cache folder.
+
+A step is known by everything that its code follows from: configuration and data's shape, our sources,
+torch, processor. So nothing has to be traced to find it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import bigmodel
+from bigmodel.engines.whole import Given, Whole
+from bigmodel.step import Step
+
+MOST = 64
+"""Libraries that are kept, a megabyte or two each; of more, those go that were used longest ago."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a compiled step lies, or would.
+
+    Attributes:
+        library: the code; beside it `.sha256`, without which it does not count, and `.slow`, where the
+            code was found to be no gain.
+    """
+
+    library: Path
+
+    @property
+    def found(self) -> bool:
+        """Whether it is there, whole."""
+        try:
+            return self._stamp.read_text() == _digest([self.library])
+        except OSError:
+            return False
+
+    def seal(self) -> None:
+        """Notes that the library is whole, and removes what was used longest ago."""
+        self._stamp.write_text(_digest([self.library]))
+        kept = sorted(self.library.parent.glob("*.so"), key=lambda path: path.stat().st_mtime)
+        for old in kept[:-MOST]:
+            for path in (old, old.with_suffix(".sha256"), old.with_suffix(".slow")):
+                path.unlink(missing_ok=True)
+
+    def touch(self) -> None:
+        """Notes that it is of use."""
+        self.library.touch()
+
+    @property
+    def slow(self) -> str | None:
+        """What was noted of a step that is better not compiled; None: nothing."""
+        try:
+            return self._mark.read_text()
+        except OSError:
+            return None
+
+    def note_slow(self, why: str) -> None:
+        """Notes that this step is better not compiled, for the runs to come."""
+        self._mark.write_text(why)
+        for path in (self.library, self._stamp):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _stamp(self) -> Path:
+        return self.library.with_suffix(".sha256")
+
+    @property
+    def _mark(self) -> Path:
+        return self.library.with_suffix(".slow")
+
+
+def folder() -> Path:
+    """The folder for compiled steps: `$BIGMODEL_CACHE`, else `bigmodel` in the user's cache folder."""
+    own = os.environ.get("BIGMODEL_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own or Path(base) / "bigmodel") / "steps"
+
+
+def place_of(step: Step, whole: Whole, given: Given, facts: dict[str, Any]) -> Place | None:
+    """Where this step's code lies; None where it cannot be known again: parts of it are a user's own,
+    whose sources are not ours to follow.
+
+    Args:
+        step, whole, given: the step.
+        facts: of its configuration and data: all that its code follows from, in plain values.
+    """
+    parts: list[Any] = [step.loss, step.optimizer, step.metrics, *step.model.modules()]
+    if not all(type(part).__module__.startswith(("bigmodel.", "torch.")) for part in parts):
+        return None
+    known = {
+        **facts,
+        "step": [step.clip_norm, step.ema is not None, str(given.inputs.device), step.runtime.precision],
+        "parts": [f"{type(part).__module__}.{type(part).__qualname__}" for part in parts],
+        "tensors": [_form(tensor) for tensor in (*whole.changed, *whole.read, *given)],
+        "options": [_plain(group) for group in step.optimizer.param_groups],
+        "frozen": [p.requires_grad for p in step.model.parameters()],
+        "machine": _machine(),
+        "threads": torch.get_num_threads(),
+        "sources": _sources(),
+    }
+    text = json.dumps(known, sort_keys=True, default=repr)
+    return Place(folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so")
+
+
+def _form(tensor: Tensor) -> list[Any]:
+    return [list(tensor.shape), list(tensor.stride()), str(tensor.dtype)]
+
+
+def _plain(group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group's options without the rates, which a step is given."""
+    kept = {key: value for key, value in group.items() if key not in {"params", "lr", "initial_lr"}}
+    return kept | {"count": len(group["params"])}
+
+
+@cache
+def _machine() -> list[str]:
+    described = Path("/proc/cpuinfo")
+    kinds = {"model name", "flags"}
+    lines = described.read_text(errors="replace").splitlines() if described.is_file() else []
+    processor = sorted({line for line in lines if line.split("\t")[0] in kinds})
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return [platform.platform(), torch.__version__, str(torch.version.cuda), cuda, *processor]
+
+
+@cache
+def _sources() -> str:
+    return _digest(sorted(Path(str(bigmodel.__file__)).parent.rglob("*.py")))
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""Which engine and how many threads: chosen by measuring a run's first steps, once, and then kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+
+from bigmodel.data.base import Batch
+from bigmodel.engines.base import Engine, Interruptible, Say
+from bigmodel.engines.making import Prospect, faster
+from bigmodel.engines.trial import Trial
+from bigmodel.state import Choice
+from bigmodel.step import Step
+
+FEW = 50
+"""Steps of a run that is over before anything chosen could pay."""
+
+Wanted = Literal["auto", "eager", "compiled", "graph"]
+
+
+class Choosing(Engine):
+    """Eager at first; then what was found to be the quickest, or what was chosen before a resume.
+
+    Args:
+        step: what every engine does its updates by.
+        choice: of the run; part of its state.
+        wanted: `device.engine`.
+        threads: whether the number of threads is to be chosen.
+        facts: see `cache.place_of`.
+    """
+
+    def __init__(
+        self, step: Step, choice: Choice, wanted: Wanted, threads: bool, facts: dict[str, Any]
+    ) -> None:
+        super().__init__(step)
+        self._choice = choice
+        self._wanted = wanted
+        self._threads = threads
+        self._facts = facts
+        self._engine = Engine(step)
+        self._trial: Trial | None = None
+        self._left = 0
+        self._say: Say = _unheard
+        self._interruptible: Interruptible = nullcontext
+
+    def begin(self, left: int, say: Say, interruptible: Interruptible) -> None:
+        """See `Engine.begin`."""
+        self._left, self._say, self._interruptible = left, say, interruptible
+        if self._choice.threads is not None:
+            torch.set_num_threads(self._choice.threads)
+        if self._choice.engine is None and (left > FEW or self._wanted in ("compiled", "graph")):
+            self._trial = Trial(self._threads)
+
+    def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
+        """See `Engine.__call__`."""
+        if self._trial is not None:
+            return self._try(self._trial, batches, factors, measure)
+        if self._choice.engine not in (None, self.name) and len(batches[0]) == self._choice.samples:
+            self._make(str(self._choice.engine), batches[0], math.inf)  # as it was before a resume
+        done = self._engine(batches, factors, measure)
+        self.reach = self._engine.reach
+        return done
+
+    def renew(self) -> None:
+        """See `Engine.renew`."""
+        self._engine.renew()
+
+    def _try(
+        self, trial: Trial, batches: Sequence[Batch], factors: Sequence[float], measure: bool
+    ) -> int:
+        """An eager step, timed; the last of a trial is followed by the choice."""
+        trial.begin()
+        began = time.perf_counter()
+        done = super().__call__(batches, factors, measure)
+        if batches[0].inputs.is_cuda:
+            torch.cuda.synchronize()
+        self._left -= done
+        self._choice.samples = max(self._choice.samples, len(batches[0]))
+        if done:
+            trial.note(time.perf_counter() - began)
+        if trial.over and len(batches[0]) == self._choice.samples:
+            self._trial = None
+            self._choose(trial, batches[0])
+        return done
+
+    def _choose(self, trial: Trial, like: Batch) -> None:
+        if self._threads:
+            self._choice.threads = trial.threads
+        if told := str(trial):
+            self._say(f"{told}.")
+        kind = self._wanted
+        if kind == "auto":
+            kind = "graph" if like.inputs.is_cuda else "compiled"
+        self._make(kind, like, trial.seconds)
+
+    def _make(self, kind: str, like: Batch, seconds: float) -> None:
+        """Takes another engine, where there is one that pays."""
+        asked = self._wanted != "auto" or self._choice.engine is not None
+        prospect = Prospect(self.step, like, seconds, self._left, asked, self._facts)
+        found = None if kind == "eager" else faster(prospect, kind, self._say, self._interruptible)
+        if found is not None:
+            self._engine, self.name = found, found.name
+        self._choice.engine = self.name
+
+
+def _unheard(_: str) -> None:
+    pass

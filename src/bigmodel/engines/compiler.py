@@ -1,0 +1,130 @@
+"""From a whole step to machine code: traced once, compiled ahead of time, kept between runs.
+
+The code is loaded as a library, by a few lines of torch's in C++. Neither torch's compiler nor its
+tracer is needed for that, so that a step which was compiled before starts within milliseconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from bigmodel.engines.compiled import Code
+from bigmodel.engines.whole import Given, UntraceableError, Whole
+
+_OPTIONS = {
+    "fallback_random": True,  # the random numbers that torch draws otherwise, in the same order
+    "aot_inductor.precompile_headers": False,  # takes longer than it saves where little is compiled
+    "cpp_cache_precompile_headers": False,
+    "cpp.vec_isa_ok": True,  # what the processor says of itself is enough; a trial takes seconds
+}
+
+
+def compile_whole(whole: Whole, given: Given, path: Path) -> None:
+    """Compiles a step into a library at `path`; takes seconds to minutes.
+
+    Args:
+        whole: the step.
+        given: a batch like all those that will come, and its rates.
+
+    Raises:
+        UntraceableError: it cannot be written as a function of tensors.
+        Exception: whatever a compiler may find.
+    """
+    graph = traced(whole, given)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
+        made = _compiled(graph, _arguments(whole, given), Path(folder) / "step.so")
+        shutil.move(made, path)
+
+
+def load(path: Path, device: torch.device) -> Code:
+    """The code of a library.
+
+    Raises:
+        RuntimeError: it is none that torch can load.
+    """
+    from torch._C import _aoti
+
+    kind = "Cuda" if device.type == "cuda" else "Cpu"
+    runner = getattr(_aoti, f"AOTIModelContainerRunner{kind}")(str(path), 1)
+    code: Code = runner.run
+    return code
+
+
+def traced(whole: Whole, given: Given) -> GraphModule:
+    """The step as a graph of torch's operations.
+
+    Raises:
+        UntraceableError: it looks at values, or keeps a tensor that is no weight or buffer.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    changed, read = len(whole.changed), len(whole.read)
+
+    def flat(*tensors: Tensor) -> tuple[Tensor]:
+        ours, others = list(tensors[:changed]), list(tensors[changed : changed + read])
+        return (whole(ours, others, Given(*tensors[changed + read :])),)
+
+    try:
+        graph = make_fx(flat, tracing_mode="fake")(*_arguments(whole, given))
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UntraceableError(f"it cannot be traced ({lines[0]})") from error
+    for node in graph.graph.nodes:
+        made_within = all("lift_fresh" in str(user.target) for user in node.users)
+        if node.op == "get_attr" and not made_within:
+            raise UntraceableError(f"it keeps a tensor that is no weight or buffer ({node.target})")
+    return graph
+
+
+def _arguments(whole: Whole, given: Given) -> tuple[Tensor, ...]:
+    return (*whole.changed, *whole.read, *given)
+
+
+def _compiled(graph: GraphModule, arguments: tuple[Tensor, ...], path: Path) -> str:
+    from torch import _inductor
+    from torch._inductor import config
+
+    with warnings.catch_warnings(), config.patch(_OPTIONS), _onednn_as_it_is():
+        warnings.simplefilter("ignore")  # of torch's own doings
+        options: dict[str, Any] = {"aot_inductor.output_path": str(path)}
+        made = _inductor.aot_compile(graph, arguments, options=options)
+    return str(made)
+
+
+@contextmanager
+def _onednn_as_it_is() -> Iterator[None]:
+    """Within it the compiler calls oneDNN's product of matrices (`fast_linear`) where we do.
+
+    By itself it knows it only with weights that never change.
+    """
+    from torch._inductor import ir, lowering, mkldnn_ir
+    from torch._inductor.fx_passes import mkldnn_fusion
+
+    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        yield
+        return
+
+    def product(*arguments: Any) -> Any:
+        node: Any = mkldnn_ir.LinearUnary
+        return ir.TensorBox.create(node.create(*arguments))
+
+    mkldnn_fusion._mkldnn_fusion_init()
+    operator = torch.ops.mkldnn._linear_pointwise.default
+    before = lowering.lowerings.get(operator)
+    lowering.lowerings[operator] = product
+    try:
+        yield
+    finally:
+        if before is not None:
+            lowering.lowerings[operator] = before

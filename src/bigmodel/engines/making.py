@@ -1,0 +1,147 @@
+"""Faster engines: made where they pay, tried before they are trusted."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bigmodel.data.base import Batch
+from bigmodel.engines import cache
+from bigmodel.engines.base import Interruptible, Say
+from bigmodel.engines.cache import Place
+from bigmodel.engines.compiled import Code, Compiled
+from bigmodel.engines.graph import Graphed
+from bigmodel.engines.judged import judged, unchanged
+from bigmodel.engines.pieces import Pieces, given
+from bigmodel.engines.whole import Given, UntraceableError, Whole
+from bigmodel.step import Step
+
+LOADING = 0.3
+"""Seconds that a compiled step takes from the cache, trial included; a CUDA graph as well."""
+
+_OVERHEAD = 40e-6
+"""Seconds a step that torch's operations take for each weight, whatever its size, as seen on several
+networks: what a compiled step can spare."""
+
+_RISK = 0.02
+"""Share of a run that may be spent on a compiled step whose gain is not known beforehand."""
+
+_GAIN = 0.95
+"""Share of the eager step's time that a faster one may take at most."""
+
+
+@dataclass
+class Prospect:
+    """A run's steps, as far as they bear on whether a faster engine pays.
+
+    Attributes:
+        step: what is to be done faster.
+        like: a batch like those to come.
+        seconds: what an eager step takes.
+        left: steps that are still to be done.
+        asked: whether the user has asked for this engine, so that it need not pay.
+        facts: see `cache.place_of`.
+    """
+
+    step: Step
+    like: Batch
+    seconds: float
+    left: int
+    asked: bool
+    facts: dict[str, Any]
+
+    @property
+    def example(self) -> Given:
+        """What such a step is given."""
+        return given(self.like, self.step)
+
+    def pays(self, price: float) -> bool:
+        """Whether so many seconds are worth it, by what is to be expected."""
+        weights = sum(len(group["params"]) for group in self.step.optimizer.param_groups)
+        spared = self.left * min(0.85 * self.seconds, _OVERHEAD * weights)
+        return self.asked or spared > 1.5 * price or price < _RISK * self.left * self.seconds
+
+
+def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible) -> Pieces | None:
+    """A faster engine than the eager one; None where there is none, or it would not pay.
+
+    Args:
+        kind: `compiled` or `graph`.
+        say, interruptible: see `Engine.begin`.
+    """
+    if not prospect.pays(LOADING):
+        return None
+    try:
+        whole = Whole(prospect.step)
+        if kind == "graph":
+            return _trusted(_captured(prospect, whole), prospect, whole, None, say)
+        place = cache.place_of(prospect.step, whole, prospect.example, prospect.facts)
+        if place is not None and place.slow and not prospect.asked:
+            say(f"Steps are done one by one: when they were compiled before, they gave {place.slow}.")
+            return None
+        code = _code(prospect, whole, place, say, interruptible)
+        if code is None:
+            return None
+        engine = Compiled(prospect.step, whole, code, prospect.like)
+        return _trusted(engine, prospect, whole, place, say)
+    except Exception as error:  # whatever a compiler or a driver says: the run goes on without
+        lines = str(error).strip().splitlines() or [""]
+        told = lines[0] if isinstance(error, UntraceableError) else f"{type(error).__name__}: {lines[0]}"
+        say(f"Steps are done one by one by torch's operations: {told}.")
+        return None
+
+
+def _code(
+    prospect: Prospect, whole: Whole, place: Place | None, say: Say, interruptible: Interruptible
+) -> Code | None:
+    """The compiled step, from the cache or new; None where making it would not pay."""
+    from bigmodel.engines.compiler import compile_whole, load
+
+    device = prospect.like.inputs.device
+    if place is not None and place.found:
+        place.touch()
+        return load(place.library, device)
+    price = _price(whole)
+    if not prospect.pays(price):
+        return None
+    say(f"Compiling the step, which takes some {price:.0f} seconds.")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "step.so" if place is None else place.library
+        with interruptible():
+            compile_whole(whole, prospect.example, library)
+        if place is not None:
+            place.seal()
+        return load(library, device)
+
+
+def _captured(prospect: Prospect, whole: Whole) -> Graphed:
+    """The step as a CUDA graph, whose capture leaves everything as it was."""
+    with unchanged(prospect.step, whole):
+        return Graphed(prospect.step, prospect.like)
+
+
+def _trusted(
+    engine: Pieces, prospect: Prospect, whole: Whole, place: Place | None, say: Say
+) -> Pieces | None:
+    """The engine, where it does what it should, and is faster."""
+    verdict = judged(engine, prospect.like, whole)
+    eager, fast = (f"{1000 * seconds:.3g} ms" for seconds in (prospect.seconds, verdict.seconds))
+    why = verdict.fault
+    if why is None and not prospect.asked and verdict.seconds > _GAIN * prospect.seconds:
+        why = f"{fast} a step, which is no gain over {eager}"
+    if why is None:
+        instead = f" instead of {eager}" if math.isfinite(prospect.seconds) else ""
+        say(f"A step takes {fast} ({engine.name}){instead}.")
+        return engine
+    if place is not None:
+        place.note_slow(why)
+    say(f"Steps are done one by one by torch's operations: {engine.name}, they gave {why}.")
+    return None
+
+
+def _price(whole: Whole) -> float:
+    """Seconds that compiling takes, by what was seen with networks of 4 to 60 weights."""
+    return 7.0 + 0.5 * len(whole.weights)

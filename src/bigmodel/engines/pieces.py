@@ -1,0 +1,91 @@
+"""Engines to which a step is one piece that only has to be called, many times in a row.
+
+It changes weights, optimizer's state, averages and sums in place, and gives its figures. Whatever does
+not fit the piece, such as an epoch's last and smaller batch, is done by torch's operations, on the same
+tensors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.base import Batch
+from bigmodel.engines.base import Engine
+from bigmodel.engines.whole import Given
+from bigmodel.schedulers import apply
+from bigmodel.step import Step
+
+CALL = 0.05
+"""Seconds that a call may take: signals and the progress bar are looked after between two."""
+
+
+class Pieces(Engine):
+    """Calls `once` for each batch.
+
+    Args:
+        step: whose tensors it works on.
+        like: a batch of the shapes that the piece was made for.
+    """
+
+    def __init__(self, step: Step, like: Batch) -> None:
+        super().__init__(step)
+        self._like = [_form(tensor) for tensor in like]
+        self._device = like.inputs.device
+
+    def once(self, given: Given) -> Tensor:
+        """One step and nothing else; gives its figures, (4,) float32, as `Whole` does."""
+        raise NotImplementedError
+
+    def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
+        """See `Engine.__call__`."""
+        step, count = self.step, self._fitting(batches)
+        if count == 0 or step.accumulation.losses:
+            return super().__call__(batches, factors, measure)
+        rates, shares = self._rates(factors[:count]), self._shares(count)
+        began = time.perf_counter()
+        figures = [
+            self.once(Given(*batch, rate, share))
+            for batch, rate, share in zip(batches[:count], rates, shares, strict=True)
+        ]
+        seconds = time.perf_counter() - began
+        self.reach = max(1, min(int(CALL * count / max(seconds, 1e-9)), 2 * self.reach))
+        apply(step.optimizer, factors[count - 1])
+        step.note(torch.stack(figures), sum(len(batch) for batch in batches[:count]))
+        if measure and count == len(batches):
+            step.accumulation.grad_norm = figures[-1][3]
+        return count
+
+    def _fitting(self, batches: Sequence[Batch]) -> int:
+        """How many of the first batches have the right shapes. Those that come together are alike, but
+        for the last."""
+        if [_form(tensor) for tensor in batches[0]] != self._like:
+            return 0
+        return len(batches) - ([_form(tensor) for tensor in batches[-1]] != self._like)
+
+    def _rates(self, factors: Sequence[float]) -> Sequence[Tensor]:
+        """The learning rates of each step's groups."""
+        groups = self.step.optimizer.param_groups
+        bases = torch.tensor([group["initial_lr"] for group in groups], dtype=torch.float64)
+        by_step = torch.tensor(factors, dtype=torch.float64)
+        return torch.outer(by_step, bases).to(self._device).unbind()
+
+    def _shares(self, count: int) -> Sequence[Tensor]:
+        ema = self.step.ema
+        shares = [0.0] * count if ema is None else [ema.next_share() for _ in range(count)]
+        return torch.tensor(shares, dtype=torch.float64).to(self._device).unbind()
+
+
+def given(batch: Batch, step: Step) -> Given:
+    """What a step is given, with the rates as they are now, and averages that do not move."""
+    rates = [float(group["lr"]) for group in step.optimizer.param_groups]
+    device = batch.inputs.device
+    now = torch.tensor(rates, dtype=torch.float64, device=device)
+    return Given(*batch, now, torch.zeros((), dtype=torch.float64, device=device))
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
+    return tensor.shape, tensor.stride(), tensor.dtype

@@ -1,0 +1,250 @@
+"""A whole step as one function of tensors: forward, loss, backward, clip, update, averages, metrics.
+
+It does what `Step` does, to all tensors that a step changes, and knows nothing else: so it can be traced
+and compiled as one piece, without a border between forward, backward and optimizer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.step import Step
+
+PLAIN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
+PLAIN_TOO = (torch.optim.NAdam, torch.optim.RAdam)
+"""Optimizers whose update is a function of tensors: what they keep are tensors, counters included."""
+
+
+class UntraceableError(Exception):
+    """A step does what is no function of tensors; the message says what, in words."""
+
+
+class Given(NamedTuple):
+    """What a step is given anew each time.
+
+    Attributes:
+        inputs, targets: the batch.
+        rates: the learning rate of each of the optimizer's groups, (groups,) float64.
+        share: how far the averaged weights move towards the model, 0 to 1: without dimensions, float64.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rates: Tensor
+    share: Tensor
+
+
+class Whole:
+    """The function, and the tensors that it works on, in a fixed order.
+
+    Args:
+        step: whose model, loss, optimizer, metrics and averages to take; it has done one update at
+            least, so that the optimizer has its state.
+
+    Attributes:
+        changed: what a step changes in place: weights, statistics, the optimizer's state, averages,
+            sums of metrics.
+        weights: those that are trained, which come first in `changed`.
+        read: what it reads besides: frozen weights, masks, weights of classes.
+
+    Raises:
+        UntraceableError: the step keeps something else from one update to the next.
+    """
+
+    def __init__(self, step: Step) -> None:
+        _check(step)
+        self._step = step
+        model, loss = step.model, step.loss
+        self._weights: dict[str, Tensor] = {
+            name: p for name, p in model.named_parameters() if p.requires_grad
+        }
+        named = dict((*model.named_parameters(), *model.named_buffers()))
+        kept = {id(value) for value in model.state_dict(keep_vars=True).values()}
+        rest = {name: value for name, value in named.items() if name not in self._weights}
+        self._statistics = {name: value for name, value in rest.items() if _is_statistic(value, kept)}
+        self._fixed = {name: value for name, value in rest.items() if name not in self._statistics}
+        self._of_loss = dict((*loss.named_parameters(), *loss.named_buffers()))
+        self._state = {
+            f"{key}.{name}": value
+            for name, p in self._weights.items()
+            for key, value in sorted(step.optimizer.state.get(p, {}).items())
+            if isinstance(value, Tensor)
+        }
+        self._averages = {} if step.ema is None else step.ema.weights
+        self.weights: list[Tensor] = [p.detach() for p in self._weights.values()]
+        self.changed: list[Tensor] = [
+            *self.weights,
+            *self._statistics.values(),
+            *self._state.values(),
+            *self._averages.values(),
+            step.metrics.sums,
+        ]
+        self.read: list[Tensor] = [*self._fixed.values(), *self._of_loss.values()]
+
+    def __call__(self, changed: list[Tensor], read: list[Tensor], given: Given) -> Tensor:
+        """One step, in place.
+
+        Args:
+            changed, read: like `self.changed` and `self.read`, or these themselves.
+            given: the batch and its rates.
+
+        Returns:
+            (4,) float32: the sum of the samples' losses, what to divide it by, 1 where the update was
+            left out, else 0, and the norm of the gradient before clipping.
+        """
+        rest = iter(changed)
+        weights, statistics, state, averages = (
+            {name: next(rest) for name in names}
+            for names in (self._weights, self._statistics, self._state, self._averages)
+        )
+        sums = next(rest)
+        leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+        moving = {name: value.clone() for name, value in statistics.items()}
+        fixed = dict(zip(self._fixed, read, strict=False))
+        of_loss = dict(zip(self._of_loss, read[len(fixed) :], strict=True))
+
+        total, weight = self._losses(leaves | moving | fixed, of_loss, sums, given)
+        weight = weight if isinstance(weight, Tensor) else total.new_full((), weight)
+        share = weight.reciprocal()
+        found = torch.autograd.grad(total, list(leaves.values()), share, allow_unused=True)
+        gradients = {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
+        with torch.no_grad():
+            norm = nn.utils.get_total_norm(gradients.values(), foreach=False)
+            real = [value for value in moving.values() if value.is_floating_point()]
+            checks = [value.isfinite().all() for value in (total, *real, *gradients.values())]
+            fit = torch.stack(checks).all()
+            if (clip := self._step.clip_norm) is not None:
+                scale = (clip / (norm + 1e-6)).clamp(max=1.0)  # as nn.utils.clip_grads_with_norm_
+                gradients = {name: g * scale for name, g in gradients.items()}
+            new, kept = self._updated(weights, state, gradients, given.rates)
+            for old, value in ((weights, new), (state, kept), (statistics, moving)):
+                for name, tensor in old.items():
+                    value[name] = torch.where(fit, value[name].to(tensor.dtype), tensor)
+            self._average(averages, {**new, **moving, **fixed}, given.share)
+            for old, value in ((weights, new), (state, kept), (statistics, moving)):
+                for name, tensor in old.items():
+                    tensor.copy_(value[name])
+        figures = (total.detach(), weight, 1.0 - fit.to(total), norm.to(total))
+        return torch.stack([figure.float() for figure in figures])
+
+    def _losses(
+        self, tensors: dict[str, Tensor], of_loss: dict[str, Tensor], sums: Tensor, given: Given
+    ) -> tuple[Tensor, Tensor | int]:
+        """Forward and loss with other tensors in the place of the modules' own; metrics too."""
+        step, metrics = self._step, self._step.metrics.over(sums)
+        model, loss = copy.copy(step.model), step.loss
+        with _swapped(model, tensors), _swapped(loss, of_loss), step.mixed:
+            if step.fuses:
+                total = model(given.inputs, partial(loss.with_head, targets=given.targets))
+            else:
+                outputs = model(given.inputs)
+                total = loss(outputs, given.targets)
+            weight = loss.normaliser(given.targets)
+        if not step.fuses:
+            metrics.update(outputs.detach(), given.targets)
+        return total, weight
+
+    def _updated(
+        self,
+        weights: dict[str, Tensor],
+        state: dict[str, Tensor],
+        gradients: dict[str, Tensor],
+        rates: Tensor,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the optimizer makes of copies of the weights and of its state."""
+        new = {name: value.clone() for name, value in weights.items()}
+        # Counters in double precision: the powers that follow from them are close to 1.
+        kept = {key: _copied(key, value) for key, value in state.items()}
+        for name, value in new.items():
+            value.grad = gradients.get(name)
+        with _working_on(self._step.optimizer, self._weights, new, kept, rates):
+            self._step.optimizer.step()
+        return new, kept
+
+    def _average(self, averages: dict[str, Tensor], live: dict[str, Tensor], share: Tensor) -> None:
+        """As `EMA.update`: nothing moves where a weight is not finite."""
+        real = [live[name] for name in averages if live[name].is_floating_point()]
+        if not real:
+            return
+        fit = torch.stack([value.isfinite().all() for value in real]).all()
+        for name, average in averages.items():
+            value = live[name]
+            if value.is_floating_point():
+                value = torch.where(fit, average + share.to(value.dtype) * (value - average), average)
+            average.copy_(value)
+
+
+def _check(step: Step) -> None:
+    """Raises UntraceableError where it can be seen beforehand that a step is no function of tensors."""
+    optimizer = step.optimizer
+    if type(optimizer) not in (*PLAIN, *PLAIN_TOO):
+        raise UntraceableError(f"the optimizer {type(optimizer).__name__} keeps more than tensors")
+    if step.scaler is not None:
+        raise UntraceableError("fp16 scales its gradients")
+    if step.micro_tokens is not None:
+        raise UntraceableError("batches are bounded by their tokens, and so have many shapes")
+    if getattr(step.model, "_compiled_call_impl", None) is not None:
+        raise UntraceableError("device.compile=true compiles the model by itself")
+    plain = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(not isinstance(v, Tensor) for p in plain for v in optimizer.state.get(p, {}).values()):
+        raise UntraceableError("the optimizer keeps plain numbers")
+
+
+def _is_statistic(value: Tensor, kept: set[int]) -> bool:
+    """Whether a buffer may change while training: those do that belong to the model's state."""
+    return id(value) in kept and not isinstance(value, nn.Parameter)
+
+
+def _copied(key: str, value: Tensor) -> Tensor:
+    """A copy of the optimizer's state; counters in double precision, since powers near 1 follow."""
+    return value.double() if key.startswith("step.") else value.clone()
+
+
+@contextlib.contextmanager
+def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """Within it a module computes with other tensors than its own, tied ones included."""
+    from torch.nn.utils.stateless import _reparametrize_module
+
+    with _reparametrize_module(module, tensors, tie_weights=True):
+        yield
+
+
+@contextlib.contextmanager
+def _working_on(
+    optimizer: torch.optim.Optimizer,
+    own: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    state: dict[str, Tensor],
+    rates: Tensor,
+) -> Iterator[None]:
+    """Within it an optimizer works on other tensors than its own, as torch's compiler has it work:
+    without a look at any value."""
+    names = {p: name for name, p in own.items()}
+    groups, before = [dict(group) for group in optimizer.param_groups], optimizer.state.copy()
+    compiling = torch.compiler._is_compiling_flag
+    try:
+        optimizer.state.clear()
+        for entry, value in state.items():
+            key, name = entry.split(".", 1)
+            optimizer.state[weights[name]][key] = value
+        for group, rate in zip(optimizer.param_groups, rates.unbind(), strict=True):
+            group["params"] = [weights[names[p]] for p in group["params"]]
+            # SGD multiplies with a rate instead of reading it only where that has a gradient.
+            group["lr"] = rate.detach().requires_grad_()
+            group |= {"foreach": False, "fused": False, "capturable": True}
+        torch.compiler._is_compiling_flag = True
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = compiling
+        optimizer.state.clear()
+        optimizer.state.update(before)
+        for group, old in zip(optimizer.param_groups, groups, strict=True):
+            group.clear()
+            group.update(old)
