@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from bigmodel import checkpoint, judge
-from bigmodel.data.base import Batch
+from bigmodel.data.base import Batch, samples_of
 from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import BigModelError, CheckpointError, DataError, NonFiniteError, reason
 from bigmodel.optimizers import training_weights
@@ -73,7 +73,7 @@ def _take_steps(run: Run) -> None:
             while ready:
                 done = _update(run, ready, event)
                 progress.step += done
-                run.watch.count(sum(map(len, ready[:done])))
+                run.watch.count(samples_of(ready[:done]))
                 del ready[:done]
                 if look := run.watch.tick():
                     _show_progress(run)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,10 @@ class StepFigures(NamedTuple):
     loss: float
     weight: float
     updated: bool = True
+
+
+_Eager = tuple[Tensor, Tensor, Tensor | int]
+"""Of a step: the sum of the losses, 1 where the update was left out, else 0, and what to divide by."""
 
 
 class Step:
@@ -99,10 +104,8 @@ class Step:
         self.mixed = runtime.autocast()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._one = torch.ones((), device=self._device)
-        self._sums: list[Tensor] = []
-        self._unfit: list[Tensor] = []
         self._shares: dict[int, Tensor] = {}
-        self._weights: list[Tensor | int] = []
+        self._figures: list[_Eager | Tensor] = []  # of each step; of several, as `note` takes them
 
     def __call__(self, batch: Batch, measure: bool = False) -> bool:
         """Does one update, or goes on with one that was left.
@@ -136,9 +139,7 @@ class Step:
                     return False
                 losses.append(self._gradients(inputs, targets, share))
             total = torch.stack(losses).sum()
-        self._unfit.append(self._update(total, measure))
-        self._sums.append(total)
-        self._weights.append(weight)
+        self._figures.append((total, self._update(total, measure), weight))
         losses.clear()
         return True
 
@@ -171,32 +172,25 @@ class Step:
             figures: (steps, 4), as `figures` gives them.
             samples: how many these steps had in all.
         """
-        sums, weights, unfit = figures[:, :3].t().unbind()
-        self._sums.extend(sums.unbind())
-        self._weights.extend(weights.unbind())
-        self._unfit.extend(unfit.unbind())
+        self._figures.append(figures)
         if not self.fuses:
             self.metrics.count(samples)
 
     def drain(self) -> list[StepFigures]:
         """The figures of the steps since the last call, in order. This one waits for the device."""
-        if not self._sums:
-            return []
-        sums: list[float] = torch.stack(self._sums).tolist()
-        unfit: list[float] = torch.stack(self._unfit).tolist()
-        weights = _numbers(self._weights)
+        figures: list[StepFigures] = []
+        for _, group in groupby(self._figures, type):
+            rows = _fetched(list(group))
+            figures += [
+                StepFigures(total / weight if weight else math.nan, weight, not bad)
+                for total, weight, bad in rows
+            ]
         self.forget()
-        figures = zip(sums, weights, unfit, strict=True)
-        return [
-            StepFigures(total / weight if weight else math.nan, weight, not bad)
-            for total, weight, bad in figures
-        ]
+        return figures
 
     def forget(self) -> None:
         """Throws away the figures that were not drained."""
-        self._sums.clear()
-        self._unfit.clear()
-        self._weights.clear()
+        self._figures.clear()
 
     def undo(self) -> bool:
         """Takes back what an unfinished step has changed, so that its batch can come again as a whole.
@@ -295,8 +289,13 @@ def _changing_buffers(model: nn.Module) -> list[Tensor]:
     return [value for value in state if not isinstance(value, nn.Parameter)]
 
 
-def _numbers(values: list[Tensor | int]) -> list[float]:
-    """Plain numbers; tensors among them are fetched in one transfer."""
-    tensors = [value for value in values if isinstance(value, Tensor)]
+def _fetched(figures: list[_Eager | Tensor]) -> list[tuple[float, ...]]:
+    """Sum, weight and unfitness of some steps of one kind; each is fetched in one transfer."""
+    together = [block for block in figures if isinstance(block, Tensor)]
+    if together:
+        return [tuple(row) for row in torch.cat(together)[:, :3].tolist()]
+    sums, unfit, weights = zip(*figures, strict=True)
+    tensors = [weight for weight in weights if isinstance(weight, Tensor)]
     fetched = iter(torch.stack(tensors).tolist() if tensors else [])
-    return [float(next(fetched)) if isinstance(value, Tensor) else float(value) for value in values]
+    plain = [float(next(fetched) if isinstance(weight, Tensor) else weight) for weight in weights]
+    return list(zip(torch.stack(sums).tolist(), plain, torch.stack(unfit).tolist(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -34,6 +35,11 @@ class Batch(NamedTuple):
 
     def __len__(self) -> int:
         return self.targets.shape[0]
+
+
+def samples_of(batches: Sequence[Batch]) -> int:
+    """Samples in batches that are alike but for the last, as they come together; none is none."""
+    return len(batches[0]) * (len(batches) - 1) + len(batches[-1]) if batches else 0
 
 
 class DataConfig(EntryConfig):

@@ -57,7 +57,7 @@ class Graphed(Pieces):
         """See `Pieces.once`."""
         for kept, new in zip(self._batch, given[:2], strict=True):
             kept.copy_(new)
-        torch._foreach_copy_(self._rates_read, list(given.rates.unbind()))
+        torch._foreach_copy_(self._rates_read, list(given.numbers[:-1].unbind()))
         self._graph.replay()
         return self._figures.clone()
 

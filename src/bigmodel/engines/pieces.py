@@ -45,16 +45,16 @@ class Pieces(Engine):
         step, count = self.step, self._fitting(batches)
         if count == 0 or step.accumulation.losses:
             return super().__call__(batches, factors, measure)
-        rates, shares = self._rates(factors[:count]), self._shares(count)
+        numbers = self._numbers(factors[:count])
         began = time.perf_counter()
         figures = [
-            self.once(Given(*batch, rate, share))
-            for batch, rate, share in zip(batches[:count], rates, shares, strict=True)
+            self.once(Given(inputs, targets, own))
+            for (inputs, targets), own in zip(batches[:count], numbers, strict=True)
         ]
         seconds = time.perf_counter() - began
         self.reach = max(1, min(int(CALL * count / max(seconds, 1e-9)), 2 * self.reach))
         apply(step.optimizer, factors[count - 1])
-        step.note(torch.stack(figures), sum(len(batch) for batch in batches[:count]))
+        step.note(torch.stack(figures), count * len(batches[0]))
         if measure and count == len(batches):
             step.accumulation.grad_norm = figures[-1][3]
         return count
@@ -66,25 +66,21 @@ class Pieces(Engine):
             return 0
         return len(batches) - ([_form(tensor) for tensor in batches[-1]] != self._like)
 
-    def _rates(self, factors: Sequence[float]) -> Sequence[Tensor]:
-        """The learning rates of each step's groups."""
-        groups = self.step.optimizer.param_groups
-        bases = torch.tensor([group["initial_lr"] for group in groups], dtype=torch.float64)
-        by_step = torch.tensor(factors, dtype=torch.float64)
-        return torch.outer(by_step, bases).to(self._device).unbind()
-
-    def _shares(self, count: int) -> Sequence[Tensor]:
-        ema = self.step.ema
-        shares = [0.0] * count if ema is None else [ema.next_share() for _ in range(count)]
-        return torch.tensor(shares, dtype=torch.float64).to(self._device).unbind()
+    def _numbers(self, factors: Sequence[float]) -> Sequence[Tensor]:
+        """Each step's learning rates and share of the averages; see `Given`."""
+        ema, bases = self.step.ema, [g["initial_lr"] for g in self.step.optimizer.param_groups]
+        shares = [0.0 if ema is None else ema.next_share() for _ in factors]
+        rows = [
+            [*(base * factor for base in bases), own]
+            for factor, own in zip(factors, shares, strict=True)
+        ]
+        return torch.tensor(rows, dtype=torch.float64).to(self._device).unbind()
 
 
 def given(batch: Batch, step: Step) -> Given:
     """What a step is given, with the rates as they are now, and averages that do not move."""
     rates = [float(group["lr"]) for group in step.optimizer.param_groups]
-    device = batch.inputs.device
-    now = torch.tensor(rates, dtype=torch.float64, device=device)
-    return Given(*batch, now, torch.zeros((), dtype=torch.float64, device=device))
+    return Given(*batch, torch.tensor([*rates, 0.0], dtype=torch.float64, device=batch.inputs.device))
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:

@@ -31,14 +31,13 @@ class Given(NamedTuple):
 
     Attributes:
         inputs, targets: the batch.
-        rates: the learning rate of each of the optimizer's groups, (groups,) float64.
-        share: how far the averaged weights move towards the model, 0 to 1: without dimensions, float64.
+        numbers: (groups + 1,) float64: the learning rate of each of the optimizer's groups, and how far
+            the averaged weights move towards the model, 0 to 1.
     """
 
     inputs: Tensor
     targets: Tensor
-    rates: Tensor
-    share: Tensor
+    numbers: Tensor
 
 
 class Whole:
@@ -123,11 +122,11 @@ class Whole:
             if (clip := self._step.clip_norm) is not None:
                 scale = (clip / (norm + 1e-6)).clamp(max=1.0)  # as nn.utils.clip_grads_with_norm_
                 gradients = {name: g * scale for name, g in gradients.items()}
-            new, kept = self._updated(weights, state, gradients, given.rates)
+            new, kept = self._updated(weights, state, gradients, given.numbers[:-1])
             for old, value in ((weights, new), (state, kept), (statistics, moving)):
                 for name, tensor in old.items():
                     value[name] = torch.where(fit, value[name].to(tensor.dtype), tensor)
-            self._average(averages, {**new, **moving, **fixed}, given.share)
+            self._average(averages, {**new, **moving, **fixed}, given.numbers[-1])
             for old, value in ((weights, new), (state, kept), (statistics, moving)):
                 for name, tensor in old.items():
                     tensor.copy_(value[name])
