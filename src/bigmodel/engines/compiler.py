@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,19 @@ from torch.fx import GraphModule
 from bigmodel.engines.compiled import Code
 from bigmodel.engines.whole import Given, UntraceableError, Whole
 
+aten = torch.ops.aten
+
 _OPTIONS = {
     "fallback_random": True,  # the random numbers that torch draws otherwise, in the same order
     "aot_inductor.precompile_headers": False,  # takes longer than it saves where little is compiled
     "cpp_cache_precompile_headers": False,
+    "aot_inductor.allow_stack_allocation": True,  # for what is small; asking for memory takes longest
     "cpp.vec_isa_ok": True,  # what the processor says of itself is enough; a trial takes seconds
 }
+
+_SMALL = 1 << 14
+"""Multiplications up to which a product of matrices is written out and fused with what is around it;
+calling a library for it takes longer than the product itself."""
 
 
 def compile_whole(whole: Whole, given: Given, path: Path) -> None:
@@ -76,7 +83,8 @@ def traced(whole: Whole, given: Given) -> GraphModule:
         return (whole(ours, others, Given(*tensors[changed + read :])),)
 
     try:
-        graph = make_fx(flat, tracing_mode="fake")(*_arguments(whole, given))
+        small: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
+        graph = make_fx(flat, small, tracing_mode="fake")(*_arguments(whole, given))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UntraceableError(f"it cannot be traced ({lines[0]})") from error
@@ -85,6 +93,19 @@ def traced(whole: Whole, given: Given) -> GraphModule:
         if node.op == "get_attr" and not made_within:
             raise UntraceableError(f"it keeps a tensor that is no weight or buffer ({node.target})")
     return graph
+
+
+def _mm(left: Tensor, right: Tensor) -> Any:
+    """(rows, inner), (inner, columns) → (rows, columns), written out where that is quick."""
+    if left.shape[0] * left.shape[1] * right.shape[1] > _SMALL:
+        return NotImplemented
+    return (left.unsqueeze(2) * right.unsqueeze(0)).sum(1)
+
+
+def _addmm(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    """beta added + alpha left @ right, likewise."""
+    product = _mm(left, right)
+    return product if product is NotImplemented else beta * added + alpha * product
 
 
 def _arguments(whole: Whole, given: Given) -> tuple[Tensor, ...]:
