@@ -68,13 +68,14 @@ class Pieces(Engine):
 
     def _numbers(self, factors: Sequence[float]) -> Sequence[Tensor]:
         """Each step's learning rates and share of the averages; see `Given`."""
-        ema, bases = self.step.ema, [g["initial_lr"] for g in self.step.optimizer.param_groups]
+        ema, groups = self.step.ema, self.step.optimizer.param_groups
+        bases = torch.tensor([group["initial_lr"] for group in groups], dtype=torch.float64)
         shares = [0.0 if ema is None else ema.next_share() for _ in factors]
-        rows = [
-            [*(base * factor for base in bases), own]
-            for factor, own in zip(factors, shares, strict=True)
-        ]
-        return torch.tensor(rows, dtype=torch.float64).to(self._device).unbind()
+        columns = (
+            torch.outer(torch.tensor(factors, dtype=torch.float64), bases),
+            torch.tensor(shares, dtype=torch.float64),
+        )
+        return torch.column_stack(columns).to(self._device).unbind()
 
 
 def given(batch: Batch, step: Step) -> Given:
