@@ -20,6 +20,7 @@ from bigmodel.data.parts import Part, Stored, Texts
 from bigmodel.ema import EMA
 from bigmodel.engines.base import Engine
 from bigmodel.engines.choosing import Choosing
+from bigmodel.engines.regions import compile_model
 from bigmodel.errors import CheckpointError, ConfigError, DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
@@ -201,7 +202,7 @@ def _model(
     model: nn.Module = registry.models.build(config.model, dataset.spec).to(runtime.device)
     layers = summarize(model, sample)
     if config.device.compile:
-        model.compile()
+        compile_model(model)
     return loss, model, layers
 
 

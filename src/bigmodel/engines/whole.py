@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bigmodel.engines.regions import is_compiled
 from bigmodel.step import Step
 
 PLAIN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
@@ -189,7 +190,7 @@ def _check(step: Step) -> None:
         raise UntraceableError("fp16 scales its gradients")
     if step.micro_tokens is not None:
         raise UntraceableError("batches are bounded by their tokens, and so have many shapes")
-    if getattr(step.model, "_compiled_call_impl", None) is not None:
+    if is_compiled(step.model):
         raise UntraceableError("device.compile=true compiles the model by itself")
     plain = [p for group in optimizer.param_groups for p in group["params"]]
     if any(not isinstance(v, Tensor) for p in plain for v in optimizer.state.get(p, {}).values()):

@@ -1,0 +1,39 @@
+"""`device.compile`: torch.compile of a model, block by block where it is a row of blocks."""
+
+from __future__ import annotations
+
+import os
+
+from torch import nn
+
+from bigmodel.engines import cache
+
+
+def compile_model(model: nn.Module) -> None:
+    """Has torch compile a model when it is first called; what it compiles is kept between runs.
+
+    A row of like blocks is compiled as one block that is called many times: the code is the same for
+    each, so that a deep model takes no longer to compile than a flat one. The rest stays eager.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder().with_name("torch")))
+    regions = repeated(model)
+    for region in regions or [model]:
+        region.compile()
+
+
+def repeated(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model that come several times in a row, none within another."""
+    found: list[nn.Module] = []
+    for module in model.children():
+        blocks = list(module.children()) if isinstance(module, nn.ModuleList | nn.Sequential) else []
+        alike = len(blocks) > 1 and len({type(block) for block in blocks}) == 1
+        if alike and any(True for _ in blocks[0].children()):
+            found += blocks
+        else:
+            found += repeated(module)
+    return found
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch compiles a model, or a part of it."""
+    return any(getattr(part, "_compiled_call_impl", None) is not None for part in model.modules())
