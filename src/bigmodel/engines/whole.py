@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.engines.regions import is_compiled
+from bigmodel.optimizers.light import kind_of
 from bigmodel.step import Step
 
 PLAIN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
@@ -184,7 +185,7 @@ class Whole:
 def _check(step: Step) -> None:
     """Raises UntraceableError where it can be seen beforehand that a step is no function of tensors."""
     optimizer = step.optimizer
-    if type(optimizer) not in (*PLAIN, *PLAIN_TOO):
+    if kind_of(optimizer) not in (*PLAIN, *PLAIN_TOO):
         raise UntraceableError(f"the optimizer {type(optimizer).__name__} keeps more than tensors")
     if step.scaler is not None:
         raise UntraceableError("fp16 scales its gradients")

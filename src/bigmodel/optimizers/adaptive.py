@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from bigmodel.optimizers.base import Betas, OptimizerConfig, fused, parameter_groups, portable
+from bigmodel.optimizers.light import light
 from bigmodel.registry import optimizers
 
 _BETAS = "share of the running means of gradient and square kept at each step, 0 to 1"
@@ -28,7 +29,7 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     Weight decay adds to the gradient, and is scaled with it: adamw is the one that does not.
     """
     return portable(
-        torch.optim.Adam(
+        light(torch.optim.Adam)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),
@@ -50,7 +51,7 @@ def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam whose weight decay shrinks the weights directly (Loshchilov and Hutter 2017,
     arXiv:1711.05101)."""
     return portable(
-        torch.optim.AdamW(
+        light(torch.optim.AdamW)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),
@@ -75,7 +76,7 @@ class NAdamConfig(OptimizerConfig):
 def nadam(config: NAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam with Nesterov momentum (Dozat 2016)."""
     return portable(
-        torch.optim.NAdam(
+        light(torch.optim.NAdam)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),
@@ -98,7 +99,7 @@ def radam(config: RAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam that holds back until its estimate of the variance is sound (Liu et al. 2019,
     arXiv:1908.03265)."""
     return portable(
-        torch.optim.RAdam(
+        light(torch.optim.RAdam)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),
@@ -125,7 +126,7 @@ class RMSpropConfig(OptimizerConfig):
 def rmsprop(config: RMSpropConfig, model: nn.Module) -> torch.optim.Optimizer:
     """RMSprop (Hinton 2012, lecture 6e); centred after Graves 2013 (arXiv:1308.0850)."""
     return portable(
-        torch.optim.RMSprop(
+        light(torch.optim.RMSprop)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             alpha=config.alpha,
@@ -149,7 +150,7 @@ class AdagradConfig(OptimizerConfig):
 def adagrad(config: AdagradConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adagrad (Duchi et al. 2011): steps shrink with the sum of squared gradients."""
     return portable(
-        torch.optim.Adagrad(
+        light(torch.optim.Adagrad)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             lr_decay=config.lr_decay,

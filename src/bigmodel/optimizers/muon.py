@@ -19,6 +19,7 @@ from bigmodel.optimizers.base import (
     portable,
     trainable,
 )
+from bigmodel.optimizers.light import light
 from bigmodel.optimizers.newton_schulz import Muon
 from bigmodel.registry import optimizers
 
@@ -64,7 +65,7 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
     parts: list[torch.optim.Optimizer] = []
     if hidden:
         parts.append(
-            Muon(
+            light(Muon)(
                 hidden,
                 _stacked_rows(model),
                 lr=config.lr,
@@ -78,7 +79,7 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
     others = _without(parameter_groups(model, config.weight_decay), hidden)
     if others:
         parts.append(
-            torch.optim.AdamW(
+            light(torch.optim.AdamW)(
                 others,
                 lr=config.lr if config.adamw_lr is None else config.adamw_lr,
                 betas=(config.betas[0], config.betas[1]),
@@ -86,7 +87,7 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
                 **fused(model, "cpu", "cuda"),
             )
         )
-    return portable(Joined(parts))
+    return portable(light(Joined)(parts))
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -145,6 +146,8 @@ class Joined(torch.optim.Optimizer):
         self._parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
+        # loading makes new groups and a new state
+        self.register_load_state_dict_post_hook(lambda _: self._share())
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Has each part do its update."""
@@ -155,11 +158,6 @@ class Joined(torch.optim.Optimizer):
         for part in self._parts:
             part.step()
         return loss
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
-        super().load_state_dict(state_dict)
-        self._share()  # loading has made new groups and a new state
 
     def _share(self) -> None:
         """Lets the parts work on this optimizer's own groups and state."""

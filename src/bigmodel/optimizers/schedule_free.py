@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from bigmodel.optimizers.base import Betas, OptimizerConfig, parameter_groups, portable
+from bigmodel.optimizers.light import light
 from bigmodel.registry import optimizers
 
 
@@ -42,7 +43,7 @@ def schedule_free_adamw(config: ScheduleFreeAdamWConfig, model: nn.Module) -> to
     """
     import schedulefree
 
-    optimizer: torch.optim.Optimizer = schedulefree.AdamWScheduleFree(
+    optimizer: torch.optim.Optimizer = light(schedulefree.AdamWScheduleFree)(
         parameter_groups(model, config.weight_decay),
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),

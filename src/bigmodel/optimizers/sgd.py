@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from bigmodel.optimizers.base import OptimizerConfig, fused, parameter_groups, portable
+from bigmodel.optimizers.light import light
 from bigmodel.registry import optimizers
 
 
@@ -31,7 +32,7 @@ class SGDConfig(OptimizerConfig):
 def sgd(config: SGDConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum, also Nesterov's (Sutskever et al. 2013)."""
     return portable(
-        torch.optim.SGD(
+        light(torch.optim.SGD)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             momentum=config.momentum,

@@ -1,0 +1,78 @@
+"""Torch's optimizers without its compiler: constructed and stepped a second sooner, in 70 MB less.
+
+Torch marks `add_param_group`, `zero_grad`, `state_dict`, `load_state_dict` and `step` for torch.compile,
+by wrappers that import `torch._dynamo`, and with it sympy and much else, when they are first called.
+Where nothing has loaded the compiler nothing can be compiling, so that there is nothing to mark.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
+
+COMPILER = "torch._dynamo"
+_KIND = "_light_kind"
+
+
+def light(kind: type[OptimizerT]) -> type[OptimizerT]:
+    """The same optimizer, which calls what torch's wrappers wrap as long as the compiler is not loaded.
+
+    Once it is, by torch.compile or by anyone else, the wrappers are called as ever. Other wrappers stay,
+    and so does one of another version of torch that does not look as expected: that is only slower.
+
+    Args:
+        kind: the class of an optimizer.
+
+    Returns:
+        A class derived from it, of the same name; `kind` itself where there is nothing to leave out.
+    """
+    methods: dict[str, Any] = {}
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        if bare := _wrapped(getattr(kind, name)):
+            methods[name] = _either(getattr(kind, name), bare)
+    step = kind.step
+    if getattr(step, "hooked", False):  # by an instance made before; torch hooks the new class as well
+        step = getattr(step, "__wrapped__", step)
+    if bare := _wrapped(step):
+        methods["step"] = _either(step, _by_default_without_gradients(bare))
+    if not methods:
+        return kind
+    methods |= {_KIND: kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), methods)
+
+
+def kind_of(optimizer: torch.optim.Optimizer) -> type[torch.optim.Optimizer]:
+    """The class that `light` was given for an optimizer; its own where it is none of `light`'s."""
+    kind: type[torch.optim.Optimizer] = vars(type(optimizer)).get(_KIND, type(optimizer))
+    return kind
+
+
+def _wrapped(method: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What a wrapper that imports the compiler calls; None where `method` is none."""
+    code = getattr(method, "__code__", None)
+    if code is None or COMPILER not in code.co_names:
+        return None
+    return getattr(method, "__wrapped__", None)
+
+
+def _either(method: Callable[..., Any], bare: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (method if COMPILER in sys.modules else bare)(*args, **kwargs)
+
+    return functools.wraps(bare)(call)
+
+
+def _by_default_without_gradients(step: Callable[..., Any]) -> Callable[..., Any]:
+    """What torch's wrapper of `step` does beside marking it for the compiler."""
+
+    def call(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            return step(self, *args, **kwargs)
+
+    return call
