@@ -1,10 +1,13 @@
 """The small data sets against scikit-learn itself."""
 
+import gzip
+
 import numpy as np
 import pytest
 import sklearn.datasets
 import torch
 
+from bigmodel.data import sklearn_sets
 from bigmodel.data.checks import check
 from bigmodel.registry import data
 from bigmodel.spec import Classes, Features, Image
@@ -44,6 +47,15 @@ def test_digits_are_the_images():
     images = {(image / 16).astype(np.float32).tobytes(): label for image, label in _pairs(found)}
     for image, label in zip(dataset.val.inputs, dataset.val.targets, strict=True):
         assert images[image[0].numpy().tobytes()] == label
+
+
+def test_digits_are_read_alike_without_scikit_learns_file(monkeypatch):
+    by_file = sklearn_sets._digits()
+    monkeypatch.setattr(gzip, "decompress", lambda _: b"no,numbers")
+    by_loader = sklearn_sets._digits()
+    assert by_file.shape == (1797, 65)
+    assert (by_file.dtype, by_loader.dtype) == (np.float64, np.float64)
+    np.testing.assert_array_equal(by_file, by_loader)
 
 
 def _pairs(found):
