@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+from tensorboard.plugins.text.metadata import create_summary_metadata as text_metadata
 
 from bigmodel.reporting import events
 
@@ -49,3 +51,14 @@ def test_what_is_no_event_ends_a_file(file: Path) -> None:
     file.write_bytes(whole + (5).to_bytes(8, "little") + b"\xff" * 13)
     events.drop_after(file, 5)
     assert file.read_bytes() == whole
+
+
+def test_values_are_those_that_tensorboard_makes() -> None:
+    started = events.session_start({"model": "fnn"})  # one: a map has no order
+    content = plugin_data_pb2.HParamsPluginData.FromString(started.metadata.plugin_data.content)
+    assert content.session_start_info.hparams["model"].string_value == "fnn"
+    assert started.metadata == metadata.create_summary_metadata(content)
+    assert started.tensor == metadata.NULL_TENSOR
+    assert started.tag == metadata.SESSION_START_INFO_TAG
+    assert events.session_end("finished").tag == metadata.SESSION_END_INFO_TAG
+    assert events.text("config", "a: 1").metadata == text_metadata("config", "")

@@ -2,7 +2,8 @@
 
 `SummaryWriter` writes an event a scalar, and its thread prints a traceback when the disk is full. Here
 an error is raised where it happens. The format is a TFRecord file of `Event` messages. Importing this
-module imports tensorboard.
+module imports TensorBoard's messages and no more of it: what makes them there loads a stub of
+TensorFlow, which takes longer than all that is written in a short run.
 """
 
 from __future__ import annotations
@@ -29,13 +30,12 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[impo
 from tensorboard.compat.proto.tensor_shape_pb2 import (  # type: ignore[import-untyped]
     TensorShapeProto,
 )
-from tensorboard.compat.proto.types_pb2 import DT_STRING  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
-from tensorboard.plugins.text.metadata import (  # type: ignore[import-untyped]
-    create_summary_metadata as text_metadata,
-)
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
 from torch import Tensor
+
+from bigmodel.reporting.records import framed
 
 FLUSH_SECONDS = 2.0
 BINS = 64
@@ -56,7 +56,6 @@ class EventFile:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}{suffix}"
         self._file = (folder / name).open("xb")
-        self._records = RecordWriter(self._file)
         self._flushed = time.monotonic()
         self._write(Event(file_version="brain.Event:2"))
 
@@ -79,7 +78,7 @@ class EventFile:
 
     def _write(self, event: Any) -> None:
         event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
+        self._file.write(framed(event.SerializeToString()))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -132,13 +131,13 @@ def text(tag: str, markdown: str) -> Any:
     """Markdown, for the Text page."""
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
     tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=shape)
-    return Summary.Value(tag=tag, metadata=text_metadata(tag, ""), tensor=tensor)
+    return Summary.Value(tag=tag, metadata=_metadata("text", TextPluginData(), tag), tensor=tensor)
 
 
 def image(tag: str, picture: Pictures.Image) -> Any:
     """A picture, for the Images page."""
     data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
+    picture.save(data, "PNG")
     return Summary.Value(
         tag=tag,
         image=Summary.Image(
@@ -188,7 +187,7 @@ def session_start(hparams: Mapping[str, bool | float | str]) -> Any:
         elif math.isfinite(value):
             info.hparams[name].number_value = value
     return _hparams_value(
-        metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=info)
+        "_hparams_/session_start_info", plugin_data_pb2.HParamsPluginData(session_start_info=info)
     )
 
 
@@ -203,10 +202,18 @@ def session_end(status: str) -> Any:
         status=known.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
     )
     return _hparams_value(
-        metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=info)
+        "_hparams_/session_end_info", plugin_data_pb2.HParamsPluginData(session_end_info=info)
     )
 
 
 def _hparams_value(tag: str, content: Any) -> Any:
-    made: SummaryMetadata = metadata.create_summary_metadata(content)
-    return Summary.Value(tag=tag, metadata=made, tensor=metadata.NULL_TENSOR)
+    """What the HParams page reads stands in the metadata; the tensor has to be there, and is empty."""
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)])
+    nothing = TensorProto(dtype=DT_FLOAT, tensor_shape=shape)
+    return Summary.Value(tag=tag, metadata=_metadata("hparams", content), tensor=nothing)
+
+
+def _metadata(page: str, content: Any, name: str = "") -> Any:
+    """Says which page of TensorBoard shows a value, and under which name. Formats have version 0."""
+    data = SummaryMetadata.PluginData(plugin_name=page, content=content.SerializeToString())
+    return SummaryMetadata(display_name=name, plugin_data=data)
