@@ -250,6 +250,32 @@ def test_what_a_file_may_set_is_let_through(launch, own, tmp_path):
     assert [job.seed for job in launch(["-m", f"--config-dir={folder}", *EVIL])] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("argv", "jobs"),
+    [
+        (["hydra.mode=MULTIRUN", "seed=1,2"], 2),
+        (["hydra.mode=RUN", "seed=1"], 1),
+        ([*EVIL, "seed=1,2,3"], 3),
+        (["seed=1"], 1),
+    ],
+)
+def test_whether_to_sweep_is_read_wherever_it_is_said(argv, jobs, launch, own):
+    folder = own(experiment("hydra: {mode: MULTIRUN}\n"))
+    assert len(launch([f"--config-dir={folder}", *argv] if argv[0] in EVIL else argv)) == jobs
+
+
+def test_a_run_is_composed_once(launch, monkeypatch):
+    composed = []
+    whole = ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "load_configuration",
+        lambda self, *args, **options: composed.append(1) or whole(self, *args, **options),
+    )
+    assert len(launch(["seed=3"])) == 1
+    assert len(composed) == 1
+
+
 def test_plugin_of_a_file_is_let_in_by_the_user(launch, own):
     folder = own(experiment("plugins: [my_models]\n"))
     argv = [f"--config-dir={folder}", *EVIL]

@@ -63,6 +63,7 @@ TYPED_KEYS = (
 NAMES_OF_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")
 OUTSIDE = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
+_COMPOSED_MODE = hydra_internals.Hydra.get_mode
 THE_DOOR = "Code of your own comes in as a plugin: plugins=[my_module] on the command line."
 
 
@@ -87,6 +88,14 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
     check_overrides(arguments.overrides)
     rules = Rules(config_dir.resolve(), _named_plugins(arguments.overrides), arguments.resolve)
     hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore
+    asked = any("hydra" in override for override in arguments.overrides)
+    elsewhere = arguments.config_dir or arguments.config_path or arguments.config_name
+    hydra_internals.Hydra.get_mode = _COMPOSED_MODE if asked or elsewhere else _no_mode  # type: ignore
+
+
+def _no_mode(*_: Any, **__: Any) -> None:
+    """What Hydra finds where nothing sets `hydra.mode`, as nothing shipped does: without composing all
+    that is about to be composed anyway, a twentieth of a start."""
 
 
 def check_overrides(overrides: Iterable[str], typed: bool = True) -> None:
