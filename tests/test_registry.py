@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from typing import Any, Literal
 
@@ -103,3 +104,30 @@ def test_plugins(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_did_you_mean_finds_the_last_part_of_a_key() -> None:
     assert did_you_mean("lr", ["optimizer.lr", "seed"]) == " Did you mean 'optimizer.lr'?"
     assert did_you_mean("zzz", ["optimizer.lr"]) == ""
+
+
+LAZY = """
+import sys
+from bigmodel.errors import ConfigError
+from bigmodel.registry import EntryConfig, losses
+
+losses.entry("huber")
+assert "bigmodel.losses.regression" in sys.modules
+assert "bigmodel.losses.cross_entropy" not in sys.modules
+
+@losses.register("mine", EntryConfig)
+def mine(config): ...
+
+@losses.register("cross_entropy", EntryConfig)
+def cross_entropy(config): ...
+
+try:
+    losses.entry("huber")
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_what_is_not_asked_for_is_not_imported_but_still_has_its_name() -> None:
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, check=True)
+    assert "loss 'cross_entropy' is registered twice" in done.stdout

@@ -9,8 +9,9 @@ A class is registered under its name together with its configuration:
     class FNN(Model):
         def __init__(self, config: FNNConfig, spec: DataSpec) -> None: ...
 
-Built-in entries are found by importing every module of the registry's package, so that a new one is
-one new file. A user's own arrive through `load_plugins`. Nothing here imports torch.
+Built-in entries are found among the modules of the registry's package, so that a new one is one new
+file; of those only the one that registers what is asked for is imported. A user's own arrive through
+`load_plugins`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ class Registry:
         Raises:
             ConfigError: there is none; the message lists those there are.
         """
-        self._load_builtin()
+        if not self._loaded and not self._load_one(name):
+            self._load_builtin()
         if name not in self._entries:
             raise ConfigError(
                 f"{self.kind}.name={name!r}: no such {self.kind}.{did_you_mean(name, self._entries)}"
@@ -126,6 +128,22 @@ class Registry:
     def build(self, config: EntryConfig, *args: Any) -> Any:
         """The object that `config` describes: its class called with the config and `args`."""
         return self.entry(config.name).factory(config, *args)
+
+    def _load_one(self, name: str) -> bool:
+        """Imports the built-in module whose text registers `name`; says whether that is enough.
+
+        Not so where entries of the user's own are there: one of them could have a name of ours.
+        """
+        package = importlib.import_module(self._package)
+        inside = f"{self._package}."
+        if any(not entry.factory.__module__.startswith(inside) for entry in self._entries.values()):
+            return False
+        if name not in self._entries:
+            for folder in getattr(package, "__path__", []):
+                for file in Path(folder).glob("*.py"):
+                    if f'.register("{name}",' in file.read_text(encoding="utf-8"):
+                        importlib.import_module(inside + file.stem)
+        return name in self._entries
 
     def _load_builtin(self) -> None:
         if self._loaded:
