@@ -15,11 +15,10 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from google.protobuf.message import DecodeError
-from PIL import Image as Pictures
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
     HistogramProto,
@@ -36,6 +35,9 @@ from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ign
 from torch import Tensor
 
 from bigmodel.reporting.records import framed
+
+if TYPE_CHECKING:
+    from PIL import Image as Pictures
 
 FLUSH_SECONDS = 2.0
 BINS = 64
@@ -152,24 +154,34 @@ def image(tag: str, picture: Pictures.Image) -> Any:
 def histogram(tag: str, values: Tensor) -> Any:
     """The distribution of finite `values`, of any shape, in equal bins, for the Histograms page."""
     flat = values.detach().to("cpu", torch.float32).flatten()
-    flat = flat[flat.isfinite()]
-    low, high = (flat.min().item(), flat.max().item()) if len(flat) else (0.0, 0.0)
+    low, high = _extremes(flat)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        flat = flat[flat.isfinite()]  # seldom, and a copy of all
+        low, high = _extremes(flat)
     if low == high:  # a constant gets one bar of visible width
         low, high = low - 0.5, high + 0.5
-    counts, edges = torch.histogram(flat, BINS, range=(low, high))
-    double = flat.double()
+    counts = torch.histc(flat, BINS, low, high)
+    edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
     return Summary.Value(
         tag=tag,
         histo=HistogramProto(
             min=low,
             max=high,
             num=len(flat),
-            sum=double.sum().item(),
-            sum_squares=double.square().sum().item(),
+            sum=flat.sum(dtype=torch.float64).item(),
+            sum_squares=torch.linalg.vector_norm(flat, dtype=torch.float64).item() ** 2,
             bucket_limit=[low, *edges[1:].tolist()],  # the first bucket ends where the values begin
             bucket=[0.0, *counts.tolist()],
         ),
     )
+
+
+def _extremes(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest; NaN where there is one among them."""
+    if not len(values):
+        return 0.0, 0.0
+    low, high = values.aminmax()
+    return low.item(), high.item()
 
 
 def session_start(hparams: Mapping[str, bool | float | str]) -> Any:
