@@ -296,6 +296,8 @@ def _conclude(run: Run) -> None:
     summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
     summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
     summary.seconds = round(progress.seconds + run.watch.lap(), 3)
+    # By now it is known how steps were done.
+    summary.environment |= {"device": str(run.runtime), "engine": run.engine.name}
     summary.skipped = progress.skipped + len(progress.passed_over)
     if summary.skipped:
         told = f"{summary.skipped:,} of {progress.step:,} updates were left out: NaN or infinity."

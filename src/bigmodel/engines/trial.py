@@ -60,7 +60,8 @@ class Trial:
             return ""
         times = {count: f"{1000 * self._median(count):.3g} ms" for count in self._counts}
         many, one = (times[count] for count in self._counts)
-        return f"A step takes {many} with {self._counts[0]} threads and {one} with 1"
+        used = "1 is" if self.threads == 1 else f"{self.threads} are"
+        return f"A step takes {many} with {self._counts[0]} threads and {one} with 1: {used} used"
 
     def _median(self, count: int) -> float:
         return statistics.median(self._seconds[count])
