@@ -37,12 +37,15 @@ from bigmodel.saver import Saver
 from bigmodel.spec import Classes, NextTokens
 from bigmodel.state import State
 from bigmodel.step import Step
+from bigmodel.throughput import Throughput
 from bigmodel.writing import Writing
 
 EVALUATION_BATCHES = 8
 """Training batches that are evaluated as one: faster, with the same figures. No layer's outputs are kept
 for gradients, so that they hardly need more memory than one in training. Not where a model has an output
 for each token of a vocabulary at each position: there outputs are all that counts."""
+
+_OF_ONE_SITTING = ("resume", "resume_changed", "profile")
 
 
 def build_run(config: RunConfig, folder: Path) -> Run:
@@ -61,7 +64,8 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     train, val, test = _batches(dataset, config, runtime)
     by_epoch: bool = getattr(config.scheduler, "interval", "step") == "epoch"
     plan = Plan.of(trainer, train.steps_per_epoch)
-    loss, model, layers = _model(config, dataset, runtime, next(iter(val.epoch(0))).inputs[:1])
+    sample = next(iter(val.epoch(0))).inputs[:1]
+    loss, model, layers = _model(config, dataset, runtime, sample)
     writing, figures = _writing(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
@@ -78,7 +82,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         dataset=dataset,
         fingerprint=fingerprint(dataset),
         prepared=dataset.prepared.to_facts(),
-        settings={k: v for k, v in config.values.items() if k not in {"resume", "resume_changed"}},
+        settings={k: v for k, v in config.values.items() if k not in _OF_ONE_SITTING},
         train=train,
         val=val,
         test=test,
@@ -102,6 +106,8 @@ def build_run(config: RunConfig, folder: Path) -> Run:
             environment=environment(runtime),
         ),
         writing=writing,
+        throughput=Throughput.of(dataset, model, runtime, sample),
+        profiled=config.top.profile,
     )
 
 

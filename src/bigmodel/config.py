@@ -37,6 +37,9 @@ class TopConfig(Config):
     resume_changed: bool = Field(
         default=False, description="go on although settings or data are not those of the run"
     )
+    profile: bool = Field(
+        default=False, description="write a profiler trace of a few steps, and print where time goes"
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import BigModelError, CheckpointError, DataError, NonFiniteError, reason
 from bigmodel.optimizers import training_weights
 from bigmodel.plan import Due
+from bigmodel.profile import profiling
 from bigmodel.recovery import make_room, may_rewind, skip
 from bigmodel.reporting.base import Progress, Record, Summary
 from bigmodel.reporting.summary import write_summary
@@ -48,7 +49,7 @@ def _train(run: Run) -> None:
         _save(run, best=False, last=True, now=True)  # so that there is something to go back to
     while True:
         try:
-            with worker_faults():
+            with worker_faults(), profiling(run):
                 return _take_steps(run)
         except (Stopped, DataError):  # between two steps or within an evaluation: all until here is good
             _collect(run)
@@ -69,7 +70,7 @@ def _take_steps(run: Run) -> None:
     event = plan.next_event(progress.step)
     for epoch in range(progress.step // plan.steps_per_epoch, plan.epochs):
         start = progress.step % plan.steps_per_epoch
-        for ready in run.train.blocks(epoch, start, between=run.signals.check):
+        for ready in run.feed(run.train.blocks(epoch, start, between=run.signals.check)):
             while ready:
                 done = _update(run, ready, event)
                 progress.step += done
@@ -202,7 +203,7 @@ def _record(run: Run, figures: dict[str, float], speed: float) -> Record:
     record["lr"] = float(run.state.optimizer.param_groups[0]["lr"])
     if (norm := run.state.accumulation.grad_norm) is not None:
         record["grad_norm"] = float(norm)
-    record["samples_per_second"] = speed
+    record |= run.throughput.figures(speed)
     progress.loss_sum = progress.loss_weight = 0.0
     metrics.reset()
     return record
@@ -248,7 +249,7 @@ def _show_progress(run: Run) -> None:
             step=progress.step,
             loss=run.mean_loss() if progress.loss_weight else None,
             figure=progress.figures.get(run.monitor.name),
-            samples_per_second=run.watch.speed(),
+            **run.throughput.figures(run.watch.speed()),
         )
     )
 

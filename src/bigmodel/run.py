@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bigmodel.data.base import Dataset
+from bigmodel.data.base import Batch, Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.engines.base import Engine
 from bigmodel.losses import Loss
@@ -19,6 +20,7 @@ from bigmodel.signals import Signals
 from bigmodel.state import State
 from bigmodel.step import Step
 from bigmodel.stopwatch import Stopwatch
+from bigmodel.throughput import Throughput
 from bigmodel.writing import Writing
 
 
@@ -27,7 +29,8 @@ class Run:
     """A run, built and checked. `fit` runs it.
 
     `fingerprint`, `prepared` and `settings` say what it has learnt from, and how; every checkpoint holds
-    them.
+    them. `profiled`: whether a few steps are to be looked at; `feed`, through which training gets its
+    batches, lets that be done.
     """
 
     config: TrainerConfig
@@ -53,6 +56,9 @@ class Run:
     sinks: Sink
     summary: Summary
     writing: Writing | None = None
+    throughput: Throughput = field(default_factory=Throughput)
+    profiled: bool = False
+    feed: Callable[[Iterator[list[Batch]]], Iterator[list[Batch]]] = iter
     watch: Stopwatch = field(default_factory=Stopwatch)
     signals: Signals = field(default_factory=Signals)
 

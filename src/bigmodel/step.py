@@ -220,18 +220,23 @@ class Step:
 
     def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""
-        with self.mixed:
-            if self.fuses:
-                outputs = None
-                total: Tensor = self.model(inputs, partial(self.loss.with_head, targets=targets))
-            else:
-                outputs = self.model(inputs)
-                total = self.loss(outputs, targets)
-        scaled = total if self.scaler is None else self.scaler.scale(total)
-        _backward(scaled, share)
+        outputs, total = self._forward(inputs, targets)
+        self._backward(total, share)
         if outputs is not None:
             self.metrics.update(outputs.detach(), targets)
         return total.detach()
+
+    def _forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Outputs, where the loss does not fuse with the head, and the sum of the samples' losses."""
+        with self.mixed:
+            if self.fuses:
+                return None, self.model(inputs, partial(self.loss.with_head, targets=targets))
+            outputs = self.model(inputs)
+            return outputs, self.loss(outputs, targets)
+
+    def _backward(self, total: Tensor, share: Tensor) -> None:
+        scaled = total if self.scaler is None else self.scaler.scale(total)
+        _backward(scaled, share)
 
     def _share(self, weight: Tensor | int) -> Tensor:
         """1 / weight, on the device: backward begins with it, so that no division enters the graph."""

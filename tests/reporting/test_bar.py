@@ -44,6 +44,27 @@ def test_what_does_not_fit_is_left_out(bar: Bar, width: int, facts_shown: str) -
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("width", "facts_shown"),
+    [
+        (200, "  val/accuracy 0.9722  1,234,560 tokens/s  MFU 41 %  12.3 GiB  1:28 left"),
+        (103, "  val/accuracy 0.9722  1,234,560 tok/s  MFU 41 %  12.3 GiB  1:28 left"),
+        (97, "  val/accuracy 0.9722  1,234,560 tok/s  MFU 41 %  1:28 left"),
+        (88, "  val/accuracy 0.9722  1,234,560 tok/s  1:28 left"),
+    ],
+)
+def test_a_gpus_share_and_memory_go_first(tmp_path: Path, width: int, facts_shown: str) -> None:
+    now = iter([0.0, 10.0, *[12.0] * 9])
+    bar = Bar(facts.info(tmp_path), lambda: next(now))
+    speeds = {"tokens_per_second": 1234560.0, "mfu": 0.412, "memory_gib": 12.34}
+    bar.update(
+        Progress(epoch=4, step=69, loss=0.1234, figure=0.9722, samples_per_second=12345.6, **speeds)
+    )
+    line = shown(bar, width)
+    assert line.endswith(facts_shown)
+    assert len(line) <= width
+
+
 def test_the_bar_is_as_long_as_the_part_done(bar: Bar) -> None:
     stream = io.StringIO()
     rich_console(stream, width=200).print(bar)

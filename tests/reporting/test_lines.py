@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,10 @@ def test_sign_of_life(tmp_path: Path) -> None:
     progress = Progress(epoch=3, step=60, loss=0.5, figure=0.9, samples_per_second=12345.6)
     assert lines.life_line(progress, facts.info(tmp_path)) == (
         "epoch 3/30 step 60 loss 0.5000 val/accuracy 0.9000 12,346 samples/s"
+    )
+    quick = replace(progress, tokens_per_second=98765.4, mfu=0.0412, memory_gib=1.25)
+    assert lines.life_line(quick, facts.info(tmp_path)).endswith(
+        " 0.9000 98,765 tokens/s MFU 4.1 % 1.2 GiB"
     )
     nothing = Progress(epoch=1, step=1, loss=None, figure=None, samples_per_second=10)
     assert lines.life_line(nothing, facts.info(tmp_path)) == "epoch 1/30 step 1 10 samples/s"

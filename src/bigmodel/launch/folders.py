@@ -114,11 +114,13 @@ def typed(hydra: DictConfig) -> str:
 
 
 def write_config(folder: Path, config: DictConfig) -> None:
-    """Writes `.hydra/config.yaml`, whole or not at all; a run never says that it resumes itself."""
+    """Writes `.hydra/config.yaml`, whole or not at all; a run never says that it resumes itself,
+    or is looked at once more when it goes on."""
     config = config.copy()
     with open_dict(config):
         config.resume = None
-        config.pop("resume_changed", None)
+        for key in ("resume_changed", "profile"):
+            config.pop(key, None)
     path = folder / ".hydra" / "config.yaml"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(OmegaConf.to_yaml(config))

@@ -14,7 +14,7 @@ from bigmodel.errors import CheckpointError
 SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
 """What every run has settings for."""
 
-OF_ONE_SITTING = {"hydra", "resume", "resume_changed"}
+OF_ONE_SITTING = {"hydra", "resume", "resume_changed", "profile"}
 """Keys that say nothing of what a run is."""
 
 _FOREIGN = ("hydra", "defaults")

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bigmodel.reporting.base import Progress, RunInfo
-from bigmodel.reporting.lines import clock, figure
+from bigmodel.reporting.lines import clock, figure, speeds
 
 NARROWEST, WIDEST = 8, 40
 """Columns of the bar itself. What would make it narrower is left out, the least important first."""
@@ -40,9 +40,9 @@ class Bar:
         head = Text("starting" if newest is None else f"epoch {newest[1].epoch}/{self._info.epochs}")
         facts = self._facts(newest)
         room = options.max_width - NARROWEST - len(head) - 1
-        for least in ("speed", "figure", "loss", "left"):
+        for least in ("memory", "mfu", "speed", "figure", "loss", "left"):
             if _length(facts) > room and "speed" in facts:
-                facts["speed"] = facts["speed"].replace(" samples/s", "/s")
+                facts["speed"] = facts["speed"].replace(" samples/s", "/s").replace("tokens", "tok")
             if _length(facts) > room:
                 facts.pop(least, None)
         width = min(WIDEST, options.max_width - len(head) - 1 - _length(facts))
@@ -68,7 +68,7 @@ class Bar:
         if progress.figure is not None:
             facts["figure"] = f"{self._info.monitor} {figure(progress.figure)}"
         if progress.samples_per_second > 0:
-            facts["speed"] = f"{progress.samples_per_second:,.0f} samples/s"
+            facts |= speeds(progress)
         left = self._seconds_left(moment, progress)
         if left is not None:
             facts["left"] = f"{clock(left)} left"

@@ -67,6 +67,9 @@ class Progress:
         loss: the mean training loss of this epoch so far; None before the first figure.
         figure: the newest value of the monitored metric; None before the first evaluation.
         samples_per_second: throughput of training, evaluations left out.
+        tokens_per_second: the same in tokens; None where samples are no texts.
+        mfu: the share of the GPU's peak that the model makes use of, 0 to 1; None where it is not known.
+        memory_gib: the most memory that was in use on the GPU; None without one.
     """
 
     epoch: int
@@ -74,6 +77,9 @@ class Progress:
     loss: float | None
     figure: float | None
     samples_per_second: float
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    memory_gib: float | None = None
 
 
 @dataclass(frozen=True)

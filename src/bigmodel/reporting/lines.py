@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bigmodel.reporting.base import Progress, Record, RunInfo, Summary
 
-_NOT_FIGURES = ("epoch", "step", "lr", "grad_norm", "samples_per_second")
+SPEEDS = ("samples_per_second", "tokens_per_second", "mfu", "memory_gib")
+_NOT_FIGURES = ("epoch", "step", "lr", "grad_norm", *SPEEDS)
 
 
 def figure(value: float | int) -> str:
@@ -75,7 +76,19 @@ def life_line(progress: Progress, info: RunInfo) -> str:
         words.append(f"loss {figure(progress.loss)}")
     if progress.figure is not None:
         words.append(f"{info.monitor} {figure(progress.figure)}")
-    return " ".join([*words, f"{progress.samples_per_second:,.0f} samples/s"])
+    return " ".join([*words, *speeds(progress).values()])
+
+
+def speeds(progress: Progress) -> dict[str, str]:
+    """How fast training is, in words: `speed`, in tokens where there are any; `mfu` and `memory`."""
+    told = {"speed": f"{progress.samples_per_second:,.0f} samples/s"}
+    if progress.tokens_per_second is not None:
+        told["speed"] = f"{progress.tokens_per_second:,.0f} tokens/s"
+    if progress.mfu is not None:
+        told["mfu"] = f"MFU {100 * progress.mfu:.{1 if progress.mfu < 0.1 else 0}f} %"
+    if progress.memory_gib is not None:
+        told["memory"] = f"{progress.memory_gib:.1f} GiB"
+    return told
 
 
 def header_rows(info: RunInfo) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ _NOT_HYPERPARAMETERS = (
     "output_dir",
     "resume",
     "plugins",
+    "profile",
     "trainer.log_every",
     "trainer.record_every",
     "trainer.tensorboard",
