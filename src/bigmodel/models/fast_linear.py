@@ -36,18 +36,47 @@ class Linear(nn.Linear):
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b; see `Linear`."""
     if (
-        not torch.compiler.is_compiling()  # first: the compiler follows no further, and does better
-        and inputs.device.type == "cpu"
-        and inputs.dtype is weight.dtype is torch.float32
+        is_plain(inputs, torch.float32)  # first: the compiler follows no further, and does better
         and inputs.ndim > 1
-        and inputs.numel() * weight.shape[0] >= WORTHWHILE
-        and onednn_is_quicker()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._get_tracing_state()
-        and not torch._C._are_functorch_transforms_active()
+        and worthwhile(inputs.numel() // weight.shape[1], weight)
     ):
         return multiplied(inputs, weight, bias)
     return F.linear(inputs, weight, bias)
+
+
+def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b by the quicker way, in operations that have gradients of their own."""
+    if worthwhile(inputs.numel() // weight.shape[1], weight):
+        return _onednn(inputs, weight, bias)
+    return F.linear(inputs, weight, bias)
+
+
+def outer(rows: Tensor, others: Tensor) -> Tensor:
+    """Rᵀ S, such as a weight's gradient: (rows, a) and (rows, b) → (a, b).
+
+    The narrower factor comes first, since that one has to be turned around in memory.
+    """
+    if rows.shape[1] > others.shape[1]:
+        return linear(others.t(), rows.t()).t()
+    return linear(rows.t(), others.t())
+
+
+def is_plain(inputs: Tensor, *dtypes: torch.dtype) -> bool:
+    """Whether operations of our own may work on it: on a CPU, in one of these types, and nothing but
+    autograd follows what is done."""
+    return (
+        not torch.compiler.is_compiling()
+        and inputs.device.type == "cpu"
+        and inputs.dtype in dtypes
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._get_tracing_state()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def worthwhile(rows: int, weight: Tensor) -> bool:
+    """Whether oneDNN is the quicker one on this processor for x Wᵀ with so many rows of x."""
+    return weight.dtype is torch.float32 and rows * weight.numel() >= WORTHWHILE and onednn_is_quicker()
 
 
 @cache
@@ -57,6 +86,13 @@ def onednn_is_quicker() -> bool:
         return False
     described = Path("/proc/cpuinfo")
     return described.is_file() and "AuthenticAMD" in described.read_text(errors="replace")
+
+
+def _onednn(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()  # a part of a wider matrix takes a thousand times as long
+    outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return outputs
 
 
 def multiplied(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -71,8 +107,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-        return outputs
+        return _onednn(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -80,5 +115,5 @@ class _Product(torch.autograd.Function):
         needs_inputs, needs_weight, needs_bias = ctx.needs_input_grad
         rows = gradients[0].reshape(-1, gradients[0].shape[-1])  # flatten cannot be batched
         to_inputs = linear(gradients[0], weight.t()) if needs_inputs else None
-        to_weight = linear(rows.t(), inputs.reshape(-1, inputs.shape[-1]).t()) if needs_weight else None
+        to_weight = outer(rows, inputs.reshape(-1, inputs.shape[-1])) if needs_weight else None
         return to_inputs, to_weight, rows.sum(0) if needs_bias else None

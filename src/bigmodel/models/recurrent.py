@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigmodel.models import fast_recurrent
+
 MODES = {"rnn": "RNN_TANH", "lstm": "LSTM", "gru": "GRU"}
 
 State = tuple[Tensor, ...]
@@ -105,6 +107,8 @@ class Recurrent(nn.RNNBase):
         layers, directions = self.num_layers, self.bidirectional
         if len(weights) < len(self._flat_weights):
             layers, directions = 1, False
+        if fast_recurrent.is_quicker(self.mode, inputs):
+            return self._by_hand(inputs, state[0], weights, layers, 1 + directions)
         options = (True, layers, self.dropout, self.training, directions, True)
         if self.mode == "LSTM":
             outputs, hidden, memory = torch.lstm(inputs, state, weights, *options)
@@ -112,6 +116,25 @@ class Recurrent(nn.RNNBase):
         kernel = torch.gru if self.mode == "GRU" else torch.rnn_tanh
         outputs, hidden = kernel(inputs, state[0], weights, *options)
         return outputs, (hidden,)
+
+    def _by_hand(
+        self, inputs: Tensor, hidden: Tensor, weights: list[Tensor], layers: int, directions: int
+    ) -> tuple[Tensor, State]:
+        """The same as `_kernel` with layers of our own."""
+        x = inputs.transpose(0, 1).contiguous()
+        ends = []
+        for layer in range(layers):
+            if layer and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            outputs = []
+            for reverse in range(directions):
+                scan = layer * directions + reverse
+                own = weights[4 * scan : 4 * scan + 4]
+                output = fast_recurrent.layer(self.mode, x, hidden[scan], own, bool(reverse))
+                outputs.append(output)
+                ends.append(output[0 if reverse else -1])
+            x = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
+        return x.transpose(0, 1), (torch.stack(ends),)
 
     def _both_ways(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Both directions with fused kernels, the backward one from each sample's last real step.
