@@ -61,6 +61,15 @@ def test_dropout_acts_between_the_layers_in_training_only(cell: str, fused: bool
     assert torch.allclose(ours(inputs), reference(inputs)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("cell", TORCH)
+def test_weights_put_in_place_of_its_own_count(cell: str) -> None:
+    ours, other = Recurrent(cell, 5, 7, num_layers=2), Recurrent(cell, 5, 7, num_layers=2)
+    inputs = torch.randn(3, 6, 5)
+    replaced = torch.func.functional_call(ours, dict(other.named_parameters()), inputs)
+    assert torch.equal(replaced, other(inputs))
+    assert not torch.equal(replaced, ours(inputs))
+
+
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("cell", TORCH)
 def test_readout_of_both_directions(cell: str, readout: str) -> None:

@@ -99,7 +99,9 @@ class Recurrent(nn.RNNBase):
             hidden = inputs.new_zeros(self.num_layers * directions, inputs.shape[0], self.hidden_size)
             state = (hidden, hidden) if self.mode == "LSTM" else (hidden,)
         if self.fused and lengths is None:
-            return self._kernel(inputs, state, cast("list[Tensor]", self._flat_weights))
+            # by name: torch's own list of them does not change where others are put in their place
+            weights = [getattr(self, name) for name in self._flat_weights_names]
+            return self._kernel(inputs, state, weights)
         return self._stepwise(inputs, state, lengths)
 
     def _kernel(self, inputs: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
