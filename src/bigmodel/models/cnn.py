@@ -279,4 +279,6 @@ class CNN(Model):
             x = x.masked_fill(~real, 0.0)
         if self.readout == "flatten":
             return x.flatten(1)
-        return x.mean(-1) if real is None else x.sum(-1) / real.sum(-1)
+        if real is None:  # channels last, as an image's are: so is then the gradient
+            return x.transpose(1, 2).mean(1) if x.stride(1) == 1 else x.mean(-1)
+        return x.sum(-1) / real.sum(-1)
