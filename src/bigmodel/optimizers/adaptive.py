@@ -8,6 +8,7 @@ from torch import nn
 
 from bigmodel.optimizers.base import Betas, OptimizerConfig, fused, parameter_groups, portable
 from bigmodel.optimizers.light import light
+from bigmodel.optimizers.quick_adam import quick
 from bigmodel.registry import optimizers
 
 _BETAS = "share of the running means of gradient and square kept at each step, 0 to 1"
@@ -29,7 +30,7 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     Weight decay adds to the gradient, and is scaled with it: adamw is the one that does not.
     """
     return portable(
-        light(torch.optim.Adam)(
+        quick(torch.optim.Adam, torch._fused_adam_)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),
@@ -51,7 +52,7 @@ def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam whose weight decay shrinks the weights directly (Loshchilov and Hutter 2017,
     arXiv:1711.05101)."""
     return portable(
-        light(torch.optim.AdamW)(
+        quick(torch.optim.AdamW, torch._fused_adamw_)(
             parameter_groups(model, config.weight_decay),
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),

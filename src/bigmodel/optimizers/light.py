@@ -41,10 +41,15 @@ def light(kind: type[OptimizerT]) -> type[OptimizerT]:
         step = getattr(step, "__wrapped__", step)
     if bare := _wrapped(step):
         methods["step"] = _either(step, _by_default_without_gradients(bare))
-    if not methods:
-        return kind
-    methods |= {_KIND: kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), methods)
+    return named_as(kind, kind, methods) if methods else kind
+
+
+def named_as(
+    kind: type[OptimizerT], base: type[OptimizerT], methods: dict[str, Any]
+) -> type[OptimizerT]:
+    """A class derived from `base` that passes for `kind`, in checkpoints too: see `kind_of`."""
+    own = {_KIND: kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (base,), methods | own)
 
 
 def kind_of(optimizer: torch.optim.Optimizer) -> type[torch.optim.Optimizer]:

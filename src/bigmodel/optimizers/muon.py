@@ -21,6 +21,7 @@ from bigmodel.optimizers.base import (
 )
 from bigmodel.optimizers.light import light
 from bigmodel.optimizers.newton_schulz import Muon
+from bigmodel.optimizers.quick_adam import quick
 from bigmodel.registry import optimizers
 
 
@@ -79,7 +80,7 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
     others = _without(parameter_groups(model, config.weight_decay), hidden)
     if others:
         parts.append(
-            light(torch.optim.AdamW)(
+            quick(torch.optim.AdamW, torch._fused_adamw_)(
                 others,
                 lr=config.lr if config.adamw_lr is None else config.adamw_lr,
                 betas=(config.betas[0], config.betas[1]),
