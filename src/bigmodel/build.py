@@ -32,7 +32,7 @@ from bigmodel.reporting.jsonl import JsonLines, damage
 from bigmodel.reporting.lines import shown_path
 from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.run import Run
-from bigmodel.runtime import Runtime, environment, prepare
+from bigmodel.runtime import Runtime, environment, keep_memory, prepare
 from bigmodel.saver import Saver
 from bigmodel.spec import Classes, NextTokens
 from bigmodel.state import State
@@ -69,6 +69,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     writing, figures = _writing(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
+    keep_memory()  # not before the data is there: reading it frees much that is not needed again
     scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
     state = State(
         model, step.optimizer, scheduler, step.metrics, step.accumulation, step.ema, step.scaler
