@@ -112,7 +112,9 @@ def keep_memory() -> None:
 
     Does nothing where the C library is none of GNU's.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(_MMAP_THRESHOLD, 64 << 20)
         library.mallopt(_TRIM_THRESHOLD, 512 << 20)
