@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import composed
+from benchmarks.ours import composed
 
 from bigmodel.build import build_run
 from bigmodel.config import parse

@@ -1,0 +1,263 @@
+"""Starts the sides of a line in turns, and gathers what they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+from benchmarks.lines import Line
+from benchmarks.worker import Order
+from benchmarks.works import WORKS
+
+NEEDS = {
+    "lightning": ("lightning",),
+    "transformers": ("transformers", "accelerate"),
+    "script": ("lightning", "hydra"),
+}
+"""Packages that a kind of side asks for."""
+
+CACHED = {"ours", "bare-compiled", "transformers-compiled"}
+"""Sides that compile, and keep what they compiled."""
+
+TOLERANCES = {"transformers": 2e-3}
+"""Kinds of side whose losses may lie further apart than the work says: this one's head has no bias."""
+
+Run = dict[str, Any]
+
+
+class BenchError(Exception):
+    """A side failed, or does other work than ours."""
+
+
+@dataclass
+class Setting:
+    """What holds for all lines.
+
+    Attributes:
+        folder: for whatever the sides leave; deleted at the end.
+        pairs: rounds that count, after a first one with empty caches.
+        peers: a folder to find the peers in, or None.
+        trouble: what to say where they could not be installed.
+    """
+
+    device: str
+    tiny: bool
+    folder: Path
+    pairs: int
+    peers: Path | None = None
+    trouble: str = ""
+    hosts: dict[str, Host] = field(default_factory=dict)
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    def environment(self, side: str, caches: Path) -> dict[str, str]:
+        """What a side's process is started with: one thread on a CPU, and caches of its own."""
+        kind = side.split("-")[0]
+        path = [str(peers.ROOT / "scripts"), str(peers.ROOT / "src")]
+        if kind in NEEDS and self.peers is not None:
+            path.append(str(self.peers))
+        if before := os.environ.get("PYTHONPATH"):
+            path.append(before)
+        variables = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path),
+            "XDG_CACHE_HOME": str(caches),
+            "BIGMODEL_CACHE": str(caches / "bigmodel"),
+            "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+            "TRITON_CACHE_DIR": str(caches / "triton"),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if self.device == "cpu":
+            variables |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        return variables
+
+    def lacking(self, side: str) -> str:
+        """Why a side cannot be measured here, or nothing."""
+        folders = [self.peers] if self.peers is not None else []
+        if not (names := peers.missing(NEEDS.get(side.split("-")[0], ()), *folders)):
+            return ""
+        because = f" ({self.trouble})" if self.trouble else ""
+        return f"not measured: {' and '.join(names)} is not installed{because}"
+
+
+class Host:
+    """A process that does one order after another."""
+
+    def __init__(self, setting: Setting, side: str, caches: Path) -> None:
+        self.log = setting.folder / f"{side}.log"
+        self.began = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", str(self.log)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=setting.folder,
+            env=setting.environment(side, caches),
+        )
+
+    def ask(self, order: Order) -> Run:
+        """Has an order done; `total` is the time since the process began.
+
+        Raises:
+            BenchError: it failed; with the end of its log.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(asdict(order)) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        total = time.perf_counter() - self.began
+        if not answer:
+            said = self.log.read_text(errors="replace").strip()[-1500:] if self.log.is_file() else ""
+            raise BenchError(f"{order.side} failed at {order.mode} of {order.work}:\n{said}")
+        return json.loads(answer) | {"total": total}
+
+    def close(self) -> None:
+        """Lets the process end."""
+        self.process.communicate()
+
+
+@contextmanager
+def setting(device: str, tiny: bool, pairs: int, data: Path | None) -> Iterator[Setting]:
+    """A folder for everything, and the peers where they can be had."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        place = Path(folder)
+        if data is not None:
+            (place / "pictures").symlink_to(data.resolve(), target_is_directory=True)
+        found, trouble = peers.folder()
+        made = Setting(device, tiny, place, pairs, found, trouble)
+        try:
+            yield made
+        finally:
+            for host in made.hosts.values():
+                host.close()
+
+
+@dataclass
+class Measured:
+    """What a line's sides did.
+
+    Attributes:
+        rounds: by side, one run for each pair.
+        cold, warm: by side, the whole run from the start of its process, in seconds: with empty caches,
+            and with those of the run before.
+        checked: by side, how its first losses compare with ours.
+        parameters: by side.
+        notes: by side, why it was not measured.
+    """
+
+    rounds: dict[str, list[Run]] = field(default_factory=dict)
+    cold: dict[str, float] = field(default_factory=dict)
+    warm: dict[str, list[float]] = field(default_factory=dict)
+    checked: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    matrix_rate: float = 0.0
+
+
+def measure(setting: Setting, line: Line) -> Measured:
+    """Checks the sides of a line, then runs them in turns: A B C A B C …"""
+    sides = {line.ours: 1} | {
+        side: contest.parts.get(setting.device, 1) for contest in line.contests for side in contest.sides
+    }
+    before = setting.measured.get(line.work)
+    if before is not None and set(sides) <= {*before.rounds, *before.notes}:
+        return before
+    found = Measured()
+    for side in list(sides):
+        if note := setting.lacking(side):
+            found.notes[side] = note
+            del sides[side]
+    if any(not side.startswith("ours") for side in sides):
+        _check(setting, line, list(sides), found)
+    if any(contest.measure == "rate" for contest in line.contests):
+        found.matrix_rate = _do(setting, "multiply", "bare", line.work)["flops"]
+    for side in sides:
+        found.rounds[side], found.warm[side] = [], []
+    if line.whole or setting.device == "cpu":
+        for side, part in sides.items():  # with empty caches
+            run = _do(setting, "time", side, line.work, part)
+            found.cold[side] = whole_seconds(run)
+    if line.whole and setting.device == "cuda":
+        for side in sides:
+            if side in CACHED or side == "bare":
+                found.warm[side].append(
+                    whole_seconds(_do(setting, "time", side, line.work, sides[side]))
+                )
+    for pair in range(setting.pairs + (setting.device == "cuda")):
+        for side, part in sides.items():
+            live = setting.device == "cuda"
+            run = _do(setting, "time", side, line.work, part, live=live)
+            if live and pair == 0:
+                continue  # a process that stays has to warm up first
+            found.rounds[side].append(run)
+            if not live:
+                found.warm[side].append(whole_seconds(run))
+        print(f"  {line.key}: round {pair + 1}", file=sys.stderr)
+    setting.measured[line.work] = found
+    return found
+
+
+def whole_seconds(run: Run) -> float:
+    """From the start of the process to the end of the whole run; steps that were left out are added at
+    the rate of those that were done."""
+    left = run["whole"] - run["steps"]
+    return float(run["total"]) + (left * per_step(run) if left else 0.0)
+
+
+def per_step(run: Run) -> float:
+    """Seconds a step, between a run's first mark and its last."""
+    return float(run["steady_seconds"]) / int(run["steady_steps"])
+
+
+def _check(setting: Setting, line: Line, sides: list[str], found: Measured) -> None:
+    """Has every side do the first steps from the same weights on the same batches.
+
+    Raises:
+        BenchError: the losses differ.
+    """
+    work = WORKS[line.work](setting.device, setting.tiny, setting.folder)
+    ours = _do(setting, "prepare", line.ours, line.work, live=setting.device == "cuda")
+    found.parameters[line.ours] = ours["parameters"]
+    for side in sides:
+        if side.startswith("ours") or side.endswith("workers"):  # these check as the one without
+            continue
+        theirs = _do(setting, "check", side, line.work, live=setting.device == "cuda")
+        if "parameters" in theirs:
+            found.parameters[side] = theirs["parameters"]
+        apart = [abs(a - b) / abs(a) for a, b in zip(ours["losses"], theirs["losses"], strict=False)]
+        bound = max(work.tolerance, TOLERANCES.get(side.split("-")[0], 0.0))
+        found.checked[side] = (
+            f"the first {len(apart)} losses differ by at most {max(apart):.1e}, relatively"
+        )
+        if not max(apart) <= bound:
+            raise BenchError(
+                f"{side} does other work than ours: {found.checked[side]}; {bound:.0e} is allowed.\n"
+                f"ours:   {ours['losses'][:5]}\ntheirs: {theirs['losses'][:5]}"
+            )
+
+
+def _do(setting: Setting, mode: Any, side: str, work: str, part: int = 1, *, live: bool = False) -> Run:
+    """One order, in a new process or in the one that stays for this kind of side."""
+    order = Order(mode, side, work, setting.device, str(setting.folder), setting.tiny, part)
+    # What is compiled for the check must not be found by the first timed run.
+    caches = setting.folder / "caches" / (f"{work}-{side}" if mode == "time" else mode)
+    if live:
+        kind = side.split("-")[0]
+        if kind not in setting.hosts:
+            setting.hosts[kind] = Host(setting, side, setting.folder / "caches" / f"live-{kind}")
+        return setting.hosts[kind].ask(order)
+    host = Host(setting, side, caches)
+    try:
+        return host.ask(order)
+    finally:
+        host.close()

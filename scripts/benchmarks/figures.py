@@ -1,0 +1,176 @@
+"""What is made of the runs: ratios of pairs, their median and spread, and the file that keeps them."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+from benchmarks.driver import Measured, Run, Setting, per_step
+from benchmarks.lines import Contest, Line
+from benchmarks.works import WORKS
+
+RESULTS = peers.ROOT / "scripts" / "results"
+SLOWER_BY_CHANCE = 1.05
+"""A total that is longer than the bare loop's by less than this counts as equal."""
+
+
+def spread(values: Iterable[float]) -> dict[str, float | int]:
+    """Median, least and most of some values, and how many there are."""
+    known = sorted(values)
+    return {
+        "median": statistics.median(known),
+        "low": known[0],
+        "high": known[-1],
+        "pairs": len(known),
+    }
+
+
+def compared(contest: Contest, ours: Run, theirs: list[Run], matrix_flops: float = 0.0) -> float:
+    """The figure of one round; see `lines.Measure`.
+
+    Args:
+        theirs: the runs of all sides that the contest names; the best one counts.
+        matrix_flops: operations a step over operations a second of matrix products, for `rate`.
+    """
+    match contest.measure:
+        case "steady":
+            return min(map(per_step, theirs)) / per_step(ours)
+        case "slowed":
+            return per_step(ours) / min(map(per_step, theirs))
+        case "added":
+            return (per_step(ours) - min(map(per_step, theirs))) * 1e6
+        case "fit":
+            return float(ours["fit"]) / min(float(run["fit"]) for run in theirs)
+        case "memory":
+            return float(ours["peak_memory"]) / min(float(run["peak_memory"]) for run in theirs)
+        case "rate":
+            return matrix_flops / per_step(ours)
+        case "help":
+            return min(float(run["total"]) for run in theirs) / float(ours["total"])
+        case key:
+            return min(float(run[key]) for run in theirs) / float(ours[key])
+
+
+def result(setting: Setting, line: Line, found: Measured) -> dict[str, Any]:
+    """All that is told of a line, as plain values."""
+    cells = [_cell(setting, line, contest, found) for contest in line.contests]
+    seconds = {
+        side: {"median_ms_per_step": 1e3 * statistics.median(map(per_step, runs))}
+        for side, runs in found.rounds.items()
+        if runs and "steady_seconds" in runs[0]
+    }
+    totals = {
+        side: {"cold": found.cold.get(side), "warm": statistics.median(runs) if runs else None}
+        for side, runs in found.warm.items()
+        if line.whole
+    }
+    work = WORKS[line.work](setting.device, setting.tiny, setting.folder) if line.work else None
+    return {
+        "title": line.title,
+        "cells": cells,
+        "steady": seconds,
+        "totals": totals,
+        "parameters": found.parameters,
+        "note": work.data_note if work else "",
+        "steps": work.steps if work else None,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(setting.device),
+        "versions": versions(),
+    }
+
+
+def _cell(setting: Setting, line: Line, contest: Contest, found: Measured) -> dict[str, Any]:
+    """One contest: its ratio, its goal, and whether that is reached."""
+    cell: dict[str, Any] = {
+        "against": contest.against,
+        "measure": contest.measure,
+        "goal": contest.goals.get(setting.device),
+        "part": contest.parts.get(setting.device, 1),
+        "checked": [found.checked[side] for side in contest.sides if side in found.checked],
+    }
+    if notes := [found.notes[side] for side in contest.sides if side in found.notes]:
+        return cell | {"note": notes[0]}
+    rounds = zip(found.rounds[line.ours], *(found.rounds[side] for side in contest.sides), strict=True)
+    share = _operations(setting, line, found) / found.matrix_rate if found.matrix_rate else 0.0
+    values = [compared(contest, ours, list(theirs), share) for ours, *theirs in rounds]
+    ratio = spread(values)
+    reached = contest.reached(setting.device, float(ratio["median"]))
+    return cell | {"ratio": ratio, "reached": reached} | _totals(line, contest, found)
+
+
+def _operations(setting: Setting, line: Line, found: Measured) -> float:
+    """Floating point operations of a step: 6 N + 12 L d T for each token."""
+    work = WORKS[line.work](setting.device, setting.tiny, setting.folder)
+    sizes = work.sizes
+    each = 6 * found.parameters[line.ours] + 12 * sizes["depth"] * sizes["dim"] * sizes["context"]
+    return float(each * work.batch_size * sizes["context"])
+
+
+def _totals(line: Line, contest: Contest, found: Measured) -> dict[str, Any]:
+    """Whether a whole run of ours takes longer than a bare loop's, with empty or filled caches."""
+    bare = [side for side in contest.sides if side.startswith("bare")]
+    if not line.whole or not bare:
+        return {}
+    later = {
+        "cold": (found.cold[line.ours], min(found.cold[side] for side in bare)),
+        "warm": tuple(
+            min(statistics.median(found.warm[side] or [found.cold[side]]) for side in sides)
+            for sides in ([line.ours], bare)
+        ),
+    }
+    return {
+        "total_longer": [
+            f"{state}: {ours:.1f} s against {theirs:.1f} s"
+            for state, (ours, theirs) in later.items()
+            if ours > theirs * SLOWER_BY_CHANCE
+        ]
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Processor, cores and GPU."""
+    described = Path("/proc/cpuinfo")
+    text = described.read_text(errors="replace") if described.is_file() else ""
+    name = re.search(r"model name\s*:\s*(.+)", text)
+    found = {"cpu": name[1].strip() if name else platform.processor(), "cores": os.cpu_count()}
+    if device == "cuda":
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Python, torch and the peers."""
+    found = {"python": platform.python_version()}
+    path = [str(peers.FOLDER)]
+    for name in ("torch", "lightning", "transformers", "accelerate", "hydra-core"):
+        for known in (
+            *importlib.metadata.distributions(name=name),
+            *importlib.metadata.distributions(name=name, path=path),
+        ):
+            found.setdefault(name, known.version)
+    return found
+
+
+def file_of(device: str) -> Path:
+    """Where a device's results are kept: `cpu.json`, or by the GPU's name."""
+    name = device if device == "cpu" else machine(device)["gpu"]
+    return RESULTS / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+
+
+def keep(path: Path, device: str, results: dict[str, Any]) -> None:
+    """Writes results, beside those of other lines that are there already."""
+    known = json.loads(path.read_text())["lines"] if path.is_file() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"device": device, "lines": known | results}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

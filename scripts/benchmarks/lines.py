@@ -1,0 +1,196 @@
+"""What is measured against what, and what is aimed at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Measure = Literal["steady", "slowed", "fit", "added", "memory", "rate", "help", "first_step", "total"]
+"""What is compared, of each pair of runs:
+
+- steady: theirs / ours, in seconds a step between the first mark of a run and its last;
+- slowed: ours / theirs, in the same seconds;
+- fit: ours / theirs, in seconds of the whole of `fit`;
+- added: ours - theirs, in microseconds a step;
+- memory: ours / theirs, in bytes at the most;
+- rate: ours alone, as a share of the rate at which the GPU multiplies large bf16 matrices;
+- help, first_step, total: theirs / ours, in seconds from the start of the process.
+"""
+
+AT_LEAST: frozenset[Measure] = frozenset({"steady", "rate", "help", "first_step", "total"})
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Ours against one alternative.
+
+    Attributes:
+        sides: what it consists of; of several, the best of each round.
+        goals: by device, what is aimed at: at least, or at most.
+        parts: by device, do only this part of the steps: 1 / part. What is compared is taken a step.
+    """
+
+    against: str
+    sides: tuple[str, ...]
+    measure: Measure
+    goals: dict[str, float]
+    parts: dict[str, int] = field(default_factory=dict)
+
+    def reached(self, device: str, value: float) -> bool | None:
+        """Whether the goal is; None where there is none."""
+        if (goal := self.goals.get(device)) is None:
+            return None
+        return value >= goal if self.measure in AT_LEAST else value <= goal
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes:
+        work: of `works.WORKS`; empty: whole programs, see `commands`.
+        whole: compare the whole run's seconds too, with an empty and a filled compile cache.
+    """
+
+    key: str
+    title: str
+    work: str
+    contests: tuple[Contest, ...]
+    whole: bool = True
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    ours: str = "ours"
+
+
+LIGHTNING = "Lightning, bare of logger and bar"
+
+LINES = [
+    Line(
+        "1",
+        "FNN 10-32-1, batch 32, Adam, 50,000 steps, shuffled, loss recorded, everything on",
+        "fnn",
+        (
+            Contest("bare eager loop", ("bare",), "steady", {"cpu": 8, "cuda": 20}, {"cuda": 5}),
+            Contest(
+                LIGHTNING, ("lightning",), "steady", {"cpu": 30, "cuda": 60}, {"cpu": 10, "cuda": 20}
+            ),
+        ),
+    ),
+    Line(
+        "2",
+        "RNN (GRU 64, 28 steps), batch 64, Adam",
+        "rnn",
+        (
+            Contest("bare eager loop", ("bare",), "steady", {"cpu": 1.5, "cuda": 10}),
+            Contest("compiled bare loop", ("bare-compiled",), "steady", {"cpu": 1, "cuda": 2}),
+        ),
+    ),
+    Line(
+        "3",
+        "CNN (100k parameters) on Fashion-MNIST, one epoch with augmentation",
+        "cnn",
+        (
+            Contest(
+                "bare loop over `DataLoader` (best of 0 and 2 workers)",
+                ("bare", "bare-workers"),
+                "steady",
+                {"cpu": 1.3, "cuda": 30},
+            ),
+            Contest(
+                "Lightning (best of 0 and 2 workers)",
+                ("lightning", "lightning-workers"),
+                "steady",
+                {"cpu": 1.5, "cuda": 40},
+            ),
+        ),
+    ),
+    Line(
+        "4",
+        "transformer (4 layers, 128 wide) character model",
+        "text",
+        (
+            Contest("bare loop with torch's modules", ("bare",), "steady", {"cpu": 1.3, "cuda": 2}),
+            Contest(
+                "Trainer of Transformers, GPT-2 of the same size",
+                ("transformers",),
+                "steady",
+                {"cpu": 2, "cuda": 4},
+            ),
+        ),
+    ),
+    Line(
+        "5",
+        "GPT-2 124M, 1,024 tokens, AdamW, bf16, random tokens",
+        "gpt2",
+        (
+            Contest(
+                "compiled bare loop with torch's modules", ("bare-compiled",), "steady", {"cuda": 1.2}
+            ),
+            Contest(
+                "Trainer of Transformers: bf16, SDPA, `torch_compile`",
+                ("transformers-compiled",),
+                "steady",
+                {"cuda": 2},
+            ),
+            Contest("the measured bf16 matrix rate", (), "rate", {"cuda": 0.55}),
+        ),
+        devices=("cuda",),
+    ),
+    Line(
+        "6-text",
+        "the whole loop with every report on, at the size of 4",
+        "text",
+        (Contest("itself, all off", ("ours-quiet",), "slowed", {"cpu": 1.02, "cuda": 1.01}),),
+        whole=False,
+    ),
+    Line(
+        "6-fnn",
+        "the same at the size of 1, µs a step more",
+        "fnn",
+        (Contest("itself, all off", ("ours-quiet",), "added", {"cpu": 5}),),
+        whole=False,
+    ),
+    Line(
+        "7-help",
+        "`--help`",
+        "",
+        (Contest("a Hydra + Lightning script", ("script",), "help", {"cpu": 10}),),
+        devices=("cpu",),
+    ),
+    Line(
+        "7-run",
+        "the default run: time to its first step; the whole of it",
+        "",
+        (
+            Contest(
+                "a Hydra + Lightning script, to the first step", ("script",), "first_step", {"cpu": 2.5}
+            ),
+            Contest("the same, the whole run", ("script",), "total", {"cpu": 3}),
+        ),
+        devices=("cpu",),
+    ),
+    Line(
+        "8",
+        "peak memory of 5 at batch 32",
+        "gpt2",
+        (Contest("compiled bare loop", ("bare-compiled",), "memory", {"cuda": 0.7}),),
+        whole=False,
+        devices=("cuda",),
+    ),
+    Line(
+        "saves",
+        "a save each epoch, 250 steps of 9.8M parameters",
+        "wide",
+        (Contest("no save at all", ("ours-unsaved",), "fit", {}),),
+        whole=False,
+        devices=("cpu",),
+    ),
+]
+
+
+def lines_of(device: str, only: list[str], tiny: bool = False) -> list[Line]:
+    """The lines asked for: by key, or by what stands before its dash; all those of the device.
+
+    A tiny trial takes the lines of a GPU on the CPU too.
+    """
+    wanted = [line for line in LINES if tiny or device in line.devices]
+    return [line for line in wanted if not only or {line.key, line.key.split("-")[0]} & set(only)]

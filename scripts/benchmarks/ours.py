@@ -1,0 +1,123 @@
+"""Ours, run as users run it: `bigmodel-train` with some overrides, and a clock beside its sinks."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.works import Work, checked
+from bigmodel import build
+from bigmodel.build import build_run
+from bigmodel.config import parse
+from bigmodel.loop import fit
+from bigmodel.reporting.base import Record, RunInfo, Sink, Sinks
+from bigmodel.saver import Saver
+from bigmodel.train import config_dir, main
+
+
+@dataclass
+class Clock(Sink):
+    """Notes when each record came, and the losses of the records.
+
+    Attributes:
+        marks: (step, seconds) of each record; only differences mean something.
+        fit: seconds that the whole of `fit` took, without building.
+    """
+
+    marks: list[tuple[int, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    began: float = 0.0
+    fit: float = 0.0
+
+    def start(self, info: RunInfo) -> None:  # noqa: ARG002
+        self.began = time.perf_counter()
+
+    def record(self, record: Record) -> None:
+        self.marks.append((int(record["step"]), time.perf_counter()))
+        self.losses.append(float(record["train/loss"]))
+
+    def close(self) -> None:
+        self.fit = time.perf_counter() - self.began
+
+
+class NoSaver(Saver):
+    """Takes every state and keeps none."""
+
+    def offer(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The configuration that `bigmodel-train` would be given, as plain values."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from bigmodel.launch.folders import register_resolver
+
+    register_resolver()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        values: Any = OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
+    return dict(values)
+
+
+def prepare(work: Work, folder: Path) -> dict[str, Any]:
+    """Does the first steps, and leaves in `folder` what the other sides begin from and are checked by.
+
+    `start.pt` holds the first weights, the first batches, and the data as it is stored: `train` and
+    `val`, inputs and targets, or a text's `stream` of tokens.
+    """
+    work = checked(work)
+    run = build_run(parse(composed(*work.arguments())), folder / "checked")
+    batches = []
+    for batch in run.train.epoch(0):
+        batches.append((batch.inputs.cpu(), batch.targets.cpu()))
+        if len(batches) == work.steps:
+            break
+    start: dict[str, Any] = {
+        "weights": {name: value.cpu().clone() for name, value in run.state.model.state_dict().items()},
+        "batches": batches,
+        "val": run.dataset.val.take(slice(0, len(run.dataset.val))),
+    }
+    if work.kind in {"text", "gpt2"}:
+        start["stream"] = run.dataset.train.tensors()["stream"]
+    else:
+        start["train"] = run.dataset.train.take(slice(0, len(run.dataset.train)))
+    if (scaling := run.dataset.prepared.scaling()) is not None:
+        start["scaling"] = (scaling.scale, scaling.shift)
+    torch.save(start, folder / "start.pt")
+    clock = Clock()
+    run.sinks = clock
+    fit(run)
+    losses = clock.losses[: len(batches)]  # those of the first epoch, whose batches are told
+    return {"losses": losses, "parameters": run.summary.parameters}
+
+
+def run(
+    work: Work, *, told: Callable[[], None] = lambda: None, reports: bool = True, saves: bool = True
+) -> dict[str, Any]:
+    """One whole run by the command's own `main`, in a folder that is deleted afterwards.
+
+    Args:
+        told: called once the run is over and before the folder is tidied up.
+        reports: leave the sinks as they are: console, JSON lines and TensorBoard.
+        saves: write checkpoints.
+    """
+    clock, make_sinks, make_saver = Clock(), build._sinks, build.Saver
+    build._sinks = lambda *args: Sinks([make_sinks(*args), clock]) if reports else clock
+    build.Saver = make_saver if saves else NoSaver  # type: ignore[misc]
+    argv = sys.argv
+    try:
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            sys.argv = ["bigmodel-train", *work.arguments(), f"output_dir={folder}"]
+            main()
+            told()
+    finally:
+        sys.argv, build._sinks, build.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
+    return {"losses": clock.losses, "marks": clock.marks, "fit": clock.fit}

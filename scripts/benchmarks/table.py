@@ -1,0 +1,143 @@
+"""The results as a table: in the terminal, and in the README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.lines import AT_LEAST, LINES, Line
+
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+
+
+def shown(value: float, measure: str) -> str:
+    """A figure with its unit."""
+    if measure == "added":
+        return f"{value:.1f} µs"
+    if measure == "rate":
+        return f"{100 * value:.0f} %"
+    return f"{value:.3f} ×" if measure == "slowed" else f"{value:.2f} ×"
+
+
+def goal_of(cell: dict[str, Any]) -> str:
+    """What is aimed at, or nothing."""
+    if cell["goal"] is None:
+        return ""
+    sign = "≥" if cell["measure"] in AT_LEAST else "≤"
+    return f"{sign} {cell['goal']:g}" + {"added": " µs"}.get(cell["measure"], " ×")
+
+
+def measured(cell: dict[str, Any]) -> str:
+    """The median with its spread, or why there is none."""
+    if "ratio" not in cell:
+        return str(cell["note"])
+    ratio, measure = cell["ratio"], cell["measure"]
+    low, high = shown(ratio["low"], measure), shown(ratio["high"], measure)
+    return f"{shown(ratio['median'], measure)} ({low.split()[0]} to {high.split()[0]})"
+
+
+def totals_of(result: dict[str, Any]) -> str:
+    """Seconds of whole runs, with empty and filled caches."""
+    said = []
+    for side, seconds in result["totals"].items():
+        states = [f"{state} {value:.1f}" for state, value in seconds.items() if value is not None]
+        if states:
+            said.append(f"{side}: {', '.join(states)} s")
+    return "; ".join(said)
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What a reader has to know of a line's figures."""
+    said = [result["note"]] if result["note"] else []
+    for cell in result["cells"]:
+        if cell["part"] > 1 and "ratio" in cell:
+            said.append(f"{cell['against']}: only 1/{cell['part']} of the steps, its rate taken a step")
+        if cell.get("total_longer"):
+            said.append(
+                f"a whole run takes longer ({cell['against']}): {', '.join(cell['total_longer'])}"
+            )
+    return said
+
+
+def show(results: dict[str, dict[str, Any]], console: Console | None = None) -> None:
+    """The table in the terminal."""
+    table = Table(title="Speed, ours against others", show_lines=True)
+    for heading in ("#", "work", "against", "measured", "goal", "", "whole runs, seconds"):
+        table.add_column(heading, overflow="fold")
+    for key, result in results.items():
+        for row, cell in enumerate(result["cells"]):
+            verdict = {True: "reached", False: "missed", None: ""}[cell.get("reached")]
+            first = row == 0
+            work = "\n".join([result["title"], *remarks(result)]) if first else ""
+            checks = "\n".join([cell["against"], *cell["checked"]])
+            totals = totals_of(result) if first else ""
+            table.add_row(
+                key if first else "", work, checks, measured(cell), goal_of(cell), verdict, totals
+            )
+    console = console or Console()
+    console.print(table, width=None if console.is_terminal else 160)
+
+
+def markdown(files: list[dict[str, Any]]) -> str:
+    """The table of the README, a column for each device; what has no figure is said to have none."""
+    cpu = next((file["lines"] for file in files if file["device"] == "cpu"), {})
+    gpus = [file["lines"] for file in files if file["device"] == "cuda"]
+    columns = {"cpu": cpu, "cuda": gpus[-1] if gpus else {}}
+    rows = [
+        "| # | work | against | one CPU thread | GPU |",
+        "|---|---|---|---|---|",
+    ]
+    for line in LINES:
+        for index, contest in enumerate(line.contests):
+            cells = [
+                _entry(line, index, device, known.get(line.key)) for device, known in columns.items()
+            ]
+            first = index == 0
+            heads = [line.key if first else "", line.title if first else "", contest.against]
+            rows.append("| " + " | ".join(heads + cells) + " |")
+    foot = [_foot(name, known) for name, known in columns.items() if known]
+    return "\n".join([*rows, "", *foot])
+
+
+def _entry(line: Line, index: int, device: str, result: dict[str, Any] | None) -> str:
+    if device not in line.devices:
+        return "–"
+    if result is None or index >= len(result["cells"]):
+        return "not yet measured"
+    cell = result["cells"][index]
+    said = measured(cell)
+    if goal := goal_of(cell):
+        said += f"; goal {goal}" + ("" if cell.get("reached") in (True, None) else ", missed")
+    return said
+
+
+def _foot(name: str, known: dict[str, Any]) -> str:
+    """Machine, versions, remarks and whole runs beneath the table."""
+    newest = max(known.values(), key=lambda result: result["date"])
+    machine, versions = newest["machine"], newest["versions"]
+    where = f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores"
+    made = ", ".join(f"{package} {version}" for package, version in versions.items())
+    said = [f"{'CPU' if name == 'cpu' else 'GPU'}: {where}; {made}; {newest['date']}."]
+    for key, result in known.items():
+        told = [*remarks(result), *([totals] if (totals := totals_of(result)) else [])]
+        if told:
+            said.append(f"Line {key}: {'; '.join(told)}.")
+    return "\n".join(said)
+
+
+def put_into(readme: Path, folder: Path) -> None:
+    """Renews the table between its two marks, from all results that are kept.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    text = readme.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{readme} has no {BEGIN} … {END}")
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    readme.write_text(f"{before}{BEGIN}\n{markdown(files)}\n{after}", encoding="utf-8")

@@ -1,0 +1,136 @@
+"""The process that sides run in: `python -m benchmarks.worker LOG`, one order a line, one answer a line.
+
+An order is a JSON object, see `Order`; whatever is printed on the way goes to the file LOG. One process
+can do many orders, so that several can take turns without starting anew.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.works import WORKS, Work
+
+
+def side_of(name: str, work: Work, folder: Path, check: bool) -> Callable[..., dict[str, Any]]:
+    """What does a work; called with `told`, which it calls when its last step is done."""
+    match name.split("-"):
+        case ["ours", *how]:
+            from benchmarks import ours
+
+            return partial(ours.run, work, reports="quiet" not in how, saves="unsaved" not in how)
+        case ["bare", *how]:
+            from benchmarks import plain
+
+            workers = 2 if "workers" in how else 0
+            return partial(
+                plain.run, work, folder, check=check, compiled="compiled" in how, workers=workers
+            )
+        case ["lightning", *how]:
+            from benchmarks import with_lightning
+
+            workers = 2 if "workers" in how else 0
+            return partial(with_lightning.run, work, folder, check=check, workers=workers)
+        case ["transformers", *how]:
+            from benchmarks import with_transformers
+
+            return partial(with_transformers.run, work, folder, check=check, compiled="compiled" in how)
+    raise ValueError(name)
+
+
+def peak_memory(work: Work) -> int:
+    """Most bytes that were held so far, on the GPU or by this process."""
+    if work.device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def answered(work: Work, side: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """One run, and what it was like."""
+    figures: dict[str, Any] = {}
+
+    def told() -> None:
+        figures["ended"], figures["peak_memory"] = time.time(), peak_memory(work)
+
+    figures |= side(told=told)
+    marks = figures.pop("marks", [])
+    figures["losses"] = figures.get("losses", [])[:50]
+    if len(marks) > 1:
+        (first, began), (last, ended) = marks[0], marks[-1]
+        figures |= {"steady_steps": last - first, "steady_seconds": ended - began}
+    return figures
+
+
+def between_runs(work: Work) -> None:
+    """Gives memory back, so that the next run finds it free and its peak is its own."""
+    gc.collect()
+    if work.device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do.
+
+    Attributes:
+        mode: `prepare`: ours leaves what all begin from; `check`: the first steps; `time`: a whole run;
+            `multiply`: large matrices, to see how fast that is.
+        part: do only this part of the steps: 1 / part.
+    """
+
+    mode: Literal["prepare", "check", "time", "multiply"]
+    side: str
+    work: str
+    device: str
+    folder: str
+    tiny: bool = False
+    part: int = 1
+
+
+def done(order: Order) -> dict[str, Any]:
+    """The answer to an order."""
+    folder = Path(order.folder)
+    work = WORKS[order.work](order.device, order.tiny, folder)
+    if order.mode == "multiply":
+        from benchmarks.multiply import matrix_rate
+
+        return {"flops": matrix_rate(order.device, order.tiny)}
+    if order.mode == "prepare":
+        from benchmarks import ours
+
+        return ours.prepare(work, folder)
+    if order.mode == "check":
+        return answered(work, side_of(order.side, work, folder, check=True))
+    whole = work.steps
+    work = replace(work, steps=max(2 * work.mark_every, whole // order.part))
+    figures = answered(work, side_of(order.side, work, folder, check=False))
+    between_runs(work)
+    return figures | {"steps": work.steps, "whole": whole}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for line in sys.stdin:
+        print(json.dumps(done(Order(**json.loads(line)))), file=answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""The benchmark: what it compares does the same work, and its figures are what they say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import driver, figures, plain, table
+from benchmarks.driver import BenchError, Host, Setting
+from benchmarks.lines import LINES, Contest, Line, lines_of
+from benchmarks.ours import prepare
+from benchmarks.worker import Order
+from benchmarks.works import WORKS
+
+ONE = next(line for line in LINES if line.key == "1")
+
+
+def run_of(milliseconds: float, **more: Any) -> dict[str, Any]:
+    """A run of 100 steady steps."""
+    steady = {"steady_steps": 100, "steady_seconds": milliseconds / 10, "total": 2.0}
+    return steady | {"steps": 120, "whole": 120} | more
+
+
+def test_every_line_has_a_key_of_its_own_and_a_work_that_there_is() -> None:
+    keys = [line.key for line in LINES]
+    assert len(set(keys)) == len(keys)
+    assert {key.split("-")[0] for key in keys} == {*"12345678", "saves"}
+    assert {line.work for line in LINES} - {""} <= set(WORKS)
+
+
+def test_lines_are_chosen_by_key_or_by_what_stands_before_the_dash() -> None:
+    assert [line.key for line in lines_of("cpu", ["6", "1"])] == ["1", "6-text", "6-fnn"]
+    assert [line.key for line in lines_of("cpu", ["7-help"])] == ["7-help"]
+    assert "5" not in [line.key for line in lines_of("cpu", [])]
+    assert "5" in [line.key for line in lines_of("cuda", [])]
+
+
+@pytest.mark.parametrize("name", ["fnn", "rnn", "cnn", "text", "gpt2"])
+def test_the_bare_loop_has_the_same_losses_from_the_same_weights(name: str, tmp_path: Path) -> None:
+    work = WORKS[name]("cpu", True, tmp_path)
+    ours = prepare(work, tmp_path)
+    bare = plain.run(work, tmp_path, check=True)
+    assert bare["parameters"] == ours["parameters"]
+    assert len(ours["losses"]) >= 5
+    length = len(ours["losses"])
+    assert bare["losses"][:length] == pytest.approx(ours["losses"], rel=work.tolerance)
+
+
+def test_pictures_change_at_random_by_a_shift_of_two_pixels_at_most(tmp_path: Path) -> None:
+    work = WORKS["cnn"]("cpu", True, tmp_path)
+    prepare(work, tmp_path)
+    start = plain.torch.load(tmp_path / "start.pt", weights_only=True)
+    batch, labels = next(plain.endless(work, start, workers=0))
+    assert batch.shape == (128, 1, 28, 28)
+    assert labels.shape == (128,)
+    dark, light = (float(v * start["scaling"][0] + start["scaling"][1]) for v in (0, 255))
+    assert dark <= float(batch.min()) <= float(batch.max()) <= light + 1e-5
+    borders = (batch[:, 0, :, 0] == dark).all(1)  # a picture that was moved to the right
+    assert 0.2 < float(borders.float().mean()) < 0.6
+
+
+def test_a_worker_does_one_order_after_another(tmp_path: Path) -> None:
+    host = Host(Setting("cpu", True, tmp_path, 1), "ours", tmp_path / "caches")
+    try:
+        order = Order("time", "ours", "fnn", "cpu", str(tmp_path), tiny=True)
+        first, second = host.ask(order), host.ask(order)
+    finally:
+        host.close()
+    assert first["steady_steps"] == second["steady_steps"] == 40
+    assert first["losses"] == second["losses"]
+    assert 0 < second["steady_seconds"] < second["fit"] < second["total"]
+
+
+def test_a_side_that_fails_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    host = Host(Setting("cpu", True, tmp_path, 1), "bare", tmp_path / "caches")
+    try:
+        with pytest.raises(BenchError, match=r"bare failed at check of fnn:(.|\n)*start\.pt"):
+            host.ask(Order("check", "bare", "fnn", "cpu", str(tmp_path), tiny=True))
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The orders that are given; each is answered at once, ours in 1 ms a step and others in 9."""
+    given: list[tuple[str, str]] = []
+
+    def answer(_: Setting, mode: str, side: str, *__: Any, **___: Any) -> dict[str, Any]:
+        given.append((mode, side))
+        if mode in {"prepare", "check"}:
+            return {"losses": [1.0, 0.5], "parameters": 385}
+        return run_of(1.0 if side == "ours" else 9.0)
+
+    monkeypatch.setattr(driver, "_do", answer)
+    return given
+
+
+def test_sides_run_in_turns_and_one_that_is_missing_is_told(
+    tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = {"lightning"}
+    monkeypatch.setattr(driver.peers, "missing", lambda names, *_: [n for n in names if n in absent])
+    setting = Setting("cpu", False, tmp_path, 2, trouble="no network")
+    found = driver.measure(setting, ONE)
+    timed = [side for mode, side in orders if mode == "time"]
+    assert timed == ["ours", "bare"] * 3  # with empty caches, and two pairs
+    assert orders[:2] == [("prepare", "ours"), ("check", "bare")]
+    result = figures.result(setting, ONE, found)
+    bare, lightning = result["cells"]
+    assert bare["ratio"] == {"median": 9.0, "low": 9.0, "high": 9.0, "pairs": 2}
+    assert bare["reached"] is True
+    assert lightning["note"] == "not measured: lightning is not installed (no network)"
+    assert "not measured" in table.markdown([{"device": "cpu", "lines": {"1": result}}])
+
+
+def test_a_side_that_does_other_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {"prepare": [1.0, 0.5], "check": [1.0, 0.501]}
+    monkeypatch.setattr(
+        driver, "_do", lambda _, mode, *__, **___: {"losses": losses[mode], "parameters": 1}
+    )
+    with pytest.raises(BenchError, match=r"bare does other work than ours: .* 2\.0e-03"):
+        driver.measure(Setting("cpu", False, tmp_path, 1), ONE)
+
+
+@pytest.mark.parametrize(
+    ("measure", "goal", "figure", "reached"),
+    [
+        ("steady", 4.0, 4.5, True),
+        ("slowed", 0.2, 2 / 9, False),
+        ("added", 5.0, -7000.0, True),
+        ("fit", 0.5, 0.5, True),
+        ("memory", 0.7, 0.75, False),
+        ("total", 2.0, 2.0, True),
+    ],
+)
+def test_what_is_compared(measure: Any, goal: float, figure: float, reached: bool) -> None:
+    ours = run_of(2.0, fit=1.0, peak_memory=3, total=1.0)
+    theirs = [run_of(9.0, fit=2.0, peak_memory=4), run_of(10.0, fit=3.0, peak_memory=5)]
+    contest = Contest("others", ("a", "b"), measure, {"cpu": goal})
+    assert figures.compared(contest, ours, theirs) == pytest.approx(figure)
+    assert contest.reached("cpu", figure) is reached
+    assert contest.reached("cuda", figure) is None
+
+
+def test_steps_that_were_left_out_count_in_a_whole_run() -> None:
+    assert driver.whole_seconds(run_of(9.0)) == 2.0
+    assert driver.whole_seconds(run_of(9.0, whole=620)) == pytest.approx(2.0 + 500 * 0.009)
+
+
+def test_the_median_has_its_spread() -> None:
+    assert figures.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "low": 1.0, "high": 3.0, "pairs": 3}
+
+
+def result_of(line: Line, median: float, reached: bool) -> dict[str, Any]:
+    """A kept result of a line with one figure."""
+    cell = {
+        "against": line.contests[0].against,
+        "measure": line.contests[0].measure,
+        "goal": 8,
+        "part": 1,
+        "checked": [],
+        "ratio": {"median": median, "low": 7.0, "high": 9.5, "pairs": 5},
+        "reached": reached,
+    }
+    return {
+        "title": line.title,
+        "cells": [cell],
+        "totals": {"ours": {"cold": 9.04, "warm": 4.0}},
+        "note": "a part of it",
+        "date": "2026-01-02",
+        "machine": {"cpu": "a processor", "cores": 2},
+        "versions": {"python": "3.13"},
+    }
+
+
+def test_the_readme_gets_the_table_between_its_marks(tmp_path: Path) -> None:
+    readme, results = tmp_path / "README.md", tmp_path / "results"
+    readme.write_text(f"before\n{table.BEGIN}\nof another day\n{table.END}\nafter\n")
+    figures.keep(results / "cpu.json", "cpu", {"1": result_of(ONE, 7.5, reached=False)})
+    table.put_into(readme, results)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{table.BEGIN}\n| # |")
+    assert text.endswith(f"{table.END}\nafter\n")
+    assert "of another day" not in text
+    row = next(row for row in text.splitlines() if row.startswith("| 1 |"))
+    assert "| 7.50 × (7.00 to 9.50); goal ≥ 8 ×, missed | not yet measured |" in row
+    assert "CPU: a processor, 2 cores; python 3.13; 2026-01-02." in text
+    assert "Line 1: a part of it; ours: cold 9.0, warm 4.0 s." in text
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(ValueError, match="has no <!-- bench -->"):
+        table.put_into(tmp_path / "README.md", tmp_path)
+
+
+def test_lines_that_were_measured_before_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "cpu.json"
+    figures.keep(path, "cpu", {"1": {"title": "old"}, "2": {"title": "kept"}})
+    figures.keep(path, "cpu", {"1": {"title": "new"}})
+    lines = json.loads(path.read_text())["lines"]
+    assert {key: line["title"] for key, line in lines.items()} == {"1": "new", "2": "kept"}
