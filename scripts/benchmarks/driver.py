@@ -26,11 +26,14 @@ NEEDS = {
 }
 """Packages that a kind of side asks for."""
 
-CACHED = {"ours", "bare-compiled", "transformers-compiled"}
-"""Sides that compile, and keep what they compiled."""
+WHOLE = {"ours", "bare", "bare-compiled"}
+"""Sides whose whole runs are compared, from the start of the process."""
 
 TOLERANCES = {"transformers": 2e-3}
 """Kinds of side whose losses may lie further apart than the work says: this one's head has no bias."""
+
+NEAR = 0.2
+"""How far the mean losses of timed runs may lie apart, relatively."""
 
 Run = dict[str, Any]
 
@@ -183,28 +186,56 @@ def measure(setting: Setting, line: Line) -> Measured:
         found.matrix_rate = _do(setting, "multiply", "bare", line.work)["flops"]
     for side in sides:
         found.rounds[side], found.warm[side] = [], []
-    if line.whole or setting.device == "cpu":
-        for side, part in sides.items():  # with empty caches
-            run = _do(setting, "time", side, line.work, part)
-            found.cold[side] = whole_seconds(run)
-    if line.whole and setting.device == "cuda":
-        for side in sides:
-            if side in CACHED or side == "bare":
-                found.warm[side].append(
-                    whole_seconds(_do(setting, "time", side, line.work, sides[side]))
-                )
-    for pair in range(setting.pairs + (setting.device == "cuda")):
+    _whole_runs(setting, line, sides, found)
+    _turns(setting, line, sides, found)
+    _compare_curves(line, found)
+    setting.measured[line.work] = found
+    return found
+
+
+def _whole_runs(setting: Setting, line: Line, sides: dict[str, int], found: Measured) -> None:
+    """A run of each side with empty caches; on a GPU one more with what they hold then, since the
+    processes that take turns there stay, and do not begin anew each time."""
+    if not line.whole and setting.device == "cuda":
+        return
+    for side, part in sides.items():
+        if setting.device == "cpu" or side in WHOLE:
+            found.cold[side] = whole_seconds(_do(setting, "time", side, line.work, part))
+    if setting.device == "cuda":
+        for side in WHOLE & set(sides):
+            run = _do(setting, "time", side, line.work, sides[side])
+            found.warm[side].append(whole_seconds(run))
+
+
+def _turns(setting: Setting, line: Line, sides: dict[str, int], found: Measured) -> None:
+    """The rounds that count; a process that stays has to warm up first."""
+    live = setting.device == "cuda"
+    for pair in range(setting.pairs + live):
         for side, part in sides.items():
-            live = setting.device == "cuda"
             run = _do(setting, "time", side, line.work, part, live=live)
             if live and pair == 0:
-                continue  # a process that stays has to warm up first
+                continue
             found.rounds[side].append(run)
             if not live:
                 found.warm[side].append(whole_seconds(run))
         print(f"  {line.key}: round {pair + 1}", file=sys.stderr)
-    setting.measured[line.work] = found
-    return found
+
+
+def _compare_curves(line: Line, found: Measured) -> None:
+    """The losses of the timed runs themselves, whose samples come in other orders, have to come near.
+
+    Raises:
+        BenchError: they do not.
+    """
+    for side, runs in found.rounds.items():
+        if side == line.ours or not runs:
+            continue
+        ours, theirs = found.rounds[line.ours][-1]["curve"], runs[-1]["curve"]
+        at = min(len(ours), len(theirs)) - 1
+        said = f"mean loss before mark {at + 1} {ours[at]:.4g} of ours and {theirs[at]:.4g} of theirs"
+        found.checked[side] = "; ".join([*filter(None, [found.checked.get(side)]), said])
+        if not abs(ours[at] - theirs[at]) <= NEAR * ours[at]:
+            raise BenchError(f"{side} does other work than ours: {said}")
 
 
 def whole_seconds(run: Run) -> float:

@@ -117,7 +117,7 @@ def _operations(setting: Setting, line: Line, found: Measured) -> float:
 
 def _totals(line: Line, contest: Contest, found: Measured) -> dict[str, Any]:
     """Whether a whole run of ours takes longer than a bare loop's, with empty or filled caches."""
-    bare = [side for side in contest.sides if side.startswith("bare")]
+    bare = [side for side in contest.sides if side.startswith("bare") and side in found.cold]
     if not line.whole or not bare:
         return {}
     later = {

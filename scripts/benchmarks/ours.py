@@ -120,4 +120,4 @@ def run(
             told()
     finally:
         sys.argv, build._sinks, build.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
-    return {"losses": clock.losses, "marks": clock.marks, "fit": clock.fit}
+    return {"curve": clock.losses, "marks": clock.marks, "fit": clock.fit}

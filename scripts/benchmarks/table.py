@@ -53,6 +53,9 @@ def totals_of(result: dict[str, Any]) -> str:
 def remarks(result: dict[str, Any]) -> list[str]:
     """What a reader has to know of a line's figures."""
     said = [result["note"]] if result["note"] else []
+    sizes = result.get("parameters", {})
+    if len(set(sizes.values())) > 1:
+        said.append(", ".join(f"{side} has {count:,} parameters" for side, count in sizes.items()))
     for cell in result["cells"]:
         if cell["part"] > 1 and "ratio" in cell:
             said.append(f"{cell['against']}: only 1/{cell['part']} of the steps, its rate taken a step")
@@ -121,11 +124,11 @@ def _foot(name: str, known: dict[str, Any]) -> str:
     machine, versions = newest["machine"], newest["versions"]
     where = f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores"
     made = ", ".join(f"{package} {version}" for package, version in versions.items())
-    said = [f"{'CPU' if name == 'cpu' else 'GPU'}: {where}; {made}; {newest['date']}."]
+    said = [f"- {'CPU' if name == 'cpu' else 'GPU'}: {where}; {made}; {newest['date']}."]
     for key, result in known.items():
         told = [*remarks(result), *([totals] if (totals := totals_of(result)) else [])]
         if told:
-            said.append(f"Line {key}: {'; '.join(told)}.")
+            said.append(f"- Line {key}: {'; '.join(told)}.")
     return "\n".join(said)
 
 

@@ -158,4 +158,4 @@ def run(
     told()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     parameters = sum(p.numel() for p in model.parameters())
-    return {"losses": losses, "marks": marks.marks, "parameters": parameters}
+    return {"losses": losses, "curve": losses, "marks": marks.marks, "parameters": parameters}

@@ -18,7 +18,7 @@ ONE = next(line for line in LINES if line.key == "1")
 def run_of(milliseconds: float, **more: Any) -> dict[str, Any]:
     """A run of 100 steady steps."""
     steady = {"steady_steps": 100, "steady_seconds": milliseconds / 10, "total": 2.0}
-    return steady | {"steps": 120, "whole": 120} | more
+    return steady | {"steps": 120, "whole": 120, "curve": [0.5, 0.1]} | more
 
 
 def test_every_line_has_a_key_of_its_own_and_a_work_that_there_is() -> None:
@@ -67,7 +67,8 @@ def test_a_worker_does_one_order_after_another(tmp_path: Path) -> None:
     finally:
         host.close()
     assert first["steady_steps"] == second["steady_steps"] == 40
-    assert first["losses"] == second["losses"]
+    assert first["curve"] == second["curve"]
+    assert len(first["curve"]) == 3
     assert 0 < second["steady_seconds"] < second["fit"] < second["total"]
 
 
@@ -140,6 +141,22 @@ def test_what_is_compared(measure: Any, goal: float, figure: float, reached: boo
     assert figures.compared(contest, ours, theirs) == pytest.approx(figure)
     assert contest.reached("cpu", figure) is reached
     assert contest.reached("cuda", figure) is None
+
+
+def test_timed_runs_that_do_not_learn_alike_are_refused(
+    tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = driver._do
+
+    def worse(setting: Setting, mode: Any, side: str, *rest: Any, **more: Any) -> dict[str, Any]:
+        curve = {"curve": [0.5, 0.13]} if side == "bare" else {}
+        return answer(setting, mode, side, *rest, **more) | curve
+
+    monkeypatch.setattr(driver, "_do", worse)
+    monkeypatch.setattr(driver.peers, "missing", lambda names, *_: list(names))
+    with pytest.raises(BenchError, match=r"bare does other work .* mark 2 0\.1 of ours and 0\.13"):
+        driver.measure(Setting("cpu", False, tmp_path, 1), ONE)
+    assert ("time", "bare") in orders
 
 
 def test_steps_that_were_left_out_count_in_a_whole_run() -> None:
