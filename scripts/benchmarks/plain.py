@@ -183,6 +183,7 @@ def run(
     model: Any = build(work, start["weights"])
     parameters = sum(p.numel() for p in model.parameters())
     if compiled:
+        torch._dynamo.config.allow_rnn = True  # off by default, and then the GRU is not compiled at all
         model = torch.compile(model)
     val = tuple(part.to(work.device) for part in ready(start, "val"))
     if check:

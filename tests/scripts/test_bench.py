@@ -90,7 +90,9 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         given.append((mode, side))
         if mode in {"prepare", "check"}:
             return {"losses": [1.0, 0.5], "parameters": 385}
-        return run_of(1.0 if side == "ours" else 9.0)
+        if mode == "multiply":
+            return {"flops": 1e12}
+        return run_of(1.0 if side == "ours" else 9.0, peak_memory=7, fit=1.0)
 
     monkeypatch.setattr(driver, "_do", answer)
     return given
@@ -112,6 +114,24 @@ def test_sides_run_in_turns_and_one_that_is_missing_is_told(
     assert bare["reached"] is True
     assert lightning["note"] == "not measured: lightning is not installed (no network)"
     assert "not measured" in table.markdown([{"device": "cpu", "lines": {"1": result}}])
+
+
+@pytest.mark.parametrize("key", [line.key for line in LINES if "cuda" in line.devices])
+def test_on_a_gpu_processes_stay_and_whole_runs_have_their_own(
+    key: str, tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver.peers, "missing", lambda *_: [])
+    monkeypatch.setattr(figures, "machine", lambda device: {"gpu": device})
+    (line,) = lines_of("cuda", [key])
+    setting = Setting("cuda", True, tmp_path, 3)
+    found = driver.measure(setting, line)
+    assert {len(runs) for runs in found.rounds.values()} == {3}
+    assert set(found.cold) == (driver.WHOLE & set(found.rounds) if line.whole else set())
+    result = figures.result(setting, line, found)
+    assert [cell["ratio"]["pairs"] for cell in result["cells"]] == [3] * len(line.contests)
+    told = len(orders)
+    assert driver.measure(setting, line) is found  # what is known is not measured again
+    assert len(orders) == told
 
 
 def test_a_side_that_does_other_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
