@@ -89,17 +89,22 @@ def between_runs(work: Work) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+FILLING_STEPS = 100
+"""Steps of a run that is there to compile: a step's code does not depend on their number."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What a worker is to do.
 
     Attributes:
-        mode: `prepare`: ours leaves what all begin from; `check`: the first steps; `time`: a whole run;
-            `multiply`: large matrices, to see how fast that is.
+        mode: `prepare`: ours leaves what all begin from; `check`: the first steps; `fill`: ours compiles
+            its step and keeps it, which is left out where one run alone would not gain by it; `time`: a
+            whole run; `multiply`: large matrices, to see how fast that is.
         part: do only this part of the steps: 1 / part.
     """
 
-    mode: Literal["prepare", "check", "time", "multiply"]
+    mode: Literal["prepare", "check", "fill", "time", "multiply"]
     side: str
     work: str
     device: str
@@ -120,6 +125,10 @@ def done(order: Order) -> dict[str, Any]:
         from benchmarks import ours
 
         return ours.prepare(work, folder)
+    if order.mode == "fill":
+        compiled = (*work.overrides, "device.engine=compiled")
+        few = replace(work, overrides=compiled, steps=min(work.steps, FILLING_STEPS))
+        return answered(few, side_of("ours-quiet-unsaved", few, folder, check=False))
     if order.mode == "check":
         return answered(work, side_of(order.side, work, folder, check=True))
     whole = work.steps

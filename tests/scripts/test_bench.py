@@ -169,12 +169,12 @@ def test_timed_runs_that_do_not_learn_alike_are_refused(
     answer = driver._do
 
     def worse(setting: Setting, mode: Any, side: str, *rest: Any, **more: Any) -> dict[str, Any]:
-        curve = {"curve": [0.5, 0.13]} if side == "bare" else {}
+        curve = {"curve": [0.5, 0.14]} if side == "bare" else {}
         return answer(setting, mode, side, *rest, **more) | curve
 
     monkeypatch.setattr(driver, "_do", worse)
     monkeypatch.setattr(driver.peers, "missing", lambda names, *_: list(names))
-    with pytest.raises(BenchError, match=r"bare does other work .* mark 2 0\.1 of ours and 0\.13"):
+    with pytest.raises(BenchError, match=r"bare does other work .* mark 2 0\.1 of ours and 0\.14"):
         driver.measure(Setting("cpu", False, tmp_path, 1), ONE)
     assert ("time", "bare") in orders
 
