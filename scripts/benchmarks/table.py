@@ -27,8 +27,10 @@ def goal_of(cell: dict[str, Any]) -> str:
     """What is aimed at, or nothing."""
     if cell["goal"] is None:
         return ""
-    sign = "≥" if cell["measure"] in AT_LEAST else "≤"
-    return f"{sign} {cell['goal']:g}" + {"added": " µs"}.get(cell["measure"], " ×")
+    sign, goal = "≥" if cell["measure"] in AT_LEAST else "≤", cell["goal"]
+    if cell["measure"] == "rate":
+        return f"{sign} {100 * goal:g} %"
+    return f"{sign} {goal:g} {'µs' if cell['measure'] == 'added' else '×'}"
 
 
 def measured(cell: dict[str, Any]) -> str:

@@ -225,6 +225,24 @@ def test_the_readme_gets_the_table_between_its_marks(tmp_path: Path) -> None:
     assert "Line 1: a part of it; ours: cold 9.0, warm 4.0 s." in text
 
 
+@pytest.mark.parametrize(
+    ("measure", "goal", "figure", "said"),
+    [
+        ("steady", 8, 7.504, ("≥ 8 ×", "7.50 × (7.50 to 7.50)")),
+        ("slowed", 1.02, 1.0149, ("≤ 1.02 ×", "1.015 × (1.015 to 1.015)")),
+        ("added", 5, 4.96, ("≤ 5 µs", "5.0 µs (5.0 to 5.0)")),
+        ("rate", 0.55, 0.571, ("≥ 55 %", "57 % (57 to 57)")),
+        ("fit", None, 1.0, ("", "1.00 × (1.00 to 1.00)")),
+    ],
+)
+def test_figures_have_their_unit(
+    measure: str, goal: float | None, figure: float, said: tuple[str, str]
+) -> None:
+    ratio = {"median": figure, "low": figure, "high": figure, "pairs": 1}
+    cell = {"measure": measure, "goal": goal, "ratio": ratio}
+    assert (table.goal_of(cell), table.measured(cell)) == said
+
+
 def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(ValueError, match="has no <!-- bench -->"):
