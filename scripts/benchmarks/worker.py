@@ -128,7 +128,7 @@ def done(order: Order) -> dict[str, Any]:
     if order.mode == "fill":
         compiled = (*work.overrides, "device.engine=compiled")
         few = replace(work, overrides=compiled, steps=min(work.steps, FILLING_STEPS))
-        return answered(few, side_of("ours-quiet-unsaved", few, folder, check=False))
+        return answered(few, side_of("ours-quiet", few, folder, check=False))
     if order.mode == "check":
         return answered(work, side_of(order.side, work, folder, check=True))
     whole = work.steps
