@@ -79,6 +79,7 @@ class Setting:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have theirs already
         if self.device == "cpu":
             variables |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return variables

@@ -83,7 +83,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
+            self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
         )
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.config.lr, int(self.trainer.estimated_stepping_batches)

@@ -70,6 +70,7 @@ LINES = [
         "fnn",
         (
             Contest("bare eager loop", ("bare",), "steady", {"cpu": 8, "cuda": 20}, {"cuda": 5}),
+            Contest("the same with `Adam(fused=True)`", ("bare-fused",), "steady", {}, {"cuda": 5}),
             Contest(
                 LIGHTNING, ("lightning",), "steady", {"cpu": 30, "cuda": 60}, {"cpu": 10, "cuda": 20}
             ),

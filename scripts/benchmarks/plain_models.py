@@ -124,9 +124,9 @@ def criterion(work: Work, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def optimizer_of(work: Work, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW, fused; decay on the matrices of layers alone, as ours."""
+    """Adam as torch gives it, or AdamW as in nanoGPT: fused, with decay on the matrices of layers alone."""
     if work.weight_decay is None:
-        return torch.optim.Adam(model.parameters(), lr=work.lr, fused=True)
+        return torch.optim.Adam(model.parameters(), lr=work.lr, fused=work.fused)
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in embedded]
     chosen = {id(p) for p in matrices}

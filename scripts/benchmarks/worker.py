@@ -33,6 +33,7 @@ def side_of(name: str, work: Work, folder: Path, check: bool) -> Callable[..., d
             from benchmarks import plain
 
             workers = 2 if "workers" in how else 0
+            work = replace(work, fused=True if "fused" in how else None)
             return partial(
                 plain.run, work, folder, check=check, compiled="compiled" in how, workers=workers
             )

@@ -27,6 +27,7 @@ class Work:
         mark_every: steps between two readings of the clock, which are records of ours.
         validate_every: steps between two evaluations; the last step is always followed by one.
         weight_decay: AdamW's; None: Adam.
+        fused: Adam's option of the same name; None: as torch has it by default, which on a CPU is slower.
         linear: whether the learning rate falls to 0 in a straight line; else it stays.
         sizes: of the network, by name.
         tolerance: how far the first losses may lie apart, relatively.
@@ -43,6 +44,7 @@ class Work:
     validate_every: int
     lr: float = 1e-3
     weight_decay: float | None = None
+    fused: bool | None = None
     linear: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     sizes: dict[str, int] = field(default_factory=dict)
