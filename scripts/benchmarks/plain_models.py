@@ -124,7 +124,7 @@ def criterion(work: Work, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def optimizer_of(work: Work, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam as torch gives it, or AdamW as in nanoGPT: fused, with decay on the matrices of layers alone."""
+    """Adam as torch gives it, or AdamW as in nanoGPT: fused, decay on the matrices of layers alone."""
     if work.weight_decay is None:
         return torch.optim.Adam(model.parameters(), lr=work.lr, fused=work.fused)
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}

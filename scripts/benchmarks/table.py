@@ -83,8 +83,11 @@ def show(results: dict[str, dict[str, Any]], console: Console | None = None) -> 
             table.add_row(
                 key if first else "", work, checks, measured(cell), goal_of(cell), verdict, totals
             )
-    console = console or Console()
-    console.print(table, width=None if console.is_terminal else 160)
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=160)
+    console.print(table)
 
 
 def markdown(files: list[dict[str, Any]]) -> str:

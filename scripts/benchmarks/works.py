@@ -27,7 +27,7 @@ class Work:
         mark_every: steps between two readings of the clock, which are records of ours.
         validate_every: steps between two evaluations; the last step is always followed by one.
         weight_decay: AdamW's; None: Adam.
-        fused: Adam's option of the same name; None: as torch has it by default, which on a CPU is slower.
+        fused: Adam's option of the same name; None: torch's default, slower on a CPU.
         linear: whether the learning rate falls to 0 in a straight line; else it stays.
         sizes: of the network, by name.
         tolerance: how far the first losses may lie apart, relatively.
