@@ -67,7 +67,8 @@ class Whole:
             name: p for name, p in model.named_parameters() if p.requires_grad
         }
         named = dict((*model.named_parameters(), *model.named_buffers()))
-        kept = {id(value) for value in model.state_dict(keep_vars=True).values()}
+        state = model.state_dict(keep_vars=True)
+        kept = {id(value) for value in state.values()}
         rest = {name: value for name, value in named.items() if name not in self._weights}
         self._statistics = {name: value for name, value in rest.items() if _is_statistic(value, kept)}
         self._fixed = {name: value for name, value in rest.items() if name not in self._statistics}
@@ -79,6 +80,9 @@ class Whole:
             if isinstance(value, Tensor)
         }
         self._averages = {} if step.ema is None else step.ema.weights
+        # A weight that is used in two places has two names, and an average by each.
+        first = {id(value): name for name, value in named.items()}
+        self._averaged = {name: first[id(state[name])] for name in self._averages}
         self.weights: list[Tensor] = [p.detach() for p in self._weights.values()]
         self.changed: list[Tensor] = [
             *self.weights,
@@ -128,7 +132,9 @@ class Whole:
             for old, value in ((weights, new), (state, kept), (statistics, moving)):
                 for name, tensor in old.items():
                     value[name] = torch.where(fit, value[name].to(tensor.dtype), tensor)
-            self._average(averages, {**new, **moving, **fixed}, given.numbers[-1])
+            live = {**new, **moving, **fixed}
+            averaged = {name: live[own] for name, own in self._averaged.items()}
+            self._average(averages, averaged, given.numbers[-1])
             for old, value in ((weights, new), (state, kept), (statistics, moving)):
                 for name, tensor in old.items():
                     tensor.copy_(value[name])
@@ -186,7 +192,7 @@ def _check(step: Step) -> None:
     """Raises UntraceableError where it can be seen beforehand that a step is no function of tensors."""
     optimizer = step.optimizer
     if kind_of(optimizer) not in (*PLAIN, *PLAIN_TOO):
-        raise UntraceableError(f"the optimizer {type(optimizer).__name__} keeps more than tensors")
+        raise UntraceableError("this optimizer keeps more than tensors, or looks at them")
     if step.scaler is not None:
         raise UntraceableError("fp16 scales its gradients")
     if step.micro_tokens is not None:
@@ -210,11 +216,22 @@ def _copied(key: str, value: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Within it a module computes with other tensors than its own, tied ones included."""
+    """Within it a module computes with other tensors than its own, tied ones included.
+
+    Torch's recurrent layers keep a list of their weights besides, which their kernels read.
+    """
     from torch.nn.utils.stateless import _reparametrize_module
 
-    with _reparametrize_module(module, tensors, tie_weights=True):
-        yield
+    recurrent = [part for part in module.modules() if isinstance(part, nn.RNNBase)]
+    before = [part._flat_weights for part in recurrent]
+    try:
+        with _reparametrize_module(module, tensors, tie_weights=True):
+            for part in recurrent:
+                part._flat_weights = [getattr(part, name) for name in part._flat_weights_names]
+            yield
+    finally:
+        for part, weights in zip(recurrent, before, strict=True):
+            part._flat_weights = weights
 
 
 @contextlib.contextmanager
