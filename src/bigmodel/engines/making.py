@@ -75,6 +75,8 @@ def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible
     if not prospect.pays(LOADING):
         return None
     try:
+        if len(prospect.like) > prospect.step.accumulation.micro_batch:
+            raise UntraceableError("batches go through the model in pieces")
         whole = Whole(prospect.step)
         if kind == "graph":
             return _trusted(_captured(prospect, whole), prospect, whole, None, say)
