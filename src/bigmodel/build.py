@@ -246,7 +246,8 @@ def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> En
     parts = {name: config.values[name] for name in ("model", "loss")}
     facts = {**parts, "input": repr(dataset.spec.input), "target": repr(dataset.spec.target)}
     threads = device.threads == "auto" and step.runtime.device.type == "cpu"
-    return Choosing(step, state.choice, device.engine, threads, facts)
+    alike = dataset.train.lengths is None  # else they are as wide as their longest text
+    return Choosing(step, state.choice, device.engine, threads, facts, alike)
 
 
 def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> EMA | None:

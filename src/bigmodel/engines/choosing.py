@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from bigmodel.data.base import Batch
 from bigmodel.engines.base import Engine, Interruptible, Say
 from bigmodel.engines.making import Prospect, faster
 from bigmodel.engines.trial import Trial
+from bigmodel.engines.whole import UntraceableError
 from bigmodel.state import Choice
 from bigmodel.step import Step
 
@@ -32,16 +34,26 @@ class Choosing(Engine):
         wanted: `device.engine`.
         threads: whether the number of threads is to be chosen.
         facts: see `cache.place_of`.
+        alike: whether all batches have one shape, but for an epoch's last.
     """
 
     def __init__(
-        self, step: Step, choice: Choice, wanted: Wanted, threads: bool, facts: dict[str, Any]
+        self,
+        step: Step,
+        choice: Choice,
+        wanted: Wanted,
+        threads: bool,
+        facts: dict[str, Any],
+        alike: bool = True,
     ) -> None:
         super().__init__(step)
         self._choice = choice
         self._wanted = wanted
         self._threads = threads
         self._facts = facts
+        self._alike = alike
+        self._kept = asdict(choice)
+        self._anew = False
         self._engine = Engine(step)
         self._trial: Trial | None = None
         self._left = 0
@@ -51,29 +63,36 @@ class Choosing(Engine):
     def begin(self, left: int, say: Say, interruptible: Interruptible) -> None:
         """See `Engine.begin`."""
         self._left, self._say, self._interruptible = left, say, interruptible
-        if self._choice.threads is not None:
+        self._kept = asdict(self._choice)
+        if self._threads and self._choice.threads is not None:
             torch.set_num_threads(self._choice.threads)
         if self._choice.engine is None and (left > FEW or self._wanted in ("compiled", "graph")):
-            self._trial = Trial(self._threads)
+            self._trial = Trial(self._threads and self._choice.threads is None)
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
-        """See `Engine.__call__`."""
+        """See `Engine.__call__`. What takes long, and may be left at any moment, comes before the step."""
+        full = len(batches[0]) == self._choice.samples
         if self._trial is not None:
-            return self._try(self._trial, batches, factors, measure)
-        if self._choice.engine not in (None, self.name) and len(batches[0]) == self._choice.samples:
+            if not (full and self._trial.over):
+                return self._try(self._trial, batches, factors, measure)
+            self._choose(self._trial, batches[0])
+        elif self._anew:
+            return self._go_on(batches, factors, measure)
+        elif full and self._choice.engine not in (None, self.name):
             self._make(str(self._choice.engine), batches[0], math.inf)  # as it was before a resume
         done = self._engine(batches, factors, measure)
         self.reach = self._engine.reach
         return done
 
     def renew(self) -> None:
-        """See `Engine.renew`."""
-        self._engine.renew()
+        """See `Engine.renew`; the state may be from before the choice."""
+        vars(self._choice).update(self._kept)
+        self._anew = True
 
     def _try(
         self, trial: Trial, batches: Sequence[Batch], factors: Sequence[float], measure: bool
     ) -> int:
-        """An eager step, timed; the last of a trial is followed by the choice."""
+        """An eager step, timed."""
         trial.begin()
         began = time.perf_counter()
         done = super().__call__(batches, factors, measure)
@@ -83,13 +102,22 @@ class Choosing(Engine):
         self._choice.samples = max(self._choice.samples, len(batches[0]))
         if done:
             trial.note(time.perf_counter() - began)
-        if trial.over and len(batches[0]) == self._choice.samples:
-            self._trial = None
-            self._choose(trial, batches[0])
+        return done
+
+    def _go_on(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
+        """A step with a state that was loaded: an eager one, in which the optimizer makes what it keeps,
+        since it may have kept nothing yet."""
+        done = super().__call__(batches, factors, measure)
+        if done:
+            self._anew = False
+            try:
+                self._engine.renew()
+            except UntraceableError:
+                self._engine, self.name, self.reach = Engine(self.step), Engine.name, Engine.reach
         return done
 
     def _choose(self, trial: Trial, like: Batch) -> None:
-        if self._threads:
+        if self._threads and self._choice.threads is None:
             self._choice.threads = trial.threads
         if told := str(trial):
             self._say(f"{told}.")
@@ -97,15 +125,21 @@ class Choosing(Engine):
         if kind == "auto":
             kind = "graph" if like.inputs.is_cuda else "compiled"
         self._make(kind, like, trial.seconds)
+        self._trial = None
 
     def _make(self, kind: str, like: Batch, seconds: float) -> None:
         """Takes another engine, where there is one that pays."""
         asked = self._wanted != "auto" or self._choice.engine is not None
-        prospect = Prospect(self.step, like, seconds, self._left, asked, self._facts)
-        found = None if kind == "eager" else faster(prospect, kind, self._say, self._interruptible)
+        found = None
+        if kind != "eager" and self._alike:
+            prospect = Prospect(self.step, like, seconds, self._left, asked, self._facts)
+            found = faster(prospect, kind, self._say, self._interruptible)
+        elif kind != "eager" and asked:
+            self._say("Steps are done one by one by torch's operations: batches have many shapes.")
         if found is not None:
             self._engine, self.name = found, found.name
         self._choice.engine = self.name
+        self._kept = asdict(self._choice)
 
 
 def _unheard(_: str) -> None:
