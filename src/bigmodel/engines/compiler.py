@@ -47,6 +47,12 @@ def compile_whole(whole: Whole, given: Given, path: Path) -> None:
         UntraceableError: it cannot be written as a function of tensors.
         Exception: whatever a compiler may find.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own doings
+        _compile(whole, given, path)
+
+
+def _compile(whole: Whole, given: Given, path: Path) -> None:
     graph = traced(whole, given)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
@@ -116,8 +122,7 @@ def _compiled(graph: GraphModule, arguments: tuple[Tensor, ...], path: Path) -> 
     from torch import _inductor
     from torch._inductor import config
 
-    with warnings.catch_warnings(), config.patch(_OPTIONS), _onednn_as_it_is():
-        warnings.simplefilter("ignore")  # of torch's own doings
+    with config.patch(_OPTIONS), _onednn_as_it_is():
         options: dict[str, Any] = {"aot_inductor.output_path": str(path)}
         made = _inductor.aot_compile(graph, arguments, options=options)
     return str(made)
