@@ -23,6 +23,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+_TORCHS_THREADS = torch.get_num_threads()
+"""CPU threads of one operation as torch begins: by the machine, or by OMP_NUM_THREADS."""
+
 
 class DeviceConfig(Config):
     """Where and how precisely to compute."""
@@ -90,8 +93,8 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     """
     device = _device(config.name)
     precision = _precision(config.precision, device)
-    if isinstance(config.threads, int):
-        torch.set_num_threads(config.threads)
+    # A run before this one, in a sweep, may have set or chosen another number.
+    torch.set_num_threads(config.threads if isinstance(config.threads, int) else _TORCHS_THREADS)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
     # cuBLAS reads this when it is first used; without it, deterministic mode refuses matrix products.
