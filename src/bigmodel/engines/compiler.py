@@ -92,6 +92,8 @@ def traced(whole: Whole, given: Given) -> GraphModule:
         small: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
         graph = make_fx(flat, small, tracing_mode="fake")(*_arguments(whole, given))
     except Exception as error:
+        if "to FakeTensors" in str(error):
+            raise UntraceableError("it keeps a tensor that is no weight or buffer") from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UntraceableError(f"it cannot be traced ({lines[0]})") from error
     for node in graph.graph.nodes:

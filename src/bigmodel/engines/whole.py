@@ -216,21 +216,34 @@ def _copied(key: str, value: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Within it a module computes with other tensors than its own, tied ones included.
+    """Within it a module computes with other tensors than its own, wherever it has them.
 
-    Torch's recurrent layers keep a list of their weights besides, which their kernels read.
+    Weights may have several places, and so may whole parts; torch's recurrent layers keep a list of
+    their weights besides, which their kernels read.
+
+    Args:
+        tensors: by the names of the module's own parameters and buffers.
     """
-    from torch.nn.utils.stateless import _reparametrize_module
-
-    recurrent = [part for part in module.modules() if isinstance(part, nn.RNNBase)]
-    before = [part._flat_weights for part in recurrent]
+    own = dict((*module.named_parameters(), *module.named_buffers()))
+    new = {id(own[name]): value for name, value in tensors.items()}
+    parts = list(module.modules())
+    places = [
+        (held, name, value)
+        for held in (held for part in parts for held in (part._parameters, part._buffers))
+        for name, value in held.items()
+        if id(value) in new
+    ]
+    recurrent = [(part, part._flat_weights) for part in parts if isinstance(part, nn.RNNBase)]
     try:
-        with _reparametrize_module(module, tensors, tie_weights=True):
-            for part in recurrent:
-                part._flat_weights = [getattr(part, name) for name in part._flat_weights_names]
-            yield
+        for held, name, value in places:
+            held[name] = new[id(value)]  # type: ignore[assignment]
+        for part, _ in recurrent:
+            part._flat_weights = [getattr(part, name) for name in part._flat_weights_names]
+        yield
     finally:
-        for part, weights in zip(recurrent, before, strict=True):
+        for held, name, value in places:
+            held[name] = value  # type: ignore[assignment]
+        for part, weights in recurrent:
             part._flat_weights = weights
 
 
