@@ -54,6 +54,7 @@ class Choosing(Engine):
         self._alike = alike
         self._kept = asdict(choice)
         self._anew = False
+        self._told = False
         self._engine = Engine(step)
         self._trial: Trial | None = None
         self._left = 0
@@ -68,12 +69,15 @@ class Choosing(Engine):
             torch.set_num_threads(self._choice.threads)
         if self._choice.engine is None and (left > FEW or self._wanted in ("compiled", "graph")):
             self._trial = Trial(self._threads and self._choice.threads is None)
+        # Without the clock, so that a run which was stopped goes on as it would have gone on. One step
+        # has to be done, in which the optimizer makes what it keeps.
+        self._told = self._wanted in ("compiled", "graph") and not (self._trial and self._trial.chooses)
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
-        """See `Engine.__call__`. What takes long, and may be left at any moment, comes before the step."""
+        """See `Engine.__call__`. What takes long, and may be left, comes before the step."""
         full = len(batches[0]) == self._choice.samples
         if self._trial is not None:
-            if not (full and self._trial.over):
+            if not (full and (self._trial.over or self._told)):
                 return self._try(self._trial, batches, factors, measure)
             self._choose(self._trial, batches[0])
         elif self._anew:
@@ -124,7 +128,7 @@ class Choosing(Engine):
         kind = self._wanted
         if kind == "auto":
             kind = "graph" if like.inputs.is_cuda else "compiled"
-        self._make(kind, like, trial.seconds)
+        self._make(kind, like, trial.seconds if trial.over else math.inf)
         self._trial = None
 
     def _make(self, kind: str, like: Batch, seconds: float) -> None:

@@ -28,9 +28,14 @@ class Trial:
         self._noted = 0
         self.over = False
 
+    @property
+    def chooses(self) -> bool:
+        """Whether there is more than one number of threads to choose from."""
+        return len(self._counts) > 1
+
     def begin(self) -> None:
         """A step is about to be done."""
-        if len(self._counts) > 1:
+        if self.chooses:
             torch.set_num_threads(self._counts[self._noted % 2])
 
     def note(self, seconds: float) -> None:
@@ -41,13 +46,13 @@ class Trial:
         self._noted += 1
         timed = [len(times) for times in self._seconds.values()]
         self.over = min(timed) >= _PAIRS or (min(timed) == max(timed) >= 2 and self._is_clear())
-        if self.over and len(self._counts) > 1:
+        if self.over and self.chooses:
             torch.set_num_threads(self.threads)
 
     @property
     def threads(self) -> int:
         """The number of threads with which steps took less."""
-        return min(self._counts, key=self._median)
+        return min(self._counts, key=self._median) if self.chooses else self._counts[0]
 
     @property
     def seconds(self) -> float:
@@ -56,7 +61,7 @@ class Trial:
 
     def __str__(self) -> str:
         """The outcome in words; empty where there was no choice."""
-        if len(self._counts) == 1:
+        if not self.chooses:
             return ""
         times = {count: f"{1000 * self._median(count):.3g} ms" for count in self._counts}
         many, one = (times[count] for count in self._counts)
