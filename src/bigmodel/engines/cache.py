@@ -6,6 +6,7 @@ torch, processor. So nothing has to be traced to find it again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,14 +15,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 import bigmodel
-from bigmodel.engines.whole import Given, Whole
 from bigmodel.step import Step
+
+if TYPE_CHECKING:  # `whole` asks `regions`, and that asks here for the folder
+    from bigmodel.engines.whole import Given, Whole
 
 MOST = 64
 """Libraries that are kept, a megabyte or two each; of more, those go that were used longest ago."""
@@ -55,8 +58,9 @@ class Place:
                 path.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Notes that it is of use."""
-        self.library.touch()
+        """Notes that it is of use, where the folder can be written."""
+        with contextlib.suppress(OSError):
+            self.library.touch()
 
     @property
     def slow(self) -> str | None:
