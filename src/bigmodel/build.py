@@ -244,7 +244,9 @@ def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> En
     if device.deterministic:
         return Engine(step)
     parts = {name: config.values[name] for name in ("model", "loss")}
-    facts = {**parts, "input": repr(dataset.spec.input), "target": repr(dataset.spec.target)}
+    target = dataset.spec.target  # what it counts or measures besides is in tensors
+    of = [repr(dataset.spec.input), type(target).__name__, target.output_size]
+    facts = {**parts, "data": of}
     threads = device.threads == "auto" and step.runtime.device.type == "cpu"
     alike = dataset.train.lengths is None  # else they are as wide as their longest text
     return Choosing(step, state.choice, device.engine, threads, facts, alike)
