@@ -43,8 +43,8 @@ class Pieces(Engine):
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
         """See `Engine.__call__`."""
         step, count = self.step, self._fitting(batches)
-        pieces = step.accumulation.micro_batch < len(batches[0])  # since memory ran out in a smaller batch
-        if count == 0 or pieces or step.accumulation.losses:
+        too_large = step.accumulation.micro_batch < len(batches[0])  # memory ran out meanwhile
+        if count == 0 or too_large or step.accumulation.losses:
             return super().__call__(batches, factors, measure)
         numbers = self._numbers(factors[:count])
         began = time.perf_counter()
