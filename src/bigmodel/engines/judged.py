@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,7 +98,8 @@ def _difference(
 ) -> str | None:
     """Where the outcome of a step is not the expected one, in words."""
     for name, got, wanted in zip(("loss", "weight", "skip", "norm"), ours, theirs, strict=True):
-        if abs(got - wanted) > allowance * _CLOSE["figures"] * max(abs(wanted), 1e-6):
+        near = abs(got - wanted) <= allowance * _CLOSE["figures"] * max(abs(wanted), 1e-6)
+        if not (near or got == wanted or (math.isnan(got) and math.isnan(wanted))):
             return f"{name} {got:.6g} instead of {wanted:.6g}"
     moved = wrong = 0.0
     for tensor, right, old in zip(after, expected, before, strict=False):
