@@ -6,7 +6,7 @@ import statistics
 
 import torch
 
-_WARM, _PAIRS = 2, 5
+_WARM, _FEW, _PAIRS = 2, 3, 5
 _CLEAR = 1.5
 """A ratio between two numbers of threads that leaves no doubt: no more steps are spent on it."""
 
@@ -45,7 +45,7 @@ class Trial:
             self._seconds[count].append(seconds)
         self._noted += 1
         timed = [len(times) for times in self._seconds.values()]
-        self.over = min(timed) >= _PAIRS or (min(timed) == max(timed) >= 2 and self._is_clear())
+        self.over = min(timed) >= _PAIRS or (min(timed) == max(timed) >= _FEW and self._is_clear())
         if self.over and self.chooses:
             torch.set_num_threads(self.threads)
 
