@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from bigmodel import runtime as module
 from bigmodel.errors import DeviceError
 from bigmodel.runtime import DeviceConfig, environment, prepare
 
@@ -32,3 +33,18 @@ def test_the_seed_decides() -> None:
     first = torch.rand(2)
     prepare(DeviceConfig(name="cpu"), seed=3)
     assert torch.equal(first, torch.rand(2))
+
+
+@pytest.mark.parametrize("threads", ["auto", None])
+def test_a_run_does_not_keep_the_threads_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, threads: str | None
+) -> None:
+    """In a sweep they are one process; a trial chooses among torch's number and one."""
+    monkeypatch.setattr(module, "_TORCHS_THREADS", 3)
+    try:
+        prepare(DeviceConfig(name="cpu", threads=2), seed=1)
+        assert torch.get_num_threads() == 2
+        prepare(DeviceConfig.model_validate({"name": "cpu", "threads": threads}), seed=1)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)

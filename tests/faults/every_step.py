@@ -70,6 +70,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer.name": "muon", "model.hidden_sizes": [16, 16]},
     "fp16": {"device.precision": "fp16"},
     "clipping": {"trainer.clip_norm": 0.5},
+    "compiled": {"device.engine": "compiled", "model.dropout": 0.3, "trainer.ema": 0.9},
     "accumulation": {"trainer.accumulate": 2, "model.dropout": 0.3},
     **{
         f"{name} ({interval})": {
