@@ -41,7 +41,8 @@ WRITER = {"model": {"name": "transformer", "dim": 16, "depth": 1, "num_heads": 2
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "shuffling": {},
-    "a text": WRITER | {"data": {"name": "text", "path": README, "context": 32, "batch_size": 16}},
+    "a text": WRITER
+    | {"data": {"name": "text", "path": README, "unit": "byte", "context": 32, "batch_size": 16}},
     "pairs": WRITER
     | {
         "data": {

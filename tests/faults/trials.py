@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel import checkpoint
+from bigmodel.reporting.lines import SPEEDS
 
 RECIPE = (
     "device=cpu",
@@ -188,11 +189,13 @@ def digest(folder: Path) -> str:
             sums.update(tensor.numpy().tobytes())
     facts["progress"].pop("seconds")
     for name in ("best", "final"):
-        facts["progress"][name].pop("samples_per_second")
+        for speed in SPEEDS:
+            facts["progress"][name].pop(speed, None)
     sums.update(repr(facts).encode())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
-        del record["samples_per_second"]
+        for speed in SPEEDS:
+            record.pop(speed, None)
     assert [record["step"] for record in records] == list(range(1, len(records) + 1)), "each step once"
     sums.update(json.dumps(records).encode())
     losses = event_scalars(folder, "train/loss")
