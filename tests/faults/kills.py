@@ -71,10 +71,10 @@ def kill_and_go_on(
 
 
 def _kill_at_random(attempt: Attempt, chance: random.Random) -> bool:
-    """Kills within a save, two times out of three; else at any moment of the first second."""
+    """Kills within a save, two times out of three; else at any moment of its first 0.4 seconds."""
     if chance.random() < 2 / 3:
         deadline = time.monotonic() + 10
-        wanted = chance.randrange(6)  # not always the first save
+        wanted = chance.randrange(3)  # not always the first save
         while time.monotonic() < deadline and attempt.process.is_alive():
             folder = run_folder(attempt.cwd)
             if folder is not None and list((folder / "checkpoints").glob(".*.tmp")):
@@ -84,7 +84,7 @@ def _kill_at_random(attempt: Attempt, chance: random.Random) -> bool:
                 wanted -= 1
                 time.sleep(0.01)
     else:
-        attempt.process.join(chance.random() * 1.2)
+        attempt.process.join(chance.random() * 0.4)
     alive = attempt.process.is_alive()
     attempt.process.kill()
     attempt.process.join()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from bigmodel.optimizers.light import OptimizerT, light, named_as
 
@@ -79,8 +80,7 @@ def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[Optimizer
 def _has_hooks(optimizer: Any) -> bool:
     """Whether anyone wants to be told of its steps."""
     own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
-    module = torch.optim.optimizer
-    return any(own) or any((module._global_optimizer_pre_hooks, module._global_optimizer_post_hooks))
+    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
 def _all_gathered(optimizer: Any) -> list[tuple[_Gathered, list[Tensor]]] | None:
