@@ -106,7 +106,7 @@ def test_sides_run_in_turns_and_one_that_is_missing_is_told(
     setting = Setting("cpu", False, tmp_path, 2, trouble="no network")
     found = driver.measure(setting, ONE)
     timed = [side for mode, side in orders if mode == "time"]
-    assert timed == ["ours", "bare"] * 3  # with empty caches, and two pairs
+    assert timed == ["ours", "bare", "bare-fused"] * 3  # with empty caches, and two pairs
     assert orders[:2] == [("prepare", "ours"), ("check", "bare")]
     result = figures.result(setting, ONE, found)
     bare, lightning = result["cells"]
