@@ -143,16 +143,18 @@ def _onednn_as_it_is() -> Iterator[None]:
         yield
         return
 
-    def product(*arguments: Any) -> Any:
-        node: Any = mkldnn_ir.LinearUnary
-        return ir.TensorBox.create(node.create(*arguments))
+    def made_by(node: Any) -> Callable[..., Any]:
+        return lambda *arguments, **_: ir.TensorBox.create(node.create(*arguments))
 
     mkldnn_fusion._mkldnn_fusion_init()
-    operator = torch.ops.mkldnn._linear_pointwise.default
-    before = lowering.lowerings.get(operator)
-    lowering.lowerings[operator] = product
+    operators = torch.ops.mkldnn._linear_pointwise
+    ours: dict[Any, Callable[..., Any]] = {
+        operators.default: made_by(mkldnn_ir.LinearUnary),
+        operators.binary: made_by(mkldnn_ir.LinearBinary),  # with a sum that follows it
+    }
+    before = {operator: lowering.lowerings[operator] for operator in ours}
+    lowering.lowerings.update(ours)
     try:
         yield
     finally:
-        if before is not None:
-            lowering.lowerings[operator] = before
+        lowering.lowerings.update(before)
