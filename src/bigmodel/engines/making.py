@@ -19,15 +19,16 @@ from bigmodel.engines.pieces import Pieces, given
 from bigmodel.engines.whole import Given, UntraceableError, Whole
 from bigmodel.step import Step
 
-LOADING = 0.3
-"""Seconds that a compiled step takes from the cache, trial included; a CUDA graph as well."""
+_LOADING, _TRIED = 0.1, 7
+"""What a faster engine costs that need not be compiled: seconds, and steps of its trial."""
 
 _OVERHEAD = 40e-6
 """Seconds a step that torch's operations take for each weight, whatever its size, as seen on several
 networks: what a compiled step can spare."""
 
-_RISK = 0.02
-"""Share of a run that may be spent on a compiled step whose gain is not known beforehand."""
+_RISK, _SMALL_RISK = 0.02, 0.1
+"""Share of a run that may be spent on a step whose gain is not known beforehand: to compile it; and to
+try what is there already. Where it was for nothing, that is noted."""
 
 _GAIN = 0.95
 """Share of the eager step's time that a faster one may take at most."""
@@ -58,11 +59,19 @@ class Prospect:
         """What such a step is given."""
         return given(self.like, self.step)
 
-    def pays(self, price: float) -> bool:
-        """Whether so many seconds are worth it, by what is to be expected."""
+    @property
+    def worth_a_trial(self) -> bool:
+        """Whether a faster engine would pay that is there already, or as good as there."""
+        return self._pays(_LOADING + _TRIED * self.seconds, _SMALL_RISK)
+
+    def worth_compiling(self, price: float) -> bool:
+        """Whether it would pay if it has to be compiled, which takes so many seconds."""
+        return self._pays(price, _RISK)
+
+    def _pays(self, price: float, risk: float) -> bool:
         weights = sum(len(group["params"]) for group in self.step.optimizer.param_groups)
         spared = self.left * min(0.85 * self.seconds, _OVERHEAD * weights)
-        return self.asked or spared > 1.5 * price or price < _RISK * self.left * self.seconds
+        return self.asked or spared > 1.5 * price or price < risk * self.left * self.seconds
 
 
 def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible) -> Pieces | None:
@@ -72,7 +81,7 @@ def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible
         kind: `compiled` or `graph`.
         say, interruptible: see `Engine.begin`.
     """
-    if not prospect.pays(LOADING):
+    if not prospect.worth_a_trial:
         return None
     try:
         if len(prospect.like) > prospect.step.accumulation.micro_batch:
@@ -107,7 +116,7 @@ def _code(
         place.touch()
         return load(place.library, device)
     price = _price(whole)
-    if not prospect.pays(price):
+    if not prospect.worth_compiling(price):
         return None
     say(f"Compiling the step, which takes some {price:.0f} seconds.")
     with tempfile.TemporaryDirectory() as folder:
@@ -146,4 +155,4 @@ def _trusted(
 
 def _price(whole: Whole) -> float:
     """Seconds that compiling takes, by what was seen with networks of 4 to 60 weights."""
-    return 7.0 + 0.5 * len(whole.weights)
+    return 10.0 + 0.5 * len(whole.weights)
