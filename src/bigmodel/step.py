@@ -7,11 +7,8 @@ gradient that is not finite is left out, which is decided on the device too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,27 +21,9 @@ from bigmodel.metrics import Metrics
 from bigmodel.optimizers import masked_step
 from bigmodel.runtime import Runtime
 from bigmodel.state import Accumulation
+from bigmodel.step_figures import StepFigures, Undrained
 
 _run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)  # torch's own: it may go
-
-
-class StepFigures(NamedTuple):
-    """What one step gave.
-
-    Attributes:
-        loss: mean loss of the batch, before the update.
-        weight: what that mean was divided by (samples, or the sum of their weights).
-        updated: whether the weights were updated; not where the loss or a gradient was NaN or infinite.
-            In fp16 only the loss counts: its scaling makes gradients overflow now and then, on purpose.
-    """
-
-    loss: float
-    weight: float
-    updated: bool = True
-
-
-_Eager = tuple[Tensor, Tensor, Tensor | int]
-"""Of a step: the sum of the losses, 1 where the update was left out, else 0, and what to divide by."""
 
 
 class Step:
@@ -107,7 +86,7 @@ class Step:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._one = torch.ones((), device=self._device)
         self._shares: dict[int, Tensor] = {}
-        self._figures: list[_Eager | Tensor] = []  # of each step; of several, as `note` takes them
+        self._undrained = Undrained()
 
     def __call__(self, batch: Batch, measure: bool = False) -> bool:
         """Does one update, or goes on with one that was left.
@@ -141,7 +120,7 @@ class Step:
                     return False
                 losses.append(self._gradients(inputs, targets, share))
             total = torch.stack(losses).sum()
-        self._figures.append((total, self._update(total, measure), weight))
+        self._undrained.add(total, self._update(total, measure), weight)
         losses.clear()
         return True
 
@@ -174,25 +153,17 @@ class Step:
             figures: (steps, 4), as `figures` gives them.
             samples: how many these steps had in all.
         """
-        self._figures.append(figures)
+        self._undrained.add_block(figures)
         if not self.fuses:
             self.metrics.count(samples)
 
     def drain(self) -> list[StepFigures]:
         """The figures of the steps since the last call, in order. This one waits for the device."""
-        figures: list[StepFigures] = []
-        for _, group in groupby(self._figures, type):
-            rows = _fetched(list(group))
-            figures += [
-                StepFigures(total / weight if weight else math.nan, weight, not bad)
-                for total, weight, bad in rows
-            ]
-        self.forget()
-        return figures
+        return self._undrained.drain()
 
     def forget(self) -> None:
         """Throws away the figures that were not drained."""
-        self._figures.clear()
+        self._undrained.forget()
 
     def undo(self) -> bool:
         """Takes back what an unfinished step has changed, so that its batch can come again as a whole.
@@ -305,15 +276,3 @@ def _changing_buffers(model: nn.Module) -> list[Tensor]:
     """What of a model's state is no parameter: the running statistics of batch norm and their like."""
     state = model.state_dict(keep_vars=True).values()
     return [value for value in state if not isinstance(value, nn.Parameter)]
-
-
-def _fetched(figures: list[_Eager | Tensor]) -> list[tuple[float, ...]]:
-    """Sum, weight and unfitness of some steps of one kind; each is fetched in one transfer."""
-    together = [block for block in figures if isinstance(block, Tensor)]
-    if together:
-        return [tuple(row) for row in torch.cat(together)[:, :3].tolist()]
-    sums, unfit, weights = zip(*figures, strict=True)
-    tensors = [weight for weight in weights if isinstance(weight, Tensor)]
-    fetched = iter(torch.stack(tensors).tolist() if tensors else [])
-    plain = [float(next(fetched) if isinstance(weight, Tensor) else weight) for weight in weights]
-    return list(zip(torch.stack(sums).tolist(), plain, torch.stack(unfit).tolist(), strict=True))
