@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bigmodel import loop, train
+from bigmodel import account, train
 from bigmodel.errors import ConfigError
 
 from .end_to_end import conftest
@@ -103,7 +103,7 @@ def test_a_fault_of_ours_is_not_dressed_up(command: Command, monkeypatch: pytest
     def broken(*_: Any) -> None:
         raise AssertionError("a fault")
 
-    monkeypatch.setattr(loop, "_record", broken)
+    monkeypatch.setattr(account, "record", broken)
     with pytest.raises(AssertionError, match="a fault"):
         command(*QUICK)
 
@@ -112,7 +112,7 @@ def test_an_interrupted_run_says_how_to_go_on(command: Command, monkeypatch: pyt
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_record", interrupt)
+    monkeypatch.setattr(account, "record", interrupt)
     result = command(*QUICK)
     assert result.status == 130
     assert "resume=" in result.err

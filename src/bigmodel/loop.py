@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from bigmodel import checkpoint, judge
+from bigmodel import account, checkpoint, judge
 from bigmodel.data.base import Batch, samples_of
 from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import BigModelError, CheckpointError, DataError, NonFiniteError, reason
 from bigmodel.optimizers import training_weights
 from bigmodel.plan import Due
 from bigmodel.profile import profiling
-from bigmodel.recovery import make_room, may_rewind, skip
-from bigmodel.reporting.base import Progress, Record, Summary
+from bigmodel.recovery import make_room, may_rewind
+from bigmodel.reporting.base import Summary
 from bigmodel.reporting.summary import write_summary
 from bigmodel.run import Run
 from bigmodel.signals import Stopped
@@ -52,7 +51,7 @@ def _train(run: Run) -> None:
             with worker_faults(), profiling(run):
                 return _take_steps(run)
         except (Stopped, DataError):  # between two steps or within an evaluation: all until here is good
-            _collect(run)
+            account.collect(run)
             _save(run, best=False, last=True, now=True)
             raise
         except NonFiniteError as fault:
@@ -77,7 +76,7 @@ def _take_steps(run: Run) -> None:
                 run.watch.count(samples_of(ready[:done]))
                 del ready[:done]
                 if look := run.watch.tick():
-                    _show_progress(run)
+                    account.sign_of_life(run)
                 if progress.step >= event:
                     _attend(run, plan.due(progress.step))
                     if run.over:
@@ -94,7 +93,7 @@ def _update(run: Run, ready: list[Batch], event: int) -> int:
     """
     progress = run.state.progress
     if progress.step + 1 in progress.passed_over:
-        _collect(run)  # losses are counted back from the newest step
+        account.collect(run)  # losses are counted back from the newest step
         return 1
     stops = [event, *(step - 1 for step in progress.passed_over if step > progress.step)]
     batches = ready[: min(run.engine.reach, min(stops) - progress.step)]
@@ -115,7 +114,7 @@ def _update(run: Run, ready: list[Batch], event: int) -> int:
 def _attend(run: Run, due: Due) -> None:
     """Does what is due after a step: evaluate, record, log, save, in this order."""
     progress = run.state.progress
-    _collect(run)
+    account.collect(run)
     if due.evaluate or due.save:
         run.state.check_finite()  # before a broken model is judged, or called the best
     speed = run.watch.speed()
@@ -123,7 +122,7 @@ def _attend(run: Run, due: Due) -> None:
     if progress.stopped_early:
         due = Due(evaluate=True, record=True, log=True, save=True)
     if due.record:
-        record = _record(run, figures, speed)
+        record = account.record(run, figures, speed)
         progress.final = record
         run.sinks.record(record)
         if improved:
@@ -135,38 +134,6 @@ def _attend(run: Run, due: Due) -> None:
         asked = due.save and run.config.checkpoint.every_steps is not None
         _save(run, best=improved, last=due.save, now=run.over or asked)
     run.watch.resume()
-
-
-def _collect(run: Run) -> None:
-    """Takes over the losses of the steps since the last call, one by one, so that sums do not depend on
-    how often it is called."""
-    progress = run.state.progress
-    figures = run.step.drain()
-    for step, (loss, weight, updated) in enumerate(figures, start=progress.step - len(figures) + 1):
-        if not updated or not math.isfinite(loss):
-            fault = _fault(run, step, loss, weight)
-            if run.config.on_nonfinite != "skip":
-                raise NonFiniteError(fault, step)
-            if told := skip(progress, step, fault):
-                run.sinks.message(told, "warning")
-            continue
-        progress.skipped_in_row = 0
-        progress.loss_sum += loss * weight
-        progress.loss_weight += weight
-
-
-def _fault(run: Run, step: int, loss: float, weight: float) -> str:
-    if weight == 0:
-        return f"Every target of the batch of step {step} is ignored, so that there is no mean loss."
-    rate = run.state.optimizer.param_groups[0]["initial_lr"] * run.lr_factor(step - 1)
-    what = f"The loss became {loss}"
-    if math.isfinite(loss):
-        what = f"The loss was {loss:.4g}, but a gradient became NaN or infinite,"
-    return (
-        f"{what} at step {step} (epoch {run.epoch_of(step)}), at learning rate {rate:.4g}. The update"
-        " was left out. A smaller optimizer.lr, trainer.clip_norm=1.0 or a warm-up (scheduler.warmup)"
-        " usually helps."
-    )
 
 
 def _rewind(run: Run, fault: NonFiniteError) -> None:
@@ -190,25 +157,6 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
     )
 
 
-def _record(run: Run, figures: dict[str, float], speed: float) -> Record:
-    """The figures since the last record, which starts the next one's sums anew."""
-    progress, metrics = run.state.progress, run.step.metrics
-    record: Record = {
-        "epoch": run.epoch_of(progress.step),
-        "step": progress.step,
-        "train/loss": run.mean_loss(),
-    }
-    record |= {f"train/{name}": value for name, value in metrics.compute().items()}
-    record |= figures
-    record["lr"] = float(run.state.optimizer.param_groups[0]["lr"])
-    if (norm := run.state.accumulation.grad_norm) is not None:
-        record["grad_norm"] = float(norm)
-    record |= run.throughput.figures(speed)
-    progress.loss_sum = progress.loss_weight = 0.0
-    metrics.reset()
-    return record
-
-
 def _save(run: Run, *, best: bool, last: bool, now: bool) -> None:
     """Hands the state to be saved. What was reported until now is handed on first, so that no step is
     acknowledged whose figures could be lost."""
@@ -226,7 +174,7 @@ def _heed(run: Run) -> None:
         Stopped: the process was asked to stop.
     """
     run.signals.check()
-    _collect(run)
+    account.collect(run)
     _save(run, best=False, last=True, now=True)
     if run.signals.pending:
         run.sinks.message(f"Saved after step {run.state.progress.step}, as a signal asked for.")
@@ -236,22 +184,6 @@ def _heed(run: Run) -> None:
 def _minutes_are_over(run: Run) -> bool:
     minutes = run.config.checkpoint.every_minutes
     return minutes is not None and run.saver.since_write >= 60 * minutes
-
-
-def _show_progress(run: Run) -> None:
-    """A sign of life, a few times a second."""
-    _collect(run)
-    run.saver.check()
-    progress = run.state.progress
-    run.sinks.progress(
-        Progress(
-            epoch=run.epoch_of(progress.step),
-            step=progress.step,
-            loss=run.mean_loss() if progress.loss_weight else None,
-            figure=progress.figures.get(run.monitor.name),
-            **run.throughput.figures(run.watch.speed()),
-        )
-    )
 
 
 @contextmanager
