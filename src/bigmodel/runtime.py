@@ -85,6 +85,21 @@ class Runtime:
         return ", ".join(part for part in (str(self.device), name, self.precision, threads) if part)
 
 
+@dataclass
+class Choice:
+    """What was chosen by measuring, once, and is kept from then on.
+
+    Attributes:
+        engine: how steps are done; None: not chosen yet.
+        samples: how many the batches have that the engine was made for.
+        threads: CPU threads of one operation; None: as many as torch takes.
+    """
+
+    engine: str | None = None
+    samples: int = 0
+    threads: int | None = None
+
+
 def prepare(config: DeviceConfig, seed: int) -> Runtime:
     """Finds the device, sets the process up for it and seeds every generator.
 

@@ -19,7 +19,7 @@ from bigmodel.ema import EMA
 from bigmodel.errors import CheckpointError, NonFiniteError
 from bigmodel.metrics import Metrics
 from bigmodel.optimizers import evaluation_weights, own_options, training_weights
-from bigmodel.runtime import random_facts, random_tensors, restore_random
+from bigmodel.runtime import Choice, random_facts, random_tensors, restore_random
 from bigmodel.saved_form import TensorGroups, flatten_optimizer, plain_names, unflatten_optimizer
 from bigmodel.schedulers import Scheduler
 
@@ -88,21 +88,6 @@ class Accumulation:
     micro_batch: int
     losses: list[Tensor] = field(default_factory=list)
     grad_norm: Tensor | None = None
-
-
-@dataclass
-class Choice:
-    """What was chosen by measuring, once, and is kept from then on.
-
-    Attributes:
-        engine: how steps are done; None: not chosen yet.
-        samples: how many the batches have that the engine was made for.
-        threads: CPU threads of one operation; None: as many as torch takes.
-    """
-
-    engine: str | None = None
-    samples: int = 0
-    threads: int | None = None
 
 
 class State:

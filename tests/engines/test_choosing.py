@@ -16,7 +16,7 @@ from bigmodel.engines.base import Engine
 from bigmodel.engines.choosing import FEW, Choosing
 from bigmodel.engines.pieces import Pieces
 from bigmodel.loop import fit
-from bigmodel.state import Choice
+from bigmodel.runtime import Choice
 from tests.engines.fakes import Fake
 from tests.engines.steps import begun, make_batch, small_step
 from tests.models.cases import spec

@@ -15,16 +15,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import bigmodel
+from bigmodel.engines.whole import Given, Whole
 from bigmodel.step import Step
-
-if TYPE_CHECKING:  # `whole` asks `regions`, and that asks here for the folder
-    from bigmodel.engines.whole import Given, Whole
 
 MOST = 64
 """Libraries that are kept, a megabyte or two each; of more, those go that were used longest ago."""

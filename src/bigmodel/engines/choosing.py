@@ -16,7 +16,7 @@ from bigmodel.engines.base import Engine, Interruptible, Say
 from bigmodel.engines.making import Prospect, faster
 from bigmodel.engines.trial import Trial
 from bigmodel.engines.whole import UntraceableError
-from bigmodel.state import Choice
+from bigmodel.runtime import Choice
 from bigmodel.step import Step
 
 FEW = 50

@@ -32,8 +32,3 @@ def repeated(model: nn.Module) -> list[nn.Module]:
         else:
             found += repeated(module)
     return found
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Whether torch compiles a model, or a part of it."""
-    return any(getattr(part, "_compiled_call_impl", None) is not None for part in model.modules())

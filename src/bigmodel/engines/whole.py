@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bigmodel.engines.regions import is_compiled
 from bigmodel.optimizers.light import kind_of
 from bigmodel.step import Step
 
@@ -197,11 +196,16 @@ def _check(step: Step) -> None:
         raise UntraceableError("fp16 scales its gradients")
     if step.micro_tokens is not None:
         raise UntraceableError("batches are bounded by their tokens, and so have many shapes")
-    if is_compiled(step.model):
+    if _is_compiled(step.model):
         raise UntraceableError("device.compile=true compiles the model by itself")
     plain = [p for group in optimizer.param_groups for p in group["params"]]
     if any(not isinstance(v, Tensor) for p in plain for v in optimizer.state.get(p, {}).values()):
         raise UntraceableError("the optimizer keeps plain numbers")
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether torch compiles a model, or a part of it."""
+    return any(getattr(part, "_compiled_call_impl", None) is not None for part in model.modules())
 
 
 def _is_statistic(value: Tensor, kept: set[int]) -> bool:
