@@ -135,7 +135,8 @@ def cnn(device: str, tiny: bool, folder: Path) -> Work:
         mark_every=2 if tiny else 20,
         validate_every=steps,
         precision=_mixed(device),
-        tolerance=_tolerance(device),
+        # Batch norm and Adam make more of what rounding leaves; sums of convolutions have another order.
+        tolerance=max(1e-3, _tolerance(device)),
         data_note=note,
     )
 
