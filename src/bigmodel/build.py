@@ -246,10 +246,12 @@ def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> En
     parts = {name: config.values[name] for name in ("model", "loss")}
     target = dataset.spec.target  # what it counts or measures besides is in tensors
     of = [repr(dataset.spec.input), type(target).__name__, target.output_size]
-    facts = {**parts, "data": of}
+    facts = None if config.top.plugins else {**parts, "data": of}
     threads = device.threads == "auto" and step.runtime.device.type == "cpu"
-    alike = dataset.train.lengths is None  # else they are as wide as their longest text
-    return Choosing(step, state.choice, device.engine, threads, facts, alike)
+    samples = None  # batches are as wide as their longest text
+    if dataset.train.lengths is None:
+        samples = min(config.data.batch_size * config.trainer.accumulate, len(dataset.train))
+    return Choosing(step, state.choice, device.engine, threads, facts, samples)
 
 
 def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> EMA | None:

@@ -91,12 +91,10 @@ class Choice:
 
     Attributes:
         engine: how steps are done; None: not chosen yet.
-        samples: how many the batches have that the engine was made for.
         threads: CPU threads of one operation; None: as many as torch takes.
     """
 
     engine: str | None = None
-    samples: int = 0
     threads: int | None = None
 
 
@@ -134,8 +132,8 @@ def keep_memory() -> None:
         return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        library.mallopt(_MMAP_THRESHOLD, 64 << 20)
-        library.mallopt(_TRIM_THRESHOLD, 512 << 20)
+        # The first is refused where it is too high; the second alone would make things worse.
+        _ = library.mallopt(_MMAP_THRESHOLD, 32 << 20) and library.mallopt(_TRIM_THRESHOLD, 512 << 20)
 
 
 def available() -> list[str]:

@@ -194,7 +194,8 @@ class State:
         restore_random(groups["random"], facts["random"])
         self.progress = Progress(**facts["progress"])
         if not any(key.startswith("device.") for key in changed):
-            vars(self.choice).update(facts.get("choice") or {})
+            kept = facts.get("choice") or {}
+            self.choice.engine, self.choice.threads = kept.get("engine"), kept.get("threads")
         if any(map(changes_judgement, changed)):
             forgotten = Progress()  # what was best by another measure says nothing
             self.progress.best, self.progress.best_value = forgotten.best, forgotten.best_value

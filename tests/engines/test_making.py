@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.engines import compiler, making
+from bigmodel.engines.judged import Verdict
 from bigmodel.engines.whole import Given, Whole
 from bigmodel.step import Step
 from tests.engines.fakes import Fake
@@ -50,7 +51,8 @@ def test_what_would_not_pay_is_not_even_compiled(compiles: list[Path]) -> None:
     assert compiles == []
 
 
-def test_what_would_pay_is_and_kept(compiles: list[Path]) -> None:
+def test_what_would_pay_is_and_kept(compiles: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "judged", lambda *_: Verdict(None, seconds=1e-3, eager=1.0))
     step, told = begun(small_step(), FEATURES), list[str]()
     for _ in range(2):
         found = making.faster(prospect(step, 1.0, 100_000), "compiled", told.append, nullcontext)
@@ -61,11 +63,14 @@ def test_what_would_pay_is_and_kept(compiles: list[Path]) -> None:
     assert len(told) == 3
 
 
-def test_what_is_no_faster_is_dropped_and_remembered(compiles: list[Path]) -> None:
+def test_what_is_no_faster_is_dropped_and_remembered(
+    compiles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "judged", lambda *_: Verdict(None, seconds=2e-3, eager=1e-3))
     step, told = begun(small_step(), FEATURES), list[str]()
     slow = prospect(step, 1e-9, 10**12)
     assert making.faster(slow, "compiled", told.append, nullcontext) is None
-    assert "which is no gain over 1e-06 ms" in told[-1]
+    assert "2 ms a step, which is no gain over 1 ms" in told[-1]
     assert len(told) == 2, "one line for the compiling, one for the outcome"
     assert making.faster(slow, "compiled", told.append, nullcontext) is None
     assert "when they were compiled before, they gave" in told[-1]

@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import platform
+import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +28,9 @@ from bigmodel.step import Step
 
 MOST = 64
 """Libraries that are kept, a megabyte or two each; of more, those go that were used longest ago."""
+
+AGE = 30 * 24 * 3600.0
+"""Seconds after which a note that a step is better not compiled no longer counts."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,16 @@ class Place:
             return False
 
     def seal(self) -> None:
-        """Notes that the library is whole, and removes what was used longest ago."""
+        """Notes that the library is whole, and tidies up: what was used longest ago goes, old notes, and
+        what a process left that was killed while it compiled."""
         self._stamp.write_text(_digest([self.library]))
-        kept = sorted(self.library.parent.glob("*.so"), key=lambda path: path.stat().st_mtime)
-        for old in kept[:-MOST]:
-            for path in (old, old.with_suffix(".sha256"), old.with_suffix(".slow")):
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            kept = sorted(self.library.parent.glob("*.so"), key=lambda path: path.stat().st_mtime)
+            for old in kept[:-MOST]:
+                Place(old).remove()
+            for path in (*self.library.parent.glob(".compiling-*"), *self.library.parent.glob("*.slow")):
+                if time.time() - path.stat().st_mtime > AGE:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def touch(self) -> None:
         """Notes that it is of use, where the folder can be written."""
@@ -71,6 +80,10 @@ class Place:
     def note_slow(self, why: str) -> None:
         """Notes that this step is better not compiled, for the runs to come."""
         self._mark.write_text(why)
+        self.remove()
+
+    def remove(self) -> None:
+        """Forgets the library."""
         for path in (self.library, self._stamp):
             path.unlink(missing_ok=True)
 
@@ -90,16 +103,19 @@ def folder() -> Path:
     return Path(own or Path(base) / "bigmodel") / "steps"
 
 
-def place_of(step: Step, whole: Whole, given: Given, facts: dict[str, Any]) -> Place | None:
+def place_of(step: Step, whole: Whole, given: Given, facts: dict[str, Any] | None) -> Place | None:
     """Where this step's code lies; None where it cannot be known again: parts of it are a user's own,
     whose sources are not ours to follow.
 
     Args:
         step, whole, given: the step.
-        facts: of its configuration and data: all that its code follows from, in plain values.
+        facts: of its configuration and data: all that its code follows from, in plain values; None
+            where plugins are there, which may change anything.
     """
     parts: list[Any] = [step.loss, step.optimizer, step.metrics, *step.model.modules()]
-    if not all(type(part).__module__.startswith(("bigmodel.", "torch.")) for part in parts):
+    if facts is None or not all(
+        type(part).__module__.startswith(("bigmodel.", "torch.")) for part in parts
+    ):
         return None
     known = {
         **facts,

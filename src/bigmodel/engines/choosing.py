@@ -15,7 +15,7 @@ from bigmodel.data.base import Batch
 from bigmodel.engines.base import Engine, Interruptible, Say
 from bigmodel.engines.making import Prospect, faster
 from bigmodel.engines.trial import Trial
-from bigmodel.engines.whole import UntraceableError
+from bigmodel.engines.whole import UntraceableError, has_begun
 from bigmodel.runtime import Choice
 from bigmodel.step import Step
 
@@ -23,6 +23,9 @@ FEW = 50
 """Steps of a run that is over before anything chosen could pay."""
 
 Wanted = Literal["auto", "eager", "compiled", "graph"]
+
+_BY_DEVICE: dict[str, Wanted] = {"cpu": "compiled", "cuda": "graph"}
+"""The faster engine of a device; of others, such as Apple's, there is none yet."""
 
 
 class Choosing(Engine):
@@ -34,7 +37,7 @@ class Choosing(Engine):
         wanted: `device.engine`.
         threads: whether the number of threads is to be chosen.
         facts: see `cache.place_of`.
-        alike: whether all batches have one shape, but for an epoch's last.
+        samples: how many a batch has, but for an epoch's last; None: batches have many shapes.
     """
 
     def __init__(
@@ -43,15 +46,15 @@ class Choosing(Engine):
         choice: Choice,
         wanted: Wanted,
         threads: bool,
-        facts: dict[str, Any],
-        alike: bool = True,
+        facts: dict[str, Any] | None,
+        samples: int | None,
     ) -> None:
         super().__init__(step)
         self._choice = choice
         self._wanted = wanted
         self._threads = threads
         self._facts = facts
-        self._alike = alike
+        self._samples = samples
         self._kept = asdict(choice)
         self._anew = False
         self._told = False
@@ -72,12 +75,14 @@ class Choosing(Engine):
         # Without the clock, so that a run which was stopped goes on as it would have gone on. One step
         # has to be done, in which the optimizer makes what it keeps.
         self._told = self._wanted in ("compiled", "graph") and not (self._trial and self._trial.chooses)
+        self._anew = self._choice.engine is not None and not self._has_begun
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
         """See `Engine.__call__`. What takes long, and may be left, comes before the step."""
-        full = len(batches[0]) == self._choice.samples
+        full = self._samples in (None, len(batches[0]))
         if self._trial is not None:
-            if not (full and (self._trial.over or self._told)):
+            due = self._trial.over or (self._told and self._has_begun)
+            if not (full and due):
                 return self._try(self._trial, batches, factors, measure)
             self._choose(self._trial, batches[0])
         elif self._anew:
@@ -91,7 +96,15 @@ class Choosing(Engine):
     def renew(self) -> None:
         """See `Engine.renew`; the state may be from before the choice."""
         vars(self._choice).update(self._kept)
-        self._anew = True
+        self._anew = not self._has_begun
+        if not self._anew:
+            self._follow()
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether an update has been done with this optimizer, or a state loaded."""
+        rated = all("initial_lr" in group for group in self.step.optimizer.param_groups)
+        return rated and has_begun(self.step.optimizer)
 
     def _try(
         self, trial: Trial, batches: Sequence[Batch], factors: Sequence[float], measure: bool
@@ -103,22 +116,25 @@ class Choosing(Engine):
         if batches[0].inputs.is_cuda:
             torch.cuda.synchronize()
         self._left -= done
-        self._choice.samples = max(self._choice.samples, len(batches[0]))
         if done:
             trial.note(time.perf_counter() - began)
         return done
 
     def _go_on(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
-        """A step with a state that was loaded: an eager one, in which the optimizer makes what it keeps,
-        since it may have kept nothing yet."""
+        """An eager step, in which the optimizer makes what it keeps."""
         done = super().__call__(batches, factors, measure)
         if done:
             self._anew = False
-            try:
-                self._engine.renew()
-            except UntraceableError:
-                self._engine, self.name, self.reach = Engine(self.step), Engine.name, Engine.reach
+            self._follow()
         return done
+
+    def _follow(self) -> None:
+        """Has the engine work on the state that was loaded; one that cannot is made anew when it is next
+        needed."""
+        try:
+            self._engine.renew()
+        except UntraceableError:
+            self._engine, self.name, self.reach = Engine(self.step), Engine.name, Engine.reach
 
     def _choose(self, trial: Trial, like: Batch) -> None:
         if self._threads and self._choice.threads is None:
@@ -127,7 +143,7 @@ class Choosing(Engine):
             self._say(f"{told}.")
         kind = self._wanted
         if kind == "auto":
-            kind = "graph" if like.inputs.is_cuda else "compiled"
+            kind = _BY_DEVICE.get(like.inputs.device.type, "eager")
         self._make(kind, like, trial.seconds if trial.over else math.inf)
         self._trial = None
 
@@ -135,7 +151,7 @@ class Choosing(Engine):
         """Takes another engine, where there is one that pays."""
         asked = self._wanted != "auto" or self._choice.engine is not None
         found = None
-        if kind != "eager" and self._alike:
+        if kind != "eager" and self._samples is not None:
             prospect = Prospect(self.step, like, seconds, self._left, asked, self._facts)
             found = faster(prospect, kind, self._say, self._interruptible)
         elif kind != "eager" and asked:

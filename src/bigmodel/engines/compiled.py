@@ -34,7 +34,8 @@ class Compiled(Pieces):
 
     def once(self, given: Given) -> Tensor:
         """See `Pieces.once`."""
-        return self._code([*self._tensors, *given])[0]
+        # Torch may hand out the same memory at each call.
+        return self._code([*self._tensors, *given])[0].clone()
 
     def renew(self) -> None:
         """See `Engine.renew`."""

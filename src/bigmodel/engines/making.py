@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ class Prospect:
     seconds: float
     left: int
     asked: bool
-    facts: dict[str, Any]
+    facts: dict[str, Any] | None
 
     @property
     def example(self) -> Given:
@@ -87,11 +86,19 @@ def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible
         if len(prospect.like) > prospect.step.accumulation.micro_batch:
             raise UntraceableError("batches go through the model in pieces")
         whole = Whole(prospect.step)
+        place = cache.place_of(prospect.step, whole, prospect.example, prospect.facts)
+        if place is None and not prospect.asked:
+            raise UntraceableError(
+                "parts of it are your own, and what they decide in Python would be decided once for"
+                f" all. Say device.engine={kind} if they decide nothing"
+            )
         if kind == "graph":
             return _trusted(_captured(prospect, whole), prospect, whole, None, say)
-        place = cache.place_of(prospect.step, whole, prospect.example, prospect.facts)
         if place is not None and place.slow and not prospect.asked:
-            say(f"Steps are done one by one: when they were compiled before, they gave {place.slow}.")
+            say(
+                f"Steps are done one by one: when they were compiled before, they gave {place.slow}."
+                " device.engine=compiled tries again."
+            )
             return None
         code = _code(prospect, whole, place, say, interruptible)
         if code is None:
@@ -114,7 +121,10 @@ def _code(
     device = prospect.like.inputs.device
     if place is not None and place.found:
         place.touch()
-        return load(place.library, device)
+        try:
+            return load(place.library, device)
+        except RuntimeError:  # made with other libraries than there are now
+            place.remove()
     price = _price(whole)
     if not prospect.worth_compiling(price):
         return None
@@ -139,13 +149,13 @@ def _trusted(
 ) -> Pieces | None:
     """The engine, where it does what it should, and is faster."""
     verdict = judged(engine, prospect.like, whole)
-    eager, fast = (f"{1000 * seconds:.3g} ms" for seconds in (prospect.seconds, verdict.seconds))
+    eager, fast = (f"{1000 * seconds:.3g} ms" for seconds in (verdict.eager, verdict.seconds))
     why = verdict.fault
-    if why is None and not prospect.asked and verdict.seconds > _GAIN * prospect.seconds:
+    if why is None and not prospect.asked and verdict.seconds > _GAIN * verdict.eager:
         why = f"{fast} a step, which is no gain over {eager}"
     if why is None:
-        instead = f" instead of {eager}" if math.isfinite(prospect.seconds) else ""
-        say(f"A step takes {fast} ({engine.name}){instead}.")
+        say(f"A step takes {fast} ({engine.name}) instead of {eager}.")
+        engine.pace(verdict.seconds)
         return engine
     if place is not None:
         place.note_slow(why)

@@ -7,7 +7,6 @@ tensors.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -46,19 +45,21 @@ class Pieces(Engine):
         too_large = step.accumulation.micro_batch < len(batches[0])  # memory ran out meanwhile
         if count == 0 or too_large or step.accumulation.losses:
             return super().__call__(batches, factors, measure)
+        step.at_once = len(batches[0])
         numbers = self._numbers(factors[:count])
-        began = time.perf_counter()
         figures = [
             self.once(Given(inputs, targets, own))
             for (inputs, targets), own in zip(batches[:count], numbers, strict=True)
         ]
-        seconds = time.perf_counter() - began
-        self.reach = max(1, min(int(CALL * count / max(seconds, 1e-9)), 2 * self.reach))
         apply(step.optimizer, factors[count - 1])
         step.note(torch.stack(figures), count * len(batches[0]))
         if measure and count == len(batches):
             step.accumulation.grad_norm = figures[-1][3]
         return count
+
+    def pace(self, seconds: float) -> None:
+        """A step takes so long: as many are done in a call as are over soon."""
+        self.reach = max(1, int(CALL / max(seconds, 1e-9)))
 
     def _fitting(self, batches: Sequence[Batch]) -> int:
         """How many of the first batches have the right shapes. Those that come together are alike, but
@@ -76,13 +77,20 @@ class Pieces(Engine):
             torch.outer(torch.tensor(factors, dtype=torch.float64), bases),
             torch.tensor(shares, dtype=torch.float64),
         )
-        return torch.column_stack(columns).to(self._device).unbind()
+        numbers = torch.column_stack(columns)
+        if self._device.type == "cuda":  # out of page-locked memory, so that nobody waits
+            numbers = numbers.pin_memory().to(self._device, non_blocking=True)
+        return numbers.unbind()
 
 
-def given(batch: Batch, step: Step) -> Given:
-    """What a step is given, with the rates as they are now, and averages that do not move."""
-    rates = [float(group["lr"]) for group in step.optimizer.param_groups]
-    return Given(*batch, torch.tensor([*rates, 0.0], dtype=torch.float64, device=batch.inputs.device))
+def given(batch: Batch, step: Step, share: float = 0.0) -> Given:
+    """What a step is given, with the rates as they are now.
+
+    Args:
+        share: how far averages move towards the model, 0 to 1.
+    """
+    numbers = [*(float(group["lr"]) for group in step.optimizer.param_groups), share]
+    return Given(*batch, torch.tensor(numbers, dtype=torch.float64, device=batch.inputs.device))
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:

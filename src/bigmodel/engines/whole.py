@@ -51,7 +51,8 @@ class Whole:
     Attributes:
         changed: what a step changes in place: weights, statistics, the optimizer's state, averages,
             sums of metrics.
-        weights: those that are trained, which come first in `changed`.
+        parts: the same by kind: `weights`, `statistics`, `state` of the optimizer without its counters,
+            `averages`, `sums`.
         read: what it reads besides: frozen weights, masks, weights of classes.
 
     Raises:
@@ -82,15 +83,26 @@ class Whole:
         # A weight that is used in two places has two names, and an average by each.
         first = {id(value): name for name, value in named.items()}
         self._averaged = {name: first[id(state[name])] for name in self._averages}
-        self.weights: list[Tensor] = [p.detach() for p in self._weights.values()]
+        self.parts: dict[str, list[Tensor]] = {
+            "weights": [p.detach() for p in self._weights.values()],
+            "statistics": list(self._statistics.values()),
+            "state": [value for key, value in self._state.items() if not _counts(key)],
+            "averages": list(self._averages.values()),
+            "sums": [step.metrics.sums],
+        }
         self.changed: list[Tensor] = [
-            *self.weights,
+            *self.parts["weights"],
             *self._statistics.values(),
             *self._state.values(),
             *self._averages.values(),
             step.metrics.sums,
         ]
         self.read: list[Tensor] = [*self._fixed.values(), *self._of_loss.values()]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Those that are trained; they come first in `changed`."""
+        return self.parts["weights"]
 
     def __call__(self, changed: list[Tensor], read: list[Tensor], given: Given) -> Tensor:
         """One step, in place.
@@ -187,11 +199,19 @@ class Whole:
             average.copy_(value)
 
 
+def has_begun(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer has done an update, and so made what it keeps from step to step; plain SGD
+    keeps nothing."""
+    return bool(optimizer.state) or all(g.get("momentum") == 0 for g in optimizer.param_groups)
+
+
 def _check(step: Step) -> None:
     """Raises UntraceableError where it can be seen beforehand that a step is no function of tensors."""
     optimizer = step.optimizer
     if kind_of(optimizer) not in (*PLAIN, *PLAIN_TOO):
         raise UntraceableError("this optimizer keeps more than tensors, or looks at them")
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise UntraceableError("someone has asked to be told of each step of the optimizer")
     if step.scaler is not None:
         raise UntraceableError("fp16 scales its gradients")
     if step.micro_tokens is not None:
@@ -201,6 +221,8 @@ def _check(step: Step) -> None:
     plain = [p for group in optimizer.param_groups for p in group["params"]]
     if any(not isinstance(v, Tensor) for p in plain for v in optimizer.state.get(p, {}).values()):
         raise UntraceableError("the optimizer keeps plain numbers")
+    if not has_begun(optimizer):
+        raise UntraceableError("the optimizer has done no update yet, and keeps nothing so far")
 
 
 def _is_compiled(model: nn.Module) -> bool:
@@ -213,9 +235,14 @@ def _is_statistic(value: Tensor, kept: set[int]) -> bool:
     return id(value) in kept and not isinstance(value, nn.Parameter)
 
 
+def _counts(key: str) -> bool:
+    """Whether that part of an optimizer's state is its counter of steps."""
+    return key.startswith("step.")
+
+
 def _copied(key: str, value: Tensor) -> Tensor:
     """A copy of the optimizer's state; counters in double precision, since powers near 1 follow."""
-    return value.double() if key.startswith("step.") else value.clone()
+    return value.double() if _counts(key) else value.clone()
 
 
 @contextlib.contextmanager

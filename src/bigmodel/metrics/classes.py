@@ -30,23 +30,24 @@ class ClassMetrics(Metrics):
         super()._bind(sums)
         # One tensor, so that one transfer fetches all: counts, then hits among the first five.
         self._counts, self._top5_hits = sums[:-1], sums[-1]
-        self._ones = torch.ones(0, dtype=torch.int64, device=sums.device)
+        self._ones: dict[int, Tensor] = {}  # by size; a CUDA graph goes on reading the one that it met
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """See `Metrics.update`."""
         samples = targets.shape[0]
         if outputs.shape != (samples, self._classes) or targets.dim() != 1:
             raise misfit(outputs, targets, (samples, self._classes))
-        if samples != self._ones.shape[0]:
-            self._ones = torch.ones(samples, dtype=torch.int64, device=self._sums.device)
+        if (ones := self._ones.get(samples)) is None:
+            ones = torch.ones(samples, dtype=torch.int64, device=self._sums.device)
+            self._ones[samples] = ones
         predictions = outputs.argmax(1)
         if self._square:
             cells = torch.add(predictions, targets, alpha=self._classes)
-            self._counts.index_add_(0, cells, self._ones)
+            self._counts.index_add_(0, cells, ones)
         else:
             truths, predicted, hits = self._counts.view(3, -1)
-            truths.index_add_(0, targets, self._ones)
-            predicted.index_add_(0, predictions, self._ones)
+            truths.index_add_(0, targets, ones)
+            predicted.index_add_(0, predictions, ones)
             hits.index_add_(0, targets, (predictions == targets).long())
         if self._top5:
             first = outputs.detach().topk(5, dim=1, sorted=False).indices
