@@ -214,11 +214,11 @@ def is_found(step: Step, like: Batch, told: list[str]) -> bool:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The libraries that were really compiled."""
     libraries: list[Path] = []
-    original: Callable[[Whole, Given, Path], None] = compiler.compile_whole
+    original: Callable[..., None] = compiler.compile_whole
 
-    def compile_whole(whole: Whole, given: Given, path: Path) -> None:
+    def compile_whole(whole: Whole, given: Given, path: Path, interruptible: Any) -> None:
         libraries.append(path)
-        original(whole, given, path)
+        original(whole, given, path, interruptible)
 
     monkeypatch.setattr(compiler, "compile_whole", compile_whole)
     return libraries

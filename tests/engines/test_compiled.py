@@ -243,7 +243,7 @@ def test_a_stop_while_compiling_is_heeded_at_once(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGMODEL_CACHE", str(tmp_path / "cache"))
-        patch.setattr(compiler, "compile_whole", slow)
+        patch.setattr(compiler, "_compiled", slow)
         began = time.monotonic()
         with stopped.signals.installed(), pytest.raises(Stopped):
             fit(stopped)

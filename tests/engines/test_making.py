@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Has `faster` take fakes for compiled steps; gives the libraries that were `compiled`."""
     libraries: list[Path] = []
 
-    def compile_whole(_: Whole, __: Given, path: Path) -> None:
+    def compile_whole(_: Whole, __: Given, path: Path, ___: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"code")
         libraries.append(path)

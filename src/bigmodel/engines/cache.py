@@ -145,7 +145,7 @@ def _plain(group: dict[str, Any]) -> dict[str, Any]:
 @cache
 def _machine() -> list[str]:
     described = Path("/proc/cpuinfo")
-    kinds = {"model name", "flags"}
+    kinds = {"model name", "flags", "CPU part", "Features"}  # the last two of ARM's
     lines = described.read_text(errors="replace").splitlines() if described.is_file() else []
     processor = sorted({line for line in lines if line.split("\t")[0] in kinds})
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else ""

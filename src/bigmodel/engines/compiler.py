@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from bigmodel.engines.base import Interruptible
 from bigmodel.engines.compiled import Code
 from bigmodel.engines.whole import Given, UntraceableError, Whole
 
@@ -28,6 +29,7 @@ _OPTIONS = {
     "aot_inductor.precompile_headers": False,  # takes longer than it saves where little is compiled
     "cpp_cache_precompile_headers": False,
     "aot_inductor.allow_stack_allocation": True,  # for what is small; asking for memory takes longest
+    "aot_inductor.embed_kernel_binary": True,  # else a GPU's kernels stay where they were compiled
     "cpp.vec_isa_ok": True,  # what the processor says of itself is enough; a trial takes seconds
 }
 
@@ -36,12 +38,16 @@ _SMALL = 1 << 14
 calling a library for it takes longer than the product itself."""
 
 
-def compile_whole(whole: Whole, given: Given, path: Path) -> None:
+def compile_whole(
+    whole: Whole, given: Given, path: Path, interruptible: Interruptible = nullcontext
+) -> None:
     """Compiles a step into a library at `path`; takes seconds to minutes.
 
     Args:
         whole: the step.
         given: a batch like all those that will come, and its rates.
+        interruptible: entered for what may be left at any moment: not for tracing, in which model and
+            optimizer work on other tensors than their own.
 
     Raises:
         UntraceableError: it cannot be written as a function of tensors.
@@ -49,14 +55,15 @@ def compile_whole(whole: Whole, given: Given, path: Path) -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own doings
-        _compile(whole, given, path)
+        _compile(whole, given, path, interruptible)
 
 
-def _compile(whole: Whole, given: Given, path: Path) -> None:
+def _compile(whole: Whole, given: Given, path: Path, interruptible: Interruptible) -> None:
     graph = traced(whole, given)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
-        made = _compiled(graph, _arguments(whole, given), Path(folder) / "step.so")
+        with interruptible():
+            made = _compiled(graph, _arguments(whole, given), Path(folder) / "step.so")
         shutil.move(made, path)
 
 

@@ -131,8 +131,7 @@ def _code(
     say(f"Compiling the step, which takes some {price:.0f} seconds.")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "step.so" if place is None else place.library
-        with interruptible():
-            compile_whole(whole, prospect.example, library)
+        compile_whole(whole, prospect.example, library, interruptible)
         if place is not None:
             place.seal()
         return load(library, device)
