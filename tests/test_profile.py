@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from bigmodel import profile
+from bigmodel.data.base import Batch
+from bigmodel.engines.base import Engine
 from bigmodel.errors import NonFiniteError
 from bigmodel.loop import fit
 from bigmodel.plan import Plan, TrainerConfig
@@ -160,3 +163,37 @@ def test_a_disk_that_takes_nothing_is_no_end(tmp_path: Path) -> None:
 def test_time_without_the_profiler_stands_beside(tmp_path: Path) -> None:
     _, told = looked_at(tmp_path, {"trainer.max_steps": 60})
     assert "ms without the profiler):" in told.messages[0]
+
+
+class Many(Engine):
+    """Does up to four batches in a call, and keeps from which step on it did how many."""
+
+    reach = 4
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.step)
+        self.run, self.calls = run, dict[int, int]()
+
+    def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
+        self.calls[self.run.state.progress.step] = len(batches)
+        return sum(
+            super(Many, self).__call__([batch], [factor], measure)
+            for batch, factor in zip(batches, factors, strict=True)
+        )
+
+
+def test_calls_end_where_the_look_begins_and_ends_and_are_long_again_afterwards(tmp_path: Path) -> None:
+    calls = {}
+    for profiled in (False, True):
+        settings = {"profile": profiled, "trainer.max_steps": 60, "trainer.epochs": 10}
+        run, told = built(tmp_path / str(profiled), settings)
+        run.engine = many = Many(run)
+        fit(run)
+        calls[profiled] = many.calls
+    assert told.messages[0].startswith("Profile of steps 25 to 29, ")
+    plain, looked = calls[False], calls[True]
+    assert (plain[28], looked[28], looked[29]) == (2, 1, 1)  # the look is over after step 29
+    assert {step: size for step, size in looked.items() if step >= 30} == {
+        step: size for step, size in plain.items() if step >= 30
+    }
+    assert plain[30] == 4

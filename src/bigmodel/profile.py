@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -180,9 +181,9 @@ class _Look:
         self._began = time.perf_counter()
 
     def steps_to_change(self) -> int:
-        """After how many steps there is something to do."""
+        """After how many steps there is something to do; without end once the look is over."""
         ahead = [at - self._done for at in (self._open_at, self._first, self._last)]
-        return min((steps for steps in ahead if steps > 0), default=1)
+        return min((steps for steps in ahead if steps > 0), default=sys.maxsize)
 
     def mark(self, name: str) -> AbstractContextManager[Any]:
         """A mark in the trace, where there is one."""
