@@ -24,7 +24,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import commands, driver, figures, peers, table
+from benchmarks import commands, driver, figures, hosts, peers, table
 from benchmarks.lines import LINES, lines_of
 
 
@@ -61,21 +61,23 @@ def run(arguments: argparse.Namespace) -> None:
         output = figures.file_of(arguments.device)
     results, failed = {}, []
     data = Path(arguments.data) if arguments.data else None
-    with driver.setting(arguments.device, arguments.tiny, arguments.pairs, data) as setting:
+    with hosts.setting(arguments.device, arguments.tiny, arguments.pairs, data) as setting:
         for line in lines:
             print(f"{line.key}: {line.title}", file=sys.stderr)
             measure = driver.measure if line.work else commands.measure
+            made = None
             try:
-                results[line.key] = figures.result(setting, line, measure(setting, line))
-            except driver.BenchError as error:
+                found = measure(setting, line)
+                made = results[line.key] = figures.result(setting, line, found)
+                failed += [f"{line.key} ({side})" for side in found.failed]
+            except hosts.BenchError as error:
                 failed.append(line.key)
                 print(f"{line.key}: {error}", file=sys.stderr)
-                continue
             if output is not None:  # after each line: what is measured is not lost
-                figures.keep(output, arguments.device, {line.key: results[line.key]})
+                figures.keep(output, arguments.device, {line.key: made})
     table.show(results)
     if failed:
-        sys.exit(f"Lines {', '.join(failed)} have no figures; see above.")
+        sys.exit(f"There are no figures of line {', '.join(failed)}; see above.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.driver import BenchError, Measured, Run, Setting
+from benchmarks.driver import Measured
+from benchmarks.hosts import BenchError, FailedError, Run, Setting
 from benchmarks.lines import Line
 
 HERE = Path(__file__).resolve().parent
@@ -30,18 +31,19 @@ def measure(setting: Setting, line: Line) -> Measured:
     sides = ["ours", "script"]
     if note := setting.lacking("script"):
         found.notes["script"] = note
-        sides.remove("script")
-    for side in sides:
+    for side in found.left(sides):
         found.rounds[side], found.warm[side] = [], []
     for pair in range(setting.pairs + 1):
-        for side in sides:
-            run = _program(setting, side, what)
-            if pair == 0:  # with empty caches, and files that nobody has read yet
-                found.cold[side] = run["total"]
-            else:
-                found.rounds[side].append(run)
-                found.warm[side].append(run["total"])
+        for side in found.left(sides):
+            with found.spared(side):
+                run = _program(setting, side, what)
+                if pair == 0:  # with empty caches, and files that nobody has read yet
+                    found.cold[side] = run["total"]
+                else:
+                    found.rounds[side].append(run)
+                    found.warm[side].append(run["total"])
         print(f"  {line.key}: round {pair}", file=sys.stderr)
+    sides = found.left(sides)
     if what == "run" and "script" in sides:
         reached = [found.rounds[side][-1]["accuracy"] for side in sides]
         found.checked["script"] = (
@@ -69,7 +71,7 @@ def _program(setting: Setting, side: str, what: str) -> Run:
         )
         run: Run = {"total": time.perf_counter() - clock}
         if done.returncode:
-            raise BenchError(f"{side} failed at {what}:\n{done.stdout[-500:]}\n{done.stderr[-1500:]}")
+            raise FailedError(f"{side} failed at {what}", f"{done.stdout[-500:]}\n{done.stderr[-1500:]}")
         if notes.is_file():
             at, accuracy = map(float, notes.read_text().split())
             run |= {"first_step": at - began, "accuracy": accuracy}

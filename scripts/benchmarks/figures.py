@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.driver import Measured, Run, Setting, per_step
+from benchmarks.driver import Measured, per_step
+from benchmarks.hosts import Run, Setting
 from benchmarks.lines import Contest, Line
 from benchmarks.works import WORKS
 
@@ -79,6 +80,8 @@ def result(setting: Setting, line: Line, found: Measured) -> dict[str, Any]:
         "cells": cells,
         "steady": seconds,
         "totals": totals,
+        "filling": found.filling if line.whole else 0.0,
+        "engines": sorted({run["engine"] for run in found.rounds[line.ours] if "engine" in run}),
         "parameters": found.parameters,
         "note": work.data_note if work else "",
         "steps": work.steps if work else None,
@@ -95,7 +98,9 @@ def _cell(setting: Setting, line: Line, contest: Contest, found: Measured) -> di
         "measure": contest.measure,
         "goal": contest.goals.get(setting.device),
         "part": contest.parts.get(setting.device, 1),
-        "checked": [found.checked[side] for side in contest.sides if side in found.checked],
+        "checked": [
+            found.checked[side] for side in (*contest.sides, line.ours) if side in found.checked
+        ],
     }
     if notes := [found.notes[side] for side in contest.sides if side in found.notes]:
         return cell | {"note": notes[0]}
@@ -168,9 +173,11 @@ def file_of(device: str) -> Path:
     return RESULTS / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 
-def keep(path: Path, device: str, results: dict[str, Any]) -> None:
-    """Writes results, beside those of other lines that are there already."""
+def keep(path: Path, device: str, results: dict[str, Any | None]) -> None:
+    """Writes results, beside those of other lines that are there already; None: a line has none any
+    more, as it failed."""
     known = json.loads(path.read_text())["lines"] if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"device": device, "lines": known | results}, indent=1, ensure_ascii=False)
+    lines = {key: result for key, result in (known | results).items() if result is not None}
+    text = json.dumps({"device": device, "lines": lines}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

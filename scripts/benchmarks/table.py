@@ -11,6 +11,9 @@ from rich.table import Table
 
 from benchmarks.lines import AT_LEAST, LINES, Line
 
+PAIRS = 5
+"""Pairs of a figure for which their number need not be told."""
+
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
@@ -39,22 +42,28 @@ def measured(cell: dict[str, Any]) -> str:
         return str(cell["note"])
     ratio, measure = cell["ratio"], cell["measure"]
     low, high = shown(ratio["low"], measure), shown(ratio["high"], measure)
-    return f"{shown(ratio['median'], measure)} ({low.split()[0]} to {high.split()[0]})"
+    pairs = ratio["pairs"]
+    few = "" if pairs == PAIRS else f"; {pairs} pair{'s' if pairs > 1 else ''}"
+    return f"{shown(ratio['median'], measure)} ({low.split()[0]} to {high.split()[0]}{few})"
 
 
 def totals_of(result: dict[str, Any]) -> str:
-    """Seconds of whole runs, with empty and filled caches."""
+    """Seconds of whole runs, with empty and filled caches, and of the run that filled ours."""
     said = []
     for side, seconds in result["totals"].items():
         states = [f"{state} {value:.1f}" for state, value in seconds.items() if value is not None]
         if states:
             said.append(f"{side}: {', '.join(states)} s")
+    if said and result.get("filling"):
+        said.append(f"ours filled its cache in {result['filling']:.0f} s")
     return "; ".join(said)
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
     """What a reader has to know of a line's figures."""
     said = [result["note"]] if result["note"] else []
+    if engines := result.get("engines"):
+        said.append(f"ours by {' or '.join(engines)} steps")
     sizes = result.get("parameters", {})
     if len(set(sizes.values())) > 1:
         said.append(", ".join(f"{side} has {count:,} parameters" for side, count in sizes.items()))
@@ -124,12 +133,17 @@ def _entry(line: Line, index: int, device: str, result: dict[str, Any] | None) -
 
 
 def _foot(name: str, known: dict[str, Any]) -> str:
-    """Machine, versions, remarks and whole runs beneath the table."""
-    newest = max(known.values(), key=lambda result: result["date"])
-    machine, versions = newest["machine"], newest["versions"]
-    where = f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores"
-    made = ", ".join(f"{package} {version}" for package, version in versions.items())
-    said = [f"- {'CPU' if name == 'cpu' else 'GPU'}: {where}; {made}; {newest['date']}."]
+    """Machines, versions and dates beneath the table, each with its lines; remarks and whole runs."""
+    made: dict[str, list[str]] = {}
+    for key, result in known.items():
+        machine = result["machine"]
+        where = f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores"
+        versions = ", ".join(f"{package} {number}" for package, number in result["versions"].items())
+        made.setdefault(f"{where}; {versions}; {result['date']}", []).append(key)
+    said = []
+    for how, keys in made.items():
+        which = f", line{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if len(made) > 1 else ""
+        said.append(f"- {'CPU' if name == 'cpu' else 'GPU'}{which}: {how}.")
     for key, result in known.items():
         told = [*remarks(result), *([totals] if (totals := totals_of(result)) else [])]
         if told:

@@ -105,7 +105,7 @@ class Order:
         part: do only this part of the steps: 1 / part.
     """
 
-    mode: Literal["prepare", "check", "fill", "time", "multiply"]
+    mode: Literal["prepare", "check", "fill", "verify", "time", "multiply"]
     side: str
     work: str
     device: str
@@ -122,10 +122,12 @@ def done(order: Order) -> dict[str, Any]:
         from benchmarks.multiply import matrix_rate
 
         return {"flops": matrix_rate(order.device, order.tiny)}
-    if order.mode == "prepare":
+    if order.mode in ("prepare", "verify"):
         from benchmarks import ours
 
-        return ours.prepare(work, folder)
+        answer = (ours.prepare if order.mode == "prepare" else ours.verify)(work, folder)
+        between_runs(work)
+        return answer
     if order.mode == "fill":
         compiled = (*work.overrides, "device.engine=compiled")
         few = replace(work, overrides=compiled, steps=min(work.steps, FILLING_STEPS))

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import driver, figures, plain, table
-from benchmarks.driver import BenchError, Host, Setting
+from benchmarks import driver, figures, hosts, plain, table
+from benchmarks.driver import Measured
+from benchmarks.hosts import BenchError, FailedError, Host, Setting
 from benchmarks.lines import LINES, Contest, Line, lines_of
-from benchmarks.ours import prepare
+from benchmarks.ours import prepare, verify
 from benchmarks.worker import Order
 from benchmarks.works import WORKS
 
@@ -81,6 +82,86 @@ def test_a_side_that_fails_is_told_with_the_end_of_its_log(tmp_path: Path) -> No
         host.close()
 
 
+def test_a_process_that_stays_is_replaced_where_it_has_failed(tmp_path: Path) -> None:
+    setting = Setting("cpu", True, tmp_path, 1)
+    for _ in range(2):
+        with pytest.raises(FailedError, match=r"start\.pt") as caught:
+            hosts.do(setting, "check", "bare", "fnn", live=True)
+        assert "No such file" in caught.value.reason
+        assert setting.hosts == {}
+    dead = Host(setting, "bare", tmp_path / "caches")
+    dead.process.kill()
+    dead.process.wait()
+    with pytest.raises(FailedError, match="bare failed at time"):
+        dead.ask(Order("time", "bare", "fnn", "cpu", str(tmp_path)))
+    dead.close()
+
+
+@pytest.mark.parametrize("failing", ["check", "time"])
+def test_a_peer_that_fails_takes_its_own_cell_alone(
+    failing: str, tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = hosts.do
+
+    def failed(setting: Setting, mode: Any, side: str, *rest: Any, **more: Any) -> dict[str, Any]:
+        made = answer(setting, mode, side, *rest, **more)
+        if (mode, side) == (failing, "lightning"):
+            raise FailedError("lightning failed", "Traceback …\nOutOfMemoryError: a | b")
+        return made
+
+    monkeypatch.setattr(hosts, "do", failed)
+    monkeypatch.setattr(hosts.peers, "missing", lambda *_: [])
+    setting = Setting("cpu", False, tmp_path, 2)
+    found = driver.measure(setting, ONE)
+    assert found.failed == ["lightning"]
+    assert orders.count((failing, "lightning")) == 1
+    assert set(found.cold) == {"ours", "bare", "bare-fused"}
+    bare, fused, lightning = figures.result(setting, ONE, found)["cells"]
+    assert bare["ratio"]["pairs"] == fused["ratio"]["pairs"] == 2
+    assert lightning["note"] == "not measured: it failed (OutOfMemoryError: a / b)"
+
+
+def test_where_ours_fails_there_is_nothing_to_tell() -> None:
+    with pytest.raises(FailedError), Measured().spared("ours-quiet"):
+        raise FailedError("ours failed", "")
+
+
+@pytest.mark.parametrize(("loss", "engine"), [(0.75001, "compiled"), (0.5, "graph")])
+def test_our_faster_engine_is_held_to_our_eager_losses(
+    loss: float,
+    engine: str,
+    tmp_path: Path,
+    orders: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = hosts.do
+
+    def verified(setting: Setting, mode: Any, *rest: Any, **more: Any) -> dict[str, Any]:
+        told = {"losses": [loss, 9.0], "steps": [2, 4], "engine": engine}  # step 4 has no eager loss
+        return told if mode == "verify" else answer(setting, mode, *rest, **more)
+
+    monkeypatch.setattr(hosts, "do", verified)
+    monkeypatch.setattr(hosts.peers, "missing", lambda names, *_: list(names))
+    setting = Setting("cpu", False, tmp_path, 1)
+    if loss == 0.5:
+        with pytest.raises(BenchError, match=r"ours by graph steps does other work .* 3\.3e-01"):
+            driver.measure(setting, ONE)
+        assert ("fill", "ours") in orders
+        return
+    cell = figures.result(setting, ONE, driver.measure(setting, ONE))["cells"][0]
+    said = "by compiled steps ours has the mean losses until steps 2 of its eager ones within 1.3e-05"
+    assert cell["checked"][-1].startswith(said)
+
+
+def test_our_compiled_steps_have_the_losses_of_eager_ones(tmp_path: Path) -> None:
+    work = WORKS["fnn"]("cpu", True, tmp_path)
+    eager, ours = prepare(work, tmp_path)["losses"], verify(work, tmp_path)
+    assert ours["engine"] == "compiled"
+    assert ours["steps"] == [5, 10, 15, 20]
+    means = [sum(eager[end - 5 : end]) / 5 for end in ours["steps"]]
+    assert ours["losses"] == pytest.approx(means, rel=work.tolerance)
+
+
 @pytest.fixture
 def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """The orders that are given; each is answered at once, ours in 1 ms a step and others in 9."""
@@ -90,11 +171,13 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         given.append((mode, side))
         if mode in {"prepare", "check"}:
             return {"losses": [1.0, 0.5], "parameters": 385}
+        if mode == "verify":
+            return {"losses": [0.75], "steps": [2], "engine": "compiled"}
         if mode == "multiply":
             return {"flops": 1e12}
         return run_of(1.0 if side == "ours" else 9.0, peak_memory=7, fit=1.0)
 
-    monkeypatch.setattr(driver, "_do", answer)
+    monkeypatch.setattr(hosts, "do", answer)
     return given
 
 
@@ -102,14 +185,16 @@ def test_sides_run_in_turns_and_one_that_is_missing_is_told(
     tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = {"lightning"}
-    monkeypatch.setattr(driver.peers, "missing", lambda names, *_: [n for n in names if n in absent])
+    monkeypatch.setattr(hosts.peers, "missing", lambda names, *_: [n for n in names if n in absent])
     setting = Setting("cpu", False, tmp_path, 2, trouble="no network")
     found = driver.measure(setting, ONE)
     timed = [side for mode, side in orders if mode == "time"]
     assert timed == ["ours", "bare", "bare-fused"] * 3  # with empty caches, and two pairs
     assert orders[:2] == [("prepare", "ours"), ("check", "bare")]
+    of_ours = [mode for mode, side in orders if side == "ours"]
+    assert of_ours == ["prepare", "time", "fill", "verify", "time", "time"]
     result = figures.result(setting, ONE, found)
-    bare, lightning = result["cells"]
+    bare, _, lightning = result["cells"]
     assert bare["ratio"] == {"median": 9.0, "low": 9.0, "high": 9.0, "pairs": 2}
     assert bare["reached"] is True
     assert lightning["note"] == "not measured: lightning is not installed (no network)"
@@ -120,7 +205,7 @@ def test_sides_run_in_turns_and_one_that_is_missing_is_told(
 def test_on_a_gpu_processes_stay_and_whole_runs_have_their_own(
     key: str, tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver.peers, "missing", lambda *_: [])
+    monkeypatch.setattr(hosts.peers, "missing", lambda *_: [])
     monkeypatch.setattr(figures, "machine", lambda device: {"gpu": device})
     (line,) = lines_of("cuda", [key])
     setting = Setting("cuda", True, tmp_path, 3)
@@ -137,7 +222,7 @@ def test_on_a_gpu_processes_stay_and_whole_runs_have_their_own(
 def test_a_side_that_does_other_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = {"prepare": [1.0, 0.5], "check": [1.0, 0.501]}
     monkeypatch.setattr(
-        driver, "_do", lambda _, mode, *__, **___: {"losses": losses[mode], "parameters": 1}
+        hosts, "do", lambda _, mode, *__, **___: {"losses": losses[mode], "parameters": 1}
     )
     with pytest.raises(BenchError, match=r"bare does other work than ours: .* 2\.0e-03"):
         driver.measure(Setting("cpu", False, tmp_path, 1), ONE)
@@ -166,14 +251,14 @@ def test_what_is_compared(measure: Any, goal: float, figure: float, reached: boo
 def test_timed_runs_that_do_not_learn_alike_are_refused(
     tmp_path: Path, orders: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = driver._do
+    answer = hosts.do
 
     def worse(setting: Setting, mode: Any, side: str, *rest: Any, **more: Any) -> dict[str, Any]:
         curve = {"curve": [0.5, 0.14]} if side == "bare" else {}
         return answer(setting, mode, side, *rest, **more) | curve
 
-    monkeypatch.setattr(driver, "_do", worse)
-    monkeypatch.setattr(driver.peers, "missing", lambda names, *_: list(names))
+    monkeypatch.setattr(hosts, "do", worse)
+    monkeypatch.setattr(hosts.peers, "missing", lambda names, *_: list(names))
     with pytest.raises(BenchError, match=r"bare does other work .* mark 2 0\.1 of ours and 0\.14"):
         driver.measure(Setting("cpu", False, tmp_path, 1), ONE)
     assert ("time", "bare") in orders
@@ -238,9 +323,26 @@ def test_the_readme_gets_the_table_between_its_marks(tmp_path: Path) -> None:
 def test_figures_have_their_unit(
     measure: str, goal: float | None, figure: float, said: tuple[str, str]
 ) -> None:
-    ratio = {"median": figure, "low": figure, "high": figure, "pairs": 1}
+    ratio = {"median": figure, "low": figure, "high": figure, "pairs": 5}
     cell = {"measure": measure, "goal": goal, "ratio": ratio}
     assert (table.goal_of(cell), table.measured(cell)) == said
+
+
+def test_fewer_pairs_than_usual_are_told() -> None:
+    ratio = {"median": 2.0, "low": 2.0, "high": 2.0, "pairs": 1}
+    assert table.measured({"measure": "steady", "ratio": ratio}) == "2.00 × (2.00 to 2.00; 1 pair)"
+
+
+def test_lines_of_other_machines_and_days_have_a_foot_of_their_own() -> None:
+    old, new = result_of(ONE, 9.0, reached=True), result_of(ONE, 9.0, reached=True)
+    new |= {"date": "2026-03-04", "engines": ["compiled"], "filling": 31.4}
+    text = table.markdown([{"device": "cpu", "lines": {"1": old, "2": new, "3": old}}])
+    assert "- CPU, lines 1, 3: a processor, 2 cores; python 3.13; 2026-01-02.\n" in text
+    assert "- CPU, line 2: a processor, 2 cores; python 3.13; 2026-03-04.\n" in text
+    assert (
+        "- Line 2: a part of it; ours by compiled steps; ours: cold 9.0, warm 4.0 s; ours filled" in text
+    )
+    assert "its cache in 31 s." in text
 
 
 def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
@@ -255,3 +357,5 @@ def test_lines_that_were_measured_before_are_kept(tmp_path: Path) -> None:
     figures.keep(path, "cpu", {"1": {"title": "new"}})
     lines = json.loads(path.read_text())["lines"]
     assert {key: line["title"] for key, line in lines.items()} == {"1": "new", "2": "kept"}
+    figures.keep(path, "cpu", {"2": None})  # it failed
+    assert list(json.loads(path.read_text())["lines"]) == ["1"]
