@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Measure = Literal["steady", "slowed", "fit", "added", "memory", "rate", "help", "first_step", "total"]
@@ -28,6 +28,7 @@ class Contest:
         sides: what it consists of; of several, the best of each round.
         goals: by device, what is aimed at: at least, or at most.
         parts: by device, do only this part of the steps: 1 / part. What is compared is taken a step.
+        more: by device, further sides of which it consists there.
     """
 
     against: str
@@ -35,6 +36,7 @@ class Contest:
     measure: Measure
     goals: dict[str, float]
     parts: dict[str, int] = field(default_factory=dict)
+    more: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def reached(self, device: str, value: float) -> bool | None:
         """Whether the goal is; None where there is none."""
@@ -82,7 +84,13 @@ LINES = [
         "rnn",
         (
             Contest("bare eager loop", ("bare",), "steady", {"cpu": 1.5, "cuda": 10}),
-            Contest("compiled bare loop", ("bare-compiled",), "steady", {"cpu": 1, "cuda": 2}),
+            Contest(
+                "compiled bare loop (on a GPU the best of compiled GRU, cuDNN's, and CUDA graphs)",
+                ("bare-compiled",),
+                "steady",
+                {"cpu": 1, "cuda": 2},
+                more={"cuda": ("bare-compiled-cudnn", "bare-compiled-graphs")},
+            ),
         ),
     ),
     Line(
@@ -124,7 +132,11 @@ LINES = [
         "gpt2",
         (
             Contest(
-                "compiled bare loop with torch's modules", ("bare-compiled",), "steady", {"cuda": 1.2}
+                "compiled bare loop with torch's modules (the better of with and without CUDA graphs)",
+                ("bare-compiled",),
+                "steady",
+                {"cuda": 1.2},
+                more={"cuda": ("bare-compiled-graphs",)},
             ),
             Contest(
                 "Trainer of Transformers: bf16, SDPA, `torch_compile`",
@@ -193,5 +205,14 @@ def lines_of(device: str, only: list[str], tiny: bool = False) -> list[Line]:
 
     A tiny trial takes the lines of a GPU on the CPU too.
     """
-    wanted = [line for line in LINES if tiny or device in line.devices]
+    wanted = [_on(device, line) for line in LINES if tiny or device in line.devices]
     return [line for line in wanted if not only or {line.key, line.key.split("-")[0]} & set(only)]
+
+
+def _on(device: str, line: Line) -> Line:
+    """A line with the sides that it has on a device."""
+    contests = (
+        replace(contest, sides=(*contest.sides, *contest.more.get(device, ())))
+        for contest in line.contests
+    )
+    return replace(line, contests=tuple(contests))

@@ -18,6 +18,7 @@ from benchmarks.plain_models import build, criterion, optimizer_of
 from benchmarks.works import CHECKED_STEPS, Work
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+LossOf = Callable[[Tensor, Tensor], Tensor]
 
 
 class Pictures(Dataset[tuple[Tensor, Tensor]]):
@@ -129,11 +130,11 @@ def _windows(work: Work, stream: Tensor) -> Batches:
         )
 
 
-def validate(work: Work, model: nn.Module, val: tuple[Tensor, Tensor]) -> float:
+def validate(work: Work, model: nn.Module, loss_of: LossOf, val: tuple[Tensor, Tensor]) -> float:
     """The mean validation loss."""
     model.eval()
     with torch.no_grad(), mixed(work):
-        loss = criterion(work, model(val[0]), val[1]).item()
+        loss = loss_of(*val).item()
     model.train()
     return loss
 
@@ -146,26 +147,58 @@ def mixed(work: Work) -> Any:
 
 
 def train(
-    work: Work, model: nn.Module, batches: Batches, val: tuple[Tensor, Tensor]
+    work: Work,
+    model: nn.Module,
+    loss_of: LossOf,
+    batches: Batches,
+    val: tuple[Tensor, Tensor],
+    *,
+    copied: bool = False,
 ) -> tuple[list[float], list[tuple[int, float]]]:
-    """The loop; returns the loss of each step, and (step, seconds) of each mark."""
-    optimizer, losses, marks = optimizer_of(work, model), [], []
+    """The loop; returns the loss of each step, and (step, seconds) of each mark.
+
+    Args:
+        loss_of: gives the mean loss of inputs and targets.
+        copied: whether a loss is overwritten by the next one, so that it has to be copied.
+    """
+    optimizer, losses, marks = optimizer_of(work, model), list[float](), []
+    kept: list[Tensor] = []  # nobody waits for these until a mark
     model.train()
     for step, (inputs, targets) in zip(range(1, work.steps + 1), batches, strict=False):
         if work.linear:
             for group in optimizer.param_groups:
                 group["lr"] = work.lr * (1 - (step - 1) / work.steps)
         with mixed(work):
-            loss = criterion(work, model(inputs), targets)
+            loss = loss_of(inputs, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
+        if work.kind == "fnn":  # the loss is recorded in each step: its line says so
+            losses.append(loss.item())
+        else:
+            kept.append(loss.detach().clone() if copied else loss.detach())
         if step % work.validate_every == 0 or step == work.steps:
-            validate(work, model, val)
+            validate(work, model, loss_of, val)
         if step % work.mark_every == 0 or step == work.steps:
+            if kept:
+                losses += torch.stack(kept).tolist()
+                kept.clear()
             marks.append((step, time.perf_counter()))
+    losses += [float(loss) for loss in kept]  # where there were fewer batches than steps
     return losses, marks
+
+
+def compiled_loss(loss_of: LossOf, own_rnn: bool, graphs: bool) -> LossOf:
+    """The loss with its network as torch compiles it, from a compiler that has kept nothing: it gives
+    up on what it has seen too often, and a process does many runs.
+
+    Args:
+        own_rnn: leave recurrent layers to cuDNN.
+        graphs: capture CUDA graphs too.
+    """
+    torch._dynamo.reset()
+    torch._dynamo.config.allow_rnn = not own_rnn  # off by default: then the GRU is not compiled at all
+    return torch.compile(loss_of, mode="reduce-overhead" if graphs else None)
 
 
 def run(
@@ -174,23 +207,27 @@ def run(
     *,
     check: bool = False,
     compiled: bool = False,
+    own_rnn: bool = False,
+    graphs: bool = False,
     workers: int = 0,
     told: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """One whole run, or the first steps on the batches that ours began with."""
+    """One whole run, or the first steps on the batches that ours began with; see `compiled_loss`."""
     torch.set_float32_matmul_precision("high")
     start = torch.load(folder / "start.pt", weights_only=True)
-    model: Any = build(work, start["weights"])
+    model = build(work, start["weights"])
     parameters = sum(p.numel() for p in model.parameters())
-    if compiled:
-        torch._dynamo.config.allow_rnn = True  # off by default, and then the GRU is not compiled at all
-        model = torch.compile(model)
+
+    def loss_of(inputs: Tensor, targets: Tensor) -> Tensor:
+        return criterion(work, model(inputs), targets)
+
+    mean_loss = compiled_loss(loss_of, own_rnn, graphs) if compiled else loss_of
     val = tuple(part.to(work.device) for part in ready(start, "val"))
     if check:
         work = replace(work, steps=min(work.steps, CHECKED_STEPS))
         batches = iter([(x.to(work.device), y.to(work.device)) for x, y in start["batches"]])
     else:
         batches = endless(work, start, workers)
-    losses, marks = train(work, model, batches, (val[0], val[1]))
+    losses, marks = train(work, model, mean_loss, batches, (val[0], val[1]), copied=graphs)
     told()
     return {"losses": losses, "marks": marks, "parameters": parameters}

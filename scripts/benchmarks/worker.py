@@ -32,10 +32,16 @@ def side_of(name: str, work: Work, folder: Path, check: bool) -> Callable[..., d
         case ["bare", *how]:
             from benchmarks import plain
 
-            workers = 2 if "workers" in how else 0
             work = replace(work, fused=True if "fused" in how else None)
             return partial(
-                plain.run, work, folder, check=check, compiled="compiled" in how, workers=workers
+                plain.run,
+                work,
+                folder,
+                check=check,
+                compiled="compiled" in how,
+                own_rnn="cudnn" in how,
+                graphs="graphs" in how,
+                workers=2 if "workers" in how else 0,
             )
         case ["lightning", *how]:
             from benchmarks import with_lightning

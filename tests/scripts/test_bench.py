@@ -47,6 +47,41 @@ def test_the_bare_loop_has_the_same_losses_from_the_same_weights(name: str, tmp_
     assert bare["losses"][:length] == pytest.approx(ours["losses"], rel=work.tolerance)
 
 
+def test_on_a_gpu_the_compiled_loops_are_the_best_that_torch_has() -> None:
+    sides = {
+        device: [side for contest in line.contests for side in contest.sides]
+        for device in ("cpu", "cuda")
+        for line in lines_of(device, ["2"])
+    }
+    assert sides["cpu"] == ["bare", "bare-compiled"]
+    assert sides["cuda"][2:] == ["bare-compiled-cudnn", "bare-compiled-graphs"]
+
+
+def test_the_compiled_bare_loop_has_its_loss_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def compile_(function: Any, **options: Any) -> Any:
+        given.append((function, options))
+        return function
+
+    monkeypatch.setattr(plain.torch, "compile", compile_)
+    monkeypatch.setattr(plain.torch._dynamo.config, "allow_rnn", False)
+    work = WORKS["rnn"]("cpu", True, tmp_path)
+    eager = prepare(work, tmp_path)["losses"]
+    how = plain.run(work, tmp_path, check=True, compiled=True, own_rnn=True, graphs=True)
+    assert how["losses"][: len(eager)] == pytest.approx(eager, rel=work.tolerance)
+    ((loss_of, options),) = given
+    assert options == {"mode": "reduce-overhead"}
+    assert plain.torch._dynamo.config.allow_rnn is False
+    start = plain.torch.load(tmp_path / "start.pt", weights_only=True)
+    assert loss_of(*start["batches"][0]).shape == ()
+    plain.run(work, tmp_path, check=True, compiled=True)
+    assert given[1][1] == {"mode": None}
+    assert plain.torch._dynamo.config.allow_rnn is True
+
+
 def test_pictures_change_at_random_by_a_shift_of_two_pixels_at_most(tmp_path: Path) -> None:
     work = WORKS["cnn"]("cpu", True, tmp_path)
     prepare(work, tmp_path)
