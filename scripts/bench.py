@@ -1,16 +1,16 @@
 """Speed, ours against others, side by side: bare loops, Lightning, Transformers, a script of Hydra.
 
-    python scripts/bench.py                        # every line that a CPU can do, one thread
-    python scripts/bench.py --device cuda          # on a GPU
-    python scripts/bench.py --only 1 4             # some lines; --list says which there are
-    python scripts/bench.py --readme               # puts the kept results into the README
+    .venv/bin/python scripts/bench.py              # every line that a CPU can do, one thread
+    .venv/bin/python scripts/bench.py --device cuda  # on a GPU
+    .venv/bin/python scripts/bench.py --only 1 4   # some lines; --list says which there are
+    .venv/bin/python scripts/bench.py --readme     # puts the kept results into the README
 
 The sides of a line run in turns, A B A B, in processes of their own; what is told is the median ratio
 of the pairs, with its spread. First all sides do the same steps from the same weights on the same
-batches, and have to give the same losses. Ours is the command as it is used: console, `metrics.jsonl`,
-TensorBoard and checkpoints on. What is compared is the steady part of a run, between its first record
-and its last; whole runs, from the start of the process, are told too, with an empty and with a filled
-compile cache.
+batches, and have to give the same losses, in fp32; ours also by its compiled steps, or CUDA graphs.
+Ours is the command with its defaults, in a pipe: plain lines, `metrics.jsonl`, TensorBoard and
+checkpoints. What is compared is the steady part of a run, between its first record and its last; whole
+runs, from the start of the process, are told too, with an empty and with a filled compile cache.
 
 Lightning and Transformers are installed once, into .bench-peers, by the versions in
 bench-constraints.txt. Results are kept in scripts/results. Fashion-MNIST is looked for where --data or
@@ -53,9 +53,17 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures the lines that are asked for, shows them and keeps them."""
+    if arguments.pairs < 1:
+        sys.exit(f"--pairs {arguments.pairs}: at least one round has to count")
+    if arguments.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            sys.exit("--device cuda: torch finds no CUDA device here")
     lines = lines_of(arguments.device, arguments.only, arguments.tiny)
-    if not lines:
-        sys.exit(f"--only {' '.join(arguments.only)}: no such line for {arguments.device}; see --list")
+    known = {part for line in lines for part in (line.key, line.key.split("-")[0])}
+    if unknown := [key for key in arguments.only if key not in known]:
+        sys.exit(f"--only {' '.join(unknown)}: no such line for {arguments.device}; see --list")
     output = arguments.output
     if output is None and not arguments.tiny:
         output = figures.file_of(arguments.device)

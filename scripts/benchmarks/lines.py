@@ -68,7 +68,7 @@ LIGHTNING = "Lightning, bare of logger and bar"
 LINES = [
     Line(
         "1",
-        "FNN 10-32-1, batch 32, Adam, 50,000 steps, shuffled, loss recorded, everything on",
+        "FNN 10-32-1, batch 32, Adam, 50,000 steps, shuffled, loss recorded, all that is on by default",
         "fnn",
         (
             Contest("bare eager loop", ("bare",), "steady", {"cpu": 8, "cuda": 20}, {"cuda": 5}),
@@ -150,7 +150,7 @@ LINES = [
     ),
     Line(
         "6-text",
-        "the whole loop with every report on, at the size of 4",
+        "the whole loop with its default reports, at the size of 4",
         "text",
         (Contest("itself, all off", ("ours-quiet",), "slowed", {"cpu": 1.02, "cuda": 1.01}),),
         whole=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from benchmarks.plain_models import build, criterion, optimizer_of
-from benchmarks.works import CHECKED_STEPS, Work
+from benchmarks.works import Work, checked
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 LossOf = Callable[[Tensor, Tensor], Tensor]
@@ -139,6 +138,12 @@ def validate(work: Work, model: nn.Module, loss_of: LossOf, val: tuple[Tensor, T
     return loss
 
 
+def round_as(check: bool) -> None:
+    """Has a GPU multiply fp32 as ours does: exactly where losses are compared, else as TF32."""
+    torch.set_float32_matmul_precision("highest" if check else "high")
+    torch.backends.cudnn.allow_tf32 = not check
+
+
 def mixed(work: Work) -> Any:
     """Mixed precision, where the work has it."""
     if work.precision == "fp32":
@@ -213,8 +218,9 @@ def run(
     told: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """One whole run, or the first steps on the batches that ours began with; see `compiled_loss`."""
-    torch.set_float32_matmul_precision("high")
+    round_as(check)
     start = torch.load(folder / "start.pt", weights_only=True)
+    work = checked(work) if check else work
     model = build(work, start["weights"])
     parameters = sum(p.numel() for p in model.parameters())
 
@@ -224,7 +230,6 @@ def run(
     mean_loss = compiled_loss(loss_of, own_rnn, graphs) if compiled else loss_of
     val = tuple(part.to(work.device) for part in ready(start, "val"))
     if check:
-        work = replace(work, steps=min(work.steps, CHECKED_STEPS))
         batches = iter([(x.to(work.device), y.to(work.device)) for x, y in start["batches"]])
     else:
         batches = endless(work, start, workers)

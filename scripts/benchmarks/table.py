@@ -51,7 +51,11 @@ def totals_of(result: dict[str, Any]) -> str:
     """Seconds of whole runs, with empty and filled caches, and of the run that filled ours."""
     said = []
     for side, seconds in result["totals"].items():
-        states = [f"{state} {value:.1f}" for state, value in seconds.items() if value is not None]
+        states = [
+            f"{state} {value:.{1 if value >= 1 else 2}f}"
+            for state, value in seconds.items()
+            if value is not None
+        ]
         if states:
             said.append(f"{side}: {', '.join(states)} s")
     if said and result.get("filling"):
@@ -111,21 +115,28 @@ def markdown(files: list[dict[str, Any]]) -> str:
     for line in LINES:
         for index, contest in enumerate(line.contests):
             cells = [
-                _entry(line, index, device, known.get(line.key)) for device, known in columns.items()
+                _entry(line, contest.against, device, known.get(line.key))
+                for device, known in columns.items()
             ]
             first = index == 0
             heads = [line.key if first else "", line.title if first else "", contest.against]
             rows.append("| " + " | ".join(heads + cells) + " |")
-    foot = [_foot(name, known) for name, known in columns.items() if known]
+    order = {line.key: place for place, line in enumerate(LINES)}
+    foot = [
+        _foot(name, dict(sorted(known.items(), key=lambda item: order[item[0]])))
+        for name, known in columns.items()
+        if known
+    ]
     return "\n".join([*rows, "", *foot])
 
 
-def _entry(line: Line, index: int, device: str, result: dict[str, Any] | None) -> str:
+def _entry(line: Line, against: str, device: str, result: dict[str, Any] | None) -> str:
     if device not in line.devices:
         return "–"
-    if result is None or index >= len(result["cells"]):
+    cells = result["cells"] if result is not None else []
+    cell = next((cell for cell in cells if cell["against"] == against), None)
+    if cell is None:
         return "not yet measured"
-    cell = result["cells"][index]
     said = measured(cell)
     if goal := goal_of(cell):
         said += f"; goal {goal}" + ("" if cell.get("reached") in (True, None) else ", missed")

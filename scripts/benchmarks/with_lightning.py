@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.plain import loader, ready
+from benchmarks.plain import loader, ready, round_as
 from benchmarks.plain_models import build, criterion, optimizer_of
-from benchmarks.works import Work
+from benchmarks.works import Work, checked
 
 
 class Module(L.LightningModule):
@@ -73,7 +73,8 @@ def run(
 ) -> dict[str, Any]:
     """One whole run, or the first steps on the batches that ours began with."""
     warnings.filterwarnings("ignore", module="lightning")
-    torch.set_float32_matmul_precision("high")
+    round_as(check)
+    work = checked(work) if check else work
     start = torch.load(folder / "start.pt", weights_only=True)
     module, marks = Module(work, build(work, start["weights"])), Marks(work)
     if check:
@@ -84,7 +85,7 @@ def run(
     trainer = L.Trainer(
         accelerator="gpu" if work.device == "cuda" else "cpu",
         devices=1,
-        max_steps=len(start["batches"]) if check else work.steps,
+        max_steps=work.steps,
         precision="32-true" if work.precision == "fp32" else "bf16-mixed",
         logger=False,
         enable_progress_bar=False,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.plain import Windows
+from benchmarks.plain import Windows, round_as
 from benchmarks.plain_models import optimizer_of
-from benchmarks.works import CHECKED_STEPS, Work
+from benchmarks.works import Work, checked
 
 _LAYER = {
     "attention.qkv": "attn.c_attn",
@@ -121,12 +120,12 @@ def run(
     told: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """One whole run, or the first steps on the batches that ours began with."""
-    torch.set_float32_matmul_precision("high")
+    round_as(check)
+    work = checked(work) if check else work
     start = torch.load(folder / "start.pt", weights_only=True)
     model = gpt2_of(work)
     take_over(model, start["weights"])
     if check:
-        work = replace(work, steps=min(work.steps, CHECKED_STEPS), mark_every=1)
         samples: Any = [pair for x, y in start["batches"] for pair in zip(x, y, strict=True)]
     else:
         count = work.steps * work.batch_size

@@ -363,6 +363,20 @@ def test_figures_have_their_unit(
     assert (table.goal_of(cell), table.measured(cell)) == said
 
 
+def test_a_figure_stands_beside_what_it_was_measured_against() -> None:
+    result = result_of(ONE, 9.0, reached=True)
+    result["cells"][0]["against"] = ONE.contests[2].against
+    rows = table.markdown([{"device": "cpu", "lines": {"1": result}}]).splitlines()
+    at = next(place for place, row in enumerate(rows) if row.startswith("| 1 |"))
+    told = ["9.00 ×" in row for row in rows[at : at + 3]]
+    assert told == [False, False, True]
+
+
+def test_seconds_below_one_have_two_digits() -> None:
+    said = table.totals_of({"totals": {"ours": {"cold": 0.052, "warm": 12.34}}})
+    assert said == "ours: cold 0.05, warm 12.3 s"
+
+
 def test_fewer_pairs_than_usual_are_told() -> None:
     ratio = {"median": 2.0, "low": 2.0, "high": 2.0, "pairs": 1}
     assert table.measured({"measure": "steady", "ratio": ratio}) == "2.00 × (2.00 to 2.00; 1 pair)"
@@ -371,7 +385,7 @@ def test_fewer_pairs_than_usual_are_told() -> None:
 def test_lines_of_other_machines_and_days_have_a_foot_of_their_own() -> None:
     old, new = result_of(ONE, 9.0, reached=True), result_of(ONE, 9.0, reached=True)
     new |= {"date": "2026-03-04", "engines": ["compiled"], "filling": 31.4}
-    text = table.markdown([{"device": "cpu", "lines": {"1": old, "2": new, "3": old}}])
+    text = table.markdown([{"device": "cpu", "lines": {"3": old, "2": new, "1": old}}])
     assert "- CPU, lines 1, 3: a processor, 2 cores; python 3.13; 2026-01-02.\n" in text
     assert "- CPU, line 2: a processor, 2 cores; python 3.13; 2026-03-04.\n" in text
     assert (
