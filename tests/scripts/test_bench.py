@@ -11,7 +11,7 @@ from benchmarks.hosts import BenchError, FailedError, Host, Setting
 from benchmarks.lines import LINES, Contest, Line, lines_of
 from benchmarks.ours import prepare, verify
 from benchmarks.worker import Order
-from benchmarks.works import WORKS
+from benchmarks.works import WORKS, checked
 
 ONE = next(line for line in LINES if line.key == "1")
 
@@ -80,6 +80,14 @@ def test_the_compiled_bare_loop_has_its_loss_within(
     plain.run(work, tmp_path, check=True, compiled=True)
     assert given[1][1] == {"mode": None}
     assert plain.torch._dynamo.config.allow_rnn is True
+
+
+@pytest.mark.parametrize("name", sorted(WORKS))
+def test_losses_are_compared_in_fp32_and_closely(name: str, tmp_path: Path) -> None:
+    work = WORKS[name]("cuda", True, tmp_path)
+    told = checked(work).arguments()
+    assert {"device.precision=fp32", "device.tf32=false"} <= set(told)
+    assert work.tolerance <= 1e-3
 
 
 def test_pictures_change_at_random_by_a_shift_of_two_pixels_at_most(tmp_path: Path) -> None:
