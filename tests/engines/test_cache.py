@@ -41,7 +41,7 @@ def place_of_run(tmp_path: Path, settings: dict[str, Any] | None = None, factor:
     facts = vars(run.engine)["_facts"]
     place = cache.place_of(run.step, Whole(run.step), making.given(batch, run.step), facts)
     assert place is not None
-    return place.library
+    return place.code
 
 
 @pytest.mark.parametrize(
@@ -105,20 +105,20 @@ def test_frozen_weights_make_it_another() -> None:
     for frozen in (False, True):
         step = begun(small_step(), FEATURES)
         next(step.model.parameters()).requires_grad_(not frozen)
-        places.add(place(step).library)
+        places.add(place(step).code)
     assert len(places) == 2
 
 
 def test_sources_and_machine_and_threads_make_it_another(monkeypatch: pytest.MonkeyPatch) -> None:
     step = begun(small_step(), FEATURES)
-    places = {place(step).library}
+    places = {place(step).code}
     for name, value in (("_sources", "others"), ("_machine", ["another"])):
         with monkeypatch.context() as patch:
             patch.setattr(cache, name, lambda value=value: value)
-            places.add(place(step).library)
+            places.add(place(step).code)
     torch.set_num_threads(2)
     try:
-        places.add(place(step).library)
+        places.add(place(step).code)
     finally:
         torch.set_num_threads(1)
     assert len(places) == 4
@@ -150,8 +150,8 @@ def test_the_folder_is_the_users_own_unless_told(
 def library(folder: Path, name: str, used: float) -> Place:
     folder.mkdir(parents=True, exist_ok=True)
     kept = Place(folder / f"{name}.so")
-    kept.library.write_bytes(name.encode())
-    os.utime(kept.library, (used, used))
+    kept.code.write_bytes(name.encode())
+    os.utime(kept.code, (used, used))
     return kept
 
 
@@ -172,9 +172,9 @@ def test_what_is_damaged_does_not_count(folder: Path) -> None:
     kept = library(folder, "one", 1000.0)
     kept.seal()
     assert kept.found
-    kept.library.write_bytes(b"onE")
+    kept.code.write_bytes(b"onE")
     assert not kept.found
-    kept.library.unlink()
+    kept.code.unlink()
     assert not kept.found
 
 

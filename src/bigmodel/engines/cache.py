@@ -38,36 +38,36 @@ class Place:
     """Where a compiled step lies, or would.
 
     Attributes:
-        library: the code; beside it `.sha256`, without which it does not count, and `.slow`, where the
+        code: a library; beside it `.sha256`, without which it does not count, and `.slow`, where the
             code was found to be no gain.
     """
 
-    library: Path
+    code: Path
 
     @property
     def found(self) -> bool:
         """Whether it is there, whole."""
         try:
-            return self._stamp.read_text() == _digest([self.library])
+            return self._stamp.read_text() == _digest([self.code])
         except OSError:
             return False
 
     def seal(self) -> None:
         """Notes that the library is whole, and tidies up: what was used longest ago goes, old notes, and
         what a process left that was killed while it compiled."""
-        self._stamp.write_text(_digest([self.library]))
+        self._stamp.write_text(_digest([self.code]))
         with contextlib.suppress(FileNotFoundError):  # another process does the same
-            kept = sorted(self.library.parent.glob("*.so"), key=lambda path: path.stat().st_mtime)
+            kept = sorted(self.code.parent.glob("*.so"), key=lambda path: path.stat().st_mtime)
             for old in kept[:-MOST]:
                 Place(old).remove()
-            for path in (*self.library.parent.glob(".compiling-*"), *self.library.parent.glob("*.slow")):
+            for path in (*self.code.parent.glob(".compiling-*"), *self.code.parent.glob("*.slow")):
                 if time.time() - path.stat().st_mtime > AGE:
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def touch(self) -> None:
         """Notes that it is of use, where the folder can be written."""
         with contextlib.suppress(OSError):
-            self.library.touch()
+            self.code.touch()
 
     @property
     def slow(self) -> str | None:
@@ -84,16 +84,16 @@ class Place:
 
     def remove(self) -> None:
         """Forgets the library."""
-        for path in (self.library, self._stamp):
+        for path in (self.code, self._stamp):
             path.unlink(missing_ok=True)
 
     @property
     def _stamp(self) -> Path:
-        return self.library.with_suffix(".sha256")
+        return self.code.with_suffix(".sha256")
 
     @property
     def _mark(self) -> Path:
-        return self.library.with_suffix(".slow")
+        return self.code.with_suffix(".slow")
 
 
 def folder() -> Path:

@@ -122,7 +122,7 @@ def _code(
     if place is not None and place.found:
         place.touch()
         try:
-            return load(place.library, device)
+            return load(place.code, device)
         except RuntimeError:  # made with other libraries than there are now
             place.remove()
     price = _price(whole)
@@ -130,7 +130,7 @@ def _code(
         return None
     say(f"Compiling the step, which takes some {price:.0f} seconds.")
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "step.so" if place is None else place.library
+        library = Path(folder) / "step.so" if place is None else place.code
         compile_whole(whole, prospect.example, library, interruptible)
         if place is not None:
             place.seal()
