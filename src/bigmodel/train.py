@@ -86,7 +86,9 @@ def job(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     with garbage.importing():
-        import bigmodel.build  # noqa: F401 - torch and all that is slow to load
+        # Torch and all that is slow to load; the loop too, so that a run on record is under way at once.
+        import bigmodel.build
+        import bigmodel.loop  # noqa: F401
 
     _outcome.signals.enter(Mode.RAISE)  # what is there from now on may have to be told or tidied up
     hydra = HydraConfig.get()

@@ -75,8 +75,9 @@ def leave_at_once(cwd: Path, number: signal.Signals) -> list[str]:
 def _interrupt_start(cwd: Path, number: signal.Signals, wait: float) -> list[str]:
     """A fresh interpreter, since what is to be interrupted is the loading of torch."""
     program = Path(sys.executable).with_name("bigmodel-train")
+    longer = [] if number == signal.SIGUSR1 else ["trainer.epochs=500"]  # not over before it is asked
     process = subprocess.Popen(
-        [program, *trials.RECIPE], cwd=cwd, env=os.environ | {"NO_COLOR": "1"},
+        [program, *trials.RECIPE, *longer], cwd=cwd, env=os.environ | {"NO_COLOR": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     time.sleep(wait)
