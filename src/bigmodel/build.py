@@ -98,14 +98,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         runtime=runtime,
         saver=Saver(folder / "checkpoints", trainer.checkpoint.keep, trainer.checkpoint.interval),
         sinks=_sinks(config, folder),
-        summary=Summary(
-            status="running",
-            monitor=monitor.name,
-            mode=monitor.mode,
-            parameters=sum(p.numel() for p in model.parameters()),
-            left_out=dataset.left_out,
-            environment=environment(runtime),
-        ),
+        summary=_summary(monitor, model, dataset, runtime),
         writing=writing,
         throughput=Throughput.of(dataset, model, runtime, sample),
         profiled=config.top.profile,
@@ -284,6 +277,18 @@ def _monitors(
     if stopping.monitor == "auto" and stopping.mode == "auto":
         stop = monitor
     return monitor, stop
+
+
+def _summary(monitor: Monitored, model: nn.Module, dataset: Dataset, runtime: Runtime) -> Summary:
+    """What is known of how a run ends before it begins."""
+    return Summary(
+        status="running",
+        monitor=monitor.name,
+        mode=monitor.mode,
+        parameters=sum(p.numel() for p in model.parameters()),
+        left_out=dataset.left_out,
+        environment=environment(runtime),
+    )
 
 
 def _sinks(config: RunConfig, folder: Path) -> Sink:

@@ -105,9 +105,7 @@ class Step:
         losses, size = self.accumulation.losses, self._piece(batch)
         self.at_once = min(size, len(batch))
         if not losses:
-            self._remember(several=len(batch) > size)
-            for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
-                parameter.grad = None
+            self._begin(several=len(batch) > size)
         weight = self.loss.normaliser(batch.targets)
         share = self._share(weight)
         if len(batch) <= size:
@@ -135,9 +133,7 @@ class Step:
         """One update of a whole batch, whose figures are the caller's: (4,) float32, the sum of the
         samples' losses, what to divide it by, 1 where the update was left out, and the gradient's norm.
         """
-        self._before = [buffer.clone() for buffer in self._buffers], None
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._begin(several=False)
         weight = self.loss.normaliser(batch.targets)
         total = self._gradients(batch.inputs, batch.targets, self._share(weight))
         unfit = self._update(total, measure=True)
@@ -183,11 +179,14 @@ class Step:
         self.accumulation.losses.clear()
         return True
 
-    def _remember(self, several: bool) -> None:
-        """Keeps what forward passes change: running statistics, and the metrics of earlier micro-batches
-        (those of a whole batch are added up when its gradients are there)."""
+    def _begin(self, several: bool) -> None:
+        """Forgets the gradients of the step before, and keeps what forward passes change: running
+        statistics, and the metrics of earlier micro-batches (those of a whole batch are added up when
+        its gradients are there)."""
         sums = self.metrics.state_dict() if several and self._undoable else None
         self._before = [buffer.clone() for buffer in self._buffers], sums
+        for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
+            parameter.grad = None
 
     def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
         """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import bigmodel
+from bigmodel.engines.pieces import form
 from bigmodel.engines.whole import Given, Whole
 from bigmodel.step import Step
 
@@ -112,16 +112,13 @@ def place_of(step: Step, whole: Whole, given: Given, facts: dict[str, Any] | Non
         facts: of its configuration and data: all that its code follows from, in plain values; None
             where plugins are there, which may change anything.
     """
-    parts: list[Any] = [step.loss, step.optimizer, step.metrics, *step.model.modules()]
-    if facts is None or not all(
-        type(part).__module__.startswith(("bigmodel.", "torch.")) for part in parts
-    ):
+    if facts is None or not is_ours(step):
         return None
     known = {
         **facts,
         "step": [step.clip_norm, step.ema is not None, str(given.inputs.device), step.runtime.precision],
-        "parts": [f"{type(part).__module__}.{type(part).__qualname__}" for part in parts],
-        "tensors": [_form(tensor) for tensor in (*whole.changed, *whole.read, *given)],
+        "parts": [f"{type(part).__module__}.{type(part).__qualname__}" for part in _parts(step)],
+        "tensors": [form(tensor) for tensor in (*whole.changed, *whole.read, *given)],
         "options": [_plain(group) for group in step.optimizer.param_groups],
         "frozen": [p.requires_grad for p in step.model.parameters()],
         "machine": _machine(),
@@ -132,8 +129,13 @@ def place_of(step: Step, whole: Whole, given: Given, facts: dict[str, Any] | Non
     return Place(folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so")
 
 
-def _form(tensor: Tensor) -> list[Any]:
-    return [list(tensor.shape), list(tensor.stride()), str(tensor.dtype)]
+def is_ours(step: Step) -> bool:
+    """Whether all parts of a step are ours or torch's, so that none is a user's own."""
+    return all(type(part).__module__.startswith(("bigmodel.", "torch.")) for part in _parts(step))
+
+
+def _parts(step: Step) -> list[Any]:
+    return [step.loss, step.optimizer, step.metrics, *step.model.modules()]
 
 
 def _plain(group: dict[str, Any]) -> dict[str, Any]:

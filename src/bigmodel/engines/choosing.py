@@ -70,11 +70,12 @@ class Choosing(Engine):
         self._kept = asdict(self._choice)
         if self._threads and self._choice.threads is not None:
             torch.set_num_threads(self._choice.threads)
-        if self._choice.engine is None and (left > FEW or self._wanted in ("compiled", "graph")):
+        asked = self._wanted in ("compiled", "graph")
+        if self._choice.engine is None and (left > FEW or asked):
             self._trial = Trial(self._threads and self._choice.threads is None)
         # Without the clock, so that a run which was stopped goes on as it would have gone on. One step
         # has to be done, in which the optimizer makes what it keeps.
-        self._told = self._wanted in ("compiled", "graph") and not (self._trial and self._trial.chooses)
+        self._told = asked and not (self._trial and self._trial.chooses)
         self._anew = self._choice.engine is not None and not self._has_begun
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:

@@ -86,14 +86,14 @@ def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible
         if len(prospect.like) > prospect.step.accumulation.micro_batch:
             raise UntraceableError("batches go through the model in pieces")
         whole = Whole(prospect.step)
-        place = cache.place_of(prospect.step, whole, prospect.example, prospect.facts)
-        if place is None and not prospect.asked:
+        if not (prospect.asked or (prospect.facts is not None and cache.is_ours(prospect.step))):
             raise UntraceableError(
                 "parts of it are your own, and what they decide in Python would be decided once for"
                 f" all. Say device.engine={kind} if they decide nothing"
             )
         if kind == "graph":
             return _trusted(_captured(prospect, whole), prospect, whole, None, say)
+        place = cache.place_of(prospect.step, whole, prospect.example, prospect.facts)
         if place is not None and place.slow and not prospect.asked:
             say(
                 f"Steps are done one by one: when they were compiled before, they gave {place.slow}."

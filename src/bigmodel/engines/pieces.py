@@ -32,7 +32,7 @@ class Pieces(Engine):
 
     def __init__(self, step: Step, like: Batch) -> None:
         super().__init__(step)
-        self._like = [_form(tensor) for tensor in like]
+        self._like = [form(tensor) for tensor in like]
         self._device = like.inputs.device
 
     def once(self, given: Given) -> Tensor:
@@ -64,9 +64,9 @@ class Pieces(Engine):
     def _fitting(self, batches: Sequence[Batch]) -> int:
         """How many of the first batches have the right shapes. Those that come together are alike, but
         for the last."""
-        if [_form(tensor) for tensor in batches[0]] != self._like:
+        if [form(tensor) for tensor in batches[0]] != self._like:
             return 0
-        return len(batches) - ([_form(tensor) for tensor in batches[-1]] != self._like)
+        return len(batches) - ([form(tensor) for tensor in batches[-1]] != self._like)
 
     def _numbers(self, factors: Sequence[float]) -> Sequence[Tensor]:
         """Each step's learning rates and share of the averages; see `Given`."""
@@ -93,5 +93,6 @@ def given(batch: Batch, step: Step, share: float = 0.0) -> Given:
     return Given(*batch, torch.tensor(numbers, dtype=torch.float64, device=batch.inputs.device))
 
 
-def _form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
+def form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
+    """Shape, strides and number format: all that compiled code relies on."""
     return tensor.shape, tensor.stride(), tensor.dtype

@@ -6,20 +6,20 @@ and compiled as one piece, without a border between forward, backward and optimi
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bigmodel.engines.stand_ins import swapped, working_on
 from bigmodel.optimizers.light import kind_of
 from bigmodel.step import Step
 
-PLAIN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
-PLAIN_TOO = (torch.optim.NAdam, torch.optim.RAdam)
+PLAIN = (
+    *(torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam),
+    *(torch.optim.RMSprop, torch.optim.SGD),
+)
 """Optimizers whose update is a function of tensors: what they keep are tensors, counters included."""
 
 
@@ -143,12 +143,10 @@ class Whole:
             for old, value in ((weights, new), (state, kept), (statistics, moving)):
                 for name, tensor in old.items():
                     value[name] = torch.where(fit, value[name].to(tensor.dtype), tensor)
+                    tensor.copy_(value[name])
             live = {**new, **moving, **fixed}
             averaged = {name: live[own] for name, own in self._averaged.items()}
             self._average(averages, averaged, given.numbers[-1])
-            for old, value in ((weights, new), (state, kept), (statistics, moving)):
-                for name, tensor in old.items():
-                    tensor.copy_(value[name])
         figures = (total.detach(), weight, 1.0 - fit.to(total), norm.to(total))
         return torch.stack([figure.float() for figure in figures])
 
@@ -157,8 +155,8 @@ class Whole:
     ) -> tuple[Tensor, Tensor | int]:
         """Forward and loss with other tensors in the place of the modules' own; metrics too."""
         step, metrics = self._step, self._step.metrics.over(sums)
-        model, loss = copy.copy(step.model), step.loss
-        with _swapped(model, tensors), _swapped(loss, of_loss), step.mixed:
+        model, loss = step.model, step.loss
+        with swapped(model, tensors), swapped(loss, of_loss), step.mixed:
             if step.fuses:
                 total = model(given.inputs, partial(loss.with_head, targets=given.targets))
             else:
@@ -182,7 +180,7 @@ class Whole:
         kept = {key: _copied(key, value) for key, value in state.items()}
         for name, value in new.items():
             value.grad = gradients.get(name)
-        with _working_on(self._step.optimizer, self._weights, new, kept, rates):
+        with working_on(self._step.optimizer, self._weights, new, kept, rates):
             self._step.optimizer.step()
         return new, kept
 
@@ -208,7 +206,7 @@ def has_begun(optimizer: torch.optim.Optimizer) -> bool:
 def _check(step: Step) -> None:
     """Raises UntraceableError where it can be seen beforehand that a step is no function of tensors."""
     optimizer = step.optimizer
-    if kind_of(optimizer) not in (*PLAIN, *PLAIN_TOO):
+    if kind_of(optimizer) not in PLAIN:
         raise UntraceableError("this optimizer keeps more than tensors, or looks at them")
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise UntraceableError("someone has asked to be told of each step of the optimizer")
@@ -243,70 +241,3 @@ def _counts(key: str) -> bool:
 def _copied(key: str, value: Tensor) -> Tensor:
     """A copy of the optimizer's state; counters in double precision, since powers near 1 follow."""
     return value.double() if _counts(key) else value.clone()
-
-
-@contextlib.contextmanager
-def _swapped(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Within it a module computes with other tensors than its own, wherever it has them.
-
-    Weights may have several places, and so may whole parts; torch's recurrent layers keep a list of
-    their weights besides, which their kernels read.
-
-    Args:
-        tensors: by the names of the module's own parameters and buffers.
-    """
-    own = dict((*module.named_parameters(), *module.named_buffers()))
-    new = {id(own[name]): value for name, value in tensors.items()}
-    parts = list(module.modules())
-    places = [
-        (held, name, value)
-        for held in (held for part in parts for held in (part._parameters, part._buffers))
-        for name, value in held.items()
-        if id(value) in new
-    ]
-    recurrent = [(part, part._flat_weights) for part in parts if isinstance(part, nn.RNNBase)]
-    try:
-        for held, name, value in places:
-            held[name] = new[id(value)]  # type: ignore[assignment]
-        for part, _ in recurrent:
-            part._flat_weights = [getattr(part, name) for name in part._flat_weights_names]
-        yield
-    finally:
-        for held, name, value in places:
-            held[name] = value  # type: ignore[assignment]
-        for part, weights in recurrent:
-            part._flat_weights = weights
-
-
-@contextlib.contextmanager
-def _working_on(
-    optimizer: torch.optim.Optimizer,
-    own: dict[str, Tensor],
-    weights: dict[str, Tensor],
-    state: dict[str, Tensor],
-    rates: Tensor,
-) -> Iterator[None]:
-    """Within it an optimizer works on other tensors than its own, as torch's compiler has it work:
-    without a look at any value."""
-    names = {p: name for name, p in own.items()}
-    groups, before = [dict(group) for group in optimizer.param_groups], optimizer.state.copy()
-    compiling = torch.compiler._is_compiling_flag
-    try:
-        optimizer.state.clear()
-        for entry, value in state.items():
-            key, name = entry.split(".", 1)
-            optimizer.state[weights[name]][key] = value
-        for group, rate in zip(optimizer.param_groups, rates.unbind(), strict=True):
-            group["params"] = [weights[names[p]] for p in group["params"]]
-            # SGD multiplies with a rate instead of reading it only where that has a gradient.
-            group["lr"] = rate.detach().requires_grad_()
-            group |= {"foreach": False, "fused": False, "capturable": True}
-        torch.compiler._is_compiling_flag = True
-        yield
-    finally:
-        torch.compiler._is_compiling_flag = compiling
-        optimizer.state.clear()
-        optimizer.state.update(before)
-        for group, old in zip(optimizer.param_groups, groups, strict=True):
-            group.clear()
-            group.update(old)

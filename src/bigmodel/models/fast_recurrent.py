@@ -105,9 +105,10 @@ class _GRU(torch.autograd.Function):
         # what the gradient of h' is multiplied by to give those of r's and z's sums, and of U h + c
         room = inputs.new_empty(steps, batch, 3, size) if _may_write() else None
         parts = _Rows(3, None if room is None else room.movedim(2, 0))
+        sigmoid = torch.ops.aten.sigmoid_backward
         to_new = torch.ops.aten.tanh_backward(1.0 - z, news)
-        parts[0] = _sigmoid_backward((to_new * recalled).mul_(0.5), r, parts[0])  # it was doubled
-        parts[1] = _sigmoid_backward(earlier - news, z, parts[1])
+        parts[0] = _through(sigmoid, (to_new * recalled).mul_(0.5), r, parts[0])  # it was doubled
+        parts[1] = _through(sigmoid, earlier - news, z, parts[1])
         parts[2] = torch.mul(to_new, r, out=parts[2])
         factors, kept = parts.whole().movedim(0, 2).unbind(0), z.unbind(0)
         sums, arriving = _Rows(steps, room, factors), _arriving(upstream, ctx.reverse)
@@ -159,9 +160,9 @@ class _Plain(torch.autograd.Function):
         places, arriving = _places(len(inputs), ctx.reverse), _arriving(upstream, ctx.reverse)
         sums = _Rows(len(inputs), torch.empty_like(states[1:]) if _may_write() else None)
         add, after_each = _adder(states[0], weight_hh.t()), states.unbind(0)
-        dh = upstream[places[-1][0]]
+        dh, tanh = upstream[places[-1][0]], torch.ops.aten.tanh_backward
         for step, before, after in reversed(places):
-            to_sum = sums[step] = _tanh_backward(dh, after_each[after], sums[step])
+            to_sum = sums[step] = _through(tanh, dh, after_each[after], sums[step])
             dh = add(arriving[before], to_sum, None)
         rows = sums.whole()
         of_hidden = _of_weights(ctx.needs_input_grad[4::2], _earlier(states, ctx.reverse), rows)
@@ -244,16 +245,8 @@ def _adder(like: Tensor, weight: Tensor) -> Adder:
     return lambda base, x, out: torch.addmm(base, x, turned, out=out)
 
 
-def _sigmoid_backward(gradient: Tensor, output: Tensor, out: Tensor | None) -> Tensor:
-    kernel = torch.ops.aten.sigmoid_backward
-    given: Tensor = (
-        kernel(gradient, output) if out is None else kernel.grad_input(gradient, output, grad_input=out)
-    )
-    return given
-
-
-def _tanh_backward(gradient: Tensor, output: Tensor, out: Tensor | None) -> Tensor:
-    kernel = torch.ops.aten.tanh_backward
+def _through(kernel: Any, gradient: Tensor, output: Tensor, out: Tensor | None) -> Tensor:
+    """The gradient before an activation, by torch's kernel for it."""
     given: Tensor = (
         kernel(gradient, output) if out is None else kernel.grad_input(gradient, output, grad_input=out)
     )
