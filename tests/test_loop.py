@@ -160,7 +160,7 @@ def test_minutes_are_a_rhythm_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(run.watch, "tick", lambda: True)
     now, offered = 0.0, []
     real = run.saver.offer
-    monkeypatch.setattr("bigmodel.saver.time.monotonic", lambda: now)
+    monkeypatch.setattr(run.saver, "_clock", lambda: now)
     run.saver._written = 0.0
 
     def offer(*state: Any, best: bool, last: bool, now: bool) -> None:

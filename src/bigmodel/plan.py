@@ -37,7 +37,11 @@ class CheckpointConfig(Config):
         description="metric that chooses the best, such as val/accuracy; auto: by the target",
     )
     mode: Mode = Field(default="auto", description="whether higher (max) or lower (min) is better")
-    keep: int = Field(default=1, ge=1, description="how many of the best are kept: best, best-2, …")
+    keep: int = Field(
+        default=1,
+        ge=1,
+        description="how many of the best are kept: best, best-2, …; as many wait in memory at most",
+    )
     every: int = Field(default=1, ge=1, description="epochs between saves of `last`")
     every_steps: int | None = Field(
         default=None, ge=1, description="optimizer steps between saves of `last`, instead of epochs"

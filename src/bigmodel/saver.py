@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,23 +32,33 @@ class Saver:
 
     Between two writes at least `interval` seconds pass, so that epochs of a few milliseconds are not
     spent on the disk; what is due meanwhile is kept in memory until the next write, or until `flush`.
+    That is the newest state and the `keep` newest of those that were the best: with what is being
+    written and one that is being copied, 2 × `keep` + 3 copies at most.
 
     Args:
         checkpoints: the folder for all of them.
         keep: how many of the best are kept.
         interval: seconds.
+        clock: seconds from any moment on; never goes back.
 
     Attributes:
         damaged: checkpoints that a resume found damaged; `start` takes them out of the row.
     """
 
-    def __init__(self, checkpoints: Path, keep: int, interval: float) -> None:
+    def __init__(
+        self,
+        checkpoints: Path,
+        keep: int,
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.checkpoints = checkpoints
         self.damaged: Sequence[Path] = ()
         self._keep = keep
         self._interval = interval
-        self._written = time.monotonic()
-        self._best: Snapshot | None = None
+        self._clock = clock
+        self._written = clock()
+        self._best: list[Snapshot] = []  # each better than those before it
         self._last: Snapshot | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._flight: Future[None] | None = None
@@ -75,7 +85,7 @@ class Saver:
     @property
     def since_write(self) -> float:
         """Seconds since the last write began."""
-        return time.monotonic() - self._written
+        return self._clock() - self._written
 
     def offer(
         self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
@@ -95,7 +105,7 @@ class Saver:
         now = now or self.since_write >= self._interval
         snapshot = self._copied(groups, facts)
         if best:
-            self._best = snapshot
+            self._best = [*self._best, snapshot][-self._keep :]
         if last or now:  # a write for the best's sake takes the newest state along
             self._last = snapshot
         if now:
@@ -136,36 +146,38 @@ class Saver:
         """Hands what is held back to the thread, when it is free."""
         self.wait()
         best, last = self._best, self._last
-        if best is None and last is None:
+        if not best and last is None:
             return
-        self._best = self._last = None
-        self._written = time.monotonic()
-        self._in_flight = [held for held in (best, last) if held is not None]
+        self._best, self._last = [], None
+        self._written = self._clock()
+        self._in_flight = [*best, *([] if last is None else [last])]
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._flight = self._thread.submit(self._write, best, last)
 
-    def _write(self, best: Snapshot | None, last: Snapshot | None) -> None:
+    def _write(self, best: list[Snapshot], last: Snapshot | None) -> None:
+        """`last` comes last: what a run goes on from knows of no best that is not there."""
         folder, also = self.checkpoints / "last", self.checkpoints / "best"
-        if best is not None:
-            checkpoint.keep_best(self.checkpoints, self._keep, best.facts["progress"]["step"])
-        if best is not None and best is last:
-            checkpoint.save(folder, *best, also)
-            return
-        if best is not None:
-            checkpoint.save(also, *best)
+        for snapshot in best:
+            checkpoint.keep_best(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
+            if snapshot is last:
+                checkpoint.save(folder, *snapshot, also)
+                return
+            checkpoint.save(also, *snapshot)
         if last is not None:
             checkpoint.save(folder, *last)
 
     def _copied(self, groups: TensorGroups, facts: dict[str, Any]) -> Snapshot:
         """A copy, in memory that no snapshot needs any more: asking for new takes longer than that."""
-        needed = [held.groups for held in (self._best, self._last, *self._in_flight) if held]
-        free = next((m for m in self._memory if all(m is not used for used in needed)), {})
+        needed = [held.groups for held in (*self._best, self._last, *self._in_flight) if held]
+        used = [m for m in self._memory if any(m is groups for groups in needed)]
+        free = [m for m in self._memory if all(m is not groups for groups in needed)]
+        room = free.pop() if free else {}
         copies = {
-            group: {name: _into(free.get(group, {}).get(name), t) for name, t in tensors.items()}
+            group: {name: _into(room.get(group, {}).get(name), t) for name, t in tensors.items()}
             for group, tensors in groups.items()
         }
-        self._memory = [*(m for m in self._memory if m is not free), copies]
+        self._memory = [*used, *free[:1], copies]  # one to spare, however many were needed once
         if any(t.is_cuda for tensors in groups.values() for t in tensors.values()):
             torch.cuda.synchronize()  # once for all copies, which are queued
         return Snapshot(copies, facts)
