@@ -151,7 +151,7 @@ def replace(source: Path, target: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
     else:
         source.rename(target)
-    _sync(target.parent)
+    disk.sync(target.parent)
 
 
 def keep_best(checkpoints: Path, keep: int, step: int) -> None:
@@ -215,20 +215,19 @@ def _temporary(folder: Path) -> Path:
 
 def _fill(folder: Path, groups: TensorGroups, state: str) -> None:
     """Writes all files and has the disk hold them; the manifest comes last."""
-    _write(folder / STATE, state)
+    disk.put(folder / STATE, state.encode())
     for group, tensors in groups.items():
         path = folder / f"{group}.safetensors"
         save_file(_owned(tensors), path)
         shutil.copymode(folder / STATE, path)  # safetensors lets nobody else read it
-        _sync(path)
-    _write(folder / manifest.NAME, manifest.manifest_of(folder))
-    _sync(folder)
+        disk.sync(path)
+    disk.put(folder / manifest.NAME, manifest.manifest_of(folder).encode())
 
 
 def _copy(source: Path, target: Path) -> None:
     for path in source.iterdir():
-        _sync(Path(shutil.copy(path, target)))
-    _sync(target)
+        disk.sync(Path(shutil.copy(path, target)))
+    disk.sync(target)
 
 
 def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -242,19 +241,3 @@ def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         seen.add(value.untyped_storage().data_ptr())
         owned[name] = value
     return owned
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    """Has the disk hold what was written to a file, or renamed in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

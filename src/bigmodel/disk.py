@@ -1,11 +1,95 @@
-"""What to say when the disk does not take a file."""
+"""Files that are there whole or not at all, after a power cut too; what to say when the disk takes none.
+
+What the system has been told is on the disk only once it was synced: a file's content by syncing the
+file, its name by syncing the folder that holds it. A file that was renamed into place before its content
+was synced comes back empty.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import shutil
 from pathlib import Path
 
 from bigmodel.errors import CheckpointError
+
+_CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
+"""What file systems answer that keep names by themselves, and folders that may be written, not read."""
+
+
+def write(path: Path, text: str) -> None:
+    """Puts a file of a run in place, as `put` does.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there before still is.
+    """
+    content = text.encode("utf-8", "backslashreplace")  # a file's name may be no text
+    try:
+        put(path, content)
+    except OSError as error:
+        raise refused(path, error, len(content)) from error
+
+
+def put(path: Path, content: bytes) -> None:
+    """Puts a file in place: whole, on the disk, under its name.
+
+    At every moment, a power cut included, `path` is the old file or the new one. The new one has the
+    mode of the old. One that holds this very content already is left alone.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    if not path.is_symlink() and path.is_file() and _holds(path, content):
+        sync(path)  # whoever wrote it may not have
+    else:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                if path.is_file():
+                    shutil.copymode(path, temporary)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the folder may be gone
+                temporary.unlink(missing_ok=True)
+            raise
+    sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing; a power cut does not take them away again.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Has the disk hold what was written to a file, or which names a folder has.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # which opens no folders, and keeps their names by itself
+        return
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not is_folder or error.errno not in _CANNOT_SYNC_FOLDERS:
+            raise
 
 
 def refused(path: Path, error: Exception, needed: int) -> CheckpointError:
@@ -30,3 +114,10 @@ def refused(path: Path, error: Exception, needed: int) -> CheckpointError:
         f"{path}: cannot be written: {said}. It needs {needed:,} bytes, and {free}. Make room, or see to"
         " the folder's permissions; then go on with resume=<the run's folder>."
     )
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:  # not readable; whoever may write beside it may replace it
+        return False

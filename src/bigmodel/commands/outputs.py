@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bigmodel import disk
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".txt")
@@ -81,17 +81,10 @@ def write_bytes(content: bytes, path: Path) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        disk.put(path, content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print(text: str) -> None:

@@ -34,6 +34,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
 from torch import Tensor
 
+from bigmodel import disk
 from bigmodel.reporting.records import framed
 
 if TYPE_CHECKING:
@@ -100,9 +101,7 @@ def drop_after(path: Path, step: int) -> None:
     ]
     if sum(map(len, kept)) == len(content):
         return
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(b"".join(kept))
-    temporary.replace(path)
+    disk.put(path, b"".join(kept))
 
 
 def read_events(content: bytes) -> Iterator[tuple[int, int, Any]]:

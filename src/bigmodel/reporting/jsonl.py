@@ -10,7 +10,7 @@ from typing import TextIO
 
 from bigmodel import disk
 from bigmodel.reporting.base import Record, RunInfo, Sink
-from bigmodel.reporting.summary import jsonable, write_atomically
+from bigmodel.reporting.summary import jsonable
 
 NAME = "metrics.jsonl"
 
@@ -85,7 +85,7 @@ def _drop_after(path: Path, step: int) -> None:
     text = path.read_text(encoding="utf-8", errors="replace")
     kept = "".join(line for line in text.splitlines(keepends=True) if _belongs(line, step))
     if kept != text:
-        write_atomically(path, kept)
+        disk.write(path, kept)
 
 
 def _belongs(line: str, step: int) -> bool:

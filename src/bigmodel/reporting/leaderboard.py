@@ -16,8 +16,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bigmodel import disk
 from bigmodel.reporting.lines import duration, figure, shown_path
-from bigmodel.reporting.summary import write_atomically
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 
 
@@ -84,7 +84,7 @@ def write_csv(rows: Sequence[Row], path: Path, metric_name: str, mode: str) -> N
         metric = "" if row.metric is None else repr(float(row.metric))
         end = [f"{row.seconds:.3f}", row.status, row.folder, row.error or ""]
         writer.writerow([place if _has_rank(row) else "", row.job, *values, metric, *end])
-    write_atomically(path, text.getvalue())
+    disk.write(path, text.getvalue())
 
 
 def print_leaderboard(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ def write_summary(summary: Summary, folder: Path) -> None:
         CheckpointError: the file cannot be written.
     """
     text = json.dumps(jsonable(asdict(summary)), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / NAME, text)
+    disk.write(folder / NAME, text)
 
 
 def read_summary(folder: Path) -> Summary | None:
@@ -53,24 +52,6 @@ def read_summary(folder: Path) -> Summary | None:
 
 
 _REMEDY = "The run's checkpoints are not affected; move the file aside to go on without it."
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Puts a file in place, synced to disk, so that a crash leaves the old one or the new one.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise disk.refused(path, error, len(text)) from error
 
 
 def jsonable(value: Any) -> Any:
