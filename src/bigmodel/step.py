@@ -225,25 +225,32 @@ class Step:
         """Updates weights and averages, or leaves all as it was; returns 1 in that case, else 0."""
         before, self._before = self._before, None  # what is done from here on cannot be taken back
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if self.scaler is not None and (self.clip_norm is not None or measure):
-            self.scaler.unscale_(self.optimizer)
         unfit = self._not_finite(
             [total, *self._statistics, *([] if self.scaler is not None else gradients)]
         )
+        left_out = unfit if self.scaler is None else self._unscaled(self.scaler, unfit)
         if self.clip_norm is not None or measure:
             norm = self.accumulation.grad_norm = nn.utils.get_total_norm(gradients)
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
-        if self.scaler is None:
-            masked_step(self.optimizer, unfit)
-        else:
-            self.scaler.step(self.optimizer)
+        masked_step(self.optimizer, left_out)
+        if self.scaler is not None:
             self.scaler.update()
         if before is not None:
             self._restore_statistics(unfit, before[0])
         if self.ema is not None:
             self.ema.update()
         return unfit
+
+    def _unscaled(self, scaler: torch.amp.GradScaler, unfit: Tensor) -> Tensor:
+        """Divides the gradients by fp16's scale; gives `unfit`, or 1 where one has overflowed.
+
+        `scaler.step` would wait for the device with optimizers that are not fused, and has fused ones
+        begin a first step that is left out.
+        """
+        scaler.unscale_(self.optimizer)
+        (overflow,) = scaler._found_inf_per_device(self.optimizer).values()
+        return torch.maximum(unfit, overflow)
 
     @torch.no_grad()
     def _restore_statistics(self, unfit: Tensor, before: list[Tensor]) -> None:

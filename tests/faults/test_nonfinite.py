@@ -14,7 +14,7 @@ from bigmodel import checkpoint
 from bigmodel.data.base import Batch
 from bigmodel.errors import NonFiniteError
 from bigmodel.loop import fit
-from bigmodel.optimizers.masked import step_and_blend, step_in_kernel
+from bigmodel.optimizers.masked import step_and_blend, step_in_kernel, step_on_device
 from bigmodel.registry import optimizers
 from bigmodel.run import Run
 
@@ -215,7 +215,7 @@ def test_blending_changes_no_bit_of_a_good_update() -> None:
             optimizer.zero_grad()
             model(torch.randn(6, 5)).square().sum().backward()
             if by_blending:
-                step_and_blend(optimizer, torch.tensor(0.0))
+                step_on_device(optimizer, torch.tensor(0.0))
             else:
                 optimizer.step()
         twins.append(model.weight.detach().clone())

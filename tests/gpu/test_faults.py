@@ -15,6 +15,7 @@ from bigmodel.loop import fit
 from bigmodel.registry import optimizers
 from bigmodel.saver import Saver
 
+from ..faults.test_first_update import overflowing
 from ..faults.test_nonfinite import finite, poison
 from ..small_runs import built
 
@@ -65,6 +66,20 @@ def test_a_bad_update_is_none(tmp_path: Path, name: str, by: str) -> None:
     for key, value in before.state.model.state_dict().items():
         torch.testing.assert_close(run.state.model.state_dict()[key], value)
     assert finite(tmp_path / "run" / "checkpoints" / "last")
+
+
+@pytest.mark.parametrize("name", optimizers.names())
+def test_the_first_overflow_of_fp16_leaves_nothing(tmp_path: Path, name: str) -> None:
+    half = {"device": {"name": "cuda", "precision": "fp16"}, "optimizer": {"name": name}}
+    weights = []
+    for folder, scales in (("overflow", [2.0**127, 2.0**8]), ("never", [2.0**8])):
+        run, _ = built(tmp_path / folder, half)
+        batches = list(run.train.epoch(0))
+        overflowing(run, batches[:1] if len(scales) > 1 else [], scales[0])
+        overflowing(run, batches[1:4], scales[-1])
+        weights.append(run.state.model.state_dict())
+    for key, value in weights[1].items():
+        torch.testing.assert_close(weights[0][key], value)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")  # a prototype in torch

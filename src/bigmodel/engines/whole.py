@@ -200,7 +200,8 @@ class Whole:
 def has_begun(optimizer: torch.optim.Optimizer) -> bool:
     """Whether an optimizer has done an update, and so made what it keeps from step to step; plain SGD
     keeps nothing."""
-    return bool(optimizer.state) or all(g.get("momentum") == 0 for g in optimizer.param_groups)
+    plain = kind_of(optimizer) is torch.optim.SGD
+    return bool(optimizer.state) or (plain and all(g["momentum"] == 0 for g in optimizer.param_groups))
 
 
 def _check(step: Step) -> None:
