@@ -28,7 +28,7 @@ def step(run: Run, steps: int) -> list[float]:
         run.state.optimizer.train()
     batches = [batch for epoch in range(2) for batch in run.train.epoch(epoch)]
     for batch in batches[progress.step : progress.step + steps]:
-        apply(run.state.optimizer, run.state.scheduler.factor(progress.step))
+        apply(run.state.optimizer, run.state.schedule.factor(progress.step))
         run.step(batch)
         progress.step += 1
     assert model.training
@@ -81,7 +81,7 @@ def test_all_that_json_holds_comes_back(tmp_path: Path) -> None:
     run, _ = built(tmp_path, settings)
     step(run, 4)
     for value in (0.5, 0.4, 0.45):
-        run.state.scheduler.observe(value, "max")
+        run.state.schedule.observe(value, "max", 0)
     best: dict[str, float | int] = {"epoch": 1, "val/loss": 0.1 + 0.2}
     run.state.progress = Progress(
         4, 4, 0.1, 3.0, 1.5, best, 0.3, {}, 2, 0.7, {"val/loss": 1 / 3}, True, 2, 1, [3], 16
@@ -93,7 +93,7 @@ def test_all_that_json_holds_comes_back(tmp_path: Path) -> None:
     again, _ = built(tmp_path, settings | {"seed": 1})
     again.state.load(deepcopy(groups), exact_json.loads(exact_json.dumps(facts)))
     assert again.state.progress == run.state.progress
-    assert again.state.scheduler.state_dict() == run.state.scheduler.state_dict()
+    assert again.state.schedule.state_dict() == run.state.schedule.state_dict()
     assert again.state.scaler is not None
     assert again.state.scaler.state_dict() == run.state.scaler.state_dict()  # type: ignore[union-attr]
     assert again.state.ema is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +36,7 @@ from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.run import Run
 from bigmodel.runtime import Runtime, environment, keep_memory, prepare
 from bigmodel.saver import Saver
+from bigmodel.schedulers import Schedule
 from bigmodel.spec import Classes, NextTokens
 from bigmodel.state import State
 from bigmodel.step import Step
@@ -62,7 +65,6 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     runtime = prepare(config.device, config.top.seed)
     dataset = dataset_of(config)
     train, val, test = _batches(dataset, config, runtime)
-    by_epoch: bool = getattr(config.scheduler, "interval", "step") == "epoch"
     plan = Plan.of(trainer, train.steps_per_epoch)
     sample = next(iter(val.epoch(0))).inputs[:1]
     loss, model, layers = _model(config, dataset, runtime, sample)
@@ -70,9 +72,9 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
-    scheduler = registry.schedulers.build(config.scheduler, plan.epochs if by_epoch else plan.steps)
+    schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
     state = State(
-        model, step.optimizer, scheduler, step.metrics, step.accumulation, step.ema, step.scaler
+        model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler
     )
     return Run(
         config=trainer,
@@ -94,7 +96,6 @@ def build_run(config: RunConfig, folder: Path) -> Run:
         val_metrics=metrics_for(dataset.spec.target, runtime.device),
         monitor=monitor,
         stop_monitor=stop_monitor,
-        schedule_by_epoch=by_epoch,
         runtime=runtime,
         saver=Saver(folder / "checkpoints", trainer.checkpoint.keep, trainer.checkpoint.interval),
         sinks=_sinks(config, folder),
@@ -115,12 +116,13 @@ def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | 
 
     Raises:
         CheckpointError: it has none that is whole, or another run's.
+        ConfigError: it is to be shorter than it is already.
         DataError: the data is not what the run has learnt from.
     """
     newest = newest or load_newest(run.saver.checkpoints)
-    difference = None
-    if newest.facts["data"] is not None:
-        difference = describe_change(newest.facts["data"], run.fingerprint)
+    facts, difference = newest.facts, None
+    if facts["data"] is not None:
+        difference = describe_change(facts["data"], run.fingerprint)
     if difference is not None and changed is None:
         raise DataError(
             f"resume={run.info.folder}: the data is not what this run has learnt from: {difference}."
@@ -128,7 +130,8 @@ def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | 
         )
     others = [*(changed or []), *([] if difference is None else ["data"])]
     try:
-        run.state.load(newest.groups, newest.facts, others)
+        _check_length(run, facts["progress"]["step"])
+        run.state.load(newest.groups, facts | {"scheduler": _with_span(run, facts)}, others)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{newest.folder}: this is no state of such a run ({type(error).__name__}: {error})."
@@ -142,6 +145,8 @@ def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | 
         rows.append(("Changed", "; ".join(told)))
     warnings = (newest.warning, damage(run.info.folder))
     rows += [("Warning", warning) for warning in warnings if warning is not None]
+    if (change := run.state.schedule.change) is not None:
+        rows.append(("Schedule", header.extension(change, run)))
     if run.state.begun_anew:
         rows.append(("Begun anew", "the optimizer's moments, which do not fit the new settings"))
     recorded = progress.attended
@@ -149,6 +154,29 @@ def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | 
         run.info, first_step=progress.step, recorded=recorded, rows=rows, best=progress.best_value
     )
     return run
+
+
+def _check_length(run: Run, done: int) -> None:
+    """Raises ConfigError where a run that goes on has done more than it is to do."""
+    trainer, plan = run.config, run.plan
+    if done <= plan.steps:
+        return
+    key, wanted = ("epochs", trainer.epochs) if trainer.max_steps is None else ("max_steps", plan.steps)
+    unit, per = ("epochs", plan.steps_per_epoch) if key == "epochs" else ("steps", 1)
+    raise ConfigError(
+        f"resume={run.info.folder}: trainer.{key}={wanted}: the run is already past {wanted:,} {unit}:"
+        f" it has done {done / per:,g}. Its checkpoints hold what it has learnt until there; to go on,"
+        f" give more, such as trainer.{key}={2 * math.ceil(done / per)}."
+    )
+
+
+def _with_span(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a schedule; earlier versions did not write down what it was planned for, which
+    follows from their settings."""
+    trainer = (facts.get("settings") or {}).get("trainer") or {}
+    steps = trainer.get("max_steps") or trainer.get("epochs", 0) * run.plan.steps_per_epoch
+    span = {"span": run.state.schedule.planned(steps)} if steps else {}
+    return {**span, **facts["scheduler"]}
 
 
 def dataset_of(config: RunConfig) -> Dataset:

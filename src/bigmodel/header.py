@@ -12,7 +12,9 @@ from bigmodel.models.summary import Layer
 from bigmodel.plan import Monitored, Plan
 from bigmodel.reporting.base import RunInfo
 from bigmodel.reporting.lines import shown_path
+from bigmodel.run import Run
 from bigmodel.runtime import Runtime
+from bigmodel.schedulers import EXTENSIONS, Change
 
 
 def run_info(
@@ -65,6 +67,19 @@ def run_info(
         metrics=[f"val/{name}" for name in figures],
         monitor=monitor.name,
         mode=monitor.mode,
+    )
+
+
+def extension(change: Change, run: Run) -> str:
+    """What another length of a run that goes on does to its learning rate."""
+    first = run.state.optimizer.param_groups[0]
+    rate = float(first.get("initial_lr", first["lr"]))
+    extend = run.settings["scheduler"].get("extend", EXTENSIONS[0])
+    others = " or ".join(choice for choice in EXTENSIONS if choice != extend)
+    return (
+        f"{run.plan.steps:,} steps instead of {change.planned:,}: at step {run.state.progress.step:,}"
+        f" the learning rate goes from {rate * change.before:.3g} to {rate * change.after:.3g} by"
+        f" scheduler.extend={extend} ({others}: otherwise)"
     )
 
 

@@ -33,7 +33,7 @@ def validate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
     progress.figures = figures
     value = _monitored_value(run, run.monitor, figures)
-    state.scheduler.observe(value, run.monitor.mode)
+    state.schedule.observe(value, run.monitor.mode, progress.step)
     improved = run.monitor.better(value, progress.best_value)
     if improved:
         progress.best_value = value

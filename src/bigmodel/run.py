@@ -50,7 +50,6 @@ class Run:
     val_metrics: Metrics
     monitor: Monitored
     stop_monitor: Monitored
-    schedule_by_epoch: bool
     runtime: Runtime
     saver: Saver
     sinks: Sink
@@ -74,9 +73,7 @@ class Run:
 
     def lr_factor(self, step: int) -> float:
         """The multiplier of the learning rate after `step` steps."""
-        return self.state.scheduler.factor(
-            step // self.plan.steps_per_epoch if self.schedule_by_epoch else step
-        )
+        return self.state.schedule.factor(step)
 
     def mean_loss(self) -> float:
         """The mean training loss since the last record; NaN where every update was skipped."""

@@ -21,7 +21,7 @@ from bigmodel.metrics import Metrics
 from bigmodel.optimizers import evaluation_weights, own_options, training_weights
 from bigmodel.runtime import Choice, random_facts, random_tensors, restore_random
 from bigmodel.saved_form import TensorGroups, flatten_optimizer, plain_names, unflatten_optimizer
-from bigmodel.schedulers import Scheduler
+from bigmodel.schedulers import Schedule
 
 _JUDGED_BY = ("data", "loss.", "trainer.checkpoint.m", "trainer.early_stopping.m")
 _NOT_JUDGED_BY = ("data.batch_size", "data.drop_last", "data.augment.")
@@ -101,7 +101,7 @@ class State:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        scheduler: Scheduler,
+        schedule: Schedule,
         metrics: Metrics,
         accumulation: Accumulation,
         ema: EMA | None = None,
@@ -109,7 +109,7 @@ class State:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.scheduler = scheduler
+        self.schedule = schedule
         self.metrics = metrics
         self.accumulation = accumulation
         self.ema = ema
@@ -151,7 +151,7 @@ class State:
             "progress": asdict(self.progress),
             "optimizer": optimizer_facts,
             "optimizer_class": type(self.optimizer).__name__,
-            "scheduler": self.scheduler.state_dict(),
+            "scheduler": self.schedule.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.updates,
             "micro_batch": self.accumulation.micro_batch,
@@ -176,8 +176,8 @@ class State:
             raise CheckpointError(f"The checkpoint is damaged: it has no {missing[0]}.safetensors.")
         self.load_model(groups["model"])
         self._load_optimizer(groups["optimizer"], facts, changed)
-        if "scheduler.name" not in changed:
-            self.scheduler.load_state_dict(facts["scheduler"])
+        if not {"scheduler.name", "scheduler.interval"} & set(changed):
+            self.schedule.load_state_dict(facts["scheduler"], facts["progress"]["step"])
         with contextlib.suppress(*[ValueError] if changed else []):  # of another target: from zero
             self.metrics.load_state_dict(groups["metrics"])
         if self.ema is not None:

@@ -98,6 +98,28 @@ def test_goes_on_longer_in_the_same_folder(command: Command) -> None:
     assert again.status == 0
 
 
+def test_a_longer_run_tells_its_rates_and_a_shorter_one_how_far_it_is(command: Command) -> None:
+    first = command("trainer.epochs=2", "device=cpu")
+    config = first.folder / ".hydra" / "config.yaml"  # type: ignore[operator]
+    lines = config.read_text().splitlines()
+    config.write_text("\n".join(line for line in lines if "extend:" not in line))  # an earlier version's
+    for extend in ("again", "stretch"):
+        epochs = {"again": 3, "stretch": 4}[extend]
+        more = command(
+            f"resume={first.folder}", f"trainer.epochs={epochs}", f"scheduler.extend={extend}"
+        )
+        assert more.status == 0, more.err
+        told = f"Schedule: {23 * epochs} steps instead of {23 * epochs - 23}: at step {23 * epochs - 23}"
+        assert told in more.out
+        assert f" by scheduler.extend={extend} " in more.out
+    records = (first.folder / "metrics.jsonl").read_text()  # type: ignore[operator]
+    fewer = command(f"resume={first.folder}", "trainer.epochs=2")
+    assert fewer.status == 1
+    assert "trainer.epochs=2: the run is already past 2 epochs: it has done 4." in fewer.err
+    assert (first.folder / "metrics.jsonl").read_text() == records  # type: ignore[operator]
+    assert command(f"resume={first.folder}").status == 0, "nothing has changed for it"
+
+
 def test_what_may_not_change_is_refused(command: Command) -> None:
     first = command("debug=fast", "device=cpu")
     for override in ("optimizer.lr=0.5", "seed=3", "data.batch_size=32", "trainer.accumulate=2"):

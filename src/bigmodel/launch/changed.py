@@ -15,7 +15,7 @@ from bigmodel.launch.stored import OF_ONE_SITTING, comparable, flatten, read_con
 from bigmodel.secrets import looks_secret, shown
 
 FREE = (
-    *("trainer", "device", "output_dir", "plugins"),
+    *("trainer", "device", "output_dir", "plugins", "scheduler.extend"),
     *("data.workers", "data.timeout", "data.on_device"),
 )
 """What may differ; of the trainer, all but what `FIXED` names."""

@@ -1,6 +1,7 @@
 """Schedulers: how the learning rate changes as training goes on. A new one is a new file here and a
 YAML in configs/scheduler."""
 
-from bigmodel.schedulers.base import Scheduler, SchedulerConfig, apply
+from bigmodel.schedulers.base import EXTENSIONS, Scheduler, SchedulerConfig, apply
+from bigmodel.schedulers.schedule import Change, Schedule
 
-__all__ = ["Scheduler", "SchedulerConfig", "apply"]
+__all__ = ["EXTENSIONS", "Change", "Schedule", "Scheduler", "SchedulerConfig", "apply"]

@@ -6,7 +6,7 @@ run needs that number and nothing else; only `plateau` remembers what it has see
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from pydantic import Field
@@ -15,6 +15,11 @@ from torch import Tensor
 from bigmodel.registry import EntryConfig
 
 INTERVAL = "when the rate changes: each optimizer step or each epoch; all lengths here count these"
+
+
+Extend = Literal["stretch", "hold", "again"]
+EXTENSIONS: tuple[str, ...] = get_args(Extend)
+"""What may become of the schedule of a run that goes on for longer than was planned."""
 
 
 class SchedulerConfig(EntryConfig):
@@ -27,6 +32,11 @@ class SchedulerConfig(EntryConfig):
     warmup_start: float = Field(
         default=0.01, ge=0, le=1, description="multiplier that the warm-up begins with, 0 to 1"
     )
+    extend: Extend = Field(
+        default="stretch",
+        description="of a run that goes on for longer: stretch the schedule over all of it; hold its"
+        " last rate; or run it again over the steps that are left",
+    )
 
 
 class Scheduler:
@@ -37,6 +47,8 @@ class Scheduler:
         total: length of the run, in steps or epochs as `config.interval` says. A warm-up longer than the
             run is cut to it.
     """
+
+    warmup = 0
 
     def __init__(self, config: SchedulerConfig, total: int) -> None:
         self.warmup = min(config.warmup, total)
@@ -59,7 +71,7 @@ class Scheduler:
         raise NotImplementedError
 
     def observe(self, value: float, mode: str) -> None:
-        """Hears of an evaluation.
+        """Hears of an evaluation after the warm-up.
 
         Args:
             value: the monitored metric.
