@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
+from bigmodel.device_names import ALLOWED, is_device
 from bigmodel.errors import DeviceError
 from bigmodel.registry import Config
 
@@ -30,8 +31,9 @@ _TORCHS_THREADS = torch.get_num_threads()
 class DeviceConfig(Config):
     """Where and how precisely to compute."""
 
-    name: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        default="auto", description="which device; auto takes the fastest that is there"
+    name: str = Field(
+        default="auto",
+        description="which device, one of several as cuda:1; auto takes the fastest that is there",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
@@ -53,6 +55,13 @@ class DeviceConfig(Config):
         default=False, description="use only operations that give the same bits each time"
     )
 
+    @field_validator("name")
+    @classmethod
+    def _is_a_device(cls, name: str) -> str:
+        if not is_device(name):
+            raise ValueError(f"no such device. Allowed: {ALLOWED}")
+        return name
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -61,10 +70,12 @@ class Runtime:
     Attributes:
         device: where tensors live.
         precision: what matrix work is done in; weights stay float32.
+        emulated: whether the device has no arithmetic of its own for that.
     """
 
     device: torch.device
     precision: Precision
+    emulated: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Mixed precision around forward and loss; nothing at all in fp32."""
@@ -82,7 +93,9 @@ class Runtime:
         count = torch.get_num_threads()
         used = "1 thread" if count == 1 else f"{count} threads"
         threads = used if self.device.type == "cpu" else None
-        return ", ".join(part for part in (str(self.device), name, self.precision, threads) if part)
+        slow = " (emulated on this device, which is slow: fp16 is not)" if self.emulated else ""
+        parts = (str(self.device), name, f"{self.precision}{slow}", threads)
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass
@@ -102,24 +115,25 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     """Finds the device, sets the process up for it and seeds every generator.
 
     Raises:
-        DeviceError: the machine lacks the device, or the device the precision.
+        DeviceError: the machine lacks the device, or the device the precision; the same bits each time
+            are asked for, and cuBLAS is set up for others.
     """
     device = _device(config.name)
-    precision = _precision(config.precision, device)
+    if device.type == "cuda":
+        _set_up_cublas(config.deterministic)  # before anything uses it
+        torch.cuda.set_device(device.index or 0)  # that of a run before this one may be another
+    precision, emulated = _precision(config.precision, device)
     # A run before this one, in a sweep, may have set or chosen another number.
     torch.set_num_threads(config.threads if isinstance(config.threads, int) else _TORCHS_THREADS)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
-    # cuBLAS reads this when it is first used; without it, deterministic mode refuses matrix products.
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         torch.use_deterministic_algorithms(config.deterministic)  # loads the compiler: 80 MB, a second
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.manual_seed(seed)
     random.seed(seed)  # what a user's own code may draw from
     np.random.seed(seed % 2**32)
-    return Runtime(device, precision)
+    return Runtime(device, precision, emulated)
 
 
 def keep_memory() -> None:
@@ -137,7 +151,7 @@ def keep_memory() -> None:
 
 
 def available() -> list[str]:
-    """Names of the devices this machine has."""
+    """The kinds of device that this machine has."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names.append("cuda")
@@ -189,30 +203,85 @@ def restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
 
 def _device(name: str) -> torch.device:
     there = available()
-    if name == "auto":
-        return torch.device(there[-1])
-    if name not in there:
+    kind, _, digits = (there[-1] if name == "auto" else name).partition(":")
+    if kind not in there:
         raise DeviceError(
-            f"device={name}: this machine has no {name} device that torch {torch.__version__} can use."
+            f"device={name}: this machine has no {kind} device that torch {torch.__version__} can use."
             f" There is: {', '.join(there)}. Use device={there[-1]} or device=auto."
         )
-    return torch.device(name)
+    if not digits:
+        return torch.device(kind)
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if int(digits) >= count:
+        raise DeviceError(
+            f"device={name}: there is no such device. There is: {', '.join(_listed(kind, count))}."
+            f"{_hidden_by()} Use one of these, or device={kind}."
+        )
+    return torch.device(kind, int(digits)) if kind == "cuda" else torch.device(kind)
 
 
-def _precision(wanted: str, device: torch.device) -> Precision:
-    bf16 = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
+def _listed(kind: str, count: int) -> list[str]:
+    """All devices of a kind, with what they are where that can be told."""
+    if kind != "cuda":
+        return [f"{kind}:{index}" for index in range(count)]
+    return [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count)]
+
+
+def _hidden_by() -> str:
+    """What decides which GPUs a process sees, in words."""
+    named = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    found = [f"{name}={os.environ[name]}" for name in named if name in os.environ]
+    return f" {', '.join(found)} hides others, and counts these from 0." if found else ""
+
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+_SAME_BITS = (":4096:8", ":16:8")
+"""Values of it with which cuBLAS gives the same bits each time, as its manual has them."""
+
+
+def _set_up_cublas(deterministic: bool) -> None:
+    """Has cuBLAS give the same bits each time, also for a run that does not ask for it: cuBLAS reads its
+    settings once in a process, and a later run of a sweep may ask. It costs 24 MiB at most.
+
+    Raises:
+        DeviceError: it is asked for, and cuBLAS has other settings, or may have.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        os.environ.setdefault(_CUBLAS, _SAME_BITS[0])
+    value = os.environ.get(_CUBLAS)
+    if not deterministic or value in _SAME_BITS:
+        return
+    fix = f"Set the environment variable {_CUBLAS}={_SAME_BITS[0]} and begin again."
+    if value is None:
+        raise DeviceError(
+            "device.deterministic=true: CUDA is in use in this process already, and cuBLAS reads"
+            f" {_CUBLAS} once, at its first use. {fix}"
+        )
+    raise DeviceError(
+        f"device.deterministic=true: with {_CUBLAS}={value} cuBLAS may give other bits each time."
+        f" Allowed: {' or '.join(_SAME_BITS)}. {fix}"
+    )
+
+
+def _precision(wanted: str, device: torch.device) -> tuple[Precision, bool]:
+    """The number format, and whether the device only emulates it. Automatic is only what is quick: torch
+    counts as supported what GPUs before Ampere do by way of fp32."""
+    on_cuda = device.type == "cuda"
+    quick = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     match wanted:
         case "fp32":
-            return "fp32"
+            return "fp32", False
         case "fp16":
-            return "fp16"
-        case "bf16" if bf16:
-            return "bf16"
+            return "fp16", False
+        case "bf16" if quick or device.type == "cpu":
+            return "bf16", False
+        case "bf16" if on_cuda and torch.cuda.is_bf16_supported():
+            return "bf16", True
         case "bf16":
             raise DeviceError(
                 f"device.precision=bf16: {device} cannot compute in bf16."
                 " Use device.precision=fp16, fp32 or auto."
             )
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if bf16 else "fp16"
+    if not on_cuda:
+        return "fp32", False
+    return ("bf16" if quick else "fp16"), False

@@ -69,9 +69,10 @@ def main() -> None:
 
 
 def _help(argv: list[str]) -> int:
+    from bigmodel.launch.flags import indexed
     from bigmodel.launch.help import print_help
 
-    print_help(config_dir(), argv)
+    print_help(config_dir(), indexed(argv))
     return 0
 
 
@@ -113,7 +114,7 @@ def _launch(argv: list[str]) -> int:
     _outcome.signals.enter(Mode.LEAVE)
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
-    argv = flags.flags_first(hide.hide_typed(argv))
+    argv = flags.indexed(flags.flags_first(hide.hide_typed(argv)))
     argv = flags.adding(argv, open_keys(read_options([config_dir()])))
     argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)

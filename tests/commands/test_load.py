@@ -10,6 +10,7 @@ import torch
 from bigmodel import checkpoint
 from bigmodel.commands.load import Loaded, load, resolved
 from bigmodel.errors import BigModelError, CheckpointError, ConfigError, DamagedError, DeviceError
+from tests.commands.cli import Bigmodel
 from tests.commands.conftest import Run
 
 
@@ -131,3 +132,15 @@ def test_where_the_last_is_damaged_the_one_before_is_taken_and_told(copied: Path
     load(str(copied), "last", "cpu", [], told.append)
     assert "model.safetensors has changed" in told[0]
     assert told[0].endswith("Taken is the one before, previous.")
+
+
+def test_a_device_is_one_of_several_by_its_index(made: Run, bigmodel: Bigmodel) -> None:
+    run = made("classes")
+    assert bigmodel("eval", run, "--device", "cpu:0").status == 0
+    for name, words in (
+        ("cpu:7", "--device cpu:7: there is no such device. There is: cpu:0"),
+        ("gpu", "--device: no such device: 'gpu'. Allowed: auto, cpu, cuda or mps"),
+    ):
+        said = bigmodel("eval", run, "--device", name)
+        assert said.status == 1
+        assert words in said.err

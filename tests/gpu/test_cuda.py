@@ -108,8 +108,21 @@ def test_a_whole_run(tmp_path: Path, model: str, precision: str) -> None:
 def test_auto_is_cuda_in_half_precision(tmp_path: Path) -> None:
     run, _ = built(tmp_path, {"device": {"name": "auto"}})
     assert run.runtime.device.type == DEVICE
-    assert run.runtime.precision == ("bf16" if torch.cuda.is_bf16_supported() else "fp16")
+    assert run.runtime.precision == ("bf16" if torch.cuda.is_bf16_supported(False) else "fp16")
     assert torch.cuda.get_device_name() in dict(run.info.rows)["Device"]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_the_second_device_is_used_alone(tmp_path: Path, engine: str) -> None:
+    before = torch.cuda.mem_get_info(0)[0]
+    chosen = {"device": {"name": "cuda:1", "engine": engine}, "trainer.epochs": 2}
+    run, told = built(tmp_path, DIGITS | chosen)
+    assert fit(run).status == "finished", told.messages
+    assert {p.device for p in run.state.model.parameters()} == {torch.device("cuda", 1)}
+    assert torch.cuda.mem_get_info(0)[0] >= before
+    again, _ = built(tmp_path, DIGITS | chosen | {"device": {"name": "cuda:0"}, "trainer.epochs": 3})
+    assert fit(resume_run(again, changed=["trainer.epochs"])).status == "finished"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from bigmodel.device_names import ALLOWED, is_device
 from bigmodel.errors import ConfigError, did_you_mean
 
 _EPILOG = """\
@@ -84,9 +85,10 @@ def _of_every_verb(parser: Parser) -> None:
     )
     parser.add_argument(
         "--device",
-        choices=["auto", "cpu", "cuda", "mps"],
+        type=_device,
         default="auto",
-        help="auto takes the fastest that is there (default: auto)",
+        metavar="{auto,cpu,cuda,mps}",
+        help="one of several as cuda:1; auto takes the fastest that is there (default: auto)",
     )
     parser.add_argument(
         "--plugins",
@@ -95,6 +97,12 @@ def _of_every_verb(parser: Parser) -> None:
         metavar="MODULE",
         help="a Python module that the run was made with, whose code may run; as often as needed",
     )
+
+
+def _device(name: str) -> str:
+    if not is_device(name):
+        raise argparse.ArgumentTypeError(f"no such device: '{name}'. Allowed: {ALLOWED}")
+    return name
 
 
 def _eval(parser: Parser) -> None:

@@ -103,7 +103,7 @@ def load(run: str, weights: str, device: str, plugins: Sequence[str], tell: Tell
     Args:
         run: its folder, or a checkpoint in it.
         weights: `best` or `last`.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: as `device.name` has it.
         plugins: modules that the user lets run, as typed.
         tell: receives what the user should know although it is no error.
 

@@ -116,7 +116,8 @@ def place_of(step: Step, whole: Whole, given: Given, facts: dict[str, Any] | Non
         return None
     known = {
         **facts,
-        "step": [step.clip_norm, step.ema is not None, str(given.inputs.device), step.runtime.precision],
+        "step": [step.clip_norm, step.ema is not None, step.runtime.precision],
+        "device": [str(given.inputs.device), _gpu(given.inputs.device)],
         "parts": [f"{type(part).__module__}.{type(part).__qualname__}" for part in _parts(step)],
         "tensors": [form(tensor) for tensor in (*whole.changed, *whole.read, *given)],
         "options": [_plain(group) for group in step.optimizer.param_groups],
@@ -150,8 +151,11 @@ def _machine() -> list[str]:
     kinds = {"model name", "flags", "CPU part", "Features"}  # the last two of ARM's
     lines = described.read_text(errors="replace").splitlines() if described.is_file() else []
     processor = sorted({line for line in lines if line.split("\t")[0] in kinds})
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return [platform.platform(), torch.__version__, str(torch.version.cuda), cuda, *processor]
+    return [platform.platform(), torch.__version__, str(torch.version.cuda), *processor]
+
+
+def _gpu(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 @cache

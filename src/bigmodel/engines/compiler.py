@@ -75,9 +75,10 @@ def load(path: Path, device: torch.device) -> Code:
     """
     from torch._C import _aoti
 
-    kind = "Cuda" if device.type == "cuda" else "Cpu"
-    runner = getattr(_aoti, f"AOTIModelContainerRunner{kind}")(str(path), 1)
-    code: Code = runner.run
+    if device.type == "cuda":
+        code: Code = _aoti.AOTIModelContainerRunnerCuda(str(path), 1, str(device)).run
+    else:
+        code = _aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
     return code
 
 

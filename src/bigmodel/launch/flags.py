@@ -10,6 +10,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from bigmodel.data.tabular.kinds import PLAIN, entries_of, in_one
+from bigmodel.device_names import is_device
 from bigmodel.errors import ConfigError
 
 
@@ -50,6 +51,20 @@ def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
             entries |= _entries(words[place], name)
         words = [word for place, word in enumerate(words) if place not in places[1:]]
         words[places[0]] = f"++{in_one(name, entries)}"
+    return words
+
+
+def indexed(argv: Iterable[str]) -> list[str]:
+    """The same arguments with `device=cuda:1`, which no file is called, as `device.name=cuda:1`."""
+    words: list[str] = []
+    for word in argv:
+        group, _, value = word.partition("=")
+        names = value.split(",")
+        if group == "device" and ":" in value and all(map(is_device, names)):
+            kinds = {name.partition(":")[0] for name in names}
+            words += [f"device={kinds.pop() if len(kinds) == 1 else 'auto'}", f"device.name={value}"]
+        else:
+            words.append(word)
     return words
 
 
