@@ -115,14 +115,6 @@ def test_what_is_no_folder_is_not_replaced(tmp_path: Path, name: str, kind: str)
         checkpoint.tidy(tmp_path)
 
 
-def test_the_best_ones_are_kept_in_order(tmp_path: Path) -> None:
-    for step in (0, 1, 2, 3, 4, 3, 4):  # killed after step 4, and resumed after step 2
-        checkpoint.keep_best(tmp_path, 3, step)
-        checkpoint.save(tmp_path / "best", GROUPS, at(step))
-    kept = {path.name: checkpoint.load(path)[1]["progress"]["step"] for path in tmp_path.iterdir()}
-    assert kept == {"best": 4, "best-2": 3, "best-3": 2}
-
-
 def test_a_damaged_newest_gives_way_to_the_one_before_with_a_warning(tmp_path: Path) -> None:
     for step in (1, 2):
         checkpoint.save(tmp_path / "last", GROUPS, at(step))

@@ -11,8 +11,8 @@ A checkpoint is a folder. Tensors lie in safetensors files, one a group; everyth
 from __future__ import annotations
 
 import contextlib
-import math
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,15 +21,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bigmodel import disk, exact_json, manifest
+from bigmodel import disk, exact_json, kept, manifest
 from bigmodel.errors import CheckpointError, DamagedError
+from bigmodel.manifest import GENERATIONS, STATE
 from bigmodel.saved_form import TensorGroups, upgraded
 
-STATE = "state.json"
-GENERATIONS = ("last", "previous")
-"""Where a run goes on from: the newest first."""
-BEST = ("best", ".best.old", "best-2")
-"""Where the best weights lie: the first that is there. The others are for a save cut off halfway."""
+_UNFINISHED = re.compile(r"\.(last|best)\.\d+\.tmp")
+"""Names of folders that are being filled."""
 
 
 def save(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path) -> None:
@@ -110,7 +108,7 @@ def load_newest(checkpoints: Path) -> Newest:
         CheckpointError: the run has none that is whole; or the newest is of a newer version, or cannot
             be read although it may be whole.
     """
-    there = [checkpoints / name for name in (*GENERATIONS, *BEST) if (checkpoints / name).is_dir()]
+    there = whole_or_damaged(checkpoints)
     if not there:
         raise CheckpointError(
             f"{checkpoints}: there is no checkpoint to go on from. The run ended before its first save."
@@ -127,15 +125,25 @@ def load_newest(checkpoints: Path) -> Newest:
     raise CheckpointError("\n".join([*complaints, "No whole checkpoint is left to go on from."]))
 
 
+def whole_or_damaged(checkpoints: Path) -> list[Path]:
+    """The checkpoints that a run could go on from, the newest first: to be verified."""
+    return [place for place in (*_generations(checkpoints), *best_places(checkpoints)) if place.is_dir()]
+
+
+def best_places(checkpoints: Path) -> list[Path]:
+    """Where the best weights lie: the first that is there. The others are for a save cut off halfway."""
+    return [checkpoints / "best", checkpoints / ".best.old", *kept.places(checkpoints)]
+
+
 def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
     """The checkpoint that validation chose.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    for name in BEST:
-        if (checkpoints / name).is_dir():
-            return load(checkpoints / name)
+    for place in best_places(checkpoints):
+        if place.is_dir():
+            return load(place)
     raise CheckpointError(f"{checkpoints}: there is no best checkpoint: nothing was ever the best.")
 
 
@@ -144,41 +152,14 @@ def replace(source: Path, target: Path) -> None:
     if target.exists():
         aside = target.with_name("previous" if target.name == "last" else f".{target.name}.old")
         if aside.exists():
-            shutil.rmtree(aside)
+            manifest.remove(aside)
         target.rename(aside)
         source.rename(target)
         if target.name != "last":
-            shutil.rmtree(aside, ignore_errors=True)
+            manifest.remove(aside)
     else:
         source.rename(target)
     disk.sync(target.parent)
-
-
-def keep_best(checkpoints: Path, keep: int, step: int) -> None:
-    """Makes room for a new `best`: yesterday's becomes `best-2`, and so on; `keep` of them stay.
-
-    Args:
-        keep: how many best checkpoints are kept, at least 1.
-        step: after which the new one is taken. One that is no older is of a future that was lost when
-            the run was killed, and comes again: it is no second best.
-    """
-    ranks = [int(path.name.removeprefix("best-")) for path in checkpoints.glob("best-[0-9]*")]
-    there = [checkpoints / "best", *(checkpoints / f"best-{rank}" for rank in sorted(ranks))]
-    older = [place for place in there if step_of(place) < step][: keep - 1]
-    for place in there[1:]:
-        if place not in older:
-            shutil.rmtree(place, ignore_errors=True)
-    for rank, place in reversed(list(enumerate(older, start=2))):  # the oldest first: its place is free
-        if place.name != f"best-{rank}":
-            place.rename(checkpoints / f"best-{rank}")
-
-
-def step_of(folder: Path) -> float:
-    """After which step a checkpoint was taken, at a glance and unverified; infinity without one."""
-    try:
-        return float(exact_json.loads((folder / STATE).read_text(encoding="utf-8"))["progress"]["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return math.inf
 
 
 def tidy(checkpoints: Path) -> None:
@@ -187,23 +168,28 @@ def tidy(checkpoints: Path) -> None:
     Raises:
         CheckpointError: something that is no checkpoint stands in the place of one.
     """
-    for place in (checkpoints / name for name in (*GENERATIONS, *BEST)):
+    for place in (*_generations(checkpoints), checkpoints / "best", checkpoints / ".best.old"):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise CheckpointError(f"{place}: this is no checkpoint, which is a folder. Move it aside.")
-    for unfinished in checkpoints.glob(".*.tmp"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for path in checkpoints.iterdir():
+        if _UNFINISHED.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            manifest.remove(path)
     old, best = checkpoints / ".best.old", checkpoints / "best"
-    if old.exists() and not best.exists():
-        old.rename(best)
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        if best.exists():
+            manifest.remove(old)
+        else:
+            old.rename(best)
 
 
 def set_aside(folder: Path) -> None:
     """Takes a damaged checkpoint out of the row, so that it never takes a whole one's place."""
-    aside = folder.with_name(f"{folder.name}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(aside)
+        folder.rename(disk.free_name(folder, "damaged"))
+
+
+def _generations(checkpoints: Path) -> list[Path]:
+    return [checkpoints / name for name in GENERATIONS]
 
 
 def _temporary(folder: Path) -> Path:

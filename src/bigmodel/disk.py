@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -90,6 +91,12 @@ def sync(path: Path) -> None:
     except OSError as error:
         if not is_folder or error.errno not in _CANNOT_SYNC_FOLDERS:
             raise
+
+
+def free_name(path: Path, what: str) -> Path:
+    """A name beside `path` that nothing has: `path.what`, `path.what-2`, …"""
+    names = (path.with_name(f"{path.name}.{what}{f'-{n}' if n > 1 else ''}") for n in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def refused(path: Path, error: Exception, needed: int) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""A checkpoint's table of contents: the size and SHA-256 of each of its files, and a sum over itself.
+"""What a checkpoint consists of: the size and SHA-256 of each of its files, and a sum over all that.
 
     {"schema":2,"files":{"model.safetensors":{"bytes":428,"sha256":"bbee…"}, …},"sha256":"6dd9…"}
 
@@ -7,17 +7,24 @@ It is written in one way only, so that any other byte in it shows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+from bigmodel import disk, exact_json
 from bigmodel.errors import CheckpointError, DamagedError
 
 SCHEMA = 2
 """Version of a checkpoint's layout. A newer one is refused; older ones keep loading."""
 
 NAME = "manifest.json"
+STATE = "state.json"
+TENSORS = ".safetensors"
+GENERATIONS = ("last", "previous")
+"""Where a run goes on from: the newest first."""
 _SUMMED_SINCE = 2
 
 
@@ -46,6 +53,53 @@ def verified(folder: Path) -> tuple[int, list[str]]:
                 f"{folder}: the checkpoint is damaged: {name} has changed since it was saved."
             )
     return schema, list(files)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """All that a checkpoint holds but its tensors, every byte of it verified.
+
+    Raises:
+        CheckpointError: as `verified`.
+    """
+    verified(folder)
+    try:
+        facts: dict[str, Any] = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+    return facts
+
+
+def facts_at_a_glance(folder: Path) -> dict[str, Any]:
+    """The same, unverified; nothing where there is no checkpoint, or a damaged one."""
+    try:
+        facts = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def step_of(folder: Path) -> float:
+    """After which step a checkpoint was taken, at a glance; infinity without one."""
+    try:
+        return float(facts_at_a_glance(folder)["progress"]["step"])
+    except (KeyError, TypeError, ValueError):
+        return math.inf
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint, whole or not; what somebody has put into it stays, in a folder beside."""
+    with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way yet
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == NAME):  # which names it, last
+            if path.is_file() and _is_part(path):
+                path.unlink()
+        try:
+            folder.rmdir()
+        except OSError:
+            folder.rename(disk.free_name(folder, "left"))
+
+
+def _is_part(path: Path) -> bool:
+    return path.name in {STATE, NAME} or path.suffix in {TENSORS, ".tmp"}
 
 
 def _read(folder: Path) -> tuple[int, dict[str, Any]]:

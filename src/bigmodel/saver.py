@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bigmodel import checkpoint
+from bigmodel import checkpoint, disk, kept
 from bigmodel.errors import CheckpointError
 from bigmodel.saved_form import TensorGroups
 
@@ -72,10 +72,11 @@ class Saver:
             CheckpointError: it cannot be made or written to.
         """
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(self.checkpoints)
             for folder in self.damaged:
                 checkpoint.set_aside(folder)
             checkpoint.tidy(self.checkpoints)
+            kept.begin(self.checkpoints)
         except OSError as error:
             raise CheckpointError(
                 f"{self.checkpoints}: cannot be written to: {error.strerror or error}. See to its"
@@ -159,13 +160,14 @@ class Saver:
         """`last` comes last: what a run goes on from knows of no best that is not there."""
         folder, also = self.checkpoints / "last", self.checkpoints / "best"
         for snapshot in best:
-            checkpoint.keep_best(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
+            kept.make_room(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
             if snapshot is last:
                 checkpoint.save(folder, *snapshot, also)
-                return
-            checkpoint.save(also, *snapshot)
-        if last is not None:
+            else:
+                checkpoint.save(also, *snapshot)
+        if last is not None and not any(snapshot is last for snapshot in best):
             checkpoint.save(folder, *last)
+        kept.note_saved(self.checkpoints)
 
     def _copied(self, groups: TensorGroups, facts: dict[str, Any]) -> Snapshot:
         """A copy, in memory that no snapshot needs any more: asking for new takes longer than that."""

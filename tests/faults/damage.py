@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bigmodel import checkpoint
+from bigmodel import manifest
 
 from . import trials
 
@@ -140,5 +140,5 @@ def until_step(attempt: trials.Attempt, step: int) -> None:
 
 def _step(cwd: Path) -> float:
     folder = trials.run_folder(cwd)
-    step = checkpoint.step_of(folder / "checkpoints" / "last") if folder else 0.0
+    step = manifest.step_of(folder / "checkpoints" / "last") if folder else 0.0
     return 0.0 if step == float("inf") else step

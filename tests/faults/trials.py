@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from bigmodel import checkpoint
+from bigmodel import checkpoint, manifest
 from bigmodel.reporting.lines import SPEEDS
 
 RECIPE = (
@@ -218,7 +218,7 @@ def event_scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
 def acknowledged(cwd: Path) -> int:
     """The newest step whose checkpoint is whole; 0 without any."""
     folder = run_folder(cwd)
-    names = checkpoint.GENERATIONS
+    names = manifest.GENERATIONS
     if folder is None or not any((folder / "checkpoints" / name).exists() for name in names):
         return 0
     step: int = checkpoint.load_newest(folder / "checkpoints").facts["progress"]["step"]

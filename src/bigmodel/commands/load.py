@@ -161,7 +161,7 @@ def _saved(place: Place, weights: str, tell: Tell) -> tuple[TensorGroups, dict[s
     if place.checkpoint is not None:
         return checkpoint.load(place.checkpoint)
     if weights == "best":
-        if any((place.checkpoints / name).is_dir() for name in checkpoint.BEST):
+        if any(best.is_dir() for best in checkpoint.best_places(place.checkpoints)):
             try:
                 return checkpoint.load_best(place.checkpoints)
             except DamagedError as error:
@@ -174,7 +174,7 @@ def _saved(place: Place, weights: str, tell: Tell) -> tuple[TensorGroups, dict[s
     except DamagedError:
         raise
     except CheckpointError as error:
-        if any(place.checkpoints.iterdir()):
+        if checkpoint.whole_or_damaged(place.checkpoints):
             raise
         raise CheckpointError(
             f"{place.folder}: the run has no checkpoint: it ended before its first save."

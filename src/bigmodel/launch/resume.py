@@ -226,9 +226,9 @@ def _check_is_run(folder: Path) -> None:
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    from bigmodel import checkpoint  # brings torch, which completion and --cfg do without
+    from bigmodel import manifest  # bring torch
 
-    return any((folder / "checkpoints" / name).exists() for name in checkpoint.GENERATIONS)
+    return any((folder / "checkpoints" / name).exists() for name in manifest.GENERATIONS)
 
 
 def _status(folder: Path) -> str | None:
