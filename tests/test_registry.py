@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -99,6 +100,75 @@ def test_plugins(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ]:
         with pytest.raises(ConfigError, match=words):
             load_plugins([name])
+
+
+def test_a_plugin_of_the_current_folder_comes_last_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside.py").write_text("VALUE = 3\n")
+    (tmp_path / "local_plugin.py").write_text(
+        "def later():\n    from beside import VALUE\n    return VALUE\n"
+    )
+    load_plugins(["local_plugin"])
+    assert sys.path[-1] == str(tmp_path)
+    assert sys.modules["local_plugin"].later() == 3
+    load_plugins(["local_plugin"])
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_an_installed_plugin_has_nothing_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed, here = tmp_path / "installed", tmp_path / "here"
+    for folder in (installed / "trusted", here / "trusted"):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+    (installed / "trusted" / "plugin.py").write_text(
+        "import colorsys\ntry:\n    import optional\nexcept ImportError:\n    pass\n"
+    )
+    for name in ("trusted/plugin", "trusted/other", "colorsys", "optional"):
+        (here / f"{name}.py").write_text("raise SystemExit('a stranger has run')\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(installed)])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    before = list(sys.path)
+    load_plugins(["trusted.plugin"])
+    with pytest.raises(ConfigError, match=r"no module 'trusted\.other'"):
+        load_plugins(["trusted.other"])
+    with pytest.raises(ConfigError, match="no module 'nowhere'"):
+        load_plugins(["nowhere"])
+    assert sys.path == before
+
+
+SPAWNED = """
+import multiprocessing
+from bigmodel.isolation import isolate
+from bigmodel.registry import load_plugins
+
+if __name__ == "__main__":
+    isolate()
+    load_plugins(["local_plugin"])
+    import local_plugin
+
+    process = multiprocessing.get_context("spawn").Process(target=local_plugin.work)
+    process.start()
+    process.join()
+    raise SystemExit(process.exitcode)
+"""
+
+
+def test_workers_that_are_spawned_find_it(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "start.py").write_text(SPAWNED)
+    (here / "local_plugin.py").write_text(
+        "from pathlib import Path\n\ndef work():\n    Path('worked').touch()\n"
+    )
+    (here / "struct.py").write_text("raise SystemExit('a stranger has run')\n")
+    subprocess.run([sys.executable, "../start.py"], cwd=here, check=True)
+    assert (here / "worked").is_file()
 
 
 def test_did_you_mean_finds_the_last_part_of_a_key() -> None:

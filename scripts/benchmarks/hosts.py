@@ -73,6 +73,7 @@ class Setting:
             path.append(before)
         variables = os.environ | {
             "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONSAFEPATH": "1",
             "XDG_CACHE_HOME": str(caches),
             "BIGMODEL_CACHE": str(caches / "bigmodel"),
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),

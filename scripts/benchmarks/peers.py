@@ -35,7 +35,7 @@ def folder() -> tuple[Path | None, str]:
     print(f"Installing Lightning and Transformers into {FOLDER.name} (once)…", file=sys.stderr)
     shutil.rmtree(FOLDER, ignore_errors=True)
     command = [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *(sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
         *("--no-input", "--no-deps", "--target", str(FOLDER), "--requirement", str(PINS)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

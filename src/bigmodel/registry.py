@@ -17,9 +17,11 @@ file; of those only the one that registers what is asked for is imported. A user
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -176,15 +178,15 @@ def validated(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> Con
 def load_plugins(modules: list[str]) -> None:
     """Imports a user's modules so that what they register can be chosen by name.
 
-    A file in the current folder counts as a module, also for the installed command.
+    A file in the current folder counts as a module, also for the installed command, where no other of
+    that name is there.
 
     Raises:
         ConfigError: a module is not there or fails while it is imported.
     """
-    if modules and (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     for module in modules:
         try:
+            _reach(module)
             importlib.import_module(module)
         except BigModelError:
             raise
@@ -199,6 +201,19 @@ def load_plugins(modules: list[str]) -> None:
             raise ConfigError(
                 f"plugins: importing '{module}' failed: {type(error).__name__}: {error}"
             ) from error
+
+
+def _reach(module: str) -> None:
+    """Puts the current folder last on the path for a module that lies there and nowhere else.
+
+    There it stays: a plugin may import what lies beside it at any time, and workers that are spawned
+    take over the path.
+    """
+    package, here = module.partition(".")[0], str(Path.cwd())
+    if package in sys.modules or importlib.util.find_spec(package) is not None:
+        return
+    if PathFinder.find_spec(package, [here]) is not None:
+        sys.path.append(here)
 
 
 def _origin(factory: Callable[..., Any]) -> str:

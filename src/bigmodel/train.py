@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel import garbage
+from bigmodel import garbage, isolation
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals, Stopped
@@ -47,6 +47,7 @@ def config_dir() -> Path:
 
 def main() -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
+    isolation.isolate()
     argv = sys.argv[1:]
     wants_traceback = os.environ.get(FULL_ERROR, "0") not in {"0", ""}
     try:
@@ -277,4 +278,5 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
+    isolation.leave_start_folder()
     main()

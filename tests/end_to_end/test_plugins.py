@@ -1,6 +1,7 @@
 """A user's own model and data, chosen by name without a change to the package: the README's examples."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,6 +51,25 @@ def test_a_model_of_the_user_s_own(
     finally:
         registry.models._entries.pop("two_towers", None)
         sys.modules.pop("my_models", None)
+
+
+def test_a_file_in_the_current_folder_from_installed_commands(tmp_path: Path) -> None:
+    """In a run, in a sweep, and asked afterwards: each in a process of its own, as a user has it."""
+    files = example_files("Your own model")
+    write_files(files, tmp_path)
+    (tmp_path / "sklearn.py").write_text("raise SystemExit('a stranger has run')\n")
+    programs = Path(sys.executable).parent
+    own = ("--config-dir", "my_configs", "plugins=[my_models]", "model=two_towers")
+    quick = ("debug=fast", "device=cpu")
+    run = f"hydra.run.dir={tmp_path / 'run'}"
+    for command in (
+        [programs / "bigmodel-train", *own, *quick, run],
+        [programs / "bigmodel-train", "-m", *own, *quick, "model.width=8,16"],
+        [programs / "bigmodel", "eval", "run", "--plugins", "my_models"],
+    ):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "summary.json").is_file()
 
 
 def test_data_of_the_user_s_own(

@@ -8,6 +8,7 @@ import traceback
 from argparse import Namespace
 from importlib import import_module
 
+from bigmodel import isolation
 from bigmodel.commands.arguments import parse
 from bigmodel.errors import BigModelError
 from bigmodel.secrets import holds_secret, masked
@@ -19,6 +20,7 @@ _BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 def main() -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
+    isolation.isolate()
     signals = Signals()
     try:
         with signals.installed():
@@ -69,4 +71,5 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
+    isolation.leave_start_folder()
     main()

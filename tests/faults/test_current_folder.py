@@ -1,0 +1,102 @@
+"""What lies in the current folder is data: no module of it is run, by us or by what we start."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.engines.steps import needs_compiler
+
+BIN = Path(sys.executable).parent
+QUICK = ("debug=fast", "device=cpu", "device.threads=1")
+OPTIONAL = ("triton", "tensorflow", "pandas", "numba", "cupy", "IPython", "tabulate", "onnxruntime")
+"""What libraries look for and go on without."""
+
+FOREIGN = {*importlib.metadata.packages_distributions(), *OPTIONAL}
+NAMES = {*sys.stdlib_module_names, *FOREIGN, "sitecustomize", "usercustomize"} - {"bigmodel"}
+
+
+def set_traps(folder: Path, names: Iterable[str] = NAMES) -> Path:
+    """Modules of these names, each of which leaves a file when it is run; gives where they are left."""
+    fired = folder.parent / f"fired-in-{folder.name}"
+    folder.mkdir()
+    fired.mkdir()
+    trap = f"open({str(fired)!r} + '/' + __name__, 'w').close()\n"
+    for name in names:
+        if name.isidentifier() and name != "hydra_plugins":
+            (folder / f"{name}.py").write_text(trap)
+    (folder / "hydra_plugins").mkdir()  # of which Hydra loads whatever it finds
+    (folder / "hydra_plugins" / "trap.py").write_text(trap)
+    return fired
+
+
+def started(folder: Path, *command: object, **environment: str) -> str:
+    """What a command prints, which has to end well."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env={**kept, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_traps_do_fire(tmp_path: Path) -> None:
+    fired = set_traps(tmp_path / "data", ["ctypes", "torch"])
+    started(tmp_path / "data", sys.executable, "-c", "import ctypes, torch")
+    assert names_in(fired) == ["ctypes", "torch"]
+
+
+def test_training_and_every_verb(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    fired = set_traps(data)
+    rows = [f"{number % 7},{number % 3},{'ab'[number % 2]}" for number in range(60)]
+    (data / "mine.csv").write_text("\n".join(["x,z,y", *rows]) + "\n")
+    (data / "new.csv").write_text("x,z\n1,2\n")
+    of_table = ("data=table", "data.path=mine.csv", "data.target=y")
+    started(data, BIN / "bigmodel-train", *QUICK, *of_table, "data.workers=2", "hydra.run.dir=run")
+    started(data, BIN / "bigmodel", "eval", "run")
+    started(data, BIN / "bigmodel", "predict", "run", "--input", "new.csv", "--output", "-")
+    started(data, BIN / "bigmodel", "export", "run")
+    assert (data / "run" / "model.onnx").is_file()
+    assert names_in(fired) == []
+
+
+def test_other_ways_to_start_it(tmp_path: Path) -> None:
+    """`python -m` puts the current folder first before our first line is run, and what Python itself
+    needs until then may come from there; nothing later does."""
+    data = tmp_path / "data"
+    fired = set_traps(data, FOREIGN)
+    started(data, sys.executable, "-m", "bigmodel.train", *QUICK, "hydra.run.dir=run")
+    started(data, sys.executable, "-m", "bigmodel.commands.main", "eval", "run")
+    started(data, BIN / "bigmodel-train", "-m", *QUICK, "optimizer.lr=0.1,0.2")
+    started(data, BIN / "bigmodel-train", "--help")
+    started(data, BIN / "bigmodel-train", "--cfg", "job")
+    assert names_in(fired) == []
+
+
+@needs_compiler
+@pytest.mark.parametrize("setting", ["device.engine=compiled", "device.compile=true"])
+def test_compiling(tmp_path: Path, setting: str) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    fired = set_traps(data)
+    small = ("device=cpu", "device.threads=1", "model.hidden_sizes=[]", "trainer.epochs=1")
+    told = started(data, BIN / "bigmodel-train", *small, setting, BIGMODEL_CACHE=str(cache))
+    assert any(path.suffix == ".so" for path in cache.rglob("*")), told
+    assert names_in(fired) == []
