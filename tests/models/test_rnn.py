@@ -1,9 +1,12 @@
 """Recurrent networks against torch.nn.RNN, LSTM and GRU with the same weights."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bigmodel.models import fast_recurrent
 from bigmodel.models.recurrent import Recurrent
 from bigmodel.spec import Image, Sequence
 from tests.models.cases import build, samples, spec
@@ -127,3 +130,94 @@ def test_fused_kernels_on_cuda_agree_without_a_warning(cell: str) -> None:
     loop(inputs).square().sum().backward()
     for mine, theirs in zip(fused.parameters(), loop.parameters(), strict=True):
         assert torch.allclose(mine.grad, theirs.grad, atol=1e-3)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_dropout_between_layers_is_torchs_own_to_the_bit(bidirectional: bool) -> None:
+    """On a CPU torch draws it between the layers too; on CUDA cuDNN would, from a state of its own."""
+    ours, reference = pair("lstm", True, num_layers=3, dropout=0.5, bidirectional=bidirectional)
+    inputs = torch.randn(4, 6, 5)
+    torch.manual_seed(3)
+    outputs, state = ours.run(inputs)
+    torch.manual_seed(3)
+    expected, ends = reference(inputs)
+    assert torch.equal(outputs, expected)
+    assert all(map(torch.equal, state, ends))
+    for mine, theirs in zip(
+        torch.autograd.grad(outputs.square().sum(), list(ours.parameters())),
+        torch.autograd.grad(expected.square().sum(), list(reference.parameters())),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)
+
+
+class Kernel:
+    """Stands for torch's kernel on CUDA: notes what it is called with, and gives zeros."""
+
+    def __init__(self, lstm: bool) -> None:
+        self.lstm = lstm
+        self.calls: list[dict[str, object]] = []
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        state: Tensor | tuple[Tensor, Tensor],
+        weights: list[Tensor],
+        *options: object,
+    ) -> tuple[Tensor, ...]:
+        _, layers, dropout, _, both, _ = options
+        parts = state if isinstance(state, tuple) else (state,)
+        self.calls.append(
+            {
+                "dtypes": {tensor.dtype for tensor in (inputs, *parts, *weights)},
+                "autocast": torch.is_autocast_enabled("cuda"),
+                "layers": layers,
+                "dropout": dropout,
+                "weights": len(weights),
+            }
+        )
+        width = parts[0].shape[2] * (2 if both else 1)
+        return (inputs.new_zeros(*inputs.shape[:2], width), *parts)
+
+
+@pytest.fixture
+def mixed() -> Iterator[Callable[[torch.dtype | None], None]]:
+    """Switches mixed precision on CUDA on, which needs no GPU."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+
+    def switch(dtype: torch.dtype | None) -> None:
+        torch.set_autocast_enabled("cuda", dtype is not None)
+        torch.set_autocast_dtype("cuda", dtype or before[1])
+
+    yield switch
+    torch.set_autocast_enabled("cuda", before[0])
+    torch.set_autocast_dtype("cuda", before[1])
+
+
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "computed"),
+    [(None, torch.float32), (torch.bfloat16, torch.float32), (torch.float16, torch.float16)],
+    ids=str,
+)
+@pytest.mark.parametrize("cell", TORCH)
+def test_cudnn_computes_in_what_was_asked_for_and_drops_nothing(
+    cell: str,
+    asked: torch.dtype | None,
+    computed: torch.dtype,
+    training: bool,
+    mixed: Callable[[torch.dtype | None], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = Kernel(cell == "lstm")
+    monkeypatch.setattr(torch, {"rnn": "rnn_tanh"}.get(cell, cell), kernel)
+    ours = Recurrent(cell, 5, 7, num_layers=2, dropout=0.5).train(training)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(fast_recurrent, "is_quicker", lambda *_: False)
+    mixed(asked)
+    outputs, _ = ours.run(torch.randn(3, 6, 5))
+    assert outputs.shape == (3, 6, 7)
+    of = {"dtypes": {computed}, "autocast": False, "dropout": 0.0}
+    each, whole = of | {"layers": 1, "weights": 4}, of | {"layers": 2, "weights": 8}
+    assert kernel.calls == ([each, each] if training else [whole])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -106,18 +108,45 @@ class Recurrent(nn.RNNBase):
 
     def _kernel(self, inputs: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
         """Torch's kernel over as many layers and directions as there are weights and states for."""
-        layers, directions = self.num_layers, self.bidirectional
+        layers, directions = self.num_layers, 1 + self.bidirectional
         if len(weights) < len(self._flat_weights):
-            layers, directions = 1, False
+            layers, directions = 1, 1
         if fast_recurrent.is_quicker(self.mode, inputs):
-            return self._by_hand(inputs, state[0], weights, layers, 1 + directions)
-        options = (True, layers, self.dropout, self.training, directions, True)
-        if self.mode == "LSTM":
-            outputs, hidden, memory = torch.lstm(inputs, state, weights, *options)
-            return outputs, (hidden, memory)
-        kernel = torch.gru if self.mode == "GRU" else torch.rnn_tanh
-        outputs, hidden = kernel(inputs, state[0], weights, *options)
-        return outputs, (hidden,)
+            return self._by_hand(inputs, state[0], weights, layers, directions)
+        if layers == 1 or not (self.dropout and self.training):
+            return self._torchs(inputs, state, weights, layers, directions, batch_first=True)
+        # cuDNN's own dropout has a random state that no checkpoint holds, in memory that a CUDA graph
+        # would go on reading after it was freed: torch's stands between calls of one layer each.
+        x, ends = inputs.transpose(0, 1), []
+        for layer in range(layers):
+            x = F.dropout(x, self.dropout) if layer else x
+            rows = slice(layer * directions, (layer + 1) * directions)
+            own = weights[4 * rows.start : 4 * rows.stop]
+            x, end = self._torchs(x, tuple(part[rows] for part in state), own, 1, directions)
+            ends.append(end)
+        return x.transpose(0, 1), tuple(torch.cat(part) for part in zip(*ends, strict=True))
+
+    def _torchs(
+        self,
+        inputs: Tensor,
+        state: State,
+        weights: list[Tensor],
+        layers: int,
+        directions: int,
+        batch_first: bool = False,
+    ) -> tuple[Tensor, State]:
+        """One call of the kernel, without dropout."""
+        if inputs.is_cuda:
+            dtype = _kernel_dtype(inputs)
+            inputs, weights = inputs.to(dtype), [weight.to(dtype) for weight in weights]
+            state = tuple(part.to(dtype) for part in state)
+        kernel: Callable[..., Any] = getattr(torch, self.mode.lower())
+        before = state if self.mode == "LSTM" else state[0]
+        with _as_asked(inputs):
+            outputs, *after = kernel(
+                inputs, before, weights, True, layers, 0.0, self.training, directions == 2, batch_first
+            )
+        return outputs, tuple(after)
 
     def _by_hand(
         self, inputs: Tensor, hidden: Tensor, weights: list[Tensor], layers: int, directions: int
@@ -150,17 +179,14 @@ class Recurrent(nn.RNNBase):
         hidden = inputs.new_zeros(1, inputs.shape[0], self.hidden_size)
         state = (hidden, hidden) if self.mode == "LSTM" else (hidden,)
         x = inputs
-        with warnings.catch_warnings():
-            # cuDNN would like the weights of all layers at once, and says so each time
-            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
-            for layer in range(self.num_layers):
-                if layer and self.dropout:
-                    x = F.dropout(x, self.dropout, self.training)
-                forward, backward = (self._weights(f"l{layer}{suffix}") for suffix in ("", "_reverse"))
-                there = self._kernel(x, state, forward)[0]
-                reversed_x = x.gather(1, turned.expand(x.shape))
-                back = self._kernel(reversed_x, state, backward)[0]
-                x = torch.cat([there, back.gather(1, turned.expand(back.shape))], dim=-1)
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            forward, backward = (self._weights(f"l{layer}{suffix}") for suffix in ("", "_reverse"))
+            there = self._kernel(x, state, forward)[0]
+            reversed_x = x.gather(1, turned.expand(x.shape))
+            back = self._kernel(reversed_x, state, backward)[0]
+            x = torch.cat([there, back.gather(1, turned.expand(back.shape))], dim=-1)
         return x
 
     def _weights(self, suffix: str) -> list[Tensor]:
@@ -207,6 +233,28 @@ class Recurrent(nn.RNNBase):
         if self.mode == "LSTM":
             return lstm_step(projected + recalled, state[1])
         return (torch.tanh(projected + recalled),)
+
+
+def _kernel_dtype(inputs: Tensor) -> torch.dtype:
+    """What cuDNN is to compute in: fp16 where that was asked for, whose gradients are scaled. It has no
+    bf16 everywhere: fp32 stands for it, which takes the same units where TF32 is allowed."""
+    if not torch.is_autocast_enabled("cuda"):
+        return inputs.dtype
+    half = torch.get_autocast_dtype("cuda") is torch.float16
+    return torch.float16 if half else torch.float32
+
+
+@contextlib.contextmanager
+def _as_asked(inputs: Tensor) -> Iterator[None]:
+    """Within it cuDNN computes in the dtype of its arguments: mixed precision would have it compute in
+    fp16, whatever was asked for, and without that format's scaling of gradients overflow."""
+    if not inputs.is_cuda:
+        yield
+        return
+    with warnings.catch_warnings(), torch.autocast("cuda", enabled=False):
+        # it would like the weights of all layers in one piece of memory, and says so each time
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
+        yield
 
 
 def gru_step(projected: Tensor, recalled: Tensor, hidden: Tensor) -> Tensor:
