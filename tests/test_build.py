@@ -52,6 +52,29 @@ def test_the_header_says_what_will_run(tmp_path: Path) -> None:
     assert run.info.metrics == ["val/loss", "val/accuracy", "val/macro_f1"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "measured"),
+    [
+        ({}, True),
+        ({"data": {"name": "text_labels", "unit": "character"}}, False),
+        ({"device.deterministic": True}, False),
+    ],
+    ids=["one shape", "as wide as the longest text", "the same bits"],
+)
+def test_kernels_are_measured_where_shapes_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], measured: bool
+) -> None:
+    (tmp_path / "texts.csv").write_text("text,label\n" + "one,yes\na longer one,no\n" * 20)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not measured)
+    if "data" in settings:
+        settings["data"]["path"] = str(tmp_path / "texts.csv")
+    try:
+        built(tmp_path, settings)
+        assert torch.backends.cudnn.benchmark == measured
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_the_seed_alone_decides_the_weights(tmp_path: Path) -> None:
     one = weights(built(tmp_path)[0])
     torch.rand(7)

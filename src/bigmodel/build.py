@@ -34,7 +34,7 @@ from bigmodel.reporting.jsonl import JsonLines, damage
 from bigmodel.reporting.lines import shown_path
 from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.run import Run
-from bigmodel.runtime import Runtime, environment, keep_memory, prepare
+from bigmodel.runtime import Runtime, environment, keep_memory, measure_kernels, prepare
 from bigmodel.saver import Saver
 from bigmodel.schedulers import Schedule
 from bigmodel.spec import Classes, NextTokens
@@ -64,6 +64,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed)
     dataset = dataset_of(config)
+    measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
     sample = next(iter(val.epoch(0))).inputs[:1]

@@ -129,11 +129,18 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     torch.backends.cudnn.allow_tf32 = config.tf32
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         torch.use_deterministic_algorithms(config.deterministic)  # loads the compiler: 80 MB, a second
-    torch.backends.cudnn.benchmark = not config.deterministic
+    measure_kernels(False)  # until it is known what shapes there are
     torch.manual_seed(seed)
     random.seed(seed)  # what a user's own code may draw from
     np.random.seed(seed % 2**32)
     return Runtime(device, precision, emulated)
+
+
+def measure_kernels(wanted: bool) -> None:
+    """Whether cuDNN measures its kernels at each shape that it meets for the first time, and takes the
+    quickest from then on: wanted where shapes come again, not where each batch has its own width. Never
+    where the same bits are wanted each time."""
+    torch.backends.cudnn.benchmark = wanted and not torch.are_deterministic_algorithms_enabled()
 
 
 def keep_memory() -> None:
@@ -160,6 +167,14 @@ def available() -> list[str]:
     return names
 
 
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on `device`, without a wait: to CUDA it is queued, out of page-locked memory, which torch
+    uses again only when the copy out of it is done."""
+    if torch.device(device).type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def environment(runtime: Runtime) -> dict[str, str]:
     """What the run's figures were made with: versions and machine."""
     return {
@@ -172,9 +187,10 @@ def environment(runtime: Runtime) -> dict[str, str]:
 
 
 def random_tensors() -> dict[str, Tensor]:
-    """The states of torch's own generators, by device."""
+    """The states of torch's own generators, by device; CUDA's where this process uses it, since asking
+    would take a few hundred MB there."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 

@@ -27,9 +27,10 @@ from bigmodel.errors import (
 from bigmodel.losses import Loss
 from bigmodel.models.base import Model
 from bigmodel.registry import load_plugins, validated
-from bigmodel.runtime import DeviceConfig, Runtime, prepare
+from bigmodel.runtime import DeviceConfig, Runtime, measure_kernels, prepare
 from bigmodel.saved_form import TensorGroups
 from bigmodel.secrets import remember_referenced
+from bigmodel.spec import TokenPair, Tokens
 
 Tell = Callable[[str], None]
 
@@ -120,6 +121,8 @@ def load(run: str, weights: str, device: str, plugins: Sequence[str], tell: Tell
         prepared = Prepared.from_facts(facts["prepared"])
         model = _model(settings, prepared)
         runtime = _runtime(settings, device, tell)
+        texts = isinstance(prepared.spec.input, Tokens | TokenPair)  # each batch of its own width
+        measure_kernels(not texts)
         step = int(facts["progress"]["step"])
     except BigModelError as error:
         raise type(error)(f"{place.folder}: this run cannot be used here: {error}") from error

@@ -15,6 +15,7 @@ from torch import Tensor
 from bigmodel.data.base import Batch
 from bigmodel.engines.base import Engine
 from bigmodel.engines.whole import Given
+from bigmodel.runtime import sent
 from bigmodel.schedulers import apply
 from bigmodel.step import Step
 
@@ -77,10 +78,7 @@ class Pieces(Engine):
             torch.outer(torch.tensor(factors, dtype=torch.float64), bases),
             torch.tensor(shares, dtype=torch.float64),
         )
-        numbers = torch.column_stack(columns)
-        if self._device.type == "cuda":  # out of page-locked memory, so that nobody waits
-            numbers = numbers.pin_memory().to(self._device, non_blocking=True)
-        return numbers.unbind()
+        return sent(torch.column_stack(columns), self._device).unbind()
 
 
 def given(batch: Batch, step: Step, share: float = 0.0) -> Given:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.models.base import Writer
+from bigmodel.runtime import sent
 from bigmodel.spec import DataSpec, TokenPair, Tokens
 
 
@@ -63,7 +64,7 @@ class Texts:
         if full:
             self.begin()
         else:
-            added = torch.tensor(tokens, device=self.device)
+            added = sent(torch.tensor(tokens), self.device)
             self._take(self.model.extend(added, self.memory))
 
     def select(self, rows: list[int]) -> None:
@@ -83,4 +84,4 @@ class Texts:
     def _filled(self, rows: list[list[int]], width: int = 0) -> Tensor:
         width = width or max(len(row) for row in rows)
         full = [row + [self.pad] * (width - len(row)) for row in rows]
-        return torch.tensor(full, device=self.device)
+        return sent(torch.tensor(full), self.device)

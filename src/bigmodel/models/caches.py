@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.models.base import Memory
+from bigmodel.runtime import sent
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values: (batch, kv_heads, positions, head_dim) each."""
@@ -48,7 +49,7 @@ class Cache(Memory):
 
     def grow(self) -> None:
         """Makes place for one more token of each text."""
-        self.places = torch.tensor(self.lengths, device=self.device).unsqueeze(1)
+        self.places = sent(torch.tensor(self.lengths), self.device).unsqueeze(1)
         self.lengths = [length + 1 for length in self.lengths]
         self.mask = None
         if not self.alike:
@@ -57,7 +58,7 @@ class Cache(Memory):
 
     def select(self, rows: list[int]) -> Cache:
         chosen = Cache(len(self.layers), [self.lengths[row] for row in rows], self.room, self.device)
-        index = torch.tensor(rows, device=self.device)
+        index = sent(torch.tensor(rows), self.device)
         chosen.source_mask = None if self.source_mask is None else self.source_mask[index]
         for mine, theirs in zip(self.layers, chosen.layers, strict=True):
             theirs.known, theirs.source = _rows(mine.known, index), _rows(mine.source, index)

@@ -10,6 +10,7 @@ from bigmodel.models.caches import Cache
 from bigmodel.models.padding import last_within, lengths_of, within
 from bigmodel.models.transformer_base import TransformerBase
 from bigmodel.models.transformer_config import TransformerConfig
+from bigmodel.runtime import sent
 from bigmodel.spec import DataSpec, TokenPair
 
 
@@ -61,7 +62,7 @@ class EncoderDecoder(TransformerBase):
         for block, layer in zip(self.decoder, cache.layers, strict=True):
             assert isinstance(block, Block)
             layer.source = block.read(encoded)
-        ends = torch.tensor(lengths, device=inputs.device)
+        ends = sent(torch.tensor(lengths), inputs.device)
         return self._scored(inputs[:, 1, : cache.longest], cache, ends), cache
 
     def extend(self, tokens: Tensor, memory: Cache) -> Tensor:

@@ -15,6 +15,7 @@ from bigmodel.models.layers import cannot_read, check_writing
 from bigmodel.models.padding import last_within, lengths_of, mean_within, pad_of
 from bigmodel.models.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
+from bigmodel.runtime import sent
 from bigmodel.spec import DataSpec, Features, Image, Sequence, TokenPair, Tokens
 
 
@@ -134,7 +135,7 @@ class RNN(Writer):
         del room
         assert self.embedding is not None
         alike = min(lengths) == max(lengths)
-        ends = None if alike else torch.tensor(lengths, device=inputs.device)
+        ends = None if alike else sent(torch.tensor(lengths), inputs.device)
         x, state = self.recurrent.run(self.embedding(inputs[:, : max(lengths)]), None, ends)
         logits: Tensor = self.head(last_within(x, ends))
         return logits, RNNMemory(state)
@@ -154,5 +155,5 @@ class RNNMemory(Memory):
         self.state = state
 
     def select(self, rows: list[int]) -> RNNMemory:
-        index = torch.tensor(rows, device=self.state[0].device)
+        index = sent(torch.tensor(rows), self.state[0].device)
         return RNNMemory(tuple(part[:, index] for part in self.state))

@@ -12,6 +12,7 @@ from bigmodel.models.padding import last_within, lengths_of, mean_within, pad_of
 from bigmodel.models.transformer_base import TransformerBase
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
+from bigmodel.runtime import sent
 from bigmodel.spec import DataSpec, TokenPair
 
 
@@ -60,7 +61,7 @@ class Transformer(TransformerBase):
     def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, Cache]:
         """See `Writer.begin`; `room` is at most the spec's length."""
         cache = Cache(len(self.blocks), lengths, room, inputs.device)
-        ends = torch.tensor(lengths, device=inputs.device)
+        ends = sent(torch.tensor(lengths), inputs.device)
         return self._scored(inputs, cache, ends), cache
 
     def extend(self, tokens: Tensor, memory: Cache) -> Tensor:

@@ -16,6 +16,7 @@ from bigmodel.data.augment import augment as augmented
 from bigmodel.data.draws import generator_of, key_of
 from bigmodel.data.parts import PLAINLY, Chosen, Giving, Stored
 from bigmodel.data.prepared import Scaling
+from bigmodel.runtime import sent
 
 _ORDER, _AUGMENT, _DRAW = 1, 2, 3  # keeps the uses of (seed, epoch) apart
 
@@ -62,7 +63,7 @@ class Blocks:
             return None
         if self._order is None or self._order[0] != epoch:
             drawn = torch.randperm(len(self.part), generator=generator_of(self.seed, epoch, _ORDER))
-            self._order = epoch, drawn.to(self.part.device)
+            self._order = epoch, sent(drawn, self.part.device)
         return self._order[1]
 
     def read(self, epoch: int, first: int) -> tuple[Tensor, Tensor]:
@@ -73,7 +74,7 @@ class Blocks:
         if self.augment is not None:
             index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
             key = key_of(self.seed, epoch, _AUGMENT)
-            inputs = augmented(inputs, self.augment, index.to(self.device), key)
+            inputs = augmented(inputs, self.augment, sent(index, self.device), key)
         if self.scaling is not None:
             inputs = self.scaling(inputs)
         return inputs, targets

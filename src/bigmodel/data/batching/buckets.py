@@ -16,6 +16,7 @@ from torch import Tensor
 from bigmodel.data.batching.blocks import gathered
 from bigmodel.data.draws import generator_of
 from bigmodel.data.parts import Giving, Stored
+from bigmodel.runtime import sent
 
 _ORDER, _BATCHES = 1, 4  # keeps the uses of (seed, epoch) apart
 
@@ -57,14 +58,15 @@ class Buckets:
     def epoch(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets of each batch of an epoch from batch `start` on."""
         order = self._order(epoch)
+        stored = sent(order, self.part.device)  # once an epoch: its batches are slices of it
         batches = torch.arange(len(self))
         if self.shuffle:
             generator = generator_of(self.seed, epoch, _BATCHES)
             batches = torch.randperm(len(self), generator=generator)
         for number in batches.tolist()[start:]:
-            chosen = order[self.bounds[number] : self.bounds[number + 1]]
-            widest = Giving(width=int(self._lengths[chosen].max()))
-            yield gathered(self.part, chosen.to(self.part.device), self.device, widest)
+            bounds = slice(self.bounds[number], self.bounds[number + 1])
+            widest = Giving(width=int(self._lengths[order[bounds]].max()))
+            yield gathered(self.part, stored[bounds], self.device, widest)
 
     def _order(self, epoch: int) -> Tensor:
         """All samples in the order in which they are cut into batches: (samples,) int64."""
