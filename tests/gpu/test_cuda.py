@@ -133,6 +133,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, model: str,
     settings |= {"model": {"name": model, "dropout": 0.2}}
     run, _ = built(tmp_path, settings)
     step(run, 4)
+    (tmp_path / "checkpoints").mkdir()
     checkpoint.save(tmp_path / "checkpoints" / "last", *run.state.save())
     expected = step(run, 4)
 
@@ -160,6 +161,7 @@ def test_a_run_goes_on_on_another_device(
     if hasattr(run.state.optimizer, "train"):
         run.state.optimizer.train()
     step(run, 3)
+    (tmp_path / "checkpoints").mkdir()
     checkpoint.save(tmp_path / "checkpoints" / "last", *run.state.save())
     expected = step(run, 3)
     again = resume_run(built(tmp_path, settings(resumed_on))[0])

@@ -1,0 +1,40 @@
+"""What pytest does differently in a process that has the pretended device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from bigmodel import writing
+from bigmodel.step import Step
+from bigmodel.step_figures import StepFigures, Undrained
+from tests.pretended_cuda.device import device
+from tests.pretended_cuda.mode import Pretended, pretend_kernels
+
+pretend_kernels()
+
+
+@pytest.fixture(autouse=True)
+def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test begins with a device that has seen nothing, and knows when a step is under way."""
+    vars(device).update(vars(type(device)()))
+    call, drain, steps = Step.__call__, Undrained.drain, count(1)
+
+    def step(self: Step, *args: Any, **kwargs: Any) -> bool:
+        device.step = next(steps)
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            device.step = 0
+
+    def good(self: Undrained) -> list[StepFigures]:  # every flag that is read is set, "left out" too
+        return [figures._replace(loss=1.0, updated=True) for figures in drain(self)]
+
+    monkeypatch.setattr(writing, "_CONTINUED", 4)
+    monkeypatch.setattr(Step, "__call__", step)
+    monkeypatch.setattr(Undrained, "drain", good)
+    with Pretended():
+        yield
