@@ -13,6 +13,8 @@ import json
 import math
 from typing import Any
 
+from bigmodel import nested_json
+
 
 def dumps(value: Any) -> str:
     """The value as text: one line, valid JSON.
@@ -28,9 +30,10 @@ def loads(text: str) -> Any:
     """The value that `dumps` wrote; any plain JSON comes back as `json.loads` gives it.
 
     Raises:
-        ValueError: the text is no JSON, or has an object of a kind that `dumps` never writes.
+        ValueError: the text is no JSON, nested too deep, or has an object of a kind that `dumps` never
+            writes.
     """
-    return json.loads(text, object_hook=_read)
+    return nested_json.loads(text, object_hook=_read)
 
 
 def _written(value: Any, path: str) -> Any:

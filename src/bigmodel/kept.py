@@ -16,7 +16,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bigmodel import disk, manifest
+from bigmodel import disk, manifest, nested_json
+from bigmodel.regular import read_text
 
 NAME = ".kept.json"
 _FORM = re.compile(r"best-([2-9]|[1-9]\d+)")
@@ -95,7 +96,7 @@ def _of_earlier_version(checkpoints: Path) -> list[Path]:
     facts = manifest.facts_at_a_glance(checkpoints / "best")
     try:
         keep = int(facts["settings"]["trainer"]["checkpoint"]["keep"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         keep = 1
     found, step = [], manifest.step_of(checkpoints / "best")
     for rank in range(2, keep + 1):
@@ -125,10 +126,10 @@ def _sum(place: Path) -> str | None:
 def _read(checkpoints: Path) -> dict[str, Any]:
     """The list; where it is damaged, nothing is known to be ours, and all is left alone."""
     try:
-        found = json.loads((checkpoints / NAME).read_text(encoding="utf-8"))
+        found = nested_json.loads(read_text(checkpoints / NAME))
         kept = {str(name): list(map(str, sums)) for name, sums in found["kept"].items()}
         return {"saved": bool(found["saved"]), "kept": kept}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {"saved": False, "kept": {}}
 
 

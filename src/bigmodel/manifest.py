@@ -14,8 +14,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bigmodel import disk, exact_json
+from bigmodel import disk, exact_json, nested_json
 from bigmodel.errors import CheckpointError, DamagedError
+from bigmodel.regular import check_regular, read_text
 
 SCHEMA = 2
 """Version of a checkpoint's layout. A newer one is refused; older ones keep loading."""
@@ -72,8 +73,8 @@ def facts_of(folder: Path) -> dict[str, Any]:
 def facts_at_a_glance(folder: Path) -> dict[str, Any]:
     """The same, unverified; nothing where there is no checkpoint, or a damaged one."""
     try:
-        facts = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        facts = exact_json.loads(read_text(folder / STATE))
+    except (OSError, ValueError, TypeError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -82,7 +83,7 @@ def step_of(folder: Path) -> float:
     """After which step a checkpoint was taken, at a glance; infinity without one."""
     try:
         return float(facts_at_a_glance(folder)["progress"]["step"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return math.inf
 
 
@@ -104,14 +105,15 @@ def _is_part(path: Path) -> bool:
 
 def _read(folder: Path) -> tuple[int, dict[str, Any]]:
     try:
+        check_regular(folder / NAME)
         text = (folder / NAME).read_bytes().decode()
-        found = json.loads(text)
+        found = nested_json.loads(text)
         schema, files = int(found["schema"]), dict(found["files"])
     except FileNotFoundError as error:
         raise DamagedError(f"{folder}: no whole checkpoint: {NAME} is missing.") from error
     except OSError as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME}: {error}") from error
     # The first schema had no sum; a later one that lost it, or turned into the first, has been changed.
     if (schema >= _SUMMED_SINCE or "sha256" in found) and text != _text(schema, files):

@@ -20,7 +20,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -49,6 +49,8 @@ class EntryConfig(Config):
 
     name: str = Field(description="which registered entry this configures")
 
+
+_QUOTED = 200  # characters of a value that a message quotes
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 EntryT = TypeVar("EntryT", bound=Callable[..., Any])
@@ -167,12 +169,26 @@ REGISTRIES = {registry.kind: registry for registry in (models, data, losses, opt
 
 def validated(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
     """`values` as a `schema`, or a ConfigError that names each wrong key under the prefix `key`."""
+    if beyond := list(_beyond(values, key)):
+        raise ConfigError("\n".join(beyond))
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(
             "\n".join(_complaint(schema, issue, key) for issue in error.errors())
         ) from None
+
+
+def _beyond(value: Any, path: str) -> Iterator[str]:
+    """A complaint about each whole number that 64 bits do not hold, whatever the setting allows."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _beyond(inner, f"{path}.{name}".strip("."))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _beyond(inner, path)
+    elif isinstance(value, int) and value.bit_length() > 63:
+        yield f"{path}={_quoted(shown(path, value))}: should be within 64 bits, ±{2**63 - 1:,}."
 
 
 def load_plugins(modules: list[str]) -> None:
@@ -232,7 +248,13 @@ def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:
     if issue["type"] == "missing":
         return f"{path}: is required and was not given."
     message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{path}={shown(path, issue['input'])!r}: {message}."
+    return f"{path}={_quoted(shown(path, issue['input']))}: {message}."
+
+
+def _quoted(value: Any) -> str:
+    """A value as a message quotes it: the beginning, where it is long."""
+    text = repr(value)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}… ({len(text):,} characters)"
 
 
 def _is_tag(part: Any) -> bool:

@@ -106,7 +106,7 @@ def job(config: DictConfig) -> float | None:
 
 
 def _launch(argv: list[str]) -> int:
-    from bigmodel.launch import flags, folders, guard, hide, resume
+    from bigmodel.launch import bounds, flags, folders, guard, hide, resume
     from bigmodel.launch.options import open_keys, read_options
 
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
@@ -115,6 +115,7 @@ def _launch(argv: list[str]) -> int:
     _outcome.signals.enter(Mode.LEAVE)
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
+    bounds.install()
     argv = flags.indexed(flags.flags_first(hide.hide_typed(argv)))
     argv = flags.adding(argv, open_keys(read_options([config_dir()])))
     argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigmodel import registry
 from bigmodel.errors import DataError
+from bigmodel.launch import bounds
 from bigmodel.launch.complaints import explain
 from bigmodel.launch.flags import flags_first
 from bigmodel.launch.guard import guard
@@ -30,6 +31,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     def run(argv: list[str], job=resolve) -> str | None:
         try:
+            bounds.install()
             arguments = flags_first(argv)
             guard(configs, arguments)
             monkeypatch.setattr(sys, "argv", ["bigmodel-train", *arguments])
@@ -135,7 +137,7 @@ def test_sweep(override, message, complaint):
             "a: !!python/object/apply:os.system [ls]\n",
             "line 1, column 4: this is no valid YAML: could not",
         ),
-        ("a: &x [*x]\n", "A configuration file contains itself"),
+        ("a: &x [*x]\n", "mine.yaml: line 1: it contains itself: the alias *x is inside its anchor"),
         ("defaults: x\n", "Invalid defaults list in 'model/mine'"),
         ("defaults:\n  - cn\n", "model/mine.yaml: model=cn: no such model. Did you mean 'cnn'?"),
         (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bigmodel import checkpoint, registry
 from bigmodel.commands.places import Place, place_of
-from bigmodel.config import RunConfig, parse
+from bigmodel.config import RunConfig, TopConfig, parse
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import Reader
 from bigmodel.errors import (
@@ -231,7 +231,7 @@ def _runtime(settings: dict[str, Any], device: str, tell: Tell) -> Runtime:
     # Threads are those of the machine that it ran on, and compiling takes longer than most questions.
     kept = {key: value for key, value in theirs.items() if key in ("precision", "tf32", "deterministic")}
     config = validated(DeviceConfig, {**kept, "name": device}, "device")
-    seed = settings.get("seed", 0)
+    seed = validated(TopConfig, {"seed": settings.get("seed", 0)}, "").seed
     try:
         return prepare(config, seed)
     except DeviceError as error:

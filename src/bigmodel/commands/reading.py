@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bigmodel.commands.load import Loaded
 from bigmodel.commands.telling import tell, tell_left_out
+from bigmodel.data.paths import check_no_device
 from bigmodel.data.reader import Found
 from bigmodel.errors import BigModelError
 
@@ -21,6 +22,7 @@ def read(loaded: Loaded, path: Path, option: str, *, answers: bool, max_bad: int
     Raises:
         DataError: it cannot be read, or is not of the kind that the run has learnt from.
     """
+    check_no_device(path, option)
     try:
         found = loaded.reader.read(path, answers=answers, max_bad=max_bad)
     except BigModelError as error:

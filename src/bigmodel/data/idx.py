@@ -22,6 +22,7 @@ from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.parts import Part
 from bigmodel.data.paths import check_inside
+from bigmodel.data.room import check_room, free_memory
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Image
@@ -202,7 +203,10 @@ def _parse(file: BinaryIO | gzip.GzipFile, path: Path, kind: str) -> Tensor:
     if 0 in shape:
         raise DataError(f"{path}: its header says {_times(shape)}: it holds no {kind}.")
     size = math.prod(shape)
-    body = _read_up_to(file, size + 1)
+    free = free_memory()
+    body = _read_up_to(file, min(size, free) + 1)
+    if len(body) > free:
+        check_room(size, f"{path}: {_times(shape)} by its header")
     if len(body) != size:
         fault = "cut short" if len(body) < size else "too long"
         found = f"{len(body):,}" if len(body) < size else "more"

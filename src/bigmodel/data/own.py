@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.base import DataConfig, PartName
+from bigmodel.data.paths import check_no_device
 from bigmodel.data.splits import group_split, plain_split, stratified_split
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 
@@ -53,6 +54,7 @@ def place(config: OwnConfig, key: str = "path") -> Path:
             f"data.{key}={value}: there is no such file or folder in {path.absolute().parent}."
             f"{did_you_mean(path.name, near)}"
         )
+    check_no_device(path, f"data.{key}")
     return path
 
 

@@ -5,6 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from bigmodel.errors import DataError
+from bigmodel.regular import check_regular
+
+
+def check_no_device(path: Path, key: str) -> None:
+    """Refuses a named pipe, a socket or a device: data is read more than once, and has an end.
+
+    Args:
+        path: of a file or folder that may be there.
+        key: the option that names it, such as `data.path`.
+
+    Raises:
+        DataError: it is one.
+    """
+    try:
+        check_regular(path)
+    except OSError as error:
+        if path.exists():
+            raise DataError(
+                f"{key}={path}: {error.strerror}. Write what comes out of it to a file, and name that."
+            ) from error
 
 
 def check_inside(path: Path, folder: Path, key: str) -> None:

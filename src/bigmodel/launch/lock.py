@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from bigmodel import disk
+from bigmodel import disk, nested_json
 from bigmodel.errors import CheckpointError
 
 try:
@@ -114,9 +114,9 @@ def _told(file: IO[str]) -> tuple[str, bool]:
     """Who the file says that its owner is, and whether that process may be alive."""
     file.seek(0)
     try:
-        found: dict[str, Any] = json.loads(file.read())
+        found: dict[str, Any] = nested_json.loads(file.read())
         pid, host, started = int(found["pid"]), str(found["host"]), str(found["started"])
-    except (ValueError, KeyError, TypeError):  # not written yet, or cut off
+    except (ValueError, KeyError, TypeError, OverflowError):  # not written yet, or cut off
         return "another process", False
     words = f"process {pid} on {host}, since {started}"
     if host != socket.gethostname() or not _MAY_ASK:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,14 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from bigmodel import nested_json
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.launch import lock
 from bigmodel.launch.folders import register_resolver
 from bigmodel.launch.guard import check_overrides
 from bigmodel.launch.hide import hide_composed
 from bigmodel.launch.stored import OF_ONE_SITTING, comparable, is_same, read_config
+from bigmodel.regular import check_regular, read_text
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
 PRESETS = ("experiment", "debug", "trainer")
@@ -223,6 +224,10 @@ def _check_is_run(folder: Path) -> None:
                 f"{path}: is a link to {path.readlink()}; the files of a run have to lie in its folder."
                 " Put there what the link leads to, and go on."
             )
+        try:
+            check_regular(path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: {error.strerror}. Remove it, and go on.") from error
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -233,7 +238,7 @@ def _has_checkpoint(folder: Path) -> bool:
 
 def _status(folder: Path) -> str | None:
     try:
-        status: str = json.loads((folder / "summary.json").read_text())["status"]
+        status: str = nested_json.loads(read_text(folder / "summary.json"))["status"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return status

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.errors import CheckpointError
+from bigmodel.launch.bounds import fault_of_file
 
 SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
 """What every run has settings for."""
@@ -30,9 +31,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: it is not there, damaged, or no run's.
     """
     path = folder / ".hydra" / "config.yaml"
+    if (fault := fault_of_file(path)) is not None:
+        raise _damaged(path, fault.removesuffix("."))
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
     if not isinstance(plain, dict):
         raise _damaged(path, "it holds no settings")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from bigmodel import nested_json
+from bigmodel.launch.bounds import fault_of_file
+from bigmodel.regular import read_text
 from bigmodel.reporting.leaderboard import Row
 
 
@@ -55,8 +57,11 @@ def collect(folder: Path) -> tuple[list[Row], str, str]:
 
 
 def _overrides(job: Path) -> dict[str, str]:
+    path = job / ".hydra" / "overrides.yaml"
+    if fault_of_file(path) is not None:
+        return {}
     try:
-        words = OmegaConf.load(job / ".hydra" / "overrides.yaml")
+        words = OmegaConf.load(path)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # cut off while it was written
         return {}
     plain: Any = OmegaConf.to_container(words, resolve=False)  # a secret stays a reference
@@ -65,7 +70,7 @@ def _overrides(job: Path) -> dict[str, str]:
 
 def _summary(job: Path) -> dict[str, Any]:
     try:
-        summary = json.loads((job / "summary.json").read_text())
+        summary = nested_json.loads(read_text(job / "summary.json"))
     except (OSError, ValueError):
         summary = None
     if not isinstance(summary, dict):

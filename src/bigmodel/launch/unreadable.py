@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 
 from bigmodel.launch.help import own_folders
+from bigmodel.regular import read_text
 
 
 def broken_file(error: BaseException, argv: Sequence[str]) -> str | None:
@@ -23,8 +24,6 @@ def broken_file(error: BaseException, argv: Sequence[str]) -> str | None:
         files = [path for folder in own_folders(argv) for path in sorted(folder.rglob("*.yaml"))]
         broken = next((path for path in files if not _is_text(path)), "A configuration file")
         return f"{broken}: this is no text in UTF-8 ({error.reason}). Save it as UTF-8."
-    if isinstance(error, RecursionError) and out_of_hydra(error):
-        return "A configuration file contains itself: look for an alias (*name) inside its own anchor."
     return None
 
 
@@ -53,7 +52,7 @@ def out_of_hydra(error: BaseException) -> bool:
 
 def _is_text(path: Path) -> bool:
     try:
-        path.read_text(encoding="utf-8")
+        read_text(path)
     except UnicodeDecodeError:
         return False
     except OSError:  # a folder of that name, or not readable: not what is looked for

@@ -8,8 +8,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from bigmodel import disk
+from bigmodel import disk, nested_json
 from bigmodel.errors import CheckpointError
+from bigmodel.regular import read_text
 from bigmodel.reporting.base import Summary
 
 NAME = "summary.json"
@@ -33,7 +34,7 @@ def read_summary(folder: Path) -> Summary | None:
     """
     path = folder / NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = nested_json.loads(read_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bigmodel.data.room import check_room
 from bigmodel.errors import DataError, did_you_mean
 
 SUFFIXES = (".npz", ".safetensors")
@@ -81,7 +84,7 @@ def opened(path: Path, key: str) -> Iterator[Arrays]:
                 file = np.load(raw, allow_pickle=False)
                 if not hasattr(file, "files"):
                     raise DataError(f"{key}={path}: holds a single array without a name, expected .npz.")
-                yield Arrays(path, file.files, file.__getitem__)
+                yield Arrays(path, file.files, partial(_member, path, file))
         else:
             from safetensors import safe_open
 
@@ -95,6 +98,35 @@ def opened(path: Path, key: str) -> Iterator[Arrays]:
         if type(error).__name__ != "SafetensorError":
             raise
         raise _damaged(path, key, error) from error
+
+
+def _member(path: Path, file: Any, name: str) -> Any:
+    """An array of a .npz file, once its header has been held against what the file has room for.
+
+    Raises:
+        DataError: it is none, or not as large as its header says, or larger than memory.
+    """
+    from numpy.lib import format as layout
+
+    where = f"{path}: array '{name}'"
+    member = name if name in file.zip.namelist() else f"{name}.npy"
+    with file.zip.open(member) as content:
+        try:
+            first = layout.read_magic(content) == (1, 0)
+            read_header = layout.read_array_header_1_0 if first else layout.read_array_header_2_0
+            shape, _, dtype = read_header(content)
+        except ValueError as error:
+            raise DataError(
+                f"{where} is empty, or none that numpy.savez has written: {error}."
+            ) from error
+        promised, there = math.prod(shape) * dtype.itemsize, file.zip.getinfo(member).file_size
+        if not dtype.hasobject and promised != there - content.tell():
+            raise DataError(
+                f"{where}: its header says {promised:,} bytes of {dtype} in shape {shape}, but"
+                f" {there - content.tell():,} are there. Write it again."
+            )
+    check_room(promised, where)
+    return file[name]
 
 
 def _damaged(path: Path, key: str, error: Exception) -> DataError:

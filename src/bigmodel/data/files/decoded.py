@@ -23,7 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigmodel import nested_json
 from bigmodel.data.files.collecting import Decoded, Unreadable, threads
+from bigmodel.regular import read_text
 
 _CHUNK = 1 << 24  # bytes read, written or moved at once
 _FORM = 1  # of an entry; another number makes all older ones unknown
@@ -190,7 +192,7 @@ def _mapped(entry: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Decoded:
     Raises:
         OSError, ValueError, KeyError, TypeError, RuntimeError: it is not what was written.
     """
-    about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
+    about = nested_json.loads(read_text(entry / "about.json"))
     file, count = entry / "rows", len(about["kept"]) * math.prod(shape)
     if file.stat().st_size != count * dtype.itemsize:
         raise ValueError(f"{file.stat().st_size:,} bytes, expected {count * dtype.itemsize:,}")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bigmodel.data.files.collecting import Unreadable
 from bigmodel.registry import Config
+from bigmodel.regular import check_regular
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -85,6 +86,7 @@ def opened(path: Path) -> Iterator[PILImage.Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        check_regular(path)
         if path.stat().st_size == 0:
             raise Unreadable("the file is empty")
         with Image.open(path, formats=_FORMATS) as picture:

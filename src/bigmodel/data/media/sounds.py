@@ -17,6 +17,7 @@ from torch import Tensor
 from bigmodel.data.files.collecting import Unreadable
 from bigmodel.data.media.spectrogram import LogMel
 from bigmodel.registry import Config
+from bigmodel.regular import check_regular
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".mp3": "MP3"}
 _BETA = 8.6  # of the Kaiser window: what is beyond the new half rate is damped by 80 dB and more
@@ -68,6 +69,7 @@ def duration(path: Path) -> float:
     import soundfile
 
     try:
+        check_regular(path)
         found = soundfile.info(str(path))
     except (soundfile.SoundFileError, OSError) as error:
         raise Unreadable(_why(path, error)) from None
@@ -86,6 +88,7 @@ def listen(path: Path, rate: int) -> tuple[Tensor, int, float]:
     import soundfile
 
     try:
+        check_regular(path)
         with soundfile.SoundFile(str(path)) as file:
             own = int(file.samplerate)
             if file.frames > _LONGEST * own:
@@ -110,7 +113,7 @@ def _why(path: Path, error: Exception) -> str:
         return "the file is empty"
     if "is not a regular file" in str(error):  # which is said of any MP3 that is none
         return "it is no sound, or damaged"
-    return str(error).split(": ")[-1].rstrip(".")
+    return getattr(error, "strerror", None) or str(error).split(": ")[-1].rstrip(".")
 
 
 def resampled(sound: Tensor, own: int, rate: int) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bigmodel import nested_json
 from bigmodel.data.plain_files import (
     check_not_wide,
     check_utf8,
@@ -81,9 +81,10 @@ def _objects(path: Path, first: int, block: bytes, refuse: Callable[[str], None]
         block.decode()  # Arrow takes any bytes for text here
     except UnicodeDecodeError:
         check_utf8(path)
-    if _arrow(block, None) is not None:
-        return block
     lines = block.split(b"\n")
+    deep = any(nested_json.deep_line(line) is not None for line in lines)  # on which Arrow would crash
+    if not deep and _arrow(block, None) is not None:
+        return block
     for place, line in enumerate(lines):
         fault = _fault(line) if line.strip() else None
         if fault is not None:
@@ -94,8 +95,13 @@ def _objects(path: Path, first: int, block: bytes, refuse: Callable[[str], None]
 
 def _fault(line: bytes) -> str | None:
     """What is wrong with a line; None where it is an object."""
+    if nested_json.deep_line(line) is not None:
+        return (
+            f"is nested more than {nested_json.MOST} levels deep: {line[:60].decode()!r}. A table has a"
+            " value for each key: make it flat."
+        )
     try:
-        value = json.loads(line)
+        value = nested_json.loads(line.decode())
     except ValueError as error:
         return f"is not JSON: {error}: {line[:60].decode(errors='replace')!r}."
     return None if isinstance(value, dict) else f"is not an object but {_KINDS[type(value)]}."
@@ -165,7 +171,7 @@ def _mixed(path: Path, first: int, block: bytes, known: dict[str, Any]) -> DataE
     for number, line in enumerate(block.split(b"\n"), start=first):
         if not line.strip():
             continue
-        for name, value in json.loads(line).items():
+        for name, value in nested_json.loads(line.decode()).items():
             kind = _KINDS[type(value)]
             before = kinds.setdefault(name, kind)
             if before == "null":

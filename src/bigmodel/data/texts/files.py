@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from bigmodel.data.own import OwnConfig, place
 from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import unpacked
+from bigmodel.data.room import read_all
 from bigmodel.errors import DataError
 
 SUFFIXES = (".txt", ".txt.gz")
@@ -128,7 +129,7 @@ def read_text(file: Path, encoding: str) -> str:
         DataError: it cannot be read, or is not text of this encoding; the message says which byte.
     """
     with unpacked(file) as source:
-        raw = source.read()
+        raw = read_all(source, str(file))
     mark = codecs.BOM_UTF8 if codecs.lookup(encoding).name == "utf-8" else b""
     body = raw.removeprefix(mark)
     try:

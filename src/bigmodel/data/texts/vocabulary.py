@@ -7,7 +7,6 @@ never seen too, and decoding gives back each text as it was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bigmodel import nested_json
 from bigmodel.data.reader import TextReader
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
@@ -215,7 +215,7 @@ class Vocabulary(Config):
     @cached_property
     def _counts(self) -> list[int] | None:
         """Characters in each token that stands for text; None where they are not those of the text."""
-        if not self.exact or "ByteLevel" not in _kinds(json.loads(self.tokenizer).get("decoder")):
+        if not self.exact or "ByteLevel" not in _kinds(nested_json.loads(self.tokenizer).get("decoder")):
             return None
         counts, byte_of = [0] * self.own, _byte_of()
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():

@@ -1,0 +1,43 @@
+"""JSON from anybody: how deep it is nested is known before a parser follows it, and may crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+MOST = 100
+"""Levels of lists and objects within each other that are read."""
+
+
+def loads(text: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """As `json.loads`.
+
+    Raises:
+        ValueError: the text is no JSON, or nested deeper than `MOST`; the message names the line.
+    """
+    line = deep_line(text.encode(errors="surrogatepass"))
+    if line is not None:
+        raise ValueError(f"line {line + 1:,} is nested more than {MOST} levels deep, which is not read")
+    return json.loads(text, object_hook=object_hook)
+
+
+def deep_line(text: bytes) -> int | None:
+    """The first line, counted from 0, in which lists and objects are nested deeper than `MOST`.
+
+    What stands below a fault of the text may be counted wrongly: no parser comes there.
+    """
+    if text.count(b"[") + text.count(b"{") <= MOST:
+        return None
+    import numpy as np
+
+    kinds = np.zeros(256, np.int8)
+    kinds[[*b"[{"]], kinds[[*b"]}"]], kinds[ord('"')] = 1, -1, 2
+    plain = text.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")  # each quotation mark is one of a string
+    found = kinds[np.frombuffer(plain, np.uint8)]
+    places = np.flatnonzero(found)
+    found = found[places]
+    quotes = found == 2
+    found[quotes | (np.cumsum(quotes) % 2 == 1)] = 0
+    deep = np.cumsum(found, dtype=np.int64) > MOST
+    return text.count(b"\n", 0, int(places[deep.argmax()])) if deep.any() else None
