@@ -68,7 +68,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
     sample = next(iter(val.epoch(0))).inputs[:1]
-    loss, model, layers = _model(config, dataset, runtime, sample)
+    loss, model, layers, compiling = _model(config, dataset, runtime, sample)
     writing, figures = _writing(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
@@ -80,7 +80,7 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     return Run(
         config=trainer,
         info=header.run_info(
-            config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures)
+            config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures), compiling
         ),
         plan=plan,
         dataset=dataset,
@@ -224,15 +224,15 @@ def _batches(
 
 def _model(
     config: RunConfig, dataset: Dataset, runtime: Runtime, sample: torch.Tensor
-) -> tuple[Loss, nn.Module, list[Layer]]:
-    """Loss and model on the device, the model from the seed alone, and its summary."""
+) -> tuple[Loss, nn.Module, list[Layer], list[str]]:
+    """Loss and model on the device, the model from the seed alone; its summary; what there is to tell of
+    how it is compiled."""
     torch.manual_seed(config.top.seed)
     loss: Loss = registry.losses.build(config.loss, dataset.spec).to(runtime.device)
     model: nn.Module = registry.models.build(config.model, dataset.spec).to(runtime.device)
     layers = summarize(model, sample)
-    if config.device.compile:
-        compile_model(model)
-    return loss, model, layers
+    compiling = compile_model(model, runtime.device) if config.device.compile else []
+    return loss, model, layers, compiling
 
 
 def _writing(

@@ -27,11 +27,13 @@ def run_info(
     folder: Path,
     loss: Loss,
     figures: list[str],
+    compiling: list[str],
 ) -> RunInfo:
     """What is about to run, with a line for each thing to know.
 
     Args:
         figures: names of the figures that an evaluation gives, without the part.
+        compiling: what there is to tell of how the model is compiled.
     """
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
     length = f"{plan.epochs:,} epochs × {plan.steps_per_epoch:,} steps"
@@ -49,6 +51,7 @@ def run_info(
         ),
         ("Loss", loss.name),
         ("Device", str(runtime)),
+        *(("Compiling", line) for line in compiling),
         ("Training", f"{length}, batches of {_batch(config)}"),
         ("Output", shown_path(folder)),
     ]

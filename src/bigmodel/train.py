@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel import garbage, isolation
+from bigmodel import caches, garbage, isolation
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals, Stopped
@@ -87,6 +87,7 @@ def job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    caches.settle()
     with garbage.importing():
         # Torch and all that is slow to load; the loop too, so that a run on record is under way at once.
         import bigmodel.build

@@ -250,24 +250,50 @@ def test_a_users_own_model_is_compiled_each_time(compiled: list[Path], folder: P
     assert not folder.exists()
 
 
+@needs_compiler
 def test_without_a_place_to_keep_it_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: list[Path]
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "file"))
     told: list[str] = []
-    assert not is_found(begun(linear_step(), FEATURES), make_batch(FEATURES), told)
-    assert "Steps are done one by one by torch's operations: NotADirectoryError" in told[-1]
+    assert is_found(begun(linear_step(), FEATURES), make_batch(FEATURES), told)
+    assert f"{tmp_path / 'file'}: is no folder" in told[0]
+    assert not compiled[0].is_relative_to(tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="finds its compiler in another way")
-def test_without_a_compiler_the_run_goes_on(folder: Path) -> None:
-    from torch._inductor import config as inductor
+@needs_compiler
+def test_a_library_that_others_could_have_put_there_is_not_loaded(
+    folder: Path, compiled: list[Path]
+) -> None:
+    step, like, told = begun(linear_step(), FEATURES), make_batch(FEATURES), list[str]()
+    assert is_found(step, like, told), told
+    folder.chmod(0o777)
+    planted = compiled[0]
+    planted.write_bytes(b"a stranger's")
+    Place(planted).seal()
+    assert is_found(step, like, told), told
+    assert f"{folder}: can be written by others" in told[2]
+    assert len(compiled) == 2
+    assert not compiled[1].is_relative_to(folder)
 
+
+@pytest.mark.parametrize("name", ["/nonexistent", "false"])
+def test_without_a_compiler_the_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def tracing(*_: object) -> None:
+        pytest.fail("it is known before anything is traced")
+
+    monkeypatch.setattr(compiler, "traced", tracing)
+    monkeypatch.setenv("CXX", name)
     step, told = begun(linear_step(), FEATURES), list[str]()
-    with inductor.patch({"cpp.cxx": ("/nonexistent",)}):
-        assert not is_found(step, make_batch(FEATURES), told)
-    assert told[-1].startswith("Steps are done one by one by torch's operations: ")
-    assert len(told) == 2
+    assert not is_found(step, make_batch(FEATURES), told)
+    assert len(told) == 1
+    assert told[0].startswith(
+        "Steps are done one by one by torch's operations: compiling needs a C++ compiler, and"
+        f" {name} is none that can be started. Install "
+    )
+    assert "Error" not in told[0]
     assert list(folder.iterdir()) == [], "nothing half done"
     assert step(make_batch(FEATURES))

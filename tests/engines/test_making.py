@@ -40,6 +40,7 @@ def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         libraries.append(path)
 
     monkeypatch.setattr(compiler, "compile_whole", compile_whole)
+    monkeypatch.setattr(compiler, "lacking", lambda: None)
     monkeypatch.setattr(compiler, "load", lambda *_: list)
     monkeypatch.setattr(making, "Compiled", lambda step, _, __, like: Fake(step, like))
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "cache"))

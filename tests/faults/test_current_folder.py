@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bigmodel.caches import OF_COMPILERS
 from tests.engines.steps import needs_compiler
 
 BIN = Path(sys.executable).parent
@@ -38,7 +39,8 @@ def set_traps(folder: Path, names: Iterable[str] = NAMES) -> Path:
 
 def started(folder: Path, *command: object, **environment: str) -> str:
     """What a command prints, which has to end well."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    ours = {"PYTHONSAFEPATH", *OF_COMPILERS}  # what runs in this very process may have set
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     done = subprocess.run(
         list(map(str, command)),
         cwd=folder,
@@ -94,9 +96,28 @@ def test_other_ways_to_start_it(tmp_path: Path) -> None:
 @needs_compiler
 @pytest.mark.parametrize("setting", ["device.engine=compiled", "device.compile=true"])
 def test_compiling(tmp_path: Path, setting: str) -> None:
-    data, cache = tmp_path / "data", tmp_path / "cache"
+    """Nor is anything kept under a name in the temporary folder that others may have taken before."""
+    data, cache, temporary = tmp_path / "data", tmp_path / "cache", tmp_path / "temporary"
     fired = set_traps(data)
+    temporary.mkdir()
     small = ("device=cpu", "device.threads=1", "model.hidden_sizes=[]", "trainer.epochs=1")
-    told = started(data, BIN / "bigmodel-train", *small, setting, BIGMODEL_CACHE=str(cache))
+    environment = {"BIGMODEL_CACHE": str(cache), "TMPDIR": str(temporary)}
+    told = started(data, BIN / "bigmodel-train", *small, setting, **environment)
     assert any(path.suffix == ".so" for path in cache.rglob("*")), told
     assert names_in(fired) == []
+    assert names_in(temporary) == []
+
+
+def test_reproducible_runs_load_the_compiler_and_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    words = (*QUICK, "device.deterministic=true")
+    started(tmp_path, BIN / "bigmodel-train", *words, TMPDIR=str(tmp_path / "temporary"))
+    assert names_in(tmp_path / "temporary") == []
+
+
+def test_device_compile_without_a_compiler(tmp_path: Path) -> None:
+    told = started(tmp_path, BIN / "bigmodel-train", *QUICK, "device.compile=true", CXX="/nonexistent")
+    assert (
+        "Compiling: Steps stay eager: compiling needs a C++ compiler, and /nonexistent is none" in told
+    )
+    assert "Error" not in told

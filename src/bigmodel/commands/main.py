@@ -8,7 +8,7 @@ import traceback
 from argparse import Namespace
 from importlib import import_module
 
-from bigmodel import isolation
+from bigmodel import caches, isolation
 from bigmodel.commands.arguments import parse
 from bigmodel.errors import BigModelError
 from bigmodel.secrets import holds_secret, masked
@@ -49,6 +49,7 @@ def _run(arguments: Namespace, signals: Signals) -> None:
     signals.enter(Mode.LEAVE)
     # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    caches.settle()
     run = import_module(f"bigmodel.commands.{arguments.verb}").run
     signals.enter(Mode.RAISE)
     run(arguments)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 import bigmodel
+from bigmodel import caches
 from bigmodel.engines.pieces import form
 from bigmodel.engines.whole import Given, Whole
 from bigmodel.step import Step
@@ -97,10 +98,23 @@ class Place:
 
 
 def folder() -> Path:
-    """The folder for compiled steps: `$BIGMODEL_CACHE`, else `bigmodel` in the user's cache folder."""
-    own = os.environ.get("BIGMODEL_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own or Path(base) / "bigmodel") / "steps"
+    """The folder for compiled steps, a private one."""
+    return caches.code_folder("steps")
+
+
+def keep_private() -> None:
+    """Loads torch's compiler so that all it keeps lies in private folders."""
+    caches.settle()
+    from torch._inductor import codecache
+    from torch._inductor.runtime import cache_dir_utils, runtime_utils
+
+    # Precompiled headers stay under a name in the temporary folder that anybody may have taken before,
+    # whatever the environment says.
+    kept = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    for module in (cache_dir_utils, runtime_utils, codecache):
+        module.default_cache_dir = lambda: kept  # type: ignore[attr-defined]
+    codecache._HEADER_DIR = str(Path(kept) / "precompiled_headers")
+    codecache._HEADER_LOCK_DIR = str(Path(kept) / "precompiled_headers" / "locks")
 
 
 def place_of(step: Step, whole: Whole, given: Given, facts: dict[str, Any] | None) -> Place | None:

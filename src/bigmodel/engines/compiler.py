@@ -6,7 +6,10 @@ tracer is needed for that, so that a step which was compiled before starts withi
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from bigmodel.engines import cache
 from bigmodel.engines.base import Interruptible
 from bigmodel.engines.compiled import Code
 from bigmodel.engines.whole import Given, UntraceableError, Whole
@@ -65,6 +69,20 @@ def _compile(whole: Whole, given: Given, path: Path, interruptible: Interruptibl
         with interruptible():
             made = _compiled(graph, _arguments(whole, given), Path(folder) / "step.so")
         shutil.move(made, path)
+
+
+def lacking() -> str | None:
+    """What to say where no C++ compiler is there, which torch's code for a CPU needs; None: one is."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    name = os.environ.get("CXX") or usual
+    try:
+        subprocess.run([name, "--version"], capture_output=True, check=sys.platform != "win32")
+    except (OSError, subprocess.SubprocessError):
+        return (
+            f"compiling needs a C++ compiler, and {name} is none that can be started. Install {usual},"
+            " or name another by CXX in the environment"
+        )
+    return None
 
 
 def load(path: Path, device: torch.device) -> Code:
@@ -129,6 +147,7 @@ def _arguments(whole: Whole, given: Given) -> tuple[Tensor, ...]:
 
 
 def _compiled(graph: GraphModule, arguments: tuple[Tensor, ...], path: Path) -> str:
+    cache.keep_private()
     from torch import _inductor
     from torch._inductor import config
 

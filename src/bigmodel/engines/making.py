@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bigmodel import caches
 from bigmodel.data.base import Batch
 from bigmodel.engines import cache
 from bigmodel.engines.base import Interruptible, Say
@@ -116,7 +117,7 @@ def _code(
     prospect: Prospect, whole: Whole, place: Place | None, say: Say, interruptible: Interruptible
 ) -> Code | None:
     """The compiled step, from the cache or new; None where making it would not pay."""
-    from bigmodel.engines.compiler import compile_whole, load
+    from bigmodel.engines.compiler import compile_whole, lacking, load
 
     device = prospect.like.inputs.device
     if place is not None and place.found:
@@ -128,6 +129,10 @@ def _code(
     price = _price(whole)
     if not prospect.worth_compiling(price):
         return None
+    if why := lacking():
+        raise UntraceableError(why)
+    for refusal in caches.refusals():
+        say(refusal)
     say(f"Compiling the step, which takes some {price:.0f} seconds.")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "step.so" if place is None else place.code

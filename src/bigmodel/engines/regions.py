@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import os
-
+import torch
 from torch import nn
 
+from bigmodel import caches
 from bigmodel.engines import cache
 
 
-def compile_model(model: nn.Module) -> None:
+def compile_model(model: nn.Module, device: torch.device) -> list[str]:
     """Has torch compile a model when it is first called; what it compiles is kept between runs.
 
     A row of like blocks is compiled as one block that is called many times: the code is the same for
     each, so that a deep model takes no longer to compile than a flat one. The rest stays eager.
+
+    Returns:
+        What to tell the user: why it is not compiled, or not kept.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder().with_name("torch")))
+    from bigmodel.engines.compiler import lacking
+
+    if device.type == "cpu" and (why := lacking()):
+        return [f"Steps stay eager: {why}."]
+    cache.keep_private()
     regions = repeated(model)
     for region in regions or [model]:
         region.compile()
+    return caches.refusals()
 
 
 def repeated(model: nn.Module) -> list[nn.Module]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bigmodel import nested_json
+from bigmodel.caches import user_cache
 from bigmodel.data.files.collecting import Decoded, Unreadable, threads
 from bigmodel.regular import read_text
 
@@ -39,16 +40,11 @@ Raises:
 """
 
 
-def user_cache() -> Path:
-    """Where this program keeps what it can make anew."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bigmodel"
-
-
 def cache_folder(cache: str | None) -> Path | None:
     """The folder that the option `cache` means; None where nothing is to be kept."""
     if cache == "auto":
-        return user_cache() / "decoded"
+        own = user_cache()
+        return None if own is None else own / "decoded"
     return None if cache is None else Path(cache).expanduser()
 
 
