@@ -6,9 +6,12 @@ never load it.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ from bigmodel import caches, garbage, isolation
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals, Stopped
+from bigmodel.visible import visible, visible_message, watch_libraries
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -113,6 +117,7 @@ def _launch(argv: list[str]) -> int:
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
     # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    watch_libraries()
     _outcome.signals.enter(Mode.LEAVE)
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
@@ -143,12 +148,26 @@ def _call_hydra(argv: list[str]) -> None:
     os.environ[FULL_ERROR] = "1"
     sys.argv[1:] = argv
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(job)()
+        with _page_shown(argv):
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(job)()
     finally:
         if before is None:
             del os.environ[FULL_ERROR]
         else:
             os.environ[FULL_ERROR] = before
+
+
+@contextlib.contextmanager
+def _page_shown(argv: list[str]) -> Iterator[None]:
+    """What Hydra prints for a reader, such as names for a shell to complete; for a pipe it is left as it
+    is, which may be read as YAML."""
+    pages = {"--shell-completion"} | ({"--cfg", "--info"} if sys.stdout.isatty() else set())
+    if not pages & set(argv):
+        yield
+        return
+    with contextlib.redirect_stdout(io.StringIO()) as page:
+        yield
+    sys.stdout.write(visible(page.getvalue()))
 
 
 def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
@@ -213,7 +232,8 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     run = resume_run(build_run(typed, folder), newest, changed)
     summary = read_summary(folder)
     if run.over and summary is not None and summary.status == "finished":
-        print(f"{folder}: this run is finished. {_way_to_go_on(run)}")  # noqa: T201
+        told = f"{folder}: this run is finished. {_way_to_go_on(run)}"
+        print(visible_message(told))  # noqa: T201
         return None
     return run  # where all steps are done but not told, what is left is told
 
@@ -251,7 +271,7 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
         summary.status, summary.error = "failed", reason(error)
         write_summary(summary, folder)
         if not isinstance(error, BigModelError):
-            sys.stderr.write(masked(traceback.format_exc()))
+            sys.stderr.write(visible(masked(traceback.format_exc())))
         _say(f"Job {hydra.job.num} ({folders.typed(hydra)}) failed: {reason(error)}")
         return float("nan")
 
@@ -276,7 +296,7 @@ def _explain(error: Exception, argv: list[str]) -> str | None:
 
 
 def _say(message: str) -> None:
-    print(f"bigmodel-train: {masked(message)}", file=sys.stderr)  # noqa: T201
+    print(visible_message(f"bigmodel-train: {masked(message)}"), file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

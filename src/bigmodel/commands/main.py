@@ -13,6 +13,7 @@ from bigmodel.commands.arguments import parse
 from bigmodel.errors import BigModelError
 from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals, Stopped
+from bigmodel.visible import visible_message, watch_libraries
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell has it
@@ -46,6 +47,7 @@ def main() -> None:
 
 
 def _run(arguments: Namespace, signals: Signals) -> None:
+    watch_libraries()
     signals.enter(Mode.LEAVE)
     # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -68,7 +70,7 @@ def _explain(error: Exception) -> str | None:
 
 
 def _say(message: str) -> None:
-    print(f"bigmodel: {masked(message)}", file=sys.stderr)  # noqa: T201
+    print(visible_message(f"bigmodel: {masked(message)}"), file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

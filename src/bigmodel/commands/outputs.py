@@ -10,6 +10,7 @@ from typing import Any
 
 from bigmodel import disk
 from bigmodel.errors import ConfigError, DataError, did_you_mean
+from bigmodel.visible import visible
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".txt")
 
@@ -89,7 +90,7 @@ def write_bytes(content: bytes, path: Path) -> None:
 
 def _print(text: str) -> None:
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has seen enough
         raise

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 from bigmodel.secrets import masked
+from bigmodel.visible import visible_message
 
 
 def tell(text: str) -> None:
     """Tells the user one thing."""
-    print(masked(text), file=sys.stderr, flush=True)  # noqa: T201
+    print(visible_message(masked(text)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def tell_left_out(left_out: dict[str, int]) -> None:

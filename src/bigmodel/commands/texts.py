@@ -22,6 +22,7 @@ from bigmodel.data.texts.files import read_lines
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.generate import Sampling, generate, translate
 from bigmodel.spec import NextTokens, TokenPair
+from bigmodel.visible import visible
 
 _AT_ONCE = 128  # texts that are written side by side
 _TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # where nothing else is said
@@ -78,6 +79,7 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
     prompt: str = arguments.prompt
     tokens = _encoded(reader, prompt, loaded)
     out = sys.stdout
+    shown = visible if out.isatty() else str
     if isinstance(loaded.prepared.spec.input, TokenPair):
         prompt, before = "", list[int]()  # a translation stands for itself
     else:
@@ -85,11 +87,11 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
     if arguments.samples > 1:
         written = _written(loaded, [tokens] * arguments.samples, sampling)
         for number, new in enumerate(written, start=1):
-            out.write(f"--- {number} ---\n{prompt}{_after(reader, before, new)}\n")
+            out.write(shown(f"--- {number} ---\n{prompt}{_after(reader, before, new)}\n"))
         return
-    out.write(prompt)
+    out.write(shown(prompt))
     out.flush()
-    stream = Stream(reader.decode, lambda piece: (out.write(piece), out.flush()), before)
+    stream = Stream(reader.decode, lambda piece: (out.write(shown(piece)), out.flush()), before)
     try:
         _ask(loaded, [tokens], sampling, lambda new: stream.add(new[0]) if new[0] >= 0 else None)
         stream.finish()

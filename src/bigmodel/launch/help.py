@@ -16,6 +16,7 @@ from pathlib import Path
 from bigmodel import secrets
 from bigmodel.errors import ConfigError, did_you_mean
 from bigmodel.launch.options import Choice, Group, Key, read_options
+from bigmodel.visible import visible_line
 
 EXAMPLES = (
     ("bigmodel-train", "learns handwritten digits, in seconds"),
@@ -188,7 +189,8 @@ class _Page:
         return "\n".join(self._lines)
 
     def line(self, text: str, indent: int = 0, bold: bool = False) -> None:
-        emphasised = f"\033[1m{text}\033[0m" if bold and self._bold else text
+        shown = visible_line(text)
+        emphasised = f"\033[1m{shown}\033[0m" if bold and self._bold else shown
         self._lines.append(" " * indent + emphasised)
 
     def head(self, text: str, remark: str = "") -> None:
@@ -199,6 +201,9 @@ class _Page:
 
     def table(self, rows: Sequence[Row], indent: int = 2) -> None:
         """Rows of name, value and meaning; long meanings go on below themselves."""
+        rows = [
+            (visible_line(name), visible_line(value), visible_line(text)) for name, value, text in rows
+        ]
         room = self._width - indent
         first = min(max((len(row[0]) for row in rows), default=0), room * 9 // 20)
         second = min(max((len(row[1]) for row in rows), default=0), room // 5)

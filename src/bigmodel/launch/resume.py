@@ -17,6 +17,7 @@ from bigmodel.launch.guard import check_overrides
 from bigmodel.launch.hide import hide_composed
 from bigmodel.launch.stored import OF_ONE_SITTING, comparable, is_same, read_config
 from bigmodel.regular import check_regular, read_text
+from bigmodel.visible import visible_message
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
 PRESETS = ("experiment", "debug", "trainer")
@@ -58,7 +59,7 @@ def settle(argv: list[str], config_dir: Path) -> Settled:
         if found is None:
             print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
             return Settled(rest)
-        print(f"resume=auto: going on with {found}")  # noqa: T201
+        print(visible_message(f"resume=auto: going on with {found}"))  # noqa: T201
         return Settled(_arguments(_overrides_of(found), found, None), found, may_change)
     folder = Path(wanted[-1].strip("'\""))
     _check_is_run(folder)
@@ -93,7 +94,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
         taken_by = lock.owner(folder)
         if taken_by is None:
             return folder
-        print(f"resume=auto: {folder} is going on already, in {taken_by}.")  # noqa: T201
+        print(visible_message(f"resume=auto: {folder} is going on already, in {taken_by}."))  # noqa: T201
     return None
 
 

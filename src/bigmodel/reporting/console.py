@@ -18,6 +18,7 @@ from bigmodel.reporting import lines
 from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import Progress, Record, RunInfo, Sink, Summary
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+from bigmodel.visible import visible_line, visible_message
 
 LOG = "train.log"
 SIGN_OF_LIFE = 30.0
@@ -72,11 +73,13 @@ class Console(Sink):
 
     def start(self, info: RunInfo) -> None:
         self._info, self._best = info, info.best
-        rows = lines.header_rows(info)
+        rows = [(visible_line(label), visible_line(text)) for label, text in lines.header_rows(info)]
         grid = Table.grid(padding=(0, 2))
         for label, text in rows:
             grid.add_row(Text(label, "label"), Text(text, overflow="fold"))
-        panel = Panel(grid, title=Text(info.title, "label"), title_align="left", expand=False)
+        panel = Panel(
+            grid, title=Text(visible_line(info.title), "label"), title_align="left", expand=False
+        )
         self._tell([f"{label}: {text}" for label, text in rows], panel)
         if self._rich is not None:
             self._bar = Bar(info)
@@ -106,18 +109,19 @@ class Console(Sink):
         self._tell([line], text)
 
     def message(self, text: str, level: str = "info") -> None:
-        line = lines.message_line(text, level)
+        line = visible_message(lines.message_line(text, level))
         self._tell([line], Text(line, _STYLES.get(level, "")))
 
     def finish(self, summary: Summary, folder: Path) -> None:
         self._stop_bar()
         root = self._info.config.get("output_dir") if self._info else None
         logdir = lines.logdir_of(folder, Path(root) if isinstance(root, str) else None)
-        results, outcome = lines.result_lines(summary), lines.outcome(summary)
+        results, outcome = lines.result_lines(summary), visible_message(lines.outcome(summary))
         if results:
             self._tell(results, _results(summary))
         self._tell([outcome], Text(outcome, _STYLES.get(summary.status, "")))
-        for label, text in lines.pointers(summary, folder, logdir):
+        for label, pointer in lines.pointers(summary, folder, logdir):
+            text = visible_line(pointer)
             self._tell(
                 [f"{label}: {text}"], Text.assemble((f"{label}: ", "label"), text), soft_wrap=True
             )

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from bigmodel import disk
 from bigmodel.reporting.records import framed
+from bigmodel.visible import visible, visible_line
 
 if TYPE_CHECKING:
     from PIL import Image as Pictures
@@ -131,7 +132,7 @@ def scalar(tag: str, value: float) -> Any:
 def text(tag: str, markdown: str) -> Any:
     """Markdown, for the Text page."""
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-    tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=shape)
+    tensor = TensorProto(dtype=DT_STRING, string_val=[visible(markdown).encode()], tensor_shape=shape)
     return Summary.Value(tag=tag, metadata=_metadata("text", TextPluginData(), tag), tensor=tensor)
 
 
@@ -190,11 +191,12 @@ def session_start(hparams: Mapping[str, bool | float | str]) -> Any:
     out what other runs have besides. Without one it gathers the hyperparameters of all.
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-    for name, value in hparams.items():
+    for key, value in hparams.items():
+        name = visible_line(key)
         if isinstance(value, bool):
             info.hparams[name].bool_value = value
         elif isinstance(value, str):
-            info.hparams[name].string_value = value
+            info.hparams[name].string_value = visible_line(value)
         elif math.isfinite(value):
             info.hparams[name].number_value = value
     return _hparams_value(

@@ -19,6 +19,7 @@ from rich.text import Text
 from bigmodel import disk
 from bigmodel.reporting.lines import duration, figure, shown_path
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+from bigmodel.visible import visible_line, visible_message
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def print_leaderboard(
         for row in ranked
         if row.error
     ]
+    failures = [visible_message(failure) for failure in failures]
     if not (is_terminal(stream) if terminal is None else terminal):
         write_line(stream, "\n".join([*_plain(_cells(ranked, metric_name, folders=True)), *failures]))
         return
@@ -154,7 +156,7 @@ def _cells(
             row.status,
         ]
         table.append([*cells, shown_path(Path(row.folder))] if folders else cells)
-    return table
+    return [[visible_line(cell) for cell in cells] for cells in table]
 
 
 def _fitting(ranked: Sequence[Row], metric_name: str, width: int) -> tuple[list[list[str]], str]:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from bigmodel.reporting.base import Sample
+from bigmodel.visible import visible_line
 
 INK, FAINT, PAPER = (32, 33, 36), (120, 124, 130), (255, 255, 255)
 DEEP = (8, 69, 148)
@@ -34,7 +35,7 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
     labelled = size <= LABELLED
     cell = (36 if size <= 20 else 28) if labelled else max(2, 600 // size)
     font = _font(14)
-    shown = [_shortened(str(name), font, 140) for name in names] if labelled else []
+    shown = [_shortened(name, font, 140) for name in names] if labelled else []
     longest = max((_width(name, font) for name in shown), default=0)
     flat = longest <= cell - 6  # names of columns fit above them; else they are written upwards
     left, top = 40 + longest, 36 + (18 if flat else longest)
@@ -196,7 +197,8 @@ def _compact(count: int) -> str:
     return f"{count / 1000:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
 
 
-def _shortened(text: str, font: Font, room: int) -> str:
+def _shortened(name: str, font: Font, room: int) -> str:
+    text = visible_line(str(name))
     if _width(text, font) <= room:
         return text
     while text and _width(text + "…", font) > room:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
 from bigmodel.reporting.base import Evaluation, Record, RunInfo, Sample, Sink, Summary, Written
+from bigmodel.visible import visible_line
 
 if TYPE_CHECKING:
     from bigmodel.reporting.events import EventFile
@@ -222,17 +224,20 @@ def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, bo
 def config_block(config: Mapping[str, Any]) -> str:
     """The configuration as a Markdown block of YAML."""
     dumped = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return f"```yaml\n{dumped}```\n"
+    return _block(dumped, "yaml")
 
 
 def run_table(info: RunInfo) -> str:
     """The header of the run as a Markdown table."""
-    return _markdown(("", info.title), info.rows)
+    return _markdown(("", _literal(info.title)), [(label, _literal(text)) for label, text in info.rows])
 
 
 def model_table(layers: Sequence[Layer]) -> str:
     """The model's summary as a Markdown table."""
-    rows = [(layer.name, layer.kind, layer.shape, f"{layer.parameters:,}") for layer in layers]
+    rows = [
+        (*map(_literal, (layer.name, layer.kind, layer.shape)), f"{layer.parameters:,}")
+        for layer in layers
+    ]
     rows.append(("**total**", "", "", f"**{sum(layer.parameters for layer in layers):,}**"))
     return _markdown(("layer", "kind", "output shape", "parameters"), rows)
 
@@ -243,7 +248,7 @@ def sample_table(samples: Sequence[Sample]) -> str:
     for sample in samples:
         shown = sample.inputs if isinstance(sample.inputs, str) else _numbers(sample.inputs.flatten())
         mark = {True: "✓", False: "**✗**", None: ""}[sample.correct]
-        rows.append((shown, sample.prediction, sample.truth, mark))
+        rows.append((*map(_literal, (shown, sample.prediction, sample.truth)), mark))
     return _markdown(("inputs", "prediction", "truth", ""), rows)
 
 
@@ -253,9 +258,9 @@ def written_table(texts: Sequence[Written]) -> str:
     A table, or, where lines matter, a block for each text.
     """
     if any("\n" in text for written in texts for text in (written.prompt, written.text)):
-        return "\n".join(f"```\n{w.prompt}⟫{w.text}\n```\n" for w in texts)
+        return "\n".join(_block(f"{w.prompt}⟫{w.text}\n") for w in texts)
     known = any(written.truth for written in texts)
-    rows = [(w.prompt, w.text, *([w.truth] if known else [])) for w in texts]
+    rows = [tuple(map(_literal, (w.prompt, w.text, *([w.truth] if known else [])))) for w in texts]
     return _markdown(("given", "written", *(["truth"] if known else [])), rows)
 
 
@@ -264,8 +269,20 @@ def _numbers(values: Tensor) -> str:
     return ", ".join(f"{value:.4g}" for value in values[:8].tolist()) + more
 
 
+def _literal(text: str) -> str:
+    """Text for a cell: Markdown and HTML in it, such as a picture from elsewhere, mean nothing."""
+    marked = re.sub(r"[\\`*_\[\]|]", r"\\\g<0>", visible_line(text.replace("\n", " ")))
+    return marked.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _block(text: str, language: str = "") -> str:
+    """A block of text as it is, whatever rows of backquotes it holds."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}{fence}\n"
+
+
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return f"| {' | '.join(cells)} |"
 
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.theme import Theme
+
+from bigmodel.visible import visible
 
 THEME = Theme(
     {"good": "green", "warning": "yellow", "error": "bold red", "label": "bold", "faint": "dim"}
@@ -28,14 +32,15 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def rich_console(stream: TextIO, *, width: int | None = None, recording: bool = False) -> Console:
-    """A rich console for a terminal. Text is shown as it is: no markup, emoji codes or guessed colours.
+    """A rich console for a terminal. Text is shown as it is, control characters too: no markup, emoji
+    codes or guessed colours.
 
     Args:
         stream: what to write to.
         width: columns; None measures the terminal.
         recording: keep what is written, for an SVG, in the same colours on every machine.
     """
-    return Console(
+    return _Console(
         file=stream,
         force_terminal=True,
         force_interactive=True,
@@ -50,8 +55,18 @@ def rich_console(stream: TextIO, *, width: int | None = None, recording: bool = 
     )
 
 
+class _Console(Console):
+    """One that sends no control characters but its own."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 def write_line(stream: TextIO, text: str) -> None:
     """Writes one plain line and hands it on at once; what the encoding lacks becomes `?`."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+    stream.write(visible(text).encode(encoding, "replace").decode(encoding) + "\n")
     stream.flush()
