@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.checks import check
-from bigmodel.data.fingerprint import describe_change, fingerprint
+from bigmodel.data.fingerprint import compare, fingerprint
 from bigmodel.data.parts import Part, Stored, Texts
+from bigmodel.data.prepared import Prepared
 from bigmodel.ema import EMA
 from bigmodel.engines.base import Engine
 from bigmodel.engines.choosing import Choosing
@@ -51,19 +52,20 @@ for each token of a vocabulary at each position: there outputs are all that coun
 _OF_ONE_SITTING = ("resume", "resume_changed", "profile")
 
 
-def build_run(config: RunConfig, folder: Path) -> Run:
+def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -> Run:
     """Builds everything that `fit` needs. Nothing is written: that begins with `fit`.
 
     Args:
         config: checked configuration.
         folder: the run's folder.
+        learnt: what the run has learnt from its data, where it goes on; see `dataset_of`.
 
     Raises:
         ConfigError, SpecError, DataError, DeviceError: parts that are wrong, or do not fit each other.
     """
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed)
-    dataset = dataset_of(config)
+    dataset = dataset_of(config, learnt)
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
@@ -107,13 +109,19 @@ def build_run(config: RunConfig, folder: Path) -> Run:
     )
 
 
-def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | None = None) -> Run:
+def resume_run(
+    run: Run,
+    newest: Newest | None = None,
+    changed: Sequence[str] | None = None,
+    anew: Callable[[], Dataset] | None = None,
+) -> Run:
     """Puts a run, built from its own configuration, where its newest checkpoint left it.
 
     Args:
         newest: its newest checkpoint, where it has been read already.
         changed: settings, by dotted key, that are others now, as the user wants it; the data may differ
             too then. None: nothing may differ.
+        anew: reads the data without what the run has learnt of it; None: so the run was built.
 
     Raises:
         CheckpointError: it has none that is whole, or another run's.
@@ -121,9 +129,11 @@ def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | 
         DataError: the data is not what the run has learnt from.
     """
     newest = newest or load_newest(run.saver.checkpoints)
-    facts, difference = newest.facts, None
+    facts, difference, unsure = newest.facts, None, False
     if facts["data"] is not None:
-        difference = describe_change(facts["data"], run.fingerprint)
+        anew = anew or (lambda: run.dataset)
+        found = compare(facts["data"], run.dataset, facts.get("prepared"), anew)
+        difference, unsure = found.change, found.unsure
     if difference is not None and changed is None:
         raise DataError(
             f"resume={run.info.folder}: the data is not what this run has learnt from: {difference}."
@@ -145,6 +155,8 @@ def resume_run(run: Run, newest: Newest | None = None, changed: Sequence[str] | 
         told = [*(changed or []), *([] if difference is None else [difference])]
         rows.append(("Changed", "; ".join(told)))
     warnings = (newest.warning, damage(run.info.folder))
+    if unsure:
+        rows.append(("Data", UNSURE))
     rows += [("Warning", warning) for warning in warnings if warning is not None]
     if (change := run.state.schedule.change) is not None:
         rows.append(("Schedule", header.extension(change, run)))
@@ -180,13 +192,45 @@ def _with_span(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     return {**span, **facts["scheduler"]}
 
 
-def dataset_of(config: RunConfig) -> Dataset:
+def learnt_before(newest: Newest, changed: Sequence[str] | None = None) -> Prepared | None:
+    """What a run has learnt from its data, by its newest checkpoint; None where that does not say, or
+    the data is to be read in another way now.
+
+    Args:
+        changed: settings, by dotted key, that are others now.
+    """
+    facts = newest.facts.get("prepared")
+    if facts is None or any(key.startswith("data.") for key in changed or []):
+        return None
+    try:
+        return Prepared.from_facts(facts)
+    except (DataError, KeyError, TypeError, ValueError):  # of another version: it is learnt again
+        return None
+
+
+UNSURE = (
+    "as many samples as the run has learnt from; whether they are the same cannot be told, since its"
+    " checkpoint is of an earlier version and maybe of another processor"
+)
+
+
+def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
     """The data, read and checked; fewer samples, drawn once, where a quick look is asked for.
+
+    Args:
+        config: of the run.
+        learnt: statistics and vocabularies that the run has learnt from the data already, which are not
+            computed again where the data still fits them.
 
     Raises:
         ConfigError, DataError: it is not there, or is not what a model can learn from.
     """
-    dataset: Dataset = registry.data.build(config.data)
+    try:
+        dataset: Dataset = registry.data.build(config.data.going_on(learnt))
+    except DataError:
+        if learnt is None:
+            raise
+        dataset = registry.data.build(config.data)  # it has changed: what it is now is to be told
     check(dataset)
     limit, tokens = config.trainer.limit, config.data.token_bound
 

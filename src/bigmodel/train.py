@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +219,7 @@ def _prepare(config: DictConfig, folder: Path) -> Any:
 
 def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     """The same for a run that goes on; None for one that is finished."""
-    from bigmodel.build import build_run, resume_run
+    from bigmodel.build import build_run, dataset_of, learnt_before, resume_run
     from bigmodel.checkpoint import load_newest
     from bigmodel.config import parse, to_plain, to_shown
     from bigmodel.launch.changed import check_plugins, check_same
@@ -229,7 +230,8 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, _outcome.may_change)
-    run = resume_run(build_run(typed, folder), newest, changed)
+    run = build_run(typed, folder, learnt_before(newest, changed))
+    run = resume_run(run, newest, changed, partial(dataset_of, typed))
     summary = read_summary(folder)
     if run.over and summary is not None and summary.status == "finished":
         told = f"{folder}: this run is finished. {_way_to_go_on(run)}"

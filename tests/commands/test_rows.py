@@ -134,10 +134,12 @@ def test_an_output_is_replaced_only_by_force(made: Run, bigmodel: Bigmodel, tmp_
     args = ("predict", made("classes"), "--input", tmp_path / "new.npz", "--output", output)
     assert bigmodel(*args).status == 0
     output.write_text("mine")
+    output.chmod(0o640)
     assert bigmodel(*args).status == 1
     assert output.read_text() == "mine"
     assert bigmodel(*args, "--force").status == 0
     assert output.read_text().startswith("row,prediction")
+    assert output.stat().st_mode & 0o7777 == 0o640, "whoever might read it before may still"
 
 
 @pytest.mark.parametrize(

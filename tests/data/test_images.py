@@ -12,6 +12,7 @@ from bigmodel.data.base import ImageConfig
 from bigmodel.data.checks import check
 from bigmodel.data.files import decoded as cache
 from bigmodel.data.files.collecting import Unreadable
+from bigmodel.data.fingerprint import fingerprint
 from bigmodel.data.images import ImagesConfig, images
 from bigmodel.data.media.pictures import Framing, allowed_sizes, decode
 from bigmodel.data.reader import from_plain, to_plain
@@ -290,12 +291,57 @@ def test_a_cache_spares_the_second_reading(photos, tmp_path, monkeypatch):
         assert not any(label == "Cache" for label, _ in second.told)
         second.train.inputs.zero_()  # a mapped file stays as it is
         assert torch.equal(built(photos, cache=str(kept)).train.inputs, first.train.inputs)
-    os.utime(photos / "cat" / "0.png", (1, 1))
-    built(photos, cache=str(kept))
-    built(photos, cache=str(kept), size=9)
-    assert len(entries(kept)) == 3
+        os.utime(photos / "cat" / "0.png", (1, 1))
+        moved = photos.rename(tmp_path / "moved")
+        assert torch.equal(built(moved, cache=str(kept)).train.inputs, first.train.inputs)
+    built(moved, cache=str(kept), size=9)
+    assert len(entries(kept)) == 2
     assert entry in entries(kept)
-    assert len(list(kept.iterdir())) == 3  # nothing half done is left
+    assert len(list(kept.iterdir())) == 2  # nothing half done is left
+
+
+def swapped(path, content):
+    """A file replaced by other content of the same size, name and time."""
+    before = path.stat()
+    assert before.st_size == len(content)
+    path.unlink()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_other_pictures_of_the_same_size_and_time_are_seen(tmp_path):
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for copy in range(10):
+            level = 100 * number + copy
+            picture = Picture.new("L", (8, 8), level)
+            picture.save(tmp_path / "photos" / name / f"{copy}.bmp")  # whose size is that of its pixels
+    kept, photos = tmp_path / "cache", tmp_path / "photos"
+    first = built(photos, cache=str(kept))
+    before = first.train.inputs.clone()
+    for copy in range(10):
+        cat, dog = (photos / name / f"{copy}.bmp" for name in ("cat", "dog"))
+        ours, theirs = cat.read_bytes(), dog.read_bytes()
+        swapped(cat, theirs)
+        swapped(dog, ours)
+    second = built(photos, cache=str(kept))
+    assert torch.equal(second.train.inputs, built(photos).train.inputs)
+    assert not torch.equal(second.train.inputs, before)
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_pictures_that_change_while_they_are_read_are_not_kept(photos, tmp_path, monkeypatch):
+    fill, [one, *_] = cache._filled, sorted((photos / "cat").iterdir())
+
+    def filled(*args):
+        found = fill(*args)
+        one.write_bytes(one.read_bytes() + b"more")
+        return found
+
+    monkeypatch.setattr(cache, "_filled", filled)
+    dataset = built(photos, cache=str(tmp_path / "cache"))
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert ("Cache", "files changed while they were read: kept in memory alone") in dataset.told
 
 
 DAMAGE = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -122,6 +124,20 @@ def test_sources_and_machine_and_threads_make_it_another(monkeypatch: pytest.Mon
     finally:
         torch.set_num_threads(1)
     assert len(places) == 4
+
+
+def test_bounded_instructions_make_it_another() -> None:
+    """The compiler writes for the instructions that $ATEN_CPU_CAPABILITY allows, once for a process."""
+    known = "from bigmodel.engines import cache; print(cache._machine())"
+    environments = (os.environ, os.environ | {"ATEN_CPU_CAPABILITY": "default"})
+    told = [
+        subprocess.run([sys.executable, "-c", known], env=e, capture_output=True, text=True, check=True)
+        for e in environments
+    ]
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "default":
+        assert told[0].stdout == told[1].stdout
+    else:
+        assert told[0].stdout != told[1].stdout
 
 
 def test_a_users_own_model_is_not_kept() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bigmodel.build import EVALUATION_BATCHES, dataset_of
+from bigmodel.build import EVALUATION_BATCHES, UNSURE, dataset_of
 from bigmodel.commands.load import Loaded, load
 from bigmodel.commands.reading import read
 from bigmodel.commands.telling import tell, tell_left_out
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import Batches
-from bigmodel.data.fingerprint import describe_change, fingerprint
+from bigmodel.data.fingerprint import compare
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.evaluate import evaluate
 from bigmodel.metrics import metrics_for
@@ -107,7 +107,7 @@ def own_part(loaded: Loaded) -> Judged:
     """
     try:
         config = loaded.config()
-        dataset = dataset_of(config)
+        dataset = dataset_of(config, loaded.prepared)
     except (ConfigError, DataError) as error:
         raise type(error)(
             f"{error}\nThat is the run's own data; --data judges by another file or folder."
@@ -120,9 +120,12 @@ def own_part(loaded: Loaded) -> Judged:
             " other data with --data."
         )
     if loaded.fingerprint is not None:
-        change = describe_change(loaded.fingerprint, fingerprint(dataset))
-        if change is not None:
-            tell(f"Warning: the data is not what the run has learnt from: {change}.")
+        known = loaded.prepared.to_facts()
+        found = compare(loaded.fingerprint, dataset, known, lambda: dataset_of(config))
+        if found.change is not None:
+            tell(f"Warning: the data is not what the run has learnt from: {found.change}.")
+        if found.unsure:
+            tell(f"Data: {UNSURE}.")
     tell_left_out(dataset.left_out)
     part: PartName = "val" if dataset.test is None else "test"
     name = "validation" if part == "val" else "test"

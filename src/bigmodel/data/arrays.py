@@ -10,6 +10,7 @@ and words are classes, real numbers values, rows of zeros and ones flags.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -19,14 +20,14 @@ from bigmodel.data.answers import Answers
 from bigmodel.data.array.files import opened
 from bigmodel.data.array.kinds import ArraysConfig, Samples, understood
 from bigmodel.data.array.reader import LEFT_OUT, ArraysReader, finite_rows
-from bigmodel.data.assemble import completed
+from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.normalize import image_statistics, standard, value_statistics
+from bigmodel.data.content import Content
 from bigmodel.data.own import check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
-from bigmodel.spec import Classes, DataSpec, Image, Tokens
+from bigmodel.spec import Classes, DataSpec
 
 
 @data.register("arrays", ArraysConfig)
@@ -43,23 +44,18 @@ def arrays(config: ArraysConfig) -> Dataset:
     parts = _parts(config, samples, fine)
     if isinstance(samples.target, Classes):
         check_learnt(samples.target.names, parts["train"].targets, where, "samples")
-    statistics = mean = std = None
-    if config.normalize and isinstance(samples.input, Image):
-        mean, std = image_statistics(parts["train"].inputs)
-    elif config.normalize and not isinstance(samples.input, Tokens):
-        statistics = value_statistics(parts["train"].inputs)
-        parts = {
-            name: Part(standard(part.inputs, *statistics), part.targets) for name, part in parts.items()
-        }
+    content = Content().parts(parts).files(place(config, f"{part}_path") for part in elsewhere(config))
+    scaled = standardised(config, samples.input, parts, config.normalize)
     spec = DataSpec("arrays", samples.input, samples.target)
-    reader = ArraysReader.of(spec, statistics, bytes=samples.inputs.dtype == torch.uint8)
+    reader = ArraysReader.of(spec, scaled.statistics, bytes=samples.inputs.dtype == torch.uint8)
     learnt = {"inputs": config.inputs, "targets": config.targets, "indexed": samples.indexed}
-    dataset = _completed(config, spec, parts, reader.model_copy(update=learnt))
+    dataset = _completed(config, spec, scaled.parts, reader.model_copy(update=learnt))
     left_out = len(samples.inputs) - len(fine) + dataset.left_out.get(LEFT_OUT, 0)
     return replace(
         dataset,
-        mean=mean,
-        std=std,
+        mean=scaled.mean,
+        std=scaled.std,
+        read=content.read(),
         told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}")],
         left_out={LEFT_OUT: left_out} if left_out else {},
     )
@@ -88,12 +84,12 @@ def _parts(config: ArraysConfig, samples: Samples, fine: Tensor) -> dict[PartNam
 
 
 def _completed(
-    config: ArraysConfig, spec: DataSpec, parts: dict[PartName, Part], reader: ArraysReader
+    config: ArraysConfig, spec: DataSpec, parts: Mapping[PartName, Part], reader: ArraysReader
 ) -> Dataset:
     """All parts, those that lie elsewhere as the reader reads them."""
     # `completed` wants a validation part: training stands in until the other file is read
     every: dict[PartName, Part] = {"train": parts["train"], "val": parts["train"]}
-    dataset = completed(spec, every | parts)
+    dataset = completed(spec, every | dict(parts), config.learnt(spec.input))
     reader = reader.model_copy(update={"answers": Answers.of(dataset.spec.target)})
     sizes, left_out = dict(dataset.spec.sizes), 0
     for part in elsewhere(config):

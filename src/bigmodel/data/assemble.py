@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from bigmodel.data.array.reader import ArraysReader
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
+from bigmodel.data.content import Content
 from bigmodel.data.normalize import image_statistics, scored, standard, value_statistics
 from bigmodel.data.parts import Part, Stored, Texts
+from bigmodel.data.prepared import Prepared
 from bigmodel.data.splits import plain_split, stratified_split
-from bigmodel.spec import Classes, DataSpec, Image, NextTokens, Target, Tokens, Values
+from bigmodel.spec import Classes, DataSpec, Image, Input, NextTokens, Target, Tokens, Values
 
 
 def assemble(
@@ -30,6 +34,8 @@ def assemble(
     samples: Part,
     test: Part | None = None,
     normalize: bool = True,
+    *,
+    as_read: bool = False,
 ) -> Dataset:
     """Splits samples into training and validation, and learns from training what both are scaled by.
 
@@ -41,6 +47,8 @@ def assemble(
         test: an official test part, in the same form.
         normalize: standardise the inputs. Features and sequences are changed once, here; images stay
             as they are stored, and `Dataset.mean` and `std` say what to do with each batch.
+        as_read: whether samples are what was read, to the last bit; else real numbers count as computed,
+            so that a run may go on on another processor, which computes them a little differently.
 
     Raises:
         DataError: the samples are not what the spec says, or a part would be empty.
@@ -56,21 +64,49 @@ def assemble(
     if test is not None:
         named["test"] = test
 
-    statistics = mean = std = None
-    if normalize and isinstance(spec.input, Image):
-        mean, std = image_statistics(named["train"].inputs)
-    elif normalize and not isinstance(spec.input, Tokens):
-        statistics = value_statistics(named["train"].inputs)
-        named = {
-            name: Part(standard(part.inputs, *statistics), part.targets) for name, part in named.items()
-        }
-    done = completed(spec, named)
+    read = Content().parts(named).read() if as_read else None
+    scaled = standardised(config, spec.input, named, normalize)
+    done = completed(spec, scaled.parts, config.learnt(spec.input))
     as_bytes = samples.inputs.dtype == torch.uint8
-    reader = ArraysReader.of(done.spec, statistics, bytes=as_bytes)
-    return replace(done, mean=mean, std=std, reader=reader)
+    reader = ArraysReader.of(done.spec, scaled.statistics, bytes=as_bytes)
+    return replace(done, mean=scaled.mean, std=scaled.std, reader=reader, read=read)
 
 
-def completed(spec: DataSpec, parts: Mapping[PartName, Stored]) -> Dataset:
+class Standardised(NamedTuple):
+    """Parts that a model can be given, and what is to be known of them.
+
+    Attributes:
+        parts: features and sequences standardised.
+        statistics: mean and deviation that they were standardised by, (features,) float64.
+        mean, std: of images; see `Dataset`.
+    """
+
+    parts: Mapping[PartName, Part]
+    statistics: tuple[Tensor, Tensor] | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+
+def standardised(
+    config: DataConfig, inputs: Input, parts: Mapping[PartName, Part], normalize: bool
+) -> Standardised:
+    """Parts by the statistics that a run has learnt already, or else by those of the training part."""
+    if not normalize or isinstance(inputs, Tokens):
+        return Standardised(parts)
+    learnt, training = config.learnt(inputs), parts["train"].inputs
+    if isinstance(inputs, Image):
+        known = None if learnt is None else (learnt.mean, learnt.std)
+        mean, std = known or image_statistics(training)
+        return Standardised(parts, None, mean, std)
+    reader = None if learnt is None else config.learnt_reader(ArraysReader)
+    by = (reader and reader.statistics) or value_statistics(training)
+    changed = {name: Part(standard(part.inputs, *by), part.targets) for name, part in parts.items()}
+    return Standardised(changed, by)
+
+
+def completed(
+    spec: DataSpec, parts: Mapping[PartName, Stored], learnt: Prepared | None = None
+) -> Dataset:
     """A `Dataset` of parts that are split already; for sources that learn from training themselves.
 
     Args:
@@ -78,13 +114,14 @@ def completed(spec: DataSpec, parts: Mapping[PartName, Stored]) -> Dataset:
             filled in here, from the training part.
         parts: `train`, `val` and maybe `test`; inputs ready, or images as they are stored. Values are in
             their own unit: they are standardised here.
+        learnt: what a run that goes on has learnt from the source, `config.learnt(spec.input)`.
 
     Raises:
         DataError: a part is not what the spec says.
     """
     for name, part in parts.items():
         check_part(part, spec, name)
-    target = _completed(spec.target, parts["train"])
+    target = _completed(spec.target, parts["train"], learnt)
     every: tuple[PartName, ...] = ("train", "val", "test")  # as a header tells them, however they came
     sizes: dict[str, int] = {name: len(parts[name]) for name in every if name in parts}
     ready = {name: _ready(part, target) for name, part in parts.items()}
@@ -92,15 +129,18 @@ def completed(spec: DataSpec, parts: Mapping[PartName, Stored]) -> Dataset:
     return Dataset(spec, ready["train"], ready["val"], ready.get("test"))
 
 
-def _completed(target: Target, training: Stored) -> Target:
-    """The target with what only the training part's targets can tell."""
+def _completed(target: Target, training: Stored, learnt: Prepared | None) -> Target:
+    """The target with what only the training part's targets can tell, or what was learnt of them."""
     if not isinstance(training, Part | Texts):
         return target
     match target:
         case Classes():
             counts = torch.bincount(training.targets, minlength=target.count)
             return replace(target, counts=tuple(counts.tolist()))
-        case Values():
+        case Values(names=names):
+            known = None if learnt is None else learnt.spec.target
+            if isinstance(known, Values) and known.names == names:
+                return known
             mean, std = value_statistics(training.targets)
             return replace(target, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
         case _:

@@ -31,13 +31,14 @@ from bigmodel.data.files.collecting import (
     Unreadable,
     check_bad,
     collect,
+    content_of,
     parts_of,
     threads,
     told_files,
     told_kinds,
     told_labels,
 )
-from bigmodel.data.files.decoded import cache_folder, decoded
+from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
 from bigmodel.data.media.sounds import SUFFIXES, Hearing, decode, duration
 from bigmodel.data.normalize import image_statistics
 from bigmodel.data.reader import Found, reads
@@ -114,23 +115,10 @@ def audio(config: AudioConfig) -> Dataset:
     # Part by part, so that each is one stretch of the rows and none has to be copied.
     order = torch.cat(list(found.parts.values())).tolist()
     paths = [found.files.paths[index] for index in order]
-    window, hop = round(config.window * config.rate), round(config.hop * config.rate)
-    if config.seconds is not None:
-        samples = max(1, round(config.seconds * config.rate))
-    else:
-        usual = _usual_seconds(paths[: len(found.parts["train"])]) * config.rate
-        frames = max(1, math.ceil((usual - window) / hop) + 1)
-        samples = window + hop * (_TILED * math.ceil(frames / _TILED) - 1)
-    hearing = Hearing(
-        rate=config.rate,
-        samples=samples,
-        form=config.form,
-        layout=layout,
-        n_mels=config.n_mels,
-        window=window,
-        hop=hop,
-        fold=config.fold,
-    )
+    learnt = config.learnt_reader(AudioReader)
+    training = paths[: len(found.parts["train"])]
+    hearing = _hearing(config, layout, training) if learnt is None else learnt.hearing
+    contents = contents_of(paths)
     rows = decoded(
         paths,
         hearing.shape,
@@ -138,14 +126,19 @@ def audio(config: AudioConfig) -> Dataset:
         partial(decode, hearing=hearing),
         most_bad=config.max_bad,
         cache=cache_folder(config.cache),
+        contents=contents,
         options=hearing.model_dump(),
     )
     bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
     left_out = check_bad(bad, len(paths), config.max_bad, _WHAT)
     parts = parts_of(found, order, rows.kept, rows.rows, _WHAT)
     form: Input = Image(*hearing.shape) if layout == "image" else Steps(*hearing.shape)
-    dataset = completed(DataSpec("audio", form, found.target), parts)
-    mean, std = _statistics(parts["train"].inputs, config) if config.normalize else (None, None)
+    known = config.learnt(form)
+    dataset = completed(DataSpec("audio", form, found.target), parts, known)
+    statistics = None if known is None else (known.mean, known.std)
+    if config.normalize and statistics is None:
+        statistics = _statistics(parts["train"].inputs, config)
+    mean, std = statistics or (None, None)
     return replace(
         dataset,
         mean=mean,
@@ -155,6 +148,30 @@ def audio(config: AudioConfig) -> Dataset:
         ),
         told=_told(found, rows, hearing, told_labels(found.target, parts)),
         left_out=left_out,
+        read=content_of(contents, rows.kept, parts).read(exact=False),
+    )
+
+
+def _hearing(
+    config: AudioConfig, layout: Literal["image", "sequence"], training: Sequence[Path]
+) -> Hearing:
+    """What all recordings are heard as; for as long as most of the training part last."""
+    window, hop = round(config.window * config.rate), round(config.hop * config.rate)
+    if config.seconds is not None:
+        samples = max(1, round(config.seconds * config.rate))
+    else:
+        usual = _usual_seconds(training) * config.rate
+        frames = max(1, math.ceil((usual - window) / hop) + 1)
+        samples = window + hop * (_TILED * math.ceil(frames / _TILED) - 1)
+    return Hearing(
+        rate=config.rate,
+        samples=samples,
+        form=config.form,
+        layout=layout,
+        n_mels=config.n_mels,
+        window=window,
+        hop=hop,
+        fold=config.fold,
     )
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
+from bigmodel.data.content import Read
 from bigmodel.data.parts import Part, Stored
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import Reader
 from bigmodel.errors import DataError
 from bigmodel.registry import EntryConfig
-from bigmodel.spec import DataSpec
+from bigmodel.spec import DataSpec, Input
 
 PartName = Literal["train", "val", "test"]
+ReaderT = TypeVar("ReaderT", bound=Reader)
 
 
 class Batch(NamedTuple):
@@ -65,6 +67,26 @@ class DataConfig(EntryConfig):
         default=10.0, gt=0, description="seconds to wait for a batch of a worker before the run fails"
     )
 
+    _learnt: Prepared | None = PrivateAttr(default=None)
+
+    def going_on(self, learnt: Prepared | None) -> Self:
+        """The same, for a run that has learnt from the source before: statistics and vocabularies are
+        taken from there, since computed again, on another processor, they would differ in their last
+        bits."""
+        known = self.model_copy()
+        known._learnt = learnt
+        return known
+
+    def learnt(self, inputs: Input) -> Prepared | None:
+        """What a run has learnt from such inputs; None where it begins, or has learnt from others."""
+        known = self._learnt
+        return known if known is not None and known.spec.input == inputs else None
+
+    def learnt_reader(self, kind: type[ReaderT]) -> ReaderT | None:
+        """The reader that a run has learnt from the source; None where it begins."""
+        reader = None if self._learnt is None else self._learnt.reader
+        return reader if isinstance(reader, kind) else None
+
     @property
     def token_bound(self) -> int | None:
         """The most tokens of a batch, where a source bounds them (`batch_tokens`)."""
@@ -110,6 +132,7 @@ class Dataset:
         reader: how new files become samples like these; None: the source reads none.
         told: what was understood of the user's data, label and text of each line for the header.
         left_out: how many samples were left out, by reason; the header and the summary tell it.
+        read: what the source has read; None: it does not say, and the values tell it. See `fingerprint`.
     """
 
     spec: DataSpec
@@ -121,6 +144,7 @@ class Dataset:
     reader: Reader | None = None
     told: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    read: Read | None = None
 
     @property
     def parts(self) -> dict[PartName, Stored]:

@@ -1,34 +1,71 @@
-"""A data source's fingerprint: tells whether a run goes on with the data that it began with."""
+"""A data source's fingerprint: tells whether a run goes on with the data that it began with.
+
+It is the same on any processor: of what the source says it has read, or else of the values themselves,
+whole numbers to the bit, real ones by sums that are compared within what rounding may change. To round
+each number before it is hashed would not do: some always lie where two roundings meet.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bigmodel.data.base import Dataset
+from bigmodel.data.content import add_tensor
+from bigmodel.data.parts import Stored
+
+_COLUMNS = 64  # sums of a tensor at most; where it has more columns, several share one
+_ROWS = 4096  # rows summed at once, so that a large part is never all in float64
+_ROUNDING = 2.0**-13
+"""How far sums may differ, as a share of what random errors as large as the numbers themselves would
+make of them: a thousand times the rounding of float32, of which a computation has many."""
+
+_NOTHING = 2.0**-20
+"""As a share of the largest column, what is as good as 0."""
+
+_OTHER = "as many samples in each part, but other content"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Whether data is what a run has learnt from.
+
+    Attributes:
+        change: how it differs, in one sentence without a full stop; None: it does not, as far as is
+            known.
+        unsure: whether that cannot be known.
+    """
+
+    change: str | None = None
+    unsure: bool = False
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
     """What a data source holds, in a few words that JSON can keep.
 
     Returns:
-        `sha256`: of the stored bytes, types and shapes of each part's inputs and targets, and of the
-        statistics that inputs are scaled by. `sizes`: samples in each part, by name.
+        `sizes`: samples in each part, by name. `read`: the digest of what the source has read, where it
+        says so; else `exact`: the SHA-256 of all whole numbers that are stored, and of the form of all
+        real ones; `sums`: of those, and of the statistics that inputs are scaled by, by name: see
+        `_sums`.
     """
-    digest = hashlib.sha256()
-    sizes: dict[str, int] = {}
-    for name, part in dataset.parts.items():
-        sizes[name] = len(part)
-        for what, tensor in part.tensors().items():
-            _add(digest, f"{name} {what}", tensor)
-    for what, statistic in (("mean", dataset.mean), ("std", dataset.std)):
-        if statistic is not None:
-            _add(digest, what, statistic)
-    return {"sha256": digest.hexdigest(), "sizes": sizes}
+    sizes = {name: len(part) for name, part in dataset.parts.items()}
+    if dataset.read is not None:
+        return {"sizes": sizes, "read": dataset.read.digest}
+    digest, sums = hashlib.sha256(), {}
+    for name, tensor in _stored(dataset):
+        if tensor.is_floating_point():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            sums[name] = _sums(tensor)
+        else:
+            add_tensor(digest, name, tensor)
+    return {"sizes": sizes, "exact": digest.hexdigest(), "sums": sums}
 
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -38,9 +75,41 @@ def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | Non
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         return ", ".join(_resized(name, before.get(name), now.get(name)) for name in changed)
-    if old["sha256"] != new["sha256"]:
-        return "as many samples in each part, but other content"
+    if any(old.get(key) != new.get(key) for key in ("read", "exact")):
+        return _OTHER
+    if not _near(old.get("sums", {}), new.get("sums", {})):
+        return _OTHER
     return None
+
+
+def compare(
+    old: Mapping[str, Any],
+    dataset: Dataset,
+    learnt: Mapping[str, Any] | None,
+    anew: Callable[[], Dataset],
+) -> Compared:
+    """Whether a data source is what a run has learnt from.
+
+    Earlier versions hashed all that is stored, computed or not. Where that differs although what is
+    stored follows exactly from what was read, the data has changed; else what was learnt from it tells.
+
+    Args:
+        old: the run's fingerprint, of this version or an earlier one.
+        dataset: the source, read with the statistics that the run has learnt.
+        learnt: those, as `Prepared.to_facts` gave them; None: the checkpoint has none.
+        anew: reads the source without them.
+    """
+    new = fingerprint(dataset)
+    resized = describe_change({"sizes": old["sizes"]}, {"sizes": new["sizes"]})
+    if resized is not None or old.keys() == new.keys():
+        return Compared(resized or describe_change(old, new))
+    if old.get("sha256") == _of_all(dataset):
+        return Compared()
+    if learnt is None:
+        return Compared(unsure=True)
+    if ("sha256" in old and _is_exact(dataset)) or not _alike(learnt, anew().prepared.to_facts()):
+        return Compared(_OTHER)
+    return Compared(unsure=True)
 
 
 def _resized(part: str, before: int | None, now: int | None) -> str:
@@ -51,7 +120,82 @@ def _resized(part: str, before: int | None, now: int | None) -> str:
     return f"{part} has {now:,} samples, was {before:,}"
 
 
-def _add(digest: Any, name: str, tensor: Tensor) -> None:
-    """Hashes a tensor where it lies; name, type and shape go first, so that nothing runs together."""
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+def _stored(dataset: Dataset) -> list[tuple[str, Tensor]]:
+    """All tensors of a data source, by name."""
+    parts: Mapping[Any, Stored] = dataset.parts
+    found = [(f"{name} {what}", t) for name, part in parts.items() for what, t in part.tensors().items()]
+    statistics = (("mean", dataset.mean), ("std", dataset.std))
+    return [*found, *((what, t) for what, t in statistics if t is not None)]
+
+
+def _of_all(dataset: Dataset) -> str:
+    """The fingerprint of earlier versions: the SHA-256 of all that is stored, to the last bit."""
+    digest = hashlib.sha256()
+    for name, tensor in _stored(dataset):
+        add_tensor(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def _is_exact(dataset: Dataset) -> bool:
+    """Whether what is stored is the same to the bit on any processor, given the statistics."""
+    if dataset.read is not None:
+        return dataset.read.exact
+    return not any(tensor.is_floating_point() for _, tensor in _stored(dataset))
+
+
+def _sums(tensor: Tensor) -> dict[str, Any]:
+    """What tells one tensor of real numbers from another, but for rounding.
+
+    Each row and each column has a weight, drawn once and for all from -1 to 1. `sums` are those of the
+    weighted numbers of each column, or of each group of columns. `sizes` are what such sums would have
+    as deviation if all signs were random: the root of the sum of the squares.
+    """
+    rows = tensor.detach().cpu()
+    rows = rows.flatten(1) if rows.ndim > 1 else rows.reshape(-1, 1)
+    count, columns = rows.shape
+    down, across = _weights(count, 0), _weights(columns, 1)
+    total, squares = torch.zeros(2, columns, dtype=torch.float64)
+    for piece, weights in zip(torch.split(rows, _ROWS), torch.split(down, _ROWS), strict=True):
+        numbers = piece.double()
+        total += weights @ numbers
+        squares += numbers.square().sum(0)
+    group = torch.arange(columns) % _COLUMNS
+    groups = min(columns, _COLUMNS)
+    sums = torch.zeros(groups, dtype=torch.float64).index_add_(0, group, total * across)
+    sizes = torch.zeros(groups, dtype=torch.float64).index_add_(0, group, squares).sqrt()
+    finest = max(_ROUNDING, 4 * torch.finfo(tensor.dtype).eps)
+    return {"sums": sums.tolist(), "sizes": sizes.tolist(), "within": finest}
+
+
+def _weights(count: int, purpose: int) -> Tensor:
+    """(count,) float64, made of whole numbers, which are drawn alike on any processor."""
+    fixed = torch.Generator().manual_seed(purpose)
+    return torch.randint(-(1 << 20), 1 << 20, (count,), generator=fixed).double() / (1 << 20)
+
+
+def _near(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether sums of tensors, as `_sums` gave them, are equal but for rounding."""
+    if old.keys() != new.keys():
+        return False
+    for name, before in old.items():
+        now = new[name]
+        for kind in ("sums", "sizes"):
+            pairs = zip(before[kind], now[kind], now["sizes"], strict=True)
+            least = _NOTHING * max(now["sizes"])  # a constant that was standardised may be 0, or nearly
+            if any(
+                not abs(one - other) <= now["within"] * max(size, least) for one, other, size in pairs
+            ):
+                return False
+    return True
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Whether what was learnt of data is the same: words and counts exactly, real numbers but for
+    rounding."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return old.keys() == new.keys() and all(_alike(old[key], new[key]) for key in old)
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return len(old) == len(new) and all(map(_alike, old, new))
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=_ROUNDING, abs_tol=1e-6)
+    return bool(old == new)

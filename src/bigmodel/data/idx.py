@@ -102,7 +102,7 @@ def _read_dataset(
             " the files are from different data sets."
         )
     spec = DataSpec(config.name, Image(1, height, width), Classes(classes, counts=()))
-    return assemble(config, spec, train, test, normalize=config.normalize)
+    return assemble(config, spec, train, test, normalize=config.normalize, as_read=True)
 
 
 def _find(

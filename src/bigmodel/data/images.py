@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, field_validator
 
 from bigmodel.data.answers import Answers
-from bigmodel.data.assemble import completed
+from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.files.collecting import (
     Collected,
@@ -29,15 +29,15 @@ from bigmodel.data.files.collecting import (
     Unreadable,
     check_bad,
     collect,
+    content_of,
     parts_of,
     threads,
     told_files,
     told_kinds,
     told_labels,
 )
-from bigmodel.data.files.decoded import cache_folder, decoded
+from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
 from bigmodel.data.media.pictures import SUFFIXES, Framing, Side, allowed_sizes, decode, looks
-from bigmodel.data.normalize import image_statistics
 from bigmodel.data.reader import Found, reads
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, Image
@@ -80,8 +80,12 @@ def images(config: ImagesConfig) -> Dataset:
     # Part by part, so that each is one stretch of the rows and none has to be copied.
     order = torch.cat(list(found.parts.values())).tolist()
     paths = [found.files.paths[index] for index in order]
+    contents = contents_of(paths)
     with allowed_sizes():
-        framing = _framing(config, [paths[place] for place in range(len(found.parts["train"]))])
+        learnt = config.learnt_reader(ImagesReader)
+        framing = (
+            _framing(config, paths[: len(found.parts["train"])]) if learnt is None else learnt.framing
+        )
         rows = decoded(
             paths,
             (framing.channels, framing.height, framing.width),
@@ -89,19 +93,28 @@ def images(config: ImagesConfig) -> Dataset:
             partial(decode, framing=framing),
             most_bad=config.max_bad,
             cache=cache_folder(config.cache),
+            contents=contents,
             options=framing.model_dump(),
         )
     bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
     left_out = check_bad(bad, len(paths), config.max_bad, _WHAT)
     parts = parts_of(found, order, rows.kept, rows.rows, _WHAT)
     spec = DataSpec("images", Image(framing.channels, framing.height, framing.width), found.target)
-    dataset = completed(spec, parts)
-    mean, std = image_statistics(parts["train"].inputs) if config.normalize else (None, None)
+    dataset = completed(spec, parts, config.learnt(spec.input))
+    scaled = standardised(config, spec.input, parts, config.normalize)
     reader = ImagesReader(
         framing=framing, naming=config.naming(), answers=Answers.of(dataset.spec.target)
     )
     told = _told(found, rows, framing, told_labels(spec.target, parts))
-    return replace(dataset, mean=mean, std=std, reader=reader, told=told, left_out=left_out)
+    return replace(
+        dataset,
+        mean=scaled.mean,
+        std=scaled.std,
+        reader=reader,
+        told=told,
+        left_out=left_out,
+        read=content_of(contents, rows.kept, parts).read(),
+    )
 
 
 def _framing(config: ImagesConfig, training: Sequence[Path]) -> Framing:

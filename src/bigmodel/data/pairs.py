@@ -150,9 +150,12 @@ def pairs(config: PairsConfig) -> Dataset:
     """
     check_places(config)
     parts = _parts(config)
-    given = None if config.tokenizer is None else place(config, "tokenizer")
-    learnt_from = [*parts["train"].sources, *parts["train"].targets]
-    vocabulary = learn(learnt_from, "bpe", config.vocab_size, given, ["pad", "start", "end"])
+    if (learnt := config.learnt_reader(PairsReader)) is not None:
+        vocabulary = learnt.vocabulary
+    else:
+        given = None if config.tokenizer is None else place(config, "tokenizer")
+        learnt_from = [*parts["train"].sources, *parts["train"].targets]
+        vocabulary = learn(learnt_from, "bpe", config.vocab_size, given, ["pad", "start", "end"])
     if not vocabulary.exact:
         raise DataError(
             f"data.tokenizer={config.tokenizer}: it changes texts: decoding does not give them back, so"

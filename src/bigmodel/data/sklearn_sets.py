@@ -35,7 +35,7 @@ def digits(config: DigitsConfig) -> Dataset:
     images = rows[:, :-1].reshape(-1, 1, 8, 8) / 16  # 16 shades there
     spec = DataSpec("digits", Image(1, 8, 8), Classes(_words(range(10)), counts=()))
     samples = Part(images, rows[:, -1].to(torch.int64))
-    return assemble(config, spec, samples, normalize=config.normalize)
+    return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
 
 
 @data.register("iris", TableConfig)
@@ -74,7 +74,7 @@ def diabetes(config: TableConfig) -> Dataset:
         Values(("disease progression",), mean=(), std=()),
     )
     samples = Part(torch.from_numpy(found.data), torch.from_numpy(found.target)[:, None])
-    return assemble(config, spec, samples, normalize=config.normalize)
+    return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
 
 
 def _digits() -> np.ndarray[Any, Any]:
@@ -106,7 +106,7 @@ def _classified(config: TableConfig, found: Any) -> Dataset:
         Classes(_words(found.target_names), counts=()),
     )
     samples = Part(torch.from_numpy(found.data), _labels(found))
-    return assemble(config, spec, samples, normalize=config.normalize)
+    return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
 
 
 def _words(names: Any) -> tuple[str, ...]:

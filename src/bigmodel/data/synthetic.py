@@ -12,6 +12,7 @@ decides the targets, so that training means something:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, RealConfig
+from bigmodel.data.content import Content, Read
 from bigmodel.data.draws import generator_of
 from bigmodel.data.parts import Part
 from bigmodel.registry import data
@@ -43,6 +45,7 @@ _DIMENSIONS = {
     "sequence": "[steps, features]",
     "tokens": "[length]",
 }
+_VERSION = 1  # of what is drawn; another one makes other data of the same settings
 _CONTRAST = 0.15  # deviation of an image's patterns, from black 0 to white 1
 
 
@@ -108,7 +111,15 @@ def synthetic(config: SyntheticConfig) -> Dataset:
     elif config.target == "flags":
         targets = (targets > 0).float()
     spec = DataSpec("synthetic", _input(config), _target(config))
-    return assemble(config, spec, Part(inputs, targets), normalize=config.normalize)
+    made = assemble(config, spec, Part(inputs, targets), normalize=config.normalize)
+    return replace(made, read=_drawn(config))
+
+
+def _drawn(config: SyntheticConfig) -> Read:
+    """What decides all of it but for rounding: `randn` and the teacher are computed."""
+    names = ("input", "shape", "vocab_size", "target", "outputs", "samples", "noise", "seed")
+    settings = [(name, getattr(config, name)) for name in (*names, "val_fraction", "split_seed")]
+    return Content().word(f"synthetic {_VERSION} {settings}").read(exact=False)
 
 
 def _input(config: SyntheticConfig) -> Input:

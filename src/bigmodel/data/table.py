@@ -19,6 +19,7 @@ from torch import Tensor
 from bigmodel.data.answers import Answers
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.content import Content
 from bigmodel.data.own import OwnConfig, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
 from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, NumberColumn, Rows
@@ -94,19 +95,24 @@ def _read(config: TableConfig) -> Dataset:
     left_out = dict(found.left_out)
     target, answers, index = _asked(config, found, left_out)
     reader, ignored = _learn(config, found, target, index["train"])
+    content = Content().files(found.files)
+    for part, rows in index.items():
+        content.tensor(part, torch.from_numpy(rows))
     named = _parts(found, reader, answers, index)
     told = [("Columns", columns_told(reader.columns, ignored)), ("Target", target_told(target))]
     for part in elsewhere(config, named):
         key = f"{part}_path"
         other = read_columns(place(config, key), f"data.{key}", config.max_bad)
+        content.files(other.files)
         samples = reader.samples(other, answers=True)
         named[part] = samples.part
         left_out = _added(_added(left_out, other.left_out), samples.left_out)
         if samples.unseen:
             told.append((f"Unseen in {part}", unseen_told(samples.unseen)))
-    done = completed(DataSpec(config.name, reader.spec, target.spec), named)
+    spec = DataSpec(config.name, reader.spec, target.spec)
+    done = completed(spec, named, config.learnt(spec.input))
     reader = reader.model_copy(update={"answers": Answers.of(done.spec.target)})
-    return replace(done, reader=reader, told=told, left_out=left_out)
+    return replace(done, reader=reader, told=told, left_out=left_out, read=content.read())
 
 
 def _check_local(config: TableConfig) -> None:
@@ -209,7 +215,10 @@ def _learn(
         why = ", ".join(f"{name} ({reason})" for name, reason in ignored.items()) or "there is no other"
         said = f" Say what it is: {option(next(iter(ignored)), 'category')}" if ignored else ""
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
-    return TableReader(columns=learnt, target=target), ignored
+    reader = TableReader(columns=learnt, target=target)
+    if config.learnt(reader.spec) is not None and (known := config.learnt_reader(TableReader)):
+        reader = TableReader(columns=known.columns, target=target)
+    return reader, ignored
 
 
 def _learn_column(config: TableConfig, name: str, values: Any, rows: Rows, where: str) -> Learnt | str:

@@ -102,8 +102,12 @@ def text(config: TextConfig) -> Dataset:
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
     learnt_from = [passage.text for passage in parts["train"]]
     special: list[Special] = ["end"] if several else []
-    given = None if config.tokenizer is None else place(config, "tokenizer")
-    vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, special)
+    learnt = config.learnt_reader(TextDataReader)
+    if learnt is not None and several == (learnt.vocabulary.end is not None):
+        vocabulary = learnt.vocabulary
+    else:
+        given = None if config.tokenizer is None else place(config, "tokenizer")
+        vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, special)
     streams = {name: _stream(vocabulary, part) for name, part in parts.items()}
     _check(config, streams)
     windows: dict[str, Stored] = {

@@ -21,6 +21,7 @@ from torch import Tensor
 from bigmodel.data.answers import Answers, class_indices, in_order
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.content import Content
 from bigmodel.data.own import check_classes, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Stored, Texts
 from bigmodel.data.reader import Found, reads
@@ -114,16 +115,24 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         encoding=config.encoding,
     )
     found = _collected(config, layout)
-    given = None if config.tokenizer is None else place(config, "tokenizer")
-    learnt_from = found.parts["train"][0]
-    vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, ["pad", "unknown"])
+    if (learnt := config.learnt_reader(TextLabelsReader)) is not None:
+        vocabulary = learnt.vocabulary
+    else:
+        given = None if config.tokenizer is None else place(config, "tokenizer")
+        learnt_from = found.parts["train"][0]
+        vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, ["pad", "unknown"])
+    content = Content()
     stored: dict[PartName, Stored] = {}
     cut = 0
     for name, (texts, targets) in found.parts.items():
         stored[name], longer = _tokens(vocabulary, texts, config.length, targets)
         cut += longer
+        content.tensor(name, targets)
+        for text in texts:
+            content.word(text)
     tokens = Tokens(config.length, vocabulary.size, vocabulary.pad)
-    done = completed(DataSpec("text_labels", tokens, found.target), stored)
+    spec = DataSpec("text_labels", tokens, found.target)
+    done = completed(spec, stored, config.learnt(tokens))
     told = [("Texts", _told(found)), ("Vocabulary", str(vocabulary))]
     if cut:
         told.append(("Cut", f"{cut:,} texts cut to {config.length:,} tokens"))
@@ -134,7 +143,8 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         layout=layout,
         answers=Answers.of(done.spec.target),
     )
-    return replace(done, reader=reader, told=told, left_out=found.left_out)
+    read = content.read()
+    return replace(done, reader=reader, told=told, left_out=found.left_out, read=read)
 
 
 class _Collected(NamedTuple):

@@ -165,7 +165,9 @@ def _machine() -> list[str]:
     kinds = {"model name", "flags", "CPU part", "Features"}  # the last two of ARM's
     lines = described.read_text(errors="replace").splitlines() if described.is_file() else []
     processor = sorted({line for line in lines if line.split("\t")[0] in kinds})
-    return [platform.platform(), torch.__version__, str(torch.version.cuda), *processor]
+    # The compiler writes for these instructions, which $ATEN_CPU_CAPABILITY may have bounded.
+    used = [torch.backends.cpu.get_cpu_capability(), os.environ.get("ATEN_CPU_CAPABILITY", "")]
+    return [platform.platform(), torch.__version__, str(torch.version.cuda), *used, *processor]
 
 
 def _gpu(device: torch.device) -> str:

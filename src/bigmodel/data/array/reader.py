@@ -61,6 +61,13 @@ class ArraysReader(Reader):
     mean: list[float] | None = None
     std: list[float] | None = None
 
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor] | None:
+        """`mean` and `std`, float64."""
+        if self.mean is None or self.std is None:
+            return None
+        return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
+
     @classmethod
     def of(
         cls,
@@ -119,10 +126,7 @@ class ArraysReader(Reader):
         if self.input == "image":
             return as_bytes(inputs, where) if self.bytes else self._real_image(inputs, where)
         self._check_categories(inputs, where)
-        if self.mean is None or self.std is None:
-            return inputs.float()
-        mean, std = (torch.tensor(figures, dtype=torch.float64) for figures in (self.mean, self.std))
-        return standard(inputs, mean, std)
+        return inputs.float() if self.statistics is None else standard(inputs, *self.statistics)
 
     def _shaped(self, given: Tensor, where: str) -> Tensor:
         shape, wanted = tuple(given.shape), tuple(self.shape)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bigmodel.data.answers import Answers, class_indices, in_order
 from bigmodel.data.base import PartName
+from bigmodel.data.content import Content
 from bigmodel.data.files.finding import find
 from bigmodel.data.files.naming import LISTED, Files, Naming, number
 from bigmodel.data.own import (
@@ -171,6 +172,21 @@ def parts_of(
             _check_learnt(found, files[start:stop], what)
         first += len(index)
     return parts
+
+
+def content_of(contents: Sequence[str], kept: Sequence[int], parts: Mapping[PartName, Part]) -> Content:
+    """What was read: the bytes of the files that could be, and their targets, part by part.
+
+    Args:
+        contents: the digest of each file.
+        kept, parts: as in `parts_of`.
+    """
+    content = Content()
+    for index in kept:
+        content.word(contents[index])
+    for name, part in parts.items():
+        content.tensor(name, part.targets)
+    return content
 
 
 def told_labels(target: Target, parts: Mapping[PartName, Part]) -> str:

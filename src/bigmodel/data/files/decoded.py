@@ -1,8 +1,9 @@
 """Samples decoded once: rows of one tensor, kept on disk and mapped from there into memory.
 
-An entry is a folder named by what its rows were made from: `rows`, just the bytes of the tensor, and
-`about.json`, with their checksum. It is written beside and renamed when it is whole, so that runs that
-start at once do not disturb each other. Whatever is wrong with the cache, a run goes on without it.
+An entry is a folder named by what its rows were made from, to the last byte of each file: size and time
+would not tell a file from another that took its place. It holds `rows`, just the bytes of the tensor,
+and `about.json`, with their checksum. It is written beside and renamed when it is whole, so that runs
+that start at once do not disturb each other. Whatever is wrong with the cache, a run goes on without it.
 The folder may be deleted at any time.
 """
 
@@ -26,10 +27,10 @@ from torch import Tensor
 from bigmodel import nested_json
 from bigmodel.caches import user_cache
 from bigmodel.data.files.collecting import Decoded, Unreadable, threads
-from bigmodel.regular import read_text
+from bigmodel.regular import check_regular, read_text
 
 _CHUNK = 1 << 24  # bytes read, written or moved at once
-_FORM = 1  # of an entry; another number makes all older ones unknown
+_FORM = 2  # of an entry; another number makes all older ones unknown
 
 
 Decode = Callable[[Path, Tensor], Any]
@@ -48,15 +49,26 @@ def cache_folder(cache: str | None) -> Path | None:
     return None if cache is None else Path(cache).expanduser()
 
 
-def identity(paths: Sequence[Path], *, options: Any) -> str:
-    """A name for the rows of these files as they are now, made with these options."""
-    digest = hashlib.sha256(json.dumps([_FORM, options], sort_keys=True).encode())
-    for path in paths:
+def contents_of(paths: Sequence[Path]) -> list[str]:
+    """The digest of what each file holds; empty where it cannot be read."""
+
+    def one(path: Path) -> str:
         try:
-            found = path.stat()
-            digest.update(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+            check_regular(path)
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
-            digest.update(f"{path.absolute()}\0missing\n".encode())
+            return ""
+
+    with ThreadPoolExecutor(threads()) as pool:
+        return list(pool.map(one, paths))
+
+
+def _identity(paths: Sequence[Path], contents: Sequence[str], options: Any) -> str:
+    """A name for the rows of these files, made with these options."""
+    digest = hashlib.sha256(json.dumps([_FORM, options], sort_keys=True).encode())
+    for path, content in zip(paths, contents, strict=True):
+        digest.update(f"{path.suffix.lower()}\0{content}\n".encode())  # notes may tell the suffix
     return digest.hexdigest()[:32]
 
 
@@ -68,6 +80,7 @@ def decoded(
     *,
     most_bad: int = 0,
     cache: Path | None = None,
+    contents: Sequence[str] = (),
     options: Any = None,
 ) -> Decoded:
     """The rows of files, out of the cache where it has them.
@@ -78,11 +91,12 @@ def decoded(
         decode: fills a row; called from many threads at once.
         most_bad: unreadable files; with more, nothing is kept in the cache.
         cache: folder of the cache; None: rows are in memory alone.
+        contents: what the cache knows the files by, as `contents_of` gave it.
         options: whatever else the rows depend on, as JSON holds it.
     """
     if cache is None:
         return _filled(torch.empty((len(paths), *shape), dtype=dtype), paths, decode)
-    entry = cache / identity(paths, options=[options, list(shape), str(dtype)])
+    entry = cache / _identity(paths, contents, [options, list(shape), str(dtype)])
     trouble = ""
     if entry.exists():
         try:
@@ -90,7 +104,7 @@ def decoded(
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             trouble = f"{entry} is damaged ({_why(error)}): made anew"
     try:
-        return _written(entry, paths, shape, dtype, decode, most_bad, trouble)
+        return _written(entry, paths, contents, shape, dtype, decode, most_bad, trouble)
     except OSError as error:
         found = decoded(paths, shape, dtype, decode)
         found.trouble = f"{cache} cannot be written ({_why(error)}): kept in memory alone"
@@ -124,6 +138,7 @@ def _filled(rows: Tensor, paths: Sequence[Path], decode: Decode) -> Decoded:
 def _written(
     entry: Path,
     paths: Sequence[Path],
+    contents: Sequence[str],
     shape: tuple[int, ...],
     dtype: torch.dtype,
     decode: Decode,
@@ -144,6 +159,10 @@ def _written(
         found = _filled(rows.view(len(paths), *shape), paths, decode)
         if not found.kept or len(found.bad) > most_bad:
             found.rows = found.rows.clone()
+            return found
+        if contents_of(paths) != list(contents):  # else the entry would give what it is not named by
+            found.rows = found.rows.clone()
+            found.trouble = "files changed while they were read: kept in memory alone"
             return found
         about = {"kept": found.kept, "bad": found.bad, "notes": found.notes}
         size = found.rows.nbytes

@@ -29,10 +29,14 @@ class Columns:
         column_names: in the order of the file.
         num_rows: in each column.
         left_out: how many rows were left out because they could not be read, by reason.
+        files: that they were read from.
     """
 
-    def __init__(self, path: Path, sources: list[Source], left_out: dict[str, int]) -> None:
+    def __init__(
+        self, path: Path, files: list[Path], sources: list[Source], left_out: dict[str, int]
+    ) -> None:
         self.path = path
+        self.files = files
         self.left_out = left_out
         self.column_names = sources[0].names
         self.num_rows = sum(source.rows for source in sources)
@@ -83,7 +87,7 @@ def read_columns(path: Path, key: str, max_bad: int = 0) -> Columns:
             )
     if sum(source.rows for source in sources) == 0:
         raise DataError(f"{path}: it has columns ({listed(sources[0].names)}), but no rows.")
-    return Columns(path, sources, {"unreadable row": len(bad)} if bad else {})
+    return Columns(path, files, sources, {"unreadable row": len(bad)} if bad else {})
 
 
 def column(table: Columns, name: str, key: str) -> Any:
