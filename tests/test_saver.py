@@ -41,9 +41,11 @@ def test_training_goes_on_while_the_copy_is_written(
 ) -> None:
     real, may_write, written = checkpoint.save, threading.Event(), []
 
-    def slow(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path) -> None:
+    def slow(
+        folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path, **more: Any
+    ) -> None:
         assert may_write.wait(30)
-        real(folder, groups, facts, *also)
+        real(folder, groups, facts, *also, **more)
         written.append(facts["progress"]["step"])
 
     monkeypatch.setattr(checkpoint, "save", slow)
@@ -155,10 +157,12 @@ def test_a_kill_among_several_writes_leaves_whole_checkpoints_that_come_again(
     offers(first, 1)
     first.flush()
 
-    def killed(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path) -> None:
+    def killed(
+        folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path, **more: Any
+    ) -> None:
         if facts["progress"]["step"] == 4:
             raise CheckpointError("killed")
-        real(folder, groups, facts, *also)
+        real(folder, groups, facts, *also, **more)
 
     monkeypatch.setattr(checkpoint, "save", killed)
     offers(first, 2, 3, 4)

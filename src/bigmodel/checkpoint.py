@@ -23,14 +23,20 @@ from safetensors.torch import load_file, save_file
 
 from bigmodel import disk, exact_json, kept, manifest
 from bigmodel.errors import CheckpointError, DamagedError
-from bigmodel.manifest import GENERATIONS, STATE
+from bigmodel.manifest import BEST, GENERATIONS, STATE
 from bigmodel.saved_form import TensorGroups, upgraded
 
 _UNFINISHED = re.compile(r"\.(last|best)\.\d+\.tmp")
 """Names of folders that are being filled."""
 
 
-def save(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path) -> None:
+def save(
+    folder: Path,
+    groups: TensorGroups,
+    facts: dict[str, Any],
+    *also: Path,
+    place: disk.Place | None = None,
+) -> None:
     """Writes a checkpoint and puts it in the place of `folder`.
 
     Args:
@@ -38,6 +44,7 @@ def save(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path)
         groups: tensors by group and name.
         facts: anything that `exact_json` can hold.
         also: other places for the same checkpoint, such as `checkpoints/best`; they get it first.
+        place: the run's folder, where all this is done only as long as it is there.
 
     Raises:
         CheckpointError: it cannot be written; what lay there before is still whole, and nothing
@@ -52,8 +59,10 @@ def save(folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path)
         for other in also:
             made.append(_temporary(other))
             _copy(made[0], made[-1])
-        for temporary, place in [*zip(made[1:], also, strict=True), (made[0], folder)]:
-            replace(temporary, place)
+        for temporary, target in [*zip(made[1:], also, strict=True), (made[0], folder)]:
+            if place is not None:
+                place.check()
+            replace(temporary, target)
     except BaseException as error:
         for temporary in made:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -127,12 +136,13 @@ def load_newest(checkpoints: Path) -> Newest:
 
 def whole_or_damaged(checkpoints: Path) -> list[Path]:
     """The checkpoints that a run could go on from, the newest first: to be verified."""
-    return [place for place in (*_generations(checkpoints), *best_places(checkpoints)) if place.is_dir()]
+    generations = [checkpoints / name for name in GENERATIONS]
+    return [place for place in (*generations, *best_places(checkpoints)) if place.is_dir()]
 
 
 def best_places(checkpoints: Path) -> list[Path]:
     """Where the best weights lie: the first that is there. The others are for a save cut off halfway."""
-    return [checkpoints / "best", checkpoints / ".best.old", *kept.places(checkpoints)]
+    return [*(checkpoints / name for name in BEST), *kept.places(checkpoints)]
 
 
 def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
@@ -168,7 +178,7 @@ def tidy(checkpoints: Path) -> None:
     Raises:
         CheckpointError: something that is no checkpoint stands in the place of one.
     """
-    for place in (*_generations(checkpoints), checkpoints / "best", checkpoints / ".best.old"):
+    for place in (checkpoints / name for name in (*GENERATIONS, *BEST)):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise CheckpointError(f"{place}: this is no checkpoint, which is a folder. Move it aside.")
     for path in checkpoints.iterdir():
@@ -186,10 +196,6 @@ def set_aside(folder: Path) -> None:
     """Takes a damaged checkpoint out of the row, so that it never takes a whole one's place."""
     with contextlib.suppress(FileNotFoundError):
         folder.rename(disk.free_name(folder, "damaged"))
-
-
-def _generations(checkpoints: Path) -> list[Path]:
-    return [checkpoints / name for name in GENERATIONS]
 
 
 def _temporary(folder: Path) -> Path:

@@ -99,6 +99,52 @@ def free_name(path: Path, what: str) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
+class Place:
+    """A folder as it stands now, told from any other that comes to have its name.
+
+    It is held open, so that the system gives its number to no other. A folder that cannot be held, as on
+    Windows, counts as being in its place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._handle: int | None = None
+        with contextlib.suppress(OSError):
+            self._handle = os.open(folder, os.O_RDONLY)
+
+    def check(self) -> None:
+        """Makes sure that what is written to the folder's name gets there.
+
+        Raises:
+            CheckpointError: it was moved or deleted.
+        """
+        if not self.is_there():
+            raise gone(self._folder)
+
+    def is_there(self) -> bool:
+        """Whether it is where it was."""
+        if self._handle is None:
+            return True
+        try:
+            return os.path.samestat(self._folder.stat(), os.fstat(self._handle))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def close(self) -> None:
+        """Lets go of the folder; from then on it counts as being in its place."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def gone(folder: Path) -> CheckpointError:
+    """The error of a run whose folder is not where it was."""
+    return CheckpointError(
+        f"{folder}: is gone: the run's folder was moved or deleted while it ran. What was saved goes on"
+        " from where it is now: resume=<that folder>."
+    )
+
+
 def refused(path: Path, error: Exception, needed: int) -> CheckpointError:
     """The error of a file or folder that cannot be written, with what is needed and what is free.
 
@@ -108,10 +154,7 @@ def refused(path: Path, error: Exception, needed: int) -> CheckpointError:
         needed: bytes.
     """
     if not path.parent.is_dir():
-        return CheckpointError(
-            f"{path}: cannot be written, because {path.parent} is gone: the run's folder was moved or"
-            " deleted while it ran."
-        )
+        return gone(path.parent)
     try:
         free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
     except OSError as unknown:

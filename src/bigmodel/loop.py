@@ -235,5 +235,7 @@ def _conclude(run: Run) -> None:
     if summary.skipped:
         told = f"{summary.skipped:,} of {progress.step:,} updates were left out: NaN or infinity."
         run.sinks.message(told, "warning")
+    if run.saver.place is not None:
+        run.saver.place.check()
     write_summary(summary, run.info.folder)
     run.sinks.finish(summary, run.info.folder)

@@ -26,6 +26,8 @@ STATE = "state.json"
 TENSORS = ".safetensors"
 GENERATIONS = ("last", "previous")
 """Where a run goes on from: the newest first."""
+BEST = ("best", ".best.old")
+"""Where the best weights lie; the second is for a save cut off halfway."""
 _SUMMED_SINCE = 2
 
 
@@ -64,7 +66,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     """
     verified(folder)
     try:
-        facts: dict[str, Any] = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = exact_json.loads(read_text(folder / STATE))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
     return facts

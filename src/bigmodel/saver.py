@@ -43,6 +43,7 @@ class Saver:
 
     Attributes:
         damaged: checkpoints that a resume found damaged; `start` takes them out of the row.
+        place: the run's folder as it was at the start; None before.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class Saver:
     ) -> None:
         self.checkpoints = checkpoints
         self.damaged: Sequence[Path] = ()
+        self.place: disk.Place | None = None
+        self._noted = False
         self._keep = keep
         self._interval = interval
         self._clock = clock
@@ -77,6 +80,7 @@ class Saver:
                 checkpoint.set_aside(folder)
             checkpoint.tidy(self.checkpoints)
             kept.begin(self.checkpoints)
+            self.place = disk.Place(self.checkpoints.parent)
         except OSError as error:
             raise CheckpointError(
                 f"{self.checkpoints}: cannot be written to: {error.strerror or error}. See to its"
@@ -142,6 +146,8 @@ class Saver:
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
+        if self.place is not None:
+            self.place.close()
 
     def _send(self) -> None:
         """Hands what is held back to the thread, when it is free."""
@@ -160,14 +166,23 @@ class Saver:
         """`last` comes last: what a run goes on from knows of no best that is not there."""
         folder, also = self.checkpoints / "last", self.checkpoints / "best"
         for snapshot in best:
+            self._check_place()
             kept.make_room(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
             if snapshot is last:
-                checkpoint.save(folder, *snapshot, also)
+                checkpoint.save(folder, *snapshot, also, place=self.place)
             else:
-                checkpoint.save(also, *snapshot)
+                checkpoint.save(also, *snapshot, place=self.place)
         if last is not None and not any(snapshot is last for snapshot in best):
-            checkpoint.save(folder, *last)
-        kept.note_saved(self.checkpoints)
+            self._check_place()
+            checkpoint.save(folder, *last, place=self.place)
+        if not self._noted:
+            self._check_place()
+            kept.note_saved(self.checkpoints)
+            self._noted = True
+
+    def _check_place(self) -> None:
+        if self.place is not None:
+            self.place.check()
 
     def _copied(self, groups: TensorGroups, facts: dict[str, Any]) -> Snapshot:
         """A copy, in memory that no snapshot needs any more: asking for new takes longer than that."""

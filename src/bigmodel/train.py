@@ -38,6 +38,7 @@ class _Outcome:
     resumed: Path | None = None
     may_change: bool = False
     folder: Path | None = None
+    refused: list[Path] = field(default_factory=list)
     signals: Signals = field(default_factory=Signals)
 
 
@@ -112,7 +113,7 @@ def job(config: DictConfig) -> float | None:
 
 
 def _launch(argv: list[str]) -> int:
-    from bigmodel.launch import bounds, flags, folders, guard, hide, resume
+    from bigmodel.launch import bounds, flags, folders, guard, hide, resume, sweep_folder
     from bigmodel.launch.options import open_keys, read_options
 
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
@@ -128,13 +129,21 @@ def _launch(argv: list[str]) -> int:
     argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)
     try:
+        with sweep_folder.owning():
+            return _runs(argv)
+    except Exception:
+        if _outcome.error is None:
+            folders.discard_refused_sweep()
+        raise
+
+
+def _runs(argv: list[str]) -> int:
+    """One run, or a sweep with its leaderboard."""
+    try:
         _call_hydra(argv)
     except KeyboardInterrupt:
         if _outcome.sweep is not None:
             _conclude_sweep(_outcome.sweep)
-        raise
-    except Exception:
-        folders.discard_refused_sweep()
         raise
     if _outcome.error is not None:
         raise _outcome.error
@@ -177,21 +186,31 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
 
     if _outcome.resumed is not None:
         with owned(folder):
+            folders.tidy(folder)
             run = _prepare_resumed(config, folder, _outcome.resumed)
             if run is None:
                 return None
             folders.write_config(folder, config)
             return _fit(run)
     try:
-        folders.check_free(folder)
+        folders.check_free(folder, "hydra.run.dir")
         run = _prepare(config, folder)
         with owned(folder):
-            folders.check_free(folder)  # another process may have been quicker
-            folders.record_start(folder, config, hydra)
-            return _fit(run)
+            folders.check_free(folder, "hydra.run.dir")  # another process may have been quicker
+            return _begin(run, config, folder, hydra)
     except BaseException:
-        folders.discard(folder)
+        if _outcome.folder is None:  # nothing has begun there
+            folders.discard(folder)
         raise
+
+
+def _begin(run: Any, config: DictConfig, folder: Path, hydra: Any) -> float | None:
+    """Starts a new run in a folder that is this process's, and free."""
+    from bigmodel.launch import folders
+
+    folders.tidy(folder)
+    folders.record_start(folder, config, hydra)
+    return _fit(run)
 
 
 def _fit(run: Any) -> float | None:
@@ -223,10 +242,16 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     from bigmodel.checkpoint import load_newest
     from bigmodel.config import parse, to_plain, to_shown
     from bigmodel.launch.changed import check_plugins, check_same
+    from bigmodel.launch.unfinished import check_may_begin_anew, has_checkpoint
     from bigmodel.reporting.summary import read_summary
 
     check_plugins(resumed, config)
     typed = parse(to_plain(config), to_shown(config))
+    if not has_checkpoint(folder):
+        check_may_begin_anew(folder)
+        told = f"{folder}: this run ended before its first save. It begins anew there."
+        print(visible_message(told))  # noqa: T201
+        return build_run(typed, folder)
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, _outcome.may_change)
@@ -252,40 +277,59 @@ def _way_to_go_on(run: Any) -> str:
 def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
     """A job that fails, or exits, is reported at once and leaves the others alone.
 
-    Raises:
-        ConfigError: the folder holds a run already, which is left as it is.
+    One whose folder is another's, or holds what is not of this sweep, is refused: nothing is written.
     """
+    from bigmodel.launch import folders
+    from bigmodel.launch.lock import owned
+
+    with contextlib.ExitStack() as stack:
+        try:
+            folders.check_free(folder, "hydra.sweep.dir")
+            stack.enter_context(owned(folder))
+            folders.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
+        except BigModelError as error:
+            _outcome.refused.append(folder)
+            return _failed_job(error, hydra)
+        try:
+            value = _begin(_prepare(config, folder), config, folder, hydra)
+            return float("nan") if value is None else value
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            with contextlib.suppress(BigModelError):  # a full disk: that is the error already
+                _record_failure(error, config, folder, hydra)
+            return _failed_job(error, hydra)
+
+
+def _record_failure(error: BaseException, config: DictConfig, folder: Path, hydra: Any) -> None:
     from bigmodel.launch import folders
     from bigmodel.reporting.base import Summary
     from bigmodel.reporting.summary import read_summary, write_summary
 
-    folders.check_no_run(folder, "hydra.sweep.dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        value = _run(config, folder, hydra)
-        return float("nan") if value is None else value
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        folder.mkdir(parents=True, exist_ok=True)
-        folders.record_start(folder, config, hydra)
-        summary = read_summary(folder) or Summary(status="failed")
-        summary.status, summary.error = "failed", reason(error)
-        write_summary(summary, folder)
-        if not isinstance(error, BigModelError):
-            sys.stderr.write(visible(masked(traceback.format_exc())))
-        _say(f"Job {hydra.job.num} ({folders.typed(hydra)}) failed: {reason(error)}")
-        return float("nan")
+    folders.record_start(folder, config, hydra)
+    summary = read_summary(folder) or Summary(status="failed")
+    summary.status, summary.error = "failed", reason(error)
+    write_summary(summary, folder)
+
+
+def _failed_job(error: BaseException, hydra: Any) -> float:
+    from bigmodel.launch import folders
+
+    if not isinstance(error, BigModelError):
+        sys.stderr.write(visible(masked(traceback.format_exc())))
+    _say(f"Job {hydra.job.num} ({folders.typed(hydra)}) failed: {reason(error)}")
+    return float("nan")
 
 
 def _conclude_sweep(folder: Path) -> int:
     from bigmodel.launch.sweep import collect
+    from bigmodel.launch.sweep_folder import LEADERBOARD
     from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
 
-    rows, metric, mode = collect(folder)
-    write_csv(rows, folder / "leaderboard.csv", metric, mode)
+    rows, metric, mode = collect(folder, _outcome.refused)
+    write_csv(rows, folder / LEADERBOARD, metric, mode)
     print_leaderboard(rows, metric, mode)
-    return 1 if any(row.status != "finished" for row in rows) else 0
+    return 1 if _outcome.refused or any(row.status != "finished" for row in rows) else 0
 
 
 def _explain(error: Exception, argv: list[str]) -> str | None:

@@ -84,9 +84,9 @@ def test_each_is_told_and_the_rest_finishes(command: Command, tmp_path: Path) ->
 def test_a_sweep_into_a_used_folder_leaves_it_as_it_was(command: Command, tmp_path: Path) -> None:
     words = ("-m", "hydra.sweep.dir=mine", "debug=fast", "device=cpu", "trainer.tensorboard=false")
     assert command(*words, "seed=1,2").status == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*/*") if path.is_file()}
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     again = command(*words, "seed=5,6")
     assert again.status == 1
-    assert "hydra.sweep.dir: there is a run in" in again.err
-    after = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*/*") if path.is_file()}
+    assert "hydra.sweep.dir: mine holds multirun.yaml and leaderboard.csv already" in again.err
+    after = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     assert after == before

@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bigmodel.errors import CheckpointError
-from bigmodel.launch import lock
+from bigmodel.launch import folders, lock
 from bigmodel.launch.lock import NAME, owned, owner
 
 from . import damage, trials
@@ -85,7 +87,9 @@ def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
         looking.join()
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": "x", "host": 1, "started": 2}'])
+@pytest.mark.parametrize(
+    "content", ["", "\0\0\0\0", "{", '{"pid": 1}', '{"pid": "x", "host": 1, "started": 2}']
+)
 def test_an_old_file_with_anything_in_it_keeps_nobody_out(tmp_path: Path, content: str) -> None:
     (tmp_path / NAME).write_text(content)
     with owned(tmp_path):
@@ -129,3 +133,24 @@ def test_where_no_process_can_be_asked_the_file_says_what_to_do(
     (tmp_path / NAME).write_text(found)
     with pytest.raises(CheckpointError, match=r"if it is gone, remove .*\.lock"), owned(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("content", ["mine", "{}", "\0mine", b"\xff\xfe"])
+def test_another_s_file_of_that_name_is_left_alone(tmp_path: Path, content: str | bytes) -> None:
+    whole = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / NAME).write_bytes(whole)
+    with pytest.raises(CheckpointError, match="is not what a run writes there"), owned(tmp_path):
+        pass
+    assert (tmp_path / NAME).read_bytes() == whole
+
+
+def test_the_owner_may_look_at_its_folder(tmp_path: Path) -> None:
+    """Closing any file that leads to a lock of this kind would give it back."""
+    with owned(tmp_path):
+        folders.check_free(tmp_path, "hydra.run.dir")
+        folders.tidy(tmp_path)
+        code = "import sys, pathlib as p; from bigmodel.launch import lock"
+        code += "; print(lock.owner(p.Path(sys.argv[1])))"
+        words = [sys.executable, "-c", code, str(tmp_path)]
+        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert f"process {os.getpid()} on" in told

@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -86,7 +87,11 @@ class Attempt:
 
 
 def launch(
-    cwd: Path, *argv: str, slow: str | None = None, environment: dict[str, str] | None = None
+    cwd: Path,
+    *argv: str,
+    slow: str | None = None,
+    killed_at: str | None = None,
+    environment: dict[str, str] | None = None,
 ) -> Attempt:
     """Starts `bigmodel-train` in a process of its own.
 
@@ -95,14 +100,21 @@ def launch(
         argv: its arguments.
         slow: `evaluation` or `saving`, which then takes a second and says that it began by a file
             `slow` in `cwd`.
+        killed_at: a moment of `MOMENTS`, at which the process ends as by kill -9.
         environment: more variables.
     """
-    process = _server.Process(target=_train, args=(str(cwd), argv, slow, environment or {}))
+    process = _server.Process(target=_train, args=(str(cwd), argv, slow, killed_at, environment or {}))
     process.start()
     return Attempt(process, cwd)
 
 
-def _train(cwd: str, argv: Sequence[str], slow: str | None, environment: dict[str, str]) -> None:
+def _train(
+    cwd: str,
+    argv: Sequence[str],
+    slow: str | None,
+    killed_at: str | None,
+    environment: dict[str, str],
+) -> None:
     os.environ |= environment | {"NO_COLOR": "1"}
     os.chdir(cwd)
     out = os.open(f"printed.{multiprocessing.current_process().name}", os.O_CREAT | os.O_WRONLY)
@@ -112,6 +124,8 @@ def _train(cwd: str, argv: Sequence[str], slow: str | None, environment: dict[st
     sys.argv = ["bigmodel-train", *argv]
     if slow is not None:
         _slow_down(slow)
+    if killed_at is not None:
+        _kill_at(killed_at)
     from bigmodel import train
 
     train.main()
@@ -137,6 +151,49 @@ def _slow_down(what: str) -> None:
         judge.evaluate = slowly(judge.evaluate)
     else:
         checkpoint.save = slowly(checkpoint.save)
+
+
+MOMENTS = ("record", "recorded", "started", "records", "saved", "finished")
+"""Within the writing of the record, and after it; when all is ready for the first step; when figures
+were recorded and nothing saved; when two steps were saved; when `summary.json` says that all is done."""
+
+
+def _kill_at(moment: str) -> None:
+    from bigmodel import checkpoint, disk, loop
+
+    saves = 0
+
+    def kill(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def put(path: Path, content: bytes) -> None:
+        if path.name == "hydra.yaml":
+            kill()
+        real_put(path, content)
+
+    def save(*args: Any, **more: Any) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == (1 if moment == "records" else 3):
+            kill()
+        real_save(*args, **more)
+
+    def write_summary(summary: Any, folder: Path) -> None:
+        if moment == "started":
+            kill()
+        real_summary(summary, folder)
+        if summary.status == "finished":
+            kill()
+
+    real_put, real_save, real_summary = disk.put, checkpoint.save, loop.write_summary
+    if moment == "record":
+        disk.put = put
+    elif moment == "recorded":
+        loop.fit = kill
+    elif moment in {"records", "saved"}:
+        checkpoint.save = save
+    else:
+        loop.write_summary = write_summary
 
 
 def children_of(pid: int) -> list[int]:

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from bigmodel.errors import ConfigError
+from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.launch import folders
 from bigmodel.launch.folders import check_free, claim, discard, discard_refused_sweep, record_start
+
+from ..faults.durability import Order
 
 # Spawned, not forked: torch, which this process may have loaded, has threads.
 POOLS = {
@@ -59,22 +61,22 @@ def test_where_none_can_be_made_it_says_so(tmp_path: Path, below: str) -> None:
 
 def test_a_folder_with_a_run_in_it_is_not_free(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    check_free(tmp_path)
+    check_free(tmp_path, "hydra.run.dir")
     (tmp_path / "summary.json").touch()
     with pytest.raises(
         ConfigError, match=f"hydra.run.dir: there is a run in {tmp_path} .*resume={tmp_path}"
     ):
-        check_free(tmp_path)
+        check_free(tmp_path, "hydra.run.dir")
     (tmp_path / "summary.json").unlink()
     (tmp_path / ".hydra").mkdir()
     with pytest.raises(ConfigError, match="there is a run in"):
-        check_free(tmp_path)
+        check_free(tmp_path, "hydra.run.dir")
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
     with pytest.raises(ConfigError, match="cannot be made or written to: no permission"):
-        check_free(tmp_path)
+        check_free(tmp_path, "hydra.run.dir")
 
 
 def test_what_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
@@ -145,6 +147,89 @@ def test_a_run_s_folder_tells_what_it_was_started_with(tmp_path: Path) -> None:
     assert config.resume == "somewhere"  # the caller's own is left alone
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "profile", "tensorboard", "train.log"])
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_what_a_run_would_write_over_is_not_free(tmp_path: Path, name: str, key: str) -> None:
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(
+        ConfigError, match=f"{key}: {tmp_path} holds {name} already, which a run would write over"
+    ):
+        check_free(tmp_path, key)
+
+
+CONFIG = OmegaConf.create({"seed": 3, "resume": None})
+HYDRA = OmegaConf.create({"overrides": {"task": ["seed=3"]}})
+
+
+def test_the_record_is_there_whole_or_not_at_all_and_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    order, run = Order(), tmp_path / "outputs" / "day" / "time"
+    with order.followed():
+        claim("outputs/day/time")
+        record_start(Path("outputs/day/time"), CONFIG, HYDRA)
+        order.acknowledged("the record", run)
+        renames = order.renames
+        folders.write_config(run, CONFIG)
+        assert order.renames == renames, "what is equal is not written again"
+        folders.write_config(run, OmegaConf.create({"seed": 4, "resume": None}))
+        order.acknowledged("another configuration", run)
+    assert order.faults == []
+    assert [path.name for path in run.iterdir()] == [".hydra"]
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_a_record_that_does_not_fit_leaves_the_folder_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    real, syncs = os.fsync, 0
+
+    def full(handle: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs > after:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"\.hydra: cannot be written: No space left on device"):
+        record_start(tmp_path, CONFIG, HYDRA)
+    left = list(tmp_path.iterdir())
+    assert left in ([], [tmp_path / ".hydra"])
+    if left:  # all of it is there, though it may not outlast a power cut
+        assert {path.name for path in left[0].iterdir()} == {
+            "config.yaml",
+            "hydra.yaml",
+            "overrides.yaml",
+        }
+    else:
+        check_free(tmp_path, "hydra.run.dir")
+
+
+def test_what_was_being_written_when_a_process_was_killed_goes(tmp_path: Path) -> None:
+    ours = [
+        ".hydra.12.tmp/config.yaml",
+        ".hydra.13.tmp/.hydra.yaml.13.tmp",
+        ".summary.json.12.tmp",
+        ".hydra/.config.yaml.12.tmp",
+        "tensorboard/.events.out.tfevents.1.host.1.12.tmp",
+    ]
+    others = [
+        ".hydra.12.tmp.old/config.yaml",
+        ".hydra.14.tmp/mine",
+        ".notes.12.tmp",
+        ".hydra.tmp/config.yaml",
+    ]
+    for name in (*ours, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    folders.tidy(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(others)
+
+
 def test_a_configuration_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +241,7 @@ def test_a_configuration_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CheckpointError, match="No space left"):
         folders.write_config(tmp_path, OmegaConf.create({"seed": 4}))
     assert path.read_text() == "seed: 3\n"
+    assert [inner.name for inner in path.parent.iterdir()] == ["config.yaml"]

@@ -7,8 +7,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from bigmodel import exact_json, manifest
 from bigmodel.errors import CheckpointError, ConfigError
-from bigmodel.launch.resume import in_grammar, newest_unfinished, settle
+from bigmodel.launch.resume import in_grammar, settle
+from bigmodel.launch.unfinished import newest_unfinished
 
 from .conftest import write
 from .runs import VALUES, changed, run_folder
@@ -88,9 +90,65 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         CheckpointError, match=f"resume={tmp_path}/no: there is no such folder.*resume=auto"
     ):
         settle([f"resume={tmp_path}/no"], Path("configs"))
-    run = run_folder(tmp_path / "run", VALUES, "stopped")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"no run's folder: it has no \.hydra/config\.yaml"):
-        settle([f"resume={run}/checkpoints/last"], Path("configs"))
+        settle([f"resume={tmp_path}/empty"], Path("configs"))
+
+
+@pytest.mark.parametrize(
+    ("cwd", "path"),
+    [
+        ("", "{run}/"),
+        ("", "{run}/checkpoints"),
+        ("", "{run}/checkpoints/"),
+        ("", "{run}/checkpoints/last"),
+        ("", "{run}/checkpoints/last/"),
+        ("", "run"),
+        ("", "run/checkpoints/last"),
+        ("", "./run/../run/checkpoints/last"),
+        ("run", "."),
+        ("run", "checkpoints"),
+        ("run", "checkpoints/last/"),
+        ("run/checkpoints", "."),
+        ("run/checkpoints", ".."),
+        ("run/checkpoints", "last"),
+        ("run/checkpoints/last", "."),
+    ],
+)
+def test_what_leads_to_the_newest_checkpoint_is_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cwd: str, path: str
+) -> None:
+    run = run_folder(tmp_path / "run", VALUES, "stopped")
+    monkeypatch.chdir(tmp_path / cwd)
+    argv, found, _ = settle([f"resume={path.format(run=run)}"], Path("configs"))
+    assert found is not None
+    assert found.resolve() == run
+    assert f"++resume='{run}'" in argv
+
+
+@pytest.mark.parametrize("name", ["best", "best-2", "previous", "nowhere"])
+def test_another_checkpoint_is_none_to_go_on_from(tmp_path: Path, name: str) -> None:
+    run = run_folder(tmp_path / "run", VALUES, "stopped")
+    (run / "checkpoints" / name).mkdir()
+    with pytest.raises(CheckpointError, match=rf"newest checkpoint and no other.*resume={run}$"):
+        settle([f"resume={run}/checkpoints/{name}"], Path("configs"))
+    (run / "checkpoints" / "last").rmdir()
+    if name == "previous":  # what is left, and what the run has printed
+        assert settle([f"resume={run}/checkpoints/{name}"], Path("configs")).folder == run
+
+
+def test_the_run_s_own_folder_may_be_named_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_folder(tmp_path / "my run", VALUES, "stopped")
+    for word in (
+        "hydra.run.dir='my run'",
+        f"hydra.run.dir={tmp_path}/my run/",
+        "++hydra.run.dir=my run",
+    ):
+        argv, *_ = settle(["resume=my run", word], Path("configs"))
+        assert [w for w in argv if "hydra.run.dir" in w] == [f"hydra.run.dir='{tmp_path}/my run'"]
 
 
 @pytest.mark.parametrize(
@@ -235,3 +293,98 @@ def test_auto_says_what_it_does(tmp_path: Path, house: Path, capsys: pytest.Capt
     argv, found, _ = settle(["resume=auto", "seed=0"], house)
     assert (found, f"going on with {run}" in capsys.readouterr().out) == (run, True)
     assert f"--config-path={tmp_path / run}/.hydra" in argv
+
+
+def test_auto_looks_where_one_folder_is_named(tmp_path: Path, house: Path) -> None:
+    values = {"values": OURS, "checkpoint": "last"}
+    (ours,) = runs(tmp_path, {})
+    fixed = run_folder(tmp_path / "my (1) run", status="stopped", **values)
+    word = f"hydra.run.dir='{fixed}'"
+    assert newest_unfinished([word], house) == fixed
+    (fixed / "summary.json").write_text('{"status": "finished"}')
+    assert newest_unfinished([word], house) == fixed, "there is nothing to do, which is no error"
+    assert newest_unfinished([word, "seed=1"], house) is None
+    assert newest_unfinished([f"hydra.run.dir={tmp_path}/nowhere"], house) is None
+    assert newest_unfinished([], house) == ours
+
+
+def test_auto_looks_where_the_time_makes_the_name(tmp_path: Path, house: Path) -> None:
+    names = ("exp-2026-01-31", "exp-2026-02-01", "exp", "other-2026-01-31")
+    for number, name in enumerate(names):
+        folder = run_folder(tmp_path / "mine" / name, OURS, "stopped")
+        os.utime(folder / ".hydra" / "config.yaml", (1000.0 + number, 1000.0 + number))
+    word = "hydra.run.dir=mine/exp-${now:%Y-%m-%d}"
+    assert newest_unfinished([word], house) == Path("mine/exp-2026-02-01")
+    before = sorted(tmp_path.rglob("*"))
+    word = "hydra.run.dir='${new_folder:mine/exp-${now:%Y}}'"
+    assert newest_unfinished([word], house) == Path("mine/exp-2026-02-01")
+    assert sorted(tmp_path.rglob("*")) == before, "looking makes no folder"
+
+
+def test_auto_begins_anew_what_ended_before_its_first_save(tmp_path: Path, house: Path) -> None:
+    older, newer = runs(tmp_path, {"status": "running"}, {"status": None, "checkpoint": ""})
+    assert newest_unfinished([], house) == older, "what has a checkpoint comes first"
+    (older / "summary.json").write_text('{"status": "finished"}')
+    assert newest_unfinished([], house) == newer
+    (newer / "checkpoints").mkdir()
+    (newer / "checkpoints" / ".kept.json").write_text('{"saved": true, "kept": {}}')
+    assert newest_unfinished([], house) is None, "its checkpoints were taken away"
+
+
+def test_auto_names_what_it_cannot_read(
+    tmp_path: Path, house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, torn, missing, whole = runs(tmp_path, {}, {}, {}, {"values": OURS | {"seed": 1}})
+    (empty / ".hydra" / "config.yaml").write_text("")
+    (torn / ".hydra" / "config.yaml").write_text("model: {name: fn")
+    (missing / ".hydra" / "config.yaml").unlink()
+    assert newest_unfinished([], house) is None
+    printed = capsys.readouterr().out
+    for run in (empty, torn, missing):
+        assert (
+            f"resume=auto: {run}/.hydra/config.yaml: the run's own configuration is damaged" in printed
+        )
+    assert str(whole) not in printed
+
+
+def saved_state(folder: Path, settings: dict[str, Any]) -> None:
+    """A checkpoint without tensors, whole by its manifest."""
+    last = folder / "checkpoints" / "last"
+    last.mkdir(parents=True, exist_ok=True)
+    (last / "state.json").write_text(exact_json.dumps({"settings": settings}))
+    (last / "manifest.json").write_text(manifest.manifest_of(last))
+
+
+@pytest.mark.parametrize("damage", ["", "model: {name: fn", "model: 3\n", "hydra: {}\n", None])
+@pytest.mark.parametrize("how", ["auto", "folder"])
+def test_a_damaged_configuration_is_restored_from_the_checkpoint(
+    tmp_path: Path, house: Path, capsys: pytest.CaptureFixture[str], damage: str | None, how: str
+) -> None:
+    settings = {key: value for key, value in OURS.items() if key != "resume"}
+    text = {"note": "a ${b} c", "auth": "${oc.env:BIGMODEL_DATA_AUTH}"}
+    (run,) = runs(tmp_path, {})
+    (other,) = (run_folder(tmp_path / "outputs" / "day" / "other", OURS, "stopped"),)
+    settings["data"] = {"name": "digits", **(text if how == "folder" else {})}
+    saved_state(run, settings)
+    saved_state(other, settings | {"seed": 5})
+    for folder in (run, other):
+        path = folder / ".hydra" / "config.yaml"
+        path.unlink() if damage is None else path.write_text(damage)
+    _, found, _ = settle([f"resume={run if how == 'folder' else 'auto'}"], house)
+    assert found == run
+    assert "it is restored from the newest checkpoint." in capsys.readouterr().out
+    restored = OmegaConf.load(run / ".hydra" / "config.yaml")
+    if how == "folder":
+        assert restored.data.note == "a ${b} c"
+        assert OmegaConf.to_container(restored)["data"]["auth"] == text["auth"]
+    assert newest_unfinished([], house) == (run if how == "auto" else None)
+    kept_aside = run / ".hydra" / "config.yaml.damaged"
+    assert (kept_aside.read_text() if kept_aside.exists() else "") == (damage or "")
+
+
+def test_without_settings_in_a_checkpoint_the_damage_is_told(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", VALUES, "stopped")
+    (run / ".hydra" / "config.yaml").write_text("")
+    with pytest.raises(CheckpointError, match="the run's own configuration is damaged"):
+        settle([f"resume={run}"], Path("configs"))
+    assert (run / ".hydra" / "config.yaml").read_text() == ""

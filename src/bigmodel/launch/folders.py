@@ -5,12 +5,25 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from bigmodel import disk
 from bigmodel.errors import ConfigError
+from bigmodel.launch import lock
+
+RECORD = ".hydra"
+WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
+"""What a run writes into its folder, besides its record."""
+
+_RECORDED = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_UNFINISHED = re.compile(r"\.[\w.-]+\.\d+\.tmp")
+"""Names of what a process was writing when it was killed."""
 
 _made_on_the_way: dict[Path, list[Path]] = {}
 """For each folder that this process has claimed, the folders above it that were made with it."""
@@ -43,31 +56,53 @@ def claim(path: str) -> str:
     raise AssertionError("count never ends")
 
 
-def check_free(folder: Path) -> None:
-    """Makes sure that a folder the user named can be written to and holds no run yet.
-
-    Raises:
-        ConfigError: it holds one, or cannot be written to.
-    """
-    check_no_run(folder, "hydra.run.dir")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(_unwritable(folder, PermissionError("no permission to write")))
-
-
-def check_no_run(folder: Path, key: str) -> None:
-    """Makes sure that a folder holds no run yet.
+def check_free(folder: Path, key: str) -> None:
+    """Makes sure that a folder can be written to, and holds nothing that a run would write over.
 
     Args:
         key: by which the user can name another.
 
     Raises:
-        ConfigError: it holds one.
+        ConfigError: it holds a run, or what may be somebody's; or it cannot be written to.
     """
-    if (folder / "summary.json").exists() or (folder / ".hydra").exists():
+    found = [name for name in (RECORD, *WRITTEN) if os.path.lexists(folder / name)]
+    if RECORD in found or "summary.json" in found:
         raise ConfigError(
             f"{key}: there is a run in {folder} already. Go on with it by resume={folder}, or name"
             f" another folder with {key}=<folder>."
         )
+    if found:
+        raise ConfigError(
+            f"{key}: {folder} holds {', '.join(found)} already, which a run would write over. Name"
+            f" another folder with {key}=<folder>, or move them away."
+        )
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(_unwritable(folder, PermissionError("no permission to write")))
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a process that was killed as it wrote left unfinished, in a folder that is ours."""
+    places = (folder, folder / RECORD, folder / "tensorboard")
+    for path in (path for place in places if place.is_dir() for path in place.iterdir()):
+        if not _UNFINISHED.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.is_dir():
+            _remove_unfinished_record(path)
+        elif _is_of_ours(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _is_of_ours(name: str) -> bool:
+    return name.startswith(tuple(f".{ours}." for ours in (*_RECORDED, *WRITTEN, "events.out.tfevents")))
+
+
+def _remove_unfinished_record(path: Path) -> None:
+    """Only with what a record consists of: anything else is somebody's."""
+    names = {inner.name for inner in path.iterdir()}
+    if path.name.startswith(f"{RECORD}.") and all(
+        name in _RECORDED or _is_of_ours(name) for name in names
+    ):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def discard(folder: Path) -> None:
@@ -80,6 +115,8 @@ def discard(folder: Path) -> None:
 
 def discard_claimed() -> None:
     """Removes what was claimed for a run that has not begun."""
+    for folder in list(_made_on_the_way):
+        (folder / lock.NAME).unlink(missing_ok=True)  # the process ends here, and gives nothing back
     discard_refused_sweep()
     for folder in list(_made_on_the_way):
         discard(folder)
@@ -94,17 +131,36 @@ def discard_refused_sweep() -> None:
 
 
 def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
-    """Writes `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`, as Hydra would.
+    """Writes `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`, as Hydra would: all or nothing.
 
     Hydra itself writes them before the configuration is checked; so it is told not to, and a mistake
     leaves nothing behind.
+
+    Raises:
+        CheckpointError: they cannot be written; nothing of them is there then.
     """
-    target = folder / ".hydra"
-    target.mkdir(exist_ok=True)
-    write_config(folder, config)
     wrapped = OmegaConf.create({"hydra": hydra})
-    (target / "hydra.yaml").write_text(OmegaConf.to_yaml(wrapped))
-    (target / "overrides.yaml").write_text(OmegaConf.to_yaml(hydra.overrides.task))
+    texts = (_settings(config), OmegaConf.to_yaml(wrapped), OmegaConf.to_yaml(hydra.overrides.task))
+    record, unfinished = folder / RECORD, folder / f"{RECORD}.{os.getpid()}.tmp"
+    place = record if record.is_dir() else unfinished
+    try:
+        place.mkdir(exist_ok=True)
+        for name, text in zip(_RECORDED, texts, strict=True):
+            disk.put(place / name, text.encode())
+        if place is unfinished:
+            unfinished.rename(record)
+        for path in _perhaps_new(folder):
+            disk.sync(path)
+    except OSError as error:
+        raise disk.refused(record, error, sum(map(len, texts))) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _perhaps_new(folder: Path) -> Iterable[Path]:
+    """A folder and those above it that may have been made for it; the current one was there before."""
+    old = (Path.cwd(), *Path.cwd().parents)
+    return [folder, *(path for path in folder.absolute().parents if path not in old[1:])]
 
 
 def typed(hydra: DictConfig) -> str:
@@ -114,17 +170,22 @@ def typed(hydra: DictConfig) -> str:
 
 
 def write_config(folder: Path, config: DictConfig) -> None:
-    """Writes `.hydra/config.yaml`, whole or not at all; a run never says that it resumes itself,
-    or is looked at once more when it goes on."""
+    """Writes `.hydra/config.yaml`, whole or not at all, where it says anything new.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    disk.write(folder / RECORD / "config.yaml", _settings(config))
+
+
+def _settings(config: DictConfig) -> str:
+    """A run never says that it resumes itself, or is looked at once more when it goes on."""
     config = config.copy()
     with open_dict(config):
         config.resume = None
         for key in ("resume_changed", "profile"):
             config.pop(key, None)
-    path = folder / ".hydra" / "config.yaml"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(OmegaConf.to_yaml(config))
-    temporary.replace(path)
+    return OmegaConf.to_yaml(config)
 
 
 def _unwritable(path: Path, error: OSError) -> str:

@@ -27,6 +27,7 @@ except ImportError:  # Windows has none: there, what the file says has to do
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
+_BEGINS = '{"pid": '
 _TAKEN = {errno.EACCES, errno.EAGAIN}
 _PATIENCE = 0.3
 """Seconds after which who has the lock is its owner, and nobody who only looks."""
@@ -39,7 +40,7 @@ def owned(folder: Path) -> Iterator[None]:
     """Within it, the folder is this process's.
 
     Raises:
-        CheckpointError: another process has it, or it cannot be written to.
+        CheckpointError: another process has it, it cannot be written to, or the file is none of ours.
     """
     path = folder / NAME
     try:
@@ -49,10 +50,7 @@ def owned(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the folder may be gone
-            file.truncate(0)  # Windows removes no file that is open
-            path.unlink()  # while it is locked: nobody can have taken it
-        file.close()
+        _give_back(path, file)
 
 
 def owner(folder: Path) -> str | None:
@@ -70,7 +68,7 @@ def _opened(path: Path, mode: str) -> IO[str]:
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
-    return open(path, mode, encoding="utf-8", opener=opener)
+    return open(path, mode, encoding="utf-8", errors="replace", opener=opener)
 
 
 def _acquired(path: Path) -> IO[str]:
@@ -85,15 +83,33 @@ def _acquired(path: Path) -> IO[str]:
                     " first."
                 )
             if other is None and _is_still(path, file):
-                file.truncate(0)
-                file.write(_who())
-                file.flush()
+                if not _is_ours(file):
+                    raise CheckpointError(
+                        f"{path}: is not what a run writes there, and would be written over. Move it"
+                        " away."
+                    )
+                try:
+                    file.truncate(0)
+                    os.write(file.fileno(), _who().encode())  # at once: nothing is left for `close`
+                except OSError:  # a full disk
+                    _give_back(path, file)
+                    raise
                 return file
         except BaseException:
             file.close()
             raise
         file.close()  # its owner has just ended and taken the file away, or somebody only looks
         time.sleep(0.01)
+
+
+def _give_back(path: Path, file: IO[str]) -> None:
+    """Removes the file while it is locked, so that nobody can have taken it; not one that was moved with
+    its folder, or another's that stands in its place."""
+    with contextlib.suppress(OSError):  # the folder may be gone
+        if _is_still(path, file):
+            file.truncate(0)  # Windows removes no file that is open
+            path.unlink()
+    file.close()
 
 
 def _in_the_way(file: IO[str]) -> str | None:
@@ -108,6 +124,13 @@ def _in_the_way(file: IO[str]) -> str | None:
             # a file system without locks: what the file says has to do
     words, alive = _told(file)
     return words if alive else None
+
+
+def _is_ours(file: IO[str]) -> bool:
+    """Whether an owner wrote it, or was about to; a power cut may have left zeros."""
+    file.seek(0)
+    begun = file.read(len(_BEGINS)).strip("\0")
+    return _BEGINS.startswith(begun)
 
 
 def _told(file: IO[str]) -> tuple[str, bool]:

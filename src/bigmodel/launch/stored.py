@@ -1,4 +1,4 @@
-"""The configuration that a run was started with, read back from its folder."""
+"""The configuration that a run was started with, read back from its folder, or from its checkpoints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigmodel.errors import CheckpointError
+from bigmodel import disk, manifest
+from bigmodel.errors import CheckpointError, DamagedError
+from bigmodel.launch import lock
 from bigmodel.launch.bounds import fault_of_file
+from bigmodel.visible import visible_message
 
 SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
 """What every run has settings for."""
@@ -28,7 +31,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Unresolved: what a stranger's interpolation would do is not done before the guard has seen it.
 
     Raises:
-        CheckpointError: it is not there, damaged, or no run's.
+        DamagedError: it is not there, damaged, or no run's.
     """
     path = folder / ".hydra" / "config.yaml"
     if (fault := fault_of_file(path)) is not None:
@@ -42,6 +45,67 @@ def read_config(folder: Path) -> dict[str, Any]:
     if wrong := _what_is_wrong(plain):
         raise _damaged(path, wrong)
     return {str(key): value for key, value in plain.items()}
+
+
+def saved_settings(folder: Path) -> dict[str, Any] | None:
+    """The same from a run's newest whole checkpoint; None where none has it."""
+    for name in manifest.GENERATIONS:
+        try:
+            found = manifest.facts_of(folder / "checkpoints" / name).get("settings")
+        except CheckpointError:
+            continue
+        if isinstance(found, dict) and _what_is_wrong(found) is None:
+            return {str(key): value for key, value in found.items()}
+    return None
+
+
+def mend(folder: Path, said: str) -> None:
+    """Restores a damaged configuration from the settings in the newest checkpoint.
+
+    Raises:
+        CheckpointError: no checkpoint has them, or another process has the run.
+    """
+    try:
+        read_config(folder)
+    except DamagedError as error:
+        settings = saved_settings(folder)
+        if settings is None:
+            raise
+        with lock.owned(folder):
+            _restore(folder, settings)
+        why = str(error).partition(". ")[0]
+        told = f"{said}: {why}; it is restored from the newest checkpoint."
+        print(visible_message(told))  # noqa: T201
+
+
+def _restore(folder: Path, settings: dict[str, Any]) -> None:
+    """Puts a run's damaged configuration back as its checkpoint has it; what is there is kept beside it.
+
+    Args:
+        settings: as `saved_settings` gives them.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        disk.make_folder(path.parent)
+        if path.exists() and path.stat().st_size:
+            path.rename(disk.free_name(path, "damaged"))
+    except OSError as error:
+        raise disk.refused(path, error, 0) from error
+    disk.write(path, OmegaConf.to_yaml(OmegaConf.create({**_literal(settings), "resume": None})))
+
+
+def _literal(value: Any) -> Any:
+    """Settings have no references left but those to the environment; what looks like one is text."""
+    if isinstance(value, dict):
+        return {key: _literal(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(inner) for inner in value]
+    if isinstance(value, str) and "${oc.env:" not in value:
+        return value.replace("${", "\\${")
+    return value
 
 
 def comparable(config: DictConfig) -> dict[str, Any]:
@@ -115,8 +179,8 @@ def _plain(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
+def _damaged(path: Path, why: str) -> DamagedError:
+    return DamagedError(
         f"{path}: the run's own configuration is damaged: {why}. Put it back as it was to go on; the"
         " checkpoints are not affected."
     )

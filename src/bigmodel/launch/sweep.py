@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,22 @@ from bigmodel.regular import read_text
 from bigmodel.reporting.leaderboard import Row
 
 
-def collect(folder: Path) -> tuple[list[Row], str, str]:
+def collect(folder: Path, refused: Sequence[Path] = ()) -> tuple[list[Row], str, str]:
     """The jobs of a sweep, in the order of their numbers.
 
     They are read from the disk, so that it does not matter which process ran them.
 
     Args:
         folder: the sweep's, which holds one folder a job.
+        refused: folders in it that are not of this sweep.
 
     Returns:
         A row a job, the monitored metric's name, and its mode (`max` or `min`).
     """
+    others = {path.resolve() for path in refused}
+    found = (path.parent for path in folder.glob("*/.hydra") if path.is_dir())
     jobs = sorted(
-        (path.parent for path in folder.glob("*/.hydra") if path.is_dir()),
+        (job for job in found if job.resolve() not in others),
         key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name),
     )
     overrides = {job: _overrides(job) for job in jobs}

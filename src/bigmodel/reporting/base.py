@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bigmodel import disk
+from bigmodel.errors import CheckpointError
 from bigmodel.models.summary import Layer
 
 Record = dict[str, float | int]
@@ -189,18 +191,25 @@ class Sink:
     def close(self) -> None:
         """Nothing follows: write what is buffered and free what is held."""
 
+    def abandon(self) -> None:
+        """The folder is gone: free what is held, and write nothing more."""
+        self.close()
+
 
 class Sinks(Sink):
     """Passes every call on to each of its sinks, in order.
 
     All are told before an essential one's error is raised; any other that fails is dropped, and the
-    rest pass on a warning.
+    rest pass on a warning. Once the run's folder was moved or deleted, nobody is told anything, and
+    every call but `close` raises CheckpointError.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.sinks = list(sinks)
+        self._place: disk.Place | None = None
 
     def start(self, info: RunInfo) -> None:
+        self._place = disk.Place(info.folder)
         self._tell(lambda sink: sink.start(info))
 
     def progress(self, progress: Progress) -> None:
@@ -231,9 +240,20 @@ class Sinks(Sink):
         self._tell(lambda sink: sink.finish(summary, folder))
 
     def close(self) -> None:
-        self._tell(lambda sink: sink.close())
+        try:
+            self._tell(lambda sink: sink.close())
+        except CheckpointError:
+            if self._place is None or self._place.is_there():
+                raise
+            for sink in self.sinks:
+                sink.abandon()
+        finally:
+            if self._place is not None:
+                self._place.close()
 
     def _tell(self, act: Callable[[Sink], None]) -> None:
+        if self._place is not None:
+            self._place.check()
         failure: Exception | None = None
         for sink in list(self.sinks):
             try:

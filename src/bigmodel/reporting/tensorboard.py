@@ -146,6 +146,11 @@ class TensorBoard(Sink):
             self._events.close()
             self._events = None
 
+    def abandon(self) -> None:
+        if self._events is not None:
+            self._events.abandon()
+            self._events = None
+
     def _draw(self) -> None:
         if self._waiting is None or self._events is None:
             return
