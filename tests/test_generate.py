@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from bigmodel.errors import ConfigError, DataError, SpecError
-from bigmodel.generate import ENDED, Sampling, generate, probabilities, translate, window_start
+from bigmodel.generate import (
+    ENDED,
+    Sampling,
+    UndefinedTextsError,
+    generate,
+    probabilities,
+    translate,
+    window_start,
+)
 from bigmodel.generate.beams import Beam, Ended, continued, search
 from bigmodel.generate.texts import Texts
 from bigmodel.models.base import Memory, Model, Writer
@@ -354,3 +362,28 @@ def test_what_cannot_be_written_is_refused_in_words() -> None:
         generate(pairs, [[3]], GREEDY, PAIRS, "cpu")
     with pytest.raises(SpecError, match="data=toy has 9 tokens out of 11 → 3 classes"):
         generate(build("transformer", spec("tokens")), [[3]], GREEDY, spec("tokens"), "cpu")
+
+
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, DRAWN, Sampling(max_tokens=5, beams=3)], ids=["greedy", "drawn", "beams"]
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_where_there_is_no_next_token_the_others_are_still_written(
+    monkeypatch: pytest.MonkeyPatch, sampling: Sampling, value: float
+) -> None:
+    """From some moment on, for all texts that hold token 9."""
+    model = writer({})
+    whole = generate(model, PROMPTS, sampling, TEXT, "cpu")
+    real = Texts._take
+
+    def take(self: Texts, logits: Tensor) -> None:
+        bad = torch.tensor([len(row) > 4 and row[0] == 9 for row in self.rows])
+        real(self, torch.where(bad[:, None], value, logits))
+
+    monkeypatch.setattr(Texts, "_take", take)
+    seen: list[list[int]] = []
+    with pytest.raises(UndefinedTextsError, match="1 of 5 texts have no next token") as caught:
+        generate(model, PROMPTS, sampling, TEXT, "cpu", on_tokens=seen.append)
+    assert caught.value.texts == [*whole[:2], None, *whole[3:]]
+    if sampling.beams == 1:
+        assert sum(step[2] != ENDED for step in seen) == 2, "what came until then was handed on"

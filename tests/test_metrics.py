@@ -248,3 +248,67 @@ def test_a_part_of_which_nothing_is_asked_has_figures_that_are_finite():
     outputs, targets = tokens()
     found = figures(NextTokens(7, (1,) * 7), outputs, torch.full_like(targets, IGNORED))
     assert all(math.isfinite(value) for value in found.values())
+
+
+def of_kind(target):
+    return tokens(size=(203, 5)) if isinstance(target, NextTokens) else samples(target)
+
+
+EVERY = TARGETS | {"tokens": NextTokens(7, (1,) * 7)}
+every_kind = pytest.mark.parametrize("target", EVERY.values(), ids=EVERY)
+
+
+@every_kind
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("row", [0, 100, 202])
+def test_one_sample_of_which_nothing_is_known_leaves_no_figure(target, value, row):
+    outputs, targets = of_kind(target)
+    targets[row] = targets[row].clamp(min=0)  # of tokens: all of them are asked for
+    outputs[row] = value
+    for pieces in (None, [64, 64, 64, 11]):
+        found = figures(target, outputs, targets, pieces)
+        assert found.keys() == metric_names(target).keys() - {"loss"}
+        assert all(math.isnan(figure) for figure in found.values()), found
+
+
+@pytest.mark.parametrize("count", [3, 12, CONFUSION_LIMIT + 1])
+def test_a_class_that_is_impossible_is_no_fault(count):
+    outputs, targets = samples(classes(count))
+    outputs[:, 0] = outputs[:, 1]
+    targets = targets.clamp(min=1)
+    expected = figures(classes(count), outputs.index_fill(1, torch.tensor([0]), -1e9), targets)
+    outputs[:, 0] = -math.inf
+    assert figures(classes(count), outputs, targets) == expected
+
+
+@every_kind
+def test_batches_that_are_not_fit_do_not_count(target):
+    outputs, targets = of_kind(target)
+    metrics = metrics_for(target, "cpu")
+    metrics.update(outputs[:64], targets[:64], torch.tensor(True))
+    bad = torch.full_like(outputs[64:128], math.nan)
+    metrics.update(bad, targets[64:128], torch.tensor(False))
+    metrics.update(outputs[64:128], targets[64:128], torch.tensor(False))
+    apart = metrics.over(torch.zeros_like(metrics.sums))
+    apart.update(outputs[128:], targets[128:])
+    metrics.add(apart.sums, 75, torch.tensor(True))
+    apart.update(bad, targets[64:128])
+    metrics.add(apart.sums, 64, torch.tensor(False))
+    good = torch.cat([torch.arange(64), torch.arange(128, 203)])
+    expected = figures(target, outputs[good], targets[good])
+    assert metrics.compute(of_all=False) == pytest.approx(expected, rel=1e-12)
+    assert all(math.isnan(figure) for figure in metrics.compute().values())
+    metrics.reset()
+    metrics.update(outputs, targets, torch.tensor(False))
+    assert all(math.isnan(figure) for figure in metrics.compute(of_all=False).values())
+
+
+@every_kind
+def test_sums_of_an_earlier_version_counted_all(target):
+    outputs, targets = of_kind(target)
+    first, second = metrics_for(target, "cpu"), metrics_for(target, "cpu")
+    first.update(outputs, targets)
+    state = first.state_dict()
+    state.pop("counted", None)
+    second.load_state_dict(state)
+    assert second.compute() == first.compute()

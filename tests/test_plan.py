@@ -78,3 +78,10 @@ def test_monitor() -> None:
 )
 def test_better(mode: str, value: float, than: float | None, by: float, expected: bool) -> None:
     assert Monitored("m", mode).better(value, than, by) is expected
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("than", [None, 0.5])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_beats_nothing(mode: str, than: float | None, value: float) -> None:
+    assert not Monitored("val/loss", mode).better(value, than)

@@ -40,7 +40,7 @@ def record(run: Run, figures: dict[str, float], speed: float) -> Record:
         "step": progress.step,
         "train/loss": run.mean_loss(),
     }
-    told |= {f"train/{name}": value for name, value in metrics.compute().items()}
+    told |= {f"train/{name}": value for name, value in metrics.compute(of_all=False).items()}
     told |= figures
     told["lr"] = float(run.state.optimizer.param_groups[0]["lr"])
     if (norm := run.state.accumulation.grad_norm) is not None:

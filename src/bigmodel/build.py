@@ -102,7 +102,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         runtime=runtime,
         saver=Saver(folder / "checkpoints", trainer.checkpoint.keep, trainer.checkpoint.interval),
         sinks=_sinks(config, folder),
-        summary=_summary(monitor, model, dataset, runtime),
+        summary=_summary(monitor, model, dataset, runtime, loss),
         writing=writing,
         throughput=Throughput.of(dataset, model, runtime, sample),
         profiled=config.top.profile,
@@ -244,12 +244,18 @@ def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
         return part.select(torch.randperm(len(part), generator=draw)[: batches * size])
 
     train, val = cut(dataset.train, limit.train), cut(dataset.val, limit.val)
+    told = [
+        ("Limited", f"{name} to {len(part):,} of {len(whole):,}, by trainer.limit.{name}")
+        for name, part, whole in (("train", train, dataset.train), ("val", val, dataset.val))
+        if part is not whole
+    ]
     sizes = dataset.spec.sizes | {"train": len(train), "val": len(val)}
     target = dataset.spec.target
     if isinstance(target, Classes) and isinstance(train, Part | Texts):
         counts = torch.bincount(train.targets, minlength=target.count).tolist()
         target = replace(target, counts=tuple(counts))
-    return replace(dataset, train=train, val=val, spec=replace(dataset.spec, sizes=sizes, target=target))
+    spec = replace(dataset.spec, sizes=sizes, target=target)
+    return replace(dataset, train=train, val=val, spec=spec, told=[*dataset.told, *told])
 
 
 def _batches(
@@ -352,12 +358,15 @@ def _monitors(
     return monitor, stop
 
 
-def _summary(monitor: Monitored, model: nn.Module, dataset: Dataset, runtime: Runtime) -> Summary:
+def _summary(
+    monitor: Monitored, model: nn.Module, dataset: Dataset, runtime: Runtime, loss: Loss
+) -> Summary:
     """What is known of how a run ends before it begins."""
     return Summary(
         status="running",
         monitor=monitor.name,
         mode=monitor.mode,
+        loss=loss.described,
         parameters=sum(p.numel() for p in model.parameters()),
         left_out=dataset.left_out,
         environment=environment(runtime),

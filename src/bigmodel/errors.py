@@ -53,6 +53,17 @@ class NonFiniteError(BigModelError):
         self.step = step
 
 
+class UndefinedError(BigModelError):
+    """A model gives NaN or infinity, so that it says nothing."""
+
+
+DIVERGED = (
+    "Its training has diverged, or its numbers have outgrown its precision: try other weights of the run"
+    " (--weights), or train again with a smaller optimizer.lr."
+)
+"""What may be done about such a model."""
+
+
 def reason(error: BaseException) -> str:
     """Why something ended, in one text, without secrets: our own message as it is, others with type."""
     ours = isinstance(error, BigModelError)

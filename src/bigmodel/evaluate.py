@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -36,6 +37,8 @@ def evaluate(
 ) -> Evaluation:
     """Judges a model by every sample of a part, in evaluation mode, nothing drawn at random.
 
+    Where it gives NaN or infinity for one of them, every figure is NaN.
+
     Args:
         batches: the part, in order.
         metrics: are reset first.
@@ -57,10 +60,14 @@ def evaluate(
             metrics.update(outputs, batch.targets)
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
-    target = dataset.spec.target
+    target, figures = dataset.spec.target, {"loss": float(total / weight), **metrics.compute()}
+    undefined = any(map(math.isnan, figures.values()))
+    if undefined:  # the loss may be finite where it passes over a sample
+        figures = dict.fromkeys(figures, math.nan)
     return Evaluation(
-        figures={"loss": float(total / weight), **metrics.compute()},
-        confusion=None if metrics.confusion is None else metrics.confusion.cpu(),
+        figures=figures,
+        undefined=undefined,
+        confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
         class_names=target.names if isinstance(target, Classes) else (),
         samples=shown,
     )

@@ -49,7 +49,7 @@ def run_info(
             "Optimizer",
             f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
         ),
-        ("Loss", loss.name),
+        ("Loss", loss.described),
         ("Device", str(runtime)),
         *(("Compiling", line) for line in compiling),
         ("Training", f"{length}, batches of {_batch(config)}"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from bigmodel import checkpoint
 from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import Batches
-from bigmodel.errors import CheckpointError
+from bigmodel.errors import CheckpointError, UndefinedError
 from bigmodel.evaluate import evaluate
 from bigmodel.models.base import Writer
 from bigmodel.plan import Monitored
@@ -30,6 +31,12 @@ def validate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
         evaluation = _written(run, "val", _read(run, run.val), samples=show)
+    if evaluation.undefined and not any(map(math.isnan, progress.figures.values())):
+        run.sinks.message(
+            f"After step {progress.step:,} the model gives NaN or infinity for validation samples: no"
+            " figure of it is known, and it cannot be the best.",
+            "warning",
+        )
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
     progress.figures = figures
     value = _monitored_value(run, run.monitor, figures)
@@ -111,6 +118,9 @@ def _written(run: Run, part: PartName, evaluation: Evaluation, *, samples: bool)
     """The same with what the model writes about the part, and the figures of that."""
     if run.writing is None:
         return evaluation
+    unknown = evaluation.figures | dict.fromkeys(run.writing.figures, math.nan)
+    if evaluation.undefined:
+        return replace(evaluation, figures=unknown)
     assert isinstance(run.state.model, Writer)
     size = min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE)
     while True:
@@ -119,6 +129,8 @@ def _written(run: Run, part: PartName, evaluation: Evaluation, *, samples: bool)
                 run.state.model, part, run.signals.check, samples=samples, at_once=size
             )
             return replace(evaluation, figures={**evaluation.figures, **figures}, written=texts)
+        except UndefinedError:
+            return replace(evaluation, figures=unknown)
         except RuntimeError as error:
             told, size = size, smaller_evaluation(size, error, run.config.on_oom)
         run.sinks.message(

@@ -131,8 +131,9 @@ class Monitored:
     mode: str
 
     def better(self, value: float, than: float | None, by: float = 0.0) -> bool:
-        """Whether `value` beats `than` by more than `by`; anything beats None, and NaN beats nothing."""
-        if math.isnan(value):
+        """Whether `value` beats `than` by more than `by`; all that is finite beats None, and NaN and
+        infinity beat nothing."""
+        if not math.isfinite(value):
             return False
         if than is None:
             return True

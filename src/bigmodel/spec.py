@@ -7,6 +7,7 @@ outputs back into words. Nobody types a size twice. Plain Python: nothing here i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 
@@ -207,6 +208,9 @@ class NextTokens:
 
 Target = Classes | Flags | Values | NextTokens
 
+UNDEFINED = "undefined"
+"""What is said of a sample for which a model gives NaN or infinity."""
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -218,11 +222,15 @@ class DataSpec:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def label(self, prediction: AnySequence[float]) -> str:
-        """One sample's output in words: the likeliest class, the flags set, or values in their unit.
+        """One sample's output in words: the likeliest class, the flags set, or values in their unit;
+        `UNDEFINED` where it is NaN or infinite.
 
         Args:
             prediction: the model's raw output for one sample, `output_size` numbers.
         """
+        decisive = [max(prediction)] if isinstance(self.target, Classes) else prediction
+        if any(map(math.isnan, prediction)) or any(map(math.isinf, decisive)):
+            return UNDEFINED
         match self.target:
             case Classes(names=names):
                 return names[max(range(len(names)), key=lambda index: prediction[index])]

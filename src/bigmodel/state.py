@@ -82,11 +82,13 @@ class Accumulation:
         micro_batch: samples that go through the model at once; halved where memory runs out.
         losses: sums of the losses of the micro-batches done, each without dimensions; empty between
             two steps.
+        sums: those of their metrics.
         grad_norm: norm of the whole gradient of the newest step that measured it, before clipping.
     """
 
     micro_batch: int
     losses: list[Tensor] = field(default_factory=list)
+    sums: Tensor | None = None
     grad_norm: Tensor | None = None
 
 
@@ -145,6 +147,8 @@ class State:
                 for name, p in self.model.named_parameters()
                 if p.grad is not None
             }
+            if self.accumulation.sums is not None:
+                groups["accumulation"]["sums"] = self.accumulation.sums
         # Of a step that is under way it is decided when its gradient is whole.
         self._check_finite({name: tensors for name, tensors in groups.items() if name != "accumulation"})
         facts = {
@@ -298,3 +302,5 @@ class State:
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         device = next((p.device for p in self.model.parameters()), None)
         self.accumulation.losses = list(saved["losses"].to(device).unbind()) if saved else []
+        sums = saved.get("sums")
+        self.accumulation.sums = None if sums is None else sums.to(device)

@@ -79,7 +79,7 @@ class Step:
         self._undoable = undoable
         self._buffers = _changing_buffers(model)
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
-        self._before: tuple[list[Tensor], dict[str, Tensor] | None] | None = None
+        self._before: list[Tensor] | None = None
         self.runtime = runtime
         self._device = runtime.device
         self.mixed = runtime.autocast()
@@ -105,22 +105,43 @@ class Step:
         losses, size = self.accumulation.losses, self._piece(batch)
         self.at_once = min(size, len(batch))
         if not losses:
-            self._begin(several=len(batch) > size)
+            self._begin()
         weight = self.loss.normaliser(batch.targets)
         share = self._share(weight)
         if len(batch) <= size:
-            total = self._gradients(batch.inputs, batch.targets, share)
+            total, unfit = self._whole(batch, share)
         else:
             pieces = zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True)
-            begun = len(losses)
+            begun, metrics = len(losses), self._metrics_of_pieces()
             for inputs, targets in list(pieces)[begun:]:
                 if len(losses) > begun and self.pause():
                     return False
-                losses.append(self._gradients(inputs, targets, share))
+                outputs, total = self._gradients(inputs, targets, share)
+                if outputs is not None:
+                    metrics.update(outputs, targets)
+                losses.append(total)
             total = torch.stack(losses).sum()
-        self._undrained.add(total, self._update(total, measure), weight)
+            unfit = self._unfit(total)
+            if not self.fuses:
+                self.metrics.add(metrics.sums, len(batch), unfit == 0)
+        self._update(unfit, measure)
+        self._undrained.add(total, unfit, weight)
         losses.clear()
         return True
+
+    def _whole(self, batch: Batch, share: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of a whole batch: the sum of its losses, and 1 where it is unfit, else 0."""
+        outputs, total = self._gradients(batch.inputs, batch.targets, share)
+        unfit = self._unfit(total)
+        if outputs is not None:
+            self.metrics.update(outputs, batch.targets, unfit == 0)
+        return total, unfit
+
+    def _metrics_of_pieces(self) -> Metrics:
+        """Adds up the micro-batches of a step, which count when it is known that their sum is fit."""
+        if not self.accumulation.losses or self.accumulation.sums is None:
+            self.accumulation.sums = torch.zeros_like(self.metrics.sums)
+        return self.metrics.over(self.accumulation.sums)
 
     def _piece(self, batch: Batch) -> int:
         """How many samples of a batch go through the model at once."""
@@ -133,10 +154,10 @@ class Step:
         """One update of a whole batch, whose figures are the caller's: (4,) float32, the sum of the
         samples' losses, what to divide it by, 1 where the update was left out, and the gradient's norm.
         """
-        self._begin(several=False)
+        self._begin()
         weight = self.loss.normaliser(batch.targets)
-        total = self._gradients(batch.inputs, batch.targets, self._share(weight))
-        unfit = self._update(total, measure=True)
+        total, unfit = self._whole(batch, self._share(weight))
+        self._update(unfit, measure=True)
         norm, self.accumulation.grad_norm = self.accumulation.grad_norm, None
         weight = weight if isinstance(weight, Tensor) else torch.full_like(total, weight)
         assert norm is not None
@@ -170,31 +191,25 @@ class Step:
         """
         if self._before is None or not self._undoable:
             return False
-        buffers, sums = self._before
         with torch.no_grad():
-            for buffer, before in zip(self._buffers, buffers, strict=True):
+            for buffer, before in zip(self._buffers, self._before, strict=True):
                 buffer.copy_(before)
-        if sums is not None:
-            self.metrics.load_state_dict(sums)
         self.accumulation.losses.clear()
         return True
 
-    def _begin(self, several: bool) -> None:
+    def _begin(self) -> None:
         """Forgets the gradients of the step before, and keeps what forward passes change: running
-        statistics, and the metrics of earlier micro-batches (those of a whole batch are added up when
-        its gradients are there)."""
-        sums = self.metrics.state_dict() if several and self._undoable else None
-        self._before = [buffer.clone() for buffer in self._buffers], sums
+        statistics. Metrics are added up when it is known that the gradient is fit."""
+        self._before = [buffer.clone() for buffer in self._buffers]
         for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
             parameter.grad = None
 
-    def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> Tensor:
-        """Adds this piece's part of the mean loss's gradient; returns the sum of its samples' losses."""
+    def _gradients(self, inputs: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Adds this piece's part of the mean loss's gradient; returns its outputs, where there are any,
+        and the sum of its samples' losses."""
         outputs, total = self._forward(inputs, targets)
         self._backward(total, share)
-        if outputs is not None:
-            self.metrics.update(outputs.detach(), targets)
-        return total.detach()
+        return None if outputs is None else outputs.detach(), total.detach()
 
     def _forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor]:
         """Outputs, where the loss does not fuse with the head, and the sum of the samples' losses."""
@@ -221,26 +236,31 @@ class Step:
             self._shares[weight] = torch.full((), 1 / weight, device=self._device)
         return self._shares[weight]
 
-    def _update(self, total: Tensor, measure: bool) -> Tensor:
-        """Updates weights and averages, or leaves all as it was; returns 1 in that case, else 0."""
+    def _unfit(self, total: Tensor) -> Tensor:
+        """1 where the loss, a running statistic or the gradient is NaN or infinite, else 0; in fp16,
+        whose gradients overflow on purpose, they do not count."""
+        gradients = [] if self.scaler is not None else self._present_gradients()
+        return self._not_finite([total, *self._statistics, *gradients])
+
+    def _present_gradients(self) -> list[Tensor]:
+        return [p.grad for p in self._parameters if p.grad is not None]
+
+    def _update(self, unfit: Tensor, measure: bool) -> None:
+        """Updates weights and averages, or leaves all as it was where the step is unfit."""
         before, self._before = self._before, None  # what is done from here on cannot be taken back
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        unfit = self._not_finite(
-            [total, *self._statistics, *([] if self.scaler is not None else gradients)]
-        )
         left_out = unfit if self.scaler is None else self._unscaled(self.scaler, unfit)
         if self.clip_norm is not None or measure:
-            norm = self.accumulation.grad_norm = nn.utils.get_total_norm(gradients)
+            norm = nn.utils.get_total_norm(self._present_gradients())
+            self.accumulation.grad_norm = norm
             if self.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
         masked_step(self.optimizer, left_out)
         if self.scaler is not None:
             self.scaler.update()
         if before is not None:
-            self._restore_statistics(unfit, before[0])
+            self._restore_statistics(unfit, before)
         if self.ema is not None:
             self.ema.update()
-        return unfit
 
     def _unscaled(self, scaler: torch.amp.GradScaler, unfit: Tensor) -> Tensor:
         """Divides the gradients by fp16's scale; gives `unfit`, or 1 where one has overflowed.

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from bigmodel.commands.eval import judge, new_data, own_part
+from bigmodel.loop import fit
 from bigmodel.reporting.summary import read_summary
 from tests.commands.cli import Bigmodel
 from tests.commands.conftest import SETTINGS, Run
 from tests.commands.test_load import loaded
+from tests.small_runs import built
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -145,3 +147,50 @@ def test_references_that_are_too_long_are_left_out_by_an_option_that_there_is(
     said = bigmodel(*words)
     assert "or allow --max-bad 1 to be left out" in said.err
     assert bigmodel(*words, "--max-bad", 1).status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        (
+            "reviews",
+            'text,label\n"good, good, good, good, good, fine",pos\n"bad",neg\n',
+            "1 texts, to 12 tokens",
+        ),
+        ("pairs", "Hund " * 40 + "\nein\n", "1 sources, to 24 tokens"),
+    ],
+)
+def test_what_is_cut_is_told_as_in_training(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    new = tmp_path / {"reviews": "new.csv", "pairs": "new.de"}[name]
+    new.write_text(text)
+    (tmp_path / "new.en").write_text("dog\none\n")
+    predicted = bigmodel("predict", made(name), "--input", new, "--device", "cpu")
+    assert predicted.status == 0, predicted.err
+    data = new if name == "reviews" else f"{new},{tmp_path / 'new.en'}"
+    judged = bigmodel("eval", made(name), "--data", data, "--device", "cpu")
+    assert judged.status == 0, judged.err
+    for said in (predicted, judged):
+        assert f"Cut: {told}" in said.err.splitlines()
+
+
+def test_what_is_limited_and_weighted_is_told(bigmodel: Bigmodel, tmp_path: Path) -> None:
+    settings = {
+        "trainer.limit": {"val": 1},
+        "loss": {"name": "cross_entropy", "class_weights": [1.0, 2.0, 0.5]},
+    }
+    run, told = built(tmp_path / "run", settings)
+    (tmp_path / "run").mkdir()
+    fit(run)
+    rows = dict(run.info.rows)
+    assert rows["Limited"] == "val to 12 of 16, by trainer.limit.val"
+    assert rows["Loss"] == "cross_entropy (class_weights=[1.0, 2.0, 0.5])"
+    assert told.summary is not None
+    assert told.summary.loss == rows["Loss"]
+    said = bigmodel("eval", tmp_path / "run", "--device", "cpu")
+    assert said.status == 0, said.err
+    assert f"Limited: {rows['Limited']}" in said.err.splitlines()
+    assert f"Loss    {rows['Loss']}" in said.out.splitlines()
+    plain = json.loads(bigmodel("eval", tmp_path / "run", "--json", "--device", "cpu").out)
+    assert plain["loss"] == rows["Loss"]

@@ -92,3 +92,23 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("bigmodel: The output cannot be written: No space left on device.")
     assert "Traceback" not in done.stderr
+
+
+DATA = {  # escaped: Python would read a command line in the encoding of the terminal, too
+    "table": r"outputs.write_columns({'x': ['\u732b', '\xe9']}, None)",
+    "lines": r"outputs.write_lines(['\u732b', '\xe9'], None)",
+    "stream": r"outputs.data_stream().write('\u732b\n\xe9\n')",
+}
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-16", "cp437"])
+def test_data_is_utf_8_whatever_the_terminal_says(data: str, encoding: str) -> None:
+    """As bytes: a `?` in place of a letter would be another text."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"from bigmodel.commands import outputs; {DATA[data]}"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"},
+        check=True,
+    )
+    assert done.stdout.removeprefix(b"x\n") == "猫\né\n".encode()

@@ -1,5 +1,6 @@
 """What a model writes: as it comes, and for each line of a file."""
 
+import json
 import re
 from pathlib import Path
 
@@ -116,6 +117,46 @@ def test_translations_of_a_prompt_and_of_a_file(made: Run, bigmodel: Bigmodel, t
     assert many.status == 0, many.err
     assert len((tmp_path / "o.txt").read_text().splitlines()) == 3
     assert (tmp_path / "o.txt").read_text().splitlines()[0] == one.out.rstrip("\n").replace("\n", "\\n")
+
+
+@pytest.mark.parametrize("name", ["text", "pieces", "pairs"])
+@pytest.mark.parametrize("choice", [(), ("--beams", 2)], ids=str)
+def test_a_line_for_each_line_and_a_blank_one_for_a_blank_one(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path, name: str, choice: tuple[object, ...]
+) -> None:
+    words = ("ein Hund", "zwei") if name == "pairs" else ("ROMEO", "Sweet")
+    lines = [words[0], "", "   ", words[1], "\t", ""]
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(lines) + "\n")
+    args = ("predict", made(name), "--input", path, "--tokens", 5, "--device", "cpu", *choice)
+    said = bigmodel(*args)
+    assert said.status == 0, said.err
+    written = said.out.removesuffix("\n").split("\n")
+    assert [bool(line) for line in written] == [True, False, False, True, False, False]
+    assert "Blank: 4 of 6 lines, and so is what is written of them" in said.err
+    bigmodel(*args, "--output", tmp_path / "o.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [next(iter(row.values())) for row in rows] == lines
+    assert [list(row.values())[-1] == "" for row in rows] == [not line.strip() for line in lines]
+    path.write_text("\n\n")
+    assert bigmodel(*args).out == "\n\n"
+
+
+def test_a_blank_prompt_is_not_translated(made: Run, bigmodel: Bigmodel) -> None:
+    said = bigmodel("predict", made("pairs"), "--prompt", "  ", "--device", "cpu")
+    assert (said.status, said.out) == (1, "")
+    assert "--prompt: is empty." in said.err
+
+
+def test_prompts_that_the_model_does_not_see_whole_are_told(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("ROMEO\n" + "Sweet, so would I. " * 3 + "\n")
+    told = "Cut: 1 prompts, of which the model sees the end: at most 16 tokens"
+    args = ("predict", made("text"), "--tokens", 2, "--device", "cpu")
+    assert told in bigmodel(*args, "--input", tmp_path / "prompts.txt").err
+    assert told in bigmodel(*args, "--prompt", "Sweet, so would I. ").err
+    assert "Cut" not in bigmodel(*args, "--prompt", "Sweet, so would").err
 
 
 def test_ctrl_c_in_the_middle_ends_the_line(

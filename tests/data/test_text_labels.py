@@ -70,7 +70,7 @@ def test_long_texts_are_cut_and_told(tmp_path):
     dataset = built(written(tmp_path / "a.csv", lines), unit="byte", length=30)
     check(dataset)
     assert int(torch.cat([dataset.train.sizes, dataset.val.sizes]).max()) == 30
-    assert dict(dataset.told)["Cut"] == "2 texts cut to 30 tokens"
+    assert dict(dataset.told)["Cut"] == "2 texts, to 30 tokens"
     assert "Cut" not in dict(built(written(tmp_path / "a.csv", rows())).told)
 
 

@@ -90,6 +90,28 @@ def test_a_failing_job_leaves_the_others_alone(command: Command, tmp_path: Path)
     assert "rnn" in rows[1]["error"]
 
 
+def test_a_model_that_gives_nan_has_no_rank(command: Command, tmp_path: Path) -> None:
+    result = command("-m", "optimizer.lr=1e30,0.003", "trainer.on_nonfinite=skip", *QUICK)
+    rows = list(csv.DictReader(next(tmp_path.rglob("leaderboard.csv")).read_text().splitlines()))
+    assert [(row["rank"], row["optimizer.lr"]) for row in rows] == [("1", "0.003"), ("", "1e+30")]
+    assert rows[1]["val/accuracy"] == ""
+    told = "val/accuracy was never a number: the model gave NaN or infinity whenever it was judged"
+    assert rows[1]["error"] == told
+    assert f"Job 0 (optimizer.lr=1e+30) finished: {told}" in result.out
+
+
+def test_losses_of_different_kinds_are_told_apart(command: Command, tmp_path: Path) -> None:
+    monitor = "trainer.checkpoint.monitor=val/loss"
+    result = command("-m", "loss=mse,l1", "data=diabetes", monitor, *QUICK)
+    assert result.status == 0, result.err
+    rows = list(csv.DictReader(next(tmp_path.rglob("leaderboard.csv")).read_text().splitlines()))
+    assert [(row["loss"], row["loss used"]) for row in rows] in (
+        [("mse", "mse"), ("l1", "l1")],
+        [("l1", "l1"), ("mse", "mse")],
+    )
+    assert "Warning: val/loss is of different losses here" in result.out
+
+
 def test_two_runs_of_one_second_have_two_folders(command: Command, tmp_path: Path) -> None:
     for _ in range(3):
         assert command("debug=fast", "device=cpu", "trainer.tensorboard=false").status == 0

@@ -84,6 +84,99 @@ def test_skip_leaves_everything_as_it_was_and_goes_on(tmp_path: Path, by: str) -
         assert torch.equal(value, third.state.model.state_dict()[name])
 
 
+KINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "classes": ({}, "accuracy"),
+    "values": ({"data.target": "values", "data.outputs": 2}, "mae"),
+    "flags": ({"data.target": "flags", "data.outputs": 2}, "accuracy"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("micro_batch", [12, 5])
+@pytest.mark.parametrize("by", ["outputs", "gradient"])
+def test_training_figures_are_those_of_the_updates_that_were_done(
+    tmp_path: Path, kind: str, micro_batch: int, by: str
+) -> None:
+    settings, name = KINDS[kind]
+    settings = settings | {"trainer.on_nonfinite": "skip", "trainer.epochs": 1, "model.dropout": 0.0}
+    found = []
+    for rhythm in (1, None):
+        run, told = built(tmp_path / str(rhythm), settings | {"trainer.record_every_steps": rhythm})
+        run.step.accumulation.micro_batch = micro_batch
+        if by == "gradient":
+            batches: list[Batch] = list(run.train.epoch(0))
+            marked = batches[2].targets[:micro_batch]
+            run.step.loss = Poisoned(run.loss, marked, by)  # type: ignore[assignment]
+        else:
+            break_outputs(run, 1 + 2 * -(-12 // micro_batch))
+        fit(run)
+        assert run.summary.skipped == 1
+        found.append([record[f"train/{name}"] for record in told.records])
+    steps, (epoch,) = found
+    assert [step for step, value in enumerate(steps, start=1) if math.isnan(value)] == [3]
+    sizes = [12, 12, 0, 12, 12, 4]
+    expected = sum(n * v for n, v in zip(sizes, steps, strict=True) if n) / sum(sizes)
+    assert epoch == pytest.approx(expected, rel=1e-6)
+
+
+def break_outputs(run: Run, call: int) -> None:
+    """Has the model give NaN when it is trained for the `call`-th time."""
+    forward, calls = run.state.model.forward, 0
+
+    def broken(inputs: Tensor) -> Tensor:
+        nonlocal calls
+        calls += run.state.model.training
+        outputs: Tensor = forward(inputs)
+        return outputs * math.nan if run.state.model.training and calls == call else outputs
+
+    run.state.model.forward = broken  # type: ignore[method-assign]
+
+
+TEXTS: dict[str, Any] = {
+    "model": {"name": "transformer", "dim": 8, "depth": 1, "num_heads": 2},
+    "trainer.record_every_steps": 1,
+}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "text", "pairs"])
+def test_a_model_that_gives_nan_has_no_figures_and_is_never_the_best(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.txt").write_text("to be or not to be\n" * 40)
+    settings = KINDS[kind][0] if kind in KINDS else TEXTS
+    if kind == "text":
+        settings = settings | {"data": {"name": "text", "path": str(tmp_path / "a.txt"), "context": 8}}
+    if kind == "pairs":
+        (tmp_path / "de").write_text("".join(f"ein {n} Hund\n" for n in range(40)))
+        (tmp_path / "en").write_text("".join(f"one {n} dog\n" for n in range(40)))
+        files = {"source": str(tmp_path / "de"), "target": str(tmp_path / "en")}
+        more = {"name": "pairs", "vocab_size": 270, "length": 24, "test_fraction": 0.2, "bleu_pairs": 2}
+        settings = settings | {"data": files | more, "trainer.checkpoint.monitor": "val/bleu"}
+    settings = settings | {
+        "optimizer.lr": 1e30,
+        "trainer.on_nonfinite": "skip",
+        "trainer.max_steps": 4,
+        "trainer.eval_every_steps": 1,
+        "trainer.log_every_steps": 1,
+    }
+    run, told = built(tmp_path / "run", settings)
+    summary = fit(run)
+    assert summary.status == "finished"
+    judged = {name for record in told.records for name in record if name.startswith("val/")}
+    assert "val/loss" in judged
+    assert all(math.isnan(record[name]) for record in told.records for name in judged)
+    assert (summary.best, run.state.progress.best_value) == ({}, None)
+    assert not (tmp_path / "run" / "checkpoints" / "best").exists()
+    assert all(math.isnan(value) for value in summary.test.values())
+    said = [message for message in told.messages if "the model gives NaN or infinity" in message]
+    assert len(said) == 1, "once, not at each evaluation"
+    for _, evaluation in told.evaluations:
+        assert evaluation.undefined
+        assert evaluation.confusion is None
+        assert {sample.prediction for sample in evaluation.samples} <= {"undefined"}
+        assert not any(sample.correct for sample in evaluation.samples)
+    written = json.loads((tmp_path / "run" / "summary.json").read_text())["final"]
+    assert all(written[name] is None for name in judged)
+
+
 def test_skip_takes_running_statistics_back(tmp_path: Path) -> None:
     """The forward pass of the bad batch has been through them."""
     images = {"data.input": "image", "data.shape": [1, 8, 8], "model": {"name": "cnn", "channels": [4]}}

@@ -122,3 +122,36 @@ def test_the_winner_is_green_and_a_failure_red() -> None:
 def test_no_jobs() -> None:
     assert printed([], terminal=False) == ["#  job  val/accuracy  time  status  folder"]
     assert printed([], terminal=True)
+
+
+def of_losses(*losses: str) -> list[Row]:
+    return [
+        Row(str(n), {"seed": str(n)}, 0.5 + n, 1.0, "finished", f"{SWEEP}/{n}", None, loss)
+        for n, loss in enumerate(losses)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "metric", "column", "warned"),
+    [
+        (("mse", "mse"), "val/loss", False, False),
+        (("mse", "l1"), "val/loss", True, True),
+        (("mse", "l1"), "val/mae", False, False),
+        (("cross_entropy (class_weights=balanced)",) * 2, "val/loss", True, False),
+        (("cross_entropy", "cross_entropy (label_smoothing=0.1)"), "train/loss", True, True),
+        (("", ""), "val/loss", False, False),
+    ],
+)
+def test_losses_that_cannot_be_compared_are_marked(
+    tmp_path: Path, losses: tuple[str, ...], metric: str, column: bool, warned: bool
+) -> None:
+    rows, stream = of_losses(*losses), io.StringIO()
+    write_csv(rows, tmp_path / "leaderboard.csv", metric, "min")
+    with (tmp_path / "leaderboard.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [each.get("loss used") for each in found] == (list(losses) if column else [None, None])
+    for terminal in (False, True):
+        print_leaderboard(rows, metric, "min", stream=stream, terminal=terminal, width=200)
+        assert (f"Warning: {metric} is of different losses here" in stream.getvalue()) is warned
+    shown = Text.from_ansi(stream.getvalue()).plain
+    assert (losses[0] in shown) is (column or losses[0] == "")

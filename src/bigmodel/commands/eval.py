@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,13 @@ from pydantic import Field
 
 from bigmodel.build import EVALUATION_BATCHES, UNSURE, dataset_of
 from bigmodel.commands.load import Loaded, load
+from bigmodel.commands.outputs import data_stream
 from bigmodel.commands.reading import read
 from bigmodel.commands.telling import tell, tell_left_out
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.fingerprint import compare
-from bigmodel.errors import ConfigError, DataError
+from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError
 from bigmodel.evaluate import evaluate
 from bigmodel.metrics import metrics_for
 from bigmodel.models.base import Writer
@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> None:
     figures = judge(loaded, judged, arguments.batch_size)
     prefix = judged.part if judged.path is None else "data"
     named = {f"{prefix}/{name}": value for name, value in figures.items()}
-    samples = len(judged.dataset.part(judged.part))
+    samples, loss = len(judged.dataset.part(judged.part)), loaded.loss().described
     if arguments.json:
         told = {
             "run": str(loaded.place.folder),
@@ -71,26 +71,38 @@ def run(arguments: Namespace) -> None:
             "part": prefix,
             "path": None if judged.path is None else str(judged.path),
             "samples": samples,
+            "loss": loss,
             "figures": named,
         }
-        sys.stdout.write(json.dumps(jsonable(told | {"figures": jsonable(named)})) + "\n")
+        data_stream().write(json.dumps(jsonable(told | {"figures": jsonable(named)})) + "\n")
         return
     rows = [
         ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
         ("Data", f"{judged.source}, {samples:,} samples"),
+        ("Loss", loss),
         ("Device", str(loaded.runtime)),
     ]
     print_figures(shown_path(loaded.place.folder), rows, named)
 
 
 def judge(loaded: Loaded, judged: Judged, batch_size: int | None = None) -> dict[str, float]:
-    """The figures of a part, by name, as training would give them."""
+    """The figures of a part, by name, as training would give them.
+
+    Raises:
+        UndefinedError: there are none, since the model gives NaN or infinity.
+    """
     dataset, target, device = judged.dataset, judged.dataset.spec.target, loaded.runtime.device
     several = 1 if isinstance(target, NextTokens) else EVALUATION_BATCHES
     size = batch_size or judged.config.batch_size * several
     batches = Batches(dataset, judged.part, judged.config, device, batch_size=size, shuffle=False)
     metrics = metrics_for(target, device)
-    figures = evaluate(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset).figures
+    evaluation = evaluate(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset)
+    if evaluation.undefined:
+        raise UndefinedError(
+            f"{shown_path(loaded.place.folder)}: the model, weights of step {loaded.step:,}, gives NaN"
+            f" or infinity for samples of {judged.source}: no figure of it is known. {DIVERGED}"
+        )
+    figures = evaluation.figures
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
     writing = Writing.of(dataset, loaded.model, device, pairs, beams)
     if writing is not None:
@@ -126,6 +138,8 @@ def own_part(loaded: Loaded) -> Judged:
             tell(f"Warning: the data is not what the run has learnt from: {found.change}.")
         if found.unsure:
             tell(f"Data: {UNSURE}.")
+    for told in dataset.told:
+        tell(": ".join(told))
     tell_left_out(dataset.left_out)
     part: PartName = "val" if dataset.test is None else "test"
     name = "validation" if part == "val" else "test"

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bigmodel.commands.graph_inputs import LENGTH, Front, GraphInput
-from bigmodel.commands.graph_outputs import free, names_of
-from bigmodel.errors import SpecError
+from bigmodel.commands.graph_outputs import Whole, free, names_of
+from bigmodel.errors import DIVERGED, SpecError, UndefinedError
+from bigmodel.metrics import defined
 from bigmodel.spec import Classes, NextTokens, Target
 
 OPSET = 18
@@ -29,12 +30,14 @@ _BATCHES = (1, 3, 17)  # samples that a graph is tried on
 _TOLERANCE = 1e-4  # of the largest number: single precision, summed in another order
 
 
-def exported(whole: nn.Module, front: Front, target: Target, longest: int) -> tuple[Any, bool]:
+def exported(whole: Whole, front: Front, target: Target, longest: int) -> tuple[Any, bool]:
     """The graph, and whether texts may have any length up to `longest`; without, all have that length.
 
     Raises:
         SpecError: no way of writing it gives what the model gives.
+        UndefinedError: the model gives NaN or infinity.
     """
+    _check_defined(whole, front, target, longest)
     has_texts = any(LENGTH in given.shape for given in front.inputs)
     ways = [(_translated, True), (_traced, True)]
     if has_texts:
@@ -55,6 +58,16 @@ def exported(whole: nn.Module, front: Front, target: Target, longest: int) -> tu
             continue
         return made, any_length and has_texts
     raise SpecError(f"This model cannot be written as an ONNX graph: {why}")
+
+
+def _check_defined(whole: Whole, front: Front, target: Target, longest: int) -> None:
+    """Refuses a model that says nothing of made-up samples."""
+    with torch.inference_mode():
+        outputs = whole.model(whole.front(*_examples(front, longest, any_length=False)))
+    if not bool(defined(outputs, target).all()):
+        raise UndefinedError(
+            f"The model gives NaN or infinity for made-up samples: it is not exported. {DIVERGED}"
+        )
 
 
 def compare(made: Any, whole: nn.Module, front: Front, longest: int, any_length: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bigmodel import disk
 from bigmodel.errors import ConfigError, DataError, did_you_mean
@@ -88,10 +89,19 @@ def write_bytes(content: bytes, path: Path) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
+def data_stream() -> TextIO:
+    """Standard output for data: UTF-8 whatever a terminal says, as files are that are written here."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a file's name holds that is no UTF-8 leaves as it came.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    return sys.stdout
+
+
 def _print(text: str) -> None:
     try:
-        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
-        sys.stdout.flush()
+        stream = data_stream()
+        stream.write(visible(text) if stream.isatty() else text)
+        stream.flush()
     except BrokenPipeError:  # whoever read has seen enough
         raise
     except OSError as error:

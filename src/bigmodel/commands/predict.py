@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -27,8 +25,6 @@ def run(arguments: Namespace) -> None:
     from bigmodel.commands.texts import predict_lines, write_prompt
     from bigmodel.spec import NextTokens
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a model may write what the terminal cannot show
     loaded = load(arguments.run, arguments.weights, arguments.device, arguments.plugins, tell)
     writes = isinstance(loaded.prepared.spec.target, NextTokens)
     given = next((name for name in _OF_TEXTS if getattr(arguments, name) is not None), None)

@@ -17,6 +17,8 @@ from bigmodel.commands.load import Loaded
 from bigmodel.commands.outputs import check_output, write_columns
 from bigmodel.commands.reading import read
 from bigmodel.commands.telling import tell
+from bigmodel.errors import DIVERGED, UndefinedError
+from bigmodel.metrics import defined
 from bigmodel.spec import Classes, Flags, Target, Values
 
 _DIGITS = 7  # that a float32 holds
@@ -30,12 +32,26 @@ def predict_rows(loaded: Loaded, arguments: Namespace, output: Path | None) -> N
     path = Path(arguments.input).expanduser()
     found = read(loaded, path, "--input", answers=False, max_bad=arguments.max_bad)
     outputs = outputs_of(loaded, found.part, arguments.batch_size)
-    said = predictions(outputs, loaded.prepared.spec.target, probabilities=arguments.probabilities)
+    target, rows = loaded.prepared.spec.target, len(found.part)
+    said = predictions(outputs, target, probabilities=arguments.probabilities)
     write_columns(beside(found.columns, said), output)
     if output is not None:
         seconds = time.perf_counter() - began
-        rows = len(found.part)
         tell(f"{rows:,} rows in {seconds:.2f} s ({rows / seconds:,.0f} rows/s): {output}")
+    check_defined(rows - int(defined(outputs, target).sum()), rows, "rows")
+
+
+def check_defined(undefined: int, count: int, what: str) -> None:
+    """Ends a command that has written all it could, where a model said nothing of some samples.
+
+    Raises:
+        UndefinedError: there are such.
+    """
+    if undefined:
+        raise UndefinedError(
+            f"{undefined:,} of {count:,} {what} are left empty: the model gives NaN or infinity for"
+            f" them. {DIVERGED}"
+        )
 
 
 def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict[str, Any]:
@@ -43,7 +59,7 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
 
     Of classes `prediction`, the likeliest label, and `probability`, its own; of labels that do not
     exclude each other one column each, 1 where it is said to be set; of values `prediction` in the
-    value's own unit, or one column each under its own name.
+    value's own unit, or one column each under its own name. What is not defined is null.
 
     Args:
         outputs: (samples, output_size), raw.
@@ -51,7 +67,9 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
     """
     import pyarrow as pa
 
-    numbers = in_words(outputs, target)
+    known = defined(outputs, target)
+    numbers, unknown = in_words(outputs, target), ~known.numpy()
+    numbers[~known] = math.nan  # null where it is written
     if isinstance(target, Values):
         names = target.names if target.count > 1 else ("prediction",)
         columns = zip(names, numbers.T, target.std, strict=True)
@@ -60,12 +78,13 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
     each = {f"probability of {name}": p.numpy() for name, p in zip(target.names, numbers.T, strict=True)}
     if isinstance(target, Flags):
         said: dict[str, Any] = {
-            name: column.numpy().astype(np.int8)
+            name: pa.array(column.numpy().astype(np.int8), mask=unknown)
             for name, column in zip(target.names, outputs.T > 0, strict=True)
         }
     else:
         likeliest = outputs.argmax(1)
-        labels = pa.array(list(target.names), pa.string()).take(pa.array(likeliest.numpy()))
+        places = pa.array(likeliest.numpy(), mask=unknown)
+        labels = pa.array(list(target.names), pa.string()).take(places)
         said = {"prediction": labels, "probability": numbers.gather(1, likeliest[:, None])[:, 0].numpy()}
     return said | (each if probabilities else {})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -12,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.commands.load import Loaded
-from bigmodel.commands.outputs import write_columns, write_lines
+from bigmodel.commands.outputs import data_stream, write_columns, write_lines
 from bigmodel.commands.reading import read
-from bigmodel.commands.rows import beside
+from bigmodel.commands.rows import beside, check_defined
 from bigmodel.commands.telling import tell
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.files import read_lines
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.generate import Sampling, generate, translate
+from bigmodel.generate import Sampling, UndefinedTextsError, generate, translate, window_start
 from bigmodel.spec import NextTokens, TokenPair
 from bigmodel.visible import visible
 
@@ -78,16 +77,20 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     prompt: str = arguments.prompt
     tokens = _encoded(reader, prompt, loaded)
-    out = sys.stdout
+    out = data_stream()
     shown = visible if out.isatty() else str
     if isinstance(loaded.prepared.spec.input, TokenPair):
         prompt, before = "", list[int]()  # a translation stands for itself
     else:
         before = tokens
+        _tell_cut(loaded, [tokens])
     if arguments.samples > 1:
         written = _written(loaded, [tokens] * arguments.samples, sampling)
         for number, new in enumerate(written, start=1):
-            out.write(shown(f"--- {number} ---\n{prompt}{_after(reader, before, new)}\n"))
+            text = "" if new is None else _after(reader, before, new)
+            out.write(shown(f"--- {number} ---\n{prompt}{text}\n"))
+        out.flush()
+        check_defined(written.count(None), len(written), "texts")
         return
     out.write(shown(prompt))
     out.flush()
@@ -101,14 +104,16 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
 
 
 def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:
-    """Writes for each line of a file: its translation, or how it goes on."""
+    """Writes for each line of a file: its translation, or how it goes on; of a blank one nothing."""
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
     if isinstance(loaded.prepared.spec.input, TokenPair):
         found = read(loaded, path, "--input", answers=False, max_bad=arguments.max_bad)
         assert isinstance(found.part, TextPairs)
-        rows, name, columns = sources_of(found.part), "translation", dict(found.columns)
+        name, columns = "translation", dict(found.columns)
+        sources = zip(sources_of(found.part), columns["source"], strict=True)
+        rows = [tokens if text.strip() else [] for tokens, text in sources]
     else:
         if not path.is_file():
             raise DataError(
@@ -118,20 +123,34 @@ def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> 
         if not lines:
             raise DataError(f"--input {path}: it is empty. Give prompts, one a line.")
         rows = [
-            _encoded(reader, line, loaded, f"--input {path}, line {n}")
+            _encoded(reader, line, loaded, f"--input {path}, line {n}") if line.strip() else []
             for n, line in enumerate(lines, 1)
         ]
         name, columns = "text", {"prompt": lines}
+        _tell_cut(loaded, rows)
     before = [[] for _ in rows] if name == "translation" else rows
-    written = zip(before, _written(loaded, rows, sampling), strict=True)
-    texts = [_after(reader, known, new) for known, new in written]
+    written = _written(loaded, rows, sampling)
+    texts = [
+        None if new is None else _after(reader, known, new)
+        for known, new in zip(before, written, strict=True)
+    ]
     if output is None or output.suffix.lower() == ".txt":
-        write_lines(texts, output)
+        write_lines([text or "" for text in texts], output)
     else:
         write_columns(beside(columns, {name: texts}), output)
     if output is not None:
         seconds = time.perf_counter() - began
         tell(f"{len(texts):,} texts in {seconds:.2f} s ({len(texts) / seconds:,.1f} texts/s): {output}")
+    if blank := rows.count([]):
+        tell(f"Blank: {blank:,} of {len(rows):,} lines, and so is what is written of them")
+    check_defined(texts.count(None), len(texts), "texts")
+
+
+def _tell_cut(loaded: Loaded, prompts: list[list[int]]) -> None:
+    """Tells how many prompts are longer than what the model sees at once."""
+    context = loaded.prepared.spec.input.shape[-1]
+    if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
+        tell(f"Cut: {cut:,} prompts, of which the model sees the end: at most {context:,} tokens")
 
 
 def sources_of(part: TextPairs) -> list[list[int]]:
@@ -163,7 +182,7 @@ def _encoded(reader: TextReader, text: str, loaded: Loaded, where: str = "--prom
     assert isinstance(target, NextTokens)
     if not tokens and target.end is not None and not isinstance(loaded.prepared.spec.input, TokenPair):
         return [target.end]  # where one text ends, the next begins
-    if not tokens:
+    if not tokens or (isinstance(loaded.prepared.spec.input, TokenPair) and not text.strip()):
         raise DataError(f"{where}: is empty. The model needs a character at least to start from.")
     return tokens
 
@@ -192,17 +211,22 @@ def _sampling(loaded: Loaded, arguments: Namespace) -> Sampling:
         raise ConfigError(told.replace(", or null", "")) from None
 
 
-def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[list[int]]:
-    """What is written for each row, those of like length side by side."""
+def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:
+    """What is written for each row, those of like length side by side: nothing for an empty one, and
+    None where the model gives NaN or infinity."""
     size = max(1, _AT_ONCE // sampling.beams)
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    written: list[list[int]] = [[] for _ in rows]
-    for first in range(0, len(rows), size):
+    order = sorted((row for row, tokens in enumerate(rows) if tokens), key=lambda row: len(rows[row]))
+    written: list[list[int] | None] = [[] for _ in rows]
+    for first in range(0, len(order), size):
         chosen = order[first : first + size]
         draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same
-        for row, tokens in zip(
-            chosen, _ask(loaded, [rows[r] for r in chosen], draws, None), strict=True
-        ):
+        asked = [rows[row] for row in chosen]
+        found: list[list[int] | None]
+        try:
+            found = [*_ask(loaded, asked, draws, None)]
+        except UndefinedTextsError as error:
+            found = error.texts
+        for row, tokens in zip(chosen, found, strict=True):
             written[row] = tokens
     return written
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.own import place, split
 from bigmodel.data.parts import TextPairs
-from bigmodel.data.reader import Found, reads
+from bigmodel.data.reader import Found, reads, told_cut
 from bigmodel.data.texts.files import read_lines
 from bigmodel.data.texts.pair_files import (
     PairFilesConfig,
@@ -106,7 +106,9 @@ class PairsReader(VocabularyReader):
         columns: dict[str, Sequence[str]] = {"source": pairs.sources}
         if answers:
             columns["target"] = pairs.targets
-        return Found(_stored(self.vocabulary, pairs, self.length)[0], columns, pairs.left_out)
+        stored, cut = _stored(self.vocabulary, pairs, self.length)
+        told = told_cut(cut, "sources", f"{self.length:,} tokens")
+        return Found(stored, columns, pairs.left_out, told)
 
     def _not_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
         """The pairs whose references are no longer than any that the run has seen."""
@@ -177,9 +179,8 @@ def pairs(config: PairsConfig) -> Dataset:
     told = [
         ("Pairs", f"{len(stored['train']):,} to learn from"),
         ("Vocabulary", f"{vocabulary}; both sides share it"),
+        *told_cut(cut, "sources to judge by", f"{config.length:,} tokens"),
     ]
-    if cut:
-        told.append(("Cut", f"{cut:,} sources to judge by, to {config.length:,} tokens"))
     spec = DataSpec(
         "pairs",
         TokenPair(longest, vocabulary.size, *_special(vocabulary)),

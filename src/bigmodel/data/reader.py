@@ -34,6 +34,11 @@ class Found:
     told: list[tuple[str, str]] = field(default_factory=list)
 
 
+def told_cut(count: int, what: str, most: str) -> list[tuple[str, str]]:
+    """The line that tells how many samples are longer than what is read of one; none where none is."""
+    return [("Cut", f"{count:,} {what}, to {most}")] if count else []
+
+
 class Reader(Config):
     """Base of all readers: its fields are what was learnt, as JSON can hold it."""
 

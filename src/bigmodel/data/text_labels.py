@@ -24,7 +24,7 @@ from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.content import Content
 from bigmodel.data.own import check_classes, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Stored, Texts
-from bigmodel.data.reader import Found, reads
+from bigmodel.data.reader import Found, reads, told_cut
 from bigmodel.data.texts.files import TextFilesConfig
 from bigmodel.data.texts.rows import Layout, Rows, kind_of, read_rows
 from bigmodel.data.texts.tokenizing import LEAST_PIECES, Unit, learn
@@ -94,8 +94,9 @@ class TextLabelsReader(VocabularyReader):
             targets = self.answers.scored(_targets(rows, names, str(path)))
         else:
             targets = self.answers.blank(len(rows.texts))
-        tokens, _ = _tokens(self.vocabulary, rows.texts, self.length, targets)
-        return Found(tokens, rows.columns, rows.left_out)
+        tokens, cut = _tokens(self.vocabulary, rows.texts, self.length, targets)
+        told = told_cut(cut, "texts", f"{self.length:,} tokens")
+        return Found(tokens, rows.columns, rows.left_out, told)
 
 
 @data.register("text_labels", TextLabelsConfig)
@@ -133,9 +134,11 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     tokens = Tokens(config.length, vocabulary.size, vocabulary.pad)
     spec = DataSpec("text_labels", tokens, found.target)
     done = completed(spec, stored, config.learnt(tokens))
-    told = [("Texts", _told(found)), ("Vocabulary", str(vocabulary))]
-    if cut:
-        told.append(("Cut", f"{cut:,} texts cut to {config.length:,} tokens"))
+    told = [
+        ("Texts", _told(found)),
+        ("Vocabulary", str(vocabulary)),
+        *told_cut(cut, "texts", f"{config.length:,} tokens"),
+    ]
     reader = TextLabelsReader(
         vocabulary=vocabulary,
         encoding=config.encoding,

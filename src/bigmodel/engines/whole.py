@@ -126,7 +126,7 @@ class Whole:
         fixed = dict(zip(self._fixed, read, strict=False))
         of_loss = dict(zip(self._of_loss, read[len(fixed) :], strict=True))
 
-        total, weight = self._losses(leaves | moving | fixed, of_loss, sums, given)
+        outputs, total, weight = self._losses(leaves | moving | fixed, of_loss, given)
         weight = weight if isinstance(weight, Tensor) else total.new_full((), weight)
         share = weight.reciprocal()
         found = torch.autograd.grad(total, list(leaves.values()), share, allow_unused=True)
@@ -136,6 +136,8 @@ class Whole:
             real = [value for value in moving.values() if value.is_floating_point()]
             checks = [value.isfinite().all() for value in (total, *real, *gradients.values())]
             fit = torch.stack(checks).all()
+            if outputs is not None:
+                self._step.metrics.over(sums).update(outputs.detach(), given.targets, fit)
             if (clip := self._step.clip_norm) is not None:
                 scale = (clip / (norm + 1e-6)).clamp(max=1.0)  # as nn.utils.clip_grads_with_norm_
                 gradients = {name: g * scale for name, g in gradients.items()}
@@ -151,10 +153,11 @@ class Whole:
         return torch.stack([figure.float() for figure in figures])
 
     def _losses(
-        self, tensors: dict[str, Tensor], of_loss: dict[str, Tensor], sums: Tensor, given: Given
-    ) -> tuple[Tensor, Tensor | int]:
-        """Forward and loss with other tensors in the place of the modules' own; metrics too."""
-        step, metrics = self._step, self._step.metrics.over(sums)
+        self, tensors: dict[str, Tensor], of_loss: dict[str, Tensor], given: Given
+    ) -> tuple[Tensor | None, Tensor, Tensor | int]:
+        """Forward and loss with other tensors in the place of the modules' own: outputs, where the loss
+        does not fuse with the head, the sum of the losses, and what to divide it by."""
+        step, outputs = self._step, None
         model, loss = step.model, step.loss
         with swapped(model, tensors), swapped(loss, of_loss), step.mixed:
             if step.fuses:
@@ -163,9 +166,7 @@ class Whole:
                 outputs = model(given.inputs)
                 total = loss(outputs, given.targets)
             weight = loss.normaliser(given.targets)
-        if not step.fuses:
-            metrics.update(outputs.detach(), given.targets)
-        return total, weight
+        return outputs, total, weight
 
     def _updated(
         self,

@@ -6,6 +6,15 @@ all of the text anew at every step would give, whatever else is in the batch.
 
 from bigmodel.generate.sampling import Sampling, probabilities
 from bigmodel.generate.texts import window_start
-from bigmodel.generate.writing import ENDED, OnTokens, generate, translate
+from bigmodel.generate.writing import ENDED, OnTokens, UndefinedTextsError, generate, translate
 
-__all__ = ["ENDED", "OnTokens", "Sampling", "generate", "probabilities", "translate", "window_start"]
+__all__ = [
+    "ENDED",
+    "OnTokens",
+    "Sampling",
+    "UndefinedTextsError",
+    "generate",
+    "probabilities",
+    "translate",
+    "window_start",
+]

@@ -24,17 +24,22 @@ class Beam:
     row: int
 
 
-def search(texts: Texts, sampling: Sampling) -> list[list[int]]:
+def search(texts: Texts, sampling: Sampling) -> list[list[int] | None]:
     """Beam search: at each step, each text's most likely continuations, as many as there are beams.
 
     A text is done when as many of its continuations as there are beams have ended, or when none that
-    goes on can still become better than the best of those.
+    goes on can still become better than the best of those. There is none, None, where the model gives
+    NaN or infinity for one of them.
     """
     going = {index: [Beam(0.0, (), index)] for index in range(len(texts.rows))}
     ended: list[Ended] = [[] for _ in going]
     for position in range(sampling.max_tokens):
         log_probabilities = texts.logits.log_softmax(-1)
         for index, beams in list(going.items()):
+            if any(texts.undefined[beam.row] for beam in beams):
+                ended[index] = []
+                del going[index]
+                continue
             going[index] = continued(beams, log_probabilities, sampling, ended[index])
             last = position + 1 == sampling.max_tokens
             if last:
@@ -48,7 +53,7 @@ def search(texts: Texts, sampling: Sampling) -> list[list[int]]:
         texts.append([beam.tokens[-1] for beam in beams])
         rows = iter(range(len(beams)))
         going = {i: [replace(beam, row=next(rows)) for beam in group] for i, group in going.items()}
-    return [list(max(found)[1]) for found in ended]
+    return [list(max(found)[1]) if found else None for found in ended]
 
 
 def continued(

@@ -23,7 +23,12 @@ def window_start(length: int, context: int) -> int:
 
 
 class Texts:
-    """Texts being written, the model's memory of them, and the logits of each one's next token."""
+    """Texts being written, the model's memory of them, and the logits of each one's next token.
+
+    Attributes:
+        logits: (texts, vocab_size) float32, on the CPU.
+        undefined: for which texts they are NaN or infinite, so that there is no next token.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Texts:
             self.pad, self.banned = spec.input.pad, [spec.input.pad, spec.input.start]
         self.memory: Any = None
         self.logits = torch.empty(0)
+        self.undefined: list[bool] = []
 
     def begin(self) -> None:
         """Reads all there is of each text that the model can see."""
@@ -78,6 +84,7 @@ class Texts:
     def _take(self, logits: Tensor) -> None:
         # on the CPU, where tokens are needed next, and where adding up is repeatable
         self.logits = logits.float().cpu()
+        self.undefined = (~self.logits.amax(-1).isfinite()).tolist()
         if self.banned:
             self.logits[:, self.banned] = -torch.inf
 

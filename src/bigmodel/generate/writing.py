@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from bigmodel.errors import DataError, SpecError
+from bigmodel.errors import DIVERGED, DataError, SpecError, UndefinedError
 from bigmodel.generate.beams import search
 from bigmodel.generate.sampling import Sampling, chosen, with_end
 from bigmodel.generate.texts import Texts
@@ -19,6 +19,21 @@ OnTokens = Callable[[list[int]], None]
 """Called with the new token of each text, in their order; -1: that text has ended."""
 
 ENDED = -1
+
+
+class UndefinedTextsError(UndefinedError):
+    """There is no next token for some texts, since the model gives NaN or infinity there.
+
+    Attributes:
+        texts: what was written, in the order of the prompts; None in their places.
+    """
+
+    def __init__(self, texts: list[list[int] | None]) -> None:
+        super().__init__(
+            f"{texts.count(None):,} of {len(texts):,} texts have no next token: the model gives NaN or"
+            f" infinity. {DIVERGED}"
+        )
+        self.texts = texts
 
 
 def generate(
@@ -43,6 +58,7 @@ def generate(
     Raises:
         SpecError: the model does not write, or it translates.
         DataError: an empty prompt, or a token that the vocabulary has not.
+        UndefinedTextsError: the model gives NaN or infinity; the other texts are whole.
     """
     if not (isinstance(model, Writer) and isinstance(spec.input, Tokens) and _writes(spec)):
         raise SpecError(
@@ -73,6 +89,7 @@ def translate(
     Raises:
         SpecError: the model does not translate.
         DataError: an empty source, one too long, or a token that the vocabulary has not.
+        UndefinedTextsError: the model gives NaN or infinity; the other texts are whole.
     """
     if not (isinstance(model, Writer) and isinstance(spec.input, TokenPair) and _writes(spec)):
         raise SpecError(
@@ -100,21 +117,31 @@ def _write(texts: Texts, sampling: Sampling, on_tokens: OnTokens | None) -> list
     with torch.inference_mode(), evaluating(texts.model):
         texts.begin()
         if sampling.beams == 1:
-            return _one_by_one(texts, sampling, on_tokens)
-        outputs = search(texts, sampling)
+            return _defined(_one_by_one(texts, sampling, on_tokens))
+        outputs = _defined(search(texts, sampling))
     if on_tokens is not None:
         for position in range(max(map(len, outputs))):
             on_tokens([text[position] if position < len(text) else ENDED for text in outputs])
     return outputs
 
 
-def _one_by_one(texts: Texts, sampling: Sampling, on_tokens: OnTokens | None) -> list[list[int]]:
-    """Greedy or drawn: each text's next token at once, until all have ended."""
+def _defined(texts: list[list[int] | None]) -> list[list[int]]:
+    """All of them; raises UndefinedTextsError where one is not there."""
+    there = [text for text in texts if text is not None]
+    if len(there) < len(texts):
+        raise UndefinedTextsError(texts)
+    return there
+
+
+def _one_by_one(texts: Texts, sampling: Sampling, on_tokens: OnTokens | None) -> list[list[int] | None]:
+    """Greedy or drawn: each text's next token at once, until all have ended; None: it has none."""
     outputs: list[list[int]] = [[] for _ in texts.rows]
-    going = list(range(len(outputs)))
+    going, undefined = list(range(len(outputs))), set[int]()
     for position in range(sampling.max_tokens):
         tokens = chosen(texts.logits, sampling, going, position)
-        kept = [row for row, token in enumerate(tokens) if token != sampling.end]
+        undefined |= {going[row] for row, bad in enumerate(texts.undefined) if bad}
+        ended = [token == sampling.end or texts.undefined[row] for row, token in enumerate(tokens)]
+        kept = [row for row, is_over in enumerate(ended) if not is_over]
         step = [ENDED] * len(outputs)
         for row in kept:
             outputs[going[row]].append(tokens[row])
@@ -127,7 +154,7 @@ def _one_by_one(texts: Texts, sampling: Sampling, on_tokens: OnTokens | None) ->
             texts.select(kept)
             texts.append([tokens[row] for row in kept])
             going = [going[row] for row in kept]
-    return outputs
+    return [None if index in undefined else text for index, text in enumerate(outputs)]
 
 
 def _writes(spec: DataSpec) -> bool:

@@ -53,11 +53,21 @@ def collect(folder: Path, refused: Sequence[Path] = ()) -> tuple[list[Row], str,
             seconds=float(summaries[job].get("seconds", 0.0)),
             status=str(summaries[job].get("status", "failed")),
             folder=str(job),
-            error=summaries[job].get("error"),
+            error=_remark(summaries[job], metric),
+            loss=str(summaries[job].get("loss") or ""),
         )
         for job in jobs
     ]
     return rows, metric, mode
+
+
+def _remark(summary: dict[str, Any], metric: str) -> str | None:
+    """Why a job failed, or why it has no rank."""
+    if summary.get("status") != "finished" or (summary.get("best") or {}).get(metric) is not None:
+        return summary.get("error")
+    if summary.get("monitor") != metric:
+        return f"has no {metric}: its best was chosen by {summary.get('monitor')}"
+    return f"{metric} was never a number: the model gave NaN or infinity whenever it was judged"
 
 
 def _overrides(job: Path) -> dict[str, str]:

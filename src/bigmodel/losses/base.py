@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.registry import EntryConfig
 from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Target, Values
+
+_SHOWN = 40  # characters of a setting
 
 _KINDS: dict[type, str] = {
     Classes: "classes",
@@ -20,8 +24,9 @@ class Loss(nn.Module):
     """Base of all losses; built from its typed config and the `DataSpec`.
 
     `accepts` names the kinds of target a subclass can score; `name` is the registered name it was built
-    by, which for loss=auto is the one chosen. `fuses` says that training need not have all outputs: it
-    is given features and head instead, by `with_head`.
+    by, which for loss=auto is the one chosen; `described` adds the settings that are not the defaults,
+    such as weights: losses of other settings cannot be compared. `fuses` says that training need not
+    have all outputs: it is given features and head instead, by `with_head`.
 
     Raises:
         SpecError: the spec's target is of another kind.
@@ -33,6 +38,7 @@ class Loss(nn.Module):
     def __init__(self, config: EntryConfig, spec: DataSpec) -> None:
         super().__init__()
         self.name = config.name
+        self.described = _described(config)
         self.output_size = spec.target.output_size
         if not isinstance(spec.target, self.accepts):
             needs = " or ".join(_KINDS[kind] for kind in self.accepts)
@@ -73,6 +79,12 @@ class Loss(nn.Module):
             f" {tuple(targets.shape)}. Expected outputs (batch, {self.output_size}) and targets"
             f" {expected}."
         )
+
+
+def _described(config: EntryConfig) -> str:
+    settings = config.model_dump(exclude_defaults=True, exclude={"name"})
+    told = [f"{key}={shorten(str(value), _SHOWN)}" for key, value in settings.items()]
+    return f"{config.name} ({', '.join(told)})" if told else config.name
 
 
 def usual(target: Target) -> str:

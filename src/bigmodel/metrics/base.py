@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from bigmodel.errors import SpecError
+from bigmodel.spec import Classes, NextTokens, Target
 
 
 class Metrics:
     """Running sums over samples, and the figures that follow from them.
 
     Args:
-        sums: zeros, on the device.
+        sums: zeros, on the device. With `counts_samples`, the last row counts samples.
     """
+
+    counts_samples = False
 
     def __init__(self, sums: Tensor) -> None:
         self._count = 0
@@ -46,21 +50,39 @@ class Metrics:
         """Notes that the sums have grown by so many samples."""
         self._count += samples
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def add(self, sums: Tensor, samples: int, fit: Tensor) -> None:
+        """Adds what metrics `over` such sums have added up of so many samples, where `fit` says so."""
+        self._sums.add_(torch.where(fit, sums, 0))
+        self.count(samples)
+
+    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
         """Adds a batch. Never waits for the device.
 
         Args:
             outputs: the model's raw outputs, (batch, output_size).
             targets: (batch,) int64 for classes, (batch, count) for flags and values.
+            fit: whether the batch is to count, a bool on the device; None: it is.
 
         Raises:
             SpecError: the shapes do not go together; they are never broadcast.
         """
         raise NotImplementedError
 
-    def compute(self) -> dict[str, float]:
-        """The figures of all samples since the last reset, fetched at once; none without samples."""
-        return self._figures(self._sums.cpu()) if self._count else {}
+    def compute(self, *, of_all: bool = True) -> dict[str, float]:
+        """The figures of all samples since the last reset, fetched at once; none without samples.
+
+        Where the model has given NaN or infinity for a single one of them, every figure is NaN.
+
+        Args:
+            of_all: whether all samples have to count; without, the figures are those of batches that
+                were `fit`, and NaN where none was.
+        """
+        if not self._count:
+            return {}
+        sums = self._sums.cpu()
+        figures, counted = self._figures(sums), self._counted(sums)
+        is_whole = counted == self._count if of_all else counted > 0
+        return figures if is_whole and bool(sums.isfinite().all()) else dict.fromkeys(figures, math.nan)
 
     def reset(self) -> None:
         """Forgets all samples."""
@@ -74,7 +96,10 @@ class Metrics:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sums so far, as copies."""
-        return {"sums": self._sums.clone(), "count": torch.tensor(self._count)}
+        sums, count = self._sums.clone(), torch.tensor(self._count)
+        if not self.counts_samples:
+            return {"sums": sums, "count": count}
+        return {"sums": sums[:-1], "counted": sums[-1], "count": count}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes over what `state_dict` gave.
@@ -82,15 +107,35 @@ class Metrics:
         Raises:
             ValueError: it is the state of metrics for another target.
         """
-        if state["sums"].shape != self._sums.shape:
+        own = self._sums[:-1] if self.counts_samples else self._sums
+        if state["sums"].shape != own.shape:
             raise ValueError(
-                f"metrics: sums of shape {tuple(state['sums'].shape)}, not {tuple(self._sums.shape)}."
+                f"metrics: sums of shape {tuple(state['sums'].shape)}, not {tuple(own.shape)}."
             )
-        self._sums.copy_(state["sums"])
+        own.copy_(state["sums"])
+        if self.counts_samples:  # an earlier version's counted all
+            self._sums[-1].copy_(state.get("counted", state["count"]))
         self._count = int(state["count"])
+
+    def _counted(self, sums: Tensor) -> float:
+        """How many samples are in the sums: those that were fit, with outputs that are defined."""
+        return float(sums[-1].min())
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
         raise NotImplementedError
+
+
+def defined(outputs: Tensor, target: Target) -> Tensor:
+    """Which samples a model says anything of, (…) bool: none for which it gives NaN or infinity.
+
+    Of classes and tokens, one of -infinity is only impossible, as long as another is not.
+
+    Args:
+        outputs: raw, (…, output_size).
+    """
+    if isinstance(target, Classes | NextTokens):
+        return outputs.amax(-1).isfinite()
+    return outputs.isfinite().all(-1)
 
 
 def misfit(outputs: Tensor, targets: Tensor, expected: tuple[int, ...]) -> SpecError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bigmodel.metrics.base import Metrics, misfit
+from bigmodel.metrics.base import Metrics, defined, misfit
 from bigmodel.spec import Classes, Flags
 
 CONFUSION_LIMIT = 1024
@@ -30,17 +30,15 @@ class ClassMetrics(Metrics):
         super()._bind(sums)
         # One tensor, so that one transfer fetches all: counts, then hits among the first five.
         self._counts, self._top5_hits = sums[:-1], sums[-1]
-        self._ones: dict[int, Tensor] = {}  # by size; a CUDA graph goes on reading the one that it met
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
         """See `Metrics.update`."""
         samples = targets.shape[0]
         if outputs.shape != (samples, self._classes) or targets.dim() != 1:
             raise misfit(outputs, targets, (samples, self._classes))
-        if (ones := self._ones.get(samples)) is None:
-            ones = torch.ones(samples, dtype=torch.int64, device=self._sums.device)
-            self._ones[samples] = ones
-        predictions = outputs.argmax(1)
+        largest, predictions = outputs.detach().max(1)
+        counted = largest.isfinite() if fit is None else largest.isfinite() & fit
+        ones = counted.long()
         if self._square:
             cells = torch.add(predictions, targets, alpha=self._classes)
             self._counts.index_add_(0, cells, ones)
@@ -48,10 +46,10 @@ class ClassMetrics(Metrics):
             truths, predicted, hits = self._counts.view(3, -1)
             truths.index_add_(0, targets, ones)
             predicted.index_add_(0, predictions, ones)
-            hits.index_add_(0, targets, (predictions == targets).long())
+            hits.index_add_(0, targets, ones * (predictions == targets))
         if self._top5:
             first = outputs.detach().topk(5, dim=1, sorted=False).indices
-            self._top5_hits.add_((first == targets.unsqueeze(1)).sum())
+            self._top5_hits.add_(((first == targets.unsqueeze(1)) & counted.unsqueeze(1)).sum())
         self.count(samples)
 
     @property
@@ -59,16 +57,20 @@ class ClassMetrics(Metrics):
         """See `Metrics.confusion`; a copy."""
         return self._counts.view(self._classes, -1).clone() if self._square else None
 
+    def _counted(self, sums: Tensor) -> float:
+        """See `Metrics`: each sample that counts has one truth."""
+        return float(sums[:-1].sum() if self._square else sums[: self._classes].sum())
+
     def _figures(self, sums: Tensor) -> dict[str, float]:
         counts = sums[:-1].view(-1, self._classes).double()
         if self._square:
             truths, predicted, hits = counts.sum(1), counts.sum(0), counts.diagonal()
         else:
             truths, predicted, hits = counts
-        occurring = truths + predicted > 0
-        figures = {"accuracy": float(hits.sum()) / self._count}
+        occurring, count = truths + predicted > 0, max(1.0, self._counted(sums))
+        figures = {"accuracy": float(hits.sum()) / count}
         if self._top5:
-            figures["top5_accuracy"] = int(sums[-1]) / self._count
+            figures["top5_accuracy"] = int(sums[-1]) / count
         figures["macro_f1"] = float(_f1(hits, truths, predicted)[occurring].mean())
         return figures
 
@@ -80,20 +82,26 @@ class FlagMetrics(Metrics):
     predicted anywhere is 0.
     """
 
-    def __init__(self, target: Flags, device: torch.device) -> None:
-        super().__init__(torch.zeros(3, target.count, dtype=torch.int64, device=device))
+    counts_samples = True
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def __init__(self, target: Flags, device: torch.device) -> None:
+        # truths, predictions, hits, samples
+        super().__init__(torch.zeros(4, target.count, dtype=torch.int64, device=device))
+        self._target = target
+
+    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
         """See `Metrics.update`."""
         if outputs.shape != targets.shape or outputs.dim() != 2:
             raise misfit(outputs, targets, tuple(targets.shape))
-        said, true = outputs > 0, targets > 0.5
-        self._sums.add_(torch.stack((true, said, true & said)).sum(1))
+        counted = defined(outputs, self._target).unsqueeze(1).expand_as(outputs)
+        counted = counted if fit is None else counted & fit
+        said, true = (outputs > 0) & counted, (targets > 0.5) & counted
+        self._sums.add_(torch.stack((true, said, true & said, counted)).sum(1))
         self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
-        truths, predicted, hits = sums.double()
-        wrong = float((truths + predicted - 2 * hits).mean()) / self._count
+        truths, predicted, hits, _ = sums.double()
+        wrong = float((truths + predicted - 2 * hits).mean()) / max(1.0, self._counted(sums))
         return {"accuracy": 1.0 - wrong, "macro_f1": float(_f1(hits, truths, predicted).mean())}
 
 

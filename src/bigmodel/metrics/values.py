@@ -17,24 +17,29 @@ class ValueMetrics(Metrics):
     for predictions without error and 0 otherwise.
     """
 
+    counts_samples = True
+
     def __init__(self, target: Values, device: torch.device) -> None:
         # MPS has no float64
         precision = torch.float32 if device.type == "mps" else torch.float64
-        super().__init__(torch.zeros(4, target.count, dtype=precision, device=device))
+        # Σ |error|, Σ error², Σ truth, Σ truth², samples; NaN and infinity come through
+        super().__init__(torch.zeros(5, target.count, dtype=precision, device=device))
         self._std = torch.tensor(target.std, dtype=torch.float64)
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
         """See `Metrics.update`."""
         if outputs.shape != targets.shape or outputs.dim() != 2:
             raise misfit(outputs, targets, tuple(targets.shape))
         truth = targets.to(self._sums.dtype)
         error = outputs.detach() - truth
-        self._sums.add_(torch.stack((error.abs(), error * error, truth, truth * truth)).sum(1))
+        each = (error.abs(), error * error, truth, truth * truth, torch.ones_like(truth))
+        new = torch.stack(each).sum(1)
+        self._sums.add_(new if fit is None else torch.where(fit, new, 0))
         self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
-        count = self._count
-        absolute, squared, truth, truth_squared = sums.double()
+        absolute, squared, truth, truth_squared, counted = sums.double()
+        count = counted.clamp(min=1)
         spread = truth_squared - truth * truth / count
         # what rounding leaves of a spread of 0
         spread[spread <= count * torch.finfo(self._sums.dtype).eps * truth_squared] = 0.0

@@ -119,6 +119,7 @@ class Evaluation:
         class_names: labels of its rows and columns.
         samples: the first few samples of the part.
         written: a few texts that the model wrote.
+        undefined: whether the model gave NaN or infinity, so that no figure is known: all are NaN.
     """
 
     figures: dict[str, float]
@@ -126,12 +127,13 @@ class Evaluation:
     class_names: Sequence[str] = ()
     samples: Sequence[Sample] = ()
     written: Sequence[Written] = ()
+    undefined: bool = False
 
 
 @dataclass
 class Summary:
     """How a run ended; `summary.json` holds just this. `skipped` counts updates that were left out, and
-    `left_out` samples, by reason."""
+    `left_out` samples, by reason; `loss` says what the losses are of."""
 
     status: str  # "running" | "finished" | "stopped" | "failed"
     best: dict[str, float | int] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class Summary:
     test: dict[str, float] = field(default_factory=dict)
     monitor: str = ""
     mode: str = ""
+    loss: str = ""
     epochs: float = 0
     steps: int = 0
     seconds: float = 0.0

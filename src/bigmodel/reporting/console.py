@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -97,7 +98,7 @@ class Console(Sink):
 
     def record(self, record: Record) -> None:
         value = record.get(self._info.monitor) if self._info else None
-        if value is not None and self._better(value):
+        if value is not None and math.isfinite(value) and self._better(value):
             self._best = value
 
     def log(self, record: Record) -> None:

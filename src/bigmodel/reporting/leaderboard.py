@@ -33,7 +33,8 @@ class Row:
         seconds: how long it ran.
         status: `finished`, `stopped`, `failed` or `running`.
         folder: where it wrote.
-        error: why it failed.
+        error: why it failed, or has no rank.
+        loss: what its losses are of.
     """
 
     job: str
@@ -43,6 +44,7 @@ class Row:
     status: str
     folder: str
     error: str | None = None
+    loss: str = ""
 
 
 def rank(rows: Sequence[Row], mode: str) -> list[Row]:
@@ -63,6 +65,8 @@ def rank(rows: Sequence[Row], mode: str) -> list[Row]:
     return sorted(rows, key=key)
 
 
+_LOSS = "loss used"  # `loss` is a key that jobs may differ in
+
 _RANKED, _UNFINISHED, _UNKNOWN, _FAILED = range(4)
 
 
@@ -79,12 +83,14 @@ def write_csv(rows: Sequence[Row], path: Path, metric_name: str, mode: str) -> N
     keys = _keys(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "job", *keys, metric_name, "seconds", "status", "folder", "error"])
+    loss = [_LOSS] if _tells_losses(rows, metric_name) else []
+    writer.writerow(["rank", "job", *keys, metric_name, *loss, "seconds", "status", "folder", "error"])
     for place, row in enumerate(rank(rows, mode), start=1):
         values = [row.changed.get(key, "") for key in keys]
         metric = "" if row.metric is None else repr(float(row.metric))
         end = [f"{row.seconds:.3f}", row.status, row.folder, row.error or ""]
-        writer.writerow([place if _has_rank(row) else "", row.job, *values, metric, *end])
+        own = [row.loss for _ in loss]
+        writer.writerow([place if _has_rank(row) else "", row.job, *values, metric, *own, *end])
     disk.write(path, text.getvalue())
 
 
@@ -111,6 +117,12 @@ def print_leaderboard(
         for row in ranked
         if row.error
     ]
+    if len(_losses(rows, metric_name)) > 1:
+        failures.insert(
+            0,
+            f"Warning: {metric_name} is of different losses here, whose values cannot be compared. Rank"
+            " by a metric, such as trainer.checkpoint.monitor=val/rmse or val/accuracy.",
+        )
     failures = [visible_message(failure) for failure in failures]
     if not (is_terminal(stream) if terminal is None else terminal):
         write_line(stream, "\n".join([*_plain(_cells(ranked, metric_name, folders=True)), *failures]))
@@ -122,6 +134,17 @@ def print_leaderboard(
         console.print(Text(caption, "faint"), soft_wrap=True)
     for failure in failures:
         console.print(Text(failure, "error"))
+
+
+def _losses(rows: Sequence[Row], metric_name: str) -> set[str]:
+    """The losses that jobs are ranked by; none where they are ranked by something else."""
+    return {row.loss for row in rows if row.loss} if metric_name.endswith("/loss") else set()
+
+
+def _tells_losses(rows: Sequence[Row], metric_name: str) -> bool:
+    """Whether a column says what losses are of: different ones, or one with settings of its own."""
+    losses = _losses(rows, metric_name)
+    return len(losses) > 1 or any(" " in loss for loss in losses)
 
 
 def _keys(rows: Sequence[Row]) -> list[str]:
@@ -142,7 +165,8 @@ def _cells(
         folded: all changes in one column instead of one each.
     """
     keys = _keys(ranked)
-    heads = ["#", "job", *(["changes"] if folded else keys), metric_name, "time", "status"]
+    loss = [_LOSS] if _tells_losses(ranked, metric_name) else []
+    heads = ["#", "job", *(["changes"] if folded else keys), metric_name, *loss, "time", "status"]
     table = [[*heads, "folder"] if folders else heads]
     for place, row in enumerate(ranked, start=1):
         changes = [_changes(row)] if folded else [row.changed.get(key, "") for key in keys]
@@ -152,6 +176,7 @@ def _cells(
             row.job,
             *changes,
             metric,
+            *(row.loss for _ in loss),
             duration(row.seconds),
             row.status,
         ]

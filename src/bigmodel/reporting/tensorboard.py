@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -196,6 +197,8 @@ class BestSoFar:
         value = record.get(self._monitor)
         if value is None:
             return {}
+        if not math.isfinite(value):
+            return self._figures
         if self._value is None or self._sign * value > self._sign * self._value:
             self._value, self._figures = value, results("best", record, self._monitor)
         return self._figures
