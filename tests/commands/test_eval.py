@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from bigmodel.commands.eval import judge, new_data, own_part
 from bigmodel.loop import fit
@@ -173,6 +174,23 @@ def test_what_is_cut_is_told_as_in_training(
     assert judged.status == 0, judged.err
     for said in (predicted, judged):
         assert f"Cut: {told}" in said.err.splitlines()
+
+
+def test_recordings_that_are_cut_and_files_that_are_none_are_told(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    for seconds, label in ((0.1, "low"), (3.0, "high")):
+        (tmp_path / label).mkdir()
+        wave = np.sin(np.arange(int(8000 * seconds)) / 5)
+        soundfile.write(tmp_path / label / "a.wav", wave, 8000)
+        (tmp_path / label / "notes.md").write_text("none")
+    heard = loaded(made("sounds")).prepared.reader.hearing  # type: ignore[union-attr]
+    told = f"Cut: 1 recordings, to {heard.samples / heard.rate:.2f} s"
+    for args in (("predict", made("sounds"), "--input"), ("eval", made("sounds"), "--data")):
+        said = bigmodel(*args, tmp_path, "--device", "cpu")
+        assert said.status == 0, said.err
+        assert told in said.err.splitlines()
+        assert "Ignored: 2 other files: 2 .md" in said.err.splitlines()
 
 
 def test_what_is_limited_and_weighted_is_told(bigmodel: Bigmodel, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from bigmodel.data.files.collecting import (
 from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
 from bigmodel.data.media.sounds import SUFFIXES, Hearing, decode, duration
 from bigmodel.data.normalize import image_statistics
-from bigmodel.data.reader import Found, reads
+from bigmodel.data.reader import Found, reads, told_cut
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, Image, Input
@@ -211,7 +211,7 @@ def _told(found: Collected, rows: Decoded, hearing: Hearing, labels: str) -> lis
         f"{len(rows.kept):,} {kinds}, {lasting[0]:.2f} to {lasting[-1]:.2f} s at {rate} Hz, heard for"
         f" {seconds:.2f} s at {hearing.rate:,} Hz ({cut:,} cut short); {labels}"
     )
-    return [("Recordings", text), *told_files(found, rows.trouble)]
+    return [("Recordings", text), *told_files(found.files, rows.trouble)]
 
 
 @reads("audio")
@@ -229,4 +229,7 @@ class AudioReader(FilesReader):
         files = self.find(path, SUFFIXES, _WHAT, answers=answers)
         make = partial(decode, hearing=self.hearing)
         rows = decoded(files.paths, self.hearing.shape, torch.float32, make)
-        return self.found(files, path, rows, answers=answers, max_bad=max_bad, what=_WHAT)
+        found = self.found(files, path, rows, answers=answers, max_bad=max_bad, what=_WHAT)
+        seconds = self.hearing.samples / self.hearing.rate
+        cut = sum(lasting > seconds for _, _, lasting in rows.notes)
+        return replace(found, told=[*found.told, *told_cut(cut, _WHAT, f"{seconds:.2f} s")])

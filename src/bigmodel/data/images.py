@@ -148,7 +148,7 @@ def _told(found: Collected, rows: Decoded, framing: Framing, labels: str) -> lis
     form = f"{_DONE[framing.fit]} {framing.width}×{framing.height}"
     colours = "in grey" if framing.channels == 1 else "in colours"
     text = f"{len(rows.kept):,} {kinds}, {spread}, {form} {colours}; {labels}"
-    return [("Pictures", text), *told_files(found, rows.trouble)]
+    return [("Pictures", text), *told_files(found.files, rows.trouble)]
 
 
 @reads("images")

@@ -206,12 +206,12 @@ def told_kinds(kinds: Iterable[str]) -> str:
     return "/".join(sorted(counts, key=lambda kind: (-counts[kind], kind)))
 
 
-def told_files(found: Collected, trouble: str) -> list[tuple[str, str]]:
-    """Lines for the header about files that are no samples, and about the cache."""
+def told_files(files: Files, trouble: str = "") -> list[tuple[str, str]]:
+    """Lines about files that are no samples, and about the cache."""
     told = []
-    if found.files.ignored:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.files.ignored.most_common(LISTED))
-        told.append(("Ignored", f"{found.files.ignored.total():,} other files: {kinds}"))
+    if files.ignored:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in files.ignored.most_common(LISTED))
+        told.append(("Ignored", f"{files.ignored.total():,} other files: {kinds}"))
     if trouble:
         told.append(("Cache", trouble))
     return told
@@ -257,7 +257,7 @@ class FilesReader(Reader):
         if answers:
             targets = answers_of(files, self.answers, str(path))[torch.tensor(rows.kept)]
         names = [files.names[index] for index in rows.kept]
-        return Found(Part(rows.rows, targets), {"file": names}, left_out)
+        return Found(Part(rows.rows, targets), {"file": names}, left_out, told_files(files))
 
 
 def check_bad(bad: Sequence[tuple[str, str]], files: int, max_bad: int, what: str) -> dict[str, int]:
