@@ -199,11 +199,12 @@ def _learn(
     """
     learnt: list[Learnt] = []
     ignored: dict[str, str] = {}
+    as_asked = set(config.ignore)
     for name in found.column_names:
         kind = config.columns.get(name)
         if name == target.name or (name in (config.split, config.group) and kind is None):
             continue
-        if name in config.ignore or kind == "ignore":
+        if name in as_asked or kind == "ignore":
             ignored[name] = "as asked"
             continue
         told = _learn_column(config, name, found.column(name), rows, str(found.path))
@@ -212,7 +213,7 @@ def _learn(
         else:
             learnt.append(told)
     if not learnt:
-        why = ", ".join(f"{name} ({reason})" for name, reason in ignored.items()) or "there is no other"
+        why = listed(f"{name} ({reason})" for name, reason in ignored.items()) or "there is no other"
         said = f" Say what it is: {option(next(iter(ignored)), 'category')}" if ignored else ""
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
     reader = TableReader(columns=learnt, target=target)

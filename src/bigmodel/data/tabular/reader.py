@@ -15,7 +15,7 @@ from bigmodel.data.answers import Answers
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
 from bigmodel.data.tabular.columns import Learnt, Rows
-from bigmodel.data.tabular.reading import Columns, read_columns
+from bigmodel.data.tabular.reading import Columns, listed, read_columns
 from bigmodel.data.tabular.target import TargetColumn
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Features
@@ -83,7 +83,7 @@ class TableReader(Reader):
         inputs, unseen = self.inputs(table)
         if not answers:
             return Samples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, unseen)
-        if self.target.name not in table.column_names:
+        if self.target.name not in table:
             raise DataError(
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
                 f"{did_you_mean(self.target.name, table.column_names)}"
@@ -111,11 +111,11 @@ class TableReader(Reader):
         out = np.empty((rows, self.spec.count), np.float32)
         unseen, start = {}, 0
         for learnt in self.columns:
-            if learnt.name not in table.column_names:
+            if learnt.name not in table:
                 raise DataError(
                     f"{table.path}: there is no column '{learnt.name}', which the run has learnt from."
                     f"{did_you_mean(learnt.name, table.column_names)} It reads"
-                    f" {', '.join(known.name for known in self.columns)}."
+                    f" {listed(known.name for known in self.columns)}."
                 )
             stop = start + len(learnt.outputs)
             values = np.empty((table.num_rows, stop - start), np.float32)

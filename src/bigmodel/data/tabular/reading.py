@@ -39,8 +39,13 @@ class Columns:
         self.files = files
         self.left_out = left_out
         self.column_names = sources[0].names
+        self._known = frozenset(self.column_names)
         self.num_rows = sum(source.rows for source in sources)
         self._sources = sources
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a column of that name."""
+        return name in self._known
 
     def column(self, name: str) -> Any:
         """One column of the table, a `pyarrow.ChunkedArray`: text, as it stands there, in CSV and TSV
@@ -107,7 +112,7 @@ def column(table: Columns, name: str, key: str) -> Any:
 
 def known_column(table: Columns, name: str, key: str) -> None:
     """Raises DataError where there is no such column; see `column`."""
-    if name not in table.column_names:
+    if name not in table:
         raise DataError(
             f"{key}={name}: {table.path} has no such column.{did_you_mean(name, table.column_names)}"
             f" Known: {listed(table.column_names)}."

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import shutil
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -60,8 +61,8 @@ class Unpacked:
         self._places: list[list[tuple[int, int]]] = []  # offset and size of each column, by batch
         first = next(batches)  # always there: it tells the columns, even without a row
         try:
-            for batch in chain([first], batches):
-                self._places.append([self._write(batch, name) for name in first.schema.names])
+            for batch in _gathered(chain([first], batches)):
+                self._places.append([self._write(batch, place) for place in range(batch.num_columns)])
                 self.rows += batch.num_rows
         except OSError as error:
             raise DataError(
@@ -70,18 +71,23 @@ class Unpacked:
             ) from error
         self.names = list(first.schema.names)
         self._schema = first.schema
+        self._index = {name: place for place, name in enumerate(self.names)}
+        self._taken = 0  # bytes read since memory was given back
 
-    def _write(self, batch: Any, name: str) -> tuple[int, int]:
+    def _write(self, batch: Any, place: int) -> tuple[int, int]:
         """Adds one column of a batch to the file; where it lies there."""
         offset = self._file.tell()
-        self._file.write(memoryview(batch.select([name]).serialize()))
+        self._file.write(memoryview(batch.select([place]).serialize()))
         return offset, self._file.tell() - offset
 
     def read(self, name: str) -> Any:
         import pyarrow as pa
 
-        give_back()  # what reading ahead, or the last column, took
-        place = self.names.index(name)
+        place = self._index[name]
+        self._taken += sum(batch[place][1] for batch in self._places)
+        if self._taken > _IN_MEMORY:  # after each column of a long table, once for many of a short one
+            give_back()
+            self._taken = 0
         schema = pa.schema([self._schema.field(place)])
         found = []
         for offset, size in (batch[place] for batch in self._places):
@@ -90,13 +96,34 @@ class Unpacked:
         return pa.Table.from_batches(found, schema=schema).column(0)
 
 
+def _gathered(batches: Iterable[Any]) -> Iterator[Any]:
+    """The same rows in larger batches: a block of a wide table holds few rows, of each column."""
+    import pyarrow as pa
+
+    waiting: list[Any] = []
+    size = 0
+    for batch in batches:
+        waiting.append(batch)
+        size += batch.nbytes
+        if size > _IN_MEMORY:
+            yield from pa.Table.from_batches(waiting).combine_chunks().to_batches()
+            waiting, size = [], 0
+    if waiting:
+        yield from pa.Table.from_batches(waiting).combine_chunks().to_batches()
+
+
 def give_back() -> None:
     """Hands memory that is free back to the system: else the peak is what all columns took in turn."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # not every C library has it
-        ctypes.CDLL(None).malloc_trim(0)
+        _c_library().malloc_trim(0)
+
+
+@functools.cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 class ParquetSource:

@@ -1,0 +1,94 @@
+"""A table of many columns is read in time that grows with its cells, and with nothing beyond."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigmodel.data.tabular.reader import TableReader
+from bigmodel.data.tabular.reading import Columns, read_columns
+from bigmodel.data.tabular.sources import Unpacked
+from bigmodel.registry import data
+
+
+class NotSearched(list[str]):
+    """Names that nobody looks through from the first on, once for each column."""
+
+    def __contains__(self, name: object) -> bool:
+        raise AssertionError("a list was searched")
+
+    def index(self, *_: object) -> int:
+        raise AssertionError("a list was searched")
+
+
+def written(folder: Path, columns: int, rows: int = 20) -> Path:
+    values = np.random.default_rng(0).normal(size=(rows, columns)).round(3)
+    path = folder / f"{columns}.csv"
+    lines = [",".join([*(f"c{place}" for place in range(columns)), "y"])]
+    lines += [",".join([*map(str, row), str(place % 2)]) for place, row in enumerate(values.tolist())]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def calls(path: Path) -> int:
+    """How many functions are called, Python's and C's, to read a table and learn of its columns."""
+    config, count = data.parse({"name": "table", "path": str(path), "target": "y"}), 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    data.build(config)  # once for what is made at the first time
+    sys.setprofile(note)
+    try:
+        data.build(config)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_four_times_the_columns_take_four_times_the_calls(tmp_path: Path) -> None:
+    few, many = (calls(written(tmp_path, columns)) for columns in (100, 400))
+    assert many < 4.2 * few
+
+
+def test_no_column_is_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, made = written(tmp_path, 30), []
+    read_unpacked, read_table = Unpacked.__init__, Columns.__init__
+
+    def unpacked(self: Unpacked, *arguments: object) -> None:
+        read_unpacked(self, *arguments)
+        self.names = NotSearched(self.names)
+
+    def table(self: Columns, *arguments: object) -> None:
+        read_table(self, *arguments)
+        self.column_names = NotSearched(self.column_names)
+        made.append(self)
+
+    monkeypatch.setattr(Unpacked, "__init__", unpacked)
+    monkeypatch.setattr(Columns, "__init__", table)
+    reader = data.build(data.parse({"name": "table", "path": str(path), "target": "y"})).reader
+    assert isinstance(reader, TableReader)
+    assert reader.read(path, answers=True).part.inputs.shape == (20, 30)
+    assert len(made) == 2
+
+
+def test_blocks_of_a_wide_table_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bigmodel.data.tabular import delimited
+
+    monkeypatch.setattr(delimited, "BLOCKS", (2000, 4000))
+    table = read_columns(written(tmp_path, 100, rows=200), "data.path")
+    assert table.num_rows == 200
+    assert [len(source._places) for source in table._sources] == [1]
+    assert table.column("c99").to_pylist()[-1] == table.column("c99")[199].as_py()
+
+
+def test_a_message_names_the_first_columns_of_many(tmp_path: Path) -> None:
+    config = data.parse({"name": "table", "path": str(written(tmp_path, 400)), "target": "y"})
+    reader = data.build(config).reader
+    other = tmp_path / "other.csv"
+    other.write_text("z,y\n1,0\n2,1\n")
+    with pytest.raises(Exception, match=r"no column 'c0'.* It reads c0, .*, … \(400 in all\)") as error:
+        reader.read(other, answers=True)
+    assert len(str(error.value)) < 500
