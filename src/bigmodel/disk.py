@@ -12,7 +12,9 @@ import errno
 import itertools
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from bigmodel.errors import CheckpointError
 
@@ -44,20 +46,32 @@ def put(path: Path, content: bytes) -> None:
     """
     if not path.is_symlink() and path.is_file() and _holds(path, content):
         sync(path)  # whoever wrote it may not have
-    else:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                if path.is_file():
-                    shutil.copymode(path, temporary)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the folder may be gone
-                temporary.unlink(missing_ok=True)
-            raise
+        sync(path.parent)
+        return
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which is in the place of `path` at the end of the `with`, as `put` does it.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            if path.is_file():
+                shutil.copymode(path, temporary)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the folder may be gone
+            temporary.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

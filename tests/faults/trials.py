@@ -267,7 +267,7 @@ def event_scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
 
     found = []
     for path in sorted((folder / "tensorboard").glob("events.*")):
-        for _, _, event in events.read_events(path.read_bytes()):
+        for _, event in events.read_events(path):
             found += [(event.step, v.simple_value) for v in event.summary.value if v.tag == tag]
     return sorted(found)
 

@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,34 @@ def test_damaged_records_are_told_and_kept_aside(tmp_path: Path) -> None:
     assert told is not None
     assert "2 lines are damaged" in told
     assert (tmp_path / "metrics.jsonl.damaged").read_text() == whole
+
+
+def test_numbers_that_are_no_steps_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    odd = ["1e999", "NaN", "-Infinity", "[]", "null", f"1{'0' * 5001}"]
+    path.write_text("".join(f'{{"step": {number}}}\n' for number in [1, *odd]))
+    told = damage(tmp_path)
+    assert told is not None
+    assert f"{len(odd)} lines are damaged" in told
+    write(tmp_path, 2, first_step=1)
+    assert [record["step"] for record in read(tmp_path)] == [1, 46]
+
+
+def test_a_line_nested_deep_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": ' + "[" * 30_000 + "\n")
+    assert "1 lines are damaged" in str(damage(tmp_path))
+
+
+def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    line = json.dumps({"step": 1, "train/loss": 0.25, "val/loss": 0.5}) + "\n"
+    path.write_text(line * 100_000 + "x" * 5_000_000 + line + line.replace("1", "9"))
+    size = path.stat().st_size
+    tracemalloc.start()
+    told = damage(tmp_path)
+    write(tmp_path, first_step=5)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "1 lines are damaged" in str(told)
+    assert path.read_text() == line * 100_000
+    assert most < size / 2

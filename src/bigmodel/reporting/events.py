@@ -35,6 +35,7 @@ from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ign
 from torch import Tensor
 
 from bigmodel import disk
+from bigmodel.regular import check_regular
 from bigmodel.reporting.records import framed
 from bigmodel.visible import visible, visible_line
 
@@ -100,34 +101,40 @@ def drop_after(path: Path, step: int) -> None:
     Raises:
         OSError: it cannot be read or written.
     """
-    content = path.read_bytes()
-    kept = [
-        content[first:last]
-        for first, last, event in read_events(content)
-        if event.step <= step and not event.HasField("session_log")
-    ]
-    if sum(map(len, kept)) == len(content):
+
+    def kept() -> Iterator[bytes]:
+        for record, event in read_events(path):
+            if event.step <= step and not event.HasField("session_log"):
+                yield record
+
+    if sum(map(len, kept())) == path.stat().st_size:
         return
-    disk.put(path, b"".join(kept))
+    with disk.replacing(path) as file:
+        file.writelines(kept())
 
 
-def read_events(content: bytes) -> Iterator[tuple[int, int, Any]]:
-    """First and last byte of each whole event of a file, and the event.
+def read_events(path: Path) -> Iterator[tuple[bytes, Any]]:
+    """Each whole event of a file, one at a time: the bytes that it takes there, and itself.
 
     A TFRecord is length, its sum, the event, and its sum.
+
+    Raises:
+        OSError: it cannot be read.
     """
-    first = 0
-    while first + 12 <= len(content):
-        length = int.from_bytes(content[first : first + 8], "little")
-        start, last = first + 12, first + 12 + length + 4
-        if last > len(content):
-            return
-        try:
-            event = Event.FromString(content[start : start + length])
-        except DecodeError:
-            return
-        yield first, last, event
-        first = last
+    check_regular(path)
+    with path.open("rb") as file:
+        left = path.stat().st_size
+        while len(head := file.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            left -= 12 + length + 4
+            if left < 0:
+                return
+            body = file.read(length + 4)
+            try:
+                event = Event.FromString(body[:length])
+            except DecodeError:
+                return
+            yield head + body, event
 
 
 def scalar(tag: str, value: float) -> Any:

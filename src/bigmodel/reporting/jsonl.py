@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from bigmodel import disk
+from bigmodel.regular import check_regular
 from bigmodel.reporting.base import Record, RunInfo, Sink
 from bigmodel.reporting.summary import jsonable
 
 NAME = "metrics.jsonl"
+_LONGEST = 1 << 20  # bytes of a line that may be a record
 
 
 class JsonLines(Sink):
@@ -70,26 +75,42 @@ def damage(folder: Path) -> str | None:
     """
     path = folder / NAME
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        broken = [line for line in lines if line.endswith("\n") and not _belongs(line, sys.maxsize)]
+        check_regular(path)
+        with path.open("rb") as file:
+            lines = _lines(file, sys.maxsize)
+            broken = sum(line.endswith(b"\n") and not belongs for line, belongs in lines)
         if not broken:
             return None
         shutil.copy(path, path.with_name(f"{NAME}.damaged"))
     except OSError:  # there is none; whoever opens it says so
         return None
-    return f"{path}: {len(broken):,} lines are damaged and left out; {NAME}.damaged keeps them."
+    return f"{path}: {broken:,} lines are damaged and left out; {NAME}.damaged keeps them."
 
 
 def _drop_after(path: Path, step: int) -> None:
     """Keeps the whole records up to `step`; touches the file only if anything has to go."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    kept = "".join(line for line in text.splitlines(keepends=True) if _belongs(line, step))
-    if kept != text:
-        disk.write(path, kept)
+    check_regular(path)
+    with path.open("rb") as old:
+        left = sum(len(line) for line, _ in itertools.takewhile(itemgetter(1), _lines(old, step)))
+        if left == path.stat().st_size:
+            return
+        old.seek(0)
+        with disk.replacing(path) as new:
+            while left:
+                left -= new.write(old.read(min(left, _LONGEST)))
+            new.writelines(line for line, belongs in _lines(old, step) if belongs)
 
 
-def _belongs(line: str, step: int) -> bool:
+def _lines(file: BinaryIO, step: int) -> Iterator[tuple[bytes, bool]]:
+    """Each line, and whether it is a whole record up to `step`; one that is too long comes in pieces."""
+    begins = True
+    while line := file.readline(_LONGEST):
+        yield line, begins and _belongs(line, step)
+        begins = line.endswith(b"\n")
+
+
+def _belongs(line: bytes, step: int) -> bool:
     try:
-        return line.endswith("\n") and int(json.loads(line)["step"]) <= step
-    except (ValueError, KeyError, TypeError):
+        return line.endswith(b"\n") and int(json.loads(line.decode())["step"]) <= step
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return False
