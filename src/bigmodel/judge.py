@@ -12,7 +12,7 @@ from bigmodel.errors import CheckpointError, UndefinedError
 from bigmodel.evaluate import evaluate
 from bigmodel.models.base import Writer
 from bigmodel.plan import Monitored
-from bigmodel.recovery import smaller_evaluation
+from bigmodel.recovery import give_up_speed, smaller_evaluation
 from bigmodel.reporting.base import Evaluation
 from bigmodel.run import Run
 from bigmodel.saved_form import TensorGroups
@@ -105,13 +105,15 @@ def _read(run: Run, part: Batches) -> Evaluation:
                 between=run.signals.check,
             )
         except RuntimeError as error:
-            size = progress.evaluation_batch or part.batch_size
-            progress.evaluation_batch = smaller_evaluation(size, error, run.config.on_oom)
-        run.sinks.message(
-            f"Out of memory with {size} samples evaluated at once; from now on"
-            f" {progress.evaluation_batch}.",
-            "warning",
-        )
+            told = give_up_speed(run.engine, error, run.config.on_oom)
+            if told is None:
+                size = progress.evaluation_batch or part.batch_size
+                progress.evaluation_batch = smaller_evaluation(size, error, run.config.on_oom)
+                told = (
+                    f"Out of memory with {size} samples evaluated at once; from now on"
+                    f" {progress.evaluation_batch}."
+                )
+        run.sinks.message(told, "warning")
 
 
 def _written(run: Run, part: PartName, evaluation: Evaluation, *, samples: bool) -> Evaluation:
@@ -132,10 +134,11 @@ def _written(run: Run, part: PartName, evaluation: Evaluation, *, samples: bool)
         except UndefinedError:
             return replace(evaluation, figures=unknown)
         except RuntimeError as error:
-            told, size = size, smaller_evaluation(size, error, run.config.on_oom)
-        run.sinks.message(
-            f"Out of memory with {told} texts written at once; this time {size}.", "warning"
-        )
+            told = give_up_speed(run.engine, error, run.config.on_oom)
+            if told is None:
+                before, size = size, smaller_evaluation(size, error, run.config.on_oom)
+                told = f"Out of memory with {before} texts written at once; this time {size}."
+        run.sinks.message(told, "warning")
 
 
 def _consider_stopping(run: Run, figures: dict[str, float]) -> None:

@@ -104,7 +104,7 @@ def _update(run: Run, ready: list[Batch], event: int) -> int:
             if done := run.engine(batches, factors, measure=last):
                 return done
         except RuntimeError as error:
-            told = make_room(run.step, error, run.config.on_oom)
+            told = make_room(run.engine, error, run.config.on_oom)
         else:
             _heed(run)
             continue

@@ -119,6 +119,10 @@ class _Watched(Engine):
         with self._look.mark(CALL):
             return self._engine(batches, factors, measure)
 
+    def release(self) -> bool:
+        """See `Engine.release`."""
+        return self._engine.release()
+
     def renew(self) -> None:
         """See `Engine.renew`."""
         self._engine.renew()

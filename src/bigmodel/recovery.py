@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
+from bigmodel.engines.base import Engine
 from bigmodel.errors import DeviceError, NonFiniteError
+from bigmodel.memory import is_out_of_memory
 from bigmodel.plan import OnOOM
 from bigmodel.state import Progress
-from bigmodel.step import Step
 
 MOST_REWINDS = 3
 MOST_SKIPPED_IN_A_ROW = 100
@@ -15,15 +14,9 @@ MOST_SKIPPED_IN_A_ROW = 100
 data, are at fault."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch found too little memory, on any device."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)  # of the CPU
-    )
-
-
-def make_room(step: Step, error: RuntimeError, policy: OnOOM) -> str:
-    """Has a step that ran out of memory begin again, with half as many samples at once.
+def make_room(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
+    """Has a step that ran out of memory begin again, with half as many samples at once; what the engine
+    keeps only for speed goes first.
 
     The batch stays the same, and with it the order of samples; its gradient is added up from twice as
     many micro-batches.
@@ -37,8 +30,12 @@ def make_room(step: Step, error: RuntimeError, policy: OnOOM) -> str:
     """
     if not is_out_of_memory(error):
         raise error
+    step = engine.step
     size = step.at_once
-    if policy == "stop" or size == 1 or not step.undo():
+    taken_back = policy == "halve" and step.undo()
+    if taken_back and (told := give_up_speed(engine, error, policy)):
+        return told
+    if not taken_back or size == 1:
         raise DeviceError(
             f"Out of memory with {size} samples at once: {str(error).splitlines()[0]} A smaller"
             " data.batch_size (or data.batch_tokens) with a larger trainer.accumulate gives the same"
@@ -50,6 +47,21 @@ def make_room(step: Step, error: RuntimeError, policy: OnOOM) -> str:
         " through the model at once, and their gradients are added up to those of the same batch"
         " (trainer.on_oom=halve)."
     )
+
+
+def give_up_speed(engine: Engine, error: RuntimeError, policy: OnOOM) -> str | None:
+    """Frees what an engine keeps only for speed, such as a CUDA graph's memory, where memory ran out.
+
+    Returns:
+        What was done, in words; None where there was nothing, or the error is another one.
+    """
+    name = engine.name
+    if policy == "halve" and is_out_of_memory(error) and engine.release():
+        return (
+            f"Out of memory: the memory of device.engine={name} is given up, and steps are done one by"
+            " one from now on."
+        )
+    return None
 
 
 def smaller_evaluation(size: int, error: RuntimeError, policy: OnOOM) -> int:

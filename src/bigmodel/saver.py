@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bigmodel import checkpoint, disk, kept
 from bigmodel.errors import CheckpointError
+from bigmodel.memory import is_out_of_memory
 from bigmodel.saved_form import TensorGroups
 
 
@@ -201,7 +202,13 @@ class Saver:
 
 
 def _into(memory: Tensor | None, tensor: Tensor) -> Tensor:
-    """A copy on the CPU, in `memory` if it fits; from CUDA it is queued into page-locked memory."""
+    """A copy on the CPU, in `memory` if it fits; from CUDA it is queued into page-locked memory, as far
+    as there is any."""
     if memory is None or memory.shape != tensor.shape or memory.dtype != tensor.dtype:
-        memory = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        try:
+            memory = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        except RuntimeError as error:
+            if not (tensor.is_cuda and is_out_of_memory(error)):
+                raise
+            memory = torch.empty(tensor.shape, dtype=tensor.dtype)
     return memory.copy_(tensor.detach(), non_blocking=True)

@@ -47,6 +47,7 @@ class Step:
         at_once: samples that went through the model at once in the newest step.
         mixed: what forward and loss are computed within: mixed precision, or nothing at all.
         fuses: whether the loss is given features and head instead of outputs.
+        updating: whether weights are being changed, so that nothing can be taken back.
         pause: asked between two micro-batches; where it says True, the step is left there.
     """
 
@@ -80,6 +81,7 @@ class Step:
         self._buffers = _changing_buffers(model)
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
         self._before: list[Tensor] | None = None
+        self.updating = False
         self.runtime = runtime
         self._device = runtime.device
         self.mixed = runtime.autocast()
@@ -186,10 +188,12 @@ class Step:
         """Takes back what an unfinished step has changed, so that its batch can come again as a whole.
 
         Returns:
-            Whether it could: not where the step was begun by another process, where its update was under
-            way, or where it is not `undoable`.
+            Whether all is as it was before the step: not where it was begun by another process, where
+            its update was under way, or where it is not `undoable`.
         """
-        if self._before is None or not self._undoable:
+        if self._before is None:  # no step is under way, or it cannot be taken back any more
+            return not (self.updating or self.accumulation.losses)
+        if not self._undoable:
             return False
         with torch.no_grad():
             for buffer, before in zip(self._buffers, self._before, strict=True):
@@ -200,6 +204,7 @@ class Step:
     def _begin(self) -> None:
         """Forgets the gradients of the step before, and keeps what forward passes change: running
         statistics. Metrics are added up when it is known that the gradient is fit."""
+        self.updating = False
         self._before = [buffer.clone() for buffer in self._buffers]
         for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
             parameter.grad = None
@@ -247,7 +252,7 @@ class Step:
 
     def _update(self, unfit: Tensor, measure: bool) -> None:
         """Updates weights and averages, or leaves all as it was where the step is unfit."""
-        before, self._before = self._before, None  # what is done from here on cannot be taken back
+        before, self._before, self.updating = self._before, None, True
         left_out = unfit if self.scaler is None else self._unscaled(self.scaler, unfit)
         if self.clip_norm is not None or measure:
             norm = nn.utils.get_total_norm(self._present_gradients())
@@ -261,6 +266,7 @@ class Step:
             self._restore_statistics(unfit, before)
         if self.ema is not None:
             self.ema.update()
+        self.updating = False
 
     def _unscaled(self, scaler: torch.amp.GradScaler, unfit: Tensor) -> Tensor:
         """Divides the gradients by fp16's scale; gives `unfit`, or 1 where one has overflowed.

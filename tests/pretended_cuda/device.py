@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 NAME = "NVIDIA H100 80GB HBM3"
+SPOILT = "CUDA error: operation failed due to a previous error during capture"
 
 
 def load(library: Path) -> None:
@@ -58,6 +59,9 @@ class Device:
         step: which step is under way, counted from 1; 0: none.
         sync_debug: as torch.cuda.set_sync_debug_mode has it.
         capturing: whether kernels are recorded for a graph.
+        captures: how many graphs were begun.
+        replays: how often one was replayed.
+        freed: what gave memory back: `graph`, `cache`.
     """
 
     waits: list[Wait] = field(default_factory=list)
@@ -65,6 +69,9 @@ class Device:
     step: int = 0
     sync_debug: int = 0
     capturing: bool = False
+    captures: int = 0
+    replays: int = 0
+    freed: list[str] = field(default_factory=list)
 
     def wait(self, what: str) -> None:
         """The host waits.
@@ -75,7 +82,7 @@ class Device:
         if self.capturing:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         self.waits.append(Wait(what, _place(), self.step))
-        if self.sync_debug == 2:
+        if self.sync_debug == 2 and what != "synchronize":  # torch does not look at that one
             raise RuntimeError("called a synchronizing CUDA operation")
 
     def context(self) -> None:
@@ -86,11 +93,17 @@ class Device:
     def capture(self, *_: Any, **__: Any) -> Iterator[None]:
         """torch.cuda.graph, which waits for the device before it begins."""
         self.wait("synchronize")
-        self.capturing = True
+        self.capturing, spoilt = True, False
+        self.captures += 1
         try:
             yield
+        except BaseException as error:
+            spoilt = not isinstance(error, RuntimeError) or "CUDA out of memory" not in str(error)
+            raise
         finally:
             self.capturing = False
+            if spoilt:
+                raise RuntimeError(SPOILT)
 
 
 device = Device()
@@ -141,12 +154,11 @@ def _pretend() -> None:
         synchronize = waited
 
     class CUDAGraph:
-        replays = 0
-
         def replay(self) -> None:
-            self.replays += 1
+            device.replays += 1
 
-        def reset(self) -> None: ...
+        def reset(self) -> None:
+            device.freed.append("graph")
 
     without_context = {
         "is_available": always(True),
@@ -176,7 +188,7 @@ def _pretend() -> None:
         "max_memory_allocated": 1 << 30,
         "memory_reserved": 1 << 30,
         "set_per_process_memory_fraction": None,
-        "empty_cache": None,
+        "empty_cache": lambda: device.freed.append("cache"),
         "current_stream": Stream,
         "get_rng_state": lambda: torch.zeros(16, dtype=torch.uint8, device="cpu"),
         "synchronize": waited,

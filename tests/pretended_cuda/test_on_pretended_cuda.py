@@ -62,7 +62,7 @@ def test_every_model_trains(on_device: Callable[..., None]) -> None:
 
 
 def test_all_else(on_device: Callable[..., None]) -> None:
-    on_device(HERE / "itself.py", HERE / "running.py", HERE / "commands.py")
+    on_device(HERE / "itself.py", HERE / "graphs.py", HERE / "running.py", HERE / "commands.py")
 
 
 @pytest.mark.slow

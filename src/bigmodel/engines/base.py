@@ -57,5 +57,10 @@ class Engine:
             interruptible: entered while something takes long that may be left at any moment.
         """
 
+    def release(self) -> bool:
+        """Gives up memory that only speeds steps up; says whether there was any. Steps are done one by
+        one from then on."""
+        return False
+
     def renew(self) -> None:
         """The state has been loaded anew: tensors that the optimizer keeps are others now."""

@@ -101,6 +101,15 @@ class Choosing(Engine):
         if not self._anew:
             self._follow()
 
+    def release(self) -> bool:
+        """See `Engine.release`; the engine is not chosen again."""
+        if not self._engine.release():
+            return False
+        self._one_by_one()
+        self._choice.engine = self.name
+        self._kept = asdict(self._choice)
+        return True
+
     @property
     def _has_begun(self) -> bool:
         """Whether an update has been done with this optimizer, or a state loaded."""
@@ -135,7 +144,11 @@ class Choosing(Engine):
         try:
             self._engine.renew()
         except UntraceableError:
-            self._engine, self.name, self.reach = Engine(self.step), Engine.name, Engine.reach
+            self._engine.release()
+            self._one_by_one()
+
+    def _one_by_one(self) -> None:
+        self._engine, self.name, self.reach = Engine(self.step), Engine.name, Engine.reach
 
     def _choose(self, trial: Trial, like: Batch) -> None:
         if self._threads and self._choice.threads is None:

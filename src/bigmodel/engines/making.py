@@ -17,6 +17,7 @@ from bigmodel.engines.graph import Graphed
 from bigmodel.engines.judged import judged, unchanged
 from bigmodel.engines.pieces import Pieces, given
 from bigmodel.engines.whole import Given, UntraceableError, Whole
+from bigmodel.errors import DeviceError
 from bigmodel.step import Step
 
 _LOADING, _TRIED = 0.1, 7
@@ -106,6 +107,8 @@ def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible
             return None
         engine = Compiled(prospect.step, whole, code, prospect.like)
         return _trusted(engine, prospect, whole, place, say)
+    except DeviceError:  # one that cannot be used any more
+        raise
     except Exception as error:  # whatever a compiler or a driver says: the run goes on without
         lines = str(error).strip().splitlines() or [""]
         told = lines[0] if isinstance(error, UntraceableError) else f"{type(error).__name__}: {lines[0]}"
@@ -143,9 +146,12 @@ def _code(
 
 
 def _captured(prospect: Prospect, whole: Whole) -> Graphed:
-    """The step as a CUDA graph, whose capture leaves everything as it was."""
+    """The step as a CUDA graph, which leaves everything as it was."""
+    graphed = Graphed(prospect.step, prospect.like)
     with unchanged(prospect.step, whole):
-        return Graphed(prospect.step, prospect.like)
+        graphed.warm_up()
+    graphed.capture()
+    return graphed
 
 
 def _trusted(
@@ -161,6 +167,7 @@ def _trusted(
         say(f"A step takes {fast} ({engine.name}) instead of {eager}.")
         engine.pace(verdict.seconds)
         return engine
+    engine.release()
     if place is not None:
         place.note_slow(why)
     say(f"Steps are done one by one by torch's operations: {engine.name}, they gave {why}.")

@@ -48,14 +48,15 @@ class Pieces(Engine):
             return super().__call__(batches, factors, measure)
         step.at_once = len(batches[0])
         numbers = self._numbers(factors[:count])
-        figures = [
-            self.once(Given(inputs, targets, own))
-            for (inputs, targets), own in zip(batches[:count], numbers, strict=True)
-        ]
+        figures = torch.empty(count, 4, device=self._device)
+        step.updating = True
+        for row, (inputs, targets), own in zip(figures, batches[:count], numbers, strict=True):
+            row.copy_(self.once(Given(inputs, targets, own)))
+        step.updating = False
         apply(step.optimizer, factors[count - 1])
-        step.note(torch.stack(figures), count * len(batches[0]))
+        step.note(figures, count * len(batches[0]))
         if measure and count == len(batches):
-            step.accumulation.grad_norm = figures[-1][3]
+            step.accumulation.grad_norm = figures[-1, 3]
         return count
 
     def pace(self, seconds: float) -> None:
