@@ -44,7 +44,7 @@ def test_training_goes_on_while_the_copy_is_written(
     def slow(
         folder: Path, groups: TensorGroups, facts: dict[str, Any], *also: Path, **more: Any
     ) -> None:
-        assert may_write.wait(30)
+        assert may_write.wait(600)
         real(folder, groups, facts, *also, **more)
         written.append(facts["progress"]["step"])
 
@@ -92,7 +92,7 @@ def test_a_write_that_fails_is_never_swallowed(
     )
     saver.offer(weights(2.0), at(2), best=True, last=True, now=True)
     assert saver._flight is not None
-    saver._flight.exception(timeout=30)  # it is over; nobody has asked yet
+    saver._flight.exception(timeout=600)  # it is over; nobody has asked yet
     act = getattr(saver, notice)
     if notice == "offer":
         act = partial(act, weights(3.0), at(3), best=False, last=True, now=False)

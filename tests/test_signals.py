@@ -1,6 +1,8 @@
 import os
 import signal
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +21,16 @@ def left(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_handlers_before_come_back() -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    before, hook = [signal.getsignal(n) for n in signals.NUMBERS], sys.unraisablehook
     with Signals().installed():
         assert signal.getsignal(signal.SIGTERM) != before[0]
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+    assert [signal.getsignal(n) for n in signals.NUMBERS] == before
+    assert sys.unraisablehook == hook
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_stop_is_raised_with_its_status(number: signal.Signals, status: int) -> None:
     asked = Signals()
     with asked.installed(), pytest.raises(Stopped) as caught:
@@ -67,6 +72,87 @@ def test_a_long_step_is_left_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None
         assert asked.urgent()
 
 
+@pytest.mark.parametrize("number", signals.NUMBERS, ids=lambda n: n.name)
+def test_what_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Signals().installed():
+            os.kill(os.getpid(), number)
+            assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_within_an_import_nothing_is_raised_that_it_could_swallow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "swallows.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    whole = True\n"
+        "except BaseException:\n    raise ImportError('something else') from None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reached = []
+    with Signals().installed():
+        with pytest.raises(Stopped):  # noqa: PT012  the statement after the import is what it is about
+            import swallows  # type: ignore[import-not-found]
+
+            reached.append(True)
+        assert sys.modules["swallows"].whole
+        assert swallows.whole
+    assert reached == []
+    assert sys.gettrace() is None
+    del sys.modules["swallows"]
+
+
+class Dropped:
+    """Asks for a stop when nobody has it any more, where what is raised goes nowhere."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(10):
+            pass
+
+
+def test_what_is_raised_in_a_destructor_is_raised_after_it(capfd: pytest.CaptureFixture[str]) -> None:
+    reached = []
+    with Signals().installed(), pytest.raises(Stopped):  # noqa: PT012  as above
+        Dropped()
+        reached.append(True)
+    assert reached == []
+    assert capfd.readouterr().err == ""
+
+
+def test_an_error_that_a_stop_was_made_into_is_a_stop() -> None:
+    asked = Signals()
+    error = RuntimeError("callback failed")
+    error.__context__ = ValueError("within")
+    assert asked.status(error) is None
+    error.__context__.__cause__ = Stopped(signal.SIGTERM)
+    assert asked.status(error) == 143
+    assert asked.status(KeyboardInterrupt()) == 130
+
+
+def test_a_closed_terminal_is_told_more_than_once(left: list[int]) -> None:
+    """Its shell, the kernel and systemd all send signals: that is one request."""
+    asked = Signals()
+    with asked.installed(), asked.waiting():
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        assert left == []
+        with pytest.raises(Stopped, match="terminated"):
+            asked.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert left == [143]
+
+
+def test_once_all_is_done_the_work_s_status_stands(left: list[int]) -> None:
+    asked = Signals()
+    asked.over(3)
+    with asked.installed():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert left[0] == 3
+
+
 def test_a_request_to_save_stops_nothing(left: list[int]) -> None:
     asked = Signals()
     with asked.installed(), asked.waiting():
@@ -89,12 +175,15 @@ def test_a_second_stop_leaves_at_once_and_tidies_up(left: list[int]) -> None:
     assert (left, tidied) == ([143], [True])
 
 
-def test_before_anything_began_the_first_stop_leaves_at_once(left: list[int]) -> None:
-    asked = Signals()
+def test_before_anything_began_the_first_stop_leaves_at_once(
+    left: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = Signals("program")
     asked.enter(Mode.LEAVE)
     with asked.installed():
         os.kill(os.getpid(), signal.SIGTERM)
     assert left == [143]
+    assert capfd.readouterr().err == "program: Stopped.\n"
 
 
 def test_another_thread_leaves_the_handlers_alone() -> None:

@@ -6,6 +6,12 @@ never load it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # `python -m bigmodel.train`: signals come before all that takes time
+    from bigmodel import entry, isolation
+
+    isolation.leave_start_folder()
+    entry.bigmodel_train()
+
 import contextlib
 import io
 import os
@@ -17,10 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel import caches, garbage, isolation
+from bigmodel import caches, garbage, isolation, streams
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.secrets import holds_secret, masked
-from bigmodel.signals import Mode, Signals, Stopped
+from bigmodel.signals import Mode, Signals
 from bigmodel.visible import visible, visible_message, watch_libraries
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ class _Outcome:
     may_change: bool = False
     folder: Path | None = None
     refused: list[Path] = field(default_factory=list)
+    began: bool = False
     signals: Signals = field(default_factory=Signals)
 
 
@@ -51,19 +58,22 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
 
 
-def main() -> None:
+def main(signals: Signals | None = None) -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
     isolation.isolate()
     argv = sys.argv[1:]
     wants_traceback = os.environ.get(FULL_ERROR, "0") not in {"0", ""}
+    if signals is not None:
+        _outcome.signals = signals
     try:
         with _outcome.signals.installed():  # before anything heavy is imported
             status = _help(argv) if {"--help", "-h"} & set(argv) else _launch(argv)
-    except KeyboardInterrupt as stop:
-        folder = _outcome.folder
-        _say("Stopped." if folder is None else f"Stopped. Go on with resume={folder}")
-        status = stop.status if isinstance(stop, Stopped) else 130
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        stopped = _stopped(error)
+        if stopped is not None:
+            folder = _outcome.folder
+            _say("Stopped." if folder is None else f"Stopped. Go on with resume={folder}")
+            sys.exit(stopped)
         message = _explain(error, argv)
         if wants_traceback or message is None:
             if not holds_secret(traceback.format_exc()):
@@ -80,6 +90,7 @@ def _help(argv: list[str]) -> int:
     from bigmodel.launch.help import print_help
 
     print_help(config_dir(), indexed(argv))
+    streams.check_result()
     return 0
 
 
@@ -99,6 +110,7 @@ def job(config: DictConfig) -> float | None:
         import bigmodel.build
         import bigmodel.loop  # noqa: F401
 
+    _outcome.began = True
     _outcome.signals.enter(Mode.RAISE)  # what is there from now on may have to be told or tidied up
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -147,6 +159,8 @@ def _runs(argv: list[str]) -> int:
         raise
     if _outcome.error is not None:
         raise _outcome.error
+    if not _outcome.began:  # what was printed, such as by --cfg, is all that was wanted
+        streams.check_result()
     return 0 if _outcome.sweep is None else _conclude_sweep(_outcome.sweep)
 
 
@@ -293,9 +307,9 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
         try:
             value = _begin(_prepare(config, folder), config, folder, hydra)
             return float("nan") if value is None else value
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if _stopped(error) is not None:
+                raise
             with contextlib.suppress(BigModelError):  # a full disk: that is the error already
                 _record_failure(error, config, folder, hydra)
             return _failed_job(error, hydra)
@@ -332,7 +346,12 @@ def _conclude_sweep(folder: Path) -> int:
     return 1 if _outcome.refused or any(row.status != "finished" for row in rows) else 0
 
 
-def _explain(error: Exception, argv: list[str]) -> str | None:
+def _stopped(error: BaseException) -> int | None:
+    """The exit status where the process was asked to stop; None for an error."""
+    return None if isinstance(error, BigModelError) else _outcome.signals.status(error)
+
+
+def _explain(error: BaseException, argv: list[str]) -> str | None:
     """The one message for an error that a user can mend; None for a fault of ours."""
     if isinstance(error, BigModelError):
         return str(error)
@@ -343,8 +362,3 @@ def _explain(error: Exception, argv: list[str]) -> str | None:
 
 def _say(message: str) -> None:
     print(visible_message(f"bigmodel-train: {masked(message)}"), file=sys.stderr)  # noqa: T201
-
-
-if __name__ == "__main__":
-    isolation.leave_start_folder()
-    main()

@@ -64,10 +64,10 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def run_with(stdout: int, code: str) -> subprocess.CompletedProcess[str]:
     whole = (
-        "import sys, bigmodel.commands.main as entry\n"
-        "sys.argv = ['bigmodel', 'eval', 'x']\n"
+        "import sys, bigmodel.commands.main as main\nfrom bigmodel.entry import bigmodel\n"
+        "sys.argv = ['bigmodel', 'predict', 'x']\n"
         f"def run(*_):\n    {code}\n"
-        "entry._run = run\nentry.main()"
+        "main._run = run\nbigmodel()"
     )
     return subprocess.run(
         [sys.executable, "-c", whole], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
@@ -77,7 +77,7 @@ def run_with(stdout: int, code: str) -> subprocess.CompletedProcess[str]:
 def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = run_with(write, "sys.stdout.write('x' * 100)")
+    done = run_with(write, "from bigmodel.commands.outputs import write_lines; write_lines(['x'], None)")
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -239,15 +238,13 @@ def test_a_stop_while_compiling_is_heeded_at_once(tmp_path: Path) -> None:
 
     def slow(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
-        time.sleep(60)
+        raise AssertionError("it goes on compiling")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGMODEL_CACHE", str(tmp_path / "cache"))
         patch.setattr(compiler, "_compiled", slow)
-        began = time.monotonic()
         with stopped.signals.installed(), pytest.raises(Stopped):
             fit(stopped)
-        assert time.monotonic() - began < 30
     assert "Compiling the step" in told.messages[-1]
     _, facts = checkpoint.load(tmp_path / "stopped" / "checkpoints" / "last")
     assert (facts["progress"]["step"], facts["choice"]["engine"]) == (1, None)

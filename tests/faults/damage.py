@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +22,10 @@ KINDS = ("flip", "truncate to 0 %", "truncate to 50 %", "truncate to 99 %", "rem
 def stopped_run(cwd: Path, after: int = 9) -> Path:
     """A run that was asked to stop half-way, with `last` and `previous`."""
     cwd.mkdir(parents=True)
-    attempt = trials.launch(cwd, *trials.RECIPE)
+    attempt = trials.launch(cwd, *trials.RECIPE, hold=f"step {after + 1}")
     until_step(attempt, after)
     attempt.send(signal.SIGTERM)
+    attempt.let_go()
     assert attempt.wait() == 143, attempt.log
     folder = trials.run_folder(cwd)
     assert folder is not None
@@ -75,7 +75,7 @@ def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
     Args:
         cwd: on a small disk of its own.
     """
-    attempt = trials.launch(cwd, *trials.RECIPE)
+    attempt = trials.launch(cwd, *trials.RECIPE, hold=f"step {after + 1}")
     until_step(attempt, after)
     filler = cwd / "filler"
     with filler.open("wb", buffering=0) as file:
@@ -84,6 +84,7 @@ def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
                 pass
         except OSError:
             pass
+    attempt.let_go()
     status, log = attempt.wait(), attempt.log
     folder = trials.run_folder(cwd)
     assert folder is not None
@@ -131,11 +132,7 @@ def read_only(disk: Path) -> None:
 
 def until_step(attempt: trials.Attempt, step: int) -> None:
     """Waits until a run has saved that step."""
-    deadline = time.monotonic() + 60
-    while _step(attempt.cwd) < step:
-        assert attempt.process.is_alive(), attempt.log
-        assert time.monotonic() < deadline, attempt.log
-        time.sleep(0.002)
+    attempt.until(lambda: _step(attempt.cwd) >= step)
 
 
 def _step(cwd: Path) -> float:

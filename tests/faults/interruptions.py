@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from . import trials
 
 PHASES = ("start", "training", "evaluation", "saving")
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
-GRACE = 10.0
-"""Seconds in which a run that was asked to stop has to be gone."""
+if hasattr(signal, "SIGHUP"):
+    STATUS[signal.SIGHUP] = 129
 
 
 def interrupt(
@@ -25,7 +27,7 @@ def interrupt(
 
     Args:
         expected: the digest of the run that nobody disturbs.
-        wait: seconds from the beginning of the phase to the signal.
+        wait: seconds from the start to the signal, in the phase `start`.
 
     Returns:
         What went wrong, in words.
@@ -33,20 +35,19 @@ def interrupt(
     cwd.mkdir(parents=True)
     if phase == "start":
         return _interrupt_start(cwd, number, wait)
-    slow = phase if phase in {"evaluation", "saving"} else None
-    attempt = trials.launch(cwd, *trials.RECIPE, slow=slow)
-    _until(attempt, (lambda: (cwd / "slow").exists()) if slow else (lambda: _records(cwd) > 2))
-    time.sleep(wait)
+    hold = "step 3" if phase == "training" else phase
+    attempt = trials.launch(cwd, *trials.RECIPE, hold=hold)
+    attempt.until_held()
     attempt.send(number)
-    asked = time.monotonic()
+    attempt.until((cwd / trials.NOTED).exists)
+    attempt.let_go()
+    status = attempt.wait()
     if number == signal.SIGUSR1:
-        status = attempt.wait()
         faults = [] if status == 0 else [f"exit status {status} after SIGUSR1:\n{attempt.log}"]
         if "as a signal asked for" not in attempt.log:
             faults.append(f"did not save on SIGUSR1:\n{attempt.log}")
         return faults + trials.compared(cwd, expected)
-    status = attempt.wait(GRACE)
-    faults = _stopped(cwd, status, number, time.monotonic() - asked, attempt.log)
+    faults = _stopped(cwd, status, number, attempt.log)
     folder = trials.run_folder(cwd)
     again = trials.launch(cwd, f"resume={folder}")
     if again.wait() != 0:
@@ -55,60 +56,116 @@ def interrupt(
 
 
 def leave_at_once(cwd: Path, number: signal.Signals) -> list[str]:
-    """Sends a signal twice: the process is gone at once, and the checkpoint before still loads."""
+    """Sends a signal twice: the process is gone, wherever it is, and the checkpoint before loads."""
     cwd.mkdir(parents=True)
-    attempt = trials.launch(cwd, *trials.RECIPE)
-    _until(attempt, lambda: _records(cwd) > 4)
+    attempt = trials.launch(cwd, *trials.RECIPE, hold="step 5")
+    attempt.until_held()
+    attempt.until(lambda: trials.acknowledged(cwd) > 0)
     attempt.send(number)
-    time.sleep(0.001)
-    attempt.send(number)
-    asked = time.monotonic()
-    status, seconds = attempt.wait(GRACE), time.monotonic() - asked
+    attempt.until((cwd / trials.NOTED).exists)
+    attempt.send(number)  # and nobody lets it go
+    status = attempt.wait()
     faults = [] if status == STATUS[number] else [f"exit status {status}"]
-    if seconds > 2:
-        faults.append(f"took {seconds:.1f} s to leave at once")
     if trials.acknowledged(cwd) == 0:
         faults.append("no checkpoint is left")
     return faults
 
 
+def hang_up(cwd: Path, expected: str, *, ignored: bool) -> list[str]:
+    """Closes the terminal that a run was started in, has it go on, and compares.
+
+    Args:
+        expected: the digest of the run that nobody disturbs.
+        ignored: start it as `nohup` does: then the terminal's end means nothing to it.
+    """
+    cwd.mkdir(parents=True)
+    ours, its = os.openpty()
+    ignore = "trap '' HUP; " if ignored else ""
+    program = [sys.executable, "-c", _HELD_AT_STEP_3, *trials.RECIPE]
+    process = subprocess.Popen(
+        ["sh", "-c", f'{ignore}exec "$@"', "sh", sys.executable, "-c", _IN_A_TERMINAL, *program],
+        cwd=cwd, stdin=its, stdout=its, stderr=its, env=os.environ | {"PYTHONPATH": _PATH},
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(its)
+    reader = threading.Thread(target=_read_all, args=(ours, held := cwd / trials.HELD))
+    reader.start()
+    reader.join(trials.HANGS)
+    os.close(ours)  # the kernel sends SIGHUP, and whoever writes is told EIO
+    if not ignored:
+        while not (cwd / trials.NOTED).exists() and process.poll() is None:
+            time.sleep(0.002)
+    (cwd / trials.GO).touch()
+    status = process.wait(trials.HANGS)
+    assert held.exists()
+    if ignored:
+        faults = [] if status == 0 else [f"exit status {status} though SIGHUP is ignored"]
+        return faults + trials.compared(cwd, expected)
+    faults = _stopped(cwd, status, signal.SIGHUP, "")
+    again = trials.launch(cwd, f"resume={trials.run_folder(cwd)}")
+    if again.wait() != 0:
+        faults.append(f"did not go on:\n{again.log}")
+    return faults + trials.compared(cwd, expected)
+
+
+def _read_all(terminal: int, held: Path) -> None:
+    """Reads what is shown until the run is held, so that it is never kept from writing."""
+    while not held.exists():
+        if select.select([terminal], [], [], 0.01)[0]:
+            try:
+                os.read(terminal, 1 << 16)
+            except OSError:  # the process has ended
+                return
+
+
+_PATH = os.pathsep.join(map(str, (*map(Path, sys.path), Path(__file__).parents[2])))
+_IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # as a terminal's shell has it
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+_HELD_AT_STEP_3 = """
+from tests.faults import trials
+trials._hold_at("step", "3")
+from bigmodel.entry import bigmodel_train
+bigmodel_train()
+"""
+
+
 def _interrupt_start(cwd: Path, number: signal.Signals, wait: float) -> list[str]:
     """A fresh interpreter, since what is to be interrupted is the loading of torch."""
-    program = Path(sys.executable).with_name("bigmodel-train")
     longer = [] if number == signal.SIGUSR1 else ["trainer.epochs=500"]  # not over before it is asked
     process = subprocess.Popen(
-        [program, *trials.RECIPE, *longer], cwd=cwd, env=os.environ | {"NO_COLOR": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, "-m", "bigmodel.train", *trials.RECIPE, *longer], cwd=cwd,
+        env=os.environ | {"NO_COLOR": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     time.sleep(wait)
     process.send_signal(number)
-    asked = time.monotonic()
-    if number == signal.SIGUSR1:
-        printed, _ = process.communicate(timeout=120)
-        saved = process.returncode == 0 and "as a signal asked for" in printed
-        return [] if saved else [f"status {process.returncode} after SIGUSR1 at the start:\n{printed}"]
     try:
-        printed, _ = process.communicate(timeout=GRACE)
+        printed, _ = process.communicate(timeout=trials.HANGS)
     except subprocess.TimeoutExpired:
         process.kill()
-        return [f"did not leave within {GRACE:g} s at the start"]
+        return ["did not leave at the start"]
+    if number == signal.SIGUSR1:
+        saved = process.returncode == 0 and "as a signal asked for" in printed
+        return [] if saved else [f"status {process.returncode} after SIGUSR1 at the start:\n{printed}"]
     faults = []
     folder = trials.run_folder(cwd)
     if folder is not None:  # training had begun
-        return _stopped(cwd, process.returncode, number, time.monotonic() - asked, printed)
+        return _stopped(cwd, process.returncode, number, printed)
     if process.returncode != STATUS[number]:
         faults.append(f"exit status {process.returncode} at the start:\n{printed}")
-    if "Traceback" in printed or "Exception ignored" in printed:
-        faults.append(f"a traceback at the start:\n{printed}")
+    if len(printed.splitlines()) > 1:
+        faults.append(f"more than a line at the start:\n{printed}")
     if left := [str(path) for path in cwd.rglob("*")]:
         faults.append(f"left behind at the start: {left}")
     return faults
 
 
-def _stopped(cwd: Path, status: int, number: signal.Signals, seconds: float, log: str) -> list[str]:
+def _stopped(cwd: Path, status: int, number: signal.Signals, log: str) -> list[str]:
     faults = []
-    if status != STATUS[number] or seconds > GRACE:
-        faults.append(f"exit status {status} after {seconds:.1f} s:\n{log}")
+    if status != STATUS[number]:
+        faults.append(f"exit status {status}:\n{log}")
     folder = trials.run_folder(cwd)
     summary = json.loads((folder / "summary.json").read_text()) if folder else {}
     if summary.get("status") != "stopped":
@@ -116,18 +173,3 @@ def _stopped(cwd: Path, status: int, number: signal.Signals, seconds: float, log
     if "Traceback" in log:
         faults.append(log)
     return faults
-
-
-def _records(cwd: Path) -> int:
-    folder = trials.run_folder(cwd)
-    path = folder / "metrics.jsonl" if folder else None
-    return len(path.read_text().splitlines()) if path and path.exists() else 0
-
-
-def _until(attempt: trials.Attempt, condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert attempt.process.is_alive(), attempt.log
-        assert time.monotonic() < deadline, attempt.log
-        time.sleep(0.002)

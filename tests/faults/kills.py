@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .trials import RECIPE, Attempt, acknowledged, compared, event_scalars, launch, run_folder
+from .trials import HELD, RECIPE, Attempt, acknowledged, compared, event_scalars, launch, run_folder
 
 
 @dataclass
@@ -50,8 +49,10 @@ def kill_and_go_on(
     cwd.mkdir(parents=True)
     for number in range(kills + 1):
         before = acknowledged(cwd)
-        attempt = launch(cwd, "resume=auto", *recipe, **more)
-        if number < kills and _kill_at_random(attempt, chance):
+        within = number < kills and chance.random() < 2 / 3
+        hold = f"sync {chance.randrange(1, 40)}" if within else None
+        attempt = launch(cwd, "resume=auto", *recipe, hold=hold, **more)
+        if number < kills and _kill(attempt, within, chance):
             result.kills += 1
             folder = run_folder(cwd)
             if folder is not None:
@@ -70,19 +71,18 @@ def kill_and_go_on(
     return result
 
 
-def _kill_at_random(attempt: Attempt, chance: random.Random) -> bool:
-    """Kills within a save, two times out of three; else at any moment of its first 0.4 seconds."""
-    if chance.random() < 2 / 3:
-        deadline = time.monotonic() + 10
-        wanted = chance.randrange(3)  # not always the first save
-        while time.monotonic() < deadline and attempt.process.is_alive():
-            folder = run_folder(attempt.cwd)
-            if folder is not None and list((folder / "checkpoints").glob(".*.tmp")):
-                if wanted == 0:
-                    time.sleep(chance.random() * 0.004)
-                    break
-                wanted -= 1
-                time.sleep(0.01)
+def _kill(attempt: Attempt, within: bool, chance: random.Random) -> bool:
+    """Kills where a file is on its way to the disk, or soon after; else in its first 0.4 seconds.
+
+    Returns:
+        Whether it was still there.
+    """
+    if within:
+        while attempt.process.is_alive() and not (attempt.cwd / HELD).exists():
+            attempt.process.join(0.002)
+        if chance.random() < 1 / 3:
+            attempt.let_go()
+            attempt.process.join(chance.random() * 0.004)
     else:
         attempt.process.join(chance.random() * 0.4)
     alive = attempt.process.is_alive()

@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -81,14 +80,13 @@ def test_a_folder_that_nobody_can_write_to(tmp_path: Path, stopped: Path) -> Non
 
 
 def test_a_folder_that_is_deleted_under_the_run(tmp_path: Path) -> None:
-    attempt = trials.launch(tmp_path, *trials.RECIPE, "trainer.epochs=200")
+    attempt = trials.launch(tmp_path, *trials.RECIPE, hold="step 6")
     damage.until_step(attempt, 5)
     folder = trials.run_folder(tmp_path)
     assert folder is not None
-    attempt.send(signal.SIGSTOP)
     shutil.rmtree(folder)
-    attempt.send(signal.SIGCONT)
-    assert attempt.wait(30) == 1
+    attempt.let_go()
+    assert attempt.wait() == 1
     assert "is gone: the run's folder was moved or deleted" in " ".join(attempt.log.split())
     assert str(folder.relative_to(tmp_path)) in attempt.log.replace("\n", "")
     assert "Traceback" not in attempt.log

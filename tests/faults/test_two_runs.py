@@ -36,9 +36,8 @@ def test_eight_launches_at_once_get_eight_folders(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_going_on_is_not_gone_on_with(tmp_path: Path, run: Path) -> None:
-    first = trials.launch(tmp_path, f"resume={run}", slow="saving")
-    while owner(run) is None:
-        assert first.process.is_alive(), first.log
+    first = trials.launch(tmp_path, f"resume={run}", hold="saving")
+    first.until_held()
     second = trials.launch(tmp_path, f"resume={run}")
     auto = trials.launch(tmp_path, "resume=auto", *trials.RECIPE)
     assert second.wait() == 1
@@ -49,14 +48,14 @@ def test_a_run_that_is_going_on_is_not_gone_on_with(tmp_path: Path, run: Path) -
     assert f"is going on already, in process {first.pid}" in auto.log
     assert "a new one starts" in auto.log
     first.send(signal.SIGTERM)
+    first.let_go()
     assert first.wait() == 143, first.log
     assert not (run / NAME).exists()
 
 
 def test_a_stale_lock_is_recovered(tmp_path: Path, run: Path) -> None:
-    first = trials.launch(tmp_path, f"resume={run}", slow="saving")
-    while owner(run) is None:
-        assert first.process.is_alive(), first.log
+    first = trials.launch(tmp_path, f"resume={run}", hold="saving")
+    first.until_held()
     first.process.kill()
     first.process.join()
     assert (run / NAME).exists()
@@ -78,7 +77,7 @@ def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
     looking = context.Process(target=_look, args=(tmp_path, ready, until))
     looking.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(trials.HANGS)
         for _ in range(100):
             with owned(tmp_path):
                 pass

@@ -7,6 +7,7 @@ Processes are forked from a server that has torch loaded already, so that a tria
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -43,6 +44,13 @@ BY_THE_CLOCK = (
 )
 """One that is saved by the clock, eight times a second, between the steps and at the end of an epoch."""
 
+HELD, NOTED, GO = "held", "noted", "go"
+"""Files in the current folder of a run: it is where it is to be held; it has noted a signal there; it
+may go on."""
+
+HANGS = 600.0
+"""Seconds after which what does not end is said to hang; no run takes them, however busy the machine."""
+
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["bigmodel.build", "bigmodel.loop", "bigmodel.reporting.events"])
 
@@ -69,18 +77,34 @@ class Attempt:
         assert self.process.pid is not None
         return self.process.pid
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self) -> int:
         """The exit status, as a shell would have it.
 
         Raises:
-            TimeoutError: it goes on; it is killed.
+            TimeoutError: it hangs; it is killed.
         """
-        self.process.join(seconds)
+        self.process.join(HANGS)
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
-            raise TimeoutError(f"still running after {seconds} s:\n{self.log}")
+            raise TimeoutError(f"still running after {HANGS} s:\n{self.log}")
         return self.process.exitcode if self.process.exitcode >= 0 else 128 - self.process.exitcode
+
+    def until(self, reached: Callable[[], object]) -> None:
+        """Waits for a state while the process is there."""
+        deadline = time.monotonic() + HANGS
+        while not reached():
+            assert self.process.is_alive(), self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.002)
+
+    def until_held(self) -> None:
+        """Waits until it is where it is to be held."""
+        self.until((self.cwd / HELD).exists)
+
+    def let_go(self) -> None:
+        """Has it go on from where it is held."""
+        (self.cwd / GO).touch()
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -89,7 +113,7 @@ class Attempt:
 def launch(
     cwd: Path,
     *argv: str,
-    slow: str | None = None,
+    hold: str | None = None,
     killed_at: str | None = None,
     environment: dict[str, str] | None = None,
 ) -> Attempt:
@@ -98,12 +122,15 @@ def launch(
     Args:
         cwd: its current folder.
         argv: its arguments.
-        slow: `evaluation` or `saving`, which then takes a second and says that it began by a file
-            `slow` in `cwd`.
+        hold: where it waits until it is let go: in `evaluation`, `saving` or `compiling`, at the record
+            of a step (`step 5`), at a file's way to the disk (`sync 12`), where a worker gives nothing
+            (`waiting`); several, after commas; or nowhere.
         killed_at: a moment of `MOMENTS`, at which the process ends as by kill -9.
         environment: more variables.
     """
-    process = _server.Process(target=_train, args=(str(cwd), argv, slow, killed_at, environment or {}))
+    for name in (HELD, NOTED, GO):
+        (cwd / name).unlink(missing_ok=True)
+    process = _server.Process(target=_train, args=(str(cwd), argv, hold, killed_at, environment or {}))
     process.start()
     return Attempt(process, cwd)
 
@@ -111,7 +138,7 @@ def launch(
 def _train(
     cwd: str,
     argv: Sequence[str],
-    slow: str | None,
+    hold: str | None,
     killed_at: str | None,
     environment: dict[str, str],
 ) -> None:
@@ -122,35 +149,63 @@ def _train(
     os.dup2(out, 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
     sys.argv = ["bigmodel-train", *argv]
-    if slow is not None:
-        _slow_down(slow)
+    if hasattr(signal, "SIGHUP"):  # whoever runs the tests may ignore them, in the background say
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hold is not None:
+        for place in hold.split(", "):
+            _hold_at(*place.split())
     if killed_at is not None:
         _kill_at(killed_at)
+    from bigmodel.entry import bigmodel_train
+
+    bigmodel_train()
+
+
+def _hold_at(where: str, number: str = "1") -> None:
+    """Has what is done there wait, from that time on, until it is let go."""
+    from bigmodel import account, checkpoint, judge
+    from bigmodel.data.batching import workers
+    from bigmodel.engines import compiler
+
+    owner, name = {
+        "evaluation": (judge, "evaluate"),
+        "saving": (checkpoint, "save"),
+        "compiling": (compiler, "_compiled"),
+        "step": (account, "record"),
+        "sync": (os, "fsync"),
+        "waiting": (workers, "wait"),
+    }[where]
+    act, calls = getattr(owner, name), itertools.count(1)
+
+    def held(*args: Any, **more: Any) -> Any:
+        if next(calls) < int(number):
+            return act(*args, **more)
+        if "between" in more:  # an evaluation may be left between two of its batches
+            look = more["between"]
+            more["between"] = lambda: (_wait(where), look())
+        elif where == "waiting":
+            return act(*args, **more) or _wait(where) or []
+        else:
+            _wait(where)
+        return act(*args, **more)
+
+    setattr(owner, name, held)
+
+
+def _wait(where: str) -> None:
+    """Says that it is there, and waits to be let go; says whether a signal has come meanwhile."""
     from bigmodel import train
 
-    train.main()
-
-
-def _slow_down(what: str) -> None:
-    """Has evaluating or saving take so long that a signal finds it at work."""
-    from bigmodel import checkpoint, judge
-
-    def slowly(act: Callable[..., Any]) -> Callable[..., Any]:
-        def acting(*args: Any, **more: Any) -> Any:
-            Path("slow").touch()
-            if "between" in more:  # an evaluation has many batches; here each takes its time
-                look = more["between"]
-                more["between"] = lambda: (time.sleep(1), look())
-            else:
-                time.sleep(1)
-            return act(*args, **more)
-
-        return acting
-
-    if what == "evaluation":
-        judge.evaluate = slowly(judge.evaluate)
-    else:
-        checkpoint.save = slowly(checkpoint.save)
+    Path(HELD).write_text(where)
+    parent = os.getppid()
+    while not Path(GO).exists():
+        if os.getppid() != parent:  # nobody is there any more to let it go
+            os._exit(1)
+        if train._outcome.signals.pending:
+            Path(NOTED).touch()
+        time.sleep(0.002)
 
 
 MOMENTS = ("record", "recorded", "started", "records", "saved", "finished")

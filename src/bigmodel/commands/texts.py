@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bigmodel import streams
 from bigmodel.commands.load import Loaded
 from bigmodel.commands.outputs import data_stream, write_columns, write_lines
 from bigmodel.commands.reading import read
@@ -92,15 +93,18 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
         out.flush()
         check_defined(written.count(None), len(written), "texts")
         return
-    out.write(shown(prompt))
-    out.flush()
-    stream = Stream(reader.decode, lambda piece: (out.write(shown(piece)), out.flush()), before)
+
+    def show(piece: str) -> None:
+        out.write(shown(piece))
+        streams.check_result()
+
+    show(prompt)
+    stream = Stream(reader.decode, show, before)
     try:
         _ask(loaded, [tokens], sampling, lambda new: stream.add(new[0]) if new[0] >= 0 else None)
         stream.finish()
     finally:
         out.write("\n")
-        out.flush()
 
 
 def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:

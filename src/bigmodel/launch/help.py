@@ -47,10 +47,7 @@ def print_help(config_dir: Path, argv: Sequence[str]) -> None:
     """
     width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
     text = help_text(config_dir, argv, width=width, bold=_in_colour())
-    try:
-        print(text, flush=True)  # noqa: T201
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text)  # noqa: T201
 
 
 def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bold: bool = False) -> str:

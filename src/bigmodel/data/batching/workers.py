@@ -31,12 +31,12 @@ from torch import Tensor
 
 from bigmodel.data.batching.blocks import Blocks
 from bigmodel.errors import DataError
+from bigmodel.signals import NUMBERS
 
 _LOOK = 0.5  # seconds between two looks at what else is going on, while waiting
 _AHEAD = 2  # blocks that a worker makes before the first of them is asked for
-_UNMINDED = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-]  # sent to the whole group at times: the main process decides what to do, and ends workers itself
+_UNMINDED = NUMBERS  # sent to the whole group at times: the main process decides what to do about them
+_DYING = 10.0  # seconds for a process that was killed to be gone; a busy machine takes its time
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _living: list[_Worker] = []
@@ -234,7 +234,7 @@ def _await(worker: _Worker, timeout: float, between: Callable[[], None]) -> None
 
 
 def _death(process: BaseProcess) -> str:
-    process.join(timeout=1)  # so that its status is known
+    process.join(_DYING)  # so that its status is known
     code = process.exitcode or 0
     end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     return (
@@ -249,7 +249,7 @@ def _end(crew: list[_Worker]) -> None:
     for worker in crew:
         worker.process.kill()  # what was stopped, too
     for worker in crew:
-        worker.process.join(timeout=1)
+        worker.process.join(_DYING)
         worker.pipe.close()
         if worker in _living:
             _living.remove(worker)
