@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.faults import damage, every_step, fuzz, interruptions, kills, trials
+from tests.faults import damage, every_step, fuzz, interruptions, kills, streams, trials
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 ANOTHER_FILE_SYSTEM = Path("/dev/shm")
 
 
@@ -114,12 +114,27 @@ class Prover:
             folder = next(self._folders)
             told = interruptions.interrupt(folder, self._expected, number, phase, wait)
             faults += [f"{number.name} in {phase} after {wait:.2f} s: {told}"] if told else []
-        return Tally("SIGTERM, SIGINT, SIGUSR1 at any time: saved, gone on", len(cases), faults)
+        return Tally("SIGTERM, SIGINT, SIGHUP, SIGUSR1 at any time: saved, gone on", len(cases), faults)
 
     def twice(self) -> Tally:
         cases = [signal.SIGTERM, signal.SIGINT] * self._tries(5)
         told = [interruptions.leave_at_once(next(self._folders), number) for number in cases]
         return Tally("a second signal leaves at once", len(cases), [str(t) for t in told if t])
+
+    def terminals(self) -> Tally:
+        cases = [False, True] * self._tries(5)
+        told = [
+            interruptions.hang_up(next(self._folders), self._expected, ignored=ignored)
+            for ignored in cases
+        ]
+        promise = "the terminal is closed: saved, gone on; under nohup it trains on"
+        return Tally(promise, len(cases), [str(t) for t in told if t])
+
+    def streams(self) -> Tally:
+        cases = list(streams.REDIRECTIONS) * self._tries(2)
+        told = [streams.train(next(self._folders), redirected) for redirected in cases]
+        promise = "closed, full or unread streams: trained to the end, status 0"
+        return Tally(promise, len(cases), [str(t) for t in told if t])
 
     def disks(self) -> Tally:
         faults, tries = [], self._tries(10)
@@ -160,7 +175,20 @@ class Prover:
         return Tally("odd configurations: trained or told in a message", tries, faults, ends)
 
 
-LINES = ("kills", "elsewhere", "bytes", "files", "signals", "twice", "disks", "steps", "folders", "fuzz")
+LINES = (
+    "kills",
+    "elsewhere",
+    "bytes",
+    "files",
+    "signals",
+    "twice",
+    "terminals",
+    "streams",
+    "disks",
+    "steps",
+    "folders",
+    "fuzz",
+)
 
 
 def main() -> None:

@@ -40,13 +40,20 @@ class Unfailing(io.RawIOBase):
         self.error = error
 
     def write(self, data: ReadableBuffer) -> int:
-        """Writes some of the bytes; tells how many, those that are lost included."""
+        """Writes all bytes; tells how many, those that are lost included.
+
+        All, since under `python -u` nobody asks for the rest.
+        """
+        left = memoryview(data).cast("B")
+        count = len(left)
         try:
-            while (count := self._raw.write(data)) is None:  # it does not block: others share it
-                select.select([], [self], [])
+            while left:
+                written = self._raw.write(left)
+                if written is None:  # it does not block: others share it
+                    select.select([], [self], [])
+                left = left[written or 0 :]
         except OSError as error:
             self.error = self.error or error
-            return memoryview(data).nbytes
         return count
 
     def fileno(self) -> int:

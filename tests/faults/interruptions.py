@@ -153,7 +153,7 @@ def _interrupt_start(cwd: Path, number: signal.Signals, wait: float) -> list[str
     folder = trials.run_folder(cwd)
     if folder is not None:  # training had begun
         return _stopped(cwd, process.returncode, number, printed)
-    if process.returncode != STATUS[number]:
+    if process.returncode not in {STATUS[number], -number}:  # the latter before our first line
         faults.append(f"exit status {process.returncode} at the start:\n{printed}")
     if len(printed.splitlines()) > 1:
         faults.append(f"more than a line at the start:\n{printed}")

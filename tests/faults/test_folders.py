@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -225,11 +224,10 @@ def test_the_path_that_a_run_prints_is_one_to_go_on_from(command: Command) -> No
 
 @pytest.mark.parametrize("instead", ["nothing", "an empty folder", "another run's folder"])
 def test_a_moved_folder_is_not_written_to(tmp_path: Path, instead: str) -> None:
-    attempt = trials.launch(tmp_path, *trials.RECIPE, "trainer.epochs=2000")
+    attempt = trials.launch(tmp_path, *trials.RECIPE, "trainer.epochs=2000", hold="step 4")
     damage.until_step(attempt, 3)
     folder = trials.run_folder(tmp_path)
     assert folder is not None
-    attempt.send(signal.SIGSTOP)
     moved = tmp_path / "moved"
     folder.rename(moved)
     if instead != "nothing":
@@ -239,8 +237,8 @@ def test_a_moved_folder_is_not_written_to(tmp_path: Path, instead: str) -> None:
             folder, {"checkpoints/last/state.json": "{}", "summary.json": "{}", ".lock": '{"pid": 1'}
         )
     before, there = content(moved), content(folder)
-    attempt.send(signal.SIGCONT)
-    assert attempt.wait(60) == 1
+    attempt.let_go()
+    assert attempt.wait() == 1
     assert "is gone: the run's folder was moved or deleted" in " ".join(attempt.log.split())
     assert "Traceback" not in attempt.log
     after = content(moved)

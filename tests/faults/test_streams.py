@@ -127,12 +127,14 @@ def test_the_head_of_a_long_page_is_all_that_is_read(tmp_path: Path, start: tupl
     assert (ended.err, len(ended.out.splitlines())) == ("", 1)
 
 
-def test_a_stream_that_does_not_block_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_stream_that_does_not_block_is_waited_for(tmp_path: Path, unbuffered: str) -> None:
     """Others may have set a pipe or terminal so; then more than it holds cannot be written at once."""
     code = "from bigmodel import streams; streams.settle(); print('x' * 1_000_000)"
     read, write = os.pipe()
     os.set_blocking(write, False)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=write)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=write, env=environment)
     os.close(write)
     with os.fdopen(read) as file:
         assert len(file.read()) == 1_000_001
