@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def isolate() -> None:
-    """Keeps the processes that are started from now on, torch's among them, from looking for modules in
-    the current folder, as `python -c` and `python -m` do by themselves."""
+    """Keeps this process, and those that it starts from now on, torch's among them, from looking for
+    modules in the current folder, as `python -c` and `python -m` do by themselves."""
     os.environ["PYTHONSAFEPATH"] = "1"
+    # An empty entry, as `PYTHONPATH=$PYTHONPATH:/mine` leaves one, is the current folder to Python.
+    written = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    meant = [entry for entry in written if entry]
+    if len(written) == 1 or "" not in written:
+        return
+    os.environ["PYTHONPATH"] = os.pathsep.join(meant)
+    here = str(Path.cwd())
+    if here in sys.path and here not in map(os.path.abspath, meant):
+        sys.path.remove(here)
 
 
 def leave_start_folder() -> None:

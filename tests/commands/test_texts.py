@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,20 @@ def test_several_samples_differ(made: Run, bigmodel: Bigmodel) -> None:
     found = re.fullmatch(r"--- 1 ---\n(ROMEO:.*)\n--- 2 ---\n(ROMEO:.*)\n", said.out, re.S)
     assert found is not None
     assert found[1] != found[2]
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_control_characters_are_shown_on_a_terminal_and_sent_through_a_pipe(
+    made: Run, bigmodel: Bigmodel, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    args = ("predict", made("pieces"), "--prompt", "RO\x1b[31m", "--tokens", 4, "--device", "cpu")
+    said = bigmodel(*args, "--samples", samples)
+    assert said.status == 0, said.err
+    assert said.out.count("RO\x1b[31m") == samples
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    said = bigmodel(*args, "--samples", samples)
+    assert said.out.count(r"RO\x1b[31m") == samples
+    assert "\x1b" not in said.out
 
 
 @pytest.mark.parametrize(

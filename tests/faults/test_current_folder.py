@@ -93,6 +93,20 @@ def test_other_ways_to_start_it(tmp_path: Path) -> None:
     assert names_in(fired) == []
 
 
+@pytest.mark.parametrize("path", ["{0}{1}", "{1}{0}"])
+def test_an_empty_entry_of_the_path(tmp_path: Path, path: str) -> None:
+    """`PYTHONPATH=$PYTHONPATH:/mine` leaves one, which is the current folder to Python; what it loads
+    itself as it starts, such as `_distutils_hack`, comes from there."""
+    data, mine = tmp_path / "data", tmp_path / "mine"
+    fired = set_traps(data, [name for name in FOREIGN if not name.startswith("_")])
+    mine.mkdir()
+    known = os.pathsep.join(filter(None, [str(mine), os.environ.get("PYTHONPATH")]))
+    words = (*QUICK, "data.workers=2")
+    told = path.format(os.pathsep, known)
+    started(data, BIN / "bigmodel-train", *words, PYTHONPATH=told)
+    assert names_in(fired) == []
+
+
 @needs_compiler
 @pytest.mark.parametrize("setting", ["device.engine=compiled", "device.compile=true"])
 def test_compiling(tmp_path: Path, setting: str) -> None:
