@@ -4,6 +4,7 @@ printed or logged shows them."""
 from __future__ import annotations
 
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -128,3 +129,20 @@ def test_what_a_shell_completes(
     assert done.status == 0, done.err
     check(done.out)
     assert "model=fnn" in done.out
+
+
+@pytest.mark.parametrize("source", ["data=images", "data=text_labels", "data=audio"])
+def test_names_that_are_no_text(command: Command, tmp_path: Path, source: str) -> None:
+    for number, name in enumerate((b"old\xff", b"new")):
+        folder = tmp_path / "named" / os.fsdecode(name)
+        try:
+            folder.mkdir(parents=True)
+        except OSError:
+            pytest.skip("this file system takes no such names")
+        for suffix in ("png", "txt", "wav"):
+            (folder / f"{number}.{suffix}").write_bytes(b"content")
+    done = command(*QUICK, source, "data.path=named")
+    assert done.status == 1
+    assert "the name old\\udcff/0." in done.err
+    assert "UTF-8" in done.err
+    assert "Traceback" not in done.err

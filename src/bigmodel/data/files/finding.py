@@ -20,6 +20,7 @@ from pathlib import Path
 from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, tests
 from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError
+from bigmodel.visible import visible
 
 
 def find(
@@ -50,9 +51,21 @@ def find(
     if path.is_dir():
         return _in_folder(path, suffixes, what, naming, where, labelled, parts)
     if path.suffix.lower() in suffixes:
+        _check_is_text(path.name, where)
         files = Files([path], [path.name])
         return replace(files, labels=_of_one(path, naming)) if labelled else files
     return _in_list(path, suffixes, what, naming, where, labelled, new)
+
+
+def _check_is_text(name: str, where: str) -> None:
+    """Names become labels and columns, and bytes that are no text have no place in a file of those."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{where}: the name {visible(name)} holds bytes that are no text in UTF-8. Rename it, or all"
+            " of them by a program such as convmv."
+        ) from None
 
 
 def _of_one(path: Path, naming: Naming) -> list[str]:
@@ -80,6 +93,8 @@ def _in_folder(
     if not paths:
         raise DataError(f"{where}: holds no {what} ({', '.join(sorted(suffixes))}){_others(ignored)}.")
     names = [path.relative_to(folder).as_posix() for path in paths]
+    for name in names:
+        _check_is_text(name, where)
     files = Files(paths, names, ignored=ignored)
     if not labelled:
         return files
