@@ -286,6 +286,7 @@ def test_a_library_that_others_could_have_put_there_is_not_loaded(
     assert is_found(step, like, told), told
     folder.chmod(0o777)
     planted = compiled[0]
+    planted.unlink()  # it is in use, and such a file is never written to
     planted.write_bytes(b"a stranger's")
     Place(planted).seal()
     assert is_found(step, like, told), told
