@@ -163,3 +163,23 @@ def test_a_change_counts_from_the_first_save_with_it(
     again = command(f"resume={first.folder}", *changed)
     assert again.status == 0, again.err
     assert again.records()[-1]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("change", ["a letter that is new", "another letter", "another file"])
+def test_another_text(command: Command, tmp_path: Path, change: str) -> None:
+    """The vocabulary comes from the checkpoint, which may not know what the text holds now."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    written = "so would I, good night. " * 40
+    (texts / "a.txt").write_text(written)
+    argv = ("data=text", "data.path=texts", "data.context=8", "model=rnn", "device=cpu")
+    first = command(*argv, "trainer.max_steps=2", "trainer.tensorboard=false")
+    assert first.status == 0, first.err
+    if change == "another file":
+        (texts / "b.txt").write_text(written)
+    else:
+        (texts / "a.txt").write_text(written.replace("I", "Ä" if change.endswith("new") else "w"))
+    refused = command(f"resume={first.folder}", "trainer.max_steps=4")
+    assert refused.status == 1
+    assert "the data is not what this run has learnt from" in refused.err
+    assert len(refused.err.splitlines()) == 1
