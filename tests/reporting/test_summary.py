@@ -71,3 +71,12 @@ def test_a_crash_while_writing_leaves_the_old_one(
     assert found is not None
     assert found.status == "running"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("best", {"val/loss": []}), ("seconds", {}), ("steps", "many"), ("left_out", [1])]
+)
+def test_values_of_the_wrong_type_are_named(tmp_path: Path, key: str, value: object) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "finished", key: value}))
+    with pytest.raises(CheckpointError, match=rf"summary\.json: `{key}.* move the file aside"):
+        read_summary(tmp_path)

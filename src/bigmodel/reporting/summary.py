@@ -8,6 +8,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from bigmodel import disk, nested_json
 from bigmodel.errors import CheckpointError
 from bigmodel.regular import read_text
@@ -49,7 +51,13 @@ def read_summary(folder: Path) -> Summary | None:
                 f"{path}: `{name}` should hold figures by name, not {figures!r}. {_REMEDY}"
             )
         found[name] = {key: math.nan if value is None else value for key, value in figures.items()}
-    return Summary(**{key: value for key, value in found.items() if key in known})
+    try:
+        return TypeAdapter(Summary).validate_python({k: v for k, v in found.items() if k in known})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        said = f"{wrong['input']!r:.60}"
+        raise CheckpointError(f"{path}: `{key}` is {said}: {wrong['msg']}. {_REMEDY}") from error
 
 
 _REMEDY = "The run's checkpoints are not affected; move the file aside to go on without it."

@@ -169,3 +169,15 @@ def test_learning_is_the_same_in_any_process_and_workers_may_be_forked(threads):
 def test_letters_are_those_of_all_texts():
     assert letters_of(["ba", "", "c🙂a"]) == "abc🙂"
     assert letters_of([]) == ""
+
+
+def test_a_tokenizer_that_panics_ends_in_a_message():
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    engine = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    engine.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    vocabulary = Vocabulary(unit="tokenizer", tokenizer=engine.to_str())
+    with pytest.raises(DataError, match=r"the tokenizer fails on a text: .*retry-limit"):
+        vocabulary.encode("a" * 60 + "b")
+    with pytest.raises(DataError, match=r"the tokenizer fails on a text: .*retry-limit"):
+        vocabulary.encode_all(["a" * 60 + "b"])

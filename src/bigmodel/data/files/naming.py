@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import regex
 from pydantic import Field, ValidationInfo, field_validator
 
 from bigmodel.data.own import SPELLINGS
@@ -19,6 +19,7 @@ PARTS = set(SPELLINGS)
 """Names of folders that hold a part of the data, not a class."""
 
 LISTED = 5  # files that a message names
+_SECONDS = 5  # of the processor for one path, which takes microseconds
 
 
 class Naming(Config):
@@ -58,8 +59,8 @@ class Naming(Config):
         if pattern is None:
             return None
         try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
+            groups = regex.compile(pattern).groups
+        except (regex.error, RecursionError) as error:
             raise ValueError(f"it is no regular expression: {error}") from error
         if info.field_name != "test_pattern" and groups != 1:
             raise ValueError(
@@ -106,9 +107,25 @@ class Files:
         return len(self.labels) > 0 and isinstance(self.labels[0], float)
 
 
+def _search(pattern: str, name: str, key: str) -> Any:
+    """What a pattern finds in a path.
+
+    Raises:
+        DataError: it tries more and more ways to match, without an end.
+    """
+    try:
+        return regex.search(pattern, name, timeout=_SECONDS)
+    except TimeoutError:
+        raise DataError(
+            f"data.{key}={pattern!r}: looks for a match in {name!r} for more than {_SECONDS} seconds. A"
+            " repetition within a repetition, such as (a+)+, can be matched in countless ways: take one"
+            " of the two away."
+        ) from None
+
+
 def matches(pattern: str, names: Sequence[str], key: str, where: str) -> list[str]:
     """What a pattern's group finds in each path."""
-    found = [re.search(pattern, name) for name in names]
+    found = [_search(pattern, name, key) for name in names]
     missing = [n for n, match in zip(names, found, strict=True) if match is None or not match[1]]
     if missing:
         raise DataError(
@@ -120,7 +137,7 @@ def matches(pattern: str, names: Sequence[str], key: str, where: str) -> list[st
 
 def tests(pattern: str, names: Sequence[str], marks: list[str] | None, where: str) -> list[str]:
     """The part of each file, where a pattern finds the test part."""
-    found = [re.search(pattern, name) is not None for name in names]
+    found = [_search(pattern, name, "test_pattern") is not None for name in names]
     if all(found) or not any(found):
         matched = "every" if all(found) else "none"
         raise DataError(

@@ -8,6 +8,7 @@ never seen too, and decoding gives back each text as it was.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -154,7 +155,8 @@ class Vocabulary(Config):
         plain = [token for token in tokens if token < self.own]
         if self.unit == "byte":  # a model may have put bytes together that are no text
             return bytes(plain).decode(errors="replace")
-        return str(self._engine.decode(plain, skip_special_tokens=False))
+        with _panics_told():
+            return str(self._engine.decode(plain, skip_special_tokens=False))
 
     def __str__(self) -> str:
         match self.unit:
@@ -206,7 +208,9 @@ class Vocabulary(Config):
         """The tokens of each text, by the tokenizers library."""
         texts = iter(texts)
         while batch := list(islice(texts, count)):
-            for found in self._engine.encode_batch_fast(batch, add_special_tokens=False):
+            with _panics_told():
+                encoded = self._engine.encode_batch_fast(batch, add_special_tokens=False)
+            for found in encoded:
                 yield np.array(found.ids, self._type)
 
     def _joined(self, found: Iterable[Ids]) -> Ids:
@@ -238,6 +242,24 @@ class VocabularyReader(TextReader):
     def decode(self, tokens: Sequence[int]) -> str:
         """See `TextReader.decode`."""
         return self.vocabulary.decode(tokens)
+
+
+@contextmanager
+def _panics_told() -> Iterator[None]:
+    """Makes an error in words of a panic of the library, which is no `Exception` and tells no file.
+
+    Raises:
+        DataError: it panicked, as on an expression that takes too many steps.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DataError(
+            f"data.tokenizer: the tokenizer fails on a text: {error}. An expression in it may be matched"
+            " in countless ways. Give another tokenizer.json."
+        ) from error
 
 
 def pieces(text: str) -> Iterator[str]:

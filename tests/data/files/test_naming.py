@@ -1,0 +1,32 @@
+"""Patterns of the user's own, and of whoever made a checkpoint, take bounded time."""
+
+import pytest
+
+from bigmodel.data.files import naming
+from bigmodel.data.files.naming import Naming, matches
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import validated
+
+COUNTLESS = "^(.*?,){25}P"
+NAMES = ["1," * 30]
+
+
+def test_a_pattern_that_tries_countless_ways_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "_SECONDS", 0.2)
+    with pytest.raises(DataError, match=r"data\.label_pattern=.* for more than 0\.2 seconds\. A repet"):
+        matches(COUNTLESS, NAMES, "label_pattern", "here")
+    with pytest.raises(DataError, match=r"data\.test_pattern=.* for more than 0\.2 seconds"):
+        naming.tests(COUNTLESS, NAMES, None, "here")
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^([a-z]+)_", r"(?P<class>[a-z]+)_\d", r"(?<=/)(\w+?)_", r"(?i)([A-Z]+)_"]
+)
+def test_patterns_find_what_they_found(pattern: str) -> None:
+    names = ["cat_1/cat_2.png", "dog_1/dog_7.png"]
+    assert matches(pattern, names, "label_pattern", "here") == ["cat", "dog"]
+
+
+def test_a_pattern_nested_deep_is_no_pattern() -> None:
+    with pytest.raises(ConfigError, match="it is no regular expression"):
+        validated(Naming, {"label_pattern": "(" * 20_000 + "a" + ")" * 20_000}, "data")
