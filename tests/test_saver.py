@@ -11,6 +11,8 @@ from bigmodel.errors import CheckpointError
 from bigmodel.saved_form import TensorGroups
 from bigmodel.saver import Saver
 
+from .faults.durability import Order
+
 
 def at(step: int) -> dict[str, Any]:
     return {"progress": {"step": step}}
@@ -178,3 +180,21 @@ def test_a_kill_among_several_writes_leaves_whole_checkpoints_that_come_again(
     kept = {name: checkpoint.load(tmp_path / name)[1] for name in ("best", "best-2", "best-3", "last")}
     assert kept == {"best": at(4), "best-2": at(3), "best-3": at(2), "last": at(4)}
     again.close()
+
+
+def test_what_was_told_of_a_step_is_on_the_disk_before_the_step_is_saved(tmp_path: Path) -> None:
+    order, told, curves = Order(), tmp_path / "metrics.jsonl", tmp_path / "tensorboard"
+    curves.mkdir()
+    saver = Saver(tmp_path / "checkpoints", keep=1, interval=0, records=(told, curves))
+    saver.start()
+    with order.followed():
+        for step in (1, 2, 3):
+            for path in (told, curves / "events"):
+                with path.open("a") as file:
+                    file.write(f"{step}\n")
+            saver.offer(weights(1.0), at(step), best=True, last=True, now=True)
+            saver.flush()
+            order.acknowledged(f"step {step}", tmp_path)
+    saver.close()
+    assert order.faults == []
+    assert order.renames > 6

@@ -29,6 +29,7 @@ from bigmodel.losses import Loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.plan import Monitored, Plan, monitored
+from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines, damage
@@ -100,7 +101,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         monitor=monitor,
         stop_monitor=stop_monitor,
         runtime=runtime,
-        saver=Saver(folder / "checkpoints", trainer.checkpoint.keep, trainer.checkpoint.interval),
+        saver=_saver(config, folder),
         sinks=_sinks(config, folder),
         summary=_summary(monitor, model, dataset, runtime, loss),
         writing=writing,
@@ -371,6 +372,11 @@ def _summary(
         left_out=dataset.left_out,
         environment=environment(runtime),
     )
+
+
+def _saver(config: RunConfig, folder: Path) -> Saver:
+    saving, records = config.trainer.checkpoint, (folder / jsonl.NAME, folder / tensorboard.FOLDER)
+    return Saver(folder / "checkpoints", saving.keep, saving.interval, records=records)
 
 
 def _sinks(config: RunConfig, folder: Path) -> Sink:

@@ -41,6 +41,8 @@ class Saver:
         keep: how many of the best are kept.
         interval: seconds.
         clock: seconds from any moment on; never goes back.
+        records: files, and folders of files, in which each step is told: they are on the disk before a
+            checkpoint that counts on them.
 
     Attributes:
         damaged: checkpoints that a resume found damaged; `start` takes them out of the row.
@@ -53,11 +55,14 @@ class Saver:
         keep: int,
         interval: float,
         clock: Callable[[], float] = time.monotonic,
+        records: Sequence[Path] = (),
     ) -> None:
         self.checkpoints = checkpoints
         self.damaged: Sequence[Path] = ()
         self.place: disk.Place | None = None
         self._noted = False
+        self._records = records
+        self._synced: dict[Path, tuple[int, int]] = {}
         self._keep = keep
         self._interval = interval
         self._clock = clock
@@ -166,6 +171,7 @@ class Saver:
     def _write(self, best: list[Snapshot], last: Snapshot | None) -> None:
         """`last` comes last: what a run goes on from knows of no best that is not there."""
         folder, also = self.checkpoints / "last", self.checkpoints / "best"
+        self._sync_records()
         for snapshot in best:
             self._check_place()
             kept.make_room(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
@@ -180,6 +186,17 @@ class Saver:
             self._check_place()
             kept.note_saved(self.checkpoints)
             self._noted = True
+
+    def _sync_records(self) -> None:
+        found = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
+        for path in found:
+            state = (path.stat().st_size, path.stat().st_mtime_ns)
+            if self._synced.get(path) != state and not path.is_symlink():
+                try:
+                    disk.sync(path)
+                except OSError as error:
+                    raise disk.refused(path, error, state[0]) from error
+                self._synced[path] = state
 
     def _check_place(self) -> None:
         if self.place is not None:

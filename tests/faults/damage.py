@@ -3,6 +3,7 @@ share."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -102,6 +103,39 @@ def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
     if again.wait() != 0:
         faults.append(f"did not go on:\n{again.log}")
     return faults + trials.compared(cwd, expected)
+
+
+def start_on_a_full_disk(disk: Path, folder: Path, pages: int) -> list[str]:
+    """Starts a run on a disk with so many pages of 4,096 bytes left, makes room, and starts it again.
+
+    Args:
+        disk: a small one.
+        folder: on it, for the run.
+
+    Returns:
+        What went wrong, in words.
+    """
+    room = disk / "room"
+    with room.open("wb", buffering=0) as file:
+        file.write(bytes(pages << 12))
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 12)):
+            pass
+    room.unlink()
+    words = ("resume=auto", *trials.RECIPE, f"hydra.run.dir={folder}")
+    attempt = trials.launch(disk.parent, *words)
+    status, faults = attempt.wait(), []
+    last_words = " ".join(attempt.log.rpartition("bigmodel-train: ")[2].split())
+    if status not in {0, 1} or "Traceback" in attempt.log:
+        faults.append(f"{pages} pages: exit status {status}:\n{attempt.log}")
+    if status == 1 and "cannot be" not in last_words:
+        faults.append(f"{pages} pages: no word of the disk: {last_words}")
+    filler.unlink()
+    again = trials.launch(disk.parent, *words)
+    if again.wait() != 0:
+        faults.append(f"{pages} pages: did not begin or go on:\n{again.log}")
+    return faults + [f"{pages} pages: left behind: {left}" for left in trials.leftovers(folder)]
 
 
 @contextmanager

@@ -64,6 +64,16 @@ def test_a_full_disk(tmp_path: Path, expected: str) -> None:
         pytest.skip(str(error))
 
 
+@pytest.mark.parametrize("pages", [0, 1, 2, 4, 8, 16, 32])
+def test_a_disk_that_is_full_before_the_first_save(tmp_path: Path, pages: int) -> None:
+    """The lock, the record, or the first checkpoint does not fit: the folder is free or goes on."""
+    try:
+        with damage.small_disk(tmp_path / "disk") as disk:
+            assert damage.start_on_a_full_disk(disk, disk / "a" / "run", pages) == []
+    except PermissionError as error:
+        pytest.skip(str(error))
+
+
 def test_a_folder_that_nobody_can_write_to(tmp_path: Path, stopped: Path) -> None:
     try:
         with damage.small_disk(tmp_path / "disk") as disk:
