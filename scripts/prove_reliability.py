@@ -26,7 +26,17 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.faults import damage, every_step, fuzz, interruptions, kills, streams, trials
+from tests.faults import (
+    damage,
+    every_step,
+    foreign,
+    fuzz,
+    interruptions,
+    kills,
+    power,
+    streams,
+    trials,
+)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 ANOTHER_FILE_SYSTEM = Path("/dev/shm")
@@ -85,6 +95,37 @@ class Prover:
             return Tally("kill -9, temporary files elsewhere", 0, [], f"no {ANOTHER_FILE_SYSTEM} here")
         tally = self.kills(50, environment={"TMPDIR": str(ANOTHER_FILE_SYSTEM)})
         return tally._replace(promise="kill -9, TMPDIR on another file system")
+
+    def power(self) -> Tally:
+        promise = "the power is cut: the record and all that was saved are there, ends the same"
+        done, lost, faults, left_out = 0, 0, [], []
+        for kind in power.SIZES:
+            wanted = done + self._tries(15)
+            try:
+                for seed in count():
+                    if done >= wanted:
+                        break
+                    cuts = min(5, wanted - done)
+                    result = power.cut_and_go_on(next(self._folders), kind, self._expected, cuts, seed)
+                    done += result.cuts
+                    lost += result.cuts if result.faults else 0
+                    faults += result.faults
+            except PermissionError as error:
+                left_out.append(f"not {kind}: {error}")
+        tried = [kind for kind in power.SIZES if not any(f"not {kind}" in words for words in left_out)]
+        note = "; ".join([f"on {', '.join(tried) or 'nothing'}", *left_out])
+        return Tally(promise, done, faults, note, lost)
+
+    def foreign(self) -> Tally:
+        faults, tries = [], 0
+        for name, kind in product(list(foreign.FILES)[: self._tries(9)], ("run", "sweep")):
+            tries, told = tries + 1, foreign.refused(next(self._folders), name, kind)
+            faults += [str(told)] if told else []
+        for name, kind in product(foreign.COPIES[: self._tries(7)], ("best", "last")):
+            folder = next(self._folders)
+            tries, told = tries + 1, foreign.left_alone(folder, name, self._expected, kind)
+            faults += [str(told)] if told else []
+        return Tally("a user's files where a run writes: refused, or left alone", tries, faults)
 
     def bytes(self) -> Tally:
         tries = self._tries(100)
@@ -178,6 +219,8 @@ class Prover:
 LINES = (
     "kills",
     "elsewhere",
+    "power",
+    "foreign",
     "bytes",
     "files",
     "signals",

@@ -275,6 +275,8 @@ class _Look:
     def _report(self) -> None:
         path = self._run.info.folder / FOLDER / NAME
         first, last = self._seen
+        if self._run.saver.place is not None:
+            self._run.saver.place.check()  # or the folder would be made anew
         found = breakdown(written(self._profiler, path), last - first, self._waited)
         if found is not None:
             told = f"Profile of steps {first + 1:,} to {last:,}, {self._pace(found)}:"

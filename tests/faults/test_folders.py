@@ -12,48 +12,21 @@ from bigmodel.launch.lock import owned, owner
 
 from ..end_to_end import conftest
 from ..end_to_end.conftest import Command
-from . import damage, trials
+from . import damage, foreign, trials
+from .foreign import FILES, QUICK, content, lay_out
 
 command = conftest.command
-QUICK = ("debug=fast", "device=cpu", "device.threads=1", "trainer.tensorboard=false")
-
-STRANGERS = {
-    "checkpoints/best/model.pt": "weights",
-    "checkpoints/best-2/notes.txt": "mine",
-    "metrics.jsonl": '{"step": 1}\n',
-    "train.log": "a line\n",
-    "tensorboard/events": "a curve",
-    "profile/trace.json.gz": "a trace",
-    "summary.json": "{}",
-    ".hydra/config.yaml": "seed: 1\n",
-    ".lock": "a note",
-}
-"""Files of a user's, where a run would write."""
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def lay_out(folder: Path, files: dict[str, str]) -> dict[str, bytes]:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return content(folder)
-
-
 # ----- a folder of the user's -----
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 def test_a_folder_with_what_a_run_would_write_is_refused(
     command: Command, tmp_path: Path, name: str, kind: str
 ) -> None:
     mine = tmp_path / "mine"
     inner = mine if kind == "run" else mine / "0"
-    lay_out(inner, {name: STRANGERS[name], "notes.txt": "mine"})
+    lay_out(inner, {name: FILES[name], "notes.txt": "mine"})
     before = content(inner)
     words = ("hydra.run.dir=mine",) if kind == "run" else ("-m", "hydra.sweep.dir=mine", "seed=1,2")
     result = command(*words, *QUICK)
@@ -97,6 +70,20 @@ def test_other_files_of_the_user_s_are_none_of_its_business(command: Command, tm
     assert content(tmp_path / "mine").items() >= before.items()
     again = command("hydra.run.dir=mine", *QUICK)
     assert (again.status, "Go on with it by resume=" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize("words", [(), ("hydra.verbose=true",)], ids=["plain", "verbose"])
+def test_the_log_that_hydra_makes_for_a_job_is_no_stranger_s(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    attempt = trials.launch(tmp_path, "hydra/job_logging=default", *words, *QUICK)
+    assert attempt.wait() == 0, attempt.log
+
+
+@pytest.mark.parametrize("name", foreign.COPIES[:3])
+def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path, name: str) -> None:
+    expected = trials.whole(tmp_path / "whole", *trials.RECIPE)
+    assert foreign.left_alone(tmp_path / "run", name, expected, "best") == []
 
 
 # ----- two in one folder -----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -65,7 +66,11 @@ def check_free(folder: Path, key: str) -> None:
     Raises:
         ConfigError: it holds a run, or what may be somebody's; or it cannot be written to.
     """
-    found = [name for name in (RECORD, *WRITTEN) if os.path.lexists(folder / name)]
+    found = [
+        name
+        for name in (RECORD, *WRITTEN)
+        if os.path.lexists(folder / name) and not _is_our_log(folder / name)
+    ]
     if RECORD in found or "summary.json" in found:
         raise ConfigError(
             f"{key}: there is a run in {folder} already. Go on with it by resume={folder}, or name"
@@ -78,6 +83,12 @@ def check_free(folder: Path, key: str) -> None:
         )
     if not os.access(folder, os.W_OK):
         raise ConfigError(_unwritable(folder, PermissionError("no permission to write")))
+
+
+def _is_our_log(path: Path) -> bool:
+    """Whether Hydra has just made the file for this very job, as with `hydra/job_logging=default`."""
+    handlers = [handler for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]
+    return any(Path(handler.baseFilename) == path.absolute() for handler in handlers)
 
 
 def tidy(folder: Path) -> None:
