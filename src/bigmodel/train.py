@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel import caches, garbage, isolation, streams
+from bigmodel import caches, disk, garbage, isolation, streams
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals
@@ -301,6 +301,7 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
             folders.check_free(folder, "hydra.sweep.dir")
             stack.enter_context(owned(folder))
             folders.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
+            place = stack.enter_context(contextlib.closing(disk.Place(folder)))
         except BigModelError as error:
             _outcome.refused.append(folder)
             return _failed_job(error, hydra)
@@ -310,7 +311,8 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
         except BaseException as error:
             if _stopped(error) is not None:
                 raise
-            with contextlib.suppress(BigModelError):  # a full disk: that is the error already
+            with contextlib.suppress(BigModelError):  # a full disk, a folder moved: told already
+                place.check()
                 _record_failure(error, config, folder, hydra)
             return _failed_job(error, hydra)
 

@@ -214,6 +214,7 @@ def test_what_was_being_written_when_a_process_was_killed_goes(tmp_path: Path) -
         ".hydra.13.tmp/.hydra.yaml.13.tmp",
         ".summary.json.12.tmp",
         ".hydra/.config.yaml.12.tmp",
+        "checkpoints/..kept.json.12.tmp",
         "tensorboard/.events.out.tfevents.1.host.1.12.tmp",
     ]
     others = [

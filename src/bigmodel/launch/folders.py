@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from bigmodel import disk
+from bigmodel import disk, kept
 from bigmodel.errors import ConfigError
 from bigmodel.launch import lock
 
@@ -93,7 +93,7 @@ def _is_our_log(path: Path) -> bool:
 
 def tidy(folder: Path) -> None:
     """Removes what a process that was killed as it wrote left unfinished, in a folder that is ours."""
-    places = (folder, folder / RECORD, folder / "tensorboard")
+    places = (folder, *(folder / name for name in (RECORD, "checkpoints", "tensorboard")))
     for path in (path for place in places if place.is_dir() for path in place.iterdir()):
         if not _UNFINISHED.fullmatch(path.name) or path.is_symlink():
             continue
@@ -104,7 +104,9 @@ def tidy(folder: Path) -> None:
 
 
 def _is_of_ours(name: str) -> bool:
-    return name.startswith(tuple(f".{ours}." for ours in (*_RECORDED, *WRITTEN, "events.out.tfevents")))
+    return name.startswith(
+        tuple(f".{ours}." for ours in (*_RECORDED, *WRITTEN, kept.NAME, "events.out.tfevents"))
+    )
 
 
 def _remove_unfinished_record(path: Path) -> None:
