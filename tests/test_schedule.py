@@ -226,7 +226,7 @@ def test_a_checkpoint_of_an_earlier_version_knows_its_length_by_its_settings(tmp
 @pytest.mark.parametrize(
     ("length", "words"),
     [
-        ({"trainer.epochs": 1}, "epochs=1: the run is already past 1 epochs: it has done 2. "),
+        ({"trainer.epochs": 1}, "epochs=1: the run is already past 1 epoch: it has done 2. "),
         (
             {"trainer.max_steps": 5},
             "max_steps=5: the run is already past 5 steps: it has done 12. ",

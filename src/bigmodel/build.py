@@ -176,7 +176,8 @@ def _check_length(run: Run, done: int) -> None:
     if done <= plan.steps:
         return
     key, wanted = ("epochs", trainer.epochs) if trainer.max_steps is None else ("max_steps", plan.steps)
-    unit, per = ("epochs", plan.steps_per_epoch) if key == "epochs" else ("steps", 1)
+    unit, per = ("epoch", plan.steps_per_epoch) if key == "epochs" else ("step", 1)
+    unit += "" if wanted == 1 else "s"
     raise ConfigError(
         f"resume={run.info.folder}: trainer.{key}={wanted}: the run is already past {wanted:,} {unit}:"
         f" it has done {done / per:,g}. Its checkpoints hold what it has learnt until there; to go on,"
