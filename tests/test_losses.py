@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigmodel.errors import ConfigError, SpecError
-from bigmodel.losses import Loss, cross_entropy
+from bigmodel.losses import Loss, chunked, cross_entropy
 from bigmodel.models.transformer_base import TiedHead
 from bigmodel.registry import losses
 from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, Values
@@ -247,7 +248,7 @@ def test_the_mean_over_tokens_leaves_out_what_nothing_is_asked_of(smoothing):
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_same_loss_and_gradients_where_logits_are_never_all_there(monkeypatch, smoothing, bias):
     monkeypatch.setattr(cross_entropy, "_MANY_LOGITS", 1)
-    monkeypatch.setattr(cross_entropy, "_CHUNK", 4)
+    monkeypatch.setattr(chunked, "POSITIONS", 4)
     draw = torch.Generator().manual_seed(1)
     head = torch.nn.Linear(6, 7, bias=bias)
     features = torch.randn(3, 5, 6, generator=draw, requires_grad=True)
@@ -281,16 +282,85 @@ def test_tokens_and_outputs_that_do_not_go_together():
 def test_a_head_that_shares_its_matrix_is_linear_too(monkeypatch):
     monkeypatch.setattr(cross_entropy, "_MANY_LOGITS", 1)
     called = []
-    plain = F.linear_cross_entropy
+    plain = cross_entropy.total_cross_entropy
 
-    def counted(*args, **options):
+    def counted(*args):
         called.append(args)
-        return plain(*args, **options)
+        return plain(*args)
 
-    monkeypatch.setattr(cross_entropy.F, "linear_cross_entropy", counted)
+    monkeypatch.setattr(cross_entropy, "total_cross_entropy", counted)
     embedding = torch.nn.Embedding(7, 6)
     features = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(1))
     _, targets = token_batch()
     loss, head = build(NEXT, "cross_entropy"), TiedHead(embedding)
     torch.testing.assert_close(loss.with_head(features, head, targets), loss(head(features), targets))
     assert len(called) == 1
+
+
+def many_positions(count=300, width=16, classes=50, seed=0):
+    torch.manual_seed(seed)
+    targets = torch.randint(classes, (count,))
+    targets[::7] = IGNORED
+    head = torch.nn.Linear(width, classes)
+    return torch.randn(count, width, requires_grad=True), head, targets
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_in_pieces_are_in_mixed_precision_and_sums_are_not(monkeypatch, dtype, smoothing):
+    monkeypatch.setattr(chunked, "POSITIONS", 64)
+    features, head, targets = many_positions()
+    wanted = (features, *head.parameters())
+    with torch.autocast("cpu", dtype):
+        plain = F.cross_entropy(
+            head(features).float(), targets, reduction="sum", label_smoothing=smoothing
+        )
+        total = chunked.total_cross_entropy(features, head.weight, head.bias, targets, smoothing)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, plain, rtol=1e-5, atol=0)
+    exact = chunked.total_cross_entropy(features, head.weight, head.bias, targets, smoothing)
+    assert not torch.equal(total, exact), "those in fp32 are others"
+    for ours, theirs in zip(
+        *(torch.autograd.grad(value, wanted) for value in (total, plain)), strict=True
+    ):
+        assert ours.dtype == theirs.dtype == torch.float32
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.01
+
+
+def test_no_sum_leaves_the_range_of_fp16():
+    """9,000 positions of a loss of some 9 each; and a weight's gradient of more than 65,504."""
+    features, head, _ = many_positions(9000, 8, 8000)
+    targets = torch.zeros(9000, dtype=torch.int64)
+    rows = (100 * features.detach().abs()).requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        total = chunked.total_cross_entropy(rows, head.weight, head.bias, targets)
+    gradient, *others = torch.autograd.grad(total, (head.weight, head.bias, rows))
+    assert float(total.detach()) > 65504
+    assert float(gradient.abs().max()) > 65504
+    assert all(bool(value.isfinite().all()) for value in (total, gradient, *others))
+
+
+def test_logits_in_pieces_are_never_all_there(monkeypatch):
+    monkeypatch.setattr(chunked, "POSITIONS", 64)
+    features, head, targets = many_positions()
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            result = operator(*args, **(kwargs or {}))
+            tensors = result if isinstance(result, tuple | list) else [result]
+            self.seen = max(self.seen, *(t.numel() for t in tensors if isinstance(t, torch.Tensor)), 0)
+            return result
+
+    with Largest() as largest:
+        chunked.total_cross_entropy(features, head.weight, head.bias, targets).backward()
+    assert largest.seen <= max(64 * 50, features.numel())
+
+
+def test_the_backward_pass_of_logits_in_pieces_is_done_once():
+    features, head, targets = many_positions()
+    total = chunked.total_cross_entropy(features, head.weight, head.bias, targets)
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once only"):
+        total.backward()

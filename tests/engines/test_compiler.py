@@ -11,6 +11,7 @@ from torch import Tensor
 from bigmodel.engines.compiler import traced
 from bigmodel.engines.pieces import given
 from bigmodel.engines.whole import UntraceableError, Whole
+from bigmodel.losses import chunked, cross_entropy
 from bigmodel.step import Step
 from tests.engines.steps import (
     begun,
@@ -111,3 +112,11 @@ def test_a_tensor_that_nobody_knows_of_is_refused_in_words() -> None:
     step.model.forward = keeping  # type: ignore[method-assign]
     with pytest.raises(UntraceableError, match="it keeps a tensor that is no weight or buffer"):
         traced(Whole(step), given(make_batch(FEATURES), step))
+
+
+def test_a_loss_whose_logits_come_in_pieces_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "_MANY_LOGITS", 1)
+    monkeypatch.setattr(chunked, "POSITIONS", 16)
+    of = spec("tokens", "next")
+    model = build("transformer", of, dim=16, depth=1, num_heads=2)
+    assert_traced(make_step(model, of, {"name": "sgd", "lr": 0.1}), of)
