@@ -69,7 +69,11 @@ def test_a_stranger_s_run(command: Command, content: str) -> None:
     assert run is not None
     path = run / ".hydra" / "config.yaml"
     path.write_text(path.read_text() + content)
-    assert "configuration is damaged: line" in refused(command, f"resume={run}")
+    result = command(f"resume={run}")
+    assert result.status == 0, result.err
+    assert "configuration is damaged: line" in result.out
+    assert "it is restored from the newest checkpoint" in result.out
+    assert content not in path.read_text()
 
 
 @pytest.mark.parametrize(
