@@ -43,10 +43,7 @@ set_up() { # run or test, key
   # Torch first and by its exact version: a looser request might fetch another build of it. By pip, as uv
   # would not look where pip's configuration says that wheels lie.
   stage "torch" pip_install "$(grep '^torch==' "$pins")"
-  installer=pip_install
-  if uv_settings >>"$log" 2>&1 && find_uv; then installer=uv_install; fi
-  # shellcheck disable=SC2046 # one requirement a word
-  stage "what else it needs, by ${installer%_install}" install hatchling editables $(requirements "$what")
+  stage "what else it needs" install_rest "$what"
   stage "bigmodel itself" install --no-deps --no-build-isolation --editable "$root"
   if [[ "$what" == test ]]; then echo "$key" >"$venv/ready-test"; fi
   echo "$key" >"$venv/ready-run"
@@ -82,6 +79,15 @@ uv_install() {
   )
 }
 
+install_rest() { # run or test
+  installer=pip_install
+  # What they are set to is not kept: it may hold a password, and the log is shown where something fails.
+  if uv_settings >/dev/null && find_uv; then installer=uv_install; fi
+  printf ', by %s' "${installer%_install}" >&3
+  # shellcheck disable=SC2046 # one requirement a word
+  install hatchling editables $(requirements "$1")
+}
+
 install() { # by uv, or by pip where uv cannot
   if [[ "$installer" == uv_install ]]; then
     uv_install "$@" && return
@@ -94,7 +100,7 @@ install() { # by uv, or by pip where uv cannot
 find_uv() { # one that is there, or else one of our own in .venv
   if ! uv="$(command -v uv)"; then
     uv="$venv/bin/uv"
-    [[ -x "$uv" ]] || pip_install --only-binary :all: uv >>"$log" 2>&1
+    [[ -x "$uv" ]] || pip_install --only-binary :all: uv
   fi
 }
 
