@@ -281,6 +281,12 @@ def test_a_class_that_is_impossible_is_no_fault(count):
     assert figures(classes(count), outputs, targets) == expected
 
 
+@pytest.mark.parametrize("target", [classes(12), Flags(("p", "q", "r"))], ids=["classes", "flags"])
+def test_outputs_whose_sum_is_no_number_count_as_long_as_each_is_one(target):
+    outputs, targets = of_kind(target)
+    assert figures(target, outputs.sign() * 3e38, targets) == figures(target, outputs.sign(), targets)
+
+
 @every_kind
 def test_batches_that_are_not_fit_do_not_count(target):
     outputs, targets = of_kind(target)

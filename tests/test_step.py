@@ -207,3 +207,15 @@ def test_pieces_are_bounded_by_tokens_too() -> None:
     model.pieces.clear()
     step(make_texts(5, 60))  # longer than the bound: one by one
     assert model.pieces == [(1, 60)] * 5
+
+
+def test_a_batch_that_is_left_out_is_counted_and_judges_nothing() -> None:
+    step = make_step(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), make_loss(CLASSES), CLASSES, 16)
+    good, bad = make_batch(CLASSES, 16), make_batch(CLASSES, 16)
+    step(good)
+    expected = step.metrics.compute()
+    bad.inputs[0] = torch.nan
+    step(bad)
+    assert [figures.updated for figures in step.drain()] == [True, False]
+    assert step.metrics.samples == 32
+    assert step.metrics.compute(of_all=False) == expected

@@ -135,8 +135,14 @@ class Step:
         """The gradient of a whole batch: the sum of its losses, and 1 where it is unfit, else 0."""
         outputs, total = self._gradients(batch.inputs, batch.targets, share)
         unfit = self._unfit(total)
-        if outputs is not None:
+        if outputs is None:
+            return total, unfit
+        if unfit.device.type != "cpu":
             self.metrics.update(outputs, batch.targets, unfit == 0)
+        elif unfit.item():  # on a CPU the flag can simply be read
+            self.metrics.count(len(batch))
+        else:
+            self.metrics.update(outputs, batch.targets)
         return total, unfit
 
     def _metrics_of_pieces(self) -> Metrics:
@@ -262,7 +268,7 @@ class Step:
         masked_step(self.optimizer, left_out)
         if self.scaler is not None:
             self.scaler.update()
-        if before is not None:
+        if before:
             self._restore_statistics(unfit, before)
         if self.ema is not None:
             self.ema.update()

@@ -24,6 +24,7 @@ class Metrics:
 
     def __init__(self, sums: Tensor) -> None:
         self._count = 0
+        self._kept_ones: dict[torch.Size, Tensor] = {}
         self._bind(sums)
 
     def _bind(self, sums: Tensor) -> None:
@@ -117,6 +118,13 @@ class Metrics:
             self._sums[-1].copy_(state.get("counted", state["count"]))
         self._count = int(state["count"])
 
+    def _ones(self, like: Tensor) -> Tensor:
+        """Ones of that shape, always of one dtype, which are made once: an update takes microseconds.
+        Not for what is traced or captured."""
+        if (ones := self._kept_ones.get(like.shape)) is None:
+            ones = self._kept_ones[like.shape] = torch.ones_like(like)
+        return ones
+
     def _counted(self, sums: Tensor) -> float:
         """How many samples are in the sums: those that were fit, with outputs that are defined."""
         return float(sums[-1].min())
@@ -136,6 +144,18 @@ def defined(outputs: Tensor, target: Target) -> Tensor:
     if isinstance(target, Classes | NextTokens):
         return outputs.amax(-1).isfinite()
     return outputs.isfinite().all(-1)
+
+
+def counted(outputs: Tensor, target: Target, fit: Tensor | None) -> Tensor | None:
+    """Which samples of a batch count, (batch,) bool: those that are defined, where the batch is `fit`.
+
+    Returns:
+        None where all do, which a CPU tells by a single sum for nearly every batch: nobody waits there.
+    """
+    if fit is None and outputs.device.type == "cpu" and math.isfinite(outputs.sum().item()):
+        return None
+    known = defined(outputs, target)
+    return known if fit is None else known & fit
 
 
 def misfit(outputs: Tensor, targets: Tensor, expected: tuple[int, ...]) -> SpecError:

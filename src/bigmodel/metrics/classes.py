@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bigmodel.metrics.base import Metrics, defined, misfit
+from bigmodel.metrics.base import Metrics, counted, misfit
 from bigmodel.spec import Classes, Flags
 
 CONFUSION_LIMIT = 1024
@@ -24,6 +24,7 @@ class ClassMetrics(Metrics):
         self._square = target.count <= CONFUSION_LIMIT
         size = target.count * (target.count if self._square else 3)
         super().__init__(torch.zeros(size + 1, dtype=torch.int64, device=device))
+        self._target = target
         self._top5 = target.count > 5 and not light
 
     def _bind(self, sums: Tensor) -> None:
@@ -36,9 +37,8 @@ class ClassMetrics(Metrics):
         samples = targets.shape[0]
         if outputs.shape != (samples, self._classes) or targets.dim() != 1:
             raise misfit(outputs, targets, (samples, self._classes))
-        largest, predictions = outputs.detach().max(1)
-        counted = largest.isfinite() if fit is None else largest.isfinite() & fit
-        ones = counted.long()
+        predictions, mask = outputs.argmax(1), counted(outputs, self._target, fit)
+        ones = self._ones(targets) if mask is None else mask.long()
         if self._square:
             cells = torch.add(predictions, targets, alpha=self._classes)
             self._counts.index_add_(0, cells, ones)
@@ -49,7 +49,8 @@ class ClassMetrics(Metrics):
             hits.index_add_(0, targets, ones * (predictions == targets))
         if self._top5:
             first = outputs.detach().topk(5, dim=1, sorted=False).indices
-            self._top5_hits.add_(((first == targets.unsqueeze(1)) & counted.unsqueeze(1)).sum())
+            found = first == targets.unsqueeze(1)
+            self._top5_hits.add_((found if mask is None else found & mask.unsqueeze(1)).sum())
         self.count(samples)
 
     @property
@@ -93,10 +94,11 @@ class FlagMetrics(Metrics):
         """See `Metrics.update`."""
         if outputs.shape != targets.shape or outputs.dim() != 2:
             raise misfit(outputs, targets, tuple(targets.shape))
-        counted = defined(outputs, self._target).unsqueeze(1).expand_as(outputs)
-        counted = counted if fit is None else counted & fit
-        said, true = (outputs > 0) & counted, (targets > 0.5) & counted
-        self._sums.add_(torch.stack((true, said, true & said, counted)).sum(1))
+        said, true, mask = outputs > 0, targets > 0.5, counted(outputs, self._target, fit)
+        whole = torch.ones_like(said)
+        if mask is not None:
+            said, true, whole = (flags & mask.unsqueeze(1) for flags in (said, true, whole))
+        self._sums.add_(torch.stack((true, said, true & said, whole)).sum(1))
         self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:

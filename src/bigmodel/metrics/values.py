@@ -32,7 +32,8 @@ class ValueMetrics(Metrics):
             raise misfit(outputs, targets, tuple(targets.shape))
         truth = targets.to(self._sums.dtype)
         error = outputs.detach() - truth
-        each = (error.abs(), error * error, truth, truth * truth, torch.ones_like(truth))
+        ones = self._ones(truth) if fit is None else torch.ones_like(truth)
+        each = (error.abs(), error * error, truth, truth * truth, ones)
         new = torch.stack(each).sum(1)
         self._sums.add_(new if fit is None else torch.where(fit, new, 0))
         self.count(targets.shape[0])
