@@ -19,7 +19,7 @@ _WORDS = (
     r"^CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublas(Lt)?Create",
     r"^cuDNN (Frontend )?error: .*CUDNN_STATUS_(ALLOC|INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION)_FAILED",
 )
-"""As in torch 2.11 to 2.13: c10/core/impl/alloc_cpu.cpp, c10/cuda/CUDAException.cpp,
+"""They are worded in torch's c10/core/impl/alloc_cpu.cpp, c10/cuda/CUDAException.cpp,
 c10/cuda/driver_api.h, aten/src/ATen/cuda/Exceptions.h."""
 
 _OUT_OF_MEMORY = re.compile("|".join(_WORDS))
