@@ -21,9 +21,12 @@ def free_memory() -> int:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:  # of a container
         most, used = ((_GROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        stat = (_GROUP / "memory.stat").read_text()
     except OSError:
         return free
-    return min(free, int(most) - int(used)) if most.isdigit() else free
+    # What is kept of files counts as used, but makes room as soon as memory is wanted.
+    kept = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)$", stat, re.MULTILINE)))
+    return min(free, int(most) - int(used) + kept) if most.isdigit() else free
 
 
 def check_room(size: int, where: str) -> None:
