@@ -1,5 +1,6 @@
 """Two runs and one folder: each has its own, and a run that goes on belongs to one process."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -81,6 +82,39 @@ def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
         for _ in range(100):
             with owned(tmp_path):
                 pass
+    finally:
+        until.set()
+        looking.join()
+
+
+def _look_until(folder: Path, ready: object, until: object) -> None:
+    with (folder / NAME).open("r+") as file:
+        fcntl.lockf(file, fcntl.LOCK_SH, 0, 1)
+        ready.set()  # type: ignore[attr-defined]
+        until.wait()  # type: ignore[attr-defined]
+
+
+def test_who_looks_for_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine so busy that whoever looks is stopped as it does."""
+    context = multiprocessing.get_context("spawn")
+    ready, until = context.Event(), context.Event()
+    (tmp_path / NAME).touch()
+    looking = context.Process(target=_look_until, args=(tmp_path, ready, until))
+    looking.start()
+    real = fcntl.lockf
+
+    def lockf(file: object, flags: int, *part: int) -> None:
+        if not flags & fcntl.LOCK_NB:
+            until.set()
+        real(file, flags, *part)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(lock, "_PATIENCE", 0)
+    try:
+        assert ready.wait(trials.HANGS)
+        assert owner(tmp_path) is None, "nor do those who look see each other"
+        with owned(tmp_path):
+            assert until.is_set()
     finally:
         until.set()
         looking.join()

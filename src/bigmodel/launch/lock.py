@@ -3,6 +3,9 @@
 The owner holds a lock on `.lock` in the folder, which names it. The system gives the lock back when the
 process ends, however it ends, so that a file that was left behind keeps nobody out. It is a POSIX record
 lock: processes forked from the owner do not have it.
+
+The first byte is the owner's alone. Who only looks shares the rest for that moment, which keeps neither
+an owner out nor another who looks.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +33,7 @@ NAME = ".lock"
 _BEGINS = '{"pid": '
 _TAKEN = {errno.EACCES, errno.EAGAIN}
 _PATIENCE = 0.3
-"""Seconds after which who has the lock is its owner, and nobody who only looks."""
+"""Seconds in which an owner that has just ended takes the file away."""
 _MAY_ASK = os.name != "nt"
 """Whether a process can be asked whether it is there; on Windows that would be Ctrl-C."""
 
@@ -57,7 +60,7 @@ def owner(folder: Path) -> str | None:
     """Who has a run's folder now, in words; None where nobody has it."""
     try:
         with _opened(folder / NAME, "r+") as file:
-            return _in_the_way(file)
+            return _in_the_way(file, _look)
     except OSError:
         return None
 
@@ -76,7 +79,7 @@ def _acquired(path: Path) -> IO[str]:
     while True:
         file = _opened(path, "a+")
         try:
-            other = _in_the_way(file)
+            other = _in_the_way(file, _take)
             if other is not None and time.monotonic() > until:
                 raise CheckpointError(
                     f"{path.parent}: this run is going on already, in {other}. Wait for it, or stop it"
@@ -98,7 +101,7 @@ def _acquired(path: Path) -> IO[str]:
         except BaseException:
             file.close()
             raise
-        file.close()  # its owner has just ended and taken the file away, or somebody only looks
+        file.close()  # its owner has just ended and taken the file away
         time.sleep(0.01)
 
 
@@ -112,11 +115,20 @@ def _give_back(path: Path, file: IO[str]) -> None:
     file.close()
 
 
-def _in_the_way(file: IO[str]) -> str | None:
-    """Takes the lock; or says who has it."""
+def _take(file: IO[str]) -> None:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+    fcntl.lockf(file, fcntl.LOCK_EX, 0, 1)  # waits for those who look
+
+
+def _look(file: IO[str]) -> None:
+    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 0, 1)
+
+
+def _in_the_way(file: IO[str], lock: Callable[[IO[str]], None]) -> str | None:
+    """Takes the owner's part of the lock or a looker's; or says who has it."""
     if fcntl is not None:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
             return None
         except OSError as error:
             if error.errno in _TAKEN:
