@@ -152,10 +152,10 @@ class Place:
 
 
 def gone(folder: Path) -> CheckpointError:
-    """The error of a run whose folder is not where it was."""
+    """The error of a folder, a run's or a sweep's, that is not where it was."""
     return CheckpointError(
-        f"{folder}: is gone: the run's folder was moved or deleted while it ran. What was saved goes on"
-        " from where it is now: resume=<that folder>."
+        f"{folder}: is gone: it was moved or deleted while it was in use. A run that was saved in it"
+        " goes on from where it is now: resume=<the run's folder>."
     )
 
 
