@@ -71,7 +71,7 @@ def test_resumed_equals_uninterrupted(command: Command, options: tuple[str, ...]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, step)
         with pytest.raises(StoppedError):
-            command(*common)
+            pytest.fail(f"It was not stopped: {command(*common)}")
     runs = sorted(Path("outputs").rglob("summary.json"), key=lambda path: path.stat().st_mtime)
     resumed = command(f"resume={runs[-1].parent}")
     assert resumed.status == 0, resumed.err
