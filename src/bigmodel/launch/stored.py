@@ -32,6 +32,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: it is not there, damaged, or no run's.
+        CheckpointError: it has settings that no run writes down.
     """
     path = folder / ".hydra" / "config.yaml"
     if (fault := fault_of_file(path)) is not None:
@@ -42,6 +43,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
     if not isinstance(plain, dict):
         raise _damaged(path, "it holds no settings")
+    if (key := _foreign(plain)) is not None:  # no damage: somebody has put it there
+        raise CheckpointError(
+            f"{path}: the run's own configuration has been changed: `{key}` is not among a run's own"
+            " settings. Take it out to go on; the checkpoints are not affected."
+        )
     if wrong := _what_is_wrong(plain):
         raise _damaged(path, wrong)
     return {str(key): value for key, value in plain.items()}
@@ -54,7 +60,7 @@ def saved_settings(folder: Path) -> dict[str, Any] | None:
             found = manifest.facts_of(folder / "checkpoints" / name).get("settings")
         except CheckpointError:
             continue
-        if isinstance(found, dict) and _what_is_wrong(found) is None:
+        if isinstance(found, dict) and _foreign(found) is None and _what_is_wrong(found) is None:
             return {str(key): value for key, value in found.items()}
     return None
 
@@ -145,10 +151,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _foreign(plain: dict[Any, Any]) -> str | None:
+    return next((key for key in _FOREIGN if key in plain), None)
+
+
 def _what_is_wrong(plain: dict[Any, Any]) -> str | None:
-    for key in _FOREIGN:
-        if key in plain:
-            return f"`{key}` is not among a run's own settings"
     lacking = [name for name in SECTIONS if not _is_section(plain.get(name))]
     if lacking:
         return f"it lacks the settings of {', '.join(lacking)}"

@@ -139,6 +139,9 @@ def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> b
         if same and lock.owner(folder) is None:
             mend(folder, "resume=auto")
         return same
+    except CheckpointError as error:
+        print(visible_message(f"resume=auto: {error} It is left out."))  # noqa: T201
+        return False
     return is_same(_lasting(theirs), ours, config_dir)
 
 
