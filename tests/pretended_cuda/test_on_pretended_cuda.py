@@ -49,8 +49,15 @@ def on_device(library: Path, tmp_path: Path) -> Callable[..., None]:
     def call(*arguments: object) -> None:
         settled = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--basetemp", tmp_path / "inner")
         command = [sys.executable, "-m", "tests.pretended_cuda", library, *settled, *arguments]
+        # Named, since Python may have been told to take nothing from the current folder.
+        path = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         done = subprocess.run(
-            [str(part) for part in command], cwd=ROOT, text=True, capture_output=True, timeout=880
+            [str(part) for part in command],
+            cwd=ROOT,
+            env=os.environ | path,
+            text=True,
+            capture_output=True,
+            timeout=880,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
