@@ -1,6 +1,6 @@
 """Proves what is promised of a run: ends it by force, damages what it wrote, and counts what survived.
 
-    python scripts/prove_reliability.py                # everything: about twenty minutes on two cores
+    python scripts/prove_reliability.py                # everything: about an hour on two cores
     python scripts/prove_reliability.py --only kills   # one line
     python scripts/prove_reliability.py --share 0.1    # a tenth of the tries
 
