@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from bigmodel import caches
 from bigmodel.build import build_run
 from bigmodel.data.base import Batch
 from bigmodel.engines import cache, compiler, making
@@ -28,8 +29,14 @@ FEATURES = spec("features")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """That of compiled steps; what another test has left in this process is not there."""
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "cache"))
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(caches, "_temporary", lambda: temporary)
+    monkeypatch.setattr(caches, "_refused", {})
     return tmp_path / "cache" / "steps"
 
 
