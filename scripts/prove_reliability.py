@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import count, product
+from itertools import count, islice, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,13 +100,11 @@ class Prover:
         promise = "the power is cut: the record and all that was saved are there, ends the same"
         done, lost, faults, left_out = 0, 0, [], []
         for kind in power.SIZES:
-            wanted = done + self._tries(15)
+            wanted, seeds = done + self._tries(15), count()
             try:
-                for seed in count():
-                    if done >= wanted:
-                        break
-                    cuts = min(5, wanted - done)
-                    result = power.cut_and_go_on(next(self._folders), kind, self._expected, cuts, seed)
+                while done < wanted:
+                    moments = list(islice(seeds, min(5, wanted - done)))
+                    result = power.cut_and_go_on(next(self._folders), kind, self._expected, moments)
                     done += result.cuts
                     lost += result.cuts if result.faults else 0
                     faults += result.faults

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .trials import HELD, RECIPE, Attempt, acknowledged, compared, event_scalars, launch, run_folder
+from .trials import (
+    HELD,
+    RECIPE,
+    Attempt,
+    acknowledged,
+    compared,
+    event_scalars,
+    finished,
+    launch,
+    run_folder,
+)
 
 
 @dataclass
@@ -65,9 +75,9 @@ def kill_and_go_on(
         went_on = f"Resuming: after step {before} " in log
         if before and not went_on and ("Resuming" in log or "a new one starts" in log):
             result.faults.append(f"{cwd}: did not go on after step {before}:\n{attempt.log}")
-        if attempt.process.exitcode == 0:
+        if finished(cwd):
             break
-    result.faults += compared(cwd, expected)
+    result.faults += compared(cwd, expected, tidy=attempt.process.exitcode == 0)
     return result
 
 

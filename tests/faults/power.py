@@ -111,24 +111,31 @@ class Cuts:
 
 
 def cut_and_go_on(
-    folder: Path, kind: str, expected: str, cuts: int, seed: int, recipe: Sequence[str] = trials.RECIPE
+    folder: Path,
+    kind: str,
+    expected: str,
+    moments: Sequence[str | int],
+    recipe: Sequence[str] = trials.RECIPE,
 ) -> Cuts:
-    """Starts a run, cuts its power at random moments, goes on by `resume=auto`, and compares.
+    """Starts a run, cuts its power again and again, goes on by `resume=auto`, and compares.
 
     Args:
         expected: the digest of the run that nobody disturbs.
-        cuts: how many at most; the last process is left to finish.
-        seed: of the moments.
+        moments: of the cuts, each a place that `trials.launch` holds a run at, or the seed of a random
+            moment, which a run may have ended by. The last process is left to finish.
         recipe: the run's arguments.
 
     Raises:
         PermissionError: no such disk can be mounted here.
     """
-    chance, result, saved = random.Random(seed), Cuts(), 0
+    result, saved = Cuts(), 0
     with disk(folder, kind) as made:
-        for number in range(cuts + 1):
-            attempt = trials.launch(made.place, "resume=auto", *recipe)
-            cut = number < cuts and _wait_at_random(attempt, chance)
+        for moment in (*moments, None):
+            hold = moment if isinstance(moment, str) else None
+            attempt = trials.launch(made.place, "resume=auto", *recipe, hold=hold)
+            if hold is not None:
+                attempt.until_held()
+            cut = hold is not None or (moment is not None and _wait_at_random(attempt, int(moment)))
             if not cut and (status := attempt.wait()) != 0:
                 result.faults.append(f"{kind}: exit status {status}:\n{attempt.log}")
             log = attempt.log
@@ -141,12 +148,15 @@ def cut_and_go_on(
             result.cuts += 1
             if saved < seen - 1:  # the newest save may not have been over
                 result.faults.append(f"{kind}: step {seen} was saved, and {saved} is left")
-        result.faults += trials.compared(made.place, expected)
+            if trials.finished(made.place):  # nothing is left to go on with
+                break
+        result.faults += trials.compared(made.place, expected, tidy=not cut)
     return result
 
 
-def _wait_at_random(attempt: trials.Attempt, chance: random.Random) -> bool:
+def _wait_at_random(attempt: trials.Attempt, seed: int) -> bool:
     """Waits until a run is under way, and then for any moment or a save; whether it still runs."""
+    chance = random.Random(seed)
     in_a_save, wanted = chance.random() < 0.5, chance.randrange(1, 8)
     while attempt.process.is_alive():
         run = trials.run_folder(attempt.cwd)

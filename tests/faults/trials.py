@@ -22,6 +22,7 @@ from typing import Any
 
 from bigmodel import checkpoint, manifest
 from bigmodel.reporting.lines import SPEEDS
+from bigmodel.reporting.summary import read_summary
 
 RECIPE = (
     "device=cpu",
@@ -337,8 +338,19 @@ def acknowledged(cwd: Path) -> int:
     return step
 
 
-def compared(cwd: Path, expected: str) -> list[str]:
-    """In what a run's end differs from that of the run nobody disturbed, in words."""
+def finished(cwd: Path) -> bool:
+    """Whether the newest run has trained to its end, so that nothing is left to go on with."""
+    folder = run_folder(cwd)
+    summary = None if folder is None else read_summary(folder)
+    return summary is not None and summary.status == "finished"
+
+
+def compared(cwd: Path, expected: str, tidy: bool = True) -> list[str]:
+    """In what a run's end differs from that of the run nobody disturbed, in words.
+
+    Args:
+        tidy: its last process has ended by itself, so that it has taken its lock away.
+    """
     folder = run_folder(cwd)
     if folder is None:
         return [f"{cwd}: there is no run"]
@@ -348,7 +360,7 @@ def compared(cwd: Path, expected: str) -> list[str]:
         return [f"{folder}: not {error}"]
     if not same:
         return [f"{folder}: the end is another than that of the run nobody disturbed"]
-    return [f"left behind: {left}" for left in leftovers(folder)]
+    return [f"left behind: {left}" for left in leftovers(folder)] if tidy else []
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -355,7 +355,7 @@ def saved_state(folder: Path, settings: dict[str, Any]) -> None:
     (last / "manifest.json").write_text(manifest.manifest_of(last))
 
 
-@pytest.mark.parametrize("damage", ["", "model: {name: fn", "model: 3\n", "hydra: {}\n", None])
+@pytest.mark.parametrize("damage", ["", "model: {name: fn", "model: 3\n", None])
 @pytest.mark.parametrize("how", ["auto", "folder"])
 def test_a_damaged_configuration_is_restored_from_the_checkpoint(
     tmp_path: Path, house: Path, capsys: pytest.CaptureFixture[str], damage: str | None, how: str
