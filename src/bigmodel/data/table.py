@@ -22,21 +22,23 @@ from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.content import Content
 from bigmodel.data.own import OwnConfig, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
-from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, NumberColumn, Rows
+from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, NumberColumn, Rows, Strange
+from bigmodel.data.tabular.deciding import as_numbers, decide
 from bigmodel.data.tabular.kinds import Kind, entries_of, option
-from bigmodel.data.tabular.reader import TableReader, unseen_told
+from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
+from bigmodel.data.tabular.reader import TableReader
 from bigmodel.data.tabular.reading import Columns, column, known_column, listed, read_columns
 from bigmodel.data.tabular.sources import give_back
-from bigmodel.data.tabular.target import TargetColumn, Task
-from bigmodel.data.tabular.telling import columns_told, target_told
-from bigmodel.data.tabular.values import (
-    DATE_FORMATS,
-    counts_rows,
-    date_format,
-    kind_of,
-    strange_number,
-    words,
+from bigmodel.data.tabular.target import Asked, TargetColumn, Task
+from bigmodel.data.tabular.telling import (
+    columns_told,
+    notations_told,
+    odd_told,
+    target_told,
+    too_odd,
+    unseen_told,
 )
+from bigmodel.data.tabular.values import DATE_FORMATS, counts_rows, words
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
@@ -93,13 +95,15 @@ def table(config: TableConfig) -> Dataset:
 def _read(config: TableConfig) -> Dataset:
     found = read_columns(place(config), "data.path", config.max_bad)
     left_out = dict(found.left_out)
-    target, answers, index = _asked(config, found, left_out)
+    target, asked, index = _asked(config, found, left_out)
     reader, ignored = _learn(config, found, target, index["train"])
     content = Content().files(found.files)
     for part, rows in index.items():
         content.tensor(part, torch.from_numpy(rows))
-    named = _parts(found, reader, answers, index)
+    named, strange = _parts(found, reader, asked.values, index)
+    strange[target.name] = Strange(odd=asked.odd)
     told = [("Columns", columns_told(reader.columns, ignored)), ("Target", target_told(target))]
+    told += notations_told(reader.columns) + odd_told(reader.columns, target, strange, learning=True)
     for part in elsewhere(config, named):
         key = f"{part}_path"
         other = read_columns(place(config, key), f"data.{key}", config.max_bad)
@@ -107,8 +111,8 @@ def _read(config: TableConfig) -> Dataset:
         samples = reader.samples(other, answers=True)
         named[part] = samples.part
         left_out = _added(_added(left_out, other.left_out), samples.left_out)
-        if samples.unseen:
-            told.append((f"Unseen in {part}", unseen_told(samples.unseen)))
+        told += unseen_told(f"Unseen in {part}", samples.strange)
+        told += odd_told(reader.columns, target, samples.strange, f" of {part}")
     spec = DataSpec(config.name, reader.spec, target.spec)
     done = completed(spec, named, config.learnt(spec.input))
     reader = reader.model_copy(update={"answers": Answers.of(done.spec.target)})
@@ -129,38 +133,40 @@ def _check_local(config: TableConfig) -> None:
 
 def _asked(
     config: TableConfig, found: Columns, left_out: dict[str, int]
-) -> tuple[TargetColumn, Tensor, dict[PartName, Rows]]:
-    """The target, its values in all rows, and which rows that have one go to which part."""
+) -> tuple[TargetColumn, Asked, dict[PartName, Rows]]:
+    """The target, what all rows hold of it, and which rows that have one go to which part."""
     name = _target_name(config, found)
     values, where = column(found, name, "data.target"), str(found.path)
     target = TargetColumn.learn(name, values, config.task, where)
-    answers, there = target.encode(values, where)
-    rows = np.flatnonzero(there)
+    asked = target.encode(values, where)
+    rows = np.flatnonzero(asked.there)
     if len(rows) < found.num_rows:
         left_out["no target"] = found.num_rows - len(rows)
     places = split(
         config,
         len(rows),
-        labels=None if target.labels is None else answers[torch.from_numpy(rows)],
+        labels=None if target.labels is None else asked.values[torch.from_numpy(rows)],
         groups=_marks(found, config.group, "data.group", rows),
         marks=_marks(found, config.split, "data.split", rows),
         named=lambda sample: f"row {rows[sample]}",
     )
     if target.labels is not None:
-        check_learnt(target.labels, answers[torch.from_numpy(rows)][places["train"]], where, "rows")
-    return target, answers, {part: rows[chosen.numpy()] for part, chosen in places.items()}
+        answers = asked.values[torch.from_numpy(rows)]
+        check_learnt(target.labels, answers[places["train"]], where, "rows")
+    return target, asked, {part: rows[chosen.numpy()] for part, chosen in places.items()}
 
 
 def _parts(
     found: Columns, reader: TableReader, answers: Tensor, index: dict[PartName, Rows]
-) -> dict[PartName, Part]:
-    """Each part's rows: one after another in one tensor, so that none is ever there twice."""
+) -> tuple[dict[PartName, Part], dict[str, Strange]]:
+    """Each part's rows, and what is strange in them all: one after another in one tensor, so that none
+    is ever there twice."""
     order = np.concatenate(list(index.values()))
-    inputs, _ = reader.inputs(found, order)
+    inputs, strange = reader.inputs(found, order)
     targets = answers[torch.from_numpy(order)]
     sizes = [len(rows) for rows in index.values()]
     pairs = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
-    return {name: Part(*pair) for name, pair in zip(index, pairs, strict=True)}
+    return {name: Part(*pair) for name, pair in zip(index, pairs, strict=True)}, strange
 
 
 def _target_name(config: TableConfig, found: Columns) -> str:
@@ -225,35 +231,27 @@ def _learn(
 def _learn_column(config: TableConfig, name: str, values: Any, rows: Rows, where: str) -> Learnt | str:
     """What one column tells, or why it tells a model nothing."""
     chosen = config.columns.get(name)
-    kind = kind_of(values)
-    if kind == "text" and chosen is None:
-        _check_written(name, values, where)
+    decided = decide(values)
+    kind: str = decided.kind
     if kind not in ("empty", "other"):  # of which a user's word makes nothing else
         kind = chosen or kind
     if kind == "number":
         if chosen is None and counts_rows(name, values):
             return "counts the rows"
-        return NumberColumn.learn(name, values, rows, config.normalize, where)
+        if decided.kind != "number":
+            decided = as_numbers(values)
+        most = MOST if decided.odd.are_few() else MOST_IF_SAID
+        if not decided.odd.are_few(most):
+            raise DataError(f"{where}: {too_odd(name, 'numbers', decided.odd, 'number', most)}")
+        return NumberColumn.learn(name, values, rows, config.normalize, decided.notation, most)
     if kind == "date":
-        way = date_format(values) or DATE_FORMATS[0]
+        way = decided.way or DATE_FORMATS[0]
         return DateColumn.learn(name, values, rows, config.normalize, way, where)
     if kind in ("category", "text"):
         return CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
         )
     return "empty" if kind == "empty" else str(values.type)
-
-
-def _check_written(name: str, values: Any, where: str) -> None:
-    """Refuses numbers that would pass for words, most of them ignored as all different."""
-    strange = strange_number(values)
-    if strange is not None:
-        raise DataError(
-            f"{where}: column '{name}' holds {strange[1]!r} in row {strange[0]} (counted from 0), which"
-            " is not read as a number. Write decimals with a point, and no units or thousands' commas."
-            f" To leave it out, say {option(name, 'ignore')}; where it is a word,"
-            f" {option(name, 'category')}"
-        )
 
 
 def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -77,7 +77,8 @@ class Console(Sink):
         rows = [(visible_line(label), visible_line(text)) for label, text in lines.header_rows(info)]
         grid = Table.grid(padding=(0, 2))
         for label, text in rows:
-            grid.add_row(Text(label, "label"), Text(text, overflow="fold"))
+            style = _STYLES["warning"] if label == "Warning" else ""
+            grid.add_row(Text(label, style or "label"), Text(text, style, overflow="fold"))
         panel = Panel(
             grid, title=Text(visible_line(info.title), "label"), title_align="left", expand=False
         )

@@ -41,7 +41,7 @@ def test_words_for_a_missing_value_are_no_classes():
     target = TargetColumn.learn("y", values, "auto", "a.csv")
     assert target.labels == ["no", "yes"]
     assert target_told(target) == "y, 2 classes: no, yes; ?, NA taken for missing"
-    index, there = target.encode(values, "a.csv")
+    index, there, _ = target.encode(values, "a.csv")
     assert there.tolist() == [True, False, True, False, False]
     assert index.tolist() == [0, 0, 1, 0, 0]
     assert target_told(learnt("1.5", "2.5", "-")) == "y, a real value; - taken for missing"
@@ -54,12 +54,40 @@ def test_words_that_may_be_classes_are():
 
 
 def test_a_class_that_an_older_run_has_learnt_stays_one():
-    index, there = TargetColumn(name="y", labels=["NA", "no"]).encode(column("no", "NA", "?"), "a.csv")
+    index, there, _ = TargetColumn(name="y", labels=["NA", "no"]).encode(
+        column("no", "NA", "?"), "a.csv"
+    )
     assert index[:2].tolist() == [1, 0]
     assert there.tolist() == [True, True, False]
 
 
-def test_numbers_written_in_another_way_are_no_words():
-    with pytest.raises(DataError, match=r"target 'y' holds '1,5' in row 1 .* data.task=classes"):
-        learnt("1", "1,5", "2,5")
+def test_numbers_written_in_another_way_are_numbers():
+    target = learnt("1", "1,5", "2,5")
+    assert target_told(target) == "y, a real value; decimal comma"
+    assert target.encode(column("0,5", " 1 "), "b.csv").values.tolist() == [[0.5], [1.0]]
     assert learnt("1,5", "2,5", task="classes").labels == ["1,5", "2,5"]
+
+
+def test_an_odd_cell_among_whole_numbers_is_no_class():
+    values = column(*[str(i % 13) for i in range(130)], "unknown")
+    target = TargetColumn.learn("y", values, "auto", "a.csv")
+    assert target.labels == [str(number) for number in range(13)]
+    asked = target.encode(values, "a.csv")
+    assert asked.there.tolist() == [True] * 130 + [False]
+    assert (asked.odd.count, asked.odd.row, asked.odd.value) == (1, 130, "unknown")
+    assert target.encode(column("3", "unknown"), "b.csv").there.tolist() == [True, False]
+    with pytest.raises(DataError, match=r"one of the classes 0, 1.* row 1 .* holds 'n.a.'"):
+        target.encode(column("3", "n.a."), "b.csv")
+    asked = TargetColumn.learn("y", values, "classes", "a.csv")
+    assert asked.labels == [*(str(number) for number in range(13)), "unknown"]
+
+
+def test_an_odd_cell_among_real_values_leaves_its_row_out():
+    values = column(*[f"{i}.5" for i in range(40)], "inf", "n.a.")
+    target = TargetColumn.learn("y", values, "auto", "a.csv")
+    assert target.labels is None
+    asked = target.encode(values, "a.csv")
+    assert asked.there.sum() == 40
+    assert (asked.odd.count, asked.odd.row, asked.odd.value) == (2, 40, "inf")
+    with pytest.raises(DataError, match=r"'y' is a finite number, but row 0 .* holds 'inf'"):
+        target.encode(column("inf", "3"), "b.csv")

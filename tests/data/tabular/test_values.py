@@ -4,17 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bigmodel.data.tabular.deciding import decide
 from bigmodel.data.tabular.values import (
     counts_rows,
     date_format,
     date_part,
     first_without_date,
-    first_without_number,
-    kind_of,
     marks_of,
     moments,
     numbers,
-    strange_number,
     whole_numbers,
     words,
     words_without,
@@ -33,7 +31,7 @@ def column(*values, kind=None):
         ("number", ["0", "0.5", "10"]),
         ("text", ["007", "008", "9"]),
         ("text", ["1", "2", "three"]),
-        ("text", ["1,5", "2,5"]),
+        ("number", ["1,5", "2,5"]),
         ("text", ["yes", "no"]),
         ("date", ["2020-01-31", None, "2021-12-01"]),
         ("date", ["31.01.2020", "01.02.2020"]),
@@ -48,19 +46,39 @@ def column(*values, kind=None):
 )
 def test_kinds(kind, values):
     typed = pa.string() if any(isinstance(value, str) for value in values) else None
-    assert kind_of(column(*values, kind=typed)) == kind
+    assert decide(column(*values, kind=typed)).kind == kind
 
 
 def test_numbers_are_read_with_their_gaps():
-    np.testing.assert_array_equal(numbers(column(" 1", "NA", None, "2.5")), [1, np.nan, np.nan, 2.5])
-    np.testing.assert_array_equal(numbers(column(1, None)), [1, np.nan])
-    np.testing.assert_array_equal(numbers(column(True, False)), [1, 0])
-    assert numbers(column("1", "x")) is None
-    assert numbers(column([1])) is None
+    def values(*cells, kind=None):
+        return numbers(column(*cells, kind=kind)).values
+
+    np.testing.assert_array_equal(values(" 1", "NA", None, "2.5"), [1, np.nan, np.nan, 2.5])
+    np.testing.assert_array_equal(values(1, None), [1, np.nan])
+    np.testing.assert_array_equal(values(True, False), [1, 0])
     large = 2**60 + 1  # no float64 is exactly this
-    np.testing.assert_array_equal(numbers(column(large, None)), [2.0**60, np.nan])
-    np.testing.assert_array_equal(numbers(column(2**64 - 1, kind=pa.uint64())), [2.0**64])
-    numbers(column(1.0, 2.0))[0] = 3  # may be changed in place
+    np.testing.assert_array_equal(values(large, None), [2.0**60, np.nan])
+    np.testing.assert_array_equal(values(2**64 - 1, kind=pa.uint64()), [2.0**64])
+    values(1.0, 2.0)[0] = 3  # may be changed in place
+
+
+@pytest.mark.parametrize(
+    "cells", [("1", "x", None, "-inf", "NA"), (1.0, float("inf"), None, float("-inf"))]
+)
+def test_cells_that_are_no_finite_numbers_are_odd(cells):
+    found = numbers(column(*cells))
+    np.testing.assert_array_equal(found.values, [1.0] + [np.nan] * (len(cells) - 1))
+    assert np.flatnonzero(found.odd).tolist() == [1, 3]
+    assert found.infinite[3]
+    assert found.there == 3
+
+
+def test_a_few_odd_cells_do_not_decide():
+    assert decide(column(*["1"] * 19, "x", None)).kind == "number"
+    assert decide(column(*["1"] * 18, "x", None)).kind == "text"
+    assert decide(column(*["1"] * 18, "x", None)).odd.value == "x"
+    assert decide(column("x", *["1,5"] * 30, "1.5")).odd.count == 2
+    assert decide(column("NA", None, "-")).kind == "empty"
 
 
 def test_whole_numbers_are_told_from_broken_ones():
@@ -71,8 +89,6 @@ def test_whole_numbers_are_told_from_broken_ones():
 
 
 def test_the_first_value_that_does_not_fit():
-    assert first_without_number(column("1", None, "x", "y")) == (2, "x")
-    assert first_without_number(column("1.", "-inf", "1e5", "NA", "1e")) == (4, "1e")
     assert first_without_date(column("2020-01-01", None, "2020-02-01", "x", "y"), "ISO") == (3, "x")
     assert first_without_date(column("x", "2020-01-01"), "ISO") == (0, "x")
 
@@ -119,27 +135,6 @@ def test_what_only_counts_the_rows():
     assert counts_rows("column 1", column(0, 1))
     assert not counts_rows("id", column(5, 7, 6))
     assert not counts_rows("year", column(2001, 2002, 2003))
-
-
-@pytest.mark.parametrize(
-    ("values", "found"),
-    [
-        (["1", "NA", "2,5"], (2, "2,5")),
-        (["1.234,5", "2.000,0"], (0, "1.234,5")),
-        (["$1,200.50", "$3"], (0, "$1,200.50")),
-        (["5%", "17 %"], (0, "5%")),
-        (["1 200,5", "3,5"], (0, "1 200,5")),
-        (["1.5", "2"], None),
-        (["1,5", "some"], None),
-        (["Rome, Italy", "Oslo"], None),
-        (["007", "008"], None),
-        (["1,2,3", "4"], None),
-        (["31.01.2020"], None),
-        ([None], None),
-    ],
-)
-def test_numbers_that_are_written_in_another_way(values, found):
-    assert strange_number(column(*values, kind=pa.string())) == found
 
 
 def test_words_for_a_missing_value():

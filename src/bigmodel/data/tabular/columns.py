@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from bigmodel.data.normalize import value_statistics
-from bigmodel.data.tabular.kinds import option
+from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
+from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.values import (
     DATE_PARTS,
-    Numbers,
     date_part,
     first_without_date,
-    first_without_number,
     moments,
     numbers,
     words,
@@ -44,6 +45,12 @@ class Scale(Config):
         mean, std = value_statistics(torch.from_numpy(filled)[:, None])
         return cls(fill=fill, mean=mean.item(), std=std.item())
 
+    def overflows(self, values: Numbers) -> NDArray[np.bool_]:
+        """Which values are too large for a model, whose numbers are float32."""
+        limit = float(np.finfo(np.float32).max)
+        low, high = self.mean - limit * self.std, self.mean + limit * self.std
+        return (values < low) | (values > high)
+
     def __call__(self, values: Numbers, missing: NDArray[np.bool_]) -> Numbers:
         """Values as a model reads them; they are changed in place."""
         values[missing] = self.fill
@@ -52,37 +59,90 @@ class Scale(Config):
         return values
 
 
-class NumberColumn(Config):
-    """A column of numbers.
+@dataclass(frozen=True)
+class Strange:
+    """What new rows hold that training has not seen.
 
     Attributes:
-        flag: whether a second column says which values are missing; it does where any are in training.
+        unseen: how many values are none of a column's categories.
+        odd: cells that are not of the column's kind.
     """
 
-    kind: Literal["number"] = "number"
+    unseen: int = 0
+    odd: Odd = NONE_ODD
+
+    def __add__(self, other: Strange) -> Strange:
+        """Those of two stretches of a column."""
+        return Strange(self.unseen + other.unseen, self.odd + other.odd)
+
+
+class MeasuredColumn(Config):
+    """What columns of numbers and of dates have in common.
+
+    Attributes:
+        flag: whether a column for the model says which values are missing; it does where any are in
+            training.
+        odd: what odd cells held, wherever they stood; see `odd`.
+        most_odd: share of cells that may be odd.
+    """
+
     name: str
-    scale: Scale
     flag: bool
+    odd: list[str] = Field(default=[])
+    most_odd: float = MOST
+    noun: ClassVar[str]
+
+    @property
+    def described(self) -> str:
+        """What it is one of."""
+        raise NotImplementedError
+
+
+class NumberColumn(MeasuredColumn):
+    """A column of numbers, written in a `notation`."""
+
+    noun: ClassVar[str] = "number"
+    kind: Literal["number"] = "number"
+    scale: Scale
+    notation: Notation = PLAIN
+
+    @property
+    def described(self) -> str:
+        return f"numbers ({self.notation})" if str(self.notation) else "numbers"
 
     @classmethod
     def learn(
-        cls, name: str, column: Any, rows: Rows, normalize: bool, where: str
+        cls,
+        name: str,
+        column: Any,
+        rows: Rows,
+        normalize: bool,
+        notation: Notation = PLAIN,
+        most_odd: float = MOST,
     ) -> NumberColumn | str:
         """What the rows of the training part tell; or why the column tells a model nothing."""
-        values = _finite_numbers(name, column, where)[rows]
+        cells = numbers(column, notation)
+        values, odd = cells.values[rows], cells.odd & ~cells.infinite
         missing = np.isnan(values)
         if missing.all():
             return "empty"
         if not missing.any() and values.min() == values.max():
             return "constant"
-        return cls(name=name, scale=Scale.learnt(values, normalize), flag=bool(missing.any()))
+        return cls(
+            name=name,
+            scale=Scale.learnt(values, normalize),
+            flag=bool(missing.any()),
+            notation=notation,
+            odd=odd_words(column, odd) if odd.any() else [],
+            most_odd=most_odd,
+        )
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
         """Name of each column for the model, and how many categories it has, 0 for real values."""
         return [(self.name, 0), *_flag(self.name, self.flag)]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> int:
+    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:  # noqa: ARG002
         """Writes a stretch of the values as a model reads them into `out`, (rows, outputs).
 
         Args:
@@ -91,30 +151,33 @@ class NumberColumn(Config):
             where, first: the file and the row at which the stretch begins, for messages.
 
         Returns:
-            How many values are none that training has seen; numbers and dates always are.
+            What training has not seen.
         """
-        values = _finite_numbers(self.name, column, where, first)
-        missing = np.isnan(values)
-        out[:, 0] = self.scale(values, missing)
+        cells = numbers(column, self.notation)
+        odd = cells.odd | self.scale.overflows(cells.values)
+        missing = np.isnan(cells.values) | odd
+        out[:, 0] = self.scale(cells.values, missing)
         if self.flag:
             out[:, 1] = missing
-        return 0
+        return Strange(odd=Odd.of(column, odd, cells.there, first, self.odd))
 
 
-class DateColumn(Config):
+class DateColumn(MeasuredColumn):
     """A column of dates, split into year, month, day, weekday (0 is Monday) and hour.
 
     Attributes:
         way: how they are written; see `values.DATE_FORMATS`.
         parts: those of them that differ in training.
-        flag: see `NumberColumn`.
     """
 
+    noun: ClassVar[str] = "date"
     kind: Literal["date"] = "date"
-    name: str
     way: str
     parts: dict[str, Scale]
-    flag: bool
+
+    @property
+    def described(self) -> str:
+        return f"dates ({self.way})"
 
     @classmethod
     def learn(
@@ -139,7 +202,7 @@ class DateColumn(Config):
         """See `NumberColumn.outputs`."""
         return [*((f"{self.name} ({part})", 0) for part in self.parts), *_flag(self.name, self.flag)]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> int:
+    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:
         """See `NumberColumn.encode`."""
         found = _dates(self.name, column, self.way, where, first)
         missing = found.is_null().to_numpy()
@@ -147,7 +210,7 @@ class DateColumn(Config):
             out[:, place] = scale(date_part(found, part), missing)
         if self.flag:
             out[:, -1] = missing
-        return 0
+        return Strange()
 
 
 class CategoryColumn(Config):
@@ -190,7 +253,7 @@ class CategoryColumn(Config):
         """See `NumberColumn.outputs`."""
         return [(self.name, len(self.values) + 1)]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> int:  # noqa: ARG002
+    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:  # noqa: ARG002
         """See `NumberColumn.encode`."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -198,7 +261,7 @@ class CategoryColumn(Config):
         text = words(column)
         found = pc.index_in(text, value_set=pa.array(self.values, text.type))
         out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
-        return int(found.null_count)
+        return Strange(int(found.null_count))
 
 
 Learnt = NumberColumn | DateColumn | CategoryColumn
@@ -206,35 +269,6 @@ Learnt = NumberColumn | DateColumn | CategoryColumn
 
 def _flag(name: str, flag: bool) -> list[tuple[str, int]]:
     return [(f"{name} (missing)", 0)] if flag else []
-
-
-def _finite_numbers(name: str, column: Any, where: str, first: int = 0) -> Numbers:
-    """A column as numbers, NaN where one is missing.
-
-    Raises:
-        DataError: one is infinite or no number.
-    """
-    values = numbers(column)
-    if values is None:
-        row, value = first_without_number(column)
-        comma = " Decimals need a point, not a comma." if _has_comma(value) else ""
-        raise DataError(
-            f"{where}: column '{name}' is one of numbers, but row {first + row} (counted from 0) holds"
-            f" {value!r}.{comma} Leave the field empty where the value is missing; for words, train"
-            f" with {option(name, 'category')}"
-        )
-    infinite = np.isinf(values)
-    if infinite.any():
-        row = int(infinite.argmax())
-        raise DataError(
-            f"{where}: column '{name}' holds {values[row]} in row {first + row} (counted from 0), which"
-            " cannot be learnt from. Leave the field empty where the value is missing."
-        )
-    return values
-
-
-def _has_comma(value: str) -> bool:
-    return value.count(",") == 1 and value.replace(",", "").lstrip("+-").isdigit()
 
 
 def _dates(name: str, column: Any, way: str, where: str, first: int = 0) -> Any:

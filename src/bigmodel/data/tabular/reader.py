@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from bigmodel.data.answers import Answers
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
-from bigmodel.data.tabular.columns import Learnt, Rows
+from bigmodel.data.tabular.columns import Learnt, MeasuredColumn, Rows, Strange
 from bigmodel.data.tabular.reading import Columns, listed, read_columns
 from bigmodel.data.tabular.target import TargetColumn
+from bigmodel.data.tabular.telling import odd_told, too_odd, unseen_told
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Features
 
@@ -30,21 +31,13 @@ class Samples(NamedTuple):
         part: the samples.
         kept: the rows that they come from; None: all, in their order.
         left_out: how many were left out, by reason.
-        unseen: for each column of categories that has any, in how many rows its value is none that
-            training kept.
+        strange: what training has not seen, by column; of the target too, where answers were read.
     """
 
     part: Part
     kept: Rows | None
     left_out: dict[str, int]
-    unseen: dict[str, int]
-
-
-def unseen_told(unseen: Mapping[str, int]) -> str:
-    """`Samples.unseen` in words."""
-    return ", ".join(
-        f"{name} in {count:,} {'row' if count == 1 else 'rows'}" for name, count in unseen.items()
-    )
+    strange: dict[str, Strange]
 
 
 @reads("table")
@@ -74,31 +67,34 @@ class TableReader(Reader):
         samples = self.samples(table, answers)
         columns = _as_they_stand(table, samples.kept)
         part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
-        told = [("Unseen categories", unseen_told(samples.unseen))] if samples.unseen else []
+        told = [
+            *unseen_told("Unseen categories", samples.strange),
+            *odd_told(self.columns, self.target, samples.strange),
+        ]
         return Found(part, columns, table.left_out | samples.left_out, told)
 
     def samples(self, table: Columns, answers: bool) -> Samples:
         """The rows of a table as samples, real values in their own unit; rows without an answer are left
         out where answers are read."""
-        inputs, unseen = self.inputs(table)
+        inputs, strange = self.inputs(table)
         if not answers:
-            return Samples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, unseen)
+            return Samples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, strange)
         if self.target.name not in table:
             raise DataError(
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
                 f"{did_you_mean(self.target.name, table.column_names)}"
             )
-        asked = table.column(self.target.name)
-        targets, there = self.target.encode(asked, str(table.path))
+        targets, there, odd = self.target.encode(table.column(self.target.name), str(table.path))
+        strange[self.target.name] = Strange(odd=odd)
         part = Part(inputs, targets)
         if there.all():
-            return Samples(part, None, {}, unseen)
+            return Samples(part, None, {}, strange)
         kept = np.flatnonzero(there)
         left_out = {"no target": table.num_rows - len(kept)}
-        return Samples(part.select(torch.from_numpy(kept)), kept, left_out, unseen)
+        return Samples(part.select(torch.from_numpy(kept)), kept, left_out, strange)
 
-    def inputs(self, table: Columns, order: Rows | None = None) -> tuple[Tensor, dict[str, int]]:
-        """The rows of a table as a model reads them, (rows, count) float32, and `Samples.unseen`.
+    def inputs(self, table: Columns, order: Rows | None = None) -> tuple[Tensor, dict[str, Strange]]:
+        """The rows of a table as a model reads them, (rows, count) float32, and `Samples.strange`.
 
         Args:
             table: the rows.
@@ -109,7 +105,7 @@ class TableReader(Reader):
         """
         rows = table.num_rows if order is None else len(order)
         out = np.empty((rows, self.spec.count), np.float32)
-        unseen, start = {}, 0
+        strange, start = {}, 0
         for learnt in self.columns:
             if learnt.name not in table:
                 raise DataError(
@@ -119,20 +115,22 @@ class TableReader(Reader):
                 )
             stop = start + len(learnt.outputs)
             values = np.empty((table.num_rows, stop - start), np.float32)
-            count = _encode(learnt, table.column(learnt.name), values, str(table.path))
+            strange[learnt.name] = _encode(learnt, table.column(learnt.name), values, str(table.path))
             out[:, start:stop] = values if order is None else values[order]
-            if count:
-                unseen[learnt.name] = count
             start = stop
-        return torch.from_numpy(out), unseen
+        return torch.from_numpy(out), strange
 
 
-def _encode(learnt: Learnt, column: Any, out: NDArray[np.float32], where: str) -> int:
+def _encode(learnt: Learnt, column: Any, out: NDArray[np.float32], where: str) -> Strange:
     """A column, a stretch of rows at a time: little is in memory more than once."""
-    return sum(
-        learnt.encode(column.slice(first, _STRETCH), out[first : first + _STRETCH], where, first)
-        for first in range(0, len(column), _STRETCH)
-    )
+    strange = Strange()
+    for first in range(0, len(column), _STRETCH):
+        stretch = slice(first, first + _STRETCH)
+        strange += learnt.encode(column.slice(first, _STRETCH), out[stretch], where, first)
+    if isinstance(learnt, MeasuredColumn) and not strange.odd.are_few(learnt.most_odd):
+        message = too_odd(learnt.name, learnt.described, strange.odd, learnt.noun, learnt.most_odd)
+        raise DataError(f"{where}: {message}")
+    return strange
 
 
 def _as_they_stand(table: Columns, kept: Rows | None) -> dict[str, Sequence[Any]]:

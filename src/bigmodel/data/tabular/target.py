@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,21 +12,30 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.own import check_classes
-from bigmodel.data.tabular.values import (
-    first_without_number,
-    kind_of,
-    marks_of,
-    numbers,
-    strange_number,
-    whole_numbers,
-    words_without,
-)
+from bigmodel.data.tabular.deciding import Decided, as_numbers, decide
+from bigmodel.data.tabular.notation import PLAIN, Notation
+from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
+from bigmodel.data.tabular.values import Cells, marks_of, numbers, whole_numbers, words_without
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Values
 
 Task = Literal["auto", "classes", "values"]
 _MOST_CLASSES = 20  # whole numbers of more kinds than these are measured, not told apart
+
+
+class Asked(NamedTuple):
+    """What rows hold of the target.
+
+    Attributes:
+        values: class indices, (rows,) int64, or values, (rows, 1) float64; 0 where there is none.
+        there: which rows have one.
+        odd: cells that are no numbers.
+    """
+
+    values: Tensor
+    there: NDArray[np.bool_]
+    odd: Odd = NONE_ODD
 
 
 class TargetColumn(Config):
@@ -37,12 +46,17 @@ class TargetColumn(Config):
         labels: the classes in their order; None: real values.
         numeric: labels are numbers, so that 1 and 1.0 are the same.
         missing: words that stood for a missing value, such as R's NA.
+        notation: how its numbers are written.
+        odd, most_odd: see `columns.MeasuredColumn`.
     """
 
     name: str
     labels: list[str] | None = None
     numeric: bool = False
     missing: list[str] = Field(default=[])
+    notation: Notation = PLAIN
+    odd: list[str] = Field(default=[])
+    most_odd: float = MOST
 
     @classmethod
     def learn(cls, name: str, column: Any, task: Task, where: str) -> TargetColumn:
@@ -52,28 +66,54 @@ class TargetColumn(Config):
             DataError: there is no value at all, there are words where values are wanted, or there is
                 nothing to tell apart.
         """
-        kind = kind_of(column)
-        if kind in ("empty", "other"):
-            holds = "no value at all" if kind == "empty" else f"{column.type}"
+        decided = decide(column)
+        if decided.kind in ("empty", "other"):
+            holds = "no value at all" if decided.kind == "empty" else f"{column.type}"
             raise DataError(f"{where}: target '{name}' holds {holds}. Choose another data.target.")
-        values = numbers(column) if kind == "number" or task == "values" else None
-        if task == "values" and values is None:
-            row, value = first_without_number(column)
-            raise DataError(
-                f"{where}: target '{name}' holds {value!r} in row {row} (counted from 0), but"
-                " data.task=values needs numbers. Say data.task=classes, or choose another data.target."
-            )
-        if values is not None and np.isnan(values).all():
+        if task == "values" and decided.kind != "number":
+            decided = as_numbers(column)
+            if not decided.odd.are_few(MOST_IF_SAID):
+                raise DataError(
+                    f"{where}: target '{name}' holds {decided.odd.value!r} in row {decided.odd.row}"
+                    " (counted from 0), but data.task=values needs numbers. Say data.task=classes, or"
+                    " choose another data.target."
+                )
+        if task == "classes" and (decided.odd.count or str(decided.notation)):
+            decided = Decided("text")  # by the user's word
+        if decided.kind == "number":
+            return cls._of_numbers(name, column, task, decided, where)
+        marks = marks_of(column, words_too=True)
+        labels = cls._known(_word_labels(column, marks), column, where, name)
+        return cls(name=name, labels=labels, missing=marks)
+
+    @classmethod
+    def _of_numbers(
+        cls, name: str, column: Any, task: Task, decided: Decided, where: str
+    ) -> TargetColumn:
+        cells = numbers(column, decided.notation)
+        if np.isnan(cells.values).all():
             raise DataError(
                 f"{where}: target '{name}' holds no value at all. Choose another data.target."
             )
-        marks = marks_of(column, words_too=values is None)
-        if task == "auto":
-            _check_written(name, column, where)
-            task = "values" if values is not None and _measured(column, values) else "classes"
-        if task == "values":
-            return cls(name=name, missing=marks)
-        labels = _number_labels(values) if values is not None else _word_labels(column, marks)
+        learnt = cls(
+            name=name,
+            missing=marks_of(column, words_too=False),
+            notation=decided.notation,
+            odd=odd_words(column, cells.odd & ~cells.infinite) if decided.odd.count else [],
+            most_odd=MOST if decided.odd.are_few() else MOST_IF_SAID,
+        )
+        if task == "values" or (task == "auto" and _measured(column, cells, decided.notation)):
+            return learnt
+        labels = cls._known(_number_labels(cells.values), column, where, name)
+        return learnt.model_copy(update={"labels": labels, "numeric": True})
+
+    @staticmethod
+    def _known(labels: list[str], column: Any, where: str, name: str) -> list[str]:
+        """Classes that can be told apart.
+
+        Raises:
+            DataError: they are too many, or there is but one.
+        """
         check_classes(labels, f"{where}: target '{name}'")
         rows = len(column) - column.null_count
         if len(labels) > max(_MOST_CLASSES, rows / 2):
@@ -82,7 +122,7 @@ class TargetColumn(Config):
                 f" as {labels[0]!r} and {labels[1]!r}, too many to tell apart. Is it the right column?"
                 " For real values, say data.task=values."
             )
-        return cls(name=name, labels=labels, numeric=values is not None, missing=marks)
+        return labels
 
     @property
     def spec(self) -> Classes | Values:
@@ -91,29 +131,26 @@ class TargetColumn(Config):
             return Values((self.name,), mean=(), std=())
         return Classes(tuple(self.labels), counts=())
 
-    def encode(self, column: Any, where: str) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Class indices, (rows,) int64, or values, (rows, 1) float64; and which rows have one.
+    def encode(self, column: Any, where: str) -> Asked:
+        """What the rows hold.
 
         Raises:
             DataError: a value is no number or infinite, or no class that training knew.
         """
         if self.labels is None or self.numeric:
-            values = numbers(column)
-            if values is None:
-                self._refuse(*first_without_number(column), where)
-            assert values is not None
-            there = ~np.isnan(values)
+            cells = numbers(column, self.notation)
+            values, there = cells.values, ~np.isnan(cells.values)
+            odd = Odd.of(column, cells.odd, cells.there, known=self.odd)
+            if not odd.are_few(self.most_odd if self.labels is None else 0):
+                self._refuse(odd.row, odd.value, where)
             if self.labels is None:
-                infinite = np.isinf(values)
-                if infinite.any():
-                    self._refuse(int(infinite.argmax()), str(values[infinite.argmax()]), where)
-                return torch.from_numpy(np.where(there, values, 0.0))[:, None], there
+                return Asked(torch.from_numpy(np.where(there, values, 0.0))[:, None], there, odd)
             known = np.array([float(label) for label in self.labels])
             index = np.searchsorted(known, np.where(there, values, known[0])).clip(max=len(known) - 1)
             unknown = there & (known[index] != values)
             if unknown.any():
                 self._refuse(int(unknown.argmax()), _written(values[unknown.argmax()]), where)
-            return torch.from_numpy(index.astype(np.int64)), there
+            return Asked(torch.from_numpy(index.astype(np.int64)), there, odd)
         marks = set(marks_of(column, words_too=True)).difference(self.labels)
         return self._encode_words(words_without(column, sorted(marks)), self.labels, where)
 
@@ -121,9 +158,7 @@ class TargetColumn(Config):
         """Targets of rows that nothing is known of."""
         return torch.zeros(rows, 1) if self.labels is None else torch.zeros(rows, dtype=torch.int64)
 
-    def _encode_words(
-        self, text: Any, labels: list[str], where: str
-    ) -> tuple[Tensor, NDArray[np.bool_]]:
+    def _encode_words(self, text: Any, labels: list[str], where: str) -> Asked:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -132,7 +167,7 @@ class TargetColumn(Config):
             row = pc.index(pc.and_(found.is_null(), text.is_valid()), True).as_py()
             self._refuse(row, text[row].as_py(), where)
         there = text.is_valid().to_numpy()
-        return torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), there
+        return Asked(torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), there)
 
     def _refuse(self, row: int, value: str, where: str) -> None:
         known, near = "a finite number", ""
@@ -146,29 +181,18 @@ class TargetColumn(Config):
         )
 
 
-def _measured(column: Any, values: NDArray[np.float64]) -> bool:
+def _measured(column: Any, cells: Cells, notation: Notation) -> bool:
     """Whether numbers are real values rather than names of classes.
 
     Where some are missing, 1.0 may be a whole number that pandas has written so, as its columns of
     whole numbers have no place for a missing one.
     """
-    missing = np.isnan(values)
-    there = values[~missing]
-    whole = whole_numbers(column) or (
-        missing.any() and np.isfinite(there).all() and (there == np.trunc(there)).all()
-    )
+    if cells.infinite.any():
+        return True
+    missing = np.isnan(cells.values)
+    there = cells.values[~missing]
+    whole = whole_numbers(column, notation) or (missing.any() and (there == np.trunc(there)).all())
     return not whole or len(np.unique(there)) > _MOST_CLASSES
-
-
-def _check_written(name: str, column: Any, where: str) -> None:
-    """Refuses numbers that would pass for words."""
-    strange = strange_number(column)
-    if strange is not None:
-        raise DataError(
-            f"{where}: target '{name}' holds {strange[1]!r} in row {strange[0]} (counted from 0), which"
-            " is not read as a number. Write decimals with a point, and no units or thousands' commas."
-            " Where it is a word, say data.task=classes."
-        )
 
 
 def _number_labels(values: NDArray[np.float64]) -> list[str]:

@@ -1,0 +1,78 @@
+"""What kind of column one is: decided by all of its cells, of which a few may be odd."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, plain_ways, ways_to_read
+from bigmodel.data.tabular.odd import NONE_ODD, Odd
+from bigmodel.data.tabular.values import (
+    date_format,
+    is_text,
+    numbers,
+    with_leading_zeros,
+    without_marks,
+)
+
+ColumnKind = Literal["number", "date", "text", "empty", "other"]
+
+
+class Decided(NamedTuple):
+    """How a column is read.
+
+    Attributes:
+        kind: what it holds; `other` is such as lists.
+        notation: how its numbers are written, or those that it holds among its words.
+        other: another way that reads other numbers from as many cells.
+        way: how its dates are written; see `values.DATE_FORMATS`.
+        odd: the cells that are no numbers or dates; of text, those that keep it from being numbers, and
+            none where most are.
+    """
+
+    kind: ColumnKind
+    notation: Notation = PLAIN
+    other: Notation | None = None
+    way: str = ""
+    odd: Odd = NONE_ODD
+
+
+def decide(column: Any) -> Decided:
+    """What kind of column one is: numbers or dates where 95 % of its cells are, or more.
+
+    Identifiers with leading zeros, such as 007, are text.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if column.null_count == len(column):
+        return Decided("empty")
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return as_numbers(column)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return Decided("date", way=date_format(column) or "")
+    if pa.types.is_boolean(kind):
+        return Decided("text")
+    if not is_text(kind):
+        return Decided("other")
+    if with_leading_zeros(column):
+        return Decided("text")
+    found = as_numbers(column)
+    if found.odd.there == 0:
+        return Decided("empty")
+    if found.odd.are_few():
+        return found
+    way = date_format(column)
+    if way is not None:
+        return Decided("date", way=way)
+    return found._replace(kind="text")
+
+
+def as_numbers(column: Any) -> Decided:
+    """A column as one of numbers, however many of its cells are odd."""
+    ways = Ways(PLAIN)
+    if is_text(column.type):
+        text = without_marks(column)
+        ways = plain_ways(text) or ways_to_read(text) or ways
+    cells = numbers(column, ways.best)
+    odd = Odd.of(column, cells.odd & ~cells.infinite, cells.there)
+    return Decided("number", ways.best, ways.other, odd=odd)

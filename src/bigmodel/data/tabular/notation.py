@@ -1,0 +1,209 @@
+"""How the numbers of a column are written: decimal comma, thousands, currency, percent, a unit.
+
+A column is read in the one way in which most of its cells can be read. A minus may be U+2212, or the
+brackets of accounting, in any of them; blanks may be such that break no line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigmodel.registry import Config
+
+Numbers = NDArray[np.float64]
+
+_SAMPLE = 1000  # cells, drawn from all of the column, that decide which ways are tried on all
+_LIKELY = 0.8  # share of them that a way has to fit: the column's own is hardly ever as far from it
+_DIGITS = r"(?:\d[\d.,' ]*|[.,]\d+)(?:[eE][+-]?\d+)?"
+_INFINITE = r"^[+-]?(?i:inf|infinity)$"
+_CODES = (
+    "EUR USD GBP CHF JPY CNY INR AUD CAD NZD SEK NOK DKK ISK PLN CZK HUF RON BGN RUB UAH TRY BRL ARS CLP"
+    " COP PEN MXN ZAR KRW TWD SGD HKD THB IDR MYR PHP VND ILS AED SAR EGP NGN KES"
+)
+_CURRENCY = rf"[A-Z]{{0,2}}\p{{Sc}}|{'|'.join(_CODES.split())}|Rs\.?|kr\.?|Kč|zł|Fr\.?|Ft|lei"
+_UNIT = rf"{_CURRENCY}|%|‰|[\p{{L}}°µ][\p{{L}}\p{{N}}°µ/²³^·*%-]*"
+_APART = (
+    rf"^[+-]?\s*(?P<before>{_CURRENCY}|)\s*[+-]?\s*{_DIGITS}\s*(?P<after>{_UNIT}|)$"  # what is around it
+)
+
+
+class Notation(Config):
+    """One way to write numbers.
+
+    Attributes:
+        decimal: what stands before the decimals.
+        thousands: what sets thousands apart, if anything may; a blank is any kind of blank.
+        before, after: currency, percent or unit around each number; part of none.
+        brackets: some of the column stand in brackets, which makes them negative.
+    """
+
+    decimal: Literal[".", ","] = "."
+    thousands: Literal["", ",", ".", " ", "'"] = ""
+    before: str = ""
+    after: str = ""
+    brackets: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression (RE2) that all numbers fit that are written so."""
+        mark, apart = re.escape(self.decimal), re.escape(self.thousands)
+        whole = r"\d+"
+        if self.thousands:
+            lakhs = r"|(?:,\d{2})+,\d{3}" if self.thousands == "," else ""  # 12,34,567 in India
+            whole = rf"(?:[1-9]\d{{0,2}}(?:(?:{apart}\d{{3}})+{lakhs})|\d+)"
+        number = rf"(?:{whole}(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?"
+        before, after = re.escape(self.before), re.escape(self.after)
+        return rf"^(?:[+-]?\s*{before}|{before}\s*[+-]?)\s*{number}\s*{after}$"
+
+    def fits(self, text: Any) -> Any:
+        """Which cells of text, made alike by `alike`, are numbers that are written so."""
+        import pyarrow.compute as pc
+
+        return pc.match_substring_regex(text, self.pattern)
+
+    def read(self, text: Any) -> Numbers:
+        """Cells of text as numbers, NaN where one is missing or not written so."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        text = alike(text)
+        infinite = pc.match_substring_regex(text, _INFINITE)
+        if pc.any(infinite).as_py():
+            values = self.read(pc.if_else(infinite, None, text))
+            values[pc.fill_null(infinite, False).to_numpy()] = np.inf
+            return values
+        text = pc.if_else(self.fits(text), text, None)
+        for part in (self.before, self.after, self.thousands, " "):
+            if part:
+                text = pc.replace_substring(text, part, "")
+        if self.decimal != ".":
+            text = pc.replace_substring(text, self.decimal, ".")
+        found: Numbers = pc.cast(text, pa.float64()).to_numpy()
+        return found if found.flags.writeable else found.copy()
+
+    def __str__(self) -> str:
+        """What is not plain of it."""
+        marks = {",": "comma", ".": "point", " ": "blank", "'": "apostrophe"}
+        said = [
+            "decimal comma" if self.decimal == "," else "",
+            f"thousands set apart by a {marks[self.thousands]}" if self.thousands else "",
+            f"in {self.before or self.after}" if self.before or self.after else "",
+            "brackets for minus" if self.brackets else "",
+        ]
+        return ", ".join(filter(None, said))
+
+
+PLAIN = Notation()
+_WAYS = [
+    PLAIN,
+    Notation(thousands=","),
+    Notation(thousands=" "),
+    Notation(thousands="'"),
+    Notation(decimal=","),
+    Notation(decimal=",", thousands="."),
+    Notation(decimal=",", thousands=" "),
+    Notation(decimal=",", thousands="'"),
+]
+"""Those that are tried, the likelier first."""
+
+
+class Ways(NamedTuple):
+    """How a column of text can be read as numbers.
+
+    Attributes:
+        best: the way that fits most cells; the plainest where many fit as many.
+        other: another one that fits as many, and reads other numbers; None: there is none.
+    """
+
+    best: Notation
+    other: Notation | None = None
+
+
+def alike(text: Any) -> Any:
+    """Cells with one kind of minus and of blank."""
+    import pyarrow.compute as pc
+
+    text = pc.replace_substring(text, "\u2212", "-")
+    text = pc.replace_substring_regex(text, r"[\x{00a0}\x{2007}\x{2009}\x{202f}]", " ")
+    text = pc.replace_substring(text, "\u2019", "'")
+    return pc.replace_substring_regex(text, r"^\(\s*([^()+-]*?)\s*\)$", r"-\1")
+
+
+def ways_to_read(text: Any) -> Ways | None:
+    """How most of a column's cells can be read as numbers; None where hardly any can.
+
+    Args:
+        text: cells of text, null where a value is missing.
+    """
+    import pyarrow.compute as pc
+
+    there = alike(text.drop_null())
+    some = _drawn(there)
+    before, after = _around(some)
+    brackets = bool(pc.any(pc.match_substring_regex(text, r"^\(.*\d.*\)$")).as_py())
+    tried = [
+        way.model_copy(update={"before": before, "after": after})
+        for way in _WAYS
+        if way.decimal not in before + after
+    ]
+    counted = {way: _count(way, some) for way in tried} if len(some) else {}
+    most = max(counted.values(), default=0)
+    if most == 0:
+        return None
+    if len(some) < len(there):  # ways that may be the best on all
+        near = [way for way, count in counted.items() if count >= _LIKELY * most]
+        counted = {way: _count(way, there) for way in near}
+        most = max(counted.values())
+    best, *others = (way for way, count in counted.items() if count == most)
+    read = best.read(there)
+    other = next((way for way in others if _differ(read, way.read(there))), None)
+    return Ways(best.model_copy(update={"brackets": brackets}), other)
+
+
+def plain_ways(text: Any) -> Ways | None:
+    """The same where all cells are written in the plainest way, None where some are not: much faster."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        pc.cast(text, pa.float64())
+    except pa.ArrowInvalid:
+        return None
+    apart = Notation(decimal=",", thousands=".")
+    there = text.drop_null()
+    for cells in (_drawn(there), there):
+        if _count(apart, cells) < len(cells) or not pc.any(pc.match_substring(cells, ".")).as_py():
+            return Ways(PLAIN)
+    return Ways(PLAIN, apart)
+
+
+def _count(way: Notation, text: Any) -> int:
+    import pyarrow.compute as pc
+
+    return int(pc.sum(way.fits(text)).as_py() or 0)
+
+
+def _differ(one: Numbers, other: Numbers) -> bool:
+    both = ~(np.isnan(one) | np.isnan(other))
+    return bool((one[both] != other[both]).any())
+
+
+def _drawn(text: Any) -> Any:
+    """A sample of the cells, the same each time."""
+    if len(text) <= _SAMPLE:
+        return text
+    return text.take(np.sort(np.random.default_rng(0).choice(len(text), _SAMPLE, replace=False)))
+
+
+def _around(text: Any) -> tuple[str, str]:
+    """What stands before and after most numbers; nothing where most stand alone."""
+    import pyarrow.compute as pc
+
+    found = pc.extract_regex(text, _APART).drop_null().to_pylist()
+    pairs = Counter((row["before"], row["after"]) for row in found)
+    return max(pairs, key=lambda pair: (pairs[pair], pair == ("", "")), default=("", ""))

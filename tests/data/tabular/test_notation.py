@@ -1,0 +1,59 @@
+"""How numbers are written: found out from all of a column, and read so ever after."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bigmodel.data.tabular.notation import PLAIN, Notation, plain_ways, ways_to_read
+
+
+def text(*cells):
+    return pa.chunked_array([pa.array(cells, pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("cells", "notation", "values"),
+    [
+        (["1", "-2.5", "+.5", "5.", "1e5", "x"], PLAIN, [1, -2.5, 0.5, 5, 1e5, np.nan]),
+        (["1", "2,5"], Notation(decimal=","), [1, 2.5]),
+        (["1.234,5", "2.000,0"], Notation(decimal=",", thousands="."), [1234.5, 2000]),
+        (["$1,200.50", "$3"], Notation(thousands=",", before="$"), [1200.5, 3]),
+        (["US$5", "-US$ 6"], Notation(before="US$"), [5, -6]),
+        (["5,00 €", "17 €"], Notation(decimal=",", after="€"), [5, 17]),
+        (["1 200,5", "3,5", "1\u202f000"], Notation(decimal=",", thousands=" "), [1200.5, 3.5, 1000]),
+        (["1'200.5", "1\u2019000"], Notation(thousands="'"), [1200.5, 1000]),
+        (["12,34,567", "99"], Notation(thousands=","), [1234567, 99]),
+        (["(5.5)", "\u22127"], Notation(brackets=True), [-5.5, -7]),
+        (["3 km/h", "4km/h", "4 kg"], Notation(after="km/h"), [3, 4, np.nan]),
+        (["3 in", "inf", "x"], Notation(after="in"), [3, np.inf, np.nan]),
+        (["1,5E+03", "2,5"], Notation(decimal=","), [1500, 2.5]),
+    ],
+)
+def test_the_way_that_fits_most_cells_is_found_and_read(cells, notation, values):
+    found = ways_to_read(text(*cells))
+    assert found.best == notation
+    np.testing.assert_array_equal(found.best.read(text(*cells)), values)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["a", "b"], ["31.01.2020"], ["10:30"], ["1,2,3", "1;2"], ["2020-01-02"], ["h0001", "h0002"],
+     ["Rome, Italy", "Oslo"], ["A12", "A13"], [None], ["192.168.0.1"]],
+)  # fmt: skip
+def test_other_things_are_no_numbers(cells):
+    assert ways_to_read(text(*cells)) is None
+
+
+def test_all_cells_decide_and_where_they_do_not_both_ways_are_told():
+    assert ways_to_read(text("1.200", "950", "1.200.000")).best == Notation(decimal=",", thousands=".")
+    assert ways_to_read(text("0,123", "1,200")) == (Notation(decimal=","), None)
+    assert ways_to_read(text("1,200", "2,300")) == (Notation(thousands=","), Notation(decimal=","))
+    assert plain_ways(text("1.200", "2.300", "5")) == (PLAIN, Notation(decimal=",", thousands="."))
+    assert plain_ways(text("1.200", "0.300")) == (PLAIN, None)
+    assert plain_ways(text("1", "2")) == (PLAIN, None)
+    assert plain_ways(text("1", "x")) is None
+
+
+def test_a_long_column_is_decided_by_all_of_its_cells():
+    cells = ["k.A."] * 1100 + ["1,5"] * 50_000 + ["1.234,5"]
+    assert ways_to_read(text(*cells)).best == Notation(decimal=",", thousands=".")
