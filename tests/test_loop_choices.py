@@ -1,5 +1,6 @@
 """What validation decides: when to stop, and with which weights the test part is read."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 from bigmodel import checkpoint, judge
 from bigmodel.data.batching.batches import Batches
+from bigmodel.data.parts import Part
 from bigmodel.loop import fit
 from bigmodel.reporting.base import Evaluation
 from bigmodel.reporting.summary import read_summary
@@ -115,7 +117,7 @@ def losses(run: Run) -> list[float]:
 @pytest.mark.parametrize("ema", [None, 0.5])
 @pytest.mark.parametrize(
     ("values", "mode", "best"),
-    [([0.2, 0.9, 0.3, 0.9], "max", 1), ([0.2, 0.9, 0.1, 0.3], "min", 2), ([0.1, 0.2, 0.3], "max", 2)],
+    [([0.2, 0.9, 0.3, 0.8], "max", 1), ([0.2, 0.9, 0.1, 0.3], "min", 2), ([0.1, 0.2, 0.3], "max", 2)],
 )
 def test_the_test_part_is_read_once_with_the_best_weights(
     tmp_path: Path,
@@ -163,17 +165,79 @@ def test_without_a_test_part_there_are_no_test_figures(tmp_path: Path) -> None:
     assert fit(run).test == {}
 
 
-def test_the_best_is_the_first_of_equals_and_keeps_its_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def equals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: Sequence[float], **settings: Any
+) -> tuple[Run, Recorder]:
+    """A run of four epochs whose second to fourth are equally accurate."""
+    run, told = built(tmp_path, {"trainer.epochs": 4, **settings})
+    script(monkeypatch, run, [0.5, 0.8, 0.8, 0.8])
+    script(monkeypatch, run, losses, "loss")
+    return run, told
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([0.1, 0.5, 0.3, 0.2], 3),
+        ([0.1, 0.5, 0.2, 0.3], 2),
+        ([0.1, 0.5, 0.5, 0.5], 1),
+        ([0.1, 0.5, float("nan"), float("inf")], 1),
+    ],
+)
+def test_the_best_of_equals_has_the_least_validation_loss_and_is_the_first_of_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: list[float], best: int
 ) -> None:
-    run, told = built(tmp_path, {"trainer.epochs": 4})
-    script(monkeypatch, run, [0.5, 0.8, 0.8, 0.7])
+    run, told = equals(tmp_path, monkeypatch, losses)
     summary = fit(run)
-    assert summary.best == told.records[1]
+    assert summary.best == told.records[best]
     assert summary.final == told.records[3]
     assert (summary.monitor, summary.mode) == ("val/accuracy", "max")
     saved = checkpoint.load(tmp_path / "checkpoints" / "best")[1]["progress"]
-    assert (saved["step"], saved["best_value"]) == (12, 0.8)
+    assert (saved["step"], saved["best_value"]) == (told.records[best]["step"], 0.8)
+
+
+def test_best_checkpoints_that_are_kept_are_ranked_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"trainer.checkpoint": {"keep": 3, "interval": 0.0}}
+    run, told = equals(tmp_path, monkeypatch, [0.1, 0.5, 0.3, 0.2], **kept)
+    fit(run)
+    steps = [
+        checkpoint.load(tmp_path / "checkpoints" / name)[1]["progress"]["step"]
+        for name in ("best", "best-2", "best-3")
+    ]
+    assert steps == [told.records[place]["step"] for place in (3, 2, 1)]
+
+
+def test_a_lower_loss_among_equals_does_not_keep_a_run_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = {"trainer.early_stopping": {"patience": 2}, "trainer.epochs": 6}
+    run, told = equals(tmp_path, monkeypatch, [0.4, 0.3, 0.2, 0.1], **stopping)
+    summary = fit(run)
+    assert len(told.records) == 4
+    assert any("Stopping early" in message for message in told.messages)
+    assert summary.best == told.records[3]
+
+
+@pytest.mark.parametrize("monitor", ["auto", "val/r2"])
+def test_a_figure_that_the_samples_leave_undefined_is_told_once_and_others_stand(
+    tmp_path: Path, monitor: str
+) -> None:
+    chosen = {"trainer.checkpoint.monitor": monitor, "trainer.epochs": 3}
+    run, told = built(tmp_path, {"data.target": "values", **chosen})
+    assert isinstance(run.dataset.val, Part)
+    run.dataset.val.targets.fill_(0.5)
+    summary = fit(run)
+    for record in told.records:
+        assert math.isnan(record["val/r2"])
+        assert math.isfinite(record["val/rmse"])
+    found = [message for message in told.messages if "val/r2" in message]
+    assert len(found) == 1
+    assert "val/r2 is not defined for this part: all of its values are equal." in found[0]
+    assert ("trainer.checkpoint.monitor" in found[0]) == (monitor == "val/r2")
+    assert not any("the model gives NaN" in message for message in told.messages)
+    assert bool(summary.best) == (monitor == "auto")
 
 
 def test_the_training_loss_may_choose(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_flag_metrics_are_scikit_learns():
     outputs[:, 2], targets[:, 2] = -1.0, 0.0  # a label that is neither set nor predicted
     found = figures(FLAGS, outputs, targets)
     said = (outputs > 0).int().numpy()
-    expected = sk.f1_score(targets.int().numpy(), said, average="macro", zero_division=0)
+    expected = sk.f1_score(targets.int().numpy(), said, average="macro", zero_division=np.nan)
     assert found["macro_f1"] == pytest.approx(expected)
     assert found["accuracy"] == pytest.approx((said == targets.numpy()).mean())
 
@@ -114,12 +114,34 @@ def test_r2_is_sound_far_from_the_training_parts_mean():
     assert found["r2"] == pytest.approx(sk.r2_score(targets.double(), outputs.double()), rel=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 3, 7])
-def test_r2_of_equal_truths_is_as_scikit_learn_defines_it(size):
-    target = Values(names=("y",), mean=(0.0,), std=(1.0,))
+@pytest.mark.parametrize("pieces", [[1], [3], [3, 4], [1, 1, 1]])
+def test_r2_of_equal_truths_is_undefined_as_scikit_learn_says_without_force_finite(pieces):
+    """0 / 0 for predictions without error, and no finite number for others: neither is a figure."""
+    target, size = Values(names=("y",), mean=(0.0,), std=(1.0,)), sum(pieces)
     truth = torch.full((size, 1), 0.1)
-    assert figures(target, truth, truth)["r2"] == 1.0
-    assert figures(target, truth + 1, truth)["r2"] == 0.0
+    for said in (truth, truth + 1):
+        found = figures(target, said, truth, pieces)
+        if size > 1:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                quarter = np.full(size, 0.25)  # whose mean has no rounding error
+                error = said[:, 0].double().numpy() - truth[:, 0].double().numpy()
+                assert not math.isfinite(sk.r2_score(quarter, quarter + error, force_finite=False))
+        assert math.isnan(found["r2"])
+        assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, said))
+
+
+def test_r2_is_of_the_values_that_differ():
+    outputs, targets = samples(VALUES)
+    targets[:, 1] = 0.3
+    found, alone = (figures(VALUES, outputs, targets), sk.r2_score(targets[:, 0], outputs[:, 0]))
+    assert found["r2"] == pytest.approx(alone, rel=1e-6)
+
+
+def test_macro_f1_of_labels_of_which_nothing_is_said_and_nothing_true_is_undefined():
+    none = torch.zeros(5, 3)
+    found = figures(FLAGS, none - 1, none)
+    assert found["accuracy"] == 1.0
+    assert math.isnan(found["macro_f1"])
 
 
 @every_target
@@ -244,10 +266,17 @@ def test_token_figures_do_not_depend_on_batches():
     assert figures(NextTokens(7), outputs, targets, [1, 6, 2]) == pytest.approx(whole, rel=1e-6)
 
 
-def test_a_part_of_which_nothing_is_asked_has_figures_that_are_finite():
+def test_of_a_part_of_which_nothing_is_asked_no_figure_is_known():
     outputs, targets = tokens()
     found = figures(NextTokens(7, (1,) * 7), outputs, torch.full_like(targets, IGNORED))
-    assert all(math.isfinite(value) for value in found.values())
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_bits_per_character_of_tokens_that_stand_for_none_are_undefined():
+    outputs, targets = tokens()
+    found = figures(NextTokens(7, (0,) * 7), outputs, targets)
+    assert math.isnan(found["bits_per_character"])
+    assert math.isfinite(found["perplexity"])
 
 
 def of_kind(target):

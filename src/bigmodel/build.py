@@ -165,7 +165,12 @@ def resume_run(
         rows.append(("Begun anew", "the optimizer's moments, which do not fit the new settings"))
     recorded = progress.attended
     run.info = replace(
-        run.info, first_step=progress.step, recorded=recorded, rows=rows, best=progress.best_value
+        run.info,
+        first_step=progress.step,
+        recorded=recorded,
+        rows=rows,
+        best=progress.best_value,
+        best_loss=progress.best.get("val/loss"),
     )
     return run
 

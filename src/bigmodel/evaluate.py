@@ -37,7 +37,8 @@ def evaluate(
 ) -> Evaluation:
     """Judges a model by every sample of a part, in evaluation mode, nothing drawn at random.
 
-    Where it gives NaN or infinity for one of them, every figure is NaN.
+    Where it gives NaN or infinity for one of them, every figure is NaN; one that the samples leave
+    undefined, such as r2 where all truths are equal, is NaN alone.
 
     Args:
         batches: the part, in order.
@@ -60,8 +61,9 @@ def evaluate(
             metrics.update(outputs, batch.targets)
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
-    target, figures = dataset.spec.target, {"loss": float(total / weight), **metrics.compute()}
-    undefined = any(map(math.isnan, figures.values()))
+    target, judged = dataset.spec.target, metrics.compute()
+    figures = {"loss": float(total / weight), **judged}
+    undefined = math.isnan(figures["loss"]) or all(map(math.isnan, judged.values()))
     if undefined:  # the loss may be finite where it passes over a sample
         figures = dict.fromkeys(figures, math.nan)
     return Evaluation(

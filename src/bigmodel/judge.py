@@ -10,6 +10,7 @@ from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.errors import CheckpointError, UndefinedError
 from bigmodel.evaluate import evaluate
+from bigmodel.metrics import undefined_told
 from bigmodel.models.base import Writer
 from bigmodel.plan import Monitored
 from bigmodel.recovery import give_up_speed, smaller_evaluation
@@ -31,17 +32,14 @@ def validate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
         evaluation = _written(run, "val", _read(run, run.val), samples=show)
-    if evaluation.undefined and not any(map(math.isnan, progress.figures.values())):
-        run.sinks.message(
-            f"After step {progress.step:,} the model gives NaN or infinity for validation samples: no"
-            " figure of it is known, and it cannot be the best.",
-            "warning",
-        )
+    _tell_undefined(run, evaluation)
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
     progress.figures = figures
     value = _monitored_value(run, run.monitor, figures)
     state.schedule.observe(value, run.monitor.mode, progress.step)
-    improved = run.monitor.better(value, progress.best_value)
+    improved = run.monitor.better_of_equals(
+        value, figures["val/loss"], progress.best_value, progress.best.get("val/loss")
+    )
     if improved:
         progress.best_value = value
     _consider_stopping(run, figures)
@@ -50,6 +48,29 @@ def validate(run: Run, *, show: bool) -> tuple[bool, dict[str, float]]:
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
     return improved, figures
+
+
+def _tell_undefined(run: Run, evaluation: Evaluation) -> None:
+    """Says which figures of the validation part are NaN, and why, when they begin to be."""
+    before = run.state.progress.figures
+    if evaluation.undefined:
+        if not before or not all(map(math.isnan, before.values())):
+            run.sinks.message(
+                f"After step {run.state.progress.step:,} the model gives NaN or infinity for validation"
+                " samples: no figure of it is known, and it cannot be the best.",
+                "warning",
+            )
+        return
+    for name, why in undefined_told(evaluation.figures).items():
+        key = f"val/{name}"
+        if math.isnan(before.get(key, 0.0)):
+            continue
+        told = f"{key} is not defined for this part: {why}."
+        if key == run.monitor.name:
+            told += (
+                " Nothing is the best by it: trainer.checkpoint.monitor=val/loss chooses by the loss."
+            )
+        run.sinks.message(told, "warning")
 
 
 def test(run: Run) -> dict[str, float]:

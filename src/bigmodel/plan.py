@@ -130,6 +130,17 @@ class Monitored:
     name: str
     mode: str
 
+    def better_of_equals(
+        self, value: float, loss: float, than: float | None, its_loss: float | None
+    ) -> bool:
+        """Whether `value` beats `than`, or equals it at a lower validation loss.
+
+        Accuracy comes in steps, and is often at its highest long before the model is at its best: the
+        first of equals would be the one that is least sure of what it says.
+        """
+        tied = value == than and its_loss is not None
+        return self.better(value, than) or (tied and Monitored("loss", "min").better(loss, its_loss))
+
     def better(self, value: float, than: float | None, by: float = 0.0) -> bool:
         """Whether `value` beats `than` by more than `by`; all that is finite beats None, and NaN and
         infinity beat nothing."""

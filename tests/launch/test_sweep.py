@@ -101,6 +101,17 @@ def test_a_figure_that_is_no_number(tmp_path: Path) -> None:
     assert collect(tmp_path)[0][0].metric is None
 
 
+@pytest.mark.parametrize(
+    ("rmse", "why"), [(2.0, "the validation part leaves it undefined"), (None, "the model gave NaN")]
+)
+def test_why_a_figure_was_never_a_number_is_told(tmp_path: Path, rmse: float | None, why: str) -> None:
+    final = {"val/r2": None, "val/rmse": rmse, "train/loss": 0.5}
+    job(tmp_path, 0, ["seed=0"], FINISHED | {"monitor": "val/r2", "best": {}, "final": final})
+    error = collect(tmp_path)[0][0].error
+    assert error is not None
+    assert error.startswith(f"val/r2 was never a number: {why}")
+
+
 @pytest.mark.parametrize("content", [None, "", "- seed=0\n- 'da", "\x00"])
 def test_overrides_that_cannot_be_read_do_not_hide_the_job(tmp_path: Path, content: str | None) -> None:
     path = job(tmp_path, 0, []) / ".hydra" / "overrides.yaml"

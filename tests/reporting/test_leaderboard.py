@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_best_first_then_the_unfinished_then_the_failed(mode: str, order: str) -
 
 def test_equal_jobs_stay_in_order() -> None:
     assert [each.job for each in rank([row(2, 0.9), row(1, 0.9)], "max")] == ["2", "1"]
+
+
+def test_equal_jobs_are_ranked_by_their_validation_loss_where_it_is_the_same_loss() -> None:
+    jobs = [replace(row(job, 0.9), val_loss=loss, loss="mse") for job, loss in ((1, 0.5), (2, 0.1))]
+    jobs += [row(3, 0.9), row(4, 0.8)]
+    assert [each.job for each in rank(jobs, "max")] == ["2", "1", "3", "4"]
+    jobs[0] = replace(jobs[0], loss="l1")
+    assert [each.job for each in rank(jobs, "max")] == ["1", "2", "3", "4"]
 
 
 def test_csv(tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ def test_the_best_so_far_is_a_curve(tmp_path: Path) -> None:
     assert points(events, "best/val/loss") == [(69, 0.3), (92, 0.3)]
 
 
+def test_between_equals_the_best_so_far_is_the_one_of_less_loss(tmp_path: Path) -> None:
+    sink = TensorBoard(tmp_path)
+    sink.start(facts.info(tmp_path, best=0.5, best_loss=0.4, first_step=23))
+    for epoch, loss in ((2, 0.6), (3, 0.3), (4, 0.3), (5, 0.2)):
+        sink.record(facts.record(epoch, 0.5, **{"val/loss": loss}))
+    sink.close()
+    events = read(tmp_path)
+    assert points(events, "best/val/loss") == [(69, 0.3), (92, 0.3), (115, 0.2)]
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [

@@ -19,7 +19,7 @@ from bigmodel.data.batching.batches import Batches
 from bigmodel.data.fingerprint import compare
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError
 from bigmodel.evaluate import evaluate
-from bigmodel.metrics import metrics_for
+from bigmodel.metrics import metrics_for, undefined_told
 from bigmodel.models.base import Writer
 from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.lines import shown_path
@@ -103,6 +103,8 @@ def judge(loaded: Loaded, judged: Judged, batch_size: int | None = None) -> dict
             f" or infinity for samples of {judged.source}: no figure of it is known. {DIVERGED}"
         )
     figures = evaluation.figures
+    for name, why in undefined_told(figures).items():
+        tell(f"{name} is not defined for {judged.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
     writing = Writing.of(dataset, loaded.model, device, pairs, beams)
     if writing is not None:

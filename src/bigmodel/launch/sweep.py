@@ -55,6 +55,7 @@ def collect(folder: Path, refused: Sequence[Path] = ()) -> tuple[list[Row], str,
             folder=str(job),
             error=_remark(summaries[job], metric),
             loss=str(summaries[job].get("loss") or ""),
+            val_loss=(summaries[job].get("best") or {}).get("val/loss"),
         )
         for job in jobs
     ]
@@ -67,6 +68,9 @@ def _remark(summary: dict[str, Any], metric: str) -> str | None:
         return summary.get("error")
     if summary.get("monitor") != metric:
         return f"has no {metric}: its best was chosen by {summary.get('monitor')}"
+    others = [figure for name, figure in (summary.get("final") or {}).items() if name.startswith("val/")]
+    if any(figure is not None for figure in others):
+        return f"{metric} was never a number: the validation part leaves it undefined"
     return f"{metric} was never a number: the model gave NaN or infinity whenever it was judged"
 
 

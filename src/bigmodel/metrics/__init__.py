@@ -5,7 +5,15 @@ batched, and fetched once by `compute`. They are plain sums: those of several pr
 """
 
 from bigmodel.metrics.base import Metrics, defined
-from bigmodel.metrics.choice import default_monitor, metric_names, metrics_for
+from bigmodel.metrics.choice import default_monitor, metric_names, metrics_for, undefined_told
 from bigmodel.metrics.classes import CONFUSION_LIMIT
 
-__all__ = ["CONFUSION_LIMIT", "Metrics", "default_monitor", "defined", "metric_names", "metrics_for"]
+__all__ = [
+    "CONFUSION_LIMIT",
+    "Metrics",
+    "default_monitor",
+    "defined",
+    "metric_names",
+    "metrics_for",
+    "undefined_told",
+]

@@ -72,7 +72,8 @@ class Metrics:
     def compute(self, *, of_all: bool = True) -> dict[str, float]:
         """The figures of all samples since the last reset, fetched at once; none without samples.
 
-        Where the model has given NaN or infinity for a single one of them, every figure is NaN.
+        Where the model has given NaN or infinity for a single one of them, every figure is NaN. A figure
+        that the samples leave undefined, such as r2 where all truths are equal, is NaN alone.
 
         Args:
             of_all: whether all samples have to count; without, the figures are those of batches that

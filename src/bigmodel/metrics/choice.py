@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 
 from bigmodel.metrics.base import Metrics
@@ -28,6 +31,22 @@ def metric_names(target: Target) -> dict[str, str]:
         case NextTokens(characters=characters):
             counted = {} if characters is None else {"bits_per_character": "min"}
             return {"loss": "min", "perplexity": "min", **counted, "accuracy": "max"}
+
+
+_WHY = {
+    "r2": "all of its values are equal",
+    "macro_f1": "no label is set in it, and none is predicted",
+    "bits_per_character": "its tokens stand for no character",
+}
+
+
+def undefined_told(figures: Mapping[str, float]) -> dict[str, str]:
+    """Why figures are NaN that the samples of a part leave undefined, by name.
+
+    Args:
+        figures: of an evaluation in which the model gave numbers alone.
+    """
+    return {name: why for name, why in _WHY.items() if math.isnan(figures.get(name, 0.0))}
 
 
 def default_monitor(target: Target) -> str:

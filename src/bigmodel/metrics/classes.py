@@ -68,11 +68,11 @@ class ClassMetrics(Metrics):
             truths, predicted, hits = counts.sum(1), counts.sum(0), counts.diagonal()
         else:
             truths, predicted, hits = counts
-        occurring, count = truths + predicted > 0, max(1.0, self._counted(sums))
+        count = max(1.0, self._counted(sums))
         figures = {"accuracy": float(hits.sum()) / count}
         if self._top5:
             figures["top5_accuracy"] = int(sums[-1]) / count
-        figures["macro_f1"] = float(_f1(hits, truths, predicted)[occurring].mean())
+        figures["macro_f1"] = _macro_f1(hits, truths, predicted)
         return figures
 
 
@@ -80,7 +80,8 @@ class FlagMetrics(Metrics):
     """accuracy, the share of single labels that are right, and macro_f1, the mean of F1 over all labels.
 
     A label is said to be set where its output is above 0. The F1 of a label that is neither set nor
-    predicted anywhere is 0.
+    predicted anywhere is not defined: it is left out of the mean, as scikit-learn does with
+    `zero_division=nan`, and the mean of none is NaN.
     """
 
     counts_samples = True
@@ -104,9 +105,10 @@ class FlagMetrics(Metrics):
     def _figures(self, sums: Tensor) -> dict[str, float]:
         truths, predicted, hits, _ = sums.double()
         wrong = float((truths + predicted - 2 * hits).mean()) / max(1.0, self._counted(sums))
-        return {"accuracy": 1.0 - wrong, "macro_f1": float(_f1(hits, truths, predicted).mean())}
+        return {"accuracy": 1.0 - wrong, "macro_f1": _macro_f1(hits, truths, predicted)}
 
 
-def _f1(hits: Tensor, truths: Tensor, predicted: Tensor) -> Tensor:
-    """2 TP / (truths + predictions) of each class or label; 0 where there are neither."""
-    return 2 * hits / (truths + predicted).clamp(min=1)
+def _macro_f1(hits: Tensor, truths: Tensor, predicted: Tensor) -> float:
+    """The mean of 2 TP / (truths + predictions) over the classes or labels that have either."""
+    occurring = truths + predicted > 0
+    return float((2 * hits / (truths + predicted))[occurring].mean())

@@ -17,6 +17,7 @@ class TokenMetrics(Metrics):
 
     Perplexity is exp of the mean -log p of each token asked for. Bits per character divides the sum of
     their -log2 p by how many characters they stand for, so that it can be compared between vocabularies.
+    Where there is nothing to divide by, no token or no character, a figure is not defined: NaN.
     """
 
     counts_samples = True
@@ -48,7 +49,7 @@ class TokenMetrics(Metrics):
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
         surprise, hits, tokens, characters, _ = sums.tolist()
-        figures = {"perplexity": math.exp(min(surprise / max(tokens, 1), 700.0))}
+        figures = {"perplexity": math.exp(min(surprise / (tokens or math.nan), 700.0))}
         if self._characters is not None:
-            figures["bits_per_character"] = surprise / math.log(2) / max(characters, 1)
-        return {**figures, "accuracy": hits / max(tokens, 1)}
+            figures["bits_per_character"] = surprise / math.log(2) / (characters or math.nan)
+        return {**figures, "accuracy": hits / (tokens or math.nan)}

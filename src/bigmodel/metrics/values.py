@@ -13,8 +13,9 @@ class ValueMetrics(Metrics):
     """mae and rmse in the target's own unit, and r2 = 1 - Σ error² / Σ (truth - mean truth)².
 
     Of several outputs, the mean over them. Targets come standardised, that is, shifted near 0 already,
-    so that sums of squares in float64 lose nothing to cancellation. Where all truths are equal, r2 is 1
-    for predictions without error and 0 otherwise.
+    so that sums of squares in float64 lose nothing to cancellation. Where all truths of an output are
+    equal, as a single one always is, its r2 is not defined: it is left out of the mean, and NaN where
+    nothing else is in it (scikit-learn's `r2_score` with `force_finite=False` gives no number either).
     """
 
     counts_samples = True
@@ -44,9 +45,9 @@ class ValueMetrics(Metrics):
         spread = truth_squared - truth * truth / count
         # what rounding leaves of a spread of 0
         spread[spread <= count * torch.finfo(self._sums.dtype).eps * truth_squared] = 0.0
-        r2 = torch.where(spread > 0, 1 - squared / spread, (squared == 0).double())
+        differs = spread > 0
         return {
             "mae": float((absolute / count * self._std).mean()),
             "rmse": float(((squared / count).sqrt() * self._std).mean()),
-            "r2": float(r2.mean()),
+            "r2": float((1 - squared / spread)[differs].mean()),  # of none: NaN
         }

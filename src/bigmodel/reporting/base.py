@@ -41,6 +41,7 @@ class RunInfo:
         monitor: the one that chooses the best checkpoint.
         mode: `max` or `min`: which way `monitor` is better.
         best: the best value of `monitor` so far, where a resumed run has one.
+        best_loss: the validation loss with it.
     """
 
     title: str
@@ -56,6 +57,7 @@ class RunInfo:
     monitor: str
     mode: str
     best: float | None = None
+    best_loss: float | None = None
     recorded: int = 0
 
 

@@ -35,6 +35,7 @@ class Row:
         folder: where it wrote.
         error: why it failed, or has no rank.
         loss: what its losses are of.
+        val_loss: the validation loss of its best.
     """
 
     job: str
@@ -45,22 +46,27 @@ class Row:
     folder: str
     error: str | None = None
     loss: str = ""
+    val_loss: float | None = None
 
 
 def rank(rows: Sequence[Row], mode: str) -> list[Row]:
     """The rows, best first: those that finished with a metric, then the unfinished, then the failed.
 
+    Among equals the one with the lower validation loss comes first, where all losses are of one kind.
+
     Args:
         mode: `max` or `min`: which way the metric is better.
     """
+    comparable = len({row.loss for row in rows if row.loss}) <= 1
 
-    def key(row: Row) -> tuple[int, float]:
+    def key(row: Row) -> tuple[int, float, float]:
         if row.status == "failed":
-            return _FAILED, 0.0
+            return _FAILED, 0.0, 0.0
         if row.metric is None or not math.isfinite(row.metric):
-            return _UNKNOWN, 0.0
+            return _UNKNOWN, 0.0, 0.0
         group = _RANKED if row.status == "finished" else _UNFINISHED
-        return group, -row.metric if mode == "max" else row.metric
+        loss = row.val_loss if comparable and row.val_loss is not None else math.inf
+        return group, -row.metric if mode == "max" else row.metric, loss
 
     return sorted(rows, key=key)
 

@@ -82,7 +82,7 @@ class TensorBoard(Sink):
         }
         self._events.add(info.first_step, [events.text(tag, content) for tag, content in texts.items()])
         self._events.flush()
-        self._best = BestSoFar(info.monitor, info.mode, info.best)
+        self._best = BestSoFar(info.monitor, info.mode, info.best, info.best_loss)
         self._drawn = time.monotonic()
 
     def flush(self) -> None:
@@ -185,11 +185,14 @@ class BestSoFar:
         monitor: the figure that decides.
         mode: `max` or `min`.
         value: of the monitored figure, where a resumed run has one already.
+        loss: the validation loss with it, which decides between equals.
     """
 
-    def __init__(self, monitor: str, mode: str, value: float | None = None) -> None:
+    def __init__(
+        self, monitor: str, mode: str, value: float | None = None, loss: float | None = None
+    ) -> None:
         self._monitor, self._sign = monitor, 1 if mode == "max" else -1
-        self._value = value
+        self._value, self._loss = value, loss
         self._figures: Record = {} if value is None else {f"best/{monitor}": value}
 
     def after(self, record: Record) -> Record:
@@ -199,8 +202,12 @@ class BestSoFar:
             return {}
         if not math.isfinite(value):
             return self._figures
-        if self._value is None or self._sign * value > self._sign * self._value:
-            self._value, self._figures = value, results("best", record, self._monitor)
+        loss = record.get("val/loss")
+        lower = loss is not None and self._loss is not None and loss < self._loss
+        ahead = self._value is None or self._sign * value > self._sign * self._value
+        if ahead or (value == self._value and lower):
+            self._value, self._loss = value, loss
+            self._figures = results("best", record, self._monitor)
         return self._figures
 
 
