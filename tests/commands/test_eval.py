@@ -130,6 +130,33 @@ def test_what_new_data_lacks_is_said_in_the_words_of_this_command(
     assert "data." not in said.err
 
 
+@pytest.mark.parametrize("price", ["", "NA", "-"])
+def test_of_a_file_without_a_single_answer_that_is_what_is_said(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path, price: str
+) -> None:
+    (tmp_path / "t.csv").write_text("city,area,built,price\n" + f"Rome,1,2024-01-11,{price}\n" * 3)
+    said = bigmodel("eval", made("table"), "--data", tmp_path / "t.csv", "--device", "cpu")
+    assert said.status == 1
+    assert (
+        f"{tmp_path}/t.csv: column 'price', which holds the answers, has none in its 3 rows" in said.err
+    )
+    assert ("taken for missing" in said.err) == (price != "")
+    assert price == "" or f"(3 {price!r} taken for missing)" in said.err
+    assert "batch_size" not in said.err
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict"])
+def test_of_arrays_without_a_sample_that_is_what_is_said(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path, verb: str
+) -> None:
+    np.savez(tmp_path / "none.npz", inputs=np.zeros((0, 5)), targets=np.zeros((0, 1)))
+    option = {"eval": "--data", "predict": "--input"}[verb]
+    said = bigmodel(verb, made("values"), option, tmp_path / "none.npz", "--device", "cpu")
+    assert said.status == 1
+    assert f"{tmp_path}/none.npz" in said.err
+    assert "batch_size" not in said.err
+
+
 def test_of_one_file_that_cannot_be_read_none_can_be_left_out(
     made: Run, bigmodel: Bigmodel, tmp_path: Path
 ) -> None:

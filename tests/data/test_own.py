@@ -1,5 +1,7 @@
 """Where a user's data lies and how it is split: nothing leaks, and each mistake has its message."""
 
+import re
+
 import pytest
 import torch
 
@@ -121,3 +123,22 @@ def test_a_class_needs_something_to_learn_from():
 def test_the_fraction_that_holds_out_none_is_named():
     with pytest.raises(DataError, match=r"data\.test_fraction=0\.001 of 60 samples .* for the test"):
         split(config(test_fraction=0.001), 60)
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (2, 2), (30, 1, 2), (500, 3, 3)])
+def test_a_share_that_leaves_a_class_nothing_is_refused_with_one_that_works(
+    counts: tuple[int, ...],
+) -> None:
+    labels = torch.cat([torch.full((count,), place) for place, count in enumerate(counts)])
+    fraction = 1 - 0.9 / len(labels)
+    with pytest.raises(DataError, match="leaves a class without a sample to learn from") as refused:
+        split(config(val_fraction=fraction), len(labels), labels=labels)
+    advised = re.search(r"at most (0\.\d+)", str(refused.value))
+    assert advised is not None
+    parts = split(config(val_fraction=float(advised[1])), len(labels), labels=labels)
+    assert labels[parts["train"]].unique().tolist() == list(range(len(counts)))
+
+
+def test_classes_of_a_single_sample_cannot_be_parted_by_any_share() -> None:
+    with pytest.raises(DataError, match="Give each class two samples"):
+        split(config(val_fraction=0.5), 3, labels=torch.arange(3))

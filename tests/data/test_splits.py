@@ -1,5 +1,7 @@
 """Which samples go where."""
 
+import re
+
 import pytest
 import torch
 
@@ -101,3 +103,18 @@ def test_empty_parts_are_refused(samples, fraction, words):
         plain_split(samples, fraction, seed=0)
     with pytest.raises(DataError, match=words):
         stratified_split(torch.zeros(samples, dtype=torch.int64), fraction, seed=0)
+
+
+ADVICE = re.compile(r"(?:at least|at most) (\d[\d.e-]*\d|\d)")
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.999999999])
+@pytest.mark.parametrize("samples", [2, 3, 7, 66, 150, 199, 200, 201, 1000, 12345, 10**6])
+def test_the_share_that_is_advised_is_one_that_works(samples, fraction):
+    with pytest.raises(DataError) as refused:
+        plain_split(samples, fraction, seed=0)
+    advised = float(ADVICE.search(str(refused.value))[1])
+    assert 0 < advised < 1  # as data.val_fraction has to be
+    kept, out = plain_split(samples, advised, seed=0)
+    assert len(kept) + len(out) == samples
+    assert min(len(kept), len(out)) == 1

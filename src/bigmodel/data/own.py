@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bigmodel.data.base import DataConfig, PartName
 from bigmodel.data.paths import check_no_device
-from bigmodel.data.splits import group_split, plain_split, stratified_split
+from bigmodel.data.splits import check_learnable, group_split, plain_split, stratified_split
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 
 _LISTED = 5  # classes that a message names
@@ -149,6 +149,7 @@ def _held_out(
     if groups is not None:
         return group_split([groups[i] for i in rest.tolist()], fraction, seed, part)
     if labels is not None:
+        check_learnable(labels[rest], fraction, part)
         return stratified_split(labels[rest], fraction, seed, part)
     return plain_split(len(rest), fraction, seed, part)
 

@@ -108,14 +108,41 @@ def _held_out(samples: int, fraction: float, part: str) -> int:
     if held_out == 0:
         raise DataError(
             f"data.{part}_fraction={fraction:g} of {samples} samples holds out none for {purpose}."
-            f" Raise it to at least {1 / samples:.2g}, or give more data."
+            f" Raise it to at least {workable(1, samples)}, or give more data."
         )
     if held_out == samples:
         raise DataError(
             f"data.{part}_fraction={fraction:g} of {samples} samples leaves none to learn from."
-            f" Lower it to at most {1 - 1 / samples:.2g}, or give more data."
+            f" Lower it to at most {workable(samples - 1, samples)}, or give more data."
         )
     return held_out
+
+
+def workable(held_out: int, samples: int) -> str:
+    """The share that holds out just so many samples, in as few digits as that takes."""
+    exact = held_out / samples
+    written = (f"{exact:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in written if round(samples * float(text)) == held_out)
+
+
+def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
+    """Raises DataError where so large a part leaves a class without a sample to learn from.
+
+    Args:
+        labels, fraction, part: as in `stratified_split`.
+    """
+    counts = torch.bincount(labels)
+    spare = int((counts - 1).clamp(min=0).sum())
+    if round(len(labels) * fraction) <= spare:
+        return
+    way = (
+        f"Lower it to at most {workable(spare, len(labels))}" if spare else "Give each class two samples"
+    )
+    raise DataError(
+        f"data.{part}_fraction={fraction:g} of {len(labels):,} samples leaves a class without a sample"
+        f" to learn from: beyond one for each of {int((counts > 0).sum()):,} classes, {spare} are left."
+        f" {way}, or give more data."
+    )
 
 
 def _shared_out(counts: Tensor, held_out: int) -> Tensor:

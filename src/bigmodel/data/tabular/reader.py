@@ -84,7 +84,14 @@ class TableReader(Reader):
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
                 f"{did_you_mean(self.target.name, table.column_names)}"
             )
-        targets, there, odd = self.target.encode(table.column(self.target.name), str(table.path))
+        asked = table.column(self.target.name)
+        targets, there, odd = self.target.encode(asked, str(table.path))
+        if not there.any():
+            taken = self.target.missing_told(asked)
+            raise DataError(
+                f"{table.path}: column '{self.target.name}', which holds the answers, has none in its"
+                f" {table.num_rows:,} rows{taken}, so that there is nothing to judge by."
+            )
         strange[self.target.name] = Strange(odd=odd)
         part = Part(inputs, targets)
         if there.all():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bigmodel.data.own import check_classes
 from bigmodel.data.tabular.deciding import Decided, as_numbers, decide
+from bigmodel.data.tabular.missing import counts_of, counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.values import Cells, marks_of, numbers, whole_numbers, words_without
@@ -153,6 +154,12 @@ class TargetColumn(Config):
             return Asked(torch.from_numpy(index.astype(np.int64)), there, odd)
         marks = set(marks_of(column, words_too=True)).difference(self.labels)
         return self._encode_words(words_without(column, sorted(marks)), self.labels, where)
+
+    def missing_told(self, column: Any) -> str:
+        """How many rows hold which words that are taken for missing, to go on with a sentence."""
+        marks = marks_of(column, words_too=self.labels is not None and not self.numeric)
+        counts = counts_of(column, [mark for mark in marks if mark not in (self.labels or ())])
+        return f" ({counts_told(counts)} taken for missing)" if counts else ""
 
     def nothing(self, rows: int) -> Tensor:
         """Targets of rows that nothing is known of."""
