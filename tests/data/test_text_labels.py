@@ -121,6 +121,22 @@ def test_a_folder_for_each_class(tmp_path):
     assert judged.part.targets.tolist() == [0] * 11 + [1] * 11
 
 
+def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_path):
+    for label in ("bad", "good"):
+        for number in range(6):
+            (tmp_path / label).mkdir(exist_ok=True)
+            (tmp_path / label / f"{number}.txt").write_text(f"text {number}")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "0.txt").write_text("x")
+    (tmp_path / "fair").mkdir()
+    (tmp_path / "Thumbs.db").write_bytes(b"\x00")
+    dataset = built(tmp_path, unit="character")
+    assert dataset.spec.target.names == ("bad", "good")
+    told = dict(dataset.told)
+    assert told["Passed over"] == "what systems leave behind: Thumbs.db, __MACOSX"
+    assert told["Empty folders"] == "fair"
+
+
 def test_folders_of_parts_and_a_file_that_is_no_text(tmp_path):
     for part, count in (("train", 6), ("test", 3)):
         for label in ("ham", "spam"):

@@ -95,7 +95,7 @@ class TextLabelsReader(VocabularyReader):
         else:
             targets = self.answers.blank(len(rows.texts))
         tokens, cut = _tokens(self.vocabulary, rows.texts, self.length, targets)
-        told = told_cut(cut, "texts", f"{self.length:,} tokens")
+        told = [*rows.told, *told_cut(cut, "texts", f"{self.length:,} tokens")]
         return Found(tokens, rows.columns, rows.left_out, told)
 
 
@@ -136,6 +136,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     done = completed(spec, stored, config.learnt(tokens))
     told = [
         ("Texts", _told(found)),
+        *found.told,
         ("Vocabulary", str(vocabulary)),
         *told_cut(cut, "texts", f"{config.length:,} tokens"),
     ]
@@ -156,6 +157,7 @@ class _Collected(NamedTuple):
     target: Classes | Values
     parts: dict[PartName, tuple[list[str], Tensor]]
     left_out: dict[str, int]
+    told: list[tuple[str, str]]
 
 
 def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
@@ -200,7 +202,7 @@ def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
         check_learnt(target.names, parts["train"][1], where, "texts")
     in_turn: tuple[PartName, ...] = ("train", "val", "test")
     parts = {name: parts[name] for name in in_turn if name in parts}
-    return _Collected(target, parts, dict(left_out))
+    return _Collected(target, parts, dict(left_out), rows.told)
 
 
 def _real(labels: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bigmodel.data.files.collecting import FilesConfig, check_bad, collect
+from bigmodel.data.files.collecting import FilesConfig, check_bad, collect, told_files
 from bigmodel.data.files.finding import find
 from bigmodel.data.files.naming import Naming
 from bigmodel.errors import ConfigError, DataError
@@ -48,6 +48,74 @@ def test_a_folder_for_each_class(tmp_path):
     assert [found.target.names[index] for index in found.targets] == labels
     assert sorted(torch.cat(list(found.parts.values())).tolist()) == list(range(17))
     assert {name: len(rows) for name, rows in found.parts.items()} == {"train": 13, "val": 4}
+
+
+LITTER = (
+    "__MACOSX/cat/._0.txt",
+    "__MACOSX/x.txt",
+    "@eaDir/a/SYNOPHOTO.txt",
+    "cat/@eaDir/0.txt",
+    "$RECYCLE.BIN/x.txt",
+    "lost+found/x.txt",
+    ".ipynb_checkpoints/0-checkpoint.txt",
+    "cat/.ipynb_checkpoints/0.txt",
+    "cat/.DS_Store",
+    "dog/Thumbs.db",
+    "dog/desktop.ini",
+    "dog/._1.txt",
+    "System Volume Information/x.txt",
+    "#recycle/x.txt",
+)
+
+
+def test_what_systems_leave_behind_is_neither_a_class_nor_a_file(tmp_path):
+    plain = collected(pets(tmp_path / "plain"))
+    found = collected(put(pets(tmp_path / "littered"), *LITTER))
+    assert found.target == plain.target == Classes(("cat", "dog"), counts=())
+    assert found.files.names == plain.files.names
+    assert dict(told_files(found.files))["Passed over"] == (
+        "what systems leave behind: #recycle, $RECYCLE.BIN, @eaDir, System Volume Information,"
+        " Thumbs.db, __MACOSX, desktop.ini, lost+found"
+    )
+    assert found.files.ignored == {}
+
+
+def test_folders_of_parts_may_have_it_beside_them(tmp_path):
+    pets(tmp_path, "train/")
+    pets(tmp_path, "test/")
+    assert set(collected(put(tmp_path, *LITTER)).parts) == {"train", "val", "test"}
+
+
+def test_a_list_may_name_it(tmp_path):
+    pets(tmp_path)
+    put(tmp_path, *LITTER)
+    names = [f"{kind}/{n}.txt" for kind in ("cat", "dog") for n in range(8)]
+    listed = [name for pair in zip(names, LITTER, strict=False) for name in pair] + names[len(LITTER) :]
+    rows = [f"{name},{name.split('/')[0]},{place % 3}" for place, name in enumerate(listed)]
+    (tmp_path / "all.csv").write_text("\n".join(["file,label,who", *rows]) + "\n")
+    found = collected(tmp_path / "all.csv", group="who")
+    assert found.files.names == names
+    assert found.target == Classes(("cat", "dog"), counts=())
+    assert found.files.groups == [str(listed.index(name) % 3) for name in names]
+    assert "__MACOSX" in dict(told_files(found.files))["Passed over"]
+    new = find(tmp_path / "all.csv", SUFFIXES, "notes", Naming(), "--input", labelled=False)
+    assert new.names == names
+
+
+def test_folders_of_classes_that_hold_nothing_are_told(tmp_path):
+    pets(tmp_path / "flat")
+    put(tmp_path / "flat", "owl/readme.md")
+    (tmp_path / "flat" / "fox" / "deep").mkdir(parents=True)
+    (tmp_path / "flat" / "cat" / "empty").mkdir()
+    found = collected(tmp_path / "flat")
+    assert found.target == Classes(("cat", "dog"), counts=())
+    assert dict(told_files(found.files))["Empty folders"] == "fox, owl"
+    pets(tmp_path / "parted", "train/")
+    pets(tmp_path / "parted", "test/")
+    (tmp_path / "parted" / "test" / "fox").mkdir()
+    (tmp_path / "parted" / "val").mkdir()
+    assert dict(told_files(collected(tmp_path / "parted").files))["Empty folders"] == "test/fox, val"
+    assert "Empty folders" not in dict(told_files(collected(pets(tmp_path / "whole")).files))
 
 
 def test_the_order_and_the_split_do_not_depend_on_the_file_system(tmp_path):

@@ -230,3 +230,10 @@ def test_threads_of_arrow_are_never_the_last_to_drop_a_function(tmp_path):
     gc.collect()
     functions = [one for one in gc.get_objects() if type(one) is FunctionType]
     assert any(one.__qualname__ == "batches_of_rows.<locals>.note" for one in functions)
+
+
+def test_what_systems_leave_beside_tables_is_none(tmp_path):
+    written(tmp_path, "a.csv", "x\n1\n")
+    for name in ("._a.csv", ".hidden.csv", "Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
+    assert read_columns(tmp_path, "data.path").files == [tmp_path / "a.csv"]

@@ -42,6 +42,22 @@ def test_a_folder_in_the_order_of_names_with_what_lies_deeper(tmp_path):
     assert [file.name for file in files_of(tmp_path, "data.path")] == ["a.TXT", "x.txt.gz", "c.txt"]
 
 
+def test_what_systems_leave_behind_is_no_text(tmp_path):
+    left = (
+        "__MACOSX/._a.txt",
+        "__MACOSX/b.txt",
+        ".ipynb_checkpoints/a-checkpoint.txt",
+        "x/@eaDir/a.txt",
+    )
+    for name in ("a.txt", "x/b.txt", "._a.txt", *left):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    own = [tmp_path / "a.txt", tmp_path / "x/b.txt"]
+    assert files_of(tmp_path, "data.path") == own
+    passages, _ = read_texts(config(f"{tmp_path}/**/*.txt"))
+    assert [passage.file for passage in passages] == own
+
+
 def test_a_pattern_names_files_of_any_kind(tmp_path):
     for name in ("b.md", "a.md", "c.txt"):
         (tmp_path / name).write_text(name)

@@ -138,6 +138,8 @@ def _joined(
         paths=files.paths + more.paths,
         names=files.names + more.names,
         ignored=files.ignored + more.ignored,
+        passed_over=sorted({*files.passed_over, *more.passed_over}),
+        empty=[*files.empty, *(f"{getattr(config, key)}/{name}" for name in more.empty)],
     )
     return joined, torch.cat([targets, own]), rows
 
@@ -212,6 +214,11 @@ def told_files(files: Files, trouble: str = "") -> list[tuple[str, str]]:
     if files.ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in files.ignored.most_common(LISTED))
         told.append(("Ignored", f"{files.ignored.total():,} other files: {kinds}"))
+    if files.passed_over:
+        told.append(("Passed over", f"what systems leave behind: {', '.join(files.passed_over)}"))
+    if files.empty:
+        more = f", … ({len(files.empty):,} in all)" if len(files.empty) > LISTED else ""
+        told.append(("Empty folders", ", ".join(files.empty[:LISTED]) + more))
     if trouble:
         told.append(("Cache", trouble))
     return told

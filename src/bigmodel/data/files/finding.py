@@ -5,7 +5,8 @@
     words/7_jackson_3.wav     names that tell, with data.label_pattern='^(\\d)_'
     photos.csv                a list, with columns `file` and `label`
 
-Files come in the order of their names, wherever they are found. Hidden ones are passed over.
+Files come in the order of their names, wherever they are found. Hidden ones are passed over, and so is
+what systems leave behind; see `clutter`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from bigmodel.data.clutter import clutter_in, is_clutter, is_passed_over
 from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, tests
 from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError
@@ -84,8 +86,8 @@ def _in_folder(
     labelled: bool,
     parts: bool,
 ) -> Files:
-    paths, ignored = [], Counter[str]()
-    for path in _walk(folder, where):
+    paths, ignored, passed = [], Counter[str](), set[str]()
+    for path in _walk(folder, where, passed):
         if path.suffix.lower() in suffixes:
             paths.append(path)
         else:
@@ -95,30 +97,60 @@ def _in_folder(
     names = [path.relative_to(folder).as_posix() for path in paths]
     for name in names:
         _check_is_text(name, where)
-    files = Files(paths, names, ignored=ignored)
+    files = Files(paths, names, ignored=ignored, passed_over=sorted(passed))
     if not labelled:
         return files
     below, marks = _marks(names, where) if parts else (names, None)
+    empty: list[str] = []
     if naming.label_pattern is not None:
         labels = matches(naming.label_pattern, names, "label_pattern", where)
     else:
         labels = _top_folders(below, folder, what, where)
+        empty = _empty_folders(folder, names, deeper=marks is not None)
     if naming.test_pattern is not None:
         marks = tests(naming.test_pattern, names, marks, where)
     groups = None
     if naming.group_pattern is not None:
         groups = matches(naming.group_pattern, names, "group_pattern", where)
-    return replace(files, labels=labels, marks=marks, groups=groups)
+    return replace(files, labels=labels, marks=marks, groups=groups, empty=empty)
 
 
-def _walk(folder: Path, where: str) -> Iterator[Path]:
-    """All files below a folder that are not hidden, by name; a link must stay within it."""
+def _empty_folders(folder: Path, names: Sequence[str], *, deeper: bool) -> list[str]:
+    """The folders that could name a class, had they a file in them; see `Files.empty`.
+
+    Args:
+        names: of all files that there are.
+        deeper: whether the folders at the top are parts, and those in them classes.
+    """
+    known = {
+        "/".join(parts[:depth]) for parts in (name.split("/") for name in names) for depth in (1, 2)
+    }
+    empty = []
+    for top in _folders_in(folder):
+        if top.name not in known:
+            empty.append(top.name)
+        elif deeper:
+            empty += [f"{top.name}/{one.name}" for one in _folders_in(top)]
+    return sorted(name for name in empty if name not in known)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not is_passed_over(path.name)]
+
+
+def _walk(folder: Path, where: str, passed: set[str]) -> Iterator[Path]:
+    """All files below a folder that are data, by name; a link must stay within it.
+
+    Args:
+        passed: takes the names of what systems leave behind, as far as it is not hidden.
+    """
 
     def unreadable(error: OSError) -> None:
         raise DataError(f"{where}: {error.filename} cannot be read: {error.strerror}.") from error
 
     for top, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        passed |= {name for name in (*folders, *files) if is_clutter(name) and name[0] != "."}
+        folders[:] = sorted(name for name in folders if not is_passed_over(name))
         for name in folders:
             if (path := Path(top, name)).is_symlink():
                 check_inside(path, folder, "data.path")
@@ -126,7 +158,7 @@ def _walk(folder: Path, where: str) -> Iterator[Path]:
                     f"{where}: {path} is a link to another folder of the same data, whose files would"
                     " count twice. Remove the link."
                 )
-        for name in sorted(name for name in files if not name.startswith(".")):
+        for name in sorted(name for name in files if not is_passed_over(name)):
             path = Path(top, name)
             if path.is_symlink():
                 check_inside(path, folder, "data.path")
@@ -194,14 +226,17 @@ def _in_list(
 
     table = read_columns(path, "data.path")
 
-    def values(name: str, key: str) -> list[object]:
-        return list(column(table, name, f"data.{key}").to_pylist())
-
-    listed = values(naming.file, "file")
-    if not listed:
-        raise DataError(f"{where}: lists no {what}.")
+    listed = column(table, naming.file, "data.file").to_pylist()
     _check_filled(listed, naming.file, where)
-    names = [str(name) for name in listed]
+    clutter = [clutter_in(PurePath(str(name))) for name in listed]
+    kept = [row for row, found in enumerate(clutter) if found is None]
+    if not kept:
+        raise DataError(f"{where}: lists no {what}.")
+
+    def values(name: str, key: str) -> list[object]:
+        return list(column(table, name, f"data.{key}").take(kept).to_pylist())
+
+    names = [str(listed[row]) for row in kept]
     folder = path.absolute().parent
     if naming.root is not None and not (new and (folder / names[0]).exists()):
         folder = Path(naming.root).expanduser()
@@ -223,7 +258,7 @@ def _in_list(
             f"{where}: lists {len(other):,} files that are no {what}, such as {other[0]}. Known are"
             f" {', '.join(sorted(suffixes))}."
         )
-    files = Files(paths, names)
+    files = Files(paths, names, passed_over=sorted({found for found in clutter if found}))
     if not labelled:
         return files
     if naming.label_pattern is not None:

@@ -92,6 +92,8 @@ class Files:
         groups: what each belongs to; None where that is not told.
         marks: which part each is in; None where that is not told.
         ignored: how many files of other kinds there are, by suffix.
+        passed_over: names of what systems have left beside them.
+        empty: folders that name no class because no file lies in them.
     """
 
     paths: list[Path]
@@ -100,6 +102,8 @@ class Files:
     groups: list[str] | None = None
     marks: list[str] | None = None
     ignored: Counter[str] = field(default_factory=Counter)
+    passed_over: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
     @property
     def real(self) -> bool:

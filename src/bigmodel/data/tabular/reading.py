@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from bigmodel.data.clutter import is_passed_over
 from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import name_without_gz
 from bigmodel.data.tabular.sources import ParquetSource, Source, Unpacked
@@ -135,7 +136,8 @@ def listed(names: Iterable[str]) -> str:
 
 def _files_in(folder: Path, key: str) -> list[Path]:
     """The files of a folder, of one kind, sorted by name."""
-    found = sorted(path for path in folder.iterdir() if path.is_file() and _kind_of(path) is not None)
+    inside = (path for path in folder.iterdir() if path.is_file() and not is_passed_over(path.name))
+    found = sorted(path for path in inside if _kind_of(path) is not None)
     kinds = sorted({str(_kind_of(path)) for path in found})
     if len(kinds) != 1:
         holds = f"holds files of several kinds ({', '.join(kinds)})" if kinds else "holds no table"

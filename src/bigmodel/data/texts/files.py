@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pydantic import Field, field_validator
 
+from bigmodel.data.clutter import clutter_in, is_passed_over
 from bigmodel.data.own import OwnConfig, place
 from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import unpacked
@@ -66,7 +67,7 @@ def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage
     named = None if value is None else Path(value).expanduser()
     if named is not None and not named.exists() and glob.has_magic(str(named)):
         files = [Path(found) for found in sorted(glob.glob(str(named), recursive=True))]  # noqa: PTH207
-        files = [file for file in files if file.is_file()]
+        files = [file for file in files if file.is_file() and clutter_in(file) is None]
         if not files:
             raise DataError(f"data.{key}={value}: no file has a name of this pattern.")
     else:
@@ -84,8 +85,8 @@ def files_of(path: Path, key: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{key}={path}: there is no such file or folder.")
-    inside = [file for file in sorted(path.rglob("*")) if not file.name.startswith(".")]
-    inside = [file for file in inside if file.is_file()]
+    inside = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    inside = [file for file in inside if not any(map(is_passed_over, file.relative_to(path).parts))]
     files = [file for file in inside if file.name.lower().endswith(SUFFIXES)]
     if not files:
         kinds = Counter(file.suffix.lower() or "no ending" for file in inside).most_common(_LISTED)

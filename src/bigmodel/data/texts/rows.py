@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bigmodel.data.files.collecting import check_bad
+from bigmodel.data.clutter import is_passed_over
+from bigmodel.data.files.collecting import check_bad, told_files
 from bigmodel.data.files.finding import find
 from bigmodel.data.files.naming import Naming
 from bigmodel.data.tabular.reading import column, read_columns, texts
@@ -47,6 +48,7 @@ class Rows:
         groups, marks: what each belongs to and which part it is in; None where that is not told.
         columns: see `Found.columns`.
         left_out: how many texts were left out, by reason.
+        told: what else is to be told of them, label and text of each line.
     """
 
     texts: list[str]
@@ -56,13 +58,14 @@ class Rows:
     marks: list[str] | None = None
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    told: list[tuple[str, str]] = field(default_factory=list)
 
 
 def kind_of(path: Path) -> Literal["table", "folders"]:
     """Whether a place holds folders of texts, or is a table or a folder of tables."""
     if not path.is_dir():
         return "table"
-    inside = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    inside = [entry for entry in path.iterdir() if not is_passed_over(entry.name)]
     texts_alone = all(entry.name.lower().endswith(SUFFIXES) for entry in inside)
     return "folders" if texts_alone or any(entry.is_dir() for entry in inside) else "table"
 
@@ -142,7 +145,8 @@ def _of_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
 
     names = chosen(files.names)
     marks = None if files.marks is None else chosen(files.marks)
-    return Rows(found, chosen(files.labels), names, None, marks, {"file": names}, left_out)
+    told, labels = told_files(files), chosen(files.labels)
+    return Rows(found, labels, names, None, marks, {"file": names}, left_out, told)
 
 
 def _missing(label: str | None) -> bool:
