@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from bigmodel.config import RunConfig
+from bigmodel.counted import counted
 from bigmodel.data.base import Dataset
 from bigmodel.losses import Loss
 from bigmodel.models.summary import Layer
@@ -15,6 +16,7 @@ from bigmodel.reporting.lines import shown_path
 from bigmodel.run import Run
 from bigmodel.runtime import Runtime
 from bigmodel.schedulers import EXTENSIONS, Change
+from bigmodel.spec import Target, Values
 
 
 def run_info(
@@ -36,12 +38,12 @@ def run_info(
         compiling: what there is to tell of how the model is compiled.
     """
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
-    length = f"{plan.epochs:,} epochs × {plan.steps_per_epoch:,} steps"
+    length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"
     if config.trainer.max_steps is not None:
-        length = f"{plan.steps:,} steps"
+        length = counted(plan.steps, "step")
     rate = getattr(config.optimizer, "lr", math.nan)
     rows = [
-        ("Model", f"{model}, {parameters:,} parameters"),
+        ("Model", f"{model}, {counted(parameters, 'parameter')}"),
         ("Data", str(dataset.spec)),
         *dataset.told,
         *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
@@ -49,7 +51,7 @@ def run_info(
             "Optimizer",
             f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
         ),
-        ("Loss", loss.described),
+        ("Loss", loss_told(loss, dataset.spec.target)),
         ("Device", str(runtime)),
         *(("Compiling", line) for line in compiling),
         ("Training", f"{length}, batches of {_batch(config)}"),
@@ -73,6 +75,18 @@ def run_info(
     )
 
 
+def loss_told(loss: Loss, target: Target) -> str:
+    """A loss, and what its figures are of where that is not what the others are of: standardised values.
+
+    `mse, of the target in units of its standard deviation, 77.2`
+    """
+    if not isinstance(target, Values):
+        return loss.described
+    if target.count > 1:
+        return f"{loss.described}, of the targets, each in units of its standard deviation"
+    return f"{loss.described}, of the target in units of its standard deviation, {target.std[0]:,.4g}"
+
+
 def extension(change: Change, run: Run) -> str:
     """What another length of a run that goes on does to its learning rate."""
     first = run.state.optimizer.param_groups[0]
@@ -80,7 +94,8 @@ def extension(change: Change, run: Run) -> str:
     extend = run.settings["scheduler"].get("extend", EXTENSIONS[0])
     others = " or ".join(choice for choice in EXTENSIONS if choice != extend)
     return (
-        f"{run.plan.steps:,} steps instead of {change.planned:,}: at step {run.state.progress.step:,}"
+        f"{counted(run.plan.steps, 'step')} instead of {change.planned:,}:"
+        f" at step {run.state.progress.step:,}"
         f" the learning rate goes from {rate * change.before:.3g} to {rate * change.after:.3g} by"
         f" scheduler.extend={extend} ({others}: otherwise)"
     )
@@ -92,7 +107,7 @@ def _batch(config: RunConfig) -> str:
     accumulate = config.trainer.accumulate
     if tokens is None:
         return f"{samples * accumulate:,}"
-    return f"up to {tokens * accumulate:,} tokens, {samples * accumulate:,} samples"
+    return f"up to {tokens * accumulate:,} tokens, {counted(samples * accumulate, 'sample')}"
 
 
 def _listed(counts: dict[str, int]) -> str:

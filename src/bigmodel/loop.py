@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from bigmodel import account, checkpoint, judge
+from bigmodel.counted import counted
 from bigmodel.data.base import Batch, samples_of
 from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import BigModelError, CheckpointError, DataError, NonFiniteError, reason
@@ -233,7 +234,8 @@ def _conclude(run: Run) -> None:
     summary.environment |= {"device": str(run.runtime), "engine": run.engine.name}
     summary.skipped = progress.skipped + len(progress.passed_over)
     if summary.skipped:
-        told = f"{summary.skipped:,} of {progress.step:,} updates were left out: NaN or infinity."
+        left_out = f"{summary.skipped:,} of {counted(progress.step, 'update')}"
+        told = f"{left_out} {'was' if summary.skipped == 1 else 'were'} left out: NaN or infinity."
         run.sinks.message(told, "warning")
     if run.saver.place is not None:
         run.saver.place.check()

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from bigmodel.counted import counted
 from bigmodel.device_names import ALLOWED, is_device
 from bigmodel.errors import DeviceError
 from bigmodel.registry import Config
@@ -91,7 +92,7 @@ class Runtime:
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
         count = torch.get_num_threads()
-        used = "1 thread" if count == 1 else f"{count} threads"
+        used = counted(count, "thread")
         threads = used if self.device.type == "cpu" else None
         slow = " (emulated on this device, which is slow: fp16 is not)" if self.emulated else ""
         parts = (str(self.device), name, f"{self.precision}{slow}", threads)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 
+from bigmodel.counted import counted
+
 
 @dataclass(frozen=True)
 class Image:
@@ -40,7 +42,7 @@ class Sequence:
         return (self.steps, self.features)
 
     def __str__(self) -> str:
-        return f"sequences of {self.steps} steps × {self.features} features"
+        return f"sequences of {counted(self.steps, 'step')} × {counted(self.features, 'feature')}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Tokens:
 
     def __str__(self) -> str:
         most = "up to " if self.pad is not None else ""
-        return f"{most}{self.length} tokens out of {self.vocab_size:,}"
+        return f"{most}{counted(self.length, 'token')} out of {self.vocab_size:,}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Features:
 
     def __str__(self) -> str:
         told = sum(size > 0 for size in self.categories)
-        return f"{self.count} features" + (f", {told} of them categories" if told else "")
+        return counted(self.count, "feature") + (f", {told:,} of them categories" if told else "")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class TokenPair:
         return (2, self.length)
 
     def __str__(self) -> str:
-        return f"pairs of up to {self.length} tokens out of {self.vocab_size:,}"
+        return f"pairs of up to {counted(self.length, 'token')} out of {self.vocab_size:,}"
 
 
 Input = Image | Sequence | Tokens | Features | TokenPair
@@ -135,7 +137,7 @@ class Classes:
         return self.count
 
     def __str__(self) -> str:
-        return f"{self.count} classes"
+        return counted(self.count, "class", "classes")
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Flags:
         return self.count
 
     def __str__(self) -> str:
-        return f"{self.count} yes/no labels"
+        return counted(self.count, "yes/no label")
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Values:
         return self.count
 
     def __str__(self) -> str:
-        return "1 real value" if self.count == 1 else f"{self.count} real values"
+        return counted(self.count, "real value")
 
 
 IGNORED = -100

@@ -148,6 +148,7 @@ def test_an_output_is_replaced_only_by_force(made: Run, bigmodel: Bigmodel, tmp_
         (["--prompt", "hello"], "--prompt: fnn on synthetic gives 3 classes and writes no text."),
         (["--input", "new.npz", "--top-p", "0.9"], "--top-p: fnn on synthetic writes no text."),
         (["--input", "new.npz", "--output", "o.txt"], "--output o.txt: '.txt' is no kind of file"),
+        (["--input", "new.npz", "--output", "o.xls"], "--output o.xls: '.xls' is no kind of file"),
         (["--input", "none.npz"], "--input none.npz"),
     ],
 )

@@ -126,12 +126,12 @@ def test_translations_of_a_prompt_and_of_a_file(made: Run, bigmodel: Bigmodel, t
     assert not one.out.startswith("ein Hund")
     (tmp_path / "new.de").write_text("ein Hund\nzwei\nKatze ein zwei Hund\n")
     many = bigmodel(
-        *("predict", run, "--input", tmp_path / "new.de", "--output", tmp_path / "o.txt"),
+        *("predict", run, "--input", tmp_path / "new.de", "--output", tmp_path / "new.en"),
         *("--tokens", 6, "--device", "cpu"),
     )
     assert many.status == 0, many.err
-    assert len((tmp_path / "o.txt").read_text().splitlines()) == 3
-    assert (tmp_path / "o.txt").read_text().splitlines()[0] == one.out.rstrip("\n").replace("\n", "\\n")
+    assert len((tmp_path / "new.en").read_text().splitlines()) == 3
+    assert (tmp_path / "new.en").read_text().splitlines()[0] == one.out.rstrip("\n").replace("\n", "\\n")
 
 
 @pytest.mark.parametrize("name", ["text", "pieces", "pairs"])
@@ -167,7 +167,7 @@ def test_prompts_that_the_model_does_not_see_whole_are_told(
     made: Run, bigmodel: Bigmodel, tmp_path: Path
 ) -> None:
     (tmp_path / "prompts.txt").write_text("ROMEO\n" + "Sweet, so would I. " * 3 + "\n")
-    told = "Cut: 1 prompts, of which the model sees the end: at most 16 tokens"
+    told = "Cut: 1 prompt, of which the model sees the end: at most 16 tokens"
     args = ("predict", made("text"), "--tokens", 2, "--device", "cpu")
     assert told in bigmodel(*args, "--input", tmp_path / "prompts.txt").err
     assert told in bigmodel(*args, "--prompt", "Sweet, so would I. ").err

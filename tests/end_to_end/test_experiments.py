@@ -59,3 +59,14 @@ def test_gpt2_at_another_size(command: Command, tmp_path):
     sizes = ("model.dim=24", "model.depth=1", "data.context=16", "data.unit=bpe", "data.vocab_size=300")
     result = command("model=gpt2", "data=text", "data.path=play.txt", *sizes, *QUICK)
     assert result.status == 0, result.err
+
+
+@pytest.mark.parametrize("name", ["fnn", "cnn", "rnn", "attention", "transformer"])
+def test_the_article_s_networks_print_ten_lines_as_its_listings_do(command: Command, name):
+    result = command(
+        f"experiment=seed_{name}", "data.samples=20", "device=cpu", "trainer.tensorboard=false"
+    )
+    assert result.status == 0, result.err
+    told = [line for line in result.out.splitlines() if line.startswith("Epoch ")]
+    assert [line.split(", ")[0] for line in told] == [f"Epoch {epoch}" for epoch in range(10, 101, 10)]
+    assert all(", Loss: " in line for line in told)

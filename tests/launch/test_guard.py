@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from bigmodel.errors import ConfigError
 from bigmodel.launch.flags import flags_first
-from bigmodel.launch.guard import check_overrides, check_values, guard
+from bigmodel.launch.guard import check_overrides, guard
 
 FIRED: list[str] = []
 FIRE = f"{__name__}.fire"
@@ -282,12 +282,6 @@ def test_plugin_of_a_file_is_let_in_by_the_user(launch, own):
     with pytest.raises(ConfigError, match=r"plugins=\[my_models\]"):
         launch(argv)
     assert launch([*argv, "plugins=[my_models]"])[0].plugins == ["my_models"]
-
-
-def test_values_of_a_run_are_checked():
-    check_values({"model": {"name": "cnn"}, "sizes": [1, 2]}, "config.yaml")
-    with pytest.raises(ConfigError, match=r"config\.yaml: model\.head\._target_"):
-        check_values({"model": {"head": [{"_target_": "os.system"}]}}, "config.yaml")
 
 
 def test_sweeps_may_set_less_than_the_user():

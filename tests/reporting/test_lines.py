@@ -18,7 +18,7 @@ from . import facts
         (1e-4, "0.0001"),
         (0.0000512345, "5.12e-05"),
         (-0.00001, "-1e-05"),
-        (123456.789, "123456.7890"),
+        (123456.789, "123,456.7890"),
         (12345678.9, "1.235e+07"),
         (math.nan, "nan"),
         (-math.inf, "-inf"),
@@ -71,14 +71,14 @@ def test_a_wide_line_breaks_after_a_comma_only() -> None:
 def test_sign_of_life(tmp_path: Path) -> None:
     progress = Progress(epoch=3, step=60, loss=0.5, figure=0.9, samples_per_second=12345.6)
     assert lines.life_line(progress, facts.info(tmp_path)) == (
-        "epoch 3/30 step 60 loss 0.5000 val/accuracy 0.9000 12,346 samples/s"
+        "Epoch 3, Loss: 0.5000, val/accuracy: 0.9000, step: 60 of 690, 12,346 samples/s"
     )
     quick = replace(progress, tokens_per_second=98765.4, mfu=0.0412, memory_gib=1.25)
     assert lines.life_line(quick, facts.info(tmp_path)).endswith(
-        " 0.9000 98,765 tokens/s MFU 4.1 % 1.2 GiB"
+        " step: 60 of 690, 98,765 tokens/s, MFU 4.1 %, 1.2 GiB"
     )
     nothing = Progress(epoch=1, step=1, loss=None, figure=None, samples_per_second=10)
-    assert lines.life_line(nothing, facts.info(tmp_path)) == "epoch 1/30 step 1 10 samples/s"
+    assert lines.life_line(nothing, facts.info(tmp_path)) == "Epoch 1, step: 1 of 690, 10 samples/s"
 
 
 def test_results() -> None:
@@ -137,3 +137,11 @@ def test_pointers_name_only_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
         ("TensorBoard", "tensorboard --logdir run"),
     ]
     assert "Go on with" not in dict(lines.pointers(facts.summary(), folder, folder))
+
+
+def test_long_runs_have_thousands(tmp_path: Path) -> None:
+    progress = Progress(epoch=1200, step=60_000, loss=54321.5, figure=None, samples_per_second=10)
+    told = lines.life_line(progress, facts.info(tmp_path, total_steps=1_200_000))
+    assert told == "Epoch 1200, Loss: 54,321.5000, step: 60,000 of 1,200,000, 10 samples/s"
+    record = {"epoch": 3, "step": 5000, "train/loss": 0.5}
+    assert lines.log_line(record, 2300).endswith(", step: 5,000")

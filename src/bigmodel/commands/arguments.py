@@ -109,7 +109,8 @@ def _eval(parser: Parser) -> None:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="new data with its answers, as the run has learnt from; without: its own test part",
+        help="new data with its answers, as the run has learnt from; without: the run's own test part,"
+        " or its validation part where there is none",
     )
     parser.add_argument("--batch-size", type=_count, metavar="N", help="samples that are read at once")
     parser.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
@@ -124,7 +125,8 @@ def _predict(parser: Parser) -> None:
     files.add_argument(
         "--output",
         metavar="FILE",
-        help="where predictions go: .csv, .tsv, .parquet, .jsonl or, for texts, .txt; -: the terminal",
+        help="where predictions go: .csv, .tsv, .parquet or .jsonl; texts also as plain lines, under any"
+        " other name, such as new.en; - or nothing: the terminal",
     )
     files.add_argument("--force", action="store_true", help="replace the output file where there is one")
     files.add_argument("--probabilities", action="store_true", help="add each class's or label's own")
@@ -156,7 +158,7 @@ def _export(parser: Parser) -> None:
 _MAX_BAD = "samples that may be left out because they cannot be read (default: 0)"
 
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
-    "eval": (_eval, "Judges a run's model by held-out data."),
+    "eval": (_eval, "Judges a run's model by held-out data, its own or a file of yours."),
     "predict": (_predict, "Asks a run's model about new data, or has it write."),
     "export": (
         _export,

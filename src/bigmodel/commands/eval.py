@@ -14,11 +14,13 @@ from bigmodel.commands.load import Loaded, load
 from bigmodel.commands.outputs import data_stream
 from bigmodel.commands.reading import read
 from bigmodel.commands.telling import tell, tell_left_out
+from bigmodel.counted import counted
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.fingerprint import compare
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError
 from bigmodel.evaluate import evaluate
+from bigmodel.header import loss_told
 from bigmodel.metrics import metrics_for, undefined_told
 from bigmodel.models.base import Writer
 from bigmodel.reporting.figures_table import print_figures
@@ -78,8 +80,8 @@ def run(arguments: Namespace) -> None:
         return
     rows = [
         ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
-        ("Data", f"{judged.source}, {samples:,} samples"),
-        ("Loss", loss),
+        ("Data", f"{judged.source}, {counted(samples, 'sample')}"),
+        ("Loss", loss_told(loaded.loss(), loaded.prepared.spec.target)),
         ("Device", str(loaded.runtime)),
     ]
     print_figures(shown_path(loaded.place.folder), rows, named)

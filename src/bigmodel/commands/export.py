@@ -11,7 +11,7 @@ from bigmodel.commands.graph import exported
 from bigmodel.commands.graph_inputs import Front, front_of
 from bigmodel.commands.graph_outputs import Whole
 from bigmodel.commands.load import Loaded, load
-from bigmodel.commands.outputs import check_output, write_bytes
+from bigmodel.commands.outputs import check_kind, check_place, write_bytes
 from bigmodel.commands.places import place_of
 from bigmodel.commands.telling import tell
 from bigmodel.errors import ConfigError
@@ -24,7 +24,8 @@ def run(arguments: Namespace) -> None:
     """Exports, and tells where to."""
     folder = place_of(arguments.run).folder
     output = folder / "model.onnx" if arguments.output is None else Path(arguments.output).expanduser()
-    check_output(output, force=arguments.force, suffixes=(".onnx",))
+    check_kind(output, (".onnx",))
+    check_place(output, force=arguments.force)
     loaded = load(arguments.run, arguments.weights, "cpu", arguments.plugins, tell)
     bytes_needed = sum(p.nbytes for p in loaded.model.state_dict().values())
     if bytes_needed > _LARGEST:

@@ -13,17 +13,14 @@ from bigmodel import disk, streams
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.visible import visible
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".txt")
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
-def check_output(path: Path, *, force: bool, suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Makes sure that a file can be written, before anything is computed for it.
-
-    Args:
-        force: whether a file that is there may be replaced.
+def check_kind(path: Path, suffixes: Sequence[str]) -> None:
+    """Makes sure that a file is of a kind that can be written.
 
     Raises:
-        ConfigError: its kind is not known, it is there already, or its folder is not.
+        ConfigError: it is none of `suffixes`.
     """
     if path.suffix.lower() not in suffixes:
         meant = did_you_mean(path.suffix.lower(), suffixes)
@@ -31,6 +28,17 @@ def check_output(path: Path, *, force: bool, suffixes: Sequence[str] = SUFFIXES)
             f"--output {path}: '{path.suffix}' is no kind of file that is written here.{meant} There are"
             f" {', '.join(suffixes)}."
         )
+
+
+def check_place(path: Path, *, force: bool) -> None:
+    """Makes sure that a file can be written, before anything is computed for it.
+
+    Args:
+        force: whether a file that is there may be replaced.
+
+    Raises:
+        ConfigError: it is there already, or its folder is not.
+    """
     if path.is_dir():
         raise ConfigError(f"--output {path}: is a folder. Give a file in it.")
     if not path.absolute().parent.is_dir():

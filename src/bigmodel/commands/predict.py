@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from bigmodel.commands.outputs import check_output
+from bigmodel.commands.outputs import check_place
 from bigmodel.commands.telling import tell
 from bigmodel.errors import ConfigError
 
@@ -18,7 +18,7 @@ def run(arguments: Namespace) -> None:
     _check_options(arguments)
     output = None if arguments.output in (None, "-") else Path(arguments.output).expanduser()
     if output is not None:
-        check_output(output, force=arguments.force)
+        check_place(output, force=arguments.force)
     # Torch is only needed from here on.
     from bigmodel.commands.load import load
     from bigmodel.commands.rows import predict_rows

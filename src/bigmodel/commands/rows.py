@@ -14,9 +14,10 @@ from torch import Tensor
 
 from bigmodel.commands.asking import in_words, outputs_of
 from bigmodel.commands.load import Loaded
-from bigmodel.commands.outputs import check_output, write_columns
+from bigmodel.commands.outputs import TABLES, check_kind, write_columns
 from bigmodel.commands.reading import read
 from bigmodel.commands.telling import tell
+from bigmodel.counted import counted
 from bigmodel.errors import DIVERGED, UndefinedError
 from bigmodel.metrics import defined
 from bigmodel.spec import Classes, Flags, Target, Values
@@ -27,7 +28,7 @@ _DIGITS = 7  # that a float32 holds
 def predict_rows(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:
     """Reads new samples, asks the model, writes the table and tells how fast it was."""
     if output is not None:
-        check_output(output, force=arguments.force, suffixes=(".csv", ".tsv", ".parquet", ".jsonl"))
+        check_kind(output, TABLES)
     began = time.perf_counter()
     path = Path(arguments.input).expanduser()
     found = read(loaded, path, "--input", answers=False, max_bad=arguments.max_bad)
@@ -37,7 +38,7 @@ def predict_rows(loaded: Loaded, arguments: Namespace, output: Path | None) -> N
     write_columns(beside(found.columns, said), output)
     if output is not None:
         seconds = time.perf_counter() - began
-        tell(f"{rows:,} rows in {seconds:.2f} s ({rows / seconds:,.0f} rows/s): {output}")
+        tell(f"{counted(rows, 'row')} in {seconds:.2f} s ({rows / seconds:,.0f} rows/s): {output}")
     check_defined(rows - int(defined(outputs, target).sum()), rows, "rows")
 
 

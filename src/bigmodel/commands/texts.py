@@ -12,10 +12,11 @@ from typing import Any
 
 from bigmodel import streams
 from bigmodel.commands.load import Loaded
-from bigmodel.commands.outputs import data_stream, write_columns, write_lines
+from bigmodel.commands.outputs import TABLES, data_stream, write_columns, write_lines
 from bigmodel.commands.reading import read
 from bigmodel.commands.rows import beside, check_defined
 from bigmodel.commands.telling import tell
+from bigmodel.counted import counted
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.files import read_lines
@@ -138,15 +139,16 @@ def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> 
         None if new is None else _after(reader, known, new)
         for known, new in zip(before, written, strict=True)
     ]
-    if output is None or output.suffix.lower() == ".txt":
+    if output is None or output.suffix.lower() not in TABLES:
         write_lines([text or "" for text in texts], output)
     else:
         write_columns(beside(columns, {name: texts}), output)
     if output is not None:
         seconds = time.perf_counter() - began
-        tell(f"{len(texts):,} texts in {seconds:.2f} s ({len(texts) / seconds:,.1f} texts/s): {output}")
+        rate = len(texts) / seconds
+        tell(f"{counted(len(texts), 'text')} in {seconds:.2f} s ({rate:,.1f} texts/s): {output}")
     if blank := rows.count([]):
-        tell(f"Blank: {blank:,} of {len(rows):,} lines, and so is what is written of them")
+        tell(f"Blank: {blank:,} of {counted(len(rows), 'line')}, and so is what is written of them")
     check_defined(texts.count(None), len(texts), "texts")
 
 
@@ -154,7 +156,9 @@ def _tell_cut(loaded: Loaded, prompts: list[list[int]]) -> None:
     """Tells how many prompts are longer than what the model sees at once."""
     context = loaded.prepared.spec.input.shape[-1]
     if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
-        tell(f"Cut: {cut:,} prompts, of which the model sees the end: at most {context:,} tokens")
+        tell(
+            f"Cut: {counted(cut, 'prompt')}, of which the model sees the end: at most {context:,} tokens"
+        )
 
 
 def sources_of(part: TextPairs) -> list[list[int]]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigmodel.counted import counted
 from bigmodel.data.base import Dataset
 from bigmodel.data.content import add_tensor
 from bigmodel.data.parts import Stored
@@ -114,10 +115,10 @@ def compare(
 
 def _resized(part: str, before: int | None, now: int | None) -> str:
     if before is None:
-        return f"{part} is new, with {now:,} samples"
+        return f"{part} is new, with {counted(now or 0, 'sample')}"
     if now is None:
-        return f"{part} is gone, had {before:,} samples"
-    return f"{part} has {now:,} samples, was {before:,}"
+        return f"{part} is gone, had {counted(before, 'sample')}"
+    return f"{part} has {counted(now, 'sample')}, was {before:,}"
 
 
 def _stored(dataset: Dataset) -> list[tuple[str, Tensor]]:

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bigmodel.counted import counted
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.own import elsewhere, place
 from bigmodel.data.parts import Stored, Windows
@@ -200,7 +201,7 @@ def _told(passages: Sequence[Passage], learnt_from: Sequence[str]) -> str:
     """What was understood, for the header."""
     total = sum(len(passage.text) for passage in passages)
     learnt = sum(map(len, learnt_from)) / total
-    files = "1 file" if len(passages) == 1 else f"{len(passages):,} files"
+    files = counted(len(passages), "file")
     share = "all" if learnt == 1 else f"first {100 * learnt:.3g} %"
     different = len(letters_of(learnt_from))
     return f"{total:,} characters in {files}, {different:,} different; {share} to learn from"

@@ -114,17 +114,6 @@ def check_overrides(overrides: Iterable[str], typed: bool = True) -> None:
             _check_override(parsed, override, typed)
 
 
-def check_values(values: Any, source: str) -> None:
-    """Refuses a `_target_` anywhere in plain nested values, as read from a run's folder.
-
-    Raises:
-        ConfigError: names `source` and the key.
-    """
-    for path, value in _leaves(values):
-        if _names_code(path, value):
-            _refuse_target(source, path)
-
-
 @dataclass(frozen=True)
 class Rules:
     """What a loader has to know: the shipped folder, the modules that the user lets in, and whether the

@@ -8,6 +8,7 @@ import shlex
 import textwrap
 from pathlib import Path
 
+from bigmodel.counted import counted
 from bigmodel.reporting.base import Progress, Record, RunInfo, Summary
 
 SPEEDS = ("samples_per_second", "tokens_per_second", "mfu", "memory_gib")
@@ -20,7 +21,7 @@ def figure(value: float | int) -> str:
         return f"{value:,}"
     if value != 0 and abs(value) < 1e-4:
         return f"{value:.3g}"
-    return f"{value:.4f}" if abs(value) < 1e6 or not math.isfinite(value) else f"{value:.4g}"
+    return f"{value:,.4f}" if abs(value) < 1e6 or not math.isfinite(value) else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
@@ -50,7 +51,7 @@ def log_line(record: Record, steps_per_epoch: int = 1) -> str:
     """
     parts = [f"Epoch {record['epoch']}", *log_figures(record).values()]
     if record["step"] % steps_per_epoch:
-        parts.append(f"step: {record['step']}")
+        parts.append(f"step: {record['step']:,}")
     return ", ".join(parts)
 
 
@@ -70,13 +71,14 @@ def log_figures(record: Record) -> dict[str, str]:
 
 
 def life_line(progress: Progress, info: RunInfo) -> str:
-    """`epoch 3/50 step 1200 loss 0.1234 val/accuracy 0.9722 12,345 samples/s`."""
-    words = [f"epoch {progress.epoch}/{info.epochs} step {progress.step}"]
+    """`Epoch 3, Loss: 0.1234, val/accuracy: 0.9722, step: 1,200 of 3,000, 12,345 samples/s`."""
+    parts = [f"Epoch {progress.epoch}"]
     if progress.loss is not None:
-        words.append(f"loss {figure(progress.loss)}")
+        parts.append(f"Loss: {figure(progress.loss)}")
     if progress.figure is not None:
-        words.append(f"{info.monitor} {figure(progress.figure)}")
-    return " ".join([*words, *speeds(progress).values()])
+        parts.append(f"{info.monitor}: {figure(progress.figure)}")
+    parts.append(f"step: {progress.step:,} of {info.total_steps:,}")
+    return ", ".join([*parts, *speeds(progress).values()])
 
 
 def speeds(progress: Progress) -> dict[str, str]:
@@ -96,9 +98,8 @@ def header_rows(info: RunInfo) -> list[tuple[str, str]]:
     rows = list(info.rows)
     if info.first_step:
         epoch = info.first_step // info.steps_per_epoch
-        rows.append(
-            ("Resuming", f"after step {info.first_step:,} of {info.total_steps:,}, {epoch} epochs done")
-        )
+        at = f"after step {info.first_step:,} of {info.total_steps:,}"
+        rows.append(("Resuming", f"{at}, {counted(epoch, 'epoch')} done"))
     return rows
 
 
@@ -126,8 +127,7 @@ def figures_of(record: Record) -> Record:
 
 def outcome(summary: Summary) -> str:
     """How the run ended: `Finished: 30 epochs, 690 steps, 3.2 s`, or why it did not finish."""
-    epochs = "1 epoch" if summary.epochs == 1 else f"{summary.epochs:,g} epochs"
-    steps = "1 step" if summary.steps == 1 else f"{summary.steps:,} steps"
+    epochs, steps = counted(summary.epochs, "epoch"), counted(summary.steps, "step")
     done = f"{epochs}, {steps}, {duration(summary.seconds)}"
     if summary.status == "finished":
         return f"Finished: {done}"

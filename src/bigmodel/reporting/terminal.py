@@ -19,12 +19,13 @@ THEME = Theme(
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that shows colours and lets lines be redrawn.
+    """Whether `stream` is a terminal that lets lines be redrawn.
 
-    Not so for a pipe, a file, `nohup` and Slurm; nor where TERM is `dumb`, NO_COLOR or CI is set
-    (https://no-color.org), or the encoding has no box-drawing characters.
+    Not so for a pipe, a file, `nohup` and Slurm, whatever FORCE_COLOR says, since a bar would fill them;
+    nor where TERM is `dumb`, CI is set, or the encoding has no box-drawing characters. NO_COLOR
+    (https://no-color.org) takes the colours away and changes nothing else.
     """
-    if os.environ.get("NO_COLOR") or os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+    if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
         return False
     if os.environ.get("TERM", "") in {"dumb", "unknown"}:
         return False
