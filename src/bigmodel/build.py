@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigmodel import header, registry
+from bigmodel import contracts, header, registry
 from bigmodel.checkpoint import Newest, load_newest
 from bigmodel.config import RunConfig
-from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.checks import check
 from bigmodel.data.fingerprint import compare, fingerprint
@@ -26,6 +26,7 @@ from bigmodel.engines.choosing import Choosing
 from bigmodel.engines.regions import compile_model
 from bigmodel.errors import CheckpointError, ConfigError, DataError
 from bigmodel.losses import Loss
+from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.plan import Monitored, Plan, monitored
@@ -70,20 +71,23 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
-    sample = next(iter(val.epoch(0))).inputs[:1]
-    loss, model, layers, compiling = _model(config, dataset, runtime, sample)
+    first = next(iter(val.epoch(0)))
+    sample = first.inputs[:1]
+    loss, model, layers, told = _model(config, dataset, runtime, first)
     writing, figures = _writing(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
+    contracts.try_schedule(schedule, plan.steps, config.scheduler)
+    told += _rows("Warning", contracts.check_optimizer(step.optimizer, model, config.optimizer))
     state = State(
         model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler
     )
     return Run(
         config=trainer,
         info=header.run_info(
-            config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures), compiling
+            config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures), told
         ),
         plan=plan,
         dataset=dataset,
@@ -233,11 +237,12 @@ def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
         ConfigError, DataError: it is not there, or is not what a model can learn from.
     """
     try:
-        dataset: Dataset = registry.data.build(config.data.going_on(learnt))
+        built = registry.data.build(config.data.going_on(learnt))
     except DataError:
         if learnt is None:
             raise
-        dataset = registry.data.build(config.data)  # it has changed: what it is now is to be told
+        built = registry.data.build(config.data)  # it has changed: what it is now is to be told
+    dataset = contracts.check_dataset(built, config.data)
     check(dataset)
     limit, tokens = config.trainer.limit, config.data.token_bound
 
@@ -280,16 +285,24 @@ def _batches(
 
 
 def _model(
-    config: RunConfig, dataset: Dataset, runtime: Runtime, sample: torch.Tensor
-) -> tuple[Loss, nn.Module, list[Layer], list[str]]:
-    """Loss and model on the device, the model from the seed alone; its summary; what there is to tell of
-    how it is compiled."""
+    config: RunConfig, dataset: Dataset, runtime: Runtime, batch: Batch
+) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]]]:
+    """Loss and model on the device, the model from the seed alone; its summary; lines that there are to
+    tell of them."""
     torch.manual_seed(config.top.seed)
-    loss: Loss = registry.losses.build(config.loss, dataset.spec).to(runtime.device)
-    model: nn.Module = registry.models.build(config.model, dataset.spec).to(runtime.device)
-    layers = summarize(model, sample)
+    spec = dataset.spec
+    loss = build_loss(config.loss, spec).to(runtime.device)
+    model: nn.Module = registry.models.build(config.model, spec)
+    contracts.check_model(model, config.model)
+    model.to(runtime.device)
+    told = contracts.try_parts((config.model, config.loss), model, loss, batch, spec)
+    layers = summarize(model, batch.inputs[:1])
     compiling = compile_model(model, runtime.device) if config.device.compile else []
-    return loss, model, layers, compiling
+    return loss, model, layers, [*_rows("Compiling", compiling), *_rows("Warning", told)]
+
+
+def _rows(label: str, lines: list[str]) -> list[tuple[str, str]]:
+    return [(label, line) for line in lines]
 
 
 def _writing(

@@ -29,13 +29,13 @@ def run_info(
     folder: Path,
     loss: Loss,
     figures: list[str],
-    compiling: list[str],
+    told: list[tuple[str, str]],
 ) -> RunInfo:
     """What is about to run, with a line for each thing to know.
 
     Args:
         figures: names of the figures that an evaluation gives, without the part.
-        compiling: what there is to tell of how the model is compiled.
+        told: lines about the parts, with their labels.
     """
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
     length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"
@@ -53,7 +53,7 @@ def run_info(
         ),
         ("Loss", loss_told(loss, dataset.spec.target)),
         ("Device", str(runtime)),
-        *(("Compiling", line) for line in compiling),
+        *told,
         ("Training", f"{length}, batches of {_batch(config)}"),
         ("Output", shown_path(folder)),
     ]

@@ -69,10 +69,12 @@ class Registry:
     Args:
         kind: the configuration group, singular (`"model"`).
         package: module or package whose import registers the built-in entries.
+        call: what an entry is called with, and what it gives, as a signature.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, call: str = "(config)") -> None:
         self.kind = kind
+        self._call = call
         self._package = package
         self._entries: dict[str, Entry] = {}
         self._loaded = False
@@ -81,8 +83,13 @@ class Registry:
         """Decorator of a class or function: make `name` a choice of this kind, configured by `config`.
 
         Raises:
-            ConfigError: another class already has that name.
+            ConfigError: another class already has that name, or `config` is no class of options.
         """
+        if not (isinstance(config, type) and issubclass(config, EntryConfig)):
+            raise ConfigError(
+                f"{self.kind} '{name}': {config!r} is no class of options. Derive one from"
+                f' bigmodel.registry.EntryConfig and register with it: .register("{name}", MyConfig).'
+            )
 
         def add(factory: EntryT) -> EntryT:
             known = self._entries.get(name)
@@ -130,8 +137,26 @@ class Registry:
         return validated(self.entry(values["name"]).config, values, self.kind)
 
     def build(self, config: EntryConfig, *args: Any) -> Any:
-        """The object that `config` describes: its class called with the config and `args`."""
-        return self.entry(config.name).factory(config, *args)
+        """The object that `config` describes: its class called with the config and `args`.
+
+        Raises:
+            ConfigError: an entry of the user's own fails.
+        """
+        factory = self.entry(config.name).factory
+        try:
+            return factory(config, *args)
+        except Exception as error:
+            memory = isinstance(error, MemoryError) or "memory" in str(error)
+            if memory or isinstance(error, BigModelError) or self.is_ours(config.name):
+                raise
+            raise ConfigError(
+                f"{self.kind}={config.name}: {_origin(factory)} failed: {type(error).__name__}: {error}."
+                f" It is called as {factory.__name__}{self._call}."
+            ) from error
+
+    def is_ours(self, name: str) -> bool:
+        """Whether an entry came with this package; a plugin's did not."""
+        return self.entry(name).factory.__module__.startswith(f"{self._package}.")
 
     def _load_one(self, name: str) -> bool:
         """Imports the built-in module whose text registers `name`; says whether that is enough.
@@ -158,13 +183,18 @@ class Registry:
             importlib.import_module(f"{self._package}.{found.name}")
 
 
-models = Registry("model", "bigmodel.models")
-data = Registry("data", "bigmodel.data")
-losses = Registry("loss", "bigmodel.losses")
-optimizers = Registry("optimizer", "bigmodel.optimizers")
-schedulers = Registry("scheduler", "bigmodel.schedulers")
+models = Registry("model", "bigmodel.models", "(config, spec) -> Model")
+data = Registry("data", "bigmodel.data", "(config) -> Dataset")
+losses = Registry("loss", "bigmodel.losses", "(config, spec) -> nn.Module of outputs and targets")
+optimizers = Registry("optimizer", "bigmodel.optimizers", "(config, model) -> torch.optim.Optimizer")
+schedulers = Registry("scheduler", "bigmodel.schedulers", "(config, total) -> Scheduler")
 
 REGISTRIES = {registry.kind: registry for registry in (models, data, losses, optimizers, schedulers)}
+
+
+def is_ours(config: EntryConfig, kind: str) -> bool:
+    """Whether what `config` chooses came with this package; a plugin's did not."""
+    return REGISTRIES[kind].is_ours(config.name)
 
 
 def validated(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:

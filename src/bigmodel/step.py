@@ -18,6 +18,7 @@ from bigmodel.ema import EMA
 from bigmodel.errors import DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
+from bigmodel.models.base import Model
 from bigmodel.optimizers import masked_step
 from bigmodel.runtime import Runtime
 from bigmodel.state import Accumulation
@@ -76,7 +77,7 @@ class Step:
         self.pause: Callable[[], bool] = lambda: False
         self.scaler = runtime.scaler()
         self.at_once = micro_batch
-        self.fuses = getattr(loss, "fuses", False)
+        self.fuses = getattr(loss, "fuses", False) and isinstance(model, Model)
         self._undoable = undoable
         self._buffers = _changing_buffers(model)
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]

@@ -25,6 +25,7 @@ from bigmodel.errors import (
     DeviceError,
 )
 from bigmodel.losses import Loss
+from bigmodel.losses.adapted import build_loss
 from bigmodel.models.base import Model
 from bigmodel.registry import load_plugins, validated
 from bigmodel.runtime import DeviceConfig, Runtime, measure_kernels, prepare
@@ -82,8 +83,7 @@ class Loaded:
     def loss(self) -> Loss:
         """The run's loss, on the device."""
         config = registry.losses.parse(resolved(self.settings["loss"]))
-        loss: Loss = registry.losses.build(config, self.prepared.spec)
-        return loss.to(self.runtime.device)
+        return build_loss(config, self.prepared.spec).to(self.runtime.device)
 
     def config(self) -> RunConfig:
         """The run's whole configuration, checked.

@@ -26,6 +26,15 @@ def check(dataset: Dataset) -> None:
     parts = dataset.parts
     for name, part in parts.items():
         check_part(part, spec, name)
+        if isinstance(part, Part) and part.inputs.dtype in (
+            torch.float64,
+            torch.float16,
+            torch.bfloat16,
+        ):
+            raise DataError(
+                f"data '{spec.name}', {name} part: inputs must be float32, got {part.inputs.dtype}:"
+                " inputs.float() makes them so."
+            )
     if isinstance(spec.target, Classes):
         _check_every_class_occurs(parts.values(), spec.target, f"data '{spec.name}'")
     sizes = {name: len(part) for name, part in parts.items()}
@@ -61,6 +70,11 @@ def check_part(part: Stored, spec: DataSpec, name: str) -> None:
 
 
 def _check_dense(part: Part, spec: DataSpec, where: str) -> None:
+    for what, values in (("inputs", part.inputs), ("targets", part.targets)):
+        if not isinstance(values, Tensor):
+            raise DataError(
+                f"{where}: {what} are a {type(values).__name__}, no tensor: torch.as_tensor makes one."
+            )
     if part.inputs.ndim == 0 or len(part.inputs) == 0:
         raise DataError(f"{where}: it is empty.")
     if len(part.inputs) != len(part.targets):

@@ -23,6 +23,11 @@ _KINDS: dict[type, str] = {
 class Loss(nn.Module):
     """Base of all losses; built from its typed config and the `DataSpec`.
 
+    What a loss gives is the **sum** of the samples' losses; the mean that is trained and told is the sum
+    over whole batches, or parts, over the sum of `normaliser`. One that gives a mean has to say so:
+    `reduction = "mean"`, and a `normaliser` of its own where it is not the mean over all targets. A loss
+    need not derive from this class: any `nn.Module` of outputs and targets will do, torch's own too.
+
     `accepts` names the kinds of target a subclass can score; `name` is the registered name it was built
     by, which for loss=auto is the one chosen; `described` adds the settings that are not the defaults,
     such as weights: losses of other settings cannot be compared. `fuses` says that training need not
@@ -34,6 +39,7 @@ class Loss(nn.Module):
 
     accepts: tuple[type[Target], ...] = ()
     fuses = False
+    reduction: str = "sum"
 
     def __init__(self, config: EntryConfig, spec: DataSpec) -> None:
         super().__init__()

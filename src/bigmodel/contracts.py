@@ -1,0 +1,304 @@
+"""What parts of the user's own promise, tried on a few samples before the first step.
+
+A mistake in them would end in a traceback, or train something else in silence. Our own parts are not
+tried: tests have done that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isclose, isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.data.base import Batch, Dataset
+from bigmodel.errors import BigModelError, SpecError
+from bigmodel.losses import Loss
+from bigmodel.memory import is_out_of_memory
+from bigmodel.models.layers import evaluating
+from bigmodel.registry import EntryConfig, is_ours
+from bigmodel.schedulers import Schedule
+from bigmodel.spec import Classes, DataSpec, NextTokens
+
+SAMPLES = 64
+"""Most samples that parts are tried on."""
+
+
+def try_parts(
+    config: tuple[EntryConfig, EntryConfig], model: nn.Module, loss: Loss, batch: Batch, spec: DataSpec
+) -> list[str]:
+    """Tries a model and a loss of the user's own on the first samples of a batch.
+
+    Args:
+        config: of the model and of the loss.
+
+    Returns:
+        What trains, but maybe not as was meant: warnings.
+
+    Raises:
+        SpecError: one of them breaks what it promises.
+    """
+    of_model, of_loss = config
+    own_model, own_loss = (not is_ours(c, kind) for c, kind in ((of_model, "model"), (of_loss, "loss")))
+    if not (own_model or own_loss):
+        return []
+    inputs, targets = (tensor[:SAMPLES] for tensor in batch)
+    devices = [inputs.device] if inputs.is_cuda else []
+    with torch.random.fork_rng(devices):
+        outputs, told = _try_model(model, of_model.name, inputs, spec)
+        if own_loss:
+            told += _try_loss(loss, outputs, targets)
+        elif isinstance(spec.target, Classes) and _are_probabilities(outputs):
+            told.append(
+                f"model={of_model.name} gives probabilities, and loss={loss.name} takes raw outputs"
+                " (logits), of which it makes probabilities itself: leave the softmax at its end out."
+            )
+    return told
+
+
+def check_model(model: Any, config: EntryConfig) -> None:
+    """Raises SpecError where what a user has registered gives no model."""
+    if not isinstance(model, nn.Module):
+        raise SpecError(
+            f"model={config.name}: what is registered gives a {type(model).__name__}, called with its"
+            " config and the spec. It has to give a bigmodel.models.base.Model."
+        )
+
+
+def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tuple[Tensor, list[str]]:
+    """What the model gives, and warnings."""
+    said = f"model={name}"
+    _check_registered(model, said)
+    given = inputs.clone()
+    with evaluating(model), _told(said, f"inputs of shape {tuple(inputs.shape)}"):
+        outputs = model(given)
+        alone = model(inputs[:1].clone())
+    if not isinstance(outputs, Tensor):
+        raise SpecError(
+            f"{said}: it gives a {type(outputs).__name__}. A model gives one tensor: its raw outputs."
+        )
+    if not torch.equal(given, inputs):
+        raise SpecError(f"{said}: it changes its inputs in place, which others read too. Change a copy.")
+    inside = targets_inside(inputs, spec)
+    expected = (len(inputs), *inside, spec.target.output_size)
+    if tuple(outputs.shape) != expected:
+        raise SpecError(
+            f"{said}: its outputs have shape {tuple(outputs.shape)} for inputs of shape"
+            f" {tuple(inputs.shape)}. Expected {expected}: {spec.target} take"
+            f" {spec.target.output_size:,} numbers each (spec.target.output_size)."
+        )
+    if not outputs.is_floating_point() or not outputs.requires_grad:
+        raise SpecError(
+            f"{said}: its outputs ({outputs.dtype}) have no gradient, so that nothing would be learnt."
+            " Is there a detach(), a no_grad(), an argmax or NumPy on the way, or no parameter?"
+        )
+    mixed = outputs.isfinite().all() and not torch.allclose(outputs[:1], alone, 1e-2, 1e-3)
+    if not mixed:
+        return outputs.detach(), []
+    return outputs.detach(), [
+        f"{said} gives a sample other outputs beside others than alone, in evaluation too: it mixes the"
+        " samples of a batch (dimension 0), or draws at random."
+    ]
+
+
+def targets_inside(inputs: Tensor, spec: DataSpec) -> tuple[int, ...]:
+    """The dimensions between batch and outputs: (length,) of tokens, none of anything else."""
+    return (inputs.shape[-1],) if isinstance(spec.target, NextTokens) else ()
+
+
+def _check_registered(model: nn.Module, said: str) -> None:
+    """Layers and parameters that a plain list or dict holds are not trained, moved or saved."""
+    known = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            held = value.values() if isinstance(value, dict) else value
+            lost = [part for part in held if isinstance(part, nn.Module | nn.Parameter)]
+            if any(id(part) not in known for part in lost):
+                raise SpecError(
+                    f"{said}: {'.'.join([path, name]).strip('.')} holds layers or parameters in a plain"
+                    f" {type(value).__name__}, where training does not find them. Use nn.ModuleList,"
+                    " nn.ModuleDict or nn.ParameterList."
+                )
+
+
+def _are_probabilities(outputs: Tensor) -> bool:
+    sums = outputs.sum(-1)
+    return bool((outputs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+
+
+def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
+    """Whether a loss gives what it says: of a batch, and of its two parts."""
+    said = f"loss={loss.name}"
+    if any(parameter.requires_grad for parameter in loss.parameters()):
+        raise SpecError(
+            f"{said}: it has parameters of its own, which no optimizer trains. What is fixed belongs in"
+            " buffers (register_buffer), what is learnt in the model."
+        )
+    if len(targets) < 3:
+        outputs, targets = outputs.repeat(3, *[1] * (outputs.ndim - 1)), torch.cat([targets] * 3)
+    cut = len(targets) // 3
+    parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
+    (whole, weight), (first, its), (rest, others) = (_scored(loss, said, *part) for part in parts)
+    if not all(map(isfinite, (whole, first, rest))):
+        return []  # the first step tells
+    if _near(whole, first + rest):
+        return []
+    is_sum, is_mean = loss.reduction != "mean", _near(whole * weight, first * its + rest * others)
+    shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
+    found = (
+        f"{whole:.4g} of {len(targets)} samples, {first:.4g} of the first {cut}, {rest:.4g} of the rest"
+    )
+    if is_sum and is_mean:
+        raise SpecError(
+            f"{said}: it gives the mean of a batch ({found}), and a loss that does not say so is taken"
+            ' to give the sum. Write `reduction = "mean"` in its class, or give the sum'
+            ' (reduction="sum" of torch\'s functions).'
+        )
+    if is_sum:
+        raise SpecError(
+            f"{said}: it gives neither the sum nor the mean of the samples' losses ({found}). Are shapes"
+            f" broadcast ({shapes})? A weighted mean needs `normaliser(targets)`, the sum of the"
+            ' weights; a loss that compares the samples of a batch says `reduction = "mean"`.'
+        )
+    means = [total / count for total, count in ((whole, weight), (first, its), (rest, others))]
+    if _near(means[0], means[1] + means[2]):
+        raise SpecError(
+            f'{said}: it says reduction = "mean", but gives the sum of a batch. Say reduction = "sum".'
+        )
+    return [
+        f"{said} gives no mean over targets ({means[0]:.4g} of {len(targets)} samples, {means[1]:.4g} of"
+        f" the first {cut}, {means[2]:.4g} of the rest): it depends on how batches are cut, and"
+        " val/loss and accumulated gradients with it. A weighted mean needs `normaliser(targets)`, the"
+        f" sum of the weights. Are shapes broadcast ({shapes})?"
+    ]
+
+
+def _scored(loss: Loss, said: str, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    """A loss's total and what to divide it by; its gradient has to reach the outputs."""
+    leaf = outputs.clone().requires_grad_()
+    given, truths = leaf.clone(), targets.clone()  # what is changed in place may not be a leaf
+    shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
+    with evaluating(loss), _told(said, f"{shapes} ({targets.dtype})"):
+        total = loss(given, truths)
+        if not (torch.equal(given, outputs) and torch.equal(truths, targets)):
+            raise SpecError(
+                f"{said}: it changes its outputs or targets in place, which metrics read too. Change a"
+                " copy."
+            )
+        if not isinstance(total, Tensor) or total.shape != () or total.dtype != torch.float32:
+            what = f"{total.dtype} of shape {tuple(total.shape)}" if isinstance(total, Tensor) else total
+            raise SpecError(f"{said}: a loss gives a float32 tensor without dimensions, not {what}.")
+        gradient = None
+        if total.requires_grad:
+            (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+        if gradient is None:
+            raise SpecError(
+                f"{said}: it has no gradient, so that nothing would be learnt. Is there an item(), a"
+                " detach(), an argmax or NumPy between its outputs and what it gives?"
+            )
+        return float(total.detach()), float(loss.normaliser(targets))
+
+
+def _near(one: float, other: float) -> bool:
+    return isclose(one, other, rel_tol=1e-3, abs_tol=1e-6)
+
+
+@contextmanager
+def _told(said: str, given: str) -> Iterator[None]:
+    """Whatever goes wrong inside, in one message.
+
+    Raises:
+        SpecError: something has.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a (target|input) size")  # they are broadcast
+            yield
+    except BigModelError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or is_out_of_memory(error):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        raise SpecError(f"{said}: it fails on {given}: {type(error).__name__}: {first}") from error
+
+
+def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> list[str]:
+    """Whether an optimizer of the user's own can train a model; gives warnings.
+
+    Raises:
+        SpecError: it is none, its `step` wants more than gradients, or it trains another's parameters.
+    """
+    said = f"optimizer={config.name}"
+    if is_ours(config, "optimizer"):
+        return []
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise SpecError(
+            f"{said}: what is registered gives a {type(optimizer).__name__}, called with its config and"
+            " the model. It has to give a torch.optim.Optimizer over model.parameters()."
+        )
+    if isinstance(optimizer, torch.optim.LBFGS) or _wants_more(optimizer):
+        raise SpecError(
+            f"{said}: its step() wants a closure that computes the loss again; a step here has gradients"
+            " alone."
+        )
+    theirs = {p for group in optimizer.param_groups for p in group["params"]}
+    trainable = {p: name for name, p in model.named_parameters() if p.requires_grad}
+    if theirs - set(model.parameters()):
+        raise SpecError(
+            f"{said}: it was given tensors that are not the model's parameters, such as copies, so that"
+            " the model would not change. Give it model.parameters()."
+        )
+    left = [name for p, name in trainable.items() if p not in theirs]
+    if len(left) == len(trainable):
+        raise SpecError(f"{said}: it was given none of the model's trainable parameters.")
+    if not left:
+        return []
+    listed = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+    return [f"{said} was not given {len(left):,} of {len(trainable):,} parameters ({listed})."]
+
+
+def _wants_more(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `step` cannot be called without an argument."""
+    given = list(inspect.signature(optimizer.step).parameters.values())
+    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in given)
+
+
+def try_schedule(schedule: Schedule, steps: int, config: EntryConfig) -> None:
+    """Whether a schedule of the user's own gives multipliers of the learning rate.
+
+    Args:
+        steps: of the run.
+
+    Raises:
+        SpecError: it fails, or one is no finite number from 0 on.
+    """
+    if is_ours(config, "scheduler"):
+        return
+    said = f"scheduler={config.name}"
+    for step in {0, 1, steps // 2, steps - 1}:
+        with _told(said, f"step {step:,} of {steps:,}"):
+            factor: Any = schedule.factor(step)
+        is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if not is_number or not isfinite(factor) or factor < 0:
+            raise SpecError(
+                f"{said}: its multiplier of the learning rate at step {step:,} is {factor!r}"
+                f" ({type(factor).__name__}). `shape(t, total)` gives a number from 0 on."
+            )
+
+
+def check_dataset(dataset: Any, config: EntryConfig) -> Dataset:
+    """The data set, where it is one."""
+    if isinstance(dataset, Dataset):
+        return dataset
+    raise SpecError(
+        f"data={config.name}: what is registered gives a {type(dataset).__name__}. A data source gives a"
+        " Dataset: end it with `return assemble(config, spec, Part(inputs, targets))`."
+    )
