@@ -84,6 +84,8 @@ def test_columns_are_found_out_and_told(path):
             " ignored: id (all different), country (constant)",
         ),
         ("Target", "price, a real value"),
+        ("Warning", "left out: id (all different). To learn from it: data.columns.id=category"),
+        ("Warning", "left out: country (constant). Where that is meant: 'data.ignore=[country]'"),
     ]
     assert dataset.left_out == {}
 
@@ -246,7 +248,7 @@ def test_parts_may_have_files_of_their_own(path, tmp_path):
     dataset = built(path, **files)
     assert dataset.spec.sizes == {"train": 200, "val": 29, "test": 29}
     assert dataset.left_out == {"no target": 2}
-    assert dataset.told[2:] == [
+    assert dataset.told[-2:] == [
         ("Unseen in val", "city in 30 rows"),
         ("Unseen in test", "city in 30 rows"),
     ]
@@ -488,11 +490,94 @@ def test_numbers_are_read_as_all_of_a_column_is_written(tmp_path, cells, read, s
     rows = [{"x": cells[i % 3], "y": f"{i}.5"} for i in range(60)] + [{"x": "k.A.", "y": "0.5"}]
     path = written(tmp_path / "a.csv", rows, quoted=True)
     dataset = built(path, "y", normalize=False)
-    assert dataset.told[2] == ("Numbers", f"x ({said})")
+    assert dataset.told[1] == ("Numbers", f"x ({said})")
     assert "1 of 61 cells is no number" in dataset.told[3][1]
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
     found = reader.read(written(tmp_path / "b.csv", rows[:3], quoted=True), answers=False)
     assert found.part.inputs[:, 0].tolist() == read
+
+
+def test_numbers_that_may_be_read_in_two_ways_are_told_with_both(tmp_path):
+    rows = [{"x": f"{1 + i % 9}.{100 + i}", "y": f"{i}.5"} for i in range(60)]
+    path = written(tmp_path / "a.csv", rows)
+    dataset = built(path, "y", normalize=False)
+    assert dataset.told[-1] == (
+        "Warning",
+        "column 'x': its numbers are read as decimal point, and would do as decimal comma, thousands set"
+        " apart by a point: then say 'data.columns.x={number: \"1.200,5\"}' (as it is:"
+        " 'data.columns.x={number: \"1200.5\"}')",
+    )
+    assert dataset.train.inputs.max() < 10
+    said = built(path, "y", normalize=False, columns={"x": {"number": "1.200,5"}})
+    assert said.told[-1] == ("Target", "y, a real value")
+    assert said.train.inputs.min() > 1000
+    assert len(built(path, "y", columns={"x": "number"}).told) == 2
+    target = built(path, "x", normalize=False, columns={"x": {"number": "1.200,5"}})
+    assert target.spec.target.mean[0] > 1000
+    with pytest.raises(ConfigError, match=r"'1.200' may be two numbers; write one with decimals"):
+        built(path, "y", columns={"x": {"number": "1.200"}})
+
+
+def test_a_target_that_may_be_read_in_two_ways_is_told(tmp_path):
+    rows = [{"x": str(i % 7), "y": f"{1 + i % 9},{100 + i}"} for i in range(60)]
+    dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")
+    assert dataset.spec.target.mean[0] > 1000
+    assert "target 'y': its numbers are read as thousands set apart by a comma" in dataset.told[-1][1]
+
+
+@pytest.mark.parametrize("every", [4, 9])
+def test_words_that_are_mostly_numbers_are_told(tmp_path, every):
+    rows = [{"x": "a" if i % every == 1 else str(i % 40), "y": f"{i}.5"} for i in range(360)]
+    path = written(tmp_path / "a.csv", rows)
+    assert built(path, "y").told[-1] == (
+        "Warning",
+        f"column 'x' is read as words: {360 // every} of 360 cells are no numbers, the first in row 1"
+        " (counted from 0): 'a'. To read it as numbers, these missing: data.columns.x=number (as it is:"
+        " data.columns.x=category)",
+    )
+    assert len(built(path, "y", columns={"x": "category"}).told) == 2
+
+
+def test_a_sole_column_that_is_refused_names_the_culprit(tmp_path):
+    rows = [{"x": "a" if i % 9 == 1 else f"{i}.25", "y": f"{i}.5"} for i in range(60)]
+    with pytest.raises(
+        DataError, match=r"7 of 60 cells are no numbers, the first in row 1 .*: 'a'"
+    ) as caught:
+        built(written(tmp_path / "a.csv", rows), "y")
+    assert "data.columns.x=number" in str(caught.value)
+
+
+def test_classes_that_are_mostly_numbers_are_told(tmp_path):
+    rows = [{"x": str(i % 7), "y": "unknown" if i % 14 == 13 else str(i % 14)} for i in range(140)]
+    path = written(tmp_path / "a.csv", rows)
+    dataset = built(path, "y")
+    assert len(dataset.spec.target.names) == 14
+    assert dataset.told[-1] == (
+        "Warning",
+        "target 'y' is read as words: 10 of 140 cells are no numbers, the first in row 13 (counted from"
+        " 0): 'unknown'. To leave these rows out: data.task=values (as it is: data.task=classes)",
+    )
+    assert len(built(path, "y", task="classes").told) == 2
+
+
+def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):
+    rows = [
+        {"": str(3 * i), "x": str(i % 5), "Unnamed: 0": str(7 * i), "y": f"{i}.5"} for i in range(60)
+    ]
+    dataset = built(written(tmp_path / "a.csv", rows), "y")
+    assert dataset.spec.input.names == ("x",)
+    assert dataset.told[-1] == (
+        "Warning",
+        "left out: column 1 (counts the rows), Unnamed: 0 (counts the rows). To learn from them:"
+        " 'data.columns=\"{column 1: number, Unnamed: 0: number}\"'",
+    )
+    table = pa.Table.from_pylist(
+        [{"x": i % 5, "__index_level_0__": 2 * i, "y": i + 0.5} for i in range(60)]
+    )
+    pq.write_table(table, tmp_path / "b.parquet")
+    dataset = built(tmp_path / "b.parquet", "y")
+    assert dataset.spec.input.names == ("x",)
+    assert dataset.told[-1][1].endswith("To learn from it: data.columns.__index_level_0__=number")
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,17 @@ def test_text_is_shown_as_it_is(folder: Path) -> None:
     assert "fnn [bold] :smile: hidden_sizes=[1, 2]" in stream.getvalue()
 
 
+def test_a_warning_in_the_header_stands_out(folder: Path) -> None:
+    stream = io.StringIO()
+    console = Console(None, True, stream=stream, width=80)
+    rows = [("Model", "fnn"), ("Warning", "column 'x' is left out")]
+    console.start(facts.info(folder, rows=rows))
+    console.close()
+    yellow = "\x1b[33m"
+    assert stream.getvalue().count(yellow) == 2  # label and text
+    assert f"{yellow}column 'x' is left out" in stream.getvalue()
+
+
 def test_a_sign_of_life_after_half_a_minute_of_silence(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

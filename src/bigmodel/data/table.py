@@ -22,20 +22,35 @@ from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.content import Content
 from bigmodel.data.own import OwnConfig, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
-from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, NumberColumn, Rows, Strange
+from bigmodel.data.tabular.columns import (
+    CategoryColumn,
+    DateColumn,
+    Learnt,
+    LeftOut,
+    NumberColumn,
+    Rows,
+    Strange,
+)
 from bigmodel.data.tabular.deciding import as_numbers, decide
-from bigmodel.data.tabular.kinds import Kind, entries_of, option
+from bigmodel.data.tabular.kinds import Form, Kind, entries_of
+from bigmodel.data.tabular.notation import Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.data.tabular.reading import Columns, column, known_column, listed, read_columns
 from bigmodel.data.tabular.sources import give_back
 from bigmodel.data.tabular.target import Asked, TargetColumn, Task
 from bigmodel.data.tabular.telling import (
+    AS_ASKED,
     columns_told,
+    left_out_listed,
+    left_out_told,
+    mostly_numbers_told,
     notations_told,
     odd_told,
     target_told,
+    target_warnings,
     too_odd,
+    two_ways_told,
     unseen_told,
 )
 from bigmodel.data.tabular.values import DATE_FORMATS, counts_rows, words
@@ -57,7 +72,7 @@ class TableConfig(OwnConfig):
         default="auto",
         description="what the target holds: classes, values, or auto: by what it looks like",
     )
-    columns: dict[str, Kind] = Field(
+    columns: dict[str, Kind | Form] = Field(
         default={},
         description="kind of a column, where it is not found out: number, category, date, ignore",
     )
@@ -82,6 +97,20 @@ class TableConfig(OwnConfig):
         """Names that Hydra's grammar does not take as keys come in a text."""
         return entries_of(columns) if isinstance(columns, str) else columns
 
+    @field_validator("columns")
+    @classmethod
+    def _with_examples(cls, columns: dict[str, Kind | Form]) -> dict[str, Kind | Form]:
+        for kind in columns.values():
+            if isinstance(kind, dict) and "number" in kind:
+                Notation.of_example(kind["number"])
+        return columns
+
+    def notation_of(self, name: str) -> Notation | None:
+        """How a column's numbers are written, where that is said."""
+        said = self.columns.get(name)
+        example = said.get("number") if isinstance(said, dict) else None
+        return None if example is None else Notation.of_example(example)
+
 
 @data.register("table", TableConfig)
 def table(config: TableConfig) -> Dataset:
@@ -96,14 +125,16 @@ def _read(config: TableConfig) -> Dataset:
     found = read_columns(place(config), "data.path", config.max_bad)
     left_out = dict(found.left_out)
     target, asked, index = _asked(config, found, left_out)
-    reader, ignored = _learn(config, found, target, index["train"])
+    reader, told, warnings = _learn(config, found, target, index["train"])
     content = Content().files(found.files)
     for part, rows in index.items():
         content.tensor(part, torch.from_numpy(rows))
     named, strange = _parts(found, reader, asked.values, index)
     strange[target.name] = Strange(odd=asked.odd)
-    told = [("Columns", columns_told(reader.columns, ignored)), ("Target", target_told(target))]
-    told += notations_told(reader.columns) + odd_told(reader.columns, target, strange, learning=True)
+    told += [("Target", target_told(target)), *warnings]
+    if config.task == "auto" and target.name not in config.columns:
+        told += target_warnings(target, decide(found.column(target.name)))
+    told += odd_told(reader.columns, target, strange, learning=True)
     for part in elsewhere(config, named):
         key = f"{part}_path"
         other = read_columns(place(config, key), f"data.{key}", config.max_bad)
@@ -137,7 +168,7 @@ def _asked(
     """The target, what all rows hold of it, and which rows that have one go to which part."""
     name = _target_name(config, found)
     values, where = column(found, name, "data.target"), str(found.path)
-    target = TargetColumn.learn(name, values, config.task, where)
+    target = TargetColumn.learn(name, values, config.task, where, config.notation_of(name))
     asked = target.encode(values, where)
     rows = np.flatnonzero(asked.there)
     if len(rows) < found.num_rows:
@@ -182,7 +213,7 @@ def _target_name(config: TableConfig, found: Columns) -> str:
         known_column(found, name, "data.ignore")
     if config.target in config.ignore or config.columns.get(config.target) == "ignore":
         raise ConfigError(f"data.target={config.target}: the target cannot be ignored as well.")
-    if config.target in config.columns:
+    if config.target in config.columns and config.notation_of(config.target) is None:
         raise ConfigError(
             f"data.columns.{config.target}: this is the target, whose kind data.task says: classes or"
             " values."
@@ -197,61 +228,75 @@ def _marks(found: Columns, name: str | None, key: str, rows: Rows) -> Any:
 
 def _learn(
     config: TableConfig, found: Columns, target: TargetColumn, rows: Rows
-) -> tuple[TableReader, dict[str, str]]:
-    """What the training part's rows tell of each column, and why the others are not learnt from.
+) -> tuple[TableReader, list[tuple[str, str]], list[tuple[str, str]]]:
+    """What the training part's rows tell of each column; the lines that tell it, and warnings.
 
     Raises:
         DataError: there is no column to learn from.
     """
     learnt: list[Learnt] = []
-    ignored: dict[str, str] = {}
+    left: dict[str, LeftOut] = {}
+    told: list[tuple[str, str]] = []
     as_asked = set(config.ignore)
-    for name in found.column_names:
+    for nth, name in enumerate(found.column_names):
         kind = config.columns.get(name)
         if name == target.name or (name in (config.split, config.group) and kind is None):
             continue
         if name in as_asked or kind == "ignore":
-            ignored[name] = "as asked"
+            left[name] = LeftOut(AS_ASKED)
             continue
-        told = _learn_column(config, name, found.column(name), rows, str(found.path))
-        if isinstance(told, str):
-            ignored[name] = told
+        known, more = _learn_column(config, name, found.column(name), rows, nth, str(found.path))
+        told += more
+        if isinstance(known, LeftOut):
+            left[name] = known
         else:
-            learnt.append(told)
+            learnt.append(known)
+    told += left_out_told(left)
     if not learnt:
-        why = listed(f"{name} ({reason})" for name, reason in ignored.items()) or "there is no other"
-        said = f" Say what it is: {option(next(iter(ignored)), 'category')}" if ignored else ""
+        why = left_out_listed(left) or "there is no other"
+        said = "".join(f" {line}." for label, line in told if label == "Warning").removesuffix(".")
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
     reader = TableReader(columns=learnt, target=target)
-    if config.learnt(reader.spec) is not None and (known := config.learnt_reader(TableReader)):
-        reader = TableReader(columns=known.columns, target=target)
-    return reader, ignored
+    if config.learnt(reader.spec) is not None and (before := config.learnt_reader(TableReader)):
+        reader = TableReader(columns=before.columns, target=target)
+    return (
+        reader,
+        [("Columns", columns_told(reader.columns, left)), *notations_told(reader.columns)],
+        told,
+    )
 
 
-def _learn_column(config: TableConfig, name: str, values: Any, rows: Rows, where: str) -> Learnt | str:
-    """What one column tells, or why it tells a model nothing."""
-    chosen = config.columns.get(name)
+def _learn_column(
+    config: TableConfig, name: str, values: Any, rows: Rows, nth: int, where: str
+) -> tuple[Learnt | LeftOut, list[tuple[str, str]]]:
+    """What one column tells, or why it tells a model nothing; and what is to be told of it."""
+    said = config.columns.get(name)
+    chosen = said if said is None or isinstance(said, str) else next(iter(said))
     decided = decide(values)
     kind: str = decided.kind
     if kind not in ("empty", "other"):  # of which a user's word makes nothing else
         kind = chosen or kind
     if kind == "number":
-        if chosen is None and counts_rows(name, values):
-            return "counts the rows"
-        if decided.kind != "number":
-            decided = as_numbers(values)
+        if chosen is None and counts_rows(name, values, nth):
+            return LeftOut("counts the rows", "number"), []
+        if decided.kind != "number" or isinstance(said, dict):
+            decided = as_numbers(values, config.notation_of(name))
         most = MOST if decided.odd.are_few() else MOST_IF_SAID
         if not decided.odd.are_few(most):
             raise DataError(f"{where}: {too_odd(name, 'numbers', decided.odd, 'number', most)}")
-        return NumberColumn.learn(name, values, rows, config.normalize, decided.notation, most)
+        told = []
+        if decided.other is not None and chosen is None:
+            told.append(two_ways_told("column", name, decided.notation, decided.other))
+        return NumberColumn.learn(name, values, rows, config.normalize, decided.notation, most), told
     if kind == "date":
         way = decided.way or DATE_FORMATS[0]
-        return DateColumn.learn(name, values, rows, config.normalize, way, where)
+        return DateColumn.learn(name, values, rows, config.normalize, way, where), []
     if kind in ("category", "text"):
+        told = [mostly_numbers_told(name, decided.odd)] if decided.nearly and chosen is None else []
         return CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
-        )
-    return "empty" if kind == "empty" else str(values.type)
+        ), told
+    return LeftOut("empty" if kind == "empty" else str(values.type)), []
 
 
 def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from bigmodel.data.tabular.kinds import PLAIN, entries_of, in_one
+from bigmodel.data.tabular.kinds import PLAIN, Form, entries_of, in_one
 from bigmodel.device_names import is_device
 from bigmodel.errors import ConfigError
 
@@ -46,7 +46,7 @@ def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
             for place in places:
                 words[place] = f"++{words[place]}"
             continue
-        entries: dict[str, str] = {}
+        entries: dict[str, str | Form] = {}
         for place in places:
             entries |= _entries(words[place], name)
         words = [word for place, word in enumerate(words) if place not in places[1:]]
@@ -82,7 +82,7 @@ def _grammatical(argument: str, name: str) -> bool:
     return PLAIN.fullmatch(key.removeprefix(f"{name}.")) is not None
 
 
-def _entries(argument: str, name: str) -> dict[str, str]:
+def _entries(argument: str, name: str) -> Mapping[str, str | Form]:
     key, _, value = argument.partition("=")
     if key != name:
         return {key.removeprefix(f"{name}."): value}

@@ -5,20 +5,21 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from bigmodel.data.tabular.kinds import assigned, entries_of, option
+from bigmodel.data.tabular.kinds import assigned, entries_of, option, options
 
 NAMES = ("zip", "my num", "a.b", "a/b", "a  b", "größe", "size (m)", "50%", "it's", 'a"b', "a: b",
          "a, b", "true", "1e3", "2", "a&b", "a#b", "$x", "back\\slash", "Fläche: m², netto")  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["category", {"number": "1.200,5 €"}, {"date": "%d/%m/%Y"}])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_typed_for_a_name_says_that_name(name):
-    (typed,) = shlex.split(option(name, "category"))
+def test_what_is_typed_for_a_name_says_that_name(name, kind):
+    (typed,) = shlex.split(option(name, kind))
     override = OverridesParser.create().parse_override(f"++{typed}")
     value = override.value()
     if override.key_or_group != "data.columns":
         value = {override.key_or_group.removeprefix("data.columns."): value}
-    assert (entries_of(value) if isinstance(value, str) else value) == {name: "category"}
+    assert (entries_of(value) if isinstance(value, str) else value) == {name: kind}
 
 
 def test_the_shortest_way_is_taken():
@@ -26,6 +27,11 @@ def test_the_shortest_way_is_taken():
     assert option("my num", "category") == "'data.columns={my num: category}'"
     assert option("größe", "number") == "'data.columns=\"{größe: number}\"'"
     assert assigned("data.columns", "a", "date") == "data.columns.a=date"
+    assert option("a", {"number": "1,5"}) == "'data.columns.a={number: \"1,5\"}'"
+    assert options(["a"], "number") == "data.columns.a=number"
+    (typed,) = shlex.split(options(["a", "b, c"], "number"))
+    value = OverridesParser.create().parse_override(typed).value()
+    assert entries_of(value) == {"a": "number", "b, c": "number"}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,8 @@ def test_the_shortest_way_is_taken():
 def test_many_in_one_text(text):
     assert entries_of(text) == {"a": "number", "b c": "date"}
     assert entries_of("{}") == {}
+    formed = {"a": {"number": "1.200,5"}, "b": "date", "c": {"date": "%d/%m"}}
+    assert entries_of("{a: {number: '1.200,5'}, b: date, c: {date: %d/%m}}") == formed
 
 
 @pytest.mark.parametrize("text", ["{a}", "number", "{a: number, b}", "{a: [1]}"])

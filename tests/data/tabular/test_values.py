@@ -129,12 +129,28 @@ def test_words_are_alike_whatever_file_they_came_from():
     assert words(column(True)).to_pylist() == ["true"]
 
 
-def test_what_only_counts_the_rows():
-    assert counts_rows("Unnamed: 0", column("0", "1", "2"))
-    assert counts_rows("id", column(5, 6, 7))
-    assert counts_rows("column 1", column(0, 1))
-    assert not counts_rows("id", column(5, 7, 6))
-    assert not counts_rows("year", column(2001, 2002, 2003))
+@pytest.mark.parametrize(
+    ("name", "place", "cells", "counts"),
+    [
+        ("Unnamed: 0", 0, ["0", "1", "2"], True),
+        ("Unnamed: 0", 4, ["7", "2", "11"], True),  # of rows that were drawn
+        ("Unnamed: 0.1", 1, ["2", "3", "5"], True),
+        ("__index_level_0__", 3, [2, 3, 9], True),
+        ("__index_level_0__", 3, [2, 3, 3], False),
+        ("__index_level_0__", 3, [2.5, 3, 9], False),
+        ("Unnamed: 0", 0, ["7", None, "11"], False),
+        ("column 1", 0, ["2", "3", "9"], True),
+        ("column 1", 0, ["2", "3", "3"], False),
+        ("column 2", 1, ["2", "3", "9"], False),
+        ("column 2", 1, ["2", "3", "4"], True),
+        ("index", 0, ["2", "3", "9"], True),
+        ("id", 0, [5, 6, 7], True),
+        ("id", 0, [5, 7, 6], False),
+        ("year", 0, [2001, 2002, 2003], False),
+    ],
+)
+def test_what_only_counts_the_rows(name, place, cells, counts):
+    assert counts_rows(name, column(*cells), place) == counts
 
 
 def test_words_for_a_missing_value():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +57,18 @@ class Scale(Config):
         values -= self.mean
         values /= self.std
         return values
+
+
+class LeftOut(NamedTuple):
+    """Why a column is not learnt from.
+
+    Attributes:
+        reason: in words.
+        said: the kind that it has to be said to be of to be learnt from; None: there is none.
+    """
+
+    reason: str
+    said: Literal["number", "category"] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,15 +131,15 @@ class NumberColumn(MeasuredColumn):
         normalize: bool,
         notation: Notation = PLAIN,
         most_odd: float = MOST,
-    ) -> NumberColumn | str:
+    ) -> NumberColumn | LeftOut:
         """What the rows of the training part tell; or why the column tells a model nothing."""
         cells = numbers(column, notation)
         values, odd = cells.values[rows], cells.odd & ~cells.infinite
         missing = np.isnan(values)
         if missing.all():
-            return "empty"
+            return LeftOut("empty")
         if not missing.any() and values.min() == values.max():
-            return "constant"
+            return LeftOut("constant")
         return cls(
             name=name,
             scale=Scale.learnt(values, normalize),
@@ -182,11 +194,11 @@ class DateColumn(MeasuredColumn):
     @classmethod
     def learn(
         cls, name: str, column: Any, rows: Rows, normalize: bool, way: str, where: str
-    ) -> DateColumn | str:
+    ) -> DateColumn | LeftOut:
         """See `NumberColumn.learn`."""
         found = _dates(name, column, way, where).take(rows)
         if found.null_count == len(found):
-            return "empty"
+            return LeftOut("empty")
         parts = {part: date_part(found, part) for part in DATE_PARTS}
         differing = {
             part: Scale.learnt(values, normalize)
@@ -194,7 +206,7 @@ class DateColumn(MeasuredColumn):
             if np.nanmin(values) != np.nanmax(values)
         }
         if not differing and found.null_count == 0:
-            return "constant"
+            return LeftOut("constant")
         return cls(name=name, way=way, parts=differing, flag=found.null_count > 0)
 
     @property
@@ -228,7 +240,7 @@ class CategoryColumn(Config):
     @classmethod
     def learn(
         cls, name: str, column: Any, rows: Rows, most: int, min_count: int, chosen: bool
-    ) -> CategoryColumn | str:
+    ) -> CategoryColumn | LeftOut:
         """See `NumberColumn.learn`.
 
         Args:
@@ -239,13 +251,15 @@ class CategoryColumn(Config):
         counted = words(column).take(rows).value_counts().to_pylist()
         rowless = len(rows) - sum(row["counts"] for row in counted if row["values"] is None)
         if len(counted) == 1:
-            return "constant" if rowless else "empty"
+            return LeftOut("constant" if rowless else "empty")
         if not chosen and len(counted) > max(2, rowless / 2):
-            return "all different" if len(counted) == len(rows) else f"{len(counted):,} different values"
+            all_differ = len(counted) == len(rows)
+            reason = "all different" if all_differ else f"{len(counted):,} different values"
+            return LeftOut(reason, "category")
         counted.sort(key=lambda row: (-row["counts"], row["values"] is None, row["values"] or ""))
         values = [row["values"] for row in counted if row["counts"] >= min_count][:most]
         if not values:
-            return f"no value occurs {min_count} times"
+            return LeftOut(f"no value occurs {min_count} times, as data.min_count={min_count} asks for")
         return cls(name=name, values=values)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, plain_ways, ways_to_read
-from bigmodel.data.tabular.odd import NONE_ODD, Odd
+from bigmodel.data.tabular.odd import MOST_IF_SAID, NONE_ODD, Odd
 from bigmodel.data.tabular.values import (
     date_format,
     is_text,
@@ -34,6 +34,11 @@ class Decided(NamedTuple):
     other: Notation | None = None
     way: str = ""
     odd: Odd = NONE_ODD
+
+    @property
+    def nearly(self) -> bool:
+        """Whether it is text that is mostly numbers."""
+        return self.kind == "text" and self.odd.count > 0 and self.odd.are_few(MOST_IF_SAID)
 
 
 def decide(column: Any) -> Decided:
@@ -67,10 +72,17 @@ def decide(column: Any) -> Decided:
     return found._replace(kind="text")
 
 
-def as_numbers(column: Any) -> Decided:
-    """A column as one of numbers, however many of its cells are odd."""
+def as_numbers(column: Any, notation: Notation | None = None) -> Decided:
+    """A column as one of numbers, however many of its cells are odd.
+
+    Args:
+        column: of any kind but `other`.
+        notation: how they are written, where that is known.
+    """
     ways = Ways(PLAIN)
-    if is_text(column.type):
+    if notation is not None:
+        ways = Ways(notation)
+    elif is_text(column.type):
         text = without_marks(column)
         ways = plain_ways(text) or ways_to_read(text) or ways
     cells = numbers(column, ways.best)

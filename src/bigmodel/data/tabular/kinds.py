@@ -8,20 +8,38 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Literal, cast, get_args
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes
 _VALUES = ("true", "false", "null", "nan", "inf")  # which Hydra takes for what they say
 Kind = Literal["number", "category", "date", "ignore"]
 KINDS: tuple[str, ...] = get_args(Kind)
-_ENTRY = re.compile(rf"\s*(.+?)\s*:\s*({'|'.join(KINDS)})\s*(?:,|$)")
+Form = dict[Literal["number", "date"], str]
+"""A kind and how its values are written: `{number: "1.200,5"}`, `{date: "%d/%m/%Y"}`."""
+
+_FORM = r"""\{\s*(number|date)\s*:\s*(?:"([^"]*)"|'([^']*)'|([^"'{}]*?))\s*\}"""
+_ENTRY = re.compile(rf"\s*(.+?)\s*:\s*(?:({'|'.join(KINDS)})|{_FORM})\s*(?:,|$)")
 
 
-def option(name: str, kind: str) -> str:
+def option(name: str, kind: str | Form) -> str:
     """What to type for one column, as a shell takes it."""
-    return shlex.quote(assigned("data.columns", name, kind))
+    return shlex.quote(assigned("data.columns", name, _written(kind)))
+
+
+def options(names: Iterable[str], kind: str) -> str:
+    """What to type for many columns."""
+    first, *more = names
+    if not more:
+        return option(first, kind)
+    return shlex.quote(in_one("data.columns", dict.fromkeys((first, *more), kind)))
+
+
+def ignoring(names: Iterable[str]) -> str:
+    """What to type to leave columns out."""
+    listed = (name if PLAIN.fullmatch(name) else '"' + name.replace('"', '\\"') + '"' for name in names)
+    return shlex.quote(f"data.ignore=[{','.join(listed)}]")
 
 
 def assigned(key: str, name: str, value: str) -> str:
@@ -33,13 +51,21 @@ def assigned(key: str, name: str, value: str) -> str:
     return in_one(key, {name: value})
 
 
-def in_one(key: str, entries: Mapping[str, str]) -> str:
+def in_one(key: str, entries: Mapping[str, str | Form]) -> str:
     """Many entries of a setting as one text, as Hydra takes it."""
-    text = ", ".join(f"{name}: {value}" for name, value in entries.items()).replace('"', '\\"')
+    text = ", ".join(f"{name}: {_written(value)}" for name, value in entries.items())
+    text = text.replace('"', '\\"')
     return f'{key}="{{{text}}}"'
 
 
-def entries_of(text: str) -> dict[str, str]:
+def _written(kind: str | Form) -> str:
+    """A kind, as Hydra takes it."""
+    if isinstance(kind, str):
+        return kind
+    return "{" + ", ".join(f'{name}: "{form}"' for name, form in kind.items()) + "}"
+
+
+def entries_of(text: str) -> dict[str, str | Form]:
     """The entries of one text, with or without braces and quotation marks around it.
 
     Raises:
@@ -50,7 +76,7 @@ def entries_of(text: str) -> dict[str, str]:
         rest = rest[1:-1].replace(f"\\{rest[0]}", rest[0]).strip()
     if rest.startswith("{") and rest.endswith("}"):
         rest = rest[1:-1].strip()
-    found: dict[str, str] = {}
+    found: dict[str, str | Form] = {}
     while rest:
         entry = _ENTRY.match(rest)
         if entry is None:
@@ -58,6 +84,8 @@ def entries_of(text: str) -> dict[str, str]:
                 f"{rest!r} is no name with its kind, such as {{my column: category}}; kinds are"
                 f" {', '.join(KINDS)}"
             )
-        found[entry[1]] = entry[2]
+        name, kind, formed, *forms = entry.groups()
+        form = next((form for form in forms if form is not None), "")
+        found[name] = kind or cast(Form, {formed: form})
         rest = rest[entry.end() :].strip()
     return found

@@ -60,6 +60,27 @@ class Notation(Config):
         before, after = re.escape(self.before), re.escape(self.after)
         return rf"^(?:[+-]?\s*{before}|{before}\s*[+-]?)\s*{number}\s*{after}$"
 
+    @property
+    def example(self) -> str:
+        """A number that is written so and in no other way."""
+        return f"{self.before}1{self.thousands}200{self.decimal}5{self.after}"
+
+    @classmethod
+    def of_example(cls, example: str) -> Notation:
+        """How a number is written.
+
+        Raises:
+            ValueError: it is none, or 1.200, which may be two.
+        """
+        import pyarrow as pa
+
+        text = pa.chunked_array([pa.array([example.strip()])])
+        ways = plain_ways(text) or ways_to_read(text)
+        if ways is None or ways.other is not None:
+            wrong = "is no number" if ways is None else "may be two numbers"
+            raise ValueError(f"{example!r} {wrong}; write one with decimals, such as {_WAYS[5].example}")
+        return ways.best
+
     def fits(self, text: Any) -> Any:
         """Which cells of text, made alike by `alike`, are numbers that are written so."""
         import pyarrow.compute as pc

@@ -60,8 +60,15 @@ class TargetColumn(Config):
     most_odd: float = MOST
 
     @classmethod
-    def learn(cls, name: str, column: Any, task: Task, where: str) -> TargetColumn:
+    def learn(
+        cls, name: str, column: Any, task: Task, where: str, notation: Notation | None = None
+    ) -> TargetColumn:
         """What kind of target a column is, with its classes.
+
+        Args:
+            name, column, task: of it.
+            where: the file, for messages.
+            notation: how its numbers are written, where that is said.
 
         Raises:
             DataError: there is no value at all, there are words where values are wanted, or there is
@@ -71,8 +78,8 @@ class TargetColumn(Config):
         if decided.kind in ("empty", "other"):
             holds = "no value at all" if decided.kind == "empty" else f"{column.type}"
             raise DataError(f"{where}: target '{name}' holds {holds}. Choose another data.target.")
-        if task == "values" and decided.kind != "number":
-            decided = as_numbers(column)
+        if notation is not None or (task == "values" and decided.kind != "number"):
+            decided = as_numbers(column, notation)
             if not decided.odd.are_few(MOST_IF_SAID):
                 raise DataError(
                     f"{where}: target '{name}' holds {decided.odd.value!r} in row {decided.odd.row}"

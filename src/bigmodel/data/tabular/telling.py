@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from bigmodel.data.tabular.columns import CategoryColumn, Learnt, MeasuredColumn, NumberColumn, Strange
-from bigmodel.data.tabular.kinds import option
+from bigmodel.data.tabular.columns import (
+    CategoryColumn,
+    Learnt,
+    LeftOut,
+    MeasuredColumn,
+    NumberColumn,
+    Strange,
+)
+from bigmodel.data.tabular.deciding import Decided
+from bigmodel.data.tabular.kinds import ignoring, option, options
+from bigmodel.data.tabular.notation import Notation
 from bigmodel.data.tabular.odd import Odd
 from bigmodel.data.tabular.target import TargetColumn
 
+_TOLD = 8  # names on a line
+AS_ASKED = "as asked"
 
-def columns_told(learnt: Iterable[Learnt], ignored: Mapping[str, str]) -> str:
+
+def columns_told(learnt: Iterable[Learnt], left: Mapping[str, LeftOut]) -> str:
     """What became of the columns, on one line."""
     kinds: dict[str, list[str]] = {"number": [], "category": [], "date": []}
     for found in learnt:
@@ -22,8 +34,72 @@ def columns_told(learnt: Iterable[Learnt], ignored: Mapping[str, str]) -> str:
         within = f" ({_first(names)})" if kind != "number" else ""
         if names:
             parts.append(f"{len(names)} {word}{within}")
-    left = _first([f"{name} ({why})" for name, why in ignored.items()])
-    return ", ".join(parts) + (f"; ignored: {left}" if ignored else "")
+    ignored = left_out_listed(left)
+    return ", ".join(parts) + (f"; ignored: {ignored}" if ignored else "")
+
+
+def left_out_listed(left: Mapping[str, LeftOut]) -> str:
+    """The columns that are not learnt from, and why."""
+    return _first([f"{name} ({why.reason})" for name, why in left.items()])
+
+
+def left_out_told(left: Mapping[str, LeftOut]) -> list[tuple[str, str]]:
+    """A warning for the columns that are not learnt from unless more is said, and one for the others."""
+    lines = []
+    for said in ("number", "category"):
+        some = {name: why for name, why in left.items() if why.said == said}
+        if some:
+            them = "them" if len(some) > 1 else "it"
+            what = options(list(some)[:_TOLD], said)
+            lines.append(f"left out: {left_out_listed(some)}. To learn from {them}: {what}")
+    rest = {name: why for name, why in left.items() if why.said is None and why.reason != AS_ASKED}
+    if rest:
+        what = ignoring(list(rest)[:_TOLD])
+        lines.append(f"left out: {left_out_listed(rest)}. Where that is meant: {what}")
+    return [("Warning", line) for line in lines]
+
+
+def two_ways_told(what: str, name: str, notation: Notation, other: Notation) -> tuple[str, str]:
+    """The warning that numbers of a column may be read in another way.
+
+    Args:
+        what: `column` or `target`.
+    """
+    kinds = option(name, {"number": other.example}), option(name, {"number": notation.example})
+    return (
+        "Warning",
+        f"{what} '{name}': its numbers are read as {_way(notation)}, and would do as {_way(other)}: then"
+        f" say {kinds[0]} (as it is: {kinds[1]})",
+    )
+
+
+def target_warnings(target: TargetColumn, decided: Decided) -> list[tuple[str, str]]:
+    """What may have been meant otherwise of a target of which nothing was said."""
+    if decided.kind == "number" and decided.other is not None:
+        return [two_ways_told("target", target.name, decided.notation, decided.other)]
+    if not decided.nearly:
+        return []
+    cells = f"{_odd(decided.odd, 'number')}, {decided.odd}"
+    return [
+        (
+            "Warning",
+            f"target '{target.name}' is read as words: {cells}. To leave these rows out:"
+            " data.task=values (as it is: data.task=classes)",
+        )
+    ]
+
+
+def _way(notation: Notation) -> str:
+    return str(notation) or "decimal point"
+
+
+def mostly_numbers_told(name: str, odd: Odd) -> tuple[str, str]:
+    """The warning that a column of words could be one of numbers."""
+    return (
+        "Warning",
+        f"column '{name}' is read as words: {_odd(odd, 'number')}, {odd}. To read it as numbers, these"
+        f" missing: {option(name, 'number')} (as it is: {option(name, 'category')})",
+    )
 
 
 def notations_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
@@ -37,7 +113,6 @@ def notations_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
 
 
 _PLURALS = {"number": "numbers", "category": "categories", "date": "dates"}
-_TOLD = 8  # names on a line
 
 
 def unseen_told(label: str, strange: Mapping[str, Strange]) -> list[tuple[str, str]]:

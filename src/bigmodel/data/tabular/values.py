@@ -5,6 +5,7 @@ Everything is done on whole columns: a table of a million rows is read in second
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers, alike
 _MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "null", "NULL", "?")
 _NO_NUMBERS = (*_MISSING, "None", "-")  # which may be words of their own among others
 _SAMPLE = 1000  # values that decide which ways of writing a date are tried on all
-_COUNTERS = ("", "id", "index", "row", "no", "nr", "number", "unnamed: 0", "rowid", "row_id")
+_COUNTERS = ("", "id", "index", "row", "no", "nr", "number", "rowid", "row_id")
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|index|level_0")
 _DATES = ("%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%d %b %Y", "%d %B %Y")
 _TIMES = ("", " %H:%M", " %H:%M:%S")
 DATE_FORMATS = ("ISO", "ISO with zone", *(day + time for day in _DATES for time in _TIMES))
@@ -84,11 +86,21 @@ def _plain(text: Any) -> Numbers | None:
     return found if found.flags.writeable else found.copy()
 
 
-def counts_rows(name: str, column: Any) -> bool:
-    """Whether a column of numbers only counts the rows, by what it holds and by its name."""
-    if name.lower().strip("_# ") not in _COUNTERS and not name.startswith("column "):
-        return False
+def counts_rows(name: str, column: Any, place: int) -> bool:
+    """Whether a column of numbers only counts the rows, by what it holds and by its name.
+
+    An index that pandas has written counts the rows that there were before some were taken out.
+
+    Args:
+        place: of the column in its file, from 0.
+    """
     values = numbers(column).values
+    nameless = name == f"column {place + 1}"
+    if _PANDAS_INDEX.fullmatch(name) or (nameless and place == 0):
+        whole = bool((values == np.trunc(values)).all())  # false where one is missing
+        return whole and len(values) > 1 and len(np.unique(values)) == len(values)
+    if not nameless and name.lower().strip("_# ") not in _COUNTERS:
+        return False
     return len(values) > 1 and bool((np.diff(values) == 1).all())
 
 
