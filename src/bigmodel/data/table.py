@@ -47,6 +47,7 @@ from bigmodel.data.tabular.telling import (
     mostly_numbers_told,
     notations_told,
     odd_told,
+    respelt_told,
     target_told,
     target_warnings,
     too_odd,
@@ -131,7 +132,7 @@ def _read(config: TableConfig) -> Dataset:
         content.tensor(part, torch.from_numpy(rows))
     named, strange = _parts(found, reader, asked.values, index)
     strange[target.name] = Strange(odd=asked.odd)
-    told += [("Target", target_told(target)), *warnings]
+    told += [("Target", target_told(target)), *respelt_told(_respelt(reader)), *warnings]
     if config.task == "auto" and target.name not in config.columns:
         told += target_warnings(target, decide(found.column(target.name)))
     told += odd_told(reader.columns, target, strange, learning=True)
@@ -143,11 +144,20 @@ def _read(config: TableConfig) -> Dataset:
         named[part] = samples.part
         left_out = _added(_added(left_out, other.left_out), samples.left_out)
         told += unseen_told(f"Unseen in {part}", samples.strange)
+        told += respelt_told(
+            {name: found.respelt for name, found in samples.strange.items()}, f"Spellings in {part}"
+        )
         told += odd_told(reader.columns, target, samples.strange, f" of {part}")
     spec = DataSpec(config.name, reader.spec, target.spec)
     done = completed(spec, named, config.learnt(spec.input))
     reader = reader.model_copy(update={"answers": Answers.of(done.spec.target)})
     return replace(done, reader=reader, told=told, left_out=left_out, read=content.read())
+
+
+def _respelt(reader: TableReader) -> dict[str, dict[str, str]]:
+    """What training spelt in several ways, the target at the end."""
+    categories = {column.name: column.respelt for column in reader.columns if column.kind == "category"}
+    return {**categories, reader.target.name: reader.target.respelt}
 
 
 def _check_local(config: TableConfig) -> None:
@@ -168,7 +178,11 @@ def _asked(
     """The target, what all rows hold of it, and which rows that have one go to which part."""
     name = _target_name(config, found)
     values, where = column(found, name, "data.target"), str(found.path)
-    target = TargetColumn.learn(name, values, config.task, where, config.notation_of(name))
+    before = config.learnt_reader(TableReader)
+    if before is not None and before.target.name == name:
+        target = before.target
+    else:
+        target = TargetColumn.learn(name, values, config.task, where, config.notation_of(name))
     asked = target.encode(values, where)
     rows = np.flatnonzero(asked.there)
     if len(rows) < found.num_rows:
@@ -257,8 +271,10 @@ def _learn(
         said = "".join(f" {line}." for label, line in told if label == "Warning").removesuffix(".")
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
     reader = TableReader(columns=learnt, target=target)
-    if config.learnt(reader.spec) is not None and (before := config.learnt_reader(TableReader)):
+    before = config.learnt_reader(TableReader)
+    if before is not None and all(known.name in found for known in before.columns):
         reader = TableReader(columns=before.columns, target=target)
+        left = {name: why for name, why in left.items() if name not in {c.name for c in before.columns}}
     return (
         reader,
         [("Columns", columns_told(reader.columns, left)), *notations_told(reader.columns)],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bigmodel.data.normalize import value_statistics
+from bigmodel.data.spellings import Spellings, settled
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
 from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
+from bigmodel.data.tabular.spelt import counts_of_words, places_of
 from bigmodel.data.tabular.values import (
     DATE_PARTS,
     date_part,
@@ -78,14 +82,17 @@ class Strange:
     Attributes:
         unseen: how many values are none of a column's categories.
         odd: cells that are not of the column's kind.
+        respelt: words that are a category in another spelling, with that category.
     """
 
     unseen: int = 0
     odd: Odd = NONE_ODD
+    respelt: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: Strange) -> Strange:
         """Those of two stretches of a column."""
-        return Strange(self.unseen + other.unseen, self.odd + other.odd)
+        respelt = {**self.respelt, **other.respelt}
+        return Strange(self.unseen + other.unseen, self.odd + other.odd, respelt)
 
 
 class MeasuredColumn(Config):
@@ -231,11 +238,13 @@ class CategoryColumn(Config):
     Attributes:
         values: the categories of the training part, the most frequent first; None is a missing value.
             They count from 1: 0 is whatever is not among them.
+        respelt: other spellings in training, with the category that they are; see `spellings`.
     """
 
     kind: Literal["category"] = "category"
     name: str
     values: list[str | None]
+    respelt: dict[str, str] = Field(default={})
 
     @classmethod
     def learn(
@@ -248,19 +257,24 @@ class CategoryColumn(Config):
             min_count: rows that a category needs in training.
             chosen: a category by the user's word, however many values there are.
         """
-        counted = words(column).take(rows).value_counts().to_pylist()
-        rowless = len(rows) - sum(row["counts"] for row in counted if row["values"] is None)
+        text = words(column).take(rows)
+        spelt, missing = counts_of_words(text), int(text.null_count)
+        counted: Counter[str | None] = Counter({None: missing} if missing else {})
+        for word, name_of_value in settled(spelt).items():
+            counted[name_of_value] += spelt[word]
         if len(counted) == 1:
-            return LeftOut("constant" if rowless else "empty")
-        if not chosen and len(counted) > max(2, rowless / 2):
+            return LeftOut("empty" if missing else "constant")
+        if not chosen and len(counted) > max(2, (len(rows) - missing) / 2):
             all_differ = len(counted) == len(rows)
             reason = "all different" if all_differ else f"{len(counted):,} different values"
             return LeftOut(reason, "category")
-        counted.sort(key=lambda row: (-row["counts"], row["values"] is None, row["values"] or ""))
-        values = [row["values"] for row in counted if row["counts"] >= min_count][:most]
+        ranked = sorted(counted, key=lambda value: (-counted[value], value is None, value or ""))
+        values = [value for value in ranked if counted[value] >= min_count][:most]
         if not values:
             return LeftOut(f"no value occurs {min_count} times, as data.min_count={min_count} asks for")
-        return cls(name=name, values=values)
+        meant = Spellings(values).of(spelt)
+        respelt = {word: str(values[place]) for word, place in meant.items() if word != values[place]}
+        return cls(name=name, values=values, respelt=respelt)
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
@@ -269,13 +283,11 @@ class CategoryColumn(Config):
 
     def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
-        text = words(column)
-        found = pc.index_in(text, value_set=pa.array(self.values, text.type))
+        found, respelt = places_of(words(column), self.values)
         out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
-        return Strange(int(found.null_count))
+        return Strange(int(found.null_count), respelt=respelt)
 
 
 Learnt = NumberColumn | DateColumn | CategoryColumn

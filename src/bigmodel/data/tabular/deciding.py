@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, plain_ways, ways_to_read
 from bigmodel.data.tabular.odd import MOST_IF_SAID, NONE_ODD, Odd
+from bigmodel.data.tabular.truth import holds_truth
 from bigmodel.data.tabular.values import (
     date_format,
     is_text,
@@ -44,7 +45,8 @@ class Decided(NamedTuple):
 def decide(column: Any) -> Decided:
     """What kind of column one is: numbers or dates where 95 % of its cells are, or more.
 
-    Identifiers with leading zeros, such as 007, are text.
+    Identifiers with leading zeros, such as 007, are text, and so are true and false, whatever kind of
+    file they stand in.
     """
     import pyarrow as pa
 
@@ -59,7 +61,7 @@ def decide(column: Any) -> Decided:
         return Decided("text")
     if not is_text(kind):
         return Decided("other")
-    if with_leading_zeros(column):
+    if with_leading_zeros(column) or holds_truth(without_marks(column)):
         return Decided("text")
     found = as_numbers(column)
     if found.odd.there == 0:

@@ -17,7 +17,7 @@ from bigmodel.data.reader import Found, Reader, reads
 from bigmodel.data.tabular.columns import Learnt, MeasuredColumn, Rows, Strange
 from bigmodel.data.tabular.reading import Columns, listed, read_columns
 from bigmodel.data.tabular.target import TargetColumn
-from bigmodel.data.tabular.telling import odd_told, too_odd, unseen_told
+from bigmodel.data.tabular.telling import odd_told, respelt_told, too_odd, unseen_told
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Features
 
@@ -69,6 +69,7 @@ class TableReader(Reader):
         part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
         told = [
             *unseen_told("Unseen categories", samples.strange),
+            *respelt_told({name: found.respelt for name, found in samples.strange.items()}),
             *odd_told(self.columns, self.target, samples.strange),
         ]
         return Found(part, columns, table.left_out | samples.left_out, told)

@@ -12,10 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.own import check_classes
+from bigmodel.data.spellings import settled
 from bigmodel.data.tabular.deciding import Decided, as_numbers, decide
 from bigmodel.data.tabular.missing import counts_of, counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
+from bigmodel.data.tabular.spelt import counts_of_words, places_of
 from bigmodel.data.tabular.values import Cells, marks_of, numbers, whole_numbers, words_without
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
@@ -47,6 +49,7 @@ class TargetColumn(Config):
         labels: the classes in their order; None: real values.
         numeric: labels are numbers, so that 1 and 1.0 are the same.
         missing: words that stood for a missing value, such as R's NA.
+        respelt: other spellings of labels, with the label that they are; see `spellings`.
         notation: how its numbers are written.
         odd, most_odd: see `columns.MeasuredColumn`.
     """
@@ -55,6 +58,7 @@ class TargetColumn(Config):
     labels: list[str] | None = None
     numeric: bool = False
     missing: list[str] = Field(default=[])
+    respelt: dict[str, str] = Field(default={})
     notation: Notation = PLAIN
     odd: list[str] = Field(default=[])
     most_odd: float = MOST
@@ -91,8 +95,10 @@ class TargetColumn(Config):
         if decided.kind == "number":
             return cls._of_numbers(name, column, task, decided, where)
         marks = marks_of(column, words_too=True)
-        labels = cls._known(_word_labels(column, marks), column, where, name)
-        return cls(name=name, labels=labels, missing=marks)
+        names = settled(counts_of_words(words_without(column, marks)))
+        labels = cls._known(sorted(set(names.values()), key=_natural), column, where, name)
+        respelt = {word: label for word, label in names.items() if word != label}
+        return cls(name=name, labels=labels, missing=marks, respelt=respelt)
 
     @classmethod
     def _of_numbers(
@@ -173,10 +179,9 @@ class TargetColumn(Config):
         return torch.zeros(rows, 1) if self.labels is None else torch.zeros(rows, dtype=torch.int64)
 
     def _encode_words(self, text: Any, labels: list[str], where: str) -> Asked:
-        import pyarrow as pa
         import pyarrow.compute as pc
 
-        found = pc.index_in(text, value_set=pa.array(labels, text.type))
+        found, _ = places_of(text, labels)
         if found.null_count > text.null_count:
             row = pc.index(pc.and_(found.is_null(), text.is_valid()), True).as_py()
             self._refuse(row, text[row].as_py(), where)
@@ -215,10 +220,6 @@ def _number_labels(values: NDArray[np.float64]) -> list[str]:
 
 def _written(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _word_labels(column: Any, marks: list[str]) -> list[str]:
-    return sorted(words_without(column, marks).drop_null().unique().to_pylist(), key=_natural)
 
 
 def _natural(label: str) -> list[tuple[int, int, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from bigmodel.data.spellings import respelt_told as spellings_told
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
     Learnt,
@@ -110,6 +111,18 @@ def notations_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
         if isinstance(column, NumberColumn) and str(column.notation)
     ]
     return [("Numbers", _first(said))] if said else []
+
+
+def respelt_told(
+    names: Mapping[str, Mapping[str, str]], label: str = "Spellings"
+) -> list[tuple[str, str]]:
+    """The line that tells which spellings are one value, by column.
+
+    Args:
+        names: of the values of other spellings.
+    """
+    said = [f"{column}: {told}" for column, each in names.items() if (told := spellings_told(each))]
+    return [(label, "; ".join(said))] if said else []
 
 
 _PLURALS = {"number": "numbers", "category": "categories", "date": "dates"}

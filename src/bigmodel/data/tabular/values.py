@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers, alike
+from bigmodel.data.tabular.truth import as_digits, holds_truth
 
 _MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "null", "NULL", "?")
 _NO_NUMBERS = (*_MISSING, "None", "-")  # which may be words of their own among others
@@ -49,6 +50,8 @@ def numbers(column: Any, notation: Notation = PLAIN) -> Cells:
     if is_text(column.type) or not _is_measured(column.type):
         text = without_marks(words(column))
         values, there = _plain(text) if notation == PLAIN else None, text.is_valid().to_numpy()
+        if values is None and holds_truth(text):
+            values = _plain(as_digits(text))
         values = notation.read(text) if values is None else values
     else:
         whole = pa.types.is_integer(column.type)  # beyond 2^53 between two float64: take the nearer
