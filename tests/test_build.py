@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bigmodel import registry
 from bigmodel.build import build_run, resume_run
+from bigmodel.data.assemble import assemble
 from bigmodel.data.base import DataConfig, Dataset
 from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError, DataError, SpecError
@@ -110,6 +111,30 @@ def test_limits_leave_so_many_batches_of_samples(tmp_path: Path) -> None:
     assert seen[0] == seen[1] <= rows  # the same few samples in every epoch
     again, _ = built(tmp_path, {"trainer.limit": {"train": 2, "val": 1}, "seed": 5})
     assert torch.equal(again.dataset.train.inputs, run.dataset.train.inputs)
+
+
+def test_the_test_part_is_limited_as_the_others_are(tmp_path: Path) -> None:
+    tested = {"data": {"name": "tested", "batch_size": 12}}
+
+    @registry.data.register("tested", DataConfig)
+    def source(config: DataConfig) -> Dataset:
+        part = Part(torch.randn(60, 4), torch.arange(60) % 2)
+        spec = DataSpec("tested", Features(4), Classes(("no", "yes"), ()))
+        return assemble(config, spec, part, part)
+
+    try:
+        whole, _ = built(tmp_path, tested)
+        run, told = built(tmp_path, tested | {"trainer.limit": {"test": 2}, "trainer.epochs": 1})
+        fit(run)
+    finally:
+        registry.data._entries.pop("tested")
+    assert whole.dataset.spec.sizes["test"] == 60
+    assert run.dataset.spec.sizes == {"train": 48, "val": 12, "test": 24}
+    assert ("Limited", "test to 24 of 60, by trainer.limit.test") in run.info.rows
+    assert run.test is not None
+    assert len(run.test) == 24
+    assert told.summary is not None
+    assert set(told.summary.test) == {"test/loss", "test/accuracy", "test/macro_f1"}
 
 
 def test_a_limit_beyond_the_data_changes_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigmodel import contracts, header, registry
+from bigmodel import alive, contracts, header, registry
 from bigmodel.checkpoint import Newest, load_newest
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
@@ -236,14 +236,15 @@ def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
     Raises:
         ConfigError, DataError: it is not there, or is not what a model can learn from.
     """
-    try:
-        built = registry.data.build(config.data.going_on(learnt))
-    except DataError:
-        if learnt is None:
-            raise
-        built = registry.data.build(config.data)  # it has changed: what it is now is to be told
-    dataset = contracts.check_dataset(built, config.data)
-    check(dataset)
+    with alive.doing("Reading the data"):
+        try:
+            built = registry.data.build(config.data.going_on(learnt))
+        except DataError:
+            if learnt is None:
+                raise
+            built = registry.data.build(config.data)  # it has changed: what it is now is to be told
+        dataset = contracts.check_dataset(built, config.data)
+        check(dataset)
     limit, tokens = config.trainer.limit, config.data.token_bound
 
     def cut(part: Stored, batches: int | None) -> Stored:
@@ -255,19 +256,21 @@ def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
         draw = torch.Generator().manual_seed(config.data.split_seed)
         return part.select(torch.randperm(len(part), generator=draw)[: batches * size])
 
-    train, val = cut(dataset.train, limit.train), cut(dataset.val, limit.val)
+    parts = {name: cut(part, getattr(limit, name)) for name, part in dataset.parts.items()}
+    train = parts["train"]
     told = [
-        ("Limited", f"{name} to {len(part):,} of {len(whole):,}, by trainer.limit.{name}")
-        for name, part, whole in (("train", train, dataset.train), ("val", val, dataset.val))
-        if part is not whole
+        ("Limited", f"{name} to {len(parts[name]):,} of {len(whole):,}, by trainer.limit.{name}")
+        for name, whole in dataset.parts.items()
+        if parts[name] is not whole
     ]
-    sizes = dataset.spec.sizes | {"train": len(train), "val": len(val)}
+    sizes = dataset.spec.sizes | {name: len(part) for name, part in parts.items()}
     target = dataset.spec.target
     if isinstance(target, Classes) and isinstance(train, Part | Texts):
         counts = torch.bincount(train.targets, minlength=target.count).tolist()
         target = replace(target, counts=tuple(counts))
     spec = replace(dataset.spec, sizes=sizes, target=target)
-    return replace(dataset, train=train, val=val, spec=spec, told=[*dataset.told, *told])
+    told = [*dataset.told, *told]
+    return replace(dataset, train=train, val=parts["val"], test=parts.get("test"), spec=spec, told=told)
 
 
 def _batches(

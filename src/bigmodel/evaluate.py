@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from bigmodel import alive
 from bigmodel.data.base import Batch, Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.reader import TextReader
@@ -51,7 +52,9 @@ def evaluate(
     total = torch.zeros((), device=runtime.device)
     weight: torch.Tensor | int = 0
     shown: list[Sample] = []
-    with evaluating(model):
+    done = 0
+    size = len(batches.part)
+    with evaluating(model), alive.doing(lambda: f"Evaluating: {done:,} of {size:,} samples"):
         for batch in _cut(batches.epoch(0), at_once):
             between()
             with runtime.autocast():
@@ -59,6 +62,7 @@ def evaluate(
                 total = total + loss(outputs, batch.targets)
             weight = weight + loss.normaliser(batch.targets)
             metrics.update(outputs, batch.targets)
+            done += len(batch)
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
     target, judged = dataset.spec.target, metrics.compute()

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from bigmodel import account, checkpoint, judge
+from bigmodel import account, alive, checkpoint, judge
 from bigmodel.counted import counted
 from bigmodel.data.base import Batch, samples_of
 from bigmodel.data.batching.workers import worker_faults
@@ -32,7 +32,12 @@ def fit(run: Run) -> Summary:
         DeviceError: memory ran out, and halving does not help or was not wanted.
         DataError: a loader's worker died or hung.
     """
-    with run.signals.waiting(), _reported(run):
+    with (
+        run.signals.waiting(),
+        alive.doing("Training"),
+        _reported(run),
+        alive.told_by(run.sinks.message),
+    ):
         _train(run)
         run.summary.test = judge.test(run)
     return run.summary

@@ -63,6 +63,9 @@ class LimitConfig(Config):
     val: int | None = Field(
         default=None, ge=1, description="batches of the validation part that are used at all"
     )
+    test: int | None = Field(
+        default=None, ge=1, description="batches of the test part that are used at all"
+    )
 
 
 class TrainerConfig(Config):

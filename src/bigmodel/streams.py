@@ -7,6 +7,7 @@ to them is lost, and the program goes on. Where what it prints is all that it wa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -15,6 +16,7 @@ import sys
 
 TYPE_CHECKING = False  # `typing` itself takes longer to load than all of this
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, TextIO
 
     from _typeshed import ReadableBuffer
@@ -86,6 +88,28 @@ def settle() -> None:
             missing = missing or OSError(errno.EBADF, os.strerror(errno.EBADF))
         setattr(sys, f"__{name}__", stream)  # it would be closed where nobody has it
         setattr(sys, name, stream if name == "stdin" else _unfailing(stream, missing))
+
+
+@contextlib.contextmanager
+def errors_held_back() -> Iterator[None]:
+    """Within it, nothing comes to standard error, not what a library writes there on its own; afterwards
+    it does, but for what led to an exception, which tells enough."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        import tempfile  # not needed at the start
+
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+            held.seek(0)
+            if text := held.read():
+                sys.stderr.write(text.decode(errors="replace"))
+    finally:
+        os.close(kept)
 
 
 def check_result() -> None:

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel import caches, disk, garbage, isolation, streams
+from bigmodel import alive, caches, disk, garbage, isolation, streams
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals
@@ -102,7 +102,6 @@ def job(config: DictConfig) -> float | None:
         sweep that failed.
     """
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     caches.settle()
     with garbage.importing():
@@ -114,6 +113,13 @@ def job(config: DictConfig) -> float | None:
     _outcome.signals.enter(Mode.RAISE)  # what is there from now on may have to be told or tidied up
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    with alive.doing("Getting ready"):
+        return _do_job(config, folder, hydra)
+
+
+def _do_job(config: DictConfig, folder: Path, hydra: Any) -> float | None:
+    from hydra.types import RunMode
+
     if hydra.mode != RunMode.MULTIRUN:
         try:
             return _run(config, folder, hydra)

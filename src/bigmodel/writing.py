@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bigmodel import alive
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs, Windows
 from bigmodel.data.reader import TextReader
@@ -117,14 +118,15 @@ class Writing:
         )
         order = sorted(range(count), key=lambda index: len(source[index]))
         written: list[list[int]] = [[] for _ in range(count)]
-        size = max(1, at_once // beams)
-        for first in range(0, count, size):
-            between()
-            chosen = order[first : first + size]
-            sources = [source[index] for index in chosen]
-            done = translate(model, sources, sampling, self.dataset.spec, self.device)
-            for index, tokens in zip(chosen, done, strict=True):
-                written[index] = tokens
+        size, first = max(1, at_once // beams), 0
+        with alive.doing(lambda: f"Translating: {first:,} of {count:,} texts"):
+            for first in range(0, count, size):
+                between()
+                chosen = order[first : first + size]
+                sources = [source[index] for index in chosen]
+                done = translate(model, sources, sampling, self.dataset.spec, self.device)
+                for index, tokens in zip(chosen, done, strict=True):
+                    written[index] = tokens
         words = self.reader.decode
         three = zip(source, written, reference, strict=True)
         return [Written(words(s), words(t), words(r)) for s, t, r in three]

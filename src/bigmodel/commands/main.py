@@ -14,7 +14,7 @@ import traceback
 from argparse import Namespace
 from importlib import import_module
 
-from bigmodel import caches, isolation, streams
+from bigmodel import alive, caches, isolation, streams
 from bigmodel.commands.arguments import parse
 from bigmodel.errors import BigModelError
 from bigmodel.secrets import holds_secret, masked
@@ -22,6 +22,7 @@ from bigmodel.signals import Mode, Signals
 from bigmodel.visible import visible_message, watch_libraries
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_DOING = {"eval": "Evaluating", "predict": "Predicting", "export": "Exporting"}
 
 
 def main(signals: Signals | None = None) -> None:
@@ -62,12 +63,13 @@ def _run(arguments: Namespace, signals: Signals) -> None:
     caches.settle()
     run = import_module(f"bigmodel.commands.{arguments.verb}").run
     signals.enter(Mode.RAISE)
-    if arguments.verb == "export":  # leaves a file, and tells where
+    with alive.doing(_DOING[arguments.verb]):
+        if arguments.verb == "export":  # leaves a file, and tells where
+            run(arguments)
+            return
+        streams.check_result()  # nothing is computed for nobody
         run(arguments)
-        return
-    streams.check_result()  # nothing is computed for nobody
-    run(arguments)
-    streams.check_result()
+        streams.check_result()
 
 
 def _explain(error: BaseException) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from bigmodel import alive
 from bigmodel.secrets import masked
 from bigmodel.visible import visible_message
 
 
 def tell(text: str) -> None:
     """Tells the user one thing."""
+    alive.spoke()
     print(visible_message(masked(text)), file=sys.stderr, flush=True)  # noqa: T201
 
 

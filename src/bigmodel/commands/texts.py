@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bigmodel import streams
+from bigmodel import alive, streams
 from bigmodel.commands.load import Loaded
 from bigmodel.commands.outputs import TABLES, data_stream, write_columns, write_lines
 from bigmodel.commands.reading import read
@@ -97,6 +97,7 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
 
     def show(piece: str) -> None:
         out.write(shown(piece))
+        alive.spoke()
         streams.check_result()
 
     show(prompt)
@@ -225,17 +226,19 @@ def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[
     size = max(1, _AT_ONCE // sampling.beams)
     order = sorted((row for row, tokens in enumerate(rows) if tokens), key=lambda row: len(rows[row]))
     written: list[list[int] | None] = [[] for _ in rows]
-    for first in range(0, len(order), size):
-        chosen = order[first : first + size]
-        draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same
-        asked = [rows[row] for row in chosen]
-        found: list[list[int] | None]
-        try:
-            found = [*_ask(loaded, asked, draws, None)]
-        except UndefinedTextsError as error:
-            found = error.texts
-        for row, tokens in zip(chosen, found, strict=True):
-            written[row] = tokens
+    first = 0
+    with alive.doing(lambda: f"Writing: {first:,} of {len(order):,} texts"):
+        for first in range(0, len(order), size):
+            chosen = order[first : first + size]
+            draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same
+            asked = [rows[row] for row in chosen]
+            found: list[list[int] | None]
+            try:
+                found = [*_ask(loaded, asked, draws, None)]
+            except UndefinedTextsError as error:
+                found = error.texts
+            for row, tokens in zip(chosen, found, strict=True):
+                written[row] = tokens
     return written
 
 

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bigmodel import alive
 from bigmodel.counted import counted
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.own import elsewhere, place
@@ -109,7 +110,8 @@ def text(config: TextConfig) -> Dataset:
     else:
         given = None if config.tokenizer is None else place(config, "tokenizer")
         vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, special)
-    streams = {name: _stream(vocabulary, part) for name, part in parts.items()}
+    with alive.doing("Turning the text into tokens"):
+        streams = {name: _stream(vocabulary, part) for name, part in parts.items()}
     _check(config, streams)
     windows: dict[str, Stored] = {
         name: Windows.side_by_side(stream, config.context, whole=name != "train")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigmodel import caches
+from bigmodel import alive, caches
 from bigmodel.data.base import Batch
 from bigmodel.engines import cache
 from bigmodel.engines.base import Interruptible, Say
@@ -137,7 +137,7 @@ def _code(
     for refusal in caches.refusals():
         say(refusal)
     say(f"Compiling the step, which takes some {price:.0f} seconds.")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, alive.doing("Compiling the step"):
         library = Path(folder) / "step.so" if place is None else place.code
         compile_whole(whole, prospect.example, library, interruptible)
         if place is not None:

@@ -26,6 +26,7 @@ FIXED = (
     "trainer.ema",
     "trainer.limit.train",
     "trainer.limit.val",
+    "trainer.limit.test",
     "trainer.checkpoint.monitor",
     "trainer.checkpoint.mode",
     "trainer.early_stopping.monitor",

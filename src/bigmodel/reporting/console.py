@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from bigmodel import alive
 from bigmodel.reporting import lines
 from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import Progress, Record, RunInfo, Sink, Summary
@@ -157,6 +158,7 @@ class Console(Sink):
             soft_wrap: let the terminal break long lines, so that they can be copied whole.
         """
         self._spoke = time.monotonic()
+        alive.spoke()
         try:
             if self._rich is not None:
                 for renderable in shown:

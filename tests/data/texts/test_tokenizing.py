@@ -1,9 +1,13 @@
 """Vocabularies that are learnt, and tokenizers that are given."""
 
+import random
+import time
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from bigmodel.data.texts.tokenizing import LEAST_PIECES, learn
+from bigmodel.data.texts.tokenizing import LEAST_PIECES, LONGEST, learn
 from bigmodel.errors import DataError
 
 TEXT = "the cat sat on the mat, the cat sat on the hat. " * 5
@@ -91,3 +95,129 @@ def test_another_file_is_refused_in_words(tmp_path, content):
     path.write_text(content)
     with pytest.raises(DataError, match=r"data.tokenizer=.*: cannot be read as a tokenizer.json"):
         learn([TEXT], "bpe", 300, path)
+
+
+WORDS = Path(__file__).parents[3].joinpath("README.md").read_text(encoding="utf-8")
+
+
+def learnt_plainly(texts, size):
+    """Pieces as the library itself learns them, without anything of ours."""
+    engine = Tokenizer(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    engine.train_from_iterator(texts, trainer)
+    return engine.get_vocab()
+
+
+def test_pieces_of_ordinary_texts_are_those_of_the_library():
+    known = learn([WORDS], "bpe", 1000)
+    assert Tokenizer.from_str(known.tokenizer).get_vocab() == learnt_plainly([WORDS], 1000)
+
+
+@pytest.mark.parametrize("letters", ["ACGT", " \n", "0123456789", "語日本文"])
+def test_a_long_run_is_learnt_from_in_parts(letters):
+    """However long a run is, no word that is learnt from is longer than `LONGEST`."""
+    draw = random.Random(0)
+    run = "".join(draw.choices(letters, k=5 * LONGEST))
+    if letters == " \n":
+        run = run[0] * len(run)
+    cut = [run[begin : begin + LONGEST] for begin in range(0, len(run), LONGEST)]
+    known = learn([f"before {run} after"[7:-6]], "bpe", 300)
+    assert Tokenizer.from_str(known.tokenizer).get_vocab() == learnt_plainly(cut, 300)
+    assert known.decode(known.encode(run).tolist()) == run
+
+
+def test_a_megabyte_without_a_blank_takes_no_longer_than_with_blanks():
+    """Merges are as many, and each as cheap: measured against each other on the same machine."""
+    draw = random.Random(0)
+    run = "".join(draw.choices("ACGT", k=1 << 18))
+    words = " ".join(run[begin : begin + LONGEST] for begin in range(0, len(run), LONGEST))
+    spent = []
+    for text in (words, run):
+        began = time.process_time()
+        learn([text], "bpe", 400)
+        spent.append(time.process_time() - began)
+    assert spent[1] < 5 * spent[0] + 1
+
+
+def saved(path, model, **parts):
+    engine = Tokenizer(model)
+    for name, part in parts.items():
+        setattr(engine, name, part)
+    engine.save(str(path))
+    return path
+
+
+BLANKS = pre_tokenizers.Whitespace()
+FAULTY = {
+    "words without an unknown one": (models.WordLevel({"the": 0}, unk_token="[UNK]"), "fails on a text"),
+    "parts without an unknown one": (
+        models.WordPiece({"the": 0}, unk_token="[UNK]"),
+        "fails on a text",
+    ),
+    "a lottery without an unknown one": (models.Unigram([("zzz", -1.0)]), "fails on a text"),
+    "nothing": (models.BPE(), "its vocabulary is empty"),
+    "no words": (models.WordLevel({}, unk_token="[UNK]"), "its vocabulary is empty"),
+    "another script": (models.BPE({"ж": 0, "ш": 1}, []), "makes no token at all"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTY)
+def test_a_tokenizer_that_knows_too_little_is_refused(tmp_path, case):
+    model, told = FAULTY[case]
+    path = saved(tmp_path / "tokenizer.json", model, pre_tokenizer=BLANKS)
+    with pytest.raises(DataError, match=told) as caught:
+        learn([TEXT], "character", 300, path)
+    assert str(caught.value).startswith(f"data.tokenizer={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": {"type": "BPE"}}', "\0"])
+def test_what_is_no_tokenizer_is_refused(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        learn([TEXT], "character", 300, path)
+    assert str(caught.value).startswith(f"data.tokenizer={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+KNOWN = {"the": 0, "cat": 1, "[UNK]": 2}
+OTHERS = {
+    "WordPiece": (models.WordPiece(KNOWN, unk_token="[UNK]"), decoders.WordPiece()),
+    "WordLevel": (models.WordLevel(KNOWN, unk_token="[UNK]"), None),
+    "Unigram": (models.Unigram([("<unk>", 0.0), ("the", -1.0), ("cat", -2.0)], unk_id=0), None),
+    "BPE": (models.BPE({c: i for i, c in enumerate(sorted(set(TEXT)))}, []), None),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("texts", [[TEXT], ["x"], [""], []], ids=["words", "a letter", "empty", "none"])
+def test_tokenizers_of_every_kind_are_taken(tmp_path, case, texts):
+    model, decoder = OTHERS[case]
+    parts = {"pre_tokenizer": BLANKS} | ({} if decoder is None else {"decoder": decoder})
+    path = saved(tmp_path / "tokenizer.json", model, **parts)
+    if case == "BPE" and texts == ["x"]:
+        with pytest.raises(DataError, match="makes no token at all"):
+            learn(texts, "character", 300, path)
+        return
+    known = learn(texts, "character", 300, path, ["pad"])
+    assert known.pad == known.own
+    assert known.encode_all(["the cat", ""]).sizes.tolist()[1] == 0
+
+
+def test_a_panic_prints_nothing_of_its_own(tmp_path, capfd):
+    """The library's own lines on standard error would come before our message, and say less."""
+    from tokenizers import Regex
+
+    engine = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    engine.pre_tokenizer = pre_tokenizers.Split(Regex("(?:a|a?)+$"), "isolated")
+    engine.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="countless ways"):
+        learn(["a" * 60 + "b"], "character", 300, tmp_path / "tokenizer.json")
+    assert capfd.readouterr().err == ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from bigmodel import alive, streams
 from bigmodel.data.texts.vocabulary import PIECE, Vocabulary, codes, pieces
 from bigmodel.errors import DataError
 
@@ -18,6 +20,11 @@ Special = Literal["pad", "start", "end", "unknown"]
 LEAST_PIECES = 260
 """A vocabulary of pieces holds at least all bytes and the special tokens."""
 
+LONGEST = 1024
+"""Characters of a run without a blank, or of blanks, that pieces are learnt from as one word: learning
+takes as long as the square of a word."""
+
+_RUN = re.compile(rf"\S{{{LONGEST}}}|\s{{{LONGEST}}}")
 _TRIED = 1 << 18  # characters of the training part that a given tokenizer is tried on
 
 
@@ -75,21 +82,54 @@ def _trained(texts: Sequence[str], size: int) -> str:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    engine.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
+    size, read = sum(map(len, texts)), 0
+
+    def cut() -> Iterator[str]:
+        nonlocal read
+        for piece in (piece for text in texts for piece in pieces(text)):
+            yield from _without_long_runs(piece)
+            read += len(piece)
+
+    told = f"Learning pieces of words from {size:,} characters"
+    with alive.doing(lambda: told if read == size else f"{told}, {read:,} of them read"):
+        alive.unhindered(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
+
+
+def _without_long_runs(text: str) -> Iterator[str]:
+    """A text, cut where a run is longer than can be learnt from."""
+    begin = 0
+    for run in _RUN.finditer(text):
+        yield text[begin : run.end()]
+        begin = run.end()
+    if begin < len(text):
+        yield text[begin:]
 
 
 def _given(path: Path, texts: Sequence[str]) -> Vocabulary:
     """The tokenizer of a file, tried on the training part's beginning."""
+    where = f"data.tokenizer={path}"
     try:
         written = path.read_text(encoding="utf-8")
-        found = Vocabulary(unit="tokenizer", tokenizer=written)
-        assert found.own > 0
+        with streams.errors_held_back():
+            found = Vocabulary(unit="tokenizer", tokenizer=written)
+            empty = not found.has_tokens
     except Exception as error:  # the library raises no kind of its own
         raise DataError(
-            f"data.tokenizer={path}: cannot be read as a tokenizer.json of the tokenizers library:"
+            f"{where}: cannot be read as a tokenizer.json of the tokenizers library:"
             f" {str(error) or type(error).__name__}."
         ) from error
+    if empty:
+        raise DataError(f"{where}: its vocabulary is empty. Was it ever trained? Give another.")
     tried = list(islice((piece for text in texts for piece in pieces(text)), _TRIED // PIECE))
-    exact = all(found.decode(found.encode(piece).tolist()) == piece for piece in tried)
+    try:
+        encoded = [found.encode(piece).tolist() for piece in tried]
+        exact = [found.decode(tokens) for tokens in encoded] == tried
+    except DataError as error:
+        raise DataError(str(error).replace("data.tokenizer", where, 1)) from error
+    if not any(encoded) and any(text.strip() for text in tried):
+        raise DataError(
+            f"{where}: it makes no token at all of the training part. Is it made for another language,"
+            " without a token for what it does not know? Give another."
+        )
     return Vocabulary(**{**found.model_dump(), "exact": exact})

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bigmodel import nested_json
+from bigmodel import alive, nested_json, streams
 from bigmodel.data.reader import TextReader
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
@@ -26,7 +26,7 @@ from bigmodel.registry import Config
 Ids = NDArray[Any]
 
 PIECE = 1 << 16  # characters that are encoded at once: a long text must not need many times its memory
-_PIECES, _TEXTS = 32, 4096  # of a long text, and short ones, that the library encodes at once
+_PIECES, _TEXTS = 16, 4096  # of a long text, and short ones, that the library encodes at once
 _UNKNOWN = "\ufffd"
 
 
@@ -78,6 +78,13 @@ class Vocabulary(Config):
                 return 256
             case _:
                 return 1 + max(map(int, self._engine.get_vocab(with_added_tokens=True).values()))
+
+    @cached_property
+    def has_tokens(self) -> bool:
+        """Whether there is any token that stands for text."""
+        if self.unit in ("character", "byte"):
+            return self.own > 0
+        return bool(self._engine.get_vocab(with_added_tokens=True))
 
     @cached_property
     def size(self) -> int:
@@ -139,7 +146,10 @@ class Vocabulary(Config):
             sizes = [len(text.encode()) for text in texts]
             tokens = self.encode("".join(texts))
         else:
-            found = list(self._batches(texts, _TEXTS))
+            found: list[Ids] = []
+            with alive.doing(lambda: f"Turning texts into tokens: {len(found):,} of {len(texts):,}"):
+                for ids in self._batches(texts, _TEXTS):
+                    found.append(ids)  # noqa: PERF402  counted while it grows
             sizes, tokens = [len(ids) for ids in found], self._joined(found)
         return Encoded(torch.from_numpy(tokens), torch.tensor(sizes, dtype=torch.int64))
 
@@ -155,7 +165,7 @@ class Vocabulary(Config):
         plain = [token for token in tokens if token < self.own]
         if self.unit == "byte":  # a model may have put bytes together that are no text
             return bytes(plain).decode(errors="replace")
-        with _panics_told():
+        with self._faults_told():
             return str(self._engine.decode(plain, skip_special_tokens=False))
 
     def __str__(self) -> str:
@@ -208,13 +218,38 @@ class Vocabulary(Config):
         """The tokens of each text, by the tokenizers library."""
         texts = iter(texts)
         while batch := list(islice(texts, count)):
-            with _panics_told():
+            with self._faults_told():
                 encoded = self._engine.encode_batch_fast(batch, add_special_tokens=False)
             for found in encoded:
                 yield np.array(found.ids, self._type)
 
     def _joined(self, found: Iterable[Ids]) -> Ids:
         return np.concatenate([np.empty(0, self._type), *found])
+
+    @contextmanager
+    def _faults_told(self) -> Iterator[None]:
+        """Makes an error in words of whatever the library raises, a panic too, which is no `Exception`.
+        What a panic itself prints is held back; one of our own tokenizers has never been seen.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
+        """
+        if self.unit != "tokenizer":
+            yield
+            return
+        try:
+            with streams.errors_held_back():
+                yield
+        except BaseException as error:
+            panicked = type(error).__name__ == "PanicException"
+            if not (panicked or isinstance(error, Exception)):
+                raise
+            why = "An expression in it may be matched in countless ways." if panicked else _advice(error)
+            told = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(
+                f"data.tokenizer: the tokenizer fails on a text: {told}. {why} Give another"
+                " tokenizer.json."
+            ) from error
 
     @cached_property
     def _counts(self) -> list[int] | None:
@@ -244,22 +279,11 @@ class VocabularyReader(TextReader):
         return self.vocabulary.decode(tokens)
 
 
-@contextmanager
-def _panics_told() -> Iterator[None]:
-    """Makes an error in words of a panic of the library, which is no `Exception` and tells no file.
-
-    Raises:
-        DataError: it panicked, as on an expression that takes too many steps.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise DataError(
-            f"data.tokenizer: the tokenizer fails on a text: {error}. An expression in it may be matched"
-            " in countless ways. Give another tokenizer.json."
-        ) from error
+def _advice(error: BaseException) -> str:
+    """What the matter is with a tokenizer that meets a text which it has no token for."""
+    if "unk" in str(error).lower():
+        return "It has no token for what it does not know."
+    return "It is not whole, or its parts do not fit each other."
 
 
 def pieces(text: str) -> Iterator[str]:
