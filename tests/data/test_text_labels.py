@@ -3,6 +3,8 @@
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -89,6 +91,17 @@ def test_labels_are_classes_or_values(tmp_path, labels, task, kind):
     dataset = built(written(tmp_path / "a.csv", rows(labels=labels)), task=task)
     assert isinstance(dataset.spec.target, kind)
     check(dataset)
+
+
+def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
+    path = written(tmp_path / "a.csv", rows(60, ["True", "true", "FALSE"]))
+    dataset = built(path, task="classes")
+    assert dataset.spec.target.names == ("FALSE", "True")
+    assert dict(dataset.told)["Spellings"] == "true = True"
+    new = pa.table({"review": ["soft words"] * 3, "stars": [True, False, None]}).slice(0, 2)
+    pq.write_table(new, tmp_path / "new.parquet")
+    found = dataset.reader.read(tmp_path / "new.parquet", answers=True)
+    assert found.part.targets.tolist() == [1, 0]
 
 
 def test_values_are_standardised_by_the_training_part(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.normalize import scored
+from bigmodel.data.spellings import Spellings, settled
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Flags, Target, Values
@@ -75,8 +77,10 @@ def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Te
     Raises:
         DataError: a label is not among them.
     """
-    index = {name: place for place, name in enumerate(names)}
-    unknown = list(dict.fromkeys(str(label) for label in labels if str(label) not in index))
+    words = [str(label) for label in labels]
+    different = dict.fromkeys(words)
+    index = Spellings(names).of(different)
+    unknown = [word for word in different if word not in index]
     if unknown:
         told = ", ".join(repr(label) for label in unknown[:_LISTED])
         more = ", …" if len(unknown) > _LISTED else ""
@@ -85,12 +89,27 @@ def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Te
             f"{where}: the training data has no label {told}{more}; its labels are {known}."
             f"{did_you_mean(unknown[0], names)} Correct or remove these samples."
         )
-    return torch.tensor([index[str(label)] for label in labels], dtype=torch.int64)
+    return torch.tensor([index[word] for word in words], dtype=torch.int64)
 
 
-def in_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """Each label once: by size where all are whole numbers, else by the alphabet."""
-    names = set(labels)
+def names_of(
+    labels: Sequence[str], before: Answers | None = None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The classes that labels name, in order, and the class of each label that is spelt otherwise.
+
+    Args:
+        labels: of all samples.
+        before: the answers that a run has learnt from these very labels; it told them apart by itself.
+    """
+    if before is not None and set(before.names) == set(labels):
+        return tuple(before.names), {}
+    names = settled(Counter(labels))
+    return in_order(list(names.values())), {word: name for word, name in names.items() if word != name}
+
+
+def in_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Each name once: by size where all are whole numbers, else by the alphabet."""
+    names = list(dict.fromkeys(names))
     if all(name.isascii() and name.removeprefix("-").isdigit() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))

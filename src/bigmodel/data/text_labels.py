@@ -18,13 +18,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.answers import Answers, class_indices, in_order
+from bigmodel.data.answers import Answers, class_indices, names_of
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.content import Content
 from bigmodel.data.own import check_classes, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Stored, Texts
 from bigmodel.data.reader import Found, reads, told_cut
+from bigmodel.data.spellings import respelt_told
 from bigmodel.data.texts.files import TextFilesConfig
 from bigmodel.data.texts.rows import Layout, Rows, kind_of, read_rows
 from bigmodel.data.texts.tokenizing import LEAST_PIECES, Unit, learn
@@ -168,7 +169,10 @@ def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
         target: Classes | Values = Values((config.target,), mean=(), std=())
         names = None
     else:
-        names = in_order(rows.labels)
+        reader = config.learnt_reader(TextLabelsReader)
+        names, respelt = names_of(rows.labels, None if reader is None else reader.answers)
+        if told := respelt_told(respelt):
+            rows.told.append(("Spellings", told))
         check_classes(names, where)
         if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
             raise DataError(

@@ -1,5 +1,7 @@
 """Files as samples: found by folders, names or lists, in a fixed order, and refused in words."""
 
+import unicodedata
+
 import pytest
 import torch
 
@@ -100,6 +102,33 @@ def test_a_list_may_name_it(tmp_path):
     assert "__MACOSX" in dict(told_files(found.files))["Passed over"]
     new = find(tmp_path / "all.csv", SUFFIXES, "notes", Naming(), "--input", labelled=False)
     assert new.names == names
+
+
+CAFE, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
+    names = [f"{n}.txt" for n in range(24)]
+    put(tmp_path, *names)
+    labels = ["Yes", "yes", "YES", "No", CAFE, DECOMPOSED]
+    rows = [f"{name},{labels[n % 6]}" for n, name in enumerate(names)]
+    (tmp_path / "a.csv").write_text("\n".join(["file,label", *rows, ""]), encoding="utf-8")
+    found = collected(tmp_path / "a.csv")
+    assert found.target == Classes(("No", "YES", CAFE), counts=())
+    of_each = [found.target.names[index] for index in found.targets[:6]]
+    assert of_each == ["YES", "YES", "YES", "No", CAFE, CAFE]
+    assert dict(told_files(found.files))["Spellings"] == "Yes, yes = YES; cafe\\u0301 = café"
+
+
+def test_labels_of_a_part_that_lies_elsewhere_may_be_spelt_otherwise(tmp_path):
+    own, other = ("Cat", CAFE, "true", "1.0"), ("cat", DECOMPOSED, "True", "1")
+    put(tmp_path / "own", *(f"{kind}/{n}.txt" for kind in own for n in range(4)))
+    put(tmp_path / "test", *(f"{kind}/{n}.txt" for kind in other for n in range(2)))
+    found = collected(tmp_path / "own", test_path=str(tmp_path / "test"))
+    assert found.target.names == ("1.0", "Cat", CAFE, "true")
+    assert sorted(found.targets[found.parts["test"]].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    put(tmp_path / "bad", "cot/1.txt")
+    refused("no label 'cot'", tmp_path / "own", test_path=str(tmp_path / "bad"))
 
 
 def test_folders_of_classes_that_hold_nothing_are_told(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel.data.answers import Answers, class_indices, in_order
+from bigmodel.data.answers import Answers, class_indices, names_of
 from bigmodel.data.base import PartName
 from bigmodel.data.content import Content
 from bigmodel.data.files.finding import find
@@ -27,6 +27,7 @@ from bigmodel.data.own import (
 )
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader
+from bigmodel.data.spellings import respelt_told
 from bigmodel.errors import DataError
 from bigmodel.spec import Classes, Target, Values
 
@@ -93,7 +94,10 @@ def collect(config: FilesConfig, suffixes: Collection[str], what: str) -> Collec
         targets = torch.tensor(files.labels, dtype=torch.float64)[:, None]
         labels = None
     else:
-        names = in_order([str(label) for label in files.labels])
+        reader = config.learnt_reader(FilesReader)
+        words = [str(label) for label in files.labels]
+        names, respelt = names_of(words, None if reader is None else reader.answers)
+        files = replace(files, respelt=respelt)
         check_classes(names, where)
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
@@ -216,6 +220,8 @@ def told_files(files: Files, trouble: str = "") -> list[tuple[str, str]]:
         told.append(("Ignored", f"{files.ignored.total():,} other files: {kinds}"))
     if files.passed_over:
         told.append(("Passed over", f"what systems leave behind: {', '.join(files.passed_over)}"))
+    if told_apart := respelt_told(files.respelt):
+        told.append(("Spellings", told_apart))
     if files.empty:
         more = f", … ({len(files.empty):,} in all)" if len(files.empty) > LISTED else ""
         told.append(("Empty folders", ", ".join(files.empty[:LISTED]) + more))

@@ -93,6 +93,7 @@ class Files:
         marks: which part each is in; None where that is not told.
         ignored: how many files of other kinds there are, by suffix.
         passed_over: names of what systems have left beside them.
+        respelt: labels that are spelt otherwise than their class is called, with that class.
         empty: folders that name no class because no file lies in them.
     """
 
@@ -103,6 +104,7 @@ class Files:
     marks: list[str] | None = None
     ignored: Counter[str] = field(default_factory=Counter)
     passed_over: list[str] = field(default_factory=list)
+    respelt: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
 
     @property
