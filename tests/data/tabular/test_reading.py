@@ -237,3 +237,29 @@ def test_what_systems_leave_beside_tables_is_none(tmp_path):
     for name in ("._a.csv", ".hidden.csv", "Thumbs.db", ".DS_Store"):
         (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
     assert read_columns(tmp_path, "data.path").files == [tmp_path / "a.csv"]
+
+
+@pytest.mark.parametrize("block", [40, 1 << 20])
+def test_whole_numbers_keep_their_digits_in_json_lines(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("bigmodel.data.tabular.json_lines._BLOCK", block)
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"a": 9007199254740993, "b": 18446744073709551617, "c": 9007199254740993,'
+        ' "d": 0.12345678901234567}\n'
+        '{"a": 1.50, "b": 18446744073709551618, "c": 1, "d": 2}\n\n'
+        '{"a": null, "b": -18446744073709551619, "c": 2}\n'
+    )
+    table = read_columns(path, "data.path")
+    assert table.column("a").to_pylist() == ["9007199254740993", "1.50", None]
+    assert table.column("b").to_pylist() == [
+        "18446744073709551617",
+        "18446744073709551618",
+        "-18446744073709551619",
+    ]
+    assert table.column("c").to_pylist() == [9007199254740993, 1, 2]
+    assert table.column("d").to_pylist() == [0.12345678901234567, 2.0, None]
+    path.write_text('{"b": 18446744073709551617}\n{"b": 18446744073709551618}\n')
+    assert read_columns(path, "data.path").column("b").to_pylist() == [
+        "18446744073709551617",
+        "18446744073709551618",
+    ]

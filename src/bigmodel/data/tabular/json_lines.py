@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,13 +21,16 @@ from bigmodel.data.plain_files import (
 from bigmodel.errors import DataError
 
 _BLOCK = 8 << 20  # bytes parsed at once
+_LONG_DIGITS = 16  # from which on not every whole number is a float64
+_LONG = re.compile(rb"(?<![\d.])\d{%d,}(?![\d.eE])" % _LONG_DIGITS)
 
 
 def batches_of_lines(path: Path, refuse: Callable[[str], None]) -> Iterator[Any]:
     """The objects of a JSON lines file as Arrow batches, with a column for each key.
 
     The file is read twice: a column is of the kind that all of its values together are of, whole
-    numbers and broken ones alike, and what looks like a date in some of them stays text.
+    numbers and broken ones alike, and what looks like a date in some of them stays text. Numbers of a
+    column become text as they stand there where float64 would take some whole ones for others.
 
     Args:
         path: the file, gzip or not.
@@ -37,14 +42,18 @@ def batches_of_lines(path: Path, refuse: Callable[[str], None]) -> Iterator[Any]
     import pyarrow as pa
 
     kinds: dict[str, Any] = {}
+    long: set[str] = set()
     for first, block in _blocks(path, refuse):
         kinds = _types(path, first, block, kinds)
+        long |= _with_long_numbers(block)
+    exact = {name for name in long if pa.types.is_floating(kinds[name])}
+    kinds |= dict.fromkeys(exact, pa.string())
     schema = pa.schema(list(kinds.items()))
     if not kinds:
         raise DataError(f"{path}: no line holds an object with a key.")
     yield pa.RecordBatch.from_pylist([], schema=schema)
     for first, block in _blocks(path, lambda _: None):
-        yield from _parsed(path, first, block, schema).to_batches()
+        yield from _parsed(path, first, block, schema, exact).to_batches()
 
 
 def _blocks(path: Path, refuse: Callable[[str], None]) -> Iterator[tuple[int, bytes]]:
@@ -147,11 +156,44 @@ def _types(path: Path, first: int, block: bytes, known: dict[str, Any]) -> dict[
     return kinds
 
 
-def _parsed(path: Path, first: int, block: bytes, schema: Any) -> Any:
-    found = _arrow(block, schema)
+def _with_long_numbers(block: bytes) -> set[str]:
+    """The keys that hold a whole number which may be no float64."""
+    if _LONG.search(block) is None:
+        return set()
+    return {
+        name
+        for line in block.split(b"\n")
+        if _LONG.search(line)
+        for name, value in json.loads(line, parse_int=_Whole).items()
+        if isinstance(value, _Whole) and len(value.lstrip("-")) >= _LONG_DIGITS
+    }
+
+
+class _Whole(str):
+    """The digits of a whole number."""
+
+
+def _parsed(path: Path, first: int, block: bytes, schema: Any, exact: set[str]) -> Any:
+    import pyarrow as pa
+
+    rough = pa.schema([field for field in schema if field.name not in exact])
+    found = _arrow(block, rough)
     if found is None:
         raise _mixed(path, first, block, {field.name: field.type for field in schema})
-    return found.select(schema.names) if found.num_rows else schema.empty_table()
+    if not exact:
+        return found.select(schema.names) if found.num_rows else schema.empty_table()
+    rows = [_as_it_stands(line) for line in block.split(b"\n") if line.strip()]
+    columns = [
+        pa.array([row.get(name) for row in rows], pa.string()) if name in exact else found.column(name)
+        for name in schema.names
+    ]
+    return pa.table(columns, schema=schema) if rows else schema.empty_table()
+
+
+def _as_it_stands(line: bytes) -> dict[str, Any]:
+    """The object of a line, its numbers as text."""
+    row: dict[str, Any] = json.loads(line, parse_int=str, parse_float=str)
+    return row
 
 
 _KINDS = {
