@@ -82,6 +82,25 @@ def test_an_odd_cell_among_whole_numbers_is_no_class():
     assert asked.labels == [*(str(number) for number in range(13)), "unknown"]
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.uint64(), pa.decimal128(38, 0)], ids=str)
+def test_large_whole_numbers_are_classes_of_their_own(kind):
+    large = [2**53, 2**53 + 1, 2**53 + 2]
+    if kind in (pa.uint64(), pa.decimal128(38, 0)):
+        large = [number + 2**63 for number in (0, 1, 2)]
+    cells = [str(number) for number in large]
+    values = pa.chunked_array([pa.array(cells * 20 + [None]).cast(kind)])
+    target = TargetColumn.learn("y", values, "auto", "a.csv")
+    assert target.labels == cells
+    assert target.encode(values, "a.csv").values.tolist() == [0, 1, 2] * 20 + [0]
+    if kind == pa.string():
+        odd = column(*cells * 20, "unknown", "-")
+        target = TargetColumn.learn("y", odd, "auto", "a.csv")
+        assert target.labels == cells
+        asked = target.encode(odd, "a.csv")
+        assert asked.there.tolist() == [True] * 60 + [False] * 2
+        assert (asked.odd.count, asked.odd.row, asked.odd.there) == (1, 60, 61)
+
+
 def test_an_odd_cell_among_real_values_leaves_its_row_out():
     values = column(*[f"{i}.5" for i in range(40)], "inf", "n.a.")
     target = TargetColumn.learn("y", values, "auto", "a.csv")

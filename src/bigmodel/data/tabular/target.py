@@ -18,12 +18,13 @@ from bigmodel.data.tabular.missing import counts_of, counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.spelt import counts_of_words, places_of
-from bigmodel.data.tabular.values import Cells, marks_of, numbers, whole_numbers, words_without
+from bigmodel.data.tabular.values import Cells, marks_of, numbers, whole_numbers, words, words_without
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Values
 
 Task = Literal["auto", "classes", "values"]
+_EXACT = 2**53  # beyond it, two whole numbers may be one float64
 _MOST_CLASSES = 20  # whole numbers of more kinds than these are measured, not told apart
 
 
@@ -94,11 +95,14 @@ class TargetColumn(Config):
             decided = Decided("text")  # by the user's word
         if decided.kind == "number":
             return cls._of_numbers(name, column, task, decided, where)
-        marks = marks_of(column, words_too=True)
-        names = settled(counts_of_words(words_without(column, marks)))
-        labels = cls._known(sorted(set(names.values()), key=_natural), column, where, name)
+        return cls(name=name, missing=marks_of(column, words_too=True))._of_words(column, where)
+
+    def _of_words(self, column: Any, where: str) -> TargetColumn:
+        """The same with the classes of a column of words."""
+        names = settled(counts_of_words(words_without(column, [*self.missing, *self.odd])))
+        labels = self._known(sorted(set(names.values()), key=_natural), column, where)
         respelt = {word: label for word, label in names.items() if word != label}
-        return cls(name=name, labels=labels, missing=marks, respelt=respelt)
+        return self.model_copy(update={"labels": labels, "respelt": respelt})
 
     @classmethod
     def _of_numbers(
@@ -118,22 +122,24 @@ class TargetColumn(Config):
         )
         if task == "values" or (task == "auto" and _measured(column, cells, decided.notation)):
             return learnt
-        labels = cls._known(_number_labels(cells.values), column, where, name)
+        if np.nanmax(np.abs(cells.values)) >= _EXACT:
+            return learnt._of_words(column, where)
+        labels = learnt._known(_number_labels(cells.values), column, where)
         return learnt.model_copy(update={"labels": labels, "numeric": True})
 
-    @staticmethod
-    def _known(labels: list[str], column: Any, where: str, name: str) -> list[str]:
+    def _known(self, labels: list[str], column: Any, where: str) -> list[str]:
         """Classes that can be told apart.
 
         Raises:
             DataError: they are too many, or there is but one.
         """
-        check_classes(labels, f"{where}: target '{name}'")
+        check_classes(labels, f"{where}: target '{self.name}'")
         rows = len(column) - column.null_count
         if len(labels) > max(_MOST_CLASSES, rows / 2):
             raise DataError(
-                f"{where}: target '{name}' has {len(labels):,} different values in {rows:,} rows, such"
-                f" as {labels[0]!r} and {labels[1]!r}, too many to tell apart. Is it the right column?"
+                f"{where}: target '{self.name}' has {len(labels):,} different values in {rows:,} rows,"
+                f" such as {labels[0]!r} and {labels[1]!r}, too many to tell apart. Is it the right"
+                " column?"
                 " For real values, say data.task=values."
             )
         return labels
@@ -151,6 +157,9 @@ class TargetColumn(Config):
         Raises:
             DataError: a value is no number or infinite, or no class that training knew.
         """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         if self.labels is None or self.numeric:
             cells = numbers(column, self.notation)
             values, there = cells.values, ~np.isnan(cells.values)
@@ -165,8 +174,14 @@ class TargetColumn(Config):
             if unknown.any():
                 self._refuse(int(unknown.argmax()), _written(values[unknown.argmax()]), where)
             return Asked(torch.from_numpy(index.astype(np.int64)), there, odd)
-        marks = set(marks_of(column, words_too=True)).difference(self.labels)
-        return self._encode_words(words_without(column, sorted(marks)), self.labels, where)
+        marks = {*marks_of(column, words_too=True), *self.missing, *self.odd}.difference(self.labels)
+        asked = self._encode_words(words_without(column, sorted(marks)), self.labels, where)
+        if not self.odd:
+            return asked
+        text = words(column)
+        odd = pc.fill_null(pc.is_in(text, value_set=pa.array(self.odd, text.type)), False).to_numpy()
+        there = int(asked.there.sum() + odd.sum())
+        return asked._replace(odd=Odd.of(column, odd, there, known=self.odd))
 
     def missing_told(self, column: Any) -> str:
         """How many rows hold which words that are taken for missing, to go on with a sentence."""

@@ -113,7 +113,8 @@ def whole_numbers(column: Any, notation: Notation = PLAIN) -> bool:
     import pyarrow.compute as pc
 
     if not is_text(column.type):
-        return bool(pa.types.is_integer(column.type))
+        decimal = pa.types.is_decimal(column.type) and column.type.scale <= 0
+        return bool(pa.types.is_integer(column.type)) or decimal
     text = alike(without_marks(column))
     text = text.filter(notation.fits(text))
     return not pc.any(
