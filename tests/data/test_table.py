@@ -431,6 +431,55 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
     assert found.columns["x"][7] == cell
 
 
+def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
+    rows = [{"x": "1e39" if i == 7 else f"{i % 50}.5", "y": f"{i}.5"} for i in range(450)]
+    path = written(tmp_path / "a.csv", rows)
+    for normalize in (True, False):
+        dataset = built(path, "y", normalize=normalize, val_fraction=0.01)
+        assert dataset.told[-1] == (
+            "Warning",
+            "column 'x': 1 of 450 cells is no number that a model can hold and taken for missing, the"
+            " first in row 7 (counted from 0): '1e39'. Where they are words: data.columns.x=category",
+        )
+        assert dataset.reader.columns[0].scale.mean < 50
+        found = dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), answers=True)
+        assert found.part.inputs.isfinite().all()
+        assert found.part.inputs[0, 1] == 1
+        assert "the first in row 0 (counted from 0): '1e39'." in found.told[0][1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "normalize", "words"),
+    [
+        ("{}e39", False, "column 'x' holds numbers as large as 5..5e.40, .* data.normalize=true"),
+        ("{}e200", True, "column 'x' holds numbers as large as 5..5e.201, and a model 3.4e.38 at most"),
+    ],
+)
+def test_columns_that_are_too_large_for_a_model_are_refused(tmp_path, cell, normalize, words):
+    rows = [{"x": cell.format(f"{i}.5"), "y": f"{i}.5"} for i in range(60)]
+    with pytest.raises(DataError, match=words):
+        built(written(tmp_path / "a.csv", rows), "y", normalize=normalize)
+
+
+def test_a_column_of_large_numbers_is_learnt_where_it_is_standardised(tmp_path):
+    rows = [{"x": f"{i}.5e39", "y": f"{i}.5"} for i in range(60)]
+    dataset = built(written(tmp_path / "a.csv", rows), "y")
+    assert dataset.train.inputs.abs().max() < 3
+
+
+def test_targets_too_large_for_a_model(tmp_path):
+    rows = [{"x": str(i % 7), "y": "1e39" if i == 7 else f"{i}.5"} for i in range(60)]
+    dataset = built(written(tmp_path / "a.csv", rows), "y")
+    assert dataset.left_out == {"no target": 1}
+    assert "is no number that a model can hold and its row is" in dataset.told[-1][1]
+    for row in rows:
+        row["y"] = "1e39"
+    with pytest.raises(
+        DataError, match=r"'y' is a finite number, but row 0 .* '1e39'. A model holds 3.4e"
+    ):
+        built(written(tmp_path / "a.csv", rows), "y", task="values")
+
+
 def test_what_was_odd_in_training_is_missing_in_any_new_row(tmp_path):
     rows = [{"x": "unknown" if i % 30 == 7 else f"{i}.5", "y": f"{i}.5"} for i in range(450)]
     reader = built(written(tmp_path / "a.csv", rows), "y").reader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from pydantic import Field
 
 from bigmodel.data.normalize import value_statistics
 from bigmodel.data.spellings import Spellings, settled
+from bigmodel.data.tabular.kinds import option
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
 from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.spelt import counts_of_words, places_of
 from bigmodel.data.tabular.values import (
     DATE_PARTS,
+    LARGEST,
     date_part,
     first_without_date,
     moments,
@@ -50,9 +53,9 @@ class Scale(Config):
         return cls(fill=fill, mean=mean.item(), std=std.item())
 
     def overflows(self, values: Numbers) -> NDArray[np.bool_]:
-        """Which values are too large for a model, whose numbers are float32."""
-        limit = float(np.finfo(np.float32).max)
-        low, high = self.mean - limit * self.std, self.mean + limit * self.std
+        """Which values are too large for a model, whose numbers are float32: their square is none."""
+        most = math.sqrt(LARGEST) * self.std
+        low, high = self.mean - most, self.mean + most
         return (values < low) | (values > high)
 
     def __call__(self, values: Numbers, missing: NDArray[np.bool_]) -> Numbers:
@@ -142,6 +145,7 @@ class NumberColumn(MeasuredColumn):
         """What the rows of the training part tell; or why the column tells a model nothing."""
         cells = numbers(column, notation)
         values, odd = cells.values[rows], cells.odd & ~cells.infinite
+        _check_size(name, values, normalize)
         missing = np.isnan(values)
         if missing.all():
             return LeftOut("empty")
@@ -173,12 +177,13 @@ class NumberColumn(MeasuredColumn):
             What training has not seen.
         """
         cells = numbers(column, self.notation)
-        odd = cells.odd | self.scale.overflows(cells.values)
-        missing = np.isnan(cells.values) | odd
+        too_large = self.scale.overflows(cells.values)
+        missing = np.isnan(cells.values) | too_large
         out[:, 0] = self.scale(cells.values, missing)
         if self.flag:
             out[:, 1] = missing
-        return Strange(odd=Odd.of(column, odd, cells.there, first, self.odd))
+        odd = Odd.of(column, cells.odd | too_large, cells.there, first, self.odd)
+        return Strange(odd=odd.and_known(int(np.count_nonzero(too_large))))
 
 
 class DateColumn(MeasuredColumn):
@@ -291,6 +296,28 @@ class CategoryColumn(Config):
 
 
 Learnt = NumberColumn | DateColumn | CategoryColumn
+
+
+def _check_size(name: str, values: Numbers, normalize: bool) -> None:
+    """Takes out, in place, a few numbers that no model can hold.
+
+    Raises:
+        DataError: they are many, and stay as they are, or too large to be standardised.
+    """
+    too_large = np.abs(values) > LARGEST
+    count, there = int(np.count_nonzero(too_large)), int(np.count_nonzero(~np.isnan(values)))
+    if count <= MOST * there:
+        values[too_large] = np.nan
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        learnable = normalize and np.isfinite(np.nanvar(values))
+    if not learnable:
+        raise DataError(
+            f"column '{name}' holds numbers as large as {np.nanmax(np.abs(values)):.3g}, and a model"
+            f" {LARGEST:.3g} at most. Give them in another unit"
+            + ("" if normalize else ", or say data.normalize=true")
+            + f", or leave it out: {option(name, 'ignore')}"
+        )
 
 
 def _flag(name: str, flag: bool) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ and told; where they are more than a few, the column is of another kind.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class Odd:
         there: cells of the column that hold anything.
         count: how many of them are odd.
         row, value: where the first one stands, counted from 0, and what it holds.
-        known: how many of them are words that were odd in training already.
+        known: how many of them are words that were odd in training already, or numbers that are only
+            too large for a model.
     """
 
     there: int = 0
@@ -71,6 +72,10 @@ class Odd:
         first = self if self.count else other
         known = self.known + other.known
         return Odd(self.there + other.there, self.count + other.count, first.row, first.value, known)
+
+    def and_known(self, count: int) -> Odd:
+        """The same with `count` more that are known."""
+        return replace(self, known=self.known + count)
 
     def are_few(self, most: float = MOST) -> bool:
         """Whether they may be taken for missing; what was odd in training may be at any time."""

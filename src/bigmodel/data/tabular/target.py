@@ -18,7 +18,16 @@ from bigmodel.data.tabular.missing import counts_of, counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.spelt import counts_of_words, places_of
-from bigmodel.data.tabular.values import Cells, marks_of, numbers, whole_numbers, words, words_without
+from bigmodel.data.tabular.values import (
+    LARGEST,
+    Cells,
+    is_finite,
+    marks_of,
+    numbers,
+    whole_numbers,
+    words,
+    words_without,
+)
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Values
@@ -162,6 +171,7 @@ class TargetColumn(Config):
 
         if self.labels is None or self.numeric:
             cells = numbers(column, self.notation)
+            cells = cells.held() if self.labels is None else cells
             values, there = cells.values, ~np.isnan(cells.values)
             odd = Odd.of(column, cells.odd, cells.there, known=self.odd)
             if not odd.are_few(self.most_odd if self.labels is None else 0):
@@ -180,8 +190,8 @@ class TargetColumn(Config):
             return asked
         text = words(column)
         odd = pc.fill_null(pc.is_in(text, value_set=pa.array(self.odd, text.type)), False).to_numpy()
-        there = int(asked.there.sum() + odd.sum())
-        return asked._replace(odd=Odd.of(column, odd, there, known=self.odd))
+        holding = int(asked.there.sum() + odd.sum())
+        return asked._replace(odd=Odd.of(column, odd, holding, known=self.odd))
 
     def missing_told(self, column: Any) -> str:
         """How many rows hold which words that are taken for missing, to go on with a sentence."""
@@ -204,7 +214,10 @@ class TargetColumn(Config):
         return Asked(torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), there)
 
     def _refuse(self, row: int, value: str, where: str) -> None:
-        known, near = "a finite number", ""
+        known, near = (
+            "a finite number",
+            f" A model holds {LARGEST:.3g} at most." if is_finite(value) else "",
+        )
         if self.labels is not None:
             more = ", …" if len(self.labels) > _MOST_CLASSES else ""
             known = f"one of the classes {', '.join(self.labels[:_MOST_CLASSES])}{more}"

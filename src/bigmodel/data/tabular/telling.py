@@ -18,6 +18,7 @@ from bigmodel.data.tabular.kinds import ignoring, option, options
 from bigmodel.data.tabular.notation import Notation
 from bigmodel.data.tabular.odd import Odd
 from bigmodel.data.tabular.target import TargetColumn
+from bigmodel.data.tabular.values import is_finite
 
 _TOLD = 8  # names on a line
 AS_ASKED = "as asked"
@@ -181,8 +182,10 @@ def too_odd(name: str, described: str, odd: Odd, noun: str, most: float) -> str:
 
 def _odd(odd: Odd, noun: str) -> str:
     """How many cells are not of their column's kind."""
-    are = f"cells are no {noun}s" if odd.count > 1 else f"cells is no {noun}"
-    return f"{odd.count:,} of {odd.there:,} {are}"
+    noun = f"{noun}s" if odd.count > 1 else noun
+    if is_finite(odd.value):
+        noun += " that a model can hold"
+    return f"{odd.count:,} of {odd.there:,} cells {'are' if odd.count > 1 else 'is'} no {noun}"
 
 
 def _first(names: list[str]) -> str:

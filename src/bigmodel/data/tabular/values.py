@@ -5,6 +5,7 @@ Everything is done on whole columns: a table of a million rows is read in second
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,6 +27,10 @@ DATE_FORMATS = ("ISO", "ISO with zone", *(day + time for day in _DATES for time 
 """How dates may be written; where two would do for all values, the first counts."""
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that a model can hold."""
+
+
 class Cells(NamedTuple):
     """The cells of a column as numbers.
 
@@ -40,6 +45,14 @@ class Cells(NamedTuple):
     odd: NDArray[np.bool_]
     infinite: NDArray[np.bool_]
     there: int
+
+    def held(self) -> Cells:
+        """The same, with numbers that no model can hold among the odd ones."""
+        too_large = np.abs(self.values) > LARGEST
+        if not too_large.any():
+            return self
+        values = np.where(too_large, np.nan, self.values)
+        return self._replace(values=values, odd=self.odd | too_large)
 
 
 def numbers(column: Any, notation: Notation = PLAIN) -> Cells:
@@ -61,6 +74,14 @@ def numbers(column: Any, notation: Notation = PLAIN) -> Cells:
     odd, infinite = there & ~np.isfinite(values), np.isinf(values)
     values[infinite] = np.nan
     return Cells(values, odd, infinite, int(np.count_nonzero(there)))
+
+
+def is_finite(word: str) -> bool:
+    """Whether a word is a finite number, as large as it may be."""
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
 
 
 def _is_measured(kind: Any) -> bool:
