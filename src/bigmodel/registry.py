@@ -119,7 +119,7 @@ class Registry:
         if name not in self._entries:
             raise ConfigError(
                 f"{self.kind}.name={name!r}: no such {self.kind}.{did_you_mean(name, self._entries)}"
-                f" Known: {', '.join(self.names())}. (A plugin's own names need plugins=[module].)"
+                f" Known: {', '.join(self.names())}. (A plugin's own names need 'plugins=[module]'.)"
             )
         return self._entries[name]
 

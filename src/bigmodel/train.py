@@ -27,6 +27,7 @@ from bigmodel import alive, caches, disk, garbage, isolation, streams
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.secrets import holds_secret, masked
 from bigmodel.signals import Mode, Signals
+from bigmodel.typed import pasted
 from bigmodel.visible import visible, visible_message, watch_libraries
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def main(signals: Signals | None = None) -> None:
         stopped = _stopped(error)
         if stopped is not None:
             folder = _outcome.folder
-            _say("Stopped." if folder is None else f"Stopped. Go on with resume={folder}")
+            _say("Stopped." if folder is None else f"Stopped. Go on with {pasted(f'resume={folder}')}")
             sys.exit(stopped)
         message = _explain(error, argv)
         if wants_traceback or message is None:

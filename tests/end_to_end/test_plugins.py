@@ -45,7 +45,7 @@ def test_a_model_of_the_user_s_own(
 
         forgotten = command(f"resume={result.folder}", "trainer.epochs=4")
         assert forgotten.status == 1
-        assert "plugins=[my_models]" in forgotten.err
+        assert "'plugins=[my_models]'" in forgotten.err
         resumed = command(f"resume={result.folder}", "plugins=[my_models]", "trainer.epochs=4")
         assert resumed.status == 0, resumed.err
     finally:

@@ -76,14 +76,17 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("a=[1,2", "a=[1,2: the value cannot be read. A closing ']' is missing."),
         ("seed='1", "seed='1: the value cannot be read. A closing quotation mark is missing."),
         ("seed =1", "seed =1: the value cannot be read. No blanks are allowed before '='."),
-        ("seed=a=b]", "seed=a=b]: the value cannot be read. Put the value in quotation marks"),
+        (
+            "seed=a=b]",
+            "seed=a=b]: the value cannot be read. To have it as it stands, put it in quotation marks:",
+        ),
         (
             "seed=1,2",
-            "seed=1,2: several values need -m, for one run each: -m seed=1,2. One list is seed=[1,2].",
+            "seed=1,2: several values need -m, for one run each: -m seed=1,2. One list is 'seed=[1,2]'.",
         ),
         (
             "seed=range(1,3)",
-            "seed=range(1,3): several values need -m, for one run each: -m seed=range(1,3).",
+            "seed=range(1,3): several values need -m, for one run each: -m 'seed=range(1,3)'.",
         ),
         # values
         ("seed=${sed}", "seed: refers to ${sed}, which is not there. Did you mean 'seed'?"),
@@ -164,7 +167,7 @@ def test_pluses_that_resume_has_put_there_are_not_shown(configs):
     assert explain(error, configs, ["++seed=[1"]).startswith("++seed=[1: the value cannot")
     several = HydraException("Sweep parameters '++seed=1,2' requires --multirun")
     found = explain(several, configs, ["resume=run", "seed=1,2"])
-    assert found == "seed=1,2: a run goes on with one value. One list is seed=[1,2]."
+    assert found == "seed=1,2: a run goes on with one value. One list is 'seed=[1,2]'."
 
 
 def test_own_file_in_another_encoding(complaint, own):

@@ -102,6 +102,6 @@ def from_plain(plain: dict[str, Any]) -> Reader:
     if plain["name"] not in _READERS:
         raise DataError(
             f"The run's data was read by '{plain['name']}', which is not known here."
-            f"{did_you_mean(plain['name'], _READERS)} If it is a plugin's, give plugins=[module]."
+            f"{did_you_mean(plain['name'], _READERS)} If it is a plugin's, give --plugins module."
         )
     return _READERS[plain["name"]].model_validate(plain["learnt"])

@@ -13,6 +13,7 @@ from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError
 from bigmodel.launch.stored import OF_ONE_SITTING, comparable, flatten, read_config
 from bigmodel.secrets import looks_secret, shown
+from bigmodel.typed import setting
 
 FREE = (
     *("trainer", "device", "output_dir", "plugins", "scheduler.extend"),
@@ -46,7 +47,7 @@ def check_plugins(folder: Path, config: DictConfig) -> None:
     if forgotten:
         raise ConfigError(
             f"resume={folder}: the run uses plugins, whose code runs only when you name them again:"
-            f" plugins=[{','.join(forgotten)}]"
+            f" {setting('plugins', forgotten)}"
         )
 
 

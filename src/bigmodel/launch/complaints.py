@@ -27,6 +27,7 @@ from bigmodel.errors import BigModelError, did_you_mean
 from bigmodel.launch.help import own_folders
 from bigmodel.launch.options import Group, Options, nearest, read_options
 from bigmodel.launch.unreadable import broken_file, out_of_hydra, output_folder
+from bigmodel.typed import pasted, setting
 
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
 """How Hydra's messages begin that come as a plain ValueError."""
@@ -108,7 +109,8 @@ def _no_such_key(case: Case) -> str | None:
     source = f"{asked_by[1]}.yaml: " if asked_by else ""
     if key in options.groups:  # a group of the user's own, which no list of defaults names
         value = next((a.partition("=")[2] for a in case.argv if a.startswith(f"{key}=")), "…")
-        return f"{source}{key}: nothing is chosen there yet. Add it with a plus: +{key}={value}."
+        added = pasted(f"+{key}={value}")
+        return f"{source}{key}: nothing is chosen there yet. Add it with a plus: {added}."
     group = options.groups.get(key.partition(".")[0])
     if group is not None and "." in key:
         return source + _no_such_setting(key, group, case)
@@ -154,7 +156,7 @@ def _wrong_grammar(case: Case) -> str | None:
     elif value.count("'") % 2 or value.count('"') % 2:
         fix = "A closing quotation mark is missing."
     else:
-        fix = f"Put the value in quotation marks, and all of it in others: \"{key}='{value}'\"."
+        fix = f"To have it as it stands, put it in quotation marks: {setting(key, value)}"
     return f"{text}: the value cannot be read. {fix}"
 
 
@@ -165,10 +167,10 @@ def _sweep_without_flag(case: Case) -> str | None:
         return None
     text = _as_typed(found[1], case)
     key, _, value = text.partition("=")
-    as_list = "" if "(" in value else f" One list is {key}=[{value}]."
+    as_list = "" if "(" in value else f" One list is {pasted(f'{key}=[{value}]')}."
     if any(word.startswith("resume=") for word in case.argv):
         return f"{text}: a run goes on with one value.{as_list}"
-    return f"{text}: several values need -m, for one run each: -m {text}.{as_list}"
+    return f"{text}: several values need -m, for one run each: -m {pasted(text)}.{as_list}"
 
 
 def _plus_or_minus(case: Case) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
@@ -110,14 +110,3 @@ def flags_first(argv: Sequence[str]) -> list[str]:
         if action.option_strings and value != action.default:
             flags += [action.option_strings[0], *([value] if action.nargs != 0 else [])]
     return [*flags, *arguments.overrides]
-
-
-def in_grammar(value: Any) -> str:
-    """A plain value as Hydra's command line reads it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{in_grammar(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(in_grammar, value)) + "]"
-    if isinstance(value, str):  # a backslash means itself, but for those before a quotation mark
-        return "'" + re.sub(r"(\\*)('|$)", r"\1\1\\\2", value).removesuffix("\\") + "'"
-    return "null" if value is None else str(value).lower()

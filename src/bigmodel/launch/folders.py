@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from bigmodel import disk, kept
 from bigmodel.errors import ConfigError
 from bigmodel.launch import lock
+from bigmodel.typed import pasted
 
 RECORD = ".hydra"
 WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
@@ -73,8 +74,8 @@ def check_free(folder: Path, key: str) -> None:
     ]
     if RECORD in found or "summary.json" in found:
         raise ConfigError(
-            f"{key}: there is a run in {folder} already. Go on with it by resume={folder}, or name"
-            f" another folder with {key}=<folder>."
+            f"{key}: there is a run in {folder} already. Go on with it by"
+            f" {pasted(f'resume={folder}')}, or name another folder with {key}=<folder>."
         )
     if found:
         raise ConfigError(

@@ -37,6 +37,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.launch.flags import parse_flags
 from bigmodel.launch.hide import hide_composed, take_swept
 from bigmodel.secrets import looks_secret
+from bigmodel.typed import setting
 
 FILE_KEYS = (
     "hydra.run.dir",
@@ -64,7 +65,7 @@ NAMES_OF_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.swe
 BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")
 OUTSIDE = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
 _COMPOSED_MODE = hydra_internals.Hydra.get_mode
-THE_DOOR = "Code of your own comes in as a plugin: plugins=[my_module] on the command line."
+THE_DOOR = "Code of your own comes in as a plugin: 'plugins=[my_module]' on the command line."
 
 
 def guard(config_dir: Path, argv: Sequence[str]) -> None:
@@ -219,7 +220,7 @@ def _check_plugin(path: str, value: Any, rules: Rules) -> None:
     if value not in (None, [], "") and str(value) not in rules.plugins:
         raise ConfigError(
             f"{path}={value!r}: a configuration file names a module to import, which would run its"
-            f" code. If you trust it, say so on the command line: plugins=[{value}]."
+            f" code. If you trust it, say so on the command line: {setting('plugins', [str(value)])}."
         )
 
 
@@ -239,7 +240,7 @@ def _check_override(override: Override, text: str, typed: bool) -> None:
             f" Allowed: {', '.join(allowed)}. {THE_DOOR}"
         )
     if key == "hydra.searchpath" and "pkg:" in text:
-        raise ConfigError(f"{text}: a package is code. Give a folder: hydra.searchpath=[my/configs].")
+        raise ConfigError(f"{text}: a package is code. Give a folder: 'hydra.searchpath=[my/configs]'.")
 
 
 def _refuse_target(source: str, path: str) -> NoReturn:

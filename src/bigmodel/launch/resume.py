@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 
 from bigmodel import manifest
 from bigmodel.errors import CheckpointError, ConfigError
-from bigmodel.launch.flags import in_grammar
 from bigmodel.launch.folders import RECORD
 from bigmodel.launch.stored import mend, read_config, saved_settings
 from bigmodel.launch.unfinished import composed, newest_unfinished, split
 from bigmodel.regular import check_regular
+from bigmodel.typed import in_grammar, pasted
 from bigmodel.visible import visible_message
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
@@ -88,7 +88,7 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
     on_top: list[str] = []
     for word in overrides:
         on_top += _on_stored(word, folder, stored, config_dir, extra)
-    quoted = "'" + str(folder.resolve()).replace("'", "\\'") + "'"
+    quoted = in_grammar(str(folder.resolve()))
     return [
         f"--config-path={(folder / '.hydra').resolve()}",
         "--config-name=config",
@@ -162,7 +162,7 @@ def _run_of(path: Path) -> Path:
     if (run / RECORD).is_dir() and whole != checkpoints and [whole.name] != newest[:1]:
         raise CheckpointError(
             f"resume={path}: a run goes on from its newest checkpoint and no other. Give its folder:"
-            f" resume={run}"
+            f" {pasted(f'resume={run}')}"
         )
     return run if path.is_absolute() else Path(os.path.relpath(run))
 

@@ -16,7 +16,6 @@ from omegaconf.errors import OmegaConfBaseException
 from bigmodel import kept, manifest, nested_json
 from bigmodel.errors import CheckpointError, DamagedError
 from bigmodel.launch import lock
-from bigmodel.launch.flags import in_grammar
 from bigmodel.launch.folders import RECORD, register_resolver
 from bigmodel.launch.guard import check_overrides
 from bigmodel.launch.hide import hide_composed
@@ -29,6 +28,7 @@ from bigmodel.launch.stored import (
     saved_settings,
 )
 from bigmodel.regular import read_text
+from bigmodel.typed import in_grammar
 from bigmodel.visible import visible_message
 
 _ANY = "\0"

@@ -75,7 +75,7 @@ def test_a_name_with_brackets_is_a_name_where_it_is_there(tmp_path):
 def test_a_folder_without_texts_says_what_it_holds(tmp_path):
     for name in ("a.md", "b.md", "c.pdf", "README"):
         (tmp_path / name).write_text("x")
-    words = r"holds no files that end in .txt or .txt.gz. Found: 2 × .md, 1 × .*such as data.path='.*md'"
+    words = r"holds no files that end in .txt or .txt.gz. Found: 2 × .md, 1 × .*such as 'data.path=.*md'"
     with pytest.raises(DataError, match=words):
         files_of(tmp_path, "data.path")
     (tmp_path / "empty").mkdir()

@@ -7,9 +7,10 @@ as one text, `{my num: category, größe: number}`, which Hydra leaves as it is.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Literal, cast, get_args
+
+from bigmodel.typed import pasted, setting
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes
@@ -25,7 +26,7 @@ _ENTRY = re.compile(rf"\s*(.+?)\s*:\s*(?:({'|'.join(KINDS)})|{_FORM})\s*(?:,|$)"
 
 def option(name: str, kind: str | Form) -> str:
     """What to type for one column, as a shell takes it."""
-    return shlex.quote(assigned("data.columns", name, _written(kind)))
+    return pasted(assigned("data.columns", name, _written(kind)))
 
 
 def options(names: Iterable[str], kind: str) -> str:
@@ -33,13 +34,12 @@ def options(names: Iterable[str], kind: str) -> str:
     first, *more = names
     if not more:
         return option(first, kind)
-    return shlex.quote(in_one("data.columns", dict.fromkeys((first, *more), kind)))
+    return pasted(in_one("data.columns", dict.fromkeys((first, *more), kind)))
 
 
 def ignoring(names: Iterable[str]) -> str:
     """What to type to leave columns out."""
-    listed = (name if PLAIN.fullmatch(name) else '"' + name.replace('"', '\\"') + '"' for name in names)
-    return shlex.quote(f"data.ignore=[{','.join(listed)}]")
+    return setting("data.ignore", [*names])
 
 
 def assigned(key: str, name: str, value: str) -> str:

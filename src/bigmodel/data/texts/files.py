@@ -16,6 +16,7 @@ from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import unpacked
 from bigmodel.data.room import read_all
 from bigmodel.errors import DataError
+from bigmodel.typed import pasted
 
 SUFFIXES = (".txt", ".txt.gz")
 """What the names of the files end in that are read of a folder."""
@@ -93,7 +94,8 @@ def files_of(path: Path, key: str) -> list[Path]:
         found = ", ".join(f"{count:,} × {kind}" for kind, count in kinds) or "nothing"
         raise DataError(
             f"{key}={path}: the folder holds no files that end in {' or '.join(SUFFIXES)}. Found:"
-            f" {found}. For texts of another ending give a pattern, such as {key}='{path}/**/*.md'."
+            f" {found}. For texts of another ending give a pattern, such as"
+            f" {pasted(f'{key}={path}/**/*.md')}."
         )
     for file in files:
         check_inside(file, path, key)
