@@ -439,7 +439,7 @@ def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
         assert dataset.told[-1] == (
             "Warning",
             "column 'x': 1 of 450 cells is no number that a model can hold and taken for missing, the"
-            " first in row 7 (counted from 0): '1e39'. Where they are words: data.columns.x=category",
+            " first in row 7 (counted from 0): '1e39'.",
         )
         assert dataset.reader.columns[0].scale.mean < 50
         found = dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), answers=True)
@@ -607,6 +607,24 @@ def test_classes_that_are_mostly_numbers_are_told(tmp_path):
         " 0): 'unknown'. To leave these rows out: data.task=values (as it is: data.task=classes)",
     )
     assert len(built(path, "y", task="classes").told) == 2
+
+
+def test_a_run_of_before_goes_on_with_the_columns_that_it_read(tmp_path):
+    rows = [
+        {"": str(i), "x": "unknown" if i == 7 else f"{i}.25", "z": str(i % 5), "y": f"{i}.5"}
+        for i in range(60)
+    ]
+    path = written(tmp_path / "a.csv", rows)
+    old = built(path, "y", columns={"column 1": "number"}, ignore=["x"])
+    config = data.parse({"name": "table", "path": str(path), "target": "y"})
+    again = data.build(config.going_on(old.prepared))
+    assert again.reader == old.reader
+    assert torch.equal(again.train.inputs, old.train.inputs)
+    assert again.told[:2] == [
+        ("Columns", "2 numbers; ignored: x (as before in this run)"),
+        ("Target", "y, a real value"),
+    ]
+    assert len(again.told) == 2
 
 
 def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from bigmodel.data.tabular.sources import give_back
 from bigmodel.data.tabular.target import Asked, TargetColumn, Task
 from bigmodel.data.tabular.telling import (
     AS_ASKED,
+    AS_BEFORE,
     columns_told,
     left_out_listed,
     left_out_told,
@@ -75,7 +77,8 @@ class TableConfig(OwnConfig):
     )
     columns: dict[str, Kind | Form] = Field(
         default={},
-        description="kind of a column, where it is not found out: number, category, date, ignore",
+        description="kind of a column, where it is not found out: number, category, date, ignore;"
+        ' or with an example: {number: "1.200,5"}',
     )
     ignore: list[str] = Field(default=[], description="columns that are not learnt from")
     split: str | None = Field(
@@ -250,7 +253,7 @@ def _learn(
     """
     learnt: list[Learnt] = []
     left: dict[str, LeftOut] = {}
-    told: list[tuple[str, str]] = []
+    told: dict[str, list[tuple[str, str]]] = {}
     as_asked = set(config.ignore)
     for nth, name in enumerate(found.column_names):
         kind = config.columns.get(name)
@@ -259,27 +262,26 @@ def _learn(
         if name in as_asked or kind == "ignore":
             left[name] = LeftOut(AS_ASKED)
             continue
-        known, more = _learn_column(config, name, found.column(name), rows, nth, str(found.path))
-        told += more
+        known, told[name] = _learn_column(config, name, found.column(name), rows, nth, str(found.path))
         if isinstance(known, LeftOut):
             left[name] = known
         else:
             learnt.append(known)
-    told += left_out_told(left)
     if not learnt:
         why = left_out_listed(left) or "there is no other"
-        said = "".join(f" {line}." for label, line in told if label == "Warning").removesuffix(".")
+        lines = [*chain(*told.values()), *left_out_told(left)]
+        said = "".join(f" {line}." for _, line in lines).removesuffix(".")
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
     reader = TableReader(columns=learnt, target=target)
     before = config.learnt_reader(TableReader)
     if before is not None and all(known.name in found for known in before.columns):
         reader = TableReader(columns=before.columns, target=target)
-        left = {name: why for name, why in left.items() if name not in {c.name for c in before.columns}}
-    return (
-        reader,
-        [("Columns", columns_told(reader.columns, left)), *notations_told(reader.columns)],
-        told,
-    )
+        left |= {column.name: LeftOut(AS_BEFORE) for column in learnt}
+    read = {column.name for column in reader.columns}
+    left = {name: why for name, why in left.items() if name not in read}
+    lines = [("Columns", columns_told(reader.columns, left)), *notations_told(reader.columns)]
+    warnings = chain(*(told[name] for name in told if name in read), left_out_told(left))
+    return reader, lines, list(warnings)
 
 
 def _learn_column(
@@ -303,7 +305,8 @@ def _learn_column(
         told = []
         if decided.other is not None and chosen is None:
             told.append(two_ways_told("column", name, decided.notation, decided.other))
-        return NumberColumn.learn(name, values, rows, config.normalize, decided.notation, most), told
+        known = NumberColumn.learn(name, values, rows, config.normalize, where, decided.notation, most)
+        return known, told
     if kind == "date":
         way = decided.way or DATE_FORMATS[0]
         return DateColumn.learn(name, values, rows, config.normalize, way, where), []

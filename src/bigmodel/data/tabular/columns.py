@@ -139,13 +139,14 @@ class NumberColumn(MeasuredColumn):
         column: Any,
         rows: Rows,
         normalize: bool,
+        where: str,
         notation: Notation = PLAIN,
         most_odd: float = MOST,
     ) -> NumberColumn | LeftOut:
         """What the rows of the training part tell; or why the column tells a model nothing."""
         cells = numbers(column, notation)
         values, odd = cells.values[rows], cells.odd & ~cells.infinite
-        _check_size(name, values, normalize)
+        _check_size(f"{where}: column '{name}'", option(name, "ignore"), values, normalize)
         missing = np.isnan(values)
         if missing.all():
             return LeftOut("empty")
@@ -298,7 +299,7 @@ class CategoryColumn(Config):
 Learnt = NumberColumn | DateColumn | CategoryColumn
 
 
-def _check_size(name: str, values: Numbers, normalize: bool) -> None:
+def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> None:
     """Takes out, in place, a few numbers that no model can hold.
 
     Raises:
@@ -313,10 +314,10 @@ def _check_size(name: str, values: Numbers, normalize: bool) -> None:
         learnable = normalize and np.isfinite(np.nanvar(values))
     if not learnable:
         raise DataError(
-            f"column '{name}' holds numbers as large as {np.nanmax(np.abs(values)):.3g}, and a model"
+            f"{what} holds numbers as large as {np.nanmax(np.abs(values)):.3g}, and a model"
             f" {LARGEST:.3g} at most. Give them in another unit"
             + ("" if normalize else ", or say data.normalize=true")
-            + f", or leave it out: {option(name, 'ignore')}"
+            + f", or leave it out: {ignoring}"
         )
 
 

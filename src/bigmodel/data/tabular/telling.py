@@ -22,6 +22,7 @@ from bigmodel.data.tabular.values import is_finite
 
 _TOLD = 8  # names on a line
 AS_ASKED = "as asked"
+AS_BEFORE = "as before in this run"
 
 
 def columns_told(learnt: Iterable[Learnt], left: Mapping[str, LeftOut]) -> str:
@@ -54,7 +55,11 @@ def left_out_told(left: Mapping[str, LeftOut]) -> list[tuple[str, str]]:
             them = "them" if len(some) > 1 else "it"
             what = options(list(some)[:_TOLD], said)
             lines.append(f"left out: {left_out_listed(some)}. To learn from {them}: {what}")
-    rest = {name: why for name, why in left.items() if why.said is None and why.reason != AS_ASKED}
+    rest = {
+        name: why
+        for name, why in left.items()
+        if why.said is None and why.reason not in (AS_ASKED, AS_BEFORE)
+    }
     if rest:
         what = ignoring(list(rest)[:_TOLD])
         lines.append(f"left out: {left_out_listed(rest)}. Where that is meant: {what}")
@@ -155,10 +160,12 @@ def odd_told(
         odd = strange[learnt.name].odd
         if isinstance(learnt, MeasuredColumn) and odd.count:
             way_out = f" Where they are words: {option(learnt.name, 'category')}" if learning else ""
+            way_out = "" if is_finite(odd.value) else way_out
             cells = f"{_odd(odd, learnt.noun)} and taken for missing, {odd}."
             lines.append(f"column '{learnt.name}'{where}: {cells}{way_out}")
     if target.name in strange and (odd := strange[target.name].odd).count:
         way_out = " Where they are classes: data.task=classes" if learning else ""
+        way_out = "" if is_finite(odd.value) else way_out
         rows = "their rows are" if odd.count > 1 else "its row is"
         lines.append(
             f"target '{target.name}'{where}: {_odd(odd, 'number')} and {rows} left out, {odd}.{way_out}"
