@@ -256,7 +256,8 @@ def test_a_reader_reads_further_tables_from_a_checkpoint(tmp_path, labels):
     lines = [{"who": "me", "review": "good and fine 3"}, {"who": "you", "review": "a" * 99}]
     (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, lines)))
     found = reader.read(tmp_path / "new.jsonl", answers=False)
-    assert found.columns == {"who": ["me", "you"], "review": [line["review"] for line in lines]}
+    columns = {name: values.to_pylist() for name, values in found.columns.items()}
+    assert columns == {"who": ["me", "you"], "review": [line["review"] for line in lines]}
     assert found.part.sizes.tolist()[1] == 8
     again = reader.read(tmp_path / "a.csv", answers=True)
     known = dict(zip(texts(dataset, "val"), dataset.val.targets.tolist(), strict=True))

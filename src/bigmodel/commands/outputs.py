@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bigmodel import disk, streams
+from bigmodel.commands.cells import for_csv, plain
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.visible import visible
 
@@ -57,8 +58,6 @@ def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
     """
     import pyarrow as pa
 
-    from bigmodel.reporting.summary import jsonable  # brings torch
-
     table = pa.table({name: as_arrow(values) for name, values in columns.items()})
     if path is None:
         _print(_csv(table, ",").decode())
@@ -71,8 +70,9 @@ def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
         case ".parquet":
             write_bytes(_parquet(table), path)
         case _:
-            rows = (jsonable(row) for row in table.to_pylist())
-            lines = (json.dumps(row, ensure_ascii=False, default=str) for row in rows)
+            cells = zip(*(plain(column) for column in table.columns), strict=True)
+            rows = (dict(zip(table.column_names, row, strict=True)) for row in cells)
+            lines = (json.dumps(row, ensure_ascii=False) for row in rows)
             write_bytes("".join(f"{line}\n" for line in lines).encode(), path)
 
 
@@ -112,9 +112,14 @@ def _print(text: str) -> None:
 
 
 def as_arrow(values: Any) -> Any:
-    """A column; values of several types become text."""
+    """A column, with null in the place of NaN; values of several types become text."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return (
+            pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(values.type) else values
+        )
     try:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
@@ -125,6 +130,7 @@ def _csv(table: Any, delimiter: str) -> bytes:
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
+    table = pa.table({name: for_csv(table.column(name)) for name in table.column_names})
     buffer = pa.BufferOutputStream()
     names = [_quoted(name, delimiter) for name in table.column_names]
     head = (delimiter.join(names) + "\n").encode()

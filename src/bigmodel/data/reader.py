@@ -23,7 +23,7 @@ class Found:
     Attributes:
         part: the samples; targets are meaningless where no answers were asked for.
         columns: what tells the samples apart, column by column, such as `file` or those of the table
-            itself; a prediction is written beside them.
+            itself, which are Arrow's; a prediction is written beside them.
         left_out: how many samples were left out, by reason.
         told: what else is to be told of them, label and text of each line.
     """

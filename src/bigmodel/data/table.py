@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ from bigmodel.data.tabular.columns import (
     Rows,
     Strange,
 )
-from bigmodel.data.tabular.deciding import as_numbers, decide
+from bigmodel.data.tabular.dates import TIME_KINDS, TimeKind, check_format, described, kind_of
+from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
 from bigmodel.data.tabular.kinds import Form, Kind, entries_of
 from bigmodel.data.tabular.notation import Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
@@ -52,11 +53,13 @@ from bigmodel.data.tabular.telling import (
     respelt_told,
     target_told,
     target_warnings,
+    times_told,
     too_odd,
+    two_times_told,
     two_ways_told,
     unseen_told,
 )
-from bigmodel.data.tabular.values import DATE_FORMATS, counts_rows, words
+from bigmodel.data.tabular.values import counts_rows, words
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
@@ -77,8 +80,8 @@ class TableConfig(OwnConfig):
     )
     columns: dict[str, Kind | Form] = Field(
         default={},
-        description="kind of a column, where it is not found out: number, category, date, ignore;"
-        ' or with an example: {number: "1.200,5"}',
+        description="kind of a column, where it is not found out: number, category, date, time,"
+        ' duration, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
     )
     ignore: list[str] = Field(default=[], description="columns that are not learnt from")
     split: str | None = Field(
@@ -104,9 +107,13 @@ class TableConfig(OwnConfig):
     @field_validator("columns")
     @classmethod
     def _with_examples(cls, columns: dict[str, Kind | Form]) -> dict[str, Kind | Form]:
-        for kind in columns.values():
+        for name, kind in columns.items():
+            if isinstance(kind, dict) and len(kind) != 1:
+                raise ValueError(f"{name} is said to be of {len(kind)} kinds. Give one")
             if isinstance(kind, dict) and "number" in kind:
                 Notation.of_example(kind["number"])
+            if isinstance(kind, dict) and "date" in kind:
+                check_format(kind["date"])
         return columns
 
     def notation_of(self, name: str) -> Notation | None:
@@ -279,7 +286,8 @@ def _learn(
         left |= {column.name: LeftOut(AS_BEFORE) for column in learnt}
     read = {column.name for column in reader.columns}
     left = {name: why for name, why in left.items() if name not in read}
-    lines = [("Columns", columns_told(reader.columns, left)), *notations_told(reader.columns)]
+    lines = [("Columns", columns_told(reader.columns, left))]
+    lines += [*notations_told(reader.columns), *times_told(reader.columns)]
     warnings = chain(*(told[name] for name in told if name in read), left_out_told(left))
     return reader, lines, list(warnings)
 
@@ -307,15 +315,33 @@ def _learn_column(
             told.append(two_ways_told("column", name, decided.notation, decided.other))
         known = NumberColumn.learn(name, values, rows, config.normalize, where, decided.notation, most)
         return known, told
-    if kind == "date":
-        way = decided.way or DATE_FORMATS[0]
-        return DateColumn.learn(name, values, rows, config.normalize, way, where), []
+    if kind in TIME_KINDS:
+        return _learn_times(config, name, values, rows, where, decided)
     if kind in ("category", "text"):
         told = [mostly_numbers_told(name, decided.odd)] if decided.nearly and chosen is None else []
         return CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
         ), told
     return LeftOut("empty" if kind == "empty" else str(values.type)), []
+
+
+def _learn_times(
+    config: TableConfig, name: str, values: Any, rows: Rows, where: str, decided: Decided
+) -> tuple[Learnt | LeftOut, list[tuple[str, str]]]:
+    """See `_learn_column`."""
+    said, most = config.columns.get(name), MOST
+    if isinstance(said, dict):
+        decided = as_times(values, way=said["date"])
+    elif said is not None:
+        decided = as_times(values, cast(TimeKind, said))
+        most = MOST if decided.odd.are_few() else MOST_IF_SAID
+    when = decided.when
+    assert when is not None
+    if not decided.odd.are_few(most):
+        message = too_odd(name, described(when.way), decided.odd, kind_of(when.way), most)
+        raise DataError(f"{where}: {message}")
+    told = [two_times_told(name, when)] if when.other else []
+    return DateColumn.learn(name, values, rows, config.normalize, when, most), told
 
 
 def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -170,7 +170,7 @@ def test_what_new_files_spell_otherwise_is_told(tmp_path):
     assert dict(dataset.told)["Spellings in test"] == "c: BONN = Bonn"
     found = reading(dataset, written(tmp_path / "new.csv", rows("bonn")), answers=False)
     assert found.told == [("Spellings", "c: bonn = Bonn")]
-    assert found.columns["c"][:2] == ["bonn", "Rome"]  # as they stand there
+    assert found.columns["c"][:2].to_pylist() == ["bonn", "Rome"]  # as they stand there
 
 
 def test_a_run_of_before_goes_on_with_the_categories_that_it_told_apart(tmp_path):

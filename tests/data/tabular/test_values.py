@@ -7,11 +7,7 @@ import pytest
 from bigmodel.data.tabular.deciding import decide
 from bigmodel.data.tabular.values import (
     counts_rows,
-    date_format,
-    date_part,
-    first_without_date,
     marks_of,
-    moments,
     numbers,
     whole_numbers,
     words,
@@ -86,40 +82,6 @@ def test_whole_numbers_are_told_from_broken_ones():
     assert not whole_numbers(column("1.0", "2.0"))
     assert whole_numbers(column(1, None))
     assert not whole_numbers(column(1.0))
-
-
-def test_the_first_value_that_does_not_fit():
-    assert first_without_date(column("2020-01-01", None, "2020-02-01", "x", "y"), "ISO") == (3, "x")
-    assert first_without_date(column("x", "2020-01-01"), "ISO") == (0, "x")
-
-
-@pytest.mark.parametrize(
-    ("way", "value"),
-    [
-        ("ISO", "2020-01-31 10:30"),
-        ("ISO", "2020-01-31T10:30:00.25"),
-        ("ISO with zone", "2020-01-31T12:30:00+02:00"),
-        ("%d.%m.%Y %H:%M", "31.01.2020 10:30"),
-        ("%Y/%m/%d %H:%M:%S", "2020/01/31 10:30:00"),
-        ("%m/%d/%Y %H:%M", "01/31/2020 10:30"),
-        ("%d/%m/%Y %H:%M", "31/01/2020 10:30"),
-        ("%d %b %Y %H:%M", "31 Jan 2020 10:30"),
-    ],
-)
-def test_ways_to_write_a_date(way, value):
-    values = column(value, None)
-    assert date_format(values) == way
-    found = moments(values, way)
-    parts = [date_part(found, part)[0] for part in ("year", "month", "day", "weekday", "hour")]
-    assert parts == [2020, 1, 31, 4, 10]  # a Friday
-    assert np.isnan(date_part(found, "year")[1])
-
-
-def test_all_values_decide_between_ways_to_write_a_date():
-    assert date_format(column("01/02/2020", "03/04/2020")) == "%m/%d/%Y"
-    assert date_format(column("01/02/2020", "13/04/2020")) == "%d/%m/%Y"
-    assert date_format(column("01/02/20")) is None
-    assert date_format(column(*["2020-01-01"] * 2000, "soon")) is None
 
 
 def test_words_are_alike_whatever_file_they_came_from():

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,19 +15,12 @@ from pydantic import Field
 
 from bigmodel.data.normalize import value_statistics
 from bigmodel.data.spellings import Spellings, settled
+from bigmodel.data.tabular.dates import PARTS, TimeKind, When, described, kind_of, part_of, read_times
 from bigmodel.data.tabular.kinds import option
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
 from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.spelt import counts_of_words, places_of
-from bigmodel.data.tabular.values import (
-    DATE_PARTS,
-    LARGEST,
-    date_part,
-    first_without_date,
-    moments,
-    numbers,
-    words,
-)
+from bigmodel.data.tabular.values import LARGEST, numbers, words
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
 
@@ -112,7 +105,11 @@ class MeasuredColumn(Config):
     flag: bool
     odd: list[str] = Field(default=[])
     most_odd: float = MOST
-    noun: ClassVar[str]
+
+    @property
+    def noun(self) -> str:
+        """What one of its cells is."""
+        raise NotImplementedError
 
     @property
     def described(self) -> str:
@@ -123,10 +120,13 @@ class MeasuredColumn(Config):
 class NumberColumn(MeasuredColumn):
     """A column of numbers, written in a `notation`."""
 
-    noun: ClassVar[str] = "number"
     kind: Literal["number"] = "number"
     scale: Scale
     notation: Notation = PLAIN
+
+    @property
+    def noun(self) -> str:
+        return "number"
 
     @property
     def described(self) -> str:
@@ -188,54 +188,76 @@ class NumberColumn(MeasuredColumn):
 
 
 class DateColumn(MeasuredColumn):
-    """A column of dates, split into year, month, day, weekday (0 is Monday) and hour.
+    """A column of dates, times of day or durations, of which a model reads `dates.PARTS`.
 
     Attributes:
-        way: how they are written; see `values.DATE_FORMATS`.
-        parts: those of them that differ in training.
+        way: how they are written; see `dates.WAYS`.
+        other: another way that would do for all of training, and reads other dates; see `dates.When`.
+        parts: those that differ in training.
     """
 
-    noun: ClassVar[str] = "date"
     kind: Literal["date"] = "date"
     way: str
+    other: str = ""
     parts: dict[str, Scale]
 
     @property
+    def times(self) -> TimeKind:
+        """Which of the three it holds."""
+        return kind_of(self.way)
+
+    @property
+    def noun(self) -> str:
+        return self.times
+
+    @property
     def described(self) -> str:
-        return f"dates ({self.way})"
+        return described(self.way)
 
     @classmethod
     def learn(
-        cls, name: str, column: Any, rows: Rows, normalize: bool, way: str, where: str
+        cls, name: str, column: Any, rows: Rows, normalize: bool, when: When, most_odd: float = MOST
     ) -> DateColumn | LeftOut:
         """See `NumberColumn.learn`."""
-        found = _dates(name, column, way, where).take(rows)
-        if found.null_count == len(found):
+        cells, kind = read_times(column, when.way), kind_of(when.way)
+        values = cells.values[rows]
+        missing = np.isnan(values)
+        if missing.all():
             return LeftOut("empty")
-        parts = {part: date_part(found, part) for part in DATE_PARTS}
+        parts = {part: part_of(values, kind, part) for part in PARTS[kind]}
         differing = {
-            part: Scale.learnt(values, normalize)
-            for part, values in parts.items()
-            if np.nanmin(values) != np.nanmax(values)
+            part: Scale.learnt(found, normalize)
+            for part, found in parts.items()
+            if np.nanmin(found) != np.nanmax(found)
         }
-        if not differing and found.null_count == 0:
+        if len(differing) > 1:
+            differing.pop("second", None)
+        if not differing and not missing.any():
             return LeftOut("constant")
-        return cls(name=name, way=way, parts=differing, flag=found.null_count > 0)
+        return cls(
+            name=name,
+            way=when.way,
+            other=when.other,
+            parts=differing,
+            flag=bool(missing.any()),
+            odd=odd_words(column, cells.odd) if cells.odd.any() else [],
+            most_odd=most_odd,
+        )
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
         """See `NumberColumn.outputs`."""
         return [*((f"{self.name} ({part})", 0) for part in self.parts), *_flag(self.name, self.flag)]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:
+    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        found = _dates(self.name, column, self.way, where, first)
-        missing = found.is_null().to_numpy()
+        cells = read_times(column, self.way)
+        missing = np.isnan(cells.values)
         for place, (part, scale) in enumerate(self.parts.items()):
-            out[:, place] = scale(date_part(found, part), missing)
+            out[:, place] = scale(part_of(cells.values, self.times, part), missing)
         if self.flag:
             out[:, -1] = missing
-        return Strange()
+        return Strange(odd=Odd.of(column, cells.odd, cells.there, first, self.odd))
 
 
 class CategoryColumn(Config):
@@ -323,14 +345,3 @@ def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> N
 
 def _flag(name: str, flag: bool) -> list[tuple[str, int]]:
     return [(f"{name} (missing)", 0)] if flag else []
-
-
-def _dates(name: str, column: Any, way: str, where: str, first: int = 0) -> Any:
-    found = moments(column, way)
-    if found is None:
-        row, value = first_without_date(column, way)
-        raise DataError(
-            f"{where}: column '{name}' is one of dates ({way}), but row {first + row} (counted from 0)"
-            f" holds {value!r}. Leave the field empty where the date is missing."
-        )
-    return found

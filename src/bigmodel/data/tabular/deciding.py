@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from bigmodel.data.tabular.dates import PLAINEST, TimeKind, When, find_way, kind_of, read_times, timed_as
 from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, plain_ways, ways_to_read
 from bigmodel.data.tabular.odd import MOST_IF_SAID, NONE_ODD, Odd
 from bigmodel.data.tabular.truth import holds_truth
 from bigmodel.data.tabular.values import (
-    date_format,
     is_text,
     numbers,
     with_leading_zeros,
     without_marks,
 )
 
-ColumnKind = Literal["number", "date", "text", "empty", "other"]
+ColumnKind = Literal["number", "date", "time", "duration", "text", "empty", "other"]
 
 
 class Decided(NamedTuple):
@@ -25,7 +25,7 @@ class Decided(NamedTuple):
         kind: what it holds; `other` is such as lists.
         notation: how its numbers are written, or those that it holds among its words.
         other: another way that reads other numbers from as many cells.
-        way: how its dates are written; see `values.DATE_FORMATS`.
+        when: how its dates, times of day or durations are written.
         odd: the cells that are no numbers or dates; of text, those that keep it from being numbers, and
             none where most are.
     """
@@ -33,7 +33,7 @@ class Decided(NamedTuple):
     kind: ColumnKind
     notation: Notation = PLAIN
     other: Notation | None = None
-    way: str = ""
+    when: When | None = None
     odd: Odd = NONE_ODD
 
     @property
@@ -55,8 +55,8 @@ def decide(column: Any) -> Decided:
         return Decided("empty")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return as_numbers(column)
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return Decided("date", way=date_format(column) or "")
+    if timed_as(kind) is not None:
+        return as_times(column)
     if pa.types.is_boolean(kind):
         return Decided("text")
     if not is_text(kind):
@@ -68,10 +68,23 @@ def decide(column: Any) -> Decided:
         return Decided("empty")
     if found.odd.are_few():
         return found
-    way = date_format(column)
-    if way is not None:
-        return Decided("date", way=way)
+    timed = as_times(column)
+    if timed.odd.are_few():
+        return timed
     return found._replace(kind="text")
+
+
+def as_times(column: Any, kind: TimeKind | None = None, way: str = "") -> Decided:
+    """A column as one of dates, times of day or durations, however many of its cells are odd.
+
+    Args:
+        column: of any kind but `other`.
+        kind: which of the three the user says that it holds; None: any.
+        way: how they are written, by the user's word; empty: to be found out.
+    """
+    when = When(way) if way else find_way(column, kind) or When(PLAINEST[kind or "date"])
+    cells = read_times(column, when.way)
+    return Decided(kind_of(when.way), when=when, odd=Odd.of(column, cells.odd, cells.there))
 
 
 def as_numbers(column: Any, notation: Notation | None = None) -> Decided:

@@ -15,7 +15,7 @@ from bigmodel.typed import pasted, setting
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes
 _VALUES = ("true", "false", "null", "nan", "inf")  # which Hydra takes for what they say
-Kind = Literal["number", "category", "date", "ignore"]
+Kind = Literal["number", "category", "date", "time", "duration", "ignore"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Form = dict[Literal["number", "date"], str]
 """A kind and how its values are written: `{number: "1.200,5"}`, `{date: "%d/%m/%Y"}`."""

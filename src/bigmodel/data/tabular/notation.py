@@ -164,7 +164,7 @@ def ways_to_read(text: Any) -> Ways | None:
     import pyarrow.compute as pc
 
     there = alike(text.drop_null())
-    some = _drawn(there)
+    some = drawn(there)
     before, after = _around(some)
     brackets = bool(pc.any(pc.match_substring_regex(text, r"^\(.*\d.*\)$")).as_py())
     tried = [
@@ -197,7 +197,7 @@ def plain_ways(text: Any) -> Ways | None:
         return None
     apart = Notation(decimal=",", thousands=".")
     there = text.drop_null()
-    for cells in (_drawn(there), there):
+    for cells in (drawn(there), there):
         if _count(apart, cells) < len(cells) or not pc.any(pc.match_substring(cells, ".")).as_py():
             return Ways(PLAIN)
     return Ways(PLAIN, apart)
@@ -214,7 +214,7 @@ def _differ(one: Numbers, other: Numbers) -> bool:
     return bool((one[both] != other[both]).any())
 
 
-def _drawn(text: Any) -> Any:
+def drawn(text: Any) -> Any:
     """A sample of the cells, the same each time."""
     if len(text) <= _SAMPLE:
         return text

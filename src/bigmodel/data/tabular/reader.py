@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from bigmodel.data.answers import Answers
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
-from bigmodel.data.tabular.columns import Learnt, MeasuredColumn, Rows, Strange
+from bigmodel.data.tabular.columns import DateColumn, Learnt, MeasuredColumn, Rows, Strange
 from bigmodel.data.tabular.reading import Columns, listed, read_columns
 from bigmodel.data.tabular.target import TargetColumn
 from bigmodel.data.tabular.telling import odd_told, respelt_told, too_odd, unseen_told
@@ -136,15 +135,15 @@ def _encode(learnt: Learnt, column: Any, out: NDArray[np.float32], where: str) -
         stretch = slice(first, first + _STRETCH)
         strange += learnt.encode(column.slice(first, _STRETCH), out[stretch], where, first)
     if isinstance(learnt, MeasuredColumn) and not strange.odd.are_few(learnt.most_odd):
-        message = too_odd(learnt.name, learnt.described, strange.odd, learnt.noun, learnt.most_odd)
+        other = learnt.other if isinstance(learnt, DateColumn) else ""
+        message = too_odd(
+            learnt.name, learnt.described, strange.odd, learnt.noun, learnt.most_odd, other
+        )
         raise DataError(f"{where}: {message}")
     return strange
 
 
-def _as_they_stand(table: Columns, kept: Rows | None) -> dict[str, Sequence[Any]]:
+def _as_they_stand(table: Columns, kept: Rows | None) -> dict[str, Any]:
     """The columns of the file, as a prediction is written beside them."""
-    found: dict[str, Sequence[Any]] = {}
-    for name in table.column_names:
-        values = table.column(name)
-        found[name] = (values if kept is None else values.take(kept)).to_pylist()
-    return found
+    columns = ((name, table.column(name)) for name in table.column_names)
+    return {name: values if kept is None else values.take(kept) for name, values in columns}

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from bigmodel.data.spellings import respelt_told as spellings_told
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
+    DateColumn,
     Learnt,
     LeftOut,
     MeasuredColumn,
     NumberColumn,
     Strange,
 )
+from bigmodel.data.tabular.dates import PLAINEST, When, described, kind_of
 from bigmodel.data.tabular.deciding import Decided
 from bigmodel.data.tabular.kinds import ignoring, option, options
 from bigmodel.data.tabular.notation import Notation
@@ -27,10 +29,10 @@ AS_BEFORE = "as before in this run"
 
 def columns_told(learnt: Iterable[Learnt], left: Mapping[str, LeftOut]) -> str:
     """What became of the columns, on one line."""
-    kinds: dict[str, list[str]] = {"number": [], "category": [], "date": []}
+    kinds: dict[str, list[str]] = {kind: [] for kind in _PLURALS}
     for found in learnt:
         size = f" {len(found.values):,}" if isinstance(found, CategoryColumn) else ""
-        kinds[found.kind].append(found.name + size)
+        kinds["category" if isinstance(found, CategoryColumn) else found.noun].append(found.name + size)
     parts = []
     for kind, names in kinds.items():
         word = kind if len(names) == 1 else _PLURALS[kind]
@@ -131,7 +133,34 @@ def respelt_told(
     return [(label, "; ".join(said))] if said else []
 
 
-_PLURALS = {"number": "numbers", "category": "categories", "date": "dates"}
+def times_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
+    """The line that tells how dates and times are written that are not in the plainest way."""
+    said = [
+        f"{column.name} ({column.way}{', in UTC' if 'zone' in column.way else ''})"
+        for column in learnt
+        if isinstance(column, DateColumn) and column.way != PLAINEST[column.times]
+    ]
+    return [("Dates", _first(said))] if said else []
+
+
+def two_times_told(name: str, when: When) -> tuple[str, str]:
+    """The warning that dates or times of a column may be read in another way."""
+    ways = [when.way, when.other]
+    typed = [option(name, kind_of(way) if way in PLAINEST.values() else {"date": way}) for way in ways]
+    return (
+        "Warning",
+        f"column '{name}': it is read as {described(when.way)}, and would do as {described(when.other)}:"
+        f" then say {typed[1]} (as it is: {typed[0]})",
+    )
+
+
+_PLURALS = {
+    "number": "numbers",
+    "category": "categories",
+    "date": "dates",
+    "time": "times",
+    "duration": "durations",
+}
 
 
 def unseen_told(label: str, strange: Mapping[str, Strange]) -> list[tuple[str, str]]:
@@ -173,17 +202,22 @@ def odd_told(
     return [("Warning", line) for line in lines]
 
 
-def too_odd(name: str, described: str, odd: Odd, noun: str, most: float) -> str:
+def too_odd(name: str, holds: str, odd: Odd, noun: str, most: float, other: str = "") -> str:
     """What to say of a column of which too many cells are odd.
 
     Args:
-        described: what the column is one of, such as `dates (ISO)`; `noun` is one of them.
+        holds: what the column is one of, such as `dates (ISO)`; `noun` is one of them.
         most: share that may be odd.
+        other: another way in which its dates may be written.
     """
+    otherwise = ""
+    if noun == "date":
+        meant = option(name, {"date": other or "%d/%m/%Y"})
+        otherwise = f"; for dates written in another way, such as {other or '%d/%m/%Y'}, with {meant}"
     return (
-        f"column '{name}' is one of {described}, but row {odd.row} (counted from 0) holds {odd.value!r};"
+        f"column '{name}' is one of {holds}, but row {odd.row} (counted from 0) holds {odd.value!r};"
         f" {_odd(odd, noun)}, and {most:.0%} at most may be. Leave the field empty where the value is"
-        f" missing; for words, train with {option(name, 'category')}"
+        f" missing; for words, train with {option(name, 'category')}{otherwise}"
     )
 
 

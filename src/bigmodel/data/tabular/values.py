@@ -1,4 +1,4 @@
-"""What stands in a column of a table, as numbers, dates or words, whatever kind of file it came from.
+"""What stands in a column of a table, as numbers or words, whatever kind of file it came from.
 
 Everything is done on whole columns: a table of a million rows is read in seconds.
 """
@@ -18,13 +18,8 @@ from bigmodel.data.tabular.truth import as_digits, holds_truth
 
 _MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "null", "NULL", "?")
 _NO_NUMBERS = (*_MISSING, "None", "-")  # which may be words of their own among others
-_SAMPLE = 1000  # values that decide which ways of writing a date are tried on all
 _COUNTERS = ("", "id", "index", "row", "no", "nr", "number", "rowid", "row_id")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|index|level_0")
-_DATES = ("%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%d %b %Y", "%d %B %Y")
-_TIMES = ("", " %H:%M", " %H:%M:%S")
-DATE_FORMATS = ("ISO", "ISO with zone", *(day + time for day in _DATES for time in _TIMES))
-"""How dates may be written; where two would do for all values, the first counts."""
 
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -193,64 +188,6 @@ def words_without(column: Any, marks: Sequence[str]) -> Any:
     if not marks:
         return text
     return pc.if_else(pc.is_in(text, value_set=pa.array(marks, text.type)), None, text)
-
-
-def date_format(column: Any) -> str | None:
-    """How the dates of a column are written, one of `DATE_FORMATS`; None where it holds others too."""
-    if not is_text(column.type):
-        return DATE_FORMATS[0]
-    some = column.drop_null().slice(0, _SAMPLE)
-    fitting = (way for way in DATE_FORMATS if moments(some, way) is not None)
-    return next((way for way in fitting if moments(column, way) is not None), None)
-
-
-def moments(column: Any, way: str) -> Any:
-    """A column of dates written in a `way` as Arrow timestamps, null where a value is missing; None
-    where one is no such date. Times with a zone are given as in Greenwich."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    micro = pa.timestamp("us")
-    try:
-        if not is_text(column.type):
-            return pc.cast(column, micro)
-        text = without_marks(column)
-        if way == "ISO":
-            return pc.cast(text, micro)
-        if way == "ISO with zone":
-            return pc.cast(pc.cast(text, pa.timestamp("us", tz="UTC")), micro)
-        found = pc.strptime(text, format=way, unit="us", error_is_null=True)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
-    earliest = pc.min(pc.year(found)).as_py()
-    short = earliest is not None and earliest < 1000  # 24 that was read as the year 24
-    return None if found.null_count > text.null_count or short else found
-
-
-def first_without_date(column: Any, way: str) -> tuple[int, str]:
-    """Row and value of the first in a column that is no date written in that `way`."""
-    text = without_marks(words(column))
-    low, high = 0, len(text) - 1
-    while low < high:  # halving: only the first part that fails is looked into
-        middle = (low + high) // 2
-        if moments(text.slice(low, middle - low + 1), way) is None:
-            high = middle
-        else:
-            low = middle + 1
-    return low, str(text[low].as_py())
-
-
-DATE_PARTS = ("year", "month", "day", "weekday", "hour")
-
-
-def date_part(found: Any, part: str) -> Numbers:
-    """One of `DATE_PARTS` of timestamps as numbers, Monday being 0; NaN where a value is missing."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    taken = getattr(pc, "day_of_week" if part == "weekday" else part)(found)
-    values: Numbers = pc.cast(taken, pa.float64()).to_numpy()
-    return values if values.flags.writeable else values.copy()
 
 
 def is_text(kind: Any) -> bool:

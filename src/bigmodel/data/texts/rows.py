@@ -115,8 +115,8 @@ def _of_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool
         groups = chosen(cells(layout.group, "data.group"))
     if labelled and layout.split is not None:
         marks = chosen(cells(layout.split, "data.split"))
-    others = {} if labelled else {name: table.column(name).take(kept) for name in table.column_names}
-    columns = {name: values.to_pylist() for name, values in others.items()}
+    others = () if labelled else table.column_names
+    columns = {name: table.column(name).take(kept) for name in others}
     names = [f"row {row}" for row in kept]
     return Rows(chosen(found), chosen(labels), names, groups, marks, columns, left_out)
 

@@ -1,0 +1,185 @@
+"""Dates, times of day and durations: how they are written is found out, and they are read as seconds."""
+
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bigmodel.data.tabular.dates import (
+    PARTS,
+    find_way,
+    kind_of,
+    part_of,
+    pattern_of,
+    read_times,
+)
+from bigmodel.data.tabular.deciding import decide
+
+FRIDAY = datetime.datetime(2020, 1, 31, 10, 30, tzinfo=datetime.UTC).timestamp()
+
+
+def column(*values, kind=None):
+    return pa.chunked_array([pa.array(values, kind)])
+
+
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        ("ISO", "2020-01-31 10:30"),
+        ("ISO", "2020-01-31T10:30:00.000000000"),
+        ("ISO with zone", "2020-01-31T12:30:00+02:00"),
+        ("ISO with zone", "2020-01-31 10:30:00 UTC"),
+        ("ISO with zone", "2020-01-31T05:00:00.000-0530"),
+        ("%d.%m.%Y %H:%M", "31.01.2020 10:30"),
+        ("%Y/%m/%d %H:%M:%S", "2020/01/31 10:30:00"),
+        ("%m/%d/%Y %H:%M", "01/31/2020 10:30"),
+        ("%d/%m/%Y %H:%M", "31/01/2020 10:30"),
+        ("%m/%d/%Y %I:%M %p", "1/31/2020 10:30 AM"),
+        ("%d %b %Y %H:%M", "31 Jan 2020 10:30"),
+        ("%B %d, %Y %I:%M:%S %p", "January 31, 2020 10:30:00 a.m."),
+        ("%d.%m.%y %H:%M", "31.1.20 10:30"),
+    ],
+)
+def test_ways_to_write_a_date(way, value):
+    values = column(value, None)
+    assert find_way(values).way == way
+    np.testing.assert_array_equal(read_times(values, way).values, [FRIDAY, np.nan])
+
+
+def test_parts_of_a_date_are_those_of_the_standard_library():
+    draw = np.random.default_rng(0)
+    seconds = draw.uniform(-5e10, 2e11, 2000)
+    since = datetime.datetime(1970, 1, 1)
+    wanted = [since + datetime.timedelta(seconds=float(second)) for second in seconds]
+    for part, read in [
+        ("year", lambda d: d.year), ("month", lambda d: d.month), ("day", lambda d: d.day),
+        ("weekday", lambda d: d.weekday()), ("hour", lambda d: d.hour),
+    ]:  # fmt: skip
+        assert part_of(seconds, "date", part).tolist() == [read(date) for date in wanted], part
+    assert np.isnan(part_of(np.array([np.nan]), "date", "year"))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "seconds"),
+    [
+        (["08:15", "23:59"], "time", [29_700, 86_340]),
+        (["8:15 AM", "12 p.m.", "12:30AM"], "time", [29_700, 43_200, 1_800]),
+        (["08:15:00.25", "23:59:00"], "time", [29_700.25, 86_340]),
+        (["01:30:00", "-30:00:00"], "duration", [5_400, -108_000]),
+        (["1 days 02:03:04", "-1 days +23:59:59.5"], "duration", [93_784, -0.5]),
+        (["1 day, 2:03:04", "0:00:01"], "duration", [93_784, 1]),
+        (["PT1H30M", "P1DT0.5S", "-P1W", "PT90M"], "duration", [5_400, 86_400.5, -604_800, 5_400]),
+    ],
+)
+def test_times_of_day_and_durations(values, kind, seconds):
+    decided = decide(column(*values))
+    assert decided.kind == kind
+    np.testing.assert_array_equal(read_times(column(*values), decided.when.way).values, seconds)
+
+
+@pytest.mark.parametrize(
+    ("cells", "odd"),
+    [
+        (["2022-01-31"] * 39 + ["2022-13-01"], "2022-13-01"),
+        (["2022-01-31"] * 39 + ["2022-02-30"], "2022-02-30"),
+        (["31.01.2022"] * 39 + ["30.02.2022"], "30.02.2022"),
+        (["31.01.2022 10:00"] * 39 + ["31.01.2022 24:00"], "31.01.2022 24:00"),
+        (["soon"] + ["10:30"] * 39, "soon"),
+        (["2022-01-31 10:00:00 UTC"] * 39 + ["x"], "x"),
+    ],
+)
+def test_a_few_odd_cells_are_no_dates_and_do_not_decide(cells, odd):
+    decided = decide(column(*cells))
+    assert decided.kind in ("date", "time")
+    assert (decided.odd.count, decided.odd.value, decided.odd.row) == (1, odd, cells.index(odd))
+    assert decide(column(*cells[17:23], odd)).kind == "text"
+
+
+def test_all_values_decide_between_ways_to_write_a_date():
+    assert find_way(column("01/02/2020", "03/04/2020")) == ("%m/%d/%Y", "%d/%m/%Y")
+    assert find_way(column("01/02/2020", "13/04/2020")) == ("%d/%m/%Y", "")
+    assert find_way(column("01/01/2020", "02/02/2020")) == ("%m/%d/%Y", "")  # the same either way
+    assert find_way(column("01/02/20")) == ("%m/%d/%y", "%d/%m/%y")
+    assert find_way(column("01:30:00", "02:00:00")) == ("time of day", "duration")
+    late = find_way(column(*["01/02/2020"] * 1500, "13/02/2020"))
+    assert late == ("%d/%m/%Y", "")
+
+
+def test_some_zones_are_read_and_the_others_are_in_utc():
+    values = column("2020-01-31T12:30:00+02:00", "2020-01-31T10:30:00", "2020-01-31 10:30:00Z")
+    assert find_way(values).way == "ISO, some with zone"
+    assert read_times(values, "ISO, some with zone").values.tolist() == [FRIDAY] * 3
+    assert read_times(values, "ISO").odd.tolist() == [True, False, True]
+
+
+def test_two_digits_of_a_year_are_read_as_posix_says():
+    found = part_of(read_times(column("01.01.69", "01.01.68"), "%d.%m.%y").values, "date", "year")
+    assert found.tolist() == [1969, 2068]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.timestamp(unit, tz=zone) for unit in ("s", "ms", "us", "ns") for zone in (None, "Asia/Tokyo")]
+    + [pa.date32(), pa.date64(), pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns")]
+    + [pa.duration(unit) for unit in ("s", "ms", "us", "ns")],
+    ids=str,
+)
+def test_types_for_times_are_read_as_what_they_are(kind):
+    ticks = {"[s": 1, "[ms": 10**3, "[us": 10**6, "[ns": 10**9}
+    per = next((ticks[unit] for unit in ticks if f"{unit}]" in f"{kind}" or f"{unit}," in f"{kind}"), 0)
+    second = 39 * 3600 if "time" not in str(kind) or "stamp" in str(kind) else 15 * 3600
+    whole = {"date32[day]": 1, "date64[ms]": 86_400_000}.get(str(kind), second * per)
+    narrow = pa.int32() if kind.bit_width == 32 else pa.int64()
+    values = pa.chunked_array([pa.array([whole, None], narrow).cast(kind)])
+    seconds = 86_400 if "date" in str(kind) else second
+    way = find_way(values).way
+    np.testing.assert_array_equal(read_times(values, way).values, [seconds, np.nan])
+    assert decide(values).kind == kind_of(way)
+
+
+def test_the_last_of_nine_digits_costs_nothing():
+    values = column(1_580_466_600_123_456_789)
+    stamps = pa.chunked_array([values.chunk(0).cast(pa.timestamp("ns"))])
+    text = column("2020-01-31 10:30:00.123456789")
+    for found in (read_times(stamps, "ISO"), read_times(text, "ISO")):
+        np.testing.assert_allclose(found.values, [FRIDAY + 0.123456789], rtol=0, atol=1e-6)
+
+
+def test_dates_far_away_are_read():
+    days = pa.chunked_array([pa.array([3_000_000, -1_000_000], pa.int32()).cast(pa.date32())])
+    years = part_of(read_times(days, "ISO").values, "date", "year").tolist()
+    assert years == [10_183, -768]  # 3e6 and -1e6 days of 365.2425 to a year
+
+
+def test_numbers_that_somebody_says_are_dates():
+    assert find_way(column(20200131, 20200228), "date").way == "%Y%m%d"
+    assert find_way(column("1580466600"), "date").way == "seconds since 1970"
+    assert find_way(column(1_580_466_600_000), "date").way == "milliseconds since 1970"
+    for values, way in [
+        (column(1_580_466_600_000), "milliseconds since 1970"),
+        (column("1580466600.0"), "seconds since 1970"),
+    ]:
+        assert read_times(values, way).values.tolist() == [FRIDAY]
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [("%d/%m", "neither a year"), ("%q", "%q is none of"), ("%Y-%d", "a day, but no month"),
+     ("%d.%d.%Y", "says the day twice"), ("%I:%M", "%I and %p"), ("", "neither a year"),
+     ("%", "% is none of")],
+)  # fmt: skip
+def test_formats_that_are_none(written, why):
+    with pytest.raises(ValueError, match=why):
+        pattern_of(written)
+
+
+def test_a_time_of_day_goes_round():
+    midnight, before, noon = (np.array([second]) for second in (0.0, 86_399.0, 43_200.0))
+    place = {
+        name: [part_of(at, "time", name)[0] for at in (midnight, before, noon)] for name in PARTS["time"]
+    }
+    assert abs(place["cosine"][0] - place["cosine"][1]) < 1e-4
+    assert abs(place["sine"][0] - place["sine"][1]) < 1e-4
+    assert place["cosine"][2] == pytest.approx(-1)
+    assert place["hour"] == [0, pytest.approx(23.9997, abs=1e-4), 12]
