@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import bigmodel
 from bigmodel import account, train
 from bigmodel.errors import ConfigError
 
@@ -29,8 +30,11 @@ def completion(line: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("argv", "environment", "words"),
     [
-        (["--help"], {}, ["model=", "transformer", "trainer.epochs", "passes over the training part"]),
+        (["--help"], {}, ["model=", "transformer", "handwritten digits", "--help=all"]),
+        (["--help=all"], {}, ["model=", "trainer.epochs", "passes over the training part"]),
+        (["--version"], {}, [f"bigmodel-train {bigmodel.__version__}\n"]),
         (["model=rnn", "--help"], {}, ["model.hidden_size"]),
+        (["device=cuda:1", "--help"], {}, ["> cuda", "device.name"]),
         (["--cfg", "job"], {}, ["hidden_sizes:", "epochs: 30"]),
         (["model=rnn", "--cfg", "job", "trainer.epochs=7"], {}, ["cell: gru", "epochs: 7"]),
         (["-sc", "install=bash"], {}, ["bigmodel-train", "complete"]),

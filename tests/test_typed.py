@@ -1,6 +1,7 @@
 """What is advised to type arrives as it was meant: through real shells, and then Hydra's parser."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from bigmodel import typed
 from bigmodel.data.tabular.kinds import entries_of, option
 from bigmodel.launch.flags import adding
-from bigmodel.typed import in_grammar, pasted, setting
+from bigmodel.typed import in_grammar, pasted, program, setting
 
 SHELLS = {"bash": ["bash", "--norc", "--noediting", "-i"], "zsh": ["zsh", "-f", "-i"]}
 ODD = (
@@ -145,3 +147,23 @@ def test_what_needs_no_marks_has_none() -> None:
 
 def test_references_stay_where_they_are_meant() -> None:
     assert in_grammar({"key": "${seed}", "last": "a\\"}) == "{key:'${seed}',last:'a\\\\'}"
+
+
+def test_a_program_is_called_so_that_the_shell_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a clone with an environment of its own, installed where PATH leads, and anywhere else."""
+    clone = tmp_path / "a clone"
+    beside = clone / ".venv" / "bin" / "tensorboard"
+    beside.parent.mkdir(parents=True)
+    beside.touch(mode=0o755)
+    monkeypatch.setattr(typed.sys, "executable", str(beside.with_name("python")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(clone)
+    assert program("tensorboard") == ".venv/bin/tensorboard"
+    monkeypatch.chdir(tmp_path)
+    assert program("tensorboard") == "'a clone/.venv/bin/tensorboard'"
+    monkeypatch.chdir("/")
+    assert shlex.split(program("tensorboard")) == [str(beside).removeprefix("/")]
+    monkeypatch.setenv("PATH", str(beside.parent))
+    assert program("tensorboard") == "tensorboard"

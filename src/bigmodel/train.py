@@ -68,7 +68,7 @@ def main(signals: Signals | None = None) -> None:
         _outcome.signals = signals
     try:
         with _outcome.signals.installed():  # before anything heavy is imported
-            status = _help(argv) if {"--help", "-h"} & set(argv) else _launch(argv)
+            status = _launch(argv) if (page := _page(argv)) is None else _show(page)
     except (KeyboardInterrupt, Exception) as error:
         stopped = _stopped(error)
         if stopped is not None:
@@ -86,11 +86,32 @@ def main(signals: Signals | None = None) -> None:
         sys.exit(status)
 
 
-def _help(argv: list[str]) -> int:
-    from bigmodel.launch.flags import indexed
-    from bigmodel.launch.help import print_help
+def _page(argv: list[str]) -> str | None:
+    """What is asked for only to be read, for which nothing heavy is loaded; None: work is to be done."""
+    flags = {word.partition("=")[0] for word in argv if word.startswith("-")}
+    if flags & {"-sc", "--shell-completion"}:
+        from bigmodel.launch.completion import complete
 
-    print_help(config_dir(), indexed(argv))
+        return complete(argv, config_dir())
+    if flags & {"--help", "-h"}:
+        from bigmodel.launch.help import help_page
+
+        if any(":" in word for word in argv):  # `device=cuda:1`, which no file is called
+            from bigmodel.launch.flags import indexed
+
+            argv = indexed(argv)
+        return help_page(config_dir(), argv)
+    if "--version" in flags:
+        from importlib.metadata import version
+
+        return f"bigmodel-train {version('bigmodel-train')}"
+    return None
+
+
+def _show(page: str) -> int:
+    from bigmodel.launch.pager import show
+
+    show(page)
     streams.check_result()
     return 0
 
@@ -190,10 +211,8 @@ def _call_hydra(argv: list[str]) -> None:
 
 @contextlib.contextmanager
 def _page_shown(argv: list[str]) -> Iterator[None]:
-    """What Hydra prints for a reader, such as names for a shell to complete; for a pipe it is left as it
-    is, which may be read as YAML."""
-    pages = {"--shell-completion"} | ({"--cfg", "--info"} if sys.stdout.isatty() else set())
-    if not pages & set(argv):
+    """What Hydra prints for a reader; for a pipe it is left as it is, which may be read as YAML."""
+    if not (sys.stdout.isatty() and {"--cfg", "--info"} & set(argv)):
         yield
         return
     with contextlib.redirect_stdout(io.StringIO()) as page:

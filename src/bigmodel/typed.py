@@ -7,11 +7,15 @@ blanks for its own, has to be kept from all of it.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
-_PLAIN = re.compile(r"[A-Za-z_./][\w./+%@-]*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_./][\w./+%@-]*( [\w./+%@-]+)*", re.ASCII)
 _MEANT = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # what Hydra takes for what it says
 _NUMBER = re.compile(r"[+-]?\.?\d[\d_.eE+-]*")
 
@@ -24,6 +28,15 @@ def setting(key: str, value: Any) -> str:
 def pasted(word: str) -> str:
     """A word that bash, zsh and other shells give to a program as it is."""
     return shlex.quote(word)
+
+
+def program(name: str) -> str:
+    """How to call a program that was installed beside this one: by its name where the shell finds it so,
+    or else by its path, from the current folder where it lies below that."""
+    beside, here = Path(os.path.abspath(sys.executable)).with_name(name), Path.cwd()  # noqa: PTH100
+    if shutil.which(name) is not None or not beside.is_file():
+        return name
+    return pasted(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
 def in_grammar(value: Any, *, literal: bool = False) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.errors import ConfigError
-from bigmodel.launch.help import help_text, print_help
+from bigmodel.launch.help import help_page, help_text
 from bigmodel.launch.options import read_options
 
 REAL = Path(__file__).parents[2] / "configs"
@@ -16,16 +16,35 @@ def lines_with(text: str, *words: str) -> list[str]:
     return [line for line in text.splitlines() if all(word in line for word in words)]
 
 
+ALL = ["--help=all"]
+
+
 def test_every_choice_is_listed_with_its_meaning(configs):
     text = help_text(configs)
     assert lines_with(text, "* fnn ", "Layers that see everything")
     assert lines_with(text, "  cnn ", "Convolutions, for images")
     assert lines_with(text, "* sgd ", "Stochastic gradient descent")
-    assert lines_with(text, "tiny_cnn", "A convolution on thumbnails")
+    assert lines_with(text, "experiment=", "tiny_cnn")
+    assert lines_with(help_text(configs, ALL), "tiny_cnn", "A convolution on thumbnails")
+
+
+def test_the_page_is_short_and_says_where_the_rest_is():
+    text = help_text(REAL)
+    assert len(text.splitlines()) <= 100
+    assert "Settings" not in text
+    assert "trainer.epochs  " not in text
+    assert lines_with(text, "model=transformer --help")
+    assert lines_with(text, "--help=all")
+    assert len(help_text(REAL, ALL).splitlines()) > 300
+
+
+def test_help_has_no_other_pages(configs):
+    with pytest.raises(ConfigError, match="--help=cnn: expected --help, or --help=all"):
+        help_page(configs, ["--help=cnn"])
 
 
 def test_every_key_is_listed_with_default_and_meaning(configs):
-    text = help_text(configs)
+    text = help_text(configs, ALL)
     assert lines_with(text, "seed", " 0 ", "seed of everything random")
     assert lines_with(text, "plugins", "[]", "modules of yours")
     assert lines_with(text, "early.patience", " 3 ", "epochs without improvement, 1 or more")
@@ -36,7 +55,7 @@ def test_every_key_is_listed_with_default_and_meaning(configs):
 
 
 def test_what_all_choices_share_is_listed_once(configs):
-    text = help_text(configs)
+    text = help_text(configs, ALL)
     shared = text.index("model: every choice")
     assert len(lines_with(text, "model.dropout", "share of activations dropped")) == 1
     assert shared < text.index("model.dropout") < text.index("model=cnn\n", shared)
@@ -48,14 +67,14 @@ def test_a_choice_narrows_the_page(configs):
     assert lines_with(text, "> cnn")
     assert lines_with(text, "model.channels")
     assert not lines_with(text, "model.hidden_sizes")
-    assert lines_with(text, "optimizer.betas")
+    assert not lines_with(text, "optimizer.betas")
     both = help_text(configs, ["-m", "model=fnn,cnn"])
     assert lines_with(both, "model.channels")
     assert lines_with(both, "model.hidden_sizes")
 
 
 def test_an_experiment_shows_what_it_sets(configs):
-    assert not lines_with(help_text(configs), "experiment=tiny_cnn")
+    assert not lines_with(help_text(configs, ALL), "experiment=tiny_cnn")
     text = help_text(configs, ["experiment=tiny_cnn"])
     assert lines_with(text, "experiment=tiny_cnn")
     assert lines_with(text, "> cnn")
@@ -72,7 +91,7 @@ def test_own_choices_are_added(flag, configs, own):
             "tokenizer/words.yaml": "# A group of its own\nlower: true  # in small letters\n",
         }
     )
-    text = help_text(configs, [part.format(folder) for part in flag])
+    text = help_text(configs, [*(part.format(folder) for part in flag), *ALL])
     assert lines_with(text, "mine", "Mine alone (yours)")
     assert lines_with(text, "model.width", "how wide")
     assert lines_with(text, "tokenizer.lower", "in small letters")
@@ -121,14 +140,16 @@ def test_yaml_in_any_style_does_no_harm(configs, own):
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_lines_fit_the_width(width):
-    for line in help_text(REAL, width=width).splitlines():
+    for line in [
+        *help_text(REAL, width=width).splitlines(),
+        *help_text(REAL, ALL, width=width).splitlines(),
+    ]:
         assert len(line) <= width or " " not in line.strip()
 
 
-def test_bold_is_for_terminals_alone(configs, capsys):
+def test_bold_is_for_terminals_alone(configs):
     assert "\033[1mChoices\033[0m" in help_text(configs, bold=True)
-    print_help(configs, [])
-    assert "\033" not in capsys.readouterr().out
+    assert "\033" not in help_page(configs, [])
 
 
 def test_misspelt_choice_is_told(configs):
@@ -139,7 +160,7 @@ def test_misspelt_choice_is_told(configs):
 
 
 def test_every_shipped_key_is_there():
-    text, options = help_text(REAL, width=200), read_options([REAL])
+    text, options = help_text(REAL, ALL, width=200), read_options([REAL])
     assert set(options.groups) >= {
         "model",
         "data",
@@ -160,8 +181,9 @@ def test_every_shipped_key_is_there():
 
 def test_it_imports_nothing_heavy():
     code = (
-        "import sys; from pathlib import Path; from bigmodel.launch.help import print_help;"
-        f"print_help(Path({str(REAL)!r}), []);"
+        "import sys; from pathlib import Path; from bigmodel.launch.help import help_page;"
+        "from bigmodel.launch.pager import show;"
+        f"show(help_page(Path({str(REAL)!r}), []));"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'rich', 'yaml'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -20,15 +20,17 @@ from bigmodel.visible import visible_line
 
 EXAMPLES = (
     ("bigmodel-train", "learns handwritten digits, in seconds"),
-    ("bigmodel-train model=cnn trainer.epochs=20", "another model, another setting"),
-    ("bigmodel-train data=diabetes", "another data set; the loss follows"),
-    ("bigmodel-train -m model=fnn,cnn optimizer.lr=0.1,0.01", "a sweep: every combination"),
-    ("bigmodel-train resume=outputs/2026-11-23/10-15-02", "goes on from its last checkpoint"),
-    ("bigmodel-train model=transformer --help", "this page, of that model only"),
+    ("bigmodel-train model=cnn data=mnist", "another model, other data; the loss follows"),
+    ("bigmodel-train trainer.epochs=20", "another setting"),
+    ("bigmodel-train -m optimizer.lr=0.1,0.01", "a sweep: every combination"),
+    ("bigmodel-train resume=<run folder>", "goes on from its last checkpoint"),
+    ("bigmodel-train model=transformer --help", "that model's settings"),
     ("tensorboard --logdir outputs", "the curves"),
 )
 FLAGS = (
-    ("-h, --help", "this page; after choices, the settings of those choices only"),
+    ("-h, --help", "this page; after choices, such as model=cnn, their settings"),
+    ("--help=all", "every choice with all settings"),
+    ("--version", "the version of bigmodel-train"),
     ("-m, --multirun", "a sweep: one run for each combination of values separated by commas"),
     ("-c job, --cfg job", "print the configuration instead of running it"),
     ("-cd DIR, --config-dir DIR", "add your own choices: DIR/model/mine.yaml is model=mine"),
@@ -39,15 +41,17 @@ NARROWEST, WIDEST = 60, 120
 Row = tuple[str, str, str]
 
 
-def print_help(config_dir: Path, argv: Sequence[str]) -> None:
-    """Prints the page for the choices in `argv`, as wide as the terminal, or 80 columns off one.
+def help_page(config_dir: Path, argv: Sequence[str]) -> str:
+    """The page for the choices in `argv`, as wide as the terminal, or 80 columns off one.
 
     Raises:
-        ConfigError: a choice or folder named in `argv` is not there.
+        ConfigError: a choice or folder named in `argv` is not there, or a page of help.
     """
+    wanted = next((word for word in argv if word.startswith("--help=")), "--help=all")
+    if wanted != "--help=all":
+        raise ConfigError(f"{wanted}: expected --help, or --help=all. For a model: model=cnn --help.")
     width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
-    text = help_text(config_dir, argv, width=width, bold=_in_colour())
-    print(text)  # noqa: T201
+    return help_text(config_dir, argv, width=width, bold=_emphasised())
 
 
 def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bold: bool = False) -> str:
@@ -55,8 +59,8 @@ def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bo
 
     Args:
         config_dir: the shipped configurations.
-        argv: the command line; `model=cnn` narrows the page to that model, `--config-dir DIR` adds the
-            user's own choices.
+        argv: the command line. Without more, all choices have a line each; `model=cnn` shows that
+            model's settings, `--help=all` those of all choices; `--config-dir DIR` adds the user's own.
         width: columns to fill.
         bold: emphasise heads with ANSI codes.
 
@@ -73,14 +77,21 @@ def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bo
     page.line("bigmodel-train [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAGS]", indent=2)
     page.head("Examples")
     page.table([(command, "", meaning) for command, meaning in EXAMPLES])
+    everything = "--help=all" in argv
+    groups = options.groups.values()
+    shown = [group for group in groups if everything or not picked or group.name in picked]
     page.head("Choices", "* is taken where nothing is said" + ("; > is yours now" if picked else ""))
-    for group in options.groups.values():
-        _choices(page, group, picked.get(group.name, []))
-    page.head("Settings", "key, value where nothing is said, meaning")
-    if options.top:
+    for group in shown:
+        if everything or picked or group.default:
+            _choices(page, group, picked.get(group.name, []))
+        else:  # presets, which are many
+            page.table([(f"{group.name}=", "", ", ".join(group.choices))])
+    if everything or picked:
+        page.head("Settings", "key, value where nothing is said, meaning")
+    if everything and options.top:
         page.line("the run", indent=2, bold=True)
         page.table([_row(key) for key in options.top], indent=4)
-    for group in options.groups.values():
+    for group in shown if everything or picked else []:
         _settings(page, group, picked.get(group.name))
     page.head("Flags")
     page.table([(flag, "", meaning) for flag, meaning in FLAGS])
@@ -117,13 +128,13 @@ def check_choices(group: Group, names: Iterable[str]) -> None:
 
 
 def _choices(page: _Page, group: Group, picked: list[str]) -> None:
-    """The names of a group's choices with their meanings, the default and the picked ones marked."""
-    page.line(group.name, indent=2, bold=True)
-    rows = []
+    """A group's choices with their meanings, a line each; the default and the picked ones are marked."""
+    page.line(f"{group.name}=", indent=2, bold=True)
+    width = max(map(len, group.choices))
     for choice in group.choices.values():
         mark = ">" if choice.name in picked else "*" if choice.name == group.default else " "
-        rows.append((f"{mark} {choice.name}", "", choice.meaning + (" (yours)" if choice.own else "")))
-    page.table(rows, indent=4)
+        meaning = choice.meaning + (" (yours)" if choice.own else "")
+        page.line(f"{mark} {choice.name:<{width}}  {meaning}".rstrip(), indent=4, whole=False)
 
 
 def _settings(page: _Page, group: Group, picked: list[str] | None) -> None:
@@ -169,9 +180,9 @@ def _row(key: Key) -> Row:
     return (key.path, secrets.shown_text(key.path, key.value or ""), key.meaning)
 
 
-def _in_colour() -> bool:
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not plain
+def _emphasised() -> bool:
+    """Whether heads are bold, which is no colour."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 class _Page:
@@ -185,8 +196,11 @@ class _Page:
     def text(self) -> str:
         return "\n".join(self._lines)
 
-    def line(self, text: str, indent: int = 0, bold: bool = False) -> None:
+    def line(self, text: str, indent: int = 0, bold: bool = False, whole: bool = True) -> None:
+        """A line of its own; one that need not be `whole` is cut where the page ends."""
         shown = visible_line(text)
+        if not whole and len(shown) > self._width - indent:
+            shown = shown[: self._width - indent - 1].rstrip() + "…"
         emphasised = f"\033[1m{shown}\033[0m" if bold and self._bold else shown
         self._lines.append(" " * indent + emphasised)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bigmodel.counted import counted
 from bigmodel.reporting.base import Progress, Record, RunInfo, Summary
-from bigmodel.typed import pasted
+from bigmodel.typed import pasted, program
 
 SPEEDS = ("samples_per_second", "tokens_per_second", "mfu", "memory_gib")
 _NOT_FIGURES = ("epoch", "step", "lr", "grad_norm", *SPEEDS)
@@ -147,7 +147,9 @@ def pointers(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, st
     if kept:
         rows.append(("Checkpoints", f"{shown_path(folder / 'checkpoints')} ({', '.join(kept)})"))
     if summary.status != "finished" and "last" in kept:
-        rows.append(("Go on with", f"bigmodel-train {pasted(f'resume={shown_path(folder)}')}"))
+        rows.append(
+            ("Go on with", f"{program('bigmodel-train')} {pasted(f'resume={shown_path(folder)}')}")
+        )
     if (folder / "tensorboard").is_dir():
         rows.append(("TensorBoard", tensorboard_command(logdir)))
     return rows
@@ -155,7 +157,7 @@ def pointers(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, st
 
 def tensorboard_command(logdir: Path) -> str:
     """The command, ready to paste, that shows the runs under `logdir`."""
-    return f"tensorboard --logdir {pasted(shown_path(logdir))}"
+    return f"{program('tensorboard')} --logdir {pasted(shown_path(logdir))}"
 
 
 def logdir_of(folder: Path, root: Path | None) -> Path:
