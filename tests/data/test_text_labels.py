@@ -104,6 +104,18 @@ def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
     assert found.part.targets.tolist() == [1, 0]
 
 
+def test_words_for_a_missing_label_are_those_that_are_said(tmp_path):
+    path = written(tmp_path / "a.csv", rows(60, ["NA", "EU", "AS"]))
+    assert built(path).spec.target.names == ("AS", "EU", "NA")
+    with pytest.raises(DataError, match="no label"):
+        built(path, missing=["NA"])
+    dataset = built(path, missing=["NA"], max_bad=20)
+    assert dataset.spec.target.names == ("AS", "EU")
+    assert dataset.left_out == {"texts that cannot be read": 20}
+    again = from_plain(to_plain(dataset.reader)).read(path, answers=True, max_bad=20)
+    assert len(again.part) == 40
+
+
 def test_values_are_standardised_by_the_training_part(tmp_path):
     dataset = built(written(tmp_path / "a.csv", rows(labels=("1.5", "2.5", "8"))))
     target = dataset.spec.target

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from bigmodel.data.base import DataConfig, PartName
@@ -17,6 +17,18 @@ from bigmodel.errors import ConfigError, DataError, did_you_mean
 
 _LISTED = 5  # classes that a message names
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _as_texts(words: Any) -> Any:
+    """Hydra takes -999 for a number, and null for none."""
+    if not isinstance(words, list):
+        return words
+    plain = ("null" if word is None else word for word in words)
+    return [str(word) if isinstance(word, int | float) else word for word in plain]
+
+
+Words = Annotated[list[str], BeforeValidator(_as_texts)]
+"""A list of words as they stand in a file, which look like numbers there or here."""
 
 
 class OwnConfig(DataConfig):

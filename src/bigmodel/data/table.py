@@ -21,13 +21,14 @@ from bigmodel.data.answers import Answers
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.content import Content
-from bigmodel.data.own import OwnConfig, check_learnt, elsewhere, place, split
+from bigmodel.data.own import OwnConfig, Words, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
     DateColumn,
     Learnt,
     LeftOut,
+    MeasuredColumn,
     NumberColumn,
     Rows,
     Strange,
@@ -35,6 +36,7 @@ from bigmodel.data.tabular.columns import (
 from bigmodel.data.tabular.dates import TIME_KINDS, TimeKind, check_format, described, kind_of
 from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
 from bigmodel.data.tabular.kinds import Form, Kind, entries_of
+from bigmodel.data.tabular.missing import counts_of
 from bigmodel.data.tabular.notation import Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
 from bigmodel.data.tabular.reader import TableReader
@@ -47,6 +49,7 @@ from bigmodel.data.tabular.telling import (
     columns_told,
     left_out_listed,
     left_out_told,
+    missing_told,
     mostly_numbers_told,
     notations_told,
     odd_told,
@@ -59,7 +62,7 @@ from bigmodel.data.tabular.telling import (
     two_ways_told,
     unseen_told,
 )
-from bigmodel.data.tabular.values import counts_rows, words
+from bigmodel.data.tabular.values import counts_rows, marks_of, words
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
@@ -84,6 +87,11 @@ class TableConfig(OwnConfig):
         ' duration, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
     )
     ignore: list[str] = Field(default=[], description="columns that are not learnt from")
+    missing: Words | None = Field(
+        default=None,
+        description="words that stand for a missing value; null: NA, n/a, null, ? and their like, in"
+        " targets and numbers",
+    )
     split: str | None = Field(
         default=None, description="column that says of each row: train, val or test; null: by fraction"
     )
@@ -134,6 +142,7 @@ def table(config: TableConfig) -> Dataset:
 
 def _read(config: TableConfig) -> Dataset:
     found = read_columns(place(config), "data.path", config.max_bad)
+    found.missing = config.missing or ()
     left_out = dict(found.left_out)
     target, asked, index = _asked(config, found, left_out)
     reader, told, warnings = _learn(config, found, target, index["train"])
@@ -145,10 +154,12 @@ def _read(config: TableConfig) -> Dataset:
     told += [("Target", target_told(target)), *respelt_told(_respelt(reader)), *warnings]
     if config.task == "auto" and target.name not in config.columns:
         told += target_warnings(target, decide(found.column(target.name)))
+    told += missing_told(found.taken, reader.columns, target, found.missing)
     told += odd_told(reader.columns, target, strange, learning=True)
     for part in elsewhere(config, named):
         key = f"{part}_path"
         other = read_columns(place(config, key), f"data.{key}", config.max_bad)
+        other.missing = found.missing
         content.files(other.files)
         samples = reader.samples(other, answers=True)
         named[part] = samples.part
@@ -192,8 +203,10 @@ def _asked(
     if before is not None and before.target.name == name:
         target = before.target
     else:
-        target = TargetColumn.learn(name, values, config.task, where, config.notation_of(name))
+        usual, notation = config.missing is None, config.notation_of(name)
+        target = TargetColumn.learn(name, values, config.task, where, notation, usual=usual)
     asked = target.encode(values, where)
+    found.note(name, counts_of(values, target.missing))
     rows = np.flatnonzero(asked.there)
     if len(rows) < found.num_rows:
         left_out["no target"] = found.num_rows - len(rows)
@@ -269,20 +282,23 @@ def _learn(
         if name in as_asked or kind == "ignore":
             left[name] = LeftOut(AS_ASKED)
             continue
-        known, told[name] = _learn_column(config, name, found.column(name), rows, nth, str(found.path))
+        values = found.column(name)
+        known, told[name] = _learn_column(config, name, values, rows, nth, str(found.path))
         if isinstance(known, LeftOut):
             left[name] = known
-        else:
-            learnt.append(known)
+            continue
+        learnt.append(known)
+        if isinstance(known, MeasuredColumn):
+            found.note(name, counts_of(values, marks_of(values, words_too=False)))
     if not learnt:
         why = left_out_listed(left) or "there is no other"
         lines = [*chain(*told.values()), *left_out_told(left)]
         said = "".join(f" {line}." for _, line in lines).removesuffix(".")
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
-    reader = TableReader(columns=learnt, target=target)
+    reader = TableReader(columns=learnt, target=target, missing=list(found.missing))
     before = config.learnt_reader(TableReader)
     if before is not None and all(known.name in found for known in before.columns):
-        reader = TableReader(columns=before.columns, target=target)
+        reader = before.model_copy(update={"target": target})
         left |= {column.name: LeftOut(AS_BEFORE) for column in learnt}
     read = {column.name for column in reader.columns}
     left = {name: why for name, why in left.items() if name not in read}

@@ -22,7 +22,7 @@ from bigmodel.data.answers import Answers, class_indices, names_of
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.content import Content
-from bigmodel.data.own import check_classes, check_learnt, elsewhere, place, split
+from bigmodel.data.own import Words, check_classes, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Stored, Texts
 from bigmodel.data.reader import Found, reads, told_cut
 from bigmodel.data.spellings import respelt_told
@@ -52,6 +52,9 @@ class TextLabelsConfig(TextFilesConfig):
     task: Literal["auto", "classes", "values"] = Field(
         default="auto",
         description="what labels are: classes, values, or auto: by what they look like",
+    )
+    missing: Words = Field(
+        default=[], description="words that stand for a missing label, besides what is empty and nan"
     )
     group: str | None = Field(
         default=None, description="column that tells which texts belong together; null: none"
@@ -112,6 +115,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         kind=kind_of(place(config)),
         text=config.text,
         target=config.target,
+        missing=config.missing,
         group=config.group,
         split=config.split,
         encoding=config.encoding,

@@ -40,11 +40,13 @@ def test_words_for_a_missing_value_are_no_classes():
     values = column("no", "NA", "yes", "?", None)
     target = TargetColumn.learn("y", values, "auto", "a.csv")
     assert target.labels == ["no", "yes"]
-    assert target_told(target) == "y, 2 classes: no, yes; ?, NA taken for missing"
+    assert target_told(target) == "y, 2 classes: no, yes"
+    assert target.missing == ["?", "NA"]
     index, there, _ = target.encode(values, "a.csv")
     assert there.tolist() == [True, False, True, False, False]
     assert index.tolist() == [0, 0, 1, 0, 0]
-    assert target_told(learnt("1.5", "2.5", "-")) == "y, a real value; - taken for missing"
+    assert target_told(learnt("1.5", "2.5", "-")) == "y, a real value"
+    assert learnt("1.5", "2.5", "-").missing == ["-"]
     assert target_told(learnt("1.5", "2.5")) == "y, a real value"
 
 

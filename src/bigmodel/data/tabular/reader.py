@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.answers import Answers
@@ -47,11 +48,13 @@ class TableReader(Reader):
         columns: those that a model reads, in the order of its inputs.
         target: the one that is asked for.
         answers: what scores its values as those of training were.
+        missing: words that stand for a missing value, by the user's word.
     """
 
     columns: list[Learnt]
     target: TargetColumn
     answers: Answers = Answers()
+    missing: list[str] = Field(default=[])
 
     @property
     def spec(self) -> Features:
@@ -63,6 +66,7 @@ class TableReader(Reader):
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`. Columns that were not learnt from are left alone."""
         table = read_columns(path, "path", max_bad)
+        table.missing = self.missing
         samples = self.samples(table, answers)
         columns = _as_they_stand(table, samples.kept)
         part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
@@ -145,5 +149,5 @@ def _encode(learnt: Learnt, column: Any, out: NDArray[np.float32], where: str) -
 
 def _as_they_stand(table: Columns, kept: Rows | None) -> dict[str, Any]:
     """The columns of the file, as a prediction is written beside them."""
-    columns = ((name, table.column(name)) for name in table.column_names)
+    columns = ((name, table.as_it_stands(name)) for name in table.column_names)
     return {name: values if kept is None else values.take(kept) for name, values in columns}

@@ -9,13 +9,14 @@ fail where a later row says otherwise.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from bigmodel.data.clutter import is_passed_over
 from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import name_without_gz
+from bigmodel.data.tabular.missing import blanked
 from bigmodel.data.tabular.sources import ParquetSource, Source, Unpacked
 from bigmodel.errors import DataError, did_you_mean
 
@@ -31,6 +32,8 @@ class Columns:
         num_rows: in each column.
         left_out: how many rows were left out because they could not be read, by reason.
         files: that they were read from.
+        missing: words that stand for a missing value, by the user's word.
+        taken: how often which words of a column were taken for missing, as far as that was noted.
     """
 
     def __init__(
@@ -43,14 +46,28 @@ class Columns:
         self._known = frozenset(self.column_names)
         self.num_rows = sum(source.rows for source in sources)
         self._sources = sources
+        self.missing: Sequence[str] = ()
+        self.taken: dict[str, dict[str, int]] = {}
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a column of that name."""
         return name in self._known
 
     def column(self, name: str) -> Any:
+        """One column of the table, `as_it_stands`, but null where it holds one of `missing`."""
+        found = self.as_it_stands(name)
+        if self.missing:
+            found, taken = blanked(found, self.missing)
+            self.note(name, taken)
+        return found
+
+    def note(self, name: str, taken: Mapping[str, int]) -> None:
+        """Notes how often which words of a column are taken for missing."""
+        self.taken.setdefault(name, {}).update(taken)
+
+    def as_it_stands(self, name: str) -> Any:
         """One column of the table, a `pyarrow.ChunkedArray`: text, as it stands there, in CSV and TSV
-        and numbers, text or whatever else the file says otherwise; what is missing is null."""
+        and numbers, text or whatever else the file says otherwise; what is empty is null."""
         import pyarrow as pa
 
         found = [source.read(name) for source in self._sources]

@@ -34,6 +34,9 @@ from bigmodel.spec import Classes, Values
 
 Task = Literal["auto", "classes", "values"]
 _EXACT = 2**53  # beyond it, two whole numbers may be one float64
+KEEP_ALL = "'data.missing=[]'"
+"""What to type where NA and its like are words as others are."""
+
 _MOST_CLASSES = 20  # whole numbers of more kinds than these are measured, not told apart
 
 
@@ -59,6 +62,7 @@ class TargetColumn(Config):
         labels: the classes in their order; None: real values.
         numeric: labels are numbers, so that 1 and 1.0 are the same.
         missing: words that stood for a missing value, such as R's NA.
+        usual: whether NA and its like are missing among labels that are words.
         respelt: other spellings of labels, with the label that they are; see `spellings`.
         notation: how its numbers are written.
         odd, most_odd: see `columns.MeasuredColumn`.
@@ -68,6 +72,7 @@ class TargetColumn(Config):
     labels: list[str] | None = None
     numeric: bool = False
     missing: list[str] = Field(default=[])
+    usual: bool = True
     respelt: dict[str, str] = Field(default={})
     notation: Notation = PLAIN
     odd: list[str] = Field(default=[])
@@ -75,7 +80,14 @@ class TargetColumn(Config):
 
     @classmethod
     def learn(
-        cls, name: str, column: Any, task: Task, where: str, notation: Notation | None = None
+        cls,
+        name: str,
+        column: Any,
+        task: Task,
+        where: str,
+        notation: Notation | None = None,
+        *,
+        usual: bool = True,
     ) -> TargetColumn:
         """What kind of target a column is, with its classes.
 
@@ -83,6 +95,7 @@ class TargetColumn(Config):
             name, column, task: of it.
             where: the file, for messages.
             notation: how its numbers are written, where that is said.
+            usual: see the class.
 
         Raises:
             DataError: there is no value at all, there are words where values are wanted, or there is
@@ -100,15 +113,23 @@ class TargetColumn(Config):
                     " (counted from 0), but data.task=values needs numbers. Say data.task=classes, or"
                     " choose another data.target."
                 )
-        if task == "classes" and (decided.odd.count or str(decided.notation)):
+        marks = marks_of(column, words_too=True)
+        named = bool(marks) and not usual  # NA is a word, as classes are
+        if task == "classes" and (decided.odd.count or str(decided.notation) or named):
             decided = Decided("text")  # by the user's word
         if decided.kind == "number":
             return cls._of_numbers(name, column, task, decided, where)
-        return cls(name=name, missing=marks_of(column, words_too=True))._of_words(column, where)
+        return cls(name=name, missing=marks if usual else [], usual=usual)._of_words(column, where)
 
     def _of_words(self, column: Any, where: str) -> TargetColumn:
         """The same with the classes of a column of words."""
         names = settled(counts_of_words(words_without(column, [*self.missing, *self.odd])))
+        if len(set(names.values())) == 1 and self.missing:
+            raise DataError(
+                f"{where}: target '{self.name}' holds {next(iter(names.values()))!r} alone, with"
+                f" {counts_told(counts_of(column, self.missing))} taken for missing, so that there is"
+                f" nothing to tell apart. Where that is a class: {KEEP_ALL}"
+            )
         labels = self._known(sorted(set(names.values()), key=_natural), column, where)
         respelt = {word: label for word, label in names.items() if word != label}
         return self.model_copy(update={"labels": labels, "respelt": respelt})
@@ -184,7 +205,8 @@ class TargetColumn(Config):
             if unknown.any():
                 self._refuse(int(unknown.argmax()), _written(values[unknown.argmax()]), where)
             return Asked(torch.from_numpy(index.astype(np.int64)), there, odd)
-        marks = {*marks_of(column, words_too=True), *self.missing, *self.odd}.difference(self.labels)
+        usual = marks_of(column, words_too=True) if self.usual else []
+        marks = {*usual, *self.missing, *self.odd}.difference(self.labels)
         asked = self._encode_words(words_without(column, sorted(marks)), self.labels, where)
         if not self.odd:
             return asked
@@ -196,6 +218,7 @@ class TargetColumn(Config):
     def missing_told(self, column: Any) -> str:
         """How many rows hold which words that are taken for missing, to go on with a sentence."""
         marks = marks_of(column, words_too=self.labels is not None and not self.numeric)
+        marks = marks if self.usual else []
         counts = counts_of(column, [mark for mark in marks if mark not in (self.labels or ())])
         return f" ({counts_told(counts)} taken for missing)" if counts else ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from bigmodel.data.spellings import respelt_told as spellings_told
 from bigmodel.data.tabular.columns import (
@@ -17,9 +17,10 @@ from bigmodel.data.tabular.columns import (
 from bigmodel.data.tabular.dates import PLAINEST, When, described, kind_of
 from bigmodel.data.tabular.deciding import Decided
 from bigmodel.data.tabular.kinds import ignoring, option, options
+from bigmodel.data.tabular.missing import counts_told
 from bigmodel.data.tabular.notation import Notation
 from bigmodel.data.tabular.odd import Odd
-from bigmodel.data.tabular.target import TargetColumn
+from bigmodel.data.tabular.target import KEEP_ALL, TargetColumn
 from bigmodel.data.tabular.values import is_finite
 
 _TOLD = 8  # names on a line
@@ -235,9 +236,30 @@ def _first(names: list[str]) -> str:
 
 def target_told(target: TargetColumn) -> str:
     """What the target is, on one line."""
-    missing = f"; {', '.join(target.missing)} taken for missing" if target.missing else ""
-    if str(target.notation):
-        missing = f"; {target.notation}{missing}"
+    notation = f"; {target.notation}" if str(target.notation) else ""
     if target.labels is None:
-        return f"{target.name}, a real value{missing}"
-    return f"{target.name}, {len(target.labels):,} classes: {_first(target.labels)}{missing}"
+        return f"{target.name}, a real value{notation}"
+    return f"{target.name}, {len(target.labels):,} classes: {_first(target.labels)}{notation}"
+
+
+def missing_told(
+    taken: Mapping[str, Mapping[str, int]],
+    columns: Iterable[Learnt],
+    target: TargetColumn,
+    said: Collection[str],
+) -> list[tuple[str, str]]:
+    """The line that counts which words were taken for missing, and a warning where they may be a class.
+
+    Args:
+        taken: how often which words were, by column; those of `said` are by the user's word.
+    """
+    names = [*(column.name for column in columns), target.name]
+    counted = [f"{name}: {counts_told(taken[name])}" for name in names if taken.get(name)]
+    lines = [("Missing", "; ".join(counted))] if counted else []
+    may_be = {word: n for word, n in taken.get(target.name, {}).items() if word not in said}
+    if may_be and target.labels is not None and not target.numeric:
+        told = (
+            f"target '{target.name}': {counts_told(may_be)} taken for missing, and these rows left out."
+        )
+        lines.append(("Warning", f"{told} Where it is a class: {KEEP_ALL}"))
+    return lines

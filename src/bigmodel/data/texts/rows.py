@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field
 
 from bigmodel.data.clutter import is_passed_over
 from bigmodel.data.files.collecting import check_bad, told_files
@@ -25,6 +27,7 @@ class Layout(Config):
     Attributes:
         kind: in a table, or in a folder for each class.
         text, target: columns of the table that hold the texts and their labels.
+        missing: words that stand for a missing label.
         group, split: columns that tell which texts belong together, and which part they are in.
         encoding: of text files.
     """
@@ -32,6 +35,7 @@ class Layout(Config):
     kind: Literal["table", "folders"]
     text: str
     target: str
+    missing: list[str] = Field(default=[])
     group: str | None = None
     split: str | None = None
     encoding: str = "utf-8"
@@ -101,7 +105,7 @@ def _of_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool
     for row, text in enumerate(found):
         if text is None or not text.strip():
             bad.append((f"row {row}", "no text"))
-        elif labelled and _missing(labels[row]):
+        elif labelled and _missing(labels[row], layout.missing):
             bad.append((f"row {row}", "no label"))
         else:
             kept.append(row)
@@ -149,9 +153,9 @@ def _of_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
     return Rows(found, labels, names, None, marks, {"file": names}, left_out, told)
 
 
-def _missing(label: str | None) -> bool:
+def _missing(label: str | None, words: Collection[str]) -> bool:
     """Whether there is no label; `nan` is what a column of numbers has in place of one."""
-    return label is None or label.strip().lower() in {"", "nan"}
+    return label is None or label.strip().lower() in {"", "nan"} or label.strip() in words
 
 
 def _left_out(
