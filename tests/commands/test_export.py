@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from bigmodel.commands.asking import in_words, outputs_of
 from bigmodel.commands.export import graph_of
@@ -57,14 +59,14 @@ def test_arrays(made: Run, tmp_path: Path, name: str) -> None:
     }.get(name, draw.normal(size=(17, 5)).astype(np.float32))
     np.savez(tmp_path / "new.npz", inputs=inputs)
     run = loaded(made(name))
-    graph, front, _ = graph_of(run)
+    graph, front, *_ = graph_of(run)
     feed = {front.inputs[0].name: inputs}
     assert_same(session_of(graph), feed, predicted(run, tmp_path / "new.npz"))
 
 
 def test_pictures_of_the_size_of_the_run(made: Run) -> None:
     run, folder = loaded(made("photos")), made("photos").parent / "photos"
-    graph, front, _ = graph_of(run)
+    graph, front, *_ = graph_of(run)
     pixels = run.reader.read(folder, answers=False).part.take(slice(None))[0].numpy()
     assert front.inputs[0].kind == str(pixels.dtype) == "uint8"
     assert_same(session_of(graph), {"image": pixels}, predicted(run, folder))
@@ -73,7 +75,7 @@ def test_pictures_of_the_size_of_the_run(made: Run) -> None:
 @pytest.mark.parametrize("name", ["sounds", "raw_sounds"])
 def test_sounds_are_given_by_their_samples(made: Run, name: str) -> None:
     run, folder = loaded(made(name)), made(name).parent / "sounds"
-    graph, front, _ = graph_of(run)
+    graph, front, *_ = graph_of(run)
     (samples,) = front.inputs[0].shape
     assert isinstance(samples, int)
     given = np.zeros((16, samples), np.float32)
@@ -85,7 +87,7 @@ def test_sounds_are_given_by_their_samples(made: Run, name: str) -> None:
 
 def test_classes_come_with_their_labels(made: Run) -> None:
     run = loaded(made("classes"))
-    graph, _, _ = graph_of(run)
+    graph, _, *_ = graph_of(run)
     probabilities, index, label = session_of(graph).run(None, {"inputs": np.zeros((2, 5), np.float32)})
     target = run.prepared.spec.target
     assert isinstance(target, Classes)
@@ -108,7 +110,7 @@ def test_a_table_is_given_by_its_own_columns(made: Run, tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     run = loaded(made("table"))
-    graph, front, _ = graph_of(run)
+    graph, front, *_ = graph_of(run)
     named = {given.name: given for given in front.inputs}
     assert {"city", "area", "built (month)"} <= named.keys()
     assert named["city"].kind == "word"
@@ -148,7 +150,7 @@ def test_texts_of_any_length_with_their_vocabulary(
 
 def test_next_tokens_are_logits(made: Run) -> None:
     run = loaded(made("text"))
-    graph, _, any_length = graph_of(run)
+    graph, _, any_length, *_ = graph_of(run)
     tokens = torch.randint(20, (3, 16))
     found = session_of(graph).run(None, {"tokens": tokens.numpy()})[0]
     with torch.inference_mode():
@@ -163,13 +165,13 @@ def test_next_tokens_are_logits(made: Run) -> None:
 @pytest.mark.slow
 def test_pairs(made: Run) -> None:
     run = loaded(made("pairs"))
-    graph, _, _ = graph_of(run)
+    graph, _, *_ = graph_of(run)
     assert [given.name for given in graph.graph.input] == ["source", "target"]
 
 
 def test_a_graph_that_answers_otherwise_is_refused(made: Run) -> None:
     run = loaded(made("classes"))
-    graph, front, _ = graph_of(run)
+    graph, front, *_ = graph_of(run)
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
     whole = Whole(front_of(run.prepared).module, run.model, run.prepared.spec.target).eval()
@@ -183,6 +185,39 @@ def test_without_onnxruntime_graphs_are_compared_all_the_same(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     graph_of(loaded(made(name)))
+
+
+def failing(when: Callable[[int], bool]) -> Callable[..., Any]:
+    """onnx's own program, which fails on batches of some sizes."""
+    computes = ReferenceEvaluator.run
+
+    def run(self: Any, names: Any, feed: dict[str, Any]) -> Any:
+        if when(len(next(iter(feed.values())))):
+            raise ValueError("Need at least 0 and at most 64 array objects.")
+        return computes(self, names, feed)
+
+    return run
+
+
+def test_a_graph_that_nobody_here_can_compute_is_written_and_that_is_told(
+    made: Run, bigmodel: Bigmodel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(ReferenceEvaluator, "run", failing(lambda size: True))  # noqa: ARG005
+    path = tmp_path / "model.onnx"
+    done = bigmodel("export", str(made("reviews")), "--output", str(path))
+    assert done.status == 0
+    assert "Warning: the graph could not be compared with the model." in done.err
+    assert "(Need at least 0 and at most 64 array objects); with onnxruntime installed" in done.err
+    onnx.checker.check_model(onnx.load(path))
+
+
+def test_a_graph_that_takes_one_size_only_is_none(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that answers for the samples that the graph was written by can compute it."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(ReferenceEvaluator, "run", failing(lambda size: size != 3))
+    with pytest.raises(SpecError, match="cannot be written as an ONNX graph: Need at least"):
+        graph_of(loaded(made("classes")))
 
 
 @pytest.mark.parametrize(

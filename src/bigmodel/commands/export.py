@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bigmodel.commands.graph import exported
 from bigmodel.commands.graph_inputs import Front, front_of
@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> None:
     bytes_needed = sum(p.nbytes for p in loaded.model.state_dict().values())
     if bytes_needed > _LARGEST:
         raise ConfigError(f"The model has {bytes_needed / 2**30:.1f} GiB; an ONNX file holds at most 2.")
-    made, front, any_length = graph_of(loaded)
+    made, front, any_length, uncompared = graph_of(loaded)
     write_bytes(made.SerializeToString(), output)
     tell(f"{loaded.name}, weights of step {loaded.step:,}: {output}")
     for given in made.graph.input:
@@ -42,17 +42,31 @@ def run(arguments: Namespace) -> None:
         tell(f"  all texts have to be filled up to {kind.length} tokens")
     if front.note:
         tell(f"  {front.note}")
+    if uncompared is not None:
+        tell(
+            "Warning: the graph could not be compared with the model. What comes with onnx cannot"
+            f" compute it ({uncompared.rstrip('.')}); with onnxruntime installed, export compares it."
+        )
     for path in _vocabulary(loaded, output):
         tell(f"  its vocabulary: {path}")
 
 
-def graph_of(loaded: Loaded) -> tuple[Any, Front, bool]:
-    """The graph, what it reads, and whether texts may have any length."""
+class Graph(NamedTuple):
+    """A graph, what it reads, and the rest of what `graph.Written` says."""
+
+    made: Any
+    front: Front
+    any_length: bool
+    uncompared: str | None
+
+
+def graph_of(loaded: Loaded) -> Graph:
+    """A run's model as a graph, with what it says of itself."""
     spec = loaded.prepared.spec
     front = front_of(loaded.prepared)
     whole = Whole(front.module, loaded.model, spec.target).eval()
     longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
-    made, any_length = exported(whole, front, spec.target, longest)
+    made, any_length, uncompared = exported(whole, front, spec.target, longest)
     told = {
         "model": loaded.name,
         "step": loaded.step,
@@ -68,7 +82,7 @@ def graph_of(loaded: Loaded) -> tuple[Any, Front, bool]:
         made.metadata_props.remove(old)
     entry = made.metadata_props.add()
     entry.key, entry.value = "bigmodel", json.dumps(told, ensure_ascii=False)
-    return made, front, any_length
+    return Graph(made, front, any_length, uncompared)
 
 
 def _target(loaded: Loaded) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from bigmodel import alive
 from bigmodel.commands.graph_inputs import LENGTH, Front, GraphInput
 from bigmodel.commands.graph_outputs import Whole, free, names_of
 from bigmodel.errors import DIVERGED, SpecError, UndefinedError
@@ -30,8 +31,29 @@ _BATCHES = (1, 3, 17)  # samples that a graph is tried on
 _TOLERANCE = 1e-4  # of the largest number: single precision, summed in another order
 
 
-def exported(whole: Whole, front: Front, target: Target, longest: int) -> tuple[Any, bool]:
-    """The graph, and whether texts may have any length up to `longest`; without, all have that length.
+Ask = Callable[[dict[str, Any]], Any]
+
+
+class Written(NamedTuple):
+    """A graph, and what is known of it.
+
+    Attributes:
+        made: the graph.
+        any_length: whether texts may have any length up to the longest; without, all have that length.
+        uncompared: why it could not be compared with the model; None: it was, and gives the same.
+    """
+
+    made: Any
+    any_length: bool
+    uncompared: str | None = None
+
+
+class UncomparedError(Exception):
+    """The other program that is there cannot compute the graph; that says nothing of the graph."""
+
+
+def exported(whole: Whole, front: Front, target: Target, longest: int) -> Written:
+    """The graph, compared with the model where another program can compute it.
 
     Raises:
         SpecError: no way of writing it gives what the model gives.
@@ -42,21 +64,28 @@ def exported(whole: Whole, front: Front, target: Target, longest: int) -> tuple[
     ways = [(_translated, True), (_traced, True)]
     if has_texts:
         ways.append((_translated, False))
-    why = ""
-    for way, any_length in ways:
+    why, uncompared = "", None
+    for number, (way, any_length) in enumerate(ways, start=1):
+        any_length = any_length and has_texts
         try:
-            with _quiet(), torch.no_grad():
-                made = way(whole, front, target, longest, any_length and has_texts)
-            _name_sizes(made, target, any_length and has_texts)
+            told = f"Writing the graph, way {number} of {len(ways)}"
+            with _quiet(), torch.no_grad(), alive.doing(told):
+                made = way(whole, front, target, longest, any_length)
+            _name_sizes(made, target, any_length)
             _with_words(made, front.inputs)
             _with_labels(made, front, target)
             _check(made)
-            with _quiet():
-                compare(made, whole, front, longest, any_length and has_texts)
+            with _quiet(), alive.doing("Comparing the graph with the model"):
+                compare(made, whole, front, longest, any_length)
+        except UncomparedError as error:
+            uncompared = uncompared or Written(made, any_length, str(error))
+            continue
         except Exception as error:  # of many kinds, by exporter, checker and comparison
             why = why or _told(error)
             continue
-        return made, any_length and has_texts
+        return Written(made, any_length)
+    if uncompared is not None:
+        return uncompared
     raise SpecError(f"This model cannot be written as an ONNX graph: {why}")
 
 
@@ -75,8 +104,11 @@ def compare(made: Any, whole: nn.Module, front: Front, longest: int, any_length:
 
     Raises:
         SpecError: they answer differently.
+        UncomparedError: only the program that comes with onnx is there, and it cannot compute the graph.
     """
-    ask = _asked(made)
+    ask, computes_all = _asked(made)
+    if not computes_all:
+        _check_computes(ask, front, longest, any_length)
     draw = torch.Generator().manual_seed(0)
     lengths = (longest, max(1, longest // 2)) if any_length else (longest,)
     for samples in _BATCHES:
@@ -89,17 +121,28 @@ def compare(made: Any, whole: nn.Module, front: Front, longest: int, any_length:
             _same(found[0], expected[0] if isinstance(expected, tuple) else expected, samples)
 
 
-def _asked(made: Any) -> Callable[[dict[str, Any]], Any]:
-    """Another program that computes graphs: onnxruntime, or the slow one that comes with onnx itself."""
+def _check_computes(ask: Ask, front: Front, longest: int, any_length: bool) -> None:
+    """Raises UncomparedError where a program fails on the very samples that a graph was written by: then
+    it is not their number, or their length, that the graph cannot take."""
+    examples = _examples(front, longest, any_length)
+    try:
+        ask({g.name: _fed(g, e) for g, e in zip(front.inputs, examples, strict=True)})
+    except Exception as error:
+        raise UncomparedError(_told(error)) from error
+
+
+def _asked(made: Any) -> tuple[Ask, bool]:
+    """Another program that computes graphs, and whether it computes all that there are: onnxruntime, or
+    the slow one that comes with onnx itself, which does not."""
     try:
         import onnxruntime
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 
-        return partial(ReferenceEvaluator(made).run, None)
+        return partial(ReferenceEvaluator(made).run, None), False
     onnxruntime.set_default_logger_severity(4)
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    return partial(session.run, None)
+    return partial(session.run, None), True
 
 
 def _translated(whole: nn.Module, front: Front, target: Target, longest: int, any_length: bool) -> Any:
