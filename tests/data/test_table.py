@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shlex
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bigmodel.data.checks import check
 from bigmodel.data.reader import from_plain, to_plain
@@ -475,7 +477,7 @@ def test_targets_too_large_for_a_model(tmp_path):
     for row in rows:
         row["y"] = "1e39"
     with pytest.raises(
-        DataError, match=r"'y' is a finite number, but row 0 .* '1e39'. A model holds 3.4e"
+        DataError, match=r"'y' is a finite number, but row 0 .* '1e39'. A model can hold 3.4e"
     ):
         built(written(tmp_path / "a.csv", rows), "y", task="values")
 
@@ -565,6 +567,19 @@ def test_numbers_that_may_be_read_in_two_ways_are_told_with_both(tmp_path):
     assert target.spec.target.mean[0] > 1000
     with pytest.raises(ConfigError, match=r"'1.200' may be two numbers; write one with decimals"):
         built(path, "y", columns={"x": {"number": "1.200"}})
+
+
+def test_many_columns_that_may_be_read_in_two_ways_share_a_line(tmp_path):
+    rows = [
+        {"x": f"{1 + i % 9}.{100 + i}", "z": f"{2 + i % 7}.{200 + i}", "y": f"{i}.5"} for i in range(60)
+    ]
+    path = written(tmp_path / "a.csv", rows)
+    (told,) = (text for label, text in built(path, "y").told if label == "Warning")
+    assert told.startswith("columns x, z: their numbers are read as decimal point, and would do as")
+    both = {"x": {"number": "1.200,5"}, "z": {"number": "1.200,5"}}
+    typed = shlex.split(told.split("then say ")[1].partition(" (as it is")[0])[0]
+    text = OverridesParser.create().parse_override(typed).value()
+    assert built(path, "y", columns=text).reader == built(path, "y", columns=both).reader
 
 
 def test_a_target_that_may_be_read_in_two_ways_is_told(tmp_path):

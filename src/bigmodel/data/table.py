@@ -37,7 +37,7 @@ from bigmodel.data.tabular.dates import TIME_KINDS, TimeKind, check_format, desc
 from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
 from bigmodel.data.tabular.kinds import Form, Kind, entries_of
 from bigmodel.data.tabular.missing import counts_of
-from bigmodel.data.tabular.notation import Notation
+from bigmodel.data.tabular.notation import Notation, Ways
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.data.tabular.reading import Columns, column, known_column, listed, read_columns
@@ -47,7 +47,6 @@ from bigmodel.data.tabular.telling import (
     AS_ASKED,
     AS_BEFORE,
     columns_told,
-    left_out_listed,
     left_out_told,
     missing_told,
     mostly_numbers_told,
@@ -274,6 +273,7 @@ def _learn(
     learnt: list[Learnt] = []
     left: dict[str, LeftOut] = {}
     told: dict[str, list[tuple[str, str]]] = {}
+    ways: dict[str, Ways] = {}
     as_asked = set(config.ignore)
     for nth, name in enumerate(found.column_names):
         kind = config.columns.get(name)
@@ -283,18 +283,20 @@ def _learn(
             left[name] = LeftOut(AS_ASKED)
             continue
         values = found.column(name)
-        known, told[name] = _learn_column(config, name, values, rows, nth, str(found.path))
+        decided = decide(values)
+        known, told[name] = _learn_column(config, name, values, decided, rows, nth, str(found.path))
         if isinstance(known, LeftOut):
             left[name] = known
             continue
         learnt.append(known)
+        if kind is None and decided.kind == "number":
+            ways[name] = decided.ways
         if isinstance(known, MeasuredColumn):
             found.note(name, counts_of(values, marks_of(values, words_too=False)))
     if not learnt:
-        why = left_out_listed(left) or "there is no other"
-        lines = [*chain(*told.values()), *left_out_told(left)]
-        said = "".join(f" {line}." for _, line in lines).removesuffix(".")
-        raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}.{said}")
+        reasons = [line for _, line in (*chain(*told.values()), *left_out_told(left))]
+        why = "; ".join(reasons) or ("all are left out, as asked." if left else "there is no other.")
+        raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}")
     reader = TableReader(columns=learnt, target=target, missing=list(found.missing))
     before = config.learnt_reader(TableReader)
     if before is not None and all(known.name in found for known in before.columns):
@@ -304,17 +306,17 @@ def _learn(
     left = {name: why for name, why in left.items() if name not in read}
     lines = [("Columns", columns_told(reader.columns, left))]
     lines += [*notations_told(reader.columns), *times_told(reader.columns)]
-    warnings = chain(*(told[name] for name in told if name in read), left_out_told(left))
-    return reader, lines, list(warnings)
+    warnings = two_ways_told({name: some for name, some in ways.items() if name in read})
+    warnings += chain(*(told[name] for name in told if name in read), left_out_told(left))
+    return reader, lines, warnings
 
 
 def _learn_column(
-    config: TableConfig, name: str, values: Any, rows: Rows, nth: int, where: str
+    config: TableConfig, name: str, values: Any, decided: Decided, rows: Rows, nth: int, where: str
 ) -> tuple[Learnt | LeftOut, list[tuple[str, str]]]:
     """What one column tells, or why it tells a model nothing; and what is to be told of it."""
     said = config.columns.get(name)
     chosen = said if said is None or isinstance(said, str) else next(iter(said))
-    decided = decide(values)
     kind: str = decided.kind
     if kind not in ("empty", "other"):  # of which a user's word makes nothing else
         kind = chosen or kind
@@ -326,15 +328,12 @@ def _learn_column(
         most = MOST if decided.odd.are_few() else MOST_IF_SAID
         if not decided.odd.are_few(most):
             raise DataError(f"{where}: {too_odd(name, 'numbers', decided.odd, 'number', most)}")
-        told = []
-        if decided.other is not None and chosen is None:
-            told.append(two_ways_told("column", name, decided.notation, decided.other))
         known = NumberColumn.learn(name, values, rows, config.normalize, where, decided.notation, most)
-        return known, told
+        return known, []
     if kind in TIME_KINDS:
         return _learn_times(config, name, values, rows, where, decided)
     if kind in ("category", "text"):
-        told = [mostly_numbers_told(name, decided.odd)] if decided.nearly and chosen is None else []
+        told = [mostly_numbers_told(name, decided)] if decided.nearly and chosen is None else []
         return CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
         ), told

@@ -37,6 +37,11 @@ class Decided(NamedTuple):
     odd: Odd = NONE_ODD
 
     @property
+    def ways(self) -> Ways:
+        """How its numbers can be read."""
+        return Ways(self.notation, self.other)
+
+    @property
     def nearly(self) -> bool:
         """Whether it is text that is mostly numbers."""
         return self.kind == "text" and self.odd.count > 0 and self.odd.are_few(MOST_IF_SAID)

@@ -29,7 +29,7 @@ def option(name: str, kind: str | Form) -> str:
     return pasted(assigned("data.columns", name, _written(kind)))
 
 
-def options(names: Iterable[str], kind: str) -> str:
+def options(names: Iterable[str], kind: str | Form) -> str:
     """What to type for many columns."""
     first, *more = names
     if not more:

@@ -32,8 +32,8 @@ class Odd:
         there: cells of the column that hold anything.
         count: how many of them are odd.
         row, value: where the first one stands, counted from 0, and what it holds.
-        known: how many of them are words that were odd in training already, or numbers that are only
-            too large for a model.
+        known: how many of them may be odd at any time: words that were odd in training already.
+        too_large: the first is a number, but too large for a model.
     """
 
     there: int = 0
@@ -41,6 +41,7 @@ class Odd:
     row: int = 0
     value: str = ""
     known: int = 0
+    too_large: bool = False
 
     @classmethod
     def of(
@@ -50,6 +51,7 @@ class Odd:
         there: int,
         first: int = 0,
         known: Collection[str] = (),
+        too_large: NDArray[np.bool_] | None = None,
     ) -> Odd:
         """Those of a stretch of a column.
 
@@ -59,19 +61,26 @@ class Odd:
             there: how many hold anything.
             first: the row at which the stretch begins.
             known: words that were odd in training.
+            too_large: which cells are odd because they are numbers too large for a model.
         """
         count = int(np.count_nonzero(odd))
         if count == 0:
             return cls(there)
         cells = _taken(column, odd).to_pylist()
         again = sum(cell in known for cell in cells) if known else 0
-        return cls(there, count, first + int(odd.argmax()), cells[0], again)
+        row = int(odd.argmax())
+        large = too_large is not None and bool(too_large[row])
+        return cls(there, count, first + row, cells[0], again, large)
 
     def __add__(self, other: Odd) -> Odd:
         """Those of two stretches, the earlier one first."""
         first = self if self.count else other
-        known = self.known + other.known
-        return Odd(self.there + other.there, self.count + other.count, first.row, first.value, known)
+        return replace(
+            first,
+            there=self.there + other.there,
+            count=self.count + other.count,
+            known=self.known + other.known,
+        )
 
     def and_known(self, count: int) -> Odd:
         """The same with `count` more that are known."""

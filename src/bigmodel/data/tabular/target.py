@@ -21,7 +21,6 @@ from bigmodel.data.tabular.spelt import counts_of_words, places_of
 from bigmodel.data.tabular.values import (
     LARGEST,
     Cells,
-    is_finite,
     marks_of,
     numbers,
     whole_numbers,
@@ -192,11 +191,12 @@ class TargetColumn(Config):
 
         if self.labels is None or self.numeric:
             cells = numbers(column, self.notation)
-            cells = cells.held() if self.labels is None else cells
-            values, there = cells.values, ~np.isnan(cells.values)
-            odd = Odd.of(column, cells.odd, cells.there, known=self.odd)
+            too_large = cells.too_large & (self.labels is None)
+            values, there = cells.values, ~(np.isnan(cells.values) | too_large)
+            odd = Odd.of(column, cells.odd | too_large, cells.there, known=self.odd, too_large=too_large)
             if not odd.are_few(self.most_odd if self.labels is None else 0):
-                self._refuse(odd.row, odd.value, where)
+                most = f" A model can hold {LARGEST:.2g} at most." if odd.too_large else ""
+                self._refuse(odd.row, odd.value, where, most)
             if self.labels is None:
                 return Asked(torch.from_numpy(np.where(there, values, 0.0))[:, None], there, odd)
             known = np.array([float(label) for label in self.labels])
@@ -236,11 +236,8 @@ class TargetColumn(Config):
         there = text.is_valid().to_numpy()
         return Asked(torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), there)
 
-    def _refuse(self, row: int, value: str, where: str) -> None:
-        known, near = (
-            "a finite number",
-            f" A model holds {LARGEST:.3g} at most." if is_finite(value) else "",
-        )
+    def _refuse(self, row: int, value: str, where: str, near: str = "") -> None:
+        known = "a finite number"
         if self.labels is not None:
             more = ", …" if len(self.labels) > _MOST_CLASSES else ""
             known = f"one of the classes {', '.join(self.labels[:_MOST_CLASSES])}{more}"

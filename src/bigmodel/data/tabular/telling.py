@@ -18,10 +18,9 @@ from bigmodel.data.tabular.dates import PLAINEST, When, described, kind_of
 from bigmodel.data.tabular.deciding import Decided
 from bigmodel.data.tabular.kinds import ignoring, option, options
 from bigmodel.data.tabular.missing import counts_told
-from bigmodel.data.tabular.notation import Notation
+from bigmodel.data.tabular.notation import Notation, Ways
 from bigmodel.data.tabular.odd import Odd
 from bigmodel.data.tabular.target import KEEP_ALL, TargetColumn
-from bigmodel.data.tabular.values import is_finite
 
 _TOLD = 8  # names on a line
 AS_ASKED = "as asked"
@@ -69,24 +68,36 @@ def left_out_told(left: Mapping[str, LeftOut]) -> list[tuple[str, str]]:
     return [("Warning", line) for line in lines]
 
 
-def two_ways_told(what: str, name: str, notation: Notation, other: Notation) -> tuple[str, str]:
-    """The warning that numbers of a column may be read in another way.
+def two_ways_told(ways: Mapping[str, Ways], what: str = "column") -> list[tuple[str, str]]:
+    """A warning for the columns whose numbers may be read in another way, one for all of the same ways.
 
     Args:
-        what: `column` or `target`.
+        ways: of each column.
+        what: `target` where it is one.
     """
-    kinds = option(name, {"number": other.example}), option(name, {"number": notation.example})
+    alike: dict[Ways, list[str]] = {}
+    for name, found in ways.items():
+        alike.setdefault(found, []).append(name)
+    return [
+        ("Warning", _two_ways(what, names, best, other))
+        for (best, other), names in alike.items()
+        if other is not None
+    ]
+
+
+def _two_ways(what: str, names: list[str], best: Notation, other: Notation) -> str:
+    theirs = f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {_first(names)}: their"
+    this, that = (options(names[:_TOLD], {"number": way.example}) for way in (best, other))
     return (
-        "Warning",
-        f"{what} '{name}': its numbers are read as {_way(notation)}, and would do as {_way(other)}: then"
-        f" say {kinds[0]} (as it is: {kinds[1]})",
+        f"{theirs} numbers are read as {_way(best)}, and would do as {_way(other)}: then say {that}"
+        f" (as it is: {this})"
     )
 
 
 def target_warnings(target: TargetColumn, decided: Decided) -> list[tuple[str, str]]:
     """What may have been meant otherwise of a target of which nothing was said."""
-    if decided.kind == "number" and decided.other is not None:
-        return [two_ways_told("target", target.name, decided.notation, decided.other)]
+    if decided.kind == "number":
+        return two_ways_told({target.name: decided.ways}, "target")
     if not decided.nearly:
         return []
     cells = f"{_odd(decided.odd, 'number')}, {decided.odd}"
@@ -103,12 +114,14 @@ def _way(notation: Notation) -> str:
     return str(notation) or "decimal point"
 
 
-def mostly_numbers_told(name: str, odd: Odd) -> tuple[str, str]:
+def mostly_numbers_told(name: str, decided: Decided) -> tuple[str, str]:
     """The warning that a column of words could be one of numbers."""
+    number, words = option(name, "number"), option(name, "category")
+    cells = _odd(decided.odd, "number") + (f" ({decided.notation})" if str(decided.notation) else "")
     return (
         "Warning",
-        f"column '{name}' is read as words: {_odd(odd, 'number')}, {odd}. To read it as numbers, these"
-        f" missing: {option(name, 'number')} (as it is: {option(name, 'category')})",
+        f"column '{name}' is read as words: {cells}, {decided.odd}. To read it as numbers, these"
+        f" missing: {number} (as it is: {words})",
     )
 
 
@@ -190,12 +203,12 @@ def odd_told(
         odd = strange[learnt.name].odd
         if isinstance(learnt, MeasuredColumn) and odd.count:
             way_out = f" Where they are words: {option(learnt.name, 'category')}" if learning else ""
-            way_out = "" if is_finite(odd.value) else way_out
+            way_out = "" if odd.too_large else way_out
             cells = f"{_odd(odd, learnt.noun)} and taken for missing, {odd}."
             lines.append(f"column '{learnt.name}'{where}: {cells}{way_out}")
     if target.name in strange and (odd := strange[target.name].odd).count:
         way_out = " Where they are classes: data.task=classes" if learning else ""
-        way_out = "" if is_finite(odd.value) else way_out
+        way_out = "" if odd.too_large else way_out
         rows = "their rows are" if odd.count > 1 else "its row is"
         lines.append(
             f"target '{target.name}'{where}: {_odd(odd, 'number')} and {rows} left out, {odd}.{way_out}"
@@ -225,7 +238,7 @@ def too_odd(name: str, holds: str, odd: Odd, noun: str, most: float, other: str 
 def _odd(odd: Odd, noun: str) -> str:
     """How many cells are not of their column's kind."""
     noun = f"{noun}s" if odd.count > 1 else noun
-    if is_finite(odd.value):
+    if odd.too_large:
         noun += " that a model can hold"
     return f"{odd.count:,} of {odd.there:,} cells {'are' if odd.count > 1 else 'is'} no {noun}"
 

@@ -5,7 +5,6 @@ Everything is done on whole columns: a table of a million rows is read in second
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -41,13 +40,10 @@ class Cells(NamedTuple):
     infinite: NDArray[np.bool_]
     there: int
 
-    def held(self) -> Cells:
-        """The same, with numbers that no model can hold among the odd ones."""
-        too_large = np.abs(self.values) > LARGEST
-        if not too_large.any():
-            return self
-        values = np.where(too_large, np.nan, self.values)
-        return self._replace(values=values, odd=self.odd | too_large)
+    @property
+    def too_large(self) -> NDArray[np.bool_]:
+        """Which are numbers that no model can hold."""
+        return np.abs(self.values) > LARGEST
 
 
 def numbers(column: Any, notation: Notation = PLAIN) -> Cells:
@@ -69,14 +65,6 @@ def numbers(column: Any, notation: Notation = PLAIN) -> Cells:
     odd, infinite = there & ~np.isfinite(values), np.isinf(values)
     values[infinite] = np.nan
     return Cells(values, odd, infinite, int(np.count_nonzero(there)))
-
-
-def is_finite(word: str) -> bool:
-    """Whether a word is a finite number, as large as it may be."""
-    try:
-        return math.isfinite(float(word))
-    except ValueError:
-        return False
 
 
 def _is_measured(kind: Any) -> bool:
