@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -233,15 +233,26 @@ def is_found(step: Step, like: Batch, told: list[str]) -> bool:
     return making.faster(prospect, "compiled", told.append, nullcontext) is not None
 
 
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The libraries that were really compiled."""
-    libraries: list[Path] = []
-    original: Callable[..., None] = compiler.compile_whole
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of `linear_step`, compiled once for all tests: each only asks where it is kept."""
+    step = begun(linear_step(), FEATURES)
+    path = tmp_path_factory.mktemp("real") / "step.so"
+    given = making.given(make_batch(FEATURES), step)
+    compiler.compile_whole(Whole(step), given, path)
+    return path
 
-    def compile_whole(whole: Whole, given: Given, path: Path, interruptible: Any) -> None:
+
+@pytest.fixture
+def compiled(real: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The libraries that had to be compiled."""
+    libraries: list[Path] = []
+
+    def compile_whole(_whole: Whole, _given: Given, path: Path, _interruptible: Any) -> None:
         libraries.append(path)
-        original(whole, given, path, interruptible)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(real, path.with_suffix(".made"))
+        path.with_suffix(".made").replace(path)  # what is in use is never written to
 
     monkeypatch.setattr(compiler, "compile_whole", compile_whole)
     return libraries
