@@ -37,6 +37,7 @@ from bigmodel.data.files.collecting import (
     told_files,
     told_kinds,
     told_labels,
+    told_odd_classes,
 )
 from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
 from bigmodel.data.media.sounds import SUFFIXES, Hearing, decode, duration
@@ -146,7 +147,8 @@ def audio(config: AudioConfig) -> Dataset:
         reader=AudioReader(
             hearing=hearing, naming=config.naming(), answers=Answers.of(dataset.spec.target)
         ),
-        told=_told(found, rows, hearing, told_labels(found.target, parts)),
+        told=_told(found, rows, hearing, told_labels(found.target, parts))
+        + told_odd_classes(found.target, parts),
         left_out=left_out,
         read=content_of(contents, rows.kept, parts).read(exact=False),
     )

@@ -35,6 +35,7 @@ from bigmodel.data.files.collecting import (
     told_files,
     told_kinds,
     told_labels,
+    told_odd_classes,
 )
 from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
 from bigmodel.data.media.pictures import SUFFIXES, Framing, Side, allowed_sizes, decode, looks
@@ -106,6 +107,7 @@ def images(config: ImagesConfig) -> Dataset:
         framing=framing, naming=config.naming(), answers=Answers.of(dataset.spec.target)
     )
     told = _told(found, rows, framing, told_labels(spec.target, parts))
+    told += told_odd_classes(spec.target, parts)
     return replace(
         dataset,
         mean=scaled.mean,

@@ -20,6 +20,7 @@ from torch import Tensor
 from bigmodel.data.answers import Answers
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.class_counts import class_warnings, counts_in
 from bigmodel.data.content import Content
 from bigmodel.data.own import OwnConfig, Words, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
@@ -144,13 +145,13 @@ def _read(config: TableConfig) -> Dataset:
     found.missing = config.missing or ()
     left_out = dict(found.left_out)
     target, asked, index = _asked(config, found, left_out)
-    reader, told, warnings = _learn(config, found, target, index["train"])
+    reader, lines, told = _learn(config, found, target, index["train"])
     content = Content().files(found.files)
     for part, rows in index.items():
         content.tensor(part, torch.from_numpy(rows))
     named, strange = _parts(found, reader, asked.values, index)
     strange[target.name] = Strange(odd=asked.odd)
-    told += [("Target", target_told(target)), *respelt_told(_respelt(reader)), *warnings]
+    told = [*respelt_told(_respelt(reader)), *told]
     if config.task == "auto" and target.name not in config.columns:
         told += target_warnings(target, decide(found.column(target.name)))
     told += missing_told(found.taken, reader.columns, target, found.missing)
@@ -168,10 +169,17 @@ def _read(config: TableConfig) -> Dataset:
             {name: found.respelt for name, found in samples.strange.items()}, f"Spellings in {part}"
         )
         told += odd_told(reader.columns, target, samples.strange, f" of {part}")
+    counts = (
+        None
+        if target.labels is None
+        else counts_in((part.targets for part in named.values()), len(target.labels))
+    )
+    lines.append(("Target", target_told(target, counts)))
+    told += class_warnings(target.labels or (), counts or ())
     spec = DataSpec(config.name, reader.spec, target.spec)
     done = completed(spec, named, config.learnt(spec.input))
     reader = reader.model_copy(update={"answers": Answers.of(done.spec.target)})
-    return replace(done, reader=reader, told=told, left_out=left_out, read=content.read())
+    return replace(done, reader=reader, told=lines + told, left_out=left_out, read=content.read())
 
 
 def _respelt(reader: TableReader) -> dict[str, dict[str, str]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from bigmodel.data.answers import Answers, class_indices, names_of
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
 from bigmodel.data.content import Content
 from bigmodel.data.own import Words, check_classes, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Stored, Texts
@@ -34,7 +35,6 @@ from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
 
-_LISTED = 5  # classes that a message names
 _MOST_CLASSES = 20  # labels of more kinds are likely something else
 
 
@@ -142,6 +142,11 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     told = [
         ("Texts", _told(found)),
         *found.told,
+        *(
+            []
+            if isinstance(found.target, Values)
+            else class_warnings(found.target.names, _counts(found))
+        ),
         ("Vocabulary", str(vocabulary)),
         *told_cut(cut, "texts", f"{config.length:,} tokens"),
     ]
@@ -271,5 +276,9 @@ def _told(found: _Collected) -> str:
     if isinstance(found.target, Values):
         return f"{count:,}, each with a value"
     names = found.target.names
-    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return f"{count:,} of {len(names):,} classes: {listed}"
+    return f"{count:,} of {len(names):,} classes: {counted_classes(names, _counts(found))}"
+
+
+def _counts(found: _Collected) -> list[int]:
+    assert isinstance(found.target, Classes)
+    return counts_in((targets for _, targets in found.parts.values()), found.target.count)

@@ -190,3 +190,16 @@ def test_a_run_of_before_goes_on_with_the_categories_that_it_told_apart(tmp_path
     )
     assert again.reader.columns == old.columns
     assert again.spec.input == old.spec
+
+
+def test_classes_are_told_with_their_counts_and_those_of_a_single_row(tmp_path):
+    rows = [{"x": i, "y": ["a", "A", "b"][i % 3]} for i in range(90)] + [{"x": 0, "y": "c"}]
+    dataset = built(written(tmp_path / "a.csv", rows))
+    assert dict(dataset.told)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 1"
+    warnings = [line for label, line in dataset.told if label == "Warning"]
+    assert any("single sample, by which nothing can be judged: c" in line for line in warnings)
+    assert any("differ in case alone are told apart: A, a" in line for line in warnings)
+    path = str(written(tmp_path / "val.csv", [{"x": 0, "y": "c"}]))
+    judged = built(tmp_path / "a.csv", val_path=path)
+    assert dict(judged.told)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 2"
+    assert not any("single sample" in line for _, line in judged.told)

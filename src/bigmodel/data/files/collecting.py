@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bigmodel.data.answers import Answers, class_indices, names_of
 from bigmodel.data.base import PartName
+from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
 from bigmodel.data.content import Content
 from bigmodel.data.files.finding import find
 from bigmodel.data.files.naming import LISTED, Files, Naming, number
@@ -196,14 +197,20 @@ def content_of(contents: Sequence[str], kept: Sequence[int], parts: Mapping[Part
 
 
 def told_labels(target: Target, parts: Mapping[PartName, Part]) -> str:
-    """The classes in a few words, those with the most samples first."""
+    """The classes in a few words."""
     if not isinstance(target, Classes):
         return str(target)
-    every = torch.cat([part.targets for part in parts.values()])
-    counts = torch.bincount(every, minlength=target.count).tolist()
-    most = sorted(zip(counts, target.names, strict=True), key=lambda one: -one[0])
-    named = ", ".join(f"{name} {count:,}" for count, name in most[:LISTED])
-    return named + (f", and {len(most) - LISTED:,} more classes" if len(most) > LISTED else "")
+    counts = counts_in((part.targets for part in parts.values()), target.count)
+    return counted_classes(target.names, counts)
+
+
+def told_odd_classes(target: Target, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
+    """What is odd about the classes, as `class_warnings` tells it."""
+    if not isinstance(target, Classes):
+        return []
+    return class_warnings(
+        target.names, counts_in((part.targets for part in parts.values()), target.count)
+    )
 
 
 def told_kinds(kinds: Iterable[str]) -> str:

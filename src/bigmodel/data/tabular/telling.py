@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from bigmodel.data.class_counts import counted_classes
 from bigmodel.data.spellings import respelt_told as spellings_told
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
@@ -247,12 +248,17 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:_TOLD]) + (f", … ({len(names):,} in all)" if len(names) > _TOLD else "")
 
 
-def target_told(target: TargetColumn) -> str:
-    """What the target is, on one line."""
+def target_told(target: TargetColumn, counts: Sequence[int] | None = None) -> str:
+    """What the target is, on one line.
+
+    Args:
+        counts: rows of each class, where they are known.
+    """
     notation = f"; {target.notation}" if str(target.notation) else ""
     if target.labels is None:
         return f"{target.name}, a real value{notation}"
-    return f"{target.name}, {len(target.labels):,} classes: {_first(target.labels)}{notation}"
+    classes = _first(target.labels) if counts is None else counted_classes(target.labels, counts)
+    return f"{target.name}, {len(target.labels):,} classes: {classes}{notation}"
 
 
 def missing_told(

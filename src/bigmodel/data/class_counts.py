@@ -1,0 +1,54 @@
+"""How many samples each class has, in words for the header of a run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+_TOLD = 8  # classes on a line
+
+
+def counts_in(targets: Iterable[Tensor], classes: int) -> list[int]:
+    """Samples of each class in all parts.
+
+    Args:
+        targets: of each part, (samples,) int64 class indices.
+    """
+    counts: list[int] = torch.bincount(torch.cat(list(targets)), minlength=classes).tolist()
+    return counts
+
+
+def counted_classes(names: Sequence[str], counts: Sequence[int]) -> str:
+    """The classes with their counts, in their order; the largest where they are many."""
+    both = list(zip(names, counts, strict=True))
+    if len(both) > _TOLD:
+        both.sort(key=lambda each: -each[1])
+    return _first([_counted(name, count) for name, count in both])
+
+
+def _counted(name: str, count: int) -> str:
+    return f"{name} ({count:,})" if name[-1:].isdigit() else f"{name} {count:,}"
+
+
+def class_warnings(names: Sequence[str], counts: Sequence[int]) -> list[tuple[str, str]]:
+    """What is odd about classes: those of a single sample, and names that nearly are the same."""
+    lines = []
+    single = [name for name, count in zip(names, counts, strict=True) if count == 1]
+    if single:
+        have = "1 class has a single sample" if len(single) == 1 else f"{len(single):,} classes have a"
+        have += "" if len(single) == 1 else " single sample each"
+        lines.append(f"{have}, by which nothing can be judged: {_first(single)}")
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[name.casefold()].append(name)
+    twins = [name for each in alike.values() if len(each) > 1 for name in each]
+    if twins:
+        lines.append(f"classes that differ in case alone are told apart: {_first(twins)}")
+    return [("Warning", line) for line in lines]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_TOLD]) + (f", … ({len(names):,} in all)" if len(names) > _TOLD else "")

@@ -1,0 +1,28 @@
+"""How many samples each class has, in words, and what is odd about that."""
+
+import pytest
+
+from bigmodel.data.class_counts import class_warnings, counted_classes
+
+
+@pytest.mark.parametrize(
+    ("names", "counts", "told"),
+    [
+        (("no", "yes"), (1200, 1), "no 1,200, yes 1"),
+        (("1", "2"), (3, 4), "1 (3), 2 (4)"),
+        ("abcdefghij", (1, 9, *[5] * 8), "b 9, c 5, d 5, e 5, f 5, g 5, h 5, i 5, … (10 in all)"),
+    ],
+)
+def test_classes_are_told_with_their_counts_the_largest_where_they_are_many(names, counts, told):
+    assert counted_classes(names, counts) == told
+
+
+def test_what_is_odd_about_classes_is_told():
+    assert class_warnings(("a", "b"), (3, 2)) == []
+    assert class_warnings(("a", "A", "b", "c"), (3, 2, 1, 1)) == [
+        ("Warning", "2 classes have a single sample each, by which nothing can be judged: b, c"),
+        ("Warning", "classes that differ in case alone are told apart: a, A"),
+    ]
+    assert class_warnings(("a", "b"), (3, 1)) == [
+        ("Warning", "1 class has a single sample, by which nothing can be judged: b")
+    ]
