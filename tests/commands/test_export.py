@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -22,10 +24,12 @@ from bigmodel.commands.graph_inputs import front_of
 from bigmodel.commands.graph_outputs import Whole
 from bigmodel.commands.load import Loaded
 from bigmodel.errors import SpecError
-from bigmodel.spec import Classes
+from bigmodel.loop import fit
+from bigmodel.spec import Classes, Features
 from tests.commands.cli import Bigmodel
 from tests.commands.conftest import Run
 from tests.commands.test_load import loaded
+from tests.small_runs import built
 
 BATCHES = (1, 3, 17)
 
@@ -112,19 +116,63 @@ def test_a_table_is_given_by_its_own_columns(made: Run, tmp_path: Path) -> None:
     run = loaded(made("table"))
     graph, front, *_ = graph_of(run)
     named = {given.name: given for given in front.inputs}
-    assert {"city", "area", "built (month)"} <= named.keys()
+    assert {"city", "area", "built"} == named.keys()
     assert named["city"].kind == "word"
     assert "without spaces around it" in named["city"].meaning  # which a graph cannot take away
-    numbers = {
-        "area": [float(row["area"] or "nan") for row in rows],
-        "built (month)": [float(row["built"][5:7]) for row in rows],
-        "built (weekday)": [float(np.datetime64(row["built"]).astype(object).weekday()) for row in rows],
-    }
+    assert front.note == "Dates are seconds since 1970 in UTC."
+    days = np.array([row["built"] for row in rows], "M8[s]").astype(np.float64)
     feed: dict[str, Any] = {
-        name: np.array(numbers[name], np.float32)[:, None] for name in named if name != "city"
+        "area": np.array([float(row["area"] or "nan") for row in rows], np.float32)[:, None],
+        "built": days[:, None],
+        "city": np.array([row["city"] for row in rows], dtype=object)[:, None],
     }
-    feed["city"] = np.array([row["city"] for row in rows], dtype=object)[:, None]
     assert_same(session_of(graph), feed, predicted(run, tmp_path / "new.csv"))
+
+
+def _times(rows: int) -> dict[str, Any]:
+    """Columns of all kinds of times, some missing."""
+    draw = np.random.default_rng(0)
+    known = np.arange(rows) % 7 > 0
+    stamps = draw.integers(-4_000_000_000, 9_000_000_000, rows)
+    ticks = draw.integers(0, 86_400, rows)
+    return {
+        "stamp": pa.array(stamps, pa.timestamp("s"), mask=~known),
+        "clock": pa.array(ticks.astype(np.int32), pa.time32("s"), mask=~known),
+        "took": pa.array(ticks * 1000 - 40_000_000, pa.duration("ms")),
+        "close": pa.array(1_600_000_000 + draw.integers(0, 1800, rows), pa.timestamp("s")),
+        "once": pa.array(np.full(rows, 1_600_000_000), pa.timestamp("s"), mask=~known),
+        "y": draw.normal(size=rows),
+    }
+
+
+def test_times_are_given_in_seconds(tmp_path: Path) -> None:
+    columns = _times(400)
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    settings = {"data": {"name": "table", "path": str(tmp_path / "t.parquet"), "target": "y"}}
+    made, _ = built(tmp_path / "run", settings)
+    (tmp_path / "run").mkdir()
+    fit(made)
+    run = loaded(tmp_path / "run")
+    read = run.prepared.spec.input
+    assert isinstance(read, Features)
+    assert read.names[-1] == "once (missing)"  # all that is known of a date that never changes
+    graph, front, *_ = graph_of(run)
+    feed = {}
+    for name in (given.name for given in front.inputs):
+        per = {"took": 1000}.get(name, 1)
+        narrow = pa.int32() if name == "clock" else pa.int64()
+        ticks = columns[name].cast(narrow).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        feed[name] = (ticks.astype(np.float64) / per)[:, None]
+    assert list(feed) == ["stamp", "clock", "took", "close", "once"]
+    found = session_of(graph).run(None, feed)[0]
+    np.testing.assert_allclose(
+        found, predicted(run, tmp_path / "t.parquet").numpy(), rtol=1e-4, atol=1e-5
+    )
+    told = json.loads({entry.key: entry.value for entry in graph.metadata_props}["bigmodel"])
+    assert [one["meaning"] for one in told["inputs"]][:2] == [
+        "seconds since 1970 in UTC, NaN where it is missing",
+        "seconds since midnight, NaN where it is missing",
+    ]
 
 
 def test_texts_of_any_length_with_their_vocabulary(

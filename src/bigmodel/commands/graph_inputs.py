@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from bigmodel.data.array.reader import ArraysReader
 from bigmodel.data.audio import AudioReader
 from bigmodel.data.prepared import Prepared
-from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, Learnt, Scale
+from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn, Scale
+from bigmodel.data.tabular.dates import TimeKind, part_of
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.spec import Features, Image, TokenPair, Tokens
 
@@ -34,17 +35,19 @@ class GraphInput:
         meaning: in words.
         most: `int64`: elements are from 0 to below it.
         words: `word`: which index each word that training has seen becomes; others become 0.
-        may_miss: `float32`: whether NaN stands for a missing value.
+        may_miss: `float32` and `float64`: whether NaN stands for a missing value.
+        span: `float64`: from where to where values are likely.
         categories: `float32`: see `spec.Features`.
     """
 
     name: str
-    kind: Literal["float32", "uint8", "int64", "word"]
+    kind: Literal["float32", "float64", "uint8", "int64", "word"]
     shape: tuple[int | str, ...]
     meaning: str
     most: int = 0
     words: dict[str, int] = field(default_factory=dict)
     may_miss: bool = False
+    span: tuple[float, float] = (0.0, 1.0)
     categories: tuple[int, ...] = ()
 
     def example(self, samples: int, length: int, draw: torch.Generator) -> Tensor:
@@ -52,8 +55,11 @@ class GraphInput:
         shape = (samples, *(length if size == LENGTH else size for size in self.shape))
         assert all(isinstance(size, int) for size in shape)
         sizes = [int(size) for size in shape]
-        if self.kind == "float32":
+        if self.kind in ("float32", "float64"):
             values = torch.randn(sizes, generator=draw)
+            if self.kind == "float64":
+                low, high = self.span
+                values = low + (high - low) * torch.rand(sizes, generator=draw, dtype=torch.float64)
             for column, size in enumerate(self.categories):
                 if size:
                     values[:, column] = torch.randint(size, (samples,), generator=draw).float()
@@ -182,68 +188,89 @@ class Paired(nn.Module):
         return torch.stack([source, target], dim=1)
 
 
+class Measured(nn.Module):
+    """A column of numbers, dates, times of day or durations to what a model reads of it.
+
+    Args:
+        times: which of the three it holds; None: numbers.
+        parts: what is read of it, with the figures that each is filled up and standardised by.
+        flag: whether a column says which values are missing.
+    """
+
+    def __init__(self, times: TimeKind | None, parts: dict[str, Scale], flag: bool) -> None:
+        super().__init__()
+        self.times, self.flag = times, flag
+        self.parts = [(part, scale.fill, scale.mean, scale.std) for part, scale in parts.items()]
+
+    def forward(self, column: Tensor) -> list[Tensor]:
+        missing = torch.isnan(column)
+        read = []
+        for part, fill, mean, std in self.parts:
+            values = torch.where(missing, fill, self._part(column, part))
+            read.append(((values - mean) / std).float())
+        return [*read, missing.float()] if self.flag else read
+
+    def _part(self, column: Tensor, part: str) -> Tensor:
+        if self.times is None:
+            return column.double()
+        # Few that compute graphs know sines of float64, and a day's seconds need no more than float32.
+        seconds = column.float() if part in ("sine", "cosine") else column
+        found: Tensor = part_of(seconds, self.times, part, torch)
+        return found.double()
+
+
 class Columns(nn.Module):
     """The columns of a table, each (batch, 1), to what a model reads of them.
 
     Args:
-        learnt: for each input the figures that it is filled up and standardised by, or None where it is
-            a category's index.
-        flags: the inputs after which a column says whether they are missing.
+        measured: what becomes of each column; None where it is a category's index.
     """
 
-    def __init__(self, learnt: list[Scale | None], flags: set[int]) -> None:
+    def __init__(self, measured: list[Measured | None]) -> None:
         super().__init__()
-        figures = [scale or Scale(fill=0.0) for scale in learnt]
-        self.figures = [(figure.fill, figure.mean, figure.std) for figure in figures]
-        self.kept = [scale is None for scale in learnt]
-        self.flags = flags
+        self.measured = measured
 
     def forward(self, *columns: Tensor) -> Tensor:
-        read = []
-        for place, column in enumerate(columns):
-            if self.kept[place]:
-                read.append(column.float())
-                continue
-            fill, mean, std = self.figures[place]
-            missing = torch.isnan(column)
-            values = torch.where(missing, torch.full_like(column, fill), column).double()
-            read.append(((values - mean) / std).float())
-            if place in self.flags:
-                read.append(missing.float())
+        read: list[Tensor] = []
+        for column, measured in zip(columns, self.measured, strict=True):
+            read += [column.float()] if measured is None else measured(column)
         return torch.cat(read, dim=1)
 
 
+_SECONDS: dict[TimeKind, tuple[str, tuple[float, float]]] = {
+    "date": ("seconds since 1970 in UTC", (0.0, 2.0**31)),
+    "time": ("seconds since midnight", (0.0, 86_400.0)),
+    "duration": ("seconds", (0.0, 86_400.0)),
+}
+
+
 def _of_table(reader: TableReader) -> Front:
-    """One input for each column of the table; dates are given by their parts."""
+    """One input for each column of the table; dates and times are given in seconds."""
     inputs: list[GraphInput] = []
-    scales: list[Scale | None] = []
-    flags: set[int] = set()
+    measured: list[Measured | None] = []
+    seconds = set()
     for column in reader.columns:
         if isinstance(column, CategoryColumn):
             words = {word or "": place for place, word in enumerate(column.values, start=1)}
             meaning = "a word without spaces around it, empty where it is missing"
             inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
-            scales.append(None)
-            continue
-        for name, scale in _numbers_of(column):
+            measured.append(None)
+        elif isinstance(column, NumberColumn):
             meaning = "a number, NaN where it is missing"
-            inputs.append(GraphInput(name, "float32", (1,), meaning, may_miss=True))
-            scales.append(scale)
-        if column.flag:
-            flags.add(len(inputs) - 1)
-    note = "Weekdays count from Monday, 0." if _has_dates(reader) else ""
-    return Front(inputs, Columns(scales, flags), note)
+            inputs.append(GraphInput(column.name, "float32", (1,), meaning, may_miss=True))
+            measured.append(Measured(None, {"": column.scale}, column.flag))
+        else:
+            unit, span = _SECONDS[column.times]
+            meaning = f"{unit}, NaN where it is missing"
+            inputs.append(GraphInput(column.name, "float64", (1,), meaning, may_miss=True, span=span))
+            measured.append(Measured(column.times, column.parts, column.flag))
+            seconds.add(f"{column.noun}s are {unit}")
+    return Front(inputs, Columns(measured), _sentence(sorted(seconds)))
 
 
-def _numbers_of(column: Learnt) -> list[tuple[str, Scale]]:
-    if isinstance(column, DateColumn):
-        return [(f"{column.name} ({part})", scale) for part, scale in column.parts.items()]
-    assert not isinstance(column, CategoryColumn)
-    return [(column.name, column.scale)]
-
-
-def _has_dates(reader: TableReader) -> bool:
-    return any(isinstance(column, DateColumn) for column in reader.columns)
+def _sentence(said: list[str]) -> str:
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _filled(pad: int | None) -> str:

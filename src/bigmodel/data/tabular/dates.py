@@ -7,6 +7,7 @@ day), or as they are (durations). Names of months are English, whatever the mach
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -453,29 +454,44 @@ hour, the second of that hour; of a time of day the hour with its fraction, and 
 clock's round; of a duration the seconds."""
 
 
-def part_of(values: Numbers, kind: TimeKind, part: str) -> Numbers:
-    """One of a kind's `PARTS` of seconds; NaN where a value is missing."""
+def part_of(values: Any, kind: TimeKind, part: str, library: Any = np) -> Any:
+    """One of a kind's `PARTS` of seconds; NaN where a value is missing.
+
+    Args:
+        values: float64, an array or a tensor.
+        library: numpy or torch, whichever they are of.
+    """
     if kind == "duration":
-        return values.copy()
+        return values + 0.0
     if kind == "time":
-        turn = values * (2 * np.pi / _DAY)
-        return np.sin(turn) if part == "sine" else np.cos(turn) if part == "cosine" else values / 3600
-    missing = np.isnan(values)
-    found = _part_of_date(np.where(missing, 0.0, values), part).astype(np.float64)
-    found[missing] = np.nan
-    return found
-
-
-def _part_of_date(values: Numbers, part: str) -> NDArray[Any]:
-    days = np.floor(values / _DAY).astype(np.int64)
-    if part == "hour":
-        return (values - days * float(_DAY)) // 3600
+        turn = values * (2 * math.pi / _DAY)
+        return (
+            values / 3600 if part == "hour" else (library.sin if part == "sine" else library.cos)(turn)
+        )
+    floor = library.floor
     if part == "second":
-        return values % 3600
+        return values - 3600 * floor(values / 3600)
+    days = floor(values / _DAY)
+    if part == "hour":
+        return floor((values - days * _DAY) / 3600)
     if part == "weekday":
-        return (days + 3) % 7  # 1970 began on a Thursday
-    months = days.astype("M8[D]").astype("M8[M]")
+        return days + 3 - 7 * floor((days + 3) / 7)  # 1970 began on a Thursday
+    return _on_the_calendar(days, part, floor)
+
+
+def _on_the_calendar(days: Any, part: str, floor: Any) -> Any:
+    """Year, month or day of days since 1970, in whole numbers that float64 holds exactly.
+
+    Source: Hinnant, chrono-Compatible Low-Level Date Algorithms, `civil_from_days`: years begin in
+    March, so that a leap day is the last of a year, and eras have 400 of them.
+    """
+    since = days + 719_468  # the first of March in the year 0
+    era = floor(since / 146_097)
+    day = since - era * 146_097
+    year = floor((day - floor(day / 1460) + floor(day / 36_524) - floor(day / 146_096)) / 365)
+    day = day - (365 * year + floor(year / 4) - floor(year / 100))
+    month = floor((5 * day + 2) / 153)  # 0 is March
     if part == "day":
-        return days - months.astype("M8[D]").astype(np.int64) + 1
-    count = months.astype(np.int64)
-    return count // 12 + 1970 if part == "year" else count % 12 + 1
+        return day - floor((153 * month + 2) / 5) + 1
+    next_year = floor(month / 10)
+    return year + era * 400 + next_year if part == "year" else month + 3 - 12 * next_year
