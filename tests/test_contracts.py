@@ -1,7 +1,9 @@
 """Parts of the user's own, written as people write them: used rightly, or refused in one message."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +267,7 @@ LOSSES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         ["torch.nn.functional.cross_entropy failed: TypeError", "(config, spec)"],
     ),
     "torch's class": (nn.CrossEntropyLoss, {}, ["failed", "CrossEntropyLoss(config, spec)"]),
+    "a partial": (partial(nn.HuberLoss, delta=2.0), {}, ["failed", "partial(config, spec)"]),
     "no arguments": (lambda: nn.CrossEntropyLoss(), {}, ["TypeError", "(config, spec)"]),
 }
 
@@ -528,3 +531,28 @@ def test_a_source_that_gives_no_samples_is_refused(own: Own, tmp_path: Path, cas
     assert told.startswith(("data=my_own: ", "data 'my_own', "))
     for part in parts:
         assert part in told
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("class C(EntryConfig):\n    gamma = 2.0", "non-annotated attribute"),
+        ("class C(EntryConfig):\n    gamma: float = Field(2.0, gt='a')", "failed"),
+        ("class C(EntryConfig):\n    net: object()", "failed"),
+        ("@losses.register('mine')\ndef mine(config, spec): ...", "missing 1 required positional"),
+        ("@losses.register\ndef mine(config, spec): ...", "missing 1 required positional"),
+        ("def mine(:", "SyntaxError"),
+    ],
+)
+def test_a_plugin_that_cannot_be_read_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, told: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    head = "from pydantic import Field\nfrom bigmodel.registry import EntryConfig, losses\n"
+    (tmp_path / "unreadable_plugin.py").write_text(head + written + "\n")
+    monkeypatch.delitem(sys.modules, "unreadable_plugin", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        registry.load_plugins(["unreadable_plugin"])
+    assert str(caught.value).startswith("plugins: importing 'unreadable_plugin' failed: ")
+    assert "\n" not in str(caught.value)
+    assert told in str(caught.value)

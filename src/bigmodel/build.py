@@ -91,7 +91,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         ),
         plan=plan,
         dataset=dataset,
-        fingerprint=fingerprint(dataset),
+        fingerprint=_fingerprint(dataset),
         prepared=dataset.prepared.to_facts(),
         settings={k: v for k, v in config.values.items() if k not in _OF_ONE_SITTING},
         train=train,
@@ -112,6 +112,11 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         throughput=Throughput.of(dataset, model, runtime, sample),
         profiled=config.top.profile,
     )
+
+
+def _fingerprint(dataset: Dataset) -> dict[str, Any]:
+    with alive.doing("Taking the data's fingerprint"):
+        return fingerprint(dataset)
 
 
 def resume_run(

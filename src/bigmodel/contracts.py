@@ -25,8 +25,8 @@ from bigmodel.registry import EntryConfig, is_ours
 from bigmodel.schedulers import Schedule
 from bigmodel.spec import Classes, DataSpec, NextTokens
 
-SAMPLES = 64
-"""Most samples that parts are tried on."""
+_SAMPLES, _TEXTS = 64, 4
+"""Most samples that parts are tried on; of texts, which have outputs for each token, fewer."""
 
 
 def try_parts(
@@ -47,7 +47,8 @@ def try_parts(
     own_model, own_loss = (not is_ours(c, kind) for c, kind in ((of_model, "model"), (of_loss, "loss")))
     if not (own_model or own_loss):
         return []
-    inputs, targets = (tensor[:SAMPLES] for tensor in batch)
+    most = _TEXTS if isinstance(spec.target, NextTokens) else _SAMPLES
+    inputs, targets = (tensor[:most] for tensor in batch)
     devices = [inputs.device] if inputs.is_cuda else []
     with torch.random.fork_rng(devices):
         outputs, told = _try_model(model, of_model.name, inputs, spec)

@@ -150,8 +150,8 @@ class Registry:
             if memory or isinstance(error, BigModelError) or self.is_ours(config.name):
                 raise
             raise ConfigError(
-                f"{self.kind}={config.name}: {_origin(factory)} failed: {type(error).__name__}: {error}."
-                f" It is called as {factory.__name__}{self._call}."
+                f"{self.kind}={config.name}: {_origin(factory)} failed: {type(error).__name__}:"
+                f" {_first_line(error)}. It is called as {_name(factory)}{self._call}."
             ) from error
 
     def is_ours(self, name: str) -> bool:
@@ -245,7 +245,7 @@ def load_plugins(modules: list[str]) -> None:
             raise ConfigError(f"plugins: '{module}' needs {error.name!r}: {error}") from error
         except Exception as error:
             raise ConfigError(
-                f"plugins: importing '{module}' failed: {type(error).__name__}: {error}"
+                f"plugins: importing '{module}' failed: {type(error).__name__}: {_first_line(error)}"
             ) from error
 
 
@@ -262,8 +262,17 @@ def _reach(module: str) -> None:
         sys.path.append(here)
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
 def _origin(factory: Callable[..., Any]) -> str:
-    return f"{factory.__module__}.{factory.__qualname__}"
+    return f"{factory.__module__}.{_name(factory)}"
+
+
+def _name(factory: Callable[..., Any]) -> str:
+    named = factory if hasattr(factory, "__qualname__") else type(factory)  # such as a partial
+    return named.__qualname__
 
 
 def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:

@@ -123,7 +123,13 @@ def job(config: DictConfig) -> float | None:
         The best value of the monitored metric, for Hydra's sweepers to optimise; NaN from a job of a
         sweep that failed.
     """
+    with alive.doing("Getting ready"):
+        return _do_job(config)
+
+
+def _do_job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     caches.settle()
     with garbage.importing():
@@ -135,13 +141,6 @@ def job(config: DictConfig) -> float | None:
     _outcome.signals.enter(Mode.RAISE)  # what is there from now on may have to be told or tidied up
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    with alive.doing("Getting ready"):
-        return _do_job(config, folder, hydra)
-
-
-def _do_job(config: DictConfig, folder: Path, hydra: Any) -> float | None:
-    from hydra.types import RunMode
-
     if hydra.mode != RunMode.MULTIRUN:
         try:
             return _run(config, folder, hydra)

@@ -48,6 +48,8 @@ def test_a_model_of_the_user_s_own(
         assert "'plugins=[my_models]'" in forgotten.err
         resumed = command(f"resume={result.folder}", "plugins=[my_models]", "trainer.epochs=4")
         assert resumed.status == 0, resumed.err
+        as_before = command(f"resume={result.folder}", *arguments, "trainer.epochs=5")
+        assert as_before.status == 0, as_before.err
     finally:
         registry.models._entries.pop("two_towers", None)
         sys.modules.pop("my_models", None)

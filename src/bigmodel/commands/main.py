@@ -61,9 +61,9 @@ def _run(arguments: Namespace, signals: Signals) -> None:
     # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     caches.settle()
-    run = import_module(f"bigmodel.commands.{arguments.verb}").run
-    signals.enter(Mode.RAISE)
     with alive.doing(_DOING[arguments.verb]):
+        run = import_module(f"bigmodel.commands.{arguments.verb}").run
+        signals.enter(Mode.RAISE)
         if arguments.verb == "export":  # leaves a file, and tells where
             run(arguments)
             return

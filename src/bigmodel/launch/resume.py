@@ -83,7 +83,8 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
         config_dir: where another choice in a group is looked up; None where none is allowed.
     """
     overrides, extra = split(argv)
-    flags = [word for word in argv if word not in overrides and not word.startswith("--config-dir")]
+    others = {*overrides, extra}  # the run's own configuration is whole without a folder of files
+    flags = [word for word in argv if word not in others and not word.startswith("--config-dir")]
     stored = read_config(folder)
     on_top: list[str] = []
     for word in overrides:
