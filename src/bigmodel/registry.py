@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import PathFinder
@@ -29,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bigmodel.errors import BigModelError, ConfigError, did_you_mean
 from bigmodel.secrets import shown
+from bigmodel.typed import pasted, setting
 
 
 class Config(BaseModel):
@@ -50,6 +52,8 @@ class EntryConfig(Config):
     name: str = Field(description="which registered entry this configures")
 
 
+_NUMBERS = ("int_type", "float_type", "int_parsing", "float_parsing")
+_NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 _QUOTED = 200  # characters of a value that a message quotes
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -287,7 +291,29 @@ def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:
     if issue["type"] == "missing":
         return f"{path}: is required and was not given."
     message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{path}={_quoted(shown(path, issue['input']))}: {message}."
+    told = f"{path}={_quoted(shown(path, issue['input']))}: {message}."
+    return told + _way_out(path, issue["type"], issue["input"])
+
+
+def _way_out(path: str, fault: str, value: Any) -> str:
+    """How to write a value of the wrong type that was likely meant otherwise."""
+    if isinstance(value, str) and shown(path, value) != value:  # a secret
+        return ""
+    if fault == "list_type" and isinstance(value, str | int | float):
+        return f" A list is written {setting(path, [value])}."
+    if fault == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return f" As text it is {setting(path, str(value))}."
+    if fault in _NUMBERS and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        variable = pasted(f'{path}="${{oc.decode:${{oc.env:NAME}}}}"')
+        return (
+            f" This is text. As a number it is {setting(path, _number(value))}; one from an"
+            f" environment variable NAME is {variable}."
+        )
+    return ""
+
+
+def _number(text: str) -> float:
+    return float(text) if re.search(r"[.eE]", text) else int(text)
 
 
 def _quoted(value: Any) -> str:

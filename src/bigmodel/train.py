@@ -380,6 +380,11 @@ def _stopped(error: BaseException) -> int | None:
 
 def _explain(error: BaseException, argv: list[str]) -> str | None:
     """The one message for an error that a user can mend; None for a fault of ours."""
+    if isinstance(error, ConfigError):
+        from bigmodel.launch.sources import files_named
+
+        with contextlib.suppress(BigModelError, OSError):  # no such folder: the error itself says so
+            return files_named(str(error), config_dir(), argv)
     if isinstance(error, BigModelError):
         return str(error)
     from bigmodel.launch.complaints import explain

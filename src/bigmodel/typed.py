@@ -55,17 +55,18 @@ def in_grammar(value: Any, *, literal: bool = False) -> str:
     if not isinstance(value, str):
         return "null" if value is None else str(value).lower()
     if not literal:
-        return _quoted(value)
-    return value if _is_plain(value) else _quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", value))
+        return _quoted(value, "'")
+    if _is_plain(value):
+        return value
+    mark = "'" if '"' in value else '"'  # the shell's are single ones
+    return _quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", value), mark)
 
 
 def _is_plain(text: str) -> bool:
     return bool(_PLAIN.fullmatch(text)) and not (_MEANT.fullmatch(text) or _NUMBER.fullmatch(text))
 
 
-def _quoted(text: str) -> str:
-    """A text in the quotation marks that it has none of, so that it stays readable."""
-    mark = '"' if "'" in text and '"' not in text else "'"
+def _quoted(text: str, mark: str) -> str:
     # A backslash means itself, but for those before a quotation mark.
     inside = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", text)
     return mark + re.sub(r"(\\+)\Z", r"\1\1", inside) + mark

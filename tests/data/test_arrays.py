@@ -198,7 +198,7 @@ def test_samples_that_are_not_finite(tmp_path):
 
 
 WRONG = {
-    "no such array": ({"input": real(4), "targets": LABELS}, {}, "Did you mean 'input'?"),
+    "no such array": ({"input": real(4), "targets": LABELS}, {}, "Did you mean data.inputs=input?"),
     "other length": (
         {"inputs": real(4), "targets": LABELS[:9]},
         {},

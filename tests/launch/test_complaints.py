@@ -49,9 +49,9 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         # keys
         ("optimizer.lrr=0.1", "optimizer.lrr: no such setting. Did you mean 'optimizer.lr'?"),
         ("optimizer.lrr=0.1", "Known for optimizer=sgd: name, lr, momentum."),
-        ("lr=0.1", "lr: no such setting or group. Did you mean 'optimizer.lr'?"),
+        ("lr=0.1", "lr: no such setting. Did you mean optimizer.lr=0.1?"),
         ("momentun=0.1", "Did you mean 'optimizer.momentum'?"),
-        ("optimiser.lr=0.1", "Did you mean 'optimizer.lr'?"),
+        ("optimiser.lr=0.1", "Did you mean optimizer.lr=0.1?"),
         ("sed=1", "Did you mean 'seed'?"),
         ("patience=1", "Did you mean 'early.patience'?"),
         ("early.patence=1", "Did you mean 'early.patience'?"),
@@ -78,7 +78,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("seed =1", "seed =1: the value cannot be read. No blanks are allowed before '='."),
         (
             "seed=a=b]",
-            "seed=a=b]: the value cannot be read. To have it as it stands, put it in quotation marks:",
+            "seed=a=b]: the value cannot be read. Put it in quotation marks: 'seed=\"a=b]\"'",
         ),
         (
             "seed=1,2",

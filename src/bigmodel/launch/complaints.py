@@ -24,6 +24,7 @@ from omegaconf.errors import (
 )
 
 from bigmodel.errors import BigModelError, did_you_mean
+from bigmodel.launch import habits
 from bigmodel.launch.help import own_folders
 from bigmodel.launch.options import Group, Options, nearest, read_options
 from bigmodel.launch.unreadable import broken_file, out_of_hydra, output_folder
@@ -78,6 +79,9 @@ def _no_such_choice(case: Case) -> str | None:
     group, _, name = error.missing_cfg_file.rpartition("/")
     if not group:
         return f"--config-name {name}: there is no {name}.yaml in the folders of configurations."
+    typed = _typed_value("data", case) or name
+    if group.partition("/")[0] == "data" and (file := habits.meant_file(typed)) is not None:
+        return f"data={typed}: data= says what kind of data it is. Did you mean {file}?"
     known = sorted(error.options or _choices(case.options, group))
     asked_by = re.match(r"In '(\w+/[^']+)': ", case.text)  # a file's own list of defaults
     source = f"{asked_by[1]}.yaml: " if asked_by and asked_by[1] != "hydra/config" else ""
@@ -111,6 +115,8 @@ def _no_such_key(case: Case) -> str | None:
         value = next((a.partition("=")[2] for a in case.argv if a.startswith(f"{key}=")), "…")
         added = pasted(f"+{key}={value}")
         return f"{source}{key}: nothing is chosen there yet. Add it with a plus: {added}."
+    if not source and (habit := _habit(key, _typed_value(key, case) or "", case)) is not None:
+        return habit
     group = options.groups.get(key.partition(".")[0])
     if group is not None and "." in key:
         return source + _no_such_setting(key, group, case)
@@ -140,7 +146,7 @@ def _wrong_grammar(case: Case) -> str | None:
     key, equals, value = text.partition("=")
     if not equals:
         having = [group.name for group in groups.values() if text in group.choices]
-        fix = "As in optimizer.lr=0.1."
+        fix = habits.meant_word(text) or "As in optimizer.lr=0.1."
         if having:
             fix = f"Did you mean '{having[0]}={text}'?"
         elif text in groups:
@@ -148,6 +154,8 @@ def _wrong_grammar(case: Case) -> str | None:
         elif re.search(r"\w[: ]+\S", text):
             fix = f"Did you mean '{re.sub('[: ]+', '=', text, count=1)}'?"
         return f"{text}: expected key=value. {fix}"
+    if (habit := _habit(key, value, case)) is not None:
+        return habit
     unclosed = [end for start, end in BRACKETS if value.count(start) > value.count(end)]
     if " " in key:
         fix = "No blanks are allowed before '='."
@@ -156,7 +164,8 @@ def _wrong_grammar(case: Case) -> str | None:
     elif value.count("'") % 2 or value.count('"') % 2:
         fix = "A closing quotation mark is missing."
     else:
-        fix = f"To have it as it stands, put it in quotation marks: {setting(key, value)}"
+        quoted = pasted(f'{key}="{value}"') if "${" in value else setting(key, value)
+        fix = f"Put it in quotation marks: {quoted}"
     return f"{text}: the value cannot be read. {fix}"
 
 
@@ -269,6 +278,24 @@ KINDS: tuple[Callable[[Case], str | None], ...] = (
 def _as_typed(text: str, case: Case) -> str:
     """An override without the pluses that `resume=` has put before it."""
     return text if text in case.argv else text.removeprefix("++")
+
+
+def _habit(key: str, value: str, case: Case) -> str | None:
+    """What is said of a setting as other tools have it, where what it is here can be set."""
+    meant = habits.meant(key, value)
+    if meant is None:
+        return None
+    ours = meant.strip("'").partition("=")[0]
+    choices = (choice for group in case.options.groups.values() for choice in group.choices.values())
+    known = {*case.options.groups, *(k.path for k in case.options.top)}
+    known |= {k.path for choice in choices for k in choice.keys}
+    return f"{key}: no such setting. Did you mean {meant}?" if ours in known else None
+
+
+def _typed_value(key: str, case: Case) -> str | None:
+    """The value that the command line gives to a key."""
+    words = (word.lstrip("+").partition("=") for word in case.argv)
+    return next((value for name, _, value in words if name == key), None)
 
 
 def _choices(options: Options, group: str) -> list[str]:

@@ -12,6 +12,8 @@ from hydra._internal.utils import get_args_parser
 from bigmodel.data.tabular.kinds import PLAIN, Form, entries_of, in_one
 from bigmodel.device_names import is_device
 from bigmodel.errors import ConfigError
+from bigmodel.launch import habits
+from bigmodel.typed import pasted
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -23,6 +25,8 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
 
     def complain(message: str) -> NoReturn:
+        if (habit := _habit(message, argv)) is not None:
+            raise ConfigError(f"{message}. Settings are written without dashes. Did you mean {habit}?")
         raise ConfigError(
             f"{message}. Settings are written without dashes, as in trainer.epochs=3;"
             " bigmodel-train --help lists the flags."
@@ -30,6 +34,19 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
     parser.error = complain  # type: ignore[method-assign]
     return parser.parse_intermixed_args(list(argv))
+
+
+def _habit(message: str, argv: Sequence[str]) -> str | None:
+    """What was meant by a flag of another tool's, such as `--lr 0.1`."""
+    unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+    if unknown is None or unknown[1] not in argv:
+        return None
+    key, equals, value = unknown[1].partition("=")
+    after = argv[argv.index(unknown[1]) + 1 :][:1]
+    if not equals and after and not after[0].startswith("-") and "=" not in after[0]:
+        value = after[0]
+    key = key.lstrip("-")
+    return habits.meant(key, value) or (pasted(f"{key}={value}") if "." in key and value else None)
 
 
 def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:

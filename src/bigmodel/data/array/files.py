@@ -15,7 +15,10 @@ from torch import Tensor
 
 from bigmodel.data.room import check_room
 from bigmodel.errors import DataError, did_you_mean
+from bigmodel.typed import setting
 
+_INPUTS = ("inputs", "x", "x_train", "train_x", "features", "images", "input", "data", "samples")
+_TARGETS = ("targets", "y", "y_train", "train_y", "labels", "target", "label", "classes")
 SUFFIXES = (".npz", ".safetensors")
 
 
@@ -32,6 +35,19 @@ class Arrays:
         self.names = list(names)
         self._content = content
 
+    def _usual(self, key: str) -> str:
+        """What to type where inputs and targets have other names that are usual, such as X and y."""
+        if key not in ("data.inputs", "data.targets"):
+            return ""
+        known = {name.lower(): name for name in reversed(self.names)}
+        inputs = next((known[name] for name in _INPUTS if name in known), None)
+        targets = next((known[name] for name in _TARGETS if name in known), None)
+        if inputs is None or targets is None:
+            return ""
+        said = [("data.inputs", inputs, "inputs"), ("data.targets", targets, "targets")]
+        told = " ".join(setting(option, name) for option, name, default in said if name != default)
+        return f" Did you mean {told}?"
+
     def read(self, name: str, key: str) -> Tensor | list[str]:
         """An array by its name; one of words comes as a list.
 
@@ -43,8 +59,9 @@ class Arrays:
             DataError: there is none, or it holds what no tensor can.
         """
         if name not in self.names:
+            meant = self._usual(key) or did_you_mean(name, self.names)
             raise DataError(
-                f"{key}={name}: {self.path} has no such array.{did_you_mean(name, self.names)} It has"
+                f"{key}={name}: {self.path} has no such array.{meant} It has"
                 f" {', '.join(self.names) or 'none'}."
             )
         try:
