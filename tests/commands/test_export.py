@@ -25,6 +25,7 @@ from bigmodel.commands.graph_outputs import Whole
 from bigmodel.commands.load import Loaded
 from bigmodel.errors import SpecError
 from bigmodel.loop import fit
+from bigmodel.registry import data
 from bigmodel.spec import Classes, Features
 from tests.commands.cli import Bigmodel
 from tests.commands.conftest import Run
@@ -266,6 +267,21 @@ def test_a_graph_that_takes_one_size_only_is_none(made: Run, monkeypatch: pytest
     monkeypatch.setattr(ReferenceEvaluator, "run", failing(lambda size: size != 3))
     with pytest.raises(SpecError, match="cannot be written as an ONNX graph: Need at least"):
         graph_of(loaded(made("classes")))
+
+
+def test_a_graph_takes_truth_and_training_s_spellings_as_predict_does(tmp_path: Path) -> None:
+    spelt = ["True", "true", "False", "0"]
+    rows = [f"{i / 4},{spelt[i % 4]},{['Köln', 'Bonn'][i % 2]},{i}.5" for i in range(80)]
+    rows[6] = "1.5,0,KÖLN,6.5"
+    (tmp_path / "a.csv").write_text("\n".join(["x,on,city,y", *rows]), encoding="utf-8")
+    settings = {"name": "table", "path": str(tmp_path / "a.csv"), "target": "y"}
+    prepared = data.build(data.parse(settings)).prepared
+    words = {given.name: given.words for given in front_of(prepared).inputs}
+    known = words["on"]
+    assert known["TRUE"] == known["true"] == known["True"] == known["1"] == known["1.0"]
+    assert known["FALSE"] == known["False"] == known["0"] == known["0.0"] != known["1"]
+    assert words["city"]["KÖLN"] == words["city"]["Köln"]
+    assert "1" not in words["city"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bigmodel.data.array.reader import ArraysReader
 from bigmodel.data.audio import AudioReader
 from bigmodel.data.prepared import Prepared
+from bigmodel.data.spellings import USUAL, Spellings
 from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn, Scale
 from bigmodel.data.tabular.dates import TimeKind, part_of
 from bigmodel.data.tabular.reader import TableReader
@@ -251,7 +252,9 @@ def _of_table(reader: TableReader) -> Front:
     seconds = set()
     for column in reader.columns:
         if isinstance(column, CategoryColumn):
-            words = {word or "": place for place, word in enumerate(column.values, start=1)}
+            meant = Spellings(column.values).of([*USUAL, "0", "1", "0.0", "1.0", *column.respelt])
+            words = {word: place + 1 for word, place in meant.items()}
+            words |= {word or "": place for place, word in enumerate(column.values, start=1)}
             meaning = "a word without spaces around it, empty where it is missing"
             inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
             measured.append(None)

@@ -22,6 +22,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))(?:\.0+)?", re.ASCII)
 _CASELESS = frozenset(("true", "false", "yes", "no", "on", "off"))
+USUAL = tuple(form for word in sorted(_CASELESS) for form in (word, word.capitalize(), word.upper()))
+"""How words are usually spelt that case never tells apart."""
+
 _TRUTH = {"1": "true", "0": "false"}
 _OF_TRUTH = frozenset((*_TRUTH, *_TRUTH.values()))
 

@@ -225,7 +225,6 @@ def _in_list(
     from bigmodel.data.tabular.reading import column, read_columns
 
     table = read_columns(path, "data.path")
-
     listed = column(table, naming.file, "data.file").to_pylist()
     _check_filled(listed, naming.file, where)
     clutter = [clutter_in(PurePath(str(name))) for name in listed]
@@ -241,15 +240,8 @@ def _in_list(
     if naming.root is not None and not (new and (folder / names[0]).exists()):
         folder = Path(naming.root).expanduser()
     paths = [folder / name for name in names]
-    counted = Counter(map(os.path.normpath, paths))  # x/../a.png is a.png
-    twice = [
-        name for name, path in zip(names, paths, strict=True) if counted[os.path.normpath(path)] > 1
-    ]
-    if twice and labelled:
-        raise DataError(
-            f"{where}: lists {len(set(twice)):,} {what} more than once, such as {twice[0]}: one may be"
-            " learnt from and judged by at once. List each once."
-        )
+    if labelled:
+        _check_once(names, paths, what, where)
     for entry in paths:
         check_inside(entry, folder, "data.root")
     other = [name for name in names if Path(name).suffix.lower() not in suffixes]
@@ -275,6 +267,18 @@ def _in_list(
     if naming.test_pattern is not None:
         marks = tests(naming.test_pattern, names, marks, where)
     return replace(files, labels=labels, groups=groups, marks=marks)
+
+
+def _check_once(names: Sequence[str], paths: Sequence[Path], what: str, where: str) -> None:
+    counted = Counter(map(os.path.normpath, paths))  # x/../a.png is a.png
+    twice = [
+        name for name, path in zip(names, paths, strict=True) if counted[os.path.normpath(path)] > 1
+    ]
+    if twice:
+        raise DataError(
+            f"{where}: lists {len(set(twice)):,} {what} more than once, such as {twice[0]}: one may be"
+            " learnt from and judged by at once. List each once."
+        )
 
 
 def _word(value: object) -> str:
