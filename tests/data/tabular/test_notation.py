@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bigmodel.data.tabular.deciding import decide
 from bigmodel.data.tabular.notation import PLAIN, Notation, plain_ways, ways_to_read
 
 
@@ -51,7 +52,14 @@ def test_all_cells_decide_and_where_they_do_not_both_ways_are_told():
     assert plain_ways(text("1.200", "2.300", "5")) == (PLAIN, Notation(decimal=",", thousands="."))
     assert plain_ways(text("1.200", "0.300")) == (PLAIN, None)
     assert plain_ways(text("1", "2")) == (PLAIN, None)
-    assert plain_ways(text("1", "x")) is None
+    assert plain_ways(text("1.200", None)) == (PLAIN, Notation(decimal=",", thousands="."))
+
+
+def test_a_long_column_of_words_is_known_by_a_sample():
+    cells = text(*["a", "b", "c"] * 1000, "1")
+    assert ways_to_read(cells) is None
+    assert decide(cells).kind == "text"
+    assert not decide(cells).nearly
 
 
 def test_a_long_column_is_decided_by_all_of_its_cells():

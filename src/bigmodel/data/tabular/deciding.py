@@ -11,6 +11,7 @@ from bigmodel.data.tabular.truth import holds_truth
 from bigmodel.data.tabular.values import (
     is_text,
     numbers,
+    plain_cells,
     with_leading_zeros,
     without_marks,
 )
@@ -66,9 +67,12 @@ def decide(column: Any) -> Decided:
         return Decided("text")
     if not is_text(kind):
         return Decided("other")
-    if with_leading_zeros(column) or holds_truth(without_marks(column)):
+    if with_leading_zeros(column):
         return Decided("text")
-    found = as_numbers(column)
+    found = _as_plain(column)
+    if found is None and holds_truth(without_marks(column)):
+        return Decided("text")
+    found = found or _as_written(column)
     if found.odd.there == 0:
         return Decided("empty")
     if found.odd.are_few():
@@ -99,12 +103,35 @@ def as_numbers(column: Any, notation: Notation | None = None) -> Decided:
         column: of any kind but `other`.
         notation: how they are written, where that is known.
     """
-    ways = Ways(PLAIN)
     if notation is not None:
-        ways = Ways(notation)
-    elif is_text(column.type):
-        text = without_marks(column)
-        ways = plain_ways(text) or ways_to_read(text) or ways
+        return _read_by(column, Ways(notation))
+    if not is_text(column.type):
+        return _read_by(column, Ways(PLAIN))
+    return _as_plain(column) or _read_by(column, ways_to_read(without_marks(column)) or Ways(PLAIN))
+
+
+def _as_plain(column: Any) -> Decided | None:
+    """Text of which all is numbers in the plainest way, which is soon known."""
+    cells = plain_cells(column)
+    if cells is None:
+        return None
+    ways = plain_ways(without_marks(column.slice(0, 1000)))
+    if ways.other is not None:
+        ways = plain_ways(without_marks(column))
+    return Decided("number", *ways, odd=Odd(cells.there))
+
+
+def _as_written(column: Any) -> Decided:
+    """Other text; where hardly any of it is numbers, it is not read for the few."""
+    text = without_marks(column)
+    ways = ways_to_read(text)
+    if ways is not None:
+        return _read_by(column, ways)
+    there = len(text) - text.null_count
+    return Decided("text", odd=Odd(there, there))
+
+
+def _read_by(column: Any, ways: Ways) -> Decided:
     cells = numbers(column, ways.best)
     odd = Odd.of(column, cells.odd & ~cells.infinite, cells.there)
-    return Decided("number", ways.best, ways.other, odd=odd)
+    return Decided("number", *ways, odd=odd)

@@ -19,6 +19,7 @@ Numbers = NDArray[np.float64]
 
 _SAMPLE = 1000  # cells, drawn from all of the column, that decide which ways are tried on all
 _LIKELY = 0.8  # share of them that a way has to fit: the column's own is hardly ever as far from it
+_HARDLY = 0.3  # share of them below which a column is not even mostly numbers
 _DIGITS = r"(?:\d[\d.,' ]*|[.,]\d+)(?:[eE][+-]?\d+)?"
 _INFINITE = r"^[+-]?(?i:inf|infinity)$"
 _CODES = (
@@ -75,7 +76,7 @@ class Notation(Config):
         import pyarrow as pa
 
         text = pa.chunked_array([pa.array([example.strip()])])
-        ways = plain_ways(text) or ways_to_read(text)
+        ways = ways_to_read(text)
         if ways is None or ways.other is not None:
             wrong = "is no number" if ways is None else "may be two numbers"
             raise ValueError(f"{example!r} {wrong}; write one with decimals, such as {_WAYS[5].example}")
@@ -163,10 +164,9 @@ def ways_to_read(text: Any) -> Ways | None:
     """
     import pyarrow.compute as pc
 
-    there = alike(text.drop_null())
-    some = drawn(there)
+    there = text.drop_null()
+    some = alike(drawn(there))
     before, after = _around(some)
-    brackets = bool(pc.any(pc.match_substring_regex(text, r"^\(.*\d.*\)$")).as_py())
     tried = [
         way.model_copy(update={"before": before, "after": after})
         for way in _WAYS
@@ -174,8 +174,10 @@ def ways_to_read(text: Any) -> Ways | None:
     ]
     counted = {way: _count(way, some) for way in tried} if len(some) else {}
     most = max(counted.values(), default=0)
-    if most == 0:
+    if most == 0 or (len(some) < len(there) and most < _HARDLY * len(some)):
         return None
+    brackets = bool(pc.any(pc.match_substring_regex(text, r"^\(.*\d.*\)$")).as_py())
+    there = alike(there)
     if len(some) < len(there):  # ways that may be the best on all
         near = [way for way, count in counted.items() if count >= _LIKELY * most]
         counted = {way: _count(way, there) for way in near}
@@ -186,18 +188,13 @@ def ways_to_read(text: Any) -> Ways | None:
     return Ways(best.model_copy(update={"brackets": brackets}), other)
 
 
-def plain_ways(text: Any) -> Ways | None:
-    """The same where all cells are written in the plainest way, None where some are not: much faster."""
-    import pyarrow as pa
+def plain_ways(text: Any) -> Ways:
+    """The same of a column of which all cells are numbers in the plainest way."""
     import pyarrow.compute as pc
 
-    try:
-        pc.cast(text, pa.float64())
-    except pa.ArrowInvalid:
-        return None
     apart = Notation(decimal=",", thousands=".")
     there = text.drop_null()
-    for cells in (drawn(there), there):
+    for cells in (there.slice(0, _SAMPLE), there):  # most columns are known by their first cells
         if _count(apart, cells) < len(cells) or not pc.any(pc.match_substring(cells, ".")).as_py():
             return Ways(PLAIN)
     return Ways(PLAIN, apart)
