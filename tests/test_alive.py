@@ -43,16 +43,16 @@ class Heard:
 
 @pytest.mark.usefixtures("quick")
 def test_long_work_says_what_it_does_and_how_far_it_is() -> None:
-    outer, inner = Heard("Reading: "), Heard("Counting, 3 of 7: ")
+    outer, inner = Heard("Reading, "), Heard("Counting, 3 of 7, ")
     with alive.doing("Reading"):
         with alive.told_by(outer):
             outer.wait()
         with alive.told_by(inner), alive.doing(lambda: "Counting, 3 of 7"):
             inner.wait()
-        again = Heard("Reading: ")
+        again = Heard("Reading, ")
         with alive.told_by(again):
             again.wait()
-    assert outer.lines[0] == "Reading: 0 s so far"
+    assert outer.lines[0] == "Reading, 0 s so far"
 
 
 def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     with alive.told_by(heard):
         alive._beat(Over())  # type: ignore[arg-type]
     assert waits == [30.5, 30.5, 30.5]
-    assert heard.lines == ["Reading: 1 min 01 s so far"]
+    assert heard.lines == ["Reading, 1 min 01 s so far"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -130,8 +130,8 @@ def test_what_such_work_raises_is_raised() -> None:
 def test_a_run_shows_life_while_it_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long one batch takes: here until a line has come."""
     run, told = built(tmp_path, {"trainer.epochs": 1})
-    heard = Heard("Evaluating: 0 of 16 samples: ")
+    heard = Heard("Evaluating: 0 of 16 samples, ")
     monkeypatch.setattr(told, "message", lambda text, level="info": heard(text))  # noqa: ARG005
     monkeypatch.setattr(run.signals, "check", heard.wait)
     fit(run)
-    assert any(line.startswith("Evaluating: 0 of 16 samples: ") for line in heard.lines)
+    assert any(line.startswith("Evaluating: 0 of 16 samples, ") for line in heard.lines)

@@ -110,7 +110,7 @@ def _beat(over: threading.Event) -> None:
             what, began = works[-1]
             spoke()
             told = what if isinstance(what, str) else what()
-            _say(f"{told}: {_words(time.monotonic() - began)} so far")
+            _say(f"{told}, {_words(time.monotonic() - began)} so far")
 
 
 def _words(seconds: float) -> str:

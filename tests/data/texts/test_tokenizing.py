@@ -1,13 +1,15 @@
 """Vocabularies that are learnt, and tokenizers that are given."""
 
 import random
-import time
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from bigmodel.data.texts.tokenizing import LEAST_PIECES, LONGEST, learn
+from bigmodel.data.texts.tokenizing import LEAST_PIECES, LONGEST, _without_long_runs, learn
 from bigmodel.errors import DataError
 
 TEXT = "the cat sat on the mat, the cat sat on the hat. " * 5
@@ -132,17 +134,16 @@ def test_a_long_run_is_learnt_from_in_parts(letters):
     assert known.decode(known.encode(run).tolist()) == run
 
 
-def test_a_megabyte_without_a_blank_takes_no_longer_than_with_blanks():
-    """Merges are as many, and each as cheap: measured against each other on the same machine."""
-    draw = random.Random(0)
-    run = "".join(draw.choices("ACGT", k=1 << 18))
-    words = " ".join(run[begin : begin + LONGEST] for begin in range(0, len(run), LONGEST))
-    spent = []
-    for text in (words, run):
-        began = time.process_time()
-        learn([text], "bpe", 400)
-        spent.append(time.process_time() - began)
-    assert spent[1] < 5 * spent[0] + 1
+@given(st.lists(st.sampled_from(["a", "語", "7", " ", "\n", "a" * LONGEST, " " * (LONGEST + 1)])))
+def test_no_word_that_is_learnt_from_is_long(parts):
+    """Nothing is lost, and no run is longer; a text without such is left whole."""
+    text = "".join(parts)
+    cut = list(_without_long_runs(text))
+    assert "".join(cut) == text
+    runs = [run for piece in cut for run in re.findall(r"\S+|\s+", piece)]
+    assert max(map(len, runs), default=0) <= LONGEST
+    if max(map(len, re.findall(r"\S+|\s+", text)), default=0) < LONGEST:
+        assert len(cut) == bool(text)
 
 
 def saved(path, model, **parts):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bigmodel import alive, nested_json, streams
+from bigmodel.counted import counted
 from bigmodel.data.reader import TextReader
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
@@ -171,7 +172,7 @@ class Vocabulary(Config):
     def __str__(self) -> str:
         match self.unit:
             case "character":
-                return f"{self.own:,} characters"
+                return counted(self.own, "character")
             case "byte":
                 return "256 bytes"
             case "bpe":
