@@ -302,3 +302,20 @@ def test_a_class_that_only_held_out_samples_have_is_refused(tmp_path):
     path = saved(tmp_path, inputs=real(4), targets=labels, marks=marks)
     with pytest.raises(DataError, match=r"no samples of label '2' are in the training part"):
         built(path, split="marks")
+
+
+def test_classes_are_told_with_their_counts_and_features_that_never_change(tmp_path):
+    inputs = real(4)
+    inputs[:, 1], inputs[:, 3] = 7.0, 0.0
+    labels = np.array(["no", "yes"] * (COUNT // 2))
+    labels[0] = "No"
+    dataset = built(saved(tmp_path, inputs=inputs, targets=labels))
+    assert dict(dataset.told)["Classes"] == "No 1, no 19, yes 20"
+    warnings = [line for label, line in dataset.told if label == "Warning"]
+    assert warnings == [
+        "1 class has a single sample, by which nothing can be judged: No",
+        "classes that differ in case alone are told apart: No, no",
+        "nothing can be learnt from 2 of 4 features, which are constant (counted from 0): 1, 3",
+    ]
+    plain = built(saved(tmp_path, "b.npz", inputs=real(4), targets=real()))
+    assert [label for label, _ in plain.told] == ["Arrays"]

@@ -22,12 +22,13 @@ from bigmodel.data.array.kinds import ArraysConfig, Samples, understood
 from bigmodel.data.array.reader import LEFT_OUT, ArraysReader, finite_rows
 from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
 from bigmodel.data.content import Content
 from bigmodel.data.own import check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
-from bigmodel.spec import Classes, DataSpec
+from bigmodel.spec import Classes, DataSpec, Features
 
 
 @data.register("arrays", ArraysConfig)
@@ -56,9 +57,29 @@ def arrays(config: ArraysConfig) -> Dataset:
         mean=scaled.mean,
         std=scaled.std,
         read=content.read(),
-        told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}")],
+        told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}"), *_odd(samples, parts)],
         left_out={LEFT_OUT: left_out} if left_out else {},
     )
+
+
+_TOLD = 8  # features that a line names
+
+
+def _odd(samples: Samples, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
+    """The classes with their counts; and what is odd about them, and about features."""
+    lines = []
+    if isinstance(target := samples.target, Classes):
+        counts = counts_in((part.targets for part in parts.values()), target.count)
+        lines.append(("Classes", counted_classes(target.names, counts)))
+        lines += class_warnings(target.names, counts)
+    training = parts["train"].inputs
+    if isinstance(samples.input, Features) and samples.input.count > 1:
+        constant = (training == training[:1]).all(0).nonzero().flatten().tolist()
+        some = ", ".join(map(str, constant[:_TOLD])) + (", …" if len(constant) > _TOLD else "")
+        if constant:
+            told = f"nothing can be learnt from {len(constant):,} of {samples.input}, which are constant"
+            lines.append(("Warning", f"{told} (counted from 0): {some}"))
+    return lines
 
 
 def _parts(config: ArraysConfig, samples: Samples, fine: Tensor) -> dict[PartName, Part]:
