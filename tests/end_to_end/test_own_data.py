@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import shlex
 import wave
 from pathlib import Path
@@ -118,6 +119,26 @@ def test_columns_have_any_name(command: Command, tmp_path, typed):
     assert result.folder is not None
     gone_on = command(f"resume={result.folder}", "trainer.epochs=3")
     assert gone_on.status == 0, gone_on.err
+
+
+def test_what_the_header_says_of_dates_works_word_for_word(command: Command, tmp_path):
+    lines = [
+        f"{1 + n % 9:02}/{1 + n % 12:02}/2020,{1 + n % 8:02}/{1 + n % 11:02}/2020,{n}.5"
+        for n in range(60)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["when,bis größte,y", *lines]))
+    told = command("data=table", "data.path=t.csv", "data.target=y", *SHORT)
+    said = re.findall(r"then say ('.*?'|\S+) \(as", " ".join(told.out.split()))
+    assert len(said) == 2
+    typed = [word for one in said for word in shlex.split(one)]
+    result = command("data=table", "data.path=t.csv", "data.target=y", *typed, *SHORT)
+    assert result.status == 0, result.err
+    assert "when (%d/%m/%Y), bis größte (%d/%m/%Y)" in " ".join(result.out.split())
+    assert "Warning" not in result.out
+    assert result.folder is not None
+    gone_on = command(f"resume={result.folder}", "trainer.epochs=3")
+    assert gone_on.status == 0, gone_on.err
+    assert "when (%d/%m/%Y)" in gone_on.out
 
 
 def test_the_advice_on_a_column_works_word_for_word(command: Command, tmp_path):
