@@ -47,6 +47,13 @@ def test_ways_to_write_a_date(way, value):
     np.testing.assert_array_equal(read_times(values, way).values, [FRIDAY, np.nan])
 
 
+def test_months_without_a_day_are_dates():
+    values = column("2020-01", "2021-12")
+    assert decide(values).kind == "date"
+    assert part_of(read_times(values, find_way(values).way).values, "date", "month").tolist() == [1, 12]
+    assert decide(column("2020-01", "2021-13")).kind == "text"
+
+
 def test_parts_of_a_date_are_those_of_the_standard_library():
     draw = np.random.default_rng(0)
     seconds = draw.uniform(-5e10, 2e11, 2000)
@@ -102,6 +109,9 @@ def test_all_values_decide_between_ways_to_write_a_date():
     assert find_way(column("01/01/2020", "02/02/2020")) == ("%m/%d/%Y", "")  # the same either way
     assert find_way(column("01/02/20")) == ("%m/%d/%y", "%d/%m/%y")
     assert find_way(column("01:30:00", "02:00:00")) == ("time of day", "duration")
+    zoned = ["2023-01-01 01:00:00.000000123+01:00", "2023-07-01 00:00:00.123456789+02:00"]
+    for cells in (zoned, [cell[:-6] for cell in zoned]):
+        assert find_way(column(*cells)).other == ""  # ISO is never read otherwise
     late = find_way(column(*["01/02/2020"] * 1500, "13/02/2020"))
     assert late == ("%d/%m/%Y", "")
 

@@ -28,6 +28,7 @@ UNITS = {f"{unit} since 1970": 1000.0**power for power, unit in enumerate(("seco
 _DAY = 86_400  # seconds
 _PIVOT = 69  # as in POSIX: 69 is 1969, and 68 is 2068
 _LIKELY = 0.5  # share of a sample that a way has to fit to be tried on all
+_FEW = 30  # cells of the sample, at first
 _MONTHS = [
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
@@ -35,6 +36,11 @@ _MONTHS = [
 _WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _ZONE = r"\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"
 _FRACTION = r"(?:[.,](?P<fraction>\d{1,9}))?"
+
+
+_BEGINNING = (
+    r"^[+-]?P?\d|^(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun)"
+)
 
 
 def _names(names: list[str], length: int | None = None) -> str:
@@ -66,8 +72,8 @@ _DATES = (
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _UNPUNCTUATED = ("%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # numbers, where nobody says more
-_ISO_TIMES = ("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p")
-FORMATS = (*(day + time for day in _DATES for time in _TIMES), *_ISO_TIMES)
+_NEARLY_ISO = ("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m")
+FORMATS = (*(day + time for day in _DATES for time in _TIMES), *_NEARLY_ISO)
 WAYS = (ISO, ISO_WITH_ZONE, ISO_SOME_ZONES, *FORMATS, TIME_OF_DAY, DURATION)
 """How dates and times may be written; where two would do for as many cells, the first counts."""
 
@@ -235,6 +241,8 @@ def find_way(column: Any, kind: TimeKind | None = None) -> When | None:
         return _numbers_as_dates(column) if kind == "date" else None
     most = max(counted.values())
     best, *others = (way for way, count in counted.items() if count == most)
+    if best.startswith(ISO):  # which is never read otherwise
+        return When(best)
     read = _of_text(text, best) if others else None
     other = next((way for way in others if _differ(best, read, way, text)), "")
     return When(best, other)
@@ -242,10 +250,16 @@ def find_way(column: Any, kind: TimeKind | None = None) -> When | None:
 
 def _counted(text: Any, ways: list[str]) -> dict[str, int]:
     """How many cells each way reads, of those that read most."""
+    import pyarrow.compute as pc
+
     some = drawn(text)
+    few = some.take(np.linspace(0, len(some) - 1, min(len(some), _FEW)).astype(np.int64))
+    if _LIKELY * len(few) > (pc.sum(pc.match_substring_regex(few, _BEGINNING)).as_py() or 0):
+        return {}  # as most columns of words are
+    ways = [way for way in ways if _count(_of_text(few, way)) >= _LIKELY * len(few) > 0]
     counted = {way: _count(_of_text(some, way)) for way in ways}
     most = max(counted.values(), default=0)
-    if most == 0 or most < _LIKELY * len(some):
+    if most < _LIKELY * len(some) or most == 0:
         return {}
     if len(some) < len(text):
         near = [way for way, count in counted.items() if count >= 0.8 * most]
