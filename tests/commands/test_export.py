@@ -130,6 +130,26 @@ def test_a_table_is_given_by_its_own_columns(made: Run, tmp_path: Path) -> None:
     assert_same(session_of(graph), feed, predicted(run, tmp_path / "new.csv"))
 
 
+def test_numbers_of_any_notation_are_given_as_numbers(tmp_path: Path) -> None:
+    cells = [f"{n % 37},{n % 9} kg" for n in range(200)]
+    cells[3], cells[5], cells[7] = "k.A.", "1e30 kg", ""
+    with (tmp_path / "t.csv").open("w") as file:
+        csv.writer(file).writerows([["w", "y"], *([cell, f"{n}.5"] for n, cell in enumerate(cells))])
+    settings = {"data": {"name": "table", "path": str(tmp_path / "t.csv"), "target": "y"}}
+    made, _ = built(tmp_path / "run", settings)
+    (tmp_path / "run").mkdir()
+    fit(made)
+    run = loaded(tmp_path / "run")
+    graph, front, *_ = graph_of(run)
+    assert [given.meaning for given in front.inputs] == ["a number in kg, NaN where it is missing"]
+    numbers = [float(f"{n % 37}.{n % 9}") for n in range(200)]
+    numbers[3], numbers[5], numbers[7] = np.nan, 1e30, np.nan
+    fed = np.array(numbers, np.float32)[:, None]
+    assert_same(session_of(graph), {"w": fed}, predicted(run, tmp_path / "t.csv"))
+    (infinite,) = session_of(graph).run(None, {"w": np.array([[np.inf]], np.float32)})
+    np.testing.assert_allclose(infinite, predicted(run, tmp_path / "t.csv")[7:8].numpy(), rtol=1e-4)
+
+
 def _times(rows: int) -> dict[str, Any]:
     """Columns of all kinds of times, some missing."""
     draw = np.random.default_rng(0)

@@ -202,9 +202,12 @@ class Measured(nn.Module):
         super().__init__()
         self.times, self.flag = times, flag
         self.parts = [(part, scale.fill, scale.mean, scale.std) for part, scale in parts.items()]
+        self.most = None if times is not None else parts[""].most
 
     def forward(self, column: Tensor) -> list[Tensor]:
         missing = torch.isnan(column)
+        if self.most is not None:  # a number too large for a model is missing
+            missing = missing | ((column.double() - self.parts[0][2]).abs() > self.most)
         read = []
         for part, fill, mean, std in self.parts:
             values = torch.where(missing, fill, self._part(column, part))
@@ -259,7 +262,8 @@ def _of_table(reader: TableReader) -> Front:
             inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
             measured.append(None)
         elif isinstance(column, NumberColumn):
-            meaning = "a number, NaN where it is missing"
+            unit = column.notation.unit
+            meaning = f"a number{f' in {unit}' if unit else ''}, NaN where it is missing"
             inputs.append(GraphInput(column.name, "float32", (1,), meaning, may_miss=True))
             measured.append(Measured(None, {"": column.scale}, column.flag))
         else:

@@ -45,11 +45,14 @@ class Scale(Config):
         mean, std = value_statistics(torch.from_numpy(filled)[:, None])
         return cls(fill=fill, mean=mean.item(), std=std.item())
 
+    @property
+    def most(self) -> float:
+        """How far from the mean a value may lie: further ones, once squared, are no float32."""
+        return math.sqrt(LARGEST) * self.std
+
     def overflows(self, values: Numbers) -> NDArray[np.bool_]:
-        """Which values are too large for a model, whose numbers are float32: their square is none."""
-        most = math.sqrt(LARGEST) * self.std
-        low, high = self.mean - most, self.mean + most
-        return (values < low) | (values > high)
+        """Which values are too large for a model."""
+        return (values < self.mean - self.most) | (values > self.mean + self.most)
 
     def __call__(self, values: Numbers, missing: NDArray[np.bool_]) -> Numbers:
         """Values as a model reads them; they are changed in place."""

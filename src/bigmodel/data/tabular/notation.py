@@ -62,6 +62,11 @@ class Notation(Config):
         return rf"^(?:[+-]?\s*{before}|{before}\s*[+-]?)\s*{number}\s*{after}$"
 
     @property
+    def unit(self) -> str:
+        """Currency, percent or unit, empty where there is none."""
+        return self.before or self.after
+
+    @property
     def example(self) -> str:
         """A number that is written so and in no other way."""
         return f"{self.before}1{self.thousands}200{self.decimal}5{self.after}"
@@ -114,7 +119,7 @@ class Notation(Config):
         said = [
             "decimal comma" if self.decimal == "," else "",
             f"thousands set apart by a {marks[self.thousands]}" if self.thousands else "",
-            f"in {self.before or self.after}" if self.before or self.after else "",
+            f"in {self.unit}" if self.unit else "",
             "brackets for minus" if self.brackets else "",
         ]
         return ", ".join(filter(None, said))
