@@ -34,7 +34,8 @@ class CheckpointConfig(Config):
 
     monitor: str = Field(
         default="auto",
-        description="metric that chooses the best, such as val/accuracy; auto: by the target",
+        description="metric that chooses the best, such as val/accuracy, of equals by val/loss; auto: by"
+        " the target",
     )
     mode: Mode = Field(default="auto", description="whether higher (max) or lower (min) is better")
     keep: int = Field(

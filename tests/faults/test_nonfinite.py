@@ -67,7 +67,7 @@ def test_skip_leaves_everything_as_it_was_and_goes_on(tmp_path: Path, by: str) -
     poison(run, 3, by)
     fit(run)
     assert run.summary.skipped == 1
-    assert "1 of 12 updates were left out: NaN or infinity." in told.messages
+    assert "1 of 12 updates was left out: NaN or infinity." in told.messages
     assert [message for message in told.messages if "at step 3 " in message and "skipped" in message]
     assert len(told.records) == 12
     assert [record["step"] for record in told.records if math.isnan(record["train/loss"])] == [3]
