@@ -307,6 +307,7 @@ class Plain(nn.Module):
     def __init__(self, config: EntryConfig, spec: Any) -> None:  # noqa: ARG002
         super().__init__()
         self.layer = nn.Linear(5, 3)
+        self.activations = [nn.ReLU()]  # has nothing to train
 
     def forward(self, inputs: Tensor) -> Any:
         return self.layer(inputs)
@@ -401,6 +402,54 @@ def test_a_model_that_mixes_samples_is_told(own: Own, tmp_path: Path) -> None:
     run, _ = built(tmp_path, own("model", Mixed))
     (told,) = warnings_of(run)
     assert "mixes the samples of a batch" in told
+
+
+@pytest.mark.parametrize("kind", ["model", "loss"])
+def test_a_part_that_keeps_all_it_computes_is_told(own: Own, tmp_path: Path, kind: str) -> None:
+    class KeepingModel(Plain):
+        def forward(self, inputs: Tensor) -> Any:
+            self.seen = [*getattr(self, "seen", []), super().forward(inputs)]
+            return self.seen[-1]
+
+    class KeepingLoss(SayingSo):
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            self.seen = [*getattr(self, "seen", []), super().forward(outputs, targets)]
+            return self.seen[-1]
+
+    run, _ = built(tmp_path, own(kind, KeepingModel if kind == "model" else KeepingLoss))
+    (told,) = warnings_of(run)
+    assert told.startswith(f"{kind}=my_own keeps all that it has computed")
+
+
+def test_trying_a_model_leaves_it_as_it_was(own: Own, tmp_path: Path) -> None:
+    """Neither running statistics nor random numbers know of it."""
+
+    class Normed(Plain):
+        def __init__(self, config: EntryConfig, spec: Any) -> None:
+            super().__init__(config, spec)
+            self.norm = nn.BatchNorm1d(5)
+
+        def forward(self, inputs: Tensor) -> Any:
+            return super().forward(F.dropout(self.norm(inputs), 0.1, self.training))
+
+    run, _ = built(tmp_path, own("model", Normed) | {"seed": 3})
+    statistics = run.state.model.state_dict()
+    assert int(statistics["norm.num_batches_tracked"]) == 0
+    assert float(statistics["norm.running_mean"].abs().sum()) == 0.0
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    Normed(EntryConfig(name="my_own"), run.dataset.spec)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_keeping_the_newest_alone_is_fine(own: Own, tmp_path: Path) -> None:
+    class Looking(Plain):
+        def forward(self, inputs: Tensor) -> Any:
+            self.newest = super().forward(inputs)
+            return self.newest
+
+    run, _ = built(tmp_path, own("model", Looking))
+    assert warnings_of(run) == []
 
 
 def copied(config: OptimizerConfig, model: nn.Module) -> Any:

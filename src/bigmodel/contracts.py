@@ -6,9 +6,10 @@ tried: tests have done that.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isclose, isfinite
 from typing import Any
@@ -79,13 +80,14 @@ def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> t
     with evaluating(model), _told(said, f"inputs of shape {tuple(inputs.shape)}"):
         outputs = model(given)
         alone = model(inputs[:1].clone())
+        told = [_KEEPS.format(said)] if _grows(lambda: model(inputs.clone())) else []
     if not isinstance(outputs, Tensor):
         raise SpecError(
             f"{said}: it gives a {type(outputs).__name__}. A model gives one tensor: its raw outputs."
         )
     if not torch.equal(given, inputs):
         raise SpecError(f"{said}: it changes its inputs in place, which others read too. Change a copy.")
-    inside = targets_inside(inputs, spec)
+    inside = (inputs.shape[-1],) if isinstance(spec.target, NextTokens) else ()
     expected = (len(inputs), *inside, spec.target.output_size)
     if tuple(outputs.shape) != expected:
         raise SpecError(
@@ -99,17 +101,28 @@ def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> t
             " Is there a detach(), a no_grad(), an argmax or NumPy on the way, or no parameter?"
         )
     mixed = outputs.isfinite().all() and not torch.allclose(outputs[:1], alone, 1e-2, 1e-3)
-    if not mixed:
-        return outputs.detach(), []
-    return outputs.detach(), [
-        f"{said} gives a sample other outputs beside others than alone, in evaluation too: it mixes the"
-        " samples of a batch (dimension 0), or draws at random."
-    ]
+    if mixed:
+        told.append(
+            f"{said} gives a sample other outputs beside others than alone, in evaluation too: it mixes"
+            " the samples of a batch (dimension 0), or draws at random."
+        )
+    return outputs.detach(), told
 
 
-def targets_inside(inputs: Tensor, spec: DataSpec) -> tuple[int, ...]:
-    """The dimensions between batch and outputs: (length,) of tokens, none of anything else."""
-    return (inputs.shape[-1],) if isinstance(spec.target, NextTokens) else ()
+_KEEPS = (
+    "{} keeps all that it has computed, such as by appending to a list, so that memory grows with each"
+    " step. Keep the newest alone, or numbers: value.item()."
+)
+
+
+def _grows(call: Callable[[], object]) -> bool:
+    """Whether each call leaves more tensors with a gradient behind."""
+    left = []
+    for _ in range(3):
+        call()
+        there = (one for one in gc.get_objects() if type(one) is Tensor)
+        left.append(sum(one.grad_fn is not None for one in there))
+    return left[0] < left[1] < left[2]
 
 
 def _check_registered(model: nn.Module, said: str) -> None:
@@ -120,13 +133,18 @@ def _check_registered(model: nn.Module, said: str) -> None:
             if name.startswith("_") or not isinstance(value, list | tuple | dict):
                 continue
             held = value.values() if isinstance(value, dict) else value
-            lost = [part for part in held if isinstance(part, nn.Module | nn.Parameter)]
-            if any(id(part) not in known for part in lost):
+            if any(_is_trainable(part) and id(part) not in known for part in held):
                 raise SpecError(
                     f"{said}: {'.'.join([path, name]).strip('.')} holds layers or parameters in a plain"
                     f" {type(value).__name__}, where training does not find them. Use nn.ModuleList,"
                     " nn.ModuleDict or nn.ParameterList."
                 )
+
+
+def _is_trainable(part: Any) -> bool:
+    if isinstance(part, nn.Module):
+        return any(parameter.requires_grad for parameter in part.parameters())
+    return isinstance(part, nn.Parameter) and part.requires_grad
 
 
 def _are_probabilities(outputs: Tensor) -> bool:
@@ -147,10 +165,13 @@ def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
     cut = len(targets) // 3
     parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
     (whole, weight), (first, its), (rest, others) = (_scored(loss, said, *part) for part in parts)
+    live = outputs.clone().requires_grad_()
+    with evaluating(loss):
+        keeps = [_KEEPS.format(said)] if _grows(lambda: loss(live, targets)) else []
     if not all(map(isfinite, (whole, first, rest))):
-        return []  # the first step tells
+        return keeps  # the first step tells
     if _near(whole, first + rest):
-        return []
+        return keeps
     is_sum, is_mean = loss.reduction != "mean", _near(whole * weight, first * its + rest * others)
     shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
     found = (
@@ -174,10 +195,11 @@ def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
             f'{said}: it says reduction = "mean", but gives the sum of a batch. Say reduction = "sum".'
         )
     return [
+        *keeps,
         f"{said} gives no mean over targets ({means[0]:.4g} of {len(targets)} samples, {means[1]:.4g} of"
         f" the first {cut}, {means[2]:.4g} of the rest): it depends on how batches are cut, and"
         " val/loss and accumulated gradients with it. A weighted mean needs `normaliser(targets)`, the"
-        f" sum of the weights. Are shapes broadcast ({shapes})?"
+        f" sum of the weights. Are shapes broadcast ({shapes})?",
     ]
 
 
