@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from bigmodel.commands.rows import beside, predictions
+from bigmodel.loop import fit
 from bigmodel.spec import Classes, Flags, Values
 from tests.commands.cli import Bigmodel
 from tests.commands.conftest import Run
 from tests.commands.test_load import loaded
+from tests.small_runs import built
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -165,3 +167,56 @@ def test_wrong_uses_are_told(
     said = bigmodel("predict", made("classes"), *words, "--device", "cpu")
     assert said.status == 1
     assert said.err.startswith(f"bigmodel: {told}")
+
+
+def test_a_file_may_be_in_another_encoding_than_that_of_training(
+    table_run: Path, bigmodel: Bigmodel, tmp_path: Path
+) -> None:
+    text = "größe,wer,y\n0.5,Zoë,1\n"
+    for encoding in ("utf-8", "utf-16", "cp1252", "utf-16-le"):
+        (tmp_path / f"{encoding}.csv").write_bytes(text.encode(encoding))
+    for name in ("utf-8", "utf-16"):
+        said = bigmodel("predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu")
+        assert said.status == 0, said.err
+        assert rows_of(said.out)[0]["wer"] == "Zoë"
+    for name in ("cp1252", "utf-16-le"):
+        asked = ["predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu"]
+        said = bigmodel(*asked)
+        assert said.status == 1
+        assert said.err.strip().endswith(f"say --encoding {name}")
+        for option in (["--encoding", name], [f"data.encoding={name}"]):
+            said = bigmodel(*asked, *option)
+            assert said.status == 0, said.err
+            assert rows_of(said.out)[0]["wer"] == "Zoë"
+        judged = bigmodel(
+            "eval", table_run, "--data", asked[3], "--device", "cpu", f"data.encoding={name}"
+        )
+        assert judged.status == 0, judged.err
+
+
+def test_an_encoding_where_nothing_is_text(made: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:
+    np.savez(tmp_path / "new.npz", inputs=np.zeros((2, 5)))
+    asked = [
+        "predict",
+        made("classes"),
+        "--input",
+        tmp_path / "new.npz",
+        "--device",
+        "cpu",
+        "--encoding",
+    ]
+    said = bigmodel(*asked, "cp1252")
+    assert (said.status, "has learnt from no text files" in said.err) == (1, True)
+    said = bigmodel(*asked, "utf9")
+    assert (said.status, "no such encoding: 'utf9'" in said.err) == (1, True)
+
+
+@pytest.fixture
+def table_run(tmp_path: Path) -> Path:
+    rows = "".join(f"{n / 7:.2f},{'Zoë' if n % 3 else 'Jo'},{n % 2}\n" for n in range(40))
+    (tmp_path / "a.csv").write_text("größe,wer,y\n" + rows, encoding="utf-8")
+    settings = {"data": {"name": "table", "path": str(tmp_path / "a.csv"), "target": "y"}}
+    run, _ = built(tmp_path / "run", settings)
+    (tmp_path / "run").mkdir()
+    fit(run)
+    return tmp_path / "run"

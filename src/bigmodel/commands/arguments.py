@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -47,7 +48,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         ConfigError: an unknown verb or option, a value that is missing or wrong.
     """
     parser = _parser()
-    words = list(argv)
+    words = [re.sub(r"^data\.(encoding|max_bad)=", _as_option, word) for word in argv]
     if not words:
         parser.print_help()
         parser.exit(0)
@@ -57,6 +58,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             " training is bigmodel-train."
         )
     return parser.parse_args(words)
+
+
+def _as_option(setting: re.Match[str]) -> str:
+    """A setting of training that has its like here, as an option: what a message of training advises."""
+    return f"--{setting[1].replace('_', '-')}="
 
 
 def _parser() -> Parser:
@@ -114,6 +120,7 @@ def _eval(parser: Parser) -> None:
     )
     parser.add_argument("--batch-size", type=_count, metavar="N", help="samples that are read at once")
     parser.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
+    parser.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
 
 
@@ -132,6 +139,7 @@ def _predict(parser: Parser) -> None:
     files.add_argument("--probabilities", action="store_true", help="add each class's or label's own")
     files.add_argument("--batch-size", type=_count, metavar="N", help="samples that are read at once")
     files.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
+    files.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
     texts = parser.add_argument_group("texts")
     texts.add_argument("--prompt", metavar="TEXT", help="a text to go on with, or to translate")
     texts.add_argument("--tokens", type=_count, metavar="N", help="new tokens at most (default: 200)")
@@ -155,6 +163,7 @@ def _export(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the file where there is one")
 
 
+_ENCODING = "that the file is written in, such as cp1252 (default: as the run's data; or by its mark)"
 _MAX_BAD = "samples that may be left out because they cannot be read (default: 0)"
 
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
@@ -165,6 +174,16 @@ _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
         "Writes a run's model, preprocessing included, for other programs.",
     ),
 }
+
+
+def _encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise argparse.ArgumentTypeError(
+            f"no such encoding: '{name}'. Known are utf-8, latin-1, cp1252, utf-16, gb18030 …"
+        ) from None
+    return name
 
 
 def _count(text: str) -> int:

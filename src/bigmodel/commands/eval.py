@@ -61,7 +61,11 @@ def run(arguments: Namespace) -> None:
     """Judges, and prints the figures."""
     loaded = load(arguments.run, arguments.weights, arguments.device, arguments.plugins, tell)
     path = None if arguments.data is None else Path(arguments.data).expanduser()
-    judged = own_part(loaded) if path is None else new_data(loaded, path, arguments.max_bad)
+    judged = (
+        own_part(loaded)
+        if path is None
+        else new_data(loaded, path, arguments.max_bad, arguments.encoding)
+    )
     figures = judge(loaded, judged, arguments.batch_size)
     prefix = judged.part if judged.path is None else "data"
     named = {f"{prefix}/{name}": value for name, value in figures.items()}
@@ -150,13 +154,13 @@ def own_part(loaded: Loaded) -> Judged:
     return Judged(dataset, part, config.data, f"the {name} part of {spec.name}")
 
 
-def new_data(loaded: Loaded, path: Path, max_bad: int) -> Judged:
+def new_data(loaded: Loaded, path: Path, max_bad: int, encoding: str | None = None) -> Judged:
     """New data with its answers.
 
     Raises:
         DataError: it cannot be read, or is not of the kind that the run has learnt from.
     """
-    found = read(loaded, path, "--data", answers=True, max_bad=max_bad)
+    found = read(loaded, path, "--data", answers=True, max_bad=max_bad, encoding=encoding)
     learnt, part = loaded.prepared, found.part
     dataset = Dataset(
         DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),

@@ -115,7 +115,14 @@ def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> 
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
     if isinstance(loaded.prepared.spec.input, TokenPair):
-        found = read(loaded, path, "--input", answers=False, max_bad=arguments.max_bad)
+        found = read(
+            loaded,
+            path,
+            "--input",
+            answers=False,
+            max_bad=arguments.max_bad,
+            encoding=arguments.encoding,
+        )
         assert isinstance(found.part, TextPairs)
         name, columns = "translation", dict(found.columns)
         sources = zip(sources_of(found.part), columns["source"], strict=True)
@@ -125,7 +132,7 @@ def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> 
             raise DataError(
                 f"--input {path}: there is no such file. Give a text file of prompts, one a line."
             )
-        lines = read_lines(path, getattr(reader, "encoding", "utf-8"))
+        lines = read_lines(path, arguments.encoding or getattr(reader, "encoding", "utf-8"))
         if not lines:
             raise DataError(f"--input {path}: it is empty. Give prompts, one a line.")
         rows = [

@@ -128,7 +128,8 @@ class PairsReader(VocabularyReader):
         """The pairs of a place; targets are empty where no answers are asked for."""
         if self.columns is not None:
             source, target = self.columns
-            found = pairs_of_table(path, "path", (source, target if answers else source), max_bad)
+            names = (source, target if answers else source)
+            found = pairs_of_table(path, "path", names, max_bad, self.encoding)
             return found if answers else replace(found, targets=[""] * len(found))
         files = [path] if path.exists() else [Path(name) for name in str(path).split(",")]
         if answers and len(files) == 2:

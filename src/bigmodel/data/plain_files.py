@@ -1,25 +1,42 @@
-"""Text files as users have them: gzip or not, and UTF-8 or, said where and what instead, not."""
+"""Text files as users have them: gzip or not, in UTF-8 or, by their mark or as said, otherwise."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
 import gzip
-import shlex
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Annotated, BinaryIO, cast
+
+from pydantic import AfterValidator
 
 from bigmodel.errors import DataError
 
 _CHUNK = 1 << 20
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def _known(encoding: str) -> str:
+    try:
+        "".encode(encoding)  # refuses what encodes something else than text, too
+    except LookupError:
+        raise ValueError(
+            "there is no such encoding of texts. Known are utf-8, latin-1, cp1252, utf-16, gb18030 …"
+        ) from None
+    return encoding
+
+
+Encoding = Annotated[str, AfterValidator(_known)]
+"""How a text file is written, as Python calls it."""
 
 
 def is_packed(path: Path) -> bool:
@@ -31,6 +48,16 @@ def is_packed(path: Path) -> bool:
 def name_without_gz(path: Path) -> str:
     """A file's name, without the ending that says that it is gzip."""
     return path.name[:-3] if path.suffix.lower() == ".gz" else path.name
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether an encoding is UTF-8, however it is spelt."""
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+
+
+def encoding_by_mark(head: bytes, encoding: str) -> str:
+    """The encoding that a byte-order mark at a file's start says; `encoding` where there is none."""
+    return next((marked for mark, marked in _MARKS if head.startswith(mark)), encoding)
 
 
 @contextlib.contextmanager
@@ -55,53 +82,114 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
 
+@contextlib.contextmanager
+def in_utf8(path: Path, encoding: str) -> Iterator[BinaryIO]:
+    """A text file to read UTF-8 from, without a mark, whatever it is written in; gzip or not.
+
+    Args:
+        encoding: that it is written in, unless a byte-order mark says otherwise. Bytes of a file in
+            UTF-8 come as they are: `check_utf8` tells what is wrong with them.
+
+    Raises:
+        DataError: see `unpacked`; or a byte is not of the encoding.
+    """
+    with unpacked(path) as file:
+        buffered = io.BufferedReader(cast(io.RawIOBase, file), _CHUNK)
+        head = buffered.peek(4)[:4]
+        encoding = encoding_by_mark(head, encoding)
+        if is_utf8(encoding):
+            buffered.read(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
+            yield cast(BinaryIO, buffered)
+            return
+        try:
+            yield cast(
+                BinaryIO, io.BufferedReader(_Transcoded(cast(BinaryIO, buffered), encoding), _CHUNK)
+            )
+        except UnicodeError:
+            check_encoding(path, encoding)
+            raise
+
+
+class _Transcoded(io.RawIOBase):
+    """UTF-8 of a file in another encoding, piece by piece."""
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready:
+            piece = self._file.read(_CHUNK)
+            self._ready = self._decoder.decode(piece, final=not piece).encode()
+            if not piece:
+                break
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+
 def check_utf8(path: Path) -> None:
-    """Raises DataError where a file is not UTF-8: at which byte, and what it may be instead."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    position = 0
+    """Raises DataError where a file is not UTF-8: in which line, and what it may be instead."""
+    check_encoding(path, "utf-8")
+
+
+def check_encoding(path: Path, encoding: str) -> None:
+    """Raises DataError where a file is not of an encoding: in which line, and what it may be instead."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
     with unpacked(path) as file:
         while True:
             piece = file.read(_CHUNK)
-            waiting = len(decoder.getstate()[0])
             try:
-                decoder.decode(piece, final=not piece)
+                lines += decoder.decode(piece, final=not piece).count("\n")
             except UnicodeDecodeError as error:
-                place = position - waiting + error.start
-                raise _not_utf8(path, place, bytes(error.object)) from None
+                before = bytes(error.object)[: error.start].decode(encoding, "ignore")
+                raise _not(path, encoding, lines + before.count("\n"), error) from None
             if not piece:
                 return
-            position += len(piece)
 
 
 def check_not_wide(path: Path, head: bytes) -> None:
-    """Raises DataError where a file's first bytes say that its characters take two bytes or four."""
-    for mark, encoding in _MARKS:
-        if head.startswith(mark):
-            raise _wrong_encoding(path, 0, encoding)
+    """Raises DataError where a file's first bytes, taken for UTF-8, are of no text in it."""
     if b"\x00" in head:
         place = head.index(b"\x00")
-        if head.count(b"\x00") * 4 > len(head):  # every second byte, of a text in Latin letters
-            raise _wrong_encoding(path, place, "UTF-16")
+        if (wide := wide_encoding(head)) is not None:
+            raise DataError(
+                f"{path}: not UTF-8: byte 0x00 in line 1; likely {wide}: say data.encoding={wide}"
+            )
         raise DataError(
             f"{path}: byte {place:,} (counted from 0) is NUL, which no text has. Is it a text file, and"
             " whole? Get it again, or remove that byte."
         )
 
 
-def _not_utf8(path: Path, position: int, around: bytes) -> DataError:
+def wide_encoding(text: bytes) -> str | None:
+    """The encoding of two bytes a character that a text of Latin letters is in; None: it is in none."""
+    if text.count(0) * 4 <= len(text) or b"\x00\x00" in text:
+        return None
+    return "utf-16-le" if text.index(0) % 2 else "utf-16-be"
+
+
+def _not(path: Path, encoding: str, line: int, error: UnicodeDecodeError) -> DataError:
+    around = bytes(error.object)
+    said = "UTF-8" if is_utf8(encoding) else encoding
+    what = f"{path}: not {said}: byte 0x{around[error.start]:02x} in line {line:,}"
+    if is_utf8(encoding):
+        return DataError(f"{what}; likely {likely(around)}: say data.encoding={likely(around)}")
+    return DataError(f"{what}: {error.reason}. Say data.encoding=utf-8, or whichever it is written in.")
+
+
+def likely(text: bytes) -> str:
+    """The encoding that a text is probably written in, which is not UTF-8."""
+    if (wide := wide_encoding(text)) is not None:
+        return wide
     try:
-        around.decode("cp1252")
+        text.decode("cp1252")
     except UnicodeDecodeError:
-        return _wrong_encoding(path, position, "ISO-8859-1")
-    return _wrong_encoding(path, position, "Windows-1252")
-
-
-def _wrong_encoding(path: Path, position: int, encoding: str) -> DataError:
-    within = ", unpacked" if is_packed(path) else ""
-    plain, bare = path.with_name(f"utf8-{name_without_gz(path)}"), shlex.quote(str(path))
-    convert = f"iconv -f {encoding.upper()} -t UTF-8"
-    convert = f"gunzip -c {bare} | {convert}" if within else f"{convert} {bare}"
-    return DataError(
-        f"{path}: not UTF-8 at byte {position:,} (counted from 0{within}); likely {encoding.upper()}."
-        f" Convert it: {convert} > {shlex.quote(str(plain))}"
-    )
+        return "latin-1"
+    return "cp1252"

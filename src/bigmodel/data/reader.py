@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from bigmodel.data.parts import Stored
 from bigmodel.errors import DataError, did_you_mean
@@ -42,6 +42,17 @@ def told_cut(count: int, what: str, most: str) -> list[tuple[str, str]]:
 class Reader(Config):
     """Base of all readers: its fields are what was learnt, as JSON can hold it."""
 
+    def encoded(self, encoding: str) -> Self:
+        """The same reader, for files that are written in another encoding.
+
+        Raises:
+            DataError: it reads no text.
+        """
+        changed = _encoded(self, encoding)
+        if changed is self:
+            raise DataError("--encoding: the run has learnt from no text files. Leave it out.")
+        return changed
+
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """The samples of new files, in the order in which they stand there.
 
@@ -54,6 +65,21 @@ class Reader(Config):
             DataError: it cannot be read, or is not of the kind that the source was learnt from.
         """
         raise NotImplementedError
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def _encoded(config: ConfigT, encoding: str) -> ConfigT:
+    """A configuration with another encoding in it and in those that it holds; itself without one."""
+    update: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name == "encoding":
+            update[name] = encoding
+        elif isinstance(value, Config) and (changed := _encoded(value, encoding)) is not value:
+            update[name] = changed
+    return config.model_copy(update=update) if update else config
 
 
 class TextReader(Reader):

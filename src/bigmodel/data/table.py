@@ -24,6 +24,7 @@ from bigmodel.data.class_counts import class_warnings, counts_in
 from bigmodel.data.content import Content
 from bigmodel.data.own import OwnConfig, Words, check_learnt, elsewhere, place, split
 from bigmodel.data.parts import Part
+from bigmodel.data.plain_files import Encoding
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
     DateColumn,
@@ -75,6 +76,11 @@ class TableConfig(OwnConfig):
     normalize: bool = Field(
         default=True,
         description="standardise numbers with mean and deviation of the training part",
+    )
+    encoding: Encoding = Field(
+        default="utf-8",
+        description="how CSV and JSON lines are written: utf-8, cp1252, utf-16, …;"
+        " a byte-order mark is found",
     )
     target: str | None = Field(default=None, description="the column that is asked for")
     task: Task = Field(
@@ -141,7 +147,7 @@ def table(config: TableConfig) -> Dataset:
 
 
 def _read(config: TableConfig) -> Dataset:
-    found = read_columns(place(config), "data.path", config.max_bad)
+    found = read_columns(place(config), "data.path", config.max_bad, config.encoding)
     found.missing = config.missing or ()
     left_out = dict(found.left_out)
     target, asked, index = _asked(config, found, left_out)
@@ -151,16 +157,17 @@ def _read(config: TableConfig) -> Dataset:
         content.tensor(part, torch.from_numpy(rows))
     named, strange = _parts(found, reader, asked.values, index)
     strange[target.name] = Strange(odd=asked.odd)
-    told = [*respelt_told(_respelt(reader)), *told]
+    told = [*respelt_told(_respelt(reader)), *told, *found.told]
     if config.task == "auto" and target.name not in config.columns:
         told += target_warnings(target, decide(found.column(target.name)))
     told += missing_told(found.taken, reader.columns, target, found.missing)
     told += odd_told(reader.columns, target, strange, learning=True)
     for part in elsewhere(config, named):
         key = f"{part}_path"
-        other = read_columns(place(config, key), f"data.{key}", config.max_bad)
+        other = read_columns(place(config, key), f"data.{key}", config.max_bad, config.encoding)
         other.missing = found.missing
         content.files(other.files)
+        told += other.told
         samples = reader.samples(other, answers=True)
         named[part] = samples.part
         left_out = _added(_added(left_out, other.left_out), samples.left_out)
@@ -305,7 +312,9 @@ def _learn(
         reasons = [line for _, line in (*chain(*told.values()), *left_out_told(left))]
         why = "; ".join(reasons) or ("all are left out, as asked." if left else "there is no other.")
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}")
-    reader = TableReader(columns=learnt, target=target, missing=list(found.missing))
+    reader = TableReader(
+        columns=learnt, target=target, missing=list(found.missing), encoding=config.encoding
+    )
     before = config.learnt_reader(TableReader)
     if before is not None and all(known.name in found for known in before.columns):
         reader = before.model_copy(update={"target": target})

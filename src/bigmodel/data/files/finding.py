@@ -224,7 +224,7 @@ def _in_list(
     """The files that a table lists, in its order."""
     from bigmodel.data.tabular.reading import column, read_columns
 
-    table = read_columns(path, "data.path")
+    table = read_columns(path, "data.path", encoding=naming.encoding)
     listed = column(table, naming.file, "data.file").to_pylist()
     _check_filled(listed, naming.file, where)
     clutter = [clutter_in(PurePath(str(name))) for name in listed]

@@ -12,6 +12,7 @@ import regex
 from pydantic import Field, ValidationInfo, field_validator
 
 from bigmodel.data.own import SPELLINGS
+from bigmodel.data.plain_files import Encoding
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
 
@@ -47,7 +48,10 @@ class Naming(Config):
     root: str | None = Field(
         default=None, description="folder that a list's paths start from; null: that of the list"
     )
-
+    encoding: Encoding = Field(
+        default="utf-8",
+        description="how a list is written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
+    )
     task: Literal["auto", "classes", "values"] = Field(
         default="auto",
         description="what labels are: classes, values, or auto: values where a list has fractions",
@@ -78,6 +82,7 @@ class Naming(Config):
             label=self.label,
             root=root,
             task=self.task,
+            encoding=self.encoding,
         )
 
 

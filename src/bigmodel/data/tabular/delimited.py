@@ -6,18 +6,22 @@ import csv
 import io
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO, cast
 
-from bigmodel.data.plain_files import check_not_wide, check_utf8, is_packed, unpacked
-from bigmodel.data.tabular.sources import check_names
+from bigmodel.data.plain_files import check_utf8, in_utf8, is_utf8
+from bigmodel.data.tabular.heading import Heading
 from bigmodel.errors import DataError
 
 BLOCKS = (1 << 20, 32 << 20)
 """Bytes parsed at once, and so the longest row. Arrow reads many ahead: first try with small ones."""
 
-_HEAD = 1 << 20  # bytes within which the header ends
-_SEPARATORS = ",;\t|"
+_CHUNK = 1 << 20
+_ROWS = 10_000  # made one batch
+_SUMS = ("total", "totals", "sum", "grand total", "summe", "gesamt", "insgesamt", "somme", "totale")
 _IN_USE: deque[Any] = deque(maxlen=64)
 """The newest options. Threads of Arrow drop them last, and with them our function: where Python ends at
 that moment, as after a message on a small file, the process aborts. So they are never the last."""
@@ -27,91 +31,212 @@ class LongRowError(Exception):
     """A row is longer than what is parsed at once."""
 
 
+@dataclass
+class Seen:
+    """What was seen of a file besides its rows.
+
+    Attributes:
+        headers: how many rows repeat the header.
+        last: the first value of the last row.
+    """
+
+    headers: int = 0
+    last: str | None = None
+
+    def told(self, path: Path) -> list[tuple[str, str]]:
+        """Lines for the header of a run."""
+        lines = []
+        if self.headers:
+            rows = "a row" if self.headers == 1 else f"{self.headers:,} rows"
+            lines.append(("Passed over", f"{rows} of {path.name} that repeat the header"))
+        if self.last is not None and self.last.strip().lower().rstrip(":") in _SUMS:
+            lines.append(
+                (
+                    "Warning",
+                    f"{path}: its last row begins with {self.last!r}. Remove it where it sums up.",
+                )
+            )
+        return lines
+
+    def without_headers(self, batch: Any, heading: Heading) -> Any:
+        """The rows of a batch that do not repeat the header; the others are counted."""
+        import pyarrow.compute as pc
+
+        if len(heading.header) < 2 or not all(heading.header):
+            return batch
+        same = pc.equal(batch.column(0), heading.header[0])
+        if not pc.any(same).as_py():
+            return batch
+        for place, name in enumerate(heading.header):
+            same = pc.and_(same, pc.fill_null(pc.equal(batch.column(place), name), False))
+        self.headers += pc.sum(same).as_py() or 0
+        return batch.filter(pc.invert(pc.fill_null(same, False)))
+
+
 def batches_of_rows(
-    path: Path, kind: str, refuse: Callable[[str], None], block: int = BLOCKS[-1]
+    path: Path,
+    heading: Heading,
+    refuse: Callable[[str], None],
+    block: int = BLOCKS[-1],
+    seen: Seen | None = None,
 ) -> Iterator[Any]:
     """The rows of a CSV or TSV file, as Arrow batches of text; an empty field is null.
 
+    Rows that repeat the header, as where files were put one below the other, are left out.
+
     Args:
         path: the file, gzip or not.
-        kind: `CSV`, separated by what separates most in the header, or `TSV`.
+        heading: what stands before its rows.
         refuse: told of each row that has too many fields or too few; what it raises ends the reading.
         block: bytes to parse at once.
+        seen: is told what else is there.
 
     Raises:
         LongRowError: a row is longer than `block`, and a larger one can be tried.
-        DataError: there is no header, it is not UTF-8, or it cannot be told apart into rows.
+        DataError: it is not of the encoding, or it cannot be told apart into rows.
     """
     import pyarrow as pa
-    import pyarrow.csv as pa_csv
 
-    header, separator = _header(path, kind)
-    names = _named(path, header)
-    bad: list[Any] = []
+    schema = pa.schema([(name, pa.string()) for name in heading.names])
+    yield pa.RecordBatch.from_pylist([], schema=schema)
+    seen = seen or Seen()
     last: Any = None
-
-    def note(row: Any) -> str:
-        bad.append((row.number, row.actual_columns))
-        return "skip"
-
-    schema = pa.schema([(name, pa.string()) for name in names])
-    parsing = pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=note)
-    _IN_USE.append(parsing)
     try:
-        with _opened(path) as file:
-            reader = pa_csv.open_csv(
-                file,
-                read_options=pa_csv.ReadOptions(use_threads=False, block_size=block),
-                parse_options=parsing,
-                convert_options=pa_csv.ConvertOptions(
-                    column_types=dict.fromkeys(header, pa.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                ),
-            )
-            yield pa.RecordBatch.from_pylist([], schema=schema)
-            for batch in reader:
-                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-                _tell(bad, len(names), separator, refuse)
-                last = batch if batch.num_rows else last
-            _tell(bad, len(names), separator, refuse)
-        if last is not None:
-            _check_closed(path, last.column(-1)[-1].as_py())
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        check_utf8(path)
+        with in_utf8(path, heading.encoding) as file:
+            file.read(heading.size)
+            rows = _spaced_rows if heading.spaced else _rows
+            for batch in rows(file, heading, refuse, block):
+                columns = batch.columns[: len(heading.names)]
+                if heading.closed and batch.columns[-1].null_count < batch.num_rows:
+                    refuse("some row has a value behind its last column. Give it a name in the header.")
+                if batch.num_rows:
+                    last, seen.last = columns[-1][-1].as_py(), columns[0][-1].as_py()
+                yield seen.without_headers(pa.RecordBatch.from_arrays(columns, schema=schema), heading)
+        _check_closed(path, heading.encoding, last)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, csv.Error) as error:
+        if is_utf8(heading.encoding):
+            check_utf8(path)
         long = "straddling" in str(error) or "larger than" in str(error)
         if long and block < BLOCKS[-1]:
             raise LongRowError from None
         hint = f" A row is longer than {block:,} bytes: is a quotation mark left open?" if long else ""
-        raise DataError(f"{path}: cannot be read as {kind}: {error}.{hint}") from error
-    except OSError as error:  # what Arrow says of a damaged gzip file
-        check_utf8(path)
-        raise DataError(f"{path}: cannot be read: {error}.") from error
+        raise DataError(f"{path}: cannot be read as {heading.kind}: {error}.{hint}") from error
 
 
-def _opened(path: Path) -> Any:
-    """The file for Arrow, which then keeps what it reads ahead in memory that it gives back."""
+def _rows(file: BinaryIO, heading: Heading, refuse: Callable[[str], None], block: int) -> Iterator[Any]:
+    """The rows as Arrow reads them."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    names = [*heading.names, ""] if heading.closed else heading.names
+    bad: list[Any] = []
+
+    def note(row: Any) -> str:
+        bad.append((row.number - 1, row.actual_columns))
+        return "skip"
+
+    if not cast(io.BufferedReader, file).peek(1):
+        return
+    parsing = pa_csv.ParseOptions(
+        delimiter=heading.separator, newlines_in_values=True, invalid_row_handler=note
+    )
+    blocks = _Blocks(file)
+    source = pa.PythonFile(blocks, mode="r")
+    _IN_USE.append((parsing, source))
+    reader = pa_csv.open_csv(
+        source,
+        read_options=pa_csv.ReadOptions(use_threads=False, block_size=block, column_names=names),
+        parse_options=parsing,
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+    try:
+        for batch in reader:
+            yield batch
+            _tell(bad, heading, refuse)
+        _tell(bad, heading, refuse)
+    finally:
+        blocks.end()
+
+
+class _Blocks:
+    """A file as Arrow reads it, block by block, none of which ends between CR and LF.
+
+    Arrow would lose such an LF where both stand within quotation marks (apache/arrow#51368).
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._held = b""
+        self._reading = Lock()
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end."""
+        with self._reading:
+            if self.closed:
+                return b""
+            piece = self._held + self._file.read(size - len(self._held))
+            self._held = b""
+            if len(piece) == size and size > 1 and piece.endswith(b"\r"):
+                self._held, piece = piece[-1:], piece[:-1]
+            return piece
+
+    def end(self) -> None:
+        """Ends what Arrow's threads read ahead: they find nothing more."""
+        with self._reading:
+            self.closed = True
+
+    def close(self) -> None:
+        """As a file has it; the file itself is its opener's."""
+
+
+def _spaced_rows(
+    file: BinaryIO, heading: Heading, refuse: Callable[[str], None], block: int
+) -> Iterator[Any]:
+    """The rows where blanks stand before quotation marks, which Arrow takes for a part of the value."""
     import pyarrow as pa
 
-    file = pa.OSFile(str(path))
-    return pa.CompressedInputStream(file, "gzip") if is_packed(path) else file
+    del block
+    csv.field_size_limit(max(csv.field_size_limit(), BLOCKS[-1]))
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    reader = csv.reader(text, delimiter=heading.separator, skipinitialspace=True)
+    width = len(heading.names) + heading.closed
+    bad: list[Any] = []
+    for first, some in enumerate(iter(lambda: [row for row in islice(reader, _ROWS) if row], [])):
+        kept = [row for row in some if len(row) == width]
+        bad += [(first * _ROWS + n, len(row)) for n, row in enumerate(some) if len(row) != width]
+        _tell(bad, heading, refuse)
+        columns = [
+            pa.array([value or None for value in column], pa.string())
+            for column in zip(*kept, strict=True)
+        ]
+        if kept:
+            yield pa.RecordBatch.from_arrays(columns, names=[str(n) for n in range(width)])
+    text.detach()
 
 
-def _check_closed(path: Path, last: str | None) -> None:
+def _check_closed(path: Path, encoding: str, last: str | None) -> None:
     """Refuses a file whose last value is all that follows a quotation mark that is never closed."""
-    if last is None or "\n" not in last:
+    if last is None or "\n" not in last or not last.strip("\r\n"):
         return
-    with unpacked(path) as file:
-        quotes = sum(piece.count(b'"') for piece in iter(lambda: file.read(_HEAD), b""))
-    if quotes % 2:
+    value, tail = last.replace('"', '""').encode(), b""
+    with in_utf8(path, encoding) as file:
+        for piece in iter(lambda: file.read(_CHUNK), b""):
+            tail = (tail + piece)[-len(value) :]
+    if tail == value:
         raise DataError(
             f"{path}: a quotation mark is left open, before {last[:40]!r}. Close it, or double it where"
             " it belongs to the value."
         )
 
 
-def _tell(bad: list[Any], expected: int, separator: str, refuse: Callable[[str], None]) -> None:
+def _tell(bad: list[Any], heading: Heading, refuse: Callable[[str], None]) -> None:
     """Says of each bad row what is wrong with it, and forgets it."""
+    separator, expected = heading.separator, len(heading.names) + heading.closed
     name = "a tab" if separator == "\t" else f"'{separator}'"
     while bad:
         number, actual = bad.pop(0)
@@ -122,53 +247,6 @@ def _tell(bad: list[Any], expected: int, separator: str, refuse: Callable[[str],
             else "Is a value missing, or a quotation mark left open?"
         )
         refuse(
-            f"row {number - 2} (counted from 0, below the header) has {fields}, but there are"
+            f"row {number} (counted from 0, below the header) has {fields}, but there are"
             f" {expected:,} columns. {hint}"
         )
-
-
-def _header(path: Path, kind: str) -> tuple[list[str], str]:
-    """The names of the columns as they stand in the file, and what separates them."""
-    with unpacked(path) as file:
-        head = file.read(_HEAD)
-    check_not_wide(path, head[:4096])
-    try:
-        text = head.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4 or len(head) < _HEAD:  # not just a character that is cut in two
-            check_utf8(path)
-        text = head[: error.start].decode("utf-8-sig")
-    line = next((line for line in text.splitlines() if line.strip()), "")
-    separator = "\t" if kind == "TSV" else max(_SEPARATORS, key=_outside_quotes(line).count)
-    try:
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        header = next((row for row in rows if row), None)
-    except csv.Error as error:
-        raise DataError(f"{path}: its header cannot be read: {error}.") from error
-    if header is None:
-        raise DataError(f"{path}: the file is empty.")
-    return header, separator
-
-
-def _outside_quotes(line: str) -> str:
-    return "".join(line.split('"')[::2])
-
-
-def _named(path: Path, header: list[str]) -> list[str]:
-    """The names of the columns, without spaces around them; those without a name get one."""
-    names = [name.strip() or f"column {place}" for place, name in enumerate(header, start=1)]
-    check_names(path, names)
-    if all(_is_number(name) for name in names):
-        raise DataError(
-            f"{path}: its first row holds only numbers ({', '.join(names[:3])}, …), but must name the"
-            " columns. Add a header."
-        )
-    return names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

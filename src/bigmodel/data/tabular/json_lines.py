@@ -14,9 +14,9 @@ from bigmodel import nested_json
 from bigmodel.data.plain_files import (
     check_not_wide,
     check_utf8,
+    in_utf8,
     is_packed,
     name_without_gz,
-    unpacked,
 )
 from bigmodel.errors import DataError
 
@@ -25,7 +25,9 @@ _LONG_DIGITS = 16  # from which on not every whole number is a float64
 _LONG = re.compile(rb"(?<![\d.])\d{%d,}(?![\d.eE])" % _LONG_DIGITS)
 
 
-def batches_of_lines(path: Path, refuse: Callable[[str], None]) -> Iterator[Any]:
+def batches_of_lines(
+    path: Path, refuse: Callable[[str], None], encoding: str = "utf-8"
+) -> Iterator[Any]:
     """The objects of a JSON lines file as Arrow batches, with a column for each key.
 
     The file is read twice: a column is of the kind that all of its values together are of, whole
@@ -35,15 +37,16 @@ def batches_of_lines(path: Path, refuse: Callable[[str], None]) -> Iterator[Any]
     Args:
         path: the file, gzip or not.
         refuse: told of each line that is no JSON object; what it raises ends the reading.
+        encoding: see `in_utf8`.
 
     Raises:
-        DataError: it is not UTF-8, or a key holds text in one line and a number in another.
+        DataError: it is not of the encoding, or a key holds text in one line and a number in another.
     """
     import pyarrow as pa
 
     kinds: dict[str, Any] = {}
     long: set[str] = set()
-    for first, block in _blocks(path, refuse):
+    for first, block in _blocks(path, refuse, encoding):
         kinds = _types(path, first, block, kinds)
         long |= _with_long_numbers(block)
     exact = {name for name in long if pa.types.is_floating(kinds[name])}
@@ -52,13 +55,13 @@ def batches_of_lines(path: Path, refuse: Callable[[str], None]) -> Iterator[Any]
     if not kinds:
         raise DataError(f"{path}: no line holds an object with a key.")
     yield pa.RecordBatch.from_pylist([], schema=schema)
-    for first, block in _blocks(path, lambda _: None):
+    for first, block in _blocks(path, lambda _: None, encoding):
         yield from _parsed(path, first, block, schema, exact).to_batches()
 
 
-def _blocks(path: Path, refuse: Callable[[str], None]) -> Iterator[tuple[int, bytes]]:
+def _blocks(path: Path, refuse: Callable[[str], None], encoding: str) -> Iterator[tuple[int, bytes]]:
     """Whole lines of a file, many at once, with the number of the first, counted from 0."""
-    with unpacked(path) as file:
+    with in_utf8(path, encoding) as file:
         line, rest = 0, b""
         while piece := file.read(_BLOCK):
             if line == 0 and not rest:
@@ -73,7 +76,7 @@ def _blocks(path: Path, refuse: Callable[[str], None]) -> Iterator[tuple[int, by
 
 def _check_start(path: Path, head: bytes) -> None:
     check_not_wide(path, head[:4096])
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+    if head.lstrip().startswith(b"["):
         lines = path.with_name(Path(name_without_gz(path)).stem + "-lines.jsonl")
         plain, bare = shlex.quote(str(lines)), shlex.quote(str(path))
         convert = f"gunzip -c {bare} | jq -c '.[]'" if is_packed(path) else f"jq -c '.[]' {bare}"
@@ -85,7 +88,6 @@ def _check_start(path: Path, head: bytes) -> None:
 
 def _objects(path: Path, first: int, block: bytes, refuse: Callable[[str], None]) -> bytes:
     """The lines of a block that are JSON objects; the others are refused."""
-    block = block.removeprefix(b"\xef\xbb\xbf")
     try:
         block.decode()  # Arrow takes any bytes for text here
     except UnicodeDecodeError:

@@ -49,12 +49,14 @@ class TableReader(Reader):
         target: the one that is asked for.
         answers: what scores its values as those of training were.
         missing: words that stand for a missing value, by the user's word.
+        encoding: of text files.
     """
 
     columns: list[Learnt]
     target: TargetColumn
     answers: Answers = Answers()
     missing: list[str] = Field(default=[])
+    encoding: str = "utf-8"
 
     @property
     def spec(self) -> Features:
@@ -65,12 +67,13 @@ class TableReader(Reader):
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`. Columns that were not learnt from are left alone."""
-        table = read_columns(path, "path", max_bad)
+        table = read_columns(path, "path", max_bad, self.encoding)
         table.missing = self.missing
         samples = self.samples(table, answers)
         columns = _as_they_stand(table, samples.kept)
         part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
         told = [
+            *table.told,
             *unseen_told("Unseen categories", samples.strange),
             *respelt_told({name: found.respelt for name, found in samples.strange.items()}),
             *odd_told(self.columns, self.target, samples.strange),

@@ -9,6 +9,7 @@ fail where a later row says otherwise.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -31,17 +32,24 @@ class Columns:
         column_names: in the order of the file.
         num_rows: in each column.
         left_out: how many rows were left out because they could not be read, by reason.
+        told: what else is to be told of the files, label and text of each line.
         files: that they were read from.
         missing: words that stand for a missing value, by the user's word.
         taken: how often which words of a column were taken for missing, as far as that was noted.
     """
 
     def __init__(
-        self, path: Path, files: list[Path], sources: list[Source], left_out: dict[str, int]
+        self,
+        path: Path,
+        files: list[Path],
+        sources: list[Source],
+        left_out: dict[str, int],
+        told: list[tuple[str, str]],
     ) -> None:
         self.path = path
         self.files = files
         self.left_out = left_out
+        self.told = told
         self.column_names = sources[0].names
         self._known = frozenset(self.column_names)
         self.num_rows = sum(source.rows for source in sources)
@@ -82,24 +90,26 @@ class Columns:
             ) from error
 
 
-def read_columns(path: Path, key: str, max_bad: int = 0) -> Columns:
+def read_columns(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") -> Columns:
     """The columns of a CSV, TSV, Parquet or JSON lines file, gzip or not, or of a folder of such files.
 
     Args:
         path: the file; the files of a folder are put one below the other, in the order of their names.
         key: the option that names it, such as `data.path`, for messages.
         max_bad: rows that may be left out because they cannot be read; `Columns.left_out` counts them.
+        encoding: that text is written in, unless a byte-order mark says otherwise.
 
     Raises:
-        DataError: it is of another kind, empty, damaged, not UTF-8, or a row has more or fewer fields
-            than there are columns. The message names the file and the row.
+        DataError: it is of another kind, empty, damaged, of another encoding, or a row has more or fewer
+            fields than there are columns. The message names the file and the row.
     """
     files = _files_in(path, key) if path.is_dir() else [path]
     bad: list[str] = []  # what is wrong with each row that was left out
+    told: list[tuple[str, str]] = []
     sources: list[Source] = []
     for file in files:
         try:
-            sources.append(_read_file(file, key, bad, max_bad))
+            sources.append(_read_file(file, key, bad, max_bad, encoding, told))
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror or error}.") from error
         if set(sources[-1].names) != set(sources[0].names):
@@ -110,7 +120,7 @@ def read_columns(path: Path, key: str, max_bad: int = 0) -> Columns:
             )
     if sum(source.rows for source in sources) == 0:
         raise DataError(f"{path}: it has columns ({listed(sources[0].names)}), but no rows.")
-    return Columns(path, files, sources, {"unreadable row": len(bad)} if bad else {})
+    return Columns(path, files, sources, {"unreadable row": len(bad)} if bad else {}, told)
 
 
 def column(table: Columns, name: str, key: str) -> Any:
@@ -182,26 +192,48 @@ def _kind_of(path: Path) -> str | None:
     return _ENDINGS.get(Path(name_without_gz(path)).suffix.lower())
 
 
-def _read_file(path: Path, key: str, bad: list[str], max_bad: int) -> Source:
+def _read_file(
+    path: Path, key: str, bad: list[str], max_bad: int, encoding: str, told: list[tuple[str, str]]
+) -> Source:
     kind = _kind_of(path)
     if kind is None:
-        excel = " Save the sheet as CSV." if path.suffix.lower() in (".xls", ".xlsx", ".ods") else ""
-        raise DataError(f"{key}={path}: not a kind of table that can be read.{excel} {_KNOWN}")
+        raise DataError(f"{key}={path}: not a kind of table that can be read.{_way_out(path)} {_KNOWN}")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty.")
     if kind == "Parquet":
         return ParquetSource(path)
+    refuse = _refuser(path, bad, max_bad)
     if kind == "JSON lines":
         from bigmodel.data.tabular.json_lines import batches_of_lines
 
-        return Unpacked(path, batches_of_lines(path, _refuser(path, bad, max_bad)))
-    from bigmodel.data.tabular.delimited import BLOCKS, LongRowError, batches_of_rows
+        return Unpacked(path, batches_of_lines(path, refuse, encoding))
+    from bigmodel.data.tabular.delimited import BLOCKS, LongRowError, Seen, batches_of_rows
+    from bigmodel.data.tabular.heading import heading_of
 
+    heading = heading_of(path, kind, encoding)
+    told += heading.told(path)
     before = len(bad)
-    with contextlib.suppress(LongRowError):
-        return Unpacked(path, batches_of_rows(path, kind, _refuser(path, bad, max_bad), BLOCKS[0]))
-    del bad[before:]
-    return Unpacked(path, batches_of_rows(path, kind, _refuser(path, bad, max_bad)))
+    for block in BLOCKS:
+        seen = Seen()
+        with contextlib.suppress(LongRowError):
+            source = Unpacked(path, batches_of_rows(path, heading, refuse, block, seen))
+            told += seen.told(path)
+            return source
+        del bad[before:]
+    raise AssertionError("the last block is always tried to its end")
+
+
+_PACKERS = {".zip": "unzip", ".bz2": "bunzip2 -k", ".xz": "unxz -k", ".zst": "unzstd", ".7z": "7z x"}
+
+
+def _way_out(path: Path) -> str:
+    """What makes a table that can be read of a file that is none."""
+    suffix = path.suffix.lower()
+    if suffix in (".xls", ".xlsx", ".ods"):
+        return " Save the sheet as CSV."
+    if suffix in _PACKERS:
+        return f" Unpack it: {_PACKERS[suffix]} {shlex.quote(str(path))}"
+    return ""
 
 
 def _refuser(path: Path, bad: list[str], max_bad: int) -> Callable[[str], None]:

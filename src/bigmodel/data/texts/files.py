@@ -8,12 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from bigmodel.data.clutter import clutter_in, is_passed_over
 from bigmodel.data.own import OwnConfig, place
 from bigmodel.data.paths import check_inside
-from bigmodel.data.plain_files import unpacked
+from bigmodel.data.plain_files import Encoding, encoding_by_mark, likely, unpacked, wide_encoding
 from bigmodel.data.room import read_all
 from bigmodel.errors import DataError
 from bigmodel.typed import pasted
@@ -27,20 +27,10 @@ _LISTED = 5  # how many of them a message names
 class TextFilesConfig(OwnConfig):
     """How text files are written."""
 
-    encoding: str = Field(
-        default="utf-8", description="how text files are written: utf-8, latin-1, utf-16, …"
+    encoding: Encoding = Field(
+        default="utf-8",
+        description="how text files are written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
     )
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_one(cls, encoding: str) -> str:
-        try:
-            "".encode(encoding)  # refuses what encodes something else than text, too
-        except LookupError:
-            raise ValueError(
-                "there is no such encoding of texts. Known are utf-8, latin-1, cp1252, utf-16, gb18030 …"
-            ) from None
-        return encoding
 
 
 class Passage(NamedTuple):
@@ -133,15 +123,16 @@ def read_text(file: Path, encoding: str) -> str:
     """
     with unpacked(file) as source:
         raw = read_all(source, str(file))
-    mark = codecs.BOM_UTF8 if codecs.lookup(encoding).name == "utf-8" else b""
-    body = raw.removeprefix(mark)
+    encoding = encoding_by_mark(raw, encoding)
+    body = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode(encoding)
     except UnicodeDecodeError as error:
         position = error.start + len(raw) - len(body)
+        line = body[: error.start].decode(encoding, "ignore").count("\n") + 1
         raise DataError(
-            f"{file}: not {encoding}: byte 0x{raw[position]:02x} at position {position:,} (counted from"
-            f" 0, of {len(raw):,}): {error.reason}. {_advice(raw, encoding)}"
+            f"{file}: not {encoding}: byte 0x{raw[position]:02x} in line {line:,}, at position"
+            f" {position:,} (counted from 0, of {len(raw):,}): {error.reason}. {_advice(raw, encoding)}"
         ) from error
 
 
@@ -159,11 +150,9 @@ def read_lines(file: Path, encoding: str) -> list[str]:
 
 def _advice(raw: bytes, encoding: str) -> str:
     """What to do about bytes that are no text."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "It begins as utf-16 does: say data.encoding=utf-16."
-    if b"\0" in raw[:4096]:
+    if b"\0" in raw[:4096] and wide_encoding(raw[:4096]) is None:
         return "It looks like no text file at all: give one, or the text of it as .txt."
     if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "ascii"}:
-        other = "utf-8" if encoding.lower() == "ascii" else "latin-1"
-        return f"If it is written in another encoding, say which, such as data.encoding={other}."
+        other = "utf-8" if encoding.lower() == "ascii" else likely(raw)
+        return f"It is likely {other}: say data.encoding={other}"
     return "Say data.encoding=utf-8, or whichever it is written in, or mend the file."

@@ -116,7 +116,7 @@ def read_part(config: PairFilesConfig, part: PartName) -> Pairs | None:
         assert config.target is not None
         names = (config.source, config.target)
         return without_empty(
-            pairs_of_table(place(config, key), f"data.{key}", names, max_bad=config.max_bad)
+            pairs_of_table(place(config, key), f"data.{key}", names, config.max_bad, config.encoding)
         )
     keys = (f"{prefix}source", f"{prefix}target")
     if getattr(config, keys[0]) is None:
@@ -141,13 +141,13 @@ def pairs_of_files(source: Path, target: Path, encoding: str) -> Pairs:
     return Pairs(sources, targets, lines(sources))
 
 
-def pairs_of_table(path: Path, key: str, names: tuple[str, str], max_bad: int) -> Pairs:
+def pairs_of_table(path: Path, key: str, names: tuple[str, str], max_bad: int, encoding: str) -> Pairs:
     """Pairs of two columns of a table; what is missing is empty.
 
     Raises:
         DataError: the table cannot be read, or has no such columns.
     """
-    table = read_columns(path, key, max_bad)
+    table = read_columns(path, key, max_bad, encoding)
     sources, targets = (
         ["" if text is None else text for text in texts(column(table, name, f"data.{option}"))]
         for name, option in zip(names, ("source", "target"), strict=True)

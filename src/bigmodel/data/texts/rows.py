@@ -94,7 +94,7 @@ def read_rows(path: Path, key: str, layout: Layout, max_bad: int, *, labelled: b
 
 
 def _of_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> Rows:
-    table = read_columns(path, key, max_bad)
+    table = read_columns(path, key, max_bad, layout.encoding)
 
     def cells(name: str | None, option: str) -> list[str | None] | None:
         return None if name is None else texts(column(table, name, option))
@@ -122,7 +122,7 @@ def _of_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool
     others = () if labelled else table.column_names
     columns = {name: table.column(name).take(kept) for name in others}
     names = [f"row {row}" for row in kept]
-    return Rows(chosen(found), chosen(labels), names, groups, marks, columns, left_out)
+    return Rows(chosen(found), chosen(labels), names, groups, marks, columns, left_out, table.told)
 
 
 def _of_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> Rows:
