@@ -51,7 +51,7 @@ from bigmodel.data.tabular.telling import (
     columns_told,
     left_out_told,
     missing_told,
-    mostly_numbers_told,
+    mostly_told,
     notations_told,
     odd_told,
     respelt_told,
@@ -350,7 +350,7 @@ def _learn_column(
     if kind in TIME_KINDS:
         return _learn_times(config, name, values, rows, where, decided)
     if kind in ("category", "text"):
-        told = [mostly_numbers_told(name, decided)] if decided.nearly and chosen is None else []
+        told = [mostly_told(name, decided)] if decided.nearly and chosen is None else []
         return CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
         ), told

@@ -44,7 +44,7 @@ class Decided(NamedTuple):
 
     @property
     def nearly(self) -> bool:
-        """Whether it is text that is mostly numbers."""
+        """Whether it is text that is mostly numbers, or, where `when` is known, dates or times."""
         return self.kind == "text" and self.odd.count > 0 and self.odd.are_few(MOST_IF_SAID)
 
 
@@ -80,6 +80,8 @@ def decide(column: Any) -> Decided:
     timed = as_times(column)
     if timed.odd.are_few():
         return timed
+    if timed.odd.are_few(MOST_IF_SAID):
+        return timed._replace(kind="text")
     return found._replace(kind="text")
 
 

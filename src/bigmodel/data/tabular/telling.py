@@ -99,7 +99,7 @@ def target_warnings(target: TargetColumn, decided: Decided) -> list[tuple[str, s
     """What may have been meant otherwise of a target of which nothing was said."""
     if decided.kind == "number":
         return two_ways_told({target.name: decided.ways}, "target")
-    if not decided.nearly:
+    if not decided.nearly or decided.when is not None:
         return []
     cells = f"{_odd(decided.odd, 'number')}, {decided.odd}"
     return [
@@ -115,14 +115,15 @@ def _way(notation: Notation) -> str:
     return str(notation) or "decimal point"
 
 
-def mostly_numbers_told(name: str, decided: Decided) -> tuple[str, str]:
-    """The warning that a column of words could be one of numbers."""
-    number, words = option(name, "number"), option(name, "category")
-    cells = _odd(decided.odd, "number") + (f" ({decided.notation})" if str(decided.notation) else "")
+def mostly_told(name: str, decided: Decided) -> tuple[str, str]:
+    """The warning that a column of words could be one of numbers, dates or times."""
+    kind = kind_of(decided.when.way) if decided.when else "number"
+    way = decided.when.way if decided.when else str(decided.notation)
+    cells = _odd(decided.odd, kind) + (f" ({way})" if way and way != kind else "")
     return (
         "Warning",
-        f"column '{name}' is read as words: {cells}, {decided.odd}. To read it as numbers, these"
-        f" missing: {number} (as it is: {words})",
+        f"column '{name}' is read as words: {cells}, {decided.odd}. To read it as {kind}s, these"
+        f" missing: {option(name, kind)} (as it is: {option(name, 'category')})",
     )
 
 
