@@ -5,12 +5,14 @@ import json
 import unicodedata
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from bigmodel.data.reader import from_plain, to_plain
 from bigmodel.data.table import table
+from bigmodel.data.tabular.columns import CategoryColumn
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 
@@ -203,3 +205,23 @@ def test_classes_are_told_with_their_counts_and_those_of_a_single_row(tmp_path):
     judged = built(tmp_path / "a.csv", val_path=path)
     assert dict(judged.told)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 2"
     assert not any("single sample" in line for _, line in judged.told)
+
+
+def test_a_column_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
+    """Each of a million would take microseconds in Python, to be told apart all the same."""
+    ids = pa.chunked_array([pa.array([f"user-{i}.0" for i in range(5000)] + ["Yes", "yes"])])
+    rows = np.arange(len(ids))
+    monkeypatch.setattr("bigmodel.data.tabular.columns.settled", None)
+    assert CategoryColumn.learn("id", ids, rows, 1000, 2, False).reason == "all different"
+    twice = pa.chunked_array([*ids.chunks, *ids.chunks[:1], ids.chunks[0].slice(0, 9)])
+    rows = np.arange(len(ids) + 9)
+    assert CategoryColumn.learn("id", twice.slice(len(ids)), rows, 1000, 2, False).reason == (
+        "5,002 different values"
+    )
+
+
+def test_a_column_that_seems_to_hold_many_words_may_hold_few():
+    spelt = [f"{i // 2}{'.0' * (i % 2)}" for i in range(40)]
+    ids = pa.chunked_array([pa.array([*spelt, *spelt[:8], "x"])])
+    found = CategoryColumn.learn("c", ids, np.arange(49), 1000, 2, False)
+    assert len(found.values) == 20

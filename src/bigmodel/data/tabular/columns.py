@@ -19,7 +19,7 @@ from bigmodel.data.tabular.dates import PARTS, TimeKind, When, described, kind_o
 from bigmodel.data.tabular.kinds import option
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
 from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
-from bigmodel.data.tabular.spelt import counts_of_words, places_of
+from bigmodel.data.tabular.spelt import counts_of_words, places_of, too_many_words
 from bigmodel.data.tabular.values import LARGEST, numbers, words
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
@@ -289,16 +289,18 @@ class CategoryColumn(Config):
             chosen: a category by the user's word, however many values there are.
         """
         text = words(column).take(rows)
-        spelt, missing = counts_of_words(text), int(text.null_count)
+        missing = int(text.null_count)
+        most_told = len(rows) if chosen else max(2, (len(rows) - missing) / 2)
+        if (different := too_many_words(text, most_told)) is not None:  # a million take seconds else
+            return _too_many(different + (missing > 0), len(rows))
+        spelt = counts_of_words(text)
         counted: Counter[str | None] = Counter({None: missing} if missing else {})
         for word, name_of_value in settled(spelt).items():
             counted[name_of_value] += spelt[word]
         if len(counted) == 1:
             return LeftOut("empty" if missing else "constant")
-        if not chosen and len(counted) > max(2, (len(rows) - missing) / 2):
-            all_differ = len(counted) == len(rows)
-            reason = "all different" if all_differ else f"{len(counted):,} different values"
-            return LeftOut(reason, "category")
+        if len(counted) > most_told:
+            return _too_many(len(counted), len(rows))
         ranked = sorted(counted, key=lambda value: (-counted[value], value is None, value or ""))
         values = [value for value in ranked if counted[value] >= min_count][:most]
         if not values:
@@ -319,6 +321,12 @@ class CategoryColumn(Config):
         found, respelt = places_of(words(column), self.values)
         out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
         return Strange(int(found.null_count), respelt=respelt)
+
+
+def _too_many(different: int, rows: int) -> LeftOut:
+    return LeftOut(
+        "all different" if different == rows else f"{different:,} different values", "category"
+    )
 
 
 Learnt = NumberColumn | DateColumn | CategoryColumn

@@ -31,3 +31,17 @@ def counts_of_words(text: Any) -> dict[str, int]:
     """How often each word of a column occurs."""
     counted = text.drop_null().value_counts().to_pylist()
     return {row["values"]: row["counts"] for row in counted}
+
+
+def too_many_words(text: Any, most: float) -> int | None:
+    """How many different words a column holds, where they are more than `most` values however they are
+    spelt; None where they may be fewer."""
+    import pyarrow.compute as pc
+
+    different: int = pc.count_distinct(text).as_py()
+    if different <= most:
+        return None
+    alike = pc.utf8_lower(pc.utf8_normalize(text, form="NFC"))
+    alike = pc.replace_substring_regex(alike, r"\.0+$", "")
+    least = pc.count_distinct(alike).as_py() - 2  # true may be 1, and false 0
+    return different if least > most else None
