@@ -84,7 +84,8 @@ def loss_told(loss: Loss, target: Target) -> str:
         return loss.described
     if target.count > 1:
         return f"{loss.described}, of the targets, each in units of its standard deviation"
-    return f"{loss.described}, of the target in units of its standard deviation, {target.std[0]:,.4g}"
+    unit = f"{target.std[0]:,.4g}" if target.std[0] < 10_000 else f"{target.std[0]:,.0f}"
+    return f"{loss.described}, of the target in units of its standard deviation, {unit}"
 
 
 def extension(change: Change, run: Run) -> str:
