@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bigmodel.commands.cells import plain
+from bigmodel.data.tabular.cells import plain
 from bigmodel.loop import fit
 from tests.commands.cli import Bigmodel
 from tests.small_runs import built

@@ -153,6 +153,26 @@ def test_types_for_times_of_parquet_are_learnt_from(tmp_path, name):
     assert len(found.part.inputs.unique(dim=0)) > ROWS // 4
 
 
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (pa.array([[i % 5] for i in range(ROWS)]), None),
+        (pa.array([{"a": i % 5} for i in range(ROWS)]), None),
+        (pa.array([bytes([255, i % 5]) for i in range(ROWS)]), None),
+        (pa.array([i % 5 for i in range(ROWS)], pa.duration("ns")), "category"),
+    ],
+    ids=["list", "object", "bytes", "duration"],
+)
+def test_columns_of_any_type_are_compared(tmp_path, cells, said):
+    """As a group, which any column may be, and as categories, where they are learnt from."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"c": cells, "x": np.arange(ROWS) % 7, "y": np.arange(ROWS) + 0.5}), path)
+    dataset = built(path, "y", group="c", columns={"c": said} if said else {})
+    assert len(dataset.part("train")) % (ROWS // 5) == 0
+    if said:
+        assert dataset.reader.columns[0].values[0] == "0 days 00:00:00"
+
+
 def test_a_file_of_another_kind_is_read_as_that_of_training(tmp_path):
     days = ["2020-01-31", "2021-02-01", "2022-03-05", "2023-07-09"]
     text = table_of(tmp_path / "a.csv", days)

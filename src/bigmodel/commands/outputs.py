@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bigmodel import disk, streams
-from bigmodel.commands.cells import for_csv, plain
+from bigmodel.data.tabular.cells import castable, plain
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.visible import visible
 
@@ -130,7 +130,7 @@ def _csv(table: Any, delimiter: str) -> bytes:
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
-    table = pa.table({name: for_csv(table.column(name)) for name in table.column_names})
+    table = pa.table({name: castable(table.column(name)) for name in table.column_names})
     buffer = pa.BufferOutputStream()
     names = [_quoted(name, delimiter) for name in table.column_names]
     head = (delimiter.join(names) + "\n").encode()

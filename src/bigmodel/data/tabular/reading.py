@@ -17,6 +17,7 @@ from typing import Any, cast
 from bigmodel.data.clutter import is_passed_over
 from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import name_without_gz
+from bigmodel.data.tabular.cells import castable
 from bigmodel.data.tabular.missing import blanked
 from bigmodel.data.tabular.sources import ParquetSource, Source, Unpacked
 from bigmodel.errors import DataError, did_you_mean
@@ -151,7 +152,7 @@ def texts(column: Any) -> list[str | None]:
     """A column as words, whatever kind it is of; None where a value is missing."""
     import pyarrow as pa
 
-    return cast("list[str | None]", column.cast(pa.string()).to_pylist())
+    return cast("list[str | None]", castable(column).cast(pa.string()).to_pylist())
 
 
 def listed(names: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bigmodel.data.tabular.cells import castable
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers, alike
 from bigmodel.data.tabular.truth import as_digits, holds_truth
 
@@ -161,7 +162,7 @@ def words(column: Any) -> Any:
         return pc.if_else(empty, None, text) if pc.any(empty).as_py() else text
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
-    return pc.cast(column, pa.string())
+    return pc.cast(castable(column), pa.string())
 
 
 def marks_of(column: Any, *, words_too: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Cells of any type as CSV and JSON lines hold them: whatever a table holds can be written again."""
+"""Cells of any type as text and as JSON: whatever a table holds can be compared and written again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-def for_csv(column: Any) -> Any:
-    """A column of a type that Arrow writes as CSV: lists and objects as JSON, bytes as text."""
+def castable(column: Any) -> Any:
+    """A column that Arrow makes text of: lists and objects are JSON, bytes and durations text."""
     import pyarrow as pa
 
     kind = column.type
