@@ -407,6 +407,21 @@ def test_parts_are_told_in_their_order(path):
     assert list(built(path, test_fraction=0.2).spec.sizes) == ["train", "val", "test"]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_identifiers_that_differ_in_their_last_digits_are_told_and_kept(tmp_path, suffix):
+    rows = [{"id": 2**64 + i % 3, "x": i % 7, "y": i + 0.5} for i in range(60)]
+    path = written(tmp_path / f"a.{suffix}", rows)
+    assert built(path, "y").told[-1] == (
+        "Warning",
+        "left out: id (equal in the digits that a number keeps). To learn from it:"
+        " data.columns.id=category",
+    )
+    reader = built(path, "y", columns={"id": "category"}).reader
+    assert sorted(reader.columns[0].values) == [str(2**64 + i) for i in range(3)]
+    found = reader.read(path, answers=False)
+    assert list(map(str, found.columns["id"][:2])) == ["18446744073709551616", "18446744073709551617"]
+
+
 def test_large_whole_numbers_are_numbers(tmp_path):
     rows = [{"x": 2**60 + 2**30 * (i * i) + 1, "y": i + 0.5} for i in range(60)]
     for name in ("a.parquet", "a.jsonl"):

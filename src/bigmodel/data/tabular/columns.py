@@ -20,7 +20,7 @@ from bigmodel.data.tabular.kinds import option
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
 from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.spelt import counts_of_words, places_of, too_many_words
-from bigmodel.data.tabular.values import LARGEST, numbers, words
+from bigmodel.data.tabular.values import EXACT, LARGEST, numbers, words
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
 
@@ -154,6 +154,8 @@ class NumberColumn(MeasuredColumn):
         if missing.all():
             return LeftOut("empty")
         if not missing.any() and values.min() == values.max():
+            if abs(values[0]) >= EXACT and len(words(column).take(rows).unique()) > 1:
+                return LeftOut("equal in the digits that a number keeps", "category")
             return LeftOut("constant")
         return cls(
             name=name,

@@ -19,6 +19,7 @@ from bigmodel.data.tabular.notation import PLAIN, Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
 from bigmodel.data.tabular.spelt import counts_of_words, places_of
 from bigmodel.data.tabular.values import (
+    EXACT,
     LARGEST,
     Cells,
     marks_of,
@@ -32,7 +33,6 @@ from bigmodel.registry import Config
 from bigmodel.spec import Classes, Values
 
 Task = Literal["auto", "classes", "values"]
-_EXACT = 2**53  # beyond it, two whole numbers may be one float64
 KEEP_ALL = "'data.missing=[]'"
 """What to type where NA and its like are words as others are."""
 
@@ -151,7 +151,7 @@ class TargetColumn(Config):
         )
         if task == "values" or (task == "auto" and _measured(column, cells, decided.notation)):
             return learnt
-        if np.nanmax(np.abs(cells.values)) >= _EXACT:
+        if np.nanmax(np.abs(cells.values)) >= EXACT:
             return learnt._of_words(column, where)
         labels = learnt._known(_number_labels(cells.values), column, where)
         return learnt.model_copy(update={"labels": labels, "numeric": True})

@@ -21,6 +21,9 @@ _NO_NUMBERS = (*_MISSING, "None", "-")  # which may be words of their own among 
 _COUNTERS = ("", "id", "index", "row", "no", "nr", "number", "rowid", "row_id")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|index|level_0")
 
+EXACT = 2**53
+"""From here on, two whole numbers may be one float64."""
+
 LARGEST = float(np.finfo(np.float32).max)
 """The largest number that a model can hold."""
 
