@@ -112,3 +112,10 @@ def test_an_odd_cell_among_real_values_leaves_its_row_out():
     assert (asked.odd.count, asked.odd.row, asked.odd.value) == (2, 40, "inf")
     with pytest.raises(DataError, match=r"'y' is a finite number, but row 0 .* holds 'inf'"):
         target.encode(column("inf", "3"), "b.csv")
+
+
+def test_a_target_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
+    monkeypatch.setattr("bigmodel.data.tabular.target.settled", None)
+    told = "'y' has 5,000 different values in 5,000 rows, such as 'user 0' and 'user 1', too many"
+    with pytest.raises(DataError, match=told):
+        TargetColumn.learn("y", column(*(f"user {i}" for i in range(5000))), "auto", "a.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from bigmodel.data.tabular.deciding import Decided, as_numbers, decide
 from bigmodel.data.tabular.missing import counts_of, counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
-from bigmodel.data.tabular.spelt import counts_of_words, places_of
+from bigmodel.data.tabular.spelt import counts_of_words, places_of, too_many_words
 from bigmodel.data.tabular.values import (
     EXACT,
     LARGEST,
@@ -122,7 +123,10 @@ class TargetColumn(Config):
 
     def _of_words(self, column: Any, where: str) -> TargetColumn:
         """The same with the classes of a column of words."""
-        names = settled(counts_of_words(words_without(column, [*self.missing, *self.odd])))
+        text = words_without(column, [*self.missing, *self.odd])
+        if (different := too_many_words(text, _most_classes(column))) is not None:
+            raise self._too_many(different, text.unique().slice(0, 3).drop_null(), column, where)
+        names = settled(counts_of_words(text))
         if len(set(names.values())) == 1 and self.missing:
             raise DataError(
                 f"{where}: target '{self.name}' holds {next(iter(names.values()))!r} alone, with"
@@ -163,15 +167,17 @@ class TargetColumn(Config):
             DataError: they are too many, or there is but one.
         """
         check_classes(labels, f"{where}: target '{self.name}'")
-        rows = len(column) - column.null_count
-        if len(labels) > max(_MOST_CLASSES, rows / 2):
-            raise DataError(
-                f"{where}: target '{self.name}' has {len(labels):,} different values in {rows:,} rows,"
-                f" such as {labels[0]!r} and {labels[1]!r}, too many to tell apart. Is it the right"
-                " column?"
-                " For real values, say data.task=values."
-            )
+        if len(labels) > _most_classes(column):
+            raise self._too_many(len(labels), labels, column, where)
         return labels
+
+    def _too_many(self, different: int, some: Sequence[Any], column: Any, where: str) -> DataError:
+        rows = len(column) - column.null_count
+        return DataError(
+            f"{where}: target '{self.name}' has {different:,} different values in {rows:,} rows, such as"
+            f" {str(some[0])!r} and {str(some[1])!r}, too many to tell apart. Is it the right column?"
+            " For real values, say data.task=values."
+        )
 
     @property
     def spec(self) -> Classes | Values:
@@ -246,6 +252,11 @@ class TargetColumn(Config):
             f"{where}: target '{self.name}' is {known}, but row {row} (counted from 0) holds {value!r}."
             f"{near}"
         )
+
+
+def _most_classes(column: Any) -> float:
+    """More different values than these are no classes."""
+    return max(_MOST_CLASSES, int(len(column) - column.null_count) / 2)
 
 
 def _measured(column: Any, cells: Cells, notation: Notation) -> bool:
