@@ -28,6 +28,7 @@ UNITS = {f"{unit} since 1970": 1000.0**power for power, unit in enumerate(("seco
 _DAY = 86_400  # seconds
 _PIVOT = 69  # as in POSIX: 69 is 1969, and 68 is 2068
 _LIKELY = 0.5  # share of a sample that a way has to fit to be tried on all
+_MICROSECONDS = len("2020-01-31 10:30:00.000000")
 _FEW = 30  # cells of the sample, at first
 _MONTHS = [
     *("january", "february", "march", "april", "may", "june"),
@@ -335,7 +336,11 @@ def _iso_stamps(text: Any, way: str) -> Any:
     with contextlib.suppress(pa.ArrowInvalid):
         return pc.cast(text, stamp)
     likely = pc.match_substring_regex(text, _PATTERNS[way][0])
-    text = pc.replace_substring_regex(pc.if_else(likely, text, None), r"([.,]\d{6})\d+", r"\1")
+    text = pc.if_else(likely, text, None)
+    if way == ISO:
+        text = pc.utf8_slice_codeunits(text, 0, _MICROSECONDS)
+    else:
+        text = pc.replace_substring_regex(text, r"([.,]\d{6})\d+", r"\1")
     with contextlib.suppress(pa.ArrowInvalid):
         return pc.cast(text, stamp)
     return None
