@@ -66,7 +66,7 @@ def test_every_difference_is_named(tmp_path: Path) -> None:
 
 def test_plugins_have_to_be_named_again(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", changed(plugins=["one", "two"]), "stopped")
-    with pytest.raises(ConfigError, match=r"plugins=\[two\]$"):
+    with pytest.raises(ConfigError, match=r"'plugins=\[two\]'$"):
         check_plugins(folder, composed(plugins=["one"]))
     check_plugins(folder, composed(plugins=["two", "one", "three"]))
 
