@@ -152,7 +152,6 @@ def spoilt(folder):
     (folder / "low" / "empty.wav").write_bytes(b"")
     (folder / "low" / "noise.wav").write_bytes(bytes(range(256)) * 20)
     soundfile.write(folder / "low" / "nothing.wav", np.zeros(0), RATE)
-    soundfile.write(folder / "low" / "silent.flac", np.zeros(800), RATE)
 
 
 def test_unreadable_recordings_are_named_or_left_out(recordings, tmp_path):
@@ -160,20 +159,19 @@ def test_unreadable_recordings_are_named_or_left_out(recordings, tmp_path):
     with pytest.raises(DataError) as caught:
         built(recordings)
     words = str(caught.value)
-    assert "4 of 24 recordings cannot be read" in words
+    assert "3 of 23 recordings cannot be read" in words
     for reason in (
         "low/empty.wav (the file is empty)",
         "low/noise.wav (",
         "low/nothing.wav (it holds no sound)",
-        "low/silent.flac (it is silent throughout)",
     ):
         assert reason in words
-    assert "raise data.max_bad=4" in words
+    assert "raise data.max_bad=3" in words
     for _ in range(2):
-        dataset = built(recordings, max_bad=4, cache=str(tmp_path / "cache"))
+        dataset = built(recordings, max_bad=3, cache=str(tmp_path / "cache"))
         check(dataset)
         assert sum(dataset.spec.sizes.values()) == 20
-        assert dataset.left_out == {"recordings that cannot be read": 4}
+        assert dataset.left_out == {"recordings that cannot be read": 3}
 
 
 def test_a_cache_spares_the_second_reading(recordings, tmp_path, monkeypatch):
@@ -216,3 +214,31 @@ def test_hours_are_no_sample(recordings, monkeypatch):
     monkeypatch.setattr("bigmodel.data.media.sounds._LONGEST", 0.25)
     with pytest.raises(DataError, match="hours long"):
         built(recordings)
+
+
+def test_a_class_of_silence(recordings):
+    (recordings / "none").mkdir()
+    for n in range(6):
+        soundfile.write(recordings / "none" / f"{n}.wav", np.zeros(800), RATE)
+    dataset = built(recordings)
+    check(dataset)
+    assert "none" in dataset.spec.target.names
+    assert ("Silent", "6 recordings throughout") in dataset.told
+
+
+def test_what_differs_from_training_is_told(recordings, tmp_path):
+    dataset = built(recordings)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", sine(300, 2 * RATE), 2 * RATE)
+    soundfile.write(folder / "b.wav", 0.001 * sine(300, RATE), RATE)
+    sound = sine(300, RATE)
+    soundfile.write(folder / "c.wav", np.stack([sound, -sound], 1), RATE)
+    told = [
+        line for label, line in dataset.reader.read(folder, answers=False).told if label == "Warning"
+    ]
+    assert len(told) == 3
+    assert told[0].startswith("the channels of 1 recording cancel each other")
+    assert f"such as {2 * RATE:,} Hz (training: {RATE:,} Hz)" in told[1]
+    assert "1 of 3 recordings are louder or softer" in told[2]
+    assert not dataset.reader.read(recordings, answers=True).told

@@ -49,6 +49,6 @@ def _our_words(message: str, option: str) -> str:
     message = re.sub(
         r"^data\.\w+=(.*?): (.*) has no such column\.", r"\2: there is no column '\1'.", message
     )
-    message = re.sub(r"; or say data\.label_pattern=.*?(; or|\.$)", r"\1", message)
+    message = re.sub(r"; or say ['\"]*data\.label_pattern=.*?(; or|\.$)", r"\1", message)
     message = re.sub(r"data\.encoding=", "--encoding ", message)
     return re.sub(r"data\.max_bad=", "--max-bad ", message)

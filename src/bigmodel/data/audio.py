@@ -44,13 +44,15 @@ from bigmodel.data.media.sounds import SUFFIXES, Hearing, decode, duration
 from bigmodel.data.normalize import image_statistics
 from bigmodel.data.reader import Found, reads, told_cut
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.registry import data
+from bigmodel.registry import Config, data
 from bigmodel.spec import DataSpec, Image, Input
 from bigmodel.spec import Sequence as Steps
 
 _WHAT = "recordings"
+_NOTED = 2  # version of what is noted of each recording in the cache
 _COVERED = 0.95  # share of the training part that is heard to its end, where no duration is given
 
+_LOUDER = 6.0  # dB that new recordings may be beyond training's before it is told
 _TILED = 8  # so many frames make a whole, where no duration is given, so that patches tile an image
 
 
@@ -128,7 +130,7 @@ def audio(config: AudioConfig) -> Dataset:
         most_bad=config.max_bad,
         cache=cache_folder(config.cache),
         contents=contents,
-        options=hearing.model_dump(),
+        options=[_NOTED, hearing.model_dump()],
     )
     bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
     left_out = check_bad(bad, len(paths), config.max_bad, _WHAT)
@@ -145,7 +147,10 @@ def audio(config: AudioConfig) -> Dataset:
         mean=mean,
         std=std,
         reader=AudioReader(
-            hearing=hearing, naming=config.naming(), answers=Answers.of(dataset.spec.target)
+            hearing=hearing,
+            naming=config.naming(),
+            answers=Answers.of(dataset.spec.target),
+            sounding=Sounding.of(rows),
         ),
         told=_told(found, rows, hearing, told_labels(found.target, parts))
         + told_odd_classes(found.target, parts),
@@ -209,11 +214,66 @@ def _told(found: Collected, rows: Decoded, hearing: Hearing, labels: str) -> lis
     lasting = sorted(note[2] for note in rows.notes)
     seconds = hearing.samples / hearing.rate
     cut = sum(length > seconds for length in lasting)
+    silent = sum(note[3] is None for note in rows.notes)
     text = (
         f"{len(rows.kept):,} {kinds}, {lasting[0]:.2f} to {lasting[-1]:.2f} s at {rate} Hz, heard for"
         f" {seconds:.2f} s at {hearing.rate:,} Hz ({cut:,} cut short); {labels}"
     )
-    return [("Recordings", text), *told_files(found.files, rows.trouble)]
+    told = [("Recordings", text)]
+    if silent:
+        told.append(("Silent", f"{silent:,} recordings throughout"))
+    return [*told, *_told_cancelled(rows), *told_files(found.files, rows.trouble)]
+
+
+def _told_cancelled(rows: Decoded) -> list[tuple[str, str]]:
+    """The line that tells whose channels cancel each other."""
+    count = sum(note[4] for note in rows.notes)
+    what = "1 recording" if count == 1 else f"{count:,} recordings"
+    line = f"the channels of {what} cancel each other, being of opposite phase: the louder one is heard"
+    return [("Warning", line)] if count else []
+
+
+class Sounding(Config):
+    """What training's recordings were like.
+
+    Attributes:
+        rates: samples a second that they had.
+        levels: of the softest and of the loudest, in dB of full scale; none where all are silent.
+    """
+
+    rates: list[int]
+    levels: list[float]
+
+    @classmethod
+    def of(cls, rows: Decoded) -> Sounding:
+        """What recordings are like."""
+        levels = [note[3] for note in rows.notes if note[3] is not None]
+        return cls(
+            rates=sorted({note[1] for note in rows.notes}),
+            levels=[min(levels), max(levels)] if levels else [],
+        )
+
+    def differing(self, rows: Decoded) -> list[tuple[str, str]]:
+        """Warnings of new recordings that are not like them."""
+        told = []
+        rates = [note[1] for note in rows.notes if note[1] not in self.rates]
+        if rates:
+            known = ", ".join(f"{rate:,}" for rate in self.rates)
+            told.append(
+                f"{len(rates):,} of {len(rows.notes):,} recordings have a rate that training's had not,"
+                f" such as {rates[0]:,} Hz (training: {known} Hz); they are resampled, but may lack"
+                " pitches or hold others"
+            )
+        levels = [note[3] for note in rows.notes if note[3] is not None]
+        if self.levels:
+            low, high = self.levels
+            far = [one for one in levels if not low - _LOUDER <= one <= high + _LOUDER]
+            if far:
+                told.append(
+                    f"{len(far):,} of {len(rows.notes):,} recordings are louder or softer than any of"
+                    f" training's, such as {far[0]:.0f} dB (training: {low:.0f} to {high:.0f} dB)"
+                )
+        return [("Warning", line) for line in told]
 
 
 @reads("audio")
@@ -222,9 +282,11 @@ class AudioReader(FilesReader):
 
     Attributes:
         hearing: what all are heard as.
+        sounding: what training's were like; None: an earlier version did not keep it.
     """
 
     hearing: Hearing
+    sounding: Sounding | None = None
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
@@ -233,5 +295,7 @@ class AudioReader(FilesReader):
         rows = decoded(files.paths, self.hearing.shape, torch.float32, make)
         found = self.found(files, path, rows, answers=answers, max_bad=max_bad, what=_WHAT)
         seconds = self.hearing.samples / self.hearing.rate
-        cut = sum(lasting > seconds for _, _, lasting in rows.notes)
-        return replace(found, told=[*found.told, *told_cut(cut, _WHAT, f"{seconds:.2f} s")])
+        cut = sum(note[2] > seconds for note in rows.notes)
+        other = [] if self.sounding is None else self.sounding.differing(rows)
+        told = [*found.told, *_told_cancelled(rows), *other]
+        return replace(found, told=[*told, *told_cut(cut, _WHAT, f"{seconds:.2f} s")])

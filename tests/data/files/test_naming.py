@@ -3,7 +3,7 @@
 import pytest
 
 from bigmodel.data.files import naming
-from bigmodel.data.files.naming import Naming, matches
+from bigmodel.data.files.naming import Naming, matches, suggested
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import validated
 
@@ -30,3 +30,19 @@ def test_patterns_find_what_they_found(pattern: str) -> None:
 def test_a_pattern_nested_deep_is_no_pattern() -> None:
     with pytest.raises(ConfigError, match="it is no regular expression"):
         validated(Naming, {"label_pattern": "(" * 20_000 + "a" + ")" * 20_000}, "data")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["7_jackson_32.wav", "7_theo_1.wav", "0_theo_1.wav", "0_ann_2.wav"], "7700"),
+        (["a-1.png", "b-2.png", "a-2.png", "b-3.png"], "abab"),
+        (["1_a.png", "2_b.png", "3_a.png", "4_b.png"], "abab"),
+        (["cat12.png", "dog3.png", "cat1.png", "dog.7.png"], ["cat", "dog", "cat", "dog."]),
+    ],
+)
+def test_a_pattern_is_suggested_that_fits_the_names(names, labels):
+    if "dog." in labels:
+        assert suggested(names) == "^([^_]+)_"  # no class of one file
+    else:
+        assert matches(suggested(names), names, "label_pattern", "here") == list(labels)

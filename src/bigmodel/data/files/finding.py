@@ -19,9 +19,10 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from bigmodel.data.clutter import clutter_in, is_clutter, is_passed_over
-from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, tests
+from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, suggested, tests
 from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError
+from bigmodel.typed import setting
 from bigmodel.visible import visible
 
 
@@ -192,10 +193,11 @@ def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[
     """The class of each file, by the folder at the top of its path."""
     loose = [name for name in names if "/" not in name]
     if len(loose) == len(names):
+        pattern = setting("data.label_pattern", suggested(names))
         raise DataError(
             f"{where}: {len(names):,} {what}, such as {names[0]}, lie in no folder that could name their"
-            " class. Put those of each class into a folder of its own; or say data.label_pattern=… where"
-            " names tell, such as '^([a-z]+)_' for cat_1; or give a list of files with their labels."
+            f" class. Put those of each class into a folder of its own; or say {pattern} where names"
+            " tell; or give a list of files with their labels."
         )
     if loose:
         raise DataError(

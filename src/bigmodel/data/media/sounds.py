@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bigmodel.data.files.collecting import Unreadable
+from bigmodel.data.media.promised import promised_frames
 from bigmodel.data.media.spectrogram import LogMel
 from bigmodel.registry import Config
 from bigmodel.regular import check_regular
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".mp3": "MP3"}
 _BETA = 8.6  # of the Kaiser window: what is beyond the new half rate is damped by 80 dB and more
+_CANCELLED = 0.01  # share of the channels' power below which their mean has lost the sound
+_WHOLE = 0.98  # share of what the header promises that has to be there
 _LONGEST = 3600  # seconds of one recording; longer ones are no samples, or would fill the memory
 
 
@@ -76,14 +79,29 @@ def duration(path: Path) -> float:
     return float(found.frames / found.samplerate)
 
 
-def listen(path: Path, rate: int) -> tuple[Tensor, int, float]:
+class Heard(NamedTuple):
     """A recording, its channels mixed, at another rate.
 
-    Returns:
-        Samples, (samples,) float32 from -1 to 1, the rate that they had, and seconds.
+    Attributes:
+        sound: (samples,) float32 from -1 to 1.
+        rate: samples a second that it had.
+        seconds: that it lasts.
+        level: see `level`.
+        cancelled: see `mixed`.
+    """
+
+    sound: Tensor
+    rate: int
+    seconds: float
+    level: float | None
+    cancelled: bool
+
+
+def listen(path: Path, rate: int) -> Heard:
+    """A recording, its channels mixed, at another rate.
 
     Raises:
-        Unreadable: it is not there, broken, empty, silent throughout or hours long; says why.
+        Unreadable: it is not there, broken, cut short, empty or hours long; says why.
     """
     import soundfile
 
@@ -93,17 +111,40 @@ def listen(path: Path, rate: int) -> tuple[Tensor, int, float]:
             own = int(file.samplerate)
             if file.frames > _LONGEST * own:
                 raise Unreadable(f"it is {file.frames / own / 3600:.1f} hours long; cut it into samples")
+            promised = max(file.frames, promised_frames(path))
             content = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise Unreadable(_why(path, error)) from None
-    sound = torch.from_numpy(content).mean(1)
-    if len(sound) == 0:
+    if len(content) == 0:
         raise Unreadable("it holds no sound")
-    if not bool(sound.isfinite().all()):
+    if len(content) < _WHOLE * promised:
+        raise Unreadable(
+            f"it is cut short: {len(content) / own:.2f} s are there of {promised / own:.2f} s"
+        )
+    channels = torch.from_numpy(content)
+    if not bool(channels.isfinite().all()):
         raise Unreadable("it holds samples that are not finite")
-    if not bool(sound.any()):
-        raise Unreadable("it is silent throughout")
-    return resampled(sound, own, rate), own, len(sound) / own
+    sound, cancelled = mixed(channels)
+    return Heard(resampled(sound, own, rate), own, len(sound) / own, level(sound), cancelled)
+
+
+def mixed(channels: Tensor) -> tuple[Tensor, bool]:
+    """Channels as one, (samples,), and whether they cancel each other: then it is the loudest of them.
+
+    Args:
+        channels: (samples, channels) float32.
+    """
+    mean = channels.mean(1)
+    power = channels.square().mean(0)
+    if bool(mean.square().mean() < _CANCELLED * power.mean()):
+        return channels[:, int(power.argmax())].clone(), True
+    return mean, False
+
+
+def level(sound: Tensor) -> float | None:
+    """Root mean square of a sound in dB of full scale; None: it is silent throughout."""
+    power = float(sound.double().square().mean())
+    return 10 * math.log10(power) if power else None
 
 
 def _why(path: Path, error: Exception) -> str:
@@ -135,19 +176,20 @@ def resampled(sound: Tensor, own: int, rate: int) -> Tensor:
     return torch.from_numpy(made).float()
 
 
-def decode(path: Path, row: Tensor, hearing: Hearing) -> tuple[str, int, float]:
+def decode(path: Path, row: Tensor, hearing: Hearing) -> tuple[str, int, float, float | None, bool]:
     """Reads a recording into a row.
 
     Args:
         row: `hearing.shape` float32.
 
     Returns:
-        Format, rate and seconds that it had.
+        Format, rate, seconds and level that it had, and whether its channels cancelled each other.
 
     Raises:
         Unreadable: see `listen`.
     """
-    sound, rate, seconds = listen(path, hearing.rate)
+    heard = listen(path, hearing.rate)
+    sound = heard.sound
     fitted = torch.zeros(hearing.samples)
     count = min(len(sound), hearing.samples)
     fitted[:count] = sound[:count]
@@ -156,4 +198,4 @@ def decode(path: Path, row: Tensor, hearing: Hearing) -> tuple[str, int, float]:
             row.copy_(hearing.log_mel(fitted[None]).view(hearing.shape))
     else:
         row.zero_().view(-1)[: len(fitted)] = fitted
-    return SUFFIXES[path.suffix.lower()], rate, seconds
+    return SUFFIXES[path.suffix.lower()], heard.rate, heard.seconds, heard.level, heard.cancelled
