@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bigmodel import disk, streams
-from bigmodel.data.tabular.cells import castable, plain
+from bigmodel.data.tabular.cells import castable, is_json, plain
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.visible import visible
 
@@ -155,7 +155,9 @@ def _parquet(table: Any) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pa_parquet
 
+    columns = {name: table.column(name) for name in table.column_names}
+    columns |= {name: castable(cells) for name, cells in columns.items() if is_json(cells.type)}
     buffer = pa.BufferOutputStream()
-    pa_parquet.write_table(table, buffer)
+    pa_parquet.write_table(pa.table(columns), buffer)
     content: bytes = buffer.getvalue().to_pybytes()
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,15 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def castable(column: Any) -> Any:
-    """A column that Arrow makes text of: lists and objects are JSON, bytes and durations text."""
+    """A column that Arrow makes text of: lists and objects are JSON, bytes and durations text.
+
+    What is `as_json` is text as it is written, words without quotation marks.
+    """
     import pyarrow as pa
 
     kind = column.type
+    if is_json(kind):
+        return pa.array(map(_text_of, _stored(column)), pa.string())
     if pa.types.is_nested(kind):
         cells = (
             None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in plain(column)
@@ -39,6 +45,8 @@ def plain(column: Any) -> list[Any]:
 
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = column.type
+    if is_json(kind):
+        return [None if cell is None else _cell(json.loads(cell)) for cell in _stored(column)]
     if pa.types.is_dictionary(kind):
         return plain(column.dictionary_decode())
     if pa.types.is_struct(kind):
@@ -58,10 +66,45 @@ def plain(column: Any) -> list[Any]:
         return list(text.to_pylist())
 
 
+def is_json(kind: Any) -> bool:
+    """Whether a column holds JSON: values of several kinds, each as it is written."""
+    import pyarrow as pa
+
+    return isinstance(kind, pa.JsonType)
+
+
+def of_json(cells: Sequence[str | None]) -> Any:
+    """A column of such values."""
+    import pyarrow as pa
+
+    return pa.ExtensionArray.from_storage(pa.json_(), pa.array(cells, pa.string()))
+
+
+def as_json(column: Any) -> Any:
+    """A column of any kind as one that can go on with values of another kind."""
+    import pyarrow as pa
+
+    if is_json(column.type):
+        return column
+    cells = (None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in plain(column))
+    return pa.chunked_array([of_json([*cells])])
+
+
+def _stored(column: Any) -> list[str | None]:
+    import pyarrow as pa
+
+    cells: list[str | None] = column.cast(pa.string()).to_pylist()
+    return cells
+
+
+def _text_of(cell: str | None) -> str | None:
+    return json.loads(cell) if cell is not None and cell.startswith('"') else cell
+
+
 def _cell(cell: Any) -> Any:
     if isinstance(cell, float):
         return cell if math.isfinite(cell) else None
-    if cell is None or isinstance(cell, str | int):
+    if cell is None or isinstance(cell, str | int | list | dict):
         return cell
     if isinstance(cell, bytes):
         try:

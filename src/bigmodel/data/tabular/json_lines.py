@@ -6,7 +6,8 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from bigmodel.data.plain_files import (
     is_packed,
     name_without_gz,
 )
+from bigmodel.data.tabular.cells import is_json, of_json
 from bigmodel.errors import DataError
 
 _BLOCK = 8 << 20  # bytes parsed at once
-_LONG_DIGITS = 16  # from which on not every whole number is a float64
-_LONG = re.compile(rb"(?<![\d.])\d{%d,}(?![\d.eE])" % _LONG_DIGITS)
+_LONG = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")  # not every such whole number is a float64
 
 
 def batches_of_lines(
@@ -31,8 +32,9 @@ def batches_of_lines(
     """The objects of a JSON lines file as Arrow batches, with a column for each key.
 
     The file is read twice: a column is of the kind that all of its values together are of, whole
-    numbers and broken ones alike, and what looks like a date in some of them stays text. Numbers of a
-    column become text as they stand there where float64 would take some whole ones for others.
+    numbers and broken ones alike, and what looks like a date in some of them stays text. Values of
+    several kinds in one column stay as they are written, `as_json`; so do numbers of which float64
+    would take some whole ones for others.
 
     Args:
         path: the file, gzip or not.
@@ -40,23 +42,23 @@ def batches_of_lines(
         encoding: see `in_utf8`.
 
     Raises:
-        DataError: it is not of the encoding, or a key holds text in one line and a number in another.
+        DataError: it is not of the encoding, or it holds nothing.
     """
     import pyarrow as pa
 
     kinds: dict[str, Any] = {}
     long: set[str] = set()
     for first, block in _blocks(path, refuse, encoding):
-        kinds = _types(path, first, block, kinds)
+        kinds = _agreed(kinds, _types(path, first, block))
         long |= _with_long_numbers(block)
-    exact = {name for name in long if pa.types.is_floating(kinds[name])}
-    kinds |= dict.fromkeys(exact, pa.string())
+    exact = [name for name in long if pa.types.is_floating(kinds[name])]
+    kinds |= dict.fromkeys(exact, pa.json_())
     schema = pa.schema(list(kinds.items()))
     if not kinds:
         raise DataError(f"{path}: no line holds an object with a key.")
     yield pa.RecordBatch.from_pylist([], schema=schema)
     for first, block in _blocks(path, lambda _: None, encoding):
-        yield from _parsed(path, first, block, schema, exact).to_batches()
+        yield from _parsed(path, first, block, schema).to_batches()
 
 
 def _blocks(path: Path, refuse: Callable[[str], None], encoding: str) -> Iterator[tuple[int, bytes]]:
@@ -138,23 +140,57 @@ def _arrow(block: bytes, schema: Any) -> Any:
         return None
 
 
-def _types(path: Path, first: int, block: bytes, known: dict[str, Any]) -> dict[str, Any]:
-    """The type of each key, as far as this block and those before it tell."""
+def _types(path: Path, first: int, block: bytes) -> dict[str, Any]:
+    """The type of each key, as far as this block tells."""
     import pyarrow as pa
 
     found = _arrow(block, None)
-    if found is None:
-        raise _mixed(path, first, block, known)
+    if found is not None:
+        return {
+            field.name: pa.string() if pa.types.is_timestamp(field.type) else field.type
+            for field in found.schema
+        }
+    rows = [json.loads(line) for line in _filled(block)]
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            kinds.setdefault(name, set()).add(_kind(value))
+    several = {name for name, some in kinds.items() if len(some - {"null"}) > 1 or "large" in some}
+    nested = {name for name, some in kinds.items() if "nested" in some}  # several kinds may be within
+    for apart in (several, several | nested):
+        found = _arrow(_without(rows, apart), None)
+        if found is not None:
+            rest = {field.name: field.type for field in found.schema}
+            return {name: rest.get(name, pa.json_()) for name in kinds}
+    raise _unreadable(path, first)
+
+
+def _filled(block: bytes) -> list[bytes]:
+    return [line for line in block.split(b"\n") if line.strip()]
+
+
+def _without(rows: Iterable[dict[str, Any]], names: set[str]) -> bytes:
+    rest = ({name: value for name, value in row.items() if name not in names} for row in rows)
+    return "\n".join(map(json.dumps, rest)).encode()
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "large" if abs(value) > sys.float_info.max else "number"
+    return "nested" if isinstance(value, list | dict) else _KINDS[type(value)]
+
+
+def _agreed(known: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The types that values of two stretches of a file have together."""
+    import pyarrow as pa
+
     kinds = dict(known)
-    for field in found.schema:
-        kind = pa.string() if pa.types.is_timestamp(field.type) else field.type
-        before = kinds.get(field.name, kind)
+    for name, kind in more.items():
+        pair = [pa.schema([("", some)]) for some in (kinds.get(name, kind), kind)]
         try:
-            kinds[field.name] = pa.unify_schemas(
-                [pa.schema([("", before)]), pa.schema([("", kind)])], promote_options="permissive"
-            )[0].type
+            kinds[name] = pa.unify_schemas(pair, promote_options="permissive")[0].type
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            raise _mixed(path, first, block, known) from None
+            kinds[name] = pa.json_()
     return kinds
 
 
@@ -166,36 +202,48 @@ def _with_long_numbers(block: bytes) -> set[str]:
         name
         for line in block.split(b"\n")
         if _LONG.search(line)
-        for name, value in json.loads(line, parse_int=_Whole).items()
-        if isinstance(value, _Whole) and len(value.lstrip("-")) >= _LONG_DIGITS
+        for name, value in _WITH_DIGITS.decode(line.decode()).items()
+        if isinstance(value, _Digits) and _LONG.fullmatch(value.lstrip("-").encode())
     }
 
 
-class _Whole(str):
-    """The digits of a whole number."""
+class _Digits(str):
+    """A number as it is written."""
 
 
-def _parsed(path: Path, first: int, block: bytes, schema: Any, exact: set[str]) -> Any:
+_WITH_DIGITS = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits)
+
+
+def _parsed(path: Path, first: int, block: bytes, schema: Any) -> Any:
     import pyarrow as pa
 
-    rough = pa.schema([field for field in schema if field.name not in exact])
-    found = _arrow(block, rough)
+    apart = [field.name for field in schema if is_json(field.type)]
+    rest = pa.schema([field for field in schema if field.name not in apart])
+    found = _arrow(block, rest)
+    if found is None and apart:  # a number in them is too large for Arrow to pass over
+        found = _arrow(_without(map(json.loads, _filled(block)), set(apart)), rest)
     if found is None:
-        raise _mixed(path, first, block, {field.name: field.type for field in schema})
-    if not exact:
-        return found.select(schema.names) if found.num_rows else schema.empty_table()
-    rows = [_as_it_stands(line) for line in block.split(b"\n") if line.strip()]
-    columns = [
-        pa.array([row.get(name) for row in rows], pa.string()) if name in exact else found.column(name)
-        for name in schema.names
-    ]
-    return pa.table(columns, schema=schema) if rows else schema.empty_table()
+        raise _unreadable(path, first)
+    if not block.strip():
+        return schema.empty_table()
+    if not apart:
+        return found.select(schema.names)
+    cells: dict[str, list[str | None]] = {name: [] for name in apart}
+    for line in _filled(block):
+        row = _WITH_DIGITS.decode(line.decode())
+        for name, some in cells.items():
+            some.append(_as_written(row.get(name), line, name))
+    columns = [of_json(cells[name]) if name in cells else found.column(name) for name in schema.names]
+    return pa.table(columns, schema=schema)
 
 
-def _as_it_stands(line: bytes) -> dict[str, Any]:
-    """The object of a line, its numbers as text."""
-    row: dict[str, Any] = json.loads(line, parse_int=str, parse_float=str)
-    return row
+def _as_written(value: Any, line: bytes, name: str) -> str | None:
+    """One of a line's values as JSON, a number with the digits that it has there."""
+    if value is None or isinstance(value, _Digits):
+        return value
+    if isinstance(value, list | dict):
+        value = json.loads(line)[name]
+    return json.dumps(value, ensure_ascii=False)
 
 
 _KINDS = {
@@ -209,35 +257,5 @@ _KINDS = {
 }
 
 
-def _mixed(path: Path, first: int, block: bytes, known: dict[str, Any]) -> DataError:
-    """Which key is of several kinds, and where the second one stands."""
-    kinds = {name: _kind_of(found) for name, found in known.items()}
-    for number, line in enumerate(block.split(b"\n"), start=first):
-        if not line.strip():
-            continue
-        for name, value in nested_json.loads(line.decode()).items():
-            kind = _KINDS[type(value)]
-            before = kinds.setdefault(name, kind)
-            if before == "null":
-                kinds[name] = kind
-            elif kind not in ("null", before):
-                return DataError(
-                    f"{path}: in line {number} (counted from 0), '{name}' is {kind} ({value!r:.60}), but"
-                    f" {before} in those above. Make it one kind; what is missing is null."
-                )
+def _unreadable(path: Path, first: int) -> DataError:
     return DataError(f"{path}: the lines from {first} (counted from 0) on cannot be read as a table.")
-
-
-def _kind_of(kind: Any) -> str:
-    import pyarrow as pa
-
-    for matches, word in (
-        (pa.types.is_null, "null"),
-        (pa.types.is_boolean, "true or false"),
-        (pa.types.is_string, "text"),
-        (pa.types.is_list, "a list"),
-        (pa.types.is_struct, "an object"),
-    ):
-        if matches(kind):
-            return word
-    return "a number"

@@ -17,7 +17,7 @@ from typing import Any, cast
 from bigmodel.data.clutter import is_passed_over
 from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import name_without_gz
-from bigmodel.data.tabular.cells import castable
+from bigmodel.data.tabular.cells import as_json, castable, is_json
 from bigmodel.data.tabular.missing import blanked
 from bigmodel.data.tabular.sources import ParquetSource, Source, Unpacked
 from bigmodel.errors import DataError, did_you_mean
@@ -63,8 +63,13 @@ class Columns:
         return name in self._known
 
     def column(self, name: str) -> Any:
-        """One column of the table, `as_it_stands`, but null where it holds one of `missing`."""
+        """One column of the table, `as_it_stands`, but null where it holds one of `missing`, and text
+        where its values are of several kinds."""
+        import pyarrow as pa
+
         found = self.as_it_stands(name)
+        if is_json(found.type):
+            found = pa.chunked_array([castable(found)])
         if self.missing:
             found, taken = blanked(found, self.missing)
             self.note(name, taken)
@@ -76,19 +81,18 @@ class Columns:
 
     def as_it_stands(self, name: str) -> Any:
         """One column of the table, a `pyarrow.ChunkedArray`: text, as it stands there, in CSV and TSV
-        and numbers, text or whatever else the file says otherwise; what is empty is null."""
+        and numbers, text or whatever else the file says otherwise, JSON where its values are of several
+        kinds; what is empty is null."""
         import pyarrow as pa
 
         found = [source.read(name) for source in self._sources]
         if len(found) == 1:
             return found[0]
+        tables = [pa.table({name: part}) for part in found]
         try:
-            tables = [pa.table({name: part}) for part in found]
             return pa.concat_tables(tables, promote_options="permissive").column(0)
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{self.path}: column '{name}' is not of one kind in all files: {error}."
-            ) from error
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several kinds
+            return pa.chunked_array([chunk for part in found for chunk in as_json(part).chunks])
 
 
 def read_columns(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") -> Columns:

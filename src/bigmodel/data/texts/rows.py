@@ -120,7 +120,7 @@ def _of_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool
     if labelled and layout.split is not None:
         marks = chosen(cells(layout.split, "data.split"))
     others = () if labelled else table.column_names
-    columns = {name: table.column(name).take(kept) for name in others}
+    columns = {name: table.as_it_stands(name).take(kept) for name in others}
     names = [f"row {row}" for row in kept]
     return Rows(chosen(found), chosen(labels), names, groups, marks, columns, left_out, table.told)
 
