@@ -193,3 +193,8 @@ def test_a_time_of_day_goes_round():
     assert abs(place["sine"][0] - place["sine"][1]) < 1e-4
     assert place["cosine"][2] == pytest.approx(-1)
     assert place["hour"] == [0, pytest.approx(23.9997, abs=1e-4), 12]
+
+
+def test_durations_of_hours_alone_are_found():
+    written = pa.chunked_array([["PT1H30M", "-PT5M", "PT2H"]])
+    assert decide(written).kind == "duration"

@@ -40,7 +40,7 @@ _FRACTION = r"(?:[.,](?P<fraction>\d{1,9}))?"
 
 
 _BEGINNING = (
-    r"^[+-]?P?\d|^(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun)"
+    r"^[+-]?P?T?\d|^(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun)"
 )
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bigmodel.data.own import check_classes
 from bigmodel.data.spellings import settled
-from bigmodel.data.tabular.deciding import Decided, as_numbers, decide
+from bigmodel.data.tabular.dates import DURATION, kind_of, read_times
+from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
 from bigmodel.data.tabular.missing import counts_of, counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID, NONE_ODD, Odd, odd_words
@@ -65,6 +66,7 @@ class TargetColumn(Config):
         usual: whether NA and its like are missing among labels that are words.
         respelt: other spellings of labels, with the label that they are; see `spellings`.
         notation: how its numbers are written.
+        duration: values are durations, in seconds.
         odd, most_odd: see `columns.MeasuredColumn`.
     """
 
@@ -75,6 +77,7 @@ class TargetColumn(Config):
     usual: bool = True
     respelt: dict[str, str] = Field(default={})
     notation: Notation = PLAIN
+    duration: bool = False
     odd: list[str] = Field(default=[])
     most_odd: float = MOST
 
@@ -105,8 +108,9 @@ class TargetColumn(Config):
         if decided.kind in ("empty", "other"):
             holds = "no value at all" if decided.kind == "empty" else f"{column.type}"
             raise DataError(f"{where}: target '{name}' holds {holds}. Choose another data.target.")
-        if notation is not None or (task == "values" and decided.kind != "number"):
-            decided = as_numbers(column, notation)
+        if notation is not None or (task == "values" and decided.kind not in ("number", "duration")):
+            timed = notation is None and decided.when and kind_of(decided.when.way) == "duration"
+            decided = as_times(column, "duration") if timed else as_numbers(column, notation)
             if not decided.odd.are_few(MOST_IF_SAID):
                 raise DataError(
                     f"{where}: target '{name}' holds {decided.odd.value!r} in row {decided.odd.row}"
@@ -117,7 +121,7 @@ class TargetColumn(Config):
         named = bool(marks) and not usual  # NA is a word, as classes are
         if task == "classes" and (decided.odd.count or str(decided.notation) or named):
             decided = Decided("text")  # by the user's word
-        if decided.kind == "number":
+        if decided.kind == "number" or (decided.kind == "duration" and task != "classes"):
             return cls._of_numbers(name, column, task, decided, where)
         return cls(name=name, missing=marks if usual else [], usual=usual)._of_words(column, where)
 
@@ -141,7 +145,8 @@ class TargetColumn(Config):
     def _of_numbers(
         cls, name: str, column: Any, task: Task, decided: Decided, where: str
     ) -> TargetColumn:
-        cells = numbers(column, decided.notation)
+        duration = decided.kind == "duration"
+        cells = _cells(column, decided.notation, duration)
         if np.isnan(cells.values).all():
             raise DataError(
                 f"{where}: target '{name}' holds no value at all. Choose another data.target."
@@ -150,10 +155,15 @@ class TargetColumn(Config):
             name=name,
             missing=marks_of(column, words_too=False),
             notation=decided.notation,
+            duration=duration,
             odd=odd_words(column, cells.odd & ~cells.infinite) if decided.odd.count else [],
             most_odd=MOST if decided.odd.are_few() else MOST_IF_SAID,
         )
-        if task == "values" or (task == "auto" and _measured(column, cells, decided.notation)):
+        if (
+            duration
+            or task == "values"
+            or (task == "auto" and _measured(column, cells, decided.notation))
+        ):
             return learnt
         if np.nanmax(np.abs(cells.values)) >= EXACT:
             return learnt._of_words(column, where)
@@ -180,6 +190,11 @@ class TargetColumn(Config):
         )
 
     @property
+    def noun(self) -> str:
+        """What one of its cells is, where they are measured."""
+        return "duration" if self.duration else "number"
+
+    @property
     def spec(self) -> Classes | Values:
         """What the spec says of it; the training part's figures are filled in later."""
         if self.labels is None:
@@ -196,7 +211,7 @@ class TargetColumn(Config):
         import pyarrow.compute as pc
 
         if self.labels is None or self.numeric:
-            cells = numbers(column, self.notation)
+            cells = _cells(column, self.notation, self.duration)
             too_large = cells.too_large & (self.labels is None)
             values, there = cells.values, ~(np.isnan(cells.values) | too_large)
             odd = Odd.of(column, cells.odd | too_large, cells.there, known=self.odd, too_large=too_large)
@@ -243,7 +258,7 @@ class TargetColumn(Config):
         return Asked(torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), there)
 
     def _refuse(self, row: int, value: str, where: str, near: str = "") -> None:
-        known = "a finite number"
+        known = "a duration" if self.duration else "a finite number"
         if self.labels is not None:
             more = ", …" if len(self.labels) > _MOST_CLASSES else ""
             known = f"one of the classes {', '.join(self.labels[:_MOST_CLASSES])}{more}"
@@ -252,6 +267,10 @@ class TargetColumn(Config):
             f"{where}: target '{self.name}' is {known}, but row {row} (counted from 0) holds {value!r}."
             f"{near}"
         )
+
+
+def _cells(column: Any, notation: Notation, duration: bool) -> Cells:
+    return read_times(column, DURATION) if duration else numbers(column, notation)
 
 
 def _most_classes(column: Any) -> float:

@@ -212,9 +212,8 @@ def odd_told(
         way_out = " Where they are classes: data.task=classes" if learning else ""
         way_out = "" if odd.too_large else way_out
         rows = "their rows are" if odd.count > 1 else "its row is"
-        lines.append(
-            f"target '{target.name}'{where}: {_odd(odd, 'number')} and {rows} left out, {odd}.{way_out}"
-        )
+        cells = f"{_odd(odd, target.noun)} and {rows} left out, {odd}."
+        lines.append(f"target '{target.name}'{where}: {cells}{way_out}")
     return [("Warning", line) for line in lines]
 
 
@@ -256,6 +255,8 @@ def target_told(target: TargetColumn, counts: Sequence[int] | None = None) -> st
         counts: rows of each class, where they are known.
     """
     notation = f"; {target.notation}" if str(target.notation) else ""
+    if target.duration:
+        return f"{target.name}, a real value in seconds (duration; as classes: data.task=classes)"
     if target.labels is None:
         return f"{target.name}, a real value{notation}"
     classes = _first(target.labels) if counts is None else counted_classes(target.labels, counts)
