@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bigmodel.errors import DataError
 from bigmodel.loop import fit
 from tests.commands.cli import Bigmodel
 from tests.small_runs import built
@@ -124,3 +125,31 @@ def test_the_kinds_of_columns_are_agreed_over_the_files_of_a_folder(
     assert [float(cell) for place, cell in enumerate(cells) if place != 45] == [
         row["x"] for place, row in enumerate(rows) if place != 45
     ]
+
+
+@pytest.mark.parametrize("others", [True, False])
+@pytest.mark.parametrize(
+    ("odd", "place"),
+    [("x", "data.columns.x=number"), ("y", "data.task=values"), ("d", "data.columns.d=date")],
+)
+def test_the_tip_for_an_odd_cell_of_a_short_table_works_as_printed(
+    tmp_path: Path, odd: str, place: str, others: bool
+) -> None:
+    rows = [{"x": i + 0.5, "d": f"2024-01-{i + 1:02}", "z": i % 4, "y": 2 * i} for i in range(15)]
+    rows[4][odd] = "unknown"
+    kept = {"y", odd if odd != "y" else "x"}
+    rows = [{k: v for k, v in row.items() if others or k in kept} for row in rows]
+    path = write(tmp_path / "a.jsonl", rows)
+    said = {"task": "values"} if odd != "y" else {}
+    try:
+        told = trained(tmp_path / "run", path, **said)
+    except DataError as error:
+        told = [str(error)]
+    tip = next(line for line in told if "1 of 15 cells" in line and line.endswith(place))
+    assert "the first in row 4 (counted from 0): 'unknown'" in tip
+    typed = tip.rsplit(" ", 1)[1].removeprefix("data.")
+    key, value = typed.split("=")
+    said |= {"columns": {odd: value}} if key.startswith("columns.") else {key: value}
+    told = trained(tmp_path / "again", path, **said)
+    assert any("1 of 15 cells is no" in line and odd in line for line in told)
+    assert not any(line.endswith(place) for line in told)

@@ -51,6 +51,7 @@ from bigmodel.data.tabular.telling import (
     columns_told,
     left_out_told,
     missing_told,
+    mostly_left_out,
     mostly_told,
     notations_told,
     odd_told,
@@ -345,15 +346,20 @@ def _learn_column(
         most = MOST if decided.odd.are_few() else MOST_IF_SAID
         if not decided.odd.are_few(most):
             raise DataError(f"{where}: {too_odd(name, 'numbers', decided.odd, 'number', most)}")
-        known = NumberColumn.learn(name, values, rows, config.normalize, where, decided.notation, most)
-        return known, []
+        return NumberColumn.learn(
+            name, values, rows, config.normalize, where, decided.notation, most
+        ), []
     if kind in TIME_KINDS:
         return _learn_times(config, name, values, rows, where, decided)
     if kind in ("category", "text"):
-        told = [mostly_told(name, decided)] if decided.nearly and chosen is None else []
-        return CategoryColumn.learn(
+        known = CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
-        ), told
+        )
+        if not decided.nearly or chosen is not None:
+            return known, []
+        if isinstance(known, LeftOut):
+            return (mostly_left_out(known, decided) if known.said else known), []
+        return known, [mostly_told(name, decided)]
     return LeftOut("empty" if kind == "empty" else str(values.type)), []
 
 

@@ -62,6 +62,9 @@ class Scale(Config):
         return values
 
 
+Measured = Literal["number", "date", "time", "duration"]
+
+
 class LeftOut(NamedTuple):
     """Why a column is not learnt from.
 
@@ -71,7 +74,7 @@ class LeftOut(NamedTuple):
     """
 
     reason: str
-    said: Literal["number", "category"] | None = None
+    said: Measured | Literal["category"] | None = None
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,23 @@ class TargetColumn(Config):
             decided = Decided("text")  # by the user's word
         if decided.kind == "number" or (decided.kind == "duration" and task != "classes"):
             return cls._of_numbers(name, column, task, decided, where)
-        return cls(name=name, missing=marks if usual else [], usual=usual)._of_words(column, where)
+        learnt = cls(name=name, missing=marks if usual else [], usual=usual)._of_words(column, where)
+        if task == "auto" and decided.nearly and 2 * len(learnt.labels or ()) > decided.odd.there:
+            learnt._check_no_values(decided, where)
+        return learnt
+
+    def _check_no_values(self, decided: Decided, where: str) -> None:
+        """Refuses words of which hardly any is there twice, where most could be real values."""
+        noun = "number" if decided.when is None else kind_of(decided.when.way)
+        if noun not in ("number", "duration"):
+            return
+        odd = decided.odd
+        are = f"are no {noun}s" if odd.count > 1 else f"is no {noun}"
+        raise DataError(
+            f"{where}: target '{self.name}' is read as words, of which hardly any is there twice:"
+            f" {odd.count:,} of {odd.there:,} cells {are}, {odd}. To leave these rows out:"
+            " data.task=values"
+        )
 
     def _of_words(self, column: Any, where: str) -> TargetColumn:
         """The same with the classes of a column of words."""

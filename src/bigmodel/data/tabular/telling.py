@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import get_args
 
 from bigmodel.data.class_counts import counted_classes
 from bigmodel.data.spellings import respelt_told as spellings_told
@@ -11,6 +12,7 @@ from bigmodel.data.tabular.columns import (
     DateColumn,
     Learnt,
     LeftOut,
+    Measured,
     MeasuredColumn,
     NumberColumn,
     Strange,
@@ -52,7 +54,7 @@ def left_out_listed(left: Mapping[str, LeftOut]) -> str:
 def left_out_told(left: Mapping[str, LeftOut]) -> list[tuple[str, str]]:
     """A warning for the columns that are not learnt from unless more is said, and one for the others."""
     lines = []
-    for said in ("number", "category"):
+    for said in (*get_args(Measured), "category"):
         some = {name: why for name, why in left.items() if why.said == said}
         if some:
             them = "them" if len(some) > 1 else "it"
@@ -117,14 +119,24 @@ def _way(notation: Notation) -> str:
 
 def mostly_told(name: str, decided: Decided) -> tuple[str, str]:
     """The warning that a column of words could be one of numbers, dates or times."""
-    kind = kind_of(decided.when.way) if decided.when else "number"
-    way = decided.when.way if decided.when else str(decided.notation)
-    cells = _odd(decided.odd, kind) + (f" ({way})" if way and way != kind else "")
+    kind, cells = _mostly(decided)
     return (
         "Warning",
-        f"column '{name}' is read as words: {cells}, {decided.odd}. To read it as {kind}s, these"
+        f"column '{name}' is read as words: {cells}. To read it as {kind}s, these"
         f" missing: {option(name, kind)} (as it is: {option(name, 'category')})",
     )
+
+
+def mostly_left_out(why: LeftOut, decided: Decided) -> LeftOut:
+    """The same of a column that has too many different words to be learnt from as such."""
+    kind, cells = _mostly(decided)
+    return LeftOut(f"words, {why.reason}: {cells}", kind)
+
+
+def _mostly(decided: Decided) -> tuple[Measured, str]:
+    kind: Measured = kind_of(decided.when.way) if decided.when else "number"
+    way = decided.when.way if decided.when else str(decided.notation)
+    return kind, f"{_odd(decided.odd, kind)}{f' ({way})' if way and way != kind else ''}, {decided.odd}"
 
 
 def notations_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
