@@ -16,8 +16,9 @@ from bigmodel.data.array.reader import ArraysReader
 from bigmodel.data.audio import AudioReader
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.spellings import USUAL, Spellings
+from bigmodel.data.tabular.calendar_parts import part_of
 from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn, Scale
-from bigmodel.data.tabular.dates import TimeKind, part_of
+from bigmodel.data.tabular.date_formats import TimeKind
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.spec import Features, Image, TokenPair, Tokens
 

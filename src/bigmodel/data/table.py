@@ -35,7 +35,7 @@ from bigmodel.data.tabular.columns import (
     Rows,
     Strange,
 )
-from bigmodel.data.tabular.dates import TIME_KINDS, TimeKind, check_format, described, kind_of
+from bigmodel.data.tabular.date_formats import TIME_KINDS, TimeKind, check_format, described, kind_of
 from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
 from bigmodel.data.tabular.kinds import Form, Kind, entries_of
 from bigmodel.data.tabular.missing import counts_of

@@ -6,14 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bigmodel.data.tabular.dates import (
-    PARTS,
-    find_way,
-    kind_of,
-    part_of,
-    pattern_of,
-    read_times,
-)
+from bigmodel.data.tabular.calendar_parts import part_of
+from bigmodel.data.tabular.date_formats import kind_of
+from bigmodel.data.tabular.dates import find_way, read_times
 from bigmodel.data.tabular.deciding import decide
 
 FRIDAY = datetime.datetime(2020, 1, 31, 10, 30, tzinfo=datetime.UTC).timestamp()
@@ -52,19 +47,6 @@ def test_months_without_a_day_are_dates():
     assert decide(values).kind == "date"
     assert part_of(read_times(values, find_way(values).way).values, "date", "month").tolist() == [1, 12]
     assert decide(column("2020-01", "2021-13")).kind == "text"
-
-
-def test_parts_of_a_date_are_those_of_the_standard_library():
-    draw = np.random.default_rng(0)
-    seconds = draw.uniform(-5e10, 2e11, 2000)
-    since = datetime.datetime(1970, 1, 1)
-    wanted = [since + datetime.timedelta(seconds=float(second)) for second in seconds]
-    for part, read in [
-        ("year", lambda d: d.year), ("month", lambda d: d.month), ("day", lambda d: d.day),
-        ("weekday", lambda d: d.weekday()), ("hour", lambda d: d.hour),
-    ]:  # fmt: skip
-        assert part_of(seconds, "date", part).tolist() == [read(date) for date in wanted], part
-    assert np.isnan(part_of(np.array([np.nan]), "date", "year"))
 
 
 @pytest.mark.parametrize(
@@ -171,28 +153,6 @@ def test_numbers_that_somebody_says_are_dates():
         (column("1580466600.0"), "seconds since 1970"),
     ]:
         assert read_times(values, way).values.tolist() == [FRIDAY]
-
-
-@pytest.mark.parametrize(
-    ("written", "why"),
-    [("%d/%m", "neither a year"), ("%q", "%q is none of"), ("%Y-%d", "a day, but no month"),
-     ("%d.%d.%Y", "says the day twice"), ("%I:%M", "%I and %p"), ("", "neither a year"),
-     ("%", "% is none of")],
-)  # fmt: skip
-def test_formats_that_are_none(written, why):
-    with pytest.raises(ValueError, match=why):
-        pattern_of(written)
-
-
-def test_a_time_of_day_goes_round():
-    midnight, before, noon = (np.array([second]) for second in (0.0, 86_399.0, 43_200.0))
-    place = {
-        name: [part_of(at, "time", name)[0] for at in (midnight, before, noon)] for name in PARTS["time"]
-    }
-    assert abs(place["cosine"][0] - place["cosine"][1]) < 1e-4
-    assert abs(place["sine"][0] - place["sine"][1]) < 1e-4
-    assert place["cosine"][2] == pytest.approx(-1)
-    assert place["hour"] == [0, pytest.approx(23.9997, abs=1e-4), 12]
 
 
 def test_durations_of_hours_alone_are_found():

@@ -15,7 +15,9 @@ from pydantic import Field
 
 from bigmodel.data.normalize import value_statistics
 from bigmodel.data.spellings import Spellings, settled
-from bigmodel.data.tabular.dates import PARTS, TimeKind, When, described, kind_of, part_of, read_times
+from bigmodel.data.tabular.calendar_parts import PARTS, part_of
+from bigmodel.data.tabular.date_formats import TimeKind, described, kind_of
+from bigmodel.data.tabular.dates import When, read_times
 from bigmodel.data.tabular.kinds import option
 from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
 from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
@@ -196,10 +198,10 @@ class NumberColumn(MeasuredColumn):
 
 
 class DateColumn(MeasuredColumn):
-    """A column of dates, times of day or durations, of which a model reads `dates.PARTS`.
+    """A column of dates, times of day or durations, of which a model reads `calendar_parts.PARTS`.
 
     Attributes:
-        way: how they are written; see `dates.WAYS`.
+        way: how they are written; see `date_formats.WAYS`.
         other: another way that would do for all of training, and reads other dates; see `dates.When`.
         parts: those that differ in training.
     """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from bigmodel.data.tabular.dates import PLAINEST, TimeKind, When, find_way, kind_of, read_times, timed_as
+from bigmodel.data.tabular.date_formats import PLAINEST, TimeKind, kind_of
+from bigmodel.data.tabular.dates import When, find_way, read_times, timed_as
 from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, plain_ways, ways_to_read
 from bigmodel.data.tabular.odd import MOST_IF_SAID, NONE_ODD, Odd
 from bigmodel.data.tabular.truth import holds_truth

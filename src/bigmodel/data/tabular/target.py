@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bigmodel.data.own import check_classes
 from bigmodel.data.spellings import settled
-from bigmodel.data.tabular.dates import DURATION, kind_of, read_times
+from bigmodel.data.tabular.date_formats import DURATION, kind_of
+from bigmodel.data.tabular.dates import read_times
 from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
 from bigmodel.data.tabular.missing import counts_of, counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation

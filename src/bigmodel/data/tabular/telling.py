@@ -17,7 +17,8 @@ from bigmodel.data.tabular.columns import (
     NumberColumn,
     Strange,
 )
-from bigmodel.data.tabular.dates import PLAINEST, When, described, kind_of
+from bigmodel.data.tabular.date_formats import PLAINEST, described, kind_of
+from bigmodel.data.tabular.dates import When
 from bigmodel.data.tabular.deciding import Decided
 from bigmodel.data.tabular.kinds import ignoring, option, options
 from bigmodel.data.tabular.missing import counts_told

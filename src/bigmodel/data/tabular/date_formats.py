@@ -1,0 +1,157 @@
+"""The language of dates: the ways to write dates, times of day and durations, and a pattern for each.
+
+Names of months are English, whatever the machine's language is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, get_args
+
+TimeKind = Literal["date", "time", "duration"]
+TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
+
+ISO, ISO_WITH_ZONE, ISO_SOME_ZONES = "ISO", "ISO with zone", "ISO, some with zone"
+TIME_OF_DAY, DURATION = "time of day", "duration"
+PLAINEST: dict[TimeKind, str] = {"date": ISO, "time": TIME_OF_DAY, "duration": DURATION}
+UNITS = {f"{unit} since 1970": 1000.0**power for power, unit in enumerate(("seconds", "milliseconds"))}
+
+MONTHS = [
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+]
+_WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+_ZONE = r"\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"
+_FRACTION = r"(?:[.,](?P<fraction>\d{1,9}))?"
+
+
+def _names(names: list[str], length: int | None = None) -> str:
+    return f"(?i:{'|'.join(name[:length] for name in names)})"
+
+
+_DIRECTIVES = {
+    "Y": r"(?P<year>\d{4})",
+    "y": r"(?P<short_year>\d{2})",
+    "m": r"(?P<month>\d{1,2})",
+    "b": rf"(?P<named_month>{_names(MONTHS, 3)})",
+    "B": rf"(?P<named_month>{_names(MONTHS)})",
+    "d": r"(?P<day>\d{1,2})",
+    "a": _names(_WEEKDAYS, 3),
+    "A": _names(_WEEKDAYS),
+    "H": r"(?P<hour>\d{1,2})",
+    "I": r"(?P<half_hour>\d{1,2})",
+    "p": r"(?P<half>(?i:[ap]\.?m\.?))",
+    "M": r"(?P<minute>\d{1,2})",
+    "S": r"(?P<second>\d{1,2})",
+    "f": r"(?P<fraction>\d{1,9})",
+    "z": _ZONE,
+    "%": "%",
+}
+_DATES = (
+    *("%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%d %b %Y", "%d %B %Y"),
+    *("%m-%d-%Y", "%Y.%m.%d", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y"),
+    *("%d.%m.%y", "%m/%d/%y", "%d/%m/%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%y", "%d %b %y"),
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+UNPUNCTUATED = ("%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # numbers, where nobody says more
+_NEARLY_ISO = ("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m")
+FORMATS = (*(day + time for day in _DATES for time in _TIMES), *_NEARLY_ISO)
+WAYS = (ISO, ISO_WITH_ZONE, ISO_SOME_ZONES, *FORMATS, TIME_OF_DAY, DURATION)
+"""How dates and times may be written; where two would do for as many cells, the first counts."""
+
+
+def pattern_of(way: str) -> str:
+    """A format as for `strptime` as a regular expression (RE2), whose groups are named.
+
+    Raises:
+        ValueError: it is no such format, or says neither a year nor an hour.
+    """
+    found, place = "", 0
+    text = way.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S").replace("%D", "%m/%d/%y")
+    while place < len(text):
+        if text[place] == "%":
+            directive = _DIRECTIVES.get(text[place + 1 : place + 2])
+            if directive is None:
+                raise ValueError(f"%{text[place + 1 : place + 2]} is none of {_known()}")
+            if text[place + 2 : place + 3] == "%" or text[:place][-2:-1] == "%":
+                directive = directive.replace("{1,2}", "{2}")  # 20200131: nothing tells them apart
+            found += directive
+            if text[place + 1] == "S" and "%f" not in text:
+                found += _FRACTION
+            place += 2
+        else:
+            found += _blank(text[place + 1 :]) if text[place].isspace() else re.escape(text[place])
+            place += 1
+    _check_groups(re.findall(r"\?P<(\w+)>", found))
+    return f"^{found}$"
+
+
+def check_format(way: str) -> None:
+    """Raises ValueError where a user's format is none."""
+    try:
+        pattern_of(way)
+    except ValueError as error:
+        raise ValueError(f"{way!r} is no format of dates, such as %d/%m/%Y: {error}") from None
+
+
+def _blank(rest: str) -> str:
+    return r"\s*" if rest.startswith("%p") else r"\s+"  # 8:15PM
+
+
+def _known() -> str:
+    return " ".join(f"%{letter}" for letter in _DIRECTIVES)
+
+
+def _check_groups(groups: list[str]) -> None:
+    plain = [
+        group.removeprefix("short_").removeprefix("named_").removeprefix("half_") for group in groups
+    ]
+    twice = next((group for group in plain if plain.count(group) > 1), None)
+    if twice is not None:
+        raise ValueError(f"it says the {twice} twice")
+    if "year" not in plain and ("hour" not in plain or {"month", "day"} & set(plain)):
+        raise ValueError("it says neither a year (%Y, %y) nor a time of day alone (%H, %I)")
+    if "day" in plain and "month" not in plain:
+        raise ValueError("it says a day, but no month (%m, %b, %B)")
+    if ("half_hour" in groups) != ("half" in groups):
+        raise ValueError("%I and %p go together")
+
+
+def kind_of(way: str) -> TimeKind:
+    """What is written so."""
+    if way in (TIME_OF_DAY, DURATION):
+        return "time" if way == TIME_OF_DAY else "duration"
+    return "time" if _is_format(way) and not re.search(r"%[YyFD]", way) else "date"
+
+
+def _is_format(way: str) -> bool:
+    return "%" in way
+
+
+_ISO_DAY = r"^(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
+_ISO_CLOCK = rf"[T ](?P<hour>\d{{2}})(?::(?P<minute>\d{{2}})(?::(?P<second>\d{{2}}){_FRACTION})?)?"
+_CLOCK = rf"(?P<hour>\d+):(?P<minute>\d{{2}}):(?P<second>\d{{2}}){_FRACTION}"
+PATTERNS = {
+    ISO: [rf"{_ISO_DAY}(?:{_ISO_CLOCK})?$"],
+    ISO_WITH_ZONE: [rf"{_ISO_DAY}{_ISO_CLOCK}{_ZONE}$"],
+    ISO_SOME_ZONES: [rf"{_ISO_DAY}(?:{_ISO_CLOCK}(?:{_ZONE})?)?$"],
+    TIME_OF_DAY: [
+        pattern_of("%H:%M"),
+        pattern_of("%H:%M:%S"),
+        pattern_of("%I:%M %p"),
+        pattern_of("%I:%M:%S %p"),
+        pattern_of("%I %p"),
+    ],
+    DURATION: [
+        rf"^(?P<sign>[+-]?){_CLOCK}$",
+        rf"^(?P<days>[+-]?\d+) days?(?:,? (?P<sign>[+-]?){_CLOCK})?$",  # of pandas and of Python
+        r"^(?P<sign>[+-]?)P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?"
+        rf"(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+){_FRACTION}S)?)?$",  # ISO 8601
+    ],
+}
+
+
+def described(way: str) -> str:
+    """What a column holds that is written so."""
+    kind = kind_of(way)
+    return f"{kind}s" if way == kind else f"{kind}s ({way})"
