@@ -208,7 +208,7 @@ def test_an_encoding_where_nothing_is_text(made: Run, bigmodel: Bigmodel, tmp_pa
     said = bigmodel(*asked, "cp1252")
     assert (said.status, "has learnt from no text files" in said.err) == (1, True)
     said = bigmodel(*asked, "utf9")
-    assert (said.status, "no such encoding: 'utf9'" in said.err) == (1, True)
+    assert (said.status, "'utf9': there is no such encoding of texts" in said.err) == (1, True)
 
 
 @pytest.fixture

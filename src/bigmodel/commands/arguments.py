@@ -177,13 +177,12 @@ _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
 
 
 def _encoding(name: str) -> str:
+    from bigmodel.data.plain_files import known_encoding
+
     try:
-        "".encode(name)
-    except LookupError:
-        raise argparse.ArgumentTypeError(
-            f"no such encoding: '{name}'. Known are utf-8, latin-1, cp1252, utf-16, gb18030 …"
-        ) from None
-    return name
+        return known_encoding(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{name}': {error}") from None
 
 
 def _count(text: str) -> int:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator
 from bigmodel.errors import DataError
 
 _CHUNK = 1 << 20
+_HEAD = 4096  # bytes by which an encoding is told
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -25,17 +26,29 @@ _MARKS = (
 )
 
 
-def _known(encoding: str) -> str:
+_NO_TEXTS = ("idna", "punycode", "undefined", "utf-7", "unicode-escape", "raw-unicode-escape")
+"""Encodings of Python's that no file is written in: of names, of mails and of its own source."""
+
+
+def known_encoding(name: str) -> str:
+    """An encoding of texts, as Python calls it.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
-        "".encode(encoding)  # refuses what encodes something else than text, too
-    except LookupError:
+        "a".encode(name)  # refuses what encodes something else than text, too
+        found = codecs.lookup(name).name not in _NO_TEXTS
+    except (LookupError, UnicodeError):
+        found = False
+    if not found:
         raise ValueError(
             "there is no such encoding of texts. Known are utf-8, latin-1, cp1252, utf-16, gb18030 …"
-        ) from None
-    return encoding
+        )
+    return name
 
 
-Encoding = Annotated[str, AfterValidator(_known)]
+Encoding = Annotated[str, AfterValidator(known_encoding)]
 """How a text file is written, as Python calls it."""
 
 
@@ -55,9 +68,30 @@ def is_utf8(encoding: str) -> bool:
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
-def encoding_by_mark(head: bytes, encoding: str) -> str:
-    """The encoding that a byte-order mark at a file's start says; `encoding` where there is none."""
-    return next((marked for mark, marked in _MARKS if head.startswith(mark)), encoding)
+def encoding_of(path: Path, head: bytes, encoding: str) -> str:
+    """The encoding that a byte-order mark at a file's start says; `encoding` where there is none, with
+    the order of its bytes where it has two.
+
+    Raises:
+        DataError: that order cannot be told.
+    """
+    marked = next((marked for mark, marked in _MARKS if head.startswith(mark)), None)
+    if marked is not None:
+        return marked
+    match codecs.lookup(encoding).name:
+        case "utf-16":
+            # of letters, digits and signs of ASCII, the first or the second byte
+            big, little = head[::2].count(0), head[1::2].count(0)
+        case "utf-32":
+            big, little = head[::4].count(0), head[3::4].count(0)
+        case _:
+            return encoding
+    if big == little and head:
+        raise DataError(
+            f"{path}: not {encoding}, or without a byte-order mark, by which that is told. Say"
+            f" data.encoding=utf-8, {encoding}-le, {encoding}-be, or whichever it is written in."
+        )
+    return f"{encoding}-be" if big > little else f"{encoding}-le"
 
 
 @contextlib.contextmanager
@@ -95,8 +129,8 @@ def in_utf8(path: Path, encoding: str) -> Iterator[BinaryIO]:
     """
     with unpacked(path) as file:
         buffered = io.BufferedReader(cast(io.RawIOBase, file), _CHUNK)
-        head = buffered.peek(4)[:4]
-        encoding = encoding_by_mark(head, encoding)
+        head = buffered.peek(_HEAD)[:_HEAD]
+        encoding = encoding_of(path, head, encoding)
         if is_utf8(encoding):
             buffered.read(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
             yield cast(BinaryIO, buffered)

@@ -13,7 +13,8 @@ import pytest
 from bigmodel.data.tabular.delimited import _Blocks, batches_of_rows
 from bigmodel.data.tabular.heading import heading_of
 from bigmodel.data.tabular.reading import read_columns, texts
-from bigmodel.errors import DataError
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import data
 
 ENDS = ["\n", "\r\n", "\r"]
 PIECES = ["a", "é", "漢", " ", "7", "#", "'", "\r\n", "\r", "\n", '"', ",", ";", "\t", "|"]
@@ -142,6 +143,11 @@ HEADINGS = {
     "blank lines": ("\n\r\n  \na,b\n1,2\n", [["1", "2"]]),
     "blanks before quotes": ('a, b\n1, "x, y"\n2, "z"\n', [["1", "x, y"], ["2", "z"]]),
     "separators at the end": ("a;b\n1;2;\n3;4;\n", [["1", "2"], ["3", "4"]]),
+    "comments with commas": (
+        "# made by us, at noon\n# on a Monday\na,b\n1,2\n3,4\n",
+        [["1", "2"], ["3", "4"]],
+    ),
+    "comment as wide as the rows": ("# made by us, at noon\na,b\n1,2\n3,4\n", [["1", "2"], ["3", "4"]]),
     "tabs": ("a\tb\n1\t2\n", [["1", "2"]]),
     "pipes": ("a|b\n1|2\n", [["1", "2"]]),
 }
@@ -165,6 +171,9 @@ def test_what_stands_above_a_header_is_passed_over(tmp_path, case):
     ("content", "names"),
     [
         ("#id,size\n1,2\n3,4\n", ["#id", "size"]),
+        ("#name,color\nfoo,red\nfoo,blue\n", ["#name", "color"]),
+        (",y\nr0,yes\nr1,no\n", ["column 1", "y"]),
+        (",a,y\nr0,red,yes\nr1,blue,no\n", ["column 1", "a", "y"]),
         ("text\nhello\nyou\n", ["text"]),
         ("size\n1\n2\n", ["size"]),
         ("a,,\n1,2,3\n4,5,6\n", ["a", "column 2", "column 3"]),
@@ -205,3 +214,28 @@ def test_other_packers_are_named(tmp_path, name, words):
     (tmp_path / name).write_bytes(bz2.compress(b"a,b\n1,2\n"))
     with pytest.raises(DataError, match=f"Unpack it: {words}"):
         read_columns(tmp_path / name, "data.path")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_wide_encoding_needs_no_mark(tmp_path, name, order):
+    text = {"a.csv": "größe,ort\n1,Köln\n", "a.jsonl": '{"größe": "1", "ort": "Köln"}\n'}[name]
+    (tmp_path / name).write_bytes(text.encode(order))
+    table = read_columns(tmp_path / name, "data.path", encoding=order[:6])
+    assert table.column_names == ["größe", "ort"]
+    assert texts(table.column("ort")) == ["Köln"]
+
+
+def test_a_wide_encoding_whose_order_cannot_be_told_is_asked_for(tmp_path):
+    (tmp_path / "a.csv").write_bytes("漢字漢漢".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"a\.csv: .* without a byte-order mark.* utf-16-le, utf-16-be"):
+        read_columns(tmp_path / "a.csv", "data.path", encoding="utf-16")
+
+
+@pytest.mark.parametrize(
+    "encoding", ["punycode", "unicode_escape", "raw_unicode_escape", "utf7", "idna", "undefined",
+                 "rot13", "base64", "no such"],
+)  # fmt: skip
+def test_what_encodes_no_texts_is_no_encoding(encoding):
+    with pytest.raises(ConfigError, match=r"there is no such encoding of texts\. Known are utf-8"):
+        data.parse({"name": "table", "encoding": encoding})

@@ -177,25 +177,36 @@ class _Start:
 def _header_place(rows: Sequence[Sequence[str]]) -> int:
     """Which row is the header: the first, unless titles or comments stand above it."""
     first = 0
-    while first + 1 < len(rows) and _is_comment(rows[first], rows[first + 1]):
+    while first + 1 < len(rows) and _is_comment(rows[first], rows[first + 1 : first + 2 + _ALIKE]):
         first += 1
     for place in range(first, min(len(rows) - 1, first + _MOST_ABOVE)):
         row = rows[place]
         rest = rows[place + 1 : place + 1 + _ALIKE]
         names = all(name.strip() and not is_number(name) for name in row)
         if len(row) > 1 and names and all(len(other) == len(row) for other in rest):
-            few = all(2 * sum(map(bool, other)) <= len(row) for other in rows[first:place])
+            few = all(_is_title(other, len(row)) for other in rows[first:place])
             return place if few else first
     return first
 
 
-def _is_comment(row: Sequence[str], below: Sequence[str]) -> bool:
+def _is_title(row: Sequence[str], width: int) -> bool:
+    """Whether half of a row or more is empty, and it is not the names of columns of which only the first
+    one's is, as pandas writes an index."""
+    filled = [bool(field) for field in row]
+    beside_index = width > 1 and filled == [False] + [True] * (width - 1)
+    return 2 * sum(filled) <= width and not beside_index
+
+
+def _is_comment(row: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
     """Whether a row is blank or a comment, and not the header behind a `#`, as some programs have it."""
     if not any(map(str.strip, row)):
         return True
     if not row[0].startswith("#"):
         return False
-    return len(row) == 1 or len(row) != len(below) or not any(map(is_number, below))
+    if len(row) == 1 or any(len(other) != len(row) for other in rest) or rest[0][0].startswith("#"):
+        return True
+    numbers = [any(map(is_number, other)) for other in rest]
+    return not numbers[0] and any(numbers)  # the header is below
 
 
 def _has_spaced(text: str, separator: str, rows: Sequence[Sequence[str]]) -> bool:

@@ -13,7 +13,7 @@ from pydantic import Field
 from bigmodel.data.clutter import clutter_in, is_passed_over
 from bigmodel.data.own import OwnConfig, place
 from bigmodel.data.paths import check_inside
-from bigmodel.data.plain_files import Encoding, encoding_by_mark, likely, unpacked, wide_encoding
+from bigmodel.data.plain_files import Encoding, encoding_of, likely, unpacked, wide_encoding
 from bigmodel.data.room import read_all
 from bigmodel.errors import DataError
 from bigmodel.typed import pasted
@@ -123,7 +123,7 @@ def read_text(file: Path, encoding: str) -> str:
     """
     with unpacked(file) as source:
         raw = read_all(source, str(file))
-    encoding = encoding_by_mark(raw, encoding)
+    encoding = encoding_of(file, raw[:4096], encoding)
     body = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode(encoding)
