@@ -499,7 +499,7 @@ def shaped(shape: Any) -> Any:
 
 SCHEDULERS: dict[str, tuple[Any, list[str]]] = {
     "nothing": (shaped(lambda t, total: None), ["None (NoneType)"]),  # noqa: ARG005
-    "a tensor": (shaped(lambda t, total: torch.ones(())), ["(Tensor)"]),  # noqa: ARG005
+    "several numbers": (shaped(lambda t, total: torch.ones(2)), ["RuntimeError", "2 elements"]),  # noqa: ARG005
     "below 0": (shaped(lambda t, total: 1 - 3 * t / total), ["from 0 on"]),
     "a fault": (shaped(lambda t, total: 1 / t), ["ZeroDivisionError"]),  # noqa: ARG005
     "no shape": (type("Shapeless", (Scheduler,), {}), ["NotImplementedError"]),
@@ -512,6 +512,49 @@ SCHEDULERS: dict[str, tuple[Any, list[str]]] = {
 def test_a_schedule_that_gives_no_rates_is_refused(own: Own, tmp_path: Path, case: str) -> None:
     factory, parts = SCHEDULERS[case]
     refused(own("scheduler", factory), tmp_path, "scheduler=my_own", parts)
+
+
+@pytest.mark.parametrize(
+    "number", [float, torch.tensor, lambda value: torch.tensor([value]), np.float32, np.array], ids=str
+)
+def test_a_multiplier_may_be_any_kind_of_one_number(own: Own, tmp_path: Path, number: Any) -> None:
+    run, told = built(tmp_path, own("scheduler", shaped(lambda t, total: number(1 - t / total))))
+    fit(run)
+    factor = run.state.schedule.factor(3)
+    assert type(factor) is float
+    assert factor == pytest.approx(0.75, rel=1e-6)
+    assert len(told.records) == 2
+
+
+def test_of_a_schedule_only_steps_of_the_run_are_asked_for(own: Own, tmp_path: Path) -> None:
+    class Table(Scheduler):
+        def __init__(self, config: SchedulerConfig, total: int) -> None:
+            super().__init__(config, total)
+            self.rates = [1.0 - step / total for step in range(total)]
+
+        def shape(self, t: int, total: int) -> float:  # noqa: ARG002
+            return self.rates[t]
+
+    run, told = built(tmp_path, own("scheduler", Table) | {"trainer.max_steps": 1})
+    fit(run)
+    assert told.records[-1]["step"] == 1
+
+
+def test_a_loss_is_validated_in_evaluation_mode(own: Own, tmp_path: Path) -> None:
+    class Noisy(SayingSo):
+        def __init__(self, config: EntryConfig, spec: Any) -> None:
+            super().__init__(config, spec)
+            self.noise = nn.Dropout(0.5)
+
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            loss = super().forward(self.noise(outputs), targets)
+            return loss + 100 if self.training else loss
+
+    run, told = built(tmp_path, own("loss", Noisy))
+    fit(run)
+    assert told.records[-1]["train/loss"] > 100
+    assert told.records[-1]["val/loss"] < 10
+    assert all(part.training for part in run.loss.modules())
 
 
 def test_options_have_to_be_a_class_of_options() -> None:

@@ -306,7 +306,7 @@ def try_schedule(schedule: Schedule, steps: int, config: EntryConfig) -> None:
     if is_ours(config, "scheduler"):
         return
     said = f"scheduler={config.name}"
-    for step in {0, 1, steps // 2, steps - 1}:
+    for step in {0, min(1, steps - 1), steps // 2, steps - 1}:
         with _told(said, f"step {step:,} of {steps:,}"):
             factor: Any = schedule.factor(step)
         is_number = isinstance(factor, int | float) and not isinstance(factor, bool)

@@ -36,7 +36,7 @@ def evaluate(
     at_once: int | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Judges a model by every sample of a part, in evaluation mode, nothing drawn at random.
+    """Judges a model by every sample of a part, model and loss in evaluation mode.
 
     Where it gives NaN or infinity for one of them, every figure is NaN; one that the samples leave
     undefined, such as r2 where all truths are equal, is NaN alone.
@@ -54,7 +54,8 @@ def evaluate(
     shown: list[Sample] = []
     done = 0
     size = len(batches.part)
-    with evaluating(model), alive.doing(lambda: f"Evaluating: {done:,} of {size:,} samples"):
+    said = alive.doing(lambda: f"Evaluating: {done:,} of {size:,} samples")
+    with evaluating(model), evaluating(loss), said:
         for batch in _cut(batches.epoch(0), at_once):
             between()
             with runtime.autocast():

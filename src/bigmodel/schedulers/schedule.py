@@ -66,7 +66,9 @@ class Schedule:
         t = step // self._per
         if self._span.end < self._span.run:
             t = min(t, self._span.end - 1)
-        return self._scheduler.factor(t - self._span.begin)
+        given: Any = self._scheduler.factor(t - self._span.begin)
+        number: float = given.item() if hasattr(given, "item") else given  # torch's and NumPy's
+        return number
 
     def observe(self, value: float, mode: str, step: int) -> None:
         """Hears of an evaluation after `step` steps; see `Scheduler.observe`.
