@@ -49,7 +49,7 @@ def test_a_run_goes_on_with_a_look_or_without_and_ends_the_same(command: Command
 
 
 def test_help_tells_of_it(command: Command) -> None:
-    shown = command("--help")
+    shown = command("--help=all")
     assert "profile" in shown.out
     assert "write a profiler trace of a few steps, and print where time goes" in " ".join(
         shown.out.split()
