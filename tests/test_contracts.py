@@ -1,7 +1,10 @@
 """Parts of the user's own, written as people write them: used rightly, or refused in one message."""
 
+import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel import registry
+from bigmodel.contracts import try_parts
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import DataConfig, Dataset
 from bigmodel.data.parts import Part
-from bigmodel.errors import BigModelError, ConfigError
+from bigmodel.errors import BigModelError, CheckpointError, ConfigError
 from bigmodel.evaluate import evaluate
 from bigmodel.loop import fit
 from bigmodel.models.base import Model
@@ -440,6 +444,94 @@ def test_trying_a_model_leaves_it_as_it_was(own: Own, tmp_path: Path) -> None:
     torch.manual_seed(3)
     Normed(EntryConfig(name="my_own"), run.dataset.spec)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Counting(nn.Module):
+    """Counts its calls in a buffer, an attribute and a list, and draws from every generator."""
+
+    def count(self) -> None:
+        self.calls += 1  # type: ignore[operator, has-type]
+        self.attribute += 1  # type: ignore[has-type]
+        self.listed.append(random.random() + float(np.random.rand()) + float(torch.rand(())))
+
+    def begin(self, copied: bool) -> None:
+        self.register_buffer("calls", torch.zeros(()))
+        self.attribute = 0
+        self.listed: list[float] = []
+        self.lock = None if copied else threading.Lock()  # which cannot be copied
+
+
+class CountingModel(Counting, Plain):
+    def forward(self, inputs: Tensor) -> Any:
+        self.count()
+        return super().forward(inputs)
+
+
+class CountingLoss(Counting, SayingSo):
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.count()
+        return super().forward(outputs, targets) * self.calls  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["copied", "not to be copied"])
+@pytest.mark.parametrize("kind", ["model", "loss"])
+def test_trying_a_part_that_changes_leaves_no_trace(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, copied: bool
+) -> None:
+    """The model is called once besides, for its summary."""
+    states = []
+
+    def of_generators() -> tuple[Any, ...]:
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    def noting(*arguments: Any) -> list[str]:
+        before = of_generators()
+        told = try_parts(*arguments)
+        states.append((before, of_generators()))
+        return told
+
+    def made(config: EntryConfig, spec: Any) -> nn.Module:
+        part = (CountingModel if kind == "model" else CountingLoss)(config, spec)
+        part.begin(copied)
+        return part
+
+    monkeypatch.setattr("bigmodel.contracts.try_parts", noting)
+    run, _ = built(tmp_path, own(kind, made))
+    part: Any = run.state.model if kind == "model" else run.loss.made
+    calls = 1 if kind == "model" else 0
+    assert (float(part.calls), part.attribute, len(part.listed)) == (calls, calls, calls)
+    ((before, after),) = states
+    assert before == after
+    assert warnings_of(run) == []
+
+
+def test_what_a_loss_keeps_is_resumed(own: Own, tmp_path: Path) -> None:
+    """Its buffers are saved where they change, and only there; a checkpoint without them still loads."""
+
+    class Kept(CountingLoss):
+        def __init__(self, config: EntryConfig, spec: Any) -> None:
+            super().__init__(config, spec)
+            self.begin(copied=True)
+            self.register_buffer("fixed", torch.ones(3))
+
+    chosen = own("loss", Kept) | SGD
+    run, _ = built(tmp_path, chosen)
+    untrained, facts = run.state.save()
+    assert "loss" not in untrained
+    fit(run)
+    groups, facts = run.state.save()
+    assert list(groups["loss"]) == ["made.calls"]
+    calls = float(groups["loss"]["made.calls"])
+    assert calls > 12
+
+    again, _ = built(tmp_path, chosen)
+    again.state.load(*deepcopy((groups, facts)))
+    assert float(again.loss.made.calls) == calls
+    again.state.load({name: tensors for name, tensors in groups.items() if name != "loss"}, facts)
+    assert float(again.loss.made.calls) == 0
+    other, _ = built(tmp_path, SGD)
+    with pytest.raises(CheckpointError, match="loss is another"):
+        other.state.load(groups, facts)
 
 
 def test_keeping_the_newest_alone_is_fine(own: Own, tmp_path: Path) -> None:

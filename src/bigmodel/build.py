@@ -82,7 +82,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
     contracts.try_schedule(schedule, plan.steps, config.scheduler)
     told += _rows("Warning", contracts.check_optimizer(step.optimizer, model, config.optimizer))
     state = State(
-        model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler
+        model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler, loss
     )
     return Run(
         config=trainer,

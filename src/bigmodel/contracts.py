@@ -6,13 +6,14 @@ tried: tests have done that.
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isclose, isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,11 @@ from bigmodel.losses import Loss
 from bigmodel.memory import is_out_of_memory
 from bigmodel.models.layers import evaluating
 from bigmodel.registry import EntryConfig, is_ours
+from bigmodel.runtime import random_facts, random_tensors, restore_random
 from bigmodel.schedulers import Schedule
 from bigmodel.spec import Classes, DataSpec, NextTokens
+
+PartT = TypeVar("PartT", bound=nn.Module)
 
 _SAMPLES, _TEXTS = 64, 4
 """Most samples that parts are tried on; of texts, which have outputs for each token, fewer."""
@@ -50,8 +54,7 @@ def try_parts(
         return []
     most = _TEXTS if isinstance(spec.target, NextTokens) else _SAMPLES
     inputs, targets = (tensor[:most] for tensor in batch)
-    devices = [inputs.device] if inputs.is_cuda else []
-    with torch.random.fork_rng(devices):
+    with _drawing_apart():
         outputs, told = _try_model(model, of_model.name, inputs, spec)
         if own_loss:
             told += _try_loss(loss, outputs, targets)
@@ -61,6 +64,45 @@ def try_parts(
                 " (logits), of which it makes probabilities itself: leave the softmax at its end out."
             )
     return told
+
+
+@contextmanager
+def _drawing_apart() -> Iterator[None]:
+    """What is drawn at random inside leaves every generator as it was."""
+    tensors, facts = random_tensors(), random_facts()
+    try:
+        yield
+    finally:
+        restore_random(tensors, facts)
+
+
+@contextmanager
+def _spared(part: PartT) -> Iterator[PartT]:
+    """A part to try, in evaluation mode, of which no trace stays: a copy, or where it cannot be copied
+    itself, its attributes and buffers put back."""
+    try:
+        tried = copy.deepcopy(part)
+    except Exception:  # such as a lock or an open file
+        kept = [(module, _shallow(vars(module))) for module in part.modules()]
+        before = {name: value.clone() for name, value in part.state_dict(keep_vars=True).items()}
+        try:
+            with evaluating(part):
+                yield part
+        finally:
+            for module, attributes in kept:
+                vars(module).clear()
+                vars(module).update(attributes)
+            with torch.no_grad():
+                for name, value in part.state_dict(keep_vars=True).items():
+                    value.copy_(before[name])
+        return
+    with evaluating(tried):
+        yield tried
+
+
+def _shallow(attributes: dict[str, Any]) -> dict[str, Any]:
+    plain = (dict, list, set)
+    return {name: copy.copy(v) if isinstance(v, plain) else v for name, v in attributes.items()}
 
 
 def check_model(model: Any, config: EntryConfig) -> None:
@@ -77,10 +119,13 @@ def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> t
     said = f"model={name}"
     _check_registered(model, said)
     given = inputs.clone()
-    with evaluating(model), _told(said, f"inputs of shape {tuple(inputs.shape)}"):
-        outputs = model(given)
-        alone = model(inputs[:1].clone())
-        told = [_KEEPS.format(said)] if _grows(lambda: model(inputs.clone())) else []
+    with _told(said, f"inputs of shape {tuple(inputs.shape)}"):
+        with _spared(model) as tried:
+            outputs = tried(given)
+        with _spared(model) as tried:
+            alone = tried(inputs[:1].clone())
+        with _spared(model) as tried:
+            told = [_KEEPS.format(said)] if _grows(lambda: tried(inputs.clone())) else []
     if not isinstance(outputs, Tensor):
         raise SpecError(
             f"{said}: it gives a {type(outputs).__name__}. A model gives one tensor: its raw outputs."
@@ -166,8 +211,8 @@ def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
     parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
     (whole, weight), (first, its), (rest, others) = (_scored(loss, said, *part) for part in parts)
     live = outputs.clone().requires_grad_()
-    with evaluating(loss):
-        keeps = [_KEEPS.format(said)] if _grows(lambda: loss(live, targets)) else []
+    with _spared(loss) as tried:
+        keeps = [_KEEPS.format(said)] if _grows(lambda: tried(live, targets)) else []
     if not all(map(isfinite, (whole, first, rest))):
         return keeps  # the first step tells
     if _near(whole, first + rest):
@@ -208,8 +253,8 @@ def _scored(loss: Loss, said: str, outputs: Tensor, targets: Tensor) -> tuple[fl
     leaf = outputs.clone().requires_grad_()
     given, truths = leaf.clone(), targets.clone()  # what is changed in place may not be a leaf
     shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
-    with evaluating(loss), _told(said, f"{shapes} ({targets.dtype})"):
-        total = loss(given, truths)
+    with _told(said, f"{shapes} ({targets.dtype})"), _spared(loss) as tried:
+        total = tried(given, truths)
         if not (torch.equal(given, outputs) and torch.equal(truths, targets)):
             raise SpecError(
                 f"{said}: it changes its outputs or targets in place, which metrics read too. Change a"
@@ -226,7 +271,7 @@ def _scored(loss: Loss, said: str, outputs: Tensor, targets: Tensor) -> tuple[fl
                 f"{said}: it has no gradient, so that nothing would be learnt. Is there an item(), a"
                 " detach(), an argmax or NumPy between its outputs and what it gives?"
             )
-        return float(total.detach()), float(loss.normaliser(targets))
+        return float(total.detach()), float(tried.normaliser(targets))
 
 
 def _near(one: float, other: float) -> bool:

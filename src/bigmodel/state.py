@@ -93,7 +93,7 @@ class Accumulation:
 
 
 class State:
-    """The parts of a run that change while it runs; `ema` and `scaler` (of fp16) may be None.
+    """The parts of a run that change while it runs; `ema`, `scaler` (of fp16) and `loss` may be None.
 
     Attributes:
         begun_anew: whether the optimizer's saved state did not fit changed settings.
@@ -108,6 +108,7 @@ class State:
         accumulation: Accumulation,
         ema: EMA | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        loss: nn.Module | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -116,6 +117,8 @@ class State:
         self.accumulation = accumulation
         self.ema = ema
         self.scaler = scaler
+        self.loss = loss
+        self._loss_at_first = {name: value.clone() for name, value in self._loss_buffers().items()}
         self.progress = Progress()
         self.choice = Choice()
         self.begun_anew = False
@@ -125,7 +128,8 @@ class State:
 
         Group `model` holds the weights that are trained. Where the weights to evaluate and predict with
         are others (an average of them), group `averaged` holds those. In the middle of a step, group
-        `accumulation` holds what its micro-batches have given so far. Tensors are the live ones; facts
+        `accumulation` holds what its micro-batches have given so far. Where a loss has buffers that are
+        not as it was built with, group `loss` holds those. Tensors are the live ones; facts
         are the caller's to keep: nothing changes them any more.
 
         Raises:
@@ -141,6 +145,8 @@ class State:
         if self.averages:
             with self.evaluation_weights():
                 groups["averaged"] = {name: value.clone() for name, value in self._weights().items()}
+        if changed := self._changed_loss_buffers():
+            groups["loss"] = changed
         if self.accumulation.losses:
             groups["accumulation"] = {"losses": torch.stack(self.accumulation.losses)} | {
                 f"gradient.{name}": p.grad
@@ -195,6 +201,8 @@ class State:
         norm = facts["grad_norm"]
         self.accumulation.grad_norm = None if norm is None else torch.tensor(norm)
         self._load_accumulation({} if changed else groups.get("accumulation", {}))
+        if not any(key.startswith("loss.") for key in changed):
+            self._load_loss(groups.get("loss", {}))
         restore_random(groups["random"], facts["random"])
         self.progress = Progress(**facts["progress"])
         if not any(key.startswith("device.") for key in changed):
@@ -271,6 +279,38 @@ class State:
     def _weights(self) -> dict[str, Tensor]:
         names = plain_names(self.model)
         return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
+
+    def _loss_buffers(self) -> dict[str, Tensor]:
+        """What a loss keeps from step to step; fixed parameters and what is not persistent left out."""
+        if self.loss is None:
+            return {}
+        saved = self.loss.state_dict()
+        return {name: value.detach() for name, value in self.loss.named_buffers() if name in saved}
+
+    def _changed_loss_buffers(self) -> dict[str, Tensor]:
+        first = self._loss_at_first
+        return {
+            name: value
+            for name, value in self._loss_buffers().items()
+            if name not in first or not torch.equal(value, first[name].to(value))
+        }
+
+    def _load_loss(self, saved: dict[str, Tensor]) -> None:
+        """The loss's buffers; those that were not saved are as it was built with.
+
+        Raises:
+            CheckpointError: names or shapes are not this loss's.
+        """
+        if self.loss is None:
+            return
+        try:
+            wrong = self.loss.load_state_dict(self._loss_at_first | saved, strict=False).unexpected_keys
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"The checkpoint's loss has buffers of other sizes: {error}"
+            ) from error
+        if wrong:
+            raise CheckpointError(f"The checkpoint's loss is another: it has a buffer {wrong[0]}.")
 
     def _load_optimizer(
         self, tensors: dict[str, Tensor], facts: dict[str, Any], changed: Collection[str]
