@@ -382,7 +382,7 @@ def test_where_there_is_no_next_token_the_others_are_still_written(
 
     monkeypatch.setattr(Texts, "_take", take)
     seen: list[list[int]] = []
-    with pytest.raises(UndefinedTextsError, match="1 of 5 texts have no next token") as caught:
+    with pytest.raises(UndefinedTextsError, match="1 of 5 texts has no next token") as caught:
         generate(model, PROMPTS, sampling, TEXT, "cpu", on_tokens=seen.append)
     assert caught.value.texts == [*whole[:2], None, *whole[3:]]
     if sampling.beams == 1:

@@ -1,4 +1,4 @@
-"""Which of a run's best checkpoints are kept beside `best`: `best-2`, the second best, and so on.
+"""Which of a run's best checkpoints are kept beside `best`: `best-2`, the best before it, and so on.
 
 Users put copies of their own there: `best-2.bak`, `best-20261128`. What is not ours is never renamed or
 removed, and a name that it has is passed over. Ours is what a small file lists, by name and content:

@@ -41,7 +41,8 @@ class CheckpointConfig(Config):
     keep: int = Field(
         default=1,
         ge=1,
-        description="how many of the best are kept: best, best-2, …; as many wait in memory at most",
+        description="how many are kept of those that were the best: best, best-2 (the best before it),"
+        " …; as many wait in memory at most",
     )
     every: int = Field(default=1, ge=1, description="epochs between saves of `last`")
     every_steps: int | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bigmodel.counted import counted
 from bigmodel.engines.base import Engine
 from bigmodel.errors import DeviceError, NonFiniteError
 from bigmodel.memory import is_out_of_memory
@@ -37,15 +38,15 @@ def make_room(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
         return told
     if not taken_back or size == 1:
         raise DeviceError(
-            f"Out of memory with {size} samples at once: {str(error).splitlines()[0]} A smaller"
-            " data.batch_size (or data.batch_tokens) with a larger trainer.accumulate gives the same"
-            " gradient in less memory; trainer.on_oom=halve does so by itself."
+            f"Out of memory with {counted(size, 'sample')} at once: {str(error).splitlines()[0]} A"
+            " smaller data.batch_size (or data.batch_tokens) with a larger trainer.accumulate gives the"
+            " same gradient in less memory; trainer.on_oom=halve does so by itself."
         ) from error
-    step.accumulation.micro_batch = (size + 1) // 2
+    half = step.accumulation.micro_batch = (size + 1) // 2
     return (
-        f"Out of memory with {size} samples at once. From now on {step.accumulation.micro_batch} go"
-        " through the model at once, and their gradients are added up to those of the same batch"
-        " (trainer.on_oom=halve)."
+        f"Out of memory with {counted(size, 'sample')} at once. From now on {half}"
+        f" {'goes' if half == 1 else 'go'} through the model at once, and the gradients are"
+        " added up to those of the same batch (trainer.on_oom=halve)."
     )
 
 

@@ -38,7 +38,7 @@ class Saver:
 
     Args:
         checkpoints: the folder for all of them.
-        keep: how many of the best are kept.
+        keep: how many are kept of those that were the best.
         interval: seconds.
         clock: seconds from any moment on; never goes back.
         records: files, and folders of files, in which each step is told: they are on the disk before a

@@ -183,9 +183,9 @@ def test_references_that_are_too_long_are_left_out_by_an_option_that_there_is(
         (
             "reviews",
             'text,label\n"good, good, good, good, good, fine",pos\n"bad",neg\n',
-            "1 texts, to 12 tokens",
+            "1 text, to 12 tokens",
         ),
-        ("pairs", "Hund " * 40 + "\nein\n", "1 sources, to 24 tokens"),
+        ("pairs", "Hund " * 40 + "\nein\n", "1 source, to 24 tokens"),
     ],
 )
 def test_what_is_cut_is_told_as_in_training(
@@ -212,7 +212,7 @@ def test_recordings_that_are_cut_and_files_that_are_none_are_told(
         soundfile.write(tmp_path / label / "a.wav", wave, 8000)
         (tmp_path / label / "notes.md").write_text("none")
     heard = loaded(made("sounds")).prepared.reader.hearing  # type: ignore[union-attr]
-    told = f"Cut: 1 recordings, to {heard.samples / heard.rate:.2f} s"
+    told = f"Cut: 1 recording, to {heard.samples / heard.rate:.2f} s"
     for args in (("predict", made("sounds"), "--input"), ("eval", made("sounds"), "--data")):
         said = bigmodel(*args, tmp_path, "--device", "cpu")
         assert said.status == 0, said.err

@@ -119,7 +119,7 @@ def test_it_writes_nothing(broken: Broken, bigmodel: Bigmodel, name: str, choice
     said = bigmodel("predict", broken(name), "--prompt", prompt, "--device", "cpu", *choice)
     assert said.status == 1
     assert said.out.strip() == ("ROMEO:" if name == "text" else "")
-    assert "1 of 1 texts have no next token: the model gives NaN or infinity." in said.err
+    assert "1 of 1 text has no next token: the model gives NaN or infinity." in said.err
 
 
 @pytest.mark.parametrize("name", ["text", "pairs"])

@@ -95,7 +95,7 @@ def test_parts_are_in_random_order():
     [
         (30, 0.01, r"val_fraction=0\.01 of 30 samples holds out none .*at least 0\.033"),
         (4, 0.95, r"val_fraction=0\.95 of 4 samples leaves none .*at most 0\.75"),
-        (1, 0.5, "has 1 samples: at least 2 are needed"),
+        (1, 0.5, "has 1 sample: at least 2 are needed"),
     ],
 )
 def test_empty_parts_are_refused(samples, fraction, words):

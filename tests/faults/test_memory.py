@@ -120,7 +120,7 @@ def test_evaluation_takes_fewer_at_once_too(tmp_path: Path) -> None:
     ("settings", "most", "words"),
     [
         ({"trainer.on_oom": "stop"}, 6, "Out of memory with 12 samples at once: CUDA out of memory"),
-        ({}, 0, "Out of memory with 1 samples at once"),
+        ({}, 0, "Out of memory with 1 sample at once"),
     ],
     ids=["not wanted", "not one sample fits"],
 )

@@ -58,6 +58,7 @@ def test_a_long_page_is_paged(tmp_path: Path, pager: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "environment"),
     [
+        (24, {"PAGER": "'unclosed"}),
         (80, {}),
         (24, {"TERM": "dumb"}),
         (24, {"PAGER": ""}),

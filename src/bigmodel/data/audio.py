@@ -298,4 +298,4 @@ class AudioReader(FilesReader):
         cut = sum(note[2] > seconds for note in rows.notes)
         other = [] if self.sounding is None else self.sounding.differing(rows)
         told = [*found.told, *_told_cancelled(rows), *other]
-        return replace(found, told=[*told, *told_cut(cut, _WHAT, f"{seconds:.2f} s")])
+        return replace(found, told=[*told, *told_cut(cut, "recording", f"{seconds:.2f} s")])

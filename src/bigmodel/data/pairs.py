@@ -107,7 +107,7 @@ class PairsReader(VocabularyReader):
         if answers:
             columns["target"] = pairs.targets
         stored, cut = _stored(self.vocabulary, pairs, self.length)
-        told = told_cut(cut, "sources", f"{self.length:,} tokens")
+        told = told_cut(cut, "source", f"{self.length:,} tokens")
         return Found(stored, columns, pairs.left_out, told)
 
     def _not_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
@@ -180,7 +180,7 @@ def pairs(config: PairsConfig) -> Dataset:
     told = [
         ("Pairs", f"{len(stored['train']):,} to learn from"),
         ("Vocabulary", f"{vocabulary}; both sides share it"),
-        *told_cut(cut, "sources to judge by", f"{config.length:,} tokens"),
+        *told_cut(cut, "source", f"{config.length:,} tokens", purpose=" to judge by"),
     ]
     spec = DataSpec(
         "pairs",

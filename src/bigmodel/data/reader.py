@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from bigmodel.counted import counted
 from bigmodel.data.parts import Stored
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
@@ -34,9 +35,9 @@ class Found:
     told: list[tuple[str, str]] = field(default_factory=list)
 
 
-def told_cut(count: int, what: str, most: str) -> list[tuple[str, str]]:
+def told_cut(count: int, one: str, most: str, *, purpose: str = "") -> list[tuple[str, str]]:
     """The line that tells how many samples are longer than what is read of one; none where none is."""
-    return [("Cut", f"{count:,} {what}, to {most}")] if count else []
+    return [("Cut", f"{counted(count, one)}{purpose}, to {most}")] if count else []
 
 
 class Reader(Config):

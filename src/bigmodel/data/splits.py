@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
+from bigmodel.counted import counted
 from bigmodel.data.draws import generator_of
 from bigmodel.errors import DataError
 
@@ -102,8 +103,8 @@ def _held_out(samples: int, fraction: float, part: str) -> int:
     purpose = "the test" if part == "test" else "validation"
     if samples < 2:
         raise DataError(
-            f"the training part has {samples} samples: at least 2 are needed, one to learn from and"
-            f" one to hold out for {purpose}."
+            f"the training part has {counted(samples, 'sample')}: at least 2 are needed, one to learn"
+            f" from and one to hold out for {purpose}."
         )
     if held_out == 0:
         raise DataError(

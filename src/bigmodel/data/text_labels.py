@@ -99,7 +99,7 @@ class TextLabelsReader(VocabularyReader):
         else:
             targets = self.answers.blank(len(rows.texts))
         tokens, cut = _tokens(self.vocabulary, rows.texts, self.length, targets)
-        told = [*rows.told, *told_cut(cut, "texts", f"{self.length:,} tokens")]
+        told = [*rows.told, *told_cut(cut, "text", f"{self.length:,} tokens")]
         return Found(tokens, rows.columns, rows.left_out, told)
 
 
@@ -148,7 +148,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
             else class_warnings(found.target.names, _counts(found))
         ),
         ("Vocabulary", str(vocabulary)),
-        *told_cut(cut, "texts", f"{config.length:,} tokens"),
+        *told_cut(cut, "text", f"{config.length:,} tokens"),
     ]
     reader = TextLabelsReader(
         vocabulary=vocabulary,

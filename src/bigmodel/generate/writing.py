@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from bigmodel.counted import counted
 from bigmodel.errors import DIVERGED, DataError, SpecError, UndefinedError
 from bigmodel.generate.beams import search
 from bigmodel.generate.sampling import Sampling, chosen, with_end
@@ -29,9 +30,10 @@ class UndefinedTextsError(UndefinedError):
     """
 
     def __init__(self, texts: list[list[int] | None]) -> None:
+        verb = "has" if texts.count(None) == 1 else "have"
         super().__init__(
-            f"{texts.count(None):,} of {len(texts):,} texts have no next token: the model gives NaN or"
-            f" infinity. {DIVERGED}"
+            f"{texts.count(None):,} of {counted(len(texts), 'text')} {verb} no next token: the model"
+            f" gives NaN or infinity. {DIVERGED}"
         )
         self.texts = texts
 

@@ -17,7 +17,10 @@ def show(text: str) -> None:
     `less` ends by itself where all fits, keeps bold type, and leaves the text on the screen (`-FRX`, as
     git has it), unless `$LESS` says otherwise.
     """
-    pager = shlex.split(os.environ.get("PAGER", "less"))
+    try:
+        pager = shlex.split(os.environ.get("PAGER", "less"))
+    except ValueError:  # a quotation mark that nothing closes
+        pager = []
     fits = text.count("\n") + 2 <= shutil.get_terminal_size().lines
     plain = not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown")
     if plain or fits or not pager or pager == ["cat"] or not _paged(text, pager):
