@@ -597,6 +597,49 @@ def test_many_columns_that_may_be_read_in_two_ways_share_a_line(tmp_path):
     assert built(path, "y", columns=text).reader == built(path, "y", columns=both).reader
 
 
+def test_what_to_type_for_many_columns_names_them_all(tmp_path):
+    rows = [{**{f"n{k}": f"{1 + i % 9}.{100 + i}" for k in range(21)}, "y": f"{i}.5"} for i in range(60)]
+    path = written(tmp_path / "a.csv", rows)
+    (told,) = (text for label, text in built(path, "y").told if label == "Warning")
+    typed = shlex.split(told.split("then say ")[1].partition(" (as it is")[0])[0]
+    text = OverridesParser.create().parse_override(typed).value()
+    said = built(path, "y", columns=text)
+    assert [label for label, _ in said.told] == ["Columns", "Numbers", "Target"]
+    rows = [
+        {**{f"n{k}": f"w{i % 35} {k}" for k in range(21)}, "x": str(i % 7), "y": i} for i in range(60)
+    ]
+    (told,) = (text for label, text in built(written(path, rows), "y").told if label == "Warning")
+    typed = shlex.split(told.split("learn from them: ")[1])[0]
+    text = OverridesParser.create().parse_override(typed).value()
+    assert len(built(path, "y", columns=text).spec.input.names) == 22
+
+
+def test_what_to_type_names_no_column_that_cannot_be_typed(tmp_path):
+    names = ["n", "tab\there", "b:number, c", "m", "two\nlines"]
+    rows = [{**dict.fromkeys(names, f"{1 + i % 9}.{100 + i}"), "y": f"{i}.5"} for i in range(60)]
+    path = written(tmp_path / "a.csv", rows, quoted=True)
+    (told,) = (text for label, text in built(path, "y").told if label == "Warning")
+    assert "(the 2 of 5 that can be typed)" in told
+    typed = shlex.split(told.split("then say ")[1].partition(" (the")[0])[0]
+    text = OverridesParser.create().parse_override(typed).value()
+    assert built(path, "y", columns=text).told[1][1].startswith("n (decimal comma")
+
+
+def test_what_to_type_for_very_many_columns_says_how_many_it_names(tmp_path):
+    rows = [{**{f"n{k}": f"{1 + i % 9}.{100 + i}" for k in range(60)}, "y": f"{i}.5"} for i in range(60)]
+    (told,) = (text for label, text in built(written(tmp_path / "a.csv", rows), "y").told[-1:])
+    assert "(the first 50 of 60)" in told
+
+
+def test_a_cell_that_decides_how_all_others_are_read_is_told(tmp_path):
+    rows = [{"x": "12,5" if i == 7 else f"{1 + i % 9},{100 + i}", "y": f"{i}.5"} for i in range(60)]
+    dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")
+    assert dataset.told[-1][1].startswith(
+        "column 'x': its numbers are read as decimal comma, which a few such as '12,5' decide, and the"
+        " others would do as thousands set apart by a comma: then say"
+    )
+
+
 def test_a_target_that_may_be_read_in_two_ways_is_told(tmp_path):
     rows = [{"x": str(i % 7), "y": f"{1 + i % 9},{100 + i}"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")

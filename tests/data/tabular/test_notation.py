@@ -5,7 +5,9 @@ import pyarrow as pa
 import pytest
 
 from bigmodel.data.tabular.deciding import decide
-from bigmodel.data.tabular.notation import PLAIN, Notation, plain_ways, ways_to_read
+from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, plain_ways, ways_to_read
+
+APART = Notation(decimal=",", thousands=".")
 
 
 def text(*cells):
@@ -28,6 +30,14 @@ def text(*cells):
         (["3 km/h", "4km/h", "4 kg"], Notation(after="km/h"), [3, 4, np.nan]),
         (["3 in", "inf", "x"], Notation(after="in"), [3, np.inf, np.nan]),
         (["1,5E+03", "2,5"], Notation(decimal=","), [1500, 2.5]),
+        (
+            ["Rs. 1,800", "Rs. 944", "Rs. 2,149,000"],
+            Notation(thousands=",", before="Rs."),
+            [1800, 944, 2149000],
+        ),
+        (["Rs. 45,48,964.50", "Rs. 123.45"], Notation(thousands=",", before="Rs."), [4548964.5, 123.45]),
+        (["12.50 kr.", "3 kr."], Notation(after="kr."), [12.5, 3]),
+        (["Fr. 1'200.5", "Fr. 3"], Notation(thousands="'", before="Fr."), [1200.5, 3]),
     ],
 )
 def test_the_way_that_fits_most_cells_is_found_and_read(cells, notation, values):
@@ -47,12 +57,28 @@ def test_other_things_are_no_numbers(cells):
 
 def test_all_cells_decide_and_where_they_do_not_both_ways_are_told():
     assert ways_to_read(text("1.200", "950", "1.200.000")).best == Notation(decimal=",", thousands=".")
-    assert ways_to_read(text("0,123", "1,200")) == (Notation(decimal=","), None)
-    assert ways_to_read(text("1,200", "2,300")) == (Notation(thousands=","), Notation(decimal=","))
-    assert plain_ways(text("1.200", "2.300", "5")) == (PLAIN, Notation(decimal=",", thousands="."))
-    assert plain_ways(text("1.200", "0.300")) == (PLAIN, None)
-    assert plain_ways(text("1", "2")) == (PLAIN, None)
-    assert plain_ways(text("1.200", None)) == (PLAIN, Notation(decimal=",", thousands="."))
+    assert ways_to_read(text("0,123", "1,200")) == Ways(Notation(decimal=","))
+    assert ways_to_read(text("1,200", "2,300")) == Ways(Notation(thousands=","), Notation(decimal=","))
+    assert plain_ways(text("1.200", "2.300", "5")) == Ways(PLAIN, APART)
+    assert plain_ways(text("1.200", "0.300")) == Ways(PLAIN)
+    assert plain_ways(text("1", "2")) == Ways(PLAIN)
+    assert plain_ways(text("1.200", None)) == Ways(PLAIN, APART)
+    assert ways_to_read(text("Rs. 1,200", "Rs. 944")).other == Notation(decimal=",", before="Rs.")
+
+
+def test_a_few_cells_do_not_silence_that_all_others_could_be_read_otherwise():
+    few = ways_to_read(text(*["56.656"] * 199, "1.234,5"))
+    assert few == Ways(APART, PLAIN, "1.234,5")
+    few = ways_to_read(text(*["3,877"] * 199, "12,5"))
+    assert few == Ways(Notation(decimal=","), Notation(thousands=","), "12,5")
+    assert plain_ways(text(*["1.200"] * 199, "0.5", "7")) == Ways(PLAIN, APART, "0.5")
+    assert plain_ways(text(*["7"] * 199, "0.5", "1.200")) == Ways(PLAIN)
+    assert ways_to_read(text(*["3,877"] * 90, *["12,5"] * 10)).other is None
+
+
+@pytest.mark.parametrize("example", ["Rs. 1,200.5", "1'200.5 Fr.", "1.200,5 kr."])
+def test_an_example_may_have_a_unit_with_a_dot(example):
+    assert Notation.of_example(example).read(text(example)).tolist() == [1200.5]
 
 
 def test_a_long_column_of_words_is_known_by_a_sample():

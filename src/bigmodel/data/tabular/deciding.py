@@ -30,6 +30,7 @@ class Decided(NamedTuple):
         when: how its dates, times of day or durations are written.
         odd: the cells that are no numbers or dates; of text, those that keep it from being numbers, and
             none where most are.
+        deciding: the first cell that `other` does not fit, if any.
     """
 
     kind: ColumnKind
@@ -37,11 +38,12 @@ class Decided(NamedTuple):
     other: Notation | None = None
     when: When | None = None
     odd: Odd = NONE_ODD
+    deciding: str = ""
 
     @property
     def ways(self) -> Ways:
         """How its numbers can be read."""
-        return Ways(self.notation, self.other)
+        return Ways(self.notation, self.other, self.deciding)
 
     @property
     def nearly(self) -> bool:
@@ -121,7 +123,7 @@ def _as_plain(column: Any) -> Decided | None:
     ways = plain_ways(without_marks(column.slice(0, 1000)))
     if ways.other is not None:
         ways = plain_ways(without_marks(column))
-    return Decided("number", *ways, odd=Odd(cells.there))
+    return _numbers(ways, Odd(cells.there))
 
 
 def _as_written(column: Any) -> Decided:
@@ -137,4 +139,8 @@ def _as_written(column: Any) -> Decided:
 def _read_by(column: Any, ways: Ways) -> Decided:
     cells = numbers(column, ways.best)
     odd = Odd.of(column, cells.odd & ~cells.infinite, cells.there)
-    return Decided("number", *ways, odd=odd)
+    return _numbers(ways, odd)
+
+
+def _numbers(ways: Ways, odd: Odd) -> Decided:
+    return Decided("number", ways.best, ways.other, odd=odd, deciding=ways.deciding)

@@ -19,6 +19,7 @@ Numbers = NDArray[np.float64]
 
 _SAMPLE = 1000  # cells, drawn from all of the column, that decide which ways are tried on all
 _LIKELY = 0.8  # share of them that a way has to fit: the column's own is hardly ever as far from it
+_FEW = 0.05  # share of the cells with a mark in them that alone do not decide how all are read
 _HARDLY = 0.3  # share of them below which a column is not even mostly numbers
 _DIGITS = r"(?:\d[\d.,' ]*|[.,]\d+)(?:[eE][+-]?\d+)?"
 _INFINITE = r"^[+-]?(?i:inf|infinity)$"
@@ -115,10 +116,10 @@ class Notation(Config):
 
     def __str__(self) -> str:
         """What is not plain of it."""
-        marks = {",": "comma", ".": "point", " ": "blank", "'": "apostrophe"}
+        marks = {",": "a comma", ".": "a point", " ": "a blank", "'": "an apostrophe"}
         said = [
             "decimal comma" if self.decimal == "," else "",
-            f"thousands set apart by a {marks[self.thousands]}" if self.thousands else "",
+            f"thousands set apart by {marks[self.thousands]}" if self.thousands else "",
             f"in {self.unit}" if self.unit else "",
             "brackets for minus" if self.brackets else "",
         ]
@@ -144,11 +145,14 @@ class Ways(NamedTuple):
 
     Attributes:
         best: the way that fits most cells; the plainest where many fit as many.
-        other: another one that fits as many, and reads other numbers; None: there is none.
+        other: another one that fits as many, or all but a few, and reads other numbers; None: there is
+            none.
+        deciding: the first cell that `other` does not fit; empty: it fits as many.
     """
 
     best: Notation
     other: Notation | None = None
+    deciding: str = ""
 
 
 def alike(text: Any) -> Any:
@@ -172,11 +176,7 @@ def ways_to_read(text: Any) -> Ways | None:
     there = text.drop_null()
     some = alike(drawn(there))
     before, after = _around(some)
-    tried = [
-        way.model_copy(update={"before": before, "after": after})
-        for way in _WAYS
-        if way.decimal not in before + after
-    ]
+    tried = [way.model_copy(update={"before": before, "after": after}) for way in _WAYS]
     counted = {way: _count(way, some) for way in tried} if len(some) else {}
     most = max(counted.values(), default=0)
     if most == 0 or (len(some) < len(there) and most < _HARDLY * len(some)):
@@ -187,10 +187,19 @@ def ways_to_read(text: Any) -> Ways | None:
         near = [way for way, count in counted.items() if count >= _LIKELY * most]
         counted = {way: _count(way, there) for way in near}
         most = max(counted.values())
-    best, *others = (way for way, count in counted.items() if count == most)
-    read = best.read(there)
-    other = next((way for way in others if _differ(read, way.read(there))), None)
-    return Ways(best.model_copy(update={"brackets": brackets}), other)
+    best = next(way for way, count in counted.items() if count == most)
+    read, found = best.read(there), Ways(best.model_copy(update={"brackets": brackets}))
+    for way, count in counted.items():
+        if way == best or count < (1 - _FEW) * most:
+            continue
+        theirs = way.read(there)
+        differing = _count_differing(read, theirs)
+        deciding = np.isfinite(read) & np.isnan(theirs)
+        few = deciding.sum() <= _FEW * (differing + deciding.sum())
+        if differing and (few or count == most):
+            cell = there[int(deciding.argmax())].as_py() if deciding.any() else ""
+            return found._replace(other=way, deciding=cell)
+    return found
 
 
 def plain_ways(text: Any) -> Ways:
@@ -200,9 +209,11 @@ def plain_ways(text: Any) -> Ways:
     apart = Notation(decimal=",", thousands=".")
     there = text.drop_null()
     for cells in (there.slice(0, _SAMPLE), there):  # most columns are known by their first cells
-        if _count(apart, cells) < len(cells) or not pc.any(pc.match_substring(cells, ".")).as_py():
+        marked = cells.filter(pc.match_substring(cells, "."))
+        deciding = marked.filter(pc.invert(apart.fits(marked)))
+        if len(marked) == len(deciding) or len(deciding) > _FEW * len(marked):
             return Ways(PLAIN)
-    return Ways(PLAIN, apart)
+    return Ways(PLAIN, apart, deciding[0].as_py() if len(deciding) else "")
 
 
 def _count(way: Notation, text: Any) -> int:
@@ -211,9 +222,9 @@ def _count(way: Notation, text: Any) -> int:
     return int(pc.sum(way.fits(text)).as_py() or 0)
 
 
-def _differ(one: Numbers, other: Numbers) -> bool:
+def _count_differing(one: Numbers, other: Numbers) -> int:
     both = ~(np.isnan(one) | np.isnan(other))
-    return bool((one[both] != other[both]).any())
+    return int(np.count_nonzero(one[both] != other[both]))
 
 
 def drawn(text: Any) -> Any:

@@ -20,13 +20,14 @@ from bigmodel.data.tabular.columns import (
 from bigmodel.data.tabular.date_formats import PLAINEST, described, kind_of
 from bigmodel.data.tabular.dates import When
 from bigmodel.data.tabular.deciding import Decided
-from bigmodel.data.tabular.kinds import ignoring, option, options
+from bigmodel.data.tabular.kinds import Form, can_be_typed, ignoring, option, options
 from bigmodel.data.tabular.missing import counts_told
 from bigmodel.data.tabular.notation import Notation, Ways
 from bigmodel.data.tabular.odd import Odd
 from bigmodel.data.tabular.target import KEEP_ALL, TargetColumn
 
 _TOLD = 8  # names on a line
+_TYPED = 50  # names in what is to be typed
 AS_ASKED = "as asked"
 AS_BEFORE = "as before in this run"
 
@@ -59,7 +60,7 @@ def left_out_told(left: Mapping[str, LeftOut]) -> list[tuple[str, str]]:
         some = {name: why for name, why in left.items() if why.said == said}
         if some:
             them = "them" if len(some) > 1 else "it"
-            what = options(list(some)[:_TOLD], said)
+            what = _typed(list(some), said)
             lines.append(f"left out: {left_out_listed(some)}. To learn from {them}: {what}")
     rest = {
         name: why
@@ -67,7 +68,8 @@ def left_out_told(left: Mapping[str, LeftOut]) -> list[tuple[str, str]]:
         if why.said is None and why.reason not in (AS_ASKED, AS_BEFORE)
     }
     if rest:
-        what = ignoring(list(rest)[:_TOLD])
+        cut = f" (the first {_TYPED} of {len(rest):,})" if len(rest) > _TYPED else ""
+        what = ignoring(list(rest)[:_TYPED]) + cut
         lines.append(f"left out: {left_out_listed(rest)}. Where that is meant: {what}")
     return [("Warning", line) for line in lines]
 
@@ -79,23 +81,36 @@ def two_ways_told(ways: Mapping[str, Ways], what: str = "column") -> list[tuple[
         ways: of each column.
         what: `target` where it is one.
     """
-    alike: dict[Ways, list[str]] = {}
-    for name, found in ways.items():
-        alike.setdefault(found, []).append(name)
+    alike: dict[tuple[Notation, Notation, bool], dict[str, str]] = {}
+    for name, (best, other, deciding) in ways.items():
+        if other is not None:
+            alike.setdefault((best, other, bool(deciding)), {})[name] = deciding
     return [
-        ("Warning", _two_ways(what, names, best, other))
-        for (best, other), names in alike.items()
-        if other is not None
+        ("Warning", _two_ways(what, deciding, best, other))
+        for (best, other, _), deciding in alike.items()
     ]
 
 
-def _two_ways(what: str, names: list[str], best: Notation, other: Notation) -> str:
+def _two_ways(what: str, deciding: dict[str, str], best: Notation, other: Notation) -> str:
+    names, cell = list(deciding), next(iter(deciding.values()))
     theirs = f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {_first(names)}: their"
-    this, that = (options(names[:_TOLD], {"number": way.example}) for way in (best, other))
+    decides = f", which a few such as {cell!r} decide, and the others" if cell else ", and"
+    this, that = (_typed(names, {"number": way.example}) for way in (best, other))
     return (
-        f"{theirs} numbers are read as {_way(best)}, and would do as {_way(other)}: then say {that}"
+        f"{theirs} numbers are read as {_way(best)}{decides} would do as {_way(other)}: then say {that}"
         f" (as it is: {this})"
     )
+
+
+def _typed(names: Sequence[str], kind: str | Form) -> str:
+    """What to type for columns, and how many they are where it cannot name them all."""
+    typed = [name for name in names if can_be_typed(name)] if len(names) > 1 else [*names]
+    if not typed:
+        return option(names[0], kind) + f" (the first of {len(names):,})"
+    if len(typed) > _TYPED:
+        return options(typed[:_TYPED], kind) + f" (the first {_TYPED} of {len(names):,})"
+    cut = f" (the {len(typed)} of {len(names):,} that can be typed)" if len(typed) < len(names) else ""
+    return options(typed, kind) + cut
 
 
 def target_warnings(target: TargetColumn, decided: Decided) -> list[tuple[str, str]]:
