@@ -34,6 +34,10 @@ def column(*values, kind=None):
         ("%d %b %Y %H:%M", "31 Jan 2020 10:30"),
         ("%B %d, %Y %I:%M:%S %p", "January 31, 2020 10:30:00 a.m."),
         ("%d.%m.%y %H:%M", "31.1.20 10:30"),
+        ("%Y-%m-%d %H:%M", "2020-1-31 10:30"),
+        ("%a, %d %b %Y %H:%M:%S %z", "Fri, 31 Jan 2020 12:30:00 +0200"),
+        ("%a %b %d %H:%M:%S %Y", "Fri Jan 31 10:30:00 2020"),
+        ("%a %b %d %H:%M:%S %z %Y", "Fri Jan 31 10:30:00 UTC 2020"),
     ],
 )
 def test_ways_to_write_a_date(way, value):
@@ -47,6 +51,36 @@ def test_months_without_a_day_are_dates():
     assert decide(values).kind == "date"
     assert part_of(read_times(values, find_way(values).way).values, "date", "month").tolist() == [1, 12]
     assert decide(column("2020-01", "2021-13")).kind == "text"
+
+
+@pytest.mark.parametrize(
+    "cells", [("04/2020", "12/2021"), ("Apr-2020", "Dec-2021"), ("April 2020", "December 2021")]
+)
+def test_other_ways_to_write_months_without_a_day(cells):
+    values = column(*cells)
+    assert decide(values).kind == "date"
+    assert read_times(values, find_way(values).way).values.tolist() == [1_585_699_200, 1_638_316_800]
+
+
+def test_september_may_have_four_letters():
+    assert find_way(column("1 Sept 2020", "1 Jan 2020")) == ("%d %b %Y", "")
+
+
+@pytest.mark.parametrize("between", ["/", "-", "."])
+def test_of_two_ways_years_of_two_digits_are_where_the_dates_lie_closest(between):
+    days = [
+        f"{year}{between}{month:02d}{between}{7 * month % 31 + 1:02d}"
+        for year in range(20, 26)
+        for month in range(1, 13)
+    ]
+    best, last = (between.join(way) for way in (("%y", "%m", "%d"), ("%d", "%m", "%y")))
+    assert find_way(column(*days)) == (best, last)
+    around = [between.join(reversed(day.split(between))) for day in days]
+    assert find_way(column(*around)) == (last, best)
+
+
+def test_minutes_have_two_digits():
+    assert decide(column("2:1", "3:2", "1:0")).kind == "text"
 
 
 @pytest.mark.parametrize(

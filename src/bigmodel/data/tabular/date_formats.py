@@ -33,7 +33,7 @@ _DIRECTIVES = {
     "Y": r"(?P<year>\d{4})",
     "y": r"(?P<short_year>\d{2})",
     "m": r"(?P<month>\d{1,2})",
-    "b": rf"(?P<named_month>{_names(MONTHS, 3)})",
+    "b": rf"(?P<named_month>{_names(MONTHS, 3).replace('sep', 'sept?')})",
     "B": rf"(?P<named_month>{_names(MONTHS)})",
     "d": r"(?P<day>\d{1,2})",
     "a": _names(_WEEKDAYS, 3),
@@ -51,11 +51,16 @@ _DATES = (
     *("%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%d %b %Y", "%d %B %Y"),
     *("%m-%d-%Y", "%Y.%m.%d", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y"),
     *("%d.%m.%y", "%m/%d/%y", "%d/%m/%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%y", "%d %b %y"),
+    *("%y/%m/%d", "%y-%m-%d", "%y.%m.%d", "%Y-%m-%d"),  # the last is ISO, but for its zeros
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 UNPUNCTUATED = ("%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # numbers, where nobody says more
-_NEARLY_ISO = ("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y-%m")
-FORMATS = (*(day + time for day in _DATES for time in _TIMES), *_NEARLY_ISO)
+_MONTHS_ALONE = ("%Y-%m", "%m/%Y", "%b-%Y", "%b %Y", "%B %Y")
+_OF_MAILS_AND_LOGS = (
+    *("%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S"),  # RFC 2822
+    *("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y"),  # C's ctime, and POSIX's date
+)
+FORMATS = (*(day + time for day in _DATES for time in _TIMES), *_MONTHS_ALONE, *_OF_MAILS_AND_LOGS)
 WAYS = (ISO, ISO_WITH_ZONE, ISO_SOME_ZONES, *FORMATS, TIME_OF_DAY, DURATION)
 """How dates and times may be written; where two would do for as many cells, the first counts."""
 
@@ -136,11 +141,9 @@ PATTERNS = {
     ISO_WITH_ZONE: [rf"{_ISO_DAY}{_ISO_CLOCK}{_ZONE}$"],
     ISO_SOME_ZONES: [rf"{_ISO_DAY}(?:{_ISO_CLOCK}(?:{_ZONE})?)?$"],
     TIME_OF_DAY: [
-        pattern_of("%H:%M"),
-        pattern_of("%H:%M:%S"),
-        pattern_of("%I:%M %p"),
-        pattern_of("%I:%M:%S %p"),
-        pattern_of("%I %p"),
+        # 2:1 is a score
+        pattern_of(way).replace(r"(?P<minute>\d{1,2})", r"(?P<minute>\d{2})")
+        for way in ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I %p")
     ],
     DURATION: [
         rf"^(?P<sign>[+-]?){_CLOCK}$",

@@ -103,7 +103,7 @@ def find_way(column: Any, kind: TimeKind | None = None) -> When | None:
     if not counted:
         return _numbers_as_dates(column) if kind == "date" else None
     most = max(counted.values())
-    best, *others = (way for way, count in counted.items() if count == most)
+    best, *others = _closest_first(text, [way for way, count in counted.items() if count == most])
     if best.startswith(ISO):  # which is never read otherwise
         return When(best)
     read = _of_text(text, best) if others else None
@@ -130,6 +130,18 @@ def _counted(text: Any, ways: list[str]) -> dict[str, int]:
             return {near[0]: len(text)}  # ISO is never read otherwise
         counted = {way: _count(_of_text(text, way)) for way in near}
     return counted
+
+
+def _closest_first(text: Any, ways: list[str]) -> list[str]:
+    """Ways that read as many cells. Where a year of two digits may stand first or last, first comes the
+    way by which most dates lie closer together: years are fewer than days."""
+    first = next((way for way in ways if way.startswith("%y")), None)
+    if first is None or first == ways[0]:
+        return ways
+    spreads = [np.subtract(*np.nanpercentile(_of_text(text, way), [90, 10])) for way in (ways[0], first)]
+    if spreads[1] >= spreads[0]:
+        return ways
+    return [first, *(way for way in ways if way != first)]
 
 
 def _count(values: Numbers) -> int:
