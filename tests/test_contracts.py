@@ -324,6 +324,18 @@ def test_a_plain_network_trains(own: Own, tmp_path: Path) -> None:
     assert warnings_of(run) == []
 
 
+def test_a_network_that_finds_its_sizes_itself_trains(own: Own, tmp_path: Path) -> None:
+    class Lazy(Plain):
+        def __init__(self, config: EntryConfig, spec: Any) -> None:
+            super().__init__(config, spec)
+            self.layer = nn.Sequential(nn.LazyBatchNorm1d(), nn.LazyLinear(3))  # type: ignore[assignment]
+
+    run, told = built(tmp_path, own("model", Lazy))
+    fit(run)
+    assert len(told.records) == 2
+    assert warnings_of(run) == []
+
+
 class Listed(Plain):
     def __init__(self, config: EntryConfig, spec: Any) -> None:
         super().__init__(config, spec)

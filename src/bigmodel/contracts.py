@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bigmodel.data.base import Batch, Dataset
 from bigmodel.errors import BigModelError, SpecError
@@ -120,6 +121,9 @@ def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> t
     _check_registered(model, said)
     given = inputs.clone()
     with _told(said, f"inputs of shape {tuple(inputs.shape)}"):
+        if any(map(is_lazy, (*model.parameters(), *model.buffers()))):  # to be copied it needs its sizes
+            with evaluating(model), torch.no_grad():
+                model(inputs.clone())
         with _spared(model) as tried:
             outputs = tried(given)
         with _spared(model) as tried:
