@@ -428,7 +428,7 @@ def test_large_whole_numbers_are_numbers(tmp_path):
         assert built(written(tmp_path / name, rows), "y").spec.input == Features(1, ("x",))
 
 
-ODD = ["n.a.", "unknown", "120 m2", "$26,088", "inf"]
+ODD = ["n.a.", "unknown", "120 m2", "$26,088"]
 
 
 @pytest.mark.parametrize("cell", ODD)
@@ -448,6 +448,23 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
     assert found.columns["x"][7].as_py() == cell
 
 
+@pytest.mark.parametrize("cell", ["inf", "-Infinity"])
+def test_infinite_numbers_are_told_as_such_and_not_as_words(tmp_path, cell):
+    rows = [{"x": cell if i == 7 else f"{i % 50}.5", "y": f"{i}.5"} for i in range(100)]
+    path = written(tmp_path / "a.csv", rows)
+    dataset = built(path, "y", val_fraction=0.01)
+    told = (
+        "column 'x': 1 of 100 cells is no finite number that a model can hold and taken for missing,"
+        f" the first in row 7 (counted from 0): {cell!r}."
+    )
+    assert dataset.told[-1] == ("Warning", told)
+    target = built(path, "x")
+    assert "1 of 100 cells is no finite number that a model can hold" in target.told[-1][1]
+    assert target.told[-1][1].endswith(f"{cell!r}.")
+    with pytest.raises(DataError, match=f"holds '{cell}'; .* where the value is missing$"):
+        dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), answers=True)
+
+
 def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
     rows = [{"x": "1e39" if i == 7 else f"{i % 50}.5", "y": f"{i}.5"} for i in range(450)]
     path = written(tmp_path / "a.csv", rows)
@@ -455,8 +472,8 @@ def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
         dataset = built(path, "y", normalize=normalize, val_fraction=0.01)
         assert dataset.told[-1] == (
             "Warning",
-            "column 'x': 1 of 450 cells is no number that a model can hold and taken for missing, the"
-            " first in row 7 (counted from 0): '1e39'.",
+            "column 'x': 1 of 450 cells is no finite number that a model can hold and taken for missing,"
+            " the first in row 7 (counted from 0): '1e39'.",
         )
         assert dataset.reader.columns[0].scale.mean < 50
         found = dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), answers=True)
@@ -488,7 +505,7 @@ def test_targets_too_large_for_a_model(tmp_path):
     rows = [{"x": str(i % 7), "y": "1e39" if i == 7 else f"{i}.5"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows), "y")
     assert dataset.left_out == {"no target": 1}
-    assert "is no number that a model can hold and its row is" in dataset.told[-1][1]
+    assert "is no finite number that a model can hold and its row is" in dataset.told[-1][1]
     for row in rows:
         row["y"] = "1e39"
     with pytest.raises(
@@ -680,6 +697,59 @@ def test_classes_that_are_mostly_numbers_are_told(tmp_path):
         " 0): 'unknown'. To leave these rows out: data.task=values (as it is: data.task=classes)",
     )
     assert len(built(path, "y", task="classes").told) == 2
+
+
+def test_classes_of_words_and_numbers_are_told_without_the_advice_to_leave_half_out(tmp_path):
+    rows = [{"x": str(i % 7), "y": ["Yes", "No", "1", "0"][i % 4]} for i in range(140)]
+    assert built(written(tmp_path / "a.csv", rows), "y").told[-1] == (
+        "Warning",
+        "target 'y' holds words and numbers, which are told apart: 70 of 140 cells are no numbers, the"
+        " first in row 0 (counted from 0): 'Yes'. Where some of both mean the same, give them one"
+        " spelling.",
+    )
+
+
+def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
+    rows = [{"x": "05" if i == 7 else f"{i % 50}.5", "y": f"{i}.5"} for i in range(100)]
+    path = written(tmp_path / "a.csv", rows)
+    dataset = built(path, "y")
+    assert dataset.spec.input == Features(1, ("x",))
+    assert dataset.told[-1] == (
+        "Warning",
+        "column 'x': 1 of 100 cells has a leading zero and is read as a number, the first in row 7"
+        " (counted from 0): '05'. Where they are words: data.columns.x=category",
+    )
+    assert len(built(path, "y", columns={"x": "number"}).told) == 2
+    target = built(path, "x")
+    assert isinstance(target.spec.target, Values)
+    assert target.told[-1][1].endswith(
+        "(counted from 0): '05'. Where they are classes: data.task=classes"
+    )
+
+
+def test_many_leading_zeros_make_words_and_the_first_is_told(tmp_path):
+    rows = [{"x": f"0{i}" if i % 5 == 0 else str(i), "z": i % 7, "y": f"{i}.5"} for i in range(30)]
+    (left,) = (
+        told for label, told in built(written(tmp_path / "a.csv", rows), "y").told if label == "Warning"
+    )
+    assert "x (words, all different: 6 of 30 cells have a leading zero, the first in row 0" in left
+    assert left.endswith("To learn from it: data.columns.x=category")
+
+
+def test_an_odd_cell_of_another_unit_is_told_as_such(tmp_path):
+    rows = [
+        {
+            "x": "1.5 kg" if i == 7 else f"{i % 50} g",
+            "z": "2.0M" if i % 3 == 1 else f"{i % 9}k",
+            "y": f"{i}.5",
+        }
+        for i in range(100)
+    ]
+    told = [told for label, told in built(written(tmp_path / "a.csv", rows), "y").told]
+    assert any(
+        "the first in row 7 (counted from 0): '1.5 kg' (in kg, not in g)." in line for line in told
+    )
+    assert any("the first in row 1 (counted from 0): '2.0M' (in M, not in k)." in line for line in told)
 
 
 def test_a_run_of_before_goes_on_with_the_columns_that_it_read(tmp_path):

@@ -37,7 +37,7 @@ from bigmodel.data.tabular.columns import (
 )
 from bigmodel.data.tabular.date_formats import TIME_KINDS, TimeKind, check_format, described, kind_of
 from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
-from bigmodel.data.tabular.kinds import Form, Kind, entries_of
+from bigmodel.data.tabular.kinds import Form, Kind, entries_of, option
 from bigmodel.data.tabular.missing import counts_of
 from bigmodel.data.tabular.notation import Notation, Ways
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
@@ -63,6 +63,8 @@ from bigmodel.data.tabular.telling import (
     two_times_told,
     two_ways_told,
     unseen_told,
+    zeros_left_out,
+    zeros_told,
 )
 from bigmodel.data.tabular.values import counts_rows, marks_of, words
 from bigmodel.errors import ConfigError, DataError
@@ -346,15 +348,19 @@ def _learn_column(
         most = MOST if decided.odd.are_few() else MOST_IF_SAID
         if not decided.odd.are_few(most):
             raise DataError(f"{where}: {too_odd(name, 'numbers', decided.odd, 'number', most)}")
+        told = zeros_told(f"column '{name}'", decided.zeros, f"words: {option(name, 'category')}")
         return NumberColumn.learn(
             name, values, rows, config.normalize, where, decided.notation, most
-        ), []
+        ), told if chosen is None else []
     if kind in TIME_KINDS:
         return _learn_times(config, name, values, rows, where, decided)
     if kind in ("category", "text"):
         known = CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
         )
+        zeros = decided.zeros  # where most have one, they are identifiers, which is nothing odd
+        if zeros.count and zeros.are_few(MOST_IF_SAID) and isinstance(known, LeftOut) and known.said:
+            return zeros_left_out(known, zeros), []
         if not decided.nearly or chosen is not None:
             return known, []
         if isinstance(known, LeftOut):

@@ -193,7 +193,9 @@ class NumberColumn(MeasuredColumn):
         out[:, 0] = self.scale(cells.values, missing)
         if self.flag:
             out[:, 1] = missing
-        odd = Odd.of(column, cells.odd | too_large, cells.there, first, self.odd, too_large)
+        odd = Odd.of(
+            column, cells.odd | too_large, cells.there, first, self.odd, too_large | cells.infinite
+        )
         return Strange(odd=odd.and_known(int(np.count_nonzero(too_large))))
 
 

@@ -11,9 +11,9 @@ from bigmodel.data.tabular.odd import MOST_IF_SAID, NONE_ODD, Odd
 from bigmodel.data.tabular.truth import holds_truth
 from bigmodel.data.tabular.values import (
     is_text,
+    leading_zeros,
     numbers,
     plain_cells,
-    with_leading_zeros,
     without_marks,
 )
 
@@ -31,6 +31,7 @@ class Decided(NamedTuple):
         odd: the cells that are no numbers or dates; of text, those that keep it from being numbers, and
             none where most are.
         deciding: the first cell that `other` does not fit, if any.
+        zeros: the cells that have a leading zero, as identifiers have: of numbers, a few.
     """
 
     kind: ColumnKind
@@ -39,6 +40,7 @@ class Decided(NamedTuple):
     when: When | None = None
     odd: Odd = NONE_ODD
     deciding: str = ""
+    zeros: Odd = NONE_ODD
 
     @property
     def ways(self) -> Ways:
@@ -54,8 +56,8 @@ class Decided(NamedTuple):
 def decide(column: Any) -> Decided:
     """What kind of column one is: numbers or dates where 95 % of its cells are, or more.
 
-    Identifiers with leading zeros, such as 007, are text, and so are true and false, whatever kind of
-    file they stand in.
+    Identifiers with leading zeros, such as 007, are text where they are more than a few, and so are
+    true and false, whatever kind of file they stand in.
     """
     import pyarrow as pa
 
@@ -70,8 +72,9 @@ def decide(column: Any) -> Decided:
         return Decided("text")
     if not is_text(kind):
         return Decided("other")
-    if with_leading_zeros(column):
-        return Decided("text")
+    zeros = _zeros(column)
+    if not zeros.are_few():
+        return Decided("text", zeros=zeros)
     found = _as_plain(column)
     if found is None and holds_truth(without_marks(column)):
         return Decided("text")
@@ -79,13 +82,21 @@ def decide(column: Any) -> Decided:
     if found.odd.there == 0:
         return Decided("empty")
     if found.odd.are_few():
-        return found
+        return found._replace(zeros=zeros)
     timed = as_times(column)
     if timed.odd.are_few():
         return timed
     if timed.odd.are_few(MOST_IF_SAID):
         return timed._replace(kind="text")
     return found._replace(kind="text")
+
+
+def _zeros(column: Any) -> Odd:
+    found = leading_zeros(column)
+    if not found.any():
+        return NONE_ODD
+    there = without_marks(column)
+    return Odd.of(column, found, len(there) - there.null_count)
 
 
 def as_times(column: Any, kind: TimeKind | None = None, way: str = "") -> Decided:

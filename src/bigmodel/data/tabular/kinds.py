@@ -40,7 +40,9 @@ def options(names: Iterable[str], kind: str | Form) -> str:
 def can_be_typed(name: str) -> bool:
     """Whether a name is itself in a text of many columns: not where it holds a tab or `: number,`."""
     try:
-        return name.isprintable() and entries_of(f"{name}: ignore") == {name: "ignore"}
+        return (
+            name.isprintable() and "${" not in name and entries_of(f"{name}: ignore") == {name: "ignore"}
+        )
     except ValueError:
         return False
 

@@ -216,6 +216,15 @@ def plain_ways(text: Any) -> Ways:
     return Ways(PLAIN, apart, deciding[0].as_py() if len(deciding) else "")
 
 
+def unit_of(cell: str) -> str:
+    """The currency, percent or unit of a number, however it is written; empty where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    (found,) = pc.extract_regex(alike(pa.chunked_array([pa.array([cell])])), _APART).to_pylist()
+    return (found["before"] or found["after"]) if found else ""
+
+
 def _count(way: Notation, text: Any) -> int:
     import pyarrow.compute as pc
 

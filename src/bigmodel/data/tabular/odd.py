@@ -33,7 +33,7 @@ class Odd:
         count: how many of them are odd.
         row, value: where the first one stands, counted from 0, and what it holds.
         known: how many of them may be odd at any time: words that were odd in training already.
-        too_large: the first is a number, but too large for a model.
+        too_large: the first is a number, but infinite or too large for a model.
     """
 
     there: int = 0
@@ -61,7 +61,7 @@ class Odd:
             there: how many hold anything.
             first: the row at which the stretch begins.
             known: words that were odd in training.
-            too_large: which cells are odd because they are numbers too large for a model.
+            too_large: which cells are odd because they are infinite or too large for a model.
         """
         count = int(np.count_nonzero(odd))
         if count == 0:

@@ -231,7 +231,8 @@ class TargetColumn(Config):
             cells = _cells(column, self.notation, self.duration)
             too_large = cells.too_large & (self.labels is None)
             values, there = cells.values, ~(np.isnan(cells.values) | too_large)
-            odd = Odd.of(column, cells.odd | too_large, cells.there, known=self.odd, too_large=too_large)
+            beyond = too_large | cells.infinite
+            odd = Odd.of(column, cells.odd | too_large, cells.there, known=self.odd, too_large=beyond)
             if not odd.are_few(self.most_odd if self.labels is None else 0):
                 most = f" A model can hold {LARGEST:.2g} at most." if odd.too_large else ""
                 self._refuse(odd.row, odd.value, where, most)

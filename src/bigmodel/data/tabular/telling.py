@@ -22,11 +22,12 @@ from bigmodel.data.tabular.dates import When
 from bigmodel.data.tabular.deciding import Decided
 from bigmodel.data.tabular.kinds import Form, can_be_typed, ignoring, option, options
 from bigmodel.data.tabular.missing import counts_told
-from bigmodel.data.tabular.notation import Notation, Ways
+from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, unit_of
 from bigmodel.data.tabular.odd import Odd
 from bigmodel.data.tabular.target import KEEP_ALL, TargetColumn
 
 _TOLD = 8  # names on a line
+_MANY = 0.25  # share of rows that nobody leaves out
 _TYPED = 50  # names in what is to be typed
 AS_ASKED = "as asked"
 AS_BEFORE = "as before in this run"
@@ -116,10 +117,16 @@ def _typed(names: Sequence[str], kind: str | Form) -> str:
 def target_warnings(target: TargetColumn, decided: Decided) -> list[tuple[str, str]]:
     """What may have been meant otherwise of a target of which nothing was said."""
     if decided.kind == "number":
-        return two_ways_told({target.name: decided.ways}, "target")
+        told = two_ways_told({target.name: decided.ways}, "target")
+        return told + zeros_told(f"target '{target.name}'", decided.zeros, "classes: data.task=classes")
     if not decided.nearly or decided.when is not None:
         return []
-    cells = f"{_odd(decided.odd, 'number')}, {decided.odd}"
+    odd = decided.odd
+    cells = f"{_odd(odd, 'number')}, {odd}"
+    if not odd.are_few(_MANY):
+        alike = "Where some of both mean the same, give them one spelling."
+        holds = f"target '{target.name}' holds words and numbers, which are told apart: {cells}."
+        return [("Warning", f"{holds} {alike}")]
     return [
         (
             "Warning",
@@ -127,6 +134,30 @@ def target_warnings(target: TargetColumn, decided: Decided) -> list[tuple[str, s
             " data.task=values (as it is: data.task=classes)",
         )
     ]
+
+
+def zeros_told(what: str, zeros: Odd, way_out: str) -> list[tuple[str, str]]:
+    """The warning that a few numbers may be identifiers, as they have leading zeros.
+
+    Args:
+        what: the column or target.
+        way_out: what they may be instead, and what to type then.
+    """
+    if not zeros.count:
+        return []
+    are = "is read as a number" if zeros.count == 1 else "are read as numbers"
+    return [("Warning", f"{what}: {_with_zeros(zeros)} and {are}, {zeros}. Where they are {way_out}")]
+
+
+def _with_zeros(zeros: Odd) -> str:
+    return (
+        f"{zeros.count:,} of {zeros.there:,} cells {'have' if zeros.count > 1 else 'has'} a leading zero"
+    )
+
+
+def zeros_left_out(why: LeftOut, zeros: Odd) -> LeftOut:
+    """Why identifiers with leading zeros are words, of which there are too many to be learnt from."""
+    return LeftOut(f"words, {why.reason}: {_with_zeros(zeros)}, {zeros}", why.said)
 
 
 def _way(notation: Notation) -> str:
@@ -152,7 +183,8 @@ def mostly_left_out(why: LeftOut, decided: Decided) -> LeftOut:
 def _mostly(decided: Decided) -> tuple[Measured, str]:
     kind: Measured = kind_of(decided.when.way) if decided.when else "number"
     way = decided.when.way if decided.when else str(decided.notation)
-    return kind, f"{_odd(decided.odd, kind)}{f' ({way})' if way and way != kind else ''}, {decided.odd}"
+    cells = f"{_odd(decided.odd, kind)}{f' ({way})' if way and way != kind else ''}"
+    return kind, f"{cells}, {_first_odd(decided.odd, decided)}"
 
 
 def notations_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
@@ -234,13 +266,13 @@ def odd_told(
         if isinstance(learnt, MeasuredColumn) and odd.count:
             way_out = f" Where they are words: {option(learnt.name, 'category')}" if learning else ""
             way_out = "" if odd.too_large else way_out
-            cells = f"{_odd(odd, learnt.noun)} and taken for missing, {odd}."
+            cells = f"{_odd(odd, learnt.noun)} and taken for missing, {_first_odd(odd, learnt)}."
             lines.append(f"column '{learnt.name}'{where}: {cells}{way_out}")
     if target.name in strange and (odd := strange[target.name].odd).count:
         way_out = " Where they are classes: data.task=classes" if learning else ""
         way_out = "" if odd.too_large else way_out
         rows = "their rows are" if odd.count > 1 else "its row is"
-        cells = f"{_odd(odd, target.noun)} and {rows} left out, {odd}."
+        cells = f"{_odd(odd, target.noun)} and {rows} left out, {_first_odd(odd, target)}."
         lines.append(f"target '{target.name}'{where}: {cells}{way_out}")
     return [("Warning", line) for line in lines]
 
@@ -257,10 +289,11 @@ def too_odd(name: str, holds: str, odd: Odd, noun: str, most: float, other: str 
     if noun == "date":
         meant = option(name, {"date": other or "%d/%m/%Y"})
         otherwise = f"; for dates written in another way, such as {other or '%d/%m/%Y'}, with {meant}"
+    words = "" if odd.too_large else f"; for words, train with {option(name, 'category')}{otherwise}"
     return (
         f"column '{name}' is one of {holds}, but row {odd.row} (counted from 0) holds {odd.value!r};"
         f" {_odd(odd, noun)}, and {most:.0%} at most may be. Leave the field empty where the value is"
-        f" missing; for words, train with {option(name, 'category')}{otherwise}"
+        f" missing{words}"
     )
 
 
@@ -268,8 +301,15 @@ def _odd(odd: Odd, noun: str) -> str:
     """How many cells are not of their column's kind."""
     noun = f"{noun}s" if odd.count > 1 else noun
     if odd.too_large:
-        noun += " that a model can hold"
+        noun = f"finite {noun} that a model can hold"
     return f"{odd.count:,} of {odd.there:,} cells {'are' if odd.count > 1 else 'is'} no {noun}"
+
+
+def _first_odd(odd: Odd, of: object) -> str:
+    """Which cell is the first odd one, with its unit where the others have another."""
+    notation = getattr(of, "notation", PLAIN)
+    unit = unit_of(odd.value) if notation.unit else ""
+    return f"{odd} (in {unit}, not in {notation.unit})" if unit not in ("", notation.unit) else f"{odd}"
 
 
 def _first(names: list[str]) -> str:

@@ -143,12 +143,16 @@ def whole_numbers(column: Any, notation: Notation = PLAIN) -> bool:
     ).as_py()
 
 
-def with_leading_zeros(column: Any) -> bool:
-    """Whether some of a column of text are identifiers, such as 007."""
+def leading_zeros(column: Any) -> NDArray[np.bool_]:
+    """Which cells of a column of text may be identifiers, such as 007."""
     import pyarrow.compute as pc
 
-    with_zero = column.filter(pc.starts_with(column, "0"))
-    return pc.any(pc.match_substring_regex(with_zero, r"^0\d+$")).as_py() is True
+    found: NDArray[np.bool_] = pc.fill_null(pc.starts_with(column, "0"), False).to_numpy()
+    if found.any():
+        with_zero = column.take(np.flatnonzero(found))
+        found = found.copy()
+        found[found] = pc.match_substring_regex(with_zero, r"^0\d+$").to_numpy()
+    return found
 
 
 def words(column: Any) -> Any:
