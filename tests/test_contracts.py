@@ -263,7 +263,11 @@ LOSSES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     ),
     "in place": (InPlace, {}, ["changes its outputs or targets in place"]),
     "one argument": (of(lambda o: o.sum()), {}, ["TypeError"]),
-    "parameters": (Trainable, {}, ["no optimizer trains", "register_buffer"]),
+    "parameters": (
+        Trainable,
+        {},
+        ["no optimizer trains", "register_buffer", ".requires_grad_(False)"],
+    ),
     "no loss": (lambda config, spec: None, {}, ["gives a NoneType"]),  # noqa: ARG005
     "outputs and targets": (
         F.cross_entropy,
@@ -286,7 +290,7 @@ def refused(settings: dict[str, Any], folder: Path, key: str, parts: list[str]) 
     with pytest.raises(ConfigError) as caught:
         built(folder, settings)
     told = str(caught.value)
-    assert told.startswith(f"{key}: ")
+    assert told.startswith((f"{key}: ", f"{key}, in training mode: "))
     assert "\n" not in told
     for part in parts:
         assert part in told
@@ -341,6 +345,25 @@ class Listed(Plain):
         super().__init__(config, spec)
         self.more = [nn.Linear(5, 5)]
 
+    def forward(self, inputs: Tensor) -> Any:
+        return super().forward(self.more[0](inputs))
+
+
+class ListedInTraining(Listed):
+    def forward(self, inputs: Tensor) -> Any:
+        return super().forward(inputs) if self.training else self.layer(inputs)
+
+
+class Auxiliary(Plain):
+    def forward(self, inputs: Tensor) -> Any:
+        outputs = super().forward(inputs)
+        return (outputs, outputs) if self.training else outputs
+
+
+class SqueezedAll(Plain):
+    def forward(self, inputs: Tensor) -> Any:
+        return super().forward(inputs).squeeze()
+
 
 class InPlaceModel(Plain):
     def forward(self, inputs: Tensor) -> Any:
@@ -381,7 +404,10 @@ class HalfAModel(Model):
 
 
 MODELS: dict[str, tuple[Any, list[str]]] = {
-    "layers in a list": (Listed, ["more holds layers", "nn.ModuleList"]),
+    "layers in a list": (Listed, ["more holds layers", "nn.ModuleList", ".requires_grad_(False)"]),
+    "layers in a list, in training": (ListedInTraining, ["more holds layers", "nn.ModuleList"]),
+    "a tuple in training": (Auxiliary, ["in training mode: it gives a tuple"]),
+    "squeezed": (SqueezedAll, ["shape (3,) for inputs of shape (1, 5)", "Expected (1, 3)"]),
     "in place": (InPlaceModel, ["changes its inputs in place"]),
     "a dimension less": (Squeezed, ["shape (16,)", "Expected (16, 3)"]),
     "a tuple": (Tupled, ["gives a tuple"]),
@@ -392,6 +418,21 @@ MODELS: dict[str, tuple[Any, list[str]]] = {
     "no model": (lambda config, spec: None, ["gives a NoneType"]),  # noqa: ARG005
     "called with inputs": (lambda inputs: inputs, ["TypeError", "(config, spec)"]),
 }
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_fixed_network_may_stand_in_a_list(own: Own, tmp_path: Path, frozen: bool) -> None:
+    class Taught(Listed):
+        def forward(self, inputs: Tensor) -> Any:
+            self.more[0].requires_grad_(not frozen)
+            with torch.set_grad_enabled(frozen):
+                features = self.more[0](inputs)
+            return self.layer(features)
+
+    run, told = built(tmp_path, own("model", Taught))
+    fit(run)
+    assert len(told.records) == 2
+    assert warnings_of(run) == []
 
 
 @pytest.mark.parametrize("case", MODELS)
@@ -582,6 +623,27 @@ OPTIMIZERS: dict[str, tuple[Any, list[str]]] = {
 def test_an_optimizer_that_would_train_nothing_is_refused(own: Own, tmp_path: Path, case: str) -> None:
     factory, parts = OPTIMIZERS[case]
     refused(own("optimizer", factory), tmp_path, "optimizer=my_own", parts)
+
+
+def test_an_optimizer_may_wrap_another(own: Own, tmp_path: Path) -> None:
+    class Wrapping:
+        def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:
+            self.inner = torch.optim.SGD(model.parameters(), config.lr)
+            self.state_dict, self.load_state_dict = self.inner.state_dict, self.inner.load_state_dict
+            self.param_groups, self.state = self.inner.param_groups, self.inner.state
+
+        def zero_grad(self) -> None:
+            self.inner.zero_grad()
+
+        def step(self) -> None:
+            self.inner.step()
+
+    ours = {"optimizer": "sgd", "optimizer.momentum": 0.0, "optimizer.lr": 0.05}
+    runs = [built(tmp_path, s) for s in (own("optimizer", Wrapping) | {"optimizer.lr": 0.05}, ours)]
+    for run, _ in runs:
+        fit(run)
+    (_, got), (_, wanted) = runs
+    assert got.records[-1]["train/loss"] == pytest.approx(wanted.records[-1]["train/loss"], rel=1e-6)
 
 
 def test_an_optimizer_that_trains_a_part_is_told(own: Own, tmp_path: Path) -> None:

@@ -118,7 +118,6 @@ def check_model(model: Any, config: EntryConfig) -> None:
 def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tuple[Tensor, list[str]]:
     """What the model gives, and warnings."""
     said = f"model={name}"
-    _check_registered(model, said)
     given = inputs.clone()
     with _told(said, f"inputs of shape {tuple(inputs.shape)}"):
         if any(map(is_lazy, (*model.parameters(), *model.buffers()))):  # to be copied it needs its sizes
@@ -126,16 +125,37 @@ def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> t
                 model(inputs.clone())
         with _spared(model) as tried:
             outputs = tried(given)
+        _check_outputs(outputs, said, inputs, spec)
+        if not torch.equal(given, inputs):
+            raise SpecError(
+                f"{said}: it changes its inputs in place, which others read too. Change a copy."
+            )
         with _spared(model) as tried:
             alone = tried(inputs[:1].clone())
+        _check_outputs(alone, said, inputs[:1], spec)
         with _spared(model) as tried:
             told = [_KEEPS.format(said)] if _grows(lambda: tried(inputs.clone())) else []
+    if len(inputs) > 1:  # one sample has no batch statistics
+        mode = f"{said}, in training mode"
+        with _told(mode, f"inputs of shape {tuple(inputs.shape)}"), _spared(model) as tried:
+            training = tried.train()(inputs.clone())
+            _check_outputs(training, mode, inputs, spec)
+            _check_registered(tried, said, training)
+    if outputs.isfinite().all() and not torch.allclose(outputs[:1], alone, 1e-2, 1e-3):
+        told.append(
+            f"{said} gives a sample other outputs beside others than alone, in evaluation too: it mixes"
+            " the samples of a batch (dimension 0), or draws at random."
+        )
+    return outputs.detach(), told
+
+
+def _check_outputs(outputs: Any, said: str, inputs: Tensor, spec: DataSpec) -> None:
+    """Raises SpecError where a model's outputs are not one tensor of the shape asked for, with a
+    gradient."""
     if not isinstance(outputs, Tensor):
         raise SpecError(
             f"{said}: it gives a {type(outputs).__name__}. A model gives one tensor: its raw outputs."
         )
-    if not torch.equal(given, inputs):
-        raise SpecError(f"{said}: it changes its inputs in place, which others read too. Change a copy.")
     inside = (inputs.shape[-1],) if isinstance(spec.target, NextTokens) else ()
     expected = (len(inputs), *inside, spec.target.output_size)
     if tuple(outputs.shape) != expected:
@@ -149,13 +169,6 @@ def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> t
             f"{said}: its outputs ({outputs.dtype}) have no gradient, so that nothing would be learnt."
             " Is there a detach(), a no_grad(), an argmax or NumPy on the way, or no parameter?"
         )
-    mixed = outputs.isfinite().all() and not torch.allclose(outputs[:1], alone, 1e-2, 1e-3)
-    if mixed:
-        told.append(
-            f"{said} gives a sample other outputs beside others than alone, in evaluation too: it mixes"
-            " the samples of a batch (dimension 0), or draws at random."
-        )
-    return outputs.detach(), told
 
 
 _KEEPS = (
@@ -174,26 +187,36 @@ def _grows(call: Callable[[], object]) -> bool:
     return left[0] < left[1] < left[2]
 
 
-def _check_registered(model: nn.Module, said: str) -> None:
-    """Layers and parameters that a plain list or dict holds are not trained, moved or saved."""
+def _unregistered(model: nn.Module) -> Iterator[tuple[str, str, list[nn.Parameter]]]:
+    """What plain lists and dicts hold that could be trained: path, class, parameters. Training does not
+    find it."""
     known = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if name.startswith("_") or not isinstance(value, list | tuple | dict):
                 continue
             held = value.values() if isinstance(value, dict) else value
-            if any(_is_trainable(part) and id(part) not in known for part in held):
-                raise SpecError(
-                    f"{said}: {'.'.join([path, name]).strip('.')} holds layers or parameters in a plain"
-                    f" {type(value).__name__}, where training does not find them. Use nn.ModuleList,"
-                    " nn.ModuleDict or nn.ParameterList."
-                )
+            found = [p for part in held if id(part) not in known for p in _trainable(part)]
+            if found:
+                yield ".".join([path, name]).strip("."), type(value).__name__, found
 
 
-def _is_trainable(part: Any) -> bool:
-    if isinstance(part, nn.Module):
-        return any(parameter.requires_grad for parameter in part.parameters())
-    return isinstance(part, nn.Parameter) and part.requires_grad
+def _check_registered(model: nn.Module, said: str, outputs: Tensor) -> None:
+    """Raises SpecError where outputs depend on what training does not find, unless no gradient is asked
+    for, such as of a teacher."""
+    for path, kind, parameters in _unregistered(model):
+        gradients = torch.autograd.grad(outputs.sum(), parameters, retain_graph=True, allow_unused=True)
+        if any(gradient is not None for gradient in gradients):
+            raise SpecError(
+                f"{said}: {path} holds layers or parameters in a plain {kind}, where training does not"
+                " find them. Use nn.ModuleList, nn.ModuleDict or nn.ParameterList; for what is not to be"
+                " trained, call .requires_grad_(False)."
+            )
+
+
+def _trainable(part: Any) -> list[nn.Parameter]:
+    parameters = list(part.parameters()) if isinstance(part, nn.Module) else [part]
+    return [p for p in parameters if isinstance(p, nn.Parameter) and p.requires_grad]
 
 
 def _are_probabilities(outputs: Tensor) -> bool:
@@ -207,7 +230,8 @@ def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
     if any(parameter.requires_grad for parameter in loss.parameters()):
         raise SpecError(
             f"{said}: it has parameters of its own, which no optimizer trains. What is fixed belongs in"
-            " buffers (register_buffer), what is learnt in the model."
+            " buffers (register_buffer), or for a network in it call .requires_grad_(False); what is"
+            " learnt belongs in the model."
         )
     if len(targets) < 3:
         outputs, targets = outputs.repeat(3, *[1] * (outputs.ndim - 1)), torch.cat([targets] * 3)
@@ -302,6 +326,10 @@ def _told(said: str, given: str) -> Iterator[None]:
         raise SpecError(f"{said}: it fails on {given}: {type(error).__name__}: {first}") from error
 
 
+_OF_OPTIMIZERS = ("param_groups", "state", "step", "state_dict", "load_state_dict")
+"""What training asks of an optimizer; one that wraps another need not be of torch's class."""
+
+
 def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> list[str]:
     """Whether an optimizer of the user's own can train a model; gives warnings.
 
@@ -311,10 +339,11 @@ def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> li
     said = f"optimizer={config.name}"
     if is_ours(config, "optimizer"):
         return []
-    if not isinstance(optimizer, torch.optim.Optimizer):
+    if lacking := [name for name in _OF_OPTIMIZERS if not hasattr(optimizer, name)]:
         raise SpecError(
-            f"{said}: what is registered gives a {type(optimizer).__name__}, called with its config and"
-            " the model. It has to give a torch.optim.Optimizer over model.parameters()."
+            f"{said}: what is registered gives a {type(optimizer).__name__} without {lacking[0]}, called"
+            " with its config and the model. It has to give a torch.optim.Optimizer over"
+            f" model.parameters(), or what has the same {', '.join(_OF_OPTIMIZERS)}."
         )
     if isinstance(optimizer, torch.optim.LBFGS) or _wants_more(optimizer):
         raise SpecError(
