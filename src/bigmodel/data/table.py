@@ -38,7 +38,7 @@ from bigmodel.data.tabular.columns import (
 from bigmodel.data.tabular.date_formats import TIME_KINDS, TimeKind, check_format, described, kind_of
 from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
 from bigmodel.data.tabular.kinds import Form, Kind, entries_of, option
-from bigmodel.data.tabular.missing import counts_of
+from bigmodel.data.tabular.missing import counts_of, unfound_told
 from bigmodel.data.tabular.notation import Notation, Ways
 from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
 from bigmodel.data.tabular.reader import TableReader
@@ -98,8 +98,8 @@ class TableConfig(OwnConfig):
     ignore: list[str] = Field(default=[], description="columns that are not learnt from")
     missing: Words | None = Field(
         default=None,
-        description="words that stand for a missing value; null: NA, n/a, null, ? and their like, in"
-        " targets and numbers",
+        description="words that stand for a missing value, besides NA, n/a, null, ? and their like in"
+        " targets and numbers; []: NA and its like may be classes",
     )
     split: str | None = Field(
         default=None, description="column that says of each row: train, val or test; null: by fraction"
@@ -164,6 +164,7 @@ def _read(config: TableConfig) -> Dataset:
     if config.task == "auto" and target.name not in config.columns:
         told += target_warnings(target, decide(found.column(target.name)))
     told += missing_told(found.taken, reader.columns, target, found.missing)
+    told += unfound_told(found.missing, found.taken, str(found.path))
     told += odd_told(reader.columns, target, strange, learning=True)
     for part in elsewhere(config, named):
         key = f"{part}_path"
@@ -220,7 +221,7 @@ def _asked(
     if before is not None and before.target.name == name:
         target = before.target
     else:
-        usual, notation = config.missing is None, config.notation_of(name)
+        usual, notation = config.missing != [], config.notation_of(name)
         target = TargetColumn.learn(name, values, config.task, where, notation, usual=usual)
     asked = target.encode(values, where)
     found.note(name, counts_of(values, target.missing))

@@ -119,3 +119,32 @@ def test_own_words_are_missing_in_columns_of_every_kind(tmp_path, ending):
 def test_words_for_missing_are_texts():
     with pytest.raises(ConfigError, match=r"data\.missing"):
         data.parse({"name": "table", "missing": [["a"]]})
+
+
+@pytest.mark.parametrize(
+    ("mark", "cells"),
+    [("-999", ["1.5", "-999.0", "2"]), ("-999", ["1,5", "-999,0", "2"]),
+     ("-999.0", ["1.500", "-999.000", "2"]), ("1", ["1,000.5", "1.0", "1,000"]),
+     ("-999", ["1.5 kg", "-999 kg", "2 kg"]), ("-999", ["7", "-999", "2"])],
+)  # fmt: skip
+def test_a_number_is_missing_however_the_column_writes_it(tmp_path, mark, cells):
+    rows = [{"size": f'"{cells[i % 4 % 3]}"', "y": i % 3 + 10} for i in range(80)]
+    path = table_of(tmp_path / "a.csv", rows)
+    dataset = built(path, missing=[mark])
+    assert of_label(dataset, "Missing") == [f"size: 20 '{mark}'"]
+    missing = dataset.reader.spec.names.index("size (missing)")
+    found = from_plain(to_plain(dataset.reader)).read(path, answers=True)
+    assert found.part.inputs[:, missing].tolist() == [float(i % 4 == 1) for i in range(80)]
+
+
+def test_a_word_for_missing_that_stands_nowhere_is_told(tmp_path):
+    path = continents(tmp_path / "a.csv", ("EU", "AS"))
+    warning = f"data.missing: 'unknwon' and '-999' stand in no column of {path}"
+    assert of_label(built(path, missing=["unknwon", "3.5", "-999"]), "Warning")[0] == warning
+    assert of_label(built(path, missing=["3.5"]), "Warning") == []
+
+
+def test_words_for_missing_come_to_the_usual_ones(tmp_path):
+    dataset = built(continents(tmp_path / "a.csv"), missing=["3.5"])
+    assert dataset.spec.target.names == ("AS", "EU")
+    assert of_label(dataset, "Missing") == ["x: 1 '3.5'; y: 20 'NA'"]

@@ -5,30 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bigmodel.data.tabular.values import is_text, words
+import numpy as np
+
+from bigmodel.data.tabular.deciding import decide
+from bigmodel.data.tabular.values import is_text, numbers, words
 
 
 def blanked(column: Any, marks: Sequence[str]) -> tuple[Any, dict[str, int]]:
     """A column that is null where it holds one of some words, and how often each of them stood there.
 
-    A word that is a number is found in columns of numbers as well.
+    A word that is a number is found by its value in columns of numbers, however they are written.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    taken: dict[str, int] = {}
     if is_text(column.type):
         taken = counts_of(column, marks)
-        found = pc.is_in(words(column), value_set=pa.array([*taken], column.type))
-        return (pc.if_else(found, None, column) if taken else column), taken
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        taken = {}
-        for mark, value in _numbers_of(marks).items():
-            found = pc.equal(pc.cast(column, pa.float64(), safe=False), value)
-            if count := pc.sum(found).as_py():
-                taken[mark] = count
-                column = pc.if_else(found, None, column)
+        if taken:
+            found = pc.is_in(words(column), value_set=pa.array([*taken], column.type))
+            column = pc.if_else(found, None, column)
+    if not (values := _numbers_of(marks)):
         return column, taken
-    return column, {}
+    decided = decide(column)
+    if decided.kind == "number":
+        there = numbers(column, decided.notation).values
+        for mark, value in values.items():
+            if count := int(np.count_nonzero(there == value)):
+                taken[mark] = taken.get(mark, 0) + count
+        column = pc.if_else(pa.array(np.isin(there, [*values.values()])), None, column)
+    return column, taken
+
+
+def unfound_told(
+    marks: Sequence[str], taken: Mapping[str, Mapping[str, int]], where: str
+) -> list[tuple[str, str]]:
+    """A warning where words that a user names stand nowhere.
+
+    Args:
+        taken: how often which words were taken for missing, by column.
+    """
+    unfound = [mark for mark in marks if not any(mark in counts for counts in taken.values())]
+    if not unfound:
+        return []
+    named = " and ".join(map(repr, unfound))
+    stand = "stand" if len(unfound) > 1 else "stands"
+    return [("Warning", f"data.missing: {named} {stand} in no column of {where}")]
 
 
 def counts_of(column: Any, marks: Sequence[str]) -> dict[str, int]:
