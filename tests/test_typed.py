@@ -118,7 +118,7 @@ def test_kinds_of_columns_survive_too(shell: str, tmp_path: Path) -> None:
     ):
         [override] = adding([word], ["data.columns"])
         parsed = PARSER.parse_override(override)
-        value = parsed.value()
+        value = OmegaConf.to_container(OmegaConf.create({"it": parsed.value()}), resolve=True)["it"]
         if isinstance(value, str) and parsed.key_or_group == "data.columns":
             value = entries_of(value)
         elif not isinstance(value, dict):

@@ -59,7 +59,12 @@ def in_grammar(value: Any, *, literal: bool = False) -> str:
     if _is_plain(value):
         return value
     mark = "'" if '"' in value else '"'  # the shell's are single ones
-    return _quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", value), mark)
+    return _quoted(standing_for_itself(value), mark)
+
+
+def standing_for_itself(text: str) -> str:
+    """A text in which no `${…}` refers to another setting."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _is_plain(text: str) -> bool:

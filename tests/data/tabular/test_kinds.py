@@ -4,11 +4,13 @@ import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from bigmodel.data.tabular.kinds import assigned, entries_of, option, options
 
 NAMES = ("zip", "my num", "a.b", "a/b", "a  b", "größe", "size (m)", "50%", "it's", 'a"b', "a: b",
-         "a, b", "true", "1e3", "2", "a&b", "a#b", "$x", "back\\slash", "Fläche: m², netto")  # fmt: skip
+         "a, b", "true", "1e3", "2", "a&b", "a#b", "$x", "back\\slash", "Fläche: m², netto", "{q}",
+         "${oc.env:HOME}", "a\\${b}", "ünder:number, b", "a:number", '"x"', "'x'")  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["category", {"number": "1.200,5 €"}, {"date": "%d/%m/%Y"}])
@@ -16,7 +18,7 @@ NAMES = ("zip", "my num", "a.b", "a/b", "a  b", "größe", "size (m)", "50%", "i
 def test_what_is_typed_for_a_name_says_that_name(name, kind):
     (typed,) = shlex.split(option(name, kind))
     override = OverridesParser.create().parse_override(f"++{typed}")
-    value = override.value()
+    value = OmegaConf.to_container(OmegaConf.create({"all": override.value()}), resolve=True)["all"]
     if override.key_or_group != "data.columns":
         value = {override.key_or_group.removeprefix("data.columns."): value}
     assert (entries_of(value) if isinstance(value, str) else value) == {name: kind}

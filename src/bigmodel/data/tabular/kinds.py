@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, cast, get_args
 
-from bigmodel.typed import pasted, setting
+from bigmodel.typed import pasted, setting, standing_for_itself
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes
@@ -21,7 +21,8 @@ Form = dict[Literal["number", "date"], str]
 """A kind and how its values are written: `{number: "1.200,5"}`, `{date: "%d/%m/%Y"}`."""
 
 _FORM = r"""\{\s*(number|date)\s*:\s*(?:"([^"]*)"|'([^']*)'|([^"'{}]*?))\s*\}"""
-_ENTRY = re.compile(rf"\s*(.+?)\s*:\s*(?:({'|'.join(KINDS)})|{_FORM})\s*(?:,|$)")
+_NAME = r"""(?:"(.+?)"|'(.+?)'|(.+?))"""
+_ENTRY = re.compile(rf"\s*{_NAME}\s*:\s*(?:({'|'.join(KINDS)})|{_FORM})\s*(?:,|$)")
 
 
 def option(name: str, kind: str | Form) -> str:
@@ -34,7 +35,8 @@ def options(names: Iterable[str], kind: str | Form) -> str:
     first, *more = names
     if not more:
         return option(first, kind)
-    return pasted(in_one("data.columns", dict.fromkeys((first, *more), kind)))
+    themselves = map(standing_for_itself, (first, *more))
+    return pasted(in_one("data.columns", dict.fromkeys(themselves, kind)))
 
 
 def can_be_typed(name: str) -> bool:
@@ -58,14 +60,24 @@ def assigned(key: str, name: str, value: str) -> str:
         return f"{key}.{name}={value}"
     if _KEY.fullmatch(name) and name.lower() not in _VALUES:
         return f"{key}={{{name}: {value}}}"
-    return in_one(key, {name: value})
+    return in_one(key, {standing_for_itself(name): value})
 
 
 def in_one(key: str, entries: Mapping[str, str | Form]) -> str:
     """Many entries of a setting as one text, as Hydra takes it."""
     text = ", ".join(f"{name}: {_written(value)}" for name, value in entries.items())
+    if not _names(text, entries):
+        text = ", ".join(f'"{name}": {_written(value)}' for name, value in entries.items())
     text = text.replace('"', '\\"')
     return f'{key}="{{{text}}}"'
+
+
+def _names(text: str, entries: Iterable[str]) -> bool:
+    """Whether a text is read as one of entries of these names."""
+    try:
+        return [*entries_of(f"{{{text}}}")] == [*entries]
+    except ValueError:
+        return False
 
 
 def _written(kind: str | Form) -> str:
@@ -94,7 +106,9 @@ def entries_of(text: str) -> dict[str, str | Form]:
                 f"{rest!r} is no name with its kind, such as {{my column: category}}; kinds are"
                 f" {', '.join(KINDS)}"
             )
-        name, kind, formed, *forms = entry.groups()
+        *names, kind, formed, double, single, bare = entry.groups()
+        name = next(name for name in names if name is not None)
+        forms = (double, single, bare)
         form = next((form for form in forms if form is not None), "")
         found[name] = kind or cast(Form, {formed: form})
         rest = rest[entry.end() :].strip()
