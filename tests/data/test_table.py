@@ -709,6 +709,33 @@ def test_classes_of_words_and_numbers_are_told_without_the_advice_to_leave_half_
     )
 
 
+def test_numbers_that_look_like_identifiers_are_told(tmp_path):
+    rows = [
+        {
+            "phone": f"{735 + i} 586 {100 + i}",
+            "version": f"{2 + i % 7}.705.{100 + i}",
+            "ip": f"1{i:02}.210.{200 + i % 50}.225",
+            "people": f"{1 + i % 7} 705 {100 + i}" if i % 3 else f"{100 + i}",
+            "sum": f"{1 + i % 7},705,{100 + i}",
+            "y": f"{i}.5",
+        }
+        for i in range(60)
+    ]
+    path = written(tmp_path / "a.csv", rows, quoted=True)
+    dataset = built(path, "y")
+    told = [told for label, told in dataset.told if label == "Warning"]
+    assert told[0] == (
+        "column 'phone': all of its numbers have as many groups of digits as '735 586 100'. Where they"
+        " are identifiers: data.columns.phone=category"
+    )
+    assert told[1].startswith("column 'version': all of its numbers have as many")
+    assert told[2] == "left out: ip (all different). To learn from it: data.columns.ip=category"
+    assert len(told) == 3
+    assert dataset.spec.input.names == ("phone", "version", "people", "sum")
+    said = built(path, "y", columns={"phone": "number", "version": "category"}, ignore=["ip"])
+    assert not any("groups of digits" in told for _, told in said.told)
+
+
 def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
     rows = [{"x": "05" if i == 7 else f"{i % 50}.5", "y": f"{i}.5"} for i in range(100)]
     path = written(tmp_path / "a.csv", rows)

@@ -49,6 +49,7 @@ from bigmodel.data.tabular.telling import (
     AS_ASKED,
     AS_BEFORE,
     columns_told,
+    groups_told,
     left_out_told,
     missing_told,
     mostly_left_out,
@@ -66,7 +67,7 @@ from bigmodel.data.tabular.telling import (
     zeros_left_out,
     zeros_told,
 )
-from bigmodel.data.tabular.values import counts_rows, marks_of, words
+from bigmodel.data.tabular.values import counts_rows, groups_alike, marks_of, words
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
@@ -350,6 +351,7 @@ def _learn_column(
         if not decided.odd.are_few(most):
             raise DataError(f"{where}: {too_odd(name, 'numbers', decided.odd, 'number', most)}")
         told = zeros_told(f"column '{name}'", decided.zeros, f"words: {option(name, 'category')}")
+        told += groups_told(name, groups_alike(values, decided.notation))
         return NumberColumn.learn(
             name, values, rows, config.normalize, where, decided.notation, most
         ), told if chosen is None else []

@@ -27,6 +27,19 @@ def text(*cells):
         (["1'200.5", "1\u2019000"], Notation(thousands="'"), [1200.5, 1000]),
         (["12,34,567", "99"], Notation(thousands=","), [1234567, 99]),
         (["(5.5)", "\u22127"], Notation(brackets=True), [-5.5, -7]),
+        (
+            ["$(5.5)", "$7", "$ (1,200)"],
+            Notation(thousands=",", before="$", brackets=True),
+            [-5.5, 7, -1200],
+        ),
+        (["(5)%", "7 %"], Notation(after="%", brackets=True), [-5, 7]),
+        (["87-", "5.5", "1,200.50-"], Notation(thousands=","), [-87, 5.5, -1200.5]),
+        (
+            ["\u20b9 1,68,98,002/-", "\u20b9 900/-"],
+            Notation(thousands=",", before="\u20b9"),
+            [16898002, 900],
+        ),
+        (["3 W/m2", "4 W/m2"], Notation(after="W/m2"), [3, 4]),
         (["3 km/h", "4km/h", "4 kg"], Notation(after="km/h"), [3, 4, np.nan]),
         (["3 in", "inf", "x"], Notation(after="in"), [3, np.inf, np.nan]),
         (["1,5E+03", "2,5"], Notation(decimal=","), [1500, 2.5]),
@@ -49,7 +62,8 @@ def test_the_way_that_fits_most_cells_is_found_and_read(cells, notation, values)
 @pytest.mark.parametrize(
     "cells",
     [["a", "b"], ["31.01.2020"], ["10:30"], ["1,2,3", "1;2"], ["2020-01-02"], ["h0001", "h0002"],
-     ["Rome, Italy", "Oslo"], ["A12", "A13"], [None], ["192.168.0.1"]],
+     ["Rome, Italy", "Oslo"], ["A12", "A13"], [None], ["192.168.0.1"],
+     ["221.236.191.177", "133.234.227.218"], ["10h15", "11h15"], ["5--"], ["Model (5)"], ["1-5-"]],
 )  # fmt: skip
 def test_other_things_are_no_numbers(cells):
     assert ways_to_read(text(*cells)) is None
@@ -74,6 +88,11 @@ def test_a_few_cells_do_not_silence_that_all_others_could_be_read_otherwise():
     assert plain_ways(text(*["1.200"] * 199, "0.5", "7")) == Ways(PLAIN, APART, "0.5")
     assert plain_ways(text(*["7"] * 199, "0.5", "1.200")) == Ways(PLAIN)
     assert ways_to_read(text(*["3,877"] * 90, *["12,5"] * 10)).other is None
+
+
+def test_an_apostrophe_has_its_article():
+    assert str(Notation(thousands="'")) == "thousands set apart by an apostrophe"
+    assert str(Notation(thousands=" ")) == "thousands set apart by a blank"
 
 
 @pytest.mark.parametrize("example", ["Rs. 1,200.5", "1'200.5 Fr.", "1.200,5 kr."])

@@ -28,7 +28,9 @@ _CODES = (
     " COP PEN MXN ZAR KRW TWD SGD HKD THB IDR MYR PHP VND ILS AED SAR EGP NGN KES"
 )
 _CURRENCY = rf"[A-Z]{{0,2}}\p{{Sc}}|{'|'.join(_CODES.split())}|Rs\.?|kr\.?|Kč|zł|Fr\.?|Ft|lei"
-_UNIT = rf"{_CURRENCY}|%|‰|[\p{{L}}°µ][\p{{L}}\p{{N}}°µ/²³^·*%-]*"
+_UNIT = rf"{_CURRENCY}|%|‰|[\p{{L}}°µ](?:[2-9]?[\p{{L}}°µ/²³^·*%-])*[2-9]?"  # m2, but not h15
+_BRACKETS = r"^([^()\d+-]*)\(\s*([^()+-]*\d[^()+-]*?)\s*\)([^()\d+-]*)$"  # (5), $(5), (5)%
+_IP = r"^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.|$)){4}$"  # addresses of machines are no numbers
 _APART = (
     rf"^[+-]?\s*(?P<before>{_CURRENCY}|)\s*[+-]?\s*{_DIGITS}\s*(?P<after>{_UNIT}|)$"  # what is around it
 )
@@ -156,13 +158,15 @@ class Ways(NamedTuple):
 
 
 def alike(text: Any) -> Any:
-    """Cells with one kind of minus and of blank."""
+    """Cells with one kind of minus, in front, and of blank; rupees without the stroke behind them."""
     import pyarrow.compute as pc
 
     text = pc.replace_substring(text, "\u2212", "-")
     text = pc.replace_substring_regex(text, r"[\x{00a0}\x{2007}\x{2009}\x{202f}]", " ")
     text = pc.replace_substring(text, "\u2019", "'")
-    return pc.replace_substring_regex(text, r"^\(\s*([^()+-]*?)\s*\)$", r"-\1")
+    text = pc.replace_substring_regex(text, r"^(.*\d)/-$", r"\1")
+    text = pc.replace_substring_regex(text, r"^([^+-]*\d)-$", r"-\1")
+    return pc.replace_substring_regex(text, _BRACKETS, r"-\1\2\3")
 
 
 def ways_to_read(text: Any) -> Ways | None:
@@ -175,13 +179,17 @@ def ways_to_read(text: Any) -> Ways | None:
 
     there = text.drop_null()
     some = alike(drawn(there))
+    if pc.sum(pc.match_substring_regex(some, _IP), min_count=0).as_py() >= max(
+        1, (1 - _FEW) * len(some)
+    ):
+        return None
     before, after = _around(some)
     tried = [way.model_copy(update={"before": before, "after": after}) for way in _WAYS]
     counted = {way: _count(way, some) for way in tried} if len(some) else {}
     most = max(counted.values(), default=0)
     if most == 0 or (len(some) < len(there) and most < _HARDLY * len(some)):
         return None
-    brackets = bool(pc.any(pc.match_substring_regex(text, r"^\(.*\d.*\)$")).as_py())
+    brackets = bool(pc.any(pc.match_substring_regex(text, _BRACKETS)).as_py())
     there = alike(there)
     if len(some) < len(there):  # ways that may be the best on all
         near = [way for way, count in counted.items() if count >= _LIKELY * most]

@@ -149,6 +149,14 @@ def zeros_told(what: str, zeros: Odd, way_out: str) -> list[tuple[str, str]]:
     return [("Warning", f"{what}: {_with_zeros(zeros)} and {are}, {zeros}. Where they are {way_out}")]
 
 
+def groups_told(name: str, cell: str) -> list[tuple[str, str]]:
+    """The warning that numbers may be identifiers, as all have as many groups of digits as a `cell`."""
+    if not cell:
+        return []
+    told = f"column '{name}': all of its numbers have as many groups of digits as {cell!r}."
+    return [("Warning", f"{told} Where they are identifiers: {option(name, 'category')}")]
+
+
 def _with_zeros(zeros: Odd) -> str:
     return (
         f"{zeros.count:,} of {zeros.there:,} cells {'have' if zeros.count > 1 else 'has'} a leading zero"

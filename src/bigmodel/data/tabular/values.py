@@ -143,6 +143,24 @@ def whole_numbers(column: Any, notation: Notation = PLAIN) -> bool:
     ).as_py()
 
 
+def groups_alike(column: Any, notation: Notation) -> str:
+    """The first of numbers that all have as many groups of digits, three or more, as identifiers have.
+
+    Empty where they have not, have decimals or a unit, or their groups are set apart by a comma.
+    """
+    import pyarrow.compute as pc
+
+    if notation.thousands not in (".", " ") or notation.unit or not is_text(column.type):
+        return ""
+    text = without_marks(column)
+    text = text.filter(notation.fits(alike(text)))
+    marks = pc.count_substring(alike(text), notation.thousands)
+    fewest, most = pc.min_max(marks).as_py().values()
+    if fewest != most or (most or 0) < 2 or not whole_numbers(text, notation):
+        return ""
+    return str(text[0].as_py())
+
+
 def leading_zeros(column: Any) -> NDArray[np.bool_]:
     """Which cells of a column of text may be identifiers, such as 007."""
     import pyarrow.compute as pc
