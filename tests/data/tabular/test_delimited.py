@@ -239,3 +239,9 @@ def test_a_wide_encoding_whose_order_cannot_be_told_is_asked_for(tmp_path):
 def test_what_encodes_no_texts_is_no_encoding(encoding):
     with pytest.raises(ConfigError, match=r"there is no such encoding of texts\. Known are utf-8"):
         data.parse({"name": "table", "encoding": encoding})
+
+
+def test_an_open_quotation_mark_is_told_where_blanks_stand_before_quotes(tmp_path):
+    (tmp_path / "a.csv").write_text('a, b\n1, "x"\n2, "y\n3, z\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.csv: a quotation mark is left open, before 'y"):
+        read_columns(tmp_path / "a.csv", "data.path")

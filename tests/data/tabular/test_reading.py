@@ -290,3 +290,15 @@ def test_files_of_a_folder_whose_columns_are_of_several_kinds(tmp_path):
     assert table.column("a").to_pylist() == ["1", "2", "3", "x"]
     assert table.column("b").to_pylist() == ["true", None, "0", "1"]
     assert plain(table.as_it_stands("a")) == [1, 2, "3", "x"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "plain_kind"), [(pa.string_view(), pa.string()), (pa.binary_view(), pa.binary())]
+)
+def test_views_of_text_are_text(tmp_path, kind, plain_kind):
+    pq.write_table(
+        pa.table({"x": pa.array(["a", None, "b"]).cast(plain_kind).cast(kind)}), tmp_path / "a.parquet"
+    )
+    found = read_columns(tmp_path / "a.parquet", "data.path").column("x")
+    assert found.type == plain_kind
+    assert texts(found) == ["a", None, "b"]

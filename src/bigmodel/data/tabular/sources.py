@@ -156,6 +156,7 @@ class ParquetSource:
             found = self._file.read(columns=[name], use_threads=False).column(name)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{self._path}: column '{name}' is damaged: {error}.") from error
-        if pa.types.is_dictionary(found.type):
-            return found.cast(found.type.value_type)
-        return found
+        kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
+        # few functions of Arrow's take views
+        kind = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
+        return found.cast(kind)
