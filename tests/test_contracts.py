@@ -226,6 +226,13 @@ def of(loss: Callable[[Tensor, Tensor], Any]) -> Callable[..., Any]:
     return lambda config, spec: loss  # noqa: ARG005
 
 
+class Broadcasting(nn.Module):
+    reduction = "mean"
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.squeeze() - targets).square().mean()
+
+
 class Lying(Summing):
     reduction = "mean"
 
@@ -243,6 +250,21 @@ LOSSES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         of(lambda o, t: (o[:, 0] - t).square().mean()),
         VALUES | {"data.outputs": 1},
         ["neither the sum nor the mean", "outputs (16, 1), targets (16, 1)"],
+    ),
+    "all against all, said to be a mean": (
+        lambda config, spec: Broadcasting(),  # noqa: ARG005
+        VALUES | {"data.outputs": 1},
+        ["whichever target stands beside", "outputs (16, 1), targets (16, 1)", "squeeze()"],
+    ),
+    "a mean that is 0 at first": (
+        of(lambda o, t: F.relu((o - t).abs() - 20).mean()),
+        VALUES,
+        ["it gives the mean of a batch"],
+    ),
+    "a tiny mean": (
+        of(lambda o, t: 1e-9 * (o - t).abs().mean()),
+        VALUES,
+        ["it gives the mean of a batch"],
     ),
     "torch's, of classes": (
         of(nn.MSELoss()),
@@ -449,6 +471,42 @@ def test_a_model_that_ends_with_a_softmax_is_told(own: Own, tmp_path: Path) -> N
     run, _ = built(tmp_path, own("model", Ended))
     (told,) = warnings_of(run)
     assert "leave the softmax at its end out" in told
+
+
+@pytest.mark.parametrize(
+    ("ending", "loss", "told"),
+    [
+        (nn.Softmax(1), nn.CrossEntropyLoss(), "leave the softmax at its end out"),
+        (nn.Identity(), nn.NLLLoss(), "takes the logarithms of probabilities"),
+        (nn.Softmax(1), nn.NLLLoss(), "takes the logarithms of probabilities"),
+        (nn.LogSoftmax(1), nn.NLLLoss(), None),
+        (nn.Identity(), nn.CrossEntropyLoss(), None),
+    ],
+    ids=str,
+)
+def test_a_loss_of_torch_s_that_takes_other_outputs_is_told(
+    own: Own, tmp_path: Path, ending: nn.Module, loss: nn.Module, told: str | None
+) -> None:
+    class Ended(Plain):
+        def forward(self, inputs: Tensor) -> Any:
+            return ending(super().forward(inputs))
+
+    run, _ = built(tmp_path, own("model", Ended) | own("loss", lambda config, spec: loss))  # noqa: ARG005
+    found = warnings_of(run)
+    assert len(found) == (told is not None)
+    assert told is None or told in found[0]
+
+
+def test_broadcast_shapes_are_found_where_all_outputs_are_0(own: Own, tmp_path: Path) -> None:
+    class Zero(Plain):
+        def __init__(self, config: EntryConfig, spec: Any) -> None:
+            super().__init__(config, spec)
+            self.layer = nn.Linear(5, 1)
+            nn.init.zeros_(self.layer.weight)
+            nn.init.zeros_(self.layer.bias)
+
+    chosen = own("model", Zero) | own("loss", lambda config, spec: Broadcasting())  # noqa: ARG005
+    refused(VALUES | {"data.outputs": 1} | chosen, tmp_path, "loss=my_own", ["whichever target"])
 
 
 def test_a_model_that_mixes_samples_is_told(own: Own, tmp_path: Path) -> None:

@@ -59,11 +59,7 @@ def try_parts(
         outputs, told = _try_model(model, of_model.name, inputs, spec)
         if own_loss:
             told += _try_loss(loss, outputs, targets)
-        elif isinstance(spec.target, Classes) and _are_probabilities(outputs):
-            told.append(
-                f"model={of_model.name} gives probabilities, and loss={loss.name} takes raw outputs"
-                " (logits), of which it makes probabilities itself: leave the softmax at its end out."
-            )
+        told += _of_another_form(of_model.name, loss, own_loss, outputs, spec)
     return told
 
 
@@ -219,6 +215,28 @@ def _trainable(part: Any) -> list[nn.Parameter]:
     return [p for p in parameters if isinstance(p, nn.Parameter) and p.requires_grad]
 
 
+def _of_another_form(
+    model: str, loss: Loss, own_loss: bool, outputs: Tensor, spec: DataSpec
+) -> list[str]:
+    """Warnings of a model whose outputs are not those that a loss of classes takes."""
+    made = getattr(loss, "made", None)
+    if not isinstance(spec.target, Classes | NextTokens):
+        return []
+    takes_raw = not own_loss or isinstance(made, nn.CrossEntropyLoss)
+    if takes_raw and _are_probabilities(outputs):
+        return [
+            f"model={model} gives probabilities, and loss={loss.name} takes raw outputs (logits), of"
+            " which it makes probabilities itself: leave the softmax at its end out."
+        ]
+    if isinstance(made, nn.NLLLoss) and not _are_probabilities(outputs.exp()):
+        return [
+            f"loss={loss.name} takes the logarithms of probabilities, and model={model} gives others, so"
+            " that the loss falls without end: use loss=cross_entropy, or end the model with"
+            " log_softmax(-1)."
+        ]
+    return []
+
+
 def _are_probabilities(outputs: Tensor) -> bool:
     sums = outputs.sum(-1)
     return bool((outputs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
@@ -235,17 +253,18 @@ def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
         )
     if len(targets) < 3:
         outputs, targets = outputs.repeat(3, *[1] * (outputs.ndim - 1)), torch.cat([targets] * 3)
-    cut = len(targets) // 3
-    parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
-    (whole, weight), (first, its), (rest, others) = (_scored(loss, said, *part) for part in parts)
+    outputs = _telling(loss, said, outputs, targets)
     live = outputs.clone().requires_grad_()
     with _spared(loss) as tried:
         keeps = [_KEEPS.format(said)] if _grows(lambda: tried(live, targets)) else []
+    cut = len(targets) // 3
+    parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
+    (whole, weight), (first, its), (rest, others) = (_scored(loss, said, *part) for part in parts)
     if not all(map(isfinite, (whole, first, rest))):
         return keeps  # the first step tells
-    if _near(whole, first + rest):
+    if _adds_up(whole, first, rest):
         return keeps
-    is_sum, is_mean = loss.reduction != "mean", _near(whole * weight, first * its + rest * others)
+    is_sum, is_mean = loss.reduction != "mean", _adds_up(whole * weight, first * its, rest * others)
     shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
     found = (
         f"{whole:.4g} of {len(targets)} samples, {first:.4g} of the first {cut}, {rest:.4g} of the rest"
@@ -262,8 +281,14 @@ def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
             f" broadcast ({shapes})? A weighted mean needs `normaliser(targets)`, the sum of the"
             ' weights; a loss that compares the samples of a batch says `reduction = "mean"`.'
         )
+    if _pairs_all(loss, said, outputs, targets, whole):
+        raise SpecError(
+            f"{said}: it gives the same whichever target stands beside which output: shapes are"
+            f" broadcast ({shapes}), so that every output is compared with every target. Give both one"
+            " shape, such as by leaving a squeeze() out."
+        )
     means = [total / count for total, count in ((whole, weight), (first, its), (rest, others))]
-    if _near(means[0], means[1] + means[2]):
+    if _adds_up(*means):
         raise SpecError(
             f'{said}: it says reduction = "mean", but gives the sum of a batch. Say reduction = "sum".'
         )
@@ -272,8 +297,39 @@ def _try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
         f"{said} gives no mean over targets ({means[0]:.4g} of {len(targets)} samples, {means[1]:.4g} of"
         f" the first {cut}, {means[2]:.4g} of the rest): it depends on how batches are cut, and"
         " val/loss and accumulated gradients with it. A weighted mean needs `normaliser(targets)`, the"
-        f" sum of the weights. Are shapes broadcast ({shapes})?",
+        " sum of the weights.",
     ]
+
+
+def _telling(loss: Loss, said: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The outputs; or, where all are alike or the loss is 0, others near them: there a sum, a mean and
+    what broadcast shapes give would be the same."""
+    total, _ = _scored(loss, said, outputs, targets)
+    alike = torch.equal(outputs, outputs[:1].expand_as(outputs))
+    if not isfinite(total) or not (alike or abs(total) < _NOTHING):
+        return outputs
+    for size in (1.0, 10.0, 100.0, 1000.0):
+        others = outputs + size * torch.randn_like(outputs)
+        try:
+            total, _ = _scored(loss, said, others, targets)
+        except SpecError:  # it takes none that this model does not give, such as no probabilities
+            break
+        if isfinite(total) and abs(total) > _NOTHING:
+            return others
+    return outputs
+
+
+_NOTHING = 1e-6
+"""Losses below this are rounding."""
+
+
+def _pairs_all(loss: Loss, said: str, outputs: Tensor, targets: Tensor, whole: float) -> bool:
+    """Whether a loss stays the same where targets change places and outputs do not."""
+    moved = [targets.roll(by, 0) for by in (1, len(targets) // 3)]
+    if any(torch.equal(other, targets) for other in moved):
+        return False
+    losses = [_scored(loss, said, outputs, other)[0] for other in moved]
+    return all(isclose(other, whole, rel_tol=1e-5) for other in losses)
 
 
 def _scored(loss: Loss, said: str, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
@@ -302,8 +358,9 @@ def _scored(loss: Loss, said: str, outputs: Tensor, targets: Tensor) -> tuple[fl
         return float(total.detach()), float(tried.normaliser(targets))
 
 
-def _near(one: float, other: float) -> bool:
-    return isclose(one, other, rel_tol=1e-3, abs_tol=1e-6)
+def _adds_up(whole: float, first: float, rest: float) -> bool:
+    """Whether a whole is the sum of its parts, but for rounding."""
+    return abs(whole - first - rest) <= 1e-3 * max(map(abs, (whole, first, rest)))
 
 
 @contextmanager
