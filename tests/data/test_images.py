@@ -249,6 +249,22 @@ def test_unreadable_pictures_are_named_or_left_out(photos, tmp_path):
     assert found.left_out == {"pictures that cannot be read": 3}
 
 
+@pytest.mark.parametrize("whole", ["0.png", "1.jpg", "2.webp", "3.bmp"])
+def test_pictures_cut_in_half_are_left_out_in_training_and_after_it(photos, whole):
+    content = (photos / "dog" / whole).read_bytes()
+    (photos / "dog" / f"half {whole}").write_bytes(content[: len(content) // 2])
+    named = f"1 of 21 pictures cannot be read.*half {whole}"
+    with pytest.raises(DataError, match=named):
+        built(photos)
+    dataset = built(photos, max_bad=1)
+    assert dataset.left_out == {"pictures that cannot be read": 1}
+    with pytest.raises(DataError, match=named):
+        dataset.reader.read(photos, answers=True)
+    found = dataset.reader.read(photos, answers=True, max_bad=1)
+    assert found.left_out == {"pictures that cannot be read": 1}
+    assert not any(str(name).endswith(f"half {whole}") for name in found.columns["file"])
+
+
 def test_files_stay_as_they_are(photos):
     before = {path: path.read_bytes() for path in photos.rglob("*.*")}
     broken(photos)
