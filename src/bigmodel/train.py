@@ -163,7 +163,7 @@ def _launch(argv: list[str]) -> int:
     _outcome.signals.on_leaving = folders.discard_claimed
     folders.register_resolver()
     bounds.install()
-    argv = flags.indexed(flags.flags_first(hide.hide_typed(argv)))
+    argv = flags.indexed(flags.flags_first(hide.hide_typed(argv), config_dir()))
     argv = flags.adding(argv, open_keys(read_options([config_dir()])))
     argv, _outcome.resumed, _outcome.may_change = resume.settle(argv, config_dir())
     guard.guard(config_dir(), argv)

@@ -64,7 +64,8 @@ def test_a_training_command_is_taken(line: str) -> None:
     if (page := train._page(words)) is not None:
         assert page
         return
-    arguments = flags.parse_flags(flags.adding(flags.indexed(words), open_keys(read_options([CONFIGS]))))
+    added = flags.adding(flags.indexed(words), open_keys(read_options([CONFIGS])))
+    arguments = flags.parse_flags(added, CONFIGS)
     sweep = [word.partition(",")[0] if arguments.multirun else word for word in arguments.overrides]
     register_resolver()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

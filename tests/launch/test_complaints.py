@@ -32,7 +32,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def run(argv: list[str], job=resolve) -> str | None:
         try:
             bounds.install()
-            arguments = flags_first(argv)
+            arguments = flags_first(argv, configs)
             guard(configs, arguments)
             monkeypatch.setattr(sys, "argv", ["bigmodel-train", *arguments])
             hydra.main(config_path=str(configs), config_name="train", version_base="1.3")(job)()

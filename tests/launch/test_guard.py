@@ -18,6 +18,8 @@ FIRED: list[str] = []
 FIRE = f"{__name__}.fire"
 CODE = f"_target_: {FIRE}"
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 def fire(*args: object, **kwargs: object) -> object:
     FIRED.append(repr((args, kwargs)))
@@ -292,10 +294,10 @@ def test_sweeps_may_set_less_than_the_user():
 
 def test_flags_go_in_any_place():
     expected = ["--multirun", "--config-dir", "mine", "model=cnn", "seed=1,2"]
-    assert flags_first(["model=cnn", "-m", "seed=1,2", "-cd", "mine"]) == expected
-    assert flags_first(["--config-dir=mine", "model=cnn", "--multirun", "seed=1,2"]) == expected
-    assert flags_first(["seed=1", "--cfg", "job", "a=2"]) == ["--cfg", "job", "seed=1", "a=2"]
-    assert flags_first(["x", "-cd", "x"]) == ["--config-dir", "x", "x"]
+    assert flags_first(["model=cnn", "-m", "seed=1,2", "-cd", "mine"], CONFIGS) == expected
+    assert flags_first(["--config-dir=mine", "model=cnn", "--multirun", "seed=1,2"], CONFIGS) == expected
+    assert flags_first(["seed=1", "--cfg", "job", "a=2"], CONFIGS) == ["--cfg", "job", "seed=1", "a=2"]
+    assert flags_first(["x", "-cd", "x"], CONFIGS) == ["--config-dir", "x", "x"]
 
 
 @pytest.mark.parametrize("argv", [["--epochs=3"], ["--cfg"], ["-x"]])

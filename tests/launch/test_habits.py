@@ -1,6 +1,9 @@
 """What people type who know other tools is answered with what to type here, which then works."""
 
+import itertools
+import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bigmodel.config import parse, to_plain
-from bigmodel.launch import habits
+from bigmodel.launch import flags, habits
 from bigmodel.launch.folders import register_resolver
 from bigmodel.launch.options import read_options
 
@@ -17,22 +20,28 @@ from ..end_to_end.conftest import Command
 
 command = conftest.command
 REAL = Path(__file__).parents[2] / "configs"
-VALUES = {
-    "model": "cnn",
-    "loss": "mse",
-    "optimizer": "sgd",
-    "scheduler": "cosine",
-    "data.path": "new.csv",
-    "data.val_path": "val.csv",
-    "data.test_path": "test.csv",
-    "device.precision": "bf16",
-    "output_dir": "mine",
-    "resume": "outputs/x",
-    "profile": "true",
-    "trainer.checkpoint.monitor": "val/loss",
-    "trainer.ema": "0.999",
-}
-OF_FILES = ("data.val_path", "data.test_path")
+OPTIONS = read_options([REAL])
+VALUES = (
+    "true",
+    "false",
+    "3",
+    "0",
+    "-1",
+    "0.25",
+    "1.0",
+    "word",
+    "none",
+    "[2,3]",
+    "",
+    "val_loss",
+    "a,b.csv",
+)
+CHOICES: tuple[list[str], ...] = (
+    [],
+    ["model=cnn", "scheduler=plateau", "optimizer=sgd", "data=table"],
+    ["model=transformer", "scheduler=constant"],
+    ["model=rnn"],
+)
 
 
 def accepted(words: list[str]) -> None:
@@ -42,31 +51,122 @@ def accepted(words: list[str]) -> None:
         parse(to_plain(compose("train", overrides=words)))
 
 
-def a_value(key: str) -> str:
-    """One that the key takes: its default where that is no null."""
-    known = {k.path: k.value for k in read_options([REAL]).top}
-    for group in read_options([REAL]).groups.values():
-        for choice in sorted(group.choices.values(), key=lambda choice: choice.name == group.default):
-            own = (k for k in choice.keys if k.path.startswith(f"{group.name}."))
-            known |= {k.path: k.value for k in own}
-    default = known.get(key)
-    return VALUES.get(key) or ("2" if default in (None, "null") else default)
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_what_is_advised_is_accepted_or_holds_no_value(choices: list[str]) -> None:
+    hints = set()
+    for name, value in itertools.product(habits.NAMES, VALUES):
+        told = habits.meant(name, value, OPTIONS, [*choices, f"{name}={value}"])
+        if told and (hint := re.fullmatch(r"Did you mean (.+)\?( A run uses one GPU\.)?", told)):
+            hints.add(hint[1])
+        elif told:
+            assert re.match(r"Leave it out\.$|Here it is [\w.]+(, which only |, one of: |: )", told), (
+                told
+            )
+    assert len(hints) > len(habits.SETTINGS) / 4
+    for batch in together(shlex.split(hint) for hint in sorted(hints)):
+        words = [*choices, *batch]
+        if "data=table" in words:
+            words = ["data.path=x.csv", "data.target=y", *words]
+        accepted(list(dict.fromkeys(flags.indexed(words))))
 
 
-@pytest.mark.parametrize("key", sorted({*habits.SETTINGS.values(), *habits.LISTS.values()}))
-def test_every_hint_is_accepted_as_it_stands(key: str) -> None:
-    """All names that lead to one setting lead to it with the value that was given."""
-    value = "[64,32]" if key in habits.LISTS.values() else a_value(key)
-    names = [name for name, ours in (habits.SETTINGS | habits.LISTS).items() if ours == key]
-    hints = {hint for name in names if (hint := habits.meant(f"other.{name}", value)) is not None}
-    assert len(hints) == 1
-    context = ["data=table", "data.path=x.csv", "data.target=y"] if key in OF_FILES else []
-    accepted([*context, *shlex.split(hints.pop())])
+def together(hints: Iterable[list[str]]) -> list[list[str]]:
+    """Hints for different settings in one configuration, which takes long to compose; choices alone."""
+    batches: list[dict[str, str]] = []
+    for hint in hints:
+        keys = {word.partition("=")[0]: word for word in hint}
+        alone = not all("." in key for key in keys)
+        free = (
+            b for b in batches if not alone and not keys.keys() & b.keys() and all("." in k for k in b)
+        )
+        batch = next(free, None)
+        if batch is None:
+            batches.append(batch := {})
+        batch |= keys
+    return [list(batch.values()) for batch in batches]
 
 
-@pytest.mark.parametrize("hint", sorted({*habits.ALWAYS.values()}))
-def test_hints_without_a_value_are_accepted(hint: str) -> None:
-    accepted(shlex.split(hint))
+TYPED_BOOLEANS = [
+    ("logger=false", "trainer.tensorboard=false"),
+    ("report_to=none", "trainer.tensorboard=false"),
+    ("report_to=tensorboard", "trainer.tensorboard=true"),
+    ("fp16=false", "device.precision=fp32"),
+    ("fp16=true", "device.precision=fp16"),
+    ("no_cuda=false", "device=auto"),
+    ("no_cuda=true", "device=cpu"),
+    ("use_cuda=false", "device=cpu"),
+    ("nesterov=true", "optimizer.nesterov=true optimizer=sgd"),
+    ("profiler=simple", "profile=true"),
+    ("histogram_freq=0", "trainer.histograms=false"),
+]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        *((typed, f"Did you mean {hint}?") for typed, hint in TYPED_BOOLEANS),
+        ("fast_dev_run=false", "Leave it out."),
+        ("overfit_batches=0.0", "Leave it out."),
+        ("nesterov=false", "Leave it out."),
+        ("logger=wandb", "Here it is trainer.tensorboard: write TensorBoard event files."),
+        (
+            "model.layers=4",
+            "Here it is model.hidden_sizes: width of each hidden layer; []: a",
+        ),
+        ("model=transformer model.layers=4", "Did you mean model.depth=4?"),
+        ("model=rnn layers=4", "Did you mean model.num_layers=4?"),
+        ("max_train_samples=1000", "Here it is trainer.limit.train: batches of the training part"),
+        ("scheduler.warmup_epochs=3", "Did you mean scheduler.interval=epoch scheduler.warmup=3?"),
+        ("scheduler.warmup_steps=3", "Did you mean scheduler.warmup=3?"),
+        (
+            "scheduler.patience=5",
+            "one_cycle has no such setting; it is one of scheduler=plateau.",
+        ),
+        ("limit_train_batches=0.1", "Here it is trainer.limit.train: batches"),
+        ("limit_train_batches=1.0", "Here it is trainer.limit.train: batches"),
+        ("val_check_interval=0.25", "Here it is trainer.eval_every_steps: optimizer steps"),
+        ("max_epochs=-1", "Here it is trainer.epochs: passes over the training part"),
+        ("save_top_k=-1", "Here it is trainer.checkpoint.keep: how many"),
+        ("monitor=val_loss", "Did you mean trainer.checkpoint.monitor=val/loss?"),
+        ("monitor=loss", "Here it is trainer.checkpoint.monitor: metric"),
+        ("seed_everything=true", "Here it is seed: seed of weights"),
+        ("deterministic=warn", "Here it is device.deterministic: use only"),
+        ("ema=true", "Here it is trainer.ema: decay of averaged weights"),
+        ("dtype=float64", "Here it is device.precision: number format"),
+        ("precision=64", "Here it is device.precision: number format"),
+        ("checkpoint=true", "Here it is resume: run folder"),
+        (
+            "model=cnn hidden_sizes=[64]",
+            "Here it is model.hidden_sizes, which only model=fnn knows: ",
+        ),
+        ("optim=Adam", "Did you mean optimizer=adam?"),
+        ("arch=resnet50", "Here it is model, one of: attention, cnn, "),
+        ("accelerator=tpu", "Here it is device, one of: auto, cpu, cuda, mps."),
+        ("accelerator=gpu", "Did you mean device=cuda?"),
+        ("gpus=2", "Did you mean device=cuda? A run uses one GPU."),
+        ("devices=[0,1]", "Did you mean device=cuda? A run uses one GPU."),
+        ("gpu_ids=[1]", "Did you mean device=cuda:1?"),
+        ("--fast_dev_run=false", "Settings are written without dashes. Leave it out."),
+    ],
+)
+def test_the_value_is_kept_in_mind(command: Command, tmp_path: Path, typed: str, told: str) -> None:
+    result = command(*typed.split())
+    assert (result.status, result.out) == (1, "")
+    assert told in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_comma_in_a_file_name(command: Command, tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "a,b.csv").write_text("x,y\n1,2\n")
+    said = command("data=table", "data.path=a,b.csv", "data.target=y").err
+    quoted, sweep = """'data.path="a,b.csv"'""", "-m data.path=a,b.csv"
+    assert (said.index(quoted) < said.index(sweep)) == there
+    number = command("trainer.epochs=1,2").err
+    assert '"1,2"' not in number
+    assert "-m trainer.epochs=1,2" in number
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ from omegaconf.errors import (
 
 from bigmodel.errors import BigModelError, did_you_mean
 from bigmodel.launch import habits
+from bigmodel.launch.accepted import accepted
 from bigmodel.launch.help import own_folders
 from bigmodel.launch.options import Group, Options, nearest, read_options
 from bigmodel.launch.unreadable import broken_file, out_of_hydra, output_folder
-from bigmodel.typed import pasted, setting
+from bigmodel.typed import in_grammar, pasted, setting
 
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
 """How Hydra's messages begin that come as a plain ValueError."""
@@ -179,7 +180,13 @@ def _sweep_without_flag(case: Case) -> str | None:
     as_list = "" if "(" in value else f" One list is {pasted(f'{key}=[{value}]')}."
     if any(word.startswith("resume=") for word in case.argv):
         return f"{text}: a run goes on with one value.{as_list}"
-    return f"{text}: several values need -m, for one run each: -m {pasted(text)}.{as_list}"
+    several = f"several values need -m, for one run each: -m {pasted(text)}."
+    quoted = setting(key, value)
+    if not accepted([f"{key}={in_grammar(value, literal=True)}"], case.options, case.argv):
+        return f"{text}: {several}{as_list}"
+    if Path(value).exists():
+        return f"{text}: Did you mean {quoted}? Otherwise {several}"
+    return f"{text}: {several} A single text, with its comma, is {quoted}.{as_list}"
 
 
 def _plus_or_minus(case: Case) -> str | None:
@@ -281,15 +288,9 @@ def _as_typed(text: str, case: Case) -> str:
 
 
 def _habit(key: str, value: str, case: Case) -> str | None:
-    """What is said of a setting as other tools have it, where what it is here can be set."""
-    meant = habits.meant(key, value)
-    if meant is None:
-        return None
-    ours = meant.strip("'").partition("=")[0]
-    choices = (choice for group in case.options.groups.values() for choice in group.choices.values())
-    known = {*case.options.groups, *(k.path for k in case.options.top)}
-    known |= {k.path for choice in choices for k in choice.keys}
-    return f"{key}: no such setting. Did you mean {meant}?" if ours in known else None
+    """What is said of a setting as other tools have it."""
+    meant = habits.meant(key, value, case.options, case.argv)
+    return None if meant is None else f"{key}: no such setting. {meant}"
 
 
 def _typed_value(key: str, case: Case) -> str | None:

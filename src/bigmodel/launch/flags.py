@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -13,11 +14,16 @@ from bigmodel.data.tabular.kinds import PLAIN, Form, entries_of, in_one
 from bigmodel.device_names import is_device
 from bigmodel.errors import ConfigError
 from bigmodel.launch import habits
+from bigmodel.launch.help import own_folders
+from bigmodel.launch.options import read_options
 from bigmodel.typed import pasted
 
 
-def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+def parse_flags(argv: Sequence[str], config_dir: Path) -> argparse.Namespace:
     """The arguments as Hydra reads them, flags in any place.
+
+    Args:
+        config_dir: the shipped configurations, whose settings a wrong flag may mean.
 
     Raises:
         ConfigError: an unknown flag, or one without its value.
@@ -25,8 +31,8 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
 
     def complain(message: str) -> NoReturn:
-        if (habit := _habit(message, argv)) is not None:
-            raise ConfigError(f"{message}. Settings are written without dashes. Did you mean {habit}?")
+        if (habit := _habit(message, argv, config_dir)) is not None:
+            raise ConfigError(f"{message}. Settings are written without dashes. {habit}")
         raise ConfigError(
             f"{message}. Settings are written without dashes, as in trainer.epochs=3;"
             " bigmodel-train --help lists the flags."
@@ -36,7 +42,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(list(argv))
 
 
-def _habit(message: str, argv: Sequence[str]) -> str | None:
+def _habit(message: str, argv: Sequence[str], config_dir: Path) -> str | None:
     """What was meant by a flag of another tool's, such as `--lr 0.1`."""
     unknown = re.match(r"unrecognized arguments: (-\S+)", message)
     if unknown is None or unknown[1] not in argv:
@@ -46,7 +52,10 @@ def _habit(message: str, argv: Sequence[str]) -> str | None:
     if not equals and after and not after[0].startswith("-") and "=" not in after[0]:
         value = after[0]
     key = key.lstrip("-")
-    return habits.meant(key, value) or (pasted(f"{key}={value}") if "." in key and value else None)
+    options = read_options([config_dir, *own_folders(argv)])
+    if (habit := habits.meant(key, value, options, argv)) is not None:
+        return habit
+    return f"Did you mean {pasted(f'{key}={value}')}?" if "." in key and value else None
 
 
 def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
@@ -111,7 +120,7 @@ def _entries(argument: str, name: str) -> Mapping[str, str | Form]:
         raise ConfigError(f"{argument}: {error}.") from None
 
 
-def flags_first(argv: Sequence[str]) -> list[str]:
+def flags_first(argv: Sequence[str], config_dir: Path) -> list[str]:
     """The same arguments with the flags before the overrides, the one order that Hydra reads them in.
 
     `model=cnn -m optimizer.lr=0.1,0.2` is as good as `-m model=cnn optimizer.lr=0.1,0.2`.
@@ -120,7 +129,7 @@ def flags_first(argv: Sequence[str]) -> list[str]:
         ConfigError: an unknown flag.
     """
     parser = get_args_parser()
-    arguments = parse_flags(argv)
+    arguments = parse_flags(argv, config_dir)
     flags: list[str] = []
     for action in parser._actions:
         value = getattr(arguments, action.dest, action.default)

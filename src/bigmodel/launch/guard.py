@@ -80,7 +80,7 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
     Raises:
         ConfigError: an unknown flag, or an override that would run code.
     """
-    arguments = parse_flags(argv)
+    arguments = parse_flags(argv, config_dir)
     if arguments.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun loads a pickle, which can run any code in it."
