@@ -632,11 +632,11 @@ def test_what_to_type_for_many_columns_names_them_all(tmp_path):
 
 
 def test_what_to_type_names_no_column_that_cannot_be_typed(tmp_path):
-    names = ["n", "tab\there", "b:number, c", "m", "two\nlines"]
+    names = ["n", "tab\there", "b:number, c", "m", "two\nlines", 'say "x"']
     rows = [{**dict.fromkeys(names, f"{1 + i % 9}.{100 + i}"), "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows, quoted=True)
     (told,) = (text for label, text in built(path, "y").told if label == "Warning")
-    assert "(the 2 of 5 that can be typed)" in told
+    assert "(the 3 of 6 that can be typed)" in told
     typed = shlex.split(told.split("then say ")[1].partition(" (the")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert built(path, "y", columns=text).told[1][1].startswith("n (decimal comma")

@@ -39,16 +39,6 @@ def options(names: Iterable[str], kind: str | Form) -> str:
     return pasted(in_one("data.columns", dict.fromkeys(themselves, kind)))
 
 
-def can_be_typed(name: str) -> bool:
-    """Whether a name is itself in a text of many columns: not where it holds a tab or `: number,`."""
-    try:
-        return (
-            name.isprintable() and "${" not in name and entries_of(f"{name}: ignore") == {name: "ignore"}
-        )
-    except ValueError:
-        return False
-
-
 def ignoring(names: Iterable[str]) -> str:
     """What to type to leave columns out."""
     return setting("data.ignore", [*names])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
@@ -20,7 +21,7 @@ from bigmodel.data.tabular.columns import (
 from bigmodel.data.tabular.date_formats import PLAINEST, described, kind_of
 from bigmodel.data.tabular.dates import When
 from bigmodel.data.tabular.deciding import Decided
-from bigmodel.data.tabular.kinds import Form, can_be_typed, ignoring, option, options
+from bigmodel.data.tabular.kinds import Form, ignoring, option, options
 from bigmodel.data.tabular.missing import counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, unit_of
 from bigmodel.data.tabular.odd import Odd
@@ -28,6 +29,7 @@ from bigmodel.data.tabular.target import KEEP_ALL, TargetColumn
 
 _TOLD = 8  # names on a line
 _MANY = 0.25  # share of rows that nobody leaves out
+_ENDS = re.compile(r'"|\\$')  # what ends a name in quotation marks, or keeps it from its end
 _TYPED = 50  # names in what is to be typed
 AS_ASKED = "as asked"
 AS_BEFORE = "as before in this run"
@@ -105,7 +107,11 @@ def _two_ways(what: str, deciding: dict[str, str], best: Notation, other: Notati
 
 def _typed(names: Sequence[str], kind: str | Form) -> str:
     """What to type for columns, and how many they are where it cannot name them all."""
-    typed = [name for name in names if can_be_typed(name)] if len(names) > 1 else [*names]
+    typed = (
+        [name for name in names if name.isprintable() and not _ENDS.search(name)]
+        if len(names) > 1
+        else [*names]
+    )
     if not typed:
         return option(names[0], kind) + f" (the first of {len(names):,})"
     if len(typed) > _TYPED:
