@@ -164,6 +164,7 @@ def test_a_comma_in_a_file_name(command: Command, tmp_path: Path, there: bool) -
     said = command("data=table", "data.path=a,b.csv", "data.target=y").err
     quoted, sweep = """'data.path="a,b.csv"'""", "-m data.path=a,b.csv"
     assert (said.index(quoted) < said.index(sweep)) == there
+    assert "One list" not in said
     number = command("trainer.epochs=1,2").err
     assert '"1,2"' not in number
     assert "-m trainer.epochs=1,2" in number

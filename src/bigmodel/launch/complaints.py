@@ -186,7 +186,7 @@ def _sweep_without_flag(case: Case) -> str | None:
         return f"{text}: {several}{as_list}"
     if Path(value).exists():
         return f"{text}: Did you mean {quoted}? Otherwise {several}"
-    return f"{text}: {several} A single text, with its comma, is {quoted}.{as_list}"
+    return f"{text}: {several} A single text, with its comma, is {quoted}."
 
 
 def _plus_or_minus(case: Case) -> str | None:
