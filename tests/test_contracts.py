@@ -739,7 +739,9 @@ def test_a_schedule_that_gives_no_rates_is_refused(own: Own, tmp_path: Path, cas
 
 
 @pytest.mark.parametrize(
-    "number", [float, torch.tensor, lambda value: torch.tensor([value]), np.float32, np.array], ids=str
+    "number",
+    [float, torch.tensor, lambda value: torch.tensor([value]), np.float32, np.array],
+    ids=["float", "tensor", "tensor of one", "np.float32", "array"],
 )
 def test_a_multiplier_may_be_any_kind_of_one_number(own: Own, tmp_path: Path, number: Any) -> None:
     run, told = built(tmp_path, own("scheduler", shaped(lambda t, total: number(1 - t / total))))
