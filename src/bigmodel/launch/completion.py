@@ -193,7 +193,7 @@ def _values(typed: str, options: Options, before: Sequence[str]) -> Iterator[Off
         return
     if key == "resume" and "auto".startswith(value):
         yield Offer(f"{key}=auto ")
-    default = _default(key, options, before)
+    default = next((found.value for found in options.settings(before) if found.path == key), None)
     if default in ("true", "false"):
         yield from (Offer(f"{key}={one} ") for one in ("true", "false") if one.startswith(value))
     elif default is None or _PATHLIKE.fullmatch(default):
@@ -201,15 +201,6 @@ def _values(typed: str, options: Options, before: Sequence[str]) -> Iterator[Off
         yield from (Offer(f"{key}=", path) for path in _paths(bare, key == "resume"))
     if default not in (None, "null", "true", "false", "") and str(default).startswith(value):
         yield Offer(f"{key}={default} ")
-
-
-def _default(key: str, options: Options, before: Sequence[str]) -> str | None:
-    picked = options.picked(before)
-    keys = list(options.top)
-    for group in options.groups.values():
-        for name in picked.get(group.name, [group.default or ""]):
-            keys += group.choices[name].keys if name in group.choices else ()
-    return next((found.value for found in keys if found.path == key), None)
 
 
 def _paths(typed: str, folders: bool = False) -> Iterator[str]:

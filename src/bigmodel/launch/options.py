@@ -82,15 +82,19 @@ class Options:
                     found.setdefault(other, [name])
         return found
 
-    def keys(self, overrides: Iterable[str]) -> list[str]:
-        """Every dotted key there is under the choices made, the defaults' included."""
+    def settings(self, overrides: Iterable[str]) -> list[Key]:
+        """Every setting there is under the choices made, the defaults' included."""
         picked = self.picked(overrides)
-        paths = [key.path for key in self.top]
+        found = list(self.top)
         for group in self.groups.values():
             for name in picked.get(group.name, [group.default]):
                 if name in group.choices:
-                    paths += [key.path for key in group.choices[name].keys]
-        return list(dict.fromkeys(paths))
+                    found += group.choices[name].keys
+        return found
+
+    def keys(self, overrides: Iterable[str]) -> list[str]:
+        """The dotted paths of these settings."""
+        return list(dict.fromkeys(key.path for key in self.settings(overrides)))
 
 
 def read_options(folders: Sequence[Path], config_name: str = "train") -> Options:
