@@ -80,10 +80,10 @@ def accuracy_of_last(folder: Path) -> float:
     """The accuracy on the official test part with a run's last weights, which the run never judged."""
     from omegaconf import OmegaConf
 
-    from bigmodel import checkpoint
-    from bigmodel.build import build_run
+    from bigmodel.build.runs import build_run
+    from bigmodel.checkpointing import checkpoint
     from bigmodel.config import parse, to_plain
-    from bigmodel.evaluate import evaluate
+    from bigmodel.training.evaluation import evaluate
 
     run = build_run(parse(to_plain(OmegaConf.load(folder / ".hydra" / "config.yaml"))), folder)
     groups, _ = checkpoint.load(folder / "checkpoints" / "last")

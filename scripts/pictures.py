@@ -18,13 +18,13 @@ from pathlib import Path
 
 from benchmarks.ours import composed
 
-from bigmodel.build import build_run
+from bigmodel.build.runs import build_run
 from bigmodel.config import parse
-from bigmodel.loop import fit
 from bigmodel.reporting.base import Sinks
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
 from bigmodel.reporting.tensorboard import TensorBoard
+from bigmodel.training.loop import fit
 
 IMAGES = Path(__file__).resolve().parents[1] / ".github" / "images"
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from bigmodel.build import build_run
+from bigmodel.build.runs import build_run
 from bigmodel.config import RunConfig, parse
 from bigmodel.reporting.base import Evaluation, Progress, Record, RunInfo, Sink, Summary
-from bigmodel.run import Run
+from bigmodel.training.run import Run
 
 STEPS_PER_EPOCH = 6
 VALUES: dict[str, dict[str, Any]] = {

@@ -10,8 +10,7 @@ from bigmodel.config import RunConfig, parse, to_plain
 from bigmodel.data.base import Dataset
 from bigmodel.errors import ConfigError
 from bigmodel.registry import EntryConfig
-
-from .small_runs import values
+from tests.small_runs import values
 
 
 def complaints(settings: dict[str, Any]) -> list[str]:

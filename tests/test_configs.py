@@ -7,11 +7,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from bigmodel.cli.launch.config_index import Key, read_options
 from bigmodel.config import TopConfig
-from bigmodel.launch.options import Key, read_options
-from bigmodel.plan import TrainerConfig
 from bigmodel.registry import REGISTRIES
-from bigmodel.runtime import DeviceConfig
+from bigmodel.runtime.device import DeviceConfig
+from bigmodel.training.plan import TrainerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OPTIONS = read_options([CONFIGS])

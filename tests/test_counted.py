@@ -2,7 +2,7 @@
 
 import pytest
 
-from bigmodel.counted import counted
+from bigmodel.errors import counted
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_an_installed_plugin_has_nothing_of_the_current_folder(
 
 SPAWNED = """
 import multiprocessing
-from bigmodel.isolation import isolate
+from bigmodel.cli.imports import isolate
 from bigmodel.registry import load_plugins
 
 if __name__ == "__main__":

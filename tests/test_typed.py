@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from bigmodel import typed
+from bigmodel import errors
+from bigmodel.cli.launch.flags import adding
 from bigmodel.data.tabular.kinds import entries_of, option
-from bigmodel.launch.flags import adding
-from bigmodel.typed import in_grammar, pasted, program, setting
+from bigmodel.errors import in_grammar, pasted, program, setting
 
 SHELLS = {"bash": ["bash", "--norc", "--noediting", "-i"], "zsh": ["zsh", "-f", "-i"]}
 ODD = (
@@ -157,7 +157,7 @@ def test_a_program_is_called_so_that_the_shell_finds_it(
     beside = clone / ".venv" / "bin" / "tensorboard"
     beside.parent.mkdir(parents=True)
     beside.touch(mode=0o755)
-    monkeypatch.setattr(typed.sys, "executable", str(beside.with_name("python")))
+    monkeypatch.setattr(errors.sys, "executable", str(beside.with_name("python")))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(clone)
     assert program("tensorboard") == ".venv/bin/tensorboard"

@@ -15,7 +15,7 @@ from benchmarks.lines import Line
 HERE = Path(__file__).resolve().parent
 
 PROGRAMS = {
-    ("ours", "help"): ("-m", "bigmodel.train", "--help"),
+    ("ours", "help"): ("-m", "bigmodel.cli.train", "--help"),
     ("script", "help"): (str(HERE / "hydra_lightning.py"), "--help"),
     ("ours", "run"): ("-m", "benchmarks.first_step"),
     ("script", "run"): (str(HERE / "hydra_lightning.py"),),

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from bigmodel.stopwatch import Stopwatch
-from bigmodel.train import main
+from bigmodel.cli.train import main
+from bigmodel.training.stopwatch import Stopwatch
 
 _at: list[float] = []
 _count = Stopwatch.count

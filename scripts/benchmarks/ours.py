@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from benchmarks.works import Work, checked
-from bigmodel import build
-from bigmodel.build import build_run
+from bigmodel.build import runs
+from bigmodel.build.runs import build_run
+from bigmodel.checkpointing.saver import Saver
+from bigmodel.cli.train import config_dir, main
 from bigmodel.config import parse
-from bigmodel.loop import fit
 from bigmodel.reporting.base import Record, RunInfo, Sink, Sinks, Summary
-from bigmodel.saver import Saver
-from bigmodel.train import config_dir, main
+from bigmodel.training.loop import fit
 
 TOGETHER = 5
 """Steps between two losses of `verify`: an engine does them in a few calls."""
@@ -67,7 +67,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from bigmodel.launch.folders import register_resolver
+    from bigmodel.cli.launch.run_folder import register_resolver
 
     register_resolver()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -132,9 +132,9 @@ def run(
         reports: leave the sinks as they are: console, JSON lines and TensorBoard.
         saves: write checkpoints.
     """
-    clock, make_sinks, make_saver = Clock(), build._sinks, build.Saver
-    build._sinks = lambda *args: Sinks([make_sinks(*args), clock]) if reports else clock
-    build.Saver = make_saver if saves else NoSaver  # type: ignore[misc]
+    clock, make_sinks, make_saver = Clock(), runs._sinks, runs.Saver
+    runs._sinks = lambda *args: Sinks([make_sinks(*args), clock]) if reports else clock
+    runs.Saver = make_saver if saves else NoSaver  # type: ignore[misc]
     argv = sys.argv
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
@@ -142,5 +142,5 @@ def run(
             main()
             told()
     finally:
-        sys.argv, build._sinks, build.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
+        sys.argv, runs._sinks, runs.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
     return {"curve": clock.losses, "marks": clock.marks, "fit": clock.fit, "engine": clock.engine}

@@ -11,13 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from bigmodel import registry, secrets
+from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
 from bigmodel.errors import ConfigError, did_you_mean
-from bigmodel.plan import TrainerConfig
+from bigmodel.redaction import remember_referenced, variable
 from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validated
-from bigmodel.runtime import DeviceConfig
-from bigmodel.secrets import remember_referenced, variable
+from bigmodel.runtime.device import DeviceConfig
+from bigmodel.training.plan import TrainerConfig
 
 
 class TopConfig(Config):
@@ -156,7 +156,7 @@ def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
 def _group(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(values.get(kind), Mapping):
         raise ConfigError(
-            f"{kind}: expected settings, got {secrets.shown(kind, values.get(kind))!r}."
+            f"{kind}: expected settings, got {redaction.shown(kind, values.get(kind))!r}."
             f" Choose with {kind}=<name>."
         )
     group: Mapping[str, Any] = values[kind]

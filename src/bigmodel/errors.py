@@ -7,9 +7,16 @@ likely, the fix. The command line prints it without a traceback and exits with s
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from bigmodel.secrets import masked
+from bigmodel.redaction import masked
 
 
 class BigModelError(Exception):
@@ -77,3 +84,80 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     if not near:  # `lr` for `optimizer.lr`: the last part alone is often what was meant
         near = [c for c in known if c.rsplit(".", 1)[-1] == str(name).rsplit(".", 1)[-1]][:1]
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+_PLAIN = re.compile(r"[A-Za-z_./][\w./+%@-]*( [\w./+%@-]+)*", re.ASCII)
+_MEANT = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # what Hydra takes for what it says
+_NUMBER = re.compile(r"[+-]?\.?\d[\d_.eE+-]*")
+
+
+def setting(key: str, value: Any) -> str:
+    """`key=value` to be pasted, whatever the value is: `'data.path="a, b.csv"'`, `'plugins=[mine]'`."""
+    return pasted(f"{key}={in_grammar(value, literal=True)}")
+
+
+def pasted(word: str) -> str:
+    """A word that bash, zsh and other shells give to a program as it is."""
+    return shlex.quote(word)
+
+
+def program(name: str) -> str:
+    """How to call a program that was installed beside this one: by its name where the shell finds it so,
+    or else by its path, from the current folder where it lies below that."""
+    beside, here = Path(os.path.abspath(sys.executable)).with_name(name), Path.cwd()  # noqa: PTH100
+    if shutil.which(name) is not None or not beside.is_file():
+        return name
+    return pasted(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
+
+
+def in_grammar(value: Any, *, literal: bool = False) -> str:
+    """A value of text, numbers, lists and mappings as Hydra's command line reads it.
+
+    Args:
+        value: the value.
+        literal: a text stands for itself, `${…}` in it too, and has quotation marks only where it needs
+            them; otherwise `${…}` refers to another setting.
+    """
+    if isinstance(value, dict):
+        entries = (f"{key}:{in_grammar(item, literal=literal)}" for key, item in value.items())
+        return "{" + ",".join(entries) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(in_grammar(item, literal=literal) for item in value) + "]"
+    if not isinstance(value, str):
+        return "null" if value is None else str(value).lower()
+    if not literal:
+        return _quoted(value, "'")
+    if _is_plain(value):
+        return value
+    mark = "'" if '"' in value else '"'  # the shell's are single ones
+    return _quoted(standing_for_itself(value), mark)
+
+
+def standing_for_itself(text: str) -> str:
+    """A text in which no `${…}` refers to another setting."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _is_plain(text: str) -> bool:
+    return bool(_PLAIN.fullmatch(text)) and not (_MEANT.fullmatch(text) or _NUMBER.fullmatch(text))
+
+
+def _quoted(text: str, mark: str) -> str:
+    # A backslash means itself, but for those before a quotation mark.
+    inside = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", text)
+    return mark + re.sub(r"(\\+)\Z", r"\1\1", inside) + mark
+
+
+TOLD = 8
+"""Names on a line."""
+
+
+def counted(number: float, one: str, many: str | None = None) -> str:
+    """`1 epoch`, `2.5 epochs`, `12,000 epochs`; of `one class`, `many` are `classes`."""
+    number = int(number) if number == int(number) else number
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Names on a line: the first `TOLD`, and how many there are in all."""
+    return ", ".join(names[:TOLD]) + (f", … ({len(names):,} in all)" if len(names) > TOLD else "")

@@ -28,9 +28,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bigmodel.errors import BigModelError, ConfigError, did_you_mean
-from bigmodel.secrets import shown
-from bigmodel.typed import pasted, setting
+from bigmodel.errors import BigModelError, ConfigError, did_you_mean, pasted, setting
+from bigmodel.redaction import shown
 
 
 class Config(BaseModel):
@@ -188,10 +187,12 @@ class Registry:
 
 
 models = Registry("model", "bigmodel.models", "(config, spec) -> Model")
-data = Registry("data", "bigmodel.data", "(config) -> Dataset")
+data = Registry("data", "bigmodel.data.sources", "(config) -> Dataset")
 losses = Registry("loss", "bigmodel.losses", "(config, spec) -> nn.Module of outputs and targets")
-optimizers = Registry("optimizer", "bigmodel.optimizers", "(config, model) -> torch.optim.Optimizer")
-schedulers = Registry("scheduler", "bigmodel.schedulers", "(config, total) -> Scheduler")
+optimizers = Registry(
+    "optimizer", "bigmodel.optim.optimizers", "(config, model) -> torch.optim.Optimizer"
+)
+schedulers = Registry("scheduler", "bigmodel.optim.schedulers", "(config, total) -> Scheduler")
 
 REGISTRIES = {registry.kind: registry for registry in (models, data, losses, optimizers, schedulers)}
 

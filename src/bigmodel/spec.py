@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 
-from bigmodel.counted import counted
+from bigmodel.errors import counted
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bigmodel.data.augment import AugmentConfig, augment, check_augment
-from bigmodel.data.draws import key_of, uniforms
+from bigmodel.data.counter_rng import key_of, uniforms
 from bigmodel.errors import ConfigError
 from bigmodel.spec import Image
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bigmodel import exact_json
+from bigmodel.checkpointing import exact_json
 from bigmodel.data import assemble as assembling
 from bigmodel.data.base import Dataset
 from bigmodel.data.content import Content

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bigmodel import exact_json
-from bigmodel.data.array.reader import ArraysReader
+from bigmodel.checkpointing import exact_json
+from bigmodel.data.arrays.reader import ArraysReader
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import from_plain, to_plain
 from bigmodel.errors import DataError

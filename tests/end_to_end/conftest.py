@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from bigmodel import train
+from bigmodel.cli import train
 
 
 @dataclass

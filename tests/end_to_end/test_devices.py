@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .conftest import Command
+from tests.end_to_end.conftest import Command
 
 
 def test_a_run_on_a_device_by_its_index_goes_on_on_another(command: Command, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .conftest import Command
+from tests.end_to_end.conftest import Command
 
 QUICK = ("trainer.max_steps=2", "device=cpu", "trainer.tensorboard=false")
 

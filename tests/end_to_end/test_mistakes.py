@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Command
+from tests.end_to_end.conftest import Command
 
 MISTAKES = [
     (["optimizer.lrr=0.1"], ["optimizer.lrr", "Did you mean 'optimizer.lr'?"]),

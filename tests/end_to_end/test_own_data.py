@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import Command
+from tests.end_to_end.conftest import Command
 
 SHORT = ("trainer.epochs=2", "device=cpu", "trainer.log_every=1", "trainer.tensorboard=false")
 DRAW = np.random.default_rng(0)

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from bigmodel import registry
-
-from .conftest import Command
+from tests.end_to_end.conftest import Command
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -6,9 +6,8 @@ import json
 import pytest
 import torch
 
-from bigmodel import checkpoint
-
-from .conftest import Command
+from bigmodel.checkpointing import checkpoint
+from tests.end_to_end.conftest import Command
 
 SHORT = ("device=cpu", "trainer.tensorboard=false", "trainer.limit.train=12", "trainer.limit.val=1")
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from bigmodel import train
-from bigmodel.commands.arguments import parse as parse_verb
+from bigmodel.cli import train
+from bigmodel.cli.commands.arguments import parse as parse_verb
+from bigmodel.cli.launch import flags
+from bigmodel.cli.launch.config_index import open_keys, read_options
+from bigmodel.cli.launch.run_folder import register_resolver
 from bigmodel.config import parse, to_plain
-from bigmodel.launch import flags
-from bigmodel.launch.folders import register_resolver
-from bigmodel.launch.options import open_keys, read_options
-
-from .conftest import Command
+from tests.end_to_end.conftest import Command
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from bigmodel import registry
-from bigmodel.build import resume_run
+from bigmodel.build.runs import resume_run
 from bigmodel.errors import SpecError
-from bigmodel.loop import Run, fit
-
-from ..small_runs import built
+from bigmodel.training.loop import Run, fit
+from tests.small_runs import built
 
 TWO_STEPS = {
     "trainer": {

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel import checkpoint, judge, loop
-from bigmodel.run import Run
-from bigmodel.signals import Stopped
-
-from .conftest import Command, Result
+from bigmodel.checkpointing import checkpoint
+from bigmodel.runtime.signals import Stopped
+from bigmodel.training import loop, validation
+from bigmodel.training.run import Run
+from tests.end_to_end.conftest import Command, Result
 
 STEPS = 46  # two epochs
 
@@ -168,7 +168,7 @@ def test_a_stop_keeps_what_was_held_back_and_the_run_goes_on(
 
 def test_a_run_that_died_after_its_last_step_is_concluded(command: Command) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "test", lambda _: (_ for _ in ()).throw(StoppedError))
+        patch.setattr(validation, "test", lambda _: (_ for _ in ()).throw(StoppedError))
         with pytest.raises(StoppedError):
             command("debug=fast", "device=cpu")
     resumed = command("resume=auto", "debug=fast", "device=cpu")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel import registry
-
-from .conftest import Command
+from tests.end_to_end.conftest import Command
 
 QUICK = ("trainer.epochs=2", "trainer.log_every=1", "device=cpu")
 

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 
-from tests.commands.cli import Bigmodel, caller
+from tests.cli.commands.cli import Bigmodel, caller
 from tests.end_to_end.conftest import Command
 
 QUICK = ("device=cpu", "trainer.tensorboard=false")

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bigmodel import manifest
-
-from . import trials
+from bigmodel.checkpointing import manifest
+from tests.faults import trials
 
 KINDS = ("flip", "truncate to 0 %", "truncate to 50 %", "truncate to 99 %", "remove", "no manifest")
 

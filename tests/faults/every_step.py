@@ -13,12 +13,12 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from bigmodel import checkpoint, registry
-from bigmodel.build import build_run, resume_run
+from bigmodel import registry
+from bigmodel.build.runs import build_run, resume_run
+from bigmodel.checkpointing import checkpoint
 from bigmodel.config import parse
-from bigmodel.loop import fit
-
-from . import trials
+from bigmodel.training.loop import fit
+from tests.faults import trials
 
 BASE: dict[str, dict[str, Any]] = {
     "model": {"name": "fnn", "hidden_sizes": [16]},

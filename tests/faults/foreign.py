@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import damage, trials
+from tests.faults import damage, trials
 
 QUICK = ("debug=fast", "device=cpu", "device.threads=1", "trainer.tensorboard=false")
 

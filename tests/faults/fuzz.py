@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from bigmodel import registry, train
-from bigmodel.plan import TrainerConfig
-from bigmodel.runtime import DeviceConfig
+from bigmodel import registry
+from bigmodel.cli import train
+from bigmodel.runtime.device import DeviceConfig
+from bigmodel.training.plan import TrainerConfig
 
 FIRST = (
     "trainer.max_steps=1",

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import trials
+from tests.faults import trials
 
 PHASES = ("start", "training", "evaluation", "saving")
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -128,7 +128,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 _HELD_AT_STEP_3 = """
 from tests.faults import trials
 trials._hold_at("step", "3")
-from bigmodel.entry import bigmodel_train
+from bigmodel.cli.entry import bigmodel_train
 bigmodel_train()
 """
 
@@ -137,7 +137,7 @@ def _interrupt_start(cwd: Path, number: signal.Signals, wait: float) -> list[str
     """A fresh interpreter, since what is to be interrupted is the loading of torch."""
     longer = [] if number == signal.SIGUSR1 else ["trainer.epochs=500"]  # not over before it is asked
     process = subprocess.Popen(
-        [sys.executable, "-m", "bigmodel.train", *trials.RECIPE, *longer], cwd=cwd,
+        [sys.executable, "-m", "bigmodel.cli.train", *trials.RECIPE, *longer], cwd=cwd,
         env=os.environ | {"NO_COLOR": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     time.sleep(wait)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .trials import (
+from tests.faults.trials import (
     HELD,
     RECIPE,
     Attempt,

@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigmodel.launch.lock import owner
-
-from . import trials
+from bigmodel.cli.launch.lock import owner
+from tests.faults import trials
 
 SIZES = {"ext4": 64, "xfs": 320, "btrfs": 128}
 """Megabytes; the smallest that each file system takes."""

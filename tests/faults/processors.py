@@ -97,7 +97,7 @@ def train(*argv: str) -> tuple[int, str]:
     """`bigmodel-train`: its status and what it printed."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from bigmodel import train as entry
+    from bigmodel.cli import train as entry
 
     entry._outcome = entry._Outcome()
     GlobalHydra.instance().clear()
@@ -106,7 +106,7 @@ def train(*argv: str) -> tuple[int, str]:
 
 def evaluate(*argv: str) -> tuple[int, str]:
     """`bigmodel eval`, likewise."""
-    from bigmodel.commands import main as entry
+    from bigmodel.cli.commands import main as entry
 
     return _called(entry.main, "bigmodel", "eval", *argv)
 

@@ -10,12 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigmodel import checkpoint
+from bigmodel.checkpointing import checkpoint
+from tests.faults import trials
 
-from . import trials
-
-TRAIN = ("-m", "bigmodel.train")
-USE = ("-m", "bigmodel.commands.main")
+TRAIN = ("-m", "bigmodel.cli.train")
+USE = ("-m", "bigmodel.cli.commands.main")
 QUICK = ("debug=fast", "device=cpu", "device.threads=1")
 REDIRECTIONS = (
     *(">&-", "2>&-", "<&-", "<&- >&- 2>&-"),

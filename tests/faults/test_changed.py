@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bigmodel import checkpoint
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command
+from bigmodel.checkpointing import checkpoint
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command
 
 command = conftest.command
 SHORT = ("trainer.limit.train=4", "trainer.limit.val=1", "device=cpu", "trainer.tensorboard=false")
@@ -150,7 +149,7 @@ def test_a_change_counts_from_the_first_save_with_it(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that ends before it is the run that it was, whatever its folder says."""
-    from bigmodel import loop
+    from bigmodel.training import loop
 
     first = command(*SHORT, "trainer.epochs=1", "scheduler=constant")
     changed = ("trainer.epochs=2", "optimizer.lr=0.5", "resume_changed=true")

@@ -5,9 +5,8 @@ import re
 import signal
 from pathlib import Path
 
-from tests.engines.steps import needs_compiler
-
-from . import trials
+from tests.engine.steps import needs_compiler
+from tests.faults import trials
 
 COMPILED = (
     "device=cpu",

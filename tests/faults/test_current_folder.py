@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.caches import OF_COMPILERS
-from tests.engines.steps import needs_compiler
+from bigmodel.runtime.caches import OF_COMPILERS
+from tests.engine.steps import needs_compiler
 
 BIN = Path(sys.executable).parent
 QUICK = ("debug=fast", "device=cpu", "device.threads=1")
@@ -85,8 +85,8 @@ def test_other_ways_to_start_it(tmp_path: Path) -> None:
     needs until then may come from there; nothing later does."""
     data = tmp_path / "data"
     fired = set_traps(data, FOREIGN)
-    started(data, sys.executable, "-m", "bigmodel.train", *QUICK, "hydra.run.dir=run")
-    started(data, sys.executable, "-m", "bigmodel.commands.main", "eval", "run")
+    started(data, sys.executable, "-m", "bigmodel.cli.train", *QUICK, "hydra.run.dir=run")
+    started(data, sys.executable, "-m", "bigmodel.cli.commands.main", "eval", "run")
     started(data, BIN / "bigmodel-train", "-m", *QUICK, "optimizer.lr=0.1,0.2")
     started(data, BIN / "bigmodel-train", "--help")
     started(data, BIN / "bigmodel-train", "--cfg", "job")

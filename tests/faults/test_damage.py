@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel import checkpoint
+from bigmodel.checkpointing import checkpoint
 from bigmodel.errors import CheckpointError
-
-from . import damage, trials
+from tests.faults import damage, trials
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .every_step import VARIANTS, checkpoints_of, differing
+from tests.faults.every_step import VARIANTS, checkpoints_of, differing
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

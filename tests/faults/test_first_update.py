@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigmodel import step
-from bigmodel.engines.whole import UntraceableError, Whole
-from bigmodel.optimizers.masked import step_on_device
+from bigmodel.engine import step
+from bigmodel.engine.functional_step import UntraceableError, Whole
+from bigmodel.optim.optimizers.masked import step_on_device
+from bigmodel.optim.schedulers import apply
 from bigmodel.registry import optimizers
-from bigmodel.run import Run
-from bigmodel.schedulers import apply
-
-from ..small_runs import built
+from bigmodel.training.run import Run
+from tests.small_runs import built
 
 OPTIONS: dict[str, dict[str, Any]] = {
     **{name: {"name": name} for name in optimizers.names()},

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.launch.lock import owned, owner
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command
-from . import damage, foreign, trials
-from .foreign import FILES, QUICK, content, lay_out
+from bigmodel.cli.launch.lock import owned, owner
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command
+from tests.faults import damage, foreign, trials
+from tests.faults.foreign import FILES, QUICK, content, lay_out
 
 command = conftest.command
 # ----- a folder of the user's -----

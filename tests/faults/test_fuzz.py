@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from . import fuzz
+from tests.faults import fuzz
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's, about odd but allowed settings

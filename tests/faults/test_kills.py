@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from . import kills, trials
+from tests.faults import kills, trials
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel import registry, secrets
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command, Result
+from bigmodel import redaction, registry
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command, Result
 
 command = conftest.command
 
@@ -56,7 +55,7 @@ Call = Callable[..., Result]
 def call(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     """The command, with a look at all that it leaves behind."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setattr(redaction, "_known", set())
     (tmp_path / "mine" / "data").mkdir(parents=True)
     (tmp_path / "mine" / "data" / "vault.yaml").write_text(ENTRY + "api_key: ''\nmistake: none\n")
     (tmp_path / "my_vault.py").write_text(PLUGIN)

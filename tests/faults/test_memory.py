@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bigmodel import checkpoint
-from bigmodel.build import build_run, resume_run
+from bigmodel.build.runs import build_run, resume_run
+from bigmodel.checkpointing import checkpoint
 from bigmodel.errors import DeviceError
-from bigmodel.loop import fit
-from bigmodel.run import Run
-
-from ..small_runs import Recorder, built, config
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
+from tests.small_runs import Recorder, built, config
 
 SETTINGS = {"trainer.record_every_steps": 1, "trainer.checkpoint.every_steps": 1}
 CNN = {

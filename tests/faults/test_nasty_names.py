@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ..commands.cli import caller
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command, Result
+from tests.cli.commands.cli import caller
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command, Result
 
 command = conftest.command
 QUICK = ("debug=fast", "device=cpu", "device.threads=1")

@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigmodel import checkpoint
+from bigmodel.checkpointing import checkpoint
 from bigmodel.data.base import Batch
 from bigmodel.errors import NonFiniteError
-from bigmodel.loop import fit
-from bigmodel.optimizers.masked import step_and_blend, step_in_kernel, step_on_device
+from bigmodel.optim.optimizers.masked import step_and_blend, step_in_kernel, step_on_device
 from bigmodel.registry import optimizers
-from bigmodel.run import Run
-
-from ..small_runs import built
-from ..test_loop_exits import falsify
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
+from tests.small_runs import built
+from tests.training.test_loop_exits import falsify
 
 SETTINGS = {
     "trainer.record_every_steps": 1,
@@ -245,8 +244,7 @@ def test_files_hold_each_step_once_after_rewinding(tmp_path: Path) -> None:
     from bigmodel.reporting.base import Sinks
     from bigmodel.reporting.jsonl import JsonLines
     from bigmodel.reporting.tensorboard import TensorBoard
-
-    from .trials import event_scalars
+    from tests.faults.trials import event_scalars
 
     settings = SETTINGS | {"trainer.on_nonfinite": "rewind", "trainer.checkpoint.every_steps": 5}
     run, _ = built(tmp_path, settings)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel import checkpoint, loop
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command
-from . import power, trials
-from .durability import Order
+from bigmodel.checkpointing import checkpoint
+from bigmodel.training import loop
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command
+from tests.faults import power, trials
+from tests.faults.durability import Order
 
 command = conftest.command
 

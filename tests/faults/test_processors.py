@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from . import processors
-from .processors import RUNS, STEPS, STOP, SWITCHES
+from tests.faults import processors
+from tests.faults.processors import RUNS, STEPS, STOP, SWITCHES
 
 ROOT = Path(__file__).parents[2]
 ROUNDING = {"fp32": 1e-4, "bf16": 2.0**-6}

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel import manifest
-
-from . import trials
+from bigmodel.checkpointing import manifest
+from tests.faults import trials
 
 SCHEMAS = Path(__file__).parent / "schemas"
 LEFT = {6: 1.057610273361206, 7: 0.8962619304656982, 8: 0.7780781984329224}

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from bigmodel import registry
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command, Result
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command, Result
 
 command = conftest.command
 SECRET = "hf_Sesame0pen"

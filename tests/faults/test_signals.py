@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from . import interruptions, trials
+from tests.faults import interruptions, trials
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
 
@@ -56,9 +56,12 @@ class Ended:
     printed: str
 
 
-AS_MODULE = ("-m", "bigmodel.train")
-AS_SCRIPT = ("-c", "import sys; from bigmodel.entry import bigmodel_train; sys.exit(bigmodel_train())")
-EVAL = ("-c", "import sys; from bigmodel.entry import bigmodel; sys.exit(bigmodel())")
+AS_MODULE = ("-m", "bigmodel.cli.train")
+AS_SCRIPT = (
+    "-c",
+    "import sys; from bigmodel.cli.entry import bigmodel_train; sys.exit(bigmodel_train())",
+)
+EVAL = ("-c", "import sys; from bigmodel.cli.entry import bigmodel; sys.exit(bigmodel())")
 
 
 def struck(cwd: Path, start: tuple[str, ...], at: str, number: signal.Signals, *argv: str) -> Ended:
@@ -76,8 +79,15 @@ def struck(cwd: Path, start: tuple[str, ...], at: str, number: signal.Signals, *
 
 
 LOADING = (
-    *("bigmodel.streams", "bigmodel.signals", "bigmodel.train", "difflib", "hydra", "antlr4"),
-    *("omegaconf", "torch", "torch._C", "torch.nn.modules", "numpy", "bigmodel.build", "pydantic"),
+    *(
+        "bigmodel.runtime.streams",
+        "bigmodel.runtime.signals",
+        "bigmodel.cli.train",
+        "difflib",
+        "hydra",
+        "antlr4",
+    ),
+    *("omegaconf", "torch", "torch._C", "torch.nn.modules", "numpy", "bigmodel.build.runs", "pydantic"),
 )
 """What is imported one after the other, until the data is read."""
 
@@ -98,9 +108,9 @@ def test_ctrl_c_while_something_is_imported_is_one_line(tmp_path: Path, module: 
         "import torch.nn",
         "import pyarrow.lib",
         "import pyarrow.compute",
-        "call bigmodel.data.table:split",
-        "call bigmodel.build:build_run",
-        "drop bigmodel.build:build_run",
+        "call bigmodel.data.sources.table:split",
+        "call bigmodel.build.runs:build_run",
+        "drop bigmodel.build.runs:build_run",
     ],
 )
 def test_a_stop_before_training_leaves_one_line_and_nothing_else(
@@ -117,7 +127,7 @@ def test_a_stop_before_training_leaves_one_line_and_nothing_else(
 
 @STOPS
 def test_a_stop_at_the_first_step_saves_it(tmp_path: Path, number: signal.Signals) -> None:
-    ended = struck(tmp_path, AS_MODULE, "call bigmodel.step:Step.__call__", number, "device=cpu")
+    ended = struck(tmp_path, AS_MODULE, "call bigmodel.engine.step:Step.__call__", number, "device=cpu")
     assert ended.status == 128 + number
     assert "Traceback" not in ended.printed
     assert "bigmodel-train: Stopped. Go on with resume=" in ended.printed
@@ -144,7 +154,7 @@ def test_a_request_to_save_while_loading_is_no_end(tmp_path: Path) -> None:
 
 
 @STOPS
-@pytest.mark.parametrize("module", ["bigmodel.commands.arguments", "torch.nn"])
+@pytest.mark.parametrize("module", ["bigmodel.cli.commands.arguments", "torch.nn"])
 def test_the_other_program_ends_in_a_line_too(
     tmp_path: Path, module: str, number: signal.Signals
 ) -> None:
@@ -155,5 +165,7 @@ def test_the_other_program_ends_in_a_line_too(
 @STOPS
 def test_what_is_ignored_at_the_start_stays_ignored(tmp_path: Path, number: signal.Signals) -> None:
     quick = ("debug=fast", "device=cpu", "trainer.tensorboard=false")
-    ended = struck(tmp_path, AS_MODULE, "ignored call bigmodel.step:Step.__call__", number, *quick)
+    ended = struck(
+        tmp_path, AS_MODULE, "ignored call bigmodel.engine.step:Step.__call__", number, *quick
+    )
     assert ended.status == 0, ended.printed

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 import bigmodel
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command
 
 command = conftest.command
 QUICK = ("debug=fast", "device=cpu", "trainer.tensorboard=false")
@@ -86,7 +85,7 @@ def test_pickles_in_a_checkpoint_are_nobody_s_business(
 
 
 def test_a_whole_checkpoint_of_another_make_is_refused_in_words(command: Command, run: Path) -> None:
-    from bigmodel import checkpoint
+    from bigmodel.checkpointing import checkpoint
 
     groups, facts = checkpoint.load(run / "checkpoints" / "last")
     for wrong in (facts | {"progress": {"stage": 1}}, {"progress": {"step": 1}, "data": None}):

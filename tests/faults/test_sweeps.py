@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from bigmodel import registry
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command
 
 command = conftest.command
 PLUGIN = """

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from bigmodel.data import room
-
-from ..end_to_end import conftest
-from ..end_to_end.conftest import Command
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command
 
 command = conftest.command
 QUICK = ("device=cpu", "trainer.tensorboard=false", "trainer.epochs=1")

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bigmodel.cli.launch import lock, run_folder
+from bigmodel.cli.launch.lock import NAME, owned, owner
 from bigmodel.errors import CheckpointError
-from bigmodel.launch import folders, lock
-from bigmodel.launch.lock import NAME, owned, owner
-
-from . import damage, trials
+from tests.faults import damage, trials
 
 QUICK = ("debug=fast", "device=cpu", "device.threads=1", "trainer.tensorboard=false")
 
@@ -142,7 +141,7 @@ def test_an_old_file_with_anything_in_it_keeps_nobody_out(tmp_path: Path, conten
 def test_without_locks_of_the_system_the_file_s_word_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int, host: str, taken: bool
 ) -> None:
-    monkeypatch.setattr("bigmodel.launch.lock.fcntl", None)
+    monkeypatch.setattr("bigmodel.cli.launch.lock.fcntl", None)
     (tmp_path / NAME).write_text(json.dumps({"pid": pid, "host": host, "started": "today"}))
     if taken:
         with (
@@ -180,9 +179,9 @@ def test_another_s_file_of_that_name_is_left_alone(tmp_path: Path, content: str 
 def test_the_owner_may_look_at_its_folder(tmp_path: Path) -> None:
     """Closing any file that leads to a lock of this kind would give it back."""
     with owned(tmp_path):
-        folders.check_free(tmp_path, "hydra.run.dir")
-        folders.tidy(tmp_path)
-        code = "import sys, pathlib as p; from bigmodel.launch import lock"
+        run_folder.check_free(tmp_path, "hydra.run.dir")
+        run_folder.tidy(tmp_path)
+        code = "import sys, pathlib as p; from bigmodel.cli.launch import lock"
         code += "; print(lock.owner(p.Path(sys.argv[1])))"
         words = [sys.executable, "-c", code, str(tmp_path)]
         told = subprocess.run(words, capture_output=True, text=True, check=True).stdout

@@ -16,8 +16,7 @@ from bigmodel.data.batching import workers as workers_module
 from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import DataError
 from tests.data.batching.test_workers import batches_of
-
-from . import trials
+from tests.faults import trials
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc as Linux has them")
 

@@ -20,7 +20,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from bigmodel import checkpoint, manifest
+from bigmodel.checkpointing import checkpoint, manifest
 from bigmodel.reporting.lines import SPEEDS
 from bigmodel.reporting.summary import read_summary
 
@@ -53,7 +53,9 @@ HANGS = 600.0
 """Seconds after which what does not end is said to hang; no run takes them, however busy the machine."""
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["bigmodel.build", "bigmodel.loop", "bigmodel.reporting.events"])
+_server.set_forkserver_preload(
+    ["bigmodel.build.runs", "bigmodel.training.loop", "bigmodel.reporting.events"]
+)
 
 
 @dataclass
@@ -159,22 +161,23 @@ def _train(
             _hold_at(*place.split())
     if killed_at is not None:
         _kill_at(killed_at)
-    from bigmodel.entry import bigmodel_train
+    from bigmodel.cli.entry import bigmodel_train
 
     bigmodel_train()
 
 
 def _hold_at(where: str, number: str = "1") -> None:
     """Has what is done there wait, from that time on, until it is let go."""
-    from bigmodel import account, checkpoint, judge
+    from bigmodel.checkpointing import checkpoint
     from bigmodel.data.batching import workers
-    from bigmodel.engines import compiler
+    from bigmodel.engine import compiler
+    from bigmodel.training import bookkeeping, validation
 
     owner, name = {
-        "evaluation": (judge, "evaluate"),
+        "evaluation": (validation, "evaluate"),
         "saving": (checkpoint, "save"),
         "compiling": (compiler, "_compiled"),
-        "step": (account, "record"),
+        "step": (bookkeeping, "record"),
         "sync": (os, "fsync"),
         "waiting": (workers, "wait"),
     }[where]
@@ -197,7 +200,7 @@ def _hold_at(where: str, number: str = "1") -> None:
 
 def _wait(where: str) -> None:
     """Says that it is there, and waits to be let go; says whether a signal has come meanwhile."""
-    from bigmodel import train
+    from bigmodel.cli import train
 
     Path(HELD).write_text(where)
     parent = os.getppid()
@@ -215,7 +218,9 @@ were recorded and nothing saved; when two steps were saved; when `summary.json` 
 
 
 def _kill_at(moment: str) -> None:
-    from bigmodel import checkpoint, disk, loop
+    from bigmodel.checkpointing import checkpoint
+    from bigmodel.runtime import disk
+    from bigmodel.training import loop
 
     saves = 0
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigmodel.loop import fit
-from tests.commands.cli import Bigmodel, caller
+from bigmodel.training.loop import fit
+from tests.cli.commands.cli import Bigmodel, caller
 from tests.small_runs import built
 
 pytestmark = pytest.mark.gpu

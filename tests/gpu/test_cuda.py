@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel import checkpoint, registry
-from bigmodel.build import resume_run
+from bigmodel import registry
+from bigmodel.build.runs import resume_run
+from bigmodel.checkpointing import checkpoint
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.parts import Part
-from bigmodel.loop import fit
-from bigmodel.run import Run
-from bigmodel.schedulers import apply
+from bigmodel.optim.schedulers import apply
 from bigmodel.spec import Classes, DataSpec, Image
-
-from ..small_runs import built
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
+from tests.small_runs import built
 
 pytestmark = [
     pytest.mark.gpu,

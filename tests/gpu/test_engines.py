@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.build import resume_run
-from bigmodel.loop import fit
+from bigmodel.build.runs import resume_run
 from bigmodel.reporting.base import Record
-from bigmodel.run import Run
-
-from ..engines.steps import needs_compiler
-from ..small_runs import Recorder, built
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
+from tests.engine.steps import needs_compiler
+from tests.small_runs import Recorder, built
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bigmodel import checkpoint
-from bigmodel.loop import fit
+from bigmodel.checkpointing import checkpoint
+from bigmodel.checkpointing.saver import Saver
 from bigmodel.registry import optimizers
-from bigmodel.saver import Saver
-
-from ..faults.test_first_update import overflowing
-from ..faults.test_nonfinite import finite, poison
-from ..small_runs import built
+from bigmodel.training.loop import fit
+from tests.faults.test_first_update import overflowing
+from tests.faults.test_nonfinite import finite, poison
+from tests.small_runs import built
 
 pytestmark = [
     pytest.mark.gpu,

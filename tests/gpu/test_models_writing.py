@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.generate import Sampling, generate, translate
-from bigmodel.models.recurrent import Recurrent
-from tests.models.test_padding import TORCH
-from tests.test_generate import (
+from bigmodel.models.generation import Sampling, generate, translate
+from bigmodel.models.layers.recurrent import Recurrent
+from tests.models.generation.test_generation import (
     DRAWN,
     GREEDY,
     PAIRS,
@@ -23,6 +22,7 @@ from tests.test_generate import (
     Anew,
     writer,
 )
+from tests.models.layers.test_padding import TORCH
 
 pytestmark = [
     pytest.mark.gpu,

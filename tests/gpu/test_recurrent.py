@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.loop import fit
-from bigmodel.models.recurrent import Recurrent
-
-from ..models.test_rnn import TORCH
-from ..small_runs import built
+from bigmodel.models.layers.recurrent import Recurrent
+from bigmodel.training.loop import fit
+from tests.models.test_rnn import TORCH
+from tests.small_runs import built
 
 pytestmark = [
     pytest.mark.gpu,

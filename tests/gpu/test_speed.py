@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.loop import fit
-from bigmodel.throughput import peak_of, training_flops
-
-from ..small_runs import built
+from bigmodel.training.loop import fit
+from bigmodel.training.throughput import peak_of, training_flops
+from tests.small_runs import built
 
 pytestmark = [
     pytest.mark.gpu,

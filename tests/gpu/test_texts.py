@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from bigmodel import registry
-from bigmodel.build import build_run
+from bigmodel.build.runs import build_run
 from bigmodel.config import parse
 from bigmodel.data.batching.batches import Batches
-from bigmodel.loop import fit
 from bigmodel.reporting.base import Sink
-from bigmodel.run import Run
-
-from ..small_runs import VALUES
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
+from tests.small_runs import VALUES
 
 pytestmark = [
     pytest.mark.gpu,

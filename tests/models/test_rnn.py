@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigmodel.models import fast_recurrent
-from bigmodel.models.recurrent import Recurrent
+from bigmodel.models.layers import fast_recurrent
+from bigmodel.models.layers.recurrent import Recurrent
 from bigmodel.spec import Image, Sequence
 from tests.models.cases import build, samples, spec
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel.errors import ConfigError, SpecError
-from bigmodel.models.blocks import Block, FeedForward, SelfAttention
-from bigmodel.models.positions import Rotary
+from bigmodel.models.layers.blocks import Block, FeedForward, SelfAttention
+from bigmodel.models.layers.positions import Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.spec import Features, Image, Sequence
 from tests.models.cases import build, samples, spec, stir

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor, nn
 
 from bigmodel.errors import ConfigError, SpecError
-from bigmodel.models.blocks import Block, CrossAttention, FeedForward, SelfAttention
+from bigmodel.models.layers.blocks import Block, CrossAttention, FeedForward, SelfAttention
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
 from bigmodel.spec import DataSpec, NextTokens, Tokens

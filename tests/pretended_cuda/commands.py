@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigmodel.loop import fit
-from tests.commands.cli import Bigmodel, caller
+from bigmodel.training.loop import fit
+from tests.cli.commands.cli import Bigmodel, caller
 from tests.pretended_cuda.device import device
 from tests.pretended_cuda.training import SMALL, settings_of
 from tests.small_runs import built

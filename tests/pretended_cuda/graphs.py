@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bigmodel.errors import DeviceError
-from bigmodel.loop import fit
-from bigmodel.run import Run
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
 from tests.pretended_cuda.device import SPOILT, device
 from tests.pretended_cuda.training import SMALL, settings_of
 from tests.small_runs import Recorder, built

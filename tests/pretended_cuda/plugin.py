@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from bigmodel import writing
+from bigmodel.engine.step import Step
+from bigmodel.engine.step_figures import StepFigures, Undrained
 from bigmodel.metrics.base import Metrics
 from bigmodel.metrics.classes import ClassMetrics
-from bigmodel.step import Step
-from bigmodel.step_figures import StepFigures, Undrained
+from bigmodel.training import text_samples
 from tests.pretended_cuda.device import device
 from tests.pretended_cuda.mode import Pretended, pretend_kernels
 
@@ -36,7 +36,7 @@ def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def good(self: Undrained) -> list[StepFigures]:  # every flag that is read is set, "left out" too
         return [figures._replace(loss=1.0, updated=True) for figures in drain(self)]
 
-    monkeypatch.setattr(writing, "_CONTINUED", 4)
+    monkeypatch.setattr(text_samples, "_CONTINUED", 4)
     monkeypatch.setattr(Step, "__call__", step)
 
     def all_of_them(self: Metrics, _sums: Tensor) -> float:  # each was defined

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bigmodel import registry
-from bigmodel.build import resume_run
+from bigmodel.build.runs import resume_run
 from bigmodel.data.batching.batches import Batches
-from bigmodel.loop import fit
+from bigmodel.training.loop import fit
 from tests.pretended_cuda.device import device
 from tests.pretended_cuda.kinds import KINDS, data_of
 from tests.pretended_cuda.training import MIXED, SMALL, check_waits, settings_of, trained

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel import registry
-from bigmodel.loop import fit
-from bigmodel.run import Run
+from bigmodel.training.loop import fit
+from bigmodel.training.run import Run
 from tests.pretended_cuda.device import device
 from tests.pretended_cuda.kinds import KINDS, data_of
 from tests.small_runs import built

@@ -8,8 +8,7 @@ from rich.text import Text
 from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import Progress
 from bigmodel.reporting.terminal import rich_console
-
-from . import facts
+from tests.reporting import facts
 
 
 def shown(bar: Bar, width: int) -> str:

@@ -12,8 +12,7 @@ from rich.text import Text
 from bigmodel.reporting import console as console_module
 from bigmodel.reporting.base import Progress, Summary
 from bigmodel.reporting.console import Console
-
-from . import facts
+from tests.reporting import facts
 
 
 def life(step: int) -> Progress:

@@ -7,8 +7,7 @@ import pytest
 
 from bigmodel.errors import CheckpointError
 from bigmodel.reporting.jsonl import JsonLines, damage
-
-from . import facts
+from tests.reporting import facts
 
 
 def read(folder: Path) -> list[dict[str, float]]:

@@ -6,8 +6,7 @@ import pytest
 
 from bigmodel.reporting import lines
 from bigmodel.reporting.base import Progress
-
-from . import facts
+from tests.reporting import facts
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import pytest
 from torch import nn
 
 from bigmodel.reporting.base import Evaluation, Progress, Sink, Sinks
-
-from . import facts
+from tests.reporting import facts
 
 ALL = ["start", "progress", "evaluated", "weights", "record", "log", "message", "finish", "close"]
 

@@ -8,8 +8,7 @@ import pytest
 from bigmodel.errors import CheckpointError
 from bigmodel.reporting.base import Summary
 from bigmodel.reporting.summary import read_summary, write_summary
-
-from . import facts
+from tests.reporting import facts
 
 
 def test_comes_back_as_written(tmp_path: Path) -> None:

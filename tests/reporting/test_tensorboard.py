@@ -13,8 +13,7 @@ from bigmodel.reporting import events
 from bigmodel.reporting import tensorboard as module
 from bigmodel.reporting.base import Evaluation, Sample, Sinks
 from bigmodel.reporting.tensorboard import TensorBoard, hyperparameters, sample_table
-
-from . import facts
+from tests.reporting import facts
 
 
 def evaluation(shape: tuple[int, ...] = (1, 8, 8), classes: int = 3) -> Evaluation:

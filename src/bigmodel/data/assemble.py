@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bigmodel.data.array.reader import ArraysReader
+from bigmodel.data.arrays.reader import ArraysReader
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
 from bigmodel.data.content import Content

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.draws import uniforms
+from bigmodel.data.counter_rng import uniforms
 from bigmodel.errors import ConfigError
 from bigmodel.registry import Config
 from bigmodel.spec import Image

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from bigmodel.counted import TOLD, first_of
+from bigmodel.errors import TOLD, first_of
 
 
 def counts_in(targets: Iterable[Tensor], classes: int) -> list[int]:

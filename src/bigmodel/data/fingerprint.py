@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel.counted import counted
 from bigmodel.data.base import Dataset
 from bigmodel.data.content import add_tensor
 from bigmodel.data.parts import Stored
+from bigmodel.errors import counted
 
 _COLUMNS = 64  # sums of a tensor at most; where it has more columns, several share one
 _ROWS = 4096  # rows summed at once, so that a large part is never all in float64

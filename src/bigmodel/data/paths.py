@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bigmodel.errors import DataError
-from bigmodel.regular import check_regular
+from bigmodel.runtime.disk import check_regular
 
 
 def check_no_device(path: Path, key: str) -> None:

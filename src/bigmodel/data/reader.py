@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from bigmodel.counted import counted
 from bigmodel.data.parts import Stored
-from bigmodel.errors import DataError, did_you_mean
+from bigmodel.errors import DataError, counted, did_you_mean
 from bigmodel.registry import Config
 
 

@@ -10,9 +10,8 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from bigmodel.counted import counted
-from bigmodel.data.draws import generator_of
-from bigmodel.errors import DataError
+from bigmodel.data.counter_rng import generator_of
+from bigmodel.errors import DataError, counted
 
 
 def plain_split(samples: int, fraction: float, seed: int, part: str = "val") -> tuple[Tensor, Tensor]:

@@ -11,11 +11,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.embeddings import embed, grid_of
-from bigmodel.models.fast_linear import Linear
-from bigmodel.models.layers import check_divides, evaluating, initialise, refuse_writing
-from bigmodel.models.padding import filled, lengths_of, mean_within, pad_of, within
-from bigmodel.models.positions import Positions
+from bigmodel.models.layers.basic import check_divides, evaluating, initialise, refuse_writing
+from bigmodel.models.layers.embeddings import embed, grid_of
+from bigmodel.models.layers.fast_linear import Linear
+from bigmodel.models.layers.padding import filled, lengths_of, mean_within, pad_of, within
+from bigmodel.models.layers.positions import Positions
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.layers import (
+from bigmodel.models.layers.basic import (
     ACTIVATIONS,
     Activation,
     BatchNorm,
@@ -20,7 +20,7 @@ from bigmodel.models.layers import (
     initialise,
     refuse_writing,
 )
-from bigmodel.models.padding import filled, lengths_of, pad_of, within
+from bigmodel.models.layers.padding import filled, lengths_of, pad_of, within
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
 

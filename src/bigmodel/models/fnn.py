@@ -10,10 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.embeddings import ColumnEmbedding
-from bigmodel.models.fast_linear import Linear
-from bigmodel.models.layers import ACTIVATIONS, Activation, BatchNorm, initialise, refuse_writing
-from bigmodel.models.padding import lengths_of, mean_within, pad_of
+from bigmodel.models.layers.basic import (
+    ACTIVATIONS,
+    Activation,
+    BatchNorm,
+    initialise,
+    refuse_writing,
+)
+from bigmodel.models.layers.embeddings import ColumnEmbedding
+from bigmodel.models.layers.fast_linear import Linear
+from bigmodel.models.layers.padding import lengths_of, mean_within, pad_of
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features, Tokens
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.models.base import Memory, Writer
-from bigmodel.models.layers import cannot_read, check_writing
-from bigmodel.models.padding import last_within, lengths_of, mean_within, pad_of
-from bigmodel.models.recurrent import Recurrent, State
+from bigmodel.models.layers.basic import cannot_read, check_writing
+from bigmodel.models.layers.padding import last_within, lengths_of, mean_within, pad_of
+from bigmodel.models.layers.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
-from bigmodel.runtime import sent
+from bigmodel.runtime.device import sent
 from bigmodel.spec import DataSpec, Features, Image, Sequence, TokenPair, Tokens
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigmodel.models.layers import evaluating
+from bigmodel.models.layers.basic import evaluating
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bigmodel.models.blocks import Block, make_norm
-from bigmodel.models.caches import Cache
 from bigmodel.models.encoder_decoder import EncoderDecoder
-from bigmodel.models.padding import last_within, lengths_of, mean_within, pad_of, within
+from bigmodel.models.layers.blocks import Block, make_norm
+from bigmodel.models.layers.kv_cache import Cache
+from bigmodel.models.layers.padding import last_within, lengths_of, mean_within, pad_of, within
 from bigmodel.models.transformer_base import TransformerBase
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
-from bigmodel.runtime import sent
+from bigmodel.runtime.device import sent
 from bigmodel.spec import DataSpec, TokenPair
 
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.models.base import Writer
-from bigmodel.models.blocks import Block
-from bigmodel.models.embeddings import embed, grid_of
-from bigmodel.models.fast_linear import Linear, linear
-from bigmodel.models.layers import check_writing
-from bigmodel.models.positions import Positions, Rotary
+from bigmodel.models.layers.basic import check_writing
+from bigmodel.models.layers.blocks import Block
+from bigmodel.models.layers.embeddings import embed, grid_of
+from bigmodel.models.layers.fast_linear import Linear, linear
+from bigmodel.models.layers.positions import Positions, Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.spec import DataSpec, Features, NextTokens, TokenPair, Tokens
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bigmodel import disk
 from bigmodel.errors import CheckpointError
 from bigmodel.models.summary import Layer
+from bigmodel.runtime import disk
 
 Record = dict[str, float | int]
 """Figures of one moment: always `epoch` and `step`; then `train/loss`, `val/accuracy`, `lr`, …"""

@@ -15,12 +15,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from bigmodel import alive
 from bigmodel.reporting import lines
 from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import Progress, Record, RunInfo, Sink, Summary
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
-from bigmodel.visible import visible_line, visible_message
+from bigmodel.runtime import activity
+from bigmodel.runtime.escaping import visible_line, visible_message
 
 LOG = "train.log"
 SIGN_OF_LIFE = 30.0
@@ -158,7 +158,7 @@ class Console(Sink):
             soft_wrap: let the terminal break long lines, so that they can be copied whole.
         """
         self._spoke = time.monotonic()
-        alive.spoke()
+        activity.spoke()
         try:
             if self._rich is not None:
                 for renderable in shown:

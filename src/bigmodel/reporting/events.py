@@ -34,10 +34,10 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
 from torch import Tensor
 
-from bigmodel import disk
-from bigmodel.regular import check_regular
 from bigmodel.reporting.records import framed
-from bigmodel.visible import visible, visible_line
+from bigmodel.runtime import disk
+from bigmodel.runtime.disk import check_regular
+from bigmodel.runtime.escaping import visible, visible_line
 
 if TYPE_CHECKING:
     from PIL import Image as Pictures

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bigmodel.reporting.lines import figure
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
-from bigmodel.visible import visible_line
+from bigmodel.runtime.escaping import visible_line
 
 
 def print_figures(

@@ -11,10 +11,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from bigmodel import disk
-from bigmodel.regular import check_regular
 from bigmodel.reporting.base import Record, RunInfo, Sink
 from bigmodel.reporting.summary import jsonable
+from bigmodel.runtime import disk
+from bigmodel.runtime.disk import check_regular
 
 NAME = "metrics.jsonl"
 _LONGEST = 1 << 20  # bytes of a line that may be a record

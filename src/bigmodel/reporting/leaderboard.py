@@ -16,10 +16,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bigmodel import disk
 from bigmodel.reporting.lines import duration, figure, shown_path
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
-from bigmodel.visible import visible_line, visible_message
+from bigmodel.runtime import disk
+from bigmodel.runtime.escaping import visible_line, visible_message
 
 
 @dataclass(frozen=True)

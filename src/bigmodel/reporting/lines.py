@@ -7,9 +7,8 @@ import os
 import textwrap
 from pathlib import Path
 
-from bigmodel.counted import counted
+from bigmodel.errors import counted, pasted, program
 from bigmodel.reporting.base import Progress, Record, RunInfo, Summary
-from bigmodel.typed import pasted, program
 
 SPEEDS = ("samples_per_second", "tokens_per_second", "mfu", "memory_gib")
 _NOT_FIGURES = ("epoch", "step", "lr", "grad_norm", *SPEEDS)

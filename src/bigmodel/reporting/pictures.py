@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from bigmodel.reporting.base import Sample
-from bigmodel.visible import visible_line
+from bigmodel.runtime.escaping import visible_line
 
 INK, FAINT, PAPER = (32, 33, 36), (120, 124, 130), (255, 255, 255)
 DEEP = (8, 69, 148)

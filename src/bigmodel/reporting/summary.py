@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bigmodel import disk, nested_json
 from bigmodel.errors import CheckpointError
-from bigmodel.regular import read_text
 from bigmodel.reporting.base import Summary
+from bigmodel.runtime import disk, nested_json
+from bigmodel.runtime.disk import read_text
 
 NAME = "summary.json"
 

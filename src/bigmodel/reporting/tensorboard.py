@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
 from bigmodel.reporting.base import Evaluation, Record, RunInfo, Sample, Sink, Summary, Written
-from bigmodel.visible import visible_line
+from bigmodel.runtime.escaping import visible_line
 
 if TYPE_CHECKING:
     from bigmodel.reporting.events import EventFile

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.theme import Theme
 
-from bigmodel.visible import visible
+from bigmodel.runtime.escaping import visible
 
 THEME = Theme(
     {"good": "green", "warning": "yellow", "error": "bold red", "label": "bold", "faint": "dim"}

@@ -1,7 +1,1 @@
-"""Schedulers: how the learning rate changes as training goes on. A new one is a new file here and a
-YAML in configs/scheduler."""
-
-from bigmodel.schedulers.base import EXTENSIONS, Scheduler, SchedulerConfig, apply
-from bigmodel.schedulers.schedule import Change, Schedule
-
-__all__ = ["EXTENSIONS", "Change", "Schedule", "Scheduler", "SchedulerConfig", "apply"]
+"""The public name of `bigmodel.optim.schedulers`, for plugins."""

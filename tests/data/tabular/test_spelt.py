@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigmodel.data.reader import from_plain, to_plain
-from bigmodel.data.table import table
+from bigmodel.data.sources.table import table
 from bigmodel.data.tabular.columns import CategoryColumn
 from bigmodel.errors import DataError
 from bigmodel.registry import data

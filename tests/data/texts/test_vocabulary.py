@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bigmodel.checkpointing.exact_json import dumps, loads
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts import vocabulary
 from bigmodel.data.texts.tokenizing import learn, letters_of
 from bigmodel.data.texts.vocabulary import PIECE, Vocabulary, VocabularyReader, pieces
 from bigmodel.errors import DataError
-from bigmodel.exact_json import dumps, loads
 
 SAID = "To be, or not to be: that is the question.\nWhether 'tis nobler – señor, 日本語 🙂 – in\n" * 9
 TRICKY = ("\r\n\t \x00", "e\u0301 é Å Å ﬁ", "  a  ", "<pad></s>", "\ufeff", "\U0010ffff")

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.augment import augment as augmented
-from bigmodel.data.draws import generator_of, key_of
+from bigmodel.data.counter_rng import generator_of, key_of
 from bigmodel.data.parts import PLAINLY, Chosen, Giving, Stored
 from bigmodel.data.prepared import Scaling
-from bigmodel.runtime import sent
+from bigmodel.runtime.device import sent
 
 _ORDER, _AUGMENT, _DRAW = 1, 2, 3  # keeps the uses of (seed, epoch) apart
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.batching.blocks import gathered
-from bigmodel.data.draws import generator_of
+from bigmodel.data.counter_rng import generator_of
 from bigmodel.data.parts import Giving, Stored
-from bigmodel.runtime import sent
+from bigmodel.runtime.device import sent
 
 _ORDER, _BATCHES = 1, 4  # keeps the uses of (seed, epoch) apart
 

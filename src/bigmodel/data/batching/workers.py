@@ -31,7 +31,7 @@ from torch import Tensor
 
 from bigmodel.data.batching.blocks import Blocks
 from bigmodel.errors import DataError
-from bigmodel.signals import NUMBERS
+from bigmodel.runtime.signals import NUMBERS
 
 _LOOK = 0.5  # seconds between two looks at what else is going on, while waiting
 _AHEAD = 2  # blocks that a worker makes before the first of them is asked for

@@ -12,23 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel.data.answers import Answers, class_indices, names_of
 from bigmodel.data.base import PartName
 from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
 from bigmodel.data.content import Content
 from bigmodel.data.files.finding import find
 from bigmodel.data.files.naming import LISTED, Files, Naming, number
-from bigmodel.data.own import (
-    OwnConfig,
-    check_classes,
-    check_learnt,
-    elsewhere,
-    place,
-    split,
-)
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader
 from bigmodel.data.spellings import respelt_told
+from bigmodel.data.targets import Answers, class_indices, names_of
+from bigmodel.data.user_data import OwnConfig, check_classes, check_learnt, elsewhere, place, split
 from bigmodel.errors import DataError
 from bigmodel.spec import Classes, Target, Values
 

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel import nested_json
-from bigmodel.caches import user_cache
 from bigmodel.data.files.collecting import Decoded, Unreadable, threads
-from bigmodel.regular import check_regular, read_text
+from bigmodel.runtime import nested_json
+from bigmodel.runtime.caches import user_cache
+from bigmodel.runtime.disk import check_regular, read_text
 
 _CHUNK = 1 << 24  # bytes read, written or moved at once
 _FORM = 2  # of an entry; another number makes all older ones unknown

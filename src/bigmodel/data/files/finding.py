@@ -21,9 +21,8 @@ from pathlib import Path, PurePath
 from bigmodel.data.clutter import clutter_in, is_clutter, is_passed_over
 from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, suggested, tests
 from bigmodel.data.paths import check_inside
-from bigmodel.errors import DataError
-from bigmodel.typed import setting
-from bigmodel.visible import visible
+from bigmodel.errors import DataError, setting
+from bigmodel.runtime.escaping import visible
 
 
 def find(

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import regex
 from pydantic import Field, ValidationInfo, field_validator
 
-from bigmodel.data.own import SPELLINGS
 from bigmodel.data.plain_files import Encoding
+from bigmodel.data.user_data import SPELLINGS
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
 

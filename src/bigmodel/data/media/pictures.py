@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bigmodel.data.files.collecting import Unreadable
 from bigmodel.registry import Config
-from bigmodel.regular import check_regular
+from bigmodel.runtime.disk import check_regular
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

@@ -18,7 +18,7 @@ from bigmodel.data.files.collecting import Unreadable
 from bigmodel.data.media.promised import promised_frames
 from bigmodel.data.media.spectrogram import LogMel
 from bigmodel.registry import Config
-from bigmodel.regular import check_regular
+from bigmodel.runtime.disk import check_regular
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".mp3": "MP3"}
 _BETA = 8.6  # of the Kaiser window: what is beyond the new half rate is damped by 80 dB and more

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bigmodel import nested_json
 from bigmodel.data.plain_files import (
     check_not_wide,
     check_utf8,
@@ -21,6 +20,7 @@ from bigmodel.data.plain_files import (
 )
 from bigmodel.data.tabular.cells import is_json, of_json
 from bigmodel.errors import DataError
+from bigmodel.runtime import nested_json
 
 _BLOCK = 8 << 20  # bytes parsed at once
 _LONG = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")  # not every such whole number is a float64

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, cast, get_args
 
-from bigmodel.typed import pasted, setting, standing_for_itself
+from bigmodel.errors import pasted, setting, standing_for_itself
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.answers import Answers
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
 from bigmodel.data.tabular.columns import DateColumn, Learnt, MeasuredColumn, Rows, Strange
 from bigmodel.data.tabular.reading import Columns, listed, read_columns
 from bigmodel.data.tabular.target import TargetColumn
 from bigmodel.data.tabular.telling import odd_told, respelt_told, too_odd, unseen_told
+from bigmodel.data.targets import Answers
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Features
 

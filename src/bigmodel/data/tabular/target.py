@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.own import check_classes
 from bigmodel.data.spellings import settled
 from bigmodel.data.tabular.date_formats import DURATION, kind_of
 from bigmodel.data.tabular.dates import read_times
@@ -31,6 +30,7 @@ from bigmodel.data.tabular.values import (
     words,
     words_without,
 )
+from bigmodel.data.user_data import check_classes
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Values

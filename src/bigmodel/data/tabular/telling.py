@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
-from bigmodel.counted import first_of
 from bigmodel.data.class_counts import counted_classes
 from bigmodel.data.spellings import respelt_told as spellings_told
 from bigmodel.data.tabular.columns import (
@@ -27,6 +26,7 @@ from bigmodel.data.tabular.missing import counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, unit_of
 from bigmodel.data.tabular.odd import Odd
 from bigmodel.data.tabular.target import KEEP_ALL, TargetColumn
+from bigmodel.errors import first_of
 
 _MANY = 0.25  # share of rows that nobody leaves out
 _ENDS = re.compile(r'"|\\$')  # what ends a name in quotation marks, or keeps it from its end

@@ -11,12 +11,11 @@ from typing import NamedTuple
 from pydantic import Field
 
 from bigmodel.data.clutter import clutter_in, is_passed_over
-from bigmodel.data.own import OwnConfig, place
 from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import Encoding, encoding_of, likely, unpacked, wide_encoding
 from bigmodel.data.room import read_all
-from bigmodel.errors import DataError
-from bigmodel.typed import pasted
+from bigmodel.data.user_data import OwnConfig, place
+from bigmodel.errors import DataError, pasted
 
 SUFFIXES = (".txt", ".txt.gz")
 """What the names of the files end in that are read of a folder."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import Field
 
 from bigmodel.data.base import PartName
-from bigmodel.data.own import place
 from bigmodel.data.tabular.reading import column, read_columns, texts
 from bigmodel.data.texts.files import TextFilesConfig, read_lines
+from bigmodel.data.user_data import place
 from bigmodel.errors import ConfigError, DataError
 
 _TWO_WAYS = (

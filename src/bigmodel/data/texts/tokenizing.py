@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bigmodel import alive, streams
 from bigmodel.data.texts.vocabulary import PIECE, Vocabulary, codes, pieces
 from bigmodel.errors import DataError
+from bigmodel.runtime import activity, streams
 
 Unit = Literal["character", "byte", "bpe"]
 Special = Literal["pad", "start", "end", "unknown"]
@@ -91,8 +91,8 @@ def _trained(texts: Sequence[str], size: int) -> str:
             read += len(piece)
 
     told = f"Learning pieces of words from {size:,} characters"
-    with alive.doing(lambda: told if read == size else f"{told}, {read:,} of them read"):
-        alive.unhindered(lambda: engine.train_from_iterator(cut(), trainer))
+    with activity.doing(lambda: told if read == size else f"{told}, {read:,} of them read"):
+        activity.unhindered(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
 
 

@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bigmodel import alive, nested_json, streams
-from bigmodel.counted import counted
 from bigmodel.data.reader import TextReader
-from bigmodel.errors import DataError
+from bigmodel.errors import DataError, counted
 from bigmodel.registry import Config
+from bigmodel.runtime import activity, nested_json, streams
 
 Ids = NDArray[Any]
 
@@ -148,7 +147,7 @@ class Vocabulary(Config):
             tokens = self.encode("".join(texts))
         else:
             found: list[Ids] = []
-            with alive.doing(lambda: f"Turning texts into tokens: {len(found):,} of {len(texts):,}"):
+            with activity.doing(lambda: f"Turning texts into tokens: {len(found):,} of {len(texts):,}"):
                 for ids in self._batches(texts, _TEXTS):
                     found.append(ids)  # noqa: PERF402  counted while it grows
             sizes, tokens = [len(ids) for ids in found], self._joined(found)

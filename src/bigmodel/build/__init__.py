@@ -1,0 +1,1 @@
+"""From a typed configuration to a run, new or resumed."""

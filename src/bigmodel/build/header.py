@@ -1,0 +1,115 @@
+"""What a run says of itself before it begins."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from bigmodel.config import RunConfig
+from bigmodel.data.base import Dataset
+from bigmodel.errors import counted
+from bigmodel.losses import Loss
+from bigmodel.models.summary import Layer
+from bigmodel.optim.schedulers import EXTENSIONS, Change
+from bigmodel.reporting.base import RunInfo
+from bigmodel.reporting.lines import shown_path
+from bigmodel.runtime.device import Runtime
+from bigmodel.spec import Target, Values
+from bigmodel.training.plan import Monitored, Plan
+from bigmodel.training.run import Run
+
+
+def run_info(
+    config: RunConfig,
+    dataset: Dataset,
+    layers: list[Layer],
+    runtime: Runtime,
+    plan: Plan,
+    monitor: Monitored,
+    folder: Path,
+    loss: Loss,
+    figures: list[str],
+    told: list[tuple[str, str]],
+) -> RunInfo:
+    """What is about to run, with a line for each thing to know.
+
+    Args:
+        figures: names of the figures that an evaluation gives, without the part.
+        told: lines about the parts, with their labels.
+    """
+    model, parameters = config.model.name, sum(layer.parameters for layer in layers)
+    length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"
+    if config.trainer.max_steps is not None:
+        length = counted(plan.steps, "step")
+    rate = getattr(config.optimizer, "lr", math.nan)
+    rows = [
+        ("Model", f"{model}, {counted(parameters, 'parameter')}"),
+        ("Data", str(dataset.spec)),
+        *dataset.told,
+        *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
+        (
+            "Optimizer",
+            f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
+        ),
+        ("Loss", loss_told(loss, dataset.spec.target)),
+        ("Device", str(runtime)),
+        *told,
+        ("Training", f"{length}, batches of {_batch(config)}"),
+        ("Output", shown_path(folder)),
+    ]
+    if config.top.plugins:
+        rows.insert(-1, ("Plugins", ", ".join(config.top.plugins)))
+    return RunInfo(
+        title=f"{model} on {dataset.spec.name}",
+        rows=rows,
+        config=config.values,
+        layers=layers,
+        folder=folder,
+        epochs=plan.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.steps,
+        first_step=0,
+        metrics=[f"val/{name}" for name in figures],
+        monitor=monitor.name,
+        mode=monitor.mode,
+    )
+
+
+def loss_told(loss: Loss, target: Target) -> str:
+    """A loss, and what its figures are of where that is not what the others are of: standardised values.
+
+    `mse, of the target in units of its standard deviation, 77.2`
+    """
+    if not isinstance(target, Values):
+        return loss.described
+    if target.count > 1:
+        return f"{loss.described}, of the targets, each in units of its standard deviation"
+    unit = f"{target.std[0]:,.4g}" if target.std[0] < 10_000 else f"{target.std[0]:,.0f}"
+    return f"{loss.described}, of the target in units of its standard deviation, {unit}"
+
+
+def extension(change: Change, run: Run) -> str:
+    """What another length of a run that goes on does to its learning rate."""
+    first = run.state.optimizer.param_groups[0]
+    rate = float(first.get("initial_lr", first["lr"]))
+    extend = run.settings["scheduler"].get("extend", EXTENSIONS[0])
+    others = " or ".join(choice for choice in EXTENSIONS if choice != extend)
+    return (
+        f"{counted(run.plan.steps, 'step')} instead of {change.planned:,}:"
+        f" at step {run.state.progress.step:,}"
+        f" the learning rate goes from {rate * change.before:.3g} to {rate * change.after:.3g} by"
+        f" scheduler.extend={extend} ({others}: otherwise)"
+    )
+
+
+def _batch(config: RunConfig) -> str:
+    """How large a batch is, in words."""
+    samples, tokens = config.data.batch_size, config.data.token_bound
+    accumulate = config.trainer.accumulate
+    if tokens is None:
+        return f"{samples * accumulate:,}"
+    return f"up to {tokens * accumulate:,} tokens, {counted(samples * accumulate, 'sample')}"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

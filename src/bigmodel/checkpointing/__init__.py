@@ -1,0 +1,1 @@
+"""State on disk: written whole, verified when read, without pickle."""

@@ -1,0 +1,74 @@
+"""JSON that gives back what went in: integer keys, tuples, NaN and infinity, which plain JSON loses.
+
+What plain JSON cannot say is written as an object with one key that begins with `!`:
+
+    {1: "a"}        {"!dict": [[1, "a"]]}
+    (0.9, 0.999)    {"!tuple": [0.9, 0.999]}
+    nan             {"!float": "nan"}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from bigmodel.runtime import nested_json
+
+
+def dumps(value: Any) -> str:
+    """The value as text: one line, valid JSON.
+
+    Raises:
+        TypeError: it holds something else than None, bool, int, float, str, list, tuple and dict. The
+            message says where.
+    """
+    return json.dumps(_written(value, "state"), allow_nan=False, separators=(",", ":"))
+
+
+def loads(text: str) -> Any:
+    """The value that `dumps` wrote; any plain JSON comes back as `json.loads` gives it.
+
+    Raises:
+        ValueError: the text is no JSON, nested too deep, or has an object of a kind that `dumps` never
+            writes.
+    """
+    return nested_json.loads(text, object_hook=_read)
+
+
+def _written(value: Any, path: str) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"!float": repr(float(value))}
+    if isinstance(value, tuple):
+        return {"!tuple": _items(value, path)}
+    if isinstance(value, list):
+        return _items(value, path)
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and not key.startswith("!") for key in value):
+            return {key: _written(item, f"{path}.{key}") for key, item in value.items()}
+        pairs = [[_written(k, f"{path} key"), _written(v, f"{path}.{k}")] for k, v in value.items()]
+        return {"!dict": pairs}
+    raise TypeError(f"{path}: a {type(value).__name__} cannot be kept in JSON: {value!r}")
+
+
+def _items(values: list[Any] | tuple[Any, ...], path: str) -> list[Any]:
+    return [_written(item, f"{path}[{index}]") for index, item in enumerate(values)]
+
+
+def _read(found: dict[str, Any]) -> Any:
+    kind = next(iter(found), "")
+    if not kind.startswith("!"):
+        return found
+    content = found[kind]
+    match kind:
+        case "!float" if content in {"nan", "inf", "-inf"}:
+            return float(content)
+        case "!tuple" if isinstance(content, list):
+            return tuple(content)
+        case "!dict" if isinstance(content, list):
+            return dict(content)
+    raise ValueError(f"{kind}: no kind of value that is written here")

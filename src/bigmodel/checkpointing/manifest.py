@@ -1,0 +1,139 @@
+"""What a checkpoint consists of: the size and SHA-256 of each of its files, and a sum over all that.
+
+    {"schema":2,"files":{"model.safetensors":{"bytes":428,"sha256":"bbee…"}, …},"sha256":"6dd9…"}
+
+It is written in one way only, so that any other byte in it shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from bigmodel.checkpointing import exact_json
+from bigmodel.errors import CheckpointError, DamagedError
+from bigmodel.runtime import disk, nested_json
+from bigmodel.runtime.disk import check_regular, read_text
+
+SCHEMA = 2
+"""Version of a checkpoint's layout. A newer one is refused; older ones keep loading."""
+
+NAME = "manifest.json"
+STATE = "state.json"
+TENSORS = ".safetensors"
+GENERATIONS = ("last", "previous")
+"""Where a run goes on from: the newest first."""
+BEST = ("best", ".best.old")
+"""Where the best weights lie; the second is for a save cut off halfway."""
+_SUMMED_SINCE = 2
+
+
+def manifest_of(folder: Path) -> str:
+    """The manifest's text for all files that are in a folder now."""
+    return _text(SCHEMA, {path.name: _fingerprint(path) for path in sorted(folder.iterdir())})
+
+
+def verified(folder: Path) -> tuple[int, list[str]]:
+    """The schema and the files of a checkpoint, every byte of which is what was written.
+
+    Raises:
+        DamagedError: a file or the manifest is missing, shorter, or other than it was, or leads out of
+            the folder.
+        CheckpointError: the checkpoint is of a newer version, or cannot be read.
+    """
+    schema, files = _read(folder)
+    for name, expected in files.items():
+        path = folder / name
+        if name != Path(name).name or path.is_symlink():  # a stranger's may not point elsewhere
+            raise DamagedError(f"{folder}: {name} leads out of the checkpoint; it is not read.")
+        if not path.is_file():
+            raise DamagedError(f"{folder}: the checkpoint is damaged: {name} is missing.")
+        if _fingerprint(path) != expected:
+            raise DamagedError(
+                f"{folder}: the checkpoint is damaged: {name} has changed since it was saved."
+            )
+    return schema, list(files)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """All that a checkpoint holds but its tensors, every byte of it verified.
+
+    Raises:
+        CheckpointError: as `verified`.
+    """
+    verified(folder)
+    try:
+        facts: dict[str, Any] = exact_json.loads(read_text(folder / STATE))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+    return facts
+
+
+def facts_at_a_glance(folder: Path) -> dict[str, Any]:
+    """The same, unverified; nothing where there is no checkpoint, or a damaged one."""
+    try:
+        facts = exact_json.loads(read_text(folder / STATE))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def step_of(folder: Path) -> float:
+    """After which step a checkpoint was taken, at a glance; infinity without one."""
+    try:
+        return float(facts_at_a_glance(folder)["progress"]["step"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return math.inf
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint, whole or not; what somebody has put into it stays, in a folder beside."""
+    with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way yet
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == NAME):  # which names it, last
+            if path.is_file() and _is_part(path):
+                path.unlink()
+        try:
+            folder.rmdir()
+        except OSError:
+            folder.rename(disk.free_name(folder, "left"))
+
+
+def _is_part(path: Path) -> bool:
+    return path.name in {STATE, NAME} or path.suffix in {TENSORS, ".tmp"}
+
+
+def _read(folder: Path) -> tuple[int, dict[str, Any]]:
+    try:
+        check_regular(folder / NAME)
+        text = (folder / NAME).read_bytes().decode()
+        found = nested_json.loads(text)
+        schema, files = int(found["schema"]), dict(found["files"])
+    except FileNotFoundError as error:
+        raise DamagedError(f"{folder}: no whole checkpoint: {NAME} is missing.") from error
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME}: {error}") from error
+    # The first schema had no sum; a later one that lost it, or turned into the first, has been changed.
+    if (schema >= _SUMMED_SINCE or "sha256" in found) and text != _text(schema, files):
+        raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME} has changed.")
+    if schema > SCHEMA:
+        raise CheckpointError(
+            f"{folder}: written by a newer version (checkpoint schema {schema}; this one knows up to"
+            f" {SCHEMA}). Update bigmodel-train."
+        )
+    return schema, files
+
+
+def _text(schema: int, files: dict[str, Any]) -> str:
+    body = json.dumps({"schema": schema, "files": files}, separators=(",", ":"))
+    return f'{body[:-1]},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}"}}\n'
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

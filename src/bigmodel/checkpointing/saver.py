@@ -1,0 +1,232 @@
+"""When a run's checkpoints are written: beside training, from a copy, one at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bigmodel.checkpointing import checkpoint, retention
+from bigmodel.checkpointing.serialization import TensorGroups
+from bigmodel.errors import CheckpointError
+from bigmodel.runtime import disk
+from bigmodel.runtime.memory import is_out_of_memory
+
+
+class Snapshot(NamedTuple):
+    """A state as it was at one moment, in memory of its own."""
+
+    groups: TensorGroups
+    facts: dict[str, Any]
+
+
+class Saver:
+    """Keeps `last` and the best checkpoints of a run, writing no more often than makes sense.
+
+    A state that is offered is copied, and a thread writes the copy while training goes on. At most one
+    write is under way: whoever has the next waits for it. What goes wrong in it is raised by the next
+    call of any method.
+
+    Between two writes at least `interval` seconds pass, so that epochs of a few milliseconds are not
+    spent on the disk; what is due meanwhile is kept in memory until the next write, or until `flush`.
+    That is the newest state and the `keep` newest of those that were the best: with what is being
+    written and one that is being copied, 2 × `keep` + 3 copies at most.
+
+    Args:
+        checkpoints: the folder for all of them.
+        keep: how many are kept of those that were the best.
+        interval: seconds.
+        clock: seconds from any moment on; never goes back.
+        records: files, and folders of files, in which each step is told: they are on the disk before a
+            checkpoint that counts on them.
+
+    Attributes:
+        damaged: checkpoints that a resume found damaged; `start` takes them out of the row.
+        place: the run's folder as it was at the start; None before.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Path,
+        keep: int,
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+        records: Sequence[Path] = (),
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.damaged: Sequence[Path] = ()
+        self.place: disk.Place | None = None
+        self._noted = False
+        self._records = records
+        self._synced: dict[Path, tuple[int, int]] = {}
+        self._keep = keep
+        self._interval = interval
+        self._clock = clock
+        self._written = clock()
+        self._best: list[Snapshot] = []  # each better than those before it
+        self._last: Snapshot | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._flight: Future[None] | None = None
+        self._in_flight: list[Snapshot] = []
+        self._memory: list[TensorGroups] = []
+
+    def start(self) -> None:
+        """Makes the folder, and removes what a process that was killed left unfinished in it.
+
+        Raises:
+            CheckpointError: it cannot be made or written to.
+        """
+        try:
+            disk.make_folder(self.checkpoints)
+            for folder in self.damaged:
+                checkpoint.set_aside(folder)
+            checkpoint.tidy(self.checkpoints)
+            retention.begin(self.checkpoints)
+            self.place = disk.Place(self.checkpoints.parent)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.checkpoints}: cannot be written to: {error.strerror or error}. See to its"
+                " permissions, or choose another output_dir."
+            ) from error
+
+    @property
+    def since_write(self) -> float:
+        """Seconds since the last write began."""
+        return self._clock() - self._written
+
+    def offer(
+        self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
+    ) -> None:
+        """Takes a state to be saved, now or when the interval is over.
+
+        Args:
+            groups, facts: as `checkpoint.save` takes them; the tensors are copied.
+            best: it is the best so far.
+            last: it is one to go on from.
+            now: write it at once, whenever the last write was.
+
+        Raises:
+            CheckpointError: the disk did not take the one before.
+        """
+        self.check()
+        now = now or self.since_write >= self._interval
+        snapshot = self._copied(groups, facts)
+        if best:
+            self._best = [*self._best, snapshot][-self._keep :]
+        if last or now:  # a write for the best's sake takes the newest state along
+            self._last = snapshot
+        if now:
+            self._send()
+
+    def check(self) -> None:
+        """Raises CheckpointError where a write that is over has failed."""
+        if self._flight is not None and self._flight.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until nothing is being written.
+
+        Raises:
+            CheckpointError: the disk did not take it.
+        """
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            self._in_flight = []
+            flight.result()
+
+    def flush(self) -> None:
+        """Writes what is held back, and waits until it is on the disk.
+
+        Raises:
+            CheckpointError: the disk does not take it.
+        """
+        self._send()
+        self.wait()
+
+    def close(self) -> None:
+        """Ends the thread; what is held back is dropped."""
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+        if self.place is not None:
+            self.place.close()
+
+    def _send(self) -> None:
+        """Hands what is held back to the thread, when it is free."""
+        self.wait()
+        best, last = self._best, self._last
+        if not best and last is None:
+            return
+        self._best, self._last = [], None
+        self._written = self._clock()
+        self._in_flight = [*best, *([] if last is None else [last])]
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._flight = self._thread.submit(self._write, best, last)
+
+    def _write(self, best: list[Snapshot], last: Snapshot | None) -> None:
+        """`last` comes last: what a run goes on from knows of no best that is not there."""
+        folder, also = self.checkpoints / "last", self.checkpoints / "best"
+        self._sync_records()
+        for snapshot in best:
+            self._check_place()
+            retention.make_room(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
+            if snapshot is last:
+                checkpoint.save(folder, *snapshot, also, place=self.place)
+            else:
+                checkpoint.save(also, *snapshot, place=self.place)
+        if last is not None and not any(snapshot is last for snapshot in best):
+            self._check_place()
+            checkpoint.save(folder, *last, place=self.place)
+        if not self._noted:
+            self._check_place()
+            retention.note_saved(self.checkpoints)
+            self._noted = True
+
+    def _sync_records(self) -> None:
+        found = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
+        for path in found:
+            state = (path.stat().st_size, path.stat().st_mtime_ns)
+            if self._synced.get(path) != state and not path.is_symlink():
+                try:
+                    disk.sync(path)
+                except OSError as error:
+                    raise disk.refused(path, error, state[0]) from error
+                self._synced[path] = state
+
+    def _check_place(self) -> None:
+        if self.place is not None:
+            self.place.check()
+
+    def _copied(self, groups: TensorGroups, facts: dict[str, Any]) -> Snapshot:
+        """A copy, in memory that no snapshot needs any more: asking for new takes longer than that."""
+        needed = [held.groups for held in (*self._best, self._last, *self._in_flight) if held]
+        used = [m for m in self._memory if any(m is groups for groups in needed)]
+        free = [m for m in self._memory if all(m is not groups for groups in needed)]
+        room = free.pop() if free else {}
+        copies = {
+            group: {name: _into(room.get(group, {}).get(name), t) for name, t in tensors.items()}
+            for group, tensors in groups.items()
+        }
+        self._memory = [*used, *free[:1], copies]  # one to spare, however many were needed once
+        if any(t.is_cuda for tensors in groups.values() for t in tensors.values()):
+            torch.cuda.synchronize()  # once for all copies, which are queued
+        return Snapshot(copies, facts)
+
+
+def _into(memory: Tensor | None, tensor: Tensor) -> Tensor:
+    """A copy on the CPU, in `memory` if it fits; from CUDA it is queued into page-locked memory, as far
+    as there is any."""
+    if memory is None or memory.shape != tensor.shape or memory.dtype != tensor.dtype:
+        try:
+            memory = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        except RuntimeError as error:
+            if not (tensor.is_cuda and is_out_of_memory(error)):
+                raise
+            memory = torch.empty(tensor.shape, dtype=tensor.dtype)
+    return memory.copy_(tensor.detach(), non_blocking=True)

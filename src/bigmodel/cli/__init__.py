@@ -1,0 +1,1 @@
+"""The command lines: `bigmodel-train` and `bigmodel VERB`."""

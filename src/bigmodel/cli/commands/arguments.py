@@ -1,0 +1,202 @@
+"""The arguments of `bigmodel`: one parser a verb, each complaint one line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.runtime.device_names import ALLOWED, is_device
+
+_EPILOG = """\
+RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in it:
+
+  bigmodel eval outputs/2026-11-23/10-15-02
+  bigmodel predict outputs/2026-11-23/10-15-02 --input new.csv --output predictions.csv
+  bigmodel predict outputs/2026-11-23/10-15-02 --prompt "ROMEO:" --temperature 0.8
+  bigmodel export outputs/2026-11-23/10-15-02 --output model.onnx
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors of ours, with what was likely meant."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(
+            f"{message.removeprefix('argument ')}. {self.prog} --help shows what can be said."
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [text for action in self._actions for text in action.option_strings]
+            name = str(unknown[0]).partition("=")[0]
+            kind = "option" if name.startswith("-") else "argument"
+            raise ConfigError(
+                f"{unknown[0]}: {self.prog} has no such {kind}.{did_you_mean(name, options)}"
+                f" {self.prog} --help lists all."
+            )
+        return found, unknown
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """What the command line says; `verb` names the verb.
+
+    Raises:
+        ConfigError: an unknown verb or option, a value that is missing or wrong.
+    """
+    parser = _parser()
+    words = [re.sub(r"^data\.(encoding|max_bad)=", _as_option, word) for word in argv]
+    if not words:
+        parser.print_help()
+        parser.exit(0)
+    if not words[0].startswith("-") and words[0] not in _VERBS:
+        raise ConfigError(
+            f"{words[0]}: no such verb.{did_you_mean(words[0], _VERBS)} There are {', '.join(_VERBS)};"
+            " training is bigmodel-train."
+        )
+    return parser.parse_args(words)
+
+
+def _as_option(setting: re.Match[str]) -> str:
+    """A setting of training that has its like here, as an option: what a message of training advises."""
+    return f"--{setting[1].replace('_', '-')}="
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="bigmodel",
+        description="Works with runs that bigmodel-train has made.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    for name, (add, help_text) in _VERBS.items():
+        one = verbs.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        _of_every_verb(one)
+        add(one)
+    return parser
+
+
+def _of_every_verb(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint in it")
+    parser.add_argument(
+        "--weights",
+        choices=["best", "last"],
+        default="best",
+        help="those that validation chose, or the newest (default: best)",
+    )
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default="auto",
+        metavar="{auto,cpu,cuda,mps}",
+        help="one of several as cuda:1; auto takes the fastest that is there (default: auto)",
+    )
+    parser.add_argument(
+        "--plugins",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module that the run was made with, whose code may run; as often as needed",
+    )
+
+
+def _device(name: str) -> str:
+    if not is_device(name):
+        raise argparse.ArgumentTypeError(f"no such device: '{name}'. Allowed: {ALLOWED}")
+    return name
+
+
+def _eval(parser: Parser) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="new data with its answers, as the run has learnt from; without: the run's own test part,"
+        " or its validation part where there is none",
+    )
+    parser.add_argument("--batch-size", type=_count, metavar="N", help="samples that are read at once")
+    parser.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
+    parser.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
+
+
+def _predict(parser: Parser) -> None:
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--input", metavar="PATH", help="new data, of the kind that the run has learnt from"
+    )
+    files.add_argument(
+        "--output",
+        metavar="FILE",
+        help="where predictions go: .csv, .tsv, .parquet or .jsonl; texts also as plain lines, under any"
+        " other name, such as new.en; - or nothing: the terminal",
+    )
+    files.add_argument("--force", action="store_true", help="replace the output file where there is one")
+    files.add_argument("--probabilities", action="store_true", help="add each class's or label's own")
+    files.add_argument("--batch-size", type=_count, metavar="N", help="samples that are read at once")
+    files.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
+    files.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
+    texts = parser.add_argument_group("texts")
+    texts.add_argument("--prompt", metavar="TEXT", help="a text to go on with, or to translate")
+    texts.add_argument("--tokens", type=_count, metavar="N", help="new tokens at most (default: 200)")
+    texts.add_argument("--temperature", type=float, metavar="X", help="0: always the likeliest token")
+    texts.add_argument("--top-k", type=_count, metavar="N", help="draw from the N likeliest tokens")
+    texts.add_argument("--top-p", type=float, metavar="P", help="draw from tokens that make up P of 1")
+    texts.add_argument("--beams", type=_count, metavar="N", help="search with N texts side by side")
+    texts.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the draws (default: 0)")
+    texts.add_argument(
+        "--samples", type=_count, default=1, metavar="N", help="texts to write; default 1"
+    )
+
+
+def _export(parser: Parser) -> None:
+    parser.add_argument(
+        "--format", choices=["onnx"], default="onnx", help="what to write (default: onnx)"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="where it goes (default: model.onnx in the run's folder)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file where there is one")
+
+
+_ENCODING = "that the file is written in, such as cp1252 (default: as the run's data; or by its mark)"
+_MAX_BAD = "samples that may be left out because they cannot be read (default: 0)"
+
+_VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
+    "eval": (_eval, "Judges a run's model by held-out data, its own or a file of yours."),
+    "predict": (_predict, "Asks a run's model about new data, or has it write."),
+    "export": (
+        _export,
+        "Writes a run's model, preprocessing included, for other programs.",
+    ),
+}
+
+
+def _encoding(name: str) -> str:
+    from bigmodel.data.plain_files import known_encoding
+
+    try:
+        return known_encoding(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{name}': {error}") from None
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: has to be a whole number from 1")
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text}: has to be a whole number from 0")
+    return number
+
+
+_count.__name__ = _whole.__name__ = "whole number"  # what a complaint calls the value

@@ -1,0 +1,183 @@
+"""`bigmodel eval`: how good a run's model is, by its own held-out part or by new data."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from bigmodel.build.header import loss_told
+from bigmodel.build.runs import EVALUATION_BATCHES, UNSURE, dataset_of
+from bigmodel.cli.commands.load import Loaded, load
+from bigmodel.cli.commands.outputs import data_stream
+from bigmodel.cli.commands.reading import read
+from bigmodel.cli.commands.telling import tell, tell_left_out
+from bigmodel.data.base import DataConfig, Dataset, PartName
+from bigmodel.data.batching.batches import Batches
+from bigmodel.data.fingerprint import compare
+from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
+from bigmodel.metrics import metrics_for, undefined_told
+from bigmodel.models.base import Writer
+from bigmodel.reporting.figures_table import print_figures
+from bigmodel.reporting.lines import shown_path
+from bigmodel.reporting.summary import jsonable
+from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Values
+from bigmodel.training.evaluation import evaluate
+from bigmodel.training.text_samples import Writing
+
+
+class ReadingConfig(DataConfig):
+    """How new data comes in batches."""
+
+    batch_tokens: int | None = Field(
+        default=None, description="most tokens in a batch of texts; null: no bound"
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model is judged by.
+
+    Attributes:
+        dataset: with the part.
+        part: its name there.
+        config: how its samples come in batches.
+        source: where it comes from, in words.
+        path: of new data; None: the run's own.
+    """
+
+    dataset: Dataset
+    part: PartName
+    config: DataConfig
+    source: str
+    path: Path | None = None
+
+
+def run(arguments: Namespace) -> None:
+    """Judges, and prints the figures."""
+    loaded = load(arguments.run, arguments.weights, arguments.device, arguments.plugins, tell)
+    path = None if arguments.data is None else Path(arguments.data).expanduser()
+    judged = (
+        own_part(loaded)
+        if path is None
+        else new_data(loaded, path, arguments.max_bad, arguments.encoding)
+    )
+    figures = judge(loaded, judged, arguments.batch_size)
+    prefix = judged.part if judged.path is None else "data"
+    named = {f"{prefix}/{name}": value for name, value in figures.items()}
+    samples, loss = len(judged.dataset.part(judged.part)), loaded.loss().described
+    if arguments.json:
+        told = {
+            "run": str(loaded.place.folder),
+            "step": loaded.step,
+            "part": prefix,
+            "path": None if judged.path is None else str(judged.path),
+            "samples": samples,
+            "loss": loss,
+            "figures": named,
+        }
+        data_stream().write(json.dumps(jsonable(told | {"figures": jsonable(named)})) + "\n")
+        return
+    rows = [
+        ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
+        ("Data", f"{judged.source}, {counted(samples, 'sample')}"),
+        ("Loss", loss_told(loaded.loss(), loaded.prepared.spec.target)),
+        ("Device", str(loaded.runtime)),
+    ]
+    print_figures(shown_path(loaded.place.folder), rows, named)
+
+
+def judge(loaded: Loaded, judged: Judged, batch_size: int | None = None) -> dict[str, float]:
+    """The figures of a part, by name, as training would give them.
+
+    Raises:
+        UndefinedError: there are none, since the model gives NaN or infinity.
+    """
+    dataset, target, device = judged.dataset, judged.dataset.spec.target, loaded.runtime.device
+    several = 1 if isinstance(target, NextTokens) else EVALUATION_BATCHES
+    size = batch_size or judged.config.batch_size * several
+    batches = Batches(dataset, judged.part, judged.config, device, batch_size=size, shuffle=False)
+    metrics = metrics_for(target, device)
+    evaluation = evaluate(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset)
+    if evaluation.undefined:
+        raise UndefinedError(
+            f"{shown_path(loaded.place.folder)}: the model, weights of step {loaded.step:,}, gives NaN"
+            f" or infinity for samples of {judged.source}: no figure of it is known. {DIVERGED}"
+        )
+    figures = evaluation.figures
+    for name, why in undefined_told(figures).items():
+        tell(f"{name} is not defined for {judged.source}: {why}.")
+    pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
+    writing = Writing.of(dataset, loaded.model, device, pairs, beams)
+    if writing is not None:
+        assert isinstance(loaded.model, Writer)
+        figures |= writing.judge(loaded.model, judged.part, lambda: None, samples=False)[0]
+    return figures
+
+
+def own_part(loaded: Loaded) -> Judged:
+    """The test part of the run's own data, or its validation part where it has none.
+
+    Raises:
+        ConfigError, DataError: the data cannot be read any more, or is of another kind now.
+    """
+    try:
+        config = loaded.config()
+        dataset = dataset_of(config, loaded.prepared)
+    except (ConfigError, DataError) as error:
+        raise type(error)(
+            f"{error}\nThat is the run's own data; --data judges by another file or folder."
+        ) from error
+    spec, learnt = dataset.spec, loaded.prepared.spec
+    if spec.input != learnt.input or _labels(spec) != _labels(learnt):
+        raise DataError(
+            f"data={spec.name}: the data is of another kind now: {spec.input} → {spec.target}, but the"
+            f" run has learnt from {learnt.input} → {learnt.target}. Give it back as it was, or judge by"
+            " other data with --data."
+        )
+    if loaded.fingerprint is not None:
+        known = loaded.prepared.to_facts()
+        found = compare(loaded.fingerprint, dataset, known, lambda: dataset_of(config))
+        if found.change is not None:
+            tell(f"Warning: the data is not what the run has learnt from: {found.change}.")
+        if found.unsure:
+            tell(f"Data: {UNSURE}.")
+    for told in dataset.told:
+        tell(": ".join(told))
+    tell_left_out(dataset.left_out)
+    part: PartName = "val" if dataset.test is None else "test"
+    name = "validation" if part == "val" else "test"
+    return Judged(dataset, part, config.data, f"the {name} part of {spec.name}")
+
+
+def new_data(loaded: Loaded, path: Path, max_bad: int, encoding: str | None = None) -> Judged:
+    """New data with its answers.
+
+    Raises:
+        DataError: it cannot be read, or is not of the kind that the run has learnt from.
+    """
+    found = read(loaded, path, "--data", answers=True, max_bad=max_bad, encoding=encoding)
+    learnt, part = loaded.prepared, found.part
+    dataset = Dataset(
+        DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),
+        train=part,
+        val=part,
+        test=part,
+        mean=learnt.mean,
+        std=learnt.std,
+        reader=learnt.reader,
+    )
+    config = ReadingConfig(
+        name=learnt.spec.name,
+        batch_size=loaded.data_setting("batch_size", 64),
+        batch_tokens=loaded.data_setting("batch_tokens", None),
+    )
+    return Judged(dataset, "test", config, shown_path(path), path)
+
+
+def _labels(spec: DataSpec) -> tuple[str, ...] | int:
+    target = spec.target
+    return target.names if isinstance(target, Classes | Flags | Values) else target.output_size

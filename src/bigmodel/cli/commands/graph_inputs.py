@@ -1,0 +1,285 @@
+"""What an exported graph reads, and how that becomes what a model reads: preprocessing as a module.
+
+A reader of a plugin's takes part by a method `graph_front(prepared)` that returns a `Front`; without
+one, a graph reads what the reader stores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.data.arrays.reader import ArraysReader
+from bigmodel.data.prepared import Prepared
+from bigmodel.data.sources.audio import AudioReader
+from bigmodel.data.spellings import USUAL, Spellings
+from bigmodel.data.tabular.calendar_parts import part_of
+from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn, Scale
+from bigmodel.data.tabular.date_formats import TimeKind
+from bigmodel.data.tabular.reader import TableReader
+from bigmodel.spec import Features, Image, TokenPair, Tokens
+
+LENGTH = "length"
+"""Name of a dimension that may differ from batch to batch: tokens of a text."""
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """One input of a graph.
+
+    Attributes:
+        name: of it.
+        kind: type of its elements.
+        shape: without the batch; `LENGTH` may differ from call to call.
+        meaning: in words.
+        most: `int64`: elements are from 0 to below it.
+        words: `word`: which index each word that training has seen becomes; others become 0.
+        may_miss: `float32` and `float64`: whether NaN stands for a missing value.
+        span: `float64`: from where to where values are likely.
+        categories: `float32`: see `spec.Features`.
+    """
+
+    name: str
+    kind: Literal["float32", "float64", "uint8", "int64", "word"]
+    shape: tuple[int | str, ...]
+    meaning: str
+    most: int = 0
+    words: dict[str, int] = field(default_factory=dict)
+    may_miss: bool = False
+    span: tuple[float, float] = (0.0, 1.0)
+    categories: tuple[int, ...] = ()
+
+    def example(self, samples: int, length: int, draw: torch.Generator) -> Tensor:
+        """Made-up values, (samples, *shape); of words the index that they become."""
+        shape = (samples, *(length if size == LENGTH else size for size in self.shape))
+        assert all(isinstance(size, int) for size in shape)
+        sizes = [int(size) for size in shape]
+        if self.kind in ("float32", "float64"):
+            values = torch.randn(sizes, generator=draw)
+            if self.kind == "float64":
+                low, high = self.span
+                values = low + (high - low) * torch.rand(sizes, generator=draw, dtype=torch.float64)
+            for column, size in enumerate(self.categories):
+                if size:
+                    values[:, column] = torch.randint(size, (samples,), generator=draw).float()
+            missing = torch.rand(sizes, generator=draw) < 0.2
+            return values.masked_fill(missing, torch.nan) if self.may_miss else values
+        most = 256 if self.kind == "uint8" else max(self.words.values(), default=0) + 1
+        most = self.most if self.kind == "int64" else most
+        drawn = torch.randint(most, sizes, generator=draw)
+        return drawn.to(torch.uint8) if self.kind == "uint8" else drawn
+
+
+@dataclass(frozen=True)
+class Front:
+    """What stands before a model.
+
+    Attributes:
+        inputs: what is given.
+        module: takes them, in that order, and gives what the model reads.
+        note: what a user of the graph has to do before it.
+    """
+
+    inputs: list[GraphInput]
+    module: nn.Module
+    note: str = ""
+
+
+def front_of(prepared: Prepared) -> Front:
+    """What stands before the model of a run."""
+    reader, kind = prepared.reader, prepared.spec.input
+    own = getattr(reader, "graph_front", None)
+    if own is not None:
+        front: Front = own(prepared)
+        return front
+    if isinstance(reader, TableReader):
+        return _of_table(reader)
+    scaled = Scaled(prepared)
+    if isinstance(reader, AudioReader):
+        hearing = reader.hearing
+        given = GraphInput(
+            "sound", "float32", (hearing.samples,), f"samples at {hearing.rate} Hz, -1 to 1"
+        )
+        note = "Mix channels and resample; fill up with zeros at the end, or cut there."
+        return Front([given], Heard(hearing, scaled), note)
+    match kind:
+        case Image() if prepared.bytes:
+            note = "Images of another size or with other channels are made this size first."
+            return Front([GraphInput("image", "uint8", kind.shape, "pixels, 0 to 255")], scaled, note)
+        case Image():
+            given = GraphInput(
+                "image", "float32", kind.shape, "pixels, in the scale of the training data"
+            )
+            return Front([given], scaled)
+        case Tokens(vocab_size=size):
+            given = GraphInput("tokens", "int64", (LENGTH,), _filled(kind.pad), most=size)
+            return Front([given], nn.Identity(), f"At most {kind.length} tokens.")
+        case TokenPair(vocab_size=size):
+            source = GraphInput("source", "int64", (LENGTH,), _filled(kind.pad), most=size)
+            known = f"what is known of the target, {kind.start} first; {_filled(kind.pad)}"
+            target = GraphInput("target", "int64", (LENGTH,), known, most=size)
+            note = f"Both are as long, at most {kind.length} tokens; the source ends with {kind.end}."
+            return Front([source, target], Paired(), note)
+    categories = kind.categories if isinstance(kind, Features) else ()
+    note = "Columns of categories hold whole numbers." if any(categories) else ""
+    given = GraphInput("inputs", "float32", kind.shape, "as in the training data", categories=categories)
+    if isinstance(reader, ArraysReader):
+        mean, std = reader.mean or [0.0], reader.std or [1.0]
+        return Front([given], Standardised(mean, std), note)
+    return Front([given], scaled, note)
+
+
+class Scaled(nn.Module):
+    """Stored inputs to model inputs."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__()
+        scaling = prepared.scaling()
+        self.register_buffer("scale", None if scaling is None else scaling.scale)
+        self.register_buffer("shift", None if scaling is None else scaling.shift)
+
+    def forward(self, stored: Tensor) -> Tensor:
+        inputs = stored.to(torch.float32)
+        if self.scale is None or self.shift is None:
+            return inputs
+        return inputs * self.scale + self.shift
+
+
+class Standardised(nn.Module):
+    """Numbers less their mean, by their deviation, as their reader computes them: in float64."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return ((inputs.double() - self.mean) / self.std).float()
+
+
+class Heard(nn.Module):
+    """Samples of a sound to what `sounds.decode` makes of them, scaled."""
+
+    def __init__(self, hearing: Any, scaled: Scaled) -> None:
+        super().__init__()
+        self.shape, self.scaled = hearing.shape, scaled
+        self.log_mel = hearing.log_mel if hearing.form == "log_mel" else None
+        self.missing = 0 if self.log_mel is not None else self.shape[0] * self.shape[1] - hearing.samples
+
+    def forward(self, sound: Tensor) -> Tensor:
+        heard = sound if self.log_mel is None else self.log_mel(sound)
+        if self.missing:
+            heard = nn.functional.pad(heard, (0, self.missing))
+        scaled: Tensor = self.scaled(heard.reshape(-1, *self.shape))
+        return scaled
+
+
+class Paired(nn.Module):
+    """A source and what is known of its target, one above the other."""
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        return torch.stack([source, target], dim=1)
+
+
+class Measured(nn.Module):
+    """A column of numbers, dates, times of day or durations to what a model reads of it.
+
+    Args:
+        times: which of the three it holds; None: numbers.
+        parts: what is read of it, with the figures that each is filled up and standardised by.
+        flag: whether a column says which values are missing.
+    """
+
+    def __init__(self, times: TimeKind | None, parts: dict[str, Scale], flag: bool) -> None:
+        super().__init__()
+        self.times, self.flag = times, flag
+        self.parts = [(part, scale.fill, scale.mean, scale.std) for part, scale in parts.items()]
+        self.most = None if times is not None else parts[""].most
+
+    def forward(self, column: Tensor) -> list[Tensor]:
+        missing = torch.isnan(column)
+        if self.most is not None:  # a number too large for a model is missing
+            missing = missing | ((column.double() - self.parts[0][2]).abs() > self.most)
+        read = []
+        for part, fill, mean, std in self.parts:
+            values = torch.where(missing, fill, self._part(column, part))
+            read.append(((values - mean) / std).float())
+        return [*read, missing.float()] if self.flag else read
+
+    def _part(self, column: Tensor, part: str) -> Tensor:
+        if self.times is None:
+            return column.double()
+        # Few that compute graphs know sines of float64, and a day's seconds need no more than float32.
+        seconds = column.float() if part in ("sine", "cosine") else column
+        found: Tensor = part_of(seconds, self.times, part, torch)
+        return found.double()
+
+
+class Columns(nn.Module):
+    """The columns of a table, each (batch, 1), to what a model reads of them.
+
+    Args:
+        measured: what becomes of each column; None where it is a category's index.
+    """
+
+    def __init__(self, measured: list[Measured | None]) -> None:
+        super().__init__()
+        self.measured = measured
+
+    def forward(self, *columns: Tensor) -> Tensor:
+        read: list[Tensor] = []
+        for column, measured in zip(columns, self.measured, strict=True):
+            read += [column.float()] if measured is None else measured(column)
+        return torch.cat(read, dim=1)
+
+
+_SECONDS: dict[TimeKind, tuple[str, tuple[float, float]]] = {
+    "date": ("seconds since 1970 in UTC", (0.0, 2.0**31)),
+    "time": ("seconds since midnight", (0.0, 86_400.0)),
+    "duration": ("seconds", (0.0, 86_400.0)),
+}
+
+
+def _of_table(reader: TableReader) -> Front:
+    """One input for each column of the table; dates and times are given in seconds."""
+    inputs: list[GraphInput] = []
+    measured: list[Measured | None] = []
+    seconds = set()
+    for column in reader.columns:
+        if isinstance(column, CategoryColumn):
+            meant = Spellings(column.values).of([*USUAL, "0", "1", "0.0", "1.0", *column.respelt])
+            words = {word: place + 1 for word, place in meant.items()}
+            words |= {word or "": place for place, word in enumerate(column.values, start=1)}
+            meaning = "a word without spaces around it, empty where it is missing"
+            inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
+            measured.append(None)
+        elif isinstance(column, NumberColumn):
+            unit = column.notation.unit
+            meaning = f"a number{f' in {unit}' if unit else ''}, NaN where it is missing"
+            inputs.append(GraphInput(column.name, "float32", (1,), meaning, may_miss=True))
+            measured.append(Measured(None, {"": column.scale}, column.flag))
+        else:
+            unit, span = _SECONDS[column.times]
+            meaning = f"{unit}, NaN where it is missing"
+            inputs.append(GraphInput(column.name, "float64", (1,), meaning, may_miss=True, span=span))
+            measured.append(Measured(column.times, column.parts, column.flag))
+            seconds.add(f"{column.noun}s are {unit}")
+    return Front(inputs, Columns(measured), _sentence(sorted(seconds)))
+
+
+def _sentence(said: list[str]) -> str:
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _filled(pad: int | None) -> str:
+    return "tokens" if pad is None else f"tokens, filled up with {pad} at the end"

@@ -1,0 +1,91 @@
+"""`bigmodel VERB`: works with runs that exist. Torch is imported once the arguments are understood."""
+
+from __future__ import annotations
+
+if (
+    __name__ == "__main__"
+):  # `python -m bigmodel.cli.commands.main`: signals come before all that takes time
+    from bigmodel.cli import entry, imports
+
+    imports.leave_start_folder()
+    entry.bigmodel()
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+from importlib import import_module
+
+from bigmodel.cli import imports
+from bigmodel.cli.commands.arguments import parse
+from bigmodel.errors import BigModelError
+from bigmodel.redaction import holds_secret, masked
+from bigmodel.runtime import activity, caches, streams
+from bigmodel.runtime.escaping import visible_message, watch_libraries
+from bigmodel.runtime.signals import Mode, Signals
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+_DOING = {"eval": "Evaluating", "predict": "Predicting", "export": "Exporting"}
+
+
+def main(signals: Signals | None = None) -> None:
+    """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
+    imports.isolate()
+    signals = Signals("bigmodel") if signals is None else signals
+    try:
+        with signals.installed():
+            _run(_arguments(), signals)
+        return
+    except (KeyboardInterrupt, Exception) as error:
+        stopped = None if isinstance(error, BigModelError) else signals.status(error)
+        if stopped is not None:
+            _say("Stopped.")
+            sys.exit(stopped)
+        message = _explain(error)
+        if os.environ.get(FULL_ERROR, "0") not in {"0", ""} or message is None:
+            if not holds_secret(traceback.format_exc()):
+                raise
+            message = traceback.format_exc()
+        _say(message)
+    sys.exit(1)
+
+
+def _arguments() -> Namespace:
+    try:
+        return parse(sys.argv[1:])
+    except SystemExit:  # what it has printed, such as help, is all
+        streams.check_result()
+        raise
+
+
+def _run(arguments: Namespace, signals: Signals) -> None:
+    watch_libraries()
+    signals.enter(Mode.LEAVE)
+    # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    caches.settle()
+    with activity.doing(_DOING[arguments.verb]):
+        run = import_module(f"bigmodel.cli.commands.{arguments.verb}").run
+        signals.enter(Mode.RAISE)
+        if arguments.verb == "export":  # leaves a file, and tells where
+            run(arguments)
+            return
+        streams.check_result()  # nothing is computed for nobody
+        run(arguments)
+        streams.check_result()
+
+
+def _explain(error: BaseException) -> str | None:
+    """The one message for an error that a user can mend; None for a fault of ours."""
+    if isinstance(error, BigModelError):
+        return str(error)
+    from bigmodel.cli.launch.error_messages import TOO_LARGE
+
+    if isinstance(error, MemoryError) or TOO_LARGE.search(str(error)):
+        first = next(iter(str(error).splitlines()), "nothing more could be had")
+        return f"Out of memory: {first}. Try --batch-size 1, or --device cpu."
+    return None
+
+
+def _say(message: str) -> None:
+    print(visible_message(f"bigmodel: {masked(message)}"), file=sys.stderr)  # noqa: T201

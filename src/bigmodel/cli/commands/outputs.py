@@ -1,0 +1,163 @@
+"""Where predictions go: a file, whole or not at all, or the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from bigmodel.data.tabular.cells import castable, is_json, plain
+from bigmodel.errors import ConfigError, DataError, did_you_mean
+from bigmodel.runtime import disk, streams
+from bigmodel.runtime.escaping import visible
+
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
+
+
+def check_kind(path: Path, suffixes: Sequence[str]) -> None:
+    """Makes sure that a file is of a kind that can be written.
+
+    Raises:
+        ConfigError: it is none of `suffixes`.
+    """
+    if path.suffix.lower() not in suffixes:
+        meant = did_you_mean(path.suffix.lower(), suffixes)
+        raise ConfigError(
+            f"--output {path}: '{path.suffix}' is no kind of file that is written here.{meant} There are"
+            f" {', '.join(suffixes)}."
+        )
+
+
+def check_place(path: Path, *, force: bool) -> None:
+    """Makes sure that a file can be written, before anything is computed for it.
+
+    Args:
+        force: whether a file that is there may be replaced.
+
+    Raises:
+        ConfigError: it is there already, or its folder is not.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--output {path}: is a folder. Give a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--output {path}: there is no folder {path.absolute().parent}. Make it first."
+        )
+    if path.exists() and not force:
+        raise ConfigError(f"--output {path}: is there already. Add --force to replace it.")
+
+
+def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
+    """Writes columns of the same length as a table; to the terminal, as CSV, where there is no path.
+
+    Raises:
+        DataError: the file cannot be written; what was there before still is.
+    """
+    import pyarrow as pa
+
+    table = pa.table({name: as_arrow(values) for name, values in columns.items()})
+    if path is None:
+        _print(_csv(table, ",").decode())
+        return
+    match path.suffix.lower():
+        case ".csv":
+            write_bytes(_csv(table, ","), path)
+        case ".tsv":
+            write_bytes(_csv(table, "\t"), path)
+        case ".parquet":
+            write_bytes(_parquet(table), path)
+        case _:
+            cells = zip(*(plain(column) for column in table.columns), strict=True)
+            rows = (dict(zip(table.column_names, row, strict=True)) for row in cells)
+            lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+            write_bytes("".join(f"{line}\n" for line in lines).encode(), path)
+
+
+def write_lines(lines: Sequence[str], path: Path | None) -> None:
+    """Writes a text a line; line ends within a text are written as \\n."""
+    text = "".join(line.replace("\r", "\\r").replace("\n", "\\n") + "\n" for line in lines)
+    if path is None:
+        _print(text)
+    else:
+        write_bytes(text.encode(), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Puts a file in place: whole, on the disk, under its name; or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        disk.put(path, content)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
+
+
+def data_stream() -> TextIO:
+    """Standard output for data: UTF-8 whatever a terminal says, as files are that are written here."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a file's name holds that is no UTF-8 leaves as it came.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    return sys.stdout
+
+
+def _print(text: str) -> None:
+    stream = data_stream()
+    stream.write(visible(text) if stream.isatty() else text)
+    streams.check_result()
+
+
+def as_arrow(values: Any) -> Any:
+    """A column, with null in the place of NaN; values of several types become text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return (
+            pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(values.type) else values
+        )
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _csv(table: Any, delimiter: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    table = pa.table({name: castable(table.column(name)) for name in table.column_names})
+    buffer = pa.BufferOutputStream()
+    names = [_quoted(name, delimiter) for name in table.column_names]
+    head = (delimiter.join(names) + "\n").encode()
+    options = pa_csv.WriteOptions(delimiter=delimiter, include_header=False, quoting_style="none")
+    try:
+        pa_csv.write_csv(table, buffer, options)
+    except pa.ArrowInvalid:  # some text needs quotation marks; then Arrow puts all in them
+        options.quoting_style = "needed"
+        buffer = pa.BufferOutputStream()
+        pa_csv.write_csv(table, buffer, options)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return head + content
+
+
+def _quoted(name: str, delimiter: str) -> str:
+    if any(mark in name for mark in (delimiter, '"', "\n", "\r")):
+        return '"' + name.replace('"', '""') + '"'
+    return name
+
+
+def _parquet(table: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pa_parquet
+
+    columns = {name: table.column(name) for name in table.column_names}
+    columns |= {name: castable(cells) for name, cells in columns.items() if is_json(cells.type)}
+    buffer = pa.BufferOutputStream()
+    pa_parquet.write_table(pa.table(columns), buffer)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content

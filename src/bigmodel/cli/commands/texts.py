@@ -1,0 +1,265 @@
+"""What a model writes: after a prompt, as it comes; or for each line of a file."""
+
+from __future__ import annotations
+
+import re
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bigmodel.cli.commands.load import Loaded
+from bigmodel.cli.commands.outputs import TABLES, data_stream, write_columns, write_lines
+from bigmodel.cli.commands.reading import read
+from bigmodel.cli.commands.rows import beside, check_defined
+from bigmodel.cli.commands.telling import tell
+from bigmodel.data.parts import TextPairs
+from bigmodel.data.reader import TextReader
+from bigmodel.data.texts.files import read_lines
+from bigmodel.errors import ConfigError, DataError, counted
+from bigmodel.models.generation import (
+    Sampling,
+    UndefinedTextsError,
+    generate,
+    translate,
+    window_start,
+)
+from bigmodel.runtime import activity, streams
+from bigmodel.runtime.escaping import visible
+from bigmodel.spec import NextTokens, TokenPair
+
+_AT_ONCE = 128  # texts that are written side by side
+_TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # where nothing else is said
+_PENDING = 8  # tokens that may be held back for the rest of a character: it has at most 4 bytes
+
+
+class Stream:
+    """Turns tokens into text as they come; a character of several tokens is shown when it is whole.
+
+    What a token stands for may depend on the one before it, such as a space: so each is decoded together
+    with those of the piece before.
+
+    Args:
+        decode: tokens to text.
+        write: receives each piece.
+        before: what was there already, such as a prompt.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[list[int]], str],
+        write: Callable[[str], Any],
+        before: Sequence[int] = (),
+    ) -> None:
+        self._decode, self._write = decode, write
+        self._before = list(before)
+        self._new: list[int] = []
+
+    def add(self, token: int) -> None:
+        """Takes a token, and shows what is whole."""
+        self._new.append(token)
+        text = self._text()
+        if not text.endswith("\ufffd") or len(self._new) > _PENDING:
+            self._show(text)
+
+    def finish(self) -> None:
+        """Shows what is left, whole or not."""
+        if self._new:
+            self._show(self._text())
+
+    def _text(self) -> str:
+        known = self._decode(self._before)
+        return self._decode(self._before + self._new)[len(known) :]
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._write(text)
+        self._before, self._new = self._new, []
+
+
+def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
+    """Goes on with a prompt, or translates it, and prints what is written as it comes."""
+    reader, sampling = _reader(loaded), _sampling(loaded, arguments)
+    prompt: str = arguments.prompt
+    tokens = _encoded(reader, prompt, loaded)
+    out = data_stream()
+    shown = visible if out.isatty() else str
+    if isinstance(loaded.prepared.spec.input, TokenPair):
+        prompt, before = "", list[int]()  # a translation stands for itself
+    else:
+        before = tokens
+        _tell_cut(loaded, [tokens])
+    if arguments.samples > 1:
+        written = _written(loaded, [tokens] * arguments.samples, sampling)
+        for number, new in enumerate(written, start=1):
+            text = "" if new is None else _after(reader, before, new)
+            out.write(shown(f"--- {number} ---\n{prompt}{text}\n"))
+        out.flush()
+        check_defined(written.count(None), len(written), "texts")
+        return
+
+    def show(piece: str) -> None:
+        out.write(shown(piece))
+        activity.spoke()
+        streams.check_result()
+
+    show(prompt)
+    stream = Stream(reader.decode, show, before)
+    try:
+        _ask(loaded, [tokens], sampling, lambda new: stream.add(new[0]) if new[0] >= 0 else None)
+        stream.finish()
+    finally:
+        out.write("\n")
+
+
+def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:
+    """Writes for each line of a file: its translation, or how it goes on; of a blank one nothing."""
+    reader, sampling = _reader(loaded), _sampling(loaded, arguments)
+    began, path = time.perf_counter(), Path(arguments.input).expanduser()
+    columns: dict[str, Any]
+    if isinstance(loaded.prepared.spec.input, TokenPair):
+        found = read(
+            loaded,
+            path,
+            "--input",
+            answers=False,
+            max_bad=arguments.max_bad,
+            encoding=arguments.encoding,
+        )
+        assert isinstance(found.part, TextPairs)
+        name, columns = "translation", dict(found.columns)
+        sources = zip(sources_of(found.part), columns["source"], strict=True)
+        rows = [tokens if text.strip() else [] for tokens, text in sources]
+    else:
+        if not path.is_file():
+            raise DataError(
+                f"--input {path}: there is no such file. Give a text file of prompts, one a line."
+            )
+        lines = read_lines(path, arguments.encoding or getattr(reader, "encoding", "utf-8"))
+        if not lines:
+            raise DataError(f"--input {path}: it is empty. Give prompts, one a line.")
+        rows = [
+            _encoded(reader, line, loaded, f"--input {path}, line {n}") if line.strip() else []
+            for n, line in enumerate(lines, 1)
+        ]
+        name, columns = "text", {"prompt": lines}
+        _tell_cut(loaded, rows)
+    before = [[] for _ in rows] if name == "translation" else rows
+    written = _written(loaded, rows, sampling)
+    texts = [
+        None if new is None else _after(reader, known, new)
+        for known, new in zip(before, written, strict=True)
+    ]
+    if output is None or output.suffix.lower() not in TABLES:
+        write_lines([text or "" for text in texts], output)
+    else:
+        write_columns(beside(columns, {name: texts}), output)
+    if output is not None:
+        seconds = time.perf_counter() - began
+        rate = len(texts) / seconds
+        tell(f"{counted(len(texts), 'text')} in {seconds:.2f} s ({rate:,.1f} texts/s): {output}")
+    if blank := rows.count([]):
+        tell(f"Blank: {blank:,} of {counted(len(rows), 'line')}, and so is what is written of them")
+    check_defined(texts.count(None), len(texts), "texts")
+
+
+def _tell_cut(loaded: Loaded, prompts: list[list[int]]) -> None:
+    """Tells how many prompts are longer than what the model sees at once."""
+    context = loaded.prepared.spec.input.shape[-1]
+    if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
+        tell(
+            f"Cut: {counted(cut, 'prompt')}, of which the model sees the end: at most {context:,} tokens"
+        )
+
+
+def sources_of(part: TextPairs) -> list[list[int]]:
+    """The tokens of each source, its end among them."""
+    places = zip(part.starts[:, 0].tolist(), part.sizes[:, 0].tolist(), strict=True)
+    return [part.tokens[start : start + size].tolist() for start, size in places]
+
+
+def _after(reader: TextReader, before: list[int], new: list[int]) -> str:
+    """The text of new tokens, which may depend on those before them, as a space does."""
+    return reader.decode(before + new)[len(reader.decode(before)) :]
+
+
+def _reader(loaded: Loaded) -> TextReader:
+    reader = loaded.reader
+    if not isinstance(reader, TextReader):
+        raise DataError(
+            f"{loaded.name}: its data has no words for its tokens, so that it cannot read or write."
+        )
+    return reader
+
+
+def _encoded(reader: TextReader, text: str, loaded: Loaded, where: str = "--prompt") -> list[int]:
+    try:
+        tokens = reader.encode(text)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    target = loaded.prepared.spec.target
+    assert isinstance(target, NextTokens)
+    if not tokens and target.end is not None and not isinstance(loaded.prepared.spec.input, TokenPair):
+        return [target.end]  # where one text ends, the next begins
+    if not tokens or (isinstance(loaded.prepared.spec.input, TokenPair) and not text.strip()):
+        raise DataError(f"{where}: is empty. The model needs a character at least to start from.")
+    return tokens
+
+
+def _sampling(loaded: Loaded, arguments: Namespace) -> Sampling:
+    """How the next token is chosen; translations are searched for where nothing else is said."""
+    pair = loaded.prepared.spec.input
+    draws = [arguments.temperature, arguments.top_k, arguments.top_p]
+    drawn = any(value is not None for value in draws)
+    if isinstance(pair, TokenPair):
+        beams = 1 if drawn else loaded.data_setting("beams", _BEAMS)
+        temperature, most = 1.0 if drawn else 0.0, pair.length
+    else:
+        beams, temperature, most = 1, _TEMPERATURE if arguments.beams in (None, 1) else 1.0, _TOKENS
+    try:
+        return Sampling(
+            max_tokens=arguments.tokens or most,
+            temperature=temperature if arguments.temperature is None else arguments.temperature,
+            top_k=arguments.top_k,
+            top_p=arguments.top_p,
+            beams=arguments.beams or beams,
+            seed=arguments.seed,
+        )
+    except ConfigError as error:  # in the words of the command line
+        told = re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
+        raise ConfigError(told.replace(", or null", "")) from None
+
+
+def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:
+    """What is written for each row, those of like length side by side: nothing for an empty one, and
+    None where the model gives NaN or infinity."""
+    size = max(1, _AT_ONCE // sampling.beams)
+    order = sorted((row for row, tokens in enumerate(rows) if tokens), key=lambda row: len(rows[row]))
+    written: list[list[int] | None] = [[] for _ in rows]
+    first = 0
+    with activity.doing(lambda: f"Writing: {first:,} of {len(order):,} texts"):
+        for first in range(0, len(order), size):
+            chosen = order[first : first + size]
+            draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same
+            asked = [rows[row] for row in chosen]
+            found: list[list[int] | None]
+            try:
+                found = [*_ask(loaded, asked, draws, None)]
+            except UndefinedTextsError as error:
+                found = error.texts
+            for row, tokens in zip(chosen, found, strict=True):
+                written[row] = tokens
+    return written
+
+
+def _ask(
+    loaded: Loaded,
+    rows: list[list[int]],
+    sampling: Sampling,
+    on_tokens: Callable[[list[int]], None] | None,
+) -> list[list[int]]:
+    spec, device = loaded.prepared.spec, loaded.runtime.device
+    ask = translate if isinstance(spec.input, TokenPair) else generate
+    return ask(loaded.model, rows, sampling, spec, device, on_tokens=on_tokens)

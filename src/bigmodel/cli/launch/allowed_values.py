@@ -1,0 +1,96 @@
+"""Whether settings would be taken as they are advised, by the schema of what is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from bigmodel.cli.launch.config_index import Options
+from bigmodel.errors import ConfigError
+from bigmodel.runtime.device_names import is_device
+
+
+def accepted(words: Sequence[str], options: Options, argv: Sequence[str]) -> bool:
+    """Whether `key=value` words are good ones beside the choices that are made.
+
+    Args:
+        words: as Hydra reads them, without the shell's quotation marks.
+        options: what can be chosen and set.
+        argv: the other arguments.
+    """
+    line = [*argv, *words]
+    known = options.keys(line)
+    settings: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in options.groups:
+            if value not in options.groups[key].choices and not (key == "device" and is_device(value)):
+                return False
+            continue
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:
+            return False
+        if key not in known or override.is_sweep_override():
+            return False
+        settings[key] = override.value()
+    entries = {
+        group: _entries(group, options, line) for group in {key.partition(".")[0] for key in settings}
+    }
+    return all(
+        _takes(
+            group, {key: one for key, one in settings.items() if key.partition(".")[0] == group}, name
+        )
+        for group, names in entries.items()
+        for name in names
+    )
+
+
+def _entries(group: str, options: Options, line: Sequence[str]) -> list[str]:
+    """The registered entries that the choices of a group configure."""
+    if group not in options.groups:
+        return [""]
+    names = options.picked(line).get(group, [options.groups[group].default or ""])
+    choices = [
+        options.groups[group].choices[name] for name in names if name in options.groups[group].choices
+    ]
+    return [
+        next((key.value or "" for key in choice.keys if key.path == f"{group}.name"), choice.name)
+        for choice in choices
+    ]
+
+
+def _takes(group: str, settings: dict[str, Any], name: str) -> bool:
+    """Whether the settings of one group bring no complaint that is not there without them."""
+    without = _complaints(group, {}, name)
+    return not any(line.startswith(f"{group}.name=") for line in without) and not (
+        _complaints(group, settings, name) - without
+    )
+
+
+def _complaints(group: str, settings: dict[str, Any], name: str) -> set[str]:
+    from bigmodel.config import TopConfig  # brings torch
+    from bigmodel.registry import REGISTRIES, validated
+    from bigmodel.runtime.device import DeviceConfig
+    from bigmodel.training.plan import TrainerConfig
+
+    values: dict[str, Any] = {}
+    for path, value in settings.items():
+        *sections, last = path.split(".")[1:] or [path]
+        inner = values
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    try:
+        if group in REGISTRIES:
+            REGISTRIES[group].parse({"name": name, **values})
+        elif group in ("trainer", "device"):
+            validated(TrainerConfig if group == "trainer" else DeviceConfig, values, group)
+        else:
+            validated(TopConfig, values, "")
+    except ConfigError as error:
+        return set(str(error).splitlines())
+    return set()

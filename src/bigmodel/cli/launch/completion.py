@@ -1,0 +1,236 @@
+"""Tab completion: what may follow on a command line, told to a shell that asks.
+
+`bigmodel-train -sc install=bash` prints a few lines for the shell, which from then on asks
+`bigmodel-train -sc query=bash` with the line so far in COMP_LINE and the cursor's place in COMP_POINT.
+As with help, the answer is read off the configuration files: nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from bigmodel.cli.launch.config_index import Options, read_options
+from bigmodel.cli.launch.help import own_folders
+from bigmodel.errors import BigModelError, ConfigError, in_grammar, pasted
+from bigmodel.runtime.escaping import visible_line
+
+FLAGS = (
+    *("--help", "--help=all", "--version", "--multirun", "--cfg", "--resolve", "--info", "--package"),
+    *("--config-dir", "--config-path", "--config-name", "--shell-completion", "--hydra-help"),
+)
+_OF_FOLDERS = ("--config-dir", "-cd", "--config-path", "-cp")
+_VALUES = {
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(
+        ("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    ),
+    **dict.fromkeys(("--shell-completion", "-sc"), ("install=bash", "install=zsh", "install=fish")),
+}
+_PATHLIKE = re.compile(r"null|\"[^\"]*\"|'[^']*'|(?!true$|false$)[A-Za-z_./~].*")
+_ESCAPED, _BACKSLASH = re.compile(r"[^\w@%+=:,./-]"), r"\\\g<0>"
+_BASH = r"""
+_bigmodel_train() {
+    local IFS=$'\n'
+    COMPREPLY=($(COMP_LINE=$COMP_LINE COMP_POINT=$COMP_POINT BIGMODEL_BREAKS=$COMP_WORDBREAKS \
+        "$1" -sc query=bash 2>/dev/null))
+}
+complete -o nospace -F _bigmodel_train bigmodel-train scripts/train
+"""
+_ZSH = r"""
+_bigmodel_train() {
+    local line="${(j: :)words[1,CURRENT-1]} $PREFIX"
+    local -a found=("${(@f)$(COMP_LINE=$line COMP_POINT=$#line \
+        ${(Q)words[1]} -sc query=zsh 2>/dev/null)}")
+    local -a whole=("${(@)${(@M)found:#* }% }") open=("${(@)found:#* }")
+    whole=("${(@)whole:#}") open=("${(@)open:#}")
+    (( $#whole )) && compadd -U -S ' ' -- "${whole[@]}"
+    (( $#open )) && compadd -U -S '' -- "${open[@]}"
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u; }
+compdef _bigmodel_train bigmodel-train scripts/train
+"""
+_FISH = r"""
+function _bigmodel_train
+    set -lx COMP_LINE (commandline -cp)
+    set -lx COMP_POINT (string length -- "$COMP_LINE")
+    set -l command (commandline -po)[1]
+    $command -sc query=fish 2>/dev/null
+end
+complete -c bigmodel-train -f -a '(_bigmodel_train)'
+complete -p '*/scripts/train' -f -a '(_bigmodel_train)'
+"""
+_REMOVE = {
+    "bash": "complete -r bigmodel-train scripts/train; unset -f _bigmodel_train",
+    "zsh": "compdef -d bigmodel-train scripts/train; unfunction _bigmodel_train",
+    "fish": "complete -e -c bigmodel-train; functions -e _bigmodel_train",
+}
+_INSTALL = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+def complete(argv: Sequence[str], config_dir: Path) -> str:
+    """What `-sc install=SHELL`, `uninstall=SHELL` or `query=SHELL` prints.
+
+    Raises:
+        ConfigError: another word than these, or another shell.
+    """
+    at = next(n for n, word in enumerate(argv) if re.match(r"(-sc|--shell-completion)(=|$)", word))
+    word = argv[at].partition("=")[2] or "".join(argv[at + 1 : at + 2])
+    verb, _, shell = word.partition("=")
+    if shell not in _INSTALL or verb not in ("install", "uninstall", "query"):
+        raise ConfigError(
+            f"-sc {word}: expected install=, uninstall= or query= with a shell: {', '.join(_INSTALL)}."
+        )
+    if verb != "query":
+        return (_INSTALL if verb == "install" else _REMOVE)[shell].strip()
+    line = os.environ.get("COMP_LINE", "")
+    line = line[: int(os.environ.get("COMP_POINT") or len(line))]
+    words = split(line, os.environ.get("BIGMODEL_BREAKS", ""))
+    try:
+        found = sorted(set(candidates(words, config_dir)))
+    except (BigModelError, OSError):  # a folder that is not there, say: there is nothing to offer
+        return ""
+    found = [one for one in found if visible_line(one.head + one.path) == one.head + one.path]
+    return "\n".join(_as_typed(one, words[-1], shell, len(found) == 1) for one in found)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a command line.
+
+    Attributes:
+        text: what a program gets of it.
+        quote: the quotation mark that is open at its end, or nothing.
+        kept: how much of the text stands before the part that bash replaces.
+    """
+
+    text: str
+    quote: str = ""
+    kept: int = 0
+
+
+class Offer(NamedTuple):
+    """What the last word may become: a text, and a path behind it where it ends in one.
+
+    One that nothing has to follow ends in a blank.
+    """
+
+    head: str
+    path: str = ""
+
+
+def split(line: str, breaks: str = "") -> list[Word]:
+    """The words of a line as a shell has them; the last, maybe empty, is the one at the cursor."""
+    words: list[Word] = []
+    text, quote, kept, begun, at = "", "", 0, False, 0
+    while at < len(line):
+        char = line[at]
+        at += 1
+        if char == "\\" and quote != "'" and at < len(line):
+            text, begun, at = text + line[at], True, at + 1
+        elif quote:
+            quote, text = ("", text) if char == quote else (quote, text + char)
+        elif char in "'\"":
+            quote, begun, kept = char, True, len(text)
+        elif char.isspace():
+            if begun:
+                words.append(Word(text))
+            text, kept, begun = "", 0, False
+        else:
+            text, begun = text + char, True
+            kept = len(text) if char in breaks else kept
+    return [*words, Word(text, quote, kept)]
+
+
+def candidates(words: Sequence[Word], config_dir: Path) -> Iterator[Offer]:
+    """What the last word may become."""
+    before, typed = [word.text for word in words[1:-1]], words[-1].text
+    last = before[-1] if before else ""
+    flag, equals, value = typed.partition("=")
+    if last in _OF_FOLDERS:
+        yield from (Offer(path) for path in _paths(typed, folders=True))
+    elif equals and flag in _OF_FOLDERS:
+        yield from (Offer(f"{flag}={path}") for path in _paths(value, folders=True))
+    elif last in _VALUES:
+        yield from (Offer(f"{one} ") for one in _VALUES[last] if one.startswith(typed))
+    elif typed.startswith("-"):
+        yield from (Offer(f"{flag} ") for flag in FLAGS if flag.startswith(typed))
+    else:
+        options = read_options([config_dir, *own_folders(before)])
+        sign = typed[: len(typed) - len(typed.lstrip("+~"))]
+        bare = typed.removeprefix(sign)
+        found = _values(bare, options, before) if "=" in bare else _keys(bare, options, before)
+        yield from (Offer(f"{sign}{one.head}", one.path) for one in found)
+
+
+def _keys(typed: str, options: Options, before: Sequence[str]) -> Iterator[Offer]:
+    """Groups and settings, one level at a time: `trainer.` first, then `trainer.epochs=`."""
+    yield from (Offer(f"{group}=") for group in options.groups if group.startswith(typed))
+    depth = typed.count(".") + 1
+    known = options.keys(before)
+    for path in known:
+        if path.startswith(typed) and path not in options.groups:
+            parts = path.split(".")
+            deeper = len(parts) > depth
+            whole = ".".join(parts[:depth])
+            inner = deeper or any(other.startswith(f"{path}.") for other in known)
+            yield Offer(f"{whole}." if inner else f"{whole}=")
+
+
+def _values(typed: str, options: Options, before: Sequence[str]) -> Iterator[Offer]:
+    """Choices of a group, several by commas; what a setting may be; files where it may be a path."""
+    key, _, value = typed.partition("=")
+    if key in options.groups:
+        done, comma, name = value.rpartition(",")
+        for choice in options.groups[key].choices:
+            if choice.startswith(name) and choice not in done.split(","):
+                yield Offer(f"{key}={done}{comma}{choice} ")
+        return
+    if key == "resume" and "auto".startswith(value):
+        yield Offer(f"{key}=auto ")
+    default = next((found.value for found in options.settings(before) if found.path == key), None)
+    if default in ("true", "false"):
+        yield from (Offer(f"{key}={one} ") for one in ("true", "false") if one.startswith(value))
+    elif default is None or _PATHLIKE.fullmatch(default):
+        bare = value.replace("'", "").replace('"', "")
+        yield from (Offer(f"{key}=", path) for path in _paths(bare, key == "resume"))
+    if default not in (None, "null", "true", "false", "") and str(default).startswith(value):
+        yield Offer(f"{key}={default} ")
+
+
+def _paths(typed: str, folders: bool = False) -> Iterator[str]:
+    """Files and folders that begin like this; a folder ends in a slash, a file in a blank."""
+    parent, slash, name = typed.rpartition("/")
+    try:
+        entries = list(os.scandir(Path(f"{parent}{slash}" or ".").expanduser()))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith(name) and (name or not entry.name.startswith(".")):
+            if entry.is_dir():
+                yield f"{parent}{slash}{entry.name}/"
+            elif not folders:
+                yield f"{parent}{slash}{entry.name} "
+
+
+def _as_typed(offer: Offer, word: Word, shell: str, alone: bool) -> str:
+    """An offer in the way in which a shell inserts it: bash as it is, others quote it themselves.
+
+    Of several only what they have in common is inserted, which quotation marks would spoil.
+    """
+    text = offer.head + offer.path
+    text, end = text.rstrip(" "), " " if text.endswith(" ") else ""
+    if alone and offer.path and not word.quote:
+        text = offer.head + in_grammar(offer.path.rstrip(" "), literal=True)
+    if shell != "bash":
+        return text if shell == "fish" else f"{text}{end}"
+    inserted = text[word.kept :]
+    if word.quote:
+        return inserted
+    return (
+        f"{(pasted(inserted) if alone else _ESCAPED.sub(_BACKSLASH, inserted)) if inserted else ''}{end}"
+    )

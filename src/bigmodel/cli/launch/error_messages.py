@@ -1,0 +1,319 @@
+"""What Hydra and OmegaConf complain about, in the words of this program.
+
+Each kind of complaint has one function below, which returns a message or None. A message names the key
+or file, says what is allowed there, and gives the likely fix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.errors import (
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from bigmodel.cli.launch import other_tools
+from bigmodel.cli.launch.allowed_values import accepted
+from bigmodel.cli.launch.config_index import Group, Options, nearest, read_options
+from bigmodel.cli.launch.help import own_folders
+from bigmodel.cli.launch.unreadable_files import broken_file, out_of_hydra, output_folder
+from bigmodel.errors import BigModelError, did_you_mean, in_grammar, pasted, setting
+
+PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
+"""How Hydra's messages begin that come as a plain ValueError."""
+
+TOO_LARGE = re.compile(r"allocate memory|[Ss]torage size calculation overflowed|out of memory", re.I)
+"""How torch says that there is no memory, or never could be."""
+
+BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """An error with its text, what can be chosen and set, and the arguments that led to it."""
+
+    error: BaseException
+    text: str
+    options: Options
+    argv: Sequence[str]
+
+
+def explain(error: BaseException, config_dir: Path, argv: Sequence[str]) -> str | None:
+    """The message for an error that a wrong configuration or command line caused.
+
+    Args:
+        error: as it came out of Hydra.
+        config_dir: the shipped configurations.
+        argv: the arguments, without the program's name.
+
+    Returns:
+        The message, or None where the error is of another kind and deserves its traceback.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, BigModelError):  # one of ours, also where OmegaConf has wrapped it
+            return str(cause)
+    try:
+        options = read_options([config_dir, *own_folders(argv)])
+    except (BigModelError, OSError):  # no such --config-dir: Hydra has said so
+        options = Options((), {})
+    case = Case(error, str(error), options, argv)
+    return next((message for kind in KINDS if (message := kind(case)) is not None), None)
+
+
+def _no_such_choice(case: Case) -> str | None:
+    """`model=cnnn`"""
+    error = case.error
+    if not isinstance(error, MissingConfigException) or error.missing_cfg_file is None:
+        return None
+    group, _, name = error.missing_cfg_file.rpartition("/")
+    if not group:
+        return f"--config-name {name}: there is no {name}.yaml in the folders of configurations."
+    typed = _typed_value("data", case) or name
+    if group.partition("/")[0] == "data" and (file := other_tools.meant_file(typed)) is not None:
+        return f"data={typed}: data= says what kind of data it is. Did you mean {file}?"
+    known = sorted(error.options or _choices(case.options, group))
+    asked_by = re.match(r"In '(\w+/[^']+)': ", case.text)  # a file's own list of defaults
+    source = f"{asked_by[1]}.yaml: " if asked_by and asked_by[1] != "hydra/config" else ""
+    if not name:
+        return f"{source}{group}=: a name is missing. Choices: {', '.join(known)}."
+    return (
+        f"{source}{group}={name}: no such {group}.{did_you_mean(name, known)}"
+        f" Choices: {', '.join(known) or 'none'}."
+    )
+
+
+def _no_such_folder(case: Case) -> str | None:
+    """`--config-dir nowhere`"""
+    if not isinstance(case.error, SearchPathException | MissingConfigException):
+        return None
+    found = re.search(r"directory '([^']*)'", case.text)
+    flag = "--config-dir" if isinstance(case.error, SearchPathException) else "--config-path"
+    folder = found[1] if found else ""
+    return f"{flag} {folder}: there is no such folder. It is looked for from {Path.cwd()}."
+
+
+def _no_such_key(case: Case) -> str | None:
+    """`optimizer.lrr=0.1`, `lr=0.1`, `modle=cnn`"""
+    found = re.search(r"Could not override '([^']+)'", case.text)
+    if not isinstance(case.error, HydraException) or not found:
+        return None
+    key, options = found[1], case.options
+    asked_by = re.match(r"In '([^']+)': ", case.text)
+    source = f"{asked_by[1]}.yaml: " if asked_by else ""
+    if key in options.groups:  # a group of the user's own, which no list of defaults names
+        value = next((a.partition("=")[2] for a in case.argv if a.startswith(f"{key}=")), "…")
+        added = pasted(f"+{key}={value}")
+        return f"{source}{key}: nothing is chosen there yet. Add it with a plus: {added}."
+    if not source and (habit := _habit(key, _typed_value(key, case) or "", case)) is not None:
+        return habit
+    group = options.groups.get(key.partition(".")[0])
+    if group is not None and "." in key:
+        return source + _no_such_setting(key, group, case)
+    meant = nearest(key.partition("@")[0], [*options.groups, *options.keys(case.argv)])
+    return f"{source}{key}: no such setting or group.{_meant(meant)} bigmodel-train --help lists all."
+
+
+def _no_such_setting(key: str, group: Group, case: Case) -> str:
+    """A key that the chosen options of a group do not have; another choice may."""
+    names = case.options.picked(case.argv).get(group.name, [group.default or ""])
+    chosen = [group.choices[name] for name in names if name in group.choices]
+    known = [k.path for choice in chosen for k in choice.keys if k.value is not None]
+    where = f"{group.name}={','.join(choice.name for choice in chosen) or 'null'}"
+    having = [c.name for c in group.choices.values() if any(k.path == key for k in c.keys)]
+    if having:
+        others = ", ".join(f"{group.name}={name}" for name in having)
+        return f"{key}: {where} has no such setting; it is one of {others}."
+    short = ", ".join(dict.fromkeys(path.removeprefix(f"{group.name}.") for path in known))
+    return f"{key}: no such setting.{_meant(nearest(key, known))} Known for {where}: {short}."
+
+
+def _wrong_grammar(case: Case) -> str | None:
+    """`model`, `cnn`, `sizes=[1,2`, `name='x`"""
+    if not isinstance(case.error, OverrideParseException):
+        return None
+    text, groups = _as_typed(case.error.override, case), case.options.groups
+    key, equals, value = text.partition("=")
+    if not equals:
+        having = [group.name for group in groups.values() if text in group.choices]
+        fix = other_tools.meant_word(text) or "As in optimizer.lr=0.1."
+        if having:
+            fix = f"Did you mean '{having[0]}={text}'?"
+        elif text in groups:
+            fix = f"Choose with {text}=<{'|'.join(sorted(groups[text].choices))}>."
+        elif re.search(r"\w[: ]+\S", text):
+            fix = f"Did you mean '{re.sub('[: ]+', '=', text, count=1)}'?"
+        return f"{text}: expected key=value. {fix}"
+    if (habit := _habit(key, value, case)) is not None:
+        return habit
+    unclosed = [end for start, end in BRACKETS if value.count(start) > value.count(end)]
+    if " " in key:
+        fix = "No blanks are allowed before '='."
+    elif unclosed:
+        fix = f"A closing '{unclosed[0]}' is missing."
+    elif value.count("'") % 2 or value.count('"') % 2:
+        fix = "A closing quotation mark is missing."
+    else:
+        quoted = pasted(f'{key}="{value}"') if "${" in value else setting(key, value)
+        fix = f"Put it in quotation marks: {quoted}"
+    return f"{text}: the value cannot be read. {fix}"
+
+
+def _sweep_without_flag(case: Case) -> str | None:
+    """`trainer.epochs=1,2` without -m"""
+    found = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", case.text)
+    if not isinstance(case.error, HydraException) or not found:
+        return None
+    text = _as_typed(found[1], case)
+    key, _, value = text.partition("=")
+    as_list = "" if "(" in value else f" One list is {pasted(f'{key}=[{value}]')}."
+    if any(word.startswith("resume=") for word in case.argv):
+        return f"{text}: a run goes on with one value.{as_list}"
+    several = f"several values need -m, for one run each: -m {pasted(text)}."
+    quoted = setting(key, value)
+    if not accepted([f"{key}={in_grammar(value, literal=True)}"], case.options, case.argv):
+        return f"{text}: {several}{as_list}"
+    if Path(value).exists():
+        return f"{text}: Did you mean {quoted}? Otherwise {several}"
+    return f"{text}: {several} A single text, with its comma, is {quoted}."
+
+
+def _plus_or_minus(case: Case) -> str | None:
+    """`+seed=1` for a key that is there, `~sed` for one that is not"""
+    if not isinstance(case.error, HydraException):
+        return None
+    if found := re.search(r"already at '([^']+)'", case.text):
+        return f"{found[1]}: is there already. Leave out the plus: {found[1]}=…"
+    if found := re.match(r"Could not delete .*?'([^']+)'", case.text):
+        key = found[1].partition("=")[0]
+        meant = nearest(key, [*case.options.groups, *case.options.keys(case.argv)])
+        return f"~{key}: there is nothing of that name to remove.{_meant(meant)}"
+    return None
+
+
+def _not_a_name(case: Case) -> str | None:
+    """`model=3`, `model=null`, `model=[0.5]`: a choice has to be a name"""
+    in_hydra = isinstance(case.error, TypeError) and out_of_hydra(case.error)
+    if not (case.text.startswith("Config group override") or in_hydra):
+        return None
+    for key, _, value in (argument.partition("=") for argument in case.argv):
+        known = _choices(case.options, key)
+        if known and value not in known:
+            return f"{key}={value}: no such {key}. Choices: {', '.join(known)}."
+    return None if in_hydra else "A choice is given by its name, as in model=cnn."
+
+
+def _too_large(case: Case) -> str | None:
+    """`model.hidden_sizes=[1000000000000]`: more than there is memory for"""
+    if not isinstance(case.error, MemoryError) and not TOO_LARGE.search(case.text):
+        return None
+    return (
+        f"Out of memory: {_first_line(case.error) or 'nothing more could be had'}. The model or the data"
+        " is larger than the memory of this machine: see to sizes such as model.hidden_sizes and"
+        " data.batch_size."
+    )
+
+
+def _interpolation(case: Case) -> str | None:
+    """`${there.is.none}`"""
+    if not isinstance(case.error, InterpolationResolutionError):
+        return None
+    key = getattr(case.error, "full_key", None) or "the configuration"
+    first = _first_line(case.error)
+    if found := re.match(r"Interpolation key '([^']+)' not found", first):
+        meant = _meant(nearest(found[1], case.options.keys(case.argv)))
+        return f"{key}: refers to ${{{found[1]}}}, which is not there.{meant}"
+    return f"{key}: {first.removeprefix('KeyError raised while resolving interpolation: ')}."
+
+
+def _missing_value(case: Case) -> str | None:
+    """A value that has no default, `???`"""
+    if isinstance(case.error, MissingMandatoryValue):
+        key = getattr(case.error, "full_key", None) or _first_line(case.error).rpartition(" ")[2]
+        choices = [choice for group in case.options.groups.values() for choice in group.choices.values()]
+        keys = [*case.options.top, *(k for choice in choices for k in choice.keys)]
+        meaning = next((f" ({k.meaning})" for k in keys if k.path == key and k.meaning), "")
+        return f"{key}: is required and was not given{meaning}. Give it as {key}=…"
+    found = re.match(r"You must specify '([^']+)'", case.text)
+    if isinstance(case.error, HydraException) and found:
+        known = ", ".join(_choices(case.options, found[1]))
+        return f"{found[1]}: a choice is required. Choices: {known}."
+    return None
+
+
+def _anything_else(case: Case) -> str | None:
+    """Whatever else Hydra or OmegaConf refuse, without their advice on their own syntax"""
+    error = case.error
+    of_hydra = isinstance(error, HydraException | OmegaConfBaseException)
+    of_hydra = of_hydra or (isinstance(error, ValueError) and bool(PLAIN.match(case.text)))
+    if not of_hydra or not out_of_hydra(error):
+        return None
+    parts = [_first_line(error)]
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        parts += [getattr(error.__cause__, "full_key", None) or "", _first_line(error.__cause__)]
+    return ": ".join(part.rstrip(".") for part in parts if part) + "."
+
+
+KINDS: tuple[Callable[[Case], str | None], ...] = (
+    _no_such_choice,
+    _no_such_folder,
+    _no_such_key,
+    _wrong_grammar,
+    _sweep_without_flag,
+    _plus_or_minus,
+    _not_a_name,
+    _interpolation,
+    _missing_value,
+    _too_large,
+    lambda case: broken_file(case.error, case.argv),
+    lambda case: output_folder(case.error, case.argv),
+    _anything_else,
+)
+
+
+def _as_typed(text: str, case: Case) -> str:
+    """An override without the pluses that `resume=` has put before it."""
+    return text if text in case.argv else text.removeprefix("++")
+
+
+def _habit(key: str, value: str, case: Case) -> str | None:
+    """What is said of a setting as other tools have it."""
+    meant = other_tools.meant(key, value, case.options, case.argv)
+    return None if meant is None else f"{key}: no such setting. {meant}"
+
+
+def _typed_value(key: str, case: Case) -> str | None:
+    """The value that the command line gives to a key."""
+    words = (word.lstrip("+").partition("=") for word in case.argv)
+    return next((value for name, _, value in words if name == key), None)
+
+
+def _choices(options: Options, group: str) -> list[str]:
+    return sorted(options.groups[group].choices) if group in options.groups else []
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, outermost first; OmegaConf hides that as a mere context."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        wrapped = isinstance(cause, OmegaConfBaseException | HydraException)
+        cause = cause.__cause__ or (cause.__context__ if wrapped else None)
+
+
+def _meant(name: str | None) -> str:
+    return f" Did you mean '{name}'?" if name else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "").strip()

@@ -1,0 +1,261 @@
+"""What people type who know other tools, and what it is here.
+
+The names are those of Lightning (L), the Trainer of Transformers (T), Keras (K), timm (t) and
+scikit-learn (s). What is advised is advised with the value only where that is sure to mean the same here
+and our own schema takes it; otherwise the setting is named, and what it holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from bigmodel.cli.launch.allowed_values import accepted
+from bigmodel.cli.launch.config_index import Key, Options
+from bigmodel.errors import in_grammar, pasted, setting
+
+_SETTINGS = {
+    "trainer.epochs": "max_epochs epochs num_epochs n_epochs num_train_epochs max_iter",  # L K T s
+    "trainer.max_steps": "max_steps total_steps num_steps num_training_steps",  # L T
+    "trainer.clip_norm": "gradient_clip_val max_grad_norm clip_grad clipnorm clip_norm",  # L T t K
+    "trainer.accumulate": "accumulate_grad_batches gradient_accumulation_steps grad_accum_steps"
+    " accum_steps",  # L T t
+    "trainer.log_every_steps": "log_every_n_steps logging_steps log_interval",  # L T t
+    "trainer.eval_every": "check_val_every_n_epoch validation_freq",  # L K
+    "trainer.eval_every_steps": "val_check_interval eval_steps",  # L T
+    "trainer.limit.train": "limit_train_batches steps_per_epoch max_train_samples",  # L K T
+    "trainer.limit.val": "limit_val_batches validation_steps",  # L K
+    "trainer.limit.test": "limit_test_batches",  # L
+    "trainer.ema": "model_ema_decay ema_decay ema",  # t
+    "trainer.early_stopping.patience": "patience early_stopping_patience n_iter_no_change",  # L K T s
+    "trainer.early_stopping.min_delta": "min_delta tol early_stopping_threshold",  # L K s T
+    "trainer.checkpoint.monitor": "monitor metric_for_best_model eval_metric",  # L K T t
+    "trainer.checkpoint.keep": "save_top_k save_total_limit checkpoint_hist",  # L T t
+    "trainer.checkpoint.every_steps": "save_steps every_n_train_steps",  # T L
+    "data.batch_size": "batch_size bs b per_device_train_batch_size train_batch_size",  # K t T
+    "data.workers": "num_workers dataloader_num_workers workers j n_jobs",  # L T t s
+    "data.val_fraction": "validation_split validation_fraction val_split test_size val_frac",  # K s
+    "data.path": "data_path data_dir train_file dataset_path root csv file",  # T t
+    "data.val_path": "val_path validation_file val_file",  # T
+    "data.test_path": "test_path test_file",  # T
+    "data.drop_last": "drop_last dataloader_drop_last",  # T
+    "optimizer.lr": "lr learning_rate learning_rate_init base_lr eta0",  # L K T s t
+    "optimizer.weight_decay": "weight_decay wd l2",  # L T t
+    "optimizer": "opt optim solver",  # t T s
+    "scheduler": "sched lr_scheduler_type lr_scheduler",  # t T K
+    "scheduler.warmup": "warmup_steps num_warmup_steps warmup warmup_epochs",  # T t
+    "model.depth": "layers n_layers n_layer num_hidden_layers",  # T
+    "model.num_layers": "layers n_layers n_layer num_hidden_layers",
+    "model.hidden_sizes": "hidden_layer_sizes hidden_sizes hidden_dims layers units",  # s K
+    "model.hidden_size": "units hidden_dim",  # K
+    "model": "arch architecture network net model_name",  # t
+    "model.dropout": "dropout drop drop_rate dropout_rate",  # t K
+    "model.activation": "activation act act_layer",  # K s t
+    "loss": "criterion loss_fn loss_function objective",
+    "device.precision": "precision dtype mixed_precision",  # L K T
+    "device.threads": "num_threads intra_op_threads",
+    "device.compile": "torch_compile torchcompile jit_compile",  # T t K
+    "device.deterministic": "deterministic",  # L
+    "seed": "seed_everything random_state random_seed manual_seed",  # L s
+    "output_dir": "default_root_dir log_dir logdir save_dir outdir output logging_dir",  # L T t
+    "resume": "resume_from_checkpoint ckpt_path resume_from checkpoint ckpt load_from",  # T L
+}
+_SWITCHES = {  # what is typed instead where it is on, where it is off (nothing: leave it out), and names
+    "debug=fast": ("", "fast_dev_run dry_run smoke_test"),  # L
+    "debug=overfit": ("", "overfit_batches overfit"),  # L
+    "device=cuda": ("device=cpu", "use_cuda"),
+    "device=cpu": ("device=auto", "no_cuda use_cpu cpu"),  # T
+    "device.precision=fp16": ("device.precision=fp32", "fp16 amp use_amp"),  # T t
+    "device.precision=bf16": ("device.precision=fp32", "bf16"),  # T
+    "model=fnn": ("", "mlp"),
+    "optimizer.nesterov=true optimizer=sgd": ("", "nesterov"),
+    "trainer.tensorboard=true": ("trainer.tensorboard=false", "logger report_to"),  # L T
+    "profile=true": ("profile=false", "profiler profiling"),  # L
+    "trainer.histograms=true": ("trainer.histograms=false", "histogram_freq"),  # K
+}
+_ON = re.compile(r"|true|yes|on|[1-9]\d*|simple|advanced|pytorch|tensorboard|all", re.IGNORECASE)
+_OFF = re.compile(r"false|no|off|none|null|0+(\.0*)?|\[\]", re.IGNORECASE)
+_SHARE = re.compile(r"0?\.\d*[1-9]\d*|1\.0*")
+_MEANT = re.compile(r"true|false|null|", re.IGNORECASE)
+_GPUS = (
+    *("accelerator", "devices", "gpus", "n_gpus", "num_gpus", "n_gpu"),  # L T
+    *("device_ids", "gpu_ids", "gpu", "cuda"),
+)
+_OTHER_UNITS = ("max_train_samples",)  # T: samples, where ours are batches
+_WIDTHS = re.compile(r"[\[(]? *\d+ *(, *\d+ *)*,? *[\])]?")
+_PRECISIONS = {"16": "fp16", "32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+_PRECISIONS |= {"float32": "fp32", "no": "fp32", "16-mixed": "fp16", "bf16-mixed": "bf16"}
+_PRECISIONS |= {"16-true": "fp16", "bf16-true": "bf16", "32-true": "fp32", "true": "auto"}
+_PRECISIONS |= {"false": "fp32", "float": "fp32", "mixed_float16": "fp16", "mixed_bfloat16": "bf16"}
+_VERBS = {"fit": "", "train": "", "run": "", "start": "", "help": "--help", "version": "--version"}
+_KINDS = {
+    "table": (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson"),
+    "arrays": (".npz", ".safetensors"),
+    "text": (".txt",),
+    "images": (".png", ".jpg", ".jpeg", ".webp", ".zip"),
+    "audio": (".wav", ".flac", ".mp3", ".ogg"),
+}
+
+
+def _by_name(entries: dict[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for ours, names in entries.items():
+        for name in names.split():
+            found.setdefault(name, []).append(ours)
+    return found
+
+
+SETTINGS = _by_name(_SETTINGS)
+SWITCHES = {name: (on, off) for on, (off, names) in _SWITCHES.items() for name in names.split()}
+NAMES = sorted({*SETTINGS, *SWITCHES, *_GPUS})
+
+
+def meant(key: str, value: str, options: Options, argv: Sequence[str]) -> str | None:
+    """What to type in place of a setting that other tools call so, or None where no habit is known.
+
+    Args:
+        key: as typed, with or without dashes or a section in front: `max_epochs`, `trainer.max_epochs`.
+        value: as typed; empty where none was.
+        options: what can be chosen and set.
+        argv: the arguments, which choose among that.
+
+    Returns:
+        A sentence: `Did you mean trainer.epochs=3?`, or what the setting is called here.
+    """
+    section, _, name = key.lstrip("-+").rpartition(".")
+    ours = f"{section}.{name}"
+    if section in options.groups and _having(ours, options):
+        return None  # it is a setting of that section, of another choice than the one made
+    name = name.replace("-", "_").lower()
+    if name in SWITCHES:
+        return _switch(name, value, options, argv)
+    if name in _GPUS:
+        return _device(name, value, options, argv)
+    known = options.keys(argv)
+    candidates = SETTINGS.get(name, [])
+    found = next((one for one in candidates if one in known or one in options.groups), None)
+    if found is None:
+        told = (_named(one, options, argv) for one in candidates)
+        return meant_data(value) if "data.path" in candidates else next(filter(None, told), None)
+    if found == key:
+        return None
+    if found == "data.path" and (file := meant_file(value)) is not None:
+        return f"Did you mean {file}?"
+    for words in _written(name, found, value):
+        if accepted(words, options, argv):
+            return _did_you_mean(words)
+    return _named(found, options, argv)
+
+
+def meant_data(value: str) -> str | None:
+    """The same for data of a kind that is not chosen yet."""
+    file = meant_file(value)
+    return None if file is None else f"Did you mean {file}?"
+
+
+def _written(name: str, ours: str, value: str) -> list[list[str]]:
+    """Ways to write a setting with its value, the likeliest first; none where it means another thing."""
+    plain = value.strip("'\"")
+    if not value or name in _OTHER_UNITS:
+        return []
+    if ours == "resume" and plain != "auto" and not Path(plain).is_dir():
+        return []
+    if ours == "model.hidden_sizes" and name != "layers":
+        return (
+            [[f"{ours}=[{','.join(re.findall(r'[0-9]+', value))}]"]] if _WIDTHS.fullmatch(value) else []
+        )
+    if ours == "device.precision":
+        value = plain = _PRECISIONS.get(plain.lower(), plain.lower())
+    if ours == "trainer.checkpoint.monitor":
+        value = plain = re.sub(r"^(?:val|eval)_", "val/", plain)
+        if not re.fullmatch(r"(val|train)/\w+", value):
+            return []
+    if "." not in ours and ours in ("optimizer", "scheduler", "model", "loss"):
+        value = plain = plain.lower()
+    before = ["scheduler.interval=epoch"] if name == "warmup_epochs" else []
+    ways = [f"{ours}={value}"]
+    if not _MEANT.fullmatch(value):
+        ways.append(f"{ours}={in_grammar(plain, literal=True)}")
+    return [[*before, way] for way in ways]
+
+
+def _switch(name: str, value: str, options: Options, argv: Sequence[str]) -> str | None:
+    """Whether it is on or off, in our words."""
+    on, off = SWITCHES[name]
+    share = name == "overfit_batches" and _SHARE.fullmatch(value)
+    if not share and not _ON.fullmatch(value) and not _OFF.fullmatch(value):
+        return _named(on.partition("=")[0], options, argv)
+    words = (off if _OFF.fullmatch(value) else on).split()
+    if not words:
+        return "Leave it out."
+    return _did_you_mean(words) if accepted(words, options, argv) else None
+
+
+def _device(name: str, value: str, options: Options, argv: Sequence[str]) -> str | None:
+    """`0` GPUs are the CPU, as is `accelerator=cpu`; of several, one run uses one."""
+    bare = value.strip("[]()'\" ").lower()
+    numbers = re.findall(r"\d+", bare) if re.fullmatch(r"\d+( *, *\d+)*,?", bare) else []
+    listed = len(numbers) > 1 or value[:1] in ("[", "(") or name.endswith("_ids")
+    device, several = (
+        {"gpu": "cuda", "none": "cpu", "null": "cpu", "false": "cpu"}.get(bare, bare),
+        False,
+    )
+    if name in ("gpu", "cuda") and bare == "true":
+        device = "cuda"
+    elif numbers and listed:
+        several = len(numbers) > 1
+        device = "cuda" if several or int(numbers[0]) == 0 else f"cuda:{int(numbers[0])}"
+    elif name in ("gpu", "cuda", "accelerator"):
+        pass  # a number may be how many, or which
+    elif numbers or bare == "-1":
+        several = bare == "-1" or int(bare) > 1
+        device = "cpu" if bare.strip("0") == "" else "cuda"
+    if not accepted([f"device={device}"], options, argv):
+        return _named("device", options, argv)
+    return _did_you_mean([f"device={device}"]) + (" A run uses one GPU." if several else "")
+
+
+def _did_you_mean(words: Sequence[str]) -> str:
+    return f"Did you mean {' '.join(map(pasted, words))}?"
+
+
+def _named(ours: str, options: Options, argv: Sequence[str]) -> str | None:
+    """What it is called here and what it holds, without a value."""
+    if ours in options.groups:
+        return f"Here it is {ours}, one of: {', '.join(sorted(options.groups[ours].choices))}."
+    having = _having(ours, options)
+    if not having:
+        top = next((key for key in options.top if key.path == ours), None)
+        return None if top is None else f"Here it is {ours}: {top.meaning}."
+    key = next(iter(having.values()))
+    only = "" if ours in options.keys(argv) else f", which only {', '.join(having)} knows"
+    return f"Here it is {ours}{only}: {key.meaning}."
+
+
+def _having(ours: str, options: Options) -> dict[str, Key]:
+    """The choices that have a setting."""
+    group = options.groups.get(ours.partition(".")[0])
+    choices = group.choices.values() if group is not None else ()
+    return {f"{c.group}={c.name}": key for c in choices for key in c.keys if key.path == ours}
+
+
+def meant_file(path: str) -> str | None:
+    """What to type for a file that was named by itself, or None where its kind is not known."""
+    name = PurePath(path).name.lower().removesuffix(".gz")
+    kind = next((kind for kind, ends in _KINDS.items() if name.endswith(ends)), None)
+    return None if kind is None else f"data={kind} {setting('data.path', path)}"
+
+
+def meant_word(word: str) -> str | None:
+    """A sentence on a word that other tools begin with, such as `train` or `help`."""
+    if word in _VERBS:
+        other = _VERBS[word]
+        return (
+            f"Did you mean bigmodel-train {other}?" if other else "bigmodel-train trains: leave it out."
+        )
+    if word in ("eval", "evaluate", "validate", "test", "predict", "export"):
+        verb = word if word in ("predict", "export") else "eval"
+        return f"That is another program: bigmodel {verb} <run folder>."
+    file = meant_file(word)
+    return None if file is None else f"Did you mean {file}?"

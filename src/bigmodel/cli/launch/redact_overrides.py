@@ -1,0 +1,149 @@
+"""Secrets that are typed or stand in a file: references replace them before Hydra writes anything."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+
+from bigmodel.errors import ConfigError
+from bigmodel.redaction import MASK, REFERENCE, hidden, is_count, looks_secret, remember
+
+
+def hide_typed(argv: Sequence[str]) -> list[str]:
+    """The command line with a reference in the place of every secret.
+
+    In a sweep, too, all that follows the `=` is one value.
+
+    Raises:
+        ConfigError: a sweep over groups of settings with a secret in each.
+    """
+    for flag, value in itertools.pairwise(argv):  # `--token abc`: a mistake, which is quoted as well
+        if flag.startswith("-") and "=" not in flag and looks_secret(flag):
+            remember(value)
+    return [_typed(word) for word in argv]
+
+
+def hide_composed(config: DictConfig, mask: bool = False) -> None:
+    """Puts references in the place of secrets that files have brought, in a whole configuration.
+
+    Args:
+        config: as composed, Hydra's own part included; changed in place.
+        mask: it will be printed with all references resolved, and not run: nothing may be left of them.
+    """
+    with read_write(config), open_dict(config):
+        for key in config:
+            if key != "hydra":
+                _hide_node(config, key, str(key), False, mask)
+        if "hydra" in config:
+            _hide_in_hydra(config.hydra, mask)
+
+
+def take_swept(config: DictConfig) -> list[str]:
+    """Takes the secrets that a file wants to sweep over out of a configuration.
+
+    Hydra's sweeper writes its settings down, and resolves them more than once.
+
+    Returns:
+        Overrides with references, for every job.
+    """
+    params = (config.hydra.get("sweeper") or {}).get("params") or {}
+    plain: Any = OmegaConf.to_container(params, resolve=False) if params else {}
+    taken = [f"{key}={value}" for key, value in plain.items() if looks_secret(key) and value]
+    with read_write(config), open_dict(config):
+        for word in taken:
+            del params[word.partition("=")[0]]
+    return hide_typed(taken)
+
+
+def _typed(word: str) -> str:
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+~-")
+    if word.startswith("-") or not equals:  # a mistake, which the message about it will quote
+        mistaken = re.match(r"-*([\w.]+)[=: ]+(.+)", word)
+        if mistaken and looks_secret(mistaken[1]):
+            remember(mistaken[2])
+        return word
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        override = None
+    if override is None and value[:1] in {"'", '"'} and looks_secret(name):  # it is not closed
+        remember(value)
+        return word
+    if override is None or override.is_sweep_override():
+        if looks_secret(name) and value and "${" not in value:
+            return f"{key}={hidden(name, value)}"
+        if override is not None and _hide_value(getattr(override._value, "list", []), name, False)[1]:
+            raise ConfigError(
+                f"{name}: a sweep over several settings with a secret in each cannot be kept out of"
+                " its files. Give the secret by itself, with its whole key."
+            )
+        return word
+    if isinstance(override._value, int | float) and looks_secret(name):
+        exact = isinstance(override._value, bool) or is_count(name, override._value)
+        return word if exact else f"{key}={hidden(name, value.strip())}"
+    new, changed = _hide_value(override._value, name, looks_secret(name))
+    return f"{key}={Override._get_value_element_as_str(new)}" if changed else word
+
+
+def _hide_value(value: Any, path: str, secret: bool) -> tuple[Any, bool]:
+    """A value as Hydra's grammar reads it, with references for secrets; and whether there are any."""
+    if isinstance(value, dict):
+        pairs = {
+            key: _hide_value(inner, f"{path}.{_text(key)}", secret or looks_secret(_text(key)))
+            for key, inner in value.items()
+        }
+        return {key: new for key, (new, _) in pairs.items()}, any(c for _, c in pairs.values())
+    if isinstance(value, list):
+        items = [_hide_value(inner, f"{path}.{at}", secret) for at, inner in enumerate(value)]
+        return [new for new, _ in items], any(changed for _, changed in items)
+    text = _text(value)
+    if not secret or not isinstance(value, str | QuotedString) or not text or "${" in text:
+        return value, False
+    return QuotedString(hidden(path, text), Quote.single), True
+
+
+def _text(value: Any) -> str:
+    return value.text if isinstance(value, QuotedString) else str(value)
+
+
+def _hide_node(parent: Any, key: Any, path: str, secret: bool, mask: bool) -> None:
+    """Hides what is below `parent[key]`; all of it where its key, or one above it, is a secret's."""
+    secret = secret or looks_secret(path)
+    if OmegaConf.is_missing(parent, key):
+        return
+    if OmegaConf.is_interpolation(parent, key):
+        if secret and mask:
+            parent[key] = MASK
+        return
+    value = parent[key]
+    if isinstance(value, DictConfig | ListConfig):
+        for inner in list(value) if isinstance(value, DictConfig) else range(len(value)):
+            _hide_node(value, inner, f"{path}.{inner}", secret, mask)
+    elif secret and isinstance(value, str) and value:
+        parent[key] = MASK if mask else hidden(path, value)
+
+
+def _hide_in_hydra(hydra: DictConfig, mask: bool) -> None:
+    """Hydra makes folder names of the command line, and keeps it."""
+    plain: Any = OmegaConf.to_container(hydra, resolve=False)
+    named = (plain.get("job") or {}).get("override_dirname")
+    if named and "${oc.env:" in named:
+        hydra.job.override_dirname = REFERENCE.sub(r"\1", named)
+    if mask:
+        for name, words in (plain.get("overrides") or {}).items():
+            hydra.overrides[name] = [_literal(word) for word in words]
+        for name in (plain.get("job") or {}).get("env_set") or {}:
+            _hide_node(hydra.job.env_set, name, name, False, mask)
+
+
+def _literal(text: str) -> str:
+    """A text that OmegaConf leaves as it is when it resolves."""
+    return text.replace("${", "\\${")

@@ -1,0 +1,190 @@
+"""`resume=`: settled before Hydra starts, which would compose the default model over the old run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from bigmodel.checkpointing import manifest
+from bigmodel.cli.launch.run_folder import RECORD
+from bigmodel.cli.launch.stored_config import mend, read_config, saved_settings
+from bigmodel.cli.launch.unfinished_runs import composed, newest_unfinished, split
+from bigmodel.errors import CheckpointError, ConfigError, in_grammar, pasted
+from bigmodel.runtime.disk import check_regular
+from bigmodel.runtime.escaping import visible_message
+
+GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
+PRESETS = ("experiment", "debug", "trainer")
+
+
+class Settled(NamedTuple):
+    """What `resume=` comes to.
+
+    Attributes:
+        argv: the arguments for Hydra.
+        folder: the run to go on with; None for a new one.
+        may_change: whether it may go on with other settings or data.
+    """
+
+    argv: list[str]
+    folder: Path | None = None
+    may_change: bool = False
+
+
+def settle(argv: list[str], config_dir: Path) -> Settled:
+    """Turns `resume=` into arguments with which Hydra composes the old run's own configuration.
+
+    Args:
+        argv: the command line without the program's name.
+        config_dir: our configurations.
+
+    Raises:
+        ConfigError, CheckpointError: it is not a run that can go on.
+    """
+    wanted = [word.split("=", 1)[1] for word in argv if word.startswith("resume=")]
+    if not wanted or wanted[-1] in {"null", ""}:
+        return Settled(argv)
+    if {"-m", "--multirun"} & set(argv):
+        raise ConfigError("resume goes with one run, not with a sweep (-m). Leave one of the two out.")
+    may_change = _may_change(argv)
+    rest = [word for word in argv if not word.startswith("resume=") and not _says_may_change(word)]
+    if wanted[-1] == "auto":
+        found = newest_unfinished(rest, config_dir)
+        if found is None:
+            print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
+            return Settled(rest)
+        print(visible_message(f"resume=auto: going on with {found}"))  # noqa: T201
+        return Settled(_arguments(_overrides_of(found), found, None), found, may_change)
+    folder = _run_of(Path(wanted[-1].strip("'\"")))
+    _check_is_run(folder)
+    mend(folder, f"resume={folder}")
+    return Settled(_arguments(rest, folder, config_dir if may_change else None), folder, may_change)
+
+
+def _may_change(argv: list[str]) -> bool:
+    said = [word.partition("=")[2].lower() for word in argv if _says_may_change(word)]
+    if said and said[-1] not in {"true", "false"}:
+        raise ConfigError(f"resume_changed={said[-1]}: expected true or false.")
+    return bool(said) and said[-1] == "true"
+
+
+def _says_may_change(word: str) -> bool:
+    return word.lstrip("+").startswith("resume_changed=")
+
+
+def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[str]:
+    """Arguments that make Hydra compose a run's own config, with `argv` on top, into its own folder.
+
+    Args:
+        config_dir: where another choice in a group is looked up; None where none is allowed.
+    """
+    overrides, extra = split(argv)
+    others = {*overrides, extra}  # the run's own configuration is whole without a folder of files
+    flags = [word for word in argv if word not in others and not word.startswith("--config-dir")]
+    stored = read_config(folder)
+    on_top: list[str] = []
+    for word in overrides:
+        on_top += _on_stored(word, folder, stored, config_dir, extra)
+    quoted = in_grammar(str(folder.resolve()))
+    return [
+        f"--config-path={(folder / '.hydra').resolve()}",
+        "--config-name=config",
+        *flags,
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+        "hydra.output_subdir=null",
+        f"hydra.run.dir={quoted}",
+        f"++resume={quoted}",
+        "++plugins=[]",
+        *on_top,
+    ]
+
+
+def _on_stored(
+    word: str, folder: Path, stored: dict[str, Any], config_dir: Path | None, extra: str | None
+) -> list[str]:
+    """An override for a stored config, which has no groups left to choose from, and lacks the keys that
+    are newer than it.
+
+    Raises:
+        ConfigError: another choice, which would make it another run.
+    """
+    group, _, choice = word.lstrip("+").partition("=")
+    if group == "hydra.run.dir":
+        if Path(choice.strip("'\"")).resolve() == folder.resolve():
+            return []
+        raise ConfigError(f"{word}: the run goes on in its own folder, {folder}. Leave it out.")
+    if group == "device":
+        return [f"device.name={choice}"]
+    if group in GROUPS:
+        settings: Any = stored[group]
+        made = settings.get("name") if isinstance(settings, dict) else None
+        if choice == made:  # says nothing new
+            return []
+        if config_dir is None:
+            raise ConfigError(
+                f"{word}: the run in {folder} has {group}={made}, and goes on with it. Leave it out,"
+                " start anew, or add resume_changed=true to go on all the same."
+            )
+        settings = composed([f"{group}={choice}"], config_dir, extra)[group]
+        plain = OmegaConf.to_container(settings, resolve=False)
+        return [f"~{group}", f"+{group}={in_grammar(plain)}"]
+    if group in PRESETS:
+        raise ConfigError(
+            f"{word}: a preset cannot be put onto a run that has begun."
+            " Set single keys, such as trainer.epochs=60."
+        )
+    plain_key = word[0] not in "+~" and not group.startswith("hydra")
+    return [f"++{word}" if plain_key else word]
+
+
+def _overrides_of(folder: Path) -> list[str]:
+    """What has to be named again on resume although it did not change: the plugins."""
+    plugins = read_config(folder).get("plugins")
+    return [f"plugins=[{','.join(plugins)}]"] if plugins else []
+
+
+def _run_of(path: Path) -> Path:
+    """The run's folder, where a path leads to it or, as a run prints it, to where it goes on from.
+
+    Raises:
+        CheckpointError: it leads to another checkpoint of a run's.
+    """
+    whole = Path(os.path.abspath(path))  # noqa: PTH100 (links are not followed, dots are)
+    if (path / RECORD).is_dir() or "checkpoints" not in {whole.name, whole.parent.name}:
+        return path
+    checkpoints = whole if whole.name == "checkpoints" else whole.parent
+    run = checkpoints.parent
+    newest = [name for name in manifest.GENERATIONS if (checkpoints / name).is_dir()]
+    if (run / RECORD).is_dir() and whole != checkpoints and [whole.name] != newest[:1]:
+        raise CheckpointError(
+            f"resume={path}: a run goes on from its newest checkpoint and no other. Give its folder:"
+            f" {pasted(f'resume={run}')}"
+        )
+    return run if path.is_absolute() else Path(os.path.relpath(run))
+
+
+def _check_is_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"resume={folder}: there is no such folder. Give a run's folder, or resume=auto."
+        )
+    record = folder / RECORD
+    if not (record / "config.yaml").is_file() and saved_settings(folder) is None:
+        raise CheckpointError(
+            f"resume={folder}: this is no run's folder: it has no .hydra/config.yaml."
+            " Give the folder that holds checkpoints/ and .hydra/."
+        )
+    for path in (*folder.iterdir(), *(record.iterdir() if record.is_dir() else [])):
+        if path.is_symlink():  # what is written to it would land elsewhere
+            raise CheckpointError(
+                f"{path}: is a link to {path.readlink()}; the files of a run have to lie in its folder."
+                " Put there what the link leads to, and go on."
+            )
+        try:
+            check_regular(path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: {error.strerror}. Remove it, and go on.") from error

@@ -1,0 +1,118 @@
+"""What may differ when a run goes on, and what would make it another run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pydantic import BaseModel
+
+from bigmodel.cli.launch.stored_config import OF_ONE_SITTING, comparable, flatten, read_config
+from bigmodel.config import RunConfig
+from bigmodel.errors import ConfigError, setting
+from bigmodel.redaction import looks_secret, shown
+
+FREE = (
+    *("trainer", "device", "output_dir", "plugins", "scheduler.extend"),
+    *("data.workers", "data.timeout", "data.on_device"),
+)
+"""What may differ; of the trainer, all but what `FIXED` names."""
+
+FIXED = (
+    "trainer.accumulate",
+    "trainer.clip_norm",
+    "trainer.ema",
+    "trainer.limit.train",
+    "trainer.limit.val",
+    "trainer.limit.test",
+    "trainer.checkpoint.monitor",
+    "trainer.checkpoint.mode",
+    "trainer.early_stopping.monitor",
+    "trainer.early_stopping.mode",
+)
+"""What would change the steps themselves, or what the best so far was measured by."""
+
+
+def check_plugins(folder: Path, config: DictConfig) -> None:
+    """Makes sure that the code which a run was made with is named again.
+
+    Raises:
+        ConfigError: a plugin is missing.
+    """
+    ours = comparable(config).get("plugins") or []
+    forgotten = [plugin for plugin in read_config(folder).get("plugins") or [] if plugin not in ours]
+    if forgotten:
+        raise ConfigError(
+            f"resume={folder}: the run uses plugins, whose code runs only when you name them again:"
+            f" {setting('plugins', forgotten)}"
+        )
+
+
+def check_same(
+    folder: Path,
+    config: DictConfig,
+    typed: RunConfig,
+    settings: dict[str, Any] | None,
+    may_change: bool,
+) -> list[str] | None:
+    """Makes sure that nothing differs from the old run which may not.
+
+    Args:
+        folder: the old run's.
+        config: what it shall go on with, as composed.
+        typed: the same, checked.
+        settings: those that the checkpoint was made with; they may be older than the folder's, where a
+            run ended before its first save with new ones. None: the checkpoint does not say.
+        may_change: the user wants to go on whatever differs.
+
+    Returns:
+        The keys that differ although they decide what the run is; None where nothing may differ.
+
+    Raises:
+        ConfigError: each difference, old and new.
+    """
+    if settings is None:
+        old, new = flatten(read_config(folder)), flatten(comparable(config))
+    else:
+        old, new = flatten(settings), flatten(typed.values)
+    known_since = dict(_defaults(typed))  # a run of an earlier version did what is now the default
+    old = {key: known_since[key] for key in new if key in known_since} | old
+    for key in OF_ONE_SITTING:
+        old.pop(key, None), new.pop(key, None)
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    deciding = [key for key in changed if key in FIXED or not _is_free(key)]
+    deciding = [key for key in deciding if not _is_hidden(key, old.get(key), new.get(key))]
+    if may_change:
+        return deciding
+    if deciding:
+        pairs = [(key, shown(key, old.get(key)), shown(key, new.get(key))) for key in deciding]
+        listed = "\n".join(f"  {key}: was {before!r}, now {now!r}" for key, before, now in pairs)
+        raise ConfigError(
+            f"resume={folder}: this would be another run:\n{listed}\n"
+            "Leave these as they were, start anew, or add resume_changed=true to go on all the same."
+        )
+    return None
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _is_hidden(key: str, *values: Any) -> bool:
+    """Whether a setting is a secret, which may be renewed; runs of the first version hold it openly."""
+    return looks_secret(key) and all(value is None or isinstance(value, str) for value in values)
+
+
+def _defaults(typed: RunConfig) -> Iterator[tuple[str, Any]]:
+    """Every setting by dotted key, with its default, for the entries that are chosen."""
+    for group, settings in vars(typed).items():
+        if isinstance(settings, BaseModel):
+            prefix = "" if group == "top" else f"{group}."
+            for name, field in type(settings).model_fields.items():
+                default = field.get_default(call_default_factory=True)
+                if isinstance(default, BaseModel):
+                    yield from flatten(default.model_dump(), f"{prefix}{name}.").items()
+                elif not field.is_required():
+                    yield f"{prefix}{name}", default

@@ -1,0 +1,209 @@
+"""A run's folder: claimed by exactly one run, and told what it was started with."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from bigmodel.checkpointing import retention
+from bigmodel.cli.launch import lock
+from bigmodel.errors import ConfigError, pasted
+from bigmodel.runtime import disk
+
+RECORD = ".hydra"
+WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
+"""What a run writes into its folder, besides its record."""
+
+_RECORDED = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_UNFINISHED = re.compile(r"\.[\w.-]+\.\d+\.tmp")
+"""Names of what a process was writing when it was killed."""
+
+_made_on_the_way: dict[Path, list[Path]] = {}
+"""For each folder that this process has claimed, the folders above it that were made with it."""
+
+
+def register_resolver() -> None:
+    """Makes `${new_folder:PATH}` known to configurations: a folder that no other run has."""
+    OmegaConf.register_new_resolver("new_folder", claim, use_cache=True, replace=True)
+
+
+def claim(path: str) -> str:
+    """Makes the folder `path`, or `path_1`, `path_2`, … where it is taken, for this run alone.
+
+    Only a `mkdir` that fails on what exists can tell two runs of the same second apart.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        missing = [parent for parent in Path(path).parents if not parent.exists()]
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for attempt in itertools.count():
+            folder = Path(f"{path}_{attempt}" if attempt else path)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                _made_on_the_way[folder.resolve()] = missing
+                return str(folder)
+    except OSError as error:
+        raise ConfigError(_unwritable(Path(path), error)) from error
+    raise AssertionError("count never ends")
+
+
+def check_free(folder: Path, key: str) -> None:
+    """Makes sure that a folder can be written to, and holds nothing that a run would write over.
+
+    Args:
+        key: by which the user can name another.
+
+    Raises:
+        ConfigError: it holds a run, or what may be somebody's; or it cannot be written to.
+    """
+    found = [
+        name
+        for name in (RECORD, *WRITTEN)
+        if os.path.lexists(folder / name) and not _is_our_log(folder / name)
+    ]
+    if RECORD in found or "summary.json" in found:
+        raise ConfigError(
+            f"{key}: there is a run in {folder} already. Go on with it by"
+            f" {pasted(f'resume={folder}')}, or name another folder with {key}=<folder>."
+        )
+    if found:
+        raise ConfigError(
+            f"{key}: {folder} holds {', '.join(found)} already, which a run would write over. Name"
+            f" another folder with {key}=<folder>, or move them away."
+        )
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(_unwritable(folder, PermissionError("no permission to write")))
+
+
+def _is_our_log(path: Path) -> bool:
+    """Whether Hydra has just made the file for this very job, as with `hydra/job_logging=default`."""
+    handlers = [handler for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]
+    return any(Path(handler.baseFilename) == path.absolute() for handler in handlers)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a process that was killed as it wrote left unfinished, in a folder that is ours."""
+    places = (folder, *(folder / name for name in (RECORD, "checkpoints", "tensorboard")))
+    for path in (path for place in places if place.is_dir() for path in place.iterdir()):
+        if not _UNFINISHED.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.is_dir():
+            _remove_unfinished_record(path)
+        elif _is_of_ours(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _is_of_ours(name: str) -> bool:
+    return name.startswith(
+        tuple(f".{ours}." for ours in (*_RECORDED, *WRITTEN, retention.NAME, "events.out.tfevents"))
+    )
+
+
+def _remove_unfinished_record(path: Path) -> None:
+    """Only with what a record consists of: anything else is somebody's."""
+    names = {inner.name for inner in path.iterdir()}
+    if path.name.startswith(f"{RECORD}.") and all(
+        name in _RECORDED or _is_of_ours(name) for name in names
+    ):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder in which nothing began, and those made on the way to it, where they are empty."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        for parent in _made_on_the_way.pop(folder.resolve(), []):
+            parent.rmdir()
+
+
+def discard_claimed() -> None:
+    """Removes what was claimed for a run that has not begun."""
+    for folder in list(_made_on_the_way):
+        (folder / lock.NAME).unlink(missing_ok=True)  # the process ends here, and gives nothing back
+    discard_refused_sweep()
+    for folder in list(_made_on_the_way):
+        discard(folder)
+
+
+def discard_refused_sweep() -> None:
+    """Removes the folder of a sweep that was refused before its first job: it holds a plan at most."""
+    for folder in list(_made_on_the_way):
+        if not any(path.is_dir() for path in folder.glob("*")):
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            discard(folder)
+
+
+def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
+    """Writes `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`, as Hydra would: all or nothing.
+
+    Hydra itself writes them before the configuration is checked; so it is told not to, and a mistake
+    leaves nothing behind.
+
+    Raises:
+        CheckpointError: they cannot be written; nothing of them is there then.
+    """
+    wrapped = OmegaConf.create({"hydra": hydra})
+    texts = (_settings(config), OmegaConf.to_yaml(wrapped), OmegaConf.to_yaml(hydra.overrides.task))
+    record, unfinished = folder / RECORD, folder / f"{RECORD}.{os.getpid()}.tmp"
+    place = record if record.is_dir() else unfinished
+    try:
+        place.mkdir(exist_ok=True)
+        for name, text in zip(_RECORDED, texts, strict=True):
+            disk.put(place / name, text.encode())
+        if place is unfinished:
+            unfinished.rename(record)
+        for path in _perhaps_new(folder):
+            disk.sync(path)
+    except OSError as error:
+        raise disk.refused(record, error, sum(map(len, texts))) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _perhaps_new(folder: Path) -> Iterable[Path]:
+    """A folder and those above it that may have been made for it; the current one was there before."""
+    old = (Path.cwd(), *Path.cwd().parents)
+    return [folder, *(path for path in folder.absolute().parents if path not in old[1:])]
+
+
+def typed(hydra: DictConfig) -> str:
+    """What was typed for a run, in one line; what it refers to, such as a secret, stays unresolved."""
+    plain: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+    return " ".join(plain["task"])
+
+
+def write_config(folder: Path, config: DictConfig) -> None:
+    """Writes `.hydra/config.yaml`, whole or not at all, where it says anything new.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    disk.write(folder / RECORD / "config.yaml", _settings(config))
+
+
+def _settings(config: DictConfig) -> str:
+    """A run never says that it resumes itself, or is looked at once more when it goes on."""
+    config = config.copy()
+    with open_dict(config):
+        config.resume = None
+        for key in ("resume_changed", "profile"):
+            config.pop(key, None)
+    return OmegaConf.to_yaml(config)
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return (
+        f"output_dir: {path} cannot be made or written to: {error.strerror or error}."
+        " Name a folder that can, such as output_dir=outputs."
+    )

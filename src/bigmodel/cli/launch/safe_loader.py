@@ -1,0 +1,284 @@
+"""A configuration never runs code, whoever wrote it.
+
+Hydra builds whatever a `_target_` names: callbacks, log handlers, sweepers and launchers, all before
+the first line of ours. So each configuration is checked inside Hydra's own loader, after it is composed
+and before anything is made of it: the main one, every job's of a sweep, and also in worker processes.
+
+What is trusted is told by where it comes from:
+
+* what ships with bigmodel, Hydra and installed Hydra plugins is trusted;
+* a configuration file from anywhere else sets settings, and only a few of Hydra's (`FILE_KEYS`);
+* the user's own command line may set most of Hydra's (`TYPED_KEYS`), but no code either.
+
+Code of the user's own has one door: `plugins=[module]`, typed on the command line.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+import hydra._internal.hydra as hydra_internals
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from bigmodel.cli.launch.flags import parse_flags
+from bigmodel.cli.launch.redact_overrides import hide_composed, take_swept
+from bigmodel.errors import ConfigError, setting
+from bigmodel.redaction import looks_secret
+
+FILE_KEYS = (
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.sweep.subdir",
+    "hydra.sweeper.params",
+    "hydra.sweeper.max_batch_size",
+    "hydra.job.chdir",
+    "hydra.job.config.override_dirname",
+    "hydra.mode",
+    "hydra.verbose",
+)
+TYPED_KEYS = (
+    *FILE_KEYS,
+    "hydra.sweeper",
+    "hydra.launcher",
+    "hydra.job",
+    "hydra.help",
+    "hydra.output_subdir",
+    "hydra.searchpath",
+    "hydra.job_logging.root.level",
+    "hydra.hydra_logging.root.level",
+)
+NAMES_OF_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")
+OUTSIDE = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
+_COMPOSED_MODE = hydra_internals.Hydra.get_mode
+THE_DOOR = "Code of your own comes in as a plugin: 'plugins=[my_module]' on the command line."
+
+
+def guard(config_dir: Path, argv: Sequence[str]) -> None:
+    """Checks the command line, and makes Hydra check every configuration it composes from now on.
+
+    To be called before Hydra is, with the arguments that Hydra will see.
+
+    Args:
+        config_dir: the shipped configurations.
+        argv: the arguments, without the program's name.
+
+    Raises:
+        ConfigError: an unknown flag, or an override that would run code.
+    """
+    arguments = parse_flags(argv, config_dir)
+    if arguments.experimental_rerun is not None:
+        raise ConfigError(
+            "--experimental-rerun loads a pickle, which can run any code in it."
+            " Use resume=<run folder> to go on with a run."
+        )
+    check_overrides(arguments.overrides)
+    rules = Rules(config_dir.resolve(), _named_plugins(arguments.overrides), arguments.resolve)
+    hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore
+    asked = any("hydra" in override for override in arguments.overrides)
+    elsewhere = arguments.config_dir or arguments.config_path or arguments.config_name
+    hydra_internals.Hydra.get_mode = _COMPOSED_MODE if asked or elsewhere else _no_mode  # type: ignore
+
+
+def _no_mode(*_: Any, **__: Any) -> None:
+    """What Hydra finds where nothing sets `hydra.mode`, as nothing shipped does: without composing all
+    that is about to be composed anyway, a twentieth of a start."""
+
+
+def check_overrides(overrides: Iterable[str], typed: bool = True) -> None:
+    """Refuses overrides that would run code, or set what only trusted files may.
+
+    Args:
+        overrides: as on the command line. What Hydra cannot read is left to its own complaint.
+        typed: the user typed them; not so for those of a sweep, which files can give as well.
+
+    Raises:
+        ConfigError: names the override, and what is allowed.
+    """
+    for override in overrides:
+        parsed = _parse_override(override)
+        if parsed is not None:
+            _check_override(parsed, override, typed)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a loader has to know: the shipped folder, the modules that the user lets in, and whether the
+    configuration is only printed, with all that it refers to (`--cfg job --resolve`)."""
+
+    config_dir: Path
+    plugins: frozenset[str]
+    printed: bool = False
+
+    def trusts(self, config_path: str, provider: str, source: str) -> bool:
+        """Whether a file ships with bigmodel, with Hydra, or with an installed Hydra plugin."""
+        inside = PurePosixPath(config_path)
+        if inside.is_absolute() or ".." in inside.parts:  # it leads out of the folder it is in
+            return False
+        if provider not in OUTSIDE:
+            return True
+        return Path(source.removeprefix("file://")).resolve() == self.config_dir
+
+
+class GuardedLoader(ConfigLoaderImpl):
+    """Hydra's loader, with a check of each file as it is read and of the whole as it is composed."""
+
+    def __init__(self, rules: Rules, config_search_path: Any) -> None:
+        super().__init__(config_search_path=config_search_path)
+        self.rules = rules
+        self.swept: list[str] = []  # overrides with secrets, which the sweeper does not get to see
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        check_overrides(overrides)
+        config = super().load_configuration(
+            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+        )
+        _check_composed(config, self.rules)
+        hide_composed(config, mask=self.rules.printed)
+        self.swept = take_swept(config)
+        return config
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        check_overrides(sweep_overrides, typed=False)
+        return super().load_sweep_config(master_config, [*self.swept, *sweep_overrides])
+
+    def _process_config_searchpath(
+        self, config_name: str | None, parsed_overrides: list[Override], repo: Any
+    ) -> None:
+        """Hydra imports a package that a search path names: so the primary file is checked before."""
+        if config_name is not None:
+            self._check_file(config_name, None, repo)
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        self._check_file(default.config_path or "", default.package, repo)
+        return super()._load_single_config(default, repo)
+
+    def _check_file(self, config_path: str, package: str | None, repo: IConfigRepository) -> None:
+        """Checks one file's content at the place where it will be merged."""
+        loaded = repo.load_config(config_path=config_path)
+        if loaded is None or self.rules.trusts(config_path, loaded.provider, loaded.path):
+            return
+        file = f"{loaded.path.removeprefix('file://')}/{config_path.removesuffix('.yaml')}.yaml"
+        placed = self._embed_result_config(loaded, package).config
+        for path, value in _leaves(OmegaConf.to_container(placed, resolve=False)):
+            if _names_code(path, value):
+                _refuse_target(file, path)
+            if "${new_folder" in str(value) and not _is_under(path, FILE_KEYS):
+                raise ConfigError(
+                    f"{file}: {path}: `new_folder` makes folders; it is for hydra.run.dir."
+                )
+            if _is_under(path, ("hydra",)) and not _is_under(path, FILE_KEYS) and value != {}:
+                raise ConfigError(
+                    f"{file}: {path} cannot be set by a configuration file of one's own, because"
+                    f" Hydra runs code that it names. Allowed there: {', '.join(FILE_KEYS)}."
+                    f" {THE_DOOR}"
+                )
+
+
+def _named_plugins(overrides: Iterable[str]) -> frozenset[str]:
+    """The modules that `plugins=` names, in any form: one, a list, several lists to sweep over."""
+    named = [override.partition("=") for override in overrides]
+    values = [value for key, _, value in named if key.lstrip("+").split(".")[0] == "plugins"]
+    return frozenset(re.findall(r"[\w.]+", " ".join(values)))
+
+
+def _check_composed(config: DictConfig, rules: Rules) -> None:
+    """The last look at a whole configuration, however its parts came together."""
+    for path, value in _leaves(OmegaConf.to_container(config, resolve=False)):
+        if _names_code(path, value) and not _is_under(path, BUILT_BY_HYDRA):
+            _refuse_target("the configuration", path)
+        if _is_under(path, ("plugins",)):
+            _check_plugin(path, value, rules)
+        if path in NAMES_OF_FOLDERS and _refers_to_secret(str(value)):
+            raise ConfigError(f"{path}={value}: a secret cannot be part of a folder's name.")
+
+
+def _check_plugin(path: str, value: Any, rules: Rules) -> None:
+    """A plugin is code: a file may not name one that the user did not."""
+    if value not in (None, [], "") and str(value) not in rules.plugins:
+        raise ConfigError(
+            f"{path}={value!r}: a configuration file names a module to import, which would run its"
+            f" code. If you trust it, say so on the command line: {setting('plugins', [str(value)])}."
+        )
+
+
+def _check_override(override: Override, text: str, typed: bool) -> None:
+    key = override.key_or_group.replace("/", ".")
+    if "_target_" in text:
+        _refuse_target("the command line", text)
+    if "hydra" in re.split(r"\W+", override.package or ""):
+        raise ConfigError(f"{text}: nothing can be put into Hydra's own configuration. {THE_DOOR}")
+    if not _is_under(key, ("hydra",)):
+        return
+    allowed = TYPED_KEYS if typed else FILE_KEYS
+    is_choice = "/" in override.key_or_group  # hydra/launcher=joblib: its file is checked when read
+    if not (typed and key != "hydra.callbacks" if is_choice else _is_under(key, allowed)):
+        raise ConfigError(
+            f"{text}: cannot be set, because Hydra runs code that it names."
+            f" Allowed: {', '.join(allowed)}. {THE_DOOR}"
+        )
+    if key == "hydra.searchpath" and "pkg:" in text:
+        raise ConfigError(f"{text}: a package is code. Give a folder: 'hydra.searchpath=[my/configs]'.")
+
+
+def _refuse_target(source: str, path: str) -> NoReturn:
+    raise ConfigError(
+        f"{source}: {path}: a configuration cannot name code to run, so `_target_` is not allowed."
+        f" Remove it. {THE_DOOR}"
+    )
+
+
+def _names_code(path: str, value: Any) -> bool:
+    """A key `_target_`, or one smuggled in by `${oc.create:…}` and its like."""
+    return "_target_" in path.split(".") or (
+        isinstance(value, str) and "${" in value and "_target_" in value
+    )
+
+
+def _refers_to_secret(text: str) -> bool:
+    return any(map(looks_secret, re.findall(r"\$\{\s*(?:oc\.env:\s*)?([\w.]+)", text)))
+
+
+def _is_under(path: str, keys: Iterable[str]) -> bool:
+    return any(path == key or path.startswith(f"{key}.") for key in keys)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of everything that holds nothing further, empty containers included."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple) and value:
+        for inner in value:
+            yield from _leaves(inner, path)
+    else:
+        yield path, value
+
+
+@functools.lru_cache(maxsize=256)
+def _parse_override(override: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None

@@ -1,0 +1,60 @@
+"""Complaints about files and folders: missing, not YAML, not text, not writable."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+
+from bigmodel.cli.launch.help import own_folders
+from bigmodel.runtime.disk import read_text
+
+
+def broken_file(error: BaseException, argv: Sequence[str]) -> str | None:
+    """The message for a configuration file that is no YAML or no text, or None for other errors."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a file"
+        return f"{place}: this is no valid YAML: {error.problem or error.context}."
+    if isinstance(error, yaml.YAMLError):
+        return f"A configuration file is no valid YAML: {error}."
+    if isinstance(error, UnicodeDecodeError) and out_of_hydra(error):
+        files = [path for folder in own_folders(argv) for path in sorted(folder.rglob("*.yaml"))]
+        broken = next((path for path in files if not _is_text(path)), "A configuration file")
+        return f"{broken}: this is no text in UTF-8 ({error.reason}). Save it as UTF-8."
+    return None
+
+
+def output_folder(error: BaseException, argv: Sequence[str]) -> str | None:
+    """The message for a run's folder that Hydra could not make, or None for other errors."""
+    if not isinstance(error, OSError) or error.filename is None or not out_of_hydra(error):
+        return None
+    key = "hydra.sweep.dir" if {"-m", "--multirun"} & set(argv) else "hydra.run.dir"
+    return (
+        f"{error.filename}: {(error.strerror or str(error)).lower()}."
+        f" The output folder has to be writable; choose another with {key}=<folder>."
+    )
+
+
+def out_of_hydra(error: BaseException) -> bool:
+    """Whether an error came out of Hydra's own work, rather than out of a run that it called."""
+    frames = traceback.walk_tb(error.__traceback__)
+    packages = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    of_both = [
+        name.partition(".")[0]
+        for name in packages
+        if name.startswith(("hydra.", "bigmodel.")) and name != "bigmodel.cli.launch.safe_loader"
+    ]
+    return bool(of_both) and of_both[-1] == "hydra"
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        read_text(path)
+    except UnicodeDecodeError:
+        return False
+    except OSError:  # a folder of that name, or not readable: not what is looked for
+        pass
+    return True

@@ -1,0 +1,170 @@
+"""Named arrays in .npz and safetensors files; neither can hold code, and pickles are not read."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.room import check_room
+from bigmodel.errors import DataError, did_you_mean, setting
+
+_INPUTS = ("inputs", "x", "x_train", "train_x", "features", "images", "input", "data", "samples")
+_TARGETS = ("targets", "y", "y_train", "train_y", "labels", "target", "label", "classes")
+SUFFIXES = (".npz", ".safetensors")
+
+
+class Arrays:
+    """The arrays of an open file, each read when it is asked for.
+
+    Attributes:
+        path: of the file.
+        names: of the arrays.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], content: Any) -> None:
+        self.path = path
+        self.names = list(names)
+        self._content = content
+
+    def _usual(self, key: str) -> str:
+        """What to type where inputs and targets have other names that are usual, such as X and y."""
+        if key not in ("data.inputs", "data.targets"):
+            return ""
+        known = {name.lower(): name for name in reversed(self.names)}
+        inputs = next((known[name] for name in _INPUTS if name in known), None)
+        targets = next((known[name] for name in _TARGETS if name in known), None)
+        if inputs is None or targets is None:
+            return ""
+        said = [("data.inputs", inputs, "inputs"), ("data.targets", targets, "targets")]
+        told = " ".join(setting(option, name) for option, name, default in said if name != default)
+        return f" Did you mean {told}?"
+
+    def read(self, name: str, key: str) -> Tensor | list[str]:
+        """An array by its name; one of words comes as a list.
+
+        Args:
+            name: of the array.
+            key: the option that names it, such as `data.inputs`, for messages.
+
+        Raises:
+            DataError: there is none, or it holds what no tensor can.
+        """
+        if name not in self.names:
+            meant = self._usual(key) or did_you_mean(name, self.names)
+            raise DataError(
+                f"{key}={name}: {self.path} has no such array.{meant} It has"
+                f" {', '.join(self.names) or 'none'}."
+            )
+        try:
+            found = self._content(name)
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+            raise DataError(
+                f"{self.path}: array '{name}' holds Python objects, which may be code and are never"
+                " read. Store numbers, or words as array.astype(str)."
+            ) from error
+        return found if isinstance(found, Tensor) else _from_numpy(found, f"{self.path}: array '{name}'")
+
+
+@contextmanager
+def opened(path: Path, key: str) -> Iterator[Arrays]:
+    """Opens a file of arrays, which closes at the end of the `with`.
+
+    Args:
+        path: the file.
+        key: the option that names it, such as `data.path`, for messages.
+
+    Raises:
+        DataError: it cannot be read or is of another kind.
+    """
+    if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{key}={path}: is no file of arrays. Known are .npz, written by"
+            " numpy.savez(path, inputs=…, targets=…), and .safetensors."
+        )
+    try:
+        if path.suffix.lower() == ".npz":
+            import numpy as np
+
+            # opened here, as numpy leaves a damaged file open
+            with path.open("rb") as raw:
+                file = np.load(raw, allow_pickle=False)
+                if not hasattr(file, "files"):
+                    raise DataError(f"{key}={path}: holds a single array without a name, expected .npz.")
+                yield Arrays(path, file.files, partial(_member, path, file))
+        else:
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as content:
+                yield Arrays(path, list(content.keys()), content.get_tensor)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+        raise _damaged(path, key, error) from error
+    except Exception as error:  # safetensors has an error of its own, without a base
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise _damaged(path, key, error) from error
+
+
+def _member(path: Path, file: Any, name: str) -> Any:
+    """An array of a .npz file, once its header has been held against what the file has room for.
+
+    Raises:
+        DataError: it is none, or not as large as its header says, or larger than memory.
+    """
+    from numpy.lib import format as layout
+
+    where = f"{path}: array '{name}'"
+    member = name if name in file.zip.namelist() else f"{name}.npy"
+    with file.zip.open(member) as content:
+        try:
+            first = layout.read_magic(content) == (1, 0)
+            read_header = layout.read_array_header_1_0 if first else layout.read_array_header_2_0
+            shape, _, dtype = read_header(content)
+        except ValueError as error:
+            raise DataError(
+                f"{where} is empty, or none that numpy.savez has written: {error}."
+            ) from error
+        promised, there = math.prod(shape) * dtype.itemsize, file.zip.getinfo(member).file_size
+        if not dtype.hasobject and promised != there - content.tell():
+            raise DataError(
+                f"{where}: its header says {promised:,} bytes of {dtype} in shape {shape}, but"
+                f" {there - content.tell():,} are there. Write it again."
+            )
+    check_room(promised, where)
+    return file[name]
+
+
+def _damaged(path: Path, key: str, error: Exception) -> DataError:
+    why = getattr(error, "strerror", None) or str(error)
+    if "pickle" in why:
+        why = "it is no .npz file, but may be a pickle, which is never read"
+    return DataError(f"{key}={path}: cannot be read: {why}.")
+
+
+def _from_numpy(array: Any, where: str) -> Tensor | list[str]:
+    """A tensor of any real type, or a list of words."""
+    import numpy as np
+
+    if array.dtype.kind in "US":
+        if array.ndim != 1:
+            raise DataError(f"{where} holds words in {array.ndim} dimensions; only 1 is understood.")
+        return [word.decode() if isinstance(word, bytes) else str(word) for word in array.tolist()]
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise DataError(f"{where} is of type {array.dtype}; known are whole and real numbers.")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch knows hardly more than their names
+        if array.dtype.itemsize == 8 and array.size and array.max() > np.iinfo(np.int64).max:
+            raise DataError(f"{where} holds whole numbers beyond {np.iinfo(np.int64).max:,}.")
+        array = array.astype(np.int64)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.ascontiguousarray(native))

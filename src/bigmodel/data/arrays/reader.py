@@ -1,0 +1,280 @@
+"""Reads new samples that come as arrays: for every source that has no files of its own kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from bigmodel.data.arrays.files import Arrays, opened
+from bigmodel.data.normalize import standard
+from bigmodel.data.parts import Part
+from bigmodel.data.reader import Found, Reader, reads
+from bigmodel.data.targets import Answers
+from bigmodel.errors import DataError
+from bigmodel.spec import DataSpec, Features, Image, Tokens
+from bigmodel.spec import Sequence as Steps
+
+_AXES = {
+    "features": "samples, features",
+    "sequence": "samples, steps, features",
+    "image": "samples, channels, height, width",
+    "tokens": "samples, length",
+}
+
+LEFT_OUT = "samples that are not finite"
+"""Why samples of arrays are left out."""
+
+
+@reads("arrays")
+class ArraysReader(Reader):
+    """Reads `inputs` and `targets` out of .npz or safetensors files.
+
+    Attributes:
+        inputs, targets: names of the arrays.
+        input: kind of the inputs; `other` where arrays cannot hold them.
+        shape: of one input.
+        bytes: whether images are whole numbers from 0 to 255, not real ones.
+        categories: of features; see `spec.Features`.
+        vocab_size, pad: of tokens.
+        answers: the target.
+        indexed: whether whole numbers are indices of classes, not their names.
+        mean, std: what features and sequences are standardised by, number by number of their last axis;
+            None where they are not, or are images.
+    """
+
+    inputs: str = "inputs"
+    targets: str = "targets"
+    input: Literal["features", "sequence", "image", "tokens", "other"] = "other"
+    shape: list[int] = Field(default=[])
+    bytes: bool = False
+    categories: list[int] = Field(default=[])
+    vocab_size: int = 0
+    pad: int | None = None
+    answers: Answers = Answers()
+    indexed: bool = True
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor] | None:
+        """`mean` and `std`, float64."""
+        if self.mean is None or self.std is None:
+            return None
+        return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
+
+    @classmethod
+    def of(
+        cls,
+        spec: DataSpec,
+        statistics: tuple[Tensor, Tensor] | None,
+        *,
+        bytes: bool = False,  # noqa: A002
+    ) -> ArraysReader:
+        """The reader of a source with this spec.
+
+        Args:
+            spec: of the source, its target completed.
+            statistics: mean and deviation that features and sequences were standardised by.
+            bytes: whether its images are stored as bytes.
+        """
+        mean, std = (None, None) if statistics is None else (s.tolist() for s in statistics)
+        learnt: dict[str, Any] = {"answers": Answers.of(spec.target), "mean": mean, "std": std}
+        shape = list(spec.input.shape)
+        match spec.input:
+            case Features(categories=categories):
+                return cls(input="features", shape=shape, categories=list(categories), **learnt)
+            case Steps():
+                return cls(input="sequence", shape=shape, **learnt)
+            case Image():
+                return cls(input="image", shape=shape, bytes=bytes, **learnt)
+            case Tokens(vocab_size=vocab_size, pad=pad):
+                return cls(input="tokens", shape=shape, vocab_size=vocab_size, pad=pad, **learnt)
+            case _:
+                return cls(**learnt)
+
+    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+        """See `Reader.read`."""
+        with opened(path, "path") as arrays:
+            given = arrays.read(self.inputs, "data.inputs")
+            inputs = self._stored(given, f"{path}: array '{self.inputs}'")
+            targets = self.answers.blank(len(inputs))
+            if answers:
+                targets = self._targets(arrays, len(inputs))
+        fine = finite_rows(inputs, targets, max_bad, str(path))
+        if len(fine) == 0:
+            raise DataError(f"{path}: holds no samples.")
+        columns: dict[str, Sequence[Any]] = {"row": fine.tolist()}
+        if len(fine) == len(inputs):
+            return Found(Part(inputs, targets), columns)
+        return Found(Part(inputs[fine], targets[fine]), columns, {LEFT_OUT: len(inputs) - len(fine)})
+
+    def _stored(self, given: Tensor | list[str], where: str) -> Tensor:
+        """Inputs as a source stores them, checked against those of training."""
+        if self.input == "other":
+            raise DataError(f"{where}: the run's data does not come as arrays.")
+        if isinstance(given, list):
+            raise DataError(f"{where}: holds words, expected numbers.")
+        inputs = self._shaped(given, where)
+        if self.input == "tokens":
+            return self._tokens(inputs, where)
+        if self.input == "image":
+            return as_bytes(inputs, where) if self.bytes else self._real_image(inputs, where)
+        self._check_categories(inputs, where)
+        return inputs.float() if self.statistics is None else standard(inputs, *self.statistics)
+
+    def _shaped(self, given: Tensor, where: str) -> Tensor:
+        shape, wanted = tuple(given.shape), tuple(self.shape)
+        if shape[1:] == wanted and len(shape) > 0:
+            return given
+        if shape[1:] == wanted[:-1] and wanted[-1:] == (1,) and self.input in ("features", "sequence"):
+            return given[..., None]
+        if self.input == "image":
+            if shape[1:] == wanted[1:] and wanted[0] == 1:
+                return given[:, None]
+            if shape[1:] == (*wanted[1:], wanted[0]):
+                return given.permute(0, 3, 1, 2)
+        if self.input == "tokens" and self.pad is not None and len(shape) == 2 and shape[1] < wanted[0]:
+            return F.pad(given, (0, wanted[0] - shape[1]), value=self.pad)
+        raise DataError(
+            f"{where}: has shape {shape}, but the model reads ({_AXES[self.input]}) ="
+            f" (any, {', '.join(map(str, wanted))})."
+        )
+
+    def _real_image(self, inputs: Tensor, where: str) -> Tensor:
+        if inputs.dtype == torch.uint8:
+            raise DataError(
+                f"{where}: holds bytes, but the run's images are real numbers. Give them in the scale of"
+                " the training data, such as 0 to 1."
+            )
+        return inputs.float()
+
+    def _tokens(self, inputs: Tensor, where: str) -> Tensor:
+        if inputs.is_floating_point():
+            raise DataError(f"{where}: tokens must be whole numbers, got {inputs.dtype}.")
+        wrong = (inputs < 0) | (inputs >= self.vocab_size)
+        if bool(wrong.any()):
+            raise DataError(
+                f"{where}: token {int(inputs[wrong][0])} in row {int(wrong.nonzero()[0, 0])} (counted"
+                f" from 0) is out of range: 0 to {self.vocab_size - 1} are known."
+            )
+        return inputs.long()
+
+    def _check_categories(self, inputs: Tensor, where: str) -> None:
+        for column, size in enumerate(self.categories):
+            values = inputs[:, column]
+            if size > 0 and bool(((values != values.round()) | (values < 0) | (values >= size)).any()):
+                raise DataError(
+                    f"{where}: column {column} holds categories: 0 to {size - 1} are allowed."
+                )
+
+    def _targets(self, arrays: Arrays, samples: int) -> Tensor:
+        where = f"{arrays.path}: array '{self.targets}'"
+        given = arrays.read(self.targets, "data.targets")
+        if len(given) != samples:
+            raise DataError(f"{where}: holds {len(given):,} targets for {samples:,} inputs.")
+        kind, names = self.answers.kind, self.answers.names
+        if kind == "none":
+            raise DataError(f"{where}: answers to these inputs cannot be read from arrays.")
+        if isinstance(given, list):
+            if kind != "classes":
+                raise DataError(f"{where}: holds words, expected numbers.")
+            return self.answers.indices(given, where)
+        if kind == "classes":
+            labels = class_numbers(given, len(names) if self.indexed else None, where)
+            return labels if self.indexed else self.answers.indices(labels.tolist(), where)
+        own = given[:, None] if given.ndim == 1 else given
+        if own.shape[1:] != (len(names),):
+            raise DataError(
+                f"{where}: has shape {tuple(given.shape)}, expected (samples, {len(names)}) for"
+                f" {', '.join(names[:5])}."
+            )
+        if kind == "flags" and bool(((own != 0) & (own != 1)).any()):
+            raise DataError(f"{where}: flags must be 0 or 1.")
+        return self.answers.scored(own)
+
+
+def as_bytes(images: Tensor, where: str) -> Tensor:
+    """Whole numbers from 0 to 255 as uint8; `where` begins a message.
+
+    Raises:
+        DataError: they are real, or out of that range.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    if images.is_floating_point() or bool(((images < 0) | (images > 255)).any()):
+        raise DataError(
+            f"{where}: images must be whole numbers from 0 to 255, as those of the training data, got"
+            f" {images.dtype} from {images.min().item():g} to {images.max().item():g}."
+        )
+    return images.to(torch.uint8)
+
+
+def class_numbers(given: Tensor, classes: int | None, where: str) -> Tensor:
+    """Labels that are whole numbers, (samples,) int64; one-hot rows become their place.
+
+    Args:
+        given: (samples,), (samples, 1) or, one-hot, (samples, classes).
+        classes: how many there are, where labels are their indices; None: labels may be any numbers.
+        where: begins a message.
+
+    Raises:
+        DataError: they are none of these.
+    """
+    labels = given
+    if labels.ndim == 2:
+        labels = labels[:, 0] if labels.shape[1] == 1 else _places(labels, where)
+    if labels.ndim != 1:
+        raise DataError(f"{where}: labels have shape {tuple(given.shape)}, expected (samples,).")
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        wrong = labels[labels != labels.round()][0].item()
+        raise DataError(f"{where}: labels of classes are whole numbers, but there is {wrong:g}.")
+    labels = labels.long()
+    if classes is not None and bool(((labels < 0) | (labels >= classes)).any()):
+        wrong = int(labels[(labels < 0) | (labels >= classes)][0])
+        raise DataError(
+            f"{where}: label {wrong} is out of range: 0 to {classes - 1} are allowed for {classes}"
+            " classes."
+        )
+    return labels
+
+
+def one_hot(given: Tensor) -> bool:
+    """Whether each row of (samples, several) holds a single 1 among zeros."""
+    if given.ndim != 2 or given.shape[1] < 2:
+        return False
+    return bool(((given == 0) | (given == 1)).all()) and bool(((given == 1).sum(1) == 1).all())
+
+
+def _places(given: Tensor, where: str) -> Tensor:
+    if not one_hot(given):
+        raise DataError(
+            f"{where}: labels have shape {tuple(given.shape)}: expected (samples,), or rows with a"
+            " single 1 among zeros."
+        )
+    return given.to(torch.uint8).argmax(1)
+
+
+def finite_rows(inputs: Tensor, targets: Tensor, max_bad: int, where: str) -> Tensor:
+    """The rows, (rows,) int64, whose inputs and targets are finite.
+
+    Raises:
+        DataError: more than `max_bad` are not.
+    """
+    fine = torch.ones(len(inputs), dtype=torch.bool)
+    for numbers in (inputs, targets):
+        if numbers.is_floating_point() and not bool(numbers.sum().isfinite()):
+            fine &= numbers.isfinite().flatten(1).all(1)
+    bad = (~fine).nonzero().flatten().tolist()
+    if len(bad) > max_bad:
+        rows = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+        raise DataError(
+            f"{where}: {len(bad):,} of {len(inputs):,} samples hold NaN or infinity, in rows {rows}"
+            f" (counted from 0). Mend them, or raise data.max_bad={len(bad)} to leave them out."
+        )
+    return fine.nonzero().flatten()

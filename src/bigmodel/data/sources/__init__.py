@@ -1,0 +1,1 @@
+"""The data sources that can be chosen by name, one file each."""

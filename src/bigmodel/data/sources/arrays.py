@@ -1,0 +1,127 @@
+"""A user's own arrays: samples that some other program has made numbers of already.
+
+    numpy.savez("sensors.npz", inputs=inputs, targets=targets)
+    bigmodel-train data=arrays data.path=sensors.npz
+
+What the inputs are shows in their type and shape: (samples, features), (samples, steps, features),
+(samples, channels, height, width); whole numbers may be tokens. What the targets are, too: whole numbers
+and words are classes, real numbers values, rows of zeros and ones flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.arrays.files import opened
+from bigmodel.data.arrays.kinds import ArraysConfig, Samples, understood
+from bigmodel.data.arrays.reader import LEFT_OUT, ArraysReader, finite_rows
+from bigmodel.data.assemble import completed, standardised
+from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
+from bigmodel.data.content import Content
+from bigmodel.data.parts import Part
+from bigmodel.data.targets import Answers
+from bigmodel.data.user_data import check_learnt, elsewhere, place, split
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import data
+from bigmodel.spec import Classes, DataSpec, Features
+
+
+@data.register("arrays", ArraysConfig)
+def arrays(config: ArraysConfig) -> Dataset:
+    """Arrays of a .npz or safetensors file."""
+    path = place(config)
+    where = f"data.path={config.path}"
+    with opened(path, "data.path") as file:
+        samples = understood(file, config, where)
+    fine = finite_rows(samples.inputs, samples.targets, config.max_bad, where)
+    if samples.inputs.numel() == 0:
+        shape = tuple(samples.inputs.shape)
+        raise DataError(f"{where}: array '{config.inputs}' has shape {shape}: it holds no numbers.")
+    parts = _parts(config, samples, fine)
+    if isinstance(samples.target, Classes):
+        check_learnt(samples.target.names, parts["train"].targets, where, "samples")
+    content = Content().parts(parts).files(place(config, f"{part}_path") for part in elsewhere(config))
+    scaled = standardised(config, samples.input, parts, config.normalize)
+    spec = DataSpec("arrays", samples.input, samples.target)
+    reader = ArraysReader.of(spec, scaled.statistics, bytes=samples.inputs.dtype == torch.uint8)
+    learnt = {"inputs": config.inputs, "targets": config.targets, "indexed": samples.indexed}
+    dataset = _completed(config, spec, scaled.parts, reader.model_copy(update=learnt))
+    left_out = len(samples.inputs) - len(fine) + dataset.left_out.get(LEFT_OUT, 0)
+    return replace(
+        dataset,
+        mean=scaled.mean,
+        std=scaled.std,
+        read=content.read(),
+        told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}"), *_odd(samples, parts)],
+        left_out={LEFT_OUT: left_out} if left_out else {},
+    )
+
+
+_TOLD = 8  # features that a line names
+
+
+def _odd(samples: Samples, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
+    """The classes with their counts; and what is odd about them, and about features."""
+    lines = []
+    if isinstance(target := samples.target, Classes):
+        counts = counts_in((part.targets for part in parts.values()), target.count)
+        lines.append(("Classes", counted_classes(target.names, counts)))
+        lines += class_warnings(target.names, counts)
+    training = parts["train"].inputs
+    if isinstance(samples.input, Features) and samples.input.count > 1:
+        constant = (training == training[:1]).all(0).nonzero().flatten().tolist()
+        some = ", ".join(map(str, constant[:_TOLD])) + (", …" if len(constant) > _TOLD else "")
+        if constant:
+            told = f"nothing can be learnt from {len(constant):,} of {samples.input}, which are constant"
+            lines.append(("Warning", f"{told} (counted from 0): {some}"))
+    return lines
+
+
+def _parts(config: ArraysConfig, samples: Samples, fine: Tensor) -> dict[PartName, Part]:
+    """The parts of the file itself, of the rows that are fine."""
+    rows = fine.tolist()
+    found = split(
+        config,
+        len(fine),
+        labels=samples.targets[fine] if isinstance(samples.target, Classes) else None,
+        groups=None if samples.groups is None else [samples.groups[row] for row in rows],
+        marks=None if samples.marks is None else [samples.marks[row] for row in rows],
+    )
+    for part in ("val", "test"):
+        if part in found and getattr(config, f"{part}_path") is not None:
+            raise ConfigError(
+                f"data.{part}_path={getattr(config, f'{part}_path')}: data.split={config.split} names a"
+                f" {part} part already. Leave one of them out."
+            )
+    return {
+        name: Part(samples.inputs[fine[index]], samples.targets[fine[index]])
+        for name, index in found.items()
+    }
+
+
+def _completed(
+    config: ArraysConfig, spec: DataSpec, parts: Mapping[PartName, Part], reader: ArraysReader
+) -> Dataset:
+    """All parts, those that lie elsewhere as the reader reads them."""
+    # `completed` wants a validation part: training stands in until the other file is read
+    every: dict[PartName, Part] = {"train": parts["train"], "val": parts["train"]}
+    dataset = completed(spec, every | dict(parts), config.learnt(spec.input))
+    reader = reader.model_copy(update={"answers": Answers.of(dataset.spec.target)})
+    sizes, left_out = dict(dataset.spec.sizes), 0
+    for part in elsewhere(config):
+        path = place(config, f"{part}_path")
+        found = reader.read(path, answers=True, max_bad=config.max_bad)
+        setattr(dataset, part, found.part)
+        sizes[part] = len(found.part)
+        left_out += sum(found.left_out.values())
+    return replace(
+        dataset,
+        spec=replace(dataset.spec, sizes=sizes),
+        reader=reader,
+        left_out={LEFT_OUT: left_out} if left_out else {},
+    )

@@ -1,0 +1,301 @@
+"""A user's own recordings: words, calls of birds, machines, each with a label.
+
+    bigmodel-train data=audio data.path=recordings/ model=cnn
+
+with `recordings/yes/1.wav`, or names or a list that tell; see `finding` for all ways. Recordings are
+mixed to one channel, resampled, cut or filled up to one duration, and read as log-mel spectrograms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor
+
+from bigmodel.data.assemble import completed
+from bigmodel.data.base import Dataset, ImageConfig
+from bigmodel.data.files.collecting import (
+    Collected,
+    Decoded,
+    FilesConfig,
+    FilesReader,
+    Unreadable,
+    check_bad,
+    collect,
+    content_of,
+    parts_of,
+    threads,
+    told_files,
+    told_kinds,
+    told_labels,
+    told_odd_classes,
+)
+from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
+from bigmodel.data.media.sounds import SUFFIXES, Hearing, decode, duration
+from bigmodel.data.normalize import image_statistics
+from bigmodel.data.reader import Found, reads, told_cut
+from bigmodel.data.targets import Answers
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import Config, data
+from bigmodel.spec import DataSpec, Image, Input
+from bigmodel.spec import Sequence as Steps
+
+_WHAT = "recordings"
+_NOTED = 2  # version of what is noted of each recording in the cache
+_COVERED = 0.95  # share of the training part that is heard to its end, where no duration is given
+
+_LOUDER = 6.0  # dB that new recordings may be beyond training's before it is told
+_TILED = 8  # so many frames make a whole, where no duration is given, so that patches tile an image
+
+
+class AudioConfig(FilesConfig, ImageConfig):
+    """Where recordings lie and what they are heard as."""
+
+    rate: int = Field(
+        default=16000, ge=100, le=384000, description="samples a second that all are resampled to"
+    )
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="each is cut or filled up to; null: what 95 % of the training part last at most",
+    )
+    form: Literal["log_mel", "raw"] = Field(
+        default="log_mel", description="log_mel: pitches over time; raw: the samples themselves"
+    )
+    layout: Literal["image", "sequence"] | None = Field(
+        default=None,
+        description="image (rows are moments) or sequence; null: image for log_mel, sequence for raw",
+    )
+    n_mels: int = Field(default=64, ge=1, description="bands of pitch of a log_mel form")
+    window: float = Field(default=0.025, gt=0, description="seconds of sound in a row of log_mel")
+    hop: float = Field(default=0.01, gt=0, description="seconds from one row of log_mel to the next")
+    fold: int = Field(default=1, ge=1, description="samples in a step of a raw form")
+    cache: str | None = Field(
+        default="auto",
+        description="folder that keeps what was decoded; auto: the user's cache folder; null: none does",
+    )
+
+    @field_validator("layout")
+    @classmethod
+    def _raw_is_no_image(cls, layout: str | None, info: ValidationInfo) -> str | None:
+        if layout == "image" and info.data.get("form") == "raw":
+            raise ValueError("form=raw is a sequence; say layout=sequence or form=log_mel")
+        return layout
+
+    @field_validator("window")
+    @classmethod
+    def _some_samples(cls, window: float, info: ValidationInfo) -> float:
+        if window * info.data.get("rate", 16000) < 2:
+            raise ValueError("it is shorter than two samples; 0.025 is usual")
+        return window
+
+    @field_validator("hop")
+    @classmethod
+    def _a_sample(cls, hop: float, info: ValidationInfo) -> float:
+        if hop * info.data.get("rate", 16000) < 1:
+            raise ValueError("it is shorter than a sample; 0.01 is usual")
+        return hop
+
+
+@data.register("audio", AudioConfig)
+def audio(config: AudioConfig) -> Dataset:
+    """Recordings in files, as images 1×frames×bands, or sequences of frames or samples."""
+    layout = config.layout or ("image" if config.form == "log_mel" else "sequence")
+    if config.augment.active and layout == "sequence":
+        raise ConfigError(
+            "data.augment: changes images, but these recordings are sequences. Say data.layout=image, or"
+            " leave the augmentation out."
+        )
+    found = collect(config, SUFFIXES, _WHAT)
+    # Part by part, so that each is one stretch of the rows and none has to be copied.
+    order = torch.cat(list(found.parts.values())).tolist()
+    paths = [found.files.paths[index] for index in order]
+    learnt = config.learnt_reader(AudioReader)
+    training = paths[: len(found.parts["train"])]
+    hearing = _hearing(config, layout, training) if learnt is None else learnt.hearing
+    contents = contents_of(paths)
+    rows = decoded(
+        paths,
+        hearing.shape,
+        torch.float32,
+        partial(decode, hearing=hearing),
+        most_bad=config.max_bad,
+        cache=cache_folder(config.cache),
+        contents=contents,
+        options=[_NOTED, hearing.model_dump()],
+    )
+    bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
+    left_out = check_bad(bad, len(paths), config.max_bad, _WHAT)
+    parts = parts_of(found, order, rows.kept, rows.rows, _WHAT)
+    form: Input = Image(*hearing.shape) if layout == "image" else Steps(*hearing.shape)
+    known = config.learnt(form)
+    dataset = completed(DataSpec("audio", form, found.target), parts, known)
+    statistics = None if known is None else (known.mean, known.std)
+    if config.normalize and statistics is None:
+        statistics = _statistics(parts["train"].inputs, config)
+    mean, std = statistics or (None, None)
+    return replace(
+        dataset,
+        mean=mean,
+        std=std,
+        reader=AudioReader(
+            hearing=hearing,
+            naming=config.naming(),
+            answers=Answers.of(dataset.spec.target),
+            sounding=Sounding.of(rows),
+        ),
+        told=_told(found, rows, hearing, told_labels(found.target, parts))
+        + told_odd_classes(found.target, parts),
+        left_out=left_out,
+        read=content_of(contents, rows.kept, parts).read(exact=False),
+    )
+
+
+def _hearing(
+    config: AudioConfig, layout: Literal["image", "sequence"], training: Sequence[Path]
+) -> Hearing:
+    """What all recordings are heard as; for as long as most of the training part last."""
+    window, hop = round(config.window * config.rate), round(config.hop * config.rate)
+    if config.seconds is not None:
+        samples = max(1, round(config.seconds * config.rate))
+    else:
+        usual = _usual_seconds(training) * config.rate
+        frames = max(1, math.ceil((usual - window) / hop) + 1)
+        samples = window + hop * (_TILED * math.ceil(frames / _TILED) - 1)
+    return Hearing(
+        rate=config.rate,
+        samples=samples,
+        form=config.form,
+        layout=layout,
+        n_mels=config.n_mels,
+        window=window,
+        hop=hop,
+        fold=config.fold,
+    )
+
+
+def _usual_seconds(training: Sequence[Path]) -> float:
+    """What most recordings last at most, rounded up to a hundredth."""
+    with ThreadPoolExecutor(threads()) as pool:
+        durations = sorted(filter(None, pool.map(_duration, training)))
+    if not durations:
+        raise DataError(f"data: none of {len(training):,} {_WHAT} of the training part can be read.")
+    return math.ceil(durations[int(_COVERED * (len(durations) - 1))] * 100) / 100
+
+
+def _duration(path: Path) -> float:
+    try:
+        return duration(path)
+    except Unreadable:  # told when it is read
+        return 0.0
+
+
+def _statistics(training: Tensor, config: AudioConfig) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each band, (bands,), or of all samples of a raw form, (1,)."""
+    bands = training.shape[-1] if config.form == "log_mel" else 1
+    by_band = training.reshape(len(training), -1, bands).transpose(1, 2)[..., None]
+    mean, std = image_statistics(by_band)
+    return mean.view(bands), std.view(bands)
+
+
+def _told(found: Collected, rows: Decoded, hearing: Hearing, labels: str) -> list[tuple[str, str]]:
+    """What was understood, for the header."""
+    kinds = told_kinds(note[0] for note in rows.notes)
+    rates = sorted({note[1] for note in rows.notes})
+    rate = f"{rates[0]:,}" if len(rates) == 1 else f"{rates[0]:,} to {rates[-1]:,}"
+    lasting = sorted(note[2] for note in rows.notes)
+    seconds = hearing.samples / hearing.rate
+    cut = sum(length > seconds for length in lasting)
+    silent = sum(note[3] is None for note in rows.notes)
+    text = (
+        f"{len(rows.kept):,} {kinds}, {lasting[0]:.2f} to {lasting[-1]:.2f} s at {rate} Hz, heard for"
+        f" {seconds:.2f} s at {hearing.rate:,} Hz ({cut:,} cut short); {labels}"
+    )
+    told = [("Recordings", text)]
+    if silent:
+        told.append(("Silent", f"{silent:,} recordings throughout"))
+    return [*told, *_told_cancelled(rows), *told_files(found.files, rows.trouble)]
+
+
+def _told_cancelled(rows: Decoded) -> list[tuple[str, str]]:
+    """The line that tells whose channels cancel each other."""
+    count = sum(note[4] for note in rows.notes)
+    what = "1 recording" if count == 1 else f"{count:,} recordings"
+    line = f"the channels of {what} cancel each other, being of opposite phase: the louder one is heard"
+    return [("Warning", line)] if count else []
+
+
+class Sounding(Config):
+    """What training's recordings were like.
+
+    Attributes:
+        rates: samples a second that they had.
+        levels: of the softest and of the loudest, in dB of full scale; none where all are silent.
+    """
+
+    rates: list[int]
+    levels: list[float]
+
+    @classmethod
+    def of(cls, rows: Decoded) -> Sounding:
+        """What recordings are like."""
+        levels = [note[3] for note in rows.notes if note[3] is not None]
+        return cls(
+            rates=sorted({note[1] for note in rows.notes}),
+            levels=[min(levels), max(levels)] if levels else [],
+        )
+
+    def differing(self, rows: Decoded) -> list[tuple[str, str]]:
+        """Warnings of new recordings that are not like them."""
+        told = []
+        rates = [note[1] for note in rows.notes if note[1] not in self.rates]
+        if rates:
+            known = ", ".join(f"{rate:,}" for rate in self.rates)
+            told.append(
+                f"{len(rates):,} of {len(rows.notes):,} recordings have a rate that training's had not,"
+                f" such as {rates[0]:,} Hz (training: {known} Hz); they are resampled, but may lack"
+                " pitches or hold others"
+            )
+        levels = [note[3] for note in rows.notes if note[3] is not None]
+        if self.levels:
+            low, high = self.levels
+            far = [one for one in levels if not low - _LOUDER <= one <= high + _LOUDER]
+            if far:
+                told.append(
+                    f"{len(far):,} of {len(rows.notes):,} recordings are louder or softer than any of"
+                    f" training's, such as {far[0]:.0f} dB (training: {low:.0f} to {high:.0f} dB)"
+                )
+        return [("Warning", line) for line in told]
+
+
+@reads("audio")
+class AudioReader(FilesReader):
+    """Reads recordings, a folder or a list of them.
+
+    Attributes:
+        hearing: what all are heard as.
+        sounding: what training's were like; None: an earlier version did not keep it.
+    """
+
+    hearing: Hearing
+    sounding: Sounding | None = None
+
+    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+        """See `Reader.read`."""
+        files = self.find(path, SUFFIXES, _WHAT, answers=answers)
+        make = partial(decode, hearing=self.hearing)
+        rows = decoded(files.paths, self.hearing.shape, torch.float32, make)
+        found = self.found(files, path, rows, answers=answers, max_bad=max_bad, what=_WHAT)
+        seconds = self.hearing.samples / self.hearing.rate
+        cut = sum(note[2] > seconds for note in rows.notes)
+        other = [] if self.sounding is None else self.sounding.differing(rows)
+        told = [*found.told, *_told_cancelled(rows), *other]
+        return replace(found, told=[*told, *told_cut(cut, "recording", f"{seconds:.2f} s")])

@@ -1,0 +1,274 @@
+"""Pairs of texts, the second to be told from the first: sentences and their translations.
+
+    bigmodel-train data=pairs data.source=train.de data.target=train.en model=transformer
+    bigmodel-train data=pairs data.path=pairs.csv data.source=de data.target=en model=transformer
+
+They are the lines of two files, or two columns of a table. Both sides share one vocabulary. What a model
+is judged by is never cut, so that decoding gives back each reference as it stands in the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.parts import TextPairs
+from bigmodel.data.reader import Found, reads, told_cut
+from bigmodel.data.texts.files import read_lines
+from bigmodel.data.texts.pair_files import (
+    PairFilesConfig,
+    Pairs,
+    check_places,
+    lines,
+    pairs_of_files,
+    pairs_of_table,
+    read_part,
+    without,
+    without_empty,
+)
+from bigmodel.data.texts.tokenizing import LEAST_PIECES, learn
+from bigmodel.data.texts.vocabulary import Encoded, Vocabulary, VocabularyReader
+from bigmodel.data.user_data import place, split
+from bigmodel.errors import DataError
+from bigmodel.registry import data
+from bigmodel.spec import DataSpec, NextTokens, TokenPair
+
+_NAMES: tuple[PartName, ...] = ("train", "val", "test")
+
+
+class PairsConfig(PairFilesConfig):
+    """Where pairs of texts lie, what their tokens are, and how translations are judged."""
+
+    batch_size: int = Field(default=512, ge=1, description="most pairs in a batch")
+    val_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
+    )
+    batch_tokens: int = Field(
+        default=4096, ge=1, description="most tokens in a batch, those that fill it up included"
+    )
+    vocab_size: int = Field(
+        default=8000,
+        ge=LEAST_PIECES,
+        description="most tokens, pieces of words of both sides, special ones included",
+    )
+    tokenizer: str | None = Field(
+        default=None, description="a tokenizer.json to use in place of learnt pieces; null: none"
+    )
+    length: int = Field(
+        default=128,
+        ge=2,
+        description="most tokens of a text, its end included; longer pairs are not learnt from",
+    )
+    bleu_pairs: int = Field(
+        default=1000,
+        ge=0,
+        description="validation pairs that are translated at each evaluation to give BLEU; 0: none",
+    )
+    beams: int = Field(default=4, ge=1, description="beams of the search that translates the test part")
+
+
+@reads("pairs")
+class PairsReader(VocabularyReader):
+    """Reads further pairs, or sources alone, in the tokens that were learnt.
+
+    Attributes:
+        length: tokens that sources are cut to, their end included.
+        longest: the most tokens of a reference, its end included.
+        columns: of a table, source and target; None: the lines of two files.
+    """
+
+    length: int
+    longest: int
+    columns: list[str] | None
+
+    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+        """See `Reader.read`.
+
+        Args:
+            path: a table where the run has learnt from one; else a file of sources, a line each, or two
+                files, `test.de,test.en`.
+            answers: leave out pairs with an empty side; without, all sources are kept, so that there is
+                a translation for each line.
+            max_bad: pairs that may be left out because their reference is longer than any in training.
+        """
+        pairs = self._pairs(path, answers, max_bad)
+        if answers:
+            pairs = without_empty(pairs)
+            pairs = self._not_longer(path, pairs, max_bad)
+        if not len(pairs):
+            raise DataError(f"{path}: there are no {'pairs' if answers else 'texts'} in it.")
+        columns: dict[str, Sequence[str]] = {"source": pairs.sources}
+        if answers:
+            columns["target"] = pairs.targets
+        stored, cut = _stored(self.vocabulary, pairs, self.length)
+        told = told_cut(cut, "source", f"{self.length:,} tokens")
+        return Found(stored, columns, pairs.left_out, told)
+
+    def _not_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
+        """The pairs whose references are no longer than any that the run has seen."""
+        sizes = (self.vocabulary.encode_all(pairs.targets).sizes + 1).tolist()
+        longer = [row for row, size in enumerate(sizes) if size > self.longest]
+        if len(longer) > max_bad:
+            raise DataError(
+                f"{path}: {len(longer):,} of {len(pairs):,} references are longer than the"
+                f" {self.longest:,} tokens that the run was made for, the first in"
+                f" {pairs.places[longer[0]]} with {sizes[longer[0]]:,}. Shorten or remove them, or allow"
+                f" data.max_bad={len(longer)} to be left out."
+            )
+        kept = [row for row, size in enumerate(sizes) if size <= self.longest]
+        return without(pairs, kept, f"references longer than {self.longest:,} tokens")
+
+    def _pairs(self, path: Path, answers: bool, max_bad: int) -> Pairs:
+        """The pairs of a place; targets are empty where no answers are asked for."""
+        if self.columns is not None:
+            source, target = self.columns
+            names = (source, target if answers else source)
+            found = pairs_of_table(path, "path", names, max_bad, self.encoding)
+            return found if answers else replace(found, targets=[""] * len(found))
+        files = [path] if path.exists() else [Path(name) for name in str(path).split(",")]
+        if answers and len(files) == 2:
+            return pairs_of_files(files[0], files[1], self.encoding)
+        if answers or len(files) > 2:
+            raise DataError(
+                f"{path}: to judge by, a file of sources and one of their translations are needed, with"
+                " a comma between them, such as test.de,test.en."
+            )
+        sources = read_lines(files[0], self.encoding)
+        return Pairs(sources, [""] * len(sources), lines(sources))
+
+
+@data.register("pairs", PairsConfig)
+def pairs(config: PairsConfig) -> Dataset:
+    """The pairs of texts that `config` names.
+
+    Raises:
+        ConfigError: it is not said where both sides lie.
+        DataError: they cannot be read, do not fit each other, or all are too long.
+    """
+    check_places(config)
+    parts = _parts(config)
+    if (learnt := config.learnt_reader(PairsReader)) is not None:
+        vocabulary = learnt.vocabulary
+    else:
+        given = None if config.tokenizer is None else place(config, "tokenizer")
+        learnt_from = [*parts["train"].sources, *parts["train"].targets]
+        vocabulary = learn(learnt_from, "bpe", config.vocab_size, given, ["pad", "start", "end"])
+    if not vocabulary.exact:
+        raise DataError(
+            f"data.tokenizer={config.tokenizer}: it changes texts: decoding does not give them back, so"
+            " that translations would be judged by other references than those of the files. Give a"
+            " byte-level tokenizer, or leave data.tokenizer out to learn one."
+        )
+    stored: dict[PartName, TextPairs] = {}
+    cut = 0
+    for name, part in parts.items():
+        stored[name], longer = _stored(vocabulary, part, None if name == "train" else config.length)
+        cut += longer
+    stored["train"], long = _short(stored["train"], config.length)
+    left_out = Counter[str]()
+    for part in parts.values():
+        left_out.update(part.left_out)
+    if long:
+        left_out[f"training pairs longer than {config.length:,} tokens"] = long
+    longest = max(config.length, *(int(part.sizes.max()) for part in stored.values()))
+    told = [
+        ("Pairs", f"{len(stored['train']):,} to learn from"),
+        ("Vocabulary", f"{vocabulary}; both sides share it"),
+        *told_cut(cut, "source", f"{config.length:,} tokens", purpose=" to judge by"),
+    ]
+    spec = DataSpec(
+        "pairs",
+        TokenPair(longest, vocabulary.size, *_special(vocabulary)),
+        NextTokens(vocabulary.size, characters=None, end=vocabulary.end),
+        {name: len(part) for name, part in stored.items()},
+    )
+    reader = PairsReader(
+        vocabulary=vocabulary,
+        encoding=config.encoding,
+        length=config.length,
+        longest=longest,
+        columns=None if config.path is None else [str(config.source), str(config.target)],
+    )
+    return Dataset(
+        spec,
+        train=stored["train"],
+        val=stored["val"],
+        test=stored.get("test"),
+        reader=reader,
+        told=told,
+        left_out=dict(left_out),
+    )
+
+
+def _parts(config: PairsConfig) -> dict[PartName, Pairs]:
+    """All parts; what has no place of its own is held out of the training part.
+
+    Pairs of the same source go to the same part, or what is judged by would have been learnt.
+    """
+    found = {name: part for name in _NAMES if (part := read_part(config, name)) is not None}
+    empty = [name for name, part in found.items() if not len(part)]
+    if empty:
+        raise DataError(f"data: the {empty[0]} part has no pairs with a text on both sides.")
+    whole = found["train"]
+    elsewhere = {f"{name}_path": name for name in ("val", "test") if name in found}
+    index = split(config.model_copy(update=elsewhere), len(whole), groups=whole.sources)
+    found |= {name: whole.at(rows.tolist()) for name, rows in index.items()}
+    found["train"] = replace(found["train"], left_out=whole.left_out)
+    return {name: found[name] for name in _NAMES if name in found}
+
+
+def _stored(vocabulary: Vocabulary, pairs: Pairs, most: int | None) -> tuple[TextPairs, int]:
+    """Pairs as tokens; sources are cut to `most` tokens, targets are not. How many were cut."""
+    pad, start, end = _special(vocabulary)
+    encoded = vocabulary.encode_all(pairs.sources)
+    source, target = _ended(encoded, end, most), _ended(vocabulary.encode_all(pairs.targets), end)
+    stored = TextPairs(
+        torch.cat([source.tokens, target.tokens]),
+        torch.stack([source.starts, target.starts + len(source.tokens)], dim=1),
+        torch.stack([source.sizes, target.sizes], dim=1),
+        pad,
+        start,
+    )
+    return stored, int((source.sizes <= encoded.sizes).sum())
+
+
+def _special(vocabulary: Vocabulary) -> tuple[int, int, int]:
+    """Pad, start and end."""
+    assert vocabulary.pad is not None
+    assert vocabulary.start is not None
+    assert vocabulary.end is not None
+    return vocabulary.pad, vocabulary.start, vocabulary.end
+
+
+def _short(stored: TextPairs, length: int) -> tuple[TextPairs, int]:
+    """The pairs of at most `length` tokens, and how many others there are.
+
+    Raises:
+        DataError: there are none.
+    """
+    short = stored.lengths <= length
+    if not bool(short.any()):
+        raise DataError(
+            f"data.length={length}: all {len(stored):,} training pairs are longer; the shortest has"
+            f" {int(stored.lengths.min()):,} tokens. Raise it."
+        )
+    return stored.select(short.nonzero().flatten()), int((~short).sum())
+
+
+def _ended(found: Encoded, end: int, most: int | None = None) -> Encoded:
+    """Texts that each end with `end`, cut to `most` tokens with it."""
+    kept = found.sizes if most is None else found.sizes.clamp(max=most - 1)
+    sizes = kept + 1
+    starts = sizes.cumsum(0) - sizes
+    # Where each token that is kept stood, and where it comes to stand.
+    within = torch.arange(int(kept.sum())) - (kept.cumsum(0) - kept).repeat_interleave(kept)
+    tokens = torch.full((int(sizes.sum()),), end, dtype=found.tokens.dtype)
+    before = found.starts.repeat_interleave(kept) + within
+    tokens[starts.repeat_interleave(kept) + within] = found.tokens[before]
+    return Encoded(tokens, sizes)

@@ -1,0 +1,284 @@
+"""Texts that each have a label or a number: reviews with their stars, mails that are spam or not.
+
+    bigmodel-train data=text_labels data.path=reviews.csv data.text=review data.target=stars model=rnn
+
+They are two columns of a table, or text files in a folder for each class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bigmodel.data.assemble import completed
+from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
+from bigmodel.data.content import Content
+from bigmodel.data.parts import Stored, Texts
+from bigmodel.data.reader import Found, reads, told_cut
+from bigmodel.data.spellings import respelt_told
+from bigmodel.data.targets import Answers, class_indices, names_of
+from bigmodel.data.texts.files import TextFilesConfig
+from bigmodel.data.texts.rows import Layout, Rows, kind_of, read_rows
+from bigmodel.data.texts.tokenizing import LEAST_PIECES, Unit, learn
+from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
+from bigmodel.data.user_data import Words, check_classes, check_learnt, elsewhere, place, split
+from bigmodel.errors import DataError
+from bigmodel.registry import data
+from bigmodel.spec import Classes, DataSpec, Tokens, Values
+
+_MOST_CLASSES = 20  # labels of more kinds are likely something else
+
+
+class TextLabelsConfig(TextFilesConfig):
+    """Where texts and their labels lie, and what their tokens are."""
+
+    path: str | None = Field(
+        default=None, description="where the data lies: a table, or a folder with one for each class"
+    )
+    max_bad: int = Field(
+        default=0, ge=0, description="texts that may be left out: empty, without label, or unreadable"
+    )
+    text: str = Field(default="text", description="column of the table that holds the texts")
+    target: str = Field(default="label", description="column of the table that holds the labels")
+    task: Literal["auto", "classes", "values"] = Field(
+        default="auto",
+        description="what labels are: classes, values, or auto: by what they look like",
+    )
+    missing: Words = Field(
+        default=[], description="words that stand for a missing label, besides what is empty and nan"
+    )
+    group: str | None = Field(
+        default=None, description="column that tells which texts belong together; null: none"
+    )
+    split: str | None = Field(
+        default=None, description="column that says train, val or test; null: none"
+    )
+    unit: Unit = Field(
+        default="bpe",
+        description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
+    )
+    vocab_size: int = Field(
+        default=8000, ge=LEAST_PIECES, description="most tokens of unit=bpe, special ones included"
+    )
+    tokenizer: str | None = Field(
+        default=None, description="a tokenizer.json to use in place of unit; null: none"
+    )
+    length: int = Field(default=256, ge=1, description="most tokens of a text; longer ones are cut")
+
+
+@reads("text_labels")
+class TextLabelsReader(VocabularyReader):
+    """Reads further texts in the tokens that were learnt.
+
+    Attributes:
+        length: tokens that texts are cut to.
+        layout: how texts lie on disk.
+        answers: what labels there are.
+    """
+
+    length: int
+    layout: Layout
+    answers: Answers
+
+    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+        """See `Reader.read`."""
+        layout = self.layout.model_copy(update={"group": None, "split": None})
+        rows = read_rows(path, "path", layout, max_bad, labelled=answers)
+        if answers:
+            names = self.answers.names if self.answers.kind == "classes" else None
+            targets = self.answers.scored(_targets(rows, names, str(path)))
+        else:
+            targets = self.answers.blank(len(rows.texts))
+        tokens, cut = _tokens(self.vocabulary, rows.texts, self.length, targets)
+        told = [*rows.told, *told_cut(cut, "text", f"{self.length:,} tokens")]
+        return Found(tokens, rows.columns, rows.left_out, told)
+
+
+@data.register("text_labels", TextLabelsConfig)
+def text_labels(config: TextLabelsConfig) -> Dataset:
+    """The texts and labels that `config` names.
+
+    Raises:
+        ConfigError: no path is given, or a part is told twice.
+        DataError: texts or labels cannot be read, are missing, or there is nothing to tell apart.
+    """
+    layout = Layout(
+        kind=kind_of(place(config)),
+        text=config.text,
+        target=config.target,
+        missing=config.missing,
+        group=config.group,
+        split=config.split,
+        encoding=config.encoding,
+    )
+    found = _collected(config, layout)
+    if (learnt := config.learnt_reader(TextLabelsReader)) is not None:
+        vocabulary = learnt.vocabulary
+    else:
+        given = None if config.tokenizer is None else place(config, "tokenizer")
+        learnt_from = found.parts["train"][0]
+        vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, ["pad", "unknown"])
+    content = Content()
+    stored: dict[PartName, Stored] = {}
+    cut = 0
+    for name, (texts, targets) in found.parts.items():
+        stored[name], longer = _tokens(vocabulary, texts, config.length, targets)
+        cut += longer
+        content.tensor(name, targets)
+        for text in texts:
+            content.word(text)
+    tokens = Tokens(config.length, vocabulary.size, vocabulary.pad)
+    spec = DataSpec("text_labels", tokens, found.target)
+    done = completed(spec, stored, config.learnt(tokens))
+    told = [
+        ("Texts", _told(found)),
+        *found.told,
+        *(
+            []
+            if isinstance(found.target, Values)
+            else class_warnings(found.target.names, _counts(found))
+        ),
+        ("Vocabulary", str(vocabulary)),
+        *told_cut(cut, "text", f"{config.length:,} tokens"),
+    ]
+    reader = TextLabelsReader(
+        vocabulary=vocabulary,
+        encoding=config.encoding,
+        length=config.length,
+        layout=layout,
+        answers=Answers.of(done.spec.target),
+    )
+    read = content.read()
+    return replace(done, reader=reader, told=told, left_out=found.left_out, read=read)
+
+
+class _Collected(NamedTuple):
+    """All texts of a source; each part's with targets as `completed` takes them."""
+
+    target: Classes | Values
+    parts: dict[PartName, tuple[list[str], Tensor]]
+    left_out: dict[str, int]
+    told: list[tuple[str, str]]
+
+
+def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
+    """The texts of all places that `config` names, in parts."""
+    where = f"data.path={config.path}"
+    rows = read_rows(place(config), "data.path", layout, config.max_bad)
+    if config.task == "values" or (config.task == "auto" and _real(rows.labels)):
+        target: Classes | Values = Values((config.target,), mean=(), std=())
+        names = None
+    else:
+        reader = config.learnt_reader(TextLabelsReader)
+        names, respelt = names_of(rows.labels, None if reader is None else reader.answers)
+        if told := respelt_told(respelt):
+            rows.told.append(("Spellings", told))
+        check_classes(names, where)
+        if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
+            raise DataError(
+                f"{where}: there are {len(names):,} different labels for {len(rows.labels):,} texts,"
+                f" such as {names[0]!r} and {names[1]!r}, too many to tell apart. Is"
+                f" data.target={config.target} the right column? For real values, say data.task=values."
+            )
+        target = Classes(names, counts=())
+    targets = _targets(rows, names, where)
+    labels = None if names is None else targets
+    index = split(
+        config,
+        len(rows.texts),
+        labels=labels,
+        groups=rows.groups,
+        marks=rows.marks,
+        named=rows.names.__getitem__,
+    )
+    parts = {
+        name: ([rows.texts[row] for row in chosen.tolist()], targets[chosen])
+        for name, chosen in index.items()
+    }
+    left_out = Counter(rows.left_out)
+    plain = layout.model_copy(update={"group": None, "split": None})
+    for name in elsewhere(config, parts):
+        key = f"{name}_path"
+        more = read_rows(place(config, key), f"data.{key}", plain, config.max_bad)
+        parts[name] = (more.texts, _targets(more, names, f"data.{key}={getattr(config, key)}"))
+        left_out.update(more.left_out)
+    if isinstance(target, Classes):
+        check_learnt(target.names, parts["train"][1], where, "texts")
+    in_turn: tuple[PartName, ...] = ("train", "val", "test")
+    parts = {name: parts[name] for name in in_turn if name in parts}
+    return _Collected(target, parts, dict(left_out), rows.told)
+
+
+def _real(labels: Sequence[str]) -> bool:
+    """Whether labels are numbers, and not all whole ones of few kinds."""
+    if any(_number(label) is None for label in labels):
+        return False
+    whole = all(label.strip().removeprefix("-").isdigit() for label in labels)
+    return not whole or len(set(labels)) > _MOST_CLASSES
+
+
+def _number(label: str) -> float | None:
+    try:
+        number = float(label)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _targets(rows: Rows, names: Sequence[str] | None, where: str) -> Tensor:
+    """Class indices, (texts,) int64, or values in their own unit, (texts, 1) float64.
+
+    Args:
+        names: of the classes; None: labels are values.
+
+    Raises:
+        DataError: a label is not one of the classes, or no number.
+    """
+    if names is not None:
+        return class_indices(rows.labels, names, where)
+    numbers = [_number(label) for label in rows.labels]
+    if None in numbers:
+        first = numbers.index(None)
+        raise DataError(
+            f"{where}: {numbers.count(None):,} of {len(numbers):,} labels are no numbers, the first"
+            f" {rows.labels[first]!r} in {rows.names[first]}. Correct or remove them, or say"
+            " data.task=classes."
+        )
+    return torch.tensor(numbers, dtype=torch.float64)[:, None]
+
+
+def _tokens(
+    vocabulary: Vocabulary, texts: Sequence[str], length: int, targets: Tensor
+) -> tuple[Texts, int]:
+    """Texts as tokens, and how many of them were cut to `length`."""
+    assert vocabulary.pad is not None
+    assert vocabulary.unknown is not None
+    found = vocabulary.encode_all(texts)
+    sizes = found.sizes.clamp(min=1, max=length)
+    # A tokenizer that was given may make nothing of a text: one unknown token stands for it.
+    tokens = torch.cat([found.tokens, found.tokens.new_tensor([vocabulary.unknown])])
+    starts = found.starts.masked_fill(found.sizes == 0, len(found.tokens))
+    return Texts(tokens, starts, sizes, targets, vocabulary.pad), int((found.sizes > length).sum())
+
+
+def _told(found: _Collected) -> str:
+    """What was understood, for the header."""
+    count = sum(len(texts) for texts, _ in found.parts.values())
+    if isinstance(found.target, Values):
+        return f"{count:,}, each with a value"
+    names = found.target.names
+    return f"{count:,} of {len(names):,} classes: {counted_classes(names, _counts(found))}"
+
+
+def _counts(found: _Collected) -> list[int]:
+    assert isinstance(found.target, Classes)
+    return counts_in((targets for _, targets in found.parts.values()), found.target.count)

@@ -1,0 +1,285 @@
+"""The parts of a transformer: attention to itself and to a source, feed-forward, and blocks of them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bigmodel.models.layers.fast_linear import Linear
+from bigmodel.models.layers.kv_cache import KeysValues, LayerCache
+from bigmodel.models.layers.positions import Rotary
+from bigmodel.models.transformer_config import TransformerConfig
+
+
+class HeadNorm(nn.RMSNorm):
+    """RMSNorm of a head's queries or keys, in their own precision, as torch's kernel wants it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = self.weight.to(inputs.dtype)
+        return F.rms_norm(inputs, self.normalized_shape, weight, self.eps).to(inputs.dtype)
+
+
+class _Attention(nn.Module):
+    """What both kinds of attention share: heads, their norms, softmax(Q Kᵀ / √d) V and the output.
+
+    With fewer key-value heads than heads, each is shared by a group of consecutive heads (grouped-query
+    attention, Ainslie et al. 2023, arXiv:2305.13245). With `qk_norm`, each head's queries and keys are
+    divided by their root mean square and scaled by a learnt vector (after Henry et al. 2020,
+    arXiv:2010.04245, and Dehghani et al. 2023, arXiv:2302.05442), before any turning.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, num_kv_heads: int, dropout: float, bias: bool, qk_norm: bool
+    ) -> None:
+        super().__init__()
+        self.head_dim = dim // num_heads
+        self.num_heads, self.num_kv_heads, self.dropout = num_heads, num_kv_heads, dropout
+        self._projections(dim, bias)
+        self.output = Linear(dim, dim, bias=bias)
+        for layer in self.children():
+            assert isinstance(layer, nn.Linear)
+            _initialise(layer)
+        self.query_norm = HeadNorm(self.head_dim, eps=1e-6) if qk_norm else None
+        self.key_norm = HeadNorm(self.head_dim, eps=1e-6) if qk_norm else None
+
+    def _projections(self, dim: int, bias: bool) -> None:
+        raise NotImplementedError
+
+    def _split(self, projected: Tensor) -> Tensor:
+        """(batch, positions, heads × head_dim) → (batch, heads, positions, head_dim)."""
+        batch, positions, _ = projected.shape
+        return projected.view(batch, positions, -1, self.head_dim).transpose(1, 2)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+    ) -> Tensor:
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )
+        outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return outputs
+
+
+class SelfAttention(_Attention):
+    """Multi-head attention, softmax(Q Kᵀ / √d) V, of positions to each other (Vaswani et al. 2017).
+
+    Args:
+        causal: position i sees only positions up to i.
+        rotary: turns queries and keys by their position.
+        qk_norm: normalise queries and keys.
+
+    Shapes: (batch, positions, dim) → the same.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        dropout: float = 0.0,
+        causal: bool = False,
+        rotary: Rotary | None = None,
+        bias: bool = True,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__(dim, num_heads, num_kv_heads, dropout, bias, qk_norm)
+        self.causal, self.rotary = causal, rotary
+
+    def _projections(self, dim: int, bias: bool) -> None:
+        shares = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
+        self.qkv = Linear(dim, sum(shares) * self.head_dim, bias=bias)
+        self.qkv.stacked = [share * self.head_dim for share in shares]
+
+    def forward(
+        self, inputs: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Attends to the inputs, and to what `cache` holds of earlier ones.
+
+        Args:
+            mask: True where a key is real, (batch, 1, 1, positions); needless where causal, since
+                padding comes last.
+        """
+        heads = self._split(self.qkv(inputs))
+        places = None if cache is None else cache.cache.places
+        query, key, value = self._turned(heads, places)
+        if cache is not None:
+            key, value = cache.update(key, value)
+            mask = cache.cache.mask
+        # with a cache the mask, or a single query, which sees all there is, says enough
+        causal = self.causal and mask is None and places is None
+        return self._attend(query, key, value, mask, causal)
+
+    def _turned(self, heads: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, normalised and turned where they are to be."""
+        shares = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key, value = torch.split(heads, shares, dim=1)
+            query, key = self.query_norm(query), self.key_norm(key)
+            if self.rotary is not None:
+                query, key = self.rotary(query, places), self.rotary(key, places)
+        elif self.rotary is not None:  # both at once, with half as many kernels
+            both, value = torch.split(heads, [shares[0] + shares[1], shares[2]], dim=1)
+            query, key = torch.split(self.rotary(both, places), shares[:2], dim=1)
+        else:
+            query, key, value = torch.split(heads, shares, dim=1)
+        return query, key, value
+
+
+class CrossAttention(_Attention):
+    """Multi-head attention of one text's positions to those of a source (Vaswani et al. 2017, 3.2.3).
+
+    Shapes: (batch, positions, dim), of the source (batch, source positions, dim)
+    → (batch, positions, dim).
+    """
+
+    def _projections(self, dim: int, bias: bool) -> None:
+        self.query = Linear(dim, dim, bias=bias)
+        self.key_value = Linear(dim, 2 * self.num_kv_heads * self.head_dim, bias=bias)
+        self.key_value.stacked = [self.num_kv_heads * self.head_dim] * 2
+
+    def read(self, source: Tensor) -> KeysValues:
+        """The source's keys and values, which stay the same while a text is written."""
+        key, value = self._split(self.key_value(source)).chunk(2, dim=1)
+        return (key if self.key_norm is None else self.key_norm(key)), value
+
+    def forward(self, inputs: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """Attends to a source that has been `read`; `mask` is True where it is real."""
+        query = self._split(self.query(inputs))
+        if self.query_norm is not None:
+            query = self.query_norm(query)
+        return self._attend(query, *source, mask, causal=False)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers at each position, with an activation between: (…, dim) → (…, dim).
+
+    `swiglu` is (SiLU(W x) ⊙ V x) U of Shazeer 2020 (arXiv:2002.05202), two thirds as wide, so that its
+    three matrices hold as many parameters as the others' two. `relu_squared` is max(0, x)² of So et al.
+    2021 (Primer, arXiv:2109.08668), `gelu_tanh` the approximation of GELU that GPT-2 uses.
+    """
+
+    def __init__(
+        self, dim: int, mlp_ratio: float, activation: str, dropout: float = 0.0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        gated = activation == "swiglu"
+        width = max(1, round(dim * mlp_ratio * (2 / 3 if gated else 1)))
+        self.expand = Linear(dim, 2 * width if gated else width, bias=bias)
+        self.expand.stacked = [width, width] if gated else None
+        self.contract = Linear(width, dim, bias=bias)
+        self.activation, self.dropout = activation, dropout
+        _initialise(self.expand)
+        _initialise(self.contract)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self._activated(self.expand(inputs))
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        outputs: Tensor = self.contract(x)
+        return outputs
+
+    def _activated(self, x: Tensor) -> Tensor:
+        match self.activation:
+            case "swiglu":
+                gate, content = x.chunk(2, dim=-1)
+                return F.silu(gate) * content
+            case "relu":
+                return F.relu(x)
+            case "relu_squared":
+                return F.relu(x).square()
+            case "gelu_tanh":
+                return F.gelu(x, approximate="tanh")
+            case _:
+                return F.gelu(x)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each with a residual path around it; between them, maybe, a source.
+
+    Pre-norm (Xiong et al. 2020, arXiv:2002.04745): x + f(norm(x)); post-norm as in Vaswani et al. 2017:
+    norm(x + f(x)).
+
+    Args:
+        causal: as in `SelfAttention`.
+        reads_source: attend to a source as well, after itself.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        rotary: Rotary | None = None,
+        causal: bool | None = None,
+        reads_source: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm_first, self.dropout = config.norm_first, config.dropout
+        heads = (config.dim, config.num_heads, config.num_kv_heads or config.num_heads)
+        bias, qk_norm = config.bias, config.qk_norm
+        self.attention = SelfAttention(
+            *heads, config.dropout, config.causal if causal is None else causal, rotary, bias, qk_norm
+        )
+        self.cross_attention: CrossAttention | None = None
+        if reads_source:
+            self.cross_attention = CrossAttention(*heads, config.dropout, bias, qk_norm)
+            self.cross_attention_norm = make_norm(config)
+        self.feed_forward = FeedForward(
+            config.dim, config.mlp_ratio, config.activation, config.dropout, bias
+        )
+        self.attention_norm = make_norm(config)
+        self.feed_forward_norm = make_norm(config)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        source: KeysValues | None = None,
+        source_mask: Tensor | None = None,
+    ) -> Tensor:
+        x, cross = inputs, self.cross_attention
+        if self.norm_first:
+            x = x + self._dropped(self.attention(self.attention_norm(x), mask, cache))
+            if cross is not None:
+                x = x + self._dropped(cross(self.cross_attention_norm(x), source, source_mask))
+            return x + self._dropped(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.attention_norm(x + self._dropped(self.attention(x, mask, cache)))
+        if cross is not None:
+            x = self.cross_attention_norm(x + self._dropped(cross(x, source, source_mask)))
+        y: Tensor = self.feed_forward_norm(x + self._dropped(self.feed_forward(x)))
+        return y
+
+    def read(self, source: Tensor) -> KeysValues:
+        """A source's keys and values for this block: what `forward` wants of it."""
+        assert self.cross_attention is not None
+        return self.cross_attention.read(source)
+
+    def outputs(self) -> list[nn.Linear]:
+        """The layers whose outputs are added to the residual path."""
+        attentions = [self.attention] if self.cross_attention is None else [
+            self.attention, self.cross_attention
+        ]  # fmt: skip
+        return [*(attention.output for attention in attentions), self.feed_forward.contract]
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def _initialise(layer: nn.Linear) -> None:
+    """Glorot and Bengio 2010, as in the vision transformer; biases 0."""
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def make_norm(config: TransformerConfig) -> nn.Module:
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(config.dim, eps=1e-6)
+    return nn.LayerNorm(config.dim, bias=config.bias)

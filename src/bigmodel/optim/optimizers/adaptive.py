@@ -1,0 +1,168 @@
+"""Optimizers that scale each parameter's step by the size of its gradients so far."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from bigmodel.optim.optimizers.base import (
+    Betas,
+    OptimizerConfig,
+    fused,
+    parameter_groups,
+    portable,
+)
+from bigmodel.optim.optimizers.light import light
+from bigmodel.optim.optimizers.quick_adam import quick
+from bigmodel.registry import optimizers
+
+_BETAS = "share of the running means of gradient and square kept at each step, 0 to 1"
+_EPS = "added to the divisor, so that it is never 0"
+_DECOUPLED = "shrink weights directly, as AdamW does; false: add the pull to the gradient"
+
+
+class AdamConfig(OptimizerConfig):
+    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    betas: Betas = Field(default=[0.9, 0.999], description=_BETAS)
+    eps: float = Field(default=1e-8, gt=0, description=_EPS)
+    amsgrad: bool = Field(default=False, description="divide by the largest running mean so far")
+
+
+@optimizers.register("adam", AdamConfig)
+def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2014, arXiv:1412.6980); AMSGrad of Reddi et al. 2018 as an option.
+
+    Weight decay adds to the gradient, and is scaled with it: adamw is the one that does not.
+    """
+    return portable(
+        quick(torch.optim.Adam, torch._fused_adam_)(
+            parameter_groups(model, config.weight_decay),
+            lr=config.lr,
+            betas=(config.betas[0], config.betas[1]),
+            eps=config.eps,
+            amsgrad=config.amsgrad,
+            **fused(model, "cpu", "cuda"),
+        )
+    )
+
+
+class AdamWConfig(AdamConfig):
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
+    )
+
+
+@optimizers.register("adamw", AdamWConfig)
+def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam whose weight decay shrinks the weights directly (Loshchilov and Hutter 2017,
+    arXiv:1711.05101)."""
+    return portable(
+        quick(torch.optim.AdamW, torch._fused_adamw_)(
+            parameter_groups(model, config.weight_decay),
+            lr=config.lr,
+            betas=(config.betas[0], config.betas[1]),
+            eps=config.eps,
+            amsgrad=config.amsgrad,
+            **fused(model, "cpu", "cuda"),
+        )
+    )
+
+
+class NAdamConfig(OptimizerConfig):
+    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    betas: Betas = Field(default=[0.9, 0.999], description=_BETAS)
+    eps: float = Field(default=1e-8, gt=0, description=_EPS)
+    momentum_decay: float = Field(
+        default=4e-3, ge=0, description="how fast the momentum rises to its full size"
+    )
+    decoupled_weight_decay: bool = Field(default=True, description=_DECOUPLED)
+
+
+@optimizers.register("nadam", NAdamConfig)
+def nadam(config: NAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam with Nesterov momentum (Dozat 2016)."""
+    return portable(
+        light(torch.optim.NAdam)(
+            parameter_groups(model, config.weight_decay),
+            lr=config.lr,
+            betas=(config.betas[0], config.betas[1]),
+            eps=config.eps,
+            momentum_decay=config.momentum_decay,
+            decoupled_weight_decay=config.decoupled_weight_decay,
+        )
+    )
+
+
+class RAdamConfig(OptimizerConfig):
+    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    betas: Betas = Field(default=[0.9, 0.999], description=_BETAS)
+    eps: float = Field(default=1e-8, gt=0, description=_EPS)
+    decoupled_weight_decay: bool = Field(default=True, description=_DECOUPLED)
+
+
+@optimizers.register("radam", RAdamConfig)
+def radam(config: RAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam that holds back until its estimate of the variance is sound (Liu et al. 2019,
+    arXiv:1908.03265)."""
+    return portable(
+        light(torch.optim.RAdam)(
+            parameter_groups(model, config.weight_decay),
+            lr=config.lr,
+            betas=(config.betas[0], config.betas[1]),
+            eps=config.eps,
+            decoupled_weight_decay=config.decoupled_weight_decay,
+        )
+    )
+
+
+class RMSpropConfig(OptimizerConfig):
+    alpha: float = Field(
+        default=0.99, ge=0, lt=1, description="share of the running mean of squares kept, 0 to 1"
+    )
+    eps: float = Field(default=1e-8, gt=0, description=_EPS)
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the last update carried on, 0 to 1"
+    )
+    centered: bool = Field(
+        default=False, description="divide by the deviation, not by the root of the mean square"
+    )
+
+
+@optimizers.register("rmsprop", RMSpropConfig)
+def rmsprop(config: RMSpropConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """RMSprop (Hinton 2012, lecture 6e); centred after Graves 2013 (arXiv:1308.0850)."""
+    return portable(
+        light(torch.optim.RMSprop)(
+            parameter_groups(model, config.weight_decay),
+            lr=config.lr,
+            alpha=config.alpha,
+            eps=config.eps,
+            momentum=config.momentum,
+            centered=config.centered,
+        )
+    )
+
+
+class AdagradConfig(OptimizerConfig):
+    lr: float = Field(default=1e-2, gt=0, description="learning rate, which the scheduler multiplies")
+    lr_decay: float = Field(default=0.0, ge=0, description="the rate is divided by 1 + steps × this")
+    initial_accumulator_value: float = Field(
+        default=0.0, ge=0, description="what the sums of squared gradients begin at"
+    )
+    eps: float = Field(default=1e-10, gt=0, description=_EPS)
+
+
+@optimizers.register("adagrad", AdagradConfig)
+def adagrad(config: AdagradConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adagrad (Duchi et al. 2011): steps shrink with the sum of squared gradients."""
+    return portable(
+        light(torch.optim.Adagrad)(
+            parameter_groups(model, config.weight_decay),
+            lr=config.lr,
+            lr_decay=config.lr_decay,
+            initial_accumulator_value=config.initial_accumulator_value,
+            eps=config.eps,
+            **fused(model, "cpu"),
+        )
+    )

@@ -1,0 +1,170 @@
+"""Muon for hidden matrices, AdamW for all else, as one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from bigmodel.optim.optimizers.base import (
+    MATRICES,
+    Betas,
+    OptimizerConfig,
+    decays,
+    fused,
+    parameter_groups,
+    portable,
+    trainable,
+)
+from bigmodel.optim.optimizers.light import light
+from bigmodel.optim.optimizers.newton_schulz import Muon
+from bigmodel.optim.optimizers.quick_adam import quick
+from bigmodel.registry import optimizers
+
+
+class MuonConfig(OptimizerConfig):
+    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
+    )
+    momentum: float = Field(
+        default=0.95, ge=0, lt=1, description="share of the running mean of gradients kept, 0 to 1"
+    )
+    nesterov: bool = Field(default=True, description="look ahead along the momentum")
+    ns_steps: int = Field(
+        default=5, ge=1, lt=100, description="Newton-Schulz iterations that orthogonalise an update"
+    )
+    adjust_lr: Literal["match_rms_adamw", "original"] = Field(
+        default="match_rms_adamw",
+        description="match_rms_adamw: updates as large as AdamW's; original: by the matrix's shape",
+    )
+    adamw_lr: float | None = Field(
+        default=None, gt=0, description="learning rate of all that is no hidden matrix; null: lr"
+    )
+    betas: Betas = Field(
+        default=[0.9, 0.999],
+        description="AdamW's share of the running means of gradient and square kept, 0 to 1",
+    )
+    eps: float = Field(
+        default=1e-8, gt=0, description="AdamW's addition to the divisor, so that it is never 0"
+    )
+
+
+@optimizers.register("muon", MuonConfig)
+def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Muon (Jordan et al. 2024) for hidden matrices: momentum orthogonalised by Newton-Schulz steps.
+
+    All else is AdamW's. With match_rms_adamw (Liu et al. 2025, arXiv:2502.16982) one learning rate and
+    weight decay suit both. Layers that are stored as one are orthogonalised apart where their module
+    says how many `stacked` rows each has, as attention's queries, keys and values do; the gates of an
+    LSTM as one. A model without a hidden matrix is trained by AdamW alone.
+    """
+    hidden = hidden_matrices(model)
+    parts: list[torch.optim.Optimizer] = []
+    if hidden:
+        parts.append(
+            light(Muon)(
+                hidden,
+                _stacked_rows(model),
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                ns_steps=config.ns_steps,
+                adjust_lr_fn=config.adjust_lr,
+            )
+        )
+    others = _without(parameter_groups(model, config.weight_decay), hidden)
+    if others:
+        parts.append(
+            quick(torch.optim.AdamW, torch._fused_adamw_)(
+                others,
+                lr=config.lr if config.adamw_lr is None else config.adamw_lr,
+                betas=(config.betas[0], config.betas[1]),
+                eps=config.eps,
+                **fused(model, "cpu", "cuda"),
+            )
+        )
+    return portable(light(Joined)(parts))
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices between a model's first layer and its head, in the order of definition.
+
+    They are the weights of Linear, recurrent and attention layers that have two dimensions. Left out are
+    everything in `head`, and the first layer, which is the one that holds the model's first weight: an
+    embedding, a convolution, a projection of the inputs, or the recurrent matrices that read them.
+    Parameters held by modules of other kinds (positions, tokens, score vectors) are no matrices.
+    """
+    body = [entry for entry in trainable(model) if entry[0].split(".", 1)[0] != "head"]
+    first, reader = next(
+        ((name, owner) for name, owner, p in body if p.ndim > 1 and not _is_place(name, owner)),
+        ("", None),
+    )
+    return [
+        parameter
+        for name, owner, parameter in body
+        if parameter.ndim == 2
+        and isinstance(owner, MATRICES)
+        and decays(name, owner, parameter)
+        and name != first
+        and not (owner is reader and name == f"{first}_reverse")  # a bidirectional layer reads twice
+    ]
+
+
+def _stacked_rows(model: nn.Module) -> dict[nn.Parameter, list[int]]:
+    """The rows of each layer in weights that hold several."""
+    rows: dict[nn.Parameter, list[int]] = {}
+    for module in model.modules():
+        stacked = getattr(module, "stacked", None)
+        if isinstance(module, nn.Linear) and isinstance(stacked, list):
+            rows[module.get_parameter("weight")] = stacked
+    return rows
+
+
+def _is_place(name: str, owner: nn.Module) -> bool:
+    """Whether a parameter says where a vector stands, or stands for one, and so reads no inputs."""
+    raw = not isinstance(owner, (*MATRICES, nn.Embedding))
+    return "position" in name or (raw and "token" in name)
+
+
+def _without(groups: list[dict[str, Any]], taken: list[nn.Parameter]) -> list[dict[str, Any]]:
+    rest = [group | {"params": [p for p in group["params"] if p not in set(taken)]} for group in groups]
+    return [group for group in rest if group["params"]]
+
+
+class Joined(torch.optim.Optimizer):
+    """Several optimizers as one: their parameter groups in a row, one state.
+
+    Args:
+        parts: optimizers over different parameters of one model.
+    """
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self._parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+        # loading makes new groups and a new state
+        self.register_load_state_dict_post_hook(lambda _: self._share())
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Has each part do its update."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def _share(self) -> None:
+        """Lets the parts work on this optimizer's own groups and state."""
+        start = 0
+        for part in self._parts:
+            end = start + len(part.param_groups)
+            part.param_groups = self.param_groups[start:end]
+            part.state = self.state
+            start = end

@@ -1,0 +1,52 @@
+"""Schedule-free AdamW."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field, field_validator
+from torch import nn
+
+from bigmodel.optim.optimizers.base import Betas, OptimizerConfig, parameter_groups, portable
+from bigmodel.optim.optimizers.light import light
+from bigmodel.registry import optimizers
+
+
+class ScheduleFreeAdamWConfig(OptimizerConfig):
+    lr: float = Field(
+        default=2.5e-3, gt=0, description="learning rate, which the scheduler multiplies: use constant"
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
+    )
+    betas: Betas = Field(
+        default=[0.9, 0.999],
+        description="nearness of gradients to the average; share of the mean square kept, 0 to 1",
+    )
+    eps: float = Field(default=1e-8, gt=0, description="added to the divisor, so that it is never 0")
+
+    @field_validator("betas")
+    @classmethod
+    def _divides(cls, betas: list[float]) -> list[float]:
+        if betas[0] == 0:
+            raise ValueError("the first must be above 0: the average is worked out by dividing by it")
+        return betas
+
+
+@optimizers.register("schedule_free_adamw", ScheduleFreeAdamWConfig)
+def schedule_free_adamw(config: ScheduleFreeAdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW that averages weights as it goes, in place of a schedule (Defazio et al. 2024,
+    arXiv:2405.15682).
+
+    Use it with scheduler=constant: a rate that falls to 0 as well would average too little;
+    scheduler.warmup warms up. The model holds other weights in training than for evaluation:
+    `training_weights` and `evaluation_weights` switch, and a step outside training raises.
+    """
+    import schedulefree
+
+    optimizer: torch.optim.Optimizer = light(schedulefree.AdamWScheduleFree)(
+        parameter_groups(model, config.weight_decay),
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+    )
+    return portable(optimizer)

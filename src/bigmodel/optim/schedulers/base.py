@@ -1,0 +1,99 @@
+"""What all schedulers are: functions from progress to a multiplier of the learning rate.
+
+They are functions of the number of updates done, not objects that have to be stepped, so that a resumed
+run needs that number and nothing else; only `plateau` remembers what it has seen.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bigmodel.registry import EntryConfig
+
+INTERVAL = "when the rate changes: each optimizer step or each epoch; all lengths here count these"
+
+
+Extend = Literal["stretch", "hold", "again"]
+EXTENSIONS: tuple[str, ...] = get_args(Extend)
+"""What may become of the schedule of a run that goes on for longer than was planned."""
+
+
+class SchedulerConfig(EntryConfig):
+    """What all schedulers have in common."""
+
+    interval: Literal["step", "epoch"] = Field(default="step", description=INTERVAL)
+    warmup: int = Field(
+        default=0, ge=0, description="steps (or epochs) of linear warm-up before the schedule begins"
+    )
+    warmup_start: float = Field(
+        default=0.01, ge=0, le=1, description="multiplier that the warm-up begins with, 0 to 1"
+    )
+    extend: Extend = Field(
+        default="stretch",
+        description="of a run that goes on for longer: stretch the schedule over all of it; hold its"
+        " last rate; or run it again over the steps that are left",
+    )
+
+
+class Scheduler:
+    """Base of all schedulers: a linear warm-up, then `shape`.
+
+    Args:
+        config: the typed options.
+        total: length of the run, in steps or epochs as `config.interval` says. A warm-up longer than the
+            run is cut to it.
+    """
+
+    warmup = 0
+
+    def __init__(self, config: SchedulerConfig, total: int) -> None:
+        self.warmup = min(config.warmup, total)
+        self._start = config.warmup_start
+        self._rest = max(total - self.warmup, 1)
+
+    def factor(self, t: int) -> float:
+        """Multiplier of the base learning rate for update t = 0, 1, …
+
+        In a warm-up of w it rises from `warmup_start` at t = 0 to 1 at t = w, times where the shape
+        begins. Beyond the run's end it stays where it ended.
+        """
+        if t >= self.warmup:
+            return self.shape(t - self.warmup, self._rest)
+        ramp = self._start + (1 - self._start) * t / self.warmup
+        return ramp * self.shape(0, self._rest)
+
+    def shape(self, t: int, total: int) -> float:
+        """The multiplier t updates after the warm-up, of `total` (at least 1) that there are."""
+        raise NotImplementedError
+
+    def observe(self, value: float, mode: str) -> None:
+        """Hears of an evaluation after the warm-up.
+
+        Args:
+            value: the monitored metric.
+            mode: `max` or `min`: which way it is better.
+        """
+
+    def state_dict(self) -> dict[str, float | int]:
+        """What `observe` has left behind; empty where the multiplier depends on progress alone."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """Takes over what `state_dict` gave."""
+
+
+def apply(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets each parameter group's learning rate to its own base rate times `factor`.
+
+    The base rate is `initial_lr`, which a group is given at the first call and keeps in its saved state.
+    """
+    for group in optimizer.param_groups:
+        rate = group["lr"]
+        if isinstance(rate, Tensor):  # in place, so that a captured or compiled step sees it
+            rate.fill_(group.setdefault("initial_lr", float(rate)) * factor)
+        else:
+            group["lr"] = group.setdefault("initial_lr", rate) * factor

@@ -1,0 +1,137 @@
+"""Schedules that multiply the rate by a factor from time to time."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from bigmodel.optim.schedulers.base import INTERVAL, Scheduler, SchedulerConfig
+from bigmodel.registry import schedulers
+
+
+class StepConfig(SchedulerConfig):
+    interval: Literal["step", "epoch"] = Field(default="epoch", description=INTERVAL)
+    step_size: int = Field(
+        default=10, ge=1, description="steps (or epochs), after warm-up, from one drop to the next"
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
+
+
+@schedulers.register("step", StepConfig)
+class StepDecay(Scheduler):
+    """A drop every `step_size`."""
+
+    def __init__(self, config: StepConfig, total: int) -> None:
+        super().__init__(config, total)
+        self.step_size, self.gamma = config.step_size, config.gamma
+
+    def shape(self, t: int, total: int) -> float:  # noqa: ARG002
+        """gamma^⌊t / step_size⌋."""
+        return float(self.gamma ** (t // self.step_size))
+
+
+class MultiStepConfig(SchedulerConfig):
+    interval: Literal["step", "epoch"] = Field(default="epoch", description=INTERVAL)
+    milestones: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[15, 25],
+        description="when the rate drops: steps (or epochs) from the very start, rising",
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
+
+    @field_validator("milestones")
+    @classmethod
+    def _rise(cls, milestones: list[int]) -> list[int]:
+        if milestones != sorted(milestones):
+            raise ValueError(f"must rise; try {sorted(milestones)}")
+        return milestones
+
+
+@schedulers.register("multistep", MultiStepConfig)
+class MultiStep(Scheduler):
+    """A drop at each milestone. They are moments of the run: a warm-up does not put them off."""
+
+    def __init__(self, config: MultiStepConfig, total: int) -> None:
+        super().__init__(config, total)
+        self.milestones, self.gamma = config.milestones, config.gamma
+
+    def shape(self, t: int, total: int) -> float:  # noqa: ARG002
+        """gamma^(milestones reached)."""
+        return float(self.gamma ** bisect_right(self.milestones, t + self.warmup))
+
+
+class ExponentialConfig(SchedulerConfig):
+    interval: Literal["step", "epoch"] = Field(default="epoch", description=INTERVAL)
+    gamma: float = Field(
+        default=0.95, gt=0, le=1, description="factor from each step (or epoch) to the next, 0 to 1"
+    )
+
+
+@schedulers.register("exponential", ExponentialConfig)
+class Exponential(Scheduler):
+    """The same drop each time."""
+
+    def __init__(self, config: ExponentialConfig, total: int) -> None:
+        super().__init__(config, total)
+        self.gamma = config.gamma
+
+    def shape(self, t: int, total: int) -> float:  # noqa: ARG002
+        """gamma^t."""
+        return float(self.gamma**t)
+
+
+class PlateauConfig(SchedulerConfig):
+    factor: float = Field(default=0.1, gt=0, lt=1, description="factor of each drop, 0 to 1")
+    patience: int = Field(
+        default=10, ge=0, description="evaluations without improvement that are borne before a drop"
+    )
+    threshold: float = Field(
+        default=1e-4, ge=0, description="least improvement that counts, as a share of the best so far"
+    )
+    min_factor: float = Field(
+        default=0.0, ge=0, le=1, description="multiplier below which the rate never drops, 0 to 1"
+    )
+
+
+@schedulers.register("plateau", PlateauConfig)
+class Plateau(Scheduler):
+    """A drop when the monitored metric no longer gets better, as torch's ReduceLROnPlateau.
+
+    It hears of each evaluation through `observe`. An improvement is one by more than `threshold` times
+    the size of the best value, also where that is negative; NaN and infinity never are one.
+    """
+
+    def __init__(self, config: PlateauConfig, total: int) -> None:
+        super().__init__(config, total)
+        self.config = config
+        self._level = 1.0
+        self._best = math.nan  # nothing seen yet
+        self._waited = 0
+
+    def shape(self, t: int, total: int) -> float:  # noqa: ARG002
+        """What the drops so far have left."""
+        return self._level
+
+    def observe(self, value: float, mode: str) -> None:
+        """See `Scheduler.observe`."""
+        margin = self.config.threshold * abs(self._best)
+        gain = value - self._best if mode == "max" else self._best - value
+        if math.isfinite(value) and (math.isnan(self._best) or gain > margin):
+            self._best, self._waited = value, 0
+            return
+        self._waited += 1
+        if self._waited > self.config.patience:
+            self._level = max(self._level * self.config.factor, self.config.min_factor)
+            self._waited = 0
+
+    def state_dict(self) -> dict[str, float | int]:
+        """Level, evaluations waited and, once there is one, the best value."""
+        state: dict[str, float | int] = {"level": self._level, "waited": self._waited}
+        return state if math.isnan(self._best) else state | {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """See `Scheduler.load_state_dict`."""
+        self._level, self._waited = float(state["level"]), int(state["waited"])
+        self._best = float(state.get("best", math.nan))

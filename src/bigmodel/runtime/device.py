@@ -1,0 +1,303 @@
+"""The machine a run uses: device, precision, threads, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import random
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from bigmodel.errors import DeviceError, counted
+from bigmodel.registry import Config
+from bigmodel.runtime.device_names import ALLOWED, is_device
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_TORCHS_THREADS = torch.get_num_threads()
+"""CPU threads of one operation as torch begins: by the machine, or by OMP_NUM_THREADS."""
+
+
+class DeviceConfig(Config):
+    """Where and how precisely to compute."""
+
+    name: str = Field(
+        default="auto",
+        description="which device, one of several as cuda:1; auto takes the fastest that is there",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="number format of matrix work; auto: bf16 (else fp16) on cuda, fp32 elsewhere",
+    )
+    tf32: bool = Field(
+        default=True, description="let CUDA round fp32 matrix products to 19 bits, for speed"
+    )
+    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    engine: Literal["auto", "eager", "compiled", "graph"] = Field(
+        default="auto",
+        description="how steps are done: eager, compiled or (on cuda) as a graph; auto: by what pays",
+    )
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="CPU threads of one operation; auto: torch's number or 1, by trial; null: torch's",
+    )
+    deterministic: bool = Field(
+        default=False, description="use only operations that give the same bits each time"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_device(cls, name: str) -> str:
+        if not is_device(name):
+            raise ValueError(f"no such device. Allowed: {ALLOWED}")
+        return name
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device made ready, and how to compute on it.
+
+    Attributes:
+        device: where tensors live.
+        precision: what matrix work is done in; weights stay float32.
+        emulated: whether the device has no arithmetic of its own for that.
+    """
+
+    device: torch.device
+    precision: Precision
+    emulated: bool = False
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision around forward and loss; nothing at all in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Gradient scaling, which fp16 alone needs: its smallest numbers are too large."""
+        return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        count = torch.get_num_threads()
+        used = counted(count, "thread")
+        threads = used if self.device.type == "cpu" else None
+        slow = " (emulated on this device, which is slow: fp16 is not)" if self.emulated else ""
+        parts = (str(self.device), name, f"{self.precision}{slow}", threads)
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass
+class Choice:
+    """What was chosen by measuring, once, and is kept from then on.
+
+    Attributes:
+        engine: how steps are done; None: not chosen yet.
+        threads: CPU threads of one operation; None: as many as torch takes.
+    """
+
+    engine: str | None = None
+    threads: int | None = None
+
+
+def prepare(config: DeviceConfig, seed: int) -> Runtime:
+    """Finds the device, sets the process up for it and seeds every generator.
+
+    Raises:
+        DeviceError: the machine lacks the device, or the device the precision; the same bits each time
+            are asked for, and cuBLAS is set up for others.
+    """
+    device = _device(config.name)
+    if device.type == "cuda":
+        _set_up_cublas(config.deterministic)  # before anything uses it
+        torch.cuda.set_device(device.index or 0)  # that of a run before this one may be another
+    precision, emulated = _precision(config.precision, device)
+    # A run before this one, in a sweep, may have set or chosen another number.
+    torch.set_num_threads(config.threads if isinstance(config.threads, int) else _TORCHS_THREADS)
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
+        torch.use_deterministic_algorithms(config.deterministic)  # loads the compiler: 80 MB, a second
+    measure_kernels(False)  # until it is known what shapes there are
+    torch.manual_seed(seed)
+    random.seed(seed)  # what a user's own code may draw from
+    np.random.seed(seed % 2**32)
+    return Runtime(device, precision, emulated)
+
+
+def measure_kernels(wanted: bool) -> None:
+    """Whether cuDNN measures its kernels at each shape that it meets for the first time, and takes the
+    quickest from then on: wanted where shapes come again, not where each batch has its own width. Never
+    where the same bits are wanted each time."""
+    torch.backends.cudnn.benchmark = wanted and not torch.are_deterministic_algorithms_enabled()
+
+
+def keep_memory() -> None:
+    """Has the C library keep memory that is freed, for the next step, instead of handing it back to the
+    system, which clears every page of it anew: 2 to 9 % of a small transformer's step on a CPU.
+
+    Does nothing where the C library is none of GNU's.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        # The first is refused where it is too high; the second alone would make things worse.
+        _ = library.mallopt(_MMAP_THRESHOLD, 32 << 20) and library.mallopt(_TRIM_THRESHOLD, 512 << 20)
+
+
+def available() -> list[str]:
+    """The kinds of device that this machine has."""
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        names.append("cuda")
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on `device`, without a wait: to CUDA it is queued, out of page-locked memory, which torch
+    uses again only when the copy out of it is done."""
+    if torch.device(device).type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def environment(runtime: Runtime) -> dict[str, str]:
+    """What the run's figures were made with: versions and machine."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": str(runtime),
+        "cuda": str(torch.version.cuda),
+    }
+
+
+def random_tensors() -> dict[str, Tensor]:
+    """The states of torch's own generators, by device; CUDA's where this process uses it, since asking
+    would take a few hundred MB there."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def random_facts() -> dict[str, Any]:
+    """The states of the generators that are not torch's, which a user's own code may draw from."""
+    kind, numbers, *rest = np.random.get_state()
+    assert isinstance(numbers, np.ndarray)
+    return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
+
+
+def restore_generators(tensors: dict[str, Tensor]) -> None:
+    """Takes over what `random_tensors` gave."""
+    torch.set_rng_state(tensors["cpu"].cpu())
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"].cpu())
+
+
+def restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Takes over what `random_tensors` and `random_facts` gave."""
+    restore_generators(tensors)
+    random.setstate(facts["python"])
+    if facts["numpy"] is not None:
+        np.random.set_state(facts["numpy"])
+
+
+def _device(name: str) -> torch.device:
+    there = available()
+    kind, _, digits = (there[-1] if name == "auto" else name).partition(":")
+    if kind not in there:
+        raise DeviceError(
+            f"device={name}: this machine has no {kind} device that torch {torch.__version__} can use."
+            f" There is: {', '.join(there)}. Use device={there[-1]} or device=auto."
+        )
+    if not digits:
+        return torch.device(kind)
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if int(digits) >= count:
+        raise DeviceError(
+            f"device={name}: there is no such device. There is: {', '.join(_listed(kind, count))}."
+            f"{_hidden_by()} Use one of these, or device={kind}."
+        )
+    return torch.device(kind, int(digits)) if kind == "cuda" else torch.device(kind)
+
+
+def _listed(kind: str, count: int) -> list[str]:
+    """All devices of a kind, with what they are where that can be told."""
+    if kind != "cuda":
+        return [f"{kind}:{index}" for index in range(count)]
+    return [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count)]
+
+
+def _hidden_by() -> str:
+    """What decides which GPUs a process sees, in words."""
+    named = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    found = [f"{name}={os.environ[name]}" for name in named if name in os.environ]
+    return f" {', '.join(found)} hides others, and counts these from 0." if found else ""
+
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+_SAME_BITS = (":4096:8", ":16:8")
+"""Values of it with which cuBLAS gives the same bits each time, as its manual has them."""
+
+
+def _set_up_cublas(deterministic: bool) -> None:
+    """Has cuBLAS give the same bits each time, also for a run that does not ask for it: cuBLAS reads its
+    settings once in a process, and a later run of a sweep may ask. It costs 24 MiB at most.
+
+    Raises:
+        DeviceError: it is asked for, and cuBLAS has other settings, or may have.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        os.environ.setdefault(_CUBLAS, _SAME_BITS[0])
+    value = os.environ.get(_CUBLAS)
+    if not deterministic or value in _SAME_BITS:
+        return
+    fix = f"Set the environment variable {_CUBLAS}={_SAME_BITS[0]} and begin again."
+    if value is None:
+        raise DeviceError(
+            "device.deterministic=true: CUDA is in use in this process already, and cuBLAS reads"
+            f" {_CUBLAS} once, at its first use. {fix}"
+        )
+    raise DeviceError(
+        f"device.deterministic=true: with {_CUBLAS}={value} cuBLAS may give other bits each time."
+        f" Allowed: {' or '.join(_SAME_BITS)}. {fix}"
+    )
+
+
+def _precision(wanted: str, device: torch.device) -> tuple[Precision, bool]:
+    """The number format, and whether the device only emulates it. Automatic is only what is quick: torch
+    counts as supported what GPUs before Ampere do by way of fp32."""
+    on_cuda = device.type == "cuda"
+    quick = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    match wanted:
+        case "fp32":
+            return "fp32", False
+        case "fp16":
+            return "fp16", False
+        case "bf16" if quick or device.type == "cpu":
+            return "bf16", False
+        case "bf16" if on_cuda and torch.cuda.is_bf16_supported():
+            return "bf16", True
+        case "bf16":
+            raise DeviceError(
+                f"device.precision=bf16: {device} cannot compute in bf16."
+                " Use device.precision=fp16, fp32 or auto."
+            )
+    if not on_cuda:
+        return "fp32", False
+    return ("bf16" if quick else "fp16"), False

@@ -1,0 +1,109 @@
+"""One pass over held-out data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from bigmodel.data.base import Batch, Dataset
+from bigmodel.data.batching.batches import Batches
+from bigmodel.data.reader import TextReader
+from bigmodel.losses import Loss
+from bigmodel.metrics import Metrics
+from bigmodel.models.layers.basic import evaluating
+from bigmodel.reporting.base import Evaluation, Sample
+from bigmodel.runtime import activity
+from bigmodel.runtime.device import Runtime
+from bigmodel.spec import Classes, NextTokens, Tokens, Values
+
+SAMPLES = 16
+"""How many samples of a part are kept with their prediction, for reports."""
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    metrics: Metrics,
+    runtime: Runtime,
+    dataset: Dataset,
+    *,
+    samples: bool = False,
+    at_once: int | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Judges a model by every sample of a part, model and loss in evaluation mode.
+
+    Where it gives NaN or infinity for one of them, every figure is NaN; one that the samples leave
+    undefined, such as r2 where all truths are equal, is NaN alone.
+
+    Args:
+        batches: the part, in order.
+        metrics: are reset first.
+        samples: whether to keep the first few with their predictions.
+        at_once: most samples that go through the model at once; None: a batch.
+        between: called before each of them; what it raises ends the pass.
+    """
+    metrics.reset()
+    total = torch.zeros((), device=runtime.device)
+    weight: torch.Tensor | int = 0
+    shown: list[Sample] = []
+    done = 0
+    size = len(batches.part)
+    said = activity.doing(lambda: f"Evaluating: {done:,} of {size:,} samples")
+    with evaluating(model), evaluating(loss), said:
+        for batch in _cut(batches.epoch(0), at_once):
+            between()
+            with runtime.autocast():
+                outputs = model(batch.inputs)
+                total = total + loss(outputs, batch.targets)
+            weight = weight + loss.normaliser(batch.targets)
+            metrics.update(outputs, batch.targets)
+            done += len(batch)
+            if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
+                shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
+    target, judged = dataset.spec.target, metrics.compute()
+    figures = {"loss": float(total / weight), **judged}
+    undefined = math.isnan(figures["loss"]) or all(map(math.isnan, judged.values()))
+    if undefined:  # the loss may be finite where it passes over a sample
+        figures = dict.fromkeys(figures, math.nan)
+    return Evaluation(
+        figures=figures,
+        undefined=undefined,
+        confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
+        class_names=target.names if isinstance(target, Classes) else (),
+        samples=shown,
+    )
+
+
+def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:
+    if at_once is None:
+        yield from batches
+        return
+    for batch in batches:
+        yield from map(Batch, torch.split(batch.inputs, at_once), torch.split(batch.targets, at_once))
+
+
+def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[Sample]:
+    inputs = _shown(batch.inputs[:count], dataset)
+    predictions = outputs[:count].float().tolist()
+    truths = batch.targets[:count].tolist()
+    spec = dataset.spec
+    told = [(spec.label(p), spec.truth(t)) for p, t in zip(predictions, truths, strict=True)]
+    judged = not isinstance(spec.target, Values)
+    return [
+        Sample(x, said, true, said == true if judged else None)
+        for x, (said, true) in zip(inputs, told, strict=True)
+    ]
+
+
+def _shown(inputs: torch.Tensor, dataset: Dataset) -> list[torch.Tensor | str]:
+    """Inputs as a report shows them: texts in words, all else in the stored scale."""
+    kind, reader = dataset.spec.input, dataset.reader
+    if isinstance(kind, Tokens) and isinstance(reader, TextReader):
+        return [reader.decode([t for t in text if t != kind.pad]) for text in inputs.tolist()]
+    return list(dataset.prepared.denormalize(inputs.cpu()))

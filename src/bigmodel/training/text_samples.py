@@ -1,0 +1,149 @@
+"""What a model writes of held-out texts: samples to read, and BLEU of translations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.parts import TextPairs, Windows
+from bigmodel.data.reader import TextReader
+from bigmodel.models.base import Model, Writer
+from bigmodel.models.generation import Sampling, generate, translate
+from bigmodel.reporting.base import Written
+from bigmodel.runtime import activity
+from bigmodel.spec import NextTokens, TokenPair
+
+SAMPLES = 4
+"""Texts that are kept of each evaluation, for reports."""
+
+_PROMPT, _CONTINUED, _TEMPERATURE = 32, 200, 0.8  # tokens read and written of each sample, and how
+AT_ONCE = 128
+"""Texts that are translated side by side."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What is written at each evaluation.
+
+    Attributes:
+        dataset: the data; its reader turns tokens into words.
+        reader: of the dataset.
+        device: where the model is.
+        pairs: how many pairs of the validation part are translated; the first ones.
+        beams: of the search that translates the test part; the validation part is translated greedily.
+    """
+
+    dataset: Dataset
+    reader: TextReader
+    device: torch.device
+    pairs: int = 0
+    beams: int = 1
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, model: nn.Module, device: torch.device, pairs: int, beams: int
+    ) -> Writing | None:
+        """None where the data is no text, or the model cannot write."""
+        if not isinstance(dataset.spec.target, NextTokens) or not isinstance(model, Writer):
+            return None
+        if not isinstance(dataset.reader, TextReader):
+            return None
+        return cls(dataset, dataset.reader, device, pairs, beams)
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """The figures that `judge` gives of the validation part, each with which way is better."""
+        return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
+
+    def judge(
+        self,
+        model: Model,
+        name: PartName,
+        between: Callable[[], None],
+        *,
+        samples: bool,
+        at_once: int = AT_ONCE,
+    ) -> tuple[dict[str, float], list[Written]]:
+        """Has a model write about a part.
+
+        Args:
+            between: called before each batch; what it raises ends it.
+            samples: whether samples are wanted; without, only what a figure needs is written.
+            at_once: most texts that are translated side by side, beams counted.
+
+        Returns:
+            Figures by name, and a few texts.
+        """
+        part = self.dataset.part(name)
+        if isinstance(part, TextPairs):
+            count = min(self.pairs, len(part)) if name == "val" else len(part)
+            beams = self.beams if name == "test" else 1
+            if count == 0:
+                return {}, []
+            pairs = self._translated(model, part, count, beams, between, at_once)
+            return {"bleu": bleu([p.text for p in pairs], [p.truth for p in pairs])}, pairs[:SAMPLES]
+        return {}, self._continued(model, part) if samples and isinstance(part, Windows) else []
+
+    def _continued(self, model: Model, part: Windows) -> list[Written]:
+        """The beginnings of a few windows, spread over the part, and how the model goes on."""
+        places = torch.arange(min(SAMPLES, len(part))) * (len(part) // min(SAMPLES, len(part)))
+        most = min(_PROMPT, part.length // 2 or 1)
+        prompts = [part.stream[s : s + most].tolist() for s in part.starts[places].tolist()]
+        sampling = Sampling(max_tokens=_CONTINUED, temperature=_TEMPERATURE)
+        written = generate(model, prompts, sampling, self.dataset.spec, self.device)
+        return [
+            Written(self.reader.decode(prompt), self.reader.decode(tokens), "")
+            for prompt, tokens in zip(prompts, written, strict=True)
+        ]
+
+    def _translated(
+        self,
+        model: Model,
+        part: TextPairs,
+        count: int,
+        beams: int,
+        between: Callable[[], None],
+        at_once: int,
+    ) -> list[Written]:
+        """The first pairs of a part: source, translation, and the translation that was given."""
+        target = self.dataset.spec.target
+        assert isinstance(target, NextTokens)
+        source, reference = (_texts(part, side, count) for side in (0, 1))
+        sampling = Sampling(
+            max_tokens=self.dataset.spec.input.shape[-1], temperature=0.0, beams=beams, end=target.end
+        )
+        order = sorted(range(count), key=lambda index: len(source[index]))
+        written: list[list[int]] = [[] for _ in range(count)]
+        size, first = max(1, at_once // beams), 0
+        with activity.doing(lambda: f"Translating: {first:,} of {count:,} texts"):
+            for first in range(0, count, size):
+                between()
+                chosen = order[first : first + size]
+                sources = [source[index] for index in chosen]
+                done = translate(model, sources, sampling, self.dataset.spec, self.device)
+                for index, tokens in zip(chosen, done, strict=True):
+                    written[index] = tokens
+        words = self.reader.decode
+        three = zip(source, written, reference, strict=True)
+        return [Written(words(s), words(t), words(r)) for s, t, r in three]
+
+
+def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
+    """BLEU of whole texts, 0 to 100, as `sacrebleu` gives it (Post 2018, arXiv:1804.08771).
+
+    Its signature is nrefs:1, case:mixed, tok:13a, smooth:exp: raw texts are compared, cased as they are.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    return float(BLEU().corpus_score(list(translations), [list(references)]).score)
+
+
+def _texts(part: TextPairs, side: int, count: int) -> list[list[int]]:
+    """The first texts of one side: their tokens, the end token among them."""
+    starts, sizes = part.starts[:count, side].tolist(), part.sizes[:count, side].tolist()
+    tokens: Tensor = part.tokens
+    return [tokens[s : s + size].tolist() for s, size in zip(starts, sizes, strict=True)]

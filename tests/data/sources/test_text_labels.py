@@ -1,0 +1,319 @@
+"""Texts with labels: out of tables and folders, split with care, refused in words."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bigmodel.checkpointing.exact_json import dumps, loads
+from bigmodel.data.checks import check
+from bigmodel.data.reader import from_plain, to_plain
+from bigmodel.errors import ConfigError, DataError
+from bigmodel.registry import data
+from bigmodel.spec import Classes, Tokens, Values
+
+WORDS = ["good and fine", "bad and long", "dull – señor", "great, 日本", "so so"]
+
+
+def rows(count=50, labels=("1", "2", "5")):
+    return [(f"{WORDS[row % 5]} {row}", labels[row % len(labels)]) for row in range(count)]
+
+
+def written(path, lines, header="review,stars"):
+    path.write_text("\n".join([header, *(",".join(f'"{cell}"' for cell in line) for line in lines)]))
+    return path
+
+
+def built(path, **values):
+    named = {"text": "review", "target": "stars", **values}
+    return data.build(data.parse({"name": "text_labels", "path": str(path), **named}))
+
+
+def texts(dataset, part):
+    stored = dataset.part(part)
+    return [
+        dataset.reader.decode(stored.tokens[start : start + size].tolist())
+        for start, size in zip(stored.starts.tolist(), stored.sizes.tolist(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("unit", ["character", "byte", "bpe"])
+def test_each_text_keeps_its_label(tmp_path, unit):
+    dataset = built(written(tmp_path / "a.csv", rows()), unit=unit, vocab_size=300)
+    check(dataset)
+    known = dict(rows())
+    names = dataset.spec.target.names
+    assert names == ("1", "2", "5")
+    assert dataset.spec.target.counts == tuple(torch.bincount(dataset.train.targets).tolist())
+    seen = 0
+    for part in ("train", "val"):
+        for text, label in zip(texts(dataset, part), dataset.part(part).targets.tolist(), strict=True):
+            if "\ufffd" not in text:
+                assert known[text] == names[label]
+                seen += 1
+    assert seen >= 40
+    assert dataset.spec.sizes == {"train": 40, "val": 10}
+    assert dataset.spec.input == Tokens(256, dataset.reader.vocabulary.size, dataset.train.pad)
+
+
+def test_a_batch_is_filled_up_with_pad(tmp_path):
+    dataset = built(written(tmp_path / "a.csv", rows()), unit="byte")
+    inputs, _ = dataset.train.take(slice(0, 9))
+    sizes = dataset.train.sizes[:9]
+    assert inputs.shape == (9, int(sizes.max()))
+    assert ((inputs == dataset.spec.input.pad).sum(1) == sizes.max() - sizes).all()
+
+
+def test_long_texts_are_cut_and_told(tmp_path):
+    lines = [*rows(), ("x" * 40, "1"), ("y" * 50, "2")]
+    dataset = built(written(tmp_path / "a.csv", lines), unit="byte", length=30)
+    check(dataset)
+    assert int(torch.cat([dataset.train.sizes, dataset.val.sizes]).max()) == 30
+    assert dict(dataset.told)["Cut"] == "2 texts, to 30 tokens"
+    assert "Cut" not in dict(built(written(tmp_path / "a.csv", rows())).told)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "kind"),
+    [
+        (("1", "2", "5"), "auto", Classes),
+        (("yes", "no"), "auto", Classes),
+        (("1.5", "2", "-3e2"), "auto", Values),
+        (("1.5", "2", "5"), "classes", Classes),
+        (("1", "2", "5"), "values", Values),
+        (tuple(map(str, range(25))), "auto", Values),
+    ],
+)
+def test_labels_are_classes_or_values(tmp_path, labels, task, kind):
+    dataset = built(written(tmp_path / "a.csv", rows(labels=labels)), task=task)
+    assert isinstance(dataset.spec.target, kind)
+    check(dataset)
+
+
+def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
+    path = written(tmp_path / "a.csv", rows(60, ["True", "true", "FALSE"]))
+    dataset = built(path, task="classes")
+    assert dataset.spec.target.names == ("FALSE", "True")
+    assert dict(dataset.told)["Spellings"] == "true = True"
+    new = pa.table({"review": ["soft words"] * 3, "stars": [True, False, None]}).slice(0, 2)
+    pq.write_table(new, tmp_path / "new.parquet")
+    found = dataset.reader.read(tmp_path / "new.parquet", answers=True)
+    assert found.part.targets.tolist() == [1, 0]
+
+
+def test_words_for_a_missing_label_are_those_that_are_said(tmp_path):
+    path = written(tmp_path / "a.csv", rows(60, ["NA", "EU", "AS"]))
+    assert built(path).spec.target.names == ("AS", "EU", "NA")
+    with pytest.raises(DataError, match="no label"):
+        built(path, missing=["NA"])
+    dataset = built(path, missing=["NA"], max_bad=20)
+    assert dataset.spec.target.names == ("AS", "EU")
+    assert dataset.left_out == {"texts that cannot be read": 20}
+    again = from_plain(to_plain(dataset.reader)).read(path, answers=True, max_bad=20)
+    assert len(again.part) == 40
+
+
+def test_values_are_standardised_by_the_training_part(tmp_path):
+    dataset = built(written(tmp_path / "a.csv", rows(labels=("1.5", "2.5", "8"))))
+    target = dataset.spec.target
+    assert target.names == ("stars",)
+    assert dataset.train.targets.mean().abs() < 1e-6
+    own = dataset.val.targets * target.std[0] + target.mean[0]
+    known = dict(rows(labels=(1.5, 2.5, 8.0)))
+    assert own.flatten().tolist() == pytest.approx([known[text] for text in texts(dataset, "val")])
+
+
+def test_a_folder_for_each_class(tmp_path):
+    for label in ("ham", "spam"):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            content = f"{label} señor {number}".encode()
+            (tmp_path / label / f"{number}.txt").write_bytes(content)
+        (tmp_path / label / "z.txt.gz").write_bytes(gzip.compress(content))
+    dataset = built(tmp_path)
+    check(dataset)
+    assert dataset.spec.target.names == ("ham", "spam")
+    assert len(dataset.train) + len(dataset.val) == 22
+    for text, label in zip(texts(dataset, "val"), dataset.val.targets.tolist(), strict=True):
+        assert text.startswith(dataset.spec.target.names[label])
+    found = dataset.reader.read(tmp_path / "ham", answers=False)
+    assert list(found.columns["file"])[:2] == ["0.txt", "1.txt"]
+    assert len(dataset.reader.read(tmp_path / "ham" / "3.txt", answers=False).part) == 1
+    judged = dataset.reader.read(tmp_path, answers=True)
+    assert judged.part.targets.tolist() == [0] * 11 + [1] * 11
+
+
+def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_path):
+    for label in ("bad", "good"):
+        for number in range(6):
+            (tmp_path / label).mkdir(exist_ok=True)
+            (tmp_path / label / f"{number}.txt").write_text(f"text {number}")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "0.txt").write_text("x")
+    (tmp_path / "fair").mkdir()
+    (tmp_path / "Thumbs.db").write_bytes(b"\x00")
+    dataset = built(tmp_path, unit="character")
+    assert dataset.spec.target.names == ("bad", "good")
+    told = dict(dataset.told)
+    assert told["Passed over"] == "what systems leave behind: Thumbs.db, __MACOSX"
+    assert told["Empty folders"] == "fair"
+
+
+def test_folders_of_parts_and_a_file_that_is_no_text(tmp_path):
+    for part, count in (("train", 6), ("test", 3)):
+        for label in ("ham", "spam"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in range(count):
+                (tmp_path / part / label / f"{number}.txt").write_text(f"{part} {label} {number}")
+    dataset = built(tmp_path)
+    assert dataset.spec.sizes["test"] == 6
+    assert all(text.startswith("test") for text in texts(dataset, "test"))
+    (tmp_path / "train" / "ham" / "9.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"1 of 19 texts cannot be read: train/ham/9.txt .*not utf-8"):
+        built(tmp_path)
+    assert built(tmp_path, max_bad=1).left_out == {"texts that cannot be read": 1}
+
+
+def test_rows_without_text_or_label(tmp_path):
+    lines = [*rows(), ("", "1"), ("fine", ""), (" ", "2"), ("fine", "nan")]
+    path = written(tmp_path / "a.csv", lines)
+    words = r"4 of 54 texts cannot be read: row 50 \(no text\); row 51 \(no label\); .*data.max_bad=4"
+    with pytest.raises(DataError, match=words):
+        built(path, max_bad=3)
+    dataset = built(path, max_bad=4)
+    assert dataset.left_out == {"texts that cannot be read": 4}
+    assert sum(dataset.spec.sizes.values()) == 50
+
+
+def test_groups_stay_together_and_marks_say_where(tmp_path):
+    lines = [(*row, str(number // 10)) for number, row in enumerate(rows())]
+    dataset = built(written(tmp_path / "a.csv", lines, "review,stars,who"), group="who")
+    group = {text: who for text, _, who in lines}
+    held, learnt = ({group[text] for text in texts(dataset, part)} for part in ("val", "train"))
+    assert not held & learnt
+    marks = ["train"] * 30 + ["val"] * 10 + ["test"] * 10
+    lines = [(*row, mark) for row, mark in zip(rows(), marks, strict=True)]
+    dataset = built(written(tmp_path / "a.csv", lines, "review,stars,part"), split="part")
+    assert dataset.spec.sizes == {"train": 30, "val": 10, "test": 10}
+    assert texts(dataset, "test") == [text for text, _ in rows()[40:]]
+    with pytest.raises(ConfigError, match=r"data.test_path=.*a.csv: data.path has a test part of"):
+        built(tmp_path / "a.csv", split="part", test_path=str(tmp_path / "a.csv"))
+
+
+def test_parts_of_their_own(tmp_path):
+    path = written(tmp_path / "a.csv", rows())
+    other = written(tmp_path / "b.csv", rows(12))
+    third = written(tmp_path / "d.csv", rows(12))
+    dataset = built(path, val_path=str(other), test_path=str(third))
+    assert dataset.spec.sizes == {"train": 50, "val": 12, "test": 12}
+    assert texts(dataset, "val") == [text for text, _ in rows(12)]
+    wrong = written(tmp_path / "c.csv", rows(12, ("1", "7")))
+    with pytest.raises(DataError, match=r"data.val_path=.*c.csv: the training data has no label '7'"):
+        built(path, val_path=str(wrong))
+
+
+def test_what_training_has_not_seen_is_unknown(tmp_path):
+    path = written(tmp_path / "a.csv", rows())
+    other = written(tmp_path / "b.csv", [("ключ", "1"), ("good", "2")])
+    dataset = built(path, val_path=str(other), unit="character")
+    check(dataset)
+    unknown = dataset.reader.vocabulary.unknown
+    assert dataset.val.tokens[:4].tolist() == [unknown] * 4
+    assert texts(dataset, "val") == ["\ufffd" * 4, "good"]
+
+
+WRONG = {
+    "no column": (
+        rows(),
+        {"target": "star"},
+        r"data.target=star: .*no such column. Did you mean 's",
+    ),
+    "one label": (rows(labels=("1",)), {}, "all samples have the same label, '1'"),
+    "words for values": (
+        rows(),
+        {"task": "values", "target": "review"},
+        "50 of 50 labels are no num",
+    ),
+    "as many labels as texts": (rows(), {"target": "review"}, "50 different labels for 50 texts"),
+}
+
+
+@pytest.mark.parametrize(("lines", "values", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_refused(tmp_path, lines, values, words):
+    with pytest.raises(DataError, match=words):
+        built(written(tmp_path / "a.csv", lines), **values)
+
+
+def test_a_class_that_is_not_learnt(tmp_path):
+    marks = ["train"] * 49 + ["val"]
+    lines = [(*row, mark) for row, mark in zip([*rows(49), ("odd", "9")], marks, strict=True)]
+    path = written(tmp_path / "a.csv", lines, "review,stars,part")
+    with pytest.raises(DataError, match="no texts of label '9' are in the training part"):
+        built(path, split="part")
+
+
+def test_no_path():
+    with pytest.raises(ConfigError, match=r"data.path: say where the data lies"):
+        data.build(data.parse({"name": "text_labels"}))
+
+
+@pytest.mark.parametrize("labels", [("1", "2"), ("1.5", "2")])
+def test_a_reader_reads_further_tables_from_a_checkpoint(tmp_path, labels):
+    dataset = built(written(tmp_path / "a.csv", rows(labels=labels)), length=8)
+    reader = from_plain(loads(dumps(to_plain(dataset.reader))))
+    assert reader == dataset.reader
+    lines = [{"who": "me", "review": "good and fine 3"}, {"who": "you", "review": "a" * 99}]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = reader.read(tmp_path / "new.jsonl", answers=False)
+    columns = {name: values.to_pylist() for name, values in found.columns.items()}
+    assert columns == {"who": ["me", "you"], "review": [line["review"] for line in lines]}
+    assert found.part.sizes.tolist()[1] == 8
+    again = reader.read(tmp_path / "a.csv", answers=True)
+    known = dict(zip(texts(dataset, "val"), dataset.val.targets.tolist(), strict=True))
+    stored = {
+        text: target for (text, _), target in zip(rows(), again.part.targets.tolist(), strict=True)
+    }
+    assert {text: stored[text] for text in known if text in stored} == {
+        text: target for text, target in known.items() if text in stored
+    }
+    with pytest.raises(DataError, match=r"new.jsonl has no such column"):
+        reader.read(tmp_path / "new.jsonl", answers=True)
+
+
+def test_a_tokenizer_that_makes_nothing_of_a_text(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    engine = Tokenizer(models.WordLevel({"good": 0, "bad": 1}, unk_token="good"))
+    engine.pre_tokenizer = pre_tokenizers.CharDelimiterSplit("x")
+    engine.save(str(tmp_path / "tokenizer.json"))
+    lines = [("good", "1"), ("bad", "2"), ("xx", "1")] * 5
+    path = written(tmp_path / "a.csv", lines)
+    dataset = built(path, tokenizer=str(tmp_path / "tokenizer.json"))
+    check(dataset)
+    assert int(dataset.train.sizes.min()) == 1
+
+
+def test_new_texts_need_not_lie_as_those_of_training_did(tmp_path):
+    for text, label in rows():
+        (tmp_path / "in" / label).mkdir(parents=True, exist_ok=True)
+        number = len(list((tmp_path / "in" / label).iterdir()))
+        (tmp_path / "in" / label / f"{number}.txt").write_text(text)
+    reader = built(tmp_path / "in").reader
+    found = reader.read(written(tmp_path / "new.csv", rows(6)), answers=True)
+    assert len(found.part) == 6
+    single = reader.read(tmp_path / "in" / "1" / "0.txt", answers=False)
+    assert len(single.part) == 1
+    assert len(reader.read(tmp_path / "in", answers=True).part) == len(rows())
+
+
+def test_a_row_is_named_as_it_stands_in_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("review,stars,part\n,1,train\ngood,1,train\nbad,2,tset\n")
+    with pytest.raises(DataError, match=r"'tset' in row 2 \(counted from 0\) names no part"):
+        built(path, split="part", max_bad=1)
+    path.write_text("review,stars,who\n,1,a\ngood,1,b\nbad,2,\n")
+    with pytest.raises(DataError, match=r"data.group: is empty for 1 of 2 samples, the first in row 2"):
+        built(path, group="who", max_bad=1)

@@ -1,0 +1,334 @@
+"""What a compiled step is known by, and what becomes of libraries that are damaged, foreign or many."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bigmodel.build.runs import build_run
+from bigmodel.data.base import Batch
+from bigmodel.engine import cache, candidates, compiler
+from bigmodel.engine.cache import MOST, Place
+from bigmodel.engine.functional_step import Given, Whole
+from bigmodel.engine.step import Step
+from bigmodel.optim.schedulers import apply
+from bigmodel.runtime import caches
+from tests.engine.steps import begun, make_batch, make_step, needs_compiler, small_step
+from tests.models.cases import build, spec
+from tests.small_runs import config
+
+FEATURES = spec("features")
+
+
+@pytest.fixture(autouse=True)
+def folder(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """That of compiled steps; what another test has left in this process is not there."""
+    monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "cache"))
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(caches, "_temporary", lambda: temporary)
+    monkeypatch.setattr(caches, "_refused", {})
+    return tmp_path / "cache" / "steps"
+
+
+def place_of_run(tmp_path: Path, settings: dict[str, Any] | None = None, factor: float = 1.0) -> Path:
+    """Where the step of a run lies, after its first step."""
+    run = build_run(config(settings), tmp_path)
+    run.state.model.train()
+    batch = next(iter(run.train.epoch(0)))
+    apply(run.step.optimizer, factor)
+    run.step(batch)
+    facts = vars(run.engine)["_facts"]
+    place = cache.place_of(run.step, Whole(run.step), candidates.given(batch, run.step), facts)
+    assert place is not None
+    return place.code
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"optimizer.lr": 0.3},
+        {"scheduler": "one_cycle"},
+        {"trainer.epochs": 7, "data.samples": 200, "data.seed": 5},
+    ],
+    ids=str,
+)
+def test_a_step_is_known_again_whatever_its_code_does_not_follow_from(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    assert place_of_run(tmp_path, settings, factor=0.5) == place_of_run(tmp_path)
+
+
+def test_nor_does_the_seed_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = place_of_run(tmp_path)
+    monkeypatch.setattr(torch, "manual_seed", lambda _: None)
+    torch.rand(1)
+    assert place_of_run(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model.hidden_sizes": [9]},
+        {"model.dropout": 0.1},
+        {"model.activation": "gelu"},
+        {"optimizer.weight_decay": 0.1},
+        {"optimizer.betas": [0.8, 0.99]},
+        {"optimizer": "sgd"},
+        {"data.batch_size": 16},
+        {"data.outputs": 4},
+        {"loss": {"name": "cross_entropy", "label_smoothing": 0.1}},
+        {"trainer.clip_norm": 1.0},
+        {"trainer.ema": 0.9},
+        {"device.precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_everything_else_makes_it_another(tmp_path: Path, settings: dict[str, Any]) -> None:
+    assert place_of_run(tmp_path, settings) != place_of_run(tmp_path)
+
+
+def place_or_none(step: Step) -> Place | None:
+    batch = make_batch(FEATURES)
+    return cache.place_of(step, Whole(step), candidates.given(batch, step), {})
+
+
+def place(step: Step) -> Place:
+    found = place_or_none(step)
+    assert found is not None
+    return found
+
+
+def test_frozen_weights_make_it_another() -> None:
+    places = set()
+    for frozen in (False, True):
+        step = begun(small_step(), FEATURES)
+        next(step.model.parameters()).requires_grad_(not frozen)
+        places.add(place(step).code)
+    assert len(places) == 2
+
+
+def test_sources_and_machine_and_threads_make_it_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = begun(small_step(), FEATURES)
+    places = {place(step).code}
+    for name, value in (("_sources", "others"), ("_machine", ["another"])):
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, name, lambda value=value: value)
+            places.add(place(step).code)
+    torch.set_num_threads(2)
+    try:
+        places.add(place(step).code)
+    finally:
+        torch.set_num_threads(1)
+    assert len(places) == 4
+
+
+def test_bounded_instructions_make_it_another() -> None:
+    """The compiler writes for the instructions that $ATEN_CPU_CAPABILITY allows, once for a process."""
+    known = "from bigmodel.engine import cache; print(cache._machine())"
+    environments = (os.environ, os.environ | {"ATEN_CPU_CAPABILITY": "default"})
+    told = [
+        subprocess.run([sys.executable, "-c", known], env=e, capture_output=True, text=True, check=True)
+        for e in environments
+    ]
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "default":
+        assert told[0].stdout == told[1].stdout
+    else:
+        assert told[0].stdout != told[1].stdout
+
+
+def test_a_users_own_model_is_not_kept() -> None:
+    """Its sources are not followed, so that it could not be told from what it was before."""
+    assert place_or_none(begun(small_step(), FEATURES)) is not None
+    whole = begun(small_step(), FEATURES)
+    part = begun(small_step(), FEATURES)
+    for module in (whole.model, next(part.model.children())):
+        module.__class__ = type("Own", (type(module),), {"__module__": "my_package.my_models"})
+    assert place_or_none(whole) is None
+    assert place_or_none(part) is None
+
+
+def test_the_folder_is_the_users_own_unless_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert cache.folder() == Path(os.environ["BIGMODEL_CACHE"]) / "steps"
+    monkeypatch.delenv("BIGMODEL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.folder() == tmp_path / "xdg" / "bigmodel" / "steps"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / ".cache" / "bigmodel" / "steps"
+
+
+def library(folder: Path, name: str, used: float) -> Place:
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = Place(folder / f"{name}.so")
+    kept.code.write_bytes(name.encode())
+    os.utime(kept.code, (used, used))
+    return kept
+
+
+def test_what_was_used_longest_ago_goes(folder: Path) -> None:
+    places = [library(folder, f"{number:03d}", 1000.0 + number) for number in range(MOST + 2)]
+    places[0].touch()
+    places[1].seal()
+    places[-1].seal()
+    names = {path.name for path in folder.iterdir()}
+    assert len([name for name in names if name.endswith(".so")]) == MOST
+    assert {"000.so", "003.so"} <= names, "one of them was used again"
+    assert not {name for name in names if name.startswith(("001", "002"))}
+    assert places[-1].found
+    assert not places[5].found, "never sealed"
+
+
+def test_what_is_damaged_does_not_count(folder: Path) -> None:
+    kept = library(folder, "one", 1000.0)
+    kept.seal()
+    assert kept.found
+    kept.code.write_bytes(b"onE")
+    assert not kept.found
+    kept.code.unlink()
+    assert not kept.found
+
+
+def test_what_is_no_gain_leaves_a_note(folder: Path) -> None:
+    kept = library(folder, "one", 1000.0)
+    kept.seal()
+    kept.note_slow("2 ms a step, which is no gain over 1 ms")
+    assert (kept.found, kept.slow) == (False, "2 ms a step, which is no gain over 1 ms")
+    assert [path.name for path in folder.iterdir()] == ["one.slow"]
+
+
+def test_a_folder_that_can_only_be_read_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = library(folder, "one", 1000.0)
+    kept.seal()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    kept.touch()
+    assert kept.found
+
+
+# With real code: as little of it as there can be.
+
+
+def linear_step() -> Step:
+    return make_step(build("fnn", FEATURES, hidden_sizes=[]), FEATURES, {"name": "sgd", "momentum": 0.9})
+
+
+def is_found(step: Step, like: Batch, told: list[str]) -> bool:
+    prospect = candidates.Prospect(step, like, 1.0, 10**6, True, {})
+    return candidates.faster(prospect, "compiled", told.append, nullcontext) is not None
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of `linear_step`, compiled once for all tests: each only asks where it is kept."""
+    step = begun(linear_step(), FEATURES)
+    path = tmp_path_factory.mktemp("real") / "step.so"
+    given = candidates.given(make_batch(FEATURES), step)
+    compiler.compile_whole(Whole(step), given, path)
+    return path
+
+
+@pytest.fixture
+def compiled(real: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The libraries that had to be compiled."""
+    libraries: list[Path] = []
+
+    def compile_whole(_whole: Whole, _given: Given, path: Path, _interruptible: Any) -> None:
+        libraries.append(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(real, path.with_suffix(".made"))
+        path.with_suffix(".made").replace(path)  # what is in use is never written to
+
+    monkeypatch.setattr(compiler, "compile_whole", compile_whole)
+    return libraries
+
+
+@needs_compiler
+def test_a_damaged_library_is_compiled_anew(compiled: list[Path], folder: Path) -> None:
+    told: list[str] = []
+    step, like = begun(linear_step(), FEATURES), make_batch(FEATURES)
+    assert is_found(step, like, told), told
+    assert is_found(step, like, told), told
+    assert len(compiled) == 1
+    # As a crash of the machine may leave it; a file that is in use is never written to.
+    compiled[0].with_suffix(".sha256").write_text("")
+    assert is_found(step, like, told), told
+    assert len(compiled) == 2
+    assert sorted(path.suffix for path in folder.iterdir()) == [".sha256", ".so"], "nothing is left over"
+    assert place(step).found
+
+
+@needs_compiler
+def test_a_users_own_model_is_compiled_each_time(compiled: list[Path], folder: Path) -> None:
+    step = begun(linear_step(), FEATURES)
+    step.model.__class__ = type("Own", (type(step.model),), {"__module__": "my_package"})
+    told: list[str] = []
+    assert is_found(step, make_batch(FEATURES), told), told
+    assert len(compiled) == 1
+    assert not compiled[0].exists()
+    assert not folder.exists()
+
+
+@needs_compiler
+def test_without_a_place_to_keep_it_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: list[Path]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "file"))
+    told: list[str] = []
+    assert is_found(begun(linear_step(), FEATURES), make_batch(FEATURES), told)
+    assert f"{tmp_path / 'file'}: is no folder" in told[0]
+    assert not compiled[0].is_relative_to(tmp_path)
+
+
+@needs_compiler
+def test_a_library_that_others_could_have_put_there_is_not_loaded(
+    folder: Path, compiled: list[Path]
+) -> None:
+    step, like, told = begun(linear_step(), FEATURES), make_batch(FEATURES), list[str]()
+    assert is_found(step, like, told), told
+    folder.chmod(0o777)
+    planted = compiled[0]
+    planted.unlink()  # it is in use, and such a file is never written to
+    planted.write_bytes(b"a stranger's")
+    Place(planted).seal()
+    assert is_found(step, like, told), told
+    assert any(f"{folder}: can be written by others" in line for line in told), told
+    assert len(compiled) == 2
+    assert not compiled[1].is_relative_to(folder)
+
+
+@pytest.mark.parametrize("name", ["/nonexistent", "false"])
+def test_without_a_compiler_the_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def tracing(*_: object) -> None:
+        pytest.fail("it is known before anything is traced")
+
+    monkeypatch.setattr(compiler, "traced", tracing)
+    monkeypatch.setenv("CXX", name)
+    step, told = begun(linear_step(), FEATURES), list[str]()
+    assert not is_found(step, make_batch(FEATURES), told)
+    assert len(told) == 1
+    assert told[0].startswith(
+        "Steps are done one by one by torch's operations: compiling needs a C++ compiler, and"
+        f" {name} is none that can be started. Install "
+    )
+    assert "Error" not in told[0]
+    assert list(folder.iterdir()) == [], "nothing half done"
+    assert step(make_batch(FEATURES))

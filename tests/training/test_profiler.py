@@ -1,0 +1,198 @@
+"""A look at a few steps: which, that nothing changes by it, and what is left of it."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bigmodel.data.base import Batch
+from bigmodel.engine.base import Engine
+from bigmodel.engine.step import Step
+from bigmodel.errors import NonFiniteError
+from bigmodel.training import profiler
+from bigmodel.training.loop import fit
+from bigmodel.training.plan import Plan, TrainerConfig
+from bigmodel.training.profiler import LEAST, MARKED, STEPS, WARM_UP, Window, window
+from bigmodel.training.run import Run
+from tests.small_runs import STEPS_PER_EPOCH, Recorder, built
+
+
+def plan(steps_per_epoch: int, **settings: Any) -> Plan:
+    return Plan.of(TrainerConfig(**settings), steps_per_epoch)
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "settings", "done", "chosen"),
+    [
+        (1000, {}, 0, Window(WARM_UP, STEPS)),
+        (1000, {}, 400, Window(400 + WARM_UP, STEPS)),
+        (1000, {}, 975, Window(1000, STEPS)),  # rather than across the evaluation
+        (23, {}, 0, Window(23, STEPS)),  # from the beginning of an epoch
+        (8, {}, 0, Window(24, 7)),  # an epoch less its last step
+        (3, {}, 0, Window(WARM_UP, STEPS)),  # evaluations everywhere
+        (1000, {"max_steps": 12}, 0, Window(6, 5)),
+        (1000, {"max_steps": LEAST}, 0, Window(2, 2)),
+        (1000, {"max_steps": LEAST - 1}, 0, None),
+        (1000, {"max_steps": 500}, 500, None),
+    ],
+)
+def test_which_steps(
+    steps_per_epoch: int, settings: dict[str, Any], done: int, chosen: Window | None
+) -> None:
+    assert window(plan(steps_per_epoch, **settings), done) == chosen
+
+
+def looked_at(folder: Path, settings: dict[str, Any]) -> tuple[Run, Recorder]:
+    run, told = built(folder, {"profile": True, "trainer.max_steps": 24} | settings)
+    assert run.profiled
+    fit(run)
+    return run, told
+
+
+def trace_of(folder: Path) -> list[dict[str, Any]]:
+    with gzip.open(folder / "profile" / "trace.json.gz", "rt", encoding="utf-8") as file:
+        events: list[dict[str, Any]] = json.load(file)["traceEvents"]
+    return events
+
+
+def test_a_trace_is_written_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run, told = looked_at(tmp_path, {})
+    marks = Counter(event["name"] for event in trace_of(tmp_path) if event.get("ph") == "X")
+    profiled, written = told.messages
+    assert profiled.startswith("Profile of steps 13 to 23, ")
+    assert marks["forward"] == marks["backward"] == marks["optimizer"] == 11 + 2  # two settle
+    assert marks["step"] == marks["engine"] == 11
+    assert marks["data"] == 2 * (1 + 1)  # of two epochs: that the one before has no more, and a block
+    for phase in ("data", "forward", "backward", "optimizer", "waiting", "other"):
+        assert f"\n  {phase} " in profiled
+    assert "aten::" in profiled
+    assert written.startswith("Trace: ")
+    assert str(tmp_path / "profile" / "trace.json.gz") in written
+    assert [path.name for path in (tmp_path / "profile").iterdir()] == ["trace.json.gz"]
+    assert not vars(run.step).keys() & MARKED.keys()
+    assert capfd.readouterr() == ("", "")  # torch's profiler would write lines of its own
+
+
+@pytest.mark.parametrize(
+    "settings", [{"trainer.clip_norm": 0.5, "trainer.accumulate": 2}, {"trainer.epochs": 5}], ids=str
+)
+def test_nothing_changes_by_it(tmp_path: Path, settings: dict[str, Any]) -> None:
+    runs = {}
+    for profiled in (False, True):
+        run, told = built(tmp_path / str(profiled), settings | {"profile": profiled})
+        fit(run)
+        records = [{k: v for k, v in r.items() if k != "samples_per_second"} for r in told.records]
+        runs[profiled] = (records, run.state.model.state_dict(), run.state.progress.step)
+    (plain, weights, steps), (looked, theirs, also) = runs[False], runs[True]
+    assert steps == also
+    assert plain == looked
+    assert all(torch.equal(value, theirs[name]) for name, value in weights.items())
+    assert (tmp_path / "True" / "profile").is_dir()
+    assert not (tmp_path / "False" / "profile").exists()
+
+
+def test_every_method_with_a_mark_is_there() -> None:
+    assert all(callable(getattr(Step, method)) for method in MARKED)
+
+
+def test_a_step_without_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler, "MARKED", {"_elsewhere": "forward"})
+    _, told = looked_at(tmp_path, {})
+    assert "\n  data " in told.messages[0]
+    assert "\n  compiled step " in told.messages[0]
+    assert "\n  forward " not in told.messages[0]
+
+
+def test_a_run_that_is_too_short_says_so(tmp_path: Path) -> None:
+    _, told = looked_at(tmp_path, {"trainer.max_steps": LEAST - 1})
+    assert told.messages == [f"profile=true: fewer than {LEAST} steps are left, too few for a look."]
+    assert not (tmp_path / "profile").exists()
+
+
+def test_a_run_that_stops_early_before_the_look(tmp_path: Path) -> None:
+    stopping = {"trainer.early_stopping": {"patience": 1, "min_delta": 100.0}}
+    run, told = looked_at(tmp_path, stopping | {"trainer.max_steps": 40})
+    assert run.state.progress.step == 2 * STEPS_PER_EPOCH
+    assert told.messages[1:] == ["profile=true: training ended before the steps to look at."]
+    assert not vars(run.step).keys() & MARKED.keys()
+
+
+def test_a_run_that_stops_early_within_the_look(tmp_path: Path) -> None:
+    stopping = {"trainer.early_stopping": {"patience": 2, "min_delta": 100.0}}
+    run, told = looked_at(tmp_path, stopping)
+    assert run.state.progress.step == 3 * STEPS_PER_EPOCH
+    assert told.messages[1].startswith("Profile of steps 13 to 18, ")
+    assert sum(event["name"] == "optimizer" for event in trace_of(tmp_path)) == 6 + 2
+
+
+def test_an_error_within_the_look_leaves_nothing(tmp_path: Path) -> None:
+    run, told = built(tmp_path, {"profile": True, "trainer.max_steps": 24})
+    batches, seen = run.train.blocks, Counter[str]()
+
+    def broken(*args: Any, **options: Any) -> Any:
+        for block in batches(*args, **options):
+            for batch in block:
+                seen["batches"] += 1
+                if seen["batches"] == 16:
+                    batch.inputs.fill_(float("nan"))
+            yield block
+
+    run.train.blocks = broken  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteError):
+        fit(run)
+    assert "profile=true: no trace was written, as the steps were broken off." in told.messages
+    assert not (tmp_path / "profile").exists()
+    assert not vars(run.step).keys() & MARKED.keys()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        pass  # the profiler is free again: there can be only one
+
+
+def test_a_disk_that_takes_nothing_is_no_end(tmp_path: Path) -> None:
+    (tmp_path / "profile").write_text("in the way")
+    run, told = looked_at(tmp_path, {})
+    assert run.summary.status == "finished"
+    assert any(text.startswith("profile=true: no trace was written: ") for text in told.messages)
+
+
+def test_time_without_the_profiler_stands_beside(tmp_path: Path) -> None:
+    _, told = looked_at(tmp_path, {"trainer.max_steps": 60})
+    assert "ms without the profiler):" in told.messages[0]
+
+
+class Many(Engine):
+    """Does up to four batches in a call, and keeps from which step on it did how many."""
+
+    reach = 4
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.step)
+        self.run, self.calls = run, dict[int, int]()
+
+    def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
+        self.calls[self.run.state.progress.step] = len(batches)
+        return sum(
+            super(Many, self).__call__([batch], [factor], measure)
+            for batch, factor in zip(batches, factors, strict=True)
+        )
+
+
+def test_calls_end_where_the_look_begins_and_ends_and_are_long_again_afterwards(tmp_path: Path) -> None:
+    calls = {}
+    for profiled in (False, True):
+        settings = {"profile": profiled, "trainer.max_steps": 60, "trainer.epochs": 10}
+        run, told = built(tmp_path / str(profiled), settings)
+        run.engine = many = Many(run)
+        fit(run)
+        calls[profiled] = many.calls
+    assert told.messages[0].startswith("Profile of steps 25 to 29, ")
+    plain, looked = calls[False], calls[True]
+    assert (plain[28], looked[28], looked[29]) == (2, 1, 1)  # the look is over after step 29
+    assert {step: size for step, size in looked.items() if step >= 30} == {
+        step: size for step, size in plain.items() if step >= 30
+    }
+    assert plain[30] == 4
