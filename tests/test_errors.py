@@ -1,9 +1,35 @@
+"""Errors that a user can cause; and what they advise to type, through real shells and Hydra's parser."""
+
 import inspect
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from bigmodel import errors
-from bigmodel.errors import BigModelError, ConfigError, DeviceError, SpecError, did_you_mean
+from bigmodel.cli.launch.flags import adding
+from bigmodel.data.tabular.kinds import entries_of, option
+from bigmodel.errors import (
+    BigModelError,
+    ConfigError,
+    DeviceError,
+    SpecError,
+    counted,
+    did_you_mean,
+    hydra_value,
+    program,
+    setting,
+    shell_quoted,
+)
 
 
 def test_whatever_a_user_can_cause_is_caught_by_one_name() -> None:
@@ -37,3 +63,171 @@ def test_the_nearest_choice_is_named(name: str, choices: list[str], expected: st
 
 def test_choices_need_not_be_words() -> None:
     assert did_you_mean("100", [10, 1000, 7]) == " Did you mean '1000'?"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0 epochs"),
+        (1, "1 epoch"),
+        (1.0, "1 epoch"),
+        (2.33, "2.33 epochs"),
+        (12_000, "12,000 epochs"),
+    ],
+)
+def test_one_of_a_thing_is_singular(number: float, words: str) -> None:
+    assert counted(number, "epoch") == words
+
+
+def test_a_plural_of_its_own() -> None:
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
+SHELLS = {"bash": ["bash", "--norc", "--noediting", "-i"], "zsh": ["zsh", "-f", "-i"]}
+ODD = (
+    *(
+        "a=b",
+        "[x]",
+        "a,b",
+        "a b",
+        " a",
+        "it's",
+        'say "x"',
+        'it\'s "x"',
+        "$HOME",
+        "${oc.env:HOME}",
+        "`id`",
+    ),
+    *(
+        "a\\",
+        "\\'",
+        "#1",
+        "!x",
+        "a!b",
+        "~",
+        "~x",
+        "=x",
+        "*",
+        "a?b",
+        "{a: b}",
+        "(x)",
+        "a;b",
+        "a&b",
+        "a|b",
+    ),
+    *(
+        "<a>",
+        "null",
+        "True",
+        "1",
+        "1e3",
+        "-1",
+        ".5",
+        "größe",
+        "",
+        "a:b",
+        "%h",
+        "@x",
+        "x\ty",
+        "^x",
+        "a\nb",
+    ),
+)
+PARSER = OverridesParser.create()
+
+
+def read_by_hydra(word: str) -> Any:
+    """The value of an override, as a run gets it."""
+    override = PARSER.parse_override(word)
+    assert not override.is_sweep_override()
+    config = OmegaConf.create({})
+    OmegaConf.update(config, "key", override.value())
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain["key"]
+
+
+def arrived(words: list[str], shell: str, folder: Path) -> list[str]:
+    """What a program gets when all of `words` are shell_quoted into a shell that somebody sits at."""
+    if shutil.which(SHELLS[shell][0]) is None:
+        pytest.skip(f"{shell} is not installed")
+    got = folder / "got"
+    show = "import json, sys; open(sys.argv[1], 'w').write(json.dumps(sys.argv[2:]))"
+    line = " ".join([sys.executable, "-c", shell_quoted(show), shell_quoted(str(got)), *words])
+    subprocess.run(
+        SHELLS[shell], input=line + "\n", text=True, capture_output=True, timeout=60, check=False
+    )
+    found: list[str] = json.loads(got.read_text())
+    return found
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_values_survive_the_shell_and_hydra(shell: str, tmp_path: Path) -> None:
+    words = [setting("data.path", value) for value in ODD]
+    assert [read_by_hydra(word) for word in arrived(words, shell, tmp_path)] == [*ODD]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_lists_survive_too(shell: str, tmp_path: Path) -> None:
+    [word] = arrived([setting("plugins", [*ODD])], shell, tmp_path)
+    assert read_by_hydra(word) == [*ODD]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_kinds_of_columns_survive_too(shell: str, tmp_path: Path) -> None:
+    names = [
+        name for name in ODD if name.strip() == name and name and "\n" not in name and ": " not in name
+    ]
+    for word, name in zip(
+        arrived([option(n, "category") for n in names], shell, tmp_path), names, strict=True
+    ):
+        [override] = adding([word], ["data.columns"])
+        parsed = PARSER.parse_override(override)
+        value = OmegaConf.to_container(OmegaConf.create({"it": parsed.value()}), resolve=True)["it"]
+        if isinstance(value, str) and parsed.key_or_group == "data.columns":
+            value = entries_of(value)
+        elif not isinstance(value, dict):
+            value = {parsed.key_or_group.removeprefix("data.columns."): value}
+        assert value == {name: "category"}, word
+
+
+@settings(deadline=None)
+@given(st.text(max_size=20).filter(lambda text: text != "???" and "\x00" not in text))
+def test_any_text_comes_back(text: str) -> None:
+    assert read_by_hydra(f"key={hydra_value(text, literal=True)}") == text
+
+
+@given(
+    st.lists(st.text(alphabet="ab'\"\\${}[],: =1.", max_size=8).filter(lambda t: t != "???"), max_size=4)
+)
+def test_any_list_comes_back(texts: list[str]) -> None:
+    assert read_by_hydra(f"key={hydra_value(texts, literal=True)}") == texts
+
+
+def test_what_needs_no_marks_has_none() -> None:
+    assert setting("data.path", "outputs/2026-11-23/a.csv") == "data.path=outputs/2026-11-23/a.csv"
+    assert setting("plugins", ["my_models"]) == "'plugins=[my_models]'"
+    assert setting("trainer.epochs", 3) == "trainer.epochs=3"
+
+
+def test_references_stay_where_they_are_meant() -> None:
+    assert hydra_value({"key": "${seed}", "last": "a\\"}) == "{key:'${seed}',last:'a\\\\'}"
+
+
+def test_a_program_is_called_so_that_the_shell_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a clone with an environment of its own, installed where PATH leads, and anywhere else."""
+    clone = tmp_path / "a clone"
+    beside = clone / ".venv" / "bin" / "tensorboard"
+    beside.parent.mkdir(parents=True)
+    beside.touch(mode=0o755)
+    monkeypatch.setattr(errors.sys, "executable", str(beside.with_name("python")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(clone)
+    assert program("tensorboard") == ".venv/bin/tensorboard"
+    monkeypatch.chdir(tmp_path)
+    assert program("tensorboard") == "'a clone/.venv/bin/tensorboard'"
+    monkeypatch.chdir("/")
+    assert shlex.split(program("tensorboard")) == [str(beside).removeprefix("/")]
+    monkeypatch.setenv("PATH", str(beside.parent))
+    assert program("tensorboard") == "tensorboard"

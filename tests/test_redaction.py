@@ -4,7 +4,14 @@ import pytest
 
 from bigmodel import redaction
 from bigmodel.errors import reason
-from bigmodel.redaction import hidden, looks_secret, masked, shown, shown_text, variable
+from bigmodel.redaction import (
+    environment_variable,
+    looks_secret,
+    masked,
+    redact,
+    redact_text,
+    store_secret,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +35,7 @@ from bigmodel.redaction import hidden, looks_secret, masked, shown, shown_text, 
 )
 def test_names_of_secrets(key: str) -> None:
     assert looks_secret(key)
-    assert shown(key, "abc") == "***"
+    assert redact(key, "abc") == "***"
 
 
 @pytest.mark.parametrize(
@@ -49,28 +56,28 @@ def test_names_of_secrets(key: str) -> None:
 )
 def test_names_of_nothing_secret(key: str) -> None:
     assert not looks_secret(key)
-    assert shown(key, "abc") == "abc"
+    assert redact(key, "abc") == "abc"
 
 
 def test_only_text_is_masked() -> None:
-    assert (shown("a.token", None), shown("a.token", True), shown("a.token", "")) == (None, True, "")
+    assert (redact("a.token", None), redact("a.token", True), redact("a.token", "")) == (None, True, "")
 
 
 def test_the_value_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BIGMODEL_DATA_API_KEY", raising=False)
-    assert hidden("data.api_key", "abc") == "${oc.env:BIGMODEL_DATA_API_KEY}"
-    assert os.environ.pop(variable("data.api_key")) == "abc"
+    assert store_secret("data.api_key", "abc") == "${oc.env:BIGMODEL_DATA_API_KEY}"
+    assert os.environ.pop(environment_variable("data.api_key")) == "abc"
 
 
 def test_what_lies_below_or_in_a_list_is_masked_too() -> None:
     values = {"auth": {"token": "abc", "user": "me"}, "password": ["a", 2], "token_dim": 64, "pin": 3}
-    assert shown("data", values) == {
+    assert redact("data", values) == {
         "auth": {"token": "***", "user": "me"},
         "password": ["***", "***"],
         "token_dim": 64,
         "pin": 3,
     }
-    assert shown("data.credentials", {"user": "me"}) == {"user": "***"}
+    assert redact("data.credentials", {"user": "me"}) == {"user": "***"}
 
 
 @pytest.mark.parametrize(
@@ -84,14 +91,14 @@ def test_what_lies_below_or_in_a_list_is_masked_too() -> None:
     ],
 )
 def test_the_text_of_a_file_is_masked(key: str, text: str, expected: str | None) -> None:
-    assert shown_text(key, text) == (expected or "{user: me, password: ***, token: null}")
+    assert redact_text(key, text) == (expected or "{user: me, password: ***, token: null}")
 
 
 def test_messages_are_searched_for_what_was_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_known", set())
     monkeypatch.setenv("BIGMODEL_DATA_TOKEN", "")
-    hidden("data.token", "it's me")
+    store_secret("data.token", "it's me")
     assert reason(ValueError("no 'it's me'")) == "ValueError: no '***'"
     assert masked("it's m") == "it's m"
-    hidden("data.token", "abc")
+    store_secret("data.token", "abc")
     assert masked("abc") == "abc", "too short to be told from other words"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from bigmodel.errors import ConfigError, did_you_mean
-from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validated
+from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validate
 
 
 class Inner(Config):
@@ -82,7 +82,7 @@ def test_a_name_is_taken_once(things: Registry) -> None:
 
 
 def test_validated_gives_typed_values() -> None:
-    assert validated(Inner, {"depth": 3}, "inner").depth == 3
+    assert validate(Inner, {"depth": 3}, "inner").depth == 3
 
 
 def test_plugins(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from pydantic import Field
 from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
 from bigmodel.errors import ConfigError, did_you_mean
-from bigmodel.redaction import remember_referenced, variable
-from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validated
+from bigmodel.redaction import environment_variable, remember_referenced
+from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
@@ -71,10 +71,10 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         return _resolved(config)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
-        if variable(key) in str(error):
+        if environment_variable(key) in str(error):
             raise ConfigError(
                 f"{key}: is a secret, which no file of the run holds. Give it again ({key}=…), or set"
-                f" the environment variable {variable(key)}."
+                f" the environment variable {environment_variable(key)}."
             ) from error
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
 
@@ -129,13 +129,13 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     for key in sorted(set(rest) - set(TopConfig.model_fields)):
         complaints.append(f"{key}: no such key.{did_you_mean(key, [*GROUPS, *TopConfig.model_fields])}")
         del rest[key]
-    top = attempt(lambda: validated(TopConfig, rest, ""))
+    top = attempt(lambda: validate(TopConfig, rest, ""))
     if top is not None:
         attempt(lambda: load_plugins(top.plugins))
     entries = {kind: attempt(partial(_entry, kind, values)) for kind in registry.REGISTRIES}
     plain = {
-        "device": attempt(lambda: validated(DeviceConfig, _group("device", values), "device")),
-        "trainer": attempt(lambda: validated(TrainerConfig, _group("trainer", values), "trainer")),
+        "device": attempt(lambda: validate(DeviceConfig, _group("device", values), "device")),
+        "trainer": attempt(lambda: validate(TrainerConfig, _group("trainer", values), "trainer")),
     }
     if complaints:
         raise ConfigError("\n".join(complaints))
@@ -156,7 +156,7 @@ def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
 def _group(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(values.get(kind), Mapping):
         raise ConfigError(
-            f"{kind}: expected settings, got {redaction.shown(kind, values.get(kind))!r}."
+            f"{kind}: expected settings, got {redaction.redact(kind, values.get(kind))!r}."
             f" Choose with {kind}=<name>."
         )
     group: Mapping[str, Any] = values[kind]

@@ -92,11 +92,11 @@ _NUMBER = re.compile(r"[+-]?\.?\d[\d_.eE+-]*")
 
 
 def setting(key: str, value: Any) -> str:
-    """`key=value` to be pasted, whatever the value is: `'data.path="a, b.csv"'`, `'plugins=[mine]'`."""
-    return pasted(f"{key}={in_grammar(value, literal=True)}")
+    """`key=value`, quoted for the shell and for Hydra: `'data.path="a, b.csv"'`, `'plugins=[mine]'`."""
+    return shell_quoted(f"{key}={hydra_value(value, literal=True)}")
 
 
-def pasted(word: str) -> str:
+def shell_quoted(word: str) -> str:
     """A word that bash, zsh and other shells give to a program as it is."""
     return shlex.quote(word)
 
@@ -107,10 +107,10 @@ def program(name: str) -> str:
     beside, here = Path(os.path.abspath(sys.executable)).with_name(name), Path.cwd()  # noqa: PTH100
     if shutil.which(name) is not None or not beside.is_file():
         return name
-    return pasted(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
+    return shell_quoted(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
-def in_grammar(value: Any, *, literal: bool = False) -> str:
+def hydra_value(value: Any, *, literal: bool = False) -> str:
     """A value of text, numbers, lists and mappings as Hydra's command line reads it.
 
     Args:
@@ -119,10 +119,10 @@ def in_grammar(value: Any, *, literal: bool = False) -> str:
             them; otherwise `${…}` refers to another setting.
     """
     if isinstance(value, dict):
-        entries = (f"{key}:{in_grammar(item, literal=literal)}" for key, item in value.items())
+        entries = (f"{key}:{hydra_value(item, literal=literal)}" for key, item in value.items())
         return "{" + ",".join(entries) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(in_grammar(item, literal=literal) for item in value) + "]"
+        return "[" + ",".join(hydra_value(item, literal=literal) for item in value) + "]"
     if not isinstance(value, str):
         return "null" if value is None else str(value).lower()
     if not literal:
@@ -130,10 +130,10 @@ def in_grammar(value: Any, *, literal: bool = False) -> str:
     if _is_plain(value):
         return value
     mark = "'" if '"' in value else '"'  # the shell's are single ones
-    return _quoted(standing_for_itself(value), mark)
+    return _quoted(escape_interpolations(value), mark)
 
 
-def standing_for_itself(text: str) -> str:
+def escape_interpolations(text: str) -> str:
     """A text in which no `${…}` refers to another setting."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
@@ -148,8 +148,8 @@ def _quoted(text: str, mark: str) -> str:
     return mark + re.sub(r"(\\+)\Z", r"\1\1", inside) + mark
 
 
-TOLD = 8
-"""Names on a line."""
+MAX_NAMES = 8
+"""Names that a message lists before it only counts them."""
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:
@@ -158,6 +158,8 @@ def counted(number: float, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def first_of(names: Sequence[str]) -> str:
-    """Names on a line: the first `TOLD`, and how many there are in all."""
-    return ", ".join(names[:TOLD]) + (f", … ({len(names):,} in all)" if len(names) > TOLD else "")
+def join_names(names: Sequence[str]) -> str:
+    """Names on a line: the first `MAX_NAMES`, and how many there are in all."""
+    return ", ".join(names[:MAX_NAMES]) + (
+        f", … ({len(names):,} in all)" if len(names) > MAX_NAMES else ""
+    )

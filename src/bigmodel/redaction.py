@@ -57,35 +57,35 @@ def is_count(key: str, value: object) -> bool:
     return number and "token" in key.lower() and not looks_secret(re.sub("(?i)token", "", key))
 
 
-def shown(key: str, value: Any) -> Any:
+def redact(key: str, value: Any) -> Any:
     """The value as messages may show it; what lies below a secret key is as secret."""
     if isinstance(value, Mapping):
         below = looks_secret(key)
-        return {name: shown(key if below else f"{key}.{name}", inner) for name, inner in value.items()}
+        return {name: redact(key if below else f"{key}.{name}", inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [shown(key, inner) for inner in value]
+        return [redact(key, inner) for inner in value]
     if value in ("", None) or isinstance(value, bool) or is_count(key, value):
         return value
     return MASK if looks_secret(key) else value
 
 
-def shown_text(key: str, text: str) -> str:
+def redact_text(key: str, text: str) -> str:
     """The same for a value as it stands in a file, `{user: me, password: abc}` included."""
     if text in {"", "null", "???"} or text.isdigit() or text.startswith("${"):
         return text
     if looks_secret(key):
         return MASK
-    return _PAIR.sub(lambda m: f"{m[1]}: {shown_text(m[1], m[2])}", text)
+    return _PAIR.sub(lambda m: f"{m[1]}: {redact_text(m[1], m[2])}", text)
 
 
-def hidden(key: str, value: str) -> str:
+def store_secret(key: str, value: str) -> str:
     """Puts the value of a secret into the environment; returns the reference to it."""
     remember(value)
-    os.environ[variable(key)] = value
-    return f"${{oc.env:{variable(key)}}}"
+    os.environ[environment_variable(key)] = value
+    return f"${{oc.env:{environment_variable(key)}}}"
 
 
-def variable(key: str) -> str:
+def environment_variable(key: str) -> str:
     """The environment variable that holds the value of a dotted key."""
     return "BIGMODEL_" + re.sub(r"\W+", "_", key).strip("_").upper()
 

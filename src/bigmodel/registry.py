@@ -28,8 +28,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bigmodel.errors import BigModelError, ConfigError, did_you_mean, pasted, setting
-from bigmodel.redaction import shown
+from bigmodel.errors import BigModelError, ConfigError, did_you_mean, setting, shell_quoted
+from bigmodel.redaction import redact
 
 
 class Config(BaseModel):
@@ -134,10 +134,10 @@ class Registry:
         """
         if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
             raise ConfigError(
-                f"{self.kind}: expected settings with a `name`, got {shown(self.kind, values)!r}."
+                f"{self.kind}: expected settings with a `name`, got {redact(self.kind, values)!r}."
                 f" Choose one with {self.kind}=<{'|'.join(self.names())}>."
             )
-        return validated(self.entry(values["name"]).config, values, self.kind)
+        return validate(self.entry(values["name"]).config, values, self.kind)
 
     def build(self, config: EntryConfig, *args: Any) -> Any:
         """The object that `config` describes: its class called with the config and `args`.
@@ -202,7 +202,7 @@ def is_ours(config: EntryConfig, kind: str) -> bool:
     return REGISTRIES[kind].is_ours(config.name)
 
 
-def validated(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
+def validate(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
     """`values` as a `schema`, or a ConfigError that names each wrong key under the prefix `key`."""
     if beyond := list(_beyond(values, key)):
         raise ConfigError("\n".join(beyond))
@@ -223,7 +223,7 @@ def _beyond(value: Any, path: str) -> Iterator[str]:
         for inner in value:
             yield from _beyond(inner, path)
     elif isinstance(value, int) and value.bit_length() > 63:
-        yield f"{path}={_quoted(shown(path, value))}: should be within 64 bits, ±{2**63 - 1:,}."
+        yield f"{path}={_quoted(redact(path, value))}: should be within 64 bits, ±{2**63 - 1:,}."
 
 
 def load_plugins(modules: list[str]) -> None:
@@ -292,20 +292,20 @@ def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:
     if issue["type"] == "missing":
         return f"{path}: is required and was not given."
     message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    told = f"{path}={_quoted(shown(path, issue['input']))}: {message}."
+    told = f"{path}={_quoted(redact(path, issue['input']))}: {message}."
     return told + _way_out(path, issue["type"], issue["input"])
 
 
 def _way_out(path: str, fault: str, value: Any) -> str:
     """How to write a value of the wrong type that was likely meant otherwise."""
-    if isinstance(value, str) and shown(path, value) != value:  # a secret
+    if isinstance(value, str) and redact(path, value) != value:  # a secret
         return ""
     if fault == "list_type" and isinstance(value, str | int | float):
         return f" A list is written {setting(path, [value])}."
     if fault == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
         return f" As text it is {setting(path, str(value))}."
     if fault in _NUMBERS and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        variable = pasted(f'{path}="${{oc.decode:${{oc.env:NAME}}}}"')
+        variable = shell_quoted(f'{path}="${{oc.decode:${{oc.env:NAME}}}}"')
         return (
             f" This is text. As a number it is {setting(path, _number(value))}; one from an"
             f" environment variable NAME is {variable}."

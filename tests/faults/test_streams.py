@@ -66,7 +66,7 @@ def test_a_failing_run_says_so_by_its_status(tmp_path: Path, redirected: str) ->
 
 def test_files_of_a_run_never_get_the_numbers_of_closed_streams(tmp_path: Path) -> None:
     code = (
-        "import os\nfrom bigmodel.runtime import streams\nstreams.settle()\n"
+        "import os\nfrom bigmodel.runtime import streams\nstreams.make_safe()\n"
         "file = open('checkpoint', 'wb')\nfile.write(b'weights')\nfile.flush()\n"
         "print('figures', flush=True)\nos.write(1, b'from C')\nos.write(2, b'a warning')\n"
         "assert os.read(0, 1) == b''\nassert file.fileno() > 2\n"
@@ -133,7 +133,7 @@ def test_the_head_of_a_long_page_is_all_that_is_read(tmp_path: Path, start: tupl
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_stream_that_does_not_block_is_waited_for(tmp_path: Path, unbuffered: str) -> None:
     """Others may have set a pipe or terminal so; then more than it holds cannot be written at once."""
-    code = "from bigmodel.runtime import streams; streams.settle(); print('x' * 1_000_000)"
+    code = "from bigmodel.runtime import streams; streams.make_safe(); print('x' * 1_000_000)"
     read, write = os.pipe()
     os.set_blocking(write, False)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
@@ -148,7 +148,7 @@ def test_a_stream_stays_what_it_was(tmp_path: Path) -> None:
     code = (
         "import json, sys\nfrom bigmodel.runtime import streams\n"
         "def facts(s): return [s.isatty(), s.encoding, s.errors, s.fileno(), s.line_buffering]\n"
-        "before = [facts(sys.stdout), facts(sys.stderr)]\nstreams.settle()\n"
+        "before = [facts(sys.stdout), facts(sys.stderr)]\nstreams.make_safe()\n"
         "print(json.dumps([before, [facts(sys.stdout), facts(sys.stderr)]]))\n"
     )
     ours, its = pty.openpty()

@@ -246,9 +246,9 @@ def _kill_at(moment: str) -> None:
         if summary.status == "finished":
             kill()
 
-    real_put, real_save, real_summary = disk.put, checkpoint.save, loop.write_summary
+    real_put, real_save, real_summary = disk.write_bytes, checkpoint.save, loop.write_summary
     if moment == "record":
-        disk.put = put
+        disk.write_bytes = put
     elif moment == "recorded":
         loop.fit = kill
     elif moment in {"records", "saved"}:

@@ -43,13 +43,13 @@ class Heard:
 @pytest.mark.usefixtures("quick")
 def test_long_work_says_what_it_does_and_how_far_it_is() -> None:
     outer, inner = Heard("Reading, "), Heard("Counting, 3 of 7, ")
-    with activity.doing("Reading"):
-        with activity.told_by(outer):
+    with activity.report_progress("Reading"):
+        with activity.reporting_to(outer):
             outer.wait()
-        with activity.told_by(inner), activity.doing(lambda: "Counting, 3 of 7"):
+        with activity.reporting_to(inner), activity.report_progress(lambda: "Counting, 3 of 7"):
             inner.wait()
         again = Heard("Reading, ")
-        with activity.told_by(again):
+        with activity.reporting_to(again):
             again.wait()
     assert outer.lines[0] == "Reading, 0 s so far"
 
@@ -66,10 +66,10 @@ def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
             waits.append(seconds)
             clock[0] += seconds
             if len(waits) == 1:
-                activity.spoke()
+                activity.note_output()
             return len(waits) == 3
 
-    with activity.told_by(heard):
+    with activity.reporting_to(heard):
         activity._beat(Over())  # type: ignore[arg-type]
     assert waits == [30.5, 30.5, 30.5]
     assert heard.lines == ["Reading, 1 min 01 s so far"]
@@ -78,8 +78,8 @@ def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_nothing_is_said_when_all_is_done() -> None:
     heard = Heard("Reading")
-    with activity.told_by(heard):
-        with activity.doing("Reading"):
+    with activity.reporting_to(heard):
+        with activity.report_progress("Reading"):
             heard.wait()
         for thread in threading.enumerate():
             if thread.name == "signs of life":
@@ -102,7 +102,7 @@ def test_a_library_s_work_leaves_the_process_to_answer() -> None:
         seen.append(threading.current_thread() is main)
         return 7
 
-    assert activity.unhindered(work) == 7
+    assert activity.interruptible(work) == 7
     assert seen == [False]
 
 
@@ -116,13 +116,13 @@ def test_a_request_to_stop_is_heeded_while_a_library_computes() -> None:
 
     signals = Signals()
     with signals.installed(), pytest.raises(Stopped):
-        activity.unhindered(work)
+        activity.interruptible(work)
     over.set()
 
 
 def test_what_such_work_raises_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
-        activity.unhindered(lambda: 1 / 0)
+        activity.interruptible(lambda: 1 / 0)
 
 
 @pytest.mark.usefixtures("quick")

@@ -147,15 +147,15 @@ def test_compilers_are_told_and_a_user_s_own_choice_is_checked_too(
         (tmp_path / folder).chmod(mode)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "good"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "bad"))
-    caches.settle()
+    caches.use_private_folders()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "good")
     assert is_fresh(Path(os.environ["TRITON_CACHE_DIR"]), tmp_path)
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    caches.settle()
+    caches.use_private_folders()
     own = str(tmp_path / "home" / ".cache" / "bigmodel" / "torch")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == own
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "other"))
-    caches.settle()
+    caches.use_private_folders()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "other" / "torch")
 
 

@@ -14,7 +14,7 @@ def test_a_file_is_synced_before_it_has_its_name_and_the_name_after(tmp_path: Pa
     with order.followed():
         disk.make_folder(tmp_path / "a" / "b")
         for content in ("one", "another"):
-            disk.write(tmp_path / "a" / "b" / "file", content)
+            disk.write_text(tmp_path / "a" / "b" / "file", content)
             order.acknowledged(content, tmp_path)
     assert order.faults == []
     assert order.renames == 2
@@ -44,7 +44,7 @@ def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     path.write_text("same")
     before, order = path.stat(), Order()
     with order.followed():
-        disk.write(path, "same")
+        disk.write_text(path, "same")
         order.acknowledged("the end", path)
     assert order.faults == []
     assert order.renames == 0
@@ -56,14 +56,14 @@ def test_the_mode_of_the_old_file_stays(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(mode)
-    disk.write(path, "new")
+    disk.write_text(path, "new")
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", mode)
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("text")
     (tmp_path / "file").symlink_to(tmp_path / "elsewhere")
-    disk.write(tmp_path / "file", "text")
+    disk.write_text(tmp_path / "file", "text")
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "elsewhere").read_text() == "text"
 
@@ -79,7 +79,7 @@ def test_the_old_file_stays_where_the_new_one_does_not_fit(
 
     monkeypatch.setattr(call, full)
     with pytest.raises(CheckpointError, match=r"file: cannot be written: No space left.*needs 3 bytes"):
-        disk.write(tmp_path / "file", "new")
+        disk.write_text(tmp_path / "file", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
 
 
@@ -94,10 +94,10 @@ def test_a_folder_that_cannot_be_synced_is_no_fault(
         real(handle)
 
     monkeypatch.setattr(os, "fsync", without_folders)
-    disk.write(tmp_path / "file", "new")
+    disk.write_text(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "new"
 
 
 def test_a_file_s_name_that_is_no_text_can_be_told(tmp_path: Path) -> None:
-    disk.write(tmp_path / "file", "caf\udce9")
+    disk.write_text(tmp_path / "file", "caf\udce9")
     assert (tmp_path / "file").read_text() == "caf\\udce9"

@@ -22,7 +22,7 @@ from bigmodel.reporting.console import Console
 from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.leaderboard import Row, print_leaderboard
 from bigmodel.reporting.terminal import rich_console
-from bigmodel.runtime.escaping import visible, visible_line, visible_message, watch_libraries
+from bigmodel.runtime.escaping import escape, escape_library_output, escape_line, escape_message
 from tests.reporting import facts
 
 NASTY = "a\x1b]0;title\x07\x1b[2J\x9b31m\x85\b\u202e\u2066\u2028\r\x7f\nFORGED"
@@ -40,13 +40,13 @@ def check(text: str, *, coloured: bool = False) -> None:
 
 
 def test_what_is_shown() -> None:
-    assert visible("a\x1b[31m\x9b\x07\u202e\udcff") == r"a\x1b[31m\x9b\x07\u202e\udcff"
-    assert visible("two\nlines, a\ttab, größe 猫 👩\u200d🔬 عربي") == (
+    assert escape("a\x1b[31m\x9b\x07\u202e\udcff") == r"a\x1b[31m\x9b\x07\u202e\udcff"
+    assert escape("two\nlines, a\ttab, größe 猫 👩\u200d🔬 عربي") == (
         "two\nlines, a\ttab, größe 猫 👩\u200d🔬 عربي"
     )
-    assert visible_line("two\nlines\t") == r"two\nlines\t"
-    assert visible_message("one\ntwo\n  three\n\nfour") == "one\n  two\n  three\n\n  four"
-    check(visible(visible_message(NASTY)))
+    assert escape_line("two\nlines\t") == r"two\nlines\t"
+    assert escape_message("one\ntwo\n  three\n\nfour") == "one\n  two\n  three\n\n  four"
+    check(escape(escape_message(NASTY)))
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -160,7 +160,7 @@ def test_what_libraries_tell(
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     before = logging.getLogRecordFactory()
     try:
-        watch_libraries()
+        escape_library_output()
         record = logging.getLogger("other").makeRecord(
             "other", logging.INFO, "f", 1, "#%d : %s", (0, NASTY), None
         )

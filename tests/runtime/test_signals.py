@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.runtime import signals
-from bigmodel.runtime.signals import Mode, Signals, Stopped
+from bigmodel.runtime.signals import SignalMode, Signals, Stopped
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
 
@@ -49,7 +49,7 @@ def test_within_training_a_stop_waits_until_all_is_saved(left: list[int]) -> Non
         with pytest.raises(Stopped, match="terminated"):
             asked.check()
         with pytest.raises(Stopped):
-            asked.heeded()
+            asked.acknowledged()
     assert left == []
 
 
@@ -59,7 +59,7 @@ def test_a_stop_that_came_meanwhile_is_raised_when_raising_begins() -> None:
         with asked.waiting():
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Stopped):
-            asked.enter(Mode.RAISE)
+            asked.enter(SignalMode.RAISE)
 
 
 def test_a_long_step_is_left_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_a_request_to_save_stops_nothing(left: list[int]) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert asked.pending
         asked.check()
-        asked.heeded()
+        asked.acknowledged()
         assert not asked.pending
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -179,7 +179,7 @@ def test_before_anything_began_the_first_stop_leaves_at_once(
     left: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     asked = Signals("program")
-    asked.enter(Mode.LEAVE)
+    asked.enter(SignalMode.LEAVE)
     with asked.installed():
         os.kill(os.getpid(), signal.SIGTERM)
     assert left == [143]

@@ -117,7 +117,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
 
 
 def _fingerprint(dataset: Dataset) -> dict[str, Any]:
-    with activity.doing("Taking the data's fingerprint"):
+    with activity.report_progress("Taking the data's fingerprint"):
         return fingerprint(dataset)
 
 
@@ -243,7 +243,7 @@ def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
     Raises:
         ConfigError, DataError: it is not there, or is not what a model can learn from.
     """
-    with activity.doing("Reading the data"):
+    with activity.report_progress("Reading the data"):
         try:
             built = registry.data.build(config.data.going_on(learnt))
         except DataError:

@@ -36,7 +36,7 @@ def save(
     groups: TensorGroups,
     facts: dict[str, Any],
     *also: Path,
-    place: disk.Place | None = None,
+    place: disk.HeldFolder | None = None,
 ) -> None:
     """Writes a checkpoint and puts it in the place of `folder`.
 
@@ -72,7 +72,7 @@ def save(
         if not isinstance(error, OSError | SafetensorError):
             raise
         needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values()) + len(text)
-        raise disk.refused(folder, error, needed * (1 + len(also))) from error
+        raise disk.write_error(folder, error, needed * (1 + len(also))) from error
 
 
 def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
@@ -208,13 +208,13 @@ def _temporary(folder: Path) -> Path:
 
 def _fill(folder: Path, groups: TensorGroups, state: str) -> None:
     """Writes all files and has the disk hold them; the manifest comes last."""
-    disk.put(folder / STATE, state.encode())
+    disk.write_bytes(folder / STATE, state.encode())
     for group, tensors in groups.items():
         path = folder / f"{group}.safetensors"
         save_file(_owned(tensors), path)
         shutil.copymode(folder / STATE, path)  # safetensors lets nobody else read it
         disk.sync(path)
-    disk.put(folder / manifest.NAME, manifest.manifest_of(folder).encode())
+    disk.write_bytes(folder / manifest.NAME, manifest.manifest_of(folder).encode())
 
 
 def _copy(source: Path, target: Path) -> None:

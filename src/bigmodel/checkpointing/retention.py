@@ -135,4 +135,4 @@ def _read(checkpoints: Path) -> dict[str, Any]:
 
 
 def _write(checkpoints: Path, listed: dict[str, Any]) -> None:
-    disk.write(checkpoints / NAME, json.dumps(listed) + "\n")
+    disk.write_text(checkpoints / NAME, json.dumps(listed) + "\n")

@@ -60,7 +60,7 @@ class Saver:
     ) -> None:
         self.checkpoints = checkpoints
         self.damaged: Sequence[Path] = ()
-        self.place: disk.Place | None = None
+        self.place: disk.HeldFolder | None = None
         self._noted = False
         self._records = records
         self._synced: dict[Path, tuple[int, int]] = {}
@@ -87,7 +87,7 @@ class Saver:
                 checkpoint.set_aside(folder)
             checkpoint.tidy(self.checkpoints)
             retention.begin(self.checkpoints)
-            self.place = disk.Place(self.checkpoints.parent)
+            self.place = disk.HeldFolder(self.checkpoints.parent)
         except OSError as error:
             raise CheckpointError(
                 f"{self.checkpoints}: cannot be written to: {error.strerror or error}. See to its"
@@ -196,7 +196,7 @@ class Saver:
                 try:
                     disk.sync(path)
                 except OSError as error:
-                    raise disk.refused(path, error, state[0]) from error
+                    raise disk.write_error(path, error, state[0]) from error
                 self._synced[path] = state
 
     def _check_place(self) -> None:

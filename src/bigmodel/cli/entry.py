@@ -29,11 +29,11 @@ def _run(program: str, module: str) -> NoReturn:
     try:
         from bigmodel.runtime import streams
 
-        streams.settle()
-        from bigmodel.runtime.signals import Mode, Signals
+        streams.make_safe()
+        from bigmodel.runtime.signals import SignalMode, Signals
 
         signals = Signals(program)
-        signals.enter(Mode.LEAVE)
+        signals.enter(SignalMode.LEAVE)
         signals.install()
         atexit.register(signals.ignore)  # the first to be registered is the last to be called
     except KeyboardInterrupt:  # for these milliseconds the interpreter's own handler stands

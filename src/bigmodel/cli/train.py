@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigmodel.cli import imports
-from bigmodel.errors import BigModelError, ConfigError, pasted, reason
+from bigmodel.errors import BigModelError, ConfigError, reason, shell_quoted
 from bigmodel.redaction import holds_secret, masked
 from bigmodel.runtime import activity, caches, disk, streams
-from bigmodel.runtime.escaping import visible, visible_message, watch_libraries
-from bigmodel.runtime.signals import Mode, Signals
+from bigmodel.runtime.escaping import escape, escape_library_output, escape_message
+from bigmodel.runtime.signals import SignalMode, Signals
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,7 +73,11 @@ def main(signals: Signals | None = None) -> None:
         stopped = _stopped(error)
         if stopped is not None:
             folder = _outcome.folder
-            _say("Stopped." if folder is None else f"Stopped. Go on with {pasted(f'resume={folder}')}")
+            _say(
+                "Stopped."
+                if folder is None
+                else f"Stopped. Go on with {shell_quoted(f'resume={folder}')}"
+            )
             sys.exit(stopped)
         message = _explain(error, argv)
         if wants_traceback or message is None:
@@ -123,7 +127,7 @@ def job(config: DictConfig) -> float | None:
         The best value of the monitored metric, for Hydra's sweepers to optimise; NaN from a job of a
         sweep that failed.
     """
-    with activity.doing("Getting ready"):
+    with activity.report_progress("Getting ready"):
         return _do_job(config)
 
 
@@ -131,14 +135,14 @@ def _do_job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    caches.settle()
+    caches.use_private_folders()
     with imports.importing():
         # Torch and all that is slow to load; the loop too, so that a run on record is under way at once.
         import bigmodel.build.runs
         import bigmodel.training.loop  # noqa: F401
 
     _outcome.began = True
-    _outcome.signals.enter(Mode.RAISE)  # what is there from now on may have to be told or tidied up
+    _outcome.signals.enter(SignalMode.RAISE)
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode != RunMode.MULTIRUN:
@@ -166,8 +170,8 @@ def _launch(argv: list[str]) -> int:
     # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
     # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    watch_libraries()
-    _outcome.signals.enter(Mode.LEAVE)
+    escape_library_output()
+    _outcome.signals.enter(SignalMode.LEAVE)
     _outcome.signals.on_leaving = run_folder.discard_claimed
     run_folder.register_resolver()
     limits.install()
@@ -224,7 +228,7 @@ def _page_shown(argv: list[str]) -> Iterator[None]:
         return
     with contextlib.redirect_stdout(io.StringIO()) as page:
         yield
-    sys.stdout.write(visible(page.getvalue()))
+    sys.stdout.write(escape(page.getvalue()))
 
 
 def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
@@ -297,7 +301,7 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     if not has_checkpoint(folder):
         check_may_begin_anew(folder)
         told = f"{folder}: this run ended before its first save. It begins anew there."
-        print(visible_message(told))  # noqa: T201
+        print(escape_message(told))  # noqa: T201
         return build_run(typed, folder)
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
@@ -307,7 +311,7 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     summary = read_summary(folder)
     if run.over and summary is not None and summary.status == "finished":
         told = f"{folder}: this run is finished. {_way_to_go_on(run)}"
-        print(visible_message(told))  # noqa: T201
+        print(escape_message(told))  # noqa: T201
         return None
     return run  # where all steps are done but not told, what is left is told
 
@@ -334,7 +338,7 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
             run_folder.check_free(folder, "hydra.sweep.dir")
             stack.enter_context(owned(folder))
             run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
-            place = stack.enter_context(contextlib.closing(disk.Place(folder)))
+            place = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
         except BigModelError as error:
             _outcome.refused.append(folder)
             return _failed_job(error, hydra)
@@ -365,7 +369,7 @@ def _failed_job(error: BaseException, hydra: Any) -> float:
     from bigmodel.cli.launch import run_folder
 
     if not isinstance(error, BigModelError):
-        sys.stderr.write(visible(masked(traceback.format_exc())))
+        sys.stderr.write(escape(masked(traceback.format_exc())))
     _say(f"Job {hydra.job.num} ({run_folder.typed(hydra)}) failed: {reason(error)}")
     return float("nan")
 
@@ -401,4 +405,4 @@ def _explain(error: BaseException, argv: list[str]) -> str | None:
 
 
 def _say(message: str) -> None:
-    print(visible_message(f"bigmodel-train: {masked(message)}"), file=sys.stderr)  # noqa: T201
+    print(escape_message(f"bigmodel-train: {masked(message)}"), file=sys.stderr)  # noqa: T201

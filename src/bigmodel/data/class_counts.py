@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from bigmodel.errors import TOLD, first_of
+from bigmodel.errors import MAX_NAMES, join_names
 
 
 def counts_in(targets: Iterable[Tensor], classes: int) -> list[int]:
@@ -24,9 +24,9 @@ def counts_in(targets: Iterable[Tensor], classes: int) -> list[int]:
 def counted_classes(names: Sequence[str], counts: Sequence[int]) -> str:
     """The classes with their counts, in their order; the largest where they are many."""
     both = list(zip(names, counts, strict=True))
-    if len(both) > TOLD:
+    if len(both) > MAX_NAMES:
         both.sort(key=lambda each: -each[1])
-    return first_of([_counted(name, count) for name, count in both])
+    return join_names([_counted(name, count) for name, count in both])
 
 
 def _counted(name: str, count: int) -> str:
@@ -40,11 +40,11 @@ def class_warnings(names: Sequence[str], counts: Sequence[int]) -> list[tuple[st
     if single:
         have = "1 class has a single sample" if len(single) == 1 else f"{len(single):,} classes have a"
         have += "" if len(single) == 1 else " single sample each"
-        lines.append(f"{have}, by which nothing can be judged: {first_of(single)}")
+        lines.append(f"{have}, by which nothing can be judged: {join_names(single)}")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name.casefold()].append(name)
     twins = [name for each in alike.values() if len(each) > 1 for name in each]
     if twins:
-        lines.append(f"classes that differ in case alone are told apart: {first_of(twins)}")
+        lines.append(f"classes that differ in case alone are told apart: {join_names(twins)}")
     return [("Warning", line) for line in lines]

@@ -104,7 +104,7 @@ def folder() -> Path:
 
 def keep_private() -> None:
     """Loads torch's compiler so that all it keeps lies in private folders."""
-    caches.settle()
+    caches.use_private_folders()
     from torch._inductor import codecache
     from torch._inductor.runtime import cache_dir_utils, runtime_utils
 

@@ -137,7 +137,7 @@ def _code(
     for refusal in caches.refusals():
         say(refusal)
     say(f"Compiling the step, which takes some {price:.0f} seconds.")
-    with tempfile.TemporaryDirectory() as folder, activity.doing("Compiling the step"):
+    with tempfile.TemporaryDirectory() as folder, activity.report_progress("Compiling the step"):
         library = Path(folder) / "step.so" if place is None else place.code
         compile_whole(whole, prospect.example, library, interruptible)
         if place is not None:

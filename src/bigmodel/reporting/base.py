@@ -211,10 +211,10 @@ class Sinks(Sink):
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.sinks = list(sinks)
-        self._place: disk.Place | None = None
+        self._place: disk.HeldFolder | None = None
 
     def start(self, info: RunInfo) -> None:
-        self._place = disk.Place(info.folder)
+        self._place = disk.HeldFolder(info.folder)
         self._tell(lambda sink: sink.start(info))
 
     def progress(self, progress: Progress) -> None:

@@ -20,7 +20,7 @@ from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import Progress, Record, RunInfo, Sink, Summary
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime import activity
-from bigmodel.runtime.escaping import visible_line, visible_message
+from bigmodel.runtime.escaping import escape_line, escape_message
 
 LOG = "train.log"
 SIGN_OF_LIFE = 30.0
@@ -75,13 +75,13 @@ class Console(Sink):
 
     def start(self, info: RunInfo) -> None:
         self._info, self._best = info, info.best
-        rows = [(visible_line(label), visible_line(text)) for label, text in lines.header_rows(info)]
+        rows = [(escape_line(label), escape_line(text)) for label, text in lines.header_rows(info)]
         grid = Table.grid(padding=(0, 2))
         for label, text in rows:
             style = _STYLES["warning"] if label == "Warning" else ""
             grid.add_row(Text(label, style or "label"), Text(text, style, overflow="fold"))
         panel = Panel(
-            grid, title=Text(visible_line(info.title), "label"), title_align="left", expand=False
+            grid, title=Text(escape_line(info.title), "label"), title_align="left", expand=False
         )
         self._tell([f"{label}: {text}" for label, text in rows], panel)
         if self._rich is not None:
@@ -112,19 +112,19 @@ class Console(Sink):
         self._tell([line], text)
 
     def message(self, text: str, level: str = "info") -> None:
-        line = visible_message(lines.message_line(text, level))
+        line = escape_message(lines.message_line(text, level))
         self._tell([line], Text(line, _STYLES.get(level, "")))
 
     def finish(self, summary: Summary, folder: Path) -> None:
         self._stop_bar()
         root = self._info.config.get("output_dir") if self._info else None
         logdir = lines.logdir_of(folder, Path(root) if isinstance(root, str) else None)
-        results, outcome = lines.result_lines(summary), visible_message(lines.outcome(summary))
+        results, outcome = lines.result_lines(summary), escape_message(lines.outcome(summary))
         if results:
             self._tell(results, _results(summary))
         self._tell([outcome], Text(outcome, _STYLES.get(summary.status, "")))
         for label, pointer in lines.pointers(summary, folder, logdir):
-            text = visible_line(pointer)
+            text = escape_line(pointer)
             self._tell(
                 [f"{label}: {text}"], Text.assemble((f"{label}: ", "label"), text), soft_wrap=True
             )
@@ -158,7 +158,7 @@ class Console(Sink):
             soft_wrap: let the terminal break long lines, so that they can be copied whole.
         """
         self._spoke = time.monotonic()
-        activity.spoke()
+        activity.note_output()
         try:
             if self._rich is not None:
                 for renderable in shown:

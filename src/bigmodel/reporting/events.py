@@ -37,7 +37,7 @@ from torch import Tensor
 from bigmodel.reporting.records import framed
 from bigmodel.runtime import disk
 from bigmodel.runtime.disk import check_regular
-from bigmodel.runtime.escaping import visible, visible_line
+from bigmodel.runtime.escaping import escape, escape_line
 
 if TYPE_CHECKING:
     from PIL import Image as Pictures
@@ -109,7 +109,7 @@ def drop_after(path: Path, step: int) -> None:
 
     if sum(map(len, kept())) == path.stat().st_size:
         return
-    with disk.replacing(path) as file:
+    with disk.atomic_write(path) as file:
         file.writelines(kept())
 
 
@@ -145,7 +145,7 @@ def scalar(tag: str, value: float) -> Any:
 def text(tag: str, markdown: str) -> Any:
     """Markdown, for the Text page."""
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-    tensor = TensorProto(dtype=DT_STRING, string_val=[visible(markdown).encode()], tensor_shape=shape)
+    tensor = TensorProto(dtype=DT_STRING, string_val=[escape(markdown).encode()], tensor_shape=shape)
     return Summary.Value(tag=tag, metadata=_metadata("text", TextPluginData(), tag), tensor=tensor)
 
 
@@ -205,11 +205,11 @@ def session_start(hparams: Mapping[str, bool | float | str]) -> Any:
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for key, value in hparams.items():
-        name = visible_line(key)
+        name = escape_line(key)
         if isinstance(value, bool):
             info.hparams[name].bool_value = value
         elif isinstance(value, str):
-            info.hparams[name].string_value = visible_line(value)
+            info.hparams[name].string_value = escape_line(value)
         elif math.isfinite(value):
             info.hparams[name].number_value = value
     return _hparams_value(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bigmodel.reporting.lines import figure
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
-from bigmodel.runtime.escaping import visible_line
+from bigmodel.runtime.escaping import escape_line
 
 
 def print_figures(
@@ -36,8 +36,8 @@ def print_figures(
         width: columns; None measures the terminal.
     """
     stream = sys.stdout if stream is None else stream
-    title, rows = visible_line(title), [(label, visible_line(text)) for label, text in rows]
-    shown = {visible_line(name): figure(value) for name, value in figures.items()}
+    title, rows = escape_line(title), [(label, escape_line(text)) for label, text in rows]
+    shown = {escape_line(name): figure(value) for name, value in figures.items()}
     if not (is_terminal(stream) if terminal is None else terminal):
         labels = max(len(label) for label, _ in rows)
         names = max(len(name) for name in shown)

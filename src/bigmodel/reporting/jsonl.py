@@ -47,7 +47,7 @@ class JsonLines(Sink):
                 _drop_after(self._path, step)
             self._file = self._path.open("a", encoding="utf-8", newline="")
         except OSError as error:
-            raise disk.refused(self._path, error, 0) from error
+            raise disk.write_error(self._path, error, 0) from error
 
     def record(self, record: Record) -> None:
         assert self._file is not None, "record before start"
@@ -56,7 +56,7 @@ class JsonLines(Sink):
             self._file.write(line)
             self._file.flush()
         except OSError as error:
-            raise disk.refused(self._path, error, len(line)) from error
+            raise disk.write_error(self._path, error, len(line)) from error
 
     def close(self) -> None:
         if self._file is None:
@@ -65,7 +65,7 @@ class JsonLines(Sink):
         try:
             file.close()
         except OSError as error:
-            raise disk.refused(self._path, error, 0) from error
+            raise disk.write_error(self._path, error, 0) from error
 
 
 def damage(folder: Path) -> str | None:
@@ -95,7 +95,7 @@ def _drop_after(path: Path, step: int) -> None:
         if left == path.stat().st_size:
             return
         old.seek(0)
-        with disk.replacing(path) as new:
+        with disk.atomic_write(path) as new:
             while left:
                 left -= new.write(old.read(min(left, _LONGEST)))
             new.writelines(line for line, belongs in _lines(old, step) if belongs)

@@ -19,7 +19,7 @@ from rich.text import Text
 from bigmodel.reporting.lines import duration, figure, shown_path
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime import disk
-from bigmodel.runtime.escaping import visible_line, visible_message
+from bigmodel.runtime.escaping import escape_line, escape_message
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def write_csv(rows: Sequence[Row], path: Path, metric_name: str, mode: str) -> N
         end = [f"{row.seconds:.3f}", row.status, row.folder, row.error or ""]
         own = [row.loss for _ in loss]
         writer.writerow([place if _has_rank(row) else "", row.job, *values, metric, *own, *end])
-    disk.write(path, text.getvalue())
+    disk.write_text(path, text.getvalue())
 
 
 def print_leaderboard(
@@ -129,7 +129,7 @@ def print_leaderboard(
             f"Warning: {metric_name} is of different losses here, whose values cannot be compared. Rank"
             " by a metric, such as trainer.checkpoint.monitor=val/rmse or val/accuracy.",
         )
-    failures = [visible_message(failure) for failure in failures]
+    failures = [escape_message(failure) for failure in failures]
     if not (is_terminal(stream) if terminal is None else terminal):
         write_line(stream, "\n".join([*_plain(_cells(ranked, metric_name, folders=True)), *failures]))
         return
@@ -187,7 +187,7 @@ def _cells(
             row.status,
         ]
         table.append([*cells, shown_path(Path(row.folder))] if folders else cells)
-    return [[visible_line(cell) for cell in cells] for cells in table]
+    return [[escape_line(cell) for cell in cells] for cells in table]
 
 
 def _fitting(ranked: Sequence[Row], metric_name: str, width: int) -> tuple[list[list[str]], str]:

@@ -7,7 +7,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from bigmodel.errors import counted, pasted, program
+from bigmodel.errors import counted, program, shell_quoted
 from bigmodel.reporting.base import Progress, Record, RunInfo, Summary
 
 SPEEDS = ("samples_per_second", "tokens_per_second", "mfu", "memory_gib")
@@ -147,7 +147,7 @@ def pointers(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, st
         rows.append(("Checkpoints", f"{shown_path(folder / 'checkpoints')} ({', '.join(kept)})"))
     if summary.status != "finished" and "last" in kept:
         rows.append(
-            ("Go on with", f"{program('bigmodel-train')} {pasted(f'resume={shown_path(folder)}')}")
+            ("Go on with", f"{program('bigmodel-train')} {shell_quoted(f'resume={shown_path(folder)}')}")
         )
     if (folder / "tensorboard").is_dir():
         rows.append(("TensorBoard", tensorboard_command(logdir)))
@@ -156,7 +156,7 @@ def pointers(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, st
 
 def tensorboard_command(logdir: Path) -> str:
     """The command, ready to paste, that shows the runs under `logdir`."""
-    return f"{program('tensorboard')} --logdir {pasted(shown_path(logdir))}"
+    return f"{program('tensorboard')} --logdir {shell_quoted(shown_path(logdir))}"
 
 
 def logdir_of(folder: Path, root: Path | None) -> Path:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from bigmodel.reporting.base import Sample
-from bigmodel.runtime.escaping import visible_line
+from bigmodel.runtime.escaping import escape_line
 
 INK, FAINT, PAPER = (32, 33, 36), (120, 124, 130), (255, 255, 255)
 DEEP = (8, 69, 148)
@@ -198,7 +198,7 @@ def _compact(count: int) -> str:
 
 
 def _shortened(name: str, font: Font, room: int) -> str:
-    text = visible_line(str(name))
+    text = escape_line(str(name))
     if _width(text, font) <= room:
         return text
     while text and _width(text + "…", font) > room:

@@ -25,7 +25,7 @@ def write_summary(summary: Summary, folder: Path) -> None:
         CheckpointError: the file cannot be written.
     """
     text = json.dumps(jsonable(asdict(summary)), indent=2, ensure_ascii=False) + "\n"
-    disk.write(folder / NAME, text)
+    disk.write_text(folder / NAME, text)
 
 
 def read_summary(folder: Path) -> Summary | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
 from bigmodel.reporting.base import Evaluation, Record, RunInfo, Sample, Sink, Summary, Written
-from bigmodel.runtime.escaping import visible_line
+from bigmodel.runtime.escaping import escape_line
 
 if TYPE_CHECKING:
     from bigmodel.reporting.events import EventFile
@@ -286,7 +286,7 @@ def _numbers(values: Tensor) -> str:
 
 def _literal(text: str) -> str:
     """Text for a cell: Markdown and HTML in it, such as a picture from elsewhere, mean nothing."""
-    marked = re.sub(r"[\\`*_\[\]|]", r"\\\g<0>", visible_line(text.replace("\n", " ")))
+    marked = re.sub(r"[\\`*_\[\]|]", r"\\\g<0>", escape_line(text.replace("\n", " ")))
     return marked.replace("&", "&amp;").replace("<", "&lt;")
 
 

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.theme import Theme
 
-from bigmodel.runtime.escaping import visible
+from bigmodel.runtime.escaping import escape
 
 THEME = Theme(
     {"good": "green", "warning": "yellow", "error": "bold red", "label": "bold", "faint": "dim"}
@@ -63,11 +63,11 @@ class _Console(Console):
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            yield segment if segment.control else Segment(escape(segment.text), segment.style)
 
 
 def write_line(stream: TextIO, text: str) -> None:
     """Writes one plain line and hands it on at once; what the encoding lacks becomes `?`."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(visible(text).encode(encoding, "replace").decode(encoding) + "\n")
+    stream.write(escape(text).encode(encoding, "replace").decode(encoding) + "\n")
     stream.flush()

@@ -1,9 +1,9 @@
 """Signs of life: whatever takes long says so, every 30 seconds without a word, by one thread.
 
-    with alive.doing("Learning pieces of words"):
+    with activity.report_progress("Learning pieces of words"):
         …
 
-`unhindered` keeps a process answering to signals while a library computes.
+`interruptible` keeps a process answering to signals while a library computes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _say: Callable[[str], None] = _to_stderr
 
 
 @contextmanager
-def doing(what: What) -> Iterator[None]:
+def report_progress(what: What) -> Iterator[None]:
     """Within it, `what` is told after each `SILENCE`, and for how long it has been done; of several, one
     in the other, the innermost. A function is asked then, so that it can say how far the work is."""
     global _spoken
@@ -62,7 +62,7 @@ def doing(what: What) -> Iterator[None]:
 
 
 @contextmanager
-def told_by(say: Callable[[str], None]) -> Iterator[None]:
+def reporting_to(say: Callable[[str], None]) -> Iterator[None]:
     """Within it, signs of life are lines that `say` is given; else they go to standard error."""
     global _say
     before, _say = _say, say
@@ -72,13 +72,13 @@ def told_by(say: Callable[[str], None]) -> Iterator[None]:
         _say = before
 
 
-def spoke() -> None:
+def note_output() -> None:
     """Something was said: the next sign of life is not due before another `SILENCE`."""
     global _spoken
     _spoken = time.monotonic()
 
 
-def unhindered(work: Callable[[], T]) -> T:
+def interruptible(work: Callable[[], T]) -> T:
     """What `work` gives, which a library does without holding Python up: done by another thread, so that
     this one answers to signals meanwhile. What is left in this way goes on until the process ends.
 
@@ -108,7 +108,7 @@ def _beat(over: threading.Event) -> None:
         works = list(_works)
         if works and time.monotonic() - _spoken >= SILENCE:
             what, began = works[-1]
-            spoke()
+            note_output()
             told = what if isinstance(what, str) else what()
             _say(f"{told}, {_words(time.monotonic() - began)} so far")
 

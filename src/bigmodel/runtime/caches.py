@@ -55,7 +55,7 @@ def code_folder(name: str, wanted: str | None = None) -> Path:
         return _temporary() / name
 
 
-def settle() -> None:
+def use_private_folders() -> None:
     """Has compilers keep their code in private folders, in this process and in those that it starts. To
     be called before torch's compiler is loaded, which settles on a folder of its own."""
     for variable, name in OF_COMPILERS.items():

@@ -23,20 +23,20 @@ _CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
 """What file systems answer that keep names by themselves, and folders that may be written, not read."""
 
 
-def write(path: Path, text: str) -> None:
-    """Puts a file of a run in place, as `put` does.
+def write_text(path: Path, text: str) -> None:
+    """Puts a file of a run in place, as `write_bytes` does.
 
     Raises:
         CheckpointError: it cannot be written; what was there before still is.
     """
     content = text.encode("utf-8", "backslashreplace")  # a file's name may be no text
     try:
-        put(path, content)
+        write_bytes(path, content)
     except OSError as error:
-        raise refused(path, error, len(content)) from error
+        raise write_error(path, error, len(content)) from error
 
 
-def put(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Puts a file in place: whole, on the disk, under its name.
 
     At every moment, a power cut included, `path` is the old file or the new one. The new one has the
@@ -49,13 +49,13 @@ def put(path: Path, content: bytes) -> None:
         sync(path)  # whoever wrote it may not have
         sync(path.parent)
         return
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which is in the place of `path` at the end of the `with`, as `put` does it.
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file to write to; it replaces `path` when the `with` block ends, as `write_bytes` does.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
@@ -114,7 +114,7 @@ def free_name(path: Path, what: str) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-class Place:
+class HeldFolder:
     """A folder as it stands now, told from any other that comes to have its name.
 
     It is held open, so that the system gives its number to no other. A folder that cannot be held, as on
@@ -134,7 +134,7 @@ class Place:
             CheckpointError: it was moved or deleted.
         """
         if not self.is_there():
-            raise gone(self._folder)
+            raise folder_gone_error(self._folder)
 
     def is_there(self) -> bool:
         """Whether it is where it was."""
@@ -152,7 +152,7 @@ class Place:
             self._handle = None
 
 
-def gone(folder: Path) -> CheckpointError:
+def folder_gone_error(folder: Path) -> CheckpointError:
     """The error of a folder, a run's or a sweep's, that is not where it was."""
     return CheckpointError(
         f"{folder}: is gone: it was moved or deleted while it was in use. A run that was saved in it"
@@ -160,7 +160,7 @@ def gone(folder: Path) -> CheckpointError:
     )
 
 
-def refused(path: Path, error: Exception, needed: int) -> CheckpointError:
+def write_error(path: Path, error: Exception, needed: int) -> CheckpointError:
     """The error of a file or folder that cannot be written, with what is needed and what is free.
 
     Args:
@@ -169,7 +169,7 @@ def refused(path: Path, error: Exception, needed: int) -> CheckpointError:
         needed: bytes.
     """
     if not path.parent.is_dir():
-        return gone(path.parent)
+        return folder_gone_error(path.parent)
     try:
         free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
     except OSError as unknown:

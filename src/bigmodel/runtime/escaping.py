@@ -33,31 +33,31 @@ _OBEYED = _escapes(
 _OF_A_LINE = _OBEYED | _escapes(_LAYOUT)
 
 
-def visible(text: str) -> str:
+def escape(text: str) -> str:
     r"""A text with its control characters shown, such as `\x1b`; its lines and tabs stay."""
     return text.translate(_OBEYED)
 
 
-def visible_line(text: str) -> str:
+def escape_line(text: str) -> str:
     r"""The same of what has to be one line, such as a name: `\n` is shown too."""
     return text.translate(_OF_A_LINE)
 
 
-def visible_message(text: str) -> str:
+def escape_message(text: str) -> str:
     """The same of a message, with its further lines indented: no name in it can pass for another one."""
-    first, *rest = visible(text).split("\n")
+    first, *rest = escape(text).split("\n")
     return "\n".join(
         [first, *(line if line.startswith(" ") or not line else f"  {line}" for line in rest)]
     )
 
 
-def watch_libraries() -> None:
+def escape_library_output() -> None:
     """Has what others tell shown like this too: log records, warnings, and the last traceback."""
     import logging  # takes longer than a page of help, which needs none
 
     class Record(logging.LogRecord):
         def getMessage(self) -> str:  # noqa: N802  (logging's name)
-            return visible(super().getMessage())
+            return escape(super().getMessage())
 
     logging.setLogRecordFactory(Record)
     warnings.formatwarning = _formatted
@@ -68,8 +68,8 @@ _FORMAT = warnings.formatwarning
 
 
 def _formatted(*args: Any, **more: Any) -> str:
-    return visible(_FORMAT(*args, **more))
+    return escape(_FORMAT(*args, **more))
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(escape("".join(traceback.format_exception(kind, error, trace))))

@@ -59,7 +59,7 @@ NUMBERS = tuple(getattr(signal, name) for name in _STOP + _SAVE if hasattr(signa
 _IMPORT = "<frozen importlib._bootstrap>"
 
 
-class Mode(enum.Enum):
+class SignalMode(enum.Enum):
     """What a first request to stop does."""
 
     LEAVE = enum.auto()
@@ -83,7 +83,7 @@ class Signals:
         self.pending = False
         self.on_leaving: Callable[[], None] = lambda: None
         self._program = program
-        self._mode = Mode.RAISE
+        self._mode = SignalMode.RAISE
         self._status = 0
         self._hook: Callable[[Any], Any] = sys.unraisablehook
         self._stop: int | None = None
@@ -121,20 +121,20 @@ class Signals:
                 before[number] = handler
             self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
 
-    def enter(self, mode: Mode) -> None:
+    def enter(self, mode: SignalMode) -> None:
         """Changes what a request to stop does, from now on.
 
         Raises:
             Stopped: one came in meanwhile, and the mode is `RAISE`.
         """
         self._mode = mode
-        if mode is Mode.RAISE:
+        if mode is SignalMode.RAISE:
             self.check()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """Within it, a request to stop waits until it is heeded."""
-        before, self._mode = self._mode, Mode.WAIT
+        before, self._mode = self._mode, SignalMode.WAIT
         try:
             yield
         finally:
@@ -144,7 +144,7 @@ class Signals:
     def raising(self) -> Iterator[None]:
         """Within it, a request to stop raises Stopped at once: nothing is at stake."""
         before = self._mode
-        self.enter(Mode.RAISE)
+        self.enter(SignalMode.RAISE)
         try:
             yield
         finally:
@@ -155,7 +155,7 @@ class Signals:
         if self._stop is not None:
             raise Stopped(self._stop)
 
-    def heeded(self) -> None:
+    def acknowledged(self) -> None:
         """Tells that everything is saved.
 
         Raises:
@@ -166,7 +166,7 @@ class Signals:
 
     def over(self, status: int) -> None:
         """Nothing is left to be done: a request to stop ends the process with `status`, here and now."""
-        self._mode, self._status = Mode.OVER, status
+        self._mode, self._status = SignalMode.OVER, status
 
     def ignore(self) -> None:
         """Nothing of ours runs any more; the interpreter, taking itself down, is not to be disturbed."""
@@ -187,17 +187,17 @@ class Signals:
         return self._stop is not None and time.monotonic() - self._asked > PATIENCE
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._mode is Mode.OVER:
+        if self._mode is SignalMode.OVER:
             os._exit(self._status)
         before = self._stop
         if before is not None and number == _HUNG_UP:
             return
-        waits = self._mode is Mode.WAIT
+        waits = self._mode is SignalMode.WAIT
         again = before is not None and not (waits and before == _HUNG_UP)
         self._stop, self.pending, self._asked = number, True, time.monotonic()
-        if again or self._mode is Mode.LEAVE:
+        if again or self._mode is SignalMode.LEAVE:
             self._leave(number)
-        if self._mode is Mode.RAISE:
+        if self._mode is SignalMode.RAISE:
             self._raise(frame)
 
     def _asked_to_save(self, _: int, __: FrameType | None) -> None:

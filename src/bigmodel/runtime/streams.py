@@ -68,7 +68,7 @@ class Unfailing(io.RawIOBase):
         return True
 
 
-def settle() -> None:
+def make_safe() -> None:
     """Opens those that are closed on nothing, and has the others never fail.
 
     Has to come first of all: the next file that is opened has the lowest number that is free, and a

@@ -54,7 +54,7 @@ def evaluate(
     shown: list[Sample] = []
     done = 0
     size = len(batches.part)
-    said = activity.doing(lambda: f"Evaluating: {done:,} of {size:,} samples")
+    said = activity.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
     with evaluating(model), evaluating(loss), said:
         for batch in _cut(batches.epoch(0), at_once):
             between()

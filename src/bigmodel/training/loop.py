@@ -35,9 +35,9 @@ def fit(run: Run) -> Summary:
     """
     with (
         run.signals.waiting(),
-        activity.doing("Training"),
+        activity.report_progress("Training"),
         _reported(run),
-        activity.told_by(run.sinks.message),
+        activity.reporting_to(run.sinks.message),
     ):
         _train(run)
         run.summary.test = validation.test(run)
@@ -185,7 +185,7 @@ def _heed(run: Run) -> None:
     _save(run, best=False, last=True, now=True)
     if run.signals.pending:
         run.sinks.message(f"Saved after step {run.state.progress.step}, as a signal asked for.")
-    run.signals.heeded()
+    run.signals.acknowledged()
 
 
 def _minutes_are_over(run: Run) -> bool:

@@ -119,7 +119,7 @@ class Writing:
         order = sorted(range(count), key=lambda index: len(source[index]))
         written: list[list[int]] = [[] for _ in range(count)]
         size, first = max(1, at_once // beams), 0
-        with activity.doing(lambda: f"Translating: {first:,} of {count:,} texts"):
+        with activity.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):
             for first in range(0, count, size):
                 between()
                 chosen = order[first : first + size]

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bigmodel.checkpointing import exact_json, manifest
-from bigmodel.cli.launch.resume import in_grammar, settle
+from bigmodel.cli.launch.resume import hydra_value, settle
 from bigmodel.cli.launch.unfinished_runs import newest_unfinished
 from bigmodel.errors import CheckpointError, ConfigError
 from tests.cli.launch.conftest import write
@@ -177,7 +177,7 @@ def test_changes_are_wanted_with_or_without_a_plus(tmp_path: Path, plus: str) ->
               {"text": "it's, \\ {odd}: [x] \"y\"", "empty": "", "number": "1", "deep": {"a": {}}}]
 )  # fmt: skip
 def test_settings_in_hydra_s_grammar_come_back(value: dict[str, Any]) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"+a={in_grammar(value)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"+a={hydra_value(value)}"])
     assert OmegaConf.to_container(OmegaConf.create({"a": override.value()})) == {"a": value}
 
 

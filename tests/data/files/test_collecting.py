@@ -9,7 +9,7 @@ from bigmodel.data.files.collecting import FilesConfig, check_bad, collect, told
 from bigmodel.data.files.finding import find
 from bigmodel.data.files.naming import Naming
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.registry import validated
+from bigmodel.registry import validate
 from bigmodel.spec import Classes, Values
 
 SUFFIXES = {".txt"}
@@ -24,7 +24,7 @@ def put(folder, *names):
 
 def collected(path, **values):
     values = {"name": "files", "path": str(path), "val_fraction": 0.25, **values}
-    return collect(validated(FilesConfig, values, "data"), SUFFIXES, "notes")
+    return collect(validate(FilesConfig, values, "data"), SUFFIXES, "notes")
 
 
 def refused(words, path, **values):

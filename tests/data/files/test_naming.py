@@ -5,7 +5,7 @@ import pytest
 from bigmodel.data.files import naming
 from bigmodel.data.files.naming import Naming, matches, suggested
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.registry import validated
+from bigmodel.registry import validate
 
 COUNTLESS = "^(.*?,){25}P"
 NAMES = ["1," * 30]
@@ -29,7 +29,7 @@ def test_patterns_find_what_they_found(pattern: str) -> None:
 
 def test_a_pattern_nested_deep_is_no_pattern() -> None:
     with pytest.raises(ConfigError, match="it is no regular expression"):
-        validated(Naming, {"label_pattern": "(" * 20_000 + "a" + ")" * 20_000}, "data")
+        validate(Naming, {"label_pattern": "(" * 20_000 + "a" + ")" * 20_000}, "data")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from bigmodel.data.arrays.kinds import ArraysConfig
 from bigmodel.data.checks import check
 from bigmodel.data.sources.arrays import arrays
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.registry import validated
+from bigmodel.registry import validate
 from bigmodel.spec import Classes, Features, Flags, Image, Sequence, Tokens, Values
 
 COUNT = 40
@@ -26,7 +26,7 @@ def saved(folder, name="my.npz", **content):
 
 def built(path, **values):
     values = {"name": "arrays", "path": str(path), "val_fraction": 0.25, **values}
-    return arrays(validated(ArraysConfig, values, "data"))
+    return arrays(validate(ArraysConfig, values, "data"))
 
 
 def real(*shape):

@@ -12,7 +12,7 @@ from bigmodel.data.media.sounds import resampled
 from bigmodel.data.reader import from_plain, to_plain
 from bigmodel.data.sources.audio import AudioConfig, audio
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.registry import validated
+from bigmodel.registry import validate
 from bigmodel.spec import Image, Sequence
 
 RATE = 8000
@@ -36,7 +36,7 @@ def recordings(tmp_path):
 
 def built(path, **values):
     values = {"name": "audio", "path": str(path), "rate": RATE, "n_mels": 20, "cache": None, **values}
-    return audio(validated(AudioConfig, values, "data"))
+    return audio(validate(AudioConfig, values, "data"))
 
 
 def test_reads_recordings_with_their_labels(recordings):

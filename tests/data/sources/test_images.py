@@ -17,7 +17,7 @@ from bigmodel.data.media.pictures import Framing, allowed_sizes, decode
 from bigmodel.data.reader import from_plain, to_plain
 from bigmodel.data.sources.images import ImagesConfig, images
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.registry import validated
+from bigmodel.registry import validate
 from bigmodel.spec import Classes, Image, Values
 
 
@@ -37,7 +37,7 @@ def photos(tmp_path):
 
 def built(path, **values):
     values = {"name": "images", "path": str(path), "size": 8, "cache": None, **values}
-    return images(validated(ImagesConfig, values, "data"))
+    return images(validate(ImagesConfig, values, "data"))
 
 
 def framing(**values):

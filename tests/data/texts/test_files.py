@@ -7,7 +7,7 @@ import pytest
 
 from bigmodel.data.texts.files import TextFilesConfig, files_of, read_lines, read_text, read_texts
 from bigmodel.errors import ConfigError, DataError
-from bigmodel.registry import validated
+from bigmodel.registry import validate
 
 
 def config(path, **values):
@@ -136,7 +136,7 @@ def test_files_that_cannot_be_read_are_left_out_where_that_is_allowed(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf9", "base64", ""])
 def test_an_encoding_that_is_none(encoding):
     with pytest.raises(ConfigError, match=r"data.encoding=.*there is no such encoding of texts"):
-        validated(TextFilesConfig, {"name": "text", "encoding": encoding}, "data")
+        validate(TextFilesConfig, {"name": "text", "encoding": encoding}, "data")
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,13 @@ def exported(whole: Whole, front: Front, target: Target, longest: int) -> Writte
         any_length = any_length and has_texts
         try:
             told = f"Writing the graph, way {number} of {len(ways)}"
-            with _quiet(), torch.no_grad(), activity.doing(told):
+            with _quiet(), torch.no_grad(), activity.report_progress(told):
                 made = way(whole, front, target, longest, any_length)
             _name_sizes(made, target, any_length)
             _with_words(made, front.inputs)
             _with_labels(made, front, target)
             _check(made)
-            with _quiet(), activity.doing("Comparing the graph with the model"):
+            with _quiet(), activity.report_progress("Comparing the graph with the model"):
                 compare(made, whole, front, longest, any_length)
         except UncomparedError as error:
             uncompared = uncompared or Written(made, any_length, str(error))

@@ -30,7 +30,7 @@ from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.models.base import Model
 from bigmodel.redaction import remember_referenced
-from bigmodel.registry import load_plugins, validated
+from bigmodel.registry import load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig, Runtime, measure_kernels, prepare
 from bigmodel.spec import TokenPair, Tokens
 
@@ -231,8 +231,8 @@ def _runtime(settings: dict[str, Any], device: str, tell: Tell) -> Runtime:
     theirs = resolved(settings.get("device") or {})
     # Threads are those of the machine that it ran on, and compiling takes longer than most questions.
     kept = {key: value for key, value in theirs.items() if key in ("precision", "tf32", "deterministic")}
-    config = validated(DeviceConfig, {**kept, "name": device}, "device")
-    seed = validated(TopConfig, {"seed": settings.get("seed", 0)}, "").seed
+    config = validate(DeviceConfig, {**kept, "name": device}, "device")
+    seed = validate(TopConfig, {"seed": settings.get("seed", 0)}, "").seed
     try:
         return prepare(config, seed)
     except DeviceError as error:

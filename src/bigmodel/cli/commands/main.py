@@ -21,8 +21,8 @@ from bigmodel.cli.commands.arguments import parse
 from bigmodel.errors import BigModelError
 from bigmodel.redaction import holds_secret, masked
 from bigmodel.runtime import activity, caches, streams
-from bigmodel.runtime.escaping import visible_message, watch_libraries
-from bigmodel.runtime.signals import Mode, Signals
+from bigmodel.runtime.escaping import escape_library_output, escape_message
+from bigmodel.runtime.signals import SignalMode, Signals
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _DOING = {"eval": "Evaluating", "predict": "Predicting", "export": "Exporting"}
@@ -59,14 +59,14 @@ def _arguments() -> Namespace:
 
 
 def _run(arguments: Namespace, signals: Signals) -> None:
-    watch_libraries()
-    signals.enter(Mode.LEAVE)
+    escape_library_output()
+    signals.enter(SignalMode.LEAVE)
     # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    caches.settle()
-    with activity.doing(_DOING[arguments.verb]):
+    caches.use_private_folders()
+    with activity.report_progress(_DOING[arguments.verb]):
         run = import_module(f"bigmodel.cli.commands.{arguments.verb}").run
-        signals.enter(Mode.RAISE)
+        signals.enter(SignalMode.RAISE)
         if arguments.verb == "export":  # leaves a file, and tells where
             run(arguments)
             return
@@ -88,4 +88,4 @@ def _explain(error: BaseException) -> str | None:
 
 
 def _say(message: str) -> None:
-    print(visible_message(f"bigmodel: {masked(message)}"), file=sys.stderr)  # noqa: T201
+    print(escape_message(f"bigmodel: {masked(message)}"), file=sys.stderr)  # noqa: T201

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from bigmodel.data.tabular.cells import castable, is_json, plain
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.runtime import disk, streams
-from bigmodel.runtime.escaping import visible
+from bigmodel.runtime.escaping import escape
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 
@@ -92,7 +92,7 @@ def write_bytes(content: bytes, path: Path) -> None:
         DataError: it cannot be written.
     """
     try:
-        disk.put(path, content)
+        disk.write_bytes(path, content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
@@ -107,7 +107,7 @@ def data_stream() -> TextIO:
 
 def _print(text: str) -> None:
     stream = data_stream()
-    stream.write(visible(text) if stream.isatty() else text)
+    stream.write(escape(text) if stream.isatty() else text)
     streams.check_result()
 
 

@@ -6,13 +6,13 @@ import sys
 
 from bigmodel.redaction import masked
 from bigmodel.runtime import activity
-from bigmodel.runtime.escaping import visible_message
+from bigmodel.runtime.escaping import escape_message
 
 
 def tell(text: str) -> None:
     """Tells the user one thing."""
-    activity.spoke()
-    print(visible_message(masked(text)), file=sys.stderr, flush=True)  # noqa: T201
+    activity.note_output()
+    print(escape_message(masked(text)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def tell_left_out(left_out: dict[str, int]) -> None:

@@ -27,7 +27,7 @@ from bigmodel.models.generation import (
     window_start,
 )
 from bigmodel.runtime import activity, streams
-from bigmodel.runtime.escaping import visible
+from bigmodel.runtime.escaping import escape
 from bigmodel.spec import NextTokens, TokenPair
 
 _AT_ONCE = 128  # texts that are written side by side
@@ -85,7 +85,7 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
     prompt: str = arguments.prompt
     tokens = _encoded(reader, prompt, loaded)
     out = data_stream()
-    shown = visible if out.isatty() else str
+    shown = escape if out.isatty() else str
     if isinstance(loaded.prepared.spec.input, TokenPair):
         prompt, before = "", list[int]()  # a translation stands for itself
     else:
@@ -102,7 +102,7 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
 
     def show(piece: str) -> None:
         out.write(shown(piece))
-        activity.spoke()
+        activity.note_output()
         streams.check_result()
 
     show(prompt)
@@ -239,7 +239,7 @@ def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[
     order = sorted((row for row, tokens in enumerate(rows) if tokens), key=lambda row: len(rows[row]))
     written: list[list[int] | None] = [[] for _ in rows]
     first = 0
-    with activity.doing(lambda: f"Writing: {first:,} of {len(order):,} texts"):
+    with activity.report_progress(lambda: f"Writing: {first:,} of {len(order):,} texts"):
         for first in range(0, len(order), size):
             chosen = order[first : first + size]
             draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same

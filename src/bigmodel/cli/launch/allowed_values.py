@@ -73,7 +73,7 @@ def _takes(group: str, settings: dict[str, Any], name: str) -> bool:
 
 def _complaints(group: str, settings: dict[str, Any], name: str) -> set[str]:
     from bigmodel.config import TopConfig  # brings torch
-    from bigmodel.registry import REGISTRIES, validated
+    from bigmodel.registry import REGISTRIES, validate
     from bigmodel.runtime.device import DeviceConfig
     from bigmodel.training.plan import TrainerConfig
 
@@ -88,9 +88,9 @@ def _complaints(group: str, settings: dict[str, Any], name: str) -> set[str]:
         if group in REGISTRIES:
             REGISTRIES[group].parse({"name": name, **values})
         elif group in ("trainer", "device"):
-            validated(TrainerConfig if group == "trainer" else DeviceConfig, values, group)
+            validate(TrainerConfig if group == "trainer" else DeviceConfig, values, group)
         else:
-            validated(TopConfig, values, "")
+            validate(TopConfig, values, "")
     except ConfigError as error:
         return set(str(error).splitlines())
     return set()

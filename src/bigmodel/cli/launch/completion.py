@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from bigmodel.cli.launch.config_index import Options, read_options
 from bigmodel.cli.launch.help import own_folders
-from bigmodel.errors import BigModelError, ConfigError, in_grammar, pasted
-from bigmodel.runtime.escaping import visible_line
+from bigmodel.errors import BigModelError, ConfigError, hydra_value, shell_quoted
+from bigmodel.runtime.escaping import escape_line
 
 FLAGS = (
     *("--help", "--help=all", "--version", "--multirun", "--cfg", "--resolve", "--info", "--package"),
@@ -94,7 +94,7 @@ def complete(argv: Sequence[str], config_dir: Path) -> str:
         found = sorted(set(candidates(words, config_dir)))
     except (BigModelError, OSError):  # a folder that is not there, say: there is nothing to offer
         return ""
-    found = [one for one in found if visible_line(one.head + one.path) == one.head + one.path]
+    found = [one for one in found if escape_line(one.head + one.path) == one.head + one.path]
     return "\n".join(_as_typed(one, words[-1], shell, len(found) == 1) for one in found)
 
 
@@ -225,12 +225,12 @@ def _as_typed(offer: Offer, word: Word, shell: str, alone: bool) -> str:
     text = offer.head + offer.path
     text, end = text.rstrip(" "), " " if text.endswith(" ") else ""
     if alone and offer.path and not word.quote:
-        text = offer.head + in_grammar(offer.path.rstrip(" "), literal=True)
+        text = offer.head + hydra_value(offer.path.rstrip(" "), literal=True)
     if shell != "bash":
         return text if shell == "fish" else f"{text}{end}"
     inserted = text[word.kept :]
     if word.quote:
         return inserted
-    return (
-        f"{(pasted(inserted) if alone else _ESCAPED.sub(_BACKSLASH, inserted)) if inserted else ''}{end}"
-    )
+    if inserted:
+        inserted = shell_quoted(inserted) if alone else _ESCAPED.sub(_BACKSLASH, inserted)
+    return inserted + end

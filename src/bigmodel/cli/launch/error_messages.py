@@ -28,7 +28,7 @@ from bigmodel.cli.launch.allowed_values import accepted
 from bigmodel.cli.launch.config_index import Group, Options, nearest, read_options
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.cli.launch.unreadable_files import broken_file, out_of_hydra, output_folder
-from bigmodel.errors import BigModelError, did_you_mean, in_grammar, pasted, setting
+from bigmodel.errors import BigModelError, did_you_mean, hydra_value, setting, shell_quoted
 
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
 """How Hydra's messages begin that come as a plain ValueError."""
@@ -113,7 +113,7 @@ def _no_such_key(case: Case) -> str | None:
     source = f"{asked_by[1]}.yaml: " if asked_by else ""
     if key in options.groups:  # a group of the user's own, which no list of defaults names
         value = next((a.partition("=")[2] for a in case.argv if a.startswith(f"{key}=")), "…")
-        added = pasted(f"+{key}={value}")
+        added = shell_quoted(f"+{key}={value}")
         return f"{source}{key}: nothing is chosen there yet. Add it with a plus: {added}."
     if not source and (habit := _habit(key, _typed_value(key, case) or "", case)) is not None:
         return habit
@@ -164,7 +164,7 @@ def _wrong_grammar(case: Case) -> str | None:
     elif value.count("'") % 2 or value.count('"') % 2:
         fix = "A closing quotation mark is missing."
     else:
-        quoted = pasted(f'{key}="{value}"') if "${" in value else setting(key, value)
+        quoted = shell_quoted(f'{key}="{value}"') if "${" in value else setting(key, value)
         fix = f"Put it in quotation marks: {quoted}"
     return f"{text}: the value cannot be read. {fix}"
 
@@ -176,12 +176,12 @@ def _sweep_without_flag(case: Case) -> str | None:
         return None
     text = _as_typed(found[1], case)
     key, _, value = text.partition("=")
-    as_list = "" if "(" in value else f" One list is {pasted(f'{key}=[{value}]')}."
+    as_list = "" if "(" in value else f" One list is {shell_quoted(f'{key}=[{value}]')}."
     if any(word.startswith("resume=") for word in case.argv):
         return f"{text}: a run goes on with one value.{as_list}"
-    several = f"several values need -m, for one run each: -m {pasted(text)}."
+    several = f"several values need -m, for one run each: -m {shell_quoted(text)}."
     quoted = setting(key, value)
-    if not accepted([f"{key}={in_grammar(value, literal=True)}"], case.options, case.argv):
+    if not accepted([f"{key}={hydra_value(value, literal=True)}"], case.options, case.argv):
         return f"{text}: {several}{as_list}"
     if Path(value).exists():
         return f"{text}: Did you mean {quoted}? Otherwise {several}"

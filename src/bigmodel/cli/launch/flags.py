@@ -14,7 +14,7 @@ from bigmodel.cli.launch import other_tools
 from bigmodel.cli.launch.config_index import read_options
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.data.tabular.kinds import PLAIN, Form, entries_of, in_one
-from bigmodel.errors import ConfigError, pasted
+from bigmodel.errors import ConfigError, shell_quoted
 from bigmodel.runtime.device_names import is_device
 
 
@@ -54,7 +54,7 @@ def _habit(message: str, argv: Sequence[str], config_dir: Path) -> str | None:
     options = read_options([config_dir, *own_folders(argv)])
     if (habit := other_tools.meant(key, value, options, argv)) is not None:
         return habit
-    return f"Did you mean {pasted(f'{key}={value}')}?" if "." in key and value else None
+    return f"Did you mean {shell_quoted(f'{key}={value}')}?" if "." in key and value else None
 
 
 def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from bigmodel import redaction
 from bigmodel.cli.launch.config_index import Choice, Group, Key, read_options
 from bigmodel.errors import ConfigError, did_you_mean
-from bigmodel.runtime.escaping import visible_line
+from bigmodel.runtime.escaping import escape_line
 
 EXAMPLES = (
     ("bigmodel-train", "learns handwritten digits, in seconds"),
@@ -177,7 +177,7 @@ def _is_of_its_group(choice: Choice) -> bool:
 
 
 def _row(key: Key) -> Row:
-    return (key.path, redaction.shown_text(key.path, key.value or ""), key.meaning)
+    return (key.path, redaction.redact_text(key.path, key.value or ""), key.meaning)
 
 
 def _emphasised() -> bool:
@@ -198,7 +198,7 @@ class _Page:
 
     def line(self, text: str, indent: int = 0, bold: bool = False, whole: bool = True) -> None:
         """A line of its own; one that need not be `whole` is cut where the page ends."""
-        shown = visible_line(text)
+        shown = escape_line(text)
         if not whole and len(shown) > self._width - indent:
             shown = shown[: self._width - indent - 1].rstrip() + "…"
         emphasised = f"\033[1m{shown}\033[0m" if bold and self._bold else shown
@@ -212,9 +212,7 @@ class _Page:
 
     def table(self, rows: Sequence[Row], indent: int = 2) -> None:
         """Rows of name, value and meaning; long meanings go on below themselves."""
-        rows = [
-            (visible_line(name), visible_line(value), visible_line(text)) for name, value, text in rows
-        ]
+        rows = [(escape_line(name), escape_line(value), escape_line(text)) for name, value, text in rows]
         room = self._width - indent
         first = min(max((len(row[0]) for row in rows), default=0), room * 9 // 20)
         second = min(max((len(row[1]) for row in rows), default=0), room // 5)

@@ -49,7 +49,7 @@ def owned(folder: Path) -> Iterator[None]:
     try:
         file = _acquired(path)
     except OSError as error:
-        raise disk.refused(path, error, len(_who())) from error
+        raise disk.write_error(path, error, len(_who())) from error
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 from bigmodel.cli.launch.allowed_values import accepted
 from bigmodel.cli.launch.config_index import Key, Options
-from bigmodel.errors import in_grammar, pasted, setting
+from bigmodel.errors import hydra_value, setting, shell_quoted
 
 _SETTINGS = {
     "trainer.epochs": "max_epochs epochs num_epochs n_epochs num_train_epochs max_iter",  # L K T s
@@ -176,7 +176,7 @@ def _written(name: str, ours: str, value: str) -> list[list[str]]:
     before = ["scheduler.interval=epoch"] if name == "warmup_epochs" else []
     ways = [f"{ours}={value}"]
     if not _MEANT.fullmatch(value):
-        ways.append(f"{ours}={in_grammar(plain, literal=True)}")
+        ways.append(f"{ours}={hydra_value(plain, literal=True)}")
     return [[*before, way] for way in ways]
 
 
@@ -217,7 +217,7 @@ def _device(name: str, value: str, options: Options, argv: Sequence[str]) -> str
 
 
 def _did_you_mean(words: Sequence[str]) -> str:
-    return f"Did you mean {' '.join(map(pasted, words))}?"
+    return f"Did you mean {' '.join(map(shell_quoted, words))}?"
 
 
 def _named(ours: str, options: Options, argv: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from bigmodel.errors import ConfigError
-from bigmodel.redaction import MASK, REFERENCE, hidden, is_count, looks_secret, remember
+from bigmodel.redaction import MASK, REFERENCE, is_count, looks_secret, remember, store_secret
 
 
 def hide_typed(argv: Sequence[str]) -> list[str]:
@@ -79,7 +79,7 @@ def _typed(word: str) -> str:
         return word
     if override is None or override.is_sweep_override():
         if looks_secret(name) and value and "${" not in value:
-            return f"{key}={hidden(name, value)}"
+            return f"{key}={store_secret(name, value)}"
         if override is not None and _hide_value(getattr(override._value, "list", []), name, False)[1]:
             raise ConfigError(
                 f"{name}: a sweep over several settings with a secret in each cannot be kept out of"
@@ -88,7 +88,7 @@ def _typed(word: str) -> str:
         return word
     if isinstance(override._value, int | float) and looks_secret(name):
         exact = isinstance(override._value, bool) or is_count(name, override._value)
-        return word if exact else f"{key}={hidden(name, value.strip())}"
+        return word if exact else f"{key}={store_secret(name, value.strip())}"
     new, changed = _hide_value(override._value, name, looks_secret(name))
     return f"{key}={Override._get_value_element_as_str(new)}" if changed else word
 
@@ -107,7 +107,7 @@ def _hide_value(value: Any, path: str, secret: bool) -> tuple[Any, bool]:
     text = _text(value)
     if not secret or not isinstance(value, str | QuotedString) or not text or "${" in text:
         return value, False
-    return QuotedString(hidden(path, text), Quote.single), True
+    return QuotedString(store_secret(path, text), Quote.single), True
 
 
 def _text(value: Any) -> str:
@@ -128,7 +128,7 @@ def _hide_node(parent: Any, key: Any, path: str, secret: bool, mask: bool) -> No
         for inner in list(value) if isinstance(value, DictConfig) else range(len(value)):
             _hide_node(value, inner, f"{path}.{inner}", secret, mask)
     elif secret and isinstance(value, str) and value:
-        parent[key] = MASK if mask else hidden(path, value)
+        parent[key] = MASK if mask else store_secret(path, value)
 
 
 def _hide_in_hydra(hydra: DictConfig, mask: bool) -> None:

@@ -12,9 +12,9 @@ from bigmodel.checkpointing import manifest
 from bigmodel.cli.launch.run_folder import RECORD
 from bigmodel.cli.launch.stored_config import mend, read_config, saved_settings
 from bigmodel.cli.launch.unfinished_runs import composed, newest_unfinished, split
-from bigmodel.errors import CheckpointError, ConfigError, in_grammar, pasted
+from bigmodel.errors import CheckpointError, ConfigError, hydra_value, shell_quoted
 from bigmodel.runtime.disk import check_regular
-from bigmodel.runtime.escaping import visible_message
+from bigmodel.runtime.escaping import escape_message
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
 PRESETS = ("experiment", "debug", "trainer")
@@ -56,7 +56,7 @@ def settle(argv: list[str], config_dir: Path) -> Settled:
         if found is None:
             print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
             return Settled(rest)
-        print(visible_message(f"resume=auto: going on with {found}"))  # noqa: T201
+        print(escape_message(f"resume=auto: going on with {found}"))  # noqa: T201
         return Settled(_arguments(_overrides_of(found), found, None), found, may_change)
     folder = _run_of(Path(wanted[-1].strip("'\"")))
     _check_is_run(folder)
@@ -88,7 +88,7 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
     on_top: list[str] = []
     for word in overrides:
         on_top += _on_stored(word, folder, stored, config_dir, extra)
-    quoted = in_grammar(str(folder.resolve()))
+    quoted = hydra_value(str(folder.resolve()))
     return [
         f"--config-path={(folder / '.hydra').resolve()}",
         "--config-name=config",
@@ -131,7 +131,7 @@ def _on_stored(
             )
         settings = composed([f"{group}={choice}"], config_dir, extra)[group]
         plain = OmegaConf.to_container(settings, resolve=False)
-        return [f"~{group}", f"+{group}={in_grammar(plain)}"]
+        return [f"~{group}", f"+{group}={hydra_value(plain)}"]
     if group in PRESETS:
         raise ConfigError(
             f"{word}: a preset cannot be put onto a run that has begun."
@@ -162,7 +162,7 @@ def _run_of(path: Path) -> Path:
     if (run / RECORD).is_dir() and whole != checkpoints and [whole.name] != newest[:1]:
         raise CheckpointError(
             f"resume={path}: a run goes on from its newest checkpoint and no other. Give its folder:"
-            f" {pasted(f'resume={run}')}"
+            f" {shell_quoted(f'resume={run}')}"
         )
     return run if path.is_absolute() else Path(os.path.relpath(run))
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from bigmodel.cli.launch.stored_config import OF_ONE_SITTING, comparable, flatten, read_config
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError, setting
-from bigmodel.redaction import looks_secret, shown
+from bigmodel.redaction import looks_secret, redact
 
 FREE = (
     *("trainer", "device", "output_dir", "plugins", "scheduler.extend"),
@@ -87,7 +87,7 @@ def check_same(
     if may_change:
         return deciding
     if deciding:
-        pairs = [(key, shown(key, old.get(key)), shown(key, new.get(key))) for key in deciding]
+        pairs = [(key, redact(key, old.get(key)), redact(key, new.get(key))) for key in deciding]
         listed = "\n".join(f"  {key}: was {before!r}, now {now!r}" for key, before, now in pairs)
         raise ConfigError(
             f"resume={folder}: this would be another run:\n{listed}\n"

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bigmodel.checkpointing import retention
 from bigmodel.cli.launch import lock
-from bigmodel.errors import ConfigError, pasted
+from bigmodel.errors import ConfigError, shell_quoted
 from bigmodel.runtime import disk
 
 RECORD = ".hydra"
@@ -75,7 +75,7 @@ def check_free(folder: Path, key: str) -> None:
     if RECORD in found or "summary.json" in found:
         raise ConfigError(
             f"{key}: there is a run in {folder} already. Go on with it by"
-            f" {pasted(f'resume={folder}')}, or name another folder with {key}=<folder>."
+            f" {shell_quoted(f'resume={folder}')}, or name another folder with {key}=<folder>."
         )
     if found:
         raise ConfigError(
@@ -160,13 +160,13 @@ def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
     try:
         place.mkdir(exist_ok=True)
         for name, text in zip(_RECORDED, texts, strict=True):
-            disk.put(place / name, text.encode())
+            disk.write_bytes(place / name, text.encode())
         if place is unfinished:
             unfinished.rename(record)
         for path in _perhaps_new(folder):
             disk.sync(path)
     except OSError as error:
-        raise disk.refused(record, error, sum(map(len, texts))) from error
+        raise disk.write_error(record, error, sum(map(len, texts))) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -189,7 +189,7 @@ def write_config(folder: Path, config: DictConfig) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    disk.write(folder / RECORD / "config.yaml", _settings(config))
+    disk.write_text(folder / RECORD / "config.yaml", _settings(config))
 
 
 def _settings(config: DictConfig) -> str:

@@ -14,7 +14,7 @@ from bigmodel.cli.launch import lock
 from bigmodel.cli.launch.limits import fault_of_file
 from bigmodel.errors import CheckpointError, DamagedError
 from bigmodel.runtime import disk
-from bigmodel.runtime.escaping import visible_message
+from bigmodel.runtime.escaping import escape_message
 
 SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
 """What every run has settings for."""
@@ -82,7 +82,7 @@ def mend(folder: Path, said: str) -> None:
             _restore(folder, settings)
         why = str(error).partition(". ")[0]
         told = f"{said}: {why}; it is restored from the newest checkpoint."
-        print(visible_message(told))  # noqa: T201
+        print(escape_message(told))  # noqa: T201
 
 
 def _restore(folder: Path, settings: dict[str, Any]) -> None:
@@ -100,8 +100,8 @@ def _restore(folder: Path, settings: dict[str, Any]) -> None:
         if path.exists() and path.stat().st_size:
             path.rename(disk.free_name(path, "damaged"))
     except OSError as error:
-        raise disk.refused(path, error, 0) from error
-    disk.write(path, OmegaConf.to_yaml(OmegaConf.create({**_literal(settings), "resume": None})))
+        raise disk.write_error(path, error, 0) from error
+    disk.write_text(path, OmegaConf.to_yaml(OmegaConf.create({**_literal(settings), "resume": None})))
 
 
 def _literal(value: Any) -> Any:

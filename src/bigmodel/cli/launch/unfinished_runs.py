@@ -26,10 +26,10 @@ from bigmodel.cli.launch.stored_config import (
     read_config,
     saved_settings,
 )
-from bigmodel.errors import CheckpointError, DamagedError, in_grammar
+from bigmodel.errors import CheckpointError, DamagedError, hydra_value
 from bigmodel.runtime import nested_json
 from bigmodel.runtime.disk import read_text
-from bigmodel.runtime.escaping import visible_message
+from bigmodel.runtime.escaping import escape_message
 
 _ANY = "\0"
 """Stands for what is another each time in a folder's name, such as the date."""
@@ -54,7 +54,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
             continue
         taken_by = lock.owner(folder)
         if taken_by is not None:
-            print(visible_message(f"resume=auto: {folder} is going on already, in {taken_by}."))  # noqa: T201
+            print(escape_message(f"resume=auto: {folder} is going on already, in {taken_by}."))  # noqa: T201
         elif has_checkpoint(folder):
             return folder
         elif not _lost_its_checkpoints(folder):
@@ -130,7 +130,7 @@ def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> b
     except DamagedError as error:
         saved = saved_settings(folder)
         if saved is None:
-            print(visible_message(f"resume=auto: {error} It is left out."))  # noqa: T201
+            print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
             return False
         from bigmodel.config import to_shown  # brings torch
 
@@ -140,7 +140,7 @@ def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> b
             mend(folder, "resume=auto")
         return same
     except CheckpointError as error:
-        print(visible_message(f"resume=auto: {error} It is left out."))  # noqa: T201
+        print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
         return False
     return is_same(_lasting(theirs), ours, config_dir)
 
@@ -152,7 +152,7 @@ def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
 def composed(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:
     """The configuration that our own files, and those of `--config-dir`, give."""
     check_overrides(overrides)  # Hydra imports a package that is named as a search path
-    search = [f"hydra.searchpath={in_grammar([f'file://{Path(extra).resolve()}'])}"] if extra else []
+    search = [f"hydra.searchpath={hydra_value([f'file://{Path(extra).resolve()}'])}"] if extra else []
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         config = compose("train", overrides=[*overrides, *search], return_hydra_config=True)
     hide_composed(config)  # as in the runs that it is compared with

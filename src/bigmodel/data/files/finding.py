@@ -22,7 +22,7 @@ from bigmodel.data.clutter import clutter_in, is_clutter, is_passed_over
 from bigmodel.data.files.naming import LISTED, PARTS, Files, Naming, matches, number, suggested, tests
 from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError, setting
-from bigmodel.runtime.escaping import visible
+from bigmodel.runtime.escaping import escape
 
 
 def find(
@@ -65,7 +65,7 @@ def _check_is_text(name: str, where: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{where}: the name {visible(name)} holds bytes that are no text in UTF-8. Rename it, or all"
+            f"{where}: the name {escape(name)} holds bytes that are no text in UTF-8. Rename it, or all"
             " of them by a program such as convmv."
         ) from None
 

@@ -109,7 +109,7 @@ def text(config: TextConfig) -> Dataset:
     else:
         given = None if config.tokenizer is None else place(config, "tokenizer")
         vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, special)
-    with activity.doing("Turning the text into tokens"):
+    with activity.report_progress("Turning the text into tokens"):
         streams = {name: _stream(vocabulary, part) for name, part in parts.items()}
     _check(config, streams)
     windows: dict[str, Stored] = {

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, cast, get_args
 
-from bigmodel.errors import pasted, setting, standing_for_itself
+from bigmodel.errors import escape_interpolations, setting, shell_quoted
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes
@@ -27,7 +27,7 @@ _ENTRY = re.compile(rf"\s*{_NAME}\s*:\s*(?:({'|'.join(KINDS)})|{_FORM})\s*(?:,|$
 
 def option(name: str, kind: str | Form) -> str:
     """What to type for one column, as a shell takes it."""
-    return pasted(assigned("data.columns", name, _written(kind)))
+    return shell_quoted(assigned("data.columns", name, _written(kind)))
 
 
 def options(names: Iterable[str], kind: str | Form) -> str:
@@ -35,8 +35,8 @@ def options(names: Iterable[str], kind: str | Form) -> str:
     first, *more = names
     if not more:
         return option(first, kind)
-    themselves = map(standing_for_itself, (first, *more))
-    return pasted(in_one("data.columns", dict.fromkeys(themselves, kind)))
+    themselves = map(escape_interpolations, (first, *more))
+    return shell_quoted(in_one("data.columns", dict.fromkeys(themselves, kind)))
 
 
 def ignoring(names: Iterable[str]) -> str:
@@ -50,7 +50,7 @@ def assigned(key: str, name: str, value: str) -> str:
         return f"{key}.{name}={value}"
     if _KEY.fullmatch(name) and name.lower() not in _VALUES:
         return f"{key}={{{name}: {value}}}"
-    return in_one(key, {standing_for_itself(name): value})
+    return in_one(key, {escape_interpolations(name): value})
 
 
 def in_one(key: str, entries: Mapping[str, str | Form]) -> str:

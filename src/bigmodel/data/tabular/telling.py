@@ -26,7 +26,7 @@ from bigmodel.data.tabular.missing import counts_told
 from bigmodel.data.tabular.notation import PLAIN, Notation, Ways, unit_of
 from bigmodel.data.tabular.odd import Odd
 from bigmodel.data.tabular.target import KEEP_ALL, TargetColumn
-from bigmodel.errors import first_of
+from bigmodel.errors import join_names
 
 _MANY = 0.25  # share of rows that nobody leaves out
 _ENDS = re.compile(r'"|\\$')  # what ends a name in quotation marks, or keeps it from its end
@@ -44,7 +44,7 @@ def columns_told(learnt: Iterable[Learnt], left: Mapping[str, LeftOut]) -> str:
     parts = []
     for kind, names in kinds.items():
         word = kind if len(names) == 1 else _PLURALS[kind]
-        within = f" ({first_of(names)})" if kind != "number" else ""
+        within = f" ({join_names(names)})" if kind != "number" else ""
         if names:
             parts.append(f"{len(names)} {word}{within}")
     ignored = left_out_listed(left)
@@ -53,7 +53,7 @@ def columns_told(learnt: Iterable[Learnt], left: Mapping[str, LeftOut]) -> str:
 
 def left_out_listed(left: Mapping[str, LeftOut]) -> str:
     """The columns that are not learnt from, and why."""
-    return first_of([f"{name} ({why.reason})" for name, why in left.items()])
+    return join_names([f"{name} ({why.reason})" for name, why in left.items()])
 
 
 def left_out_told(left: Mapping[str, LeftOut]) -> list[tuple[str, str]]:
@@ -96,7 +96,7 @@ def two_ways_told(ways: Mapping[str, Ways], what: str = "column") -> list[tuple[
 
 def _two_ways(what: str, deciding: dict[str, str], best: Notation, other: Notation) -> str:
     names, cell = list(deciding), next(iter(deciding.values()))
-    theirs = f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {first_of(names)}: their"
+    theirs = f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {join_names(names)}: their"
     decides = f", which a few such as {cell!r} decide, and the others" if cell else ", and"
     this, that = (_typed(names, {"number": way.example}) for way in (best, other))
     return (
@@ -208,7 +208,7 @@ def notations_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
         for column in learnt
         if isinstance(column, NumberColumn) and str(column.notation)
     ]
-    return [("Numbers", first_of(said))] if said else []
+    return [("Numbers", join_names(said))] if said else []
 
 
 def respelt_told(
@@ -230,7 +230,7 @@ def times_told(learnt: Iterable[Learnt]) -> list[tuple[str, str]]:
         for column in learnt
         if isinstance(column, DateColumn) and column.way != PLAINEST[column.times]
     ]
-    return [("Dates", first_of(said))] if said else []
+    return [("Dates", join_names(said))] if said else []
 
 
 def two_times_told(name: str, when: When) -> tuple[str, str]:
@@ -337,7 +337,7 @@ def target_told(target: TargetColumn, counts: Sequence[int] | None = None) -> st
         return f"{target.name}, a real value in seconds (duration; as classes: data.task=classes)"
     if target.labels is None:
         return f"{target.name}, a real value{notation}"
-    classes = first_of(target.labels) if counts is None else counted_classes(target.labels, counts)
+    classes = join_names(target.labels) if counts is None else counted_classes(target.labels, counts)
     return f"{target.name}, {len(target.labels):,} classes: {classes}{notation}"
 
 

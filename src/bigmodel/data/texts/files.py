@@ -15,7 +15,7 @@ from bigmodel.data.paths import check_inside
 from bigmodel.data.plain_files import Encoding, encoding_of, likely, unpacked, wide_encoding
 from bigmodel.data.room import read_all
 from bigmodel.data.user_data import OwnConfig, place
-from bigmodel.errors import DataError, pasted
+from bigmodel.errors import DataError, shell_quoted
 
 SUFFIXES = (".txt", ".txt.gz")
 """What the names of the files end in that are read of a folder."""
@@ -84,7 +84,7 @@ def files_of(path: Path, key: str) -> list[Path]:
         raise DataError(
             f"{key}={path}: the folder holds no files that end in {' or '.join(SUFFIXES)}. Found:"
             f" {found}. For texts of another ending give a pattern, such as"
-            f" {pasted(f'{key}={path}/**/*.md')}."
+            f" {shell_quoted(f'{key}={path}/**/*.md')}."
         )
     for file in files:
         check_inside(file, path, key)

@@ -91,8 +91,8 @@ def _trained(texts: Sequence[str], size: int) -> str:
             read += len(piece)
 
     told = f"Learning pieces of words from {size:,} characters"
-    with activity.doing(lambda: told if read == size else f"{told}, {read:,} of them read"):
-        activity.unhindered(lambda: engine.train_from_iterator(cut(), trainer))
+    with activity.report_progress(lambda: told if read == size else f"{told}, {read:,} of them read"):
+        activity.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
 
 

@@ -147,7 +147,9 @@ class Vocabulary(Config):
             tokens = self.encode("".join(texts))
         else:
             found: list[Ids] = []
-            with activity.doing(lambda: f"Turning texts into tokens: {len(found):,} of {len(texts):,}"):
+            with activity.report_progress(
+                lambda: f"Turning texts into tokens: {len(found):,} of {len(texts):,}"
+            ):
                 for ids in self._batches(texts, _TEXTS):
                     found.append(ids)  # noqa: PERF402  counted while it grows
             sizes, tokens = [len(ids) for ids in found], self._joined(found)
