@@ -24,7 +24,7 @@ def test_a_table_and_a_trace(command: Command, model: str) -> None:
         assert "profile/trace.json.gz (for Perfetto or chrome://tracing)" in said
     with gzip.open(run.folder / "profile" / "trace.json.gz", "rt", encoding="utf-8") as file:
         names = [event["name"] for event in json.load(file)["traceEvents"]]
-    assert {"step", "data", "forward", "backward", "optimizer"} <= set(names)
+    assert {"ProfilerStep#18", "data", "forward", "backward", "optimizer"} <= set(names)
 
 
 def test_a_run_goes_on_with_a_look_or_without_and_ends_the_same(command: Command) -> None:

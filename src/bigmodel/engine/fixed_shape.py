@@ -19,6 +19,9 @@ from bigmodel.engine.step import Step
 from bigmodel.optim.schedulers import apply
 from bigmodel.runtime.device import sent
 
+COMPILED_STEP = "compiled step"
+"""What a profile calls a step that is one piece, without phases of its own."""
+
 CALL = 0.05
 """Seconds that a call may take: signals and the progress bar are looked after between two."""
 
@@ -50,8 +53,9 @@ class Pieces(Engine):
         numbers = self._numbers(factors[:count])
         figures = torch.empty(count, 4, device=self._device)
         step.updating = True
-        for row, (inputs, targets), own in zip(figures, batches[:count], numbers, strict=True):
-            row.copy_(self.once(Given(inputs, targets, own)))
+        with step.phase(COMPILED_STEP):
+            for row, (inputs, targets), own in zip(figures, batches[:count], numbers, strict=True):
+                row.copy_(self.once(Given(inputs, targets, own)))
         step.updating = False
         apply(step.optimizer, factors[count - 1])
         step.note(figures, count * len(batches[0]))

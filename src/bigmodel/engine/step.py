@@ -8,7 +8,9 @@ gradient that is not finite is left out, which is decided on the device too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,17 @@ from bigmodel.models.base import Model
 from bigmodel.optim.optimizers import masked_step
 from bigmodel.runtime.device import Runtime
 
+Phase = Callable[[str], AbstractContextManager[Any]]
+"""Marks a phase of a step by its name: entered before it, left after it."""
+
+_UNMARKED = nullcontext()
+
 _run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)  # torch's own: it may go
+
+
+def unmarked(name: str) -> AbstractContextManager[None]:  # noqa: ARG001
+    """No mark, for a step that nobody profiles: `record_function` takes microseconds even then."""
+    return _UNMARKED
 
 
 class Step:
@@ -50,6 +62,7 @@ class Step:
         fuses: whether the loss is given features and head instead of outputs.
         updating: whether weights are being changed, so that nothing can be taken back.
         pause: asked between two micro-batches; where it says True, the step is left there.
+        phase: marks the phases `forward`, `backward` and `optimizer` for a profiler.
     """
 
     def __init__(
@@ -75,6 +88,7 @@ class Step:
         self.clip_norm = clip_norm
         self.ema = ema
         self.pause: Callable[[], bool] = lambda: False
+        self.phase: Phase = unmarked
         self.scaler = runtime.scaler()
         self.at_once = micro_batch
         self.fuses = getattr(loss, "fuses", False) and isinstance(model, Model)
@@ -225,15 +239,15 @@ class Step:
 
     def _forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor]:
         """Outputs, where the loss does not fuse with the head, and the sum of the samples' losses."""
-        with self.mixed:
+        with self.phase("forward"), self.mixed:
             if self.fuses:
                 return None, self.model(inputs, partial(self.loss.with_head, targets=targets))
             outputs = self.model(inputs)
             return outputs, self.loss(outputs, targets)
 
     def _backward(self, total: Tensor, share: Tensor) -> None:
-        scaled = total if self.scaler is None else self.scaler.scale(total)
-        _backward(scaled, share)
+        with self.phase("backward"):
+            _backward(total if self.scaler is None else self.scaler.scale(total), share)
 
     def _share(self, weight: Tensor | int) -> Tensor:
         """1 / weight, on the device: backward begins with it, so that no division enters the graph."""
@@ -259,21 +273,22 @@ class Step:
 
     def _update(self, unfit: Tensor, measure: bool) -> None:
         """Updates weights and averages, or leaves all as it was where the step is unfit."""
-        before, self._before, self.updating = self._before, None, True
-        left_out = unfit if self.scaler is None else self._unscaled(self.scaler, unfit)
-        if self.clip_norm is not None or measure:
-            norm = nn.utils.get_total_norm(self._present_gradients())
-            self.accumulation.grad_norm = norm
-            if self.clip_norm is not None:
-                nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
-        masked_step(self.optimizer, left_out)
-        if self.scaler is not None:
-            self.scaler.update()
-        if before:
-            self._restore_statistics(unfit, before)
-        if self.ema is not None:
-            self.ema.update()
-        self.updating = False
+        with self.phase("optimizer"):
+            before, self._before, self.updating = self._before, None, True
+            left_out = unfit if self.scaler is None else self._unscaled(self.scaler, unfit)
+            if self.clip_norm is not None or measure:
+                norm = nn.utils.get_total_norm(self._present_gradients())
+                self.accumulation.grad_norm = norm
+                if self.clip_norm is not None:
+                    nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
+            masked_step(self.optimizer, left_out)
+            if self.scaler is not None:
+                self.scaler.update()
+            if before:
+                self._restore_statistics(unfit, before)
+            if self.ema is not None:
+                self.ema.update()
+            self.updating = False
 
     def _unscaled(self, scaler: torch.amp.GradScaler, unfit: Tensor) -> Tensor:
         """Divides the gradients by fp16's scale; gives `unfit`, or 1 where one has overflowed.

@@ -18,7 +18,7 @@ from bigmodel.runtime import activity
 from bigmodel.runtime.signals import Stopped
 from bigmodel.training import bookkeeping, validation
 from bigmodel.training.plan import Due
-from bigmodel.training.profiler import profiling
+from bigmodel.training.profiler import Profiler, profiling
 from bigmodel.training.recovery import make_room, may_rewind
 from bigmodel.training.run import Run
 
@@ -55,8 +55,8 @@ def _train(run: Run) -> None:
         _save(run, best=False, last=True, now=True)  # so that there is something to go back to
     while True:
         try:
-            with worker_faults(), profiling(run):
-                return _take_steps(run)
+            with worker_faults(), profiling(run) as profiler:
+                return _take_steps(run, profiler)
         except (Stopped, DataError):  # between two steps or within an evaluation: all until here is good
             bookkeeping.collect(run)
             _save(run, best=False, last=True, now=True)
@@ -67,7 +67,7 @@ def _train(run: Run) -> None:
             _rewind(run, fault)
 
 
-def _take_steps(run: Run) -> None:
+def _take_steps(run: Run, profiler: Profiler) -> None:
     plan, progress = run.plan, run.state.progress
     if progress.attended < progress.step:  # the run was stopped in the middle of an evaluation
         _attend(run, plan.due(progress.step))
@@ -76,9 +76,9 @@ def _take_steps(run: Run) -> None:
     event = plan.next_event(progress.step)
     for epoch in range(progress.step // plan.steps_per_epoch, plan.epochs):
         start = progress.step % plan.steps_per_epoch
-        for ready in run.feed(run.train.blocks(epoch, start, between=run.signals.check)):
+        for ready in profiler.data(run.train.blocks(epoch, start, between=run.signals.check)):
             while ready:
-                done = _update(run, ready, event)
+                done = _update(run, ready, event, profiler.reach)
                 progress.step += done
                 run.watch.count(samples_of(ready[:done]))
                 del ready[:done]
@@ -91,10 +91,12 @@ def _take_steps(run: Run) -> None:
                     event = plan.next_event(progress.step)
                 if run.signals.pending or (look and _minutes_are_over(run)):
                     _heed(run)
+                profiler.step()
 
 
-def _update(run: Run, ready: list[Batch], event: int) -> int:
-    """Steps with the first of the batches that lie ready, none beyond `event`; tells how many.
+def _update(run: Run, ready: list[Batch], event: int, reach: int) -> int:
+    """Steps with the first of the batches that lie ready, `reach` at most and none beyond `event`; tells
+    how many.
 
     By smaller pieces where memory runs out, and left between two of them where asked to.
     """
@@ -103,7 +105,7 @@ def _update(run: Run, ready: list[Batch], event: int) -> int:
         bookkeeping.collect(run)  # losses are counted back from the newest step
         return 1
     stops = [event, *(step - 1 for step in progress.passed_over if step > progress.step)]
-    batches = ready[: min(run.engine.reach, min(stops) - progress.step)]
+    batches = ready[: min(run.engine.reach, reach, min(stops) - progress.step)]
     factors = [run.lr_factor(progress.step + ahead) for ahead in range(len(batches))]
     last = progress.step + len(batches) == event
     while True:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from bigmodel.checkpointing.saver import Saver
-from bigmodel.data.base import Batch, Dataset
+from bigmodel.data.base import Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.engine.base import Engine
 from bigmodel.engine.step import Step
@@ -29,8 +28,7 @@ class Run:
     """A run, built and checked. `fit` runs it.
 
     `fingerprint`, `prepared` and `settings` say what it has learnt from, and how; every checkpoint holds
-    them. `profiled`: whether a few steps are to be looked at; `feed`, through which training gets its
-    batches, lets that be done.
+    them. `profiled`: whether a few steps are to be profiled.
     """
 
     config: TrainerConfig
@@ -57,7 +55,6 @@ class Run:
     writing: Writing | None = None
     throughput: Throughput = field(default_factory=Throughput)
     profiled: bool = False
-    feed: Callable[[Iterator[list[Batch]]], Iterator[list[Batch]]] = iter
     watch: Stopwatch = field(default_factory=Stopwatch)
     signals: Signals = field(default_factory=Signals)
 

@@ -1,42 +1,34 @@
-"""A profiler's trace: written, and added up by phase of a step and by operator.
-
-A trace is a list of events in Chrome's Trace Event Format, as torch.profiler writes it: times in
-microseconds; what the host does has a thread, and each kernel of a device the number of the call that
-launched it.
-"""
+"""Adds up what torch's profiler has recorded, by phase of a step and by operator."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import json
-import os
-import shutil
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-STEP, CALL = "step", "engine"
-"""Names of the marks around everything between two calls of an engine, and around a call."""
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-WHOLE = "compiled step"
-"""What a call of an engine is that has no phases within it."""
+from bigmodel.engine.fixed_shape import COMPILED_STEP
 
-PHASES = ("data", "forward", "backward", "optimizer", WHOLE)
+PHASES = ("data", "forward", "backward", "optimizer", COMPILED_STEP)
 WAITING, OTHER = "waiting", "other"
 MOST_OPERATORS = 10
 
-_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
-_CALLS = {"cuda_runtime", "cuda_driver"}
-_WAITS = ("cudaDeviceSynchronize", "cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+_STEP = "ProfilerStep"  # how torch's names of the marks around steps begin
+_SYNCHRONIZE = (
+    "cudaDeviceSynchronize",
+    "cudaStreamSynchronize",
+    "cudaEventSynchronize",
+    "cudaMemcpy",
+)
 _AUTOGRAD = "autograd::engine::evaluate_function: "  # what it does around a node, whose name follows
 _WIDEST = 44  # characters of an operator's name
 _MS = 1e-3  # milliseconds in a microsecond
 
-Event = dict[str, Any]
+Event = Any
+"""Torch's `FunctionEvent`: something that a thread of the host did, or a kernel of a device."""
 
 
 @dataclass(frozen=True)
@@ -53,152 +45,134 @@ class Breakdown:
     """Milliseconds of a step.
 
     Attributes:
-        steps: how many were looked at; all else is the mean over them.
-        ms: from the beginning of a step to the next one's.
-        host: by phase, what the training thread did; `waiting` is for the device, for workers or for
-            the disk, and `other` what has no mark. They add up to `ms`.
-        device: the same of kernels, each in the phase that launched it; `waiting` is the time in which
-            none ran. None where there is no device but the host.
-        operators: those that take most, the first the most; kernels' time where there is a device.
+        ms: from the beginning of a step to the next one's; the mean, as all else.
+        host: by phase, what the training thread did; `waiting` is for the device or for batches, and
+            `other` what has no mark. They add up to `ms`.
+        device: the same for kernels, each in the phase that launched it; `waiting` is the time in which
+            none ran. None when nothing ran on a device.
+        operators: those that take most, the first the most; kernels' time if there is a device.
     """
 
-    steps: int
     ms: float
     host: dict[str, float]
     device: dict[str, float] | None
     operators: Sequence[Operator]
 
 
-def breakdown(events: Iterable[Event], steps: int, waited: float = 0.0) -> Breakdown | None:
-    """Adds up a trace between the beginning of the first mark `step` and the end of the last.
+def breakdown(
+    events: Sequence[Event], averages: Iterable[Any], steps: int, data_wait: float = 0.0
+) -> Breakdown | None:
+    """Adds up a profile between the beginning of its first step and the end of the last.
 
     Args:
-        events: of the trace.
-        steps: optimizer steps within these marks.
-        waited: seconds of the phase `data` in which the process did nothing.
+        events: the profile's `events()`, times in microseconds.
+        averages: its `key_averages()`.
+        steps: optimizer steps in it.
+        data_wait: seconds of the phase `data` in which the training thread slept.
 
     Returns:
-        None where no step is marked.
+        None when it has no step.
     """
-    whole = [event for event in events if event.get("ph") == "X" and "dur" in event]
-    marks = [event for event in whole if event.get("cat") == "user_annotation"]
-    taken = [event for event in marks if event["name"] == STEP]
+    marks = [
+        event for event in events if event.is_user_annotation and event.device_type == DeviceType.CPU
+    ]
+    taken = [mark for mark in marks if mark.name.startswith(_STEP)]
     if not taken or steps < 1:
         return None
-    start, end = min(event["ts"] for event in taken), max(_end(event) for event in taken)
-    whole = [event for event in whole if start <= event["ts"] < end]
-    thread = taken[0]["tid"]
-    spans = _Spans([e for e in marks if start <= e["ts"] < end])
-    host = _host(whole, spans, thread, end - start, waited * 1e6)
-    device = _device(whole, spans, start, end)
+    start = min(mark.time_range.start for mark in taken)
+    end = max(mark.time_range.end for mark in taken)
+    phases = _Phases(mark for mark in marks if start <= mark.time_range.start < end)
+    within = [event for event in events if start <= event.time_range.start < end]
+    host = _host(within, phases, taken[0].thread, end - start, 1e6 * data_wait)
+    device = _device(within, phases, start, end)
     return Breakdown(
-        steps=steps,
         ms=(end - start) * _MS / steps,
         host={name: spent * _MS / steps for name, spent in host.items()},
         device=None if device is None else {k: spent * _MS / steps for k, spent in device.items()},
-        operators=_operators(whole, device is not None, steps),
+        operators=_operators(averages, device is not None, steps),
     )
 
 
-class _Spans:
-    """The marks of phases, which never overlap: when each begins and ends."""
+class _Phases:
+    """When each phase begins and ends. They never overlap."""
 
-    def __init__(self, marks: Sequence[Event]) -> None:
-        phases = [mark for mark in marks if mark["name"] in PHASES]
-        for call in marks:
-            if call["name"] == CALL and not any(_is_within(phase, call) for phase in phases):
-                phases.append({**call, "name": WHOLE})
-        self.marks = sorted(phases, key=lambda mark: mark["ts"])
-        self._starts = [mark["ts"] for mark in self.marks]
+    def __init__(self, marks: Iterable[Event]) -> None:
+        named = (mark for mark in marks if mark.name in PHASES)
+        self.marks = sorted(named, key=lambda mark: mark.time_range.start)
+        self._starts = [mark.time_range.start for mark in self.marks]
 
-    def phase(self, moment: float) -> str:
+    def at(self, moment: float) -> str:
         """The phase of a moment; `other` between two of them."""
         place = bisect_right(self._starts, moment) - 1
-        if place < 0 or moment >= _end(self.marks[place]):
+        if place < 0 or moment >= self.marks[place].time_range.end:
             return OTHER
-        name: str = self.marks[place]["name"]
-        return name
+        return str(self.marks[place].name)
 
 
 def _host(
-    events: Sequence[Event], spans: _Spans, thread: Any, whole: float, waited: float
+    events: Iterable[Event], phases: _Phases, thread: int, whole: float, data_wait: float
 ) -> dict[str, float]:
     """Microseconds of the training thread."""
     spent: defaultdict[str, float] = defaultdict(float)
-    for mark in spans.marks:
-        spent[mark["name"]] += mark["dur"]
+    for mark in phases.marks:
+        spent[mark.name] += mark.time_range.elapsed_us()
     spent[OTHER] = whole - sum(spent.values())
-    waited = min(waited, spent.get("data", 0.0))
-    if waited:
-        spent["data"] -= waited
-    spent[WAITING] = waited
+    spent[WAITING] = min(data_wait, spent["data"])
+    spent["data"] -= spent[WAITING]
     for event in events:
-        if event.get("cat") in _CALLS and event["tid"] == thread and event["name"] in _WAITS:
-            spent[spans.phase(event["ts"])] -= event["dur"]
-            spent[WAITING] += event["dur"]
+        if event.thread == thread and event.name in _SYNCHRONIZE:
+            spent[phases.at(event.time_range.start)] -= event.time_range.elapsed_us()
+            spent[WAITING] += event.time_range.elapsed_us()
     return dict(spent)
 
 
-def _device(events: Sequence[Event], spans: _Spans, start: float, end: float) -> dict[str, float] | None:
+def _device(
+    events: Sequence[Event], phases: _Phases, start: float, end: float
+) -> dict[str, float] | None:
     """Microseconds of the device: of kernels that run side by side, what each adds to the others."""
-    launched = {
-        event["args"]["correlation"]: event["ts"]
-        for event in events
-        if event.get("cat") in _CALLS and "correlation" in event.get("args", {})
-    }
-    kernels = sorted((e for e in events if e.get("cat") in _DEVICE), key=lambda event: event["ts"])
+    kernels = [e for e in events if e.device_type != DeviceType.CPU and not e.is_user_annotation]
     if not kernels:
         return None
+    # A kernel has the number of the call of CUDA's runtime or driver that launched it. Backward is
+    # launched by a thread of its own, so it is the time of the launch that tells the phase.
+    launched = {
+        event.id: event.time_range.start
+        for event in events
+        if event.device_type == DeviceType.CPU and event.name.startswith("cu")
+    }
     spent: defaultdict[str, float] = defaultdict(float)
     covered = start
-    for kernel in kernels:
-        launch = launched.get(kernel.get("args", {}).get("correlation"))
-        phase = OTHER if launch is None else spans.phase(launch)
-        last = min(_end(kernel), end)
-        spent[phase] += max(0.0, last - max(kernel["ts"], covered))
+    for kernel in sorted(kernels, key=lambda kernel: kernel.time_range.start):
+        phase = phases.at(launched[kernel.id]) if kernel.id in launched else OTHER
+        last = min(kernel.time_range.end, end)
+        spent[phase] += max(0.0, last - max(kernel.time_range.start, covered))
         covered = max(covered, last)
     spent[WAITING] = end - start - sum(spent.values())
     return dict(spent)
 
 
-def _operators(events: Sequence[Event], on_device: bool, steps: int) -> list[Operator]:
-    """Own time by name: kernels by the operator that launched them, or else operators of the host."""
-    operators = [event for event in events if event.get("cat") == "cpu_op"]
-    spent: defaultdict[str, list[float]] = defaultdict(list)
-    if on_device:
-        names = {event.get("args", {}).get("External id"): event["name"] for event in operators}
-        for event in events:
-            if event.get("cat") in _DEVICE:
-                name = names.get(event.get("args", {}).get("External id"))
-                spent[name or event["name"]].append(event["dur"])
-    else:
-        for event, own in _own_times(operators):
-            spent[event["name"]].append(own)
-    rows = [Operator(name, len(s) / steps, sum(s) * _MS / steps) for name, s in spent.items()]
-    return sorted(rows, key=lambda row: -row.ms)[:MOST_OPERATORS]
+def _operators(averages: Iterable[Any], on_device: bool, steps: int) -> list[Operator]:
+    """Own time by name: of operators on the host, or of the kernels that they launched.
 
-
-def _own_times(operators: Iterable[Event]) -> Iterable[tuple[Event, float]]:
-    """Each operator with its time less that of the operators it calls."""
-    own: list[float] = []
-    within: defaultdict[Any, list[int]] = defaultdict(list)  # by thread, what has not ended yet
-    ordered = sorted(operators, key=lambda event: (event["ts"], -event["dur"]))
-    for place, event in enumerate(ordered):
-        callers = within[event["tid"]]
-        while callers and _end(ordered[callers[-1]]) <= event["ts"]:
-            callers.pop()
-        if callers:
-            own[callers[-1]] -= event["dur"]
-        callers.append(place)
-        own.append(event["dur"])
-    return zip(ordered, own, strict=True)
+    Kernels that no operator launched, such as those of a CUDA graph, stand by their own names.
+    """
+    rows = [row for row in averages if not row.is_user_annotation]
+    by_kernels = on_device and not any(
+        row.device_type == DeviceType.CPU and row.self_device_time_total for row in rows
+    )
+    found = []
+    for row in rows:
+        if (row.device_type != DeviceType.CPU) == by_kernels:
+            own = row.self_device_time_total if on_device else row.self_cpu_time_total
+            found.append(Operator(row.key, row.count / steps, own * _MS / steps))
+    return sorted(found, key=lambda row: -row.ms)[:MOST_OPERATORS]
 
 
 def table(found: Breakdown) -> str:
     """Phases and operators as lines of text, for any width from 68 columns on."""
     device = found.device
-    head = f"{'':16}{'ms/step':>10}{'share':>8}"
-    lines = [head if device is None else f"{head}{'device ms':>12}{'share':>8}"]
+    heading = f"{'':16}{'ms/step':>10}{'share':>8}"
+    lines = [heading if device is None else f"{heading}{'device ms':>12}{'share':>8}"]
     for name in (*PHASES, WAITING, OTHER):
         if name not in found.host and name not in (device or {}):
             continue
@@ -215,51 +189,3 @@ def table(found: Breakdown) -> str:
         name = name if len(name) <= _WIDEST else f"{name[: _WIDEST - 1]}…"
         lines.append(f"  {name:{_WIDEST}}{row.calls:8.4g}{row.ms:9.3f}{row.ms / found.ms:7.1%}")
     return "\n".join(lines)
-
-
-def _is_within(event: Event, other: Event) -> bool:
-    return bool(other["ts"] <= event["ts"] < _end(other))
-
-
-def _end(event: Event) -> float:
-    end: float = event["ts"] + event["dur"]
-    return end
-
-
-def written(profiler: Any, path: Path) -> list[dict[str, Any]]:
-    """Writes a trace, whole or not at all, and gives its events.
-
-    Raises:
-        OSError, RuntimeError, ValueError: it could not be written, or not be read again.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plain = path.with_name(f".trace.{os.getpid()}.json")
-    packed = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with silent():
-            profiler.export_chrome_trace(str(plain))
-        events: list[dict[str, Any]] = json.loads(plain.read_text("utf-8", "replace"))["traceEvents"]
-        with plain.open("rb") as source, gzip.open(packed, "wb", compresslevel=5) as target:
-            shutil.copyfileobj(source, target)
-        packed.replace(path)
-    finally:
-        for temporary in (plain, packed):
-            temporary.unlink(missing_ok=True)
-    return events
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Keeps torch's profiler from writing lines of its own to standard error, over the bar."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    try:
-        with Path(os.devnull).open("wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
