@@ -60,7 +60,7 @@ PLUGIN = """\
 import torch
 from bigmodel.data.assemble import assemble
 from bigmodel.data.parts import Part
-from bigmodel.data.synthetic import SyntheticConfig
+from bigmodel.data.sources.synthetic import SyntheticConfig
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, Features, Values
 

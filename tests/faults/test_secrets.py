@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import Field
 
 from bigmodel import registry
-from bigmodel.data.synthetic import SyntheticConfig, synthetic
+from bigmodel.data.sources.synthetic import SyntheticConfig, synthetic
 
 
 class VaultConfig(SyntheticConfig):
