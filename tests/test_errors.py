@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from bigmodel import errors
 from bigmodel.cli.launch.flags import adding
-from bigmodel.data.tabular.kinds import entries_of, option
+from bigmodel.data.tabular.column_options import column_option, parse_entries
 from bigmodel.errors import (
     BigModelError,
     ConfigError,
@@ -178,13 +178,13 @@ def test_kinds_of_columns_survive_too(shell: str, tmp_path: Path) -> None:
         name for name in ODD if name.strip() == name and name and "\n" not in name and ": " not in name
     ]
     for word, name in zip(
-        arrived([option(n, "category") for n in names], shell, tmp_path), names, strict=True
+        arrived([column_option(n, "category") for n in names], shell, tmp_path), names, strict=True
     ):
         [override] = adding([word], ["data.columns"])
         parsed = PARSER.parse_override(override)
         value = OmegaConf.to_container(OmegaConf.create({"it": parsed.value()}), resolve=True)["it"]
         if isinstance(value, str) and parsed.key_or_group == "data.columns":
-            value = entries_of(value)
+            value = parse_entries(value)
         elif not isinstance(value, dict):
             value = {parsed.key_or_group.removeprefix("data.columns."): value}
         assert value == {name: "category"}, word

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bigmodel.data.class_counts import class_warnings, counted_classes
+from bigmodel.data.class_counts import class_summary, class_warnings
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from bigmodel.data.class_counts import class_warnings, counted_classes
     ],
 )
 def test_classes_are_told_with_their_counts_the_largest_where_they_are_many(names, counts, told):
-    assert counted_classes(names, counts) == told
+    assert class_summary(names, counts) == told
 
 
 def test_what_is_odd_about_classes_is_told():

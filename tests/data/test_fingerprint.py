@@ -9,7 +9,7 @@ import torch
 from bigmodel.checkpointing import exact_json
 from bigmodel.data import assemble as assembling
 from bigmodel.data.base import Dataset
-from bigmodel.data.content import Content
+from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.fingerprint import Compared, compare, describe_change, fingerprint
 from bigmodel.data.parts import Part
 from bigmodel.data.prepared import Prepared
@@ -63,7 +63,7 @@ def test_it_is_a_sha256_of_whole_numbers_and_sums_of_real_ones():
 
 
 def test_what_was_read_is_all_where_a_source_says_it():
-    read = Content().word("a").read()
+    read = DigestBuilder().word("a").read()
     found = fingerprint(dataset(read=read))
     assert found == {"read": read.digest, "sizes": {"train": 4, "val": 2}}
     assert fingerprint(dataset(read=read, mean=torch.ones(1, 1, 1))) == found

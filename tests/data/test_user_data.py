@@ -5,12 +5,19 @@ import re
 import pytest
 import torch
 
-from bigmodel.data.user_data import OwnConfig, check_classes, check_learnt, elsewhere, place, split
+from bigmodel.data.user_data import (
+    UserDataConfig,
+    check_classes,
+    check_trained_classes,
+    resolve_path,
+    separate_parts,
+    split_samples,
+)
 from bigmodel.errors import ConfigError, DataError
 
 
-def config(**options) -> OwnConfig:
-    return OwnConfig(name="own", **options)
+def config(**options) -> UserDataConfig:
+    return UserDataConfig(name="own", **options)
 
 
 def whole(parts: dict[str, torch.Tensor]) -> list[int]:
@@ -18,14 +25,14 @@ def whole(parts: dict[str, torch.Tensor]) -> list[int]:
 
 
 def test_fractions_are_of_what_is_left():
-    parts = split(config(val_fraction=0.25, test_fraction=0.2), 100)
+    parts = split_samples(config(val_fraction=0.25, test_fraction=0.2), 100)
     assert {name: len(part) for name, part in parts.items()} == {"train": 60, "val": 20, "test": 20}
     assert whole(parts) == list(range(100))
 
 
 def test_each_class_is_shared_out_in_proportion():
     labels = torch.tensor([0] * 80 + [1] * 20)
-    parts = split(config(val_fraction=0.25, test_fraction=0.2), 100, labels=labels)
+    parts = split_samples(config(val_fraction=0.25, test_fraction=0.2), 100, labels=labels)
     for part in parts.values():
         assert int(labels[part].sum()) == len(part) // 5
 
@@ -33,7 +40,7 @@ def test_each_class_is_shared_out_in_proportion():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_group_is_never_on_two_sides(seed):
     groups = [f"patient {i % 13}" for i in range(100)]
-    parts = split(config(split_seed=seed, test_fraction=0.2), 100, groups=groups)
+    parts = split_samples(config(split_seed=seed, test_fraction=0.2), 100, groups=groups)
     sides = [{groups[i] for i in part.tolist()} for part in parts.values()]
     assert all(not a & b for i, a in enumerate(sides) for b in sides[i + 1 :])
     assert whole(parts) == list(range(100))
@@ -42,15 +49,15 @@ def test_a_group_is_never_on_two_sides(seed):
 
 def test_one_group_cannot_be_parted():
     with pytest.raises(DataError, match=r"all 10 samples belong to one group, 'x'.*data\.val_path"):
-        split(config(), 10, groups=["x"] * 10)
+        split_samples(config(), 10, groups=["x"] * 10)
 
 
 def test_marks_decide_and_what_is_not_marked_is_held_out():
     marks = ["train"] * 8 + ["Test", "dev"]
-    parts = split(config(), 10, marks=marks)
+    parts = split_samples(config(), 10, marks=marks)
     assert parts["test"].tolist() == [8]
     assert parts["val"].tolist() == [9]
-    parts = split(config(), 10, marks=["train"] * 9 + ["test"])
+    parts = split_samples(config(), 10, marks=["train"] * 9 + ["test"])
     assert len(parts["val"]) == 2
     assert 9 not in parts["val"]
 
@@ -66,24 +73,24 @@ def test_marks_decide_and_what_is_not_marked_is_held_out():
 )
 def test_wrong_marks(marks, message):
     with pytest.raises(DataError, match=message):
-        split(config(), 2, marks=marks)
+        split_samples(config(), 2, marks=marks)
 
 
 def test_a_part_with_a_file_of_its_own_takes_nothing():
-    parts = split(config(val_path="val.csv", test_path="test.csv", test_fraction=0.5), 10)
+    parts = split_samples(config(val_path="val.csv", test_path="test.csv", test_fraction=0.5), 10)
     assert list(parts) == ["train"]
 
 
 def test_a_path_is_asked_for_and_has_to_be_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "houses.csv").touch()
-    assert place(config(path="houses.csv")).name == "houses.csv"
+    assert resolve_path(config(path="houses.csv")).name == "houses.csv"
     with pytest.raises(ConfigError, match=r"data\.path: say where the data lies"):
-        place(config())
+        resolve_path(config())
     with pytest.raises(
         DataError, match=r"data\.path=house\.csv: there is no such .*[Dd]id you mean 'houses\.csv'"
     ):
-        place(config(path="house.csv"))
+        resolve_path(config(path="house.csv"))
 
 
 def test_one_class_is_nothing_to_tell_apart():
@@ -97,48 +104,48 @@ def test_what_belongs_to_no_group_is_refused(empty):
     groups = ["a", "b", empty, "c", empty]
     message = r"data\.group: is empty for 2 of 5 samples, the first in line 2 \(counted from 0\)"
     with pytest.raises(DataError, match=message):
-        split(config(), 5, groups=groups, named="line {}".format)
-    split(config(), 4, groups=[0, 1, 2, 3])  # 0 is a group as others are
+        split_samples(config(), 5, groups=groups, named="line {}".format)
+    split_samples(config(), 4, groups=[0, 1, 2, 3])  # 0 is a group as others are
 
 
 def test_a_part_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "a.csv").touch()
     path, again, other = str(tmp_path / "a.csv"), str(tmp_path / "." / "a.csv"), str(tmp_path / "b.csv")
-    assert elsewhere(config(path=path)) == []
-    assert elsewhere(config(path=path, val_path=other, test_path="c"), ["train"]) == ["val", "test"]
+    assert separate_parts(config(path=path)) == []
+    assert separate_parts(config(path=path, val_path=other, test_path="c"), ["train"]) == ["val", "test"]
     with pytest.raises(ConfigError, match=r"data\.test_path=.*: data\.path has a test part of its own"):
-        elsewhere(config(path=path, test_path=other), ["train", "test"])
+        separate_parts(config(path=path, test_path=other), ["train", "test"])
     with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.path as well"):
-        elsewhere(config(path=path, test_path=again))
+        separate_parts(config(path=path, test_path=again))
     with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.val_path as well"):
-        elsewhere(config(path=path, val_path=other, test_path=other))
+        separate_parts(config(path=path, val_path=other, test_path=other))
 
 
 def test_a_class_needs_something_to_learn_from():
-    check_learnt(["a", "b"], torch.tensor([0, 1]), "x.csv", "rows")
+    check_trained_classes(["a", "b"], torch.tensor([0, 1]), "x.csv", "rows")
     with pytest.raises(DataError, match=r"x\.csv: no rows of label 'b' are in the training part"):
-        check_learnt(["a", "b", "c"], torch.tensor([0, 2]), "x.csv", "rows")
+        check_trained_classes(["a", "b", "c"], torch.tensor([0, 2]), "x.csv", "rows")
 
 
 def test_the_fraction_that_holds_out_none_is_named():
     with pytest.raises(DataError, match=r"data\.test_fraction=0\.001 of 60 samples .* for the test"):
-        split(config(test_fraction=0.001), 60)
+        split_samples(config(test_fraction=0.001), 60)
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (2, 2), (30, 1, 2), (500, 3, 3)])
 def test_a_share_that_leaves_a_class_nothing_is_refused_with_one_that_works(
     counts: tuple[int, ...],
 ) -> None:
-    labels = torch.cat([torch.full((count,), place) for place, count in enumerate(counts)])
+    labels = torch.cat([torch.full((count,), resolve_path) for resolve_path, count in enumerate(counts)])
     fraction = 1 - 0.9 / len(labels)
     with pytest.raises(DataError, match="leaves a class without a sample to learn from") as refused:
-        split(config(val_fraction=fraction), len(labels), labels=labels)
+        split_samples(config(val_fraction=fraction), len(labels), labels=labels)
     advised = re.search(r"at most (0\.\d+)", str(refused.value))
     assert advised is not None
-    parts = split(config(val_fraction=float(advised[1])), len(labels), labels=labels)
+    parts = split_samples(config(val_fraction=float(advised[1])), len(labels), labels=labels)
     assert labels[parts["train"]].unique().tolist() == list(range(len(counts)))
 
 
 def test_classes_of_a_single_sample_cannot_be_parted_by_any_share() -> None:
     with pytest.raises(DataError, match="Give each class two samples"):
-        split(config(val_fraction=0.5), 3, labels=torch.arange(3))
+        split_samples(config(val_fraction=0.5), 3, labels=torch.arange(3))

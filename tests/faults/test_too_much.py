@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigmodel.data import room
+from bigmodel.data import memory_check
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
 
@@ -239,6 +239,6 @@ def test_arrays(
     size: int,
     message: str,
 ) -> None:
-    monkeypatch.setattr(room, "free_memory", lambda: 10_000_000)
+    monkeypatch.setattr(memory_check, "free_memory", lambda: 10_000_000)
     npz(tmp_path / "t.npz", shape, bytes(size))
     assert_matches(message, refused(command, "data=arrays", "data.path=t.npz"))

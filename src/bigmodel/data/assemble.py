@@ -20,7 +20,7 @@ from torch import Tensor
 from bigmodel.data.arrays.reader import ArraysReader
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
-from bigmodel.data.content import Content
+from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.normalize import image_statistics, scored, standard, value_statistics
 from bigmodel.data.parts import Part, Stored, Texts
 from bigmodel.data.prepared import Prepared
@@ -64,7 +64,7 @@ def assemble(
     if test is not None:
         named["test"] = test
 
-    read = Content().parts(named).read() if as_read else None
+    read = DigestBuilder().parts(named).read() if as_read else None
     scaled = standardised(config, spec.input, named, normalize)
     done = completed(spec, scaled.parts, config.learnt(spec.input))
     as_bytes = samples.inputs.dtype == torch.uint8

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
-from bigmodel.data.content import Read
+from bigmodel.data.digest import SourceDigest
 from bigmodel.data.parts import Part, Stored
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import Reader
@@ -144,7 +144,7 @@ class Dataset:
     reader: Reader | None = None
     told: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
-    read: Read | None = None
+    read: SourceDigest | None = None
 
     @property
     def parts(self) -> dict[PartName, Stored]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from bigmodel.errors import MAX_NAMES, join_names
 
 
-def counts_in(targets: Iterable[Tensor], classes: int) -> list[int]:
+def count_classes(targets: Iterable[Tensor], classes: int) -> list[int]:
     """Samples of each class in all parts.
 
     Args:
@@ -21,15 +21,15 @@ def counts_in(targets: Iterable[Tensor], classes: int) -> list[int]:
     return counts
 
 
-def counted_classes(names: Sequence[str], counts: Sequence[int]) -> str:
+def class_summary(names: Sequence[str], counts: Sequence[int]) -> str:
     """The classes with their counts, in their order; the largest where they are many."""
     both = list(zip(names, counts, strict=True))
     if len(both) > MAX_NAMES:
         both.sort(key=lambda each: -each[1])
-    return join_names([_counted(name, count) for name, count in both])
+    return join_names([_with_count(name, count) for name, count in both])
 
 
-def _counted(name: str, count: int) -> str:
+def _with_count(name: str, count: int) -> str:
     return f"{name} ({count:,})" if name[-1:].isdigit() else f"{name} {count:,}"
 
 

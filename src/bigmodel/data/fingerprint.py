@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.base import Dataset
-from bigmodel.data.content import add_tensor
+from bigmodel.data.digest import add_tensor
 from bigmodel.data.parts import Stored
 from bigmodel.errors import counted
 

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bigmodel.data.canonical import ValueIndex, canonical_names
 from bigmodel.data.normalize import scored
-from bigmodel.data.spellings import Spellings, settled
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Flags, Target, Values
@@ -19,7 +19,7 @@ from bigmodel.spec import Classes, Flags, Target, Values
 _LISTED = 5  # how many labels a message names
 
 
-class Answers(Config):
+class TargetEncoder(Config):
     """The kind of a target, and what turns the data's own answers into it and back.
 
     Attributes:
@@ -34,7 +34,7 @@ class Answers(Config):
     std: list[float] = Field(default=[])
 
     @classmethod
-    def of(cls, target: Target) -> Answers:
+    def of(cls, target: Target) -> TargetEncoder:
         """What to keep of a target, once the training part has completed it."""
         match target:
             case Classes(names=names):
@@ -79,7 +79,7 @@ def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Te
     """
     words = [str(label) for label in labels]
     different = dict.fromkeys(words)
-    index = Spellings(names).of(different)
+    index = ValueIndex(names).of(different)
     unknown = [word for word in different if word not in index]
     if unknown:
         told = ", ".join(repr(label) for label in unknown[:_LISTED])
@@ -92,8 +92,8 @@ def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Te
     return torch.tensor([index[word] for word in words], dtype=torch.int64)
 
 
-def names_of(
-    labels: Sequence[str], before: Answers | None = None
+def class_names(
+    labels: Sequence[str], before: TargetEncoder | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The classes that labels name, in order, and the class of each label that is spelt otherwise.
 
@@ -103,11 +103,13 @@ def names_of(
     """
     if before is not None and set(before.names) == set(labels):
         return tuple(before.names), {}
-    names = settled(Counter(labels))
-    return in_order(list(names.values())), {word: name for word, name in names.items() if word != name}
+    names = canonical_names(Counter(labels))
+    return sorted_names(list(names.values())), {
+        word: name for word, name in names.items() if word != name
+    }
 
 
-def in_order(names: Sequence[str]) -> tuple[str, ...]:
+def sorted_names(names: Sequence[str]) -> tuple[str, ...]:
     """Each name once: by size where all are whole numbers, else by the alphabet."""
     names = list(dict.fromkeys(names))
     if all(name.isascii() and name.removeprefix("-").isdigit() for name in names):

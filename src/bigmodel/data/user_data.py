@@ -19,7 +19,7 @@ _LISTED = 5  # classes that a message names
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _as_texts(words: Any) -> Any:
+def _as_strings(words: Any) -> Any:
     """Hydra takes -999 for a number, and null for none."""
     if not isinstance(words, list):
         return words
@@ -27,11 +27,11 @@ def _as_texts(words: Any) -> Any:
     return [str(word) if isinstance(word, int | float) else word for word in plain]
 
 
-Words = Annotated[list[str], BeforeValidator(_as_texts)]
+Words = Annotated[list[str], BeforeValidator(_as_strings)]
 """A list of words as they stand in a file, which look like numbers there or here."""
 
 
-class OwnConfig(DataConfig):
+class UserDataConfig(DataConfig):
     """Where a user's data lies, and how it is split."""
 
     path: str | None = Field(default=None, description="where the data lies: a file or a folder")
@@ -49,7 +49,7 @@ class OwnConfig(DataConfig):
     )
 
 
-def place(config: OwnConfig, key: str = "path") -> Path:
+def resolve_path(config: UserDataConfig, key: str = "path") -> Path:
     """The path that an option of a source names.
 
     Raises:
@@ -70,7 +70,7 @@ def place(config: OwnConfig, key: str = "path") -> Path:
     return path
 
 
-def elsewhere(config: OwnConfig, parts: Collection[str] = ()) -> list[PartName]:
+def separate_parts(config: UserDataConfig, parts: Collection[str] = ()) -> list[PartName]:
     """The parts that have a place of their own, `val_path` or `test_path`.
 
     Args:
@@ -107,8 +107,8 @@ def _resolved(path: str) -> Path:
     return Path(path).expanduser().resolve()
 
 
-def split(
-    config: OwnConfig,
+def split_samples(
+    config: UserDataConfig,
     samples: int,
     *,
     labels: Tensor | None = None,
@@ -133,7 +133,7 @@ def split(
         _check_groups(groups, named)
     rest, parts = torch.arange(samples), {}
     if marks is not None:
-        parts = _marked(marks, named)
+        parts = _split_as_marked(marks, named)
         rest = parts.pop("train", torch.empty(0, dtype=torch.int64))
     held: list[tuple[PartName, float]] = []
     if config.test_path is None and "test" not in parts and config.test_fraction > 0:
@@ -149,7 +149,7 @@ def split(
 
 
 def _held_out(
-    config: OwnConfig,
+    config: UserDataConfig,
     part: PartName,
     rest: Tensor,
     fraction: float,
@@ -166,7 +166,7 @@ def _held_out(
     return plain_split(len(rest), fraction, seed, part)
 
 
-SPELLINGS: dict[str, PartName] = {
+PART_NAMES: dict[str, PartName] = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -179,10 +179,10 @@ SPELLINGS: dict[str, PartName] = {
 """How a part may be named, in small letters."""
 
 
-def _marked(marks: Sequence[str | None], named: Callable[[int], str]) -> dict[PartName, Tensor]:
+def _split_as_marked(marks: Sequence[str | None], named: Callable[[int], str]) -> dict[PartName, Tensor]:
     rows: dict[PartName, list[int]] = {}
     for row, mark in enumerate(marks):
-        part = SPELLINGS.get(str(mark).strip().lower())
+        part = PART_NAMES.get(str(mark).strip().lower())
         if part is None:
             where = f"{named(row)} (counted from 0)"
             wrong = f"is empty in {where}" if _empty(mark) else f"{mark!r} in {where} names no part"
@@ -211,7 +211,7 @@ def _empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def check_learnt(names: Sequence[str], training: Tensor, where: str, what: str) -> None:
+def check_trained_classes(names: Sequence[str], training: Tensor, where: str, what: str) -> None:
     """Raises DataError where a class has no sample to learn from.
 
     Args:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bigmodel.data.tabular.cells import plain
+from bigmodel.data.tabular.json_values import json_values
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
 from tests.small_runs import built
@@ -87,12 +87,12 @@ def test_every_type_comes_out(asked: Path, bigmodel: Bigmodel, tmp_path: Path, t
     )
     assert said.status == 0, said.err
     stored = pq.read_table(asked / "new.parquet")
-    known = {name: plain(stored.column(name)) for name in TYPES}
+    known = {name: json_values(stored.column(name)) for name in TYPES}
     if to == "parquet":
         found = pq.read_table(output)
         assert found.num_rows == ROWS
         for name, cells in known.items():
-            assert plain(found.column(name)) == cells, name
+            assert json_values(found.column(name)) == cells, name
         return
     if to == "jsonl":
         lines = [json.loads(line) for line in output.read_text().splitlines()]
@@ -140,12 +140,12 @@ def test_lists_and_objects_of_json_lines_come_out(bigmodel: Bigmodel, tmp_path: 
 
 
 def test_cells_as_json_holds_them() -> None:
-    assert plain(TYPES["nanoseconds"])[0] == "2033-05-18 03:33:20.123456789"
-    assert plain(TYPES["in_zone"])[0] == "2033-05-18 12:33:20.123456789+0900"
-    assert plain(TYPES["date"])[2] == "10183-09-21"
-    assert plain(TYPES["seconds"])[2] == "33658-09-27T01:46:40"
-    assert plain(TYPES["duration"])[:2] == ["-1 days +23:59:59.999999999", "1 days 02:03:04"]
-    assert plain(TYPES["binary"])[:2] == [base64.b64encode(b"\xff\x00").decode(), "ab"]
-    assert plain(TYPES["map"]) == [{"k": 1.5}, {}, None, {"k": None}] * (ROWS // 4)
-    assert plain(TYPES["deep"])[0] == [{"x": [1, 2]}]
-    assert plain(TYPES["float"])[:4] == [0.5, None, None, 7.0]
+    assert json_values(TYPES["nanoseconds"])[0] == "2033-05-18 03:33:20.123456789"
+    assert json_values(TYPES["in_zone"])[0] == "2033-05-18 12:33:20.123456789+0900"
+    assert json_values(TYPES["date"])[2] == "10183-09-21"
+    assert json_values(TYPES["seconds"])[2] == "33658-09-27T01:46:40"
+    assert json_values(TYPES["duration"])[:2] == ["-1 days +23:59:59.999999999", "1 days 02:03:04"]
+    assert json_values(TYPES["binary"])[:2] == [base64.b64encode(b"\xff\x00").decode(), "ab"]
+    assert json_values(TYPES["map"]) == [{"k": 1.5}, {}, None, {"k": None}] * (ROWS // 4)
+    assert json_values(TYPES["deep"])[0] == [{"x": [1, 2]}]
+    assert json_values(TYPES["float"])[:4] == [0.5, None, None, 7.0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bigmodel.data.media.spectrogram import QUIETEST, LogMel, hertz_of, mel_filters, mel_of
+from bigmodel.data.media.spectrogram import POWER_FLOOR, LogMel, hertz_to_mel, mel_filters, mel_to_hertz
 from bigmodel.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def reference(sound, rate, window, hop, bands):
     corners = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
     hertz = np.fft.rfftfreq(points, 1 / rate)
     filters = [np.interp(hertz, corners[n : n + 3], [0, 1, 0]) for n in range(bands)]
-    return np.log1p(power @ np.stack(filters).T / QUIETEST) / np.log1p(1 / QUIETEST)
+    return np.log1p(power @ np.stack(filters).T / POWER_FLOOR) / np.log1p(1 / POWER_FLOOR)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_silence_is_zero_and_a_full_sine_about_one():
 def test_a_sine_is_loudest_in_its_own_band(hertz):
     make = LogMel(16000, 400, 160, 64)
     band = int(make(sine(hertz, 16000)[None])[0, 10].argmax())
-    centre = mel_of(8000) * (band + 1) / 65
-    assert abs(centre - mel_of(hertz)) <= mel_of(8000) / 65
+    centre = hertz_to_mel(8000) * (band + 1) / 65
+    assert abs(centre - hertz_to_mel(hertz)) <= hertz_to_mel(8000) / 65
 
 
 def test_a_click_is_in_its_own_frames():
@@ -70,9 +70,9 @@ def test_a_click_is_in_its_own_frames():
 
 
 def test_the_mel_scale():
-    assert mel_of(0) == 0
-    assert mel_of(1000) == pytest.approx(1000, abs=0.1)
-    assert float(hertz_of(torch.tensor(mel_of(440.0)).double())) == pytest.approx(440)
+    assert hertz_to_mel(0) == 0
+    assert hertz_to_mel(1000) == pytest.approx(1000, abs=0.1)
+    assert float(mel_to_hertz(torch.tensor(hertz_to_mel(440.0)).double())) == pytest.approx(440)
     filters = mel_filters(20, 512, 16000)
     assert filters.shape == (20, 257)
     assert filters.min() >= 0

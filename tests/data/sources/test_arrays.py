@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bigmodel.data.arrays.kinds import ArraysConfig
+from bigmodel.data.arrays.inference import ArraysConfig
 from bigmodel.data.checks import check
 from bigmodel.data.sources.arrays import arrays
 from bigmodel.errors import ConfigError, DataError

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from bigmodel.data.checks import check
-from bigmodel.data.media.sounds import resampled
+from bigmodel.data.media.audio import resample
 from bigmodel.data.reader import from_plain, to_plain
 from bigmodel.data.sources.audio import AudioConfig, audio
 from bigmodel.errors import ConfigError, DataError
@@ -121,7 +121,7 @@ def test_the_usual_duration_is_that_of_most(recordings):
 @pytest.mark.parametrize(("own", "rate"), [(16000, 8000), (44100, 16000), (8000, 16000), (11025, 8000)])
 def test_resampling_keeps_a_sine(own, rate):
     before = torch.from_numpy(sine(440, own, 1.0)).float()
-    after = resampled(before, own, rate)
+    after = resample(before, own, rate)
     assert len(after) == rate
     middle = slice(rate // 10, -rate // 10)
     wanted = torch.from_numpy(sine(440, rate, 1.0)).float()
@@ -130,7 +130,7 @@ def test_resampling_keeps_a_sine(own, rate):
 
 @pytest.mark.parametrize(("own", "rate", "hertz"), [(16000, 8000, 5500), (44100, 16000, 12000)])
 def test_resampling_leaves_out_what_the_new_rate_cannot_hold(own, rate, hertz):
-    after = resampled(torch.from_numpy(sine(hertz, own, 1.0)).float(), own, rate)
+    after = resample(torch.from_numpy(sine(hertz, own, 1.0)).float(), own, rate)
     assert after[rate // 10 : -rate // 10].abs().max() < 1e-3  # else it would be heard as another pitch
 
 
@@ -177,7 +177,7 @@ def test_unreadable_recordings_are_named_or_left_out(recordings, tmp_path):
 def test_a_cache_spares_the_second_reading(recordings, tmp_path, monkeypatch):
     kept = str(tmp_path / "cache")
     first = built(recordings, cache=kept)
-    monkeypatch.setattr("bigmodel.data.media.sounds.listen", None)
+    monkeypatch.setattr("bigmodel.data.media.audio.read_recording", None)
     second = built(recordings, cache=kept)
     assert torch.equal(first.train.inputs, second.train.inputs)
     assert first.told == second.told
@@ -211,7 +211,7 @@ def test_wrong_options_are_named(recordings, values, words):
 
 
 def test_hours_are_no_sample(recordings, monkeypatch):
-    monkeypatch.setattr("bigmodel.data.media.sounds._LONGEST", 0.25)
+    monkeypatch.setattr("bigmodel.data.media.audio._MAX_SECONDS", 0.25)
     with pytest.raises(DataError, match="hours long"):
         built(recordings)
 

@@ -10,10 +10,10 @@ from PIL import Image as Picture
 
 from bigmodel.data.base import ImageConfig
 from bigmodel.data.checks import check
-from bigmodel.data.files import decoded as cache
-from bigmodel.data.files.collecting import Unreadable
+from bigmodel.data.files import decode_cache as cache
+from bigmodel.data.files.samples import UnreadableFileError
 from bigmodel.data.fingerprint import fingerprint
-from bigmodel.data.media.pictures import Framing, allowed_sizes, decode
+from bigmodel.data.media.images import ResizeSettings, checked_image_sizes, decode
 from bigmodel.data.reader import from_plain, to_plain
 from bigmodel.data.sources.images import ImagesConfig, images
 from bigmodel.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ def built(path, **values):
 
 
 def framing(**values):
-    return Framing(
+    return ResizeSettings(
         **{
             "height": 4,
             "width": 4,
@@ -56,7 +56,7 @@ def framing(**values):
 def read(path, **values):
     form = framing(**values)
     row = torch.zeros(form.channels, form.height, form.width, dtype=torch.uint8)
-    with allowed_sizes():
+    with checked_image_sizes():
         decode(path, row, form)
     return row
 
@@ -161,7 +161,7 @@ def test_cmyk(tmp_path):
 
 def test_real_pixels_have_no_white(tmp_path):
     Picture.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "x.tif")
-    with pytest.raises(Unreadable, match="mode F"):
+    with pytest.raises(UnreadableFileError, match="mode F"):
         read(tmp_path / "x.tif")
 
 
@@ -300,7 +300,7 @@ def test_a_cache_spares_the_second_reading(photos, tmp_path, monkeypatch):
         raise AssertionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(cache, "_filled", never)
+        patched.setattr(cache, "_decode_all", never)
         second = built(photos, cache=str(kept))
         assert torch.equal(first.train.inputs, second.train.inputs)
         assert second.told == first.told
@@ -347,14 +347,14 @@ def test_other_pictures_of_the_same_size_and_time_are_seen(tmp_path):
 
 
 def test_pictures_that_change_while_they_are_read_are_not_kept(photos, tmp_path, monkeypatch):
-    fill, [one, *_] = cache._filled, sorted((photos / "cat").iterdir())
+    fill, [one, *_] = cache._decode_all, sorted((photos / "cat").iterdir())
 
     def filled(*args):
         found = fill(*args)
         one.write_bytes(one.read_bytes() + b"more")
         return found
 
-    monkeypatch.setattr(cache, "_filled", filled)
+    monkeypatch.setattr(cache, "_decode_all", filled)
     dataset = built(photos, cache=str(tmp_path / "cache"))
     assert list((tmp_path / "cache").iterdir()) == []
     assert ("Cache", "files changed while they were read: kept in memory alone") in dataset.told

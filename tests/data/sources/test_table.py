@@ -297,7 +297,7 @@ def test_new_rows_need_no_answers_and_may_have_more_columns(path, tmp_path):
     ],
 )
 def test_new_rows_that_do_not_fit(path, tmp_path, monkeypatch, change, words):
-    monkeypatch.setattr("bigmodel.data.tabular.reader._STRETCH", 2)
+    monkeypatch.setattr("bigmodel.data.tabular.reader._CHUNK_ROWS", 2)
     reader = built(path).reader
     rows = houses(5)
     (name, value), *_ = change.items()

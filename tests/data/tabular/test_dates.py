@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bigmodel.data.tabular.calendar_parts import part_of
-from bigmodel.data.tabular.date_formats import kind_of
-from bigmodel.data.tabular.dates import find_way, read_times
-from bigmodel.data.tabular.deciding import decide
+from bigmodel.data.tabular.date_formats import calendar_part, time_kind
+from bigmodel.data.tabular.dates import find_date_format, parse_times
+from bigmodel.data.tabular.type_inference import infer_type
 
 FRIDAY = datetime.datetime(2020, 1, 31, 10, 30, tzinfo=datetime.UTC).timestamp()
 
@@ -42,15 +41,17 @@ def column(*values, kind=None):
 )
 def test_ways_to_write_a_date(way, value):
     values = column(value, None)
-    assert find_way(values).way == way
-    np.testing.assert_array_equal(read_times(values, way).values, [FRIDAY, np.nan])
+    assert find_date_format(values).way == way
+    np.testing.assert_array_equal(parse_times(values, way).values, [FRIDAY, np.nan])
 
 
 def test_months_without_a_day_are_dates():
     values = column("2020-01", "2021-12")
-    assert decide(values).kind == "date"
-    assert part_of(read_times(values, find_way(values).way).values, "date", "month").tolist() == [1, 12]
-    assert decide(column("2020-01", "2021-13")).kind == "text"
+    assert infer_type(values).kind == "date"
+    assert calendar_part(
+        parse_times(values, find_date_format(values).way).values, "date", "month"
+    ).tolist() == [1, 12]
+    assert infer_type(column("2020-01", "2021-13")).kind == "text"
 
 
 @pytest.mark.parametrize(
@@ -58,12 +59,15 @@ def test_months_without_a_day_are_dates():
 )
 def test_other_ways_to_write_months_without_a_day(cells):
     values = column(*cells)
-    assert decide(values).kind == "date"
-    assert read_times(values, find_way(values).way).values.tolist() == [1_585_699_200, 1_638_316_800]
+    assert infer_type(values).kind == "date"
+    assert parse_times(values, find_date_format(values).way).values.tolist() == [
+        1_585_699_200,
+        1_638_316_800,
+    ]
 
 
 def test_september_may_have_four_letters():
-    assert find_way(column("1 Sept 2020", "1 Jan 2020")) == ("%d %b %Y", "")
+    assert find_date_format(column("1 Sept 2020", "1 Jan 2020")) == ("%d %b %Y", "")
 
 
 @pytest.mark.parametrize("between", ["/", "-", "."])
@@ -74,13 +78,13 @@ def test_of_two_ways_years_of_two_digits_are_where_the_dates_lie_closest(between
         for month in range(1, 13)
     ]
     best, last = (between.join(way) for way in (("%y", "%m", "%d"), ("%d", "%m", "%y")))
-    assert find_way(column(*days)) == (best, last)
+    assert find_date_format(column(*days)) == (best, last)
     around = [between.join(reversed(day.split(between))) for day in days]
-    assert find_way(column(*around)) == (last, best)
+    assert find_date_format(column(*around)) == (last, best)
 
 
 def test_minutes_have_two_digits():
-    assert decide(column("2:1", "3:2", "1:0")).kind == "text"
+    assert infer_type(column("2:1", "3:2", "1:0")).kind == "text"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +100,9 @@ def test_minutes_have_two_digits():
     ],
 )
 def test_times_of_day_and_durations(values, kind, seconds):
-    decided = decide(column(*values))
+    decided = infer_type(column(*values))
     assert decided.kind == kind
-    np.testing.assert_array_equal(read_times(column(*values), decided.when.way).values, seconds)
+    np.testing.assert_array_equal(parse_times(column(*values), decided.when.way).values, seconds)
 
 
 @pytest.mark.parametrize(
@@ -113,34 +117,37 @@ def test_times_of_day_and_durations(values, kind, seconds):
     ],
 )
 def test_a_few_odd_cells_are_no_dates_and_do_not_decide(cells, odd):
-    decided = decide(column(*cells))
+    decided = infer_type(column(*cells))
     assert decided.kind in ("date", "time")
     assert (decided.odd.count, decided.odd.value, decided.odd.row) == (1, odd, cells.index(odd))
-    assert decide(column(*cells[17:23], odd)).kind == "text"
+    assert infer_type(column(*cells[17:23], odd)).kind == "text"
 
 
 def test_all_values_decide_between_ways_to_write_a_date():
-    assert find_way(column("01/02/2020", "03/04/2020")) == ("%m/%d/%Y", "%d/%m/%Y")
-    assert find_way(column("01/02/2020", "13/04/2020")) == ("%d/%m/%Y", "")
-    assert find_way(column("01/01/2020", "02/02/2020")) == ("%m/%d/%Y", "")  # the same either way
-    assert find_way(column("01/02/20")) == ("%m/%d/%y", "%d/%m/%y")
-    assert find_way(column("01:30:00", "02:00:00")) == ("time of day", "duration")
+    assert find_date_format(column("01/02/2020", "03/04/2020")) == ("%m/%d/%Y", "%d/%m/%Y")
+    assert find_date_format(column("01/02/2020", "13/04/2020")) == ("%d/%m/%Y", "")
+    assert find_date_format(column("01/01/2020", "02/02/2020")) == (
+        "%m/%d/%Y",
+        "",
+    )  # the same either way
+    assert find_date_format(column("01/02/20")) == ("%m/%d/%y", "%d/%m/%y")
+    assert find_date_format(column("01:30:00", "02:00:00")) == ("time of day", "duration")
     zoned = ["2023-01-01 01:00:00.000000123+01:00", "2023-07-01 00:00:00.123456789+02:00"]
     for cells in (zoned, [cell[:-6] for cell in zoned]):
-        assert find_way(column(*cells)).other == ""  # ISO is never read otherwise
-    late = find_way(column(*["01/02/2020"] * 1500, "13/02/2020"))
+        assert find_date_format(column(*cells)).other == ""  # ISO is never read otherwise
+    late = find_date_format(column(*["01/02/2020"] * 1500, "13/02/2020"))
     assert late == ("%d/%m/%Y", "")
 
 
 def test_some_zones_are_read_and_the_others_are_in_utc():
     values = column("2020-01-31T12:30:00+02:00", "2020-01-31T10:30:00", "2020-01-31 10:30:00Z")
-    assert find_way(values).way == "ISO, some with zone"
-    assert read_times(values, "ISO, some with zone").values.tolist() == [FRIDAY] * 3
-    assert read_times(values, "ISO").odd.tolist() == [True, False, True]
+    assert find_date_format(values).way == "ISO, some with zone"
+    assert parse_times(values, "ISO, some with zone").values.tolist() == [FRIDAY] * 3
+    assert parse_times(values, "ISO").odd.tolist() == [True, False, True]
 
 
 def test_two_digits_of_a_year_are_read_as_posix_says():
-    found = part_of(read_times(column("01.01.69", "01.01.68"), "%d.%m.%y").values, "date", "year")
+    found = calendar_part(parse_times(column("01.01.69", "01.01.68"), "%d.%m.%y").values, "date", "year")
     assert found.tolist() == [1969, 2068]
 
 
@@ -159,36 +166,36 @@ def test_types_for_times_are_read_as_what_they_are(kind):
     narrow = pa.int32() if kind.bit_width == 32 else pa.int64()
     values = pa.chunked_array([pa.array([whole, None], narrow).cast(kind)])
     seconds = 86_400 if "date" in str(kind) else second
-    way = find_way(values).way
-    np.testing.assert_array_equal(read_times(values, way).values, [seconds, np.nan])
-    assert decide(values).kind == kind_of(way)
+    way = find_date_format(values).way
+    np.testing.assert_array_equal(parse_times(values, way).values, [seconds, np.nan])
+    assert infer_type(values).kind == time_kind(way)
 
 
 def test_the_last_of_nine_digits_costs_nothing():
     values = column(1_580_466_600_123_456_789)
     stamps = pa.chunked_array([values.chunk(0).cast(pa.timestamp("ns"))])
     text = column("2020-01-31 10:30:00.123456789")
-    for found in (read_times(stamps, "ISO"), read_times(text, "ISO")):
+    for found in (parse_times(stamps, "ISO"), parse_times(text, "ISO")):
         np.testing.assert_allclose(found.values, [FRIDAY + 0.123456789], rtol=0, atol=1e-6)
 
 
 def test_dates_far_away_are_read():
     days = pa.chunked_array([pa.array([3_000_000, -1_000_000], pa.int32()).cast(pa.date32())])
-    years = part_of(read_times(days, "ISO").values, "date", "year").tolist()
+    years = calendar_part(parse_times(days, "ISO").values, "date", "year").tolist()
     assert years == [10_183, -768]  # 3e6 and -1e6 days of 365.2425 to a year
 
 
 def test_numbers_that_somebody_says_are_dates():
-    assert find_way(column(20200131, 20200228), "date").way == "%Y%m%d"
-    assert find_way(column("1580466600"), "date").way == "seconds since 1970"
-    assert find_way(column(1_580_466_600_000), "date").way == "milliseconds since 1970"
+    assert find_date_format(column(20200131, 20200228), "date").way == "%Y%m%d"
+    assert find_date_format(column("1580466600"), "date").way == "seconds since 1970"
+    assert find_date_format(column(1_580_466_600_000), "date").way == "milliseconds since 1970"
     for values, way in [
         (column(1_580_466_600_000), "milliseconds since 1970"),
         (column("1580466600.0"), "seconds since 1970"),
     ]:
-        assert read_times(values, way).values.tolist() == [FRIDAY]
+        assert parse_times(values, way).values.tolist() == [FRIDAY]
 
 
 def test_durations_of_hours_alone_are_found():
     written = pa.chunked_array([["PT1H30M", "-PT5M", "PT2H"]])
-    assert decide(written).kind == "duration"
+    assert infer_type(written).kind == "duration"

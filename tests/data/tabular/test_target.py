@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
+from bigmodel.data.tabular.report import target_summary
 from bigmodel.data.tabular.target import TargetColumn
-from bigmodel.data.tabular.telling import target_told
 from bigmodel.errors import DataError
 
 
@@ -40,14 +40,14 @@ def test_words_for_a_missing_value_are_no_classes():
     values = column("no", "NA", "yes", "?", None)
     target = TargetColumn.learn("y", values, "auto", "a.csv")
     assert target.labels == ["no", "yes"]
-    assert target_told(target) == "y, 2 classes: no, yes"
+    assert target_summary(target) == "y, 2 classes: no, yes"
     assert target.missing == ["?", "NA"]
     index, there, _ = target.encode(values, "a.csv")
     assert there.tolist() == [True, False, True, False, False]
     assert index.tolist() == [0, 0, 1, 0, 0]
-    assert target_told(learnt("1.5", "2.5", "-")) == "y, a real value"
+    assert target_summary(learnt("1.5", "2.5", "-")) == "y, a real value"
     assert learnt("1.5", "2.5", "-").missing == ["-"]
-    assert target_told(learnt("1.5", "2.5")) == "y, a real value"
+    assert target_summary(learnt("1.5", "2.5")) == "y, a real value"
 
 
 def test_words_that_may_be_classes_are():
@@ -65,7 +65,7 @@ def test_a_class_that_an_older_run_has_learnt_stays_one():
 
 def test_numbers_written_in_another_way_are_numbers():
     target = learnt("1", "1,5", "2,5")
-    assert target_told(target) == "y, a real value; decimal comma"
+    assert target_summary(target) == "y, a real value; decimal comma"
     assert target.encode(column("0,5", " 1 "), "b.csv").values.tolist() == [[0.5], [1.0]]
     assert learnt("1,5", "2,5", task="classes").labels == ["1,5", "2,5"]
 
@@ -115,7 +115,7 @@ def test_an_odd_cell_among_real_values_leaves_its_row_out():
 
 
 def test_a_target_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
-    monkeypatch.setattr("bigmodel.data.tabular.target.settled", None)
+    monkeypatch.setattr("bigmodel.data.tabular.target.canonical_names", None)
     told = "'y' has 5,000 different values in 5,000 rows, such as 'user 0' and 'user 1', too many"
     with pytest.raises(DataError, match=told):
         TargetColumn.learn("y", column(*(f"user {i}" for i in range(5000))), "auto", "a.csv")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bigmodel.data.tabular.column_storage import SpooledColumns
 from bigmodel.data.tabular.reader import TableReader
-from bigmodel.data.tabular.reading import Columns, read_columns
-from bigmodel.data.tabular.sources import Unpacked
+from bigmodel.data.tabular.table_file import Table, read_table
 from bigmodel.registry import data
 
 
@@ -55,19 +55,19 @@ def test_four_times_the_columns_take_four_times_the_calls(tmp_path: Path) -> Non
 
 def test_no_column_is_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, made = written(tmp_path, 30), []
-    read_unpacked, read_table = Unpacked.__init__, Columns.__init__
+    read_unpacked, read_table = SpooledColumns.__init__, Table.__init__
 
-    def unpacked(self: Unpacked, *arguments: object) -> None:
+    def unpacked(self: SpooledColumns, *arguments: object) -> None:
         read_unpacked(self, *arguments)
         self.names = NotSearched(self.names)
 
-    def table(self: Columns, *arguments: object) -> None:
+    def table(self: Table, *arguments: object) -> None:
         read_table(self, *arguments)
         self.column_names = NotSearched(self.column_names)
         made.append(self)
 
-    monkeypatch.setattr(Unpacked, "__init__", unpacked)
-    monkeypatch.setattr(Columns, "__init__", table)
+    monkeypatch.setattr(SpooledColumns, "__init__", unpacked)
+    monkeypatch.setattr(Table, "__init__", table)
     reader = data.build(data.parse({"name": "table", "path": str(path), "target": "y"})).reader
     assert isinstance(reader, TableReader)
     assert reader.read(path, answers=True).part.inputs.shape == (20, 30)
@@ -75,10 +75,10 @@ def test_no_column_is_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_blocks_of_a_wide_table_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bigmodel.data.tabular import delimited
+    from bigmodel.data.tabular import csv_reader
 
-    monkeypatch.setattr(delimited, "BLOCKS", (2000, 4000))
-    table = read_columns(written(tmp_path, 100, rows=200), "data.path")
+    monkeypatch.setattr(csv_reader, "BLOCK_SIZES", (2000, 4000))
+    table = read_table(written(tmp_path, 100, rows=200), "data.path")
     assert table.num_rows == 200
     assert [len(source._places) for source in table._sources] == [1]
     assert table.column("c99").to_pylist()[-1] == table.column("c99")[199].as_py()

@@ -5,7 +5,7 @@ import gzip
 
 import pytest
 
-from bigmodel.data.texts.files import TextFilesConfig, files_of, read_lines, read_text, read_texts
+from bigmodel.data.texts.files import TextFilesConfig, read_lines, read_text, read_texts, text_files_in
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import validate
 
@@ -42,7 +42,7 @@ def test_a_folder_in_the_order_of_names_with_what_lies_deeper(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("c.txt", "a.TXT", "b/x.txt.gz", "notes.md", ".hidden.txt"):
         (tmp_path / name).write_text(name)
-    assert [file.name for file in files_of(tmp_path, "data.path")] == ["a.TXT", "x.txt.gz", "c.txt"]
+    assert [file.name for file in text_files_in(tmp_path, "data.path")] == ["a.TXT", "x.txt.gz", "c.txt"]
 
 
 def test_what_systems_leave_behind_is_no_text(tmp_path):
@@ -56,7 +56,7 @@ def test_what_systems_leave_behind_is_no_text(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     own = [tmp_path / "a.txt", tmp_path / "x/b.txt"]
-    assert files_of(tmp_path, "data.path") == own
+    assert text_files_in(tmp_path, "data.path") == own
     passages, _ = read_texts(config(f"{tmp_path}/**/*.txt"))
     assert [passage.file for passage in passages] == own
 
@@ -80,10 +80,10 @@ def test_a_folder_without_texts_says_what_it_holds(tmp_path):
         (tmp_path / name).write_text("x")
     words = r"holds no files that end in .txt or .txt.gz. Found: 2 × .md, 1 × .*such as 'data.path=.*md'"
     with pytest.raises(DataError, match=words):
-        files_of(tmp_path, "data.path")
+        text_files_in(tmp_path, "data.path")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="Found: nothing"):
-        files_of(tmp_path / "empty", "data.path")
+        text_files_in(tmp_path / "empty", "data.path")
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):
@@ -91,7 +91,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     (tmp_path / "secret.txt").write_text("x")
     (tmp_path / "texts" / "a.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(DataError, match="leads out of its folder"):
-        files_of(tmp_path / "texts", "data.path")
+        text_files_in(tmp_path / "texts", "data.path")
 
 
 WRONG = {
@@ -162,4 +162,4 @@ def test_nothing_there(tmp_path):
     with pytest.raises(DataError, match=r"data.path=.*shakespear.txt: there is no .* Did you mean"):
         read_texts(config(tmp_path / "shakespear.txt"))
     with pytest.raises(DataError, match=r"path=.*: there is no such file or folder"):
-        files_of(tmp_path / "x", "path")
+        text_files_in(tmp_path / "x", "path")

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from bigmodel.checkpointing.exact_json import dumps, loads
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts import vocabulary
-from bigmodel.data.texts.tokenizing import learn, letters_of
-from bigmodel.data.texts.vocabulary import PIECE, Vocabulary, VocabularyReader, pieces
+from bigmodel.data.texts.tokenizer_training import build_vocabulary, distinct_characters
+from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, VocabularyReader, split_long_text
 from bigmodel.errors import DataError
 
 SAID = "To be, or not to be: that is the question.\nWhether 'tis nobler – señor, 日本語 🙂 – in\n" * 9
 TRICKY = ("\r\n\t \x00", "e\u0301 é Å Å ﬁ", "  a  ", "<pad></s>", "\ufeff", "\U0010ffff")
 UNITS = ("character", "byte", "bpe")
-LEARNT = {unit: learn([SAID], unit, 300, special=["pad", "start", "end"]) for unit in UNITS}
+LEARNT = {unit: build_vocabulary([SAID], unit, 300, special=["pad", "start", "end"]) for unit in UNITS}
 
 
 @pytest.mark.parametrize("unit", ["byte", "bpe"])
@@ -36,7 +36,7 @@ def test_every_text_comes_back_as_it_was(unit, text):
 @given(text=st.text())
 @settings(deadline=None)
 def test_every_text_of_known_characters_comes_back(text):
-    known = learn([text], "character", 300)
+    known = build_vocabulary([text], "character", 300)
     assert known.decode(known.encode(text).tolist()) == text
     assert known.size == len(set(text))
     assert list(known.letters) == sorted(set(text))
@@ -45,7 +45,7 @@ def test_every_text_of_known_characters_comes_back(text):
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("text", TRICKY)
 def test_nothing_is_normalised(unit, text):
-    known = learn([text], unit, 300)
+    known = build_vocabulary([text], unit, 300)
     assert known.decode(known.encode(text).tolist()) == text
 
 
@@ -88,12 +88,12 @@ def test_a_reader_encodes_and_decodes():
 @pytest.mark.parametrize(("size", "kind"), [(300, torch.int16), (256, torch.uint8)])
 def test_tokens_are_kept_in_the_smallest_type_that_can_be_looked_up(size, kind):
     text = "".join(map(chr, range(1000, 1000 + size)))
-    assert learn([text], "character", 300).encode_all([text]).tokens.dtype == kind
+    assert build_vocabulary([text], "character", 300).encode_all([text]).tokens.dtype == kind
 
 
 def test_a_large_vocabulary_needs_four_bytes():
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 0x5000))) + "".join(map(chr, range(0xAC00, 0xD7A0)))
-    known = learn([text + "".join(map(chr, range(0x20000, 0x21000)))], "character", 300)
+    known = build_vocabulary([text + "".join(map(chr, range(0x20000, 0x21000)))], "character", 300)
     assert known.encode("").dtype == np.int32
     assert known.decode(known.encode(text).tolist()) == text
 
@@ -103,7 +103,7 @@ def test_a_character_that_training_has_not_seen():
     words = r"b.txt: the character 'ß' \(U\+00DF\) at position 1,002 .* Use data.unit=byte or"
     with pytest.raises(DataError, match=words):
         known.encode("toß", "b.txt", first=1000)
-    forgiving = learn([SAID], "character", 300, special=["pad", "unknown"])
+    forgiving = build_vocabulary([SAID], "character", 300, special=["pad", "unknown"])
     assert forgiving.encode("toß").tolist()[-1] == forgiving.unknown
     assert forgiving.decode(forgiving.encode("toß").tolist()) == "to\ufffd"
     assert forgiving.characters[-2:] == (0, 1)
@@ -120,15 +120,15 @@ def test_bytes_that_are_no_text_are_shown_as_such():
 
 
 def test_long_texts_are_cut_between_lines_or_words(monkeypatch):
-    monkeypatch.setattr(vocabulary, "PIECE", 10)
-    assert list(pieces("one\ntwo three four")) == ["one\n", "two three", " four"]
-    assert list(pieces("x" * 25)) == ["x" * 10, "x" * 10, "x" * 5]
-    assert "".join(pieces(SAID)) == SAID
-    assert list(pieces("")) == [""]
+    monkeypatch.setattr(vocabulary, "CHUNK", 10)
+    assert list(split_long_text("one\ntwo three four")) == ["one\n", "two three", " four"]
+    assert list(split_long_text("x" * 25)) == ["x" * 10, "x" * 10, "x" * 5]
+    assert "".join(split_long_text(SAID)) == SAID
+    assert list(split_long_text("")) == [""]
 
 
 def test_a_text_longer_than_a_piece_comes_back():
-    text = SAID * (3 * PIECE // len(SAID))
+    text = SAID * (3 * CHUNK // len(SAID))
     for unit in UNITS:
         assert LEARNT[unit].decode(LEARNT[unit].encode(text).tolist()) == text
 
@@ -155,8 +155,8 @@ def test_a_million_characters_are_not_looked_at_one_by_one(unit):
 
 FORKS = """
 import os
-from bigmodel.data.texts.tokenizing import learn
-known = learn(["to be or not to be"] * 4, "bpe", 280)
+from bigmodel.data.texts.tokenizer_training import build_vocabulary
+known = build_vocabulary(["to be or not to be"] * 4, "bpe", 280)
 known.encode_all(["to be"] * 100)
 if os.fork() == 0:
     os._exit(0)
@@ -173,12 +173,12 @@ def test_learning_is_the_same_in_any_process_and_workers_may_be_forked(threads):
     command = [sys.executable, "-W", "ignore", "-c", FORKS]
     done = subprocess.run(command, env=values, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert done.stdout.strip() == learn(["to be or not to be"] * 4, "bpe", 280).tokenizer
+    assert done.stdout.strip() == build_vocabulary(["to be or not to be"] * 4, "bpe", 280).tokenizer
 
 
 def test_letters_are_those_of_all_texts():
-    assert letters_of(["ba", "", "c🙂a"]) == "abc🙂"
-    assert letters_of([]) == ""
+    assert distinct_characters(["ba", "", "c🙂a"]) == "abc🙂"
+    assert distinct_characters([]) == ""
 
 
 def test_a_tokenizer_that_panics_ends_in_a_message():

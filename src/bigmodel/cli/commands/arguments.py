@@ -177,10 +177,10 @@ _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
 
 
 def _encoding(name: str) -> str:
-    from bigmodel.data.plain_files import known_encoding
+    from bigmodel.data.text_encoding import valid_encoding
 
     try:
-        return known_encoding(name)
+        return valid_encoding(name)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{name}': {error}") from None
 

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.data.arrays.reader import ArraysReader
+from bigmodel.data.canonical import CASELESS_SPELLINGS, ValueIndex
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.sources.audio import AudioReader
-from bigmodel.data.spellings import USUAL, Spellings
-from bigmodel.data.tabular.calendar_parts import part_of
 from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn, Scale
-from bigmodel.data.tabular.date_formats import TimeKind
+from bigmodel.data.tabular.date_formats import TimeKind, calendar_part
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.spec import Features, Image, TokenPair, Tokens
 
@@ -220,7 +219,7 @@ class Measured(nn.Module):
             return column.double()
         # Few that compute graphs know sines of float64, and a day's seconds need no more than float32.
         seconds = column.float() if part in ("sine", "cosine") else column
-        found: Tensor = part_of(seconds, self.times, part, torch)
+        found: Tensor = calendar_part(seconds, self.times, part, torch)
         return found.double()
 
 
@@ -256,7 +255,9 @@ def _of_table(reader: TableReader) -> Front:
     seconds = set()
     for column in reader.columns:
         if isinstance(column, CategoryColumn):
-            meant = Spellings(column.values).of([*USUAL, "0", "1", "0.0", "1.0", *column.respelt])
+            meant = ValueIndex(column.values).of(
+                [*CASELESS_SPELLINGS, "0", "1", "0.0", "1.0", *column.respelt]
+            )
             words = {word: place + 1 for word, place in meant.items()}
             words |= {word or "": place for place, word in enumerate(column.values, start=1)}
             meaning = "a word without spaces around it, empty where it is missing"

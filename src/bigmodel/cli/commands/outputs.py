@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from bigmodel.data.tabular.cells import castable, is_json, plain
+from bigmodel.data.tabular.json_values import is_json, json_values, to_castable
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.runtime import disk, streams
 from bigmodel.runtime.escaping import escape
@@ -70,7 +70,7 @@ def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
         case ".parquet":
             write_bytes(_parquet(table), path)
         case _:
-            cells = zip(*(plain(column) for column in table.columns), strict=True)
+            cells = zip(*(json_values(column) for column in table.columns), strict=True)
             rows = (dict(zip(table.column_names, row, strict=True)) for row in cells)
             lines = (json.dumps(row, ensure_ascii=False) for row in rows)
             write_bytes("".join(f"{line}\n" for line in lines).encode(), path)
@@ -130,7 +130,7 @@ def _csv(table: Any, delimiter: str) -> bytes:
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
-    table = pa.table({name: castable(table.column(name)) for name in table.column_names})
+    table = pa.table({name: to_castable(table.column(name)) for name in table.column_names})
     buffer = pa.BufferOutputStream()
     names = [_quoted(name, delimiter) for name in table.column_names]
     head = (delimiter.join(names) + "\n").encode()
@@ -156,7 +156,7 @@ def _parquet(table: Any) -> bytes:
     import pyarrow.parquet as pa_parquet
 
     columns = {name: table.column(name) for name in table.column_names}
-    columns |= {name: castable(cells) for name, cells in columns.items() if is_json(cells.type)}
+    columns |= {name: to_castable(cells) for name, cells in columns.items() if is_json(cells.type)}
     buffer = pa.BufferOutputStream()
     pa_parquet.write_table(pa.table(columns), buffer)
     content: bytes = buffer.getvalue().to_pybytes()

@@ -13,7 +13,7 @@ from hydra._internal.utils import get_args_parser
 from bigmodel.cli.launch import other_tools
 from bigmodel.cli.launch.config_index import read_options
 from bigmodel.cli.launch.help import own_folders
-from bigmodel.data.tabular.kinds import PLAIN, Form, entries_of, in_one
+from bigmodel.data.tabular.column_options import PLAIN_NAME, WrittenForm, as_one_text, parse_entries
 from bigmodel.errors import ConfigError, shell_quoted
 from bigmodel.runtime.device_names import is_device
 
@@ -71,11 +71,11 @@ def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
             for place in places:
                 words[place] = f"++{words[place]}"
             continue
-        entries: dict[str, str | Form] = {}
+        entries: dict[str, str | WrittenForm] = {}
         for place in places:
             entries |= _entries(words[place], name)
         words = [word for place, word in enumerate(words) if place not in places[1:]]
-        words[places[0]] = f"++{in_one(name, entries)}"
+        words[places[0]] = f"++{as_one_text(name, entries)}"
     return words
 
 
@@ -104,17 +104,17 @@ def _grammatical(argument: str, name: str) -> bool:
     key, _, value = argument.partition("=")
     if key == name:
         return value[:1] not in ("'", '"')
-    return PLAIN.fullmatch(key.removeprefix(f"{name}.")) is not None
+    return PLAIN_NAME.fullmatch(key.removeprefix(f"{name}.")) is not None
 
 
-def _entries(argument: str, name: str) -> Mapping[str, str | Form]:
+def _entries(argument: str, name: str) -> Mapping[str, str | WrittenForm]:
     key, _, value = argument.partition("=")
     if key != name:
         return {key.removeprefix(f"{name}."): value}
     if value.startswith("{"):
         value = re.sub(r"\\(.)", r"\1", value)  # what Hydra's grammar asks to be escaped
     try:
-        return entries_of(value)
+        return parse_entries(value)
     except ValueError as error:
         raise ConfigError(f"{argument}: {error}.") from None
 

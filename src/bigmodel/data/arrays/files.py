@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel.data.room import check_room
+from bigmodel.data.memory_check import check_memory
 from bigmodel.errors import DataError, did_you_mean, setting
 
 _INPUTS = ("inputs", "x", "x_train", "train_x", "features", "images", "input", "data", "samples")
@@ -72,11 +72,11 @@ class Arrays:
                 f"{self.path}: array '{name}' holds Python objects, which may be code and are never"
                 " read. Store numbers, or words as array.astype(str)."
             ) from error
-        return found if isinstance(found, Tensor) else _from_numpy(found, f"{self.path}: array '{name}'")
+        return found if isinstance(found, Tensor) else _to_tensor(found, f"{self.path}: array '{name}'")
 
 
 @contextmanager
-def opened(path: Path, key: str) -> Iterator[Arrays]:
+def open_arrays(path: Path, key: str) -> Iterator[Arrays]:
     """Opens a file of arrays, which closes at the end of the `with`.
 
     Args:
@@ -100,7 +100,7 @@ def opened(path: Path, key: str) -> Iterator[Arrays]:
                 file = np.load(raw, allow_pickle=False)
                 if not hasattr(file, "files"):
                     raise DataError(f"{key}={path}: holds a single array without a name, expected .npz.")
-                yield Arrays(path, file.files, partial(_member, path, file))
+                yield Arrays(path, file.files, partial(_read_member, path, file))
         else:
             from safetensors import safe_open
 
@@ -109,14 +109,14 @@ def opened(path: Path, key: str) -> Iterator[Arrays]:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
-        raise _damaged(path, key, error) from error
+        raise _unreadable(path, key, error) from error
     except Exception as error:  # safetensors has an error of its own, without a base
         if type(error).__name__ != "SafetensorError":
             raise
-        raise _damaged(path, key, error) from error
+        raise _unreadable(path, key, error) from error
 
 
-def _member(path: Path, file: Any, name: str) -> Any:
+def _read_member(path: Path, file: Any, name: str) -> Any:
     """An array of a .npz file, once its header has been held against what the file has room for.
 
     Raises:
@@ -141,18 +141,18 @@ def _member(path: Path, file: Any, name: str) -> Any:
                 f"{where}: its header says {promised:,} bytes of {dtype} in shape {shape}, but"
                 f" {there - content.tell():,} are there. Write it again."
             )
-    check_room(promised, where)
+    check_memory(promised, where)
     return file[name]
 
 
-def _damaged(path: Path, key: str, error: Exception) -> DataError:
+def _unreadable(path: Path, key: str, error: Exception) -> DataError:
     why = getattr(error, "strerror", None) or str(error)
     if "pickle" in why:
         why = "it is no .npz file, but may be a pickle, which is never read"
     return DataError(f"{key}={path}: cannot be read: {why}.")
 
 
-def _from_numpy(array: Any, where: str) -> Tensor | list[str]:
+def _to_tensor(array: Any, where: str) -> Tensor | list[str]:
     """A tensor of any real type, or a list of words."""
     import numpy as np
 

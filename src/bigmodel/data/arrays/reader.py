@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.arrays.files import Arrays, opened
+from bigmodel.data.arrays.files import Arrays, open_arrays
 from bigmodel.data.normalize import standard
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
-from bigmodel.data.targets import Answers
+from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import DataError
 from bigmodel.spec import DataSpec, Features, Image, Tokens
 from bigmodel.spec import Sequence as Steps
@@ -27,7 +27,7 @@ _AXES = {
     "tokens": "samples, length",
 }
 
-LEFT_OUT = "samples that are not finite"
+NOT_FINITE = "samples that are not finite"
 """Why samples of arrays are left out."""
 
 
@@ -56,7 +56,7 @@ class ArraysReader(Reader):
     categories: list[int] = Field(default=[])
     vocab_size: int = 0
     pad: int | None = None
-    answers: Answers = Answers()
+    answers: TargetEncoder = TargetEncoder()
     indexed: bool = True
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -84,7 +84,7 @@ class ArraysReader(Reader):
             bytes: whether its images are stored as bytes.
         """
         mean, std = (None, None) if statistics is None else (s.tolist() for s in statistics)
-        learnt: dict[str, Any] = {"answers": Answers.of(spec.target), "mean": mean, "std": std}
+        learnt: dict[str, Any] = {"answers": TargetEncoder.of(spec.target), "mean": mean, "std": std}
         shape = list(spec.input.shape)
         match spec.input:
             case Features(categories=categories):
@@ -100,7 +100,7 @@ class ArraysReader(Reader):
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
-        with opened(path, "path") as arrays:
+        with open_arrays(path, "path") as arrays:
             given = arrays.read(self.inputs, "data.inputs")
             inputs = self._stored(given, f"{path}: array '{self.inputs}'")
             targets = self.answers.blank(len(inputs))
@@ -112,7 +112,7 @@ class ArraysReader(Reader):
         columns: dict[str, Sequence[Any]] = {"row": fine.tolist()}
         if len(fine) == len(inputs):
             return Found(Part(inputs, targets), columns)
-        return Found(Part(inputs[fine], targets[fine]), columns, {LEFT_OUT: len(inputs) - len(fine)})
+        return Found(Part(inputs[fine], targets[fine]), columns, {NOT_FINITE: len(inputs) - len(fine)})
 
     def _stored(self, given: Tensor | list[str], where: str) -> Tensor:
         """Inputs as a source stores them, checked against those of training."""
@@ -186,7 +186,7 @@ class ArraysReader(Reader):
                 raise DataError(f"{where}: holds words, expected numbers.")
             return self.answers.indices(given, where)
         if kind == "classes":
-            labels = class_numbers(given, len(names) if self.indexed else None, where)
+            labels = parse_class_labels(given, len(names) if self.indexed else None, where)
             return labels if self.indexed else self.answers.indices(labels.tolist(), where)
         own = given[:, None] if given.ndim == 1 else given
         if own.shape[1:] != (len(names),):
@@ -215,7 +215,7 @@ def as_bytes(images: Tensor, where: str) -> Tensor:
     return images.to(torch.uint8)
 
 
-def class_numbers(given: Tensor, classes: int | None, where: str) -> Tensor:
+def parse_class_labels(given: Tensor, classes: int | None, where: str) -> Tensor:
     """Labels that are whole numbers, (samples,) int64; one-hot rows become their place.
 
     Args:
@@ -228,7 +228,7 @@ def class_numbers(given: Tensor, classes: int | None, where: str) -> Tensor:
     """
     labels = given
     if labels.ndim == 2:
-        labels = labels[:, 0] if labels.shape[1] == 1 else _places(labels, where)
+        labels = labels[:, 0] if labels.shape[1] == 1 else _one_hot_index(labels, where)
     if labels.ndim != 1:
         raise DataError(f"{where}: labels have shape {tuple(given.shape)}, expected (samples,).")
     if labels.is_floating_point() and not bool((labels == labels.round()).all()):
@@ -244,15 +244,15 @@ def class_numbers(given: Tensor, classes: int | None, where: str) -> Tensor:
     return labels
 
 
-def one_hot(given: Tensor) -> bool:
+def is_one_hot(given: Tensor) -> bool:
     """Whether each row of (samples, several) holds a single 1 among zeros."""
     if given.ndim != 2 or given.shape[1] < 2:
         return False
     return bool(((given == 0) | (given == 1)).all()) and bool(((given == 1).sum(1) == 1).all())
 
 
-def _places(given: Tensor, where: str) -> Tensor:
-    if not one_hot(given):
+def _one_hot_index(given: Tensor, where: str) -> Tensor:
+    if not is_one_hot(given):
         raise DataError(
             f"{where}: labels have shape {tuple(given.shape)}: expected (samples,), or rows with a"
             " single 1 among zeros."

@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 from bigmodel.errors import ConfigError
 
-QUIETEST = 1e-8
+POWER_FLOOR = 1e-8
 """Power, of a full-scale sine's, below which a band counts as silent: 80 dB."""
 
-_FINEST = 8  # times a transform may be longer than its window
+_MAX_PADDING = 8  # times a transform may be longer than its window
 
 
-def mel_of(hertz: float) -> float:
+def hertz_to_mel(hertz: float) -> float:
     """The pitch of a frequency on the mel scale."""
     return 2595 * math.log10(1 + hertz / 700)
 
 
-def hertz_of(mel: Tensor) -> Tensor:
+def mel_to_hertz(mel: Tensor) -> Tensor:
     """The frequency of a pitch on the mel scale."""
     return 700 * (10 ** (mel / 2595) - 1)
 
@@ -42,7 +42,7 @@ def mel_filters(bands: int, points: int, rate: int) -> Tensor:
         points: of the Fourier transform.
         rate: samples a second.
     """
-    corners = hertz_of(torch.linspace(0, mel_of(rate / 2), bands + 2, dtype=torch.float64))
+    corners = mel_to_hertz(torch.linspace(0, hertz_to_mel(rate / 2), bands + 2, dtype=torch.float64))
     hertz = torch.arange(points // 2 + 1, dtype=torch.float64) * rate / points
     rising = (hertz - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
     falling = (corners[2:, None] - hertz) / (corners[2:] - corners[1:-1])[:, None]
@@ -74,7 +74,7 @@ class LogMel(nn.Module):
         filters = mel_filters(bands, points, rate)
         while bool((filters.sum(1) == 0).any()):
             points *= 2
-            if points > _FINEST * window:
+            if points > _MAX_PADDING * window:
                 raise ConfigError(
                     f"data.n_mels={bands}: windows of {window} samples (data.window seconds at"
                     f" {rate} Hz) cannot tell so many bands apart. Lower it, such as to"
@@ -99,4 +99,4 @@ class LogMel(nn.Module):
         cosine, sine = waves.chunk(2, dim=1)  # (batch, frequencies, frames) each
         power = cosine.square() + sine.square()
         bands = (self.filters @ power).transpose(1, 2)
-        return torch.log1p(bands / QUIETEST) / math.log1p(1 / QUIETEST)
+        return torch.log1p(bands / POWER_FLOOR) / math.log1p(1 / POWER_FLOOR)

@@ -16,16 +16,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bigmodel.data.arrays.files import opened
-from bigmodel.data.arrays.kinds import ArraysConfig, Samples, understood
-from bigmodel.data.arrays.reader import LEFT_OUT, ArraysReader, finite_rows
+from bigmodel.data.arrays.files import open_arrays
+from bigmodel.data.arrays.inference import ArraySamples, ArraysConfig, interpret_arrays
+from bigmodel.data.arrays.reader import NOT_FINITE, ArraysReader, finite_rows
 from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
-from bigmodel.data.content import Content
+from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
+from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Part
-from bigmodel.data.targets import Answers
-from bigmodel.data.user_data import check_learnt, elsewhere, place, split
+from bigmodel.data.targets import TargetEncoder
+from bigmodel.data.user_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features
@@ -34,58 +34,62 @@ from bigmodel.spec import Classes, DataSpec, Features
 @data.register("arrays", ArraysConfig)
 def arrays(config: ArraysConfig) -> Dataset:
     """Arrays of a .npz or safetensors file."""
-    path = place(config)
+    path = resolve_path(config)
     where = f"data.path={config.path}"
-    with opened(path, "data.path") as file:
-        samples = understood(file, config, where)
+    with open_arrays(path, "data.path") as file:
+        samples = interpret_arrays(file, config, where)
     fine = finite_rows(samples.inputs, samples.targets, config.max_bad, where)
     if samples.inputs.numel() == 0:
         shape = tuple(samples.inputs.shape)
         raise DataError(f"{where}: array '{config.inputs}' has shape {shape}: it holds no numbers.")
     parts = _parts(config, samples, fine)
     if isinstance(samples.target, Classes):
-        check_learnt(samples.target.names, parts["train"].targets, where, "samples")
-    content = Content().parts(parts).files(place(config, f"{part}_path") for part in elsewhere(config))
+        check_trained_classes(samples.target.names, parts["train"].targets, where, "samples")
+    content = (
+        DigestBuilder()
+        .parts(parts)
+        .files(resolve_path(config, f"{part}_path") for part in separate_parts(config))
+    )
     scaled = standardised(config, samples.input, parts, config.normalize)
     spec = DataSpec("arrays", samples.input, samples.target)
     reader = ArraysReader.of(spec, scaled.statistics, bytes=samples.inputs.dtype == torch.uint8)
     learnt = {"inputs": config.inputs, "targets": config.targets, "indexed": samples.indexed}
-    dataset = _completed(config, spec, scaled.parts, reader.model_copy(update=learnt))
-    left_out = len(samples.inputs) - len(fine) + dataset.left_out.get(LEFT_OUT, 0)
+    dataset = _with_separate_parts(config, spec, scaled.parts, reader.model_copy(update=learnt))
+    left_out = len(samples.inputs) - len(fine) + dataset.left_out.get(NOT_FINITE, 0)
     return replace(
         dataset,
         mean=scaled.mean,
         std=scaled.std,
         read=content.read(),
-        told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}"), *_odd(samples, parts)],
-        left_out={LEFT_OUT: left_out} if left_out else {},
+        told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}"), *_warnings(samples, parts)],
+        left_out={NOT_FINITE: left_out} if left_out else {},
     )
 
 
-_TOLD = 8  # features that a line names
+_MAX_NAMES = 8  # features that a line names
 
 
-def _odd(samples: Samples, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
+def _warnings(samples: ArraySamples, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
     """The classes with their counts; and what is odd about them, and about features."""
     lines = []
     if isinstance(target := samples.target, Classes):
-        counts = counts_in((part.targets for part in parts.values()), target.count)
-        lines.append(("Classes", counted_classes(target.names, counts)))
+        counts = count_classes((part.targets for part in parts.values()), target.count)
+        lines.append(("Classes", class_summary(target.names, counts)))
         lines += class_warnings(target.names, counts)
     training = parts["train"].inputs
     if isinstance(samples.input, Features) and samples.input.count > 1:
         constant = (training == training[:1]).all(0).nonzero().flatten().tolist()
-        some = ", ".join(map(str, constant[:_TOLD])) + (", …" if len(constant) > _TOLD else "")
+        some = ", ".join(map(str, constant[:_MAX_NAMES])) + (", …" if len(constant) > _MAX_NAMES else "")
         if constant:
             told = f"nothing can be learnt from {len(constant):,} of {samples.input}, which are constant"
             lines.append(("Warning", f"{told} (counted from 0): {some}"))
     return lines
 
 
-def _parts(config: ArraysConfig, samples: Samples, fine: Tensor) -> dict[PartName, Part]:
+def _parts(config: ArraysConfig, samples: ArraySamples, fine: Tensor) -> dict[PartName, Part]:
     """The parts of the file itself, of the rows that are fine."""
     rows = fine.tolist()
-    found = split(
+    found = split_samples(
         config,
         len(fine),
         labels=samples.targets[fine] if isinstance(samples.target, Classes) else None,
@@ -104,17 +108,17 @@ def _parts(config: ArraysConfig, samples: Samples, fine: Tensor) -> dict[PartNam
     }
 
 
-def _completed(
+def _with_separate_parts(
     config: ArraysConfig, spec: DataSpec, parts: Mapping[PartName, Part], reader: ArraysReader
 ) -> Dataset:
     """All parts, those that lie elsewhere as the reader reads them."""
     # `completed` wants a validation part: training stands in until the other file is read
     every: dict[PartName, Part] = {"train": parts["train"], "val": parts["train"]}
     dataset = completed(spec, every | dict(parts), config.learnt(spec.input))
-    reader = reader.model_copy(update={"answers": Answers.of(dataset.spec.target)})
+    reader = reader.model_copy(update={"answers": TargetEncoder.of(dataset.spec.target)})
     sizes, left_out = dict(dataset.spec.sizes), 0
-    for part in elsewhere(config):
-        path = place(config, f"{part}_path")
+    for part in separate_parts(config):
+        path = resolve_path(config, f"{part}_path")
         found = reader.read(path, answers=True, max_bad=config.max_bad)
         setattr(dataset, part, found.part)
         sizes[part] = len(found.part)
@@ -123,5 +127,5 @@ def _completed(
         dataset,
         spec=replace(dataset.spec, sizes=sizes),
         reader=reader,
-        left_out={LEFT_OUT: left_out} if left_out else {},
+        left_out={NOT_FINITE: left_out} if left_out else {},
     )

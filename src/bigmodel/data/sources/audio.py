@@ -22,38 +22,40 @@ from torch import Tensor
 
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, ImageConfig
-from bigmodel.data.files.collecting import (
-    Collected,
-    Decoded,
+from bigmodel.data.files.decode_cache import cache_folder, decode_files, file_digests
+from bigmodel.data.files.samples import (
+    CollectedFiles,
+    DecodedRows,
     FilesConfig,
     FilesReader,
-    Unreadable,
-    check_bad,
-    collect,
-    content_of,
-    parts_of,
-    threads,
-    told_files,
-    told_kinds,
-    told_labels,
-    told_odd_classes,
+    UnreadableFileError,
+    check_unreadable,
+    collect_files,
+    digest_samples,
+    file_messages,
+    format_summary,
+    io_threads,
+    label_summary,
+    label_warnings,
+    split_rows,
 )
-from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
-from bigmodel.data.media.sounds import SUFFIXES, Hearing, decode, duration
+from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, duration
 from bigmodel.data.normalize import image_statistics
 from bigmodel.data.reader import Found, reads, told_cut
-from bigmodel.data.targets import Answers
+from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import Config, data
 from bigmodel.spec import DataSpec, Image, Input
 from bigmodel.spec import Sequence as Steps
 
 _WHAT = "recordings"
-_NOTED = 2  # version of what is noted of each recording in the cache
+_NOTES_VERSION = 2  # version of what is noted of each recording in the cache
 _COVERED = 0.95  # share of the training part that is heard to its end, where no duration is given
 
-_LOUDER = 6.0  # dB that new recordings may be beyond training's before it is told
-_TILED = 8  # so many frames make a whole, where no duration is given, so that patches tile an image
+_LOUDER_DB = 6.0  # dB that new recordings may be beyond training's before it is told
+_FRAME_MULTIPLE = (
+    8  # so many frames make a whole, where no duration is given, so that patches tile an image
+)
 
 
 class AudioConfig(FilesConfig, ImageConfig):
@@ -114,15 +116,15 @@ def audio(config: AudioConfig) -> Dataset:
             "data.augment: changes images, but these recordings are sequences. Say data.layout=image, or"
             " leave the augmentation out."
         )
-    found = collect(config, SUFFIXES, _WHAT)
+    found = collect_files(config, SUFFIXES, _WHAT)
     # Part by part, so that each is one stretch of the rows and none has to be copied.
     order = torch.cat(list(found.parts.values())).tolist()
     paths = [found.files.paths[index] for index in order]
     learnt = config.learnt_reader(AudioReader)
     training = paths[: len(found.parts["train"])]
-    hearing = _hearing(config, layout, training) if learnt is None else learnt.hearing
-    contents = contents_of(paths)
-    rows = decoded(
+    hearing = _audio_settings(config, layout, training) if learnt is None else learnt.hearing
+    contents = file_digests(paths)
+    rows = decode_files(
         paths,
         hearing.shape,
         torch.float32,
@@ -130,11 +132,11 @@ def audio(config: AudioConfig) -> Dataset:
         most_bad=config.max_bad,
         cache=cache_folder(config.cache),
         contents=contents,
-        options=[_NOTED, hearing.model_dump()],
+        options=[_NOTES_VERSION, hearing.model_dump()],
     )
     bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
-    left_out = check_bad(bad, len(paths), config.max_bad, _WHAT)
-    parts = parts_of(found, order, rows.kept, rows.rows, _WHAT)
+    left_out = check_unreadable(bad, len(paths), config.max_bad, _WHAT)
+    parts = split_rows(found, order, rows.kept, rows.rows, _WHAT)
     form: Input = Image(*hearing.shape) if layout == "image" else Steps(*hearing.shape)
     known = config.learnt(form)
     dataset = completed(DataSpec("audio", form, found.target), parts, known)
@@ -149,28 +151,28 @@ def audio(config: AudioConfig) -> Dataset:
         reader=AudioReader(
             hearing=hearing,
             naming=config.naming(),
-            answers=Answers.of(dataset.spec.target),
-            sounding=Sounding.of(rows),
+            answers=TargetEncoder.of(dataset.spec.target),
+            sounding=RecordingStatistics.of(rows),
         ),
-        told=_told(found, rows, hearing, told_labels(found.target, parts))
-        + told_odd_classes(found.target, parts),
+        told=_messages(found, rows, hearing, label_summary(found.target, parts))
+        + label_warnings(found.target, parts),
         left_out=left_out,
-        read=content_of(contents, rows.kept, parts).read(exact=False),
+        read=digest_samples(contents, rows.kept, parts).read(exact=False),
     )
 
 
-def _hearing(
+def _audio_settings(
     config: AudioConfig, layout: Literal["image", "sequence"], training: Sequence[Path]
-) -> Hearing:
+) -> AudioSettings:
     """What all recordings are heard as; for as long as most of the training part last."""
     window, hop = round(config.window * config.rate), round(config.hop * config.rate)
     if config.seconds is not None:
         samples = max(1, round(config.seconds * config.rate))
     else:
-        usual = _usual_seconds(training) * config.rate
+        usual = _typical_seconds(training) * config.rate
         frames = max(1, math.ceil((usual - window) / hop) + 1)
-        samples = window + hop * (_TILED * math.ceil(frames / _TILED) - 1)
-    return Hearing(
+        samples = window + hop * (_FRAME_MULTIPLE * math.ceil(frames / _FRAME_MULTIPLE) - 1)
+    return AudioSettings(
         rate=config.rate,
         samples=samples,
         form=config.form,
@@ -182,9 +184,9 @@ def _hearing(
     )
 
 
-def _usual_seconds(training: Sequence[Path]) -> float:
+def _typical_seconds(training: Sequence[Path]) -> float:
     """What most recordings last at most, rounded up to a hundredth."""
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(io_threads()) as pool:
         durations = sorted(filter(None, pool.map(_duration, training)))
     if not durations:
         raise DataError(f"data: none of {len(training):,} {_WHAT} of the training part can be read.")
@@ -194,7 +196,7 @@ def _usual_seconds(training: Sequence[Path]) -> float:
 def _duration(path: Path) -> float:
     try:
         return duration(path)
-    except Unreadable:  # told when it is read
+    except UnreadableFileError:  # told when it is read
         return 0.0
 
 
@@ -206,9 +208,11 @@ def _statistics(training: Tensor, config: AudioConfig) -> tuple[Tensor, Tensor]:
     return mean.view(bands), std.view(bands)
 
 
-def _told(found: Collected, rows: Decoded, hearing: Hearing, labels: str) -> list[tuple[str, str]]:
+def _messages(
+    found: CollectedFiles, rows: DecodedRows, hearing: AudioSettings, labels: str
+) -> list[tuple[str, str]]:
     """What was understood, for the header."""
-    kinds = told_kinds(note[0] for note in rows.notes)
+    kinds = format_summary(note[0] for note in rows.notes)
     rates = sorted({note[1] for note in rows.notes})
     rate = f"{rates[0]:,}" if len(rates) == 1 else f"{rates[0]:,} to {rates[-1]:,}"
     lasting = sorted(note[2] for note in rows.notes)
@@ -222,10 +226,10 @@ def _told(found: Collected, rows: Decoded, hearing: Hearing, labels: str) -> lis
     told = [("Recordings", text)]
     if silent:
         told.append(("Silent", f"{silent:,} recordings throughout"))
-    return [*told, *_told_cancelled(rows), *told_files(found.files, rows.trouble)]
+    return [*told, *_cancelled_warning(rows), *file_messages(found.files, rows.trouble)]
 
 
-def _told_cancelled(rows: Decoded) -> list[tuple[str, str]]:
+def _cancelled_warning(rows: DecodedRows) -> list[tuple[str, str]]:
     """The line that tells whose channels cancel each other."""
     count = sum(note[4] for note in rows.notes)
     what = "1 recording" if count == 1 else f"{count:,} recordings"
@@ -233,7 +237,7 @@ def _told_cancelled(rows: Decoded) -> list[tuple[str, str]]:
     return [("Warning", line)] if count else []
 
 
-class Sounding(Config):
+class RecordingStatistics(Config):
     """What training's recordings were like.
 
     Attributes:
@@ -245,7 +249,7 @@ class Sounding(Config):
     levels: list[float]
 
     @classmethod
-    def of(cls, rows: Decoded) -> Sounding:
+    def of(cls, rows: DecodedRows) -> RecordingStatistics:
         """What recordings are like."""
         levels = [note[3] for note in rows.notes if note[3] is not None]
         return cls(
@@ -253,7 +257,7 @@ class Sounding(Config):
             levels=[min(levels), max(levels)] if levels else [],
         )
 
-    def differing(self, rows: Decoded) -> list[tuple[str, str]]:
+    def differing(self, rows: DecodedRows) -> list[tuple[str, str]]:
         """Warnings of new recordings that are not like them."""
         told = []
         rates = [note[1] for note in rows.notes if note[1] not in self.rates]
@@ -267,7 +271,7 @@ class Sounding(Config):
         levels = [note[3] for note in rows.notes if note[3] is not None]
         if self.levels:
             low, high = self.levels
-            far = [one for one in levels if not low - _LOUDER <= one <= high + _LOUDER]
+            far = [one for one in levels if not low - _LOUDER_DB <= one <= high + _LOUDER_DB]
             if far:
                 told.append(
                     f"{len(far):,} of {len(rows.notes):,} recordings are louder or softer than any of"
@@ -285,17 +289,17 @@ class AudioReader(FilesReader):
         sounding: what training's were like; None: an earlier version did not keep it.
     """
 
-    hearing: Hearing
-    sounding: Sounding | None = None
+    hearing: AudioSettings
+    sounding: RecordingStatistics | None = None
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
         files = self.find(path, SUFFIXES, _WHAT, answers=answers)
         make = partial(decode, hearing=self.hearing)
-        rows = decoded(files.paths, self.hearing.shape, torch.float32, make)
+        rows = decode_files(files.paths, self.hearing.shape, torch.float32, make)
         found = self.found(files, path, rows, answers=answers, max_bad=max_bad, what=_WHAT)
         seconds = self.hearing.samples / self.hearing.rate
         cut = sum(note[2] > seconds for note in rows.notes)
         other = [] if self.sounding is None else self.sounding.differing(rows)
-        told = [*found.told, *_told_cancelled(rows), *other]
+        told = [*found.told, *_cancelled_warning(rows), *other]
         return replace(found, told=[*told, *told_cut(cut, "recording", f"{seconds:.2f} s")])

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, ImageConfig
+from bigmodel.data.memory_check import check_memory, free_memory
 from bigmodel.data.parts import Part
 from bigmodel.data.paths import check_inside
-from bigmodel.data.room import check_room, free_memory
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Image
@@ -110,33 +110,33 @@ def _find(
 ) -> dict[str, Path]:
     """The path of each of the four files, all out of the first folder that has any."""
     for folder in folders:
-        found = {stem: path for stem in _STEMS if (path := _spelt(folder, stem)) is not None}
+        found = {stem: path for stem in _STEMS if (path := _find_file(folder, stem)) is not None}
         if len(found) == len(_STEMS):
             if folder not in system_folders:  # a distribution links as it sees fit
                 for path in found.values():
                     check_inside(path, folder, "data.root")
             return found
         if found:
-            missing = ", ".join(f"{_name(stem)}[.gz]" for stem in _STEMS if stem not in found)
+            missing = ", ".join(f"{_file_name(stem)}[.gz]" for stem in _STEMS if stem not in found)
             raise DataError(
                 f"data={config.name}: of its four files, these are missing in {folder.absolute()}:"
                 f" {missing}. {help_text}"
             )
     looked = " nor in ".join(f"{folder.absolute()}" for folder in folders)
-    names = ", ".join(f"{_name(stem)}[.gz]" for stem in _STEMS)
+    names = ", ".join(f"{_file_name(stem)}[.gz]" for stem in _STEMS)
     raise DataError(
         f"data={config.name}: its files are not in {looked}. Expected are {names}."
         f" {help_text} Say data.root=<folder> for another place."
     )
 
 
-def _name(stem: str) -> str:
+def _file_name(stem: str) -> str:
     return f"{stem}-idx{3 if stem.endswith('images') else 1}-ubyte"
 
 
-def _spelt(folder: Path, stem: str) -> Path | None:
+def _find_file(folder: Path, stem: str) -> Path | None:
     """The file in either spelling, gzip or not; None where there is none."""
-    name = _name(stem)
+    name = _file_name(stem)
     for spelling in (name, name.replace("-idx", ".idx")):
         for path in (folder / spelling, folder / f"{spelling}.gz"):
             if path.is_file():
@@ -194,24 +194,27 @@ def _parse(file: BinaryIO | gzip.GzipFile, path: Path, kind: str) -> Tensor:
     expected, dimensions = _MAGIC[kind], _MAGIC[kind] & 0xFF
     head = file.read(4 + 4 * dimensions)
     if len(head) < 4 or int.from_bytes(head[:4], "big") != expected:
-        raise DataError(f"{path}: {_found(head)}, expected the magic number 0x{expected:08x} of {kind}.")
+        raise DataError(
+            f"{path}: {_wrong_start(head)}, expected the magic number 0x{expected:08x} of {kind}."
+        )
     if len(head) < 4 + 4 * dimensions:
         raise DataError(
             f"{path}: cut short within its header: {len(head)} bytes, expected {4 + 4 * dimensions}."
         )
     shape = struct.unpack(f">{dimensions}I", head[4:])
     if 0 in shape:
-        raise DataError(f"{path}: its header says {_times(shape)}: it holds no {kind}.")
+        raise DataError(f"{path}: its header says {_shape_text(shape)}: it holds no {kind}.")
     size = math.prod(shape)
     free = free_memory()
     body = _read_up_to(file, min(size, free) + 1)
     if len(body) > free:
-        check_room(size, f"{path}: {_times(shape)} by its header")
+        check_memory(size, f"{path}: {_shape_text(shape)} by its header")
     if len(body) != size:
         fault = "cut short" if len(body) < size else "too long"
         found = f"{len(body):,}" if len(body) < size else "more"
         raise DataError(
-            f"{path}: {fault}: its header says {_promise(shape)} of {kind}, found {found}. Get it again."
+            f"{path}: {fault}: its header says {_expected_size(shape)} of {kind}, found {found}."
+            " Get it again."
         )
     return torch.frombuffer(body, dtype=torch.uint8).view(shape)
 
@@ -224,7 +227,7 @@ def _read_up_to(file: BinaryIO | gzip.GzipFile, limit: int) -> bytearray:
     return body
 
 
-def _found(head: bytes) -> str:
+def _wrong_start(head: bytes) -> str:
     """In words, what a file starts with that is not what was expected."""
     if len(head) < 4:
         return f"cut short: {len(head)} bytes in all"
@@ -235,10 +238,12 @@ def _found(head: bytes) -> str:
     return f"found 0x{magic:08x} at its start: not an IDX file of bytes"
 
 
-def _promise(shape: tuple[int, ...]) -> str:
+def _expected_size(shape: tuple[int, ...]) -> str:
     """How many bytes a header asks for, and why."""
-    return f"{_times(shape)} = {math.prod(shape):,} bytes" if len(shape) > 1 else f"{shape[0]:,} bytes"
+    return (
+        f"{_shape_text(shape)} = {math.prod(shape):,} bytes" if len(shape) > 1 else f"{shape[0]:,} bytes"
+    )
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "×".join(str(size) for size in shape)

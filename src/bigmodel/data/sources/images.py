@@ -20,26 +20,33 @@ from pydantic import Field, field_validator
 
 from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, ImageConfig
-from bigmodel.data.files.collecting import (
-    Collected,
-    Decoded,
+from bigmodel.data.files.decode_cache import cache_folder, decode_files, file_digests
+from bigmodel.data.files.samples import (
+    CollectedFiles,
+    DecodedRows,
     FilesConfig,
     FilesReader,
-    Unreadable,
-    check_bad,
-    collect,
-    content_of,
-    parts_of,
-    threads,
-    told_files,
-    told_kinds,
-    told_labels,
-    told_odd_classes,
+    UnreadableFileError,
+    check_unreadable,
+    collect_files,
+    digest_samples,
+    file_messages,
+    format_summary,
+    io_threads,
+    label_summary,
+    label_warnings,
+    split_rows,
 )
-from bigmodel.data.files.decoded import cache_folder, contents_of, decoded
-from bigmodel.data.media.pictures import SUFFIXES, Framing, Side, allowed_sizes, decode, looks
+from bigmodel.data.media.images import (
+    SUFFIXES,
+    ResizeSettings,
+    Side,
+    checked_image_sizes,
+    decode,
+    image_info,
+)
 from bigmodel.data.reader import Found, reads
-from bigmodel.data.targets import Answers
+from bigmodel.data.targets import TargetEncoder
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, Image
 
@@ -77,17 +84,19 @@ class ImagesConfig(FilesConfig, ImageConfig):
 @data.register("images", ImagesConfig)
 def images(config: ImagesConfig) -> Dataset:
     """Pictures in files, as images channels×height×width of bytes."""
-    found = collect(config, SUFFIXES, _WHAT)
+    found = collect_files(config, SUFFIXES, _WHAT)
     # Part by part, so that each is one stretch of the rows and none has to be copied.
     order = torch.cat(list(found.parts.values())).tolist()
     paths = [found.files.paths[index] for index in order]
-    contents = contents_of(paths)
-    with allowed_sizes():
+    contents = file_digests(paths)
+    with checked_image_sizes():
         learnt = config.learnt_reader(ImagesReader)
         framing = (
-            _framing(config, paths[: len(found.parts["train"])]) if learnt is None else learnt.framing
+            _resize_settings(config, paths[: len(found.parts["train"])])
+            if learnt is None
+            else learnt.framing
         )
-        rows = decoded(
+        rows = decode_files(
             paths,
             (framing.channels, framing.height, framing.width),
             torch.uint8,
@@ -98,16 +107,16 @@ def images(config: ImagesConfig) -> Dataset:
             options=framing.model_dump(),
         )
     bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
-    left_out = check_bad(bad, len(paths), config.max_bad, _WHAT)
-    parts = parts_of(found, order, rows.kept, rows.rows, _WHAT)
+    left_out = check_unreadable(bad, len(paths), config.max_bad, _WHAT)
+    parts = split_rows(found, order, rows.kept, rows.rows, _WHAT)
     spec = DataSpec("images", Image(framing.channels, framing.height, framing.width), found.target)
     dataset = completed(spec, parts, config.learnt(spec.input))
     scaled = standardised(config, spec.input, parts, config.normalize)
     reader = ImagesReader(
-        framing=framing, naming=config.naming(), answers=Answers.of(dataset.spec.target)
+        framing=framing, naming=config.naming(), answers=TargetEncoder.of(dataset.spec.target)
     )
-    told = _told(found, rows, framing, told_labels(spec.target, parts))
-    told += told_odd_classes(spec.target, parts)
+    told = _messages(found, rows, framing, label_summary(spec.target, parts))
+    told += label_warnings(spec.target, parts)
     return replace(
         dataset,
         mean=scaled.mean,
@@ -115,42 +124,44 @@ def images(config: ImagesConfig) -> Dataset:
         reader=reader,
         told=told,
         left_out=left_out,
-        read=content_of(contents, rows.kept, parts).read(),
+        read=digest_samples(contents, rows.kept, parts).read(),
     )
 
 
-def _framing(config: ImagesConfig, training: Sequence[Path]) -> Framing:
+def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSettings:
     """The one form of all pictures; colours where any of the training part has some."""
     channels = config.channels
     if channels == "auto":
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(io_threads()) as pool:
             channels = 1 if all(pool.map(_seems_grey, training)) else 3
     height, width = config.size if isinstance(config.size, list) else (config.size, config.size)
-    return Framing(
+    return ResizeSettings(
         height=height, width=width, channels=channels, fit=config.fit, background=config.background
     )
 
 
 def _seems_grey(path: Path) -> bool:
     try:
-        return looks(path)[3]
-    except Unreadable:  # told when it is read
+        return image_info(path)[3]
+    except UnreadableFileError:  # told when it is read
         return True
 
 
-_DONE = {"crop": "cropped to", "pad": "padded to", "stretch": "stretched to"}
+_FIT_NAMES = {"crop": "cropped to", "pad": "padded to", "stretch": "stretched to"}
 
 
-def _told(found: Collected, rows: Decoded, framing: Framing, labels: str) -> list[tuple[str, str]]:
+def _messages(
+    found: CollectedFiles, rows: DecodedRows, framing: ResizeSettings, labels: str
+) -> list[tuple[str, str]]:
     """What was understood, for the header."""
-    kinds = told_kinds(kind for kind, _, _ in rows.notes)
+    kinds = format_summary(kind for kind, _, _ in rows.notes)
     sizes = sorted(((width * height, width, height) for _, height, width in rows.notes))
     smallest, largest = (f"{width}×{height}" for _, width, height in (sizes[0], sizes[-1]))
     spread = smallest if smallest == largest else f"{smallest} to {largest}"
-    form = f"{_DONE[framing.fit]} {framing.width}×{framing.height}"
+    form = f"{_FIT_NAMES[framing.fit]} {framing.width}×{framing.height}"
     colours = "in grey" if framing.channels == 1 else "in colours"
     text = f"{len(rows.kept):,} {kinds}, {spread}, {form} {colours}; {labels}"
-    return [("Pictures", text), *told_files(found.files, rows.trouble)]
+    return [("Pictures", text), *file_messages(found.files, rows.trouble)]
 
 
 @reads("images")
@@ -161,13 +172,13 @@ class ImagesReader(FilesReader):
         framing: the one form of all pictures.
     """
 
-    framing: Framing
+    framing: ResizeSettings
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
         files = self.find(path, SUFFIXES, _WHAT, answers=answers)
-        with allowed_sizes():
-            rows = decoded(
+        with checked_image_sizes():
+            rows = decode_files(
                 files.paths,
                 (self.framing.channels, self.framing.height, self.framing.width),
                 torch.uint8,

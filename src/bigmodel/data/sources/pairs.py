@@ -24,22 +24,22 @@ from bigmodel.data.texts.files import read_lines
 from bigmodel.data.texts.pair_files import (
     PairFilesConfig,
     Pairs,
-    check_places,
-    lines,
-    pairs_of_files,
-    pairs_of_table,
+    check_paths,
+    drop_empty,
+    keep_rows,
+    line_names,
+    read_pair_files,
+    read_pair_table,
     read_part,
-    without,
-    without_empty,
 )
-from bigmodel.data.texts.tokenizing import LEAST_PIECES, learn
+from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, build_vocabulary
 from bigmodel.data.texts.vocabulary import Encoded, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import place, split
+from bigmodel.data.user_data import resolve_path, split_samples
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, NextTokens, TokenPair
 
-_NAMES: tuple[PartName, ...] = ("train", "val", "test")
+_PART_ORDER: tuple[PartName, ...] = ("train", "val", "test")
 
 
 class PairsConfig(PairFilesConfig):
@@ -54,7 +54,7 @@ class PairsConfig(PairFilesConfig):
     )
     vocab_size: int = Field(
         default=8000,
-        ge=LEAST_PIECES,
+        ge=MIN_VOCAB_SIZE,
         description="most tokens, pieces of words of both sides, special ones included",
     )
     tokenizer: str | None = Field(
@@ -99,14 +99,14 @@ class PairsReader(VocabularyReader):
         """
         pairs = self._pairs(path, answers, max_bad)
         if answers:
-            pairs = without_empty(pairs)
+            pairs = drop_empty(pairs)
             pairs = self._not_longer(path, pairs, max_bad)
         if not len(pairs):
             raise DataError(f"{path}: there are no {'pairs' if answers else 'texts'} in it.")
         columns: dict[str, Sequence[str]] = {"source": pairs.sources}
         if answers:
             columns["target"] = pairs.targets
-        stored, cut = _stored(self.vocabulary, pairs, self.length)
+        stored, cut = _encode_pairs(self.vocabulary, pairs, self.length)
         told = told_cut(cut, "source", f"{self.length:,} tokens")
         return Found(stored, columns, pairs.left_out, told)
 
@@ -122,25 +122,25 @@ class PairsReader(VocabularyReader):
                 f" data.max_bad={len(longer)} to be left out."
             )
         kept = [row for row, size in enumerate(sizes) if size <= self.longest]
-        return without(pairs, kept, f"references longer than {self.longest:,} tokens")
+        return keep_rows(pairs, kept, f"references longer than {self.longest:,} tokens")
 
     def _pairs(self, path: Path, answers: bool, max_bad: int) -> Pairs:
         """The pairs of a place; targets are empty where no answers are asked for."""
         if self.columns is not None:
             source, target = self.columns
             names = (source, target if answers else source)
-            found = pairs_of_table(path, "path", names, max_bad, self.encoding)
+            found = read_pair_table(path, "path", names, max_bad, self.encoding)
             return found if answers else replace(found, targets=[""] * len(found))
         files = [path] if path.exists() else [Path(name) for name in str(path).split(",")]
         if answers and len(files) == 2:
-            return pairs_of_files(files[0], files[1], self.encoding)
+            return read_pair_files(files[0], files[1], self.encoding)
         if answers or len(files) > 2:
             raise DataError(
                 f"{path}: to judge by, a file of sources and one of their translations are needed, with"
                 " a comma between them, such as test.de,test.en."
             )
         sources = read_lines(files[0], self.encoding)
-        return Pairs(sources, [""] * len(sources), lines(sources))
+        return Pairs(sources, [""] * len(sources), line_names(sources))
 
 
 @data.register("pairs", PairsConfig)
@@ -151,14 +151,16 @@ def pairs(config: PairsConfig) -> Dataset:
         ConfigError: it is not said where both sides lie.
         DataError: they cannot be read, do not fit each other, or all are too long.
     """
-    check_places(config)
-    parts = _parts(config)
+    check_paths(config)
+    parts = _read_parts(config)
     if (learnt := config.learnt_reader(PairsReader)) is not None:
         vocabulary = learnt.vocabulary
     else:
-        given = None if config.tokenizer is None else place(config, "tokenizer")
+        given = None if config.tokenizer is None else resolve_path(config, "tokenizer")
         learnt_from = [*parts["train"].sources, *parts["train"].targets]
-        vocabulary = learn(learnt_from, "bpe", config.vocab_size, given, ["pad", "start", "end"])
+        vocabulary = build_vocabulary(
+            learnt_from, "bpe", config.vocab_size, given, ["pad", "start", "end"]
+        )
     if not vocabulary.exact:
         raise DataError(
             f"data.tokenizer={config.tokenizer}: it changes texts: decoding does not give them back, so"
@@ -168,9 +170,11 @@ def pairs(config: PairsConfig) -> Dataset:
     stored: dict[PartName, TextPairs] = {}
     cut = 0
     for name, part in parts.items():
-        stored[name], longer = _stored(vocabulary, part, None if name == "train" else config.length)
+        stored[name], longer = _encode_pairs(
+            vocabulary, part, None if name == "train" else config.length
+        )
         cut += longer
-    stored["train"], long = _short(stored["train"], config.length)
+    stored["train"], long = _drop_long(stored["train"], config.length)
     left_out = Counter[str]()
     for part in parts.values():
         left_out.update(part.left_out)
@@ -184,7 +188,7 @@ def pairs(config: PairsConfig) -> Dataset:
     ]
     spec = DataSpec(
         "pairs",
-        TokenPair(longest, vocabulary.size, *_special(vocabulary)),
+        TokenPair(longest, vocabulary.size, *_special_tokens(vocabulary)),
         NextTokens(vocabulary.size, characters=None, end=vocabulary.end),
         {name: len(part) for name, part in stored.items()},
     )
@@ -206,28 +210,31 @@ def pairs(config: PairsConfig) -> Dataset:
     )
 
 
-def _parts(config: PairsConfig) -> dict[PartName, Pairs]:
+def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
     """All parts; what has no place of its own is held out of the training part.
 
     Pairs of the same source go to the same part, or what is judged by would have been learnt.
     """
-    found = {name: part for name in _NAMES if (part := read_part(config, name)) is not None}
+    found = {name: part for name in _PART_ORDER if (part := read_part(config, name)) is not None}
     empty = [name for name, part in found.items() if not len(part)]
     if empty:
         raise DataError(f"data: the {empty[0]} part has no pairs with a text on both sides.")
     whole = found["train"]
     elsewhere = {f"{name}_path": name for name in ("val", "test") if name in found}
-    index = split(config.model_copy(update=elsewhere), len(whole), groups=whole.sources)
+    index = split_samples(config.model_copy(update=elsewhere), len(whole), groups=whole.sources)
     found |= {name: whole.at(rows.tolist()) for name, rows in index.items()}
     found["train"] = replace(found["train"], left_out=whole.left_out)
-    return {name: found[name] for name in _NAMES if name in found}
+    return {name: found[name] for name in _PART_ORDER if name in found}
 
 
-def _stored(vocabulary: Vocabulary, pairs: Pairs, most: int | None) -> tuple[TextPairs, int]:
+def _encode_pairs(vocabulary: Vocabulary, pairs: Pairs, most: int | None) -> tuple[TextPairs, int]:
     """Pairs as tokens; sources are cut to `most` tokens, targets are not. How many were cut."""
-    pad, start, end = _special(vocabulary)
+    pad, start, end = _special_tokens(vocabulary)
     encoded = vocabulary.encode_all(pairs.sources)
-    source, target = _ended(encoded, end, most), _ended(vocabulary.encode_all(pairs.targets), end)
+    source, target = (
+        _append_end(encoded, end, most),
+        _append_end(vocabulary.encode_all(pairs.targets), end),
+    )
     stored = TextPairs(
         torch.cat([source.tokens, target.tokens]),
         torch.stack([source.starts, target.starts + len(source.tokens)], dim=1),
@@ -238,7 +245,7 @@ def _stored(vocabulary: Vocabulary, pairs: Pairs, most: int | None) -> tuple[Tex
     return stored, int((source.sizes <= encoded.sizes).sum())
 
 
-def _special(vocabulary: Vocabulary) -> tuple[int, int, int]:
+def _special_tokens(vocabulary: Vocabulary) -> tuple[int, int, int]:
     """Pad, start and end."""
     assert vocabulary.pad is not None
     assert vocabulary.start is not None
@@ -246,7 +253,7 @@ def _special(vocabulary: Vocabulary) -> tuple[int, int, int]:
     return vocabulary.pad, vocabulary.start, vocabulary.end
 
 
-def _short(stored: TextPairs, length: int) -> tuple[TextPairs, int]:
+def _drop_long(stored: TextPairs, length: int) -> tuple[TextPairs, int]:
     """The pairs of at most `length` tokens, and how many others there are.
 
     Raises:
@@ -261,7 +268,7 @@ def _short(stored: TextPairs, length: int) -> tuple[TextPairs, int]:
     return stored.select(short.nonzero().flatten()), int((~short).sum())
 
 
-def _ended(found: Encoded, end: int, most: int | None = None) -> Encoded:
+def _append_end(found: Encoded, end: int, most: int | None = None) -> Encoded:
     """Texts that each end with `end`, cut to `most` tokens with it."""
     kept = found.sizes if most is None else found.sizes.clamp(max=most - 1)
     sizes = kept + 1

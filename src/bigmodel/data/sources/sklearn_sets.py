@@ -33,7 +33,7 @@ def digits(config: DigitsConfig) -> Dataset:
     """Handwritten digits: images 1×8×8, from 0 to 1, of ten classes."""
     rows = torch.from_numpy(_digits())
     images = rows[:, :-1].reshape(-1, 1, 8, 8) / 16  # 16 shades there
-    spec = DataSpec("digits", Image(1, 8, 8), Classes(_words(range(10)), counts=()))
+    spec = DataSpec("digits", Image(1, 8, 8), Classes(_names(range(10)), counts=()))
     samples = Part(images, rows[:, -1].to(torch.int64))
     return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
 
@@ -43,7 +43,7 @@ def iris(config: TableConfig) -> Dataset:
     """150 irises: four lengths in cm, three species (Fisher, 1936)."""
     from sklearn.datasets import load_iris
 
-    return _classified(config, load_iris())
+    return _classification(config, load_iris())
 
 
 @data.register("wine", TableConfig)
@@ -51,7 +51,7 @@ def wine(config: TableConfig) -> Dataset:
     """178 wines: 13 chemical figures, three growers (Forina, 1988)."""
     from sklearn.datasets import load_wine
 
-    return _classified(config, load_wine())
+    return _classification(config, load_wine())
 
 
 @data.register("breast_cancer", TableConfig)
@@ -59,7 +59,7 @@ def breast_cancer(config: TableConfig) -> Dataset:
     """569 tumours: 30 figures of cell nuclei, malignant or benign (Wolberg et al., 1995)."""
     from sklearn.datasets import load_breast_cancer
 
-    return _classified(config, load_breast_cancer())
+    return _classification(config, load_breast_cancer())
 
 
 @data.register("diabetes", TableConfig)
@@ -70,7 +70,7 @@ def diabetes(config: TableConfig) -> Dataset:
     found = load_diabetes(scaled=False)  # scaled there means: with figures of all samples
     spec = DataSpec(
         "diabetes",
-        Features(found.data.shape[1], _words(found.feature_names)),
+        Features(found.data.shape[1], _names(found.feature_names)),
         Values(("disease progression",), mean=(), std=()),
     )
     samples = Part(torch.from_numpy(found.data), torch.from_numpy(found.target)[:, None])
@@ -98,18 +98,18 @@ def _digits() -> np.ndarray[Any, Any]:
     return rows
 
 
-def _classified(config: TableConfig, found: Any) -> Dataset:
+def _classification(config: TableConfig, found: Any) -> Dataset:
     """A table of features with one class for each row."""
     spec = DataSpec(
         config.name,
-        Features(found.data.shape[1], _words(found.feature_names)),
-        Classes(_words(found.target_names), counts=()),
+        Features(found.data.shape[1], _names(found.feature_names)),
+        Classes(_names(found.target_names), counts=()),
     )
     samples = Part(torch.from_numpy(found.data), _labels(found))
     return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
 
 
-def _words(names: Any) -> tuple[str, ...]:
+def _names(names: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 

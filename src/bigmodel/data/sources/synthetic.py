@@ -22,8 +22,8 @@ from torch import Tensor
 
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, RealConfig
-from bigmodel.data.content import Content, Read
 from bigmodel.data.counter_rng import generator_of
+from bigmodel.data.digest import DigestBuilder, SourceDigest
 from bigmodel.data.parts import Part
 from bigmodel.registry import data
 from bigmodel.spec import (
@@ -105,21 +105,21 @@ def synthetic(config: SyntheticConfig) -> Dataset:
         inputs = _images(config, targets)
     else:
         inputs = _inputs(config)
-        targets = _answers(config, inputs)
+        targets = _teacher_targets(config, inputs)
     if config.target == "classes":
         targets = _labels(targets)
     elif config.target == "flags":
         targets = (targets > 0).float()
     spec = DataSpec("synthetic", _input(config), _target(config))
     made = assemble(config, spec, Part(inputs, targets), normalize=config.normalize)
-    return replace(made, read=_drawn(config))
+    return replace(made, read=_digest(config))
 
 
-def _drawn(config: SyntheticConfig) -> Read:
+def _digest(config: SyntheticConfig) -> SourceDigest:
     """What decides all of it but for rounding: `randn` and the teacher are computed."""
     names = ("input", "shape", "vocab_size", "target", "outputs", "samples", "noise", "seed")
     settings = [(name, getattr(config, name)) for name in (*names, "val_fraction", "split_seed")]
-    return Content().word(f"synthetic {_VERSION} {settings}").read(exact=False)
+    return DigestBuilder().word(f"synthetic {_VERSION} {settings}").read(exact=False)
 
 
 def _input(config: SyntheticConfig) -> Input:
@@ -147,22 +147,22 @@ def _target(config: SyntheticConfig) -> Target:
             return Values(names, mean=(), std=())
 
 
-def _draws(config: SyntheticConfig, purpose: int) -> torch.Generator:
+def _generator(config: SyntheticConfig, purpose: int) -> torch.Generator:
     """Random numbers of their own for each purpose: 0 the teacher, 1 the samples, 2 the noise."""
     return generator_of(config.seed, purpose)
 
 
 def _inputs(config: SyntheticConfig) -> Tensor:
     """Features, sequences or tokens: (samples, *shape)."""
-    size, generator = (config.samples, *config.shape), _draws(config, 1)
+    size, generator = (config.samples, *config.shape), _generator(config, 1)
     if config.input == "tokens":
         return torch.randint(config.vocab_size, size, generator=generator)
     return torch.randn(size, generator=generator)
 
 
-def _answers(config: SyntheticConfig, inputs: Tensor) -> Tensor:
+def _teacher_targets(config: SyntheticConfig, inputs: Tensor) -> Tensor:
     """The teacher's scores, standardised, plus noise: (samples, outputs)."""
-    teacher = _draws(config, 0)
+    teacher = _generator(config, 0)
     if config.input == "tokens":
         worth = torch.randn(config.vocab_size, config.outputs, generator=teacher)
         scores = F.embedding(inputs, worth).sum(1)
@@ -174,7 +174,7 @@ def _answers(config: SyntheticConfig, inputs: Tensor) -> Tensor:
         scores = inputs @ straight + torch.tanh(2 * (inputs @ inner)) @ outer
         scores = scores.sum(1) if config.input == "sequence" else scores
     scores = (scores - scores.mean(0)) / scores.std(0, correction=0).clamp(min=1e-6)
-    return scores + config.noise * torch.randn(scores.shape, generator=_draws(config, 2))
+    return scores + config.noise * torch.randn(scores.shape, generator=_generator(config, 2))
 
 
 def _labels(scores: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def _labels(scores: Tensor) -> Tensor:
 
 def _codes(config: SyntheticConfig) -> Tensor:
     """What images are to mean, (samples, outputs): values, flags as ±1, or classes as 0 and 1."""
-    size, generator = (config.samples, config.outputs), _draws(config, 1)
+    size, generator = (config.samples, config.outputs), _generator(config, 1)
     match config.target:
         case "classes":
             drawn = torch.randint(config.outputs, size[:1], generator=generator)
@@ -211,13 +211,13 @@ def _codes(config: SyntheticConfig) -> Tensor:
 def _images(config: SyntheticConfig, codes: Tensor) -> Tensor:
     """Images, (samples, *shape) uint8, that show their codes."""
     channels, height, width = config.shape
-    generator = _draws(config, 0)
+    generator = _generator(config, 0)
     coarse = torch.randn(config.outputs, channels, 4, 4, generator=generator)
     tint = torch.randn(config.outputs, channels, 1, 1, generator=generator)
     patterns = F.interpolate(coarse, size=(height, width), mode="bilinear") + 0.5 * tint
     if config.target != "classes":  # several show at once: keep the sum's contrast
         patterns = patterns / config.outputs**0.5
-    noise = _draws(config, 2)
+    noise = _generator(config, 2)
     images = torch.empty((config.samples, *config.shape), dtype=torch.uint8)
     for chunk, code in zip(torch.split(images, 256), torch.split(codes, 256), strict=True):
         light = torch.einsum("no,ochw->nchw", code, patterns)

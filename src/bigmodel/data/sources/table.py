@@ -19,61 +19,80 @@ from torch import Tensor
 
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.class_counts import class_warnings, counts_in
-from bigmodel.data.content import Content
+from bigmodel.data.class_counts import class_warnings, count_classes
+from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Part
-from bigmodel.data.plain_files import Encoding
+from bigmodel.data.tabular.column_options import Kind, WrittenForm, column_option, parse_entries
+from bigmodel.data.tabular.column_storage import give_back
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
     DateColumn,
-    Learnt,
-    LeftOut,
+    ExcludedColumn,
+    FittedColumn,
     MeasuredColumn,
+    NewCells,
     NumberColumn,
-    Rows,
-    Strange,
+    RowIndex,
 )
-from bigmodel.data.tabular.date_formats import TIME_KINDS, TimeKind, check_format, described, kind_of
-from bigmodel.data.tabular.deciding import Decided, as_numbers, as_times, decide
-from bigmodel.data.tabular.kinds import Form, Kind, entries_of, option
-from bigmodel.data.tabular.missing import counts_of, unfound_told
-from bigmodel.data.tabular.notation import Notation, Ways
-from bigmodel.data.tabular.odd import MOST, MOST_IF_SAID
+from bigmodel.data.tabular.date_formats import (
+    TIME_KINDS,
+    TimeKind,
+    check_format,
+    describe_format,
+    time_kind,
+)
+from bigmodel.data.tabular.missing_values import count_missing_words, unused_word_warning
+from bigmodel.data.tabular.number_formats import FormatChoice, NumberFormat
+from bigmodel.data.tabular.numeric import identifier_groups, is_row_index, missing_words_in, text_values
 from bigmodel.data.tabular.reader import TableReader
-from bigmodel.data.tabular.reading import Columns, column, known_column, listed, read_columns
-from bigmodel.data.tabular.sources import give_back
-from bigmodel.data.tabular.target import Asked, TargetColumn, Task
-from bigmodel.data.tabular.telling import (
-    AS_ASKED,
-    AS_BEFORE,
-    columns_told,
-    groups_told,
-    left_out_told,
-    missing_told,
-    mostly_left_out,
-    mostly_told,
-    notations_told,
-    odd_told,
-    respelt_told,
-    target_told,
+from bigmodel.data.tabular.report import (
+    AS_IN_CHECKPOINT,
+    AS_REQUESTED,
+    alias_line,
+    columns_summary,
+    date_format_line,
+    date_format_warning,
+    excluded_mostly_measured,
+    excluded_warnings,
+    excluded_with_zeros,
+    identifier_warning,
+    invalid_cell_warnings,
+    leading_zero_warning,
+    missing_lines,
+    mostly_measured_warning,
+    number_format_line,
+    number_format_warnings,
+    target_summary,
     target_warnings,
-    times_told,
-    too_odd,
-    two_times_told,
-    two_ways_told,
-    unseen_told,
-    zeros_left_out,
-    zeros_told,
+    too_many_invalid,
+    unseen_line,
 )
-from bigmodel.data.tabular.values import counts_rows, groups_alike, marks_of, words
-from bigmodel.data.targets import Answers
-from bigmodel.data.user_data import OwnConfig, Words, check_learnt, elsewhere, place, split
+from bigmodel.data.tabular.table_file import Table, check_column, get_column, name_list, read_table
+from bigmodel.data.tabular.target import EncodedTarget, TargetColumn, Task
+from bigmodel.data.tabular.type_inference import (
+    MAX_INVALID,
+    MAX_INVALID_IF_CHOSEN,
+    InferredType,
+    as_numbers,
+    as_times,
+    infer_type,
+)
+from bigmodel.data.targets import TargetEncoder
+from bigmodel.data.text_encoding import Encoding
+from bigmodel.data.user_data import (
+    UserDataConfig,
+    Words,
+    check_trained_classes,
+    resolve_path,
+    separate_parts,
+    split_samples,
+)
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
 
 
-class TableConfig(OwnConfig):
+class TableConfig(UserDataConfig):
     """A table in a CSV, TSV, Parquet or JSON lines file, gzip or not."""
 
     batch_size: int = Field(default=256, ge=1, description="samples in a batch")
@@ -91,7 +110,7 @@ class TableConfig(OwnConfig):
         default="auto",
         description="what the target holds: classes, values, or auto: by what it looks like",
     )
-    columns: dict[str, Kind | Form] = Field(
+    columns: dict[str, Kind | WrittenForm] = Field(
         default={},
         description="kind of a column, where it is not found out: number, category, date, time,"
         ' duration, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
@@ -120,25 +139,25 @@ class TableConfig(OwnConfig):
     @classmethod
     def _in_one_text(cls, columns: Any) -> Any:
         """Names that Hydra's grammar does not take as keys come in a text."""
-        return entries_of(columns) if isinstance(columns, str) else columns
+        return parse_entries(columns) if isinstance(columns, str) else columns
 
     @field_validator("columns")
     @classmethod
-    def _with_examples(cls, columns: dict[str, Kind | Form]) -> dict[str, Kind | Form]:
+    def _with_examples(cls, columns: dict[str, Kind | WrittenForm]) -> dict[str, Kind | WrittenForm]:
         for name, kind in columns.items():
             if isinstance(kind, dict) and len(kind) != 1:
                 raise ValueError(f"{name} is said to be of {len(kind)} kinds. Give one")
             if isinstance(kind, dict) and "number" in kind:
-                Notation.of_example(kind["number"])
+                NumberFormat.of_example(kind["number"])
             if isinstance(kind, dict) and "date" in kind:
                 check_format(kind["date"])
         return columns
 
-    def notation_of(self, name: str) -> Notation | None:
+    def notation_of(self, name: str) -> NumberFormat | None:
         """How a column's numbers are written, where that is said."""
         said = self.columns.get(name)
         example = said.get("number") if isinstance(said, dict) else None
-        return None if example is None else Notation.of_example(example)
+        return None if example is None else NumberFormat.of_example(example)
 
 
 @data.register("table", TableConfig)
@@ -151,52 +170,56 @@ def table(config: TableConfig) -> Dataset:
 
 
 def _read(config: TableConfig) -> Dataset:
-    found = read_columns(place(config), "data.path", config.max_bad, config.encoding)
+    found = read_table(resolve_path(config), "data.path", config.max_bad, config.encoding)
     found.missing = config.missing or ()
     left_out = dict(found.left_out)
-    target, asked, index = _asked(config, found, left_out)
-    reader, lines, told = _learn(config, found, target, index["train"])
-    content = Content().files(found.files)
+    target, asked, index = _read_target(config, found, left_out)
+    reader, lines, told = _fit_columns(config, found, target, index["train"])
+    content = DigestBuilder().files(found.files)
     for part, rows in index.items():
         content.tensor(part, torch.from_numpy(rows))
-    named, strange = _parts(found, reader, asked.values, index)
-    strange[target.name] = Strange(odd=asked.odd)
-    told = [*respelt_told(_respelt(reader)), *told, *found.told]
+    named, strange = _encode_parts(found, reader, asked.values, index)
+    strange[target.name] = NewCells(odd=asked.odd)
+    told = [*alias_line(_aliases(reader)), *told, *found.told]
     if config.task == "auto" and target.name not in config.columns:
-        told += target_warnings(target, decide(found.column(target.name)))
-    told += missing_told(found.taken, reader.columns, target, found.missing)
-    told += unfound_told(found.missing, found.taken, str(found.path))
-    told += odd_told(reader.columns, target, strange, learning=True)
-    for part in elsewhere(config, named):
+        told += target_warnings(target, infer_type(found.column(target.name)))
+    told += missing_lines(found.taken, reader.columns, target, found.missing)
+    told += unused_word_warning(found.missing, found.taken, str(found.path))
+    told += invalid_cell_warnings(reader.columns, target, strange, learning=True)
+    for part in separate_parts(config, named):
         key = f"{part}_path"
-        other = read_columns(place(config, key), f"data.{key}", config.max_bad, config.encoding)
+        other = read_table(resolve_path(config, key), f"data.{key}", config.max_bad, config.encoding)
         other.missing = found.missing
         content.files(other.files)
         told += other.told
         samples = reader.samples(other, answers=True)
         named[part] = samples.part
-        left_out = _added(_added(left_out, other.left_out), samples.left_out)
-        told += unseen_told(f"Unseen in {part}", samples.strange)
-        told += respelt_told(
+        left_out = _add_counts(_add_counts(left_out, other.left_out), samples.left_out)
+        told += unseen_line(f"Unseen in {part}", samples.strange)
+        told += alias_line(
             {name: found.respelt for name, found in samples.strange.items()}, f"Spellings in {part}"
         )
-        told += odd_told(reader.columns, target, samples.strange, f" of {part}")
+        told += invalid_cell_warnings(reader.columns, target, samples.strange, f" of {part}")
     counts = (
         None
         if target.labels is None
-        else counts_in((part.targets for part in named.values()), len(target.labels))
+        else count_classes((part.targets for part in named.values()), len(target.labels))
     )
-    lines.append(("Target", target_told(target, counts)))
+    lines.append(("Target", target_summary(target, counts)))
     told += class_warnings(target.labels or (), counts or ())
     spec = DataSpec(config.name, reader.spec, target.spec)
     done = completed(spec, named, config.learnt(spec.input))
-    reader = reader.model_copy(update={"answers": Answers.of(done.spec.target)})
+    reader = reader.model_copy(update={"answers": TargetEncoder.of(done.spec.target)})
     return replace(done, reader=reader, told=lines + told, left_out=left_out, read=content.read())
 
 
-def _respelt(reader: TableReader) -> dict[str, dict[str, str]]:
+def _aliases(reader: TableReader) -> dict[str, dict[str, str]]:
     """What training spelt in several ways, the target at the end."""
-    categories = {column.name: column.respelt for column in reader.columns if column.kind == "category"}
+    categories = {
+        get_column.name: get_column.respelt
+        for get_column in reader.columns
+        if get_column.kind == "category"
+    }
     return {**categories, reader.target.name: reader.target.respelt}
 
 
@@ -212,12 +235,12 @@ def _check_local(config: TableConfig) -> None:
             )
 
 
-def _asked(
-    config: TableConfig, found: Columns, left_out: dict[str, int]
-) -> tuple[TargetColumn, Asked, dict[PartName, Rows]]:
+def _read_target(
+    config: TableConfig, found: Table, left_out: dict[str, int]
+) -> tuple[TargetColumn, EncodedTarget, dict[PartName, RowIndex]]:
     """The target, what all rows hold of it, and which rows that have one go to which part."""
     name = _target_name(config, found)
-    values, where = column(found, name, "data.target"), str(found.path)
+    values, where = get_column(found, name, "data.target"), str(found.path)
     before = config.learnt_reader(TableReader)
     if before is not None and before.target.name == name:
         target = before.target
@@ -225,27 +248,27 @@ def _asked(
         usual, notation = config.missing != [], config.notation_of(name)
         target = TargetColumn.learn(name, values, config.task, where, notation, usual=usual)
     asked = target.encode(values, where)
-    found.note(name, counts_of(values, target.missing))
+    found.note(name, count_missing_words(values, target.missing))
     rows = np.flatnonzero(asked.there)
     if len(rows) < found.num_rows:
         left_out["no target"] = found.num_rows - len(rows)
-    places = split(
+    places = split_samples(
         config,
         len(rows),
         labels=None if target.labels is None else asked.values[torch.from_numpy(rows)],
-        groups=_marks(found, config.group, "data.group", rows),
-        marks=_marks(found, config.split, "data.split", rows),
+        groups=_column_values(found, config.group, "data.group", rows),
+        marks=_column_values(found, config.split, "data.split", rows),
         named=lambda sample: f"row {rows[sample]}",
     )
     if target.labels is not None:
         answers = asked.values[torch.from_numpy(rows)]
-        check_learnt(target.labels, answers[places["train"]], where, "rows")
+        check_trained_classes(target.labels, answers[places["train"]], where, "rows")
     return target, asked, {part: rows[chosen.numpy()] for part, chosen in places.items()}
 
 
-def _parts(
-    found: Columns, reader: TableReader, answers: Tensor, index: dict[PartName, Rows]
-) -> tuple[dict[PartName, Part], dict[str, Strange]]:
+def _encode_parts(
+    found: Table, reader: TableReader, answers: Tensor, index: dict[PartName, RowIndex]
+) -> tuple[dict[PartName, Part], dict[str, NewCells]]:
     """Each part's rows, and what is strange in them all: one after another in one tensor, so that none
     is ever there twice."""
     order = np.concatenate(list(index.values()))
@@ -256,17 +279,17 @@ def _parts(
     return {name: Part(*pair) for name, pair in zip(index, pairs, strict=True)}, strange
 
 
-def _target_name(config: TableConfig, found: Columns) -> str:
+def _target_name(config: TableConfig, found: Table) -> str:
     """The target, where what the options say of columns can be."""
     if config.target is None:
         raise ConfigError(
             "data.target: say which column is asked for, such as data.target="
-            f"{found.column_names[-1]}. {found.path} has {listed(found.column_names)}."
+            f"{found.column_names[-1]}. {found.path} has {name_list(found.column_names)}."
         )
     for name in config.columns:
-        known_column(found, name, "data.columns")
+        check_column(found, name, "data.columns")
     for name in config.ignore:
-        known_column(found, name, "data.ignore")
+        check_column(found, name, "data.ignore")
     if config.target in config.ignore or config.columns.get(config.target) == "ignore":
         raise ConfigError(f"data.target={config.target}: the target cannot be ignored as well.")
     if config.target in config.columns and config.notation_of(config.target) is None:
@@ -277,44 +300,44 @@ def _target_name(config: TableConfig, found: Columns) -> str:
     return config.target
 
 
-def _marks(found: Columns, name: str | None, key: str, rows: Rows) -> Any:
+def _column_values(found: Table, name: str | None, key: str, rows: RowIndex) -> Any:
     """What an option's column says of each of some rows; None where the option names none."""
-    return None if name is None else words(column(found, name, key)).take(rows).to_pylist()
+    return None if name is None else text_values(get_column(found, name, key)).take(rows).to_pylist()
 
 
-def _learn(
-    config: TableConfig, found: Columns, target: TargetColumn, rows: Rows
+def _fit_columns(
+    config: TableConfig, found: Table, target: TargetColumn, rows: RowIndex
 ) -> tuple[TableReader, list[tuple[str, str]], list[tuple[str, str]]]:
     """What the training part's rows tell of each column; the lines that tell it, and warnings.
 
     Raises:
         DataError: there is no column to learn from.
     """
-    learnt: list[Learnt] = []
-    left: dict[str, LeftOut] = {}
+    learnt: list[FittedColumn] = []
+    left: dict[str, ExcludedColumn] = {}
     told: dict[str, list[tuple[str, str]]] = {}
-    ways: dict[str, Ways] = {}
+    ways: dict[str, FormatChoice] = {}
     as_asked = set(config.ignore)
     for nth, name in enumerate(found.column_names):
         kind = config.columns.get(name)
         if name == target.name or (name in (config.split, config.group) and kind is None):
             continue
         if name in as_asked or kind == "ignore":
-            left[name] = LeftOut(AS_ASKED)
+            left[name] = ExcludedColumn(AS_REQUESTED)
             continue
         values = found.column(name)
-        decided = decide(values)
-        known, told[name] = _learn_column(config, name, values, decided, rows, nth, str(found.path))
-        if isinstance(known, LeftOut):
+        decided = infer_type(values)
+        known, told[name] = _fit_column(config, name, values, decided, rows, nth, str(found.path))
+        if isinstance(known, ExcludedColumn):
             left[name] = known
             continue
         learnt.append(known)
         if kind is None and decided.kind == "number":
             ways[name] = decided.ways
         if isinstance(known, MeasuredColumn):
-            found.note(name, counts_of(values, marks_of(values, words_too=False)))
+            found.note(name, count_missing_words(values, missing_words_in(values, words_too=False)))
     if not learnt:
-        reasons = [line for _, line in (*chain(*told.values()), *left_out_told(left))]
+        reasons = [line for _, line in (*chain(*told.values()), *excluded_warnings(left))]
         why = "; ".join(reasons) or ("all are left out, as asked." if left else "there is no other.")
         raise DataError(f"{found.path}: no column is left to learn '{target.name}' from: {why}")
     reader = TableReader(
@@ -323,19 +346,25 @@ def _learn(
     before = config.learnt_reader(TableReader)
     if before is not None and all(known.name in found for known in before.columns):
         reader = before.model_copy(update={"target": target})
-        left |= {column.name: LeftOut(AS_BEFORE) for column in learnt}
-    read = {column.name for column in reader.columns}
+        left |= {get_column.name: ExcludedColumn(AS_IN_CHECKPOINT) for get_column in learnt}
+    read = {get_column.name for get_column in reader.columns}
     left = {name: why for name, why in left.items() if name not in read}
-    lines = [("Columns", columns_told(reader.columns, left))]
-    lines += [*notations_told(reader.columns), *times_told(reader.columns)]
-    warnings = two_ways_told({name: some for name, some in ways.items() if name in read})
-    warnings += chain(*(told[name] for name in told if name in read), left_out_told(left))
+    lines = [("Columns", columns_summary(reader.columns, left))]
+    lines += [*number_format_line(reader.columns), *date_format_line(reader.columns)]
+    warnings = number_format_warnings({name: some for name, some in ways.items() if name in read})
+    warnings += chain(*(told[name] for name in told if name in read), excluded_warnings(left))
     return reader, lines, warnings
 
 
-def _learn_column(
-    config: TableConfig, name: str, values: Any, decided: Decided, rows: Rows, nth: int, where: str
-) -> tuple[Learnt | LeftOut, list[tuple[str, str]]]:
+def _fit_column(
+    config: TableConfig,
+    name: str,
+    values: Any,
+    decided: InferredType,
+    rows: RowIndex,
+    nth: int,
+    where: str,
+) -> tuple[FittedColumn | ExcludedColumn, list[tuple[str, str]]]:
     """What one column tells, or why it tells a model nothing; and what is to be told of it."""
     said = config.columns.get(name)
     chosen = said if said is None or isinstance(said, str) else next(iter(said))
@@ -343,53 +372,62 @@ def _learn_column(
     if kind not in ("empty", "other"):  # of which a user's word makes nothing else
         kind = chosen or kind
     if kind == "number":
-        if chosen is None and counts_rows(name, values, nth):
-            return LeftOut("counts the rows", "number"), []
+        if chosen is None and is_row_index(name, values, nth):
+            return ExcludedColumn("counts the rows", "number"), []
         if decided.kind != "number" or isinstance(said, dict):
             decided = as_numbers(values, config.notation_of(name))
-        most = MOST if decided.odd.are_few() else MOST_IF_SAID
+        most = MAX_INVALID if decided.odd.are_few() else MAX_INVALID_IF_CHOSEN
         if not decided.odd.are_few(most):
-            raise DataError(f"{where}: {too_odd(name, 'numbers', decided.odd, 'number', most)}")
-        told = zeros_told(f"column '{name}'", decided.zeros, f"words: {option(name, 'category')}")
-        told += groups_told(name, groups_alike(values, decided.notation))
+            raise DataError(f"{where}: {too_many_invalid(name, 'numbers', decided.odd, 'number', most)}")
+        told = leading_zero_warning(
+            f"column '{name}'", decided.zeros, f"words: {column_option(name, 'category')}"
+        )
+        told += identifier_warning(name, identifier_groups(values, decided.notation))
         return NumberColumn.learn(
             name, values, rows, config.normalize, where, decided.notation, most
         ), told if chosen is None else []
     if kind in TIME_KINDS:
-        return _learn_times(config, name, values, rows, where, decided)
+        return _fit_times(config, name, values, rows, where, decided)
     if kind in ("category", "text"):
         known = CategoryColumn.learn(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
         )
         zeros = decided.zeros  # where most have one, they are identifiers, which is nothing odd
-        if zeros.count and zeros.are_few(MOST_IF_SAID) and isinstance(known, LeftOut) and known.said:
-            return zeros_left_out(known, zeros), []
+        if (
+            zeros.count
+            and zeros.are_few(MAX_INVALID_IF_CHOSEN)
+            and isinstance(known, ExcludedColumn)
+            and known.said
+        ):
+            return excluded_with_zeros(known, zeros), []
         if not decided.nearly or chosen is not None:
             return known, []
-        if isinstance(known, LeftOut):
-            return (mostly_left_out(known, decided) if known.said else known), []
-        return known, [mostly_told(name, decided)]
-    return LeftOut("empty" if kind == "empty" else str(values.type)), []
+        if isinstance(known, ExcludedColumn):
+            return (excluded_mostly_measured(known, decided) if known.said else known), []
+        return known, [mostly_measured_warning(name, decided)]
+    return ExcludedColumn("empty" if kind == "empty" else str(values.type)), []
 
 
-def _learn_times(
-    config: TableConfig, name: str, values: Any, rows: Rows, where: str, decided: Decided
-) -> tuple[Learnt | LeftOut, list[tuple[str, str]]]:
+def _fit_times(
+    config: TableConfig, name: str, values: Any, rows: RowIndex, where: str, decided: InferredType
+) -> tuple[FittedColumn | ExcludedColumn, list[tuple[str, str]]]:
     """See `_learn_column`."""
-    said, most = config.columns.get(name), MOST
+    said, most = config.columns.get(name), MAX_INVALID
     if isinstance(said, dict):
         decided = as_times(values, way=said["date"])
     elif said is not None:
         decided = as_times(values, cast(TimeKind, said))
-        most = MOST if decided.odd.are_few() else MOST_IF_SAID
+        most = MAX_INVALID if decided.odd.are_few() else MAX_INVALID_IF_CHOSEN
     when = decided.when
     assert when is not None
     if not decided.odd.are_few(most):
-        message = too_odd(name, described(when.way), decided.odd, kind_of(when.way), most)
+        message = too_many_invalid(
+            name, describe_format(when.way), decided.odd, time_kind(when.way), most
+        )
         raise DataError(f"{where}: {message}")
-    told = [two_times_told(name, when)] if when.other else []
+    told = [date_format_warning(name, when)] if when.other else []
     return DateColumn.learn(name, values, rows, config.normalize, when, most), told
 
 
-def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+def _add_counts(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
     return {key: counts.get(key, 0) + more.get(key, 0) for key in [*counts, *more]}

@@ -20,16 +20,22 @@ from torch import Tensor
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import Stored, Windows
 from bigmodel.data.reader import Found, reads
-from bigmodel.data.texts.files import Passage, TextFilesConfig, files_of, read_files, read_texts
-from bigmodel.data.texts.tokenizing import LEAST_PIECES, Special, Unit, learn, letters_of
+from bigmodel.data.texts.files import Passage, TextFilesConfig, read_files, read_texts, text_files_in
+from bigmodel.data.texts.tokenizer_training import (
+    MIN_VOCAB_SIZE,
+    Special,
+    Unit,
+    build_vocabulary,
+    distinct_characters,
+)
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import elsewhere, place
+from bigmodel.data.user_data import resolve_path, separate_parts
 from bigmodel.errors import DataError, counted
 from bigmodel.registry import data
 from bigmodel.runtime import activity
 from bigmodel.spec import DataSpec, NextTokens, Tokens
 
-_LEAST = 8  # tokens of a part to judge by: fewer say nothing
+_MIN_TOKENS = 8  # tokens of a part to judge by: fewer say nothing
 
 
 class TextConfig(TextFilesConfig):
@@ -53,7 +59,7 @@ class TextConfig(TextFilesConfig):
         description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
     )
     vocab_size: int = Field(
-        default=8000, ge=LEAST_PIECES, description="most tokens of unit=bpe, special ones included"
+        default=8000, ge=MIN_VOCAB_SIZE, description="most tokens of unit=bpe, special ones included"
     )
     tokenizer: str | None = Field(
         default=None, description="a tokenizer.json to use in place of unit; null: none"
@@ -73,15 +79,17 @@ class TextDataReader(VocabularyReader):
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:  # noqa: ARG002
         """See `Reader.read`. A text's answers are the text itself, so that they are always there."""
-        passages, bad = read_files(files_of(path, "path"), self.encoding, max_bad)
+        passages, bad = read_files(text_files_in(path, "path"), self.encoding, max_bad)
         if len(passages) > 1 and self.vocabulary.end is None:
             raise DataError(
                 f"{path}: {len(passages):,} texts, but the run has learnt from a single one and has no"
                 " token for where a text ends. Give one file at a time."
             )
-        stream = _stream(self.vocabulary, passages)
+        stream = _token_stream(self.vocabulary, passages)
         if len(stream) < 2:
-            raise DataError(f"{path}: {_tokens(stream)}: at least 2 are needed, one to ask the next of.")
+            raise DataError(
+                f"{path}: {_token_count(stream)}: at least 2 are needed, one to ask the next of."
+            )
         windows = Windows.side_by_side(stream, self.context, whole=True)
         left_out = {"files that cannot be read": bad} if bad else {}
         return Found(windows, {"first_token": windows.starts.tolist()}, left_out)
@@ -96,8 +104,8 @@ def text(config: TextConfig) -> Dataset:
         DataError: it cannot be read, is too short, or has a character that training has not seen.
     """
     passages, bad = read_texts(config)
-    parts = _split(config, passages)
-    for name in elsewhere(config, parts):
+    parts = _split_by_place(config, passages)
+    for name in separate_parts(config, parts):
         parts[name], more = read_texts(config, f"{name}_path")
         bad += more
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
@@ -107,11 +115,11 @@ def text(config: TextConfig) -> Dataset:
     if learnt is not None and several == (learnt.vocabulary.end is not None):
         vocabulary = learnt.vocabulary
     else:
-        given = None if config.tokenizer is None else place(config, "tokenizer")
-        vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, special)
+        given = None if config.tokenizer is None else resolve_path(config, "tokenizer")
+        vocabulary = build_vocabulary(learnt_from, config.unit, config.vocab_size, given, special)
     with activity.report_progress("Turning the text into tokens"):
-        streams = {name: _stream(vocabulary, part) for name, part in parts.items()}
-    _check(config, streams)
+        streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
+    _check_sizes(config, streams)
     windows: dict[str, Stored] = {
         name: Windows.side_by_side(stream, config.context, whole=name != "train")
         for name, stream in streams.items()
@@ -130,14 +138,14 @@ def text(config: TextConfig) -> Dataset:
         test=windows.get("test"),
         reader=reader,
         told=[
-            ("Text", _told(passages, learnt_from)),
-            ("Vocabulary", f"{vocabulary}; {_tokens(streams['train'])} to learn from"),
+            ("Text", _summary(passages, learnt_from)),
+            ("Vocabulary", f"{vocabulary}; {_token_count(streams['train'])} to learn from"),
         ],
         left_out={"files that cannot be read": bad} if bad else {},
     )
 
 
-def _split(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, list[Passage]]:
+def _split_by_place(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, list[Passage]]:
     """The parts that have no place of their own: training, then validation, then test."""
     total = sum(len(passage.text) for passage in passages)
     if total == 0:
@@ -145,15 +153,15 @@ def _split(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, li
     test = 0 if config.test_path is not None else round(total * config.test_fraction)
     val = 0 if config.val_path is not None else round((total - test) * config.val_fraction)
     cut = total - test - val
-    parts: dict[PartName, list[Passage]] = {"train": _between(passages, 0, cut)}
+    parts: dict[PartName, list[Passage]] = {"train": _slice_passages(passages, 0, cut)}
     if config.val_path is None:
-        parts["val"] = _between(passages, cut, cut + val)
+        parts["val"] = _slice_passages(passages, cut, cut + val)
     if config.test_path is None and config.test_fraction > 0:
-        parts["test"] = _between(passages, cut + val, total)
+        parts["test"] = _slice_passages(passages, cut + val, total)
     return parts
 
 
-def _between(passages: Sequence[Passage], first: int, last: int) -> list[Passage]:
+def _slice_passages(passages: Sequence[Passage], first: int, last: int) -> list[Passage]:
     """What stands between two characters, counted through all texts."""
     found, begin = [], 0
     for file, place_, text_ in passages:
@@ -164,7 +172,7 @@ def _between(passages: Sequence[Passage], first: int, last: int) -> list[Passage
     return found
 
 
-def _stream(vocabulary: Vocabulary, passages: Sequence[Passage]) -> Tensor:
+def _token_stream(vocabulary: Vocabulary, passages: Sequence[Passage]) -> Tensor:
     """The tokens of some texts, one after another: (tokens,); the end token stands between them."""
     pieces: list[Ids] = []
     for file, first, text_ in passages:
@@ -174,35 +182,37 @@ def _stream(vocabulary: Vocabulary, passages: Sequence[Passage]) -> Tensor:
     return torch.from_numpy(np.concatenate(pieces)) if pieces else torch.empty(0, dtype=torch.uint8)
 
 
-def _check(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
+def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
     """Raises DataError where a part is too short."""
     found = len(streams["train"])
     if found <= config.context:
         most = f"Lower it to at most {found - 1:,}, or give" if found > 1 else "Give"
         raise DataError(
-            f"data.context={config.context}: the training part has {_tokens(streams['train'])}, but a"
+            f"data.context={config.context}: the training part has"
+            f" {_token_count(streams['train'])}, but a"
             f" window of {config.context:,} and the token after it are needed. {most} more text."
         )
     for name, stream in streams.items():
-        if len(stream) < _LEAST:
+        if len(stream) < _MIN_TOKENS:
             of_its_own = getattr(config, f"{name}_path", None)
             fraction = f"data.{name}_fraction={getattr(config, f'{name}_fraction', 0):g}"
             where = fraction if of_its_own is None else f"data.{name}_path={of_its_own}"
             raise DataError(
-                f"{where}: the {name} part has {_tokens(stream)}, too few to judge by: {_LEAST} are the"
+                f"{where}: the {name} part has {_token_count(stream)}, too few to judge by:"
+                f" {_MIN_TOKENS} are the"
                 " least. Give more text, or a larger share of it."
             )
 
 
-def _tokens(stream: Tensor) -> str:
+def _token_count(stream: Tensor) -> str:
     return f"{len(stream):,} token" + ("" if len(stream) == 1 else "s")
 
 
-def _told(passages: Sequence[Passage], learnt_from: Sequence[str]) -> str:
+def _summary(passages: Sequence[Passage], learnt_from: Sequence[str]) -> str:
     """What was understood, for the header."""
     total = sum(len(passage.text) for passage in passages)
     learnt = sum(map(len, learnt_from)) / total
     files = counted(len(passages), "file")
     share = "all" if learnt == 1 else f"first {100 * learnt:.3g} %"
-    different = len(letters_of(learnt_from))
+    different = len(distinct_characters(learnt_from))
     return f"{total:,} characters in {files}, {different:,} different; {share} to learn from"

@@ -20,17 +20,24 @@ from torch import Tensor
 
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.class_counts import class_warnings, counted_classes, counts_in
-from bigmodel.data.content import Content
+from bigmodel.data.canonical import alias_summary
+from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
+from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Stored, Texts
 from bigmodel.data.reader import Found, reads, told_cut
-from bigmodel.data.spellings import respelt_told
-from bigmodel.data.targets import Answers, class_indices, names_of
+from bigmodel.data.targets import TargetEncoder, class_indices, class_names
 from bigmodel.data.texts.files import TextFilesConfig
-from bigmodel.data.texts.rows import Layout, Rows, kind_of, read_rows
-from bigmodel.data.texts.tokenizing import LEAST_PIECES, Unit, learn
+from bigmodel.data.texts.labelled_texts import LabelledTexts, Layout, layout_kind, read_labelled_texts
+from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, Unit, build_vocabulary
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
-from bigmodel.data.user_data import Words, check_classes, check_learnt, elsewhere, place, split
+from bigmodel.data.user_data import (
+    Words,
+    check_classes,
+    check_trained_classes,
+    resolve_path,
+    separate_parts,
+    split_samples,
+)
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
@@ -67,7 +74,7 @@ class TextLabelsConfig(TextFilesConfig):
         description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
     )
     vocab_size: int = Field(
-        default=8000, ge=LEAST_PIECES, description="most tokens of unit=bpe, special ones included"
+        default=8000, ge=MIN_VOCAB_SIZE, description="most tokens of unit=bpe, special ones included"
     )
     tokenizer: str | None = Field(
         default=None, description="a tokenizer.json to use in place of unit; null: none"
@@ -87,18 +94,18 @@ class TextLabelsReader(VocabularyReader):
 
     length: int
     layout: Layout
-    answers: Answers
+    answers: TargetEncoder
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
         layout = self.layout.model_copy(update={"group": None, "split": None})
-        rows = read_rows(path, "path", layout, max_bad, labelled=answers)
+        rows = read_labelled_texts(path, "path", layout, max_bad, labelled=answers)
         if answers:
             names = self.answers.names if self.answers.kind == "classes" else None
             targets = self.answers.scored(_targets(rows, names, str(path)))
         else:
             targets = self.answers.blank(len(rows.texts))
-        tokens, cut = _tokens(self.vocabulary, rows.texts, self.length, targets)
+        tokens, cut = _encode_texts(self.vocabulary, rows.texts, self.length, targets)
         told = [*rows.told, *told_cut(cut, "text", f"{self.length:,} tokens")]
         return Found(tokens, rows.columns, rows.left_out, told)
 
@@ -112,7 +119,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         DataError: texts or labels cannot be read, are missing, or there is nothing to tell apart.
     """
     layout = Layout(
-        kind=kind_of(place(config)),
+        kind=layout_kind(resolve_path(config)),
         text=config.text,
         target=config.target,
         missing=config.missing,
@@ -120,18 +127,20 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         split=config.split,
         encoding=config.encoding,
     )
-    found = _collected(config, layout)
+    found = _read_parts(config, layout)
     if (learnt := config.learnt_reader(TextLabelsReader)) is not None:
         vocabulary = learnt.vocabulary
     else:
-        given = None if config.tokenizer is None else place(config, "tokenizer")
+        given = None if config.tokenizer is None else resolve_path(config, "tokenizer")
         learnt_from = found.parts["train"][0]
-        vocabulary = learn(learnt_from, config.unit, config.vocab_size, given, ["pad", "unknown"])
-    content = Content()
+        vocabulary = build_vocabulary(
+            learnt_from, config.unit, config.vocab_size, given, ["pad", "unknown"]
+        )
+    content = DigestBuilder()
     stored: dict[PartName, Stored] = {}
     cut = 0
     for name, (texts, targets) in found.parts.items():
-        stored[name], longer = _tokens(vocabulary, texts, config.length, targets)
+        stored[name], longer = _encode_texts(vocabulary, texts, config.length, targets)
         cut += longer
         content.tensor(name, targets)
         for text in texts:
@@ -140,12 +149,12 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     spec = DataSpec("text_labels", tokens, found.target)
     done = completed(spec, stored, config.learnt(tokens))
     told = [
-        ("Texts", _told(found)),
+        ("Texts", _summary(found)),
         *found.told,
         *(
             []
             if isinstance(found.target, Values)
-            else class_warnings(found.target.names, _counts(found))
+            else class_warnings(found.target.names, _class_counts(found))
         ),
         ("Vocabulary", str(vocabulary)),
         *told_cut(cut, "text", f"{config.length:,} tokens"),
@@ -155,13 +164,13 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         encoding=config.encoding,
         length=config.length,
         layout=layout,
-        answers=Answers.of(done.spec.target),
+        answers=TargetEncoder.of(done.spec.target),
     )
     read = content.read()
     return replace(done, reader=reader, told=told, left_out=found.left_out, read=read)
 
 
-class _Collected(NamedTuple):
+class _LabelledParts(NamedTuple):
     """All texts of a source; each part's with targets as `completed` takes them."""
 
     target: Classes | Values
@@ -170,17 +179,17 @@ class _Collected(NamedTuple):
     told: list[tuple[str, str]]
 
 
-def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
+def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
     """The texts of all places that `config` names, in parts."""
     where = f"data.path={config.path}"
-    rows = read_rows(place(config), "data.path", layout, config.max_bad)
-    if config.task == "values" or (config.task == "auto" and _real(rows.labels)):
+    rows = read_labelled_texts(resolve_path(config), "data.path", layout, config.max_bad)
+    if config.task == "values" or (config.task == "auto" and _are_real_values(rows.labels)):
         target: Classes | Values = Values((config.target,), mean=(), std=())
         names = None
     else:
         reader = config.learnt_reader(TextLabelsReader)
-        names, respelt = names_of(rows.labels, None if reader is None else reader.answers)
-        if told := respelt_told(respelt):
+        names, respelt = class_names(rows.labels, None if reader is None else reader.answers)
+        if told := alias_summary(respelt):
             rows.told.append(("Spellings", told))
         check_classes(names, where)
         if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
@@ -192,7 +201,7 @@ def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
         target = Classes(names, counts=())
     targets = _targets(rows, names, where)
     labels = None if names is None else targets
-    index = split(
+    index = split_samples(
         config,
         len(rows.texts),
         labels=labels,
@@ -206,27 +215,27 @@ def _collected(config: TextLabelsConfig, layout: Layout) -> _Collected:
     }
     left_out = Counter(rows.left_out)
     plain = layout.model_copy(update={"group": None, "split": None})
-    for name in elsewhere(config, parts):
+    for name in separate_parts(config, parts):
         key = f"{name}_path"
-        more = read_rows(place(config, key), f"data.{key}", plain, config.max_bad)
+        more = read_labelled_texts(resolve_path(config, key), f"data.{key}", plain, config.max_bad)
         parts[name] = (more.texts, _targets(more, names, f"data.{key}={getattr(config, key)}"))
         left_out.update(more.left_out)
     if isinstance(target, Classes):
-        check_learnt(target.names, parts["train"][1], where, "texts")
+        check_trained_classes(target.names, parts["train"][1], where, "texts")
     in_turn: tuple[PartName, ...] = ("train", "val", "test")
     parts = {name: parts[name] for name in in_turn if name in parts}
-    return _Collected(target, parts, dict(left_out), rows.told)
+    return _LabelledParts(target, parts, dict(left_out), rows.told)
 
 
-def _real(labels: Sequence[str]) -> bool:
+def _are_real_values(labels: Sequence[str]) -> bool:
     """Whether labels are numbers, and not all whole ones of few kinds."""
-    if any(_number(label) is None for label in labels):
+    if any(_parse_number(label) is None for label in labels):
         return False
     whole = all(label.strip().removeprefix("-").isdigit() for label in labels)
     return not whole or len(set(labels)) > _MOST_CLASSES
 
 
-def _number(label: str) -> float | None:
+def _parse_number(label: str) -> float | None:
     try:
         number = float(label)
     except ValueError:
@@ -234,7 +243,7 @@ def _number(label: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _targets(rows: Rows, names: Sequence[str] | None, where: str) -> Tensor:
+def _targets(rows: LabelledTexts, names: Sequence[str] | None, where: str) -> Tensor:
     """Class indices, (texts,) int64, or values in their own unit, (texts, 1) float64.
 
     Args:
@@ -245,7 +254,7 @@ def _targets(rows: Rows, names: Sequence[str] | None, where: str) -> Tensor:
     """
     if names is not None:
         return class_indices(rows.labels, names, where)
-    numbers = [_number(label) for label in rows.labels]
+    numbers = [_parse_number(label) for label in rows.labels]
     if None in numbers:
         first = numbers.index(None)
         raise DataError(
@@ -256,7 +265,7 @@ def _targets(rows: Rows, names: Sequence[str] | None, where: str) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)[:, None]
 
 
-def _tokens(
+def _encode_texts(
     vocabulary: Vocabulary, texts: Sequence[str], length: int, targets: Tensor
 ) -> tuple[Texts, int]:
     """Texts as tokens, and how many of them were cut to `length`."""
@@ -270,15 +279,15 @@ def _tokens(
     return Texts(tokens, starts, sizes, targets, vocabulary.pad), int((found.sizes > length).sum())
 
 
-def _told(found: _Collected) -> str:
+def _summary(found: _LabelledParts) -> str:
     """What was understood, for the header."""
     count = sum(len(texts) for texts, _ in found.parts.values())
     if isinstance(found.target, Values):
         return f"{count:,}, each with a value"
     names = found.target.names
-    return f"{count:,} of {len(names):,} classes: {counted_classes(names, _counts(found))}"
+    return f"{count:,} of {len(names):,} classes: {class_summary(names, _class_counts(found))}"
 
 
-def _counts(found: _Collected) -> list[int]:
+def _class_counts(found: _LabelledParts) -> list[int]:
     assert isinstance(found.target, Classes)
-    return counts_in((targets for _, targets in found.parts.values()), found.target.count)
+    return count_classes((targets for _, targets in found.parts.values()), found.target.count)

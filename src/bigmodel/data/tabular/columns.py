@@ -13,20 +13,30 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from bigmodel.data.canonical import (
+    ValueIndex,
+    canonical_names,
+    count_values,
+    index_of_values,
+    too_many_values,
+)
 from bigmodel.data.normalize import value_statistics
-from bigmodel.data.spellings import Spellings, settled
-from bigmodel.data.tabular.calendar_parts import PARTS, part_of
-from bigmodel.data.tabular.date_formats import TimeKind, described, kind_of
-from bigmodel.data.tabular.dates import When, read_times
-from bigmodel.data.tabular.kinds import option
-from bigmodel.data.tabular.notation import PLAIN, Notation, Numbers
-from bigmodel.data.tabular.odd import MOST, NONE_ODD, Odd, odd_words
-from bigmodel.data.tabular.spelt import counts_of_words, places_of, too_many_words
-from bigmodel.data.tabular.values import EXACT, LARGEST, numbers, words
+from bigmodel.data.tabular.column_options import column_option
+from bigmodel.data.tabular.date_formats import (
+    CALENDAR_PARTS,
+    TimeKind,
+    calendar_part,
+    describe_format,
+    time_kind,
+)
+from bigmodel.data.tabular.dates import DateFormat, parse_times
+from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers
+from bigmodel.data.tabular.numeric import MAX_EXACT_INTEGER, MAX_FLOAT32, parse_numbers, text_values
+from bigmodel.data.tabular.type_inference import MAX_INVALID, NONE_INVALID, InvalidCells, invalid_values
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
 
-Rows = NDArray[np.int64]
+RowIndex = NDArray[np.int64]
 """Indices of rows of a table."""
 
 
@@ -50,7 +60,7 @@ class Scale(Config):
     @property
     def most(self) -> float:
         """How far from the mean a value may lie: further ones, once squared, are no float32."""
-        return math.sqrt(LARGEST) * self.std
+        return math.sqrt(MAX_FLOAT32) * self.std
 
     def overflows(self, values: Numbers) -> NDArray[np.bool_]:
         """Which values are too large for a model."""
@@ -67,7 +77,7 @@ class Scale(Config):
 Measured = Literal["number", "date", "time", "duration"]
 
 
-class LeftOut(NamedTuple):
+class ExcludedColumn(NamedTuple):
     """Why a column is not learnt from.
 
     Attributes:
@@ -80,7 +90,7 @@ class LeftOut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Strange:
+class NewCells:
     """What new rows hold that training has not seen.
 
     Attributes:
@@ -90,13 +100,13 @@ class Strange:
     """
 
     unseen: int = 0
-    odd: Odd = NONE_ODD
+    odd: InvalidCells = NONE_INVALID
     respelt: Mapping[str, str] = field(default_factory=dict)
 
-    def __add__(self, other: Strange) -> Strange:
+    def __add__(self, other: NewCells) -> NewCells:
         """Those of two stretches of a column."""
         respelt = {**self.respelt, **other.respelt}
-        return Strange(self.unseen + other.unseen, self.odd + other.odd, respelt)
+        return NewCells(self.unseen + other.unseen, self.odd + other.odd, respelt)
 
 
 class MeasuredColumn(Config):
@@ -112,7 +122,7 @@ class MeasuredColumn(Config):
     name: str
     flag: bool
     odd: list[str] = Field(default=[])
-    most_odd: float = MOST
+    most_odd: float = MAX_INVALID
 
     @property
     def noun(self) -> str:
@@ -130,7 +140,7 @@ class NumberColumn(MeasuredColumn):
 
     kind: Literal["number"] = "number"
     scale: Scale
-    notation: Notation = PLAIN
+    notation: NumberFormat = PLAIN
 
     @property
     def noun(self) -> str:
@@ -145,38 +155,38 @@ class NumberColumn(MeasuredColumn):
         cls,
         name: str,
         column: Any,
-        rows: Rows,
+        rows: RowIndex,
         normalize: bool,
         where: str,
-        notation: Notation = PLAIN,
-        most_odd: float = MOST,
-    ) -> NumberColumn | LeftOut:
+        notation: NumberFormat = PLAIN,
+        most_odd: float = MAX_INVALID,
+    ) -> NumberColumn | ExcludedColumn:
         """What the rows of the training part tell; or why the column tells a model nothing."""
-        cells = numbers(column, notation)
+        cells = parse_numbers(column, notation)
         values, odd = cells.values[rows], cells.odd & ~cells.infinite
-        _check_size(f"{where}: column '{name}'", option(name, "ignore"), values, normalize)
+        _check_size(f"{where}: column '{name}'", column_option(name, "ignore"), values, normalize)
         missing = np.isnan(values)
         if missing.all():
-            return LeftOut("empty")
+            return ExcludedColumn("empty")
         if not missing.any() and values.min() == values.max():
-            if abs(values[0]) >= EXACT and len(words(column).take(rows).unique()) > 1:
-                return LeftOut("equal in the digits that a number keeps", "category")
-            return LeftOut("constant")
+            if abs(values[0]) >= MAX_EXACT_INTEGER and len(text_values(column).take(rows).unique()) > 1:
+                return ExcludedColumn("equal in the digits that a number keeps", "category")
+            return ExcludedColumn("constant")
         return cls(
             name=name,
             scale=Scale.learnt(values, normalize),
             flag=bool(missing.any()),
             notation=notation,
-            odd=odd_words(column, odd) if odd.any() else [],
+            odd=invalid_values(column, odd) if odd.any() else [],
             most_odd=most_odd,
         )
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
         """Name of each column for the model, and how many categories it has, 0 for real values."""
-        return [(self.name, 0), *_flag(self.name, self.flag)]
+        return [(self.name, 0), *_missing_flag(self.name, self.flag)]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:  # noqa: ARG002
+    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
         """Writes a stretch of the values as a model reads them into `out`, (rows, outputs).
 
         Args:
@@ -187,16 +197,16 @@ class NumberColumn(MeasuredColumn):
         Returns:
             What training has not seen.
         """
-        cells = numbers(column, self.notation)
+        cells = parse_numbers(column, self.notation)
         too_large = self.scale.overflows(cells.values)
         missing = np.isnan(cells.values) | too_large
         out[:, 0] = self.scale(cells.values, missing)
         if self.flag:
             out[:, 1] = missing
-        odd = Odd.of(
+        odd = InvalidCells.of(
             column, cells.odd | too_large, cells.there, first, self.odd, too_large | cells.infinite
         )
-        return Strange(odd=odd.and_known(int(np.count_nonzero(too_large))))
+        return NewCells(odd=odd.and_known(int(np.count_nonzero(too_large))))
 
 
 class DateColumn(MeasuredColumn):
@@ -216,7 +226,7 @@ class DateColumn(MeasuredColumn):
     @property
     def times(self) -> TimeKind:
         """Which of the three it holds."""
-        return kind_of(self.way)
+        return time_kind(self.way)
 
     @property
     def noun(self) -> str:
@@ -224,19 +234,25 @@ class DateColumn(MeasuredColumn):
 
     @property
     def described(self) -> str:
-        return described(self.way)
+        return describe_format(self.way)
 
     @classmethod
     def learn(
-        cls, name: str, column: Any, rows: Rows, normalize: bool, when: When, most_odd: float = MOST
-    ) -> DateColumn | LeftOut:
+        cls,
+        name: str,
+        column: Any,
+        rows: RowIndex,
+        normalize: bool,
+        when: DateFormat,
+        most_odd: float = MAX_INVALID,
+    ) -> DateColumn | ExcludedColumn:
         """See `NumberColumn.learn`."""
-        cells, kind = read_times(column, when.way), kind_of(when.way)
+        cells, kind = parse_times(column, when.way), time_kind(when.way)
         values = cells.values[rows]
         missing = np.isnan(values)
         if missing.all():
-            return LeftOut("empty")
-        parts = {part: part_of(values, kind, part) for part in PARTS[kind]}
+            return ExcludedColumn("empty")
+        parts = {part: calendar_part(values, kind, part) for part in CALENDAR_PARTS[kind]}
         differing = {
             part: Scale.learnt(found, normalize)
             for part, found in parts.items()
@@ -245,31 +261,34 @@ class DateColumn(MeasuredColumn):
         if len(differing) > 1:
             differing.pop("second", None)
         if not differing and not missing.any():
-            return LeftOut("constant")
+            return ExcludedColumn("constant")
         return cls(
             name=name,
             way=when.way,
             other=when.other,
             parts=differing,
             flag=bool(missing.any()),
-            odd=odd_words(column, cells.odd) if cells.odd.any() else [],
+            odd=invalid_values(column, cells.odd) if cells.odd.any() else [],
             most_odd=most_odd,
         )
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
         """See `NumberColumn.outputs`."""
-        return [*((f"{self.name} ({part})", 0) for part in self.parts), *_flag(self.name, self.flag)]
+        return [
+            *((f"{self.name} ({part})", 0) for part in self.parts),
+            *_missing_flag(self.name, self.flag),
+        ]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:  # noqa: ARG002
+    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        cells = read_times(column, self.way)
+        cells = parse_times(column, self.way)
         missing = np.isnan(cells.values)
         for place, (part, scale) in enumerate(self.parts.items()):
-            out[:, place] = scale(part_of(cells.values, self.times, part), missing)
+            out[:, place] = scale(calendar_part(cells.values, self.times, part), missing)
         if self.flag:
             out[:, -1] = missing
-        return Strange(odd=Odd.of(column, cells.odd, cells.there, first, self.odd))
+        return NewCells(odd=InvalidCells.of(column, cells.odd, cells.there, first, self.odd))
 
 
 class CategoryColumn(Config):
@@ -288,8 +307,8 @@ class CategoryColumn(Config):
 
     @classmethod
     def learn(
-        cls, name: str, column: Any, rows: Rows, most: int, min_count: int, chosen: bool
-    ) -> CategoryColumn | LeftOut:
+        cls, name: str, column: Any, rows: RowIndex, most: int, min_count: int, chosen: bool
+    ) -> CategoryColumn | ExcludedColumn:
         """See `NumberColumn.learn`.
 
         Args:
@@ -297,24 +316,26 @@ class CategoryColumn(Config):
             min_count: rows that a category needs in training.
             chosen: a category by the user's word, however many values there are.
         """
-        text = words(column).take(rows)
+        text = text_values(column).take(rows)
         missing = int(text.null_count)
         most_told = len(rows) if chosen else max(2, (len(rows) - missing) / 2)
-        if (different := too_many_words(text, most_told)) is not None:  # a million take seconds else
-            return _too_many(different + (missing > 0), len(rows))
-        spelt = counts_of_words(text)
+        if (different := too_many_values(text, most_told)) is not None:  # a million take seconds else
+            return _too_many_values(different + (missing > 0), len(rows))
+        spelt = count_values(text)
         counted: Counter[str | None] = Counter({None: missing} if missing else {})
-        for word, name_of_value in settled(spelt).items():
+        for word, name_of_value in canonical_names(spelt).items():
             counted[name_of_value] += spelt[word]
         if len(counted) == 1:
-            return LeftOut("empty" if missing else "constant")
+            return ExcludedColumn("empty" if missing else "constant")
         if len(counted) > most_told:
-            return _too_many(len(counted), len(rows))
+            return _too_many_values(len(counted), len(rows))
         ranked = sorted(counted, key=lambda value: (-counted[value], value is None, value or ""))
         values = [value for value in ranked if counted[value] >= min_count][:most]
         if not values:
-            return LeftOut(f"no value occurs {min_count} times, as data.min_count={min_count} asks for")
-        meant = Spellings(values).of(spelt)
+            return ExcludedColumn(
+                f"no value occurs {min_count} times, as data.min_count={min_count} asks for"
+            )
+        meant = ValueIndex(values).of(spelt)
         respelt = {word: str(values[place]) for word, place in meant.items() if word != values[place]}
         return cls(name=name, values=values, respelt=respelt)
 
@@ -323,22 +344,22 @@ class CategoryColumn(Config):
         """See `NumberColumn.outputs`."""
         return [(self.name, len(self.values) + 1)]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> Strange:  # noqa: ARG002
+    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
         """See `NumberColumn.encode`."""
         import pyarrow.compute as pc
 
-        found, respelt = places_of(words(column), self.values)
+        found, respelt = index_of_values(text_values(column), self.values)
         out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
-        return Strange(int(found.null_count), respelt=respelt)
+        return NewCells(int(found.null_count), respelt=respelt)
 
 
-def _too_many(different: int, rows: int) -> LeftOut:
-    return LeftOut(
+def _too_many_values(different: int, rows: int) -> ExcludedColumn:
+    return ExcludedColumn(
         "all different" if different == rows else f"{different:,} different values", "category"
     )
 
 
-Learnt = NumberColumn | DateColumn | CategoryColumn
+FittedColumn = NumberColumn | DateColumn | CategoryColumn
 
 
 def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> None:
@@ -347,9 +368,9 @@ def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> N
     Raises:
         DataError: they are many, and stay as they are, or too large to be standardised.
     """
-    too_large = np.abs(values) > LARGEST
+    too_large = np.abs(values) > MAX_FLOAT32
     count, there = int(np.count_nonzero(too_large)), int(np.count_nonzero(~np.isnan(values)))
-    if count <= MOST * there:
+    if count <= MAX_INVALID * there:
         values[too_large] = np.nan
         return
     with np.errstate(over="ignore", invalid="ignore"):
@@ -357,11 +378,11 @@ def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> N
     if not learnable:
         raise DataError(
             f"{what} holds numbers as large as {np.nanmax(np.abs(values)):.3g}, and a model"
-            f" {LARGEST:.3g} at most. Give them in another unit"
+            f" {MAX_FLOAT32:.3g} at most. Give them in another unit"
             + ("" if normalize else ", or say data.normalize=true")
             + f", or leave it out: {ignoring}"
         )
 
 
-def _flag(name: str, flag: bool) -> list[tuple[str, int]]:
+def _missing_flag(name: str, flag: bool) -> list[tuple[str, int]]:
     return [(f"{name} (missing)", 0)] if flag else []

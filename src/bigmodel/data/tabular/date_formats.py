@@ -5,16 +5,21 @@ Names of months are English, whatever the machine's language is.
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 TimeKind = Literal["date", "time", "duration"]
 TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 
 ISO, ISO_WITH_ZONE, ISO_SOME_ZONES = "ISO", "ISO with zone", "ISO, some with zone"
 TIME_OF_DAY, DURATION = "time of day", "duration"
-PLAINEST: dict[TimeKind, str] = {"date": ISO, "time": TIME_OF_DAY, "duration": DURATION}
-UNITS = {f"{unit} since 1970": 1000.0**power for power, unit in enumerate(("seconds", "milliseconds"))}
+DEFAULT_FORMATS: dict[TimeKind, str] = {"date": ISO, "time": TIME_OF_DAY, "duration": DURATION}
+EPOCH_UNITS = {
+    f"{unit} since 1970": 1000.0**power for power, unit in enumerate(("seconds", "milliseconds"))
+}
 
 MONTHS = [
     *("january", "february", "march", "april", "may", "june"),
@@ -54,18 +59,18 @@ _DATES = (
     *("%y/%m/%d", "%y-%m-%d", "%y.%m.%d", "%Y-%m-%d"),  # the last is ISO, but for its zeros
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-UNPUNCTUATED = ("%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # numbers, where nobody says more
+DIGIT_FORMATS = ("%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # numbers, where nobody says more
 _MONTHS_ALONE = ("%Y-%m", "%m/%Y", "%b-%Y", "%b %Y", "%B %Y")
 _OF_MAILS_AND_LOGS = (
     *("%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S"),  # RFC 2822
     *("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y"),  # C's ctime, and POSIX's date
 )
 FORMATS = (*(day + time for day in _DATES for time in _TIMES), *_MONTHS_ALONE, *_OF_MAILS_AND_LOGS)
-WAYS = (ISO, ISO_WITH_ZONE, ISO_SOME_ZONES, *FORMATS, TIME_OF_DAY, DURATION)
+KNOWN_FORMATS = (ISO, ISO_WITH_ZONE, ISO_SOME_ZONES, *FORMATS, TIME_OF_DAY, DURATION)
 """How dates and times may be written; where two would do for as many cells, the first counts."""
 
 
-def pattern_of(way: str) -> str:
+def format_pattern(way: str) -> str:
     """A format as for `strptime` as a regular expression (RE2), whose groups are named.
 
     Raises:
@@ -77,7 +82,7 @@ def pattern_of(way: str) -> str:
         if text[place] == "%":
             directive = _DIRECTIVES.get(text[place + 1 : place + 2])
             if directive is None:
-                raise ValueError(f"%{text[place + 1 : place + 2]} is none of {_known()}")
+                raise ValueError(f"%{text[place + 1 : place + 2]} is none of {_known_directives()}")
             if text[place + 2 : place + 3] == "%" or text[:place][-2:-1] == "%":
                 directive = directive.replace("{1,2}", "{2}")  # 20200131: nothing tells them apart
             found += directive
@@ -85,7 +90,9 @@ def pattern_of(way: str) -> str:
                 found += _FRACTION
             place += 2
         else:
-            found += _blank(text[place + 1 :]) if text[place].isspace() else re.escape(text[place])
+            found += (
+                _space_pattern(text[place + 1 :]) if text[place].isspace() else re.escape(text[place])
+            )
             place += 1
     _check_groups(re.findall(r"\?P<(\w+)>", found))
     return f"^{found}$"
@@ -94,16 +101,16 @@ def pattern_of(way: str) -> str:
 def check_format(way: str) -> None:
     """Raises ValueError where a user's format is none."""
     try:
-        pattern_of(way)
+        format_pattern(way)
     except ValueError as error:
         raise ValueError(f"{way!r} is no format of dates, such as %d/%m/%Y: {error}") from None
 
 
-def _blank(rest: str) -> str:
+def _space_pattern(rest: str) -> str:
     return r"\s*" if rest.startswith("%p") else r"\s+"  # 8:15PM
 
 
-def _known() -> str:
+def _known_directives() -> str:
     return " ".join(f"%{letter}" for letter in _DIRECTIVES)
 
 
@@ -122,7 +129,7 @@ def _check_groups(groups: list[str]) -> None:
         raise ValueError("%I and %p go together")
 
 
-def kind_of(way: str) -> TimeKind:
+def time_kind(way: str) -> TimeKind:
     """What is written so."""
     if way in (TIME_OF_DAY, DURATION):
         return "time" if way == TIME_OF_DAY else "duration"
@@ -142,7 +149,7 @@ PATTERNS = {
     ISO_SOME_ZONES: [rf"{_ISO_DAY}(?:{_ISO_CLOCK}(?:{_ZONE})?)?$"],
     TIME_OF_DAY: [
         # 2:1 is a score
-        pattern_of(way).replace(r"(?P<minute>\d{1,2})", r"(?P<minute>\d{2})")
+        format_pattern(way).replace(r"(?P<minute>\d{1,2})", r"(?P<minute>\d{2})")
         for way in ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I %p")
     ],
     DURATION: [
@@ -154,7 +161,62 @@ PATTERNS = {
 }
 
 
-def described(way: str) -> str:
+def describe_format(way: str) -> str:
     """What a column holds that is written so."""
-    kind = kind_of(way)
+    kind = time_kind(way)
     return f"{kind}s" if way == kind else f"{kind}s ({way})"
+
+
+DAY = 86_400  # seconds
+
+CALENDAR_PARTS: dict[TimeKind, tuple[str, ...]] = {
+    "date": ("year", "month", "day", "weekday", "hour", "second"),
+    "time": ("hour", "sine", "cosine"),
+    "duration": ("seconds",),
+}
+"""What a model reads of each kind: of a date its parts, Monday being 0, and, where all are within one
+hour, the second of that hour; of a time of day the hour with its fraction, and where it stands on the
+clock's round; of a duration the seconds."""
+
+
+def calendar_part(values: Any, kind: TimeKind, part: str, library: Any = np) -> Any:
+    """One of a kind's `PARTS` of seconds; NaN where a value is missing.
+
+    Args:
+        values: float64, an array or a tensor.
+        library: numpy or torch, whichever they are of.
+    """
+    if kind == "duration":
+        return values + 0.0
+    if kind == "time":
+        turn = values * (2 * math.pi / DAY)
+        return (
+            values / 3600 if part == "hour" else (library.sin if part == "sine" else library.cos)(turn)
+        )
+    floor = library.floor
+    if part == "second":
+        return values - 3600 * floor(values / 3600)
+    days = floor(values / DAY)
+    if part == "hour":
+        return floor((values - days * DAY) / 3600)
+    if part == "weekday":
+        return days + 3 - 7 * floor((days + 3) / 7)  # 1970 began on a Thursday
+    return _year_month_day(days, part, floor)
+
+
+def _year_month_day(days: Any, part: str, floor: Any) -> Any:
+    """Year, month or day of days since 1970, in whole numbers that float64 holds exactly.
+
+    Source: Hinnant, chrono-Compatible Low-Level Date Algorithms, `civil_from_days`: years begin in
+    March, so that a leap day is the last of a year, and eras have 400 of them.
+    """
+    since = days + 719_468  # the first of March in the year 0
+    era = floor(since / 146_097)
+    day = since - era * 146_097
+    year = floor((day - floor(day / 1460) + floor(day / 36_524) - floor(day / 146_096)) / 365)
+    day = day - (365 * year + floor(year / 4) - floor(year / 100))
+    month = floor((5 * day + 2) / 153)  # 0 is March
+    if part == "day":
+        return day - floor((153 * month + 2) / 5) + 1
+    next_year = floor(month / 10)
+    return year + era * 400 + next_year if part == "year" else month + 3 - 12 * next_year

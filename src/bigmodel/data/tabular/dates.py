@@ -12,33 +12,39 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bigmodel.data.tabular.calendar_parts import DAY
 from bigmodel.data.tabular.date_formats import (
+    DAY,
+    DEFAULT_FORMATS,
+    DIGIT_FORMATS,
+    EPOCH_UNITS,
     ISO,
     ISO_WITH_ZONE,
+    KNOWN_FORMATS,
     MONTHS,
     PATTERNS,
-    PLAINEST,
-    UNITS,
-    UNPUNCTUATED,
-    WAYS,
     TimeKind,
-    kind_of,
-    pattern_of,
+    format_pattern,
+    time_kind,
 )
-from bigmodel.data.tabular.notation import Numbers, drawn
-from bigmodel.data.tabular.values import Cells, is_text, numbers, without_marks, words
+from bigmodel.data.tabular.number_formats import Numbers, sample_cells
+from bigmodel.data.tabular.numeric import (
+    ParsedCells,
+    is_text,
+    parse_numbers,
+    text_values,
+    without_missing,
+)
 
-_PIVOT = 69  # as in POSIX: 69 is 1969, and 68 is 2068
-_LIKELY = 0.5  # share of a sample that a way has to fit to be tried on all
+_CENTURY_PIVOT = 69  # as in POSIX: 69 is 1969, and 68 is 2068
+_MIN_FIT = 0.5  # share of a sample that a way has to fit to be tried on all
 _MICROSECONDS = len("2020-01-31 10:30:00.000000")
-_FEW = 30  # cells of the sample, at first
+_FIRST_CELLS = 30  # cells of the sample, at first
 _BEGINNING = (
     r"^[+-]?P?T?\d|^(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun)"
 )
 
 
-class When(NamedTuple):
+class DateFormat(NamedTuple):
     """How a column of dates or times is written.
 
     Attributes:
@@ -50,24 +56,24 @@ class When(NamedTuple):
     other: str = ""
 
 
-def read_times(column: Any, way: str) -> Cells:
+def parse_times(column: Any, way: str) -> ParsedCells:
     """A column of dates or times written in a `way` as seconds; one of a type for them is read by that.
 
     Args:
         column: text, or of a type of Arrow's for times of the same kind.
     """
-    if timed_as(column.type) == kind_of(way):
-        values = _of_type(column)
+    if time_kind_of_type(column.type) == time_kind(way):
+        values = _typed_seconds(column)
         there = ~np.isnan(values)
     else:
-        text = without_marks(words(column))
+        text = without_missing(text_values(column))
         there = text.is_valid().to_numpy()
-        values = _of_text(text, way)
+        values = _text_seconds(text, way)
     odd = there & np.isnan(values)
-    return Cells(values, odd, np.zeros_like(odd), int(np.count_nonzero(there)))
+    return ParsedCells(values, odd, np.zeros_like(odd), int(np.count_nonzero(there)))
 
 
-def timed_as(kind: Any) -> TimeKind | None:
+def time_kind_of_type(kind: Any) -> TimeKind | None:
     """What a type of Arrow's for times holds; None: it is not for times."""
     import pyarrow as pa
 
@@ -78,57 +84,61 @@ def timed_as(kind: Any) -> TimeKind | None:
     return "duration" if pa.types.is_duration(kind) else None
 
 
-def way_of_type(kind: Any) -> str:
+def format_of_type(kind: Any) -> str:
     """The way in which text holds what a column of a type of Arrow's for times holds."""
     import pyarrow as pa
 
     zone = pa.types.is_timestamp(kind) and kind.tz is not None
-    return ISO_WITH_ZONE if zone else PLAINEST[timed_as(kind) or "date"]
+    return ISO_WITH_ZONE if zone else DEFAULT_FORMATS[time_kind_of_type(kind) or "date"]
 
 
-def find_way(column: Any, kind: TimeKind | None = None) -> When | None:
+def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | None:
     """How most cells of a column are written as dates or times; None where hardly any is one.
 
     Args:
         column: of any type.
         kind: what the user says that it holds: then numbers may be dates as well.
     """
-    if timed_as(column.type) is not None:
-        return When(way_of_type(column.type))
+    if time_kind_of_type(column.type) is not None:
+        return DateFormat(format_of_type(column.type))
     if kind is None and not is_text(column.type):
         return None
-    ways = [*WAYS, *(UNPUNCTUATED if kind else ())]
-    text = without_marks(words(column)).drop_null()
-    counted = _counted(text, [way for way in ways if kind in (None, kind_of(way))])
+    ways = [*KNOWN_FORMATS, *(DIGIT_FORMATS if kind else ())]
+    text = without_missing(text_values(column)).drop_null()
+    counted = _count_fits(text, [way for way in ways if kind in (None, time_kind(way))])
     if not counted:
         return _numbers_as_dates(column) if kind == "date" else None
     most = max(counted.values())
     best, *others = _closest_first(text, [way for way, count in counted.items() if count == most])
     if best.startswith(ISO):  # which is never read otherwise
-        return When(best)
-    read = _of_text(text, best) if others else None
-    other = next((way for way in others if _differ(best, read, way, text)), "")
-    return When(best, other)
+        return DateFormat(best)
+    read = _text_seconds(text, best) if others else None
+    other = next((way for way in others if _reads_differently(best, read, way, text)), "")
+    return DateFormat(best, other)
 
 
-def _counted(text: Any, ways: list[str]) -> dict[str, int]:
+def _count_fits(text: Any, ways: list[str]) -> dict[str, int]:
     """How many cells each way reads, of those that read most."""
     import pyarrow.compute as pc
 
-    some = drawn(text)
-    few = some.take(np.linspace(0, len(some) - 1, min(len(some), _FEW)).astype(np.int64))
-    if _LIKELY * len(few) > (pc.sum(pc.match_substring_regex(few, _BEGINNING)).as_py() or 0):
+    some = sample_cells(text)
+    few = some.take(np.linspace(0, len(some) - 1, min(len(some), _FIRST_CELLS)).astype(np.int64))
+    if _MIN_FIT * len(few) > (pc.sum(pc.match_substring_regex(few, _BEGINNING)).as_py() or 0):
         return {}  # as most columns of words are
-    ways = [way for way in ways if _count(_of_text(few, way)) >= _LIKELY * len(few) > 0]
-    counted = {way: _count(_of_text(some, way)) for way in ways}
+    ways = [way for way in ways if _count(_text_seconds(few, way)) >= _MIN_FIT * len(few) > 0]
+    counted = {way: _count(_text_seconds(some, way)) for way in ways}
     most = max(counted.values(), default=0)
-    if most < _LIKELY * len(some) or most == 0:
+    if most < _MIN_FIT * len(some) or most == 0:
         return {}
     if len(some) < len(text):
         near = [way for way, count in counted.items() if count >= 0.8 * most]
-        if len(near) > 1 and _count(_of_text(text, near[0])) == len(text) and near[0].startswith(ISO):
+        if (
+            len(near) > 1
+            and _count(_text_seconds(text, near[0])) == len(text)
+            and near[0].startswith(ISO)
+        ):
             return {near[0]: len(text)}  # ISO is never read otherwise
-        counted = {way: _count(_of_text(text, way)) for way in near}
+        counted = {way: _count(_text_seconds(text, way)) for way in near}
     return counted
 
 
@@ -138,7 +148,9 @@ def _closest_first(text: Any, ways: list[str]) -> list[str]:
     first = next((way for way in ways if way.startswith("%y")), None)
     if first is None or first == ways[0]:
         return ways
-    spreads = [np.subtract(*np.nanpercentile(_of_text(text, way), [90, 10])) for way in (ways[0], first)]
+    spreads = [
+        np.subtract(*np.nanpercentile(_text_seconds(text, way), [90, 10])) for way in (ways[0], first)
+    ]
     if spreads[1] >= spreads[0]:
         return ways
     return [first, *(way for way in ways if way != first)]
@@ -148,22 +160,22 @@ def _count(values: Numbers) -> int:
     return int(np.count_nonzero(~np.isnan(values)))
 
 
-def _differ(best: str, read: Numbers | None, way: str, text: Any) -> bool:
-    if kind_of(best) != kind_of(way):
+def _reads_differently(best: str, read: Numbers | None, way: str, text: Any) -> bool:
+    if time_kind(best) != time_kind(way):
         return True
     assert read is not None
-    return not np.array_equal(read, _of_text(text, way), equal_nan=True)
+    return not np.array_equal(read, _text_seconds(text, way), equal_nan=True)
 
 
-def _numbers_as_dates(column: Any) -> When | None:
+def _numbers_as_dates(column: Any) -> DateFormat | None:
     """Numbers that somebody says are dates: of seconds up to the year 5138, or else of milliseconds."""
-    values = numbers(column).values
+    values = parse_numbers(column).values
     if np.isnan(values).all():
         return None
-    return When(list(UNITS)[int(np.nanmedian(np.abs(values)) >= 1e11)])
+    return DateFormat(list(EPOCH_UNITS)[int(np.nanmedian(np.abs(values)) >= 1e11)])
 
 
-def _of_type(column: Any) -> Numbers:
+def _typed_seconds(column: Any) -> Numbers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -181,23 +193,23 @@ def _of_type(column: Any) -> Numbers:
     return values
 
 
-def _of_text(text: Any, way: str) -> Numbers:
+def _text_seconds(text: Any, way: str) -> Numbers:
     """Text as seconds, NaN where it is missing or not written so."""
     import pyarrow.compute as pc
 
-    if way in UNITS:
-        values = numbers(text).values
-        values /= UNITS[way]
+    if way in EPOCH_UNITS:
+        values = parse_numbers(text).values
+        values /= EPOCH_UNITS[way]
         return values
     if way in (ISO, ISO_WITH_ZONE) and (stamps := _iso_stamps(text, way)) is not None:
-        return _of_type(stamps)
-    patterns = PATTERNS.get(way) or [pattern_of(way)]
+        return _typed_seconds(stamps)
+    patterns = PATTERNS.get(way) or [format_pattern(way)]
     values = np.full(len(text), np.nan)
     for pattern in patterns:
         found = pc.extract_regex(text, pattern)
         fits = found.is_valid().to_numpy()
         if fits.any():
-            values[fits] = _Parts(found.drop_null()).seconds(kind_of(way))
+            values[fits] = _MatchedGroups(found.drop_null()).seconds(time_kind(way))
     return values
 
 
@@ -220,7 +232,7 @@ def _iso_stamps(text: Any, way: str) -> Any:
     return None
 
 
-class _Parts:
+class _MatchedGroups:
     """What a pattern's groups hold of cells that all fit it."""
 
     def __init__(self, found: Any) -> None:
@@ -259,7 +271,7 @@ class _Parts:
         if "hours" in self.groups:  # ISO: a sign is that of all
             said = [self.groups[name] for name in ("weeks", "days", "hours", "minutes", "seconds")]
             values = (values + days) * sign
-            values[~np.any([_filled(group) for group in said], axis=0)] = np.nan
+            values[~np.any([_nonempty(group) for group in said], axis=0)] = np.nan
         else:
             values = days + values * sign
         values[(self.number("minute", 0) > 59) | (self.number("second", 0) > 59)] = np.nan
@@ -270,7 +282,7 @@ class _Parts:
         year = self.number("year", 1970)
         if "short_year" in self.groups:
             short = self.number("short_year", 70)
-            year = short + np.where(short < _PIVOT, 2000, 1900)
+            year = short + np.where(short < _CENTURY_PIVOT, 2000, 1900)
         month, day = self.number("month", 1), self.number("day", 1)
         if "named_month" in self.groups:
             month = self._named_month()
@@ -295,20 +307,20 @@ class _Parts:
         if "zone" not in self.groups:
             return np.zeros(self.rows, np.int64)
         digits = pc.replace_substring_regex(self.groups["zone"], r"[^0-9]", "")
-        offset = _whole(pc.utf8_rpad(digits, 4, "0"), 0)
+        offset = _digits_to_int(pc.utf8_rpad(digits, 4, "0"), 0)
         return (offset // 100 * 3600 + offset % 100 * 60) * (1 - 2 * self._is("zone", "^-"))
 
     def number(self, group: str, default: int) -> NDArray[np.int64]:
         if group not in self.groups:
             return np.full(self.rows, default)
-        return _whole(self.groups[group], default)
+        return _digits_to_int(self.groups[group], default)
 
     def fraction(self) -> Numbers:
         import pyarrow.compute as pc
 
         if "fraction" not in self.groups:
             return np.zeros(self.rows)
-        return _whole(pc.utf8_rpad(self.groups["fraction"], 9, "0"), 0) / 1e9
+        return _digits_to_int(pc.utf8_rpad(self.groups["fraction"], 9, "0"), 0) / 1e9
 
     def _is(self, group: str, pattern: str) -> NDArray[np.int64]:
         import pyarrow.compute as pc
@@ -319,7 +331,7 @@ class _Parts:
         return cast("NDArray[np.int64]", found.astype(np.int64))
 
 
-def _whole(text: Any, default: int) -> NDArray[np.int64]:
+def _digits_to_int(text: Any, default: int) -> NDArray[np.int64]:
     """Digits as numbers, a default where there are none; no number of them is too long for seconds."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -329,7 +341,7 @@ def _whole(text: Any, default: int) -> NDArray[np.int64]:
     return found
 
 
-def _filled(text: Any) -> NDArray[np.bool_]:
+def _nonempty(text: Any) -> NDArray[np.bool_]:
     import pyarrow.compute as pc
 
     found: NDArray[np.bool_] = pc.not_equal(text, "").to_numpy(zero_copy_only=False)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bigmodel.data.plain_files import (
-    check_not_wide,
+from bigmodel.data.tabular.json_values import is_json, json_column
+from bigmodel.data.text_encoding import (
+    check_not_utf16,
     check_utf8,
-    in_utf8,
-    is_packed,
+    is_gzip,
     name_without_gz,
+    open_as_utf8,
 )
-from bigmodel.data.tabular.cells import is_json, of_json
 from bigmodel.errors import DataError
 from bigmodel.runtime import nested_json
 
@@ -26,7 +26,7 @@ _BLOCK = 8 << 20  # bytes parsed at once
 _LONG = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")  # not every such whole number is a float64
 
 
-def batches_of_lines(
+def read_json_batches(
     path: Path, refuse: Callable[[str], None], encoding: str = "utf-8"
 ) -> Iterator[Any]:
     """The objects of a JSON lines file as Arrow batches, with a column for each key.
@@ -49,7 +49,7 @@ def batches_of_lines(
     kinds: dict[str, Any] = {}
     long: set[str] = set()
     for first, block in _blocks(path, refuse, encoding):
-        kinds = _agreed(kinds, _types(path, first, block))
+        kinds = _unify_types(kinds, _block_types(path, first, block))
         long |= _with_long_numbers(block)
     exact = [name for name in long if pa.types.is_floating(kinds[name])]
     kinds |= dict.fromkeys(exact, pa.json_())
@@ -58,37 +58,37 @@ def batches_of_lines(
         raise DataError(f"{path}: no line holds an object with a key.")
     yield pa.RecordBatch.from_pylist([], schema=schema)
     for first, block in _blocks(path, lambda _: None, encoding):
-        yield from _parsed(path, first, block, schema).to_batches()
+        yield from _typed_block(path, first, block, schema).to_batches()
 
 
 def _blocks(path: Path, refuse: Callable[[str], None], encoding: str) -> Iterator[tuple[int, bytes]]:
     """Whole lines of a file, many at once, with the number of the first, counted from 0."""
-    with in_utf8(path, encoding) as file:
+    with open_as_utf8(path, encoding) as file:
         line, rest = 0, b""
         while piece := file.read(_BLOCK):
             if line == 0 and not rest:
                 _check_start(path, piece)
             whole, newline, rest = (rest + piece).rpartition(b"\n")
             if newline:
-                yield line, _objects(path, line, whole + newline, refuse)
+                yield line, _valid_lines(path, line, whole + newline, refuse)
                 line += whole.count(b"\n") + 1
         if rest.strip():
-            yield line, _objects(path, line, rest + b"\n", refuse)
+            yield line, _valid_lines(path, line, rest + b"\n", refuse)
 
 
 def _check_start(path: Path, head: bytes) -> None:
-    check_not_wide(path, head[:4096])
+    check_not_utf16(path, head[:4096])
     if head.lstrip().startswith(b"["):
         lines = path.with_name(Path(name_without_gz(path)).stem + "-lines.jsonl")
         plain, bare = shlex.quote(str(lines)), shlex.quote(str(path))
-        convert = f"gunzip -c {bare} | jq -c '.[]'" if is_packed(path) else f"jq -c '.[]' {bare}"
+        convert = f"gunzip -c {bare} | jq -c '.[]'" if is_gzip(path) else f"jq -c '.[]' {bare}"
         raise DataError(
             f"{path}: it holds one JSON list, but an object on each line is needed. Convert it:"
             f" {convert} > {plain}"
         )
 
 
-def _objects(path: Path, first: int, block: bytes, refuse: Callable[[str], None]) -> bytes:
+def _valid_lines(path: Path, first: int, block: bytes, refuse: Callable[[str], None]) -> bytes:
     """The lines of a block that are JSON objects; the others are refused."""
     try:
         block.decode()  # Arrow takes any bytes for text here
@@ -96,17 +96,17 @@ def _objects(path: Path, first: int, block: bytes, refuse: Callable[[str], None]
         check_utf8(path)
     lines = block.split(b"\n")
     deep = any(nested_json.deep_line(line) is not None for line in lines)  # on which Arrow would crash
-    if not deep and _arrow(block, None) is not None:
+    if not deep and _parse_block(block, None) is not None:
         return block
     for place, line in enumerate(lines):
-        fault = _fault(line) if line.strip() else None
+        fault = _line_error(line) if line.strip() else None
         if fault is not None:
             refuse(f"line {first + place} (counted from 0) {fault}")
             lines[place] = b""  # the lines below keep their numbers
     return b"\n".join(lines)
 
 
-def _fault(line: bytes) -> str | None:
+def _line_error(line: bytes) -> str | None:
     """What is wrong with a line; None where it is an object."""
     if nested_json.deep_line(line) is not None:
         return (
@@ -117,10 +117,10 @@ def _fault(line: bytes) -> str | None:
         value = nested_json.loads(line.decode())
     except ValueError as error:
         return f"is not JSON: {error}: {line[:60].decode(errors='replace')!r}."
-    return None if isinstance(value, dict) else f"is not an object but {_KINDS[type(value)]}."
+    return None if isinstance(value, dict) else f"is not an object but {_TYPE_NAMES[type(value)]}."
 
 
-def _arrow(block: bytes, schema: Any) -> Any:
+def _parse_block(block: bytes, schema: Any) -> Any:
     """A block as an Arrow table; None where Arrow cannot read it."""
     import pyarrow as pa
     import pyarrow.json as pa_json
@@ -140,47 +140,47 @@ def _arrow(block: bytes, schema: Any) -> Any:
         return None
 
 
-def _types(path: Path, first: int, block: bytes) -> dict[str, Any]:
+def _block_types(path: Path, first: int, block: bytes) -> dict[str, Any]:
     """The type of each key, as far as this block tells."""
     import pyarrow as pa
 
-    found = _arrow(block, None)
+    found = _parse_block(block, None)
     if found is not None:
         return {
             field.name: pa.string() if pa.types.is_timestamp(field.type) else field.type
             for field in found.schema
         }
-    rows = [json.loads(line) for line in _filled(block)]
+    rows = [json.loads(line) for line in _nonempty_lines(block)]
     kinds: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.items():
-            kinds.setdefault(name, set()).add(_kind(value))
+            kinds.setdefault(name, set()).add(_json_type(value))
     several = {name for name, some in kinds.items() if len(some - {"null"}) > 1 or "large" in some}
     nested = {name for name, some in kinds.items() if "nested" in some}  # several kinds may be within
     for apart in (several, several | nested):
-        found = _arrow(_without(rows, apart), None)
+        found = _parse_block(_without_keys(rows, apart), None)
         if found is not None:
             rest = {field.name: field.type for field in found.schema}
             return {name: rest.get(name, pa.json_()) for name in kinds}
     raise _unreadable(path, first)
 
 
-def _filled(block: bytes) -> list[bytes]:
+def _nonempty_lines(block: bytes) -> list[bytes]:
     return [line for line in block.split(b"\n") if line.strip()]
 
 
-def _without(rows: Iterable[dict[str, Any]], names: set[str]) -> bytes:
+def _without_keys(rows: Iterable[dict[str, Any]], names: set[str]) -> bytes:
     rest = ({name: value for name, value in row.items() if name not in names} for row in rows)
     return "\n".join(map(json.dumps, rest)).encode()
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return "large" if abs(value) > sys.float_info.max else "number"
-    return "nested" if isinstance(value, list | dict) else _KINDS[type(value)]
+    return "nested" if isinstance(value, list | dict) else _TYPE_NAMES[type(value)]
 
 
-def _agreed(known: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def _unify_types(known: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """The types that values of two stretches of a file have together."""
     import pyarrow as pa
 
@@ -202,26 +202,26 @@ def _with_long_numbers(block: bytes) -> set[str]:
         name
         for line in block.split(b"\n")
         if _LONG.search(line)
-        for name, value in _WITH_DIGITS.decode(line.decode()).items()
-        if isinstance(value, _Digits) and _LONG.fullmatch(value.lstrip("-").encode())
+        for name, value in _RAW_NUMBERS.decode(line.decode()).items()
+        if isinstance(value, _RawNumber) and _LONG.fullmatch(value.lstrip("-").encode())
     }
 
 
-class _Digits(str):
+class _RawNumber(str):
     """A number as it is written."""
 
 
-_WITH_DIGITS = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits)
+_RAW_NUMBERS = json.JSONDecoder(parse_int=_RawNumber, parse_float=_RawNumber)
 
 
-def _parsed(path: Path, first: int, block: bytes, schema: Any) -> Any:
+def _typed_block(path: Path, first: int, block: bytes, schema: Any) -> Any:
     import pyarrow as pa
 
     apart = [field.name for field in schema if is_json(field.type)]
     rest = pa.schema([field for field in schema if field.name not in apart])
-    found = _arrow(block, rest)
+    found = _parse_block(block, rest)
     if found is None and apart:  # a number in them is too large for Arrow to pass over
-        found = _arrow(_without(map(json.loads, _filled(block)), set(apart)), rest)
+        found = _parse_block(_without_keys(map(json.loads, _nonempty_lines(block)), set(apart)), rest)
     if found is None:
         raise _unreadable(path, first)
     if not block.strip():
@@ -229,24 +229,26 @@ def _parsed(path: Path, first: int, block: bytes, schema: Any) -> Any:
     if not apart:
         return found.select(schema.names)
     cells: dict[str, list[str | None]] = {name: [] for name in apart}
-    for line in _filled(block):
-        row = _WITH_DIGITS.decode(line.decode())
+    for line in _nonempty_lines(block):
+        row = _RAW_NUMBERS.decode(line.decode())
         for name, some in cells.items():
             some.append(_as_written(row.get(name), line, name))
-    columns = [of_json(cells[name]) if name in cells else found.column(name) for name in schema.names]
+    columns = [
+        json_column(cells[name]) if name in cells else found.column(name) for name in schema.names
+    ]
     return pa.table(columns, schema=schema)
 
 
 def _as_written(value: Any, line: bytes, name: str) -> str | None:
     """One of a line's values as JSON, a number with the digits that it has there."""
-    if value is None or isinstance(value, _Digits):
+    if value is None or isinstance(value, _RawNumber):
         return value
     if isinstance(value, list | dict):
         value = json.loads(line)[name]
     return json.dumps(value, ensure_ascii=False)
 
 
-_KINDS = {
+_TYPE_NAMES = {
     bool: "true or false",
     int: "a number",
     float: "a number",

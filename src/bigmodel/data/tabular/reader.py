@@ -13,18 +13,18 @@ from torch import Tensor
 
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
-from bigmodel.data.tabular.columns import DateColumn, Learnt, MeasuredColumn, Rows, Strange
-from bigmodel.data.tabular.reading import Columns, listed, read_columns
+from bigmodel.data.tabular.columns import DateColumn, FittedColumn, MeasuredColumn, NewCells, RowIndex
+from bigmodel.data.tabular.report import alias_line, invalid_cell_warnings, too_many_invalid, unseen_line
+from bigmodel.data.tabular.table_file import Table, name_list, read_table
 from bigmodel.data.tabular.target import TargetColumn
-from bigmodel.data.tabular.telling import odd_told, respelt_told, too_odd, unseen_told
-from bigmodel.data.targets import Answers
+from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Features
 
-_STRETCH = 1 << 16  # rows
+_CHUNK_ROWS = 1 << 16  # rows
 
 
-class Samples(NamedTuple):
+class TableSamples(NamedTuple):
     """Rows of a table as samples.
 
     Attributes:
@@ -35,9 +35,9 @@ class Samples(NamedTuple):
     """
 
     part: Part
-    kept: Rows | None
+    kept: RowIndex | None
     left_out: dict[str, int]
-    strange: dict[str, Strange]
+    strange: dict[str, NewCells]
 
 
 @reads("table")
@@ -52,9 +52,9 @@ class TableReader(Reader):
         encoding: of text files.
     """
 
-    columns: list[Learnt]
+    columns: list[FittedColumn]
     target: TargetColumn
-    answers: Answers = Answers()
+    answers: TargetEncoder = TargetEncoder()
     missing: list[str] = Field(default=[])
     encoding: str = "utf-8"
 
@@ -67,25 +67,25 @@ class TableReader(Reader):
 
     def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`. Columns that were not learnt from are left alone."""
-        table = read_columns(path, "path", max_bad, self.encoding)
+        table = read_table(path, "path", max_bad, self.encoding)
         table.missing = self.missing
         samples = self.samples(table, answers)
-        columns = _as_they_stand(table, samples.kept)
+        columns = _raw_columns(table, samples.kept)
         part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
         told = [
             *table.told,
-            *unseen_told("Unseen categories", samples.strange),
-            *respelt_told({name: found.respelt for name, found in samples.strange.items()}),
-            *odd_told(self.columns, self.target, samples.strange),
+            *unseen_line("Unseen categories", samples.strange),
+            *alias_line({name: found.respelt for name, found in samples.strange.items()}),
+            *invalid_cell_warnings(self.columns, self.target, samples.strange),
         ]
         return Found(part, columns, table.left_out | samples.left_out, told)
 
-    def samples(self, table: Columns, answers: bool) -> Samples:
+    def samples(self, table: Table, answers: bool) -> TableSamples:
         """The rows of a table as samples, real values in their own unit; rows without an answer are left
         out where answers are read."""
         inputs, strange = self.inputs(table)
         if not answers:
-            return Samples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, strange)
+            return TableSamples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, strange)
         if self.target.name not in table:
             raise DataError(
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
@@ -99,15 +99,15 @@ class TableReader(Reader):
                 f"{table.path}: column '{self.target.name}', which holds the answers, has none in its"
                 f" {table.num_rows:,} rows{taken}, so that there is nothing to judge by."
             )
-        strange[self.target.name] = Strange(odd=odd)
+        strange[self.target.name] = NewCells(odd=odd)
         part = Part(inputs, targets)
         if there.all():
-            return Samples(part, None, {}, strange)
+            return TableSamples(part, None, {}, strange)
         kept = np.flatnonzero(there)
         left_out = {"no target": table.num_rows - len(kept)}
-        return Samples(part.select(torch.from_numpy(kept)), kept, left_out, strange)
+        return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, strange)
 
-    def inputs(self, table: Columns, order: Rows | None = None) -> tuple[Tensor, dict[str, Strange]]:
+    def inputs(self, table: Table, order: RowIndex | None = None) -> tuple[Tensor, dict[str, NewCells]]:
         """The rows of a table as a model reads them, (rows, count) float32, and `Samples.strange`.
 
         Args:
@@ -125,32 +125,34 @@ class TableReader(Reader):
                 raise DataError(
                     f"{table.path}: there is no column '{learnt.name}', which the run has learnt from."
                     f"{did_you_mean(learnt.name, table.column_names)} It reads"
-                    f" {listed(known.name for known in self.columns)}."
+                    f" {name_list(known.name for known in self.columns)}."
                 )
             stop = start + len(learnt.outputs)
             values = np.empty((table.num_rows, stop - start), np.float32)
-            strange[learnt.name] = _encode(learnt, table.column(learnt.name), values, str(table.path))
+            strange[learnt.name] = _encode_column(
+                learnt, table.column(learnt.name), values, str(table.path)
+            )
             out[:, start:stop] = values if order is None else values[order]
             start = stop
         return torch.from_numpy(out), strange
 
 
-def _encode(learnt: Learnt, column: Any, out: NDArray[np.float32], where: str) -> Strange:
+def _encode_column(learnt: FittedColumn, column: Any, out: NDArray[np.float32], where: str) -> NewCells:
     """A column, a stretch of rows at a time: little is in memory more than once."""
-    strange = Strange()
-    for first in range(0, len(column), _STRETCH):
-        stretch = slice(first, first + _STRETCH)
-        strange += learnt.encode(column.slice(first, _STRETCH), out[stretch], where, first)
+    strange = NewCells()
+    for first in range(0, len(column), _CHUNK_ROWS):
+        stretch = slice(first, first + _CHUNK_ROWS)
+        strange += learnt.encode(column.slice(first, _CHUNK_ROWS), out[stretch], where, first)
     if isinstance(learnt, MeasuredColumn) and not strange.odd.are_few(learnt.most_odd):
         other = learnt.other if isinstance(learnt, DateColumn) else ""
-        message = too_odd(
+        message = too_many_invalid(
             learnt.name, learnt.described, strange.odd, learnt.noun, learnt.most_odd, other
         )
         raise DataError(f"{where}: {message}")
     return strange
 
 
-def _as_they_stand(table: Columns, kept: Rows | None) -> dict[str, Any]:
+def _raw_columns(table: Table, kept: RowIndex | None) -> dict[str, Any]:
     """The columns of the file, as a prediction is written beside them."""
     columns = ((name, table.as_it_stands(name)) for name in table.column_names)
     return {name: values if kept is None else values.take(kept) for name, values in columns}

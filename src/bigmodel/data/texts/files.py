@@ -10,11 +10,17 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from bigmodel.data.clutter import clutter_in, is_passed_over
+from bigmodel.data.ignored_files import first_system_name, is_ignored
+from bigmodel.data.memory_check import read_all
 from bigmodel.data.paths import check_inside
-from bigmodel.data.plain_files import Encoding, encoding_of, likely, unpacked, wide_encoding
-from bigmodel.data.room import read_all
-from bigmodel.data.user_data import OwnConfig, place
+from bigmodel.data.text_encoding import (
+    Encoding,
+    detect_encoding,
+    guess_encoding,
+    guess_utf16,
+    open_decompressed,
+)
+from bigmodel.data.user_data import UserDataConfig, resolve_path
 from bigmodel.errors import DataError, shell_quoted
 
 SUFFIXES = (".txt", ".txt.gz")
@@ -23,7 +29,7 @@ SUFFIXES = (".txt", ".txt.gz")
 _LISTED = 5  # how many of them a message names
 
 
-class TextFilesConfig(OwnConfig):
+class TextFilesConfig(UserDataConfig):
     """How text files are written."""
 
     encoding: Encoding = Field(
@@ -57,15 +63,15 @@ def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage
     named = None if value is None else Path(value).expanduser()
     if named is not None and not named.exists() and glob.has_magic(str(named)):
         files = [Path(found) for found in sorted(glob.glob(str(named), recursive=True))]  # noqa: PTH207
-        files = [file for file in files if file.is_file() and clutter_in(file) is None]
+        files = [file for file in files if file.is_file() and first_system_name(file) is None]
         if not files:
             raise DataError(f"data.{key}={value}: no file has a name of this pattern.")
     else:
-        files = files_of(place(config, key), f"data.{key}")
+        files = text_files_in(resolve_path(config, key), f"data.{key}")
     return read_files(files, config.encoding, config.max_bad)
 
 
-def files_of(path: Path, key: str) -> list[Path]:
+def text_files_in(path: Path, key: str) -> list[Path]:
     """The text files of a folder and of those within it, in the order of their names; or a file alone.
 
     Raises:
@@ -76,7 +82,7 @@ def files_of(path: Path, key: str) -> list[Path]:
     if not path.is_dir():
         raise DataError(f"{key}={path}: there is no such file or folder.")
     inside = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    inside = [file for file in inside if not any(map(is_passed_over, file.relative_to(path).parts))]
+    inside = [file for file in inside if not any(map(is_ignored, file.relative_to(path).parts))]
     files = [file for file in inside if file.name.lower().endswith(SUFFIXES)]
     if not files:
         kinds = Counter(file.suffix.lower() or "no ending" for file in inside).most_common(_LISTED)
@@ -120,9 +126,9 @@ def read_text(file: Path, encoding: str) -> str:
     Raises:
         DataError: it cannot be read, or is not text of this encoding; the message says which byte.
     """
-    with unpacked(file) as source:
+    with open_decompressed(file) as source:
         raw = read_all(source, str(file))
-    encoding = encoding_of(file, raw[:4096], encoding)
+    encoding = detect_encoding(file, raw[:4096], encoding)
     body = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode(encoding)
@@ -131,7 +137,8 @@ def read_text(file: Path, encoding: str) -> str:
         line = body[: error.start].decode(encoding, "ignore").count("\n") + 1
         raise DataError(
             f"{file}: not {encoding}: byte 0x{raw[position]:02x} in line {line:,}, at position"
-            f" {position:,} (counted from 0, of {len(raw):,}): {error.reason}. {_advice(raw, encoding)}"
+            f" {position:,} (counted from 0, of {len(raw):,}): {error.reason}."
+            f" {_encoding_advice(raw, encoding)}"
         ) from error
 
 
@@ -147,11 +154,11 @@ def read_lines(file: Path, encoding: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def _advice(raw: bytes, encoding: str) -> str:
+def _encoding_advice(raw: bytes, encoding: str) -> str:
     """What to do about bytes that are no text."""
-    if b"\0" in raw[:4096] and wide_encoding(raw[:4096]) is None:
+    if b"\0" in raw[:4096] and guess_utf16(raw[:4096]) is None:
         return "It looks like no text file at all: give one, or the text of it as .txt."
     if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "ascii"}:
-        other = "utf-8" if encoding.lower() == "ascii" else likely(raw)
+        other = "utf-8" if encoding.lower() == "ascii" else guess_encoding(raw)
         return f"It is likely {other}: say data.encoding={other}"
     return "Say data.encoding=utf-8, or whichever it is written in, or mend the file."

@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import Field
 
 from bigmodel.data.base import PartName
-from bigmodel.data.tabular.reading import column, read_columns, texts
+from bigmodel.data.tabular.table_file import as_strings, get_column, read_table
 from bigmodel.data.texts.files import TextFilesConfig, read_lines
-from bigmodel.data.user_data import place
+from bigmodel.data.user_data import resolve_path
 from bigmodel.errors import ConfigError, DataError
 
 _TWO_WAYS = (
@@ -78,7 +78,7 @@ class Pairs:
         )
 
 
-def check_places(config: PairFilesConfig) -> None:
+def check_paths(config: PairFilesConfig) -> None:
     """Raises ConfigError where the options do not say where both sides of each part lie."""
     for key in ("source", "target"):
         if getattr(config, key) is None:
@@ -115,17 +115,19 @@ def read_part(config: PairFilesConfig, part: PartName) -> Pairs | None:
         assert config.source is not None
         assert config.target is not None
         names = (config.source, config.target)
-        return without_empty(
-            pairs_of_table(place(config, key), f"data.{key}", names, config.max_bad, config.encoding)
+        return drop_empty(
+            read_pair_table(
+                resolve_path(config, key), f"data.{key}", names, config.max_bad, config.encoding
+            )
         )
     keys = (f"{prefix}source", f"{prefix}target")
     if getattr(config, keys[0]) is None:
         return None
-    files = (place(config, keys[0]), place(config, keys[1]))
-    return without_empty(pairs_of_files(*files, config.encoding))
+    files = (resolve_path(config, keys[0]), resolve_path(config, keys[1]))
+    return drop_empty(read_pair_files(*files, config.encoding))
 
 
-def pairs_of_files(source: Path, target: Path, encoding: str) -> Pairs:
+def read_pair_files(source: Path, target: Path, encoding: str) -> Pairs:
     """Pairs of the lines of two files.
 
     Raises:
@@ -138,36 +140,36 @@ def pairs_of_files(source: Path, target: Path, encoding: str) -> Pairs:
             " has to be the translation of the other, so that they must have equally many. Has a line"
             " been lost or broken in two?"
         )
-    return Pairs(sources, targets, lines(sources))
+    return Pairs(sources, targets, line_names(sources))
 
 
-def pairs_of_table(path: Path, key: str, names: tuple[str, str], max_bad: int, encoding: str) -> Pairs:
+def read_pair_table(path: Path, key: str, names: tuple[str, str], max_bad: int, encoding: str) -> Pairs:
     """Pairs of two columns of a table; what is missing is empty.
 
     Raises:
         DataError: the table cannot be read, or has no such columns.
     """
-    table = read_columns(path, key, max_bad, encoding)
+    table = read_table(path, key, max_bad, encoding)
     sources, targets = (
-        ["" if text is None else text for text in texts(column(table, name, f"data.{option}"))]
+        ["" if text is None else text for text in as_strings(get_column(table, name, f"data.{option}"))]
         for name, option in zip(names, ("source", "target"), strict=True)
     )
     return Pairs(sources, targets, [f"row {row}" for row in range(len(sources))], table.left_out)
 
 
-def lines(texts: Sequence[str]) -> list[str]:
+def line_names(as_strings: Sequence[str]) -> list[str]:
     """What a message calls the lines of a file."""
-    return [f"line {number}" for number in range(1, len(texts) + 1)]
+    return [f"line {number}" for number in range(1, len(as_strings) + 1)]
 
 
-def without_empty(pairs: Pairs) -> Pairs:
+def drop_empty(pairs: Pairs) -> Pairs:
     """The pairs of which neither side is empty; the others are counted."""
     both = zip(pairs.sources, pairs.targets, strict=True)
     kept = [row for row, sides in enumerate(both) if all(map(str.strip, sides))]
-    return without(pairs, kept, "pairs with an empty side")
+    return keep_rows(pairs, kept, "pairs with an empty side")
 
 
-def without(pairs: Pairs, kept: Sequence[int], reason: str) -> Pairs:
+def keep_rows(pairs: Pairs, kept: Sequence[int], reason: str) -> Pairs:
     """Some of the pairs; the others are counted under `reason`."""
     if len(kept) == len(pairs):
         return pairs

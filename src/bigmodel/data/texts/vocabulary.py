@@ -25,7 +25,7 @@ from bigmodel.runtime import activity, nested_json, streams
 
 Ids = NDArray[Any]
 
-PIECE = 1 << 16  # characters that are encoded at once: a long text must not need many times its memory
+CHUNK = 1 << 16  # characters that are encoded at once: a long text must not need many times its memory
 _PIECES, _TEXTS = 16, 4096  # of a long text, and short ones, that the library encodes at once
 _UNKNOWN = "\ufffd"
 
@@ -104,7 +104,7 @@ class Vocabulary(Config):
                     int(token == self.unknown) for token in range(self.own, self.size)
                 )
             case "byte":
-                return (*(_begun(bytes([byte])) for byte in range(256)), *special)
+                return (*(_count_characters(bytes([byte])) for byte in range(256)), *special)
             case _:
                 counts = self._counts
                 return None if counts is None else (*counts, *special)
@@ -126,7 +126,7 @@ class Vocabulary(Config):
             if self.unit == "byte":
                 return np.frombuffer(text.encode(), np.uint8).astype(self._type)
             text.encode()  # the library's own complaint would say nothing of the place
-            return self._joined(self._batches(pieces(text), _PIECES))
+            return self._joined(self._batches(split_long_text(text), _PIECES))
         except UnicodeEncodeError as error:
             raise DataError(
                 f"{where}: at position {first + error.start:,} (counted from 0) is half a character"
@@ -199,13 +199,13 @@ class Vocabulary(Config):
     def _table(self) -> Ids:
         """The token of each code point, -1 for none."""
         table = np.full(0x110000, -1 if self.unknown is None else self.unknown, np.int32)
-        table[codes(self.letters)] = np.arange(self.own)
+        table[code_points(self.letters)] = np.arange(self.own)
         return table
 
     def _by_letter(self, text: str, where: str, first: int) -> Ids:
         tokens = np.empty(len(text), self._type)
-        for begin in range(0, len(text), PIECE):
-            found = self._table[codes(text[begin : begin + PIECE])]
+        for begin in range(0, len(text), CHUNK):
+            found = self._table[code_points(text[begin : begin + CHUNK])]
             if (missing := np.flatnonzero(found < 0)).size:
                 place = begin + int(missing[0])
                 raise DataError(
@@ -246,7 +246,11 @@ class Vocabulary(Config):
             panicked = type(error).__name__ == "PanicException"
             if not (panicked or isinstance(error, Exception)):
                 raise
-            why = "An expression in it may be matched in countless ways." if panicked else _advice(error)
+            why = (
+                "An expression in it may be matched in countless ways."
+                if panicked
+                else _tokenizer_advice(error)
+            )
             told = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(
                 f"data.tokenizer: the tokenizer fails on a text: {told}. {why} Give another"
@@ -256,12 +260,14 @@ class Vocabulary(Config):
     @cached_property
     def _counts(self) -> list[int] | None:
         """Characters in each token that stands for text; None where they are not those of the text."""
-        if not self.exact or "ByteLevel" not in _kinds(nested_json.loads(self.tokenizer).get("decoder")):
+        if not self.exact or "ByteLevel" not in _component_types(
+            nested_json.loads(self.tokenizer).get("decoder")
+        ):
             return None
-        counts, byte_of = [0] * self.own, _byte_of()
+        counts, byte_of = [0] * self.own, _bytes_of_letters()
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():
             spelt = all(letter in byte_of for letter in token)
-            counts[number] = _begun(bytes(byte_of[c] for c in token)) if spelt else len(token)
+            counts[number] = _count_characters(bytes(byte_of[c] for c in token)) if spelt else len(token)
         return counts
 
 
@@ -281,18 +287,18 @@ class VocabularyReader(TextReader):
         return self.vocabulary.decode(tokens)
 
 
-def _advice(error: BaseException) -> str:
+def _tokenizer_advice(error: BaseException) -> str:
     """What the matter is with a tokenizer that meets a text which it has no token for."""
     if "unk" in str(error).lower():
         return "It has no token for what it does not know."
     return "It is not whole, or its parts do not fit each other."
 
 
-def pieces(text: str) -> Iterator[str]:
+def split_long_text(text: str) -> Iterator[str]:
     """A long text in pieces that end with a line, or with a word, where there is an end to be found."""
     begin = 0
-    while len(text) - begin > PIECE:
-        last = begin + PIECE
+    while len(text) - begin > CHUNK:
+        last = begin + CHUNK
         end = next((found for mark in "\n " if (found := text.rfind(mark, begin + 1, last)) > 0), last)
         end = end + 1 if text[end] == "\n" else end  # a piece of a word begins with its space
         yield text[begin:end]
@@ -300,17 +306,17 @@ def pieces(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
-def codes(text: str) -> NDArray[np.uint32]:
+def code_points(text: str) -> NDArray[np.uint32]:
     """The code point of each character."""
     return np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
 
 
-def _begun(piece: bytes) -> int:
+def _count_characters(piece: bytes) -> int:
     """How many characters begin in a piece of UTF-8: bytes 10xxxxxx go on with one."""
     return sum(byte & 0xC0 != 0x80 for byte in piece)
 
 
-def _byte_of() -> dict[str, int]:
+def _bytes_of_letters() -> dict[str, int]:
     """Which byte each letter stands for in byte-level pieces: printable ones for themselves, others for
     letters from 256 on (GPT-2's `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -320,9 +326,9 @@ def _byte_of() -> dict[str, int]:
     }
 
 
-def _kinds(part: Any) -> set[str]:
+def _component_types(part: Any) -> set[str]:
     """The types of a tokenizer's part, and of the parts that it is made of."""
     if not isinstance(part, dict):
         return set()
     inner = [kind for value in part.values() if isinstance(value, list) for kind in value]
-    return {str(part.get("type")), *(kind for one in inner for kind in _kinds(one))}
+    return {str(part.get("type")), *(kind for one in inner for kind in _component_types(one))}

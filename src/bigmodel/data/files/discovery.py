@@ -1,0 +1,329 @@
+"""Finds samples that are files: a folder for each class, names that tell, or a list of files.
+
+    photos/cat/1.jpg          a folder for each class, with more folders within as you like
+    photos/train/cat/1.jpg    the same, below a folder for each part
+    words/7_jackson_3.wav     names that tell, with data.label_pattern='^(\\d)_'
+    photos.csv                a list, with columns `file` and `label`
+
+Files come in the order of their names, wherever they are found. Hidden ones are passed over, and so is
+what systems leave behind; see `clutter`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from bigmodel.data.files.name_patterns import (
+    LISTED,
+    PART_FOLDERS,
+    FilePatterns,
+    Files,
+    mark_test_files,
+    match_groups,
+    parse_number,
+    suggest_pattern,
+)
+from bigmodel.data.ignored_files import first_system_name, is_ignored, is_system_file
+from bigmodel.data.paths import check_inside
+from bigmodel.errors import DataError, setting
+from bigmodel.runtime.escaping import escape
+
+
+def find_files(
+    path: Path,
+    suffixes: Collection[str],
+    what: str,
+    naming: FilePatterns,
+    where: str,
+    *,
+    labelled: bool = True,
+    parts: bool = True,
+    new: bool = False,
+) -> Files:
+    """The files at a path: of a folder, of a list, or the single one.
+
+    Args:
+        path: folder, list or single file.
+        suffixes, what: as in `collect`.
+        naming: how files tell what they are.
+        where: begins a message: the option and its value.
+        labelled: whether labels are needed.
+        parts: whether folders named as parts, such as train, are parts.
+        new: whether training is over: a list's files may then lie beside it as well as in `root`.
+
+    Raises:
+        DataError: see `collect`.
+    """
+    if path.is_dir():
+        return _find_in_folder(path, suffixes, what, naming, where, labelled, parts)
+    if path.suffix.lower() in suffixes:
+        _check_utf8_name(path.name, where)
+        files = Files([path], [path.name])
+        return replace(files, labels=_label_of_file(path, naming)) if labelled else files
+    return _read_list(path, suffixes, what, naming, where, labelled, new)
+
+
+def _check_utf8_name(name: str, where: str) -> None:
+    """Names become labels and columns, and bytes that are no text have no place in a file of those."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{where}: the name {escape(name)} holds bytes that are no text in UTF-8. Rename it, or all"
+            " of them by a program such as convmv."
+        ) from None
+
+
+def _label_of_file(path: Path, naming: FilePatterns) -> list[str]:
+    """The label of a single file: what its name tells, or its folder's."""
+    if naming.label_pattern is None:
+        return [path.absolute().parent.name]
+    return match_groups(naming.label_pattern, [path.name], "label_pattern", str(path))
+
+
+def _find_in_folder(
+    folder: Path,
+    suffixes: Collection[str],
+    what: str,
+    naming: FilePatterns,
+    where: str,
+    labelled: bool,
+    parts: bool,
+) -> Files:
+    paths, ignored, passed = [], Counter[str](), set[str]()
+    for path in _walk(folder, where, passed):
+        if path.suffix.lower() in suffixes:
+            paths.append(path)
+        else:
+            ignored[path.suffix.lower() or "no suffix"] += 1
+    if not paths:
+        raise DataError(
+            f"{where}: holds no {what} ({', '.join(sorted(suffixes))}){_other_files(ignored)}."
+        )
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    for name in names:
+        _check_utf8_name(name, where)
+    files = Files(paths, names, ignored=ignored, passed_over=sorted(passed))
+    if not labelled:
+        return files
+    below, marks = _part_folders(names, where) if parts else (names, None)
+    empty: list[str] = []
+    if naming.label_pattern is not None:
+        labels = match_groups(naming.label_pattern, names, "label_pattern", where)
+    else:
+        labels = _top_folders(below, folder, what, where)
+        empty = _empty_folders(folder, names, deeper=marks is not None)
+    if naming.test_pattern is not None:
+        marks = mark_test_files(naming.test_pattern, names, marks, where)
+    groups = None
+    if naming.group_pattern is not None:
+        groups = match_groups(naming.group_pattern, names, "group_pattern", where)
+    return replace(files, labels=labels, marks=marks, groups=groups, empty=empty)
+
+
+def _empty_folders(folder: Path, names: Sequence[str], *, deeper: bool) -> list[str]:
+    """The folders that could name a class, had they a file in them; see `Files.empty`.
+
+    Args:
+        names: of all files that there are.
+        deeper: whether the folders at the top are parts, and those in them classes.
+    """
+    known = {
+        "/".join(parts[:depth]) for parts in (name.split("/") for name in names) for depth in (1, 2)
+    }
+    empty = []
+    for top in _subfolders(folder):
+        if top.name not in known:
+            empty.append(top.name)
+        elif deeper:
+            empty += [f"{top.name}/{one.name}" for one in _subfolders(top)]
+    return sorted(name for name in empty if name not in known)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not is_ignored(path.name)]
+
+
+def _walk(folder: Path, where: str, passed: set[str]) -> Iterator[Path]:
+    """All files below a folder that are data, by name; a link must stay within it.
+
+    Args:
+        passed: takes the names of what systems leave behind, as far as it is not hidden.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{where}: {error.filename} cannot be read: {error.strerror}.") from error
+
+    for top, folders, files in os.walk(folder, onerror=unreadable):
+        passed |= {name for name in (*folders, *files) if is_system_file(name) and name[0] != "."}
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        for name in folders:
+            if (path := Path(top, name)).is_symlink():
+                check_inside(path, folder, "data.path")
+                raise DataError(
+                    f"{where}: {path} is a link to another folder of the same data, whose files would"
+                    " count twice. Remove the link."
+                )
+        for name in sorted(name for name in files if not is_ignored(name)):
+            path = Path(top, name)
+            if path.is_symlink():
+                check_inside(path, folder, "data.path")
+            yield path
+
+
+def _other_files(ignored: Counter[str]) -> str:
+    if not ignored:
+        return ": it is empty"
+    told = ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common(LISTED))
+    return f", but {ignored.total():,} other files: {told}"
+
+
+def _part_folders(names: list[str], where: str) -> tuple[list[str], list[str] | None]:
+    """Paths below the folders of parts, and the part of each; as they are where there are no such."""
+    tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    known = {top for top in tops if top.lower() in PART_FOLDERS}
+    if len(known) > 1 and (known != tops or any("/" not in name for name in names)):
+        other = sorted((tops - known) or {name for name in names if "/" not in name})
+        raise DataError(
+            f"{where}: its folders {', '.join(sorted(known))} are parts of the data, but {other[0]!r}"
+            " lies beside them and is none. Move it away, or into one of them."
+        )
+    if not tops or known != tops or any("/" not in name for name in names):
+        return names, None
+    split_up = [name.split("/", 1) for name in names]
+    return [rest for _, rest in split_up], [top for top, _ in split_up]
+
+
+def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[str]:
+    """The class of each file, by the folder at the top of its path."""
+    loose = [name for name in names if "/" not in name]
+    if len(loose) == len(names):
+        pattern = setting("data.label_pattern", suggest_pattern(names))
+        raise DataError(
+            f"{where}: {len(names):,} {what}, such as {names[0]}, lie in no folder that could name their"
+            f" class. Put those of each class into a folder of its own; or say {pattern} where names"
+            " tell; or give a list of files with their labels."
+        )
+    if loose:
+        raise DataError(
+            f"{where}: {len(loose):,} {what} lie outside the folders of the classes:"
+            f" {', '.join(loose[:LISTED])}. Move them into the folder of their class, or away."
+        )
+    labels = [name.split("/", 1)[0] for name in names]
+    within = {name.split("/")[1] for name in names if name.count("/") > 1}
+    if len(set(labels)) == 1 and len(within) > 1:
+        raise DataError(
+            f"{where}: all {what} lie in one folder, {labels[0]!r}. If the folders within it are the"
+            f" classes, say data.path={folder / labels[0]}."
+        )
+    return labels
+
+
+def _read_list(
+    path: Path,
+    suffixes: Collection[str],
+    what: str,
+    naming: FilePatterns,
+    where: str,
+    labelled: bool,
+    new: bool,
+) -> Files:
+    """The files that a table lists, in its order."""
+    from bigmodel.data.tabular.table_file import get_column, read_table
+
+    table = read_table(path, "data.path", encoding=naming.encoding)
+    listed = get_column(table, naming.file, "data.file").to_pylist()
+    _check_filled(listed, naming.file, where)
+    clutter = [first_system_name(PurePath(str(name))) for name in listed]
+    kept = [row for row, found in enumerate(clutter) if found is None]
+    if not kept:
+        raise DataError(f"{where}: lists no {what}.")
+
+    def values(name: str, key: str) -> list[object]:
+        return list(get_column(table, name, f"data.{key}").take(kept).to_pylist())
+
+    names = [str(listed[row]) for row in kept]
+    folder = path.absolute().parent
+    if naming.root is not None and not (new and (folder / names[0]).exists()):
+        folder = Path(naming.root).expanduser()
+    paths = [folder / name for name in names]
+    if labelled:
+        _check_once(names, paths, what, where)
+    for entry in paths:
+        check_inside(entry, folder, "data.root")
+    other = [name for name in names if Path(name).suffix.lower() not in suffixes]
+    if other:
+        raise DataError(
+            f"{where}: lists {len(other):,} files that are no {what}, such as {other[0]}. Known are"
+            f" {', '.join(sorted(suffixes))}."
+        )
+    files = Files(paths, names, passed_over=sorted({found for found in clutter if found}))
+    if not labelled:
+        return files
+    if naming.label_pattern is not None:
+        labels: list[str] | list[float] = match_groups(
+            naming.label_pattern, names, "label_pattern", where
+        )
+    else:
+        labels = _list_labels(values(naming.label, "label"), naming, where)
+    groups = marks = None
+    if naming.group is not None:
+        groups = [_as_text(value) for value in values(naming.group, "group")]
+    elif naming.group_pattern is not None:
+        groups = match_groups(naming.group_pattern, names, "group_pattern", where)
+    if naming.split is not None:
+        marks = [_as_text(value) for value in values(naming.split, "split")]
+    if naming.test_pattern is not None:
+        marks = mark_test_files(naming.test_pattern, names, marks, where)
+    return replace(files, labels=labels, groups=groups, marks=marks)
+
+
+def _check_once(names: Sequence[str], paths: Sequence[Path], what: str, where: str) -> None:
+    counted = Counter(map(os.path.normpath, paths))  # x/../a.png is a.png
+    twice = [
+        name for name, path in zip(names, paths, strict=True) if counted[os.path.normpath(path)] > 1
+    ]
+    if twice:
+        raise DataError(
+            f"{where}: lists {len(set(twice)):,} {what} more than once, such as {twice[0]}: one may be"
+            " learnt from and judged by at once. List each once."
+        )
+
+
+def _as_text(value: object) -> str:
+    """A value of a column as text, empty where it is missing: NaN, which is not equal to itself, too."""
+    return "" if value is None or value != value else str(value)
+
+
+def _check_filled(values: Sequence[object], name: str, where: str) -> None:
+    empty = [row for row, value in enumerate(values) if not _as_text(value)]
+    if empty:
+        rows = ", ".join(str(row) for row in empty[:LISTED])
+        raise DataError(
+            f"{where}: column '{name}' is empty in {len(empty):,} of {len(values):,} rows: {rows}"
+            f"{', …' if len(empty) > LISTED else ''} (counted from 0). Fill them in, or"
+            " remove the rows."
+        )
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def _list_labels(values: Sequence[object], naming: FilePatterns, where: str) -> list[str] | list[float]:
+    """Labels of a list: numbers, where any has a fraction or it is said; all else names classes."""
+    _check_filled(values, naming.label, where)
+    words = [str(value) for value in values]
+    if naming.task == "values":
+        return [parse_number(word, where) for word in words]
+    if all(_NUMBER.fullmatch(word) for word in words):
+        numbers = [float(word) for word in words]
+        if naming.task == "auto" and not all(value.is_integer() for value in numbers):
+            return numbers
+        if isinstance(values[0], float):  # what is empty in some row makes whole numbers 1.0, 2.0, …
+            return [str(int(value)) if value.is_integer() else str(value) for value in numbers]
+    return words

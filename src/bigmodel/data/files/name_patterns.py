@@ -1,0 +1,182 @@
+"""What the names of files tell: labels, groups, parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import regex
+from pydantic import Field, ValidationInfo, field_validator
+
+from bigmodel.data.text_encoding import Encoding
+from bigmodel.data.user_data import PART_NAMES
+from bigmodel.errors import DataError
+from bigmodel.registry import Config
+
+PART_FOLDERS = set(PART_NAMES)
+"""Names of folders that hold a part of the data, not a class."""
+
+LISTED = 5  # files that a message names
+_SECONDS = 5  # of the processor for one path, which takes microseconds
+
+
+class FilePatterns(Config):
+    """How files tell their labels, groups and parts."""
+
+    label_pattern: str | None = Field(
+        default=None,
+        description="regular expression for paths in the folder, its one group the label; null: folders",
+    )
+    group_pattern: str | None = Field(
+        default=None,
+        description="regular expression whose one group tells what belongs together; null: nothing does",
+    )
+    test_pattern: str | None = Field(
+        default=None, description="regular expression that finds the test part's paths; null: by folder"
+    )
+    file: str = Field(default="file", description="column of a list that names the files")
+    label: str = Field(default="label", description="column of a list that holds the labels")
+    group: str | None = Field(
+        default=None, description="column of a list that tells what belongs together; null: none"
+    )
+    split: str | None = Field(
+        default=None, description="column of a list that says train, val or test; null: none"
+    )
+    root: str | None = Field(
+        default=None, description="folder that a list's paths start from; null: that of the list"
+    )
+    encoding: Encoding = Field(
+        default="utf-8",
+        description="how a list is written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
+    )
+    task: Literal["auto", "classes", "values"] = Field(
+        default="auto",
+        description="what labels are: classes, values, or auto: values where a list has fractions",
+    )
+
+    @field_validator("label_pattern", "group_pattern", "test_pattern")
+    @classmethod
+    def _sound_pattern(cls, pattern: str | None, info: ValidationInfo) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = regex.compile(pattern).groups
+        except (regex.error, RecursionError) as error:
+            raise ValueError(f"it is no regular expression: {error}") from error
+        if info.field_name != "test_pattern" and groups != 1:
+            raise ValueError(
+                f"it needs one group in parentheses, which is what it finds, and has {groups}. Write"
+                " (?:…) for those that find nothing"
+            )
+        return pattern
+
+    def naming(self) -> FilePatterns:
+        """What of it new files need: how they tell their labels, and where those of a list may lie."""
+        root = None if self.root is None else str(Path(self.root).expanduser().absolute())
+        return FilePatterns(
+            label_pattern=self.label_pattern,
+            file=self.file,
+            label=self.label,
+            root=root,
+            task=self.task,
+            encoding=self.encoding,
+        )
+
+
+@dataclass(frozen=True)
+class Files:
+    """Samples that are files.
+
+    Attributes:
+        paths: in their order.
+        names: of each file, as a user knows it: its path within the folder or list.
+        labels: of each file; numbers where a list has real ones; empty where none are asked for.
+        groups: what each belongs to; None where that is not told.
+        marks: which part each is in; None where that is not told.
+        ignored: how many files of other kinds there are, by suffix.
+        passed_over: names of what systems have left beside them.
+        respelt: labels that are spelt otherwise than their class is called, with that class.
+        empty: folders that name no class because no file lies in them.
+    """
+
+    paths: list[Path]
+    names: list[str]
+    labels: list[str] | list[float] = field(default_factory=list)
+    groups: list[str] | None = None
+    marks: list[str] | None = None
+    ignored: Counter[str] = field(default_factory=Counter)
+    passed_over: list[str] = field(default_factory=list)
+    respelt: dict[str, str] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+
+    @property
+    def real(self) -> bool:
+        """Whether labels are real numbers."""
+        return len(self.labels) > 0 and isinstance(self.labels[0], float)
+
+
+def _search(pattern: str, name: str, key: str) -> Any:
+    """What a pattern finds in a path.
+
+    Raises:
+        DataError: it tries more and more ways to match, without an end.
+    """
+    try:
+        return regex.search(pattern, name, timeout=_SECONDS)
+    except TimeoutError:
+        raise DataError(
+            f"data.{key}={pattern!r}: looks for a match in {name!r} for more than {_SECONDS} seconds. A"
+            " repetition within a repetition, such as (a+)+, can be matched in countless ways: take one"
+            " of the two away."
+        ) from None
+
+
+_COMMON_PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^([^ .]+) ", r"_([^_.]+)\.", r"-([^-.]+)\.", r"^(\D+)\d")
+
+
+def suggest_pattern(names: Sequence[str]) -> str:
+    """A pattern by which names of files tell a few classes; the first usual one where none does."""
+    for pattern in _COMMON_PATTERNS:
+        found = [regex.search(pattern, name) for name in names]
+        labels = Counter(match[1] for match in found if match is not None)
+        if len(labels) > 1 and labels.total() == len(names) and min(labels.values()) > 1:
+            return pattern
+    return _COMMON_PATTERNS[0]
+
+
+def match_groups(pattern: str, names: Sequence[str], key: str, where: str) -> list[str]:
+    """What a pattern's group finds in each path."""
+    found = [_search(pattern, name, key) for name in names]
+    missing = [n for n, match in zip(names, found, strict=True) if match is None or not match[1]]
+    if missing:
+        raise DataError(
+            f"data.{key}={pattern!r}: finds nothing in {len(missing):,} of {len(names):,} paths of"
+            f" {where}: {', '.join(missing[:LISTED])}{', …' if len(missing) > LISTED else ''}."
+        )
+    return [match[1] for match in found if match is not None]
+
+
+def mark_test_files(
+    pattern: str, names: Sequence[str], marks: list[str] | None, where: str
+) -> list[str]:
+    """The part of each file, where a pattern finds the test part."""
+    found = [_search(pattern, name, "test_pattern") is not None for name in names]
+    if all(found) or not any(found):
+        matched = "every" if all(found) else "none"
+        raise DataError(
+            f"data.test_pattern={pattern!r}: finds {matched} of {len(names):,} paths of {where}, such as"
+            f" {names[0]}."
+        )
+    folder_marks = marks or ["train"] * len(names)
+    return ["test" if hit else mark for hit, mark in zip(found, folder_marks, strict=True)]
+
+
+def parse_number(label: str | float, where: str) -> float:
+    """A label as a number; `where` begins a message."""
+    try:
+        return float(label)
+    except ValueError:
+        raise DataError(f"{where}: label {label!r} is no number.") from None

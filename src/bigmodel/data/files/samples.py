@@ -1,0 +1,334 @@
+"""A user's samples that are files: all of them, with targets, parts and what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.base import PartName
+from bigmodel.data.canonical import alias_summary
+from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
+from bigmodel.data.digest import DigestBuilder
+from bigmodel.data.files.discovery import find_files
+from bigmodel.data.files.name_patterns import LISTED, FilePatterns, Files, parse_number
+from bigmodel.data.parts import Part
+from bigmodel.data.reader import Found, Reader
+from bigmodel.data.targets import TargetEncoder, class_indices, class_names
+from bigmodel.data.user_data import (
+    UserDataConfig,
+    check_classes,
+    check_trained_classes,
+    resolve_path,
+    separate_parts,
+    split_samples,
+)
+from bigmodel.errors import DataError
+from bigmodel.spec import Classes, Target, Values
+
+
+class FilesConfig(FilePatterns, UserDataConfig):
+    """Where a user's files lie, what they tell by their names, and how they are split."""
+
+
+class UnreadableFileError(Exception):
+    """A file that gives no sample; says why, in a few words."""
+
+
+@dataclass
+class DecodedRows:
+    """Rows decoded from files, those of unreadable ones left out.
+
+    Attributes:
+        rows: (readable files, *shape).
+        kept: which files they are of, in their order.
+        bad: which files cannot be read, and why.
+        notes: something about each file that is kept, such as its size; as JSON holds it.
+        trouble: what was wrong with the cache, in words; empty where nothing was.
+    """
+
+    rows: Tensor
+    kept: list[int]
+    bad: list[tuple[int, str]]
+    notes: list[Any]
+    trouble: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class CollectedFiles:
+    """All files of a source, whichever place they come from.
+
+    Attributes:
+        files: all of them; those of `path` come first.
+        target: classes or values, with what is known before any file is read.
+        targets: (files,) int64 for classes; (files, 1) float64 for values.
+        parts: which files are in which part.
+    """
+
+    files: Files
+    target: Target
+    targets: Tensor
+    parts: dict[PartName, Tensor]
+
+
+def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> CollectedFiles:
+    """The files that a source is configured with, with targets and parts.
+
+    Args:
+        suffixes: of the files that count, such as `.jpg`, in small letters.
+        what: they are, for messages: `pictures`.
+
+    Raises:
+        ConfigError: data.path is not given, or a part is told twice.
+        DataError: there are none, labels are missing, or there is nothing to tell apart.
+    """
+    where = f"data.path={config.path}"
+    files = find_files(resolve_path(config), suffixes, what, config, where)
+    if files.real:
+        target: Target = Values((config.label,), mean=(), std=())
+        targets = torch.tensor(files.labels, dtype=torch.float64)[:, None]
+        labels = None
+    else:
+        reader = config.learnt_reader(FilesReader)
+        words = [str(label) for label in files.labels]
+        names, respelt = class_names(words, None if reader is None else reader.answers)
+        files = replace(files, respelt=respelt)
+        check_classes(names, where)
+        target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
+        labels = targets
+    groups, marks = files.groups, files.marks
+    parts = split_samples(config, len(files.paths), labels=labels, groups=groups, marks=marks)
+    for part in separate_parts(config, parts):
+        files, targets, parts[part] = _with_separate_part(
+            config, part, files, targets, target, suffixes, what
+        )
+    every: tuple[PartName, ...] = ("train", "val", "test")
+    found = CollectedFiles(
+        files, target, targets, {name: parts[name] for name in every if name in parts}
+    )
+    _check_training_part(found, parts["train"], what)
+    return found
+
+
+def _with_separate_part(
+    config: FilesConfig,
+    part: str,
+    files: Files,
+    targets: Tensor,
+    target: Target,
+    suffixes: Collection[str],
+    what: str,
+) -> tuple[Files, Tensor, Tensor]:
+    """Files and targets with those of a part that lies elsewhere, and which they are."""
+    key = f"{part}_path"
+    where = f"data.{key}={getattr(config, key)}"
+    plain = config.model_copy(update={"test_pattern": None, "split": None, "group": None})
+    plain = plain.model_copy(update={"group_pattern": None})
+    more = find_files(resolve_path(config, key), suffixes, what, plain, where, parts=False)
+    twice = {path.resolve() for path in files.paths} & {path.resolve() for path in more.paths}
+    if twice:
+        raise DataError(
+            f"{where}: {len(twice):,} of its {what} are in another part too, such as {min(twice)}: a"
+            " part to judge by must be new to the model. Give a place that is not within the other."
+        )
+    if isinstance(target, Classes):
+        own = class_indices(more.labels, target.names, where)
+    else:
+        own = torch.tensor([parse_number(label, where) for label in more.labels]).double()[:, None]
+    rows = torch.arange(len(files.paths), len(files.paths) + len(more.paths))
+    joined = replace(
+        files,
+        paths=files.paths + more.paths,
+        names=files.names + more.names,
+        ignored=files.ignored + more.ignored,
+        passed_over=sorted({*files.passed_over, *more.passed_over}),
+        empty=[*files.empty, *(f"{getattr(config, key)}/{name}" for name in more.empty)],
+    )
+    return joined, torch.cat([targets, own]), rows
+
+
+def _check_training_part(found: CollectedFiles, training: Tensor, what: str) -> None:
+    """Raises DataError where a class has no file among those that are learnt from, `training`."""
+    if isinstance(found.target, Classes):
+        check_trained_classes(found.target.names, found.targets[training], "data", what)
+
+
+def split_rows(
+    found: CollectedFiles, order: Sequence[int], kept: Sequence[int], rows: Tensor, what: str
+) -> dict[PartName, Part]:
+    """The parts as stretches of rows; nothing is copied.
+
+    Args:
+        found: the files.
+        order: which file each place of the rows was meant for, part by part.
+        kept: the places whose file could be read.
+        rows: (kept, …), one each.
+
+    Raises:
+        DataError: a class has nothing left to learn from.
+    """
+    readable, first = torch.tensor(kept, dtype=torch.int64), 0
+    parts: dict[PartName, Part] = {}
+    files = torch.tensor(order, dtype=torch.int64)[readable]
+    for name, index in found.parts.items():
+        start, stop = torch.searchsorted(readable, torch.tensor([first, first + len(index)])).tolist()
+        parts[name] = Part(rows[start:stop], found.targets[files[start:stop]])
+        if name == "train":
+            _check_training_part(found, files[start:stop], what)
+        first += len(index)
+    return parts
+
+
+def digest_samples(
+    contents: Sequence[str], kept: Sequence[int], parts: Mapping[PartName, Part]
+) -> DigestBuilder:
+    """What was read: the bytes of the files that could be, and their targets, part by part.
+
+    Args:
+        contents: the digest of each file.
+        kept, parts: as in `parts_of`.
+    """
+    content = DigestBuilder()
+    for index in kept:
+        content.word(contents[index])
+    for name, part in parts.items():
+        content.tensor(name, part.targets)
+    return content
+
+
+def label_summary(target: Target, parts: Mapping[PartName, Part]) -> str:
+    """The classes in a few words."""
+    if not isinstance(target, Classes):
+        return str(target)
+    counts = count_classes((part.targets for part in parts.values()), target.count)
+    return class_summary(target.names, counts)
+
+
+def label_warnings(target: Target, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
+    """What is odd about the classes, as `class_warnings` tells it."""
+    if not isinstance(target, Classes):
+        return []
+    return class_warnings(
+        target.names, count_classes((part.targets for part in parts.values()), target.count)
+    )
+
+
+def format_summary(kinds: Iterable[str]) -> str:
+    """The formats of files, the most frequent first."""
+    counts = Counter(kinds)
+    return "/".join(sorted(counts, key=lambda kind: (-counts[kind], kind)))
+
+
+def file_messages(files: Files, trouble: str = "") -> list[tuple[str, str]]:
+    """Lines about files that are no samples, and about the cache."""
+    told = []
+    if files.ignored:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in files.ignored.most_common(LISTED))
+        told.append(("Ignored", f"{files.ignored.total():,} other files: {kinds}"))
+    if files.passed_over:
+        told.append(("Passed over", f"what systems leave behind: {', '.join(files.passed_over)}"))
+    if told_apart := alias_summary(files.respelt):
+        told.append(("Spellings", told_apart))
+    if files.empty:
+        more = f", … ({len(files.empty):,} in all)" if len(files.empty) > LISTED else ""
+        told.append(("Empty folders", ", ".join(files.empty[:LISTED]) + more))
+    if trouble:
+        told.append(("Cache", trouble))
+    return told
+
+
+class FilesReader(Reader):
+    """Base of the readers of files, each of which is a sample.
+
+    Attributes:
+        naming: how files tell their labels.
+        answers: the labels of training.
+    """
+
+    naming: FilePatterns
+    answers: TargetEncoder
+
+    def find(self, path: Path, suffixes: Collection[str], what: str, *, answers: bool) -> Files:
+        """The files at a path; see `finding.find`."""
+        return find_files(path, suffixes, what, self.naming, str(path), labelled=answers, new=True)
+
+    def found(
+        self,
+        files: Files,
+        path: Path,
+        rows: DecodedRows,
+        *,
+        answers: bool,
+        max_bad: int,
+        what: str,
+    ) -> Found:
+        """What was read of files, those left out that cannot be.
+
+        Raises:
+            DataError: more of them than `max_bad`, all, or a label that training did not have.
+        """
+        told = [(files.names[index], reason) for index, reason in rows.bad]
+        left_out = check_unreadable(told, len(files.paths), max_bad, what)
+        if not rows.kept:
+            raise DataError(
+                f"{path}: none of its {what} can be read, such as {told[0][0]}: {told[0][1]}."
+            )
+        targets = self.answers.blank(len(rows.kept))
+        if answers:
+            targets = encode_labels(files, self.answers, str(path))[torch.tensor(rows.kept)]
+        names = [files.names[index] for index in rows.kept]
+        return Found(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
+
+
+def check_unreadable(
+    bad: Sequence[tuple[str, str]], files: int, max_bad: int, what: str
+) -> dict[str, int]:
+    """How many were left out because they cannot be read, for `Dataset.left_out`.
+
+    Args:
+        bad: name and reason of each.
+        files: how many there are in all.
+        max_bad: how many may be left out.
+
+    Raises:
+        DataError: there are more of them.
+    """
+    if len(bad) > max_bad:
+        told = "; ".join(f"{name} ({reason})" for name, reason in bad[:LISTED])
+        more = "; …" if len(bad) > LISTED else ""
+        some = f", or raise data.max_bad={len(bad)} to leave them out" if len(bad) < files else ""
+        raise DataError(
+            f"data: {len(bad):,} of {files:,} {what} cannot be read: {told}{more}. Mend or remove them"
+            f"{some}."
+        )
+    return {f"{what} that cannot be read": len(bad)} if bad else {}
+
+
+def encode_labels(files: Files, answers: TargetEncoder, where: str) -> Tensor:
+    """New files' targets, as a loss reads them.
+
+    Raises:
+        DataError: a label is not one of the training data's.
+    """
+    if answers.kind == "values":
+        own = torch.tensor([parse_number(label, where) for label in files.labels]).double()[:, None]
+        return answers.scored(own)
+    return answers.indices(files.labels, where)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def io_threads() -> int:
+    """How many threads read files: some more than processors, as a few wait for the disk."""
+    return min(32, processors() + 2)

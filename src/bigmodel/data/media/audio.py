@@ -1,0 +1,258 @@
+"""One recording of any kind as numbers of the shape that a model reads.
+
+Nothing of it is random, and nothing depends on other recordings, so that a new one is heard as those of
+training were.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.data.media.spectrogram import LogMel
+from bigmodel.registry import Config
+from bigmodel.runtime.disk import check_regular
+
+_UNKNOWN = 0x7FFF0000  # bytes from which on a WAV was written without knowing how long it would be
+_TRIMMED = 4  # frames of an MP3 that readers leave out at its two ends, at most
+_HEAD = 1 << 16  # bytes of an MP3 within which its first frame begins
+
+
+def header_frames(path: Path) -> int:
+    """Samples in each channel by the header; 0 where it does not say.
+
+    FLAC is not looked at: its reader knows.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+            return _wav_frames(file)
+        file.seek(0)
+        return _mp3_frames(file) if path.suffix.lower() == ".mp3" else 0
+
+
+def _wav_frames(file: BinaryIO) -> int:
+    """By the size of the chunk `data` (Microsoft and IBM, "Multimedia programming interface", 1991)."""
+    block = 0
+    while len(chunk := file.read(8)) == 8:
+        size = struct.unpack("<I", chunk[4:])[0]
+        if chunk[:4] == b"data":
+            return 0 if size >= _UNKNOWN or not block else size // block
+        if chunk[:4] == b"fmt " and size >= 16:
+            form = file.read(16)
+            plain = len(form) == 16 and struct.unpack("<H", form[:2])[0] in (1, 3, 6, 7, 0xFFFE)
+            block = struct.unpack("<H", form[12:14])[0] if plain else 0
+            size -= 16
+        file.seek(size + size % 2, 1)
+    return 0
+
+
+def _mp3_frames(file: BinaryIO) -> int:
+    """By the frames that a `Xing` or `Info` header counts, which most encoders write."""
+    head = file.read(10)
+    start = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        start = 10 + sum((byte & 0x7F) << 7 * (3 - place) for place, byte in enumerate(head[6:]))
+    file.seek(start)
+    first = file.read(_HEAD)
+    places = [place for mark in (b"Xing", b"Info") if 0 <= (place := first.find(mark)) <= 64]
+    if not places or len(first) < places[0] + 12 or first[0] != 0xFF:
+        return 0
+    flags, frames = struct.unpack(">II", first[places[0] + 4 : places[0] + 12])
+    of_mpeg1 = (first[1] >> 3) & 3 == 3
+    frames = max(0, frames - _TRIMMED)
+    return frames * (1152 if of_mpeg1 else 576) if flags & 1 else 0
+
+
+SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".mp3": "MP3"}
+_KAISER_BETA = 8.6  # of the Kaiser window: what is beyond the new half rate is damped by 80 dB and more
+_CANCELLED_POWER = 0.01  # share of the channels' power below which their mean has lost the sound
+_MIN_COMPLETE = 0.98  # share of what the header promises that has to be there
+_MAX_SECONDS = 3600  # seconds of one recording; longer ones are no samples, or would fill the memory
+
+
+class AudioSettings(Config):
+    """How recordings become arrays of one shape.
+
+    Attributes:
+        rate: samples a second after resampling.
+        samples: in each recording; longer ones lose their end, shorter ones are filled with silence.
+        form: a spectrogram or the samples themselves.
+        layout: an image, height being time, or a sequence.
+        n_mels: bands of a spectrogram.
+        window, hop: samples in a window of a spectrogram, and from one to the next.
+        fold: samples in a step of a raw sequence.
+    """
+
+    rate: int
+    samples: int
+    form: Literal["log_mel", "raw"]
+    layout: Literal["image", "sequence"]
+    n_mels: int
+    window: int
+    hop: int
+    fold: int
+
+    @cached_property
+    def log_mel(self) -> LogMel:
+        """What makes spectrograms."""
+        return LogMel(self.rate, self.window, self.hop, self.n_mels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        if self.form == "raw":
+            return (math.ceil(self.samples / self.fold), self.fold)
+        shape = (self.log_mel.frames(self.samples), self.n_mels)
+        return (1, *shape) if self.layout == "image" else shape
+
+
+def duration(path: Path) -> float:
+    """Seconds of a recording, by its header.
+
+    Raises:
+        Unreadable: see `listen`.
+    """
+    import soundfile
+
+    try:
+        check_regular(path)
+        found = soundfile.info(str(path))
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UnreadableFileError(_reason(path, error)) from None
+    return float(found.frames / found.samplerate)
+
+
+class Recording(NamedTuple):
+    """A recording, its channels mixed, at another rate.
+
+    Attributes:
+        sound: (samples,) float32 from -1 to 1.
+        rate: samples a second that it had.
+        seconds: that it lasts.
+        level: see `level`.
+        cancelled: see `mixed`.
+    """
+
+    sound: Tensor
+    rate: int
+    seconds: float
+    level: float | None
+    cancelled: bool
+
+
+def read_recording(path: Path, rate: int) -> Recording:
+    """A recording, its channels mixed, at another rate.
+
+    Raises:
+        Unreadable: it is not there, broken, cut short, empty or hours long; says why.
+    """
+    import soundfile
+
+    try:
+        check_regular(path)
+        with soundfile.SoundFile(str(path)) as file:
+            own = int(file.samplerate)
+            if file.frames > _MAX_SECONDS * own:
+                raise UnreadableFileError(
+                    f"it is {file.frames / own / 3600:.1f} hours long; cut it into samples"
+                )
+            promised = max(file.frames, header_frames(path))
+            content = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UnreadableFileError(_reason(path, error)) from None
+    if len(content) == 0:
+        raise UnreadableFileError("it holds no sound")
+    if len(content) < _MIN_COMPLETE * promised:
+        raise UnreadableFileError(
+            f"it is cut short: {len(content) / own:.2f} s are there of {promised / own:.2f} s"
+        )
+    channels = torch.from_numpy(content)
+    if not bool(channels.isfinite().all()):
+        raise UnreadableFileError("it holds samples that are not finite")
+    sound, cancelled = mix_channels(channels)
+    return Recording(resample(sound, own, rate), own, len(sound) / own, loudness_db(sound), cancelled)
+
+
+def mix_channels(channels: Tensor) -> tuple[Tensor, bool]:
+    """Channels as one, (samples,), and whether they cancel each other: then it is the loudest of them.
+
+    Args:
+        channels: (samples, channels) float32.
+    """
+    mean = channels.mean(1)
+    power = channels.square().mean(0)
+    if bool(mean.square().mean() < _CANCELLED_POWER * power.mean()):
+        return channels[:, int(power.argmax())].clone(), True
+    return mean, False
+
+
+def loudness_db(sound: Tensor) -> float | None:
+    """Root mean square of a sound in dB of full scale; None: it is silent throughout."""
+    power = float(sound.double().square().mean())
+    return 10 * math.log10(power) if power else None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "there is no such file"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    if "is not a regular file" in str(error):  # which is said of any MP3 that is none
+        return "it is no sound, or damaged"
+    return getattr(error, "strerror", None) or str(error).split(": ")[-1].rstrip(".")
+
+
+def resample(sound: Tensor, own: int, rate: int) -> Tensor:
+    """A sound at another rate, without what the new rate cannot hold.
+
+    By a windowed sinc, one phase of it for each place between samples (Crochiere and Rabiner,
+    "Multirate digital signal processing", 1983).
+
+    Args:
+        sound: (samples,) float32.
+        own, rate: samples a second, before and after.
+    """
+    if own == rate:
+        return sound
+    from scipy.signal import resample_poly
+
+    common = math.gcd(own, rate)
+    made = resample_poly(
+        sound.double().numpy(), rate // common, own // common, window=("kaiser", _KAISER_BETA)
+    )
+    return torch.from_numpy(made).float()
+
+
+def decode(
+    path: Path, row: Tensor, hearing: AudioSettings
+) -> tuple[str, int, float, float | None, bool]:
+    """Reads a recording into a row.
+
+    Args:
+        row: `hearing.shape` float32.
+
+    Returns:
+        Format, rate, seconds and level that it had, and whether its channels cancelled each other.
+
+    Raises:
+        Unreadable: see `listen`.
+    """
+    heard = read_recording(path, hearing.rate)
+    sound = heard.sound
+    fitted = torch.zeros(hearing.samples)
+    count = min(len(sound), hearing.samples)
+    fitted[:count] = sound[:count]
+    if hearing.form == "log_mel":
+        with torch.inference_mode():
+            row.copy_(hearing.log_mel(fitted[None]).view(hearing.shape))
+    else:
+        row.zero_().view(-1)[: len(fitted)] = fitted
+    return SUFFIXES[path.suffix.lower()], heard.rate, heard.seconds, heard.level, heard.cancelled

@@ -1,0 +1,204 @@
+"""One picture of any size and kind as bytes of the size that a model reads.
+
+Nothing of it is random, and nothing depends on other pictures, so that a new one is seen as those of
+training were.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.registry import Config
+from bigmodel.runtime.disk import check_regular
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+}
+_FORMATS = [*dict.fromkeys(SUFFIXES.values())]  # no others: some start other programs
+_GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+_ORIENTATION = 0x0112
+_SIDEWAYS = {5, 6, 7, 8}  # orientations whose height and width are exchanged
+_REDUCING_GAP = (
+    2.0  # a quick first reduction leaves at least this many times the size: the eye sees nothing
+)
+
+Side = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ResizeSettings(Config):
+    """How pictures become one size.
+
+    Attributes:
+        height, width: of all.
+        channels: 1 for grey, 3 for colours.
+        fit: crop the middle, pad with black, or stretch.
+        background: what shows through where pictures are transparent.
+    """
+
+    height: Side
+    width: Side
+    channels: Literal[1, 3]
+    fit: Literal["crop", "pad", "stretch"]
+    background: Literal["white", "black"]
+
+
+@contextmanager
+def checked_image_sizes() -> Iterator[None]:
+    """Pictures of up to 179 million pixels pass without a warning; larger ones are refused as bombs.
+
+    To be entered once, around all threads: what warns is the whole program's.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd tags in files that read well
+        yield
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[PILImage.Image]:
+    """A picture whose pixels are not read yet.
+
+    Raises:
+        Unreadable: it is not there, broken, no picture, or beyond any reasonable size; says why.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        check_regular(path)
+        if path.stat().st_size == 0:
+            raise UnreadableFileError("the file is empty")
+        with Image.open(path, formats=_FORMATS) as picture:
+            yield picture
+    except UnidentifiedImageError:
+        raise UnreadableFileError("it is no picture, or damaged at its start") from None
+    except Image.DecompressionBombError as error:
+        raise UnreadableFileError(f"it would unpack to an enormous size: {error}") from None
+    except FileNotFoundError:
+        raise UnreadableFileError("there is no such file") from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadableFileError(reason) from None
+
+
+def image_info(path: Path) -> tuple[str, int, int, bool]:
+    """Format, height and width of a picture, and whether it is grey, without reading its pixels.
+
+    Raises:
+        Unreadable: see `opened`.
+    """
+    with open_image(path) as picture:
+        return (*_image_info(picture),)
+
+
+def _image_info(picture: PILImage.Image) -> tuple[str, int, int, bool]:
+    width, height = picture.size
+    if picture.getexif().get(_ORIENTATION) in _SIDEWAYS:
+        width, height = height, width
+    kind = "JPEG" if picture.format == "MPO" else str(picture.format)
+    return kind, height, width, picture.mode in _GREY_MODES
+
+
+def decode(path: Path, row: Tensor, framing: ResizeSettings) -> tuple[str, int, int]:
+    """Reads a picture into a row.
+
+    Args:
+        row: (channels, height, width) uint8.
+
+    Returns:
+        Format, height and width that it had.
+
+    Raises:
+        Unreadable: see `opened`; or it is of a kind that has no white.
+    """
+    with open_image(path) as picture:
+        kind, height, width, _ = _image_info(picture)
+        _draft(picture, height, width, framing)
+        upright = _apply_orientation(picture)
+        flat = _convert_mode(upright, framing)
+        framed = _resize(flat, framing)
+        content = bytearray(framed.tobytes())
+    pixels = torch.frombuffer(content, dtype=torch.uint8)
+    row.copy_(pixels.view(framing.height, framing.width, framing.channels).permute(2, 0, 1))
+    return kind, height, width
+
+
+def _draft(picture: PILImage.Image, height: int, width: int, framing: ResizeSettings) -> None:
+    """Has a JPEG decoder leave out detail that is not wanted: many times faster for photographs."""
+    scale = _scale(height, width, framing) * _REDUCING_GAP
+    if picture.format == "JPEG" and picture.mode in ("L", "RGB") and scale < 1:
+        sides = (math.ceil(picture.size[0] * scale), math.ceil(picture.size[1] * scale))
+        picture.draft(picture.mode, sides)
+
+
+def _scale(height: int, width: int, framing: ResizeSettings) -> float:
+    sides = (framing.height / height, framing.width / width)
+    return min(sides) if framing.fit == "pad" else max(sides)
+
+
+def _apply_orientation(picture: PILImage.Image) -> PILImage.Image:
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(picture)
+
+
+def _convert_mode(picture: PILImage.Image, framing: ResizeSettings) -> PILImage.Image:
+    """The picture in grey or colours, 8 bits each, nothing transparent."""
+    from PIL import Image
+
+    mode = "L" if framing.channels == 1 else "RGB"
+    if picture.mode == "F":
+        raise UnreadableFileError("its pixels are real numbers (mode F), of which none is white")
+    if picture.mode.startswith("I"):  # 16 bits, 65535 being white
+        picture = picture.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L")
+    if picture.has_transparency_data:
+        clear = picture.convert("RGBA")
+        behind = Image.new("RGBA", clear.size, framing.background)
+        picture = Image.alpha_composite(behind, clear)
+    if picture.mode == "P":  # its colours, not the numbers of them
+        picture = picture.convert("RGB")
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _resize(picture: PILImage.Image, framing: ResizeSettings) -> PILImage.Image:
+    """The picture in the size that is wanted; each pixel an average of those it stands for."""
+    from PIL import Image
+
+    size, bilinear = (framing.width, framing.height), Image.Resampling.BILINEAR
+    if framing.fit == "stretch":
+        return picture.resize(size, bilinear, reducing_gap=_REDUCING_GAP)
+    width, height = picture.size
+    scale = _scale(height, width, framing)
+    if framing.fit == "pad":
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        whole = Image.new(picture.mode, size)
+        corner = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
+        whole.paste(picture.resize(inner, bilinear, reducing_gap=_REDUCING_GAP), corner)
+        return whole
+    across, down = min(width, size[0] / scale), min(height, size[1] / scale)
+    left, top = (width - across) / 2, (height - down) / 2
+    box = (left, top, left + across, top + down)
+    return picture.resize(size, bilinear, box=box, reducing_gap=_REDUCING_GAP)

@@ -1,0 +1,186 @@
+"""Cells of any type as text and as JSON: whatever a table holds can be compared and written again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def to_castable(column: Any) -> Any:
+    """A column that Arrow makes text of: lists and objects are JSON, bytes and durations text.
+
+    What is `as_json` is text as it is written, words without quotation marks.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if is_json(kind):
+        return pa.array(map(_unquoted, _json_strings(column)), pa.string())
+    if pa.types.is_nested(kind):
+        cells = (
+            None if cell is None else json.dumps(cell, ensure_ascii=False)
+            for cell in json_values(column)
+        )
+        return pa.array(cells, pa.string())
+    if _is_binary(kind) or pa.types.is_duration(kind):
+        return pa.array(json_values(column), pa.string())
+    if pa.types.is_timestamp(kind):
+        return _timestamps(column)
+    return column.cast(pa.string()) if pa.types.is_string_view(kind) else column
+
+
+def json_values(column: Any) -> list[Any]:
+    """The cells of a column as JSON can hold them.
+
+    Times are text; so are bytes, which are written in base64 where they are no UTF-8; what is no finite
+    number is null.
+    """
+    import pyarrow as pa
+
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    kind = column.type
+    if is_json(kind):
+        return [
+            None if cell is None else _json_value(json.loads(cell)) for cell in _json_strings(column)
+        ]
+    if pa.types.is_dictionary(kind):
+        return json_values(column.dictionary_decode())
+    if pa.types.is_struct(kind):
+        return _struct_values(column)
+    if pa.types.is_nested(kind):
+        return _list_values(column)
+    if pa.types.is_duration(kind):
+        ticks = column.cast(pa.int64()).to_pylist()
+        return [None if tick is None else _duration(tick, _PER_SECOND[kind.unit]) for tick in ticks]
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        found: list[Any] = _timestamps(column).to_pylist()
+        return found
+    try:
+        return [_json_value(cell) for cell in column.to_pylist()]
+    except (OverflowError, ValueError):  # Python's own dates and times do not hold it
+        text = _timestamps(column) if pa.types.is_timestamp(kind) else column.cast(pa.string())
+        return list(text.to_pylist())
+
+
+def is_json(kind: Any) -> bool:
+    """Whether a column holds JSON: values of several kinds, each as it is written."""
+    import pyarrow as pa
+
+    return isinstance(kind, pa.JsonType)
+
+
+def json_column(cells: Sequence[str | None]) -> Any:
+    """A column of such values."""
+    import pyarrow as pa
+
+    return pa.ExtensionArray.from_storage(pa.json_(), pa.array(cells, pa.string()))
+
+
+def to_json_column(column: Any) -> Any:
+    """A column of any kind as one that can go on with values of another kind."""
+    import pyarrow as pa
+
+    if is_json(column.type):
+        return column
+    cells = (
+        None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in json_values(column)
+    )
+    return pa.chunked_array([json_column([*cells])])
+
+
+def _json_strings(column: Any) -> list[str | None]:
+    import pyarrow as pa
+
+    cells: list[str | None] = column.cast(pa.string()).to_pylist()
+    return cells
+
+
+def _unquoted(cell: str | None) -> str | None:
+    return json.loads(cell) if cell is not None and cell.startswith('"') else cell
+
+
+def _json_value(cell: Any) -> Any:
+    if isinstance(cell, float):
+        return cell if math.isfinite(cell) else None
+    if cell is None or isinstance(cell, str | int | list | dict):
+        return cell
+    if isinstance(cell, bytes):
+        try:
+            return cell.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(cell).decode()
+    return str(cell)
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return any(
+        matches(kind)
+        for matches in (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_fixed_size_binary,
+            pa.types.is_binary_view,
+        )
+    )
+
+
+def _struct_values(column: Any) -> list[Any]:
+    names = [column.type.field(place).name for place in range(column.type.num_fields)]
+    fields = [json_values(values) for values in column.flatten()]
+    rows = zip(*fields, strict=True) if fields else iter([()] * len(column))
+    there = column.is_valid().to_pylist()
+    return [
+        dict(zip(names, row, strict=True)) if is_there else None
+        for row, is_there in zip(rows, there, strict=True)
+    ]
+
+
+def _list_values(column: Any) -> list[Any]:
+    """Lists, and maps as objects by their keys."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_map = pa.types.is_map(column.type)
+    if is_map:
+        entries = pa.struct([("key", column.type.key_type), ("value", column.type.item_type)])
+        column = column.cast(pa.list_(entries))
+    cells = iter(json_values(column.flatten()))
+    lengths = pc.list_value_length(column).to_pylist()
+    rows: list[Any] = [None if size is None else [next(cells) for _ in range(size)] for size in lengths]
+    return [_by_key(row) if is_map and row is not None else row for row in rows]
+
+
+def _by_key(entries: list[dict[str, Any]]) -> Any:
+    found = {str(entry["key"]): entry["value"] for entry in entries}
+    return found if len(found) == len(entries) else entries
+
+
+def _timestamps(column: Any) -> Any:
+    """Dates with their time as text, in their own zone, however far away they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pc.cast(column, pa.string())
+    if not pc.any(pc.starts_with(text, "<"), min_count=0).as_py():  # which says: out of range
+        return text
+    ticks = pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(zero_copy_only=False)
+    far = np.datetime_as_string(ticks.astype(f"M8[{column.type.unit}]"))
+    return pc.if_else(pc.starts_with(text, "<"), pa.array(far, pa.string()), text)
+
+
+def _duration(ticks: int, per_second: int) -> str:
+    """As pandas writes it: `1 days 02:03:04.5`."""
+    seconds, rest = divmod(ticks, per_second)
+    days, seconds = divmod(seconds, 86_400)
+    fraction = f".{rest:0{len(str(per_second)) - 1}d}" if rest else ""
+    clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{fraction}"
+    return f"{days} days {'+' if days < 0 else ''}{clock}"

@@ -1,0 +1,270 @@
+"""What kind of column one is: decided by all of its cells, of which a few may be odd."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, TimeKind, time_kind
+from bigmodel.data.tabular.dates import DateFormat, find_date_format, parse_times, time_kind_of_type
+from bigmodel.data.tabular.number_formats import (
+    PLAIN,
+    FormatChoice,
+    NumberFormat,
+    check_plain_format,
+    find_number_format,
+)
+from bigmodel.data.tabular.numeric import (
+    is_boolean_text,
+    is_text,
+    leading_zeros,
+    parse_numbers,
+    parse_plain_numbers,
+    text_values,
+    without_missing,
+)
+
+MAX_INVALID = 0.05
+"""Share of a column's cells, missing ones aside, that may be odd."""
+
+MAX_INVALID_IF_CHOSEN = 0.5
+"""The same where the user says what kind the column is of."""
+
+_MAX_KEPT = 1000  # different odd cells that are learnt by heart
+
+
+@dataclass(frozen=True)
+class InvalidCells:
+    """The odd cells of a column.
+
+    Attributes:
+        there: cells of the column that hold anything.
+        count: how many of them are odd.
+        row, value: where the first one stands, counted from 0, and what it holds.
+        known: how many of them may be odd at any time: words that were odd in training already.
+        too_large: the first is a number, but infinite or too large for a model.
+    """
+
+    there: int = 0
+    count: int = 0
+    row: int = 0
+    value: str = ""
+    known: int = 0
+    too_large: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        column: Any,
+        odd: NDArray[np.bool_],
+        there: int,
+        first: int = 0,
+        known: Collection[str] = (),
+        too_large: NDArray[np.bool_] | None = None,
+    ) -> InvalidCells:
+        """Those of a stretch of a column.
+
+        Args:
+            column: the stretch.
+            odd: which of its cells are.
+            there: how many hold anything.
+            first: the row at which the stretch begins.
+            known: words that were odd in training.
+            too_large: which cells are odd because they are infinite or too large for a model.
+        """
+        count = int(np.count_nonzero(odd))
+        if count == 0:
+            return cls(there)
+        cells = _texts_at(column, odd).to_pylist()
+        again = sum(cell in known for cell in cells) if known else 0
+        row = int(odd.argmax())
+        large = too_large is not None and bool(too_large[row])
+        return cls(there, count, first + row, cells[0], again, large)
+
+    def __add__(self, other: InvalidCells) -> InvalidCells:
+        """Those of two stretches, the earlier one first."""
+        first = self if self.count else other
+        return replace(
+            first,
+            there=self.there + other.there,
+            count=self.count + other.count,
+            known=self.known + other.known,
+        )
+
+    def and_known(self, count: int) -> InvalidCells:
+        """The same with `count` more that are known."""
+        return replace(self, known=self.known + count)
+
+    def are_few(self, most: float = MAX_INVALID) -> bool:
+        """Whether they may be taken for missing; what was odd in training may be at any time."""
+        return self.count - self.known <= most * self.there
+
+    def __str__(self) -> str:
+        """Which is the first."""
+        return f"the first in row {self.row:,} (counted from 0): {self.value!r}"
+
+
+NONE_INVALID = InvalidCells()
+
+
+def invalid_values(column: Any, odd: NDArray[np.bool_]) -> list[str]:
+    """What stands in the odd cells of a column, the most frequent first."""
+    counted = _texts_at(column, odd).value_counts().to_pylist()
+    counted.sort(key=lambda row: (-row["counts"], row["values"]))
+    return [row["values"] for row in counted[:_MAX_KEPT]]
+
+
+def _texts_at(column: Any, odd: NDArray[np.bool_]) -> Any:
+    return text_values(column.take(np.flatnonzero(odd)))
+
+
+ColumnKind = Literal["number", "date", "time", "duration", "text", "empty", "other"]
+
+
+class InferredType(NamedTuple):
+    """How a column is read.
+
+    Attributes:
+        kind: what it holds; `other` is such as lists.
+        notation: how its numbers are written, or those that it holds among its words.
+        other: another way that reads other numbers from as many cells.
+        when: how its dates, times of day or durations are written.
+        odd: the cells that are no numbers or dates; of text, those that keep it from being numbers, and
+            none where most are.
+        deciding: the first cell that `other` does not fit, if any.
+        zeros: the cells that have a leading zero, as identifiers have: of numbers, a few.
+    """
+
+    kind: ColumnKind
+    notation: NumberFormat = PLAIN
+    other: NumberFormat | None = None
+    when: DateFormat | None = None
+    odd: InvalidCells = NONE_INVALID
+    deciding: str = ""
+    zeros: InvalidCells = NONE_INVALID
+
+    @property
+    def ways(self) -> FormatChoice:
+        """How its numbers can be read."""
+        return FormatChoice(self.notation, self.other, self.deciding)
+
+    @property
+    def nearly(self) -> bool:
+        """Whether it is text that is mostly numbers, or, where `when` is known, dates or times."""
+        return self.kind == "text" and self.odd.count > 0 and self.odd.are_few(MAX_INVALID_IF_CHOSEN)
+
+
+def infer_type(column: Any) -> InferredType:
+    """What kind of column one is: numbers or dates where 95 % of its cells are, or more.
+
+    Identifiers with leading zeros, such as 007, are text where they are more than a few, and so are
+    true and false, whatever kind of file they stand in.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if column.null_count == len(column):
+        return InferredType("empty")
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return as_numbers(column)
+    if time_kind_of_type(kind) is not None:
+        return as_times(column)
+    if pa.types.is_boolean(kind):
+        return InferredType("text")
+    if not is_text(kind):
+        return InferredType("other")
+    zeros = _leading_zeros(column)
+    if not zeros.are_few():
+        return InferredType("text", zeros=zeros)
+    found = _as_plain_numbers(column)
+    if found is None and is_boolean_text(without_missing(column)):
+        return InferredType("text")
+    found = found or _as_formatted_numbers(column)
+    if found.odd.there == 0:
+        return InferredType("empty")
+    if found.odd.are_few():
+        return found._replace(zeros=zeros)
+    timed = as_times(column)
+    if timed.odd.are_few():
+        return timed
+    if timed.odd.are_few(MAX_INVALID_IF_CHOSEN):
+        return timed._replace(kind="text")
+    return found._replace(kind="text")
+
+
+def _leading_zeros(column: Any) -> InvalidCells:
+    found = leading_zeros(column)
+    if not found.any():
+        return NONE_INVALID
+    there = without_missing(column)
+    return InvalidCells.of(column, found, len(there) - there.null_count)
+
+
+def as_times(column: Any, kind: TimeKind | None = None, way: str = "") -> InferredType:
+    """A column as one of dates, times of day or durations, however many of its cells are odd.
+
+    Args:
+        column: of any kind but `other`.
+        kind: which of the three the user says that it holds; None: any.
+        way: how they are written, by the user's word; empty: to be found out.
+    """
+    when = (
+        DateFormat(way)
+        if way
+        else find_date_format(column, kind) or DateFormat(DEFAULT_FORMATS[kind or "date"])
+    )
+    cells = parse_times(column, when.way)
+    return InferredType(
+        time_kind(when.way), when=when, odd=InvalidCells.of(column, cells.odd, cells.there)
+    )
+
+
+def as_numbers(column: Any, notation: NumberFormat | None = None) -> InferredType:
+    """A column as one of numbers, however many of its cells are odd.
+
+    Args:
+        column: of any kind but `other`.
+        notation: how they are written, where that is known.
+    """
+    if notation is not None:
+        return _numbers_in_format(column, FormatChoice(notation))
+    if not is_text(column.type):
+        return _numbers_in_format(column, FormatChoice(PLAIN))
+    return _as_plain_numbers(column) or _numbers_in_format(
+        column, find_number_format(without_missing(column)) or FormatChoice(PLAIN)
+    )
+
+
+def _as_plain_numbers(column: Any) -> InferredType | None:
+    """Text of which all is numbers in the plainest way, which is soon known."""
+    cells = parse_plain_numbers(column)
+    if cells is None:
+        return None
+    ways = check_plain_format(without_missing(column.slice(0, 1000)))
+    if ways.other is not None:
+        ways = check_plain_format(without_missing(column))
+    return _number_type(ways, InvalidCells(cells.there))
+
+
+def _as_formatted_numbers(column: Any) -> InferredType:
+    """Other text; where hardly any of it is numbers, it is not read for the few."""
+    text = without_missing(column)
+    ways = find_number_format(text)
+    if ways is not None:
+        return _numbers_in_format(column, ways)
+    there = len(text) - text.null_count
+    return InferredType("text", odd=InvalidCells(there, there))
+
+
+def _numbers_in_format(column: Any, ways: FormatChoice) -> InferredType:
+    cells = parse_numbers(column, ways.best)
+    odd = InvalidCells.of(column, cells.odd & ~cells.infinite, cells.there)
+    return _number_type(ways, odd)
+
+
+def _number_type(ways: FormatChoice, odd: InvalidCells) -> InferredType:
+    return InferredType("number", ways.best, ways.other, odd=odd, deciding=ways.deciding)

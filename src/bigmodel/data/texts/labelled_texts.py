@@ -1,0 +1,175 @@
+"""Texts with their labels as they lie on disk: two columns of a table, or files in a folder for each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bigmodel.data.files.discovery import find_files
+from bigmodel.data.files.name_patterns import FilePatterns
+from bigmodel.data.files.samples import check_unreadable, file_messages
+from bigmodel.data.ignored_files import is_ignored
+from bigmodel.data.tabular.table_file import as_strings, get_column, read_table
+from bigmodel.data.texts.files import SUFFIXES, read_text
+from bigmodel.errors import DataError
+from bigmodel.registry import Config
+
+_WHAT = "texts"
+
+
+class Layout(Config):
+    """How texts lie on disk.
+
+    Attributes:
+        kind: in a table, or in a folder for each class.
+        text, target: columns of the table that hold the texts and their labels.
+        missing: words that stand for a missing label.
+        group, split: columns that tell which texts belong together, and which part they are in.
+        encoding: of text files.
+    """
+
+    kind: Literal["table", "folders"]
+    text: str
+    target: str
+    missing: list[str] = Field(default=[])
+    group: str | None = None
+    split: str | None = None
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts as they were read, in their order.
+
+    Attributes:
+        texts: themselves; none is empty.
+        labels: of each text; empty where none were asked for.
+        names: what a message calls each text, such as `row 5`.
+        groups, marks: what each belongs to and which part it is in; None where that is not told.
+        columns: see `Found.columns`.
+        left_out: how many texts were left out, by reason.
+        told: what else is to be told of them, label and text of each line.
+    """
+
+    texts: list[str]
+    labels: list[str]
+    names: list[str]
+    groups: list[str] | None = None
+    marks: list[str] | None = None
+    columns: dict[str, Sequence[Any]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    told: list[tuple[str, str]] = field(default_factory=list)
+
+
+def layout_kind(path: Path) -> Literal["table", "folders"]:
+    """Whether a place holds folders of texts, or is a table or a folder of tables."""
+    if not path.is_dir():
+        return "table"
+    inside = [entry for entry in path.iterdir() if not is_ignored(entry.name)]
+    texts_alone = all(entry.name.lower().endswith(SUFFIXES) for entry in inside)
+    return "folders" if texts_alone or any(entry.is_dir() for entry in inside) else "table"
+
+
+def read_labelled_texts(
+    path: Path, key: str, layout: Layout, max_bad: int, *, labelled: bool = True
+) -> LabelledTexts:
+    """All texts of a place.
+
+    Args:
+        path: where they lie.
+        key: the option that names it, such as `data.path`.
+        layout: how they lie there.
+        max_bad: texts that may be left out because they are empty, have no label or cannot be read.
+        labelled: whether labels, groups and parts are asked for.
+
+    Raises:
+        DataError: there are none, or more than `max_bad` cannot be used.
+    """
+    single = path.name.lower().endswith(SUFFIXES) or not path.exists()
+    kind = (
+        layout.kind if single else layout_kind(path)
+    )  # new texts need not lie as those of training did
+    read = _read_table if kind == "table" else _read_folders
+    return read(path, key, layout, max_bad, labelled)
+
+
+def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> LabelledTexts:
+    table = read_table(path, key, max_bad, layout.encoding)
+
+    def cells(name: str | None, option: str) -> list[str | None] | None:
+        return None if name is None else as_strings(get_column(table, name, option))
+
+    found = cells(layout.text, "data.text") or []
+    labels = (cells(layout.target, "data.target") or []) if labelled else []
+    bad, kept = [], []
+    for row, text in enumerate(found):
+        if text is None or not text.strip():
+            bad.append((f"row {row}", "no text"))
+        elif labelled and _is_missing(labels[row], layout.missing):
+            bad.append((f"row {row}", "no label"))
+        else:
+            kept.append(row)
+    left_out = _check_left_out(table.left_out, bad, table.num_rows, max_bad, path)
+
+    def chosen(values: list[str | None] | None) -> list[str]:
+        return [values[row] or "" for row in kept] if values else []
+
+    marks = groups = None
+    if labelled and layout.group is not None:
+        groups = chosen(cells(layout.group, "data.group"))
+    if labelled and layout.split is not None:
+        marks = chosen(cells(layout.split, "data.split"))
+    others = () if labelled else table.column_names
+    columns = {name: table.as_it_stands(name).take(kept) for name in others}
+    names = [f"row {row}" for row in kept]
+    return LabelledTexts(
+        chosen(found), chosen(labels), names, groups, marks, columns, left_out, table.told
+    )
+
+
+def _read_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> LabelledTexts:
+    suffixes = {".txt", ".gz"}
+    parts = labelled and key == "data.path"
+    files = find_files(
+        path, suffixes, _WHAT, FilePatterns(), f"{key}={path}", labelled=labelled, parts=parts
+    )
+    found: list[str] = []
+    bad, kept = [], []
+    for place, (file, name) in enumerate(zip(files.paths, files.names, strict=True)):
+        try:
+            text = read_text(file, layout.encoding)
+        except DataError as error:
+            bad.append((name, str(error)))
+            continue
+        if not text.strip():
+            bad.append((name, "no text"))
+            continue
+        kept.append(place)
+        found.append(text)
+    left_out = _check_left_out({}, bad, len(files.paths), max_bad, path)
+
+    def chosen(values: Sequence[Any] | None) -> list[str]:
+        return [str(values[place]) for place in kept] if values else []
+
+    names = chosen(files.names)
+    marks = None if files.marks is None else chosen(files.marks)
+    told, labels = file_messages(files), chosen(files.labels)
+    return LabelledTexts(found, labels, names, None, marks, {"file": names}, left_out, told)
+
+
+def _is_missing(label: str | None, words: Collection[str]) -> bool:
+    """Whether there is no label; `nan` is what a column of numbers has in place of one."""
+    return label is None or label.strip().lower() in {"", "nan"} or label.strip() in words
+
+
+def _check_left_out(
+    before: dict[str, int], bad: list[tuple[str, str]], count: int, max_bad: int, path: Path
+) -> dict[str, int]:
+    left_out = before | check_unreadable(bad, count, max_bad - sum(before.values()), _WHAT)
+    if len(bad) == count:
+        raise DataError(f"{path}: none of its {count:,} {_WHAT} can be used; {bad[0][0]}: {bad[0][1]}.")
+    return left_out

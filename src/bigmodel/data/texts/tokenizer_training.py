@@ -1,0 +1,137 @@
+"""The vocabulary of a training part: learnt from it, or a tokenizer that was given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, code_points, split_long_text
+from bigmodel.errors import DataError
+from bigmodel.runtime import activity, streams
+
+Unit = Literal["character", "byte", "bpe"]
+Special = Literal["pad", "start", "end", "unknown"]
+
+MIN_VOCAB_SIZE = 260
+"""A vocabulary of pieces holds at least all bytes and the special tokens."""
+
+MAX_WORD = 1024
+"""Characters of a run without a blank, or of blanks, that pieces are learnt from as one word: learning
+takes as long as the square of a word."""
+
+_RUN = re.compile(rf"\S{{{MAX_WORD}}}|\s{{{MAX_WORD}}}")
+_TRIAL_CHARACTERS = 1 << 18  # characters of the training part that a given tokenizer is tried on
+
+
+def build_vocabulary(
+    texts: Sequence[str],
+    unit: Unit,
+    vocab_size: int,
+    tokenizer: Path | None = None,
+    special: Sequence[Special] = (),
+) -> Vocabulary:
+    """The vocabulary of a training part.
+
+    Args:
+        texts: the training part.
+        unit: what a token stands for.
+        vocab_size: of `bpe`: the most tokens, special ones included.
+        tokenizer: a tokenizer.json to use in place of all that; None: none.
+        special: which special tokens there are to be.
+
+    Raises:
+        DataError: the tokenizer cannot be read.
+    """
+    if tokenizer is not None:
+        plain = _load_tokenizer(tokenizer, texts)
+    elif unit == "bpe":
+        plain = Vocabulary(unit="bpe", tokenizer=_train_bpe(texts, vocab_size - len(special)))
+    elif unit == "character":
+        plain = Vocabulary(unit="character", letters=distinct_characters(texts))
+    else:
+        plain = Vocabulary(unit="byte")
+    values: dict[str, Any] = plain.model_dump()  # a copy would keep the size that it had
+    values.update({name: plain.own + place for place, name in enumerate(special)})
+    return Vocabulary(**values)
+
+
+def distinct_characters(texts: Iterable[str]) -> str:
+    """The different characters of some texts, sorted."""
+    seen = np.zeros(0x110000, bool)
+    for text in texts:
+        for begin in range(0, len(text), CHUNK):
+            seen[code_points(text[begin : begin + CHUNK])] = True
+    return "".join(map(chr, np.flatnonzero(seen).tolist()))
+
+
+def _train_bpe(texts: Sequence[str], size: int) -> str:
+    """A tokenizer of at most `size` pieces that every text can be put together from."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    engine = Tokenizer(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,  # what occurs once tells nothing of other texts
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    size, read = sum(map(len, texts)), 0
+
+    def cut() -> Iterator[str]:
+        nonlocal read
+        for piece in (piece for text in texts for piece in split_long_text(text)):
+            yield from _split_long_words(piece)
+            read += len(piece)
+
+    told = f"Learning pieces of words from {size:,} characters"
+    with activity.report_progress(lambda: told if read == size else f"{told}, {read:,} of them read"):
+        activity.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
+    return str(engine.to_str())
+
+
+def _split_long_words(text: str) -> Iterator[str]:
+    """A text, cut where a run is longer than can be learnt from."""
+    begin = 0
+    for run in _RUN.finditer(text):
+        yield text[begin : run.end()]
+        begin = run.end()
+    if begin < len(text):
+        yield text[begin:]
+
+
+def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
+    """The tokenizer of a file, tried on the training part's beginning."""
+    where = f"data.tokenizer={path}"
+    try:
+        written = path.read_text(encoding="utf-8")
+        with streams.errors_held_back():
+            found = Vocabulary(unit="tokenizer", tokenizer=written)
+            empty = not found.has_tokens
+    except Exception as error:  # the library raises no kind of its own
+        raise DataError(
+            f"{where}: cannot be read as a tokenizer.json of the tokenizers library:"
+            f" {str(error) or type(error).__name__}."
+        ) from error
+    if empty:
+        raise DataError(f"{where}: its vocabulary is empty. Was it ever trained? Give another.")
+    tried = list(
+        islice((piece for text in texts for piece in split_long_text(text)), _TRIAL_CHARACTERS // CHUNK)
+    )
+    try:
+        encoded = [found.encode(piece).tolist() for piece in tried]
+        exact = [found.decode(tokens) for tokens in encoded] == tried
+    except DataError as error:
+        raise DataError(str(error).replace("data.tokenizer", where, 1)) from error
+    if not any(encoded) and any(text.strip() for text in tried):
+        raise DataError(
+            f"{where}: it makes no token at all of the training part. Is it made for another language,"
+            " without a token for what it does not know? Give another."
+        )
+    return Vocabulary(**{**found.model_dump(), "exact": exact})
