@@ -176,10 +176,8 @@ def test_from_eager_to_compiled_and_back(tmp_path: Path) -> None:
 
 def spoil(run: Run) -> None:
     """Makes a sample of the second batch of the first epoch no number."""
-    blocks = run.train._blocks
-    order = blocks.order(0)
-    assert order is not None
-    blocks.part.inputs[order[15]] = math.nan  # type: ignore[union-attr]
+    order = run.train.order(0)  # type: ignore[attr-defined]
+    run.train.part.inputs[order[15]] = math.nan  # type: ignore[union-attr]
 
 
 def test_bad_batches_are_skipped_as_by_eager_steps(tmp_path: Path) -> None:

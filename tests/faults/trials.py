@@ -126,8 +126,8 @@ def launch(
         cwd: its current folder.
         argv: its arguments.
         hold: where it waits until it is let go: in `evaluation`, `saving` or `compiling`, at the record
-            of a step (`step 5`), at a file's way to the disk (`sync 12`), where a worker gives nothing
-            (`waiting`); several, after commas; or nowhere.
+            of a step (`step 5`), at a file's way to the disk (`sync 12`), in a thread that gathers its
+            second block (`gathering 2`); several, after commas; or nowhere.
         killed_at: a moment of `MOMENTS`, at which the process ends as by kill -9.
         environment: more variables.
     """
@@ -169,7 +169,7 @@ def _train(
 def _hold_at(where: str, number: str = "1") -> None:
     """Has what is done there wait, from that time on, until it is let go."""
     from bigmodel.checkpointing import checkpoint
-    from bigmodel.data.batching import workers
+    from bigmodel.data.batching import prefetch
     from bigmodel.engine import compiler
     from bigmodel.training import bookkeeping, validation
 
@@ -179,7 +179,7 @@ def _hold_at(where: str, number: str = "1") -> None:
         "compiling": (compiler, "_compiled"),
         "step": (bookkeeping, "record"),
         "sync": (os, "fsync"),
-        "waiting": (workers, "wait"),
+        "gathering": (prefetch, "_fulfil"),
     }[where]
     act, calls = getattr(owner, name), itertools.count(1)
 
@@ -189,8 +189,6 @@ def _hold_at(where: str, number: str = "1") -> None:
         if "between" in more:  # an evaluation may be left between two of its batches
             look = more["between"]
             more["between"] = lambda: (_wait(where), look())
-        elif where == "waiting":
-            return act(*args, **more) or _wait(where) or []
         else:
             _wait(where)
         return act(*args, **more)
@@ -255,11 +253,6 @@ def _kill_at(moment: str) -> None:
         checkpoint.save = save
     else:
         loop.write_summary = write_summary
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started; Linux only."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def launch_at_once(cwd: Path, count: int, *argv: str) -> list[str]:

@@ -17,7 +17,7 @@ from bigmodel.build.runs import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.base import Dataset, ImageConfig
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.parts import Part
 from bigmodel.optim.schedulers import apply
 from bigmodel.spec import Classes, DataSpec, Image
@@ -222,7 +222,7 @@ def photographs() -> Dataset:
 def batches_of(dataset: Dataset, device: str, on_device: bool | None, epoch: int) -> list[Any]:
     augment = AugmentConfig(shift=2, flip=0.5, erase=0.5)
     config = ImageConfig(name="photographs", batch_size=64, on_device=on_device, augment=augment)
-    batches = Batches(dataset, "train", config, device, seed=3)
+    batches = make_batches(dataset, "train", config, device, seed=3)
     return [batch for start in (0, 2) for batch in batches.epoch(epoch, start)]
 
 
@@ -246,7 +246,7 @@ def test_batches_that_are_sent_are_not_overwritten_before_they_arrive() -> None:
     dataset = photographs()
     many = replace(dataset, train=dataset.train.select(torch.arange(300).repeat(400)))
     config = ImageConfig(name="photographs", batch_size=256, on_device=False)
-    sent = list(Batches(many, "train", config, DEVICE, seed=1, shuffle=False).epoch(0))
+    sent = list(make_batches(many, "train", config, DEVICE, seed=1, shuffle=False).epoch(0))
     whole = torch.cat([batch.inputs for batch in sent])
     torch.testing.assert_close(whole.cpu(), many.prepared.model_inputs(many.train.inputs))
 

@@ -100,10 +100,8 @@ def test_a_resumed_run_takes_the_same_engine(tmp_path: Path, engine: str) -> Non
 @pytest.mark.parametrize("engine", ["graph", pytest.param("compiled", marks=needs_compiler)])
 def test_bad_batches_are_skipped(tmp_path: Path, engine: str) -> None:
     run, told = run_of(tmp_path, "fnn", engine, 0.0, **{"trainer.on_nonfinite": "skip"})
-    blocks = run.train._blocks
-    order = blocks.order(0)
-    assert order is not None
-    blocks.part.inputs[order[128 * 3]] = torch.nan  # type: ignore[union-attr]
+    order = run.train.order(0)  # type: ignore[attr-defined]
+    run.train.part.inputs[order[128 * 3]] = torch.nan  # type: ignore[union-attr]
     fit(run)
     assert run.state.choice.engine == engine, told.messages
     assert run.summary.skipped == 3, "once an epoch"

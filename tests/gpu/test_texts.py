@@ -12,7 +12,7 @@ import torch
 from bigmodel import registry
 from bigmodel.build.runs import build_run
 from bigmodel.config import parse
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import make_batches
 from bigmodel.reporting.base import Sink
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
@@ -52,10 +52,10 @@ def built(folder: Path, kind: str, device: str, precision: str = "fp32", **train
 def test_batches_are_those_of_the_cpu_wherever_the_data_lies(tmp_path, kind):
     config = registry.data.parse(options(tmp_path, kind))
     dataset = registry.data.build(config)
-    here = list(Batches(dataset, "train", config).epoch(1))
+    here = list(make_batches(dataset, "train", config).epoch(1))
     for on_device in (True, False):
         kept = config.model_copy(update={"on_device": on_device})
-        there = list(Batches(dataset, "train", kept, "cuda").epoch(1))
+        there = list(make_batches(dataset, "train", kept, "cuda").epoch(1))
         assert len(there) == len(here)
         for ours, theirs in zip(here, there, strict=True):
             assert theirs.inputs.device.type == theirs.targets.device.type == "cuda"

@@ -8,7 +8,7 @@ import pytest
 
 from bigmodel import registry
 from bigmodel.build.runs import resume_run
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import make_batches
 from bigmodel.training.loop import fit
 from tests.pretended_cuda.device import device
 from tests.pretended_cuda.kinds import KINDS, data_of
@@ -28,7 +28,7 @@ def test_every_optimizer(tmp_path: Path, optimizer: str, precision: str) -> None
 def test_no_batch_is_waited_for(tmp_path: Path, kind: str, on_device: bool) -> None:
     config = registry.data.parse(data_of(kind, tmp_path) | {"on_device": on_device})
     for part in ("train", "val"):
-        batches = Batches(registry.data.build(config), part, config, "cuda", seed=1)
+        batches = make_batches(registry.data.build(config), part, config, "cuda", seed=1)
         device.waits.clear()
         made = [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
         assert all(tensor.is_cuda for batch in made for tensor in batch)

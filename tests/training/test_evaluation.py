@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigmodel.data.base import PartName
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import make_batches
 from bigmodel.reporting.base import Evaluation
 from bigmodel.training.evaluation import SAMPLES, evaluate
 from bigmodel.training.loop import Run
@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def judged(run: Run, size: int = 5, part: PartName = "train", samples: bool = False) -> Evaluation:
     """The run's model by a part in batches of `size`: 64 training samples leave a last batch of 4."""
     data = run.dataset
-    batches = Batches(data, part, config().data, shuffle=False, batch_size=size)
+    batches = make_batches(data, part, config().data, shuffle=False, batch_size=size)
     return evaluate(
         run.state.model, batches, run.loss, run.val_metrics, run.runtime, data, samples=samples
     )

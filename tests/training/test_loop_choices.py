@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bigmodel.checkpointing import checkpoint
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.parts import Part
 from bigmodel.reporting.base import Evaluation
 from bigmodel.reporting.summary import read_summary
@@ -138,7 +138,7 @@ def test_the_test_part_is_read_once_with_the_best_weights(
     )
     script(monkeypatch, run, values)
     tested = replace(run.dataset, test=run.dataset.val)
-    run.test = Batches(tested, "test", config().data, batch_size=run.val.batch_size)
+    run.test = make_batches(tested, "test", config().data, batch_size=run.val.batch_size)
     scripted, seen = validation.evaluate, []
 
     def spy(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> Evaluation:

@@ -17,7 +17,7 @@ from bigmodel.checkpointing.checkpoint import Newest, load_newest
 from bigmodel.checkpointing.saver import Saver
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.checks import check
 from bigmodel.data.fingerprint import compare, fingerprint
 from bigmodel.data.parts import Part, Stored, Texts
@@ -284,12 +284,12 @@ def _batches(
     dataset: Dataset, config: RunConfig, runtime: Runtime
 ) -> tuple[Batches, Batches, Batches | None]:
     seed, group = config.top.seed, config.trainer.accumulate
-    train = Batches(dataset, "train", config.data, runtime.device, seed=seed, group=group)
+    train = make_batches(dataset, "train", config.data, runtime.device, seed=seed, group=group)
 
     def in_order(part: PartName) -> Batches:
         several = 1 if isinstance(dataset.spec.target, NextTokens) else EVALUATION_BATCHES
         size = config.data.batch_size * several
-        return Batches(dataset, part, config.data, runtime.device, batch_size=size)
+        return make_batches(dataset, part, config.data, runtime.device, batch_size=size)
 
     return train, in_order("val"), None if dataset.test is None else in_order("test")
 

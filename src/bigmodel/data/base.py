@@ -61,10 +61,14 @@ class DataConfig(EntryConfig):
         default=None, description="keep all data in the device's memory; null: where it fits"
     )
     workers: int = Field(
-        default=0, ge=0, description="processes that prepare training batches; 0: none, best in memory"
+        default=0,
+        ge=0,
+        description="threads that gather training batches ahead; 0: none, as each is needed",
     )
     timeout: float = Field(
-        default=10.0, gt=0, description="seconds to wait for a batch of a worker before the run fails"
+        default=10.0,
+        gt=0,
+        description="seconds to wait for a thread's batch before the run fails",
     )
 
     _learnt: Prepared | None = PrivateAttr(default=None)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
 from bigmodel.checkpointing import checkpoint
 from bigmodel.data.base import Batch, samples_of
-from bigmodel.data.batching.workers import worker_faults
 from bigmodel.errors import BigModelError, CheckpointError, DataError, NonFiniteError, counted, reason
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.reporting.base import Summary
@@ -31,7 +30,7 @@ def fit(run: Run) -> Summary:
         NonFiniteError: the loss or a weight became NaN or infinite; the last good checkpoint stays.
         CheckpointError: the disk does not take a checkpoint.
         DeviceError: memory ran out, and halving does not help or was not wanted.
-        DataError: a loader's worker died or hung.
+        DataError: a thread that gathers batches hangs.
     """
     with (
         run.signals.waiting(),
@@ -55,7 +54,7 @@ def _train(run: Run) -> None:
         _save(run, best=False, last=True, now=True)  # so that there is something to go back to
     while True:
         try:
-            with worker_faults(), profiling(run) as profiler:
+            with profiling(run) as profiler:
                 return _take_steps(run, profiler)
         except (Stopped, DataError):  # between two steps or within an evaluation: all until here is good
             bookkeeping.collect(run)
@@ -76,22 +75,23 @@ def _take_steps(run: Run, profiler: Profiler) -> None:
     event = plan.next_event(progress.step)
     for epoch in range(progress.step // plan.steps_per_epoch, plan.epochs):
         start = progress.step % plan.steps_per_epoch
-        for ready in profiler.data(run.train.blocks(epoch, start, between=run.signals.check)):
-            while ready:
-                done = _update(run, ready, event, profiler.reach)
-                progress.step += done
-                run.watch.count(samples_of(ready[:done]))
-                del ready[:done]
-                if look := run.watch.tick():
-                    bookkeeping.sign_of_life(run)
-                if progress.step >= event:
-                    _attend(run, plan.due(progress.step))
-                    if run.over:
-                        return
-                    event = plan.next_event(progress.step)
-                if run.signals.pending or (look and _minutes_are_over(run)):
-                    _heed(run)
-                profiler.step()
+        with closing(run.train.blocks(epoch, start, between=run.signals.check)) as blocks:
+            for ready in profiler.data(blocks):
+                while ready:
+                    done = _update(run, ready, event, profiler.reach)
+                    progress.step += done
+                    run.watch.count(samples_of(ready[:done]))
+                    del ready[:done]
+                    if look := run.watch.tick():
+                        bookkeeping.sign_of_life(run)
+                    if progress.step >= event:
+                        _attend(run, plan.due(progress.step))
+                        if run.over:
+                            return
+                        event = plan.next_event(progress.step)
+                    if run.signals.pending or (look and _minutes_are_over(run)):
+                        _heed(run)
+                    profiler.step()
 
 
 def _update(run: Run, ready: list[Batch], event: int, reach: int) -> int:

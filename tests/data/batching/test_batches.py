@@ -6,9 +6,9 @@ import torch
 import bigmodel.data.batching.batches as batches_module
 from bigmodel.data.assemble import assemble
 from bigmodel.data.augment import AugmentConfig
-from bigmodel.data.base import DataConfig, ImageConfig
-from bigmodel.data.batching.batches import Batches
-from bigmodel.data.parts import Part
+from bigmodel.data.base import DataConfig, Dataset, ImageConfig
+from bigmodel.data.batching.batches import Batches, BucketedBatches, make_batches
+from bigmodel.data.parts import Part, Texts
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.spec import Classes, DataSpec, Features, Image, Tokens
 
@@ -51,8 +51,8 @@ def gathered(batches, epoch, start=0):
 def test_an_epoch_can_be_taken_up_at_any_batch(augment, group, drop_last):
     config = config_of(augment=augment, drop_last=drop_last, batch_size=7)
     dataset = image_data(config)
-    whole = list(Batches(dataset, "train", config, seed=3, group=group).epoch(5))
-    again = Batches(dataset, "train", config, seed=3, group=group)
+    whole = list(make_batches(dataset, "train", config, seed=3, group=group).epoch(5))
+    again = make_batches(dataset, "train", config, seed=3, group=group)
     list(again.epoch(4))
     torch.rand(11)
     for start in range(again.steps_per_epoch + 1):
@@ -67,9 +67,9 @@ def test_an_epoch_can_be_taken_up_at_any_batch(augment, group, drop_last):
 def test_samples_do_not_depend_on_the_batch_size_or_the_grouping():
     config = config_of(augment=AUGMENT)
     dataset = image_data(config)
-    inputs, targets = gathered(Batches(dataset, "train", config, seed=1), 2)
+    inputs, targets = gathered(make_batches(dataset, "train", config, seed=1), 2)
     for size, group in [(1, 1), (7, 1), (8, 4), (80, 1), (200, 2)]:
-        other = Batches(dataset, "train", config, seed=1, batch_size=size, group=group)
+        other = make_batches(dataset, "train", config, seed=1, batch_size=size, group=group)
         got_inputs, got_targets = gathered(other, 2)
         assert torch.equal(got_inputs, inputs)
         assert torch.equal(got_targets, targets)
@@ -79,7 +79,7 @@ def test_samples_do_not_depend_on_the_batch_size_or_the_grouping():
 def test_every_sample_comes_once_in_an_order_of_the_epoch():
     config = config_of()
     dataset = feature_data(config)
-    batches = Batches(dataset, "train", config, seed=0)
+    batches = make_batches(dataset, "train", config, seed=0)
     orders = []
     for epoch in range(4):
         inputs, targets = gathered(batches, epoch)
@@ -87,7 +87,7 @@ def test_every_sample_comes_once_in_an_order_of_the_epoch():
         assert torch.equal(targets.sort().values, dataset.train.targets.sort().values)
         orders.append(tuple(targets.tolist()))
     assert len(set(orders)) == 4
-    other_seed = gathered(Batches(dataset, "train", config, seed=1), 0)[1]
+    other_seed = gathered(make_batches(dataset, "train", config, seed=1), 0)[1]
     assert tuple(other_seed.tolist()) not in orders
 
 
@@ -96,7 +96,7 @@ def test_sizes_of_batches():
     dataset = feature_data(config)
 
     def sizes(**options):
-        batches = Batches(dataset, "train", options.pop("config", config), **options)
+        batches = make_batches(dataset, "train", options.pop("config", config), **options)
         found = [len(batch) for batch in batches.epoch(0)]
         assert len(found) == batches.steps_per_epoch
         return found
@@ -113,7 +113,7 @@ def test_sizes_of_batches():
 def test_attributes():
     config = config_of(batch_size=30)
     dataset = feature_data(config)
-    batches = Batches(dataset, "train", config, group=2)
+    batches = make_batches(dataset, "train", config, group=2)
     assert len(batches) == len(batches.part) == 80
     assert batches.part is dataset.train
     assert batches.batch_size == 30
@@ -125,7 +125,7 @@ def test_held_out_parts_come_in_order_and_unchanged():
     config = config_of(augment=AUGMENT, drop_last=True, batch_size=3)
     dataset = image_data(config)
     for epoch in (0, 1):
-        inputs, targets = gathered(Batches(dataset, "val", config), epoch)
+        inputs, targets = gathered(make_batches(dataset, "val", config), epoch)
         assert torch.equal(targets, dataset.val.targets)
         assert torch.equal(inputs, dataset.prepared.model_inputs(dataset.val.inputs))
 
@@ -134,7 +134,7 @@ def test_held_out_parts_come_in_order_and_unchanged():
 def test_images_become_float_and_standardised():
     config = config_of()
     dataset = image_data(config)
-    inputs, targets = gathered(Batches(dataset, "train", config), 0)
+    inputs, targets = gathered(make_batches(dataset, "train", config), 0)
     assert inputs.dtype == torch.float32
     assert targets.dtype == torch.int64
     assert inputs.mean().item() == pytest.approx(0, abs=1e-5)
@@ -147,13 +147,13 @@ def test_images_become_float_and_standardised():
 def test_augmentation_is_for_training_new_each_epoch_and_can_be_left_out():
     config = config_of(augment=AUGMENT)
     dataset = image_data(config)
-    batches = Batches(dataset, "train", config)
+    batches = make_batches(dataset, "train", config)
 
     def by_label(found):
         return found[0][found[1].argsort()]
 
     first, second = by_label(gathered(batches, 0)), by_label(gathered(batches, 1))
-    plain = by_label(gathered(Batches(dataset, "train", config, augment=False), 0))
+    plain = by_label(gathered(make_batches(dataset, "train", config, augment=False), 0))
     assert not torch.equal(first, second)
     assert not torch.equal(first, plain)
     assert torch.equal(
@@ -161,7 +161,7 @@ def test_augmentation_is_for_training_new_each_epoch_and_can_be_left_out():
     )
     black = -dataset.mean.item() / dataset.std.item()
     assert (first == black).float().mean() > (plain == black).float().mean() + 0.1
-    in_order = Batches(dataset, "train", config, shuffle=False)
+    in_order = make_batches(dataset, "train", config, shuffle=False)
     assert torch.equal(by_label(gathered(in_order, 0)), first), "by sample, not by place in the epoch"
 
 
@@ -170,7 +170,7 @@ def test_tokens_stay_integers():
     tokens = torch.randint(0, 5, (SAMPLES, 4))
     spec = DataSpec("made", Tokens(4, 5), Classes(("a", "b"), ()))
     dataset = assemble(config, spec, Part(tokens, torch.arange(SAMPLES) % 2))
-    assert gathered(Batches(dataset, "train", config), 0)[0].dtype == torch.int64
+    assert gathered(make_batches(dataset, "train", config), 0)[0].dtype == torch.int64
 
 
 @pytest.mark.parametrize("augment", [AugmentConfig(), AUGMENT], ids=["plain", "augmented"])
@@ -178,7 +178,7 @@ def test_the_global_generator_is_never_touched(augment):
     config = config_of(augment=augment)
     before = torch.get_rng_state()
     dataset = image_data_without_draws(config)
-    list(Batches(dataset, "train", config, seed=1).epoch(1))
+    list(make_batches(dataset, "train", config, seed=1).epoch(1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -192,7 +192,7 @@ def test_stored_data_is_not_changed():
     config = config_of(augment=AUGMENT)
     dataset = image_data(config)
     before = dataset.train.inputs.clone()
-    list(Batches(dataset, "train", config).epoch(0))
+    list(make_batches(dataset, "train", config).epoch(0))
     assert torch.equal(dataset.train.inputs, before)
 
 
@@ -200,20 +200,20 @@ def test_nothing_left_is_refused():
     config = config_of(batch_size=81, drop_last=True)
     dataset = feature_data(config)
     with pytest.raises(ConfigError, match=r"data\.batch_size=81 is larger than the 80 training samples"):
-        Batches(dataset, "train", config)
-    Batches(dataset, "val", config)
+        make_batches(dataset, "train", config)
+    make_batches(dataset, "val", config)
     config = config_of(batch_size=30, drop_last=True)
     words = r"batch_size=30 times trainer\.accumulate=3 is larger .* data\.batch_size=26 or less"
     with pytest.raises(ConfigError, match=words):
-        Batches(dataset, "train", config, group=3)
+        make_batches(dataset, "train", config, group=3)
 
 
 def test_other_refusals():
     config = config_of(augment=AugmentConfig(shift=6))
     with pytest.raises(ConfigError, match=r"data\.augment\.shift=6"):
-        Batches(image_data(config), "train", config)
+        make_batches(image_data(config), "train", config)
     with pytest.raises(DataError, match="no part 'test'"):
-        Batches(feature_data(config), "test", config)
+        make_batches(feature_data(config), "test", config)
 
 
 @pytest.mark.gpu
@@ -224,9 +224,99 @@ def test_the_gpu_gives_the_same_batches(on_device, part, monkeypatch):
     monkeypatch.setitem(batches_module._BLOCK_BYTES, "cuda", batches_module._BLOCK_BYTES["cpu"])
     config = config_of(augment=AugmentConfig(shift=2, flip=0.5), on_device=on_device)
     dataset = image_data(config)
-    expected = gathered(Batches(dataset, part, config, "cpu", seed=1), 2, start=1)
-    inputs, targets = gathered(Batches(dataset, part, config, "cuda", seed=1), 2, start=1)
+    expected = gathered(make_batches(dataset, part, config, "cpu", seed=1), 2, start=1)
+    inputs, targets = gathered(make_batches(dataset, part, config, "cuda", seed=1), 2, start=1)
     assert inputs.is_cuda
     assert targets.is_cuda
     torch.testing.assert_close(inputs.cpu(), expected[0])
     assert torch.equal(targets.cpu(), expected[1])
+
+
+def texts(count: int, seed: int = 0) -> Texts:
+    """Texts of 1 to 30 tokens whose target is their number."""
+    sizes = torch.randint(1, 31, (count,), generator=torch.Generator().manual_seed(seed))
+    return Texts(
+        torch.ones(int(sizes.sum()), dtype=torch.int64),
+        sizes.cumsum(0) - sizes,
+        sizes,
+        torch.arange(count),
+        0,
+    )
+
+
+def buckets(part: Texts, samples: int = 1000, tokens: int | None = 120, **options) -> BucketedBatches:
+    options = {"seed": 3} | options
+    return BucketedBatches(part=part, batch_size=samples, max_tokens=tokens, **options)
+
+
+def numbers_of(batches: Batches, epoch: int, start: int = 0) -> list[list[int]]:
+    return [targets.tolist() for _, targets in batches.epoch(epoch, start)]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_sample_comes_once(shuffle):
+    batches = buckets(texts(97), shuffle=shuffle)
+    assert sorted(number for batch in numbers_of(batches, 0) for number in batch) == list(range(97))
+
+
+def test_no_batch_is_larger_than_its_bounds():
+    batches = buckets(texts(200), samples=9)
+    for inputs, targets in batches.epoch(1):
+        assert len(targets) <= 9
+        assert inputs.numel() <= 120
+
+
+def test_a_text_longer_than_the_bound_has_a_batch_of_its_own():
+    batches = buckets(texts(40), tokens=7)
+    sizes = [inputs.shape for inputs, _ in batches.epoch(0)]
+    assert all(count == 1 for count, width in sizes if width > 7)
+
+
+def test_little_is_spent_on_filling_up():
+    part = texts(500)
+    spent = sum(inputs.numel() for inputs, _ in buckets(part, tokens=300).epoch(0))
+    assert spent < 1.1 * int(part.sizes.sum())
+
+
+def test_epochs_have_as_many_batches_of_the_same_sizes_in_another_order():
+    batches = buckets(texts(200))
+    first, second = numbers_of(batches, 0), numbers_of(batches, 1)
+    assert len(first) == len(second) == batches.steps_per_epoch
+    assert sorted(map(len, first)) == sorted(map(len, second))
+    assert first != second
+    assert first == numbers_of(buckets(texts(200)), 0)
+    assert first != numbers_of(buckets(texts(200), seed=4), 0)
+
+
+def test_an_epoch_is_taken_up_at_any_batch():
+    batches = buckets(texts(60))
+    assert numbers_of(batches, 2, start=3) == numbers_of(batches, 2)[3:]
+
+
+def test_without_a_bound_on_tokens_batches_are_of_one_size():
+    batches = buckets(texts(50), samples=8, tokens=None)
+    assert sorted(map(len, numbers_of(batches, 0))) == [2] + [8] * 6
+    dropped = buckets(texts(50), samples=8, tokens=None, drop_last=True)
+    assert sorted(map(len, numbers_of(dropped, 0))) == [8] * 6
+
+
+class PairConfig(DataConfig):
+    batch_tokens: int = 64
+
+
+def text_data(part: Texts) -> Dataset:
+    spec = DataSpec("toy", Tokens(30, 2, pad=0), Classes(tuple(map(str, range(len(part)))), ()))
+    return Dataset(spec, part, part)
+
+
+def test_accumulation_allows_as_many_tokens_more():
+    one = make_batches(text_data(texts(200)), "train", PairConfig(name="toy"))
+    four = make_batches(text_data(texts(200)), "train", PairConfig(name="toy"), group=4)
+    assert 3 <= one.steps_per_epoch / four.steps_per_epoch <= 5
+    assert max(batch.inputs.numel() for batch in four.epoch(0)) <= 4 * 64
+
+
+def test_held_out_texts_come_as_they_are_stored():
+    """So that the samples that a report shows are not just the shortest."""
+    held_out = buckets(texts(20), shuffle=False, tokens=None, samples=8)
+    assert [number for batch in numbers_of(held_out, 0) for number in batch] == list(range(20))

@@ -16,7 +16,7 @@ from bigmodel.cli.commands.outputs import data_stream
 from bigmodel.cli.commands.reading import read
 from bigmodel.cli.commands.telling import tell, tell_left_out
 from bigmodel.data.base import DataConfig, Dataset, PartName
-from bigmodel.data.batching.batches import Batches
+from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
 from bigmodel.metrics import metrics_for, undefined_told
@@ -99,7 +99,7 @@ def judge(loaded: Loaded, judged: Judged, batch_size: int | None = None) -> dict
     dataset, target, device = judged.dataset, judged.dataset.spec.target, loaded.runtime.device
     several = 1 if isinstance(target, NextTokens) else EVALUATION_BATCHES
     size = batch_size or judged.config.batch_size * several
-    batches = Batches(dataset, judged.part, judged.config, device, batch_size=size, shuffle=False)
+    batches = make_batches(dataset, judged.part, judged.config, device, batch_size=size, shuffle=False)
     metrics = metrics_for(target, device)
     evaluation = evaluate(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset)
     if evaluation.undefined:

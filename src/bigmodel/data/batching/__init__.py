@@ -1,1 +1,1 @@
-"""From samples as they are stored to batches: order, augmentation, blocks, buckets, workers."""
+"""From samples as they are stored to batches: order, augmentation, blocks, buckets, prefetching."""
