@@ -1,18 +1,35 @@
-"""Every test computes on one thread, which is fastest for small tensors, and from a known seed; what is
-compiled is kept in a folder of the test session, never in the user's own."""
+"""Settings that hold for every test: one thread, a known seed, and files that are gone with the session."""
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 
-torch.set_num_threads(1)
-# Here, not in a fixture, since processes that are forked from a server take what stands there when it
-# starts. The workers of pytest-xdist share the folder of the process that has started them.
+torch.set_num_threads(1)  # the fastest for small tensors
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+def _fits_in_memory(folder: Path) -> bool:
+    """Whether there is room, and what is compiled there may be run: containers often forbid it."""
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return False
+    executable = not os.statvfs(folder).f_flag & os.ST_NOEXEC
+    return executable and shutil.disk_usage(folder).free > 3 << 30
+
+
+# These are set here and not in a fixture because the workers of pytest-xdist, and processes forked from
+# a server, take the environment as it is when they start.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _cache = tempfile.TemporaryDirectory(prefix="bigmodel-cache-")
-    os.environ["BIGMODEL_CACHE"] = _cache.name
+    # Runs wait for the disk after each file of a checkpoint, which would be a third of the suite's time.
+    _root = str(_SHARED_MEMORY) if _fits_in_memory(_SHARED_MEMORY) else None
+    if _root is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _root)
+    _cache = tempfile.TemporaryDirectory(prefix="bigmodel-cache-", dir=_root)
+    os.environ["BIGMODEL_CACHE"] = _cache.name  # never the user's own
 
 
 @pytest.fixture(autouse=True)

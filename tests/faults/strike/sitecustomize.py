@@ -1,123 +1,161 @@
-"""Python loads this at its start: has the process send itself a signal when it is at a state.
+"""Python loads this at its start: has the process send itself signals when it is at a state.
 
-The variable STRIKE says which: a signal's number, and then one of
+The variable STRIKE holds JSON:
 
-    import NAME         a module begins to be imported, for the first time
-    call MODULE:NAME    a function or method is called, for the first time
-    drop MODULE:NAME    the same, within a destructor, where what is raised goes nowhere
-    end threads         all is done: the interpreter waits for threads
-    end exit            it calls what was left to be done at exit
-    end last exit       the last of that
-    end modules         it takes modules apart
+    states    one or more of
+                  import NAME         a module begins to be imported, for the first time
+                  call MODULE:NAME    a function or method is called, for the first time
+                  drop MODULE:NAME    the same, within a destructor, where what is raised goes nowhere
+                  end threads         all is done: the interpreter waits for threads
+                  end exit            it calls what was left to be done at exit
+                  end last exit       the last of that
+                  end modules         it takes modules apart
+    numbers   the signals
+    ignored   whether they are ignored from the start
+    results   None: the process strikes itself with each signal. Otherwise it forks at each state, once
+              for each signal; the child strikes itself and goes on, and a line in this file says how it
+              ended: state, signal, status, and what it left in the current folder. What it printed is in
+              RESULTS.NUMBER-OF-STATE.SIGNAL. So one process, which takes seconds to get there, serves
+              for all states and signals.
 
-`ignored` before it: the signal is ignored from the start. A file `struck` says that it was sent.
+Without `results`, a file `struck` in the current folder says that the signals were sent.
 """
 
 import atexit
 import importlib.abc
 import importlib.util
+import json
 import os
 import signal
 import sys
 import threading
 import types
-from pathlib import Path
 
-number, _, state = os.environ.pop("STRIKE").partition(" ")
-number, mine = int(number), os.getpid()
-told, done = Path.cwd() / "struck", False
-was_ignored = state.startswith("ignored ")
-state = state.removeprefix("ignored ")
-if was_ignored:
-    signal.signal(number, signal.SIG_IGN)
-else:  # whoever runs the tests may ignore it, in the background say
-    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+plan = json.loads(os.environ.pop("STRIKE"))
+states, numbers, results = plan["states"], plan["numbers"], plan["results"]
+for number in numbers:
+    if plan["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
+    else:  # whoever runs the tests may ignore it, in the background say
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+
+SENT = os.path.abspath("struck")
+OUTPUT = os.O_CREAT | os.O_WRONLY
+left = set(range(len(states)))  # empty in a child
+table = -1 if results is None else os.open(results, OUTPUT)
 
 
-def strike() -> None:
-    global done
-    if not done:
-        done = True
-        told.touch()
-        os.kill(os.getpid(), number)
+# What these functions need stands in their defaults, since the last state is reached when this module has
+# been taken apart.
+def strike(
+    place, states=states, numbers=numbers, results=results, left=left, table=table, os=os, sent=SENT
+):
+    if place not in left:
+        return
+    left.remove(place)
+    if results is None:
+        os.close(os.open(sent, os.O_CREAT))
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        return
+    made = [folder for folder, _, _ in os.walk(".")]
+    for number in numbers:
+        child = os.fork()
+        if child == 0:
+            left.clear()
+            printed = os.open(f"{results}.{place}.{int(number)}", OUTPUT)
+            os.dup2(printed, 1)
+            os.dup2(printed, 2)
+            os.close(printed)
+            os.kill(os.getpid(), number)
+            return
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        line = "\t".join([states[place], str(int(number)), str(status), *os.listdir(".")])
+        os.write(table, f"{line}\n".encode())
+        for folder in made:  # the child has taken its own folder away, which is this process's too
+            os.makedirs(folder, exist_ok=True)
+    if not left and not states[place].startswith("end "):
+        os._exit(0)
 
 
 class Dropped:
-    def __del__(self) -> None:
-        strike()
+    def __init__(self, place):
+        self.place = place
+
+    def __del__(self):
+        strike(self.place)
 
 
 class Last:
-    """The same with nothing from this module, which is being taken apart."""
+    def __init__(self, place):
+        self.place = place
 
-    def __del__(
-        self,
-        number=number,
-        kill=os.kill,
-        pid=mine,
-        touch=os.open,
-        path=str(told),
-        flags=os.O_CREAT,
-    ) -> None:
-        touch(path, flags)
-        kill(pid, number)
+    def __del__(self, strike=strike):
+        strike(self.place)
 
 
 class Watch(importlib.abc.MetaPathFinder):
     """Strikes as a module begins to be imported, or has a function of it strike."""
 
-    def __init__(self, kind: str, name: str) -> None:
-        self.kind = kind
+    def __init__(self, place, kind, name):
+        self.place, self.kind = place, kind
         self.module, _, self.function = name.partition(":")
 
     def find_spec(self, name, path=None, target=None):  # noqa: ARG002
         if name != self.module:
             return None
-        if self.kind == "import":
-            self.module = ""
-            strike()
-            return None
         self.module = ""
+        if self.kind == "import":
+            strike(self.place)
+            return None
         spec = importlib.util.find_spec(name)
         load = spec.loader.exec_module
 
-        def loaded(module) -> None:
+        def loaded(module):
             load(module)
             self.wrap(module)
 
         spec.loader.exec_module = loaded
         return spec
 
-    def wrap(self, owner) -> None:
+    def wrap(self, owner):
         *path, name = self.function.split(".")
         for part in path:
             owner = getattr(owner, part)
         act = getattr(owner, name)
 
         def striking(*args, **more):
-            strike() if self.kind == "call" else Dropped()
+            strike(self.place) if self.kind == "call" else Dropped(self.place)
             return act(*args, **more)
 
         setattr(owner, name, striking)
 
 
-kind, _, what = state.partition(" ")
-if kind != "end":
-    sys.meta_path.insert(0, Watch(kind, what))
-elif what == "threads":
-    threading._register_atexit(strike)
-elif what == "last exit":  # before ours, as the first to be registered is the last to be called
-    atexit.register(strike)
-elif what == "exit":
-    registered = atexit.register
+def arm(place, state):
+    kind, _, what = state.partition(" ")
+    if kind != "end":
+        sys.meta_path.insert(0, Watch(place, kind, what))
+    elif what == "threads":
+        threading._register_atexit(strike, place)
+    elif what == "last exit":  # before ours, as the first to be registered is the last to be called
+        atexit.register(strike, place)
+    elif what == "exit":
+        registered = atexit.register
 
-    def later(act, *args, **more):
-        atexit.register = registered
-        registered(act, *args, **more)
-        registered(strike)
-        return act
+        def later(act, *args, **more):
+            atexit.register = registered
+            registered(act, *args, **more)
+            registered(strike, place)
+            return act
 
-    atexit.register = later
-else:
-    sys.modules["last"] = types.ModuleType("last")
-    sys.modules["last"].last = Last()
+        atexit.register = later
+    else:
+        sys.modules["last"] = types.ModuleType("last")
+        sys.modules["last"].last = Last(place)
+
+
+# Watches are asked last in, first out, and one that wraps a function asks those behind it: so that two
+# functions of one module are both wrapped, and `last exit` is registered before `exit`.
+for index, state in sorted(enumerate(states), key=lambda one: one[1] != "end last exit"):
+    arm(index, state)
