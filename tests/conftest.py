@@ -1,4 +1,4 @@
-"""Settings that hold for every test: one thread, a known seed, and files that are gone with the session."""
+"""Settings of every test: one thread, a known seed, and a cache folder that is not the user's own."""
 
 import os
 import shutil

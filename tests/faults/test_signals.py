@@ -53,7 +53,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path, expected: str, ignored: bool)
 
 @dataclass
 class Ended:
-    """How a process ended: its status, as a shell has it; all that it printed; what it left in its folder."""
+    """How a process ended: its status, as a shell has it, its output, and what it left in its folder."""
 
     status: int
     printed: str
@@ -98,7 +98,7 @@ def struck(
     done = started(cwd, start, plan, *argv)
     assert (cwd / "struck").exists(), done.stdout  # or nothing was tried
     (cwd / "struck").unlink()
-    return Ended(shell_status(done.returncode), done.stdout, os.listdir(cwd))
+    return Ended(shell_status(done.returncode), done.stdout, [path.name for path in cwd.iterdir()])
 
 
 def struck_at_each(

@@ -30,6 +30,7 @@ import signal
 import sys
 import threading
 import types
+from pathlib import Path
 
 plan = json.loads(os.environ.pop("STRIKE"))
 states, numbers, results = plan["states"], plan["numbers"], plan["results"]
@@ -40,14 +41,14 @@ for number in numbers:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
 
-SENT = os.path.abspath("struck")
+SENT = str(Path.cwd() / "struck")
 OUTPUT = os.O_CREAT | os.O_WRONLY
 left = set(range(len(states)))  # empty in a child
 table = -1 if results is None else os.open(results, OUTPUT)
 
 
-# What these functions need stands in their defaults, since the last state is reached when this module has
-# been taken apart.
+# What it needs stands in its defaults, since this module has been taken apart when the last state is
+# reached.
 def strike(
     place, states=states, numbers=numbers, results=results, left=left, table=table, os=os, sent=SENT
 ):
