@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from bigmodel.data.base import Batch
-from bigmodel.engine.fixed_shape import Pieces
-from bigmodel.engine.functional_step import Given, Whole
+from bigmodel.engine.fixed_shape import FixedShapeEngine
+from bigmodel.engine.functional_step import FunctionalStep, StepInputs
 from bigmodel.engine.step import Step
 
 
-class Fake(Pieces):
+class Fake(FixedShapeEngine):
     """Does what a compiled step does, by torch's operations.
 
     Attributes:
@@ -19,14 +19,14 @@ class Fake(Pieces):
 
     name = "compiled"
 
-    def __init__(self, step: Step, like: Batch) -> None:
-        super().__init__(step, like)
+    def __init__(self, step: Step, example: Batch) -> None:
+        super().__init__(step, example)
         self.calls = 0
-        self._whole = Whole(step)
+        self.function = FunctionalStep(step)
 
-    def once(self, given: Given) -> Tensor:
+    def run_step(self, inputs: StepInputs) -> Tensor:
         self.calls += 1
-        return self._whole(self._whole.changed, self._whole.read, given)
+        return self.function(self.function.tensors, inputs)
 
-    def renew(self) -> None:
-        self._whole = Whole(self.step)
+    def rebind(self) -> None:
+        self.function = FunctionalStep(self.step)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bigmodel import registry
 from bigmodel.data.base import Batch
 from bigmodel.engine.ema import EMA
-from bigmodel.engine.fixed_shape import given
-from bigmodel.engine.functional_step import Given, Whole
+from bigmodel.engine.fixed_shape import step_inputs
+from bigmodel.engine.functional_step import FunctionalStep, StepInputs, StepTensors
 from bigmodel.engine.step import Step
 from bigmodel.metrics import metrics_for
 from bigmodel.runtime.device import Precision, Runtime
@@ -80,15 +80,9 @@ def begun(step: Step, of: DataSpec, batches: int = 2) -> Step:
     return step
 
 
-def names_of(whole: Whole) -> list[str]:
-    """What `Whole.changed` holds, in words."""
-    groups = {
-        "weight": whole._weights,
-        "statistic": whole._statistics,
-        "state": whole._state,
-        "average": whole._averages,
-    }
-    return [*(f"{kind} {name}" for kind, named in groups.items() for name in named), "metrics"]
+def copies_of(tensors: StepTensors) -> StepTensors:
+    """Copies of all tensors that a step works on."""
+    return tensors.unflatten(tensor.clone() for tensor in tensors.flatten())
 
 
 def tensors_of(model: nn.Module) -> list[int]:
@@ -101,32 +95,28 @@ def tensors_of(model: nn.Module) -> list[int]:
     return [*(id(value) for _, value in named), *map(id, listed)]
 
 
-def example_of(step: Step, batch: Batch) -> Given:
+def example_of(step: Step, batch: Batch) -> StepInputs:
     """What the next step is given, as engines count it."""
-    example = given(batch, step)
+    example = step_inputs(batch, step)
     if step.ema is not None:
-        example.numbers[-1] = step.ema.next_share()
+        example.rates[-1] = step.ema.next_share()
         step.ema.updates -= 1
     return example
 
 
 def both_ways(step: Step, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What one more step leaves: by `Whole` on copies, and by `Step.figures` on the tensors themselves.
+    """What one more step leaves: by `FunctionalStep` on copies, and by `Step` on the tensors themselves.
 
     Both begin at the same state of the random numbers. `figures` stands beside what is changed.
     """
-    whole = Whole(step)
+    function = FunctionalStep(step)
     example, start = example_of(step, batch), torch.get_rng_state()
     own = tensors_of(step.model)
-    copies = [tensor.clone() for tensor in whole.changed]
-    figures = whole(copies, whole.read, example)
+    copies = copies_of(function.tensors)
+    figures = function(copies, example)
     assert tensors_of(step.model) == own, "the model has its own back"
     ended = torch.get_rng_state()
     torch.set_rng_state(start)
-    theirs = step.figures(batch)
+    theirs = step.full_batch_step(batch)
     assert torch.equal(ended, torch.get_rng_state()), "as many random numbers were drawn"
-    names = names_of(whole)
-    return (
-        {"figures": figures, **dict(zip(names, copies, strict=True))},
-        {"figures": theirs, **dict(zip(names, whole.changed, strict=True))},
-    )
+    return {"figures": figures, **copies.changed}, {"figures": theirs, **function.tensors.changed}

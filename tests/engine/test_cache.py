@@ -16,8 +16,8 @@ import torch
 from bigmodel.build.runs import build_run
 from bigmodel.data.base import Batch
 from bigmodel.engine import cache, candidates, compiler
-from bigmodel.engine.cache import MOST, Place
-from bigmodel.engine.functional_step import Given, Whole
+from bigmodel.engine.cache import MAX_LIBRARIES, CacheEntry
+from bigmodel.engine.functional_step import FunctionalStep, StepInputs
 from bigmodel.engine.step import Step
 from bigmodel.optim.schedulers import apply
 from bigmodel.runtime import caches
@@ -40,7 +40,7 @@ def folder(
     return tmp_path / "cache" / "steps"
 
 
-def place_of_run(tmp_path: Path, settings: dict[str, Any] | None = None, factor: float = 1.0) -> Path:
+def entry_of_run(tmp_path: Path, settings: dict[str, Any] | None = None, factor: float = 1.0) -> Path:
     """Where the step of a run lies, after its first step."""
     run = build_run(config(settings), tmp_path)
     run.state.model.train()
@@ -48,9 +48,11 @@ def place_of_run(tmp_path: Path, settings: dict[str, Any] | None = None, factor:
     apply(run.step.optimizer, factor)
     run.step(batch)
     facts = vars(run.engine)["_facts"]
-    place = cache.place_of(run.step, Whole(run.step), candidates.given(batch, run.step), facts)
+    place = cache.find_entry(
+        run.step, FunctionalStep(run.step), candidates.step_inputs(batch, run.step), facts
+    )
     assert place is not None
-    return place.code
+    return place.library
 
 
 @pytest.mark.parametrize(
@@ -66,14 +68,14 @@ def place_of_run(tmp_path: Path, settings: dict[str, Any] | None = None, factor:
 def test_a_step_is_known_again_whatever_its_code_does_not_follow_from(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    assert place_of_run(tmp_path, settings, factor=0.5) == place_of_run(tmp_path)
+    assert entry_of_run(tmp_path, settings, factor=0.5) == entry_of_run(tmp_path)
 
 
 def test_nor_does_the_seed_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = place_of_run(tmp_path)
+    before = entry_of_run(tmp_path)
     monkeypatch.setattr(torch, "manual_seed", lambda _: None)
     torch.rand(1)
-    assert place_of_run(tmp_path) == before
+    assert entry_of_run(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -95,16 +97,16 @@ def test_nor_does_the_seed_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ids=str,
 )
 def test_everything_else_makes_it_another(tmp_path: Path, settings: dict[str, Any]) -> None:
-    assert place_of_run(tmp_path, settings) != place_of_run(tmp_path)
+    assert entry_of_run(tmp_path, settings) != entry_of_run(tmp_path)
 
 
-def place_or_none(step: Step) -> Place | None:
+def entry_or_none(step: Step) -> CacheEntry | None:
     batch = make_batch(FEATURES)
-    return cache.place_of(step, Whole(step), candidates.given(batch, step), {})
+    return cache.find_entry(step, FunctionalStep(step), candidates.step_inputs(batch, step), {})
 
 
-def place(step: Step) -> Place:
-    found = place_or_none(step)
+def entry_of(step: Step) -> CacheEntry:
+    found = entry_or_none(step)
     assert found is not None
     return found
 
@@ -114,20 +116,20 @@ def test_frozen_weights_make_it_another() -> None:
     for frozen in (False, True):
         step = begun(small_step(), FEATURES)
         next(step.model.parameters()).requires_grad_(not frozen)
-        places.add(place(step).code)
+        places.add(entry_of(step).library)
     assert len(places) == 2
 
 
 def test_sources_and_machine_and_threads_make_it_another(monkeypatch: pytest.MonkeyPatch) -> None:
     step = begun(small_step(), FEATURES)
-    places = {place(step).code}
+    places = {entry_of(step).library}
     for name, value in (("_sources", "others"), ("_machine", ["another"])):
         with monkeypatch.context() as patch:
             patch.setattr(cache, name, lambda value=value: value)
-            places.add(place(step).code)
+            places.add(entry_of(step).library)
     torch.set_num_threads(2)
     try:
-        places.add(place(step).code)
+        places.add(entry_of(step).library)
     finally:
         torch.set_num_threads(1)
     assert len(places) == 4
@@ -149,13 +151,13 @@ def test_bounded_instructions_make_it_another() -> None:
 
 def test_a_users_own_model_is_not_kept() -> None:
     """Its sources are not followed, so that it could not be told from what it was before."""
-    assert place_or_none(begun(small_step(), FEATURES)) is not None
+    assert entry_or_none(begun(small_step(), FEATURES)) is not None
     whole = begun(small_step(), FEATURES)
     part = begun(small_step(), FEATURES)
     for module in (whole.model, next(part.model.children())):
         module.__class__ = type("Own", (type(module),), {"__module__": "my_package.my_models"})
-    assert place_or_none(whole) is None
-    assert place_or_none(part) is None
+    assert entry_or_none(whole) is None
+    assert entry_or_none(part) is None
 
 
 def test_the_folder_is_the_users_own_unless_told(
@@ -170,42 +172,42 @@ def test_the_folder_is_the_users_own_unless_told(
     assert cache.folder() == tmp_path / ".cache" / "bigmodel" / "steps"
 
 
-def library(folder: Path, name: str, used: float) -> Place:
+def library(folder: Path, name: str, used: float) -> CacheEntry:
     folder.mkdir(parents=True, exist_ok=True)
-    kept = Place(folder / f"{name}.so")
-    kept.code.write_bytes(name.encode())
-    os.utime(kept.code, (used, used))
+    kept = CacheEntry(folder / f"{name}.so")
+    kept.library.write_bytes(name.encode())
+    os.utime(kept.library, (used, used))
     return kept
 
 
 def test_what_was_used_longest_ago_goes(folder: Path) -> None:
-    places = [library(folder, f"{number:03d}", 1000.0 + number) for number in range(MOST + 2)]
+    places = [library(folder, f"{number:03d}", 1000.0 + number) for number in range(MAX_LIBRARIES + 2)]
     places[0].touch()
     places[1].seal()
     places[-1].seal()
     names = {path.name for path in folder.iterdir()}
-    assert len([name for name in names if name.endswith(".so")]) == MOST
+    assert len([name for name in names if name.endswith(".so")]) == MAX_LIBRARIES
     assert {"000.so", "003.so"} <= names, "one of them was used again"
     assert not {name for name in names if name.startswith(("001", "002"))}
-    assert places[-1].found
-    assert not places[5].found, "never sealed"
+    assert places[-1].is_complete
+    assert not places[5].is_complete, "never sealed"
 
 
 def test_what_is_damaged_does_not_count(folder: Path) -> None:
     kept = library(folder, "one", 1000.0)
     kept.seal()
-    assert kept.found
-    kept.code.write_bytes(b"onE")
-    assert not kept.found
-    kept.code.unlink()
-    assert not kept.found
+    assert kept.is_complete
+    kept.library.write_bytes(b"onE")
+    assert not kept.is_complete
+    kept.library.unlink()
+    assert not kept.is_complete
 
 
 def test_what_is_no_gain_leaves_a_note(folder: Path) -> None:
     kept = library(folder, "one", 1000.0)
     kept.seal()
     kept.note_slow("2 ms a step, which is no gain over 1 ms")
-    assert (kept.found, kept.slow) == (False, "2 ms a step, which is no gain over 1 ms")
+    assert (kept.is_complete, kept.slow) == (False, "2 ms a step, which is no gain over 1 ms")
     assert [path.name for path in folder.iterdir()] == ["one.slow"]
 
 
@@ -218,7 +220,7 @@ def test_a_folder_that_can_only_be_read_is_read(folder: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "touch", refuse)
     kept.touch()
-    assert kept.found
+    assert kept.is_complete
 
 
 # With real code: as little of it as there can be.
@@ -229,8 +231,8 @@ def linear_step() -> Step:
 
 
 def is_found(step: Step, like: Batch, told: list[str]) -> bool:
-    prospect = candidates.Prospect(step, like, 1.0, 10**6, True, {})
-    return candidates.faster(prospect, "compiled", told.append, nullcontext) is not None
+    candidate = candidates.CompileCandidate(step, like, 1.0, 10**6, True, {})
+    return candidates.select_engine(candidate, "compiled", told.append, nullcontext) is not None
 
 
 @pytest.fixture(scope="module")
@@ -238,8 +240,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library of `linear_step`, compiled once for all tests: each only asks where it is kept."""
     step = begun(linear_step(), FEATURES)
     path = tmp_path_factory.mktemp("real") / "step.so"
-    given = candidates.given(make_batch(FEATURES), step)
-    compiler.compile_whole(Whole(step), given, path)
+    given = candidates.step_inputs(make_batch(FEATURES), step)
+    compiler.compile_step(FunctionalStep(step), given, path)
     return path
 
 
@@ -248,13 +250,15 @@ def compiled(real: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The libraries that had to be compiled."""
     libraries: list[Path] = []
 
-    def compile_whole(_whole: Whole, _given: Given, path: Path, _interruptible: Any) -> None:
+    def compile_step(
+        _whole: FunctionalStep, _given: StepInputs, path: Path, _interruptible: Any
+    ) -> None:
         libraries.append(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(real, path.with_suffix(".made"))
         path.with_suffix(".made").replace(path)  # what is in use is never written to
 
-    monkeypatch.setattr(compiler, "compile_whole", compile_whole)
+    monkeypatch.setattr(compiler, "compile_step", compile_step)
     return libraries
 
 
@@ -270,7 +274,7 @@ def test_a_damaged_library_is_compiled_anew(compiled: list[Path], folder: Path) 
     assert is_found(step, like, told), told
     assert len(compiled) == 2
     assert sorted(path.suffix for path in folder.iterdir()) == [".sha256", ".so"], "nothing is left over"
-    assert place(step).found
+    assert entry_of(step).is_complete
 
 
 @needs_compiler
@@ -306,7 +310,7 @@ def test_a_library_that_others_could_have_put_there_is_not_loaded(
     planted = compiled[0]
     planted.unlink()  # it is in use, and such a file is never written to
     planted.write_bytes(b"a stranger's")
-    Place(planted).seal()
+    CacheEntry(planted).seal()
     assert is_found(step, like, told), told
     assert any(f"{folder}: can be written by others" in line for line in told), told
     assert len(compiled) == 2
@@ -320,7 +324,7 @@ def test_without_a_compiler_the_run_goes_on(
     def tracing(*_: object) -> None:
         pytest.fail("it is known before anything is traced")
 
-    monkeypatch.setattr(compiler, "traced", tracing)
+    monkeypatch.setattr(compiler, "trace", tracing)
     monkeypatch.setenv("CXX", name)
     step, told = begun(linear_step(), FEATURES), list[str]()
     assert not is_found(step, make_batch(FEATURES), told)

@@ -17,7 +17,7 @@ import torch
 from bigmodel.build.runs import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.engine import compiler
-from bigmodel.engine.compiled import Compiled
+from bigmodel.engine.compiled import CompiledEngine
 from bigmodel.errors import NonFiniteError
 from bigmodel.reporting.base import Record
 from bigmodel.runtime.signals import Stopped
@@ -50,7 +50,7 @@ def step_by_step(folder: Path, engine: str, epochs: int = EPOCHS) -> tuple[Run, 
 
 
 def is_compiled(run: Run) -> bool:
-    return isinstance(run.engine._engine, Compiled)  # type: ignore[attr-defined]
+    return isinstance(run.engine._engine, CompiledEngine)  # type: ignore[attr-defined]
 
 
 def weights_of(run: Run) -> dict[str, torch.Tensor]:
@@ -240,7 +240,7 @@ def test_a_stop_while_compiling_is_heeded_at_once(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGMODEL_CACHE", str(tmp_path / "cache"))
-        patch.setattr(compiler, "_compiled", slow)
+        patch.setattr(compiler, "_compile", slow)
         with stopped.signals.installed(), pytest.raises(Stopped):
             fit(stopped)
     assert "Compiling the step" in told.messages[-1]
@@ -264,13 +264,13 @@ def test_each_step_of_a_call_keeps_its_own_figures(tmp_path: Path) -> None:
     assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-5)
     engine_of = run.engine._engine  # type: ignore[attr-defined]
     batches = next(iter(run.train.blocks(0)))[:4]
-    run.step.forget()
+    run.step.discard_figures()
     done = engine_of(batches, [0.0] * 4, False)  # nothing is learnt: the losses follow from the batches
     found = [figures.loss for figures in run.step.drain()]
     assert done == 4
     expected = []
     for batch in batches:
-        run.step.forget()
+        run.step.discard_figures()
         run.step(batch)
         expected.append(run.step.drain()[0].loss)
         break  # the weights have moved

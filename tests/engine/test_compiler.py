@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from bigmodel.engine.compiler import traced
-from bigmodel.engine.fixed_shape import given
-from bigmodel.engine.functional_step import UntraceableError, Whole
+from bigmodel.engine.compiler import trace
+from bigmodel.engine.fixed_shape import step_inputs
+from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.engine.step import Step
 from bigmodel.losses import chunked, cross_entropy
 from tests.engine.steps import (
     begun,
+    copies_of,
     example_of,
     make_batch,
     make_step,
-    names_of,
     small_step,
     tensors_of,
 )
@@ -32,22 +32,22 @@ FEATURES = spec("features")
 
 def assert_traced(step: Step, of: Any) -> None:
     """Twice, with other batches than the one that it was traced with: nothing of that is left in it."""
-    whole = Whole(begun(step, of))
+    function = FunctionalStep(begun(step, of))
     random, own = torch.get_rng_state(), tensors_of(step.model)
-    graph = traced(whole, given(make_batch(of), step))
+    graph = trace(function, step_inputs(make_batch(of), step))
     assert tensors_of(step.model) == own, "the model has its own back"
     torch.set_rng_state(random)
     for _ in range(2):
         batch = make_batch(of)
         example, start = example_of(step, batch), torch.get_rng_state()
-        copies = [tensor.clone() for tensor in whole.changed]
-        (figures,) = graph(*copies, *whole.read, *example)
+        copies = copies_of(function.tensors)
+        (figures,) = graph(*copies.flatten(), *example)
         torch.set_rng_state(start)
-        wanted = step.figures(batch)
+        wanted = step.full_batch_step(batch)
         torch.testing.assert_close(figures, wanted, rtol=2e-5, atol=1e-6)
-        for name, got, right in zip(names_of(whole), copies, whole.changed, strict=True):
-            told = f"{name}: {{}}".format
-            torch.testing.assert_close(got, right, rtol=2e-5, atol=1e-6, msg=told)
+        for name, right in function.tensors.changed.items():
+            message = f"{name}: {{}}".format
+            torch.testing.assert_close(copies.changed[name], right, rtol=2e-5, atol=1e-6, msg=message)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_what_looks_at_values_is_refused_in_words() -> None:
 
     step.model.forward = looking  # type: ignore[method-assign]
     with pytest.raises(UntraceableError, match=r"it cannot be traced \(.+\)"):
-        traced(Whole(step), given(make_batch(FEATURES), step))
+        trace(FunctionalStep(step), step_inputs(make_batch(FEATURES), step))
 
 
 def test_a_tensor_that_nobody_knows_of_is_refused_in_words() -> None:
@@ -111,7 +111,7 @@ def test_a_tensor_that_nobody_knows_of_is_refused_in_words() -> None:
 
     step.model.forward = keeping  # type: ignore[method-assign]
     with pytest.raises(UntraceableError, match="it keeps a tensor that is no weight or buffer"):
-        traced(Whole(step), given(make_batch(FEATURES), step))
+        trace(FunctionalStep(step), step_inputs(make_batch(FEATURES), step))
 
 
 def test_a_loss_whose_logits_come_in_pieces_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:

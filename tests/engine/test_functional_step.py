@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.data.base import Batch
-from bigmodel.engine.fixed_shape import given
-from bigmodel.engine.functional_step import UntraceableError, Whole
+from bigmodel.engine.fixed_shape import step_inputs
+from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.engine.step import Step
-from tests.engine.steps import begun, both_ways, make_batch, make_step, small_step
+from tests.engine.steps import begun, both_ways, copies_of, make_batch, make_step, small_step
 from tests.models.cases import build, spec
 from tests.models.test_every_model import CASES, EXTRA, EXTRA_OF, options
 
@@ -122,6 +122,24 @@ def test_weights_that_are_shared() -> None:
         assert step.ema.weights.keys() == shared.state_dict().keys()
 
 
+class Twice(nn.Module):
+    """A layer that stands in two places, and torch's own recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.LSTM(3, 3, batch_first=True)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.second(self.first(inputs)[0])[0][:, -1])
+        return outputs
+
+
+def test_parts_that_are_shared() -> None:
+    of = spec("sequence")
+    assert_same(begun(make_step(Twice(), of, {"name": "sgd", "lr": 0.1}, ema=0.9), of), make_batch(of))
+
+
 def test_weights_that_are_frozen_stay() -> None:
     of = spec("image")
     model = build("cnn", of, channels=[4])
@@ -131,7 +149,7 @@ def test_weights_that_are_frozen_stay() -> None:
     before = first.clone()
     assert_same(begun(step, of), make_batch(of))
     assert torch.equal(first, before)
-    assert not any(tensor is first for tensor in Whole(step).changed)
+    assert not any(tensor is first for tensor in FunctionalStep(step).tensors.changed.values())
 
 
 @pytest.mark.parametrize(("kind", "target"), [("image", "classes"), ("tokens", "next")])
@@ -154,13 +172,13 @@ def test_a_batch_that_is_not_fit_changes_nothing_and_says_so(value: float) -> No
     ours, theirs = both_ways(step, batch)
     assert ours["figures"][2] == theirs["figures"][2] == 1
     for name, wanted in theirs.items():
-        if name not in ("figures", "metrics"):
+        if name not in ("figures", "metric_sums.sums"):
             torch.testing.assert_close(ours[name], wanted)
-        if name.startswith(("weight", "statistic")):
-            assert torch.equal(ours[name], before[name.split(" ")[1]]), name
-    kept = [value for name, value in ours.items() if name.startswith("state")]
+        if name.startswith(("weights.", "buffers.")):
+            assert torch.equal(ours[name], before[name.split(".", 1)[1]]), name
+    kept = [value for name, value in ours.items() if name.startswith("optimizer_state.")]
     assert sorted(float(v.sum()) for v in kept) == sorted(float(v.sum()) for v in moments)
-    assert torch.equal(ours["metrics"][-1], theirs["metrics"][-1])
+    assert torch.equal(ours["metric_sums.sums"][-1], theirs["metric_sums.sums"][-1])
 
 
 def test_a_batch_without_any_target_says_so() -> None:
@@ -192,18 +210,18 @@ def compiled_by_itself() -> Step:
 )
 def test_what_cannot_be_is_refused_in_words(make: Callable[[], Step], words: str) -> None:
     with pytest.raises(UntraceableError, match=words):
-        Whole(make())
+        FunctionalStep(make())
 
 
 def test_it_works_on_what_it_is_given_alone() -> None:
     step = begun(small_step(ema=0.9), FEATURES)
-    whole = Whole(step)
-    everything: list[Tensor] = [*whole.changed, *whole.read]
+    function = FunctionalStep(step)
+    everything = function.tensors.flatten()
     before = [tensor.clone() for tensor in everything]
     weights = list(step.model.parameters())
     grads = [p.grad for p in weights]
     options = [dict(group) for group in step.optimizer.param_groups]
-    whole([t.clone() for t in whole.changed], whole.read, given(make_batch(FEATURES), step))
+    function(copies_of(function.tensors), step_inputs(make_batch(FEATURES), step))
     assert all(torch.equal(old, new) for old, new in zip(before, everything, strict=True))
     assert all(old is new for old, new in zip(weights, step.model.parameters(), strict=True))
     assert all(old is new.grad for old, new in zip(grads, weights, strict=True))

@@ -13,8 +13,8 @@ import torch
 from bigmodel.build.runs import resume_run
 from bigmodel.engine import candidates, selection
 from bigmodel.engine.base import Engine
-from bigmodel.engine.fixed_shape import Pieces
-from bigmodel.engine.selection import FEW, Choosing
+from bigmodel.engine.fixed_shape import FixedShapeEngine
+from bigmodel.engine.selection import SHORT_RUN, AutoEngine
 from bigmodel.runtime.device import Choice
 from bigmodel.training.loop import fit
 from tests.engine.fakes import Fake
@@ -26,7 +26,7 @@ FEATURES = spec("features")
 
 
 class Made:
-    """Stands for `making.faster`: makes fakes, and keeps what it was asked."""
+    """Stands for `selection.select_engine`: makes fakes, and keeps what it was asked."""
 
     def __init__(self, there: bool = True) -> None:
         self.kinds: list[str] = []
@@ -34,19 +34,21 @@ class Made:
         self.engines: list[Fake] = []
         self.there = there
 
-    def __call__(self, prospect: candidates.Prospect, kind: str, *_: object) -> Pieces | None:
+    def __call__(
+        self, candidate: candidates.CompileCandidate, kind: str, *_: object
+    ) -> FixedShapeEngine | None:
         self.kinds.append(kind)
-        self.asked.append(prospect.asked)
+        self.asked.append(candidate.is_required)
         if not self.there:
             return None
-        self.engines.append(Fake(prospect.step, prospect.like))
+        self.engines.append(Fake(candidate.step, candidate.example))
         return self.engines[-1]
 
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     fakes = Made()
-    monkeypatch.setattr(selection, "faster", fakes)
+    monkeypatch.setattr(selection, "select_engine", fakes)
     return fakes
 
 
@@ -56,18 +58,18 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-def chooser(wanted: Any = "auto", choice: Choice | None = None, **more: Any) -> Choosing:
-    return Choosing(small_step(**more), choice or Choice(), wanted, False, {}, 6)
+def chooser(wanted: Any = "auto", choice: Choice | None = None, **more: Any) -> AutoEngine:
+    return AutoEngine(small_step(**more), choice or Choice(), wanted, False, {}, 6)
 
 
 def train(engine: Engine, steps: int, count: int = 6) -> int:
     return sum(engine([make_batch(FEATURES, count)], [1.0], False) for _ in range(steps))
 
 
-@pytest.mark.parametrize(("wanted", "left"), [("auto", FEW), ("eager", 10_000)])
+@pytest.mark.parametrize(("wanted", "left"), [("auto", SHORT_RUN), ("eager", 10_000)])
 def test_a_short_run_and_one_that_is_told_choose_nothing(made: Made, wanted: str, left: int) -> None:
     engine = chooser(wanted)
-    engine.begin(left, pytest.fail, nullcontext)
+    engine.start(left, pytest.fail, nullcontext)
     assert train(engine, 20) == 20
     assert made.kinds == []
     assert engine.name == "eager"
@@ -76,7 +78,7 @@ def test_a_short_run_and_one_that_is_told_choose_nothing(made: Made, wanted: str
 def test_a_longer_one_tries_once_and_goes_on_with_what_it_found(made: Made) -> None:
     choice = Choice()
     engine = chooser(choice=choice)
-    engine.begin(FEW + 1, lambda _: None, nullcontext)
+    engine.start(SHORT_RUN + 1, lambda _: None, nullcontext)
     train(engine, 20)
     assert (made.kinds, made.asked) == (["compiled"], [False])
     assert (engine.name, choice) == ("compiled", Choice("compiled", None))
@@ -85,7 +87,7 @@ def test_a_longer_one_tries_once_and_goes_on_with_what_it_found(made: Made) -> N
 
 def test_what_is_asked_for_need_not_pay(made: Made) -> None:
     engine = chooser("compiled")
-    engine.begin(20, lambda _: None, nullcontext)
+    engine.start(20, lambda _: None, nullcontext)
     train(engine, 10)
     assert made.asked == [True]
 
@@ -93,12 +95,12 @@ def test_what_is_asked_for_need_not_pay(made: Made) -> None:
 def test_nothing_found_is_remembered(made: Made) -> None:
     made.there, choice = False, Choice()
     engine = chooser(choice=choice)
-    engine.begin(1000, lambda _: None, nullcontext)
+    engine.start(1000, lambda _: None, nullcontext)
     train(engine, 20)
     assert made.kinds == ["compiled"], "once"
     assert choice.engine == "eager"
     again = chooser(choice=choice)
-    again.begin(1000, lambda _: None, nullcontext)
+    again.start(1000, lambda _: None, nullcontext)
     train(again, 20)
     assert made.kinds == ["compiled"]
 
@@ -107,7 +109,7 @@ def test_the_piece_is_made_for_the_largest_batches(made: Made) -> None:
     """An epoch's last and smaller one may come first, or where the choice is due."""
     choice = Choice()
     engine = chooser(choice=choice)
-    engine.begin(1000, lambda _: None, nullcontext)
+    engine.start(1000, lambda _: None, nullcontext)
     for count in (4, 6, 6, 6, 6, 6, 6, 4, 4, 6, 4, 6):
         train(engine, 1, count)
     assert made.engines[0].calls == 2, "both that are whole, from the choice on"
@@ -116,7 +118,7 @@ def test_the_piece_is_made_for_the_largest_batches(made: Made) -> None:
 def test_a_resumed_run_takes_what_was_chosen(made: Made) -> None:
     engine = chooser(choice=Choice("compiled", None))
     begun(engine.step, FEATURES)
-    engine.begin(10, lambda _: None, nullcontext)
+    engine.start(10, lambda _: None, nullcontext)
     train(engine, 1, count=4)
     assert made.kinds == [], "not for a batch of another size"
     train(engine, 3)
@@ -126,15 +128,15 @@ def test_a_resumed_run_takes_what_was_chosen(made: Made) -> None:
 def test_the_number_of_threads_is_kept_and_only_where_it_is_to_be_chosen() -> None:
     for threads, expected in ((True, 2), (False, 1)):
         torch.set_num_threads(1)
-        engine = Choosing(small_step(), Choice("eager", 2), "auto", threads, {}, 6)
-        engine.begin(1000, pytest.fail, nullcontext)
+        engine = AutoEngine(small_step(), Choice("eager", 2), "auto", threads, {}, 6)
+        engine.start(1000, pytest.fail, nullcontext)
         assert torch.get_num_threads() == expected
 
 
 def test_batches_of_many_shapes_are_done_one_by_one(made: Made) -> None:
     told: list[str] = []
-    engine = Choosing(small_step(), Choice(), "compiled", False, {}, None)
-    engine.begin(1000, told.append, nullcontext)
+    engine = AutoEngine(small_step(), Choice(), "compiled", False, {}, None)
+    engine.start(1000, told.append, nullcontext)
     train(engine, 20)
     assert (engine.name, made.kinds) == ("eager", [])
     assert told == ["Steps are done one by one by torch's operations: batches have many shapes."]
@@ -144,9 +146,9 @@ def test_an_interruption_of_the_choice_is_between_two_steps(monkeypatch: pytest.
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(selection, "faster", interrupted)
+    monkeypatch.setattr(selection, "select_engine", interrupted)
     engine = chooser()
-    engine.begin(1000, lambda _: None, nullcontext)
+    engine.start(1000, lambda _: None, nullcontext)
     assert train(engine, 7) == 7
     with pytest.raises(KeyboardInterrupt):
         train(engine, 1)
@@ -159,7 +161,7 @@ def test_rewinding_to_before_and_after_the_choice(made: Made, tmp_path: Path, sa
     """The choice stays; an optimizer that has no state yet makes it in an eager step."""
     run, _ = built(tmp_path, {"device.engine": "auto", "trainer.epochs": 50, "trainer.ema": 0.9})
     run.state.model.train()
-    run.engine.begin(300, lambda _: None, nullcontext)
+    run.engine.start(300, lambda _: None, nullcontext)
     batch = next(iter(run.train.epoch(0)))
     for step in range(12):
         if step == saved:
@@ -170,7 +172,7 @@ def test_rewinding_to_before_and_after_the_choice(made: Made, tmp_path: Path, sa
     assert made.engines[0].calls == 5
     run.step.drain()
     run.state.load(groups, facts)
-    run.engine.renew()
+    run.engine.rebind()
     assert run.state.choice == Choice("compiled", run.state.choice.threads)
     torch.set_rng_state(groups["random"]["cpu"])
     for _ in range(4):
@@ -206,7 +208,7 @@ def test_where_bits_are_to_be_the_same_nothing_is_chosen(tmp_path: Path) -> None
     run, _ = built(tmp_path, settings)
     torch.use_deterministic_algorithms(False)
     assert type(run.engine) is Engine
-    assert isinstance(built(tmp_path, {})[0].engine, Choosing)
+    assert isinstance(built(tmp_path, {})[0].engine, AutoEngine)
 
 
 def test_accumulated_batches_stay_in_pieces(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ def tried(
     """A trial in which a step takes as long as it is said of each number of threads; steps it took."""
     torch.set_num_threads(many)
     trial, steps = Trial(choose), 0
-    while not trial.over:
-        trial.begin()
+    while not trial.done:
+        trial.begin_step()
         taken = seconds[torch.get_num_threads()]
-        trial.note(taken if isinstance(taken, float) else taken[steps % len(taken)])
+        trial.end_step(taken if isinstance(taken, float) else taken[steps % len(taken)])
         steps += 1
         assert steps < 100
     return trial, steps
@@ -51,5 +51,11 @@ def test_a_single_slow_step_decides_nothing() -> None:
 @pytest.mark.parametrize(("many", "choose"), [(1, True), (4, False)])
 def test_without_a_choice_steps_are_timed_alone(many: int, choose: bool) -> None:
     trial, steps = tried(many, {many: [9.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0]}, choose)
-    assert (trial.chooses, trial.threads, trial.seconds, str(trial), steps) == (False, many, 3.0, "", 7)
+    assert (trial.compares_threads, trial.threads, trial.seconds, str(trial), steps) == (
+        False,
+        many,
+        3.0,
+        "",
+        7,
+    )
     assert torch.get_num_threads() == many

@@ -10,26 +10,29 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.base import Batch
-from bigmodel.engine.fixed_shape import Pieces
-from bigmodel.engine.functional_step import Given, Whole
+from bigmodel.engine.fixed_shape import FixedShapeEngine
+from bigmodel.engine.functional_step import FunctionalStep, StepInputs
 from bigmodel.engine.step import Step
-from bigmodel.engine.verification import judged, unchanged
-from tests.engine.steps import begun, make_batch, make_step
+from bigmodel.engine.verification import state_restored, verify
+from tests.engine.steps import begun, copies_of, make_batch, make_step
 from tests.models.cases import build, spec
 
 IMAGES = spec("image")
 
 
-class Altered(Pieces):
+Alter = Callable[[FunctionalStep, Tensor], None]
+
+
+class Altered(FixedShapeEngine):
     """Does the step, and then something else with its figures and tensors."""
 
-    def __init__(self, step: Step, like: Batch, alter: Callable[[Whole, Tensor], None]) -> None:
-        super().__init__(step, like)
-        self._whole, self._alter = Whole(step), alter
+    def __init__(self, step: Step, example: Batch, alter: Alter) -> None:
+        super().__init__(step, example)
+        self._function, self._alter = FunctionalStep(step), alter
 
-    def once(self, given: Given) -> Tensor:
-        figures = self._whole(self._whole.changed, self._whole.read, given)
-        self._alter(self._whole, figures)
+    def run_step(self, inputs: StepInputs) -> Tensor:
+        figures = self._function(self._function.tensors, inputs)
+        self._alter(self._function, figures)
         return figures
 
 
@@ -38,13 +41,13 @@ def make() -> tuple[Step, Batch]:
     return begun(make_step(model, IMAGES, ema=0.9), IMAGES), make_batch(IMAGES)
 
 
-def verdict_of(alter: Callable[[Whole, Tensor], None]) -> str | None:
+def fault_of(alter: Alter) -> str | None:
     step, batch = make()
-    return judged(Altered(step, batch, alter), batch, Whole(step)).fault
+    return verify(Altered(step, batch, alter), batch, FunctionalStep(step)).fault
 
 
-def add(figure: int, share: float) -> Callable[[Whole, Tensor], None]:
-    def alter(_: Whole, figures: Tensor) -> None:
+def add(figure: int, share: float) -> Alter:
+    def alter(_: FunctionalStep, figures: Tensor) -> None:
         figures[figure] *= 1 + share
 
     return alter
@@ -52,45 +55,45 @@ def add(figure: int, share: float) -> Callable[[Whole, Tensor], None]:
 
 def test_what_does_the_same_is_trusted() -> None:
     """With dropout: both have drawn the same random numbers."""
-    assert verdict_of(lambda *_: None) is None
-    assert verdict_of(add(0, 1e-5)) is None
+    assert fault_of(lambda *_: None) is None
+    assert fault_of(add(0, 1e-5)) is None
 
 
 @pytest.mark.parametrize(("figure", "name"), [(0, "loss"), (1, "weight"), (3, "norm")])
 def test_other_figures_are_a_fault_in_words(figure: int, name: str) -> None:
-    fault = verdict_of(add(figure, 0.01))
+    fault = fault_of(add(figure, 0.01))
     assert fault is not None
     assert fault.startswith(f"{name} ")
     assert " instead of " in fault
 
 
 def test_an_update_that_is_left_out_is_a_fault() -> None:
-    def undo(whole: Whole, _: Tensor) -> None:
-        for weight, old in zip(whole.weights, before, strict=True):
-            weight.copy_(old)
+    def undo(function: FunctionalStep, _: Tensor) -> None:
+        for name, weight in function.tensors.weights.items():
+            weight.copy_(before[name])
 
     step, batch = make()
-    before = [weight.clone() for weight in Whole(step).weights]
-    fault = judged(Altered(step, batch, undo), batch, Whole(step)).fault
+    before = copies_of(FunctionalStep(step).tensors).weights
+    fault = verify(Altered(step, batch, undo), batch, FunctionalStep(step)).fault
     assert fault == "an update that is 1 of its size off"
 
 
 def test_a_weight_that_is_no_number_is_a_fault() -> None:
-    def spoil(whole: Whole, _: Tensor) -> None:
-        whole.weights[0].view(-1)[0] = torch.nan
+    def spoil(function: FunctionalStep, _: Tensor) -> None:
+        next(iter(function.tensors.weights.values())).view(-1)[0] = torch.nan
 
-    assert verdict_of(spoil) is not None
+    assert fault_of(spoil) is not None
 
 
 def test_figures_that_are_no_numbers_are_a_fault() -> None:
-    assert verdict_of(add(0, torch.nan)) is not None
-    assert verdict_of(add(3, torch.nan)) is not None
+    assert fault_of(add(0, torch.nan)) is not None
+    assert fault_of(add(3, torch.nan)) is not None
 
 
 def test_a_bad_batch_tells_nothing_against_an_engine() -> None:
     step, batch = make()
     batch.inputs[0, 0, 0, 0] = torch.nan
-    assert judged(Altered(step, batch, lambda *_: None), batch, Whole(step)).fault is None
+    assert verify(Altered(step, batch, lambda *_: None), batch, FunctionalStep(step)).fault is None
 
 
 def state_of(step: Step) -> list[Tensor]:
@@ -116,12 +119,12 @@ def test_everything_is_as_it_was_afterwards(by: str) -> None:
     before, groups = state_of(step), [dict(group) for group in step.optimizer.param_groups]
     engine = Altered(step, batch, lambda *_: None)
     if by == "judging":
-        assert judged(engine, batch, Whole(step)).seconds > 0
+        assert verify(engine, batch, FunctionalStep(step)).seconds > 0
     else:
-        with suppress(RuntimeError), unchanged(step, Whole(step)):
+        with suppress(RuntimeError), state_restored(step, FunctionalStep(step)):
             step(batch)
             raise RuntimeError
-        step.forget()
+        step.discard_figures()
     assert all(map(torch.equal, before, state_of(step)))
     assert groups == [dict(group) for group in step.optimizer.param_groups]
     assert step.drain() == []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.engine import step
-from bigmodel.engine.functional_step import UntraceableError, Whole
+from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.optim.optimizers.masked import step_on_device
 from bigmodel.optim.schedulers import apply
 from bigmodel.registry import optimizers
@@ -158,4 +158,4 @@ def test_no_engine_is_made_from_a_step_that_was_left_out(tmp_path: Path, name: s
     apply(run.state.optimizer, 1.0)
     run.step(batch)
     with pytest.raises(UntraceableError, match="no update yet"):
-        Whole(run.step)
+        FunctionalStep(run.step)

@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from bigmodel.engine.step import Step
-from bigmodel.engine.step_figures import StepFigures, Undrained
+from bigmodel.engine.step_figures import FigureBuffer, StepFigures
 from bigmodel.metrics.base import Metrics
 from bigmodel.metrics.classes import ClassMetrics
 from bigmodel.training import text_samples
@@ -24,7 +24,7 @@ pretend_kernels()
 def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test begins with a device that has seen nothing, and knows when a step is under way."""
     vars(device).update(vars(type(device)()))
-    call, drain, steps = Step.__call__, Undrained.drain, count(1)
+    call, drain, steps = Step.__call__, FigureBuffer.drain, count(1)
 
     def step(self: Step, *args: Any, **kwargs: Any) -> bool:
         device.step = next(steps)
@@ -33,7 +33,7 @@ def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         finally:
             device.step = 0
 
-    def good(self: Undrained) -> list[StepFigures]:  # every flag that is read is set, "left out" too
+    def good(self: FigureBuffer) -> list[StepFigures]:  # every flag that is read is set, "left out" too
         return [figures._replace(loss=1.0, updated=True) for figures in drain(self)]
 
     monkeypatch.setattr(text_samples, "_CONTINUED", 4)
@@ -42,7 +42,7 @@ def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def all_of_them(self: Metrics, _sums: Tensor) -> float:  # each was defined
         return self.samples
 
-    monkeypatch.setattr(Undrained, "drain", good)
+    monkeypatch.setattr(FigureBuffer, "drain", good)
     for kind in (Metrics, ClassMetrics):
         monkeypatch.setattr(kind, "_counted", all_of_them)
     with Pretended():

@@ -174,7 +174,7 @@ def test_time_without_the_profiler_stands_beside(tmp_path: Path) -> None:
 class Many(Engine):
     """Does up to four batches in a call, and keeps from which step on it did how many."""
 
-    reach = 4
+    steps_per_call = 4
 
     def __init__(self, run: Run) -> None:
         super().__init__(run.step)

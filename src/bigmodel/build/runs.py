@@ -25,7 +25,7 @@ from bigmodel.data.prepared import Prepared
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
 from bigmodel.engine.regions import compile_model
-from bigmodel.engine.selection import Choosing
+from bigmodel.engine.selection import AutoEngine
 from bigmodel.engine.step import Step
 from bigmodel.errors import CheckpointError, ConfigError, DataError
 from bigmodel.losses import Loss
@@ -353,7 +353,7 @@ def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> En
     samples = None  # batches are as wide as their longest text
     if dataset.train.lengths is None:
         samples = min(config.data.batch_size * config.trainer.accumulate, len(dataset.train))
-    return Choosing(step, state.choice, device.engine, threads, facts, samples)
+    return AutoEngine(step, state.choice, device.engine, threads, facts, samples)
 
 
 def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> EMA | None:

@@ -1,4 +1,4 @@
-"""A step's gradient while its micro-batches are added up."""
+"""The state of a step between two of its micro-batches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 @dataclass
 class Accumulation:
-    """A step's gradient while it is being added up.
+    """A step whose gradient is being added up.
 
     Attributes:
-        micro_batch: samples that go through the model at once; halved where memory runs out.
-        losses: sums of the losses of the micro-batches done, each without dimensions; empty between
+        micro_batch: samples that go through the model at once; halved when memory runs out.
+        losses: the sum of the losses of each micro-batch done so far, without dimensions; empty between
             two steps.
-        sums: those of their metrics.
-        grad_norm: norm of the whole gradient of the newest step that measured it, before clipping.
+        sums: the sums of their metrics.
+        grad_norm: norm of the whole gradient before clipping, of the newest step that measured it.
     """
 
     micro_batch: int

@@ -1,4 +1,4 @@
-"""What an engine is: it does the updates of batches that lie ready, one or many in a call."""
+"""Engines: the ways to do optimizer steps on batches that are ready, one or many in a call."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from bigmodel.data.base import Batch
 from bigmodel.engine.step import Step
 from bigmodel.optim.schedulers import apply
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Interruptible = Callable[[], AbstractContextManager[None]]
 
 
 class Engine:
-    """One update after another by torch's operations: `eager`. Faster engines derive from it.
+    """Does one update after another by torch's operations: `eager`. Faster engines derive from it.
 
     Args:
         step: does one update; every engine leaves its figures there.
 
     Attributes:
-        name: as `device.engine` calls it.
-        reach: how many batches a call does at most.
+        name: its name in `device.engine`.
+        steps_per_call: the most batches that a call does.
     """
 
     name = "eager"
-    reach = 1
+    steps_per_call = 1
 
     def __init__(self, step: Step) -> None:
         self.step = step
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
-        """Does the updates of some of the first batches, or goes on with one that was left.
+        """Does the updates of some of the first batches, or goes on with one that was interrupted.
 
         Args:
-            batches: in their order, one at least.
-            factors: what to multiply the learning rates with, for each.
-            measure: whether to leave the gradient's norm of the last of them in `step.accumulation`.
+            batches: in order, at least one.
+            factors: the multiplier of the learning rates for each batch.
+            measure: whether to leave the gradient's norm of the last batch in `step.accumulation`.
 
         Returns:
-            How many are done; 0 where `step.pause` had one left between two micro-batches. Then the
-            same batches have to come again.
+            How many updates were done; 0 if `step.should_pause` interrupted one between two
+            micro-batches. Then the same batches have to come again.
 
         Raises:
             DataError: see `Step`.
@@ -48,19 +48,22 @@ class Engine:
         apply(self.step.optimizer, factors[0])
         return int(self.step(batches[0], measure and len(batches) == 1))
 
-    def begin(self, left: int, say: Say, interruptible: Interruptible) -> None:
-        """Training begins, or goes on.
+    def start(self, remaining_steps: int, log: Log, interruptible: Interruptible) -> None:
+        """Prepares for training, which begins or goes on.
 
         Args:
-            left: steps that are still to be done.
-            say: is told in words what was chosen, and why.
-            interruptible: entered while something takes long that may be left at any moment.
+            remaining_steps: how many steps are still to be done.
+            log: called with a message about each choice and its reason.
+            interruptible: entered around slow work that may be interrupted at any moment.
         """
 
     def release(self) -> bool:
-        """Gives up memory that only speeds steps up; says whether there was any. Steps are done one by
-        one from then on."""
+        """Frees memory that only makes steps faster; from then on steps are done one by one.
+
+        Returns:
+            Whether there was any.
+        """
         return False
 
-    def renew(self) -> None:
-        """The state has been loaded anew: tensors that the optimizer keeps are others now."""
+    def rebind(self) -> None:
+        """Follows a state that was loaded: the optimizer's tensors are other objects now."""

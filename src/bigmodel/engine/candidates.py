@@ -1,4 +1,4 @@
-"""Faster engines: made where they pay, tried before they are trusted."""
+"""Makes a faster engine where it pays, and tries it before it is trusted."""
 
 from __future__ import annotations
 
@@ -9,171 +9,177 @@ from typing import Any
 
 from bigmodel.data.base import Batch
 from bigmodel.engine import cache
-from bigmodel.engine.base import Interruptible, Say
-from bigmodel.engine.cache import Place
-from bigmodel.engine.compiled import Code, Compiled
-from bigmodel.engine.cuda_graph import Graphed
-from bigmodel.engine.fixed_shape import Pieces, given
-from bigmodel.engine.functional_step import Given, UntraceableError, Whole
+from bigmodel.engine.base import Interruptible, Log
+from bigmodel.engine.cache import CacheEntry
+from bigmodel.engine.compiled import Code, CompiledEngine
+from bigmodel.engine.cuda_graph import GraphEngine
+from bigmodel.engine.fixed_shape import FixedShapeEngine, step_inputs
+from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.engine.step import Step
-from bigmodel.engine.verification import judged, unchanged
+from bigmodel.engine.verification import state_restored, verify
 from bigmodel.errors import DeviceError
 from bigmodel.runtime import activity, caches
 
-_LOADING, _TRIED = 0.1, 7
-"""What a faster engine costs that need not be compiled: seconds, and steps of its trial."""
+_LOAD_SECONDS, _TRIAL_STEPS = 0.1, 7
+"""The cost of a faster engine that need not be compiled: seconds to load it, and steps of its trial."""
 
 _OVERHEAD = 40e-6
-"""Seconds a step that torch's operations take for each weight, whatever its size, as seen on several
-networks: what a compiled step can spare."""
+"""Seconds a step that torch's operations take for each weight, whatever its size, as measured on several
+networks: what a compiled step can save."""
 
-_RISK, _SMALL_RISK = 0.02, 0.1
-"""Share of a run that may be spent on a step whose gain is not known beforehand: to compile it; and to
-try what is there already. Where it was for nothing, that is noted."""
+_COMPILE_RISK, _TRIAL_RISK = 0.02, 0.1
+"""Share of a run that may be spent on a step whose gain is not known in advance: to compile it, and to
+try one that is there already. If it was for nothing, that is noted in the cache."""
 
-_GAIN = 0.95
-"""Share of the eager step's time that a faster one may take at most."""
+_MAX_RATIO = 0.95
+"""A faster engine's step takes at most this share of the eager step's time."""
 
 
-@dataclass
-class Prospect:
-    """A run's steps, as far as they bear on whether a faster engine pays.
+@dataclass(frozen=True)
+class CompileCandidate:
+    """A step, and what decides whether a faster engine for it pays.
 
     Attributes:
         step: what is to be done faster.
-        like: a batch like those to come.
-        seconds: what an eager step takes.
-        left: steps that are still to be done.
-        asked: whether the user has asked for this engine, so that it need not pay.
-        facts: see `cache.place_of`.
+        example: a batch like those to come.
+        eager_seconds: time of an eager step.
+        remaining_steps: steps that are still to be done.
+        is_required: whether the user asked for this engine, so that it need not pay.
+        facts: see `cache.find_entry`.
     """
 
     step: Step
-    like: Batch
-    seconds: float
-    left: int
-    asked: bool
+    example: Batch
+    eager_seconds: float
+    remaining_steps: int
+    is_required: bool
     facts: dict[str, Any] | None
 
     @property
-    def example(self) -> Given:
-        """What such a step is given."""
-        return given(self.like, self.step)
+    def is_worth_a_trial(self) -> bool:
+        """Whether an engine would pay that is compiled already, or need not be."""
+        return self._pays(_LOAD_SECONDS + _TRIAL_STEPS * self.eager_seconds, _TRIAL_RISK)
 
-    @property
-    def worth_a_trial(self) -> bool:
-        """Whether a faster engine would pay that is there already, or as good as there."""
-        return self._pays(_LOADING + _TRIED * self.seconds, _SMALL_RISK)
+    def is_worth_compiling(self, seconds: float) -> bool:
+        """Whether an engine would pay that takes so long to compile."""
+        return self._pays(seconds, _COMPILE_RISK)
 
-    def worth_compiling(self, price: float) -> bool:
-        """Whether it would pay if it has to be compiled, which takes so many seconds."""
-        return self._pays(price, _RISK)
-
-    def _pays(self, price: float, risk: float) -> bool:
+    def _pays(self, cost: float, risk: float) -> bool:
         weights = sum(len(group["params"]) for group in self.step.optimizer.param_groups)
-        spared = self.left * min(0.85 * self.seconds, _OVERHEAD * weights)
-        return self.asked or spared > 1.5 * price or price < risk * self.left * self.seconds
+        saved = self.remaining_steps * min(0.85 * self.eager_seconds, _OVERHEAD * weights)
+        affordable = risk * self.remaining_steps * self.eager_seconds
+        return self.is_required or saved > 1.5 * cost or cost < affordable
 
 
-def faster(prospect: Prospect, kind: str, say: Say, interruptible: Interruptible) -> Pieces | None:
-    """A faster engine than the eager one; None where there is none, or it would not pay.
+def select_engine(
+    candidate: CompileCandidate, kind: str, log: Log, interruptible: Interruptible
+) -> FixedShapeEngine | None:
+    """A faster engine than the eager one, or None if there is none or it would not pay.
 
     Args:
         kind: `compiled` or `graph`.
-        say, interruptible: see `Engine.begin`.
+        log, interruptible: see `Engine.start`.
     """
-    if not prospect.worth_a_trial:
+    if not candidate.is_worth_a_trial:
         return None
     try:
-        if len(prospect.like) > prospect.step.accumulation.micro_batch:
+        if len(candidate.example) > candidate.step.accumulation.micro_batch:
             raise UntraceableError("batches go through the model in pieces")
-        whole = Whole(prospect.step)
-        if not (prospect.asked or (prospect.facts is not None and cache.is_ours(prospect.step))):
+        function = FunctionalStep(candidate.step)
+        is_known = candidate.facts is not None and cache.is_ours(candidate.step)
+        if not (candidate.is_required or is_known):
             raise UntraceableError(
                 "parts of it are your own, and what they decide in Python would be decided once for"
                 f" all. Say device.engine={kind} if they decide nothing"
             )
         if kind == "graph":
-            return _trusted(_captured(prospect, whole), prospect, whole, None, say)
-        place = cache.place_of(prospect.step, whole, prospect.example, prospect.facts)
-        if place is not None and place.slow and not prospect.asked:
-            say(
-                f"Steps are done one by one: when they were compiled before, they gave {place.slow}."
+            return _verified(_capture(candidate, function), candidate, function, None, log)
+        example = step_inputs(candidate.example, candidate.step)
+        entry = cache.find_entry(candidate.step, function, example, candidate.facts)
+        if entry is not None and entry.slow and not candidate.is_required:
+            log(
+                f"Steps are done one by one: when they were compiled before, they gave {entry.slow}."
                 " device.engine=compiled tries again."
             )
             return None
-        code = _code(prospect, whole, place, say, interruptible)
+        code = _load_or_compile(candidate, function, entry, log, interruptible)
         if code is None:
             return None
-        engine = Compiled(prospect.step, whole, code, prospect.like)
-        return _trusted(engine, prospect, whole, place, say)
-    except DeviceError:  # one that cannot be used any more
+        engine = CompiledEngine(candidate.step, code, candidate.example)
+        return _verified(engine, candidate, function, entry, log)
+    except DeviceError:  # the device cannot be used any more, by eager steps either
         raise
-    except Exception as error:  # whatever a compiler or a driver says: the run goes on without
-        lines = str(error).strip().splitlines() or [""]
-        told = lines[0] if isinstance(error, UntraceableError) else f"{type(error).__name__}: {lines[0]}"
-        say(f"Steps are done one by one by torch's operations: {told}.")
+    except Exception as error:  # whatever a compiler or a driver raises: eager steps still work
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        is_expected = isinstance(error, UntraceableError)
+        reason = first_line if is_expected else f"{type(error).__name__}: {first_line}"
+        log(f"Steps are done one by one by torch's operations: {reason}.")
         return None
 
 
-def _code(
-    prospect: Prospect, whole: Whole, place: Place | None, say: Say, interruptible: Interruptible
+def _load_or_compile(
+    candidate: CompileCandidate,
+    function: FunctionalStep,
+    entry: CacheEntry | None,
+    log: Log,
+    interruptible: Interruptible,
 ) -> Code | None:
-    """The compiled step, from the cache or new; None where making it would not pay."""
-    from bigmodel.engine.compiler import compile_whole, lacking, load
+    """The compiled step, from the cache or new; None if compiling would not pay."""
+    from bigmodel.engine.compiler import compile_step, load, missing_compiler
 
-    device = prospect.like.inputs.device
-    if place is not None and place.found:
-        place.touch()
+    device = candidate.example.inputs.device
+    if entry is not None and entry.is_complete:
+        entry.touch()
         try:
-            return load(place.code, device)
-        except RuntimeError:  # made with other libraries than there are now
-            place.remove()
-    price = _price(whole)
-    if not prospect.worth_compiling(price):
+            return load(entry.library, device)
+        except RuntimeError:  # it was linked against other libraries than there are now
+            entry.remove()
+    # As measured with networks of 4 to 60 weights.
+    seconds = 10.0 + 0.5 * len(function.tensors.weights)
+    if not candidate.is_worth_compiling(seconds):
         return None
-    if why := lacking():
-        raise UntraceableError(why)
+    if reason := missing_compiler():
+        raise UntraceableError(reason)
     for refusal in caches.refusals():
-        say(refusal)
-    say(f"Compiling the step, which takes some {price:.0f} seconds.")
+        log(refusal)
+    log(f"Compiling the step, which takes some {seconds:.0f} seconds.")
     with tempfile.TemporaryDirectory() as folder, activity.report_progress("Compiling the step"):
-        library = Path(folder) / "step.so" if place is None else place.code
-        compile_whole(whole, prospect.example, library, interruptible)
-        if place is not None:
-            place.seal()
+        library = Path(folder) / "step.so" if entry is None else entry.library
+        example = step_inputs(candidate.example, candidate.step)
+        compile_step(function, example, library, interruptible)
+        if entry is not None:
+            entry.seal()
         return load(library, device)
 
 
-def _captured(prospect: Prospect, whole: Whole) -> Graphed:
-    """The step as a CUDA graph, which leaves everything as it was."""
-    graphed = Graphed(prospect.step, prospect.like)
-    with unchanged(prospect.step, whole):
-        graphed.warm_up()
-    graphed.capture()
-    return graphed
+def _capture(candidate: CompileCandidate, function: FunctionalStep) -> GraphEngine:
+    engine = GraphEngine(candidate.step, candidate.example)
+    with state_restored(candidate.step, function):
+        engine.warm_up()
+    engine.capture()
+    return engine
 
 
-def _trusted(
-    engine: Pieces, prospect: Prospect, whole: Whole, place: Place | None, say: Say
-) -> Pieces | None:
-    """The engine, where it does what it should, and is faster."""
-    verdict = judged(engine, prospect.like, whole)
-    eager, fast = (f"{1000 * seconds:.3g} ms" for seconds in (verdict.eager, verdict.seconds))
-    why = verdict.fault
-    if why is None and not prospect.asked and verdict.seconds > _GAIN * verdict.eager:
-        why = f"{fast} a step, which is no gain over {eager}"
-    if why is None:
-        say(f"A step takes {fast} ({engine.name}) instead of {eager}.")
-        engine.pace(verdict.seconds)
+def _verified(
+    engine: FixedShapeEngine,
+    candidate: CompileCandidate,
+    function: FunctionalStep,
+    entry: CacheEntry | None,
+    log: Log,
+) -> FixedShapeEngine | None:
+    """The engine if it computes what the eager step computes, and is faster; else None."""
+    result = verify(engine, candidate.example, function)
+    eager, fast = (f"{1000 * seconds:.3g} ms" for seconds in (result.eager_seconds, result.seconds))
+    reason = result.fault
+    is_faster = result.seconds <= _MAX_RATIO * result.eager_seconds
+    if reason is None and not candidate.is_required and not is_faster:
+        reason = f"{fast} a step, which is no gain over {eager}"
+    if reason is None:
+        log(f"A step takes {fast} ({engine.name}) instead of {eager}.")
+        engine.set_step_time(result.seconds)
         return engine
     engine.release()
-    if place is not None:
-        place.note_slow(why)
-    say(f"Steps are done one by one by torch's operations: {engine.name}, they gave {why}.")
+    if entry is not None:
+        entry.note_slow(reason)
+    log(f"Steps are done one by one by torch's operations: {engine.name}, they gave {reason}.")
     return None
-
-
-def _price(whole: Whole) -> float:
-    """Seconds that compiling takes, by what was seen with networks of 4 to 60 weights."""
-    return 10.0 + 0.5 * len(whole.weights)

@@ -7,37 +7,35 @@ from collections.abc import Callable
 from torch import Tensor
 
 from bigmodel.data.base import Batch
-from bigmodel.engine.fixed_shape import Pieces
-from bigmodel.engine.functional_step import Given, Whole
+from bigmodel.engine.fixed_shape import FixedShapeEngine
+from bigmodel.engine.functional_step import StepInputs, StepTensors
 from bigmodel.engine.step import Step
 
 Code = Callable[[list[Tensor]], list[Tensor]]
-"""What a compiler makes of a `Whole`: all tensors in, the figures out."""
+"""Compiled code of a `FunctionalStep`: takes all tensors and the inputs, returns the figures."""
 
 
-class Compiled(Pieces):
+class CompiledEngine(FixedShapeEngine):
     """Runs a compiled step.
 
     Args:
         step: whose tensors it works on.
-        whole: what was compiled.
-        code: the outcome.
-        like: a batch like those that it was compiled for.
+        code: the compiled `FunctionalStep` of that step.
+        example: a batch like those that it was compiled for.
     """
 
     name = "compiled"
 
-    def __init__(self, step: Step, whole: Whole, code: Code, like: Batch) -> None:
-        super().__init__(step, like)
+    def __init__(self, step: Step, code: Code, example: Batch) -> None:
+        super().__init__(step, example)
         self._code = code
-        self._tensors = [*whole.changed, *whole.read]
+        self.rebind()
 
-    def once(self, given: Given) -> Tensor:
-        """See `Pieces.once`."""
-        # Torch may hand out the same memory at each call.
-        return self._code([*self._tensors, *given])[0].clone()
+    def run_step(self, inputs: StepInputs) -> Tensor:
+        """See `FixedShapeEngine.run_step`."""
+        # Without a copy the next call could write its figures into the same memory.
+        return self._code([*self._tensors, *inputs])[0].clone()
 
-    def renew(self) -> None:
-        """See `Engine.renew`."""
-        whole = Whole(self.step)
-        self._tensors = [*whole.changed, *whole.read]
+    def rebind(self) -> None:
+        """See `Engine.rebind`."""
+        self._tensors = StepTensors.of(self.step).flatten()

@@ -1,7 +1,7 @@
-"""From a whole step to machine code: traced once, compiled ahead of time, kept between runs.
+"""From a step to machine code: traced once, compiled ahead of time, cached between runs.
 
-The code is loaded as a library, by a few lines of torch's in C++. Neither torch's compiler nor its
-tracer is needed for that, so that a step which was compiled before starts within milliseconds.
+The code is loaded as a library by a small C++ runner of torch's. Loading needs neither torch's compiler
+nor its tracer, so that a step that was compiled before starts within milliseconds.
 """
 
 from __future__ import annotations
@@ -24,55 +24,53 @@ from torch.fx import GraphModule
 from bigmodel.engine import cache
 from bigmodel.engine.base import Interruptible
 from bigmodel.engine.compiled import Code
-from bigmodel.engine.functional_step import Given, UntraceableError, Whole
+from bigmodel.engine.functional_step import FunctionalStep, StepInputs, UntraceableError
 
 aten = torch.ops.aten
 
 _OPTIONS = {
-    "fallback_random": True,  # the random numbers that torch draws otherwise, in the same order
+    "fallback_random": True,  # the same random numbers in the same order as eager torch
     "aot_inductor.precompile_headers": False,  # takes longer than it saves where little is compiled
     "cpp_cache_precompile_headers": False,
-    "aot_inductor.allow_stack_allocation": True,  # for what is small; asking for memory takes longest
+    "aot_inductor.allow_stack_allocation": True,  # of small tensors, for which malloc takes longest
     "aot_inductor.embed_kernel_binary": True,  # else a GPU's kernels stay where they were compiled
-    "cpp.vec_isa_ok": True,  # what the processor says of itself is enough; a trial takes seconds
+    "cpp.vec_isa_ok": True,  # believes the processor's flags; a trial compilation takes seconds
 }
 
-_SMALL = 1 << 14
-"""Multiplications up to which a product of matrices is written out and fused with what is around it;
-calling a library for it takes longer than the product itself."""
+_SMALL_PRODUCT = 1 << 14
+"""Multiplications up to which a matrix product is written out and fused with its surroundings: calling a
+library takes longer than the product itself."""
 
 
-def compile_whole(
-    whole: Whole, given: Given, path: Path, interruptible: Interruptible = nullcontext
+def compile_step(
+    function: FunctionalStep,
+    inputs: StepInputs,
+    path: Path,
+    interruptible: Interruptible = nullcontext,
 ) -> None:
     """Compiles a step into a library at `path`; takes seconds to minutes.
 
     Args:
-        whole: the step.
-        given: a batch like all those that will come, and its rates.
-        interruptible: entered for what may be left at any moment: not for tracing, in which model and
-            optimizer work on other tensors than their own.
+        inputs: a batch like all those to come, and its rates.
+        interruptible: entered around what may be interrupted at any moment: not around the tracing, in
+            which model and optimizer work on other tensors than their own.
 
     Raises:
-        UntraceableError: it cannot be written as a function of tensors.
-        Exception: whatever a compiler may find.
+        UntraceableError: the step cannot be written as a function of tensors.
+        Exception: anything that a compiler raises.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own doings
-        _compile(whole, given, path, interruptible)
+        warnings.simplefilter("ignore")  # torch warns of what it does itself
+        graph = trace(function, inputs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
+            with interruptible():
+                library = _compile(graph, _arguments(function, inputs), Path(folder) / "step.so")
+            shutil.move(library, path)
 
 
-def _compile(whole: Whole, given: Given, path: Path, interruptible: Interruptible) -> None:
-    graph = traced(whole, given)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
-        with interruptible():
-            made = _compiled(graph, _arguments(whole, given), Path(folder) / "step.so")
-        shutil.move(made, path)
-
-
-def lacking() -> str | None:
-    """What to say where no C++ compiler is there, which torch's code for a CPU needs; None: one is."""
+def missing_compiler() -> str | None:
+    """What to tell the user if the C++ compiler is missing that code for a CPU needs; else None."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     name = os.environ.get("CXX") or usual
     try:
@@ -89,7 +87,7 @@ def load(path: Path, device: torch.device) -> Code:
     """The code of a library.
 
     Raises:
-        RuntimeError: it is none that torch can load.
+        RuntimeError: torch cannot load it.
     """
     from torch._C import _aoti
 
@@ -100,7 +98,7 @@ def load(path: Path, device: torch.device) -> Code:
     return code
 
 
-def traced(whole: Whole, given: Given) -> GraphModule:
+def trace(function: FunctionalStep, inputs: StepInputs) -> GraphModule:
     """The step as a graph of torch's operations.
 
     Raises:
@@ -108,30 +106,30 @@ def traced(whole: Whole, given: Given) -> GraphModule:
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    changed, read = len(whole.changed), len(whole.read)
+    names = function.tensors
 
     def flat(*tensors: Tensor) -> tuple[Tensor]:
-        ours, others = list(tensors[:changed]), list(tensors[changed : changed + read])
-        return (whole(ours, others, Given(*tensors[changed + read :])),)
+        count = len(tensors) - len(inputs)
+        return (function(names.unflatten(tensors[:count]), StepInputs(*tensors[count:])),)
 
     try:
-        small: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
-        graph = make_fx(flat, small, tracing_mode="fake")(*_arguments(whole, given))
+        replaced: dict[Any, Callable[..., Any]] = {aten.mm.default: _mm, aten.addmm.default: _addmm}
+        graph = make_fx(flat, replaced, tracing_mode="fake")(*_arguments(function, inputs))
     except Exception as error:
         if "to FakeTensors" in str(error):
             raise UntraceableError("it keeps a tensor that is no weight or buffer") from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UntraceableError(f"it cannot be traced ({lines[0]})") from error
     for node in graph.graph.nodes:
-        made_within = all("lift_fresh" in str(user.target) for user in node.users)
-        if node.op == "get_attr" and not made_within:
+        is_literal = all("lift_fresh" in str(user.target) for user in node.users)
+        if node.op == "get_attr" and not is_literal:
             raise UntraceableError(f"it keeps a tensor that is no weight or buffer ({node.target})")
     return graph
 
 
 def _mm(left: Tensor, right: Tensor) -> Any:
-    """(rows, inner), (inner, columns) → (rows, columns), written out where that is quick."""
-    if left.shape[0] * left.shape[1] * right.shape[1] > _SMALL:
+    """(rows, inner), (inner, columns) → (rows, columns), written out where that is faster."""
+    if left.shape[0] * left.shape[1] * right.shape[1] > _SMALL_PRODUCT:
         return NotImplemented
     return (left.unsqueeze(2) * right.unsqueeze(0)).sum(1)
 
@@ -142,26 +140,25 @@ def _addmm(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha
     return product if product is NotImplemented else beta * added + alpha * product
 
 
-def _arguments(whole: Whole, given: Given) -> tuple[Tensor, ...]:
-    return (*whole.changed, *whole.read, *given)
+def _arguments(function: FunctionalStep, inputs: StepInputs) -> tuple[Tensor, ...]:
+    return (*function.tensors.flatten(), *inputs)
 
 
-def _compiled(graph: GraphModule, arguments: tuple[Tensor, ...], path: Path) -> str:
-    cache.keep_private()
+def _compile(graph: GraphModule, arguments: tuple[Tensor, ...], path: Path) -> str:
+    cache.use_private_folders()
     from torch import _inductor
     from torch._inductor import config
 
-    with config.patch(_OPTIONS), _onednn_as_it_is():
+    with config.patch(_OPTIONS), _onednn_lowerings():
         options: dict[str, Any] = {"aot_inductor.output_path": str(path)}
-        made = _inductor.aot_compile(graph, arguments, options=options)
-    return str(made)
+        return str(_inductor.aot_compile(graph, arguments, options=options))
 
 
 @contextmanager
-def _onednn_as_it_is() -> Iterator[None]:
-    """Within it the compiler calls oneDNN's product of matrices (`fast_linear`) where we do.
+def _onednn_lowerings() -> Iterator[None]:
+    """Lets the compiler call oneDNN's matrix product where `fast_linear` does.
 
-    By itself it knows it only with weights that never change.
+    By itself it only calls it with weights that never change.
     """
     from torch._inductor import ir, lowering, mkldnn_ir
     from torch._inductor.fx_passes import mkldnn_fusion
@@ -170,14 +167,14 @@ def _onednn_as_it_is() -> Iterator[None]:
         yield
         return
 
-    def made_by(node: Any) -> Callable[..., Any]:
+    def lower_to(node: Any) -> Callable[..., Any]:
         return lambda *arguments, **_: ir.TensorBox.create(node.create(*arguments))
 
     mkldnn_fusion._mkldnn_fusion_init()
     operators = torch.ops.mkldnn._linear_pointwise
     ours: dict[Any, Callable[..., Any]] = {
-        operators.default: made_by(mkldnn_ir.LinearUnary),
-        operators.binary: made_by(mkldnn_ir.LinearBinary),  # with a sum that follows it
+        operators.default: lower_to(mkldnn_ir.LinearUnary),
+        operators.binary: lower_to(mkldnn_ir.LinearBinary),  # with a sum that follows it
     }
     before = {operator: lowering.lowerings[operator] for operator in ours}
     lowering.lowerings.update(ours)

@@ -1,7 +1,7 @@
 """Steps as a CUDA graph: the kernels of a whole step, launched by one call.
 
-The kernels are those of the eager step, fused optimizer included; what goes is the time that Python and
-torch take to launch them one by one, which is most of it for small networks.
+The kernels are those of the eager step, fused optimizer included. What goes is the time that Python and
+torch take to launch them one by one, which is most of the time for small networks.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.base import Batch
-from bigmodel.engine.fixed_shape import Pieces
-from bigmodel.engine.functional_step import Given, UntraceableError
+from bigmodel.engine.fixed_shape import FixedShapeEngine
+from bigmodel.engine.functional_step import StepInputs, UntraceableError
 from bigmodel.engine.step import Step
 from bigmodel.errors import DeviceError
 from bigmodel.runtime.memory import is_out_of_memory
 
-_WARM_UP = 3  # steps before the capture: cuDNN and cuBLAS choose their kernels in them
+_WARM_UP_STEPS = 3  # cuDNN and cuBLAS choose their kernels in them
 
 
-class Graphed(Pieces):
-    """Captures a step of batches like `like`, and replays it: `warm_up`, then `capture`, then `once`.
+class GraphEngine(FixedShapeEngine):
+    """Captures a step, and replays it: `warm_up`, then `capture`, then `run_step`.
 
     Args:
-        step: of a fused optimizer on CUDA, which has done one update at least.
-        like: such a batch.
+        step: with a fused optimizer on CUDA, after at least one update.
+        example: a batch like those to come.
 
     Raises:
         UntraceableError: the step needs the host between its kernels.
@@ -38,44 +38,44 @@ class Graphed(Pieces):
 
     name = "graph"
 
-    def __init__(self, step: Step, like: Batch) -> None:
-        super().__init__(step, like)
-        _check(step, like)
-        self._batch = Batch(*(tensor.clone() for tensor in like))
+    def __init__(self, step: Step, example: Batch) -> None:
+        super().__init__(step, example)
+        _check_capturable(step, example)
+        # The graph reads batch and rates from fixed places in memory.
+        self._batch = Batch(*(tensor.clone() for tensor in example))
         groups = step.optimizer.param_groups
-        self._rates_read = [torch.tensor(float(g["lr"]), device=self._device) for g in groups]
+        self._learning_rates = [torch.tensor(float(g["lr"]), device=self._device) for g in groups]
         self._graph = torch.cuda.CUDAGraph()
 
     def warm_up(self) -> None:
-        """Does some steps, in which kernels are chosen and memory is found; whoever calls this puts the
-        state back. What could not be captured fails here, while that does no harm.
+        """Does some steps, in which kernels are chosen and memory is allocated. The caller restores the
+        state. What cannot be captured fails here, while that does no harm.
 
         Raises:
             UntraceableError: the host waits for the device within a step.
         """
-        with _read_from(self.step.optimizer, self._rates_read), _waits_refused():
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(_WARM_UP):
-                    self.step.figures(self._batch)
-            torch.cuda.current_stream().wait_stream(aside)
+        with _tensor_rates(self.step.optimizer, self._learning_rates), _waiting_forbidden():
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP_STEPS):
+                    self.step.full_batch_step(self._batch)
+            torch.cuda.current_stream().wait_stream(stream)
 
     def capture(self) -> None:
-        """Records a step, of which nothing is done yet.
+        """Records a step without doing it.
 
         Raises:
             UntraceableError: there is too little memory to keep a whole step's.
             DeviceError: it failed, and left CUDA in a state in which this process cannot go on.
         """
-        step, counted = self.step, self.step.metrics.samples
+        step, samples = self.step, self.step.metrics.samples
         try:
-            with _read_from(step.optimizer, self._rates_read), torch.cuda.graph(self._graph):
-                self._figures = step.figures(self._batch)
+            with _tensor_rates(step.optimizer, self._learning_rates), torch.cuda.graph(self._graph):
+                self._figures = step.full_batch_step(self._batch)
         except Exception as error:
-            if is_out_of_memory(
-                error
-            ):  # by the allocator: had it spoilt the capture, that would be told
+            # Raised by the allocator; had the capture been spoilt, that would be the error.
+            if is_out_of_memory(error):
                 self.release()
                 raise UntraceableError("memory is too little to record one") from error
             what = next(iter(str(error).splitlines()), type(error).__name__)
@@ -84,33 +84,33 @@ class Graphed(Pieces):
                 " process any more. Say device.engine=eager; what the run has saved is good, and resume="
                 " goes on from there."
             ) from error
-        step.metrics.count(counted - step.metrics.samples)
+        step.metrics.count(samples - step.metrics.samples)
         for parameter in step.model.parameters():
             parameter.grad = None  # it lies in the graph's memory
 
-    def once(self, given: Given) -> Tensor:
-        """See `Pieces.once`; the next call overwrites what it gives."""
-        for kept, new in zip(self._batch, given[:2], strict=True):
+    def run_step(self, inputs: StepInputs) -> Tensor:
+        """See `FixedShapeEngine.run_step`; the next call overwrites the figures."""
+        for kept, new in zip(self._batch, inputs[:2], strict=True):
             kept.copy_(new)
-        torch._foreach_copy_(self._rates_read, list(given.numbers[:-1].unbind()))
+        torch._foreach_copy_(self._learning_rates, list(inputs.rates[:-1].unbind()))
         self._graph.replay()
         return self._figures
 
     def release(self) -> bool:
-        """See `Engine.release`: the graph goes, and the memory that was kept for it alone."""
+        """See `Engine.release`: frees the graph and its private memory."""
         self._graph.reset()
         vars(self).pop("_figures", None)
         torch.cuda.empty_cache()
         return True
 
-    def renew(self) -> None:
-        """See `Engine.renew`: the graph knows the old tensors only."""
-        raise UntraceableError("a CUDA graph cannot follow a state that was loaded anew")
+    def rebind(self) -> None:
+        """See `Engine.rebind`: the graph has the addresses of the old tensors."""
+        raise UntraceableError("a CUDA graph cannot follow a state that was loaded")
 
 
-def _check(step: Step, like: Batch) -> None:
-    """What `Whole` does not refuse already, which whoever makes this engine has made before."""
-    if like.inputs.device.type != "cuda":
+def _check_capturable(step: Step, example: Batch) -> None:
+    """Raises UntraceableError for what `FunctionalStep`, which is made before, accepts."""
+    if example.inputs.device.type != "cuda":
         raise UntraceableError("CUDA graphs need a CUDA device")
     if not all(group.get("fused") for group in step.optimizer.param_groups):
         raise UntraceableError(f"the optimizer {type(step.optimizer).__name__} has no fused kernel")
@@ -119,8 +119,8 @@ def _check(step: Step, like: Batch) -> None:
 
 
 @contextlib.contextmanager
-def _read_from(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """Within it the optimizer's kernels read the learning rates from memory."""
+def _tensor_rates(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
+    """The optimizer's kernels read the learning rates from these tensors."""
     before = [(group["lr"], group.get("capturable")) for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -136,8 +136,8 @@ def _read_from(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterato
 
 
 @contextlib.contextmanager
-def _waits_refused() -> Iterator[None]:
-    """Within it an operation for which the host waits for the device raises an error.
+def _waiting_forbidden() -> Iterator[None]:
+    """An operation for which the host waits for the device raises an error.
 
     Raises:
         UntraceableError: there was one.
@@ -157,8 +157,8 @@ def _waits_refused() -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Where the last of the code that is not torch's stood, in brackets; empty where nothing tells."""
-    torchs = str(Path(torch.__file__).parent)
+    """File and line of the innermost frame outside torch, in brackets; empty if there is none."""
+    torch_folder = str(Path(torch.__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(torchs)]
+    own = [frame for frame in frames if not frame.filename.startswith(torch_folder)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

@@ -10,11 +10,11 @@ class EMA:
     """Exponential moving average of a model's weights (Polyak and Juditsky, 1992).
 
     After update t, `average = d * average + (1 - d) * weights` with
-    `d = min(decay, (1 + t) / (10 + t))`, so that the first steps, far from the goal, are soon forgotten.
-    Floating-point buffers (running statistics) are averaged likewise, whole-number ones copied.
+    `d = min(decay, (1 + t) / (10 + t))`, so that the first steps are soon forgotten. Floating-point
+    buffers (running statistics) are averaged too, integer ones copied.
 
     Args:
-        model: whose weights to average; its state dict gives the names.
+        model: whose weights to average, by the names of its state dict.
         decay: the share of the old average that is kept, 0 to 1.
     """
 
@@ -25,41 +25,41 @@ class EMA:
             name: value.detach().clone() for name, value in model.state_dict().items()
         }
         live = model.state_dict(keep_vars=True)
-        real = [name for name, value in live.items() if value.is_floating_point()]
-        self._averages = [self.weights[name] for name in real]
-        self._sources = [live[name].detach() for name in real]
-        self._copies = [(self.weights[n], live[n].detach()) for n in live if n not in set(real)]
+        floating = [name for name, value in live.items() if value.is_floating_point()]
+        self._averages = [self.weights[name] for name in floating]
+        self._sources = [live[name].detach() for name in floating]
+        self._copies = [(self.weights[n], live[n].detach()) for n in live if n not in set(floating)]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average towards the model as it is now; waits for nothing.
+        """Moves the averages towards the model as it is now; never waits for the device.
 
-        Where a weight is NaN or infinite, the average stays as it is.
+        If any weight is NaN or infinite, the averages stay as they are.
         """
         share = self.next_share()
-        fit = nn.utils.get_total_norm(self._sources).isfinite()
+        is_finite = nn.utils.get_total_norm(self._sources).isfinite()
         sources = self._sources
-        if fit.device.type == "cpu":
-            if not fit:
+        if is_finite.device.type == "cpu":
+            if not is_finite:
                 return
-        else:  # looking at the flag would wait for the device: the average is moved towards itself
+        else:  # reading the flag would wait for the device: averages are moved towards themselves
             pairs = zip(self._sources, self._averages, strict=True)
-            sources = [torch.where(fit, source, average) for source, average in pairs]
+            sources = [torch.where(is_finite, source, average) for source, average in pairs]
         torch._foreach_lerp_(self._averages, sources, share)
         for average, source in self._copies:
             average.copy_(source)
 
     def next_share(self) -> float:
-        """Counts an update, and says how far it moves the average towards the model, 0 to 1."""
+        """Counts an update; returns by which share it moves averages towards the model, 0 to 1."""
         self.updates += 1
         return 1.0 - min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     def load(self, weights: dict[str, Tensor], updates: int) -> None:
-        """Takes over saved averages, in place.
+        """Loads saved averages, in place.
 
         Args:
-            weights: tensors by name, as `self.weights` gives them.
-            updates: how many updates they have seen.
+            weights: tensors by name, as in `self.weights`.
+            updates: how many updates they have had.
         """
         for name, value in self.weights.items():
             value.copy_(weights[name])

@@ -1,8 +1,7 @@
-"""Engines to which a step is one piece that only has to be called, many times in a row.
+"""Engines that run a whole step as one piece, made for batches of one shape, many in a row.
 
-It changes weights, optimizer's state, averages and sums in place, and gives its figures. Whatever does
-not fit the piece, such as an epoch's last and smaller batch, is done by torch's operations, on the same
-tensors.
+The piece changes weights, optimizer state, averages and sums in place, and returns its figures. A batch
+of another shape, such as an epoch's smaller last one, is done by torch's operations on the same tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from bigmodel.data.base import Batch
 from bigmodel.engine.base import Engine
-from bigmodel.engine.functional_step import Given
+from bigmodel.engine.functional_step import StepInputs
 from bigmodel.engine.step import Step
 from bigmodel.optim.schedulers import apply
 from bigmodel.runtime.device import sent
@@ -22,80 +21,77 @@ from bigmodel.runtime.device import sent
 COMPILED_STEP = "compiled step"
 """What a profile calls a step that is one piece, without phases of its own."""
 
-CALL = 0.05
-"""Seconds that a call may take: signals and the progress bar are looked after between two."""
+MAX_CALL_SECONDS = 0.05
+"""How long a call may take: signals and the progress bar are looked after between two calls."""
 
 
-class Pieces(Engine):
-    """Calls `once` for each batch.
+class FixedShapeEngine(Engine):
+    """Calls `run_step` for each batch.
 
     Args:
         step: whose tensors it works on.
-        like: a batch of the shapes that the piece was made for.
+        example: a batch of the shapes that the piece was made for.
     """
 
-    def __init__(self, step: Step, like: Batch) -> None:
+    def __init__(self, step: Step, example: Batch) -> None:
         super().__init__(step)
-        self._like = [form(tensor) for tensor in like]
-        self._device = like.inputs.device
+        self._layout = [layout(tensor) for tensor in example]
+        self._device = example.inputs.device
 
-    def once(self, given: Given) -> Tensor:
-        """One step and nothing else; gives its figures, (4,) float32, as `Whole` does."""
+    def run_step(self, inputs: StepInputs) -> Tensor:
+        """Does one step; returns its figures, (4,) float32, as `FunctionalStep` does."""
         raise NotImplementedError
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
         """See `Engine.__call__`."""
-        step, count = self.step, self._fitting(batches)
-        too_large = step.accumulation.micro_batch < len(batches[0])  # memory ran out meanwhile
+        step, count = self.step, self._count_fitting(batches)
+        too_large = step.accumulation.micro_batch < len(batches[0])  # memory has run out meanwhile
         if count == 0 or too_large or step.accumulation.losses:
             return super().__call__(batches, factors, measure)
-        step.at_once = len(batches[0])
-        numbers = self._numbers(factors[:count])
+        step.last_micro_batch = len(batches[0])
+        rates = self._rates(factors[:count])
         figures = torch.empty(count, 4, device=self._device)
         step.updating = True
         with step.phase(COMPILED_STEP):
-            for row, (inputs, targets), own in zip(figures, batches[:count], numbers, strict=True):
-                row.copy_(self.once(Given(inputs, targets, own)))
+            for row, (inputs, targets), own_rates in zip(figures, batches[:count], rates, strict=True):
+                row.copy_(self.run_step(StepInputs(inputs, targets, own_rates)))
         step.updating = False
         apply(step.optimizer, factors[count - 1])
-        step.note(figures, count * len(batches[0]))
+        step.add_figures(figures, count * len(batches[0]))
         if measure and count == len(batches):
             step.accumulation.grad_norm = figures[-1, 3]
         return count
 
-    def pace(self, seconds: float) -> None:
-        """A step takes so long: as many are done in a call as are over soon."""
-        self.reach = max(1, int(CALL / max(seconds, 1e-9)))
+    def set_step_time(self, seconds: float) -> None:
+        """Allows as many steps in a call as `MAX_CALL_SECONDS` holds."""
+        self.steps_per_call = max(1, int(MAX_CALL_SECONDS / max(seconds, 1e-9)))
 
-    def _fitting(self, batches: Sequence[Batch]) -> int:
-        """How many of the first batches have the right shapes. Those that come together are alike, but
-        for the last."""
-        if [form(tensor) for tensor in batches[0]] != self._like:
+    def _count_fitting(self, batches: Sequence[Batch]) -> int:
+        """How many of the first batches have the right shapes. All but the last are alike."""
+        if [layout(tensor) for tensor in batches[0]] != self._layout:
             return 0
-        return len(batches) - ([form(tensor) for tensor in batches[-1]] != self._like)
+        return len(batches) - ([layout(tensor) for tensor in batches[-1]] != self._layout)
 
-    def _numbers(self, factors: Sequence[float]) -> Sequence[Tensor]:
-        """Each step's learning rates and share of the averages; see `Given`."""
+    def _rates(self, factors: Sequence[float]) -> Sequence[Tensor]:
+        """Each step's `StepInputs.rates`, sent to the device in one transfer."""
         ema, groups = self.step.ema, self.step.optimizer.param_groups
-        bases = torch.tensor([group["initial_lr"] for group in groups], dtype=torch.float64)
+        base_rates = torch.tensor([group["initial_lr"] for group in groups], dtype=torch.float64)
+        learning_rates = torch.outer(torch.tensor(factors, dtype=torch.float64), base_rates)
         shares = [0.0 if ema is None else ema.next_share() for _ in factors]
-        columns = (
-            torch.outer(torch.tensor(factors, dtype=torch.float64), bases),
-            torch.tensor(shares, dtype=torch.float64),
-        )
+        columns = (learning_rates, torch.tensor(shares, dtype=torch.float64))
         return sent(torch.column_stack(columns), self._device).unbind()
 
 
-def given(batch: Batch, step: Step, share: float = 0.0) -> Given:
-    """What a step is given, with the rates as they are now.
+def step_inputs(batch: Batch, step: Step, share: float = 0.0) -> StepInputs:
+    """A batch with the learning rates as they are now.
 
     Args:
-        share: how far averages move towards the model, 0 to 1.
+        share: by which averages move towards the model, 0 to 1.
     """
-    numbers = [*(float(group["lr"]) for group in step.optimizer.param_groups), share]
-    return Given(*batch, torch.tensor(numbers, dtype=torch.float64, device=batch.inputs.device))
+    rates = [*(float(group["lr"]) for group in step.optimizer.param_groups), share]
+    return StepInputs(*batch, torch.tensor(rates, dtype=torch.float64, device=batch.inputs.device))
 
 
-def form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
-    """Shape, strides and number format: all that compiled code relies on."""
+def layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
+    """Shape, strides and dtype: all that compiled code relies on."""
     return tensor.shape, tensor.stride(), tensor.dtype

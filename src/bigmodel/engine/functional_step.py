@@ -1,245 +1,356 @@
-"""A whole step as one function of tensors: forward, loss, backward, clip, update, averages, metrics.
+"""A training step as one function of tensors: forward, loss, backward, clip, update, averages, metrics.
 
-It does what `Step` does, to all tensors that a step changes, and knows nothing else: so it can be traced
-and compiled as one piece, without a border between forward, backward and optimizer.
+It computes what `Step` computes and changes the same tensors in place, but reads nothing else. So it can
+be traced and compiled as one piece, across the borders of forward, backward and optimizer.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bigmodel.engine.step import Step
-from bigmodel.engine.tensor_swap import swapped, working_on
 from bigmodel.optim.optimizers.light import kind_of
 
-PLAIN = (
+FUNCTIONAL_OPTIMIZERS = (
     *(torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam),
     *(torch.optim.RMSprop, torch.optim.SGD),
 )
-"""Optimizers whose update is a function of tensors: what they keep are tensors, counters included."""
+"""Optimizers whose update is a function of tensors: all their state is tensors, step counts included."""
 
 
 class UntraceableError(Exception):
-    """A step does what is no function of tensors; the message says what, in words."""
+    """A step is no function of tensors; the message says why."""
 
 
-class Given(NamedTuple):
-    """What a step is given anew each time.
+class StepInputs(NamedTuple):
+    """What differs from step to step.
 
     Attributes:
         inputs, targets: the batch.
-        numbers: (groups + 1,) float64: the learning rate of each of the optimizer's groups, and how far
-            the averaged weights move towards the model, 0 to 1.
+        rates: (groups + 1,) float64: the learning rate of each parameter group, then the share by which
+            averaged weights move towards the model, 0 to 1.
     """
 
     inputs: Tensor
     targets: Tensor
-    numbers: Tensor
+    rates: Tensor
 
 
-class Whole:
-    """The function, and the tensors that it works on, in a fixed order.
+Named = dict[str, Tensor]
 
-    Args:
-        step: whose model, loss, optimizer, metrics and averages to take; it has done one update at
-            least, so that the optimizer has its state.
+
+@dataclass(frozen=True)
+class StepTensors:
+    """All tensors that a step works on, by name.
 
     Attributes:
-        changed: what a step changes in place: weights, statistics, the optimizer's state, averages,
-            sums of metrics.
-        parts: the same by kind: `weights`, `statistics`, `state` of the optimizer without its counters,
-            `averages`, `sums`.
-        read: what it reads besides: frozen weights, masks, weights of classes.
+        weights: trainable parameters, detached.
+        buffers: running statistics and other buffers of the model's state.
+        optimizer_state: as `exp_avg.layers.0.weight`.
+        averages: averaged weights.
+        metric_sums: one entry.
+        constants: read only: frozen weights and masks as `model.NAME`, the loss's own as `loss.NAME`.
+    """
+
+    weights: Named
+    buffers: Named
+    optimizer_state: Named
+    averages: Named
+    metric_sums: Named
+    constants: Named
+
+    @classmethod
+    def of(cls, step: Step) -> StepTensors:
+        """The tensors of a step, the very ones that it works on."""
+        model, loss = step.model, step.loss
+        persistent = {id(value) for value in model.state_dict(keep_vars=True).values()}
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        buffers = {name: b for name, b in model.named_buffers() if id(b) in persistent}
+        rest = {
+            f"model.{name}": value
+            for name, value in chain(model.named_parameters(), model.named_buffers())
+            if name not in parameters and name not in buffers
+        }
+        of_loss = chain(loss.named_parameters(), loss.named_buffers())
+        return cls(
+            weights={name: p.detach() for name, p in parameters.items()},
+            buffers=buffers,
+            optimizer_state={
+                f"{key}.{name}": value
+                for name, p in parameters.items()
+                for key, value in sorted(step.optimizer.state.get(p, {}).items())
+                if isinstance(value, Tensor)
+            },
+            averages={} if step.ema is None else step.ema.weights,
+            metric_sums={"sums": step.metrics.sums},
+            constants=rest | {f"loss.{name}": value for name, value in of_loss},
+        )
+
+    @property
+    def changed(self) -> Named:
+        """Those that a step changes, as `weights.layers.0.weight`."""
+        kinds = [field.name for field in fields(self) if field.name != "constants"]
+        return {f"{kind}.{name}": t for kind in kinds for name, t in getattr(self, kind).items()}
+
+    def flatten(self) -> list[Tensor]:
+        """All of them in a fixed order."""
+        return [*self.changed.values(), *self.constants.values()]
+
+    def unflatten(self, tensors: Iterable[Tensor]) -> Self:
+        """Others by the same names, in the order of `flatten`."""
+        rest = iter(tensors)
+        kinds = (getattr(self, field.name) for field in fields(self))
+        return type(self)(*({name: next(rest) for name in kind} for kind in kinds))
+
+
+class FunctionalStep:
+    """A step as a function of its tensors.
+
+    Args:
+        step: whose model, loss, optimizer, metrics and averages to use. It has done at least one update,
+            so that the optimizer has its state.
+
+    Attributes:
+        tensors: those that the step itself works on.
 
     Raises:
-        UntraceableError: the step keeps something else from one update to the next.
+        UntraceableError: the step keeps something that is no tensor from one update to the next.
     """
 
     def __init__(self, step: Step) -> None:
-        _check(step)
+        _check_traceable(step)
         self._step = step
-        model, loss = step.model, step.loss
-        self._weights: dict[str, Tensor] = {
-            name: p for name, p in model.named_parameters() if p.requires_grad
-        }
-        named = dict((*model.named_parameters(), *model.named_buffers()))
-        state = model.state_dict(keep_vars=True)
-        kept = {id(value) for value in state.values()}
-        rest = {name: value for name, value in named.items() if name not in self._weights}
-        self._statistics = {name: value for name, value in rest.items() if _is_statistic(value, kept)}
-        self._fixed = {name: value for name, value in rest.items() if name not in self._statistics}
-        self._of_loss = dict((*loss.named_parameters(), *loss.named_buffers()))
-        self._state = {
-            f"{key}.{name}": value
-            for name, p in self._weights.items()
-            for key, value in sorted(step.optimizer.state.get(p, {}).items())
-            if isinstance(value, Tensor)
-        }
-        self._averages = {} if step.ema is None else step.ema.weights
-        # A weight that is used in two places has two names, and an average by each.
-        first = {id(value): name for name, value in named.items()}
-        self._averaged = {name: first[id(state[name])] for name in self._averages}
-        self.parts: dict[str, list[Tensor]] = {
-            "weights": [p.detach() for p in self._weights.values()],
-            "statistics": list(self._statistics.values()),
-            "state": [value for key, value in self._state.items() if not _counts(key)],
-            "averages": list(self._averages.values()),
-            "sums": [step.metrics.sums],
-        }
-        self.changed: list[Tensor] = [
-            *self.parts["weights"],
-            *self._statistics.values(),
-            *self._state.values(),
-            *self._averages.values(),
-            step.metrics.sums,
-        ]
-        self.read: list[Tensor] = [*self._fixed.values(), *self._of_loss.values()]
+        self._forward_pass = _ForwardPass(step)
+        self.tensors = StepTensors.of(step)
+        self._averaged = _first_names(step.model, self.tensors.averages)
 
-    @property
-    def weights(self) -> list[Tensor]:
-        """Those that are trained; they come first in `changed`."""
-        return self.parts["weights"]
-
-    def __call__(self, changed: list[Tensor], read: list[Tensor], given: Given) -> Tensor:
-        """One step, in place.
+    def __call__(self, tensors: StepTensors, inputs: StepInputs) -> Tensor:
+        """Does one step, in place.
 
         Args:
-            changed, read: like `self.changed` and `self.read`, or these themselves.
-            given: the batch and its rates.
+            tensors: those of `self.tensors`, or others by the same names.
+            inputs: the batch and its rates.
 
         Returns:
-            (4,) float32: the sum of the samples' losses, what to divide it by, 1 where the update was
-            left out, else 0, and the norm of the gradient before clipping.
+            (4,) float32: the sum of the samples' losses, its normaliser, 1 where the update was left
+            out, else 0, and the norm of the gradient before clipping.
         """
-        rest = iter(changed)
-        weights, statistics, state, averages = (
-            {name: next(rest) for name in names}
-            for names in (self._weights, self._statistics, self._state, self._averages)
+        weights = {name: value.detach().requires_grad_() for name, value in tensors.weights.items()}
+        # A forward pass updates running statistics in place, and a bad batch must leave them alone.
+        buffers = {name: value.clone() for name, value in tensors.buffers.items()}
+        outputs, total, normaliser = self._forward_pass.call(
+            weights | buffers, tensors.constants, inputs
         )
-        sums = next(rest)
-        leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-        moving = {name: value.clone() for name, value in statistics.items()}
-        fixed = dict(zip(self._fixed, read, strict=False))
-        of_loss = dict(zip(self._of_loss, read[len(fixed) :], strict=True))
-
-        outputs, total, weight = self._losses(leaves | moving | fixed, of_loss, given)
-        weight = weight if isinstance(weight, Tensor) else total.new_full((), weight)
-        share = weight.reciprocal()
-        found = torch.autograd.grad(total, list(leaves.values()), share, allow_unused=True)
-        gradients = {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
+        gradients = _gradients(total, normaliser, weights)
         with torch.no_grad():
             norm = nn.utils.get_total_norm(gradients.values(), foreach=False)
-            real = [value for value in moving.values() if value.is_floating_point()]
-            checks = [value.isfinite().all() for value in (total, *real, *gradients.values())]
-            fit = torch.stack(checks).all()
+            is_finite = _all_finite([total, *buffers.values(), *gradients.values()])
             if outputs is not None:
-                self._step.metrics.over(sums).update(outputs.detach(), given.targets, fit)
-            if (clip := self._step.clip_norm) is not None:
-                scale = (clip / (norm + 1e-6)).clamp(max=1.0)  # as nn.utils.clip_grads_with_norm_
+                metrics = self._step.metrics.over(tensors.metric_sums["sums"])
+                metrics.update(outputs.detach(), inputs.targets, is_finite)
+            if (bound := self._step.clip_norm) is not None:
+                scale = (bound / (norm + 1e-6)).clamp(max=1.0)  # as nn.utils.clip_grads_with_norm_
                 gradients = {name: g * scale for name, g in gradients.items()}
-            new, kept = self._updated(weights, state, gradients, given.numbers[:-1])
-            for old, value in ((weights, new), (state, kept), (statistics, moving)):
-                for name, tensor in old.items():
-                    value[name] = torch.where(fit, value[name].to(tensor.dtype), tensor)
-                    tensor.copy_(value[name])
-            live = {**new, **moving, **fixed}
-            averaged = {name: live[own] for name, own in self._averaged.items()}
-            self._average(averages, averaged, given.numbers[-1])
-        figures = (total.detach(), weight, 1.0 - fit.to(total), norm.to(total))
+            new_weights, new_state = self._optimizer_step(tensors, gradients, inputs.rates[:-1])
+            _assign_where(is_finite, tensors.weights, new_weights)
+            _assign_where(is_finite, tensors.optimizer_state, new_state)
+            _assign_where(is_finite, tensors.buffers, buffers)
+            self._update_averages(tensors, new_weights | buffers, inputs.rates[-1])
+        figures = (total.detach(), normaliser, 1.0 - is_finite.to(total), norm.to(total))
         return torch.stack([figure.float() for figure in figures])
 
-    def _losses(
-        self, tensors: dict[str, Tensor], of_loss: dict[str, Tensor], given: Given
-    ) -> tuple[Tensor | None, Tensor, Tensor | int]:
-        """Forward and loss with other tensors in the place of the modules' own: outputs, where the loss
-        does not fuse with the head, the sum of the losses, and what to divide it by."""
-        step, outputs = self._step, None
-        model, loss = step.model, step.loss
-        with swapped(model, tensors), swapped(loss, of_loss), step.mixed:
-            if step.fuses:
-                total = model(given.inputs, partial(loss.with_head, targets=given.targets))
-            else:
-                outputs = model(given.inputs)
-                total = loss(outputs, given.targets)
-            weight = loss.normaliser(given.targets)
-        return outputs, total, weight
-
-    def _updated(
-        self,
-        weights: dict[str, Tensor],
-        state: dict[str, Tensor],
-        gradients: dict[str, Tensor],
-        rates: Tensor,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the optimizer makes of copies of the weights and of its state."""
-        new = {name: value.clone() for name, value in weights.items()}
-        # Counters in double precision: the powers that follow from them are close to 1.
-        kept = {key: _copied(key, value) for key, value in state.items()}
-        for name, value in new.items():
+    def _optimizer_step(
+        self, tensors: StepTensors, gradients: Named, learning_rates: Tensor
+    ) -> tuple[Named, Named]:
+        """The optimizer's update of copies of the weights and of its state."""
+        weights = {name: value.clone() for name, value in tensors.weights.items()}
+        # Bias corrections are powers of numbers near 1: step counts are in double precision for them.
+        state = {
+            key: value.double() if is_step_count(key) else value.clone()
+            for key, value in tensors.optimizer_state.items()
+        }
+        for name, value in weights.items():
             value.grad = gradients.get(name)
-        with working_on(self._step.optimizer, self._weights, new, kept, rates):
+        with _swap_optimizer_tensors(self._step, weights, state, learning_rates):
             self._step.optimizer.step()
-        return new, kept
+        return weights, state
 
-    def _average(self, averages: dict[str, Tensor], live: dict[str, Tensor], share: Tensor) -> None:
-        """As `EMA.update`: nothing moves where a weight is not finite."""
-        real = [live[name] for name in averages if live[name].is_floating_point()]
-        if not real:
+    def _update_averages(self, tensors: StepTensors, new: Named, share: Tensor) -> None:
+        """As `EMA.update`: averages stay as they are where a weight is not finite."""
+        live = {f"model.{name}": value for name, value in new.items()} | tensors.constants
+        values = {name: live[f"model.{own}"] for name, own in self._averaged.items()}
+        if not any(value.is_floating_point() for value in values.values()):
             return
-        fit = torch.stack([value.isfinite().all() for value in real]).all()
-        for name, average in averages.items():
-            value = live[name]
+        is_finite = _all_finite(list(values.values()))
+        for name, average in tensors.averages.items():
+            value = values[name]
             if value.is_floating_point():
-                value = torch.where(fit, average + share.to(value.dtype) * (value - average), average)
+                moved = average + share.to(value.dtype) * (value - average)
+                value = torch.where(is_finite, moved, average)
             average.copy_(value)
 
 
-def has_begun(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer has done an update, and so made what it keeps from step to step; plain SGD
-    keeps nothing."""
-    plain = kind_of(optimizer) is torch.optim.SGD
-    return bool(optimizer.state) or (plain and all(g["momentum"] == 0 for g in optimizer.param_groups))
+class _ForwardPass(nn.Module):
+    """Model and loss as one module, so that one `functional_call` swaps the tensors of both."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.model, self.loss = step.model, step.loss
+        self._fuses, self._autocast = step.fuses, step.autocast
+        # A shared weight stands in several places. functional_call would find them by itself, but it
+        # does not put back all of a part that is itself in several places.
+        first: dict[int, str] = {}
+        self._places = {
+            f"{path}.{name}": first.setdefault(id(value), f"{path}.{name}")
+            for path, part in self.named_modules()
+            for name, value in chain(
+                part.named_parameters(recurse=False, remove_duplicate=False),
+                part.named_buffers(recurse=False, remove_duplicate=False),
+            )
+        }
+
+    def call(
+        self, tensors: Named, constants: Named, inputs: StepInputs
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Forward pass and loss with other tensors than the modules' own.
+
+        Returns:
+            The outputs, None where the loss is fused with the head; the sum of the losses; and what to
+            divide it by.
+        """
+        named = {f"model.{name}": value for name, value in tensors.items()} | constants
+        swapped = {place: named[first] for place, first in self._places.items()}
+        batch = (inputs.inputs, inputs.targets)
+        results: tuple[Tensor | None, Tensor, Tensor] = functional_call(
+            self, swapped, batch, tie_weights=False
+        )
+        return results
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        outputs = None
+        with self._autocast, _flat_weights_rebound(self.model):
+            if self._fuses:
+                total = self.model(inputs, partial(self.loss.with_head, targets=targets))
+            else:
+                outputs = self.model(inputs)
+                total = self.loss(outputs, targets)
+            normaliser = self.loss.normaliser(targets)
+        if not isinstance(normaliser, Tensor):
+            normaliser = total.new_full((), normaliser)
+        return outputs, total, normaliser
 
 
-def _check(step: Step) -> None:
-    """Raises UntraceableError where it can be seen beforehand that a step is no function of tensors."""
+@contextlib.contextmanager
+def _flat_weights_rebound(model: nn.Module) -> Iterator[None]:
+    """Lets torch's recurrent layers read the swapped weights: they keep a list of their own."""
+    layers = [part for part in model.modules() if isinstance(part, nn.RNNBase)]
+    originals = [layer._flat_weights for layer in layers]
+    for layer in layers:
+        layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+    try:
+        yield
+    finally:
+        for layer, original in zip(layers, originals, strict=True):
+            layer._flat_weights = original
+
+
+@contextlib.contextmanager
+def _swap_optimizer_tensors(
+    step: Step, weights: Named, state: Named, learning_rates: Tensor
+) -> Iterator[None]:
+    """The optimizer works on other tensors than its own, and looks at no value, as under torch.compile.
+
+    There is no `functional_call` for optimizers.
+    """
     optimizer = step.optimizer
-    if kind_of(optimizer) not in PLAIN:
+    names = {p: name for name, p in step.model.named_parameters()}
+    groups, original_state = [dict(group) for group in optimizer.param_groups], optimizer.state.copy()
+    is_compiling = torch.compiler._is_compiling_flag
+    try:
+        optimizer.state.clear()
+        for entry, value in state.items():
+            key, name = entry.split(".", 1)
+            optimizer.state[weights[name]][key] = value
+        for group, rate in zip(optimizer.param_groups, learning_rates.unbind(), strict=True):
+            group["params"] = [weights[names[p]] for p in group["params"]]
+            # SGD reads the value of a rate, instead of multiplying by it, unless it needs a gradient.
+            group["lr"] = rate.detach().requires_grad_()
+            group |= {"foreach": False, "fused": False, "capturable": True}
+        torch.compiler._is_compiling_flag = True
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = is_compiling
+        optimizer.state.clear()
+        optimizer.state.update(original_state)
+        for group, original in zip(optimizer.param_groups, groups, strict=True):
+            group.clear()
+            group.update(original)
+
+
+def _gradients(total: Tensor, normaliser: Tensor, weights: Named) -> Named:
+    """The gradients of the mean loss; weights that it does not depend on have none."""
+    # Backward starts from 1 / normaliser, so that no division enters the graph.
+    start = normaliser.reciprocal()
+    found = torch.autograd.grad(total, list(weights.values()), start, allow_unused=True)
+    return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
+
+
+def _all_finite(tensors: list[Tensor]) -> Tensor:
+    return torch.stack([t.isfinite().all() for t in tensors if t.is_floating_point()]).all()
+
+
+def _assign_where(condition: Tensor, tensors: Named, new: Named) -> None:
+    """Writes `new` into `tensors` where the condition holds; `new` then holds what they are."""
+    for name, tensor in tensors.items():
+        new[name] = torch.where(condition, new[name].to(tensor.dtype), tensor)
+        tensor.copy_(new[name])
+
+
+def _first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """For each name of the state dict the one that `named_parameters` and `named_buffers` give: a shared
+    weight has several."""
+    first = {id(t): name for name, t in chain(model.named_parameters(), model.named_buffers())}
+    state = model.state_dict(keep_vars=True)
+    return {name: first[id(state[name])] for name in names}
+
+
+def is_step_count(key: str) -> bool:
+    """Whether an entry of `StepTensors.optimizer_state` counts an optimizer's steps."""
+    return key.startswith("step.")
+
+
+def has_state(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer has done the update that creates its state; plain SGD never has any."""
+    stateless = kind_of(optimizer) is torch.optim.SGD
+    return bool(optimizer.state) or (
+        stateless and all(group["momentum"] == 0 for group in optimizer.param_groups)
+    )
+
+
+def _check_traceable(step: Step) -> None:
+    """Raises UntraceableError if a step is known to be no function of tensors without tracing it."""
+    optimizer = step.optimizer
+    if kind_of(optimizer) not in FUNCTIONAL_OPTIMIZERS:
         raise UntraceableError("this optimizer keeps more than tensors, or looks at them")
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
-        raise UntraceableError("someone has asked to be told of each step of the optimizer")
+        raise UntraceableError("the optimizer has hooks that run at each step")
     if step.scaler is not None:
         raise UntraceableError("fp16 scales its gradients")
     if step.micro_tokens is not None:
         raise UntraceableError("batches are bounded by their tokens, and so have many shapes")
-    if _is_compiled(step.model):
+    if any(getattr(part, "_compiled_call_impl", None) is not None for part in step.model.modules()):
         raise UntraceableError("device.compile=true compiles the model by itself")
-    plain = [p for group in optimizer.param_groups for p in group["params"]]
-    if any(not isinstance(v, Tensor) for p in plain for v in optimizer.state.get(p, {}).values()):
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(not isinstance(v, Tensor) for p in parameters for v in optimizer.state.get(p, {}).values()):
         raise UntraceableError("the optimizer keeps plain numbers")
-    if not has_begun(optimizer):
+    if not has_state(optimizer):
         raise UntraceableError("the optimizer has done no update yet, and keeps nothing so far")
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    """Whether torch compiles a model, or a part of it."""
-    return any(getattr(part, "_compiled_call_impl", None) is not None for part in model.modules())
-
-
-def _is_statistic(value: Tensor, kept: set[int]) -> bool:
-    """Whether a buffer may change while training: those do that belong to the model's state."""
-    return id(value) in kept and not isinstance(value, nn.Parameter)
-
-
-def _counts(key: str) -> bool:
-    """Whether that part of an optimizer's state is its counter of steps."""
-    return key.startswith("step.")
-
-
-def _copied(key: str, value: Tensor) -> Tensor:
-    """A copy of the optimizer's state; counters in double precision, since powers near 1 follow."""
-    return value.double() if _counts(key) else value.clone()

@@ -1,4 +1,4 @@
-"""Which engine and how many threads: chosen by measuring a run's first steps, once, and then kept."""
+"""Chooses the engine and the number of threads by timing a run's first steps, once for the run."""
 
 from __future__ import annotations
 
@@ -7,174 +7,187 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from enum import Enum, auto
 from typing import Any, Literal
 
 import torch
 
 from bigmodel.data.base import Batch
-from bigmodel.engine.base import Engine, Interruptible, Say
-from bigmodel.engine.candidates import Prospect, faster
-from bigmodel.engine.functional_step import UntraceableError, has_begun
+from bigmodel.engine.base import Engine, Interruptible, Log
+from bigmodel.engine.candidates import CompileCandidate, select_engine
+from bigmodel.engine.functional_step import UntraceableError, has_state
 from bigmodel.engine.step import Step
 from bigmodel.engine.trial import Trial
 from bigmodel.runtime.device import Choice
 
-FEW = 50
-"""Steps of a run that is over before anything chosen could pay."""
+SHORT_RUN = 50
+"""A run of no more steps is over before any choice could pay."""
 
-Wanted = Literal["auto", "eager", "compiled", "graph"]
+Requested = Literal["auto", "eager", "compiled", "graph"]
 
-_BY_DEVICE: dict[str, Wanted] = {"cpu": "compiled", "cuda": "graph"}
-"""The faster engine of a device; of others, such as Apple's, there is none yet."""
+_BY_DEVICE: dict[str, Requested] = {"cpu": "compiled", "cuda": "graph"}
+"""The faster engine of a device; others, such as Apple's, have none yet."""
 
 
-class Choosing(Engine):
-    """Eager at first; then what was found to be the quickest, or what was chosen before a resume.
+class Phase(Enum):
+    """What `AutoEngine` does at the next step."""
+
+    UNDECIDED = auto()
+    """An eager step: the run is too short for a choice."""
+    TRIAL = auto()
+    """A timed eager step, until enough is known to choose."""
+    OPTIMIZER_INIT = auto()
+    """One eager step, in which the optimizer creates its state; then `CHOSEN`."""
+    CHOSEN = auto()
+    """A step by the chosen engine, which is made before it if it is not there yet."""
+
+
+class AutoEngine(Engine):
+    """Eager at first; then the fastest engine found, or the one that was chosen before a resume.
 
     Args:
-        step: what every engine does its updates by.
-        choice: of the run; part of its state.
-        wanted: `device.engine`.
-        threads: whether the number of threads is to be chosen.
-        facts: see `cache.place_of`.
-        samples: how many a batch has, but for an epoch's last; None: batches have many shapes.
+        step: does one update.
+        choice: the run's; part of its state.
+        requested: `device.engine`.
+        choose_threads: whether to choose the number of threads, too.
+        facts: see `cache.find_entry`.
+        batch_size: samples in each batch but an epoch's last; None if batches have many shapes.
     """
 
     def __init__(
         self,
         step: Step,
         choice: Choice,
-        wanted: Wanted,
-        threads: bool,
+        requested: Requested,
+        choose_threads: bool,
         facts: dict[str, Any] | None,
-        samples: int | None,
+        batch_size: int | None,
     ) -> None:
         super().__init__(step)
         self._choice = choice
-        self._wanted = wanted
-        self._threads = threads
+        self._requested = requested
+        self._choose_threads = choose_threads
         self._facts = facts
-        self._samples = samples
-        self._kept = asdict(choice)
-        self._anew = False
-        self._told = False
+        self._batch_size = batch_size
         self._engine = Engine(step)
-        self._trial: Trial | None = None
-        self._left = 0
-        self._say: Say = _unheard
+        self._phase, self._trial = Phase.UNDECIDED, Trial(False)
+        self._remaining_steps = 0
+        self._log: Log = lambda _: None
         self._interruptible: Interruptible = nullcontext
+        # A rewind loads an older state, with an older choice: this one is put back then.
+        self._newest_choice = asdict(choice)
 
-    def begin(self, left: int, say: Say, interruptible: Interruptible) -> None:
-        """See `Engine.begin`."""
-        self._left, self._say, self._interruptible = left, say, interruptible
-        self._kept = asdict(self._choice)
-        if self._threads and self._choice.threads is not None:
+    def start(self, remaining_steps: int, log: Log, interruptible: Interruptible) -> None:
+        """See `Engine.start`."""
+        self._remaining_steps, self._log, self._interruptible = remaining_steps, log, interruptible
+        self._newest_choice = asdict(self._choice)
+        if self._choose_threads and self._choice.threads is not None:
             torch.set_num_threads(self._choice.threads)
-        asked = self._wanted in ("compiled", "graph")
-        if self._choice.engine is None and (left > FEW or asked):
-            self._trial = Trial(self._threads and self._choice.threads is None)
-        # Without the clock, so that a run which was stopped goes on as it would have gone on. One step
-        # has to be done, in which the optimizer makes what it keeps.
-        self._told = asked and not (self._trial and self._trial.chooses)
-        self._anew = self._choice.engine is not None and not self._has_begun
+        if self._choice.engine is not None:
+            self._phase = Phase.CHOSEN if self._optimizer_has_state else Phase.OPTIMIZER_INIT
+        elif remaining_steps > SHORT_RUN or self._is_fast_requested:
+            self._trial = Trial(self._choose_threads and self._choice.threads is None)
+            self._phase = Phase.TRIAL
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
-        """See `Engine.__call__`. What takes long, and may be left, comes before the step."""
-        full = self._samples in (None, len(batches[0]))
-        if self._trial is not None:
-            due = self._trial.over or (self._told and self._has_begun)
-            if not (full and due):
-                return self._try(self._trial, batches, factors, measure)
-            self._choose(self._trial, batches[0])
-        elif self._anew:
-            return self._go_on(batches, factors, measure)
-        elif full and self._choice.engine not in (None, self.name):
+        """See `Engine.__call__`. Slow work that may be interrupted comes before the step."""
+        is_full = self._batch_size in (None, len(batches[0]))
+        if self._phase is Phase.TRIAL:
+            if not (is_full and self._is_trial_over):
+                return self._timed_step(batches, factors, measure)
+            self._choose(batches[0])
+        elif self._phase is Phase.OPTIMIZER_INIT:
+            done = super().__call__(batches, factors, measure)
+            if done:
+                self._phase = Phase.CHOSEN
+                self._rebind_engine()
+            return done
+        elif self._phase is Phase.CHOSEN and is_full and self._choice.engine != self.name:
             self._make(str(self._choice.engine), batches[0], math.inf)  # as it was before a resume
         done = self._engine(batches, factors, measure)
-        self.reach = self._engine.reach
+        self.steps_per_call = self._engine.steps_per_call
         return done
 
-    def renew(self) -> None:
-        """See `Engine.renew`; the state may be from before the choice."""
-        vars(self._choice).update(self._kept)
-        self._anew = not self._has_begun
-        if not self._anew:
-            self._follow()
+    def rebind(self) -> None:
+        """See `Engine.rebind`; the state may be older than the choice."""
+        vars(self._choice).update(self._newest_choice)
+        if self._phase in (Phase.CHOSEN, Phase.OPTIMIZER_INIT):
+            self._phase = Phase.CHOSEN if self._optimizer_has_state else Phase.OPTIMIZER_INIT
+        if self._phase is Phase.CHOSEN:
+            self._rebind_engine()
 
     def release(self) -> bool:
-        """See `Engine.release`; the engine is not chosen again."""
+        """See `Engine.release`; no engine is chosen again."""
         if not self._engine.release():
             return False
-        self._one_by_one()
-        self._choice.engine = self.name
-        self._kept = asdict(self._choice)
+        self._use(Engine(self.step))
+        self._remember_choice()
         return True
 
     @property
-    def _has_begun(self) -> bool:
-        """Whether an update has been done with this optimizer, or a state loaded."""
-        rated = all("initial_lr" in group for group in self.step.optimizer.param_groups)
-        return rated and has_begun(self.step.optimizer)
+    def _is_fast_requested(self) -> bool:
+        return self._requested in ("compiled", "graph")
 
-    def _try(
-        self, trial: Trial, batches: Sequence[Batch], factors: Sequence[float], measure: bool
-    ) -> int:
-        """An eager step, timed."""
-        trial.begin()
+    @property
+    def _optimizer_has_state(self) -> bool:
+        """Whether an update has been done with this optimizer, or a state loaded."""
+        has_rates = all("initial_lr" in group for group in self.step.optimizer.param_groups)
+        return has_rates and has_state(self.step.optimizer)
+
+    @property
+    def _is_trial_over(self) -> bool:
+        # A requested engine is made without the clock, so that a run that was stopped goes on to the bit
+        # as it would have; only the step that creates the optimizer's state has to be eager.
+        skips_timing = self._is_fast_requested and not self._trial.compares_threads
+        return self._trial.done or (skips_timing and self._optimizer_has_state)
+
+    def _timed_step(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
+        self._trial.begin_step()
         began = time.perf_counter()
         done = super().__call__(batches, factors, measure)
         if batches[0].inputs.is_cuda:
             torch.cuda.synchronize()
-        self._left -= done
+        self._remaining_steps -= done
         if done:
-            trial.note(time.perf_counter() - began)
+            self._trial.end_step(time.perf_counter() - began)
         return done
 
-    def _go_on(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
-        """An eager step, in which the optimizer makes what it keeps."""
-        done = super().__call__(batches, factors, measure)
-        if done:
-            self._anew = False
-            self._follow()
-        return done
-
-    def _follow(self) -> None:
-        """Has the engine work on the state that was loaded; one that cannot is made anew when it is next
-        needed."""
-        try:
-            self._engine.renew()
-        except UntraceableError:
-            self._engine.release()
-            self._one_by_one()
-
-    def _one_by_one(self) -> None:
-        self._engine, self.name, self.reach = Engine(self.step), Engine.name, Engine.reach
-
-    def _choose(self, trial: Trial, like: Batch) -> None:
-        if self._threads and self._choice.threads is None:
+    def _choose(self, example: Batch) -> None:
+        trial = self._trial
+        if self._choose_threads and self._choice.threads is None:
             self._choice.threads = trial.threads
-        if told := str(trial):
-            self._say(f"{told}.")
-        kind = self._wanted
+        if message := str(trial):
+            self._log(f"{message}.")
+        kind = self._requested
         if kind == "auto":
-            kind = _BY_DEVICE.get(like.inputs.device.type, "eager")
-        self._make(kind, like, trial.seconds if trial.over else math.inf)
-        self._trial = None
+            kind = _BY_DEVICE.get(example.inputs.device.type, "eager")
+        self._make(kind, example, trial.seconds if trial.done else math.inf)
+        self._phase = Phase.CHOSEN
 
-    def _make(self, kind: str, like: Batch, seconds: float) -> None:
-        """Takes another engine, where there is one that pays."""
-        asked = self._wanted != "auto" or self._choice.engine is not None
-        found = None
-        if kind != "eager" and self._samples is not None:
-            prospect = Prospect(self.step, like, seconds, self._left, asked, self._facts)
-            found = faster(prospect, kind, self._say, self._interruptible)
-        elif kind != "eager" and asked:
-            self._say("Steps are done one by one by torch's operations: batches have many shapes.")
-        if found is not None:
-            self._engine, self.name = found, found.name
+    def _make(self, kind: str, example: Batch, eager_seconds: float) -> None:
+        """Takes an engine of that kind if it can be made and pays; else steps stay eager."""
+        is_required = self._requested != "auto" or self._choice.engine is not None
+        if kind != "eager" and self._batch_size is not None:
+            candidate = CompileCandidate(
+                self.step, example, eager_seconds, self._remaining_steps, is_required, self._facts
+            )
+            engine = select_engine(candidate, kind, self._log, self._interruptible)
+            if engine is not None:
+                self._use(engine)
+        elif kind != "eager" and is_required:
+            self._log("Steps are done one by one by torch's operations: batches have many shapes.")
+        self._remember_choice()
+
+    def _use(self, engine: Engine) -> None:
+        self._engine, self.name, self.steps_per_call = engine, engine.name, engine.steps_per_call
+
+    def _remember_choice(self) -> None:
         self._choice.engine = self.name
-        self._kept = asdict(self._choice)
+        self._newest_choice = asdict(self._choice)
 
-
-def _unheard(_: str) -> None:
-    pass
+    def _rebind_engine(self) -> None:
+        try:
+            self._engine.rebind()
+        except UntraceableError:  # a CUDA graph cannot; another one is made when it is next needed
+            self._engine.release()
+            self._use(Engine(self.step))

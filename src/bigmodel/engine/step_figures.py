@@ -1,4 +1,4 @@
-"""What steps gave, kept on the device until it is asked for: fetching waits for the device."""
+"""The figures of steps, kept on the device until they are needed: fetching them waits for the device."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_One = tuple[Tensor, Tensor, Tensor | int]
+_Single = tuple[Tensor, Tensor, Tensor | int]
 
 
 class StepFigures(NamedTuple):
-    """What one step gave.
+    """The figures of one step.
 
     Attributes:
         loss: mean loss of the batch, before the update.
         weight: what that mean was divided by (samples, or the sum of their weights).
-        updated: whether the weights were updated; not where the loss or a gradient was NaN or infinite.
-            In fp16 only the loss counts: its scaling makes gradients overflow now and then, on purpose.
+        updated: whether the weights were updated: not if the loss or a gradient was NaN or infinite. In
+            fp16 only the loss counts, since its scaling makes gradients overflow on purpose.
     """
 
     loss: float
@@ -27,44 +27,49 @@ class StepFigures(NamedTuple):
     updated: bool = True
 
 
-class Undrained:
+class FigureBuffer:
     """The figures of steps, in order, until they are drained."""
 
     def __init__(self) -> None:
-        self._kept: list[_One | Tensor] = []
+        self._entries: list[_Single | Tensor] = []
 
-    def add(self, total: Tensor, unfit: Tensor, weight: Tensor | int) -> None:
-        """Those of one step: the sum of the losses, 1 where the update was left out, else 0, and what to
-        divide the sum by."""
-        self._kept.append((total, unfit, weight))
+    def add(self, total: Tensor, found_inf: Tensor, weight: Tensor | int) -> None:
+        """Adds those of one step.
+
+        Args:
+            total: the sum of the losses.
+            found_inf: 1 if the update was left out, else 0.
+            weight: what to divide the sum by.
+        """
+        self._entries.append((total, found_inf, weight))
 
     def add_block(self, figures: Tensor) -> None:
-        """Those of several steps, (steps, 4): sum, weight, unfitness, norm of the gradient."""
-        self._kept.append(figures)
+        """Adds those of several steps, (steps, 4): total, weight, found_inf, norm of the gradient."""
+        self._entries.append(figures)
 
     def drain(self) -> list[StepFigures]:
-        """All of them, as numbers; a few transfers for many steps."""
+        """Returns all of them as numbers, in a few transfers, and empties the buffer."""
         figures: list[StepFigures] = []
-        for _, group in groupby(self._kept, type):
+        for _, group in groupby(self._entries, type):
             figures += [
-                StepFigures(total / weight if weight else math.nan, weight, not bad)
-                for total, weight, bad in _fetched(list(group))
+                StepFigures(total / weight if weight else math.nan, weight, not found_inf)
+                for total, weight, found_inf in _fetched(list(group))
             ]
-        self.forget()
+        self.clear()
         return figures
 
-    def forget(self) -> None:
-        """Throws them away."""
-        self._kept.clear()
+    def clear(self) -> None:
+        """Discards them."""
+        self._entries.clear()
 
 
-def _fetched(figures: list[_One | Tensor]) -> list[tuple[float, ...]]:
-    """Sum, weight and unfitness of some steps of one kind; each is fetched in one transfer."""
-    together = [block for block in figures if isinstance(block, Tensor)]
-    if together:
-        return [tuple(row) for row in torch.cat(together)[:, :3].tolist()]
-    sums, unfit, weights = zip(*figures, strict=True)
+def _fetched(entries: list[_Single | Tensor]) -> list[tuple[float, ...]]:
+    """Total, weight and found_inf of each step; each figure is fetched in one transfer."""
+    blocks = [block for block in entries if isinstance(block, Tensor)]
+    if blocks:
+        return [tuple(row) for row in torch.cat(blocks)[:, :3].tolist()]
+    totals, flags, weights = zip(*entries, strict=True)
     tensors = [weight for weight in weights if isinstance(weight, Tensor)]
     fetched = iter(torch.stack(tensors).tolist() if tensors else [])
-    plain = [float(next(fetched) if isinstance(weight, Tensor) else weight) for weight in weights]
-    return list(zip(torch.stack(sums).tolist(), plain, torch.stack(unfit).tolist(), strict=True))
+    numbers = [float(next(fetched) if isinstance(weight, Tensor) else weight) for weight in weights]
+    return list(zip(torch.stack(totals).tolist(), numbers, torch.stack(flags).tolist(), strict=True))

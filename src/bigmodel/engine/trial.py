@@ -1,4 +1,4 @@
-"""What a run's first steps take, by the clock."""
+"""Times a run's first steps, with several numbers of threads where they are to be chosen."""
 
 from __future__ import annotations
 
@@ -6,71 +6,72 @@ import statistics
 
 import torch
 
-_WARM, _FEW, _PAIRS = 2, 3, 5
-_CLEAR = 1.5
-"""A ratio between two numbers of threads that leaves no doubt: no more steps are spent on it."""
+_WARM_UP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 5
+_CLEAR_RATIO = 1.5
+"""Beyond this ratio between two numbers of threads no more steps are spent on the choice."""
 
 
 class Trial:
     """Times steps; where threads are to be chosen, with all of them and with one in turns.
 
     Args:
-        threads: whether to choose between torch's number of threads and one.
+        choose_threads: whether to choose between torch's number of threads and one.
 
     Attributes:
-        over: whether enough is known.
+        done: whether enough is known.
     """
 
-    def __init__(self, threads: bool) -> None:
-        many = torch.get_num_threads()
-        self._counts = [many, 1] if threads and many > 1 else [many]
+    def __init__(self, choose_threads: bool) -> None:
+        default = torch.get_num_threads()
+        self._counts = [default, 1] if choose_threads and default > 1 else [default]
         self._seconds: dict[int, list[float]] = {count: [] for count in self._counts}
-        self._noted = 0
-        self.over = False
+        self._steps = 0
+        self.done = False
 
     @property
-    def chooses(self) -> bool:
+    def compares_threads(self) -> bool:
         """Whether there is more than one number of threads to choose from."""
         return len(self._counts) > 1
 
-    def begin(self) -> None:
-        """A step is about to be done."""
-        if self.chooses:
-            torch.set_num_threads(self._counts[self._noted % 2])
+    def begin_step(self) -> None:
+        """Sets the number of threads for the next step."""
+        if self.compares_threads:
+            torch.set_num_threads(self._counts[self._steps % 2])
 
-    def note(self, seconds: float) -> None:
-        """It took so long."""
-        count = self._counts[self._noted % len(self._counts)]
-        if self._noted >= _WARM:
+    def end_step(self, seconds: float) -> None:
+        """Records how long that step took."""
+        count = self._counts[self._steps % len(self._counts)]
+        if self._steps >= _WARM_UP_STEPS:
             self._seconds[count].append(seconds)
-        self._noted += 1
+        self._steps += 1
         timed = [len(times) for times in self._seconds.values()]
-        self.over = min(timed) >= _PAIRS or (min(timed) == max(timed) >= _FEW and self._is_clear())
-        if self.over and self.chooses:
+        # In turns: equal lengths mean that both counts have been tried as often.
+        is_early_end = min(timed) == max(timed) >= _MIN_STEPS and self._is_clear()
+        self.done = min(timed) >= _MAX_STEPS or is_early_end
+        if self.done and self.compares_threads:
             torch.set_num_threads(self.threads)
 
     @property
     def threads(self) -> int:
-        """The number of threads with which steps took less."""
-        return min(self._counts, key=self._median) if self.chooses else self._counts[0]
+        """The number of threads with which steps took less time."""
+        return min(self._counts, key=self._median) if self.compares_threads else self._counts[0]
 
     @property
     def seconds(self) -> float:
-        """What a step takes with these."""
+        """The time of a step with that number of threads."""
         return self._median(self.threads)
 
     def __str__(self) -> str:
-        """The outcome in words; empty where there was no choice."""
-        if not self.chooses:
+        """The outcome as a sentence without full stop; empty if there was nothing to choose."""
+        if not self.compares_threads:
             return ""
-        times = {count: f"{1000 * self._median(count):.3g} ms" for count in self._counts}
-        many, one = (times[count] for count in self._counts)
+        default, one = (f"{1000 * self._median(count):.3g} ms" for count in self._counts)
         used = "1 is" if self.threads == 1 else f"{self.threads} are"
-        return f"A step takes {many} with {self._counts[0]} threads and {one} with 1: {used} used"
+        return f"A step takes {default} with {self._counts[0]} threads and {one} with 1: {used} used"
 
     def _median(self, count: int) -> float:
         return statistics.median(self._seconds[count])
 
     def _is_clear(self) -> bool:
         times = [self._median(count) for count in self._counts]
-        return len(times) > 1 and max(times) > _CLEAR * min(times)
+        return len(times) > 1 and max(times) > _CLEAR_RATIO * min(times)

@@ -1,91 +1,95 @@
-"""Whether an engine does what the eager step does, and how much faster: tried before it is trusted."""
+"""Checks that an engine computes what the eager step computes, and times both."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bigmodel.data.base import Batch
-from bigmodel.engine.fixed_shape import Pieces, given
-from bigmodel.engine.functional_step import Whole
+from bigmodel.engine.fixed_shape import FixedShapeEngine, step_inputs
+from bigmodel.engine.functional_step import FunctionalStep, Named, StepTensors, is_step_count
 from bigmodel.engine.step import Step
 from bigmodel.runtime.device import random_tensors, restore_generators
 
-_TRIALS = 5
-_CLOSE = 1e-3
-"""How far loss and norm may be off in fp32, relatively: rounding alone."""
+_TIMED_STEPS = 5
+_FIGURES_RTOL = 1e-3
+"""Relative tolerance of loss and norm in fp32, for rounding alone."""
 
-_PARTS = {"weights": 0.2, "averages": 0.2, "state": 0.02, "statistics": 0.02, "sums": 0.1}
-"""How far what changes may be off, as a share of the change. Of weights, elements whose gradient is
-nothing but rounding may be anywhere (Adam scales it up); of sums, a prediction may be a tie."""
+_TOLERANCES = {
+    "weights": 0.2,
+    "averages": 0.2,
+    "optimizer_state": 0.02,
+    "buffers": 0.02,
+    "metric_sums": 0.1,
+}
+"""How large the difference may be, as a share of the change. A weight whose gradient is nothing but
+rounding may go anywhere, since Adam scales it up; of the sums, a prediction may be a tie."""
 
-_MIXED, _MOST = 30, 0.5
-"""How many times as far in mixed precision, which keeps three decimal digits; no further than that."""
+_MIXED_FACTOR, _MAX_TOLERANCE = 30, 0.5
+"""In mixed precision, which keeps three decimal digits: factor on the tolerances, and their bound."""
 
 
-class Verdict(NamedTuple):
-    """What a trial has shown.
+class Verification(NamedTuple):
+    """The outcome of a trial.
 
     Attributes:
-        fault: how it differs from the eager step, in words; None: it does not.
-        seconds, eager: what a step takes by this engine and eagerly; medians of a few in turns.
+        fault: how the engine differs from the eager step, in words; None if it does not.
+        seconds, eager_seconds: time of a step by this engine and eagerly; medians, measured in turns.
     """
 
     fault: str | None
     seconds: float
-    eager: float
+    eager_seconds: float
 
 
-def judged(engine: Pieces, batch: Batch, whole: Whole) -> Verdict:
-    """Tries an engine; afterwards everything is as it was.
+def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> Verification:
+    """Tries an engine; afterwards the state is as it was.
 
     Args:
-        engine: to be tried.
         batch: to try it with.
-        whole: the same step, for all that it changes.
+        function: the same step; it names all tensors that the step changes.
     """
-    step = engine.step
-    before = {name: _copies(tensors) for name, tensors in whole.parts.items()}
-    with unchanged(step, whole):
-        share = 0.0 if step.ema is None else step.ema.next_share()
-        example = given(batch, step, share)
-        ours = engine.once(example).tolist()
-        after = {name: _copies(tensors) for name, tensors in whole.parts.items()}
-    with unchanged(step, whole):
-        theirs = step.figures(batch).tolist()
-        allowed = 1.0 if step.runtime.precision == "fp32" else _MIXED
-        fault = _differing_figure(ours, theirs, allowed * _CLOSE)
-        for name, tensors in whole.parts.items():
-            bound = min(allowed * _PARTS[name], _MOST)
-            fault = fault or _differing_part(name, before[name], after[name], tensors, bound)
-    with unchanged(step, whole):
-        works = [lambda: engine.once(example), lambda: step.figures(batch)]
-        times = [[_seconds(work, batch) for work in works] for _ in range(_TRIALS)]
-    ours_taken, eager_taken = (statistics.median(taken) for taken in zip(*times, strict=True))
-    return Verdict(fault, ours_taken, eager_taken)
-
-
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.clone() for tensor in tensors]
+    step, tensors = engine.step, function.tensors
+    tolerance = 1.0 if step.runtime.precision == "fp32" else _MIXED_FACTOR
+    before = _copy_changed(tensors)
+    with state_restored(step, function):
+        inputs = step_inputs(batch, step, 0.0 if step.ema is None else step.ema.next_share())
+        figures = engine.run_step(inputs).tolist()
+        after = _copy_changed(tensors)
+    with state_restored(step, function):
+        expected = step.full_batch_step(batch).tolist()
+        fault = _figures_fault(figures, expected, tolerance * _FIGURES_RTOL)
+        for kind, share in _TOLERANCES.items():
+            bound = min(tolerance * share, _MAX_TOLERANCE)
+            fault = fault or _tensors_fault(
+                kind, before[kind], after[kind], getattr(tensors, kind), bound
+            )
+    with state_restored(step, function):
+        calls = [lambda: engine.run_step(inputs), lambda: step.full_batch_step(batch)]
+        times = [[_seconds(call, batch) for call in calls] for _ in range(_TIMED_STEPS)]
+    seconds, eager_seconds = (statistics.median(column) for column in zip(*times, strict=True))
+    return Verification(fault, seconds, eager_seconds)
 
 
 @contextmanager
-def unchanged(step: Step, whole: Whole) -> Iterator[None]:
-    """Whatever steps are done within it, afterwards everything is as it was."""
-    before, random = [tensor.clone() for tensor in whole.changed], random_tensors()
+def state_restored(step: Step, function: FunctionalStep) -> Iterator[None]:
+    """Whatever steps are done in it, afterwards the state is as it was."""
+    changed = function.tensors.changed
+    before, random = {name: tensor.clone() for name, tensor in changed.items()}, random_tensors()
     samples, updates = step.metrics.samples, 0 if step.ema is None else step.ema.updates
     try:
         yield
     finally:
-        for tensor, old in zip(whole.changed, before, strict=True):
-            tensor.copy_(old)
+        for name, tensor in changed.items():
+            tensor.copy_(before[name])
         restore_generators(random)
         step.metrics.count(samples - step.metrics.samples)
         if step.ema is not None:
@@ -94,32 +98,42 @@ def unchanged(step: Step, whole: Whole) -> Iterator[None]:
             parameter.grad = None
 
 
-def _seconds(work: Callable[[], Tensor], batch: Batch) -> float:
+def _copy_changed(tensors: StepTensors) -> dict[str, Named]:
+    """Copies of the tensors that a step changes, by kind."""
+    return {
+        field.name: {name: t.clone() for name, t in getattr(tensors, field.name).items()}
+        for field in fields(tensors)
+        if field.name in _TOLERANCES
+    }
+
+
+def _seconds(call: Callable[[], Tensor], batch: Batch) -> float:
     began = time.perf_counter()
-    work()
+    call()
     if batch.inputs.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
-def _differing_figure(ours: list[float], theirs: list[float], bound: float) -> str | None:
+def _figures_fault(figures: list[float], expected: list[float], rtol: float) -> str | None:
     """The first of a step's figures that is not the expected one, in words."""
-    for name, got, wanted in zip(("loss", "weight", "skip", "norm"), ours, theirs, strict=True):
-        near = abs(got - wanted) <= bound * max(abs(wanted), 1e-6)
-        if not (near or got == wanted or (math.isnan(got) and math.isnan(wanted))):
+    for name, got, wanted in zip(("loss", "weight", "skip", "norm"), figures, expected, strict=True):
+        is_close = abs(got - wanted) <= rtol * max(abs(wanted), 1e-6)
+        if not (is_close or got == wanted or (math.isnan(got) and math.isnan(wanted))):
             return f"{name} {got:.6g} instead of {wanted:.6g}"
     return None
 
 
-def _differing_part(
-    name: str, before: list[Tensor], ours: list[Tensor], theirs: list[Tensor], bound: float
-) -> str | None:
-    """Whether tensors have changed otherwise than expected, in words."""
-    moved = wrong = 0.0
-    for old, got, wanted in zip(before, ours, theirs, strict=True):
-        moved += float((wanted.double() - old.double()).square().sum())
-        wrong += float((wanted.double() - got.double()).square().sum())
-    if wrong <= bound**2 * moved:
+def _tensors_fault(kind: str, before: Named, after: Named, expected: Named, bound: float) -> str | None:
+    """How far the tensors of a kind are from what the eager step makes of them, in words."""
+    change = error = 0.0
+    for name, wanted in expected.items():
+        if kind == "optimizer_state" and is_step_count(name):
+            continue  # a large count would hide everything else
+        change += float((wanted.double() - before[name].double()).square().sum())
+        error += float((wanted.double() - after[name].double()).square().sum())
+    # Written so that NaN is a fault.
+    if error <= bound**2 * change:
         return None
-    what = "an update" if name == "weights" else f"{name} with a change"
-    return f"{what} that is {(wrong / max(moved, 1e-300)) ** 0.5:.2g} of its size off"
+    what = "an update" if kind == "weights" else f"{kind.replace('_', ' ')} with a change"
+    return f"{what} that is {(error / max(change, 1e-300)) ** 0.5:.2g} of its size off"

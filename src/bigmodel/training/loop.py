@@ -47,9 +47,9 @@ def _train(run: Run) -> None:
     """All steps that are left; again from the last checkpoint where that is how to meet a fault."""
     training_weights(run.state.optimizer)
     run.state.model.train()
-    run.step.pause = run.signals.urgent
+    run.step.should_pause = run.signals.urgent
     left = run.plan.steps - run.state.progress.step
-    run.engine.begin(left, run.sinks.message, run.signals.raising)
+    run.engine.start(left, run.sinks.message, run.signals.raising)
     if run.config.on_nonfinite == "rewind" and run.state.progress.step == 0:
         _save(run, best=False, last=True, now=True)  # so that there is something to go back to
     while True:
@@ -105,7 +105,7 @@ def _update(run: Run, ready: list[Batch], event: int, reach: int) -> int:
         bookkeeping.collect(run)  # losses are counted back from the newest step
         return 1
     stops = [event, *(step - 1 for step in progress.passed_over if step > progress.step)]
-    batches = ready[: min(run.engine.reach, reach, min(stops) - progress.step)]
+    batches = ready[: min(run.engine.steps_per_call, reach, min(stops) - progress.step)]
     factors = [run.lr_factor(progress.step + ahead) for ahead in range(len(batches))]
     last = progress.step + len(batches) == event
     while True:
@@ -152,11 +152,11 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
         NonFiniteError: that has not helped often enough.
     """
     passed_over, seconds = may_rewind(run.state.progress, fault), run.state.progress.seconds
-    run.step.forget()
+    run.step.discard_figures()
     run.saver.flush()
     newest = checkpoint.load_newest(run.saver.checkpoints)
     run.state.load(newest.groups, newest.facts)
-    run.engine.renew()
+    run.engine.rebind()
     progress = run.state.progress
     progress.passed_over, progress.seconds = passed_over, seconds
     run.sinks.rewind(progress.attended)

@@ -31,7 +31,7 @@ def make_room(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
     if not is_out_of_memory(error):
         raise error
     step = engine.step
-    size = step.at_once
+    size = step.last_micro_batch
     taken_back = policy == "halve" and step.undo()
     if taken_back and (told := give_up_speed(engine, error, policy)):
         return told
