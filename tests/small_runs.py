@@ -10,10 +10,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bigmodel.build.runs import build_run
 from bigmodel.config import RunConfig, parse
+from bigmodel.data.prepared import Prepared
 from bigmodel.reporting.base import Evaluation, Progress, Record, RunInfo, Sink, Summary
 from bigmodel.training.run import Run
 
@@ -112,3 +113,9 @@ def built(folder: Path, settings: Mapping[str, Any] | None = None) -> tuple[Run,
     recorder = Recorder()
     run.sinks = recorder
     return run, recorder
+
+
+def model_inputs(prepared: Prepared, stored: Tensor) -> Tensor:
+    """Inputs as they are stored, as a model expects them."""
+    scaling = prepared.scaling(stored.device)
+    return stored if scaling is None else scaling(stored)

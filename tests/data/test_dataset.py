@@ -8,6 +8,7 @@ from bigmodel.data.base import Batch, Dataset, RealConfig
 from bigmodel.data.parts import Part
 from bigmodel.errors import DataError
 from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Sequence, Tokens, Values
+from tests.small_runs import model_inputs
 
 CONFIG = RealConfig(name="made", val_fraction=0.25)
 TWO = Classes(("no", "yes"), counts=())
@@ -93,7 +94,7 @@ def test_tokens_stay_as_they_are():
     dataset = assemble(CONFIG, *labelled(tokens, Tokens(5, 9)))
     assert dataset.train.inputs.dtype == torch.int64
     assert dataset.mean is None
-    assert torch.equal(dataset.prepared.model_inputs(tokens), tokens)
+    assert torch.equal(model_inputs(dataset.prepared, tokens), tokens)
 
 
 def test_values_are_standardised_and_come_back():
@@ -140,7 +141,7 @@ def test_images_to_model_inputs_and_back(dtype, normalize):
     dataset = assemble(CONFIG, *labelled(images, Image(3, 4, 5)), normalize=normalize)
     assert dataset.train.inputs.dtype == dtype
     light = images.float() / unit
-    inputs = dataset.prepared.model_inputs(images)
+    inputs = model_inputs(dataset.prepared, images)
     expected = (light - dataset.mean) / dataset.std if normalize else light
     torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=1e-5)
     shown = dataset.prepared.denormalize(inputs)

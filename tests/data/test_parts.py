@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bigmodel.data.parts import Giving, Part, TextPairs, Texts, Windows
+from bigmodel.data import parts
+from bigmodel.data.parts import GatherOptions, Part, TextPairs, Texts, Windows
 from bigmodel.spec import IGNORED
 
 STREAM = torch.arange(23, dtype=torch.uint8)
@@ -51,12 +52,12 @@ def test_a_text_shorter_than_a_window():
     assert part.take(slice(0, 1))[1].tolist() == [[1, 2] + [IGNORED] * 6]
 
 
-def test_windows_move_with_the_draw_and_stay_within_the_text():
+def test_windows_move_with_the_key_and_stay_within_the_text():
     part = Windows.side_by_side(STREAM, 4, whole=False)
     everything = slice(0, len(part))
-    for draw in range(1, 9):
-        inputs, targets = part.take(everything, Giving(draw))
-        assert inputs[0, 0] == draw % 4
+    for key in range(1, 9):
+        inputs, targets = part.take(everything, GatherOptions(key))
+        assert inputs[0, 0] == key % 4
         assert torch.equal(inputs + 1, targets)
         assert int(targets.max()) <= 22
 
@@ -94,10 +95,17 @@ def test_a_pair_knows_its_target_one_token_later():
         Part(torch.rand(6, 2), torch.arange(6)),
         Windows.side_by_side(STREAM, 4, whole=True),
         texts(3, 1, 5),
+        pairs((2, 3), (4, 1)),
     ],
+    ids=lambda part: type(part).__name__,
 )
 def test_a_part_moves_with_all_it_holds(part):
     moved = part.to(torch.device("meta"))
     assert {t.device.type for t in moved.tensors().values()} == {"meta"}
     assert len(moved) == len(part)
     assert part.nbytes == sum(t.nbytes for t in part.tensors().values())
+
+
+def test_plugins_may_use_the_names_of_before():
+    assert parts.Stored is parts.SplitData
+    assert parts.Giving is GatherOptions

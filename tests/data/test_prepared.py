@@ -20,6 +20,7 @@ from bigmodel.spec import (
     Tokens,
     Values,
 )
+from tests.small_runs import model_inputs
 
 SPECS = [
     DataSpec("a", Image(3, 8, 9), Classes(("cat", "dög"), (3, 4)), {"train": 7, "val": 2}),
@@ -47,13 +48,13 @@ def test_statistics_come_back_to_the_bit():
     assert torch.equal(back.std, std)
     images = torch.randint(0, 256, (2, 3, 8, 9), dtype=torch.uint8)
     assert torch.equal(
-        back.model_inputs(images), Prepared(SPECS[0], mean, std, True).model_inputs(images)
+        model_inputs(back, images), model_inputs(Prepared(SPECS[0], mean, std, True), images)
     )
 
 
 def test_bytes_without_statistics_count_as_0_to_1():
     inputs = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
-    ready = Prepared(SPECS[0], bytes=True).model_inputs(inputs)
+    ready = model_inputs(Prepared(SPECS[0], bytes=True), inputs)
     assert ready.flatten().tolist() == pytest.approx([0.0, 0.2, 1.0])
 
 

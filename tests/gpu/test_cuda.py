@@ -23,7 +23,7 @@ from bigmodel.optim.schedulers import apply
 from bigmodel.spec import Classes, DataSpec, Image
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
-from tests.small_runs import built
+from tests.small_runs import built, model_inputs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -248,7 +248,7 @@ def test_batches_that_are_sent_are_not_overwritten_before_they_arrive() -> None:
     config = ImageConfig(name="photographs", batch_size=256, on_device=False)
     sent = list(make_batches(many, "train", config, DEVICE, seed=1, shuffle=False).epoch(0))
     whole = torch.cat([batch.inputs for batch in sent])
-    torch.testing.assert_close(whole.cpu(), many.prepared.model_inputs(many.train.inputs))
+    torch.testing.assert_close(whole.cpu(), model_inputs(many.prepared, many.train.inputs))
 
 
 @pytest.mark.parametrize("model", ["fnn", "cnn"])

@@ -13,7 +13,7 @@ from bigmodel.data.batching.batches import make_batches
 from bigmodel.reporting.base import Evaluation
 from bigmodel.training.evaluation import SAMPLES, evaluate
 from bigmodel.training.loop import Run
-from tests.small_runs import built, config
+from tests.small_runs import built, config, model_inputs
 
 DROPOUT = {"model.dropout": 0.5, "model.norm": "batch"}
 KINDS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,7 @@ def outputs_of(run: Run) -> tuple[Tensor, Tensor]:
     was = model.training
     model.eval()
     with torch.no_grad():
-        outputs = model(run.dataset.prepared.model_inputs(part.inputs))
+        outputs = model(model_inputs(run.dataset.prepared, part.inputs))
     model.train(was)
     return outputs, part.targets
 

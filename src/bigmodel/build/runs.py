@@ -20,7 +20,7 @@ from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.checks import check
 from bigmodel.data.fingerprint import compare, fingerprint
-from bigmodel.data.parts import Part, Stored, Texts
+from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.prepared import Prepared
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
@@ -254,7 +254,7 @@ def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
         check(dataset)
     limit, tokens = config.trainer.limit, config.data.token_bound
 
-    def cut(part: Stored, batches: int | None) -> Stored:
+    def cut(part: SplitData, batches: int | None) -> SplitData:
         size = config.data.batch_size
         if tokens is not None and part.lengths is not None:  # about as many as a batch has
             size = min(size, max(1, round(tokens / float(part.lengths.double().mean()))))

@@ -22,7 +22,7 @@ from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.normalize import image_statistics, scored, standard, value_statistics
-from bigmodel.data.parts import Part, Stored, Texts
+from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.splits import plain_split, stratified_split
 from bigmodel.spec import Classes, DataSpec, Image, Input, NextTokens, Target, Tokens, Values
@@ -105,7 +105,7 @@ def standardised(
 
 
 def completed(
-    spec: DataSpec, parts: Mapping[PartName, Stored], learnt: Prepared | None = None
+    spec: DataSpec, parts: Mapping[PartName, SplitData], learnt: Prepared | None = None
 ) -> Dataset:
     """A `Dataset` of parts that are split already; for sources that learn from training themselves.
 
@@ -129,7 +129,7 @@ def completed(
     return Dataset(spec, ready["train"], ready["val"], ready.get("test"))
 
 
-def _completed(target: Target, training: Stored, learnt: Prepared | None) -> Target:
+def _completed(target: Target, training: SplitData, learnt: Prepared | None) -> Target:
     """The target with what only the training part's targets can tell, or what was learnt of them."""
     if not isinstance(training, Part | Texts):
         return target
@@ -147,7 +147,7 @@ def _completed(target: Target, training: Stored, learnt: Prepared | None) -> Tar
             return target
 
 
-def _ready(part: Stored, target: Target) -> Stored:
+def _ready(part: SplitData, target: Target) -> SplitData:
     """Bytes and tokens as they are, other inputs in float32, targets as a loss reads them."""
     if not isinstance(part, Part | Texts) or isinstance(target, NextTokens):
         return part

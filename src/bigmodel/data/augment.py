@@ -1,7 +1,7 @@
 """Random changes to training images, on whole batches where the data lies.
 
-What happens to an image depends on (seed, epoch, sample index) alone, see `draws`. All of it is done
-in the stored scale, before normalisation, so that what comes in from outside an image is black.
+What happens to an image depends on (seed, epoch, sample index) alone, see `counter_rng`. All of it is
+done in the stored scale, before normalisation, so that what comes in from outside an image is black.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bigmodel.spec import Image
 
 _SMALLEST_AREA = 0.02  # of an image: less would hardly be seen
 _LARGEST_ASPECT = 3.3  # height over width of an erased rectangle, or its inverse
-_DRAWS = 8  # numbers drawn for each image, used or not, so that one option never changes another
+_NUMBERS = 8  # random numbers for each image, used or not, so that one option never changes another
 
 
 class AugmentConfig(Config):
@@ -64,41 +64,41 @@ def augment(images: Tensor, config: AugmentConfig, index: Tensor, key: int) -> T
         images: (batch, channels, height, width), uint8 or float, 0 being black.
         config: what to do.
         index: (batch,) int64 indices of the samples in their part.
-        key: from `draws.key_of`, of the seed and the epoch.
+        key: from `counter_rng.key_of`, of the seed and the epoch.
 
     Returns:
         Images like `images`, which stay as they were.
     """
-    draws = uniforms(key, index, _DRAWS)
+    random = uniforms(key, index, _NUMBERS)
     row = torch.arange(len(images), device=images.device)
     if config.flip > 0:  # picking rows out of both is faster than choosing pixel by pixel
-        row = row + len(images) * (draws[:, 0] < config.flip)
+        row = row + len(images) * (random[:, 0] < config.flip)
         images = torch.cat([images, images.flip(-1)])
     if config.shift > 0:
-        images = _shifted(images, row, config.shift, draws[:, 1:3])
+        images = _shifted(images, row, config.shift, random[:, 1:3])
     elif config.flip > 0:
         images = images.index_select(0, row)
     if config.erase > 0:
-        images = images * _kept(images, config, draws[:, 3:])
+        images = images * _erasure(images, config, random[:, 3:])
     return images
 
 
-def _shifted(images: Tensor, row: Tensor, limit: int, draws: Tensor) -> Tensor:
-    """The images at `row`, each moved by up to `limit` pixels both ways; draws: (batch, 2)."""
+def _shifted(images: Tensor, row: Tensor, limit: int, random: Tensor) -> Tensor:
+    """The images at `row`, each moved by up to `limit` pixels both ways; random: (batch, 2)."""
     height, width = images.shape[-2:]
-    start = (draws * (2 * limit + 1)).to(torch.int64).clamp_(max=2 * limit)
+    start = (random * (2 * limit + 1)).to(torch.int64).clamp_(max=2 * limit)
     # (images, channels, places down, places right, height, width): a view of every possible crop
     crops = F.pad(images, (limit, limit, limit, limit)).unfold(2, height, 1).unfold(3, width, 1)
     return crops[row, :, start[:, 0], start[:, 1]]
 
 
-def _kept(images: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
+def _erasure(images: Tensor, config: AugmentConfig, random: Tensor) -> Tensor:
     """0 within each image's erased rectangle, 1 elsewhere: (batch, 1, height, width), of its type."""
-    chosen, area_draw, aspect_draw = draws[:, 0] < config.erase, draws[:, 1], draws[:, 2]
-    area = _SMALLEST_AREA + area_draw * (config.erase_area - _SMALLEST_AREA)
-    aspect = torch.exp((2 * aspect_draw - 1) * math.log(_LARGEST_ASPECT))
-    rows = _inside(images.shape[2], (area * aspect).sqrt(), draws[:, 3]) & chosen[:, None]
-    columns = _inside(images.shape[3], (area / aspect).sqrt(), draws[:, 4])
+    chosen, area_share, aspect_share = random[:, 0] < config.erase, random[:, 1], random[:, 2]
+    area = _SMALLEST_AREA + area_share * (config.erase_area - _SMALLEST_AREA)
+    aspect = torch.exp((2 * aspect_share - 1) * math.log(_LARGEST_ASPECT))
+    rows = _inside(images.shape[2], (area * aspect).sqrt(), random[:, 3]) & chosen[:, None]
+    columns = _inside(images.shape[3], (area / aspect).sqrt(), random[:, 4])
     # Products of the images' own type run several times faster than a mask of truth values.
     return 1 - rows.to(images.dtype)[:, None, :, None] * columns.to(images.dtype)[:, None, None, :]
 

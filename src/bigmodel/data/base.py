@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.digest import SourceDigest
-from bigmodel.data.parts import Part, Stored
+from bigmodel.data.parts import Part, SplitData
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import Reader
 from bigmodel.errors import DataError
@@ -140,9 +140,9 @@ class Dataset:
     """
 
     spec: DataSpec
-    train: Stored
-    val: Stored
-    test: Stored | None = None
+    train: SplitData
+    val: SplitData
+    test: SplitData | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
     reader: Reader | None = None
@@ -151,12 +151,12 @@ class Dataset:
     read: SourceDigest | None = None
 
     @property
-    def parts(self) -> dict[PartName, Stored]:
+    def parts(self) -> dict[PartName, SplitData]:
         """The parts there are, by name."""
-        there: dict[PartName, Stored] = {"train": self.train, "val": self.val}
+        there: dict[PartName, SplitData] = {"train": self.train, "val": self.val}
         return there if self.test is None else {**there, "test": self.test}
 
-    def part(self, name: PartName) -> Stored:
+    def part(self, name: PartName) -> SplitData:
         """The part of that name.
 
         Raises:

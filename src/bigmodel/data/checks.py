@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.base import Dataset
-from bigmodel.data.parts import Part, Stored, TextPairs, Texts, Windows
+from bigmodel.data.parts import Part, SplitData, TextPairs, Texts, Windows
 from bigmodel.errors import DataError
 from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, TokenPair, Tokens
 
@@ -51,7 +51,7 @@ def check(dataset: Dataset) -> None:
         )
 
 
-def check_part(part: Stored, spec: DataSpec, name: str) -> None:
+def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
     """Checks one part; see `check`. Real numbers may still be of any floating type."""
     where = f"data '{spec.name}', {name} part"
     if isinstance(part, Part):
@@ -127,7 +127,7 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
         _complain((targets != 0) & (targets != 1), targets, "flags are neither 0 nor 1", where)
 
 
-def _check_every_class_occurs(parts: Iterable[Stored], target: Classes, where: str) -> None:
+def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where: str) -> None:
     """A class without samples is a label that was skipped, or a name too many: a model would reserve an
     output for it, and figures over classes would say less than they seem to."""
     labelled = [part for part in parts if isinstance(part, Part | Texts)]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from bigmodel.data.parts import Stored
+from bigmodel.data.parts import SplitData
 from bigmodel.data.text_encoding import open_decompressed
 
 _CHUNK = 1 << 20
@@ -53,7 +53,7 @@ class DigestBuilder:
         add_tensor(self._digest, name, tensor)
         return self
 
-    def parts(self, parts: Mapping[Any, Stored]) -> Self:
+    def parts(self, parts: Mapping[Any, SplitData]) -> Self:
         """Adds all tensors of parts whose samples are as they were read."""
         for name, part in parts.items():
             for what, tensor in part.tensors().items():

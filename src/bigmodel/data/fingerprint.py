@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bigmodel.data.base import Dataset
 from bigmodel.data.digest import add_tensor
-from bigmodel.data.parts import Stored
+from bigmodel.data.parts import SplitData
 from bigmodel.errors import counted
 
 _COLUMNS = 64  # sums of a tensor at most; where it has more columns, several share one
@@ -123,7 +123,7 @@ def _resized(part: str, before: int | None, now: int | None) -> str:
 
 def _stored(dataset: Dataset) -> list[tuple[str, Tensor]]:
     """All tensors of a data source, by name."""
-    parts: Mapping[Any, Stored] = dataset.parts
+    parts: Mapping[Any, SplitData] = dataset.parts
     found = [(f"{name} {what}", t) for name, part in parts.items() for what, t in part.tensors().items()]
     statistics = (("mean", dataset.mean), ("std", dataset.std))
     return [*found, *((what, t) for what, t in statistics if t is not None)]

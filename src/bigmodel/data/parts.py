@@ -1,7 +1,7 @@
-"""One part of the data as it is stored: tensors, windows of a long text, texts of their own lengths.
+"""One part of the data as it is stored: tensors, windows of a long text, texts of different lengths.
 
-All of them give samples by index, as inputs and targets; what differs is how little they keep. A batch
-of texts is as wide as its longest one, so such parts say how long each sample is.
+All of them gather samples by index, as inputs and targets; they differ in what they store. A batch of
+texts is as wide as its longest one, so such parts know how long each sample is.
 """
 
 from __future__ import annotations
@@ -16,51 +16,42 @@ from torch import Tensor
 from bigmodel.spec import IGNORED
 
 Chosen = slice | Tensor
-"""Which samples: a stretch of them, or their indices, (count,) int64."""
+"""Which samples: a slice of them, or their indices, (count,) int64."""
 
 
 @dataclass(frozen=True)
-class Giving:
-    """How a part is to give samples.
+class GatherOptions:
+    """How a part gathers samples.
 
     Attributes:
-        draw: a number of the epoch, 0 for none; parts that may give a sample in several ways, such as
-            windows of a text, choose by it.
-        pinned: into page-locked memory, which a device copies from without anyone waiting.
-        width: of texts, how wide the batch is to be; 0: as its longest, which has to be looked up, and
-            waited for where the part lies on a device.
+        key: from `counter_rng.key_of`, new in each epoch; parts that can form samples in several ways,
+            such as windows of a text, choose by it. 0: as they are stored.
+        pinned: a part may gather into page-locked memory, which saves a copy on the way to a device.
+        width: of texts, how wide the batch is; 0: as its longest text, which makes the host wait if the
+            part is on a device.
     """
 
-    draw: int = 0
+    key: int = 0
     pinned: bool = False
     width: int = 0
 
-    def kept(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples that were made just now, in the memory that is asked for."""
-        return (inputs.pin_memory(), targets.pin_memory()) if self.pinned else (inputs, targets)
+
+_DEFAULT = GatherOptions()
 
 
-PLAINLY = Giving()
-
-
-class Stored(ABC):
+class SplitData(ABC):
     """One part of the data, training, validation or test, as it is stored.
 
-    Subclasses are dataclasses whose fields that are tensors are all that is stored.
+    Subclasses are dataclasses; their fields that are tensors are all that is stored.
     """
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
 
     @abstractmethod
-    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of some samples, in that order, where they are stored.
-
-        Args:
-            chosen: which.
-            how: what else is to be heeded.
-        """
+    def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of some samples, in that order, on the device of the part."""
 
     @abstractmethod
     def select(self, index: Tensor) -> Self:
@@ -68,33 +59,35 @@ class Stored(ABC):
 
     @property
     def lengths(self) -> Tensor | None:
-        """How many tokens each sample has, (samples,) int64, where a batch is as wide as its longest;
-        None where all samples are alike."""
+        """Tokens in each sample, (samples,) int64, if a batch is as wide as its longest; else None."""
         return None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Whatever is stored, by name."""
+        """All that is stored, by name."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> Self:
-        """The same part, kept on another device."""
+        """The same part, stored on another device."""
         moved = {name: value.to(device) for name, value in self.tensors().items()}
         return replace(self, **moved)  # type: ignore[type-var]
 
     @property
     def device(self) -> torch.device:
-        """Where it is stored."""
         return next(iter(self.tensors().values())).device
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes."""
         return sum(value.nbytes for value in self.tensors().values())
 
 
+# Their names before, for plugins.
+Stored = SplitData
+Giving = GatherOptions
+
+
 @dataclass
-class Part(Stored):
-    """Samples that are all alike, ready in two tensors.
+class Part(SplitData):
+    """Samples of one shape, ready in two tensors.
 
     Attributes:
         inputs: (samples, *spec.input.shape); images may be uint8.
@@ -107,24 +100,27 @@ class Part(Stored):
     def __len__(self) -> int:
         return self.targets.shape[0]
 
-    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
-        """See `Stored.take`."""
-        return _taken(self.inputs, chosen, how.pinned), _taken(self.targets, chosen, how.pinned)
+    def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
+        """See `SplitData.take`."""
+        return (
+            _taken(self.inputs, chosen, options.pinned),
+            _taken(self.targets, chosen, options.pinned),
+        )
 
     def select(self, index: Tensor) -> Part:
-        """See `Stored.select`."""
+        """See `SplitData.select`."""
         return Part(self.inputs.index_select(0, index), self.targets.index_select(0, index))
 
 
 @dataclass
-class Windows(Stored):
-    """Windows of one long text, each asked for the token after every position.
+class Windows(SplitData):
+    """Windows of one long text; the targets are the token after every position.
 
     Attributes:
         stream: (tokens,) any integer type; the whole text.
         starts: (windows,) int64: where each window begins.
         length: tokens in a window.
-        ragged: whether the last window may reach beyond the text; what lies there asks for nothing.
+        ragged: whether the last window may reach beyond the text; what lies there has no target.
     """
 
     stream: Tensor
@@ -134,10 +130,10 @@ class Windows(Stored):
 
     @classmethod
     def side_by_side(cls, stream: Tensor, length: int, *, whole: bool) -> Windows:
-        """Windows that together ask for every token of the text but the first.
+        """Windows whose targets together are every token of the text but the first.
 
         Args:
-            whole: keep a last one that the text does not fill, to judge by every token.
+            whole: keep a last window that the text does not fill, to evaluate on every token.
         """
         asked = len(stream) - 1
         count = -(-asked // length) if whole else asked // length
@@ -146,32 +142,32 @@ class Windows(Stored):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
-        """See `Stored.take`. Each epoch's windows begin up to a window later than they are stored."""
+    def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
+        """See `SplitData.take`. Each epoch's windows begin up to a window later than they are stored."""
         starts, last = self.starts[chosen], len(self.stream) - self.length - 1
-        if how.draw:
-            starts = (starts + how.draw % self.length).clamp(max=max(last, 0))
+        if options.key:
+            starts = (starts + options.key % self.length).clamp(max=max(last, 0))
         index = starts[:, None] + torch.arange(self.length + 1, device=starts.device)
         tokens = self.stream[index.clamp(max=len(self.stream) - 1)].long()
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         if self.ragged:
             targets = targets.masked_fill(index[:, 1:] >= len(self.stream), IGNORED)
-        return how.kept(inputs, targets)
+        return inputs, targets
 
     def select(self, index: Tensor) -> Windows:
-        """See `Stored.select`."""
+        """See `SplitData.select`."""
         return replace(self, starts=self.starts[index])
 
 
 @dataclass
-class Texts(Stored):
+class Texts(SplitData):
     """Texts of different lengths, each with a target.
 
     Attributes:
         tokens: (all tokens,) any integer type; one text after another.
         starts, sizes: (samples,) int64: where each text begins, and how many tokens it has.
         targets: as in `Batch`.
-        pad: fills up texts that are shorter than the longest of a batch.
+        pad: the token that fills up texts shorter than the longest of a batch.
     """
 
     tokens: Tensor
@@ -185,33 +181,31 @@ class Texts(Stored):
 
     @property
     def lengths(self) -> Tensor:
-        """See `Stored.lengths`."""
+        """See `SplitData.lengths`."""
         return self.sizes
 
-    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
-        """See `Stored.take`."""
+    def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
+        """See `SplitData.take`."""
         sizes = self.sizes[chosen]
-        inputs = _padded(
-            self.tokens, self.starts[chosen], sizes, how.width or int(sizes.max()), self.pad
-        )
-        targets = self.targets[chosen]
-        return how.kept(inputs, targets)
+        width = options.width or int(sizes.max())
+        inputs = _padded(self.tokens, self.starts[chosen], sizes, width, self.pad)
+        return inputs, self.targets[chosen]
 
     def select(self, index: Tensor) -> Texts:
-        """See `Stored.select`."""
+        """See `SplitData.select`."""
         starts, sizes, targets = (x[index] for x in (self.starts, self.sizes, self.targets))
         return replace(self, starts=starts, sizes=sizes, targets=targets)
 
 
 @dataclass
-class TextPairs(Stored):
-    """Pairs of texts, of which the second is asked for token by token; see `spec.TokenPair`.
+class TextPairs(SplitData):
+    """Pairs of texts; the second is predicted token by token. See `spec.TokenPair`.
 
     Attributes:
         tokens: (all tokens,) any integer type; one text after another, each with its end token.
         starts, sizes: (samples, 2) int64: where source and target begin, and how many tokens they have.
-        pad: fills up texts that are shorter than the longest of a batch.
-        start: stands before the target's first token.
+        pad: the token that fills up texts shorter than the longest of a batch.
+        start: the token before the target's first.
     """
 
     tokens: Tensor
@@ -225,31 +219,31 @@ class TextPairs(Stored):
 
     @property
     def lengths(self) -> Tensor:
-        """See `Stored.lengths`: of the longer of the two."""
+        """See `SplitData.lengths`: those of the longer text of each pair."""
         return self.sizes.amax(1)
 
-    def take(self, chosen: Chosen, how: Giving = PLAINLY) -> tuple[Tensor, Tensor]:
-        """See `Stored.take`."""
+    def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
+        """See `SplitData.take`."""
         starts, sizes = self.starts[chosen], self.sizes[chosen]
-        width = how.width or int(sizes.max())
+        width = options.width or int(sizes.max())
         source, target = (
             _padded(self.tokens, starts[:, side], sizes[:, side], width, self.pad) for side in (0, 1)
         )
         asked = torch.arange(width, device=sizes.device) < sizes[:, 1:]
+        # Teacher forcing: at each position the decoder knows the target up to the token before.
         known = torch.cat([target.new_full((len(target), 1), self.start), target[:, :-1]], dim=1)
         known = known.masked_fill(~asked, self.pad)
-        inputs, targets = torch.stack([source, known], dim=1), target.masked_fill(~asked, IGNORED)
-        return how.kept(inputs, targets)
+        return torch.stack([source, known], dim=1), target.masked_fill(~asked, IGNORED)
 
     def select(self, index: Tensor) -> TextPairs:
-        """See `Stored.select`."""
+        """See `SplitData.select`."""
         return replace(self, starts=self.starts[index], sizes=self.sizes[index])
 
 
 def _taken(stored: Tensor, chosen: Chosen, pinned: bool) -> Tensor:
-    """Samples of one tensor."""
     if not pinned:
         return stored[chosen] if isinstance(chosen, slice) else stored.index_select(0, chosen)
+    # `index_select(…).pin_memory()` would copy every sample twice.
     count = chosen.stop - chosen.start if isinstance(chosen, slice) else len(chosen)
     locked = torch.empty((count, *stored.shape[1:]), dtype=stored.dtype, pin_memory=True)
     if isinstance(chosen, slice):
@@ -258,7 +252,7 @@ def _taken(stored: Tensor, chosen: Chosen, pinned: bool) -> Tensor:
 
 
 def _padded(tokens: Tensor, starts: Tensor, sizes: Tensor, width: int, pad: int) -> Tensor:
-    """Texts side by side, filled up at their end: (texts, width) int64."""
+    """Texts side by side, padded at their end: (texts, width) int64."""
     place = torch.arange(width, device=tokens.device)
     inside = place < sizes[:, None]
     index = (starts[:, None] + place).clamp(max=len(tokens) - 1)

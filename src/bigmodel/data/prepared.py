@@ -59,11 +59,6 @@ class Prepared:
         scale, shift = 1 / (unit * self.std.double()), -self.mean.double() / self.std.double()
         return Scaling(scale.float().to(device), shift.float().to(device))
 
-    def model_inputs(self, stored: Tensor) -> Tensor:
-        """Inputs in the stored scale, (batch, *spec.input.shape), as a model expects them."""
-        scaling = self.scaling(stored.device)
-        return stored if scaling is None else scaling(stored)
-
     def denormalize(self, inputs: Tensor) -> Tensor:
         """Model inputs, (batch, *spec.input.shape), undone to show them: images from 0 to 1.
 

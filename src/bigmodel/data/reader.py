@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from bigmodel.data.parts import Stored
+from bigmodel.data.parts import SplitData
 from bigmodel.errors import DataError, counted, did_you_mean
 from bigmodel.registry import Config
 
@@ -28,7 +28,7 @@ class Found:
         told: what else is to be told of them, label and text of each line.
     """
 
-    part: Stored
+    part: SplitData
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     told: list[tuple[str, str]] = field(default_factory=list)

@@ -15,7 +15,7 @@ from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
 from tests.cli.commands.test_load import loaded
-from tests.small_runs import built
+from tests.small_runs import built, model_inputs
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -66,7 +66,7 @@ def test_the_terminal_gets_csv(made: Run, bigmodel: Bigmodel, tmp_path: Path) ->
     reader = run.prepared.reader
     assert reader is not None
     stored = reader.read(tmp_path / "new.npz", answers=False).part.take(slice(0, 7))[0]
-    expected = run.model(run.prepared.model_inputs(stored)).argmax(1).tolist()
+    expected = run.model(model_inputs(run.prepared, stored)).argmax(1).tolist()
     target = run.prepared.spec.target
     assert isinstance(target, Classes)
     assert [row["prediction"] for row in rows] == [target.names[index] for index in expected]

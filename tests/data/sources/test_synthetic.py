@@ -8,6 +8,7 @@ from bigmodel.data.checks import check
 from bigmodel.data.sources import synthetic
 from bigmodel.errors import ConfigError
 from bigmodel.registry import data
+from tests.small_runs import model_inputs
 
 SHAPES = {"features": [10], "image": [3, 12, 12], "sequence": [5, 10], "tokens": [12]}
 OUTPUTS = {"classes": 4, "values": 1, "flags": 3}
@@ -46,7 +47,7 @@ def _probe(dataset, kind, target):
             case "tokens":
                 inputs = F.one_hot(part.inputs, 10).float().sum(1)
             case "image":
-                inputs = F.adaptive_avg_pool2d(dataset.prepared.model_inputs(part.inputs), 4)
+                inputs = F.adaptive_avg_pool2d(model_inputs(dataset.prepared, part.inputs), 4)
             case _:
                 inputs = part.inputs
         flat = inputs.flatten(1)

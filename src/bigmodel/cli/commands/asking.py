@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.cli.commands.load import Loaded
-from bigmodel.data.parts import Stored
+from bigmodel.data.parts import SplitData
 from bigmodel.spec import Classes, NextTokens, Target, Values
 
 _BYTES = 64 << 20  # of stored inputs that go through the model at once
@@ -14,7 +14,7 @@ _MOST = 4096  # samples of them: from there on more bring nothing
 
 
 @torch.inference_mode()
-def outputs_of(loaded: Loaded, part: Stored, batch_size: int | None) -> Tensor:
+def outputs_of(loaded: Loaded, part: SplitData, batch_size: int | None) -> Tensor:
     """The model's raw outputs for all samples of a part: (samples, output_size) float32 on the CPU.
 
     Args:
@@ -48,6 +48,6 @@ def in_words(outputs: Tensor, target: Target) -> Tensor:
             return torch.sigmoid(outputs.double()).float()
 
 
-def _size(part: Stored) -> int:
+def _size(part: SplitData) -> int:
     one = part.take(slice(0, 1) if part.lengths is None else part.lengths.argmax()[None])[0]
     return max(1, min(_MOST, _BYTES // max(1, one.numel() * max(4, one.element_size()))))

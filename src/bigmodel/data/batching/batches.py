@@ -23,7 +23,7 @@ from bigmodel.data.augment import AugmentConfig, augment, check_augment
 from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
 from bigmodel.data.batching.prefetch import Prefetcher, Samples
 from bigmodel.data.counter_rng import generator_of, key_of
-from bigmodel.data.parts import PLAINLY, Chosen, Giving, Stored
+from bigmodel.data.parts import Chosen, GatherOptions, SplitData
 from bigmodel.data.prepared import Scaling
 from bigmodel.errors import ConfigError
 from bigmodel.runtime.device import sent
@@ -50,7 +50,7 @@ class Batches(ABC):
         steps_per_epoch: (grouped) batches in one epoch.
     """
 
-    part: Stored
+    part: SplitData
     batch_size: int
     group: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -149,8 +149,8 @@ class FixedBatches(Batches):
 
     def _read(self, epoch: int, order: Tensor | None, first: int, stop: int) -> Samples:
         chosen = slice(first, stop) if order is None else order[first:stop]
-        windows = key_of(self.seed, epoch, _WINDOWS) if self.shuffle else 0
-        inputs, targets = _gathered(self.part, chosen, self.device, Giving(draw=windows))
+        options = GatherOptions(key_of(self.seed, epoch, _WINDOWS) if self.shuffle else 0)
+        inputs, targets = _gathered(self.part, chosen, self.device, options)
         if self.augmentation is not None:
             index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
             key = key_of(self.seed, epoch, _AUGMENT)
@@ -196,7 +196,7 @@ class BucketedBatches(Batches):
 
     def _read(self, order: Tensor, stored: Tensor, first: int, stop: int) -> Samples:
         # Looked up on the host: where the part is on a device, its own lengths would be waited for.
-        widest = Giving(width=int(self._lengths[order[first:stop]].max()))
+        widest = GatherOptions(width=int(self._lengths[order[first:stop]].max()))
         return _gathered(self.part, stored[first:stop], self.device, widest)
 
     def _order(self, epoch: int) -> Tensor:
@@ -285,15 +285,15 @@ def make_batches(
     return batches
 
 
-def _gathered(part: Stored, chosen: Chosen, device: torch.device, how: Giving = PLAINLY) -> Samples:
+def _gathered(part: SplitData, chosen: Chosen, device: torch.device, options: GatherOptions) -> Samples:
     """Inputs and targets of some samples, on `device`."""
     if part.device.type == device.type:
-        return part.take(chosen, how)
-    inputs, targets = part.take(chosen, replace(how, pinned=device.type == "cuda"))
-    return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        return part.take(chosen, options)
+    inputs, targets = part.take(chosen, replace(options, pinned=device.type == "cuda"))
+    return sent(inputs, device), sent(targets, device)
 
 
-def _resident(part: Stored, wanted: bool | None, device: torch.device) -> bool:
+def _resident(part: SplitData, wanted: bool | None, device: torch.device) -> bool:
     """Whether a part is kept on the device: as wanted, else if half of what is free there holds it."""
     if device.type != "cuda":
         return wanted is not False and device.type != "cpu"

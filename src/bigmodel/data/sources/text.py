@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.parts import Stored, Windows
+from bigmodel.data.parts import SplitData, Windows
 from bigmodel.data.reader import Found, reads
 from bigmodel.data.texts.files import Passage, TextFilesConfig, read_files, read_texts, text_files_in
 from bigmodel.data.texts.tokenizer_training import (
@@ -120,7 +120,7 @@ def text(config: TextConfig) -> Dataset:
     with activity.report_progress("Turning the text into tokens"):
         streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
     _check_sizes(config, streams)
-    windows: dict[str, Stored] = {
+    windows: dict[str, SplitData] = {
         name: Windows.side_by_side(stream, config.context, whole=name != "train")
         for name, stream in streams.items()
     }

@@ -23,7 +23,7 @@ from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.canonical import alias_summary
 from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
 from bigmodel.data.digest import DigestBuilder
-from bigmodel.data.parts import Stored, Texts
+from bigmodel.data.parts import SplitData, Texts
 from bigmodel.data.reader import Found, reads, told_cut
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
 from bigmodel.data.texts.files import TextFilesConfig
@@ -137,7 +137,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
             learnt_from, config.unit, config.vocab_size, given, ["pad", "unknown"]
         )
     content = DigestBuilder()
-    stored: dict[PartName, Stored] = {}
+    stored: dict[PartName, SplitData] = {}
     cut = 0
     for name, (texts, targets) in found.parts.items():
         stored[name], longer = _encode_texts(vocabulary, texts, config.length, targets)
