@@ -7,14 +7,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bigmodel.cli.launch.config_index import Key, read_options
+from bigmodel.cli.launch.config_index import Key, read_index
 from bigmodel.config import TopConfig
 from bigmodel.registry import REGISTRIES
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-OPTIONS = read_options([CONFIGS])
+INDEX = read_index([CONFIGS])
 PLAIN = {"device": DeviceConfig, "trainer": TrainerConfig}
 FILES = sorted(path for group in (*REGISTRIES, *PLAIN) for path in (CONFIGS / group).glob("*.yaml"))
 EVERY_FILE = sorted(CONFIGS.rglob("*.yaml"))
@@ -42,7 +42,7 @@ def is_preset(path: Path) -> bool:
 
 def keys_of(path: Path) -> dict[str, Key]:
     group = path.parent.name
-    choice = OPTIONS.groups[group].choices[path.stem]
+    choice = INDEX.groups[group].choices[path.stem]
     return {key.path.removeprefix(f"{group}."): key for key in choice.keys}
 
 
@@ -98,7 +98,7 @@ def test_values_are_the_defaults_of_the_schema(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_comments_are_the_descriptions(path):
-    comments = {key: found.meaning for key, found in keys_of(path).items()}
+    comments = {key: found.description for key, found in keys_of(path).items()}
     assert comments == descriptions(schema_of(path))
 
 
@@ -110,7 +110,7 @@ def test_key_order_is_that_of_the_schema(path):
 
 
 def test_top_keys_are_those_of_their_schema():
-    comments = {key.path: key.meaning for key in OPTIONS.top}
+    comments = {key.path: key.description for key in INDEX.top}
     assert comments == descriptions(TopConfig)
     values = values_of(CONFIGS / "train.yaml")
     assert {key: values[key] for key in comments} == TopConfig().model_dump(mode="json")

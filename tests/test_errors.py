@@ -49,7 +49,8 @@ def test_parts_that_do_not_fit_are_a_mistake_in_the_configuration(kind: type[Exc
     ("name", "choices", "expected"),
     [
         ("transfomer", ["fnn", "transformer", "trainer"], "transformer"),
-        ("epoch", ["model.depth", "trainer.epochs"], None),  # near no whole key, and no last part
+        ("epoch", ["model.depth", "trainer.epochs"], "trainer.epochs"),  # near its last part
+        ("xyz", ["model.depth", "trainer.epochs"], None),
         ("epochs", ["model.depth", "trainer.epochs"], "trainer.epochs"),
         ("model.lr", ["optimizer.lr", "seed"], "optimizer.lr"),
         ("dropout", ["model.dropout", "model.embed.dropout"], "model.dropout"),

@@ -6,7 +6,6 @@ likely, the fix. The command line prints it without a traceback and exits with s
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -77,13 +76,27 @@ def reason(error: BaseException) -> str:
     return masked(str(error) if ours else f"{type(error).__name__}: {error}")
 
 
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """What was probably meant: `optimizer.lr` for `lr` or `optimiser.lr`; None if nothing is near."""
+    import difflib  # only errors need it, and --help has to be quick
+
+    known = list(dict.fromkeys(map(str, choices)))
+    last = name.rpartition(".")[2]
+    same_last = [choice for choice in known if choice.rpartition(".")[2] == last]
+    for candidates in (same_last, known):
+        if near := difflib.get_close_matches(name, candidates, n=1, cutoff=0.6):
+            return near[0]
+    if same_last:
+        return same_last[0]
+    by_last = {choice.rpartition(".")[2]: choice for choice in reversed(known)}
+    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.75)
+    return by_last[near[0]] if near else None
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """`" Did you mean 'lr'?"` for the nearest choice, or an empty string where none is near."""
-    known = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    if not near:  # `lr` for `optimizer.lr`: the last part alone is often what was meant
-        near = [c for c in known if c.rsplit(".", 1)[-1] == str(name).rsplit(".", 1)[-1]][:1]
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """`" Did you mean 'lr'?"` for the nearest choice, or an empty string if none is near."""
+    near = nearest(name, choices)
+    return f" Did you mean '{near}'?" if near else ""
 
 
 _PLAIN = re.compile(r"[A-Za-z_./][\w./+%@-]*( [\w./+%@-]+)*", re.ASCII)

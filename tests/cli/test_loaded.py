@@ -30,6 +30,7 @@ import json, sys
 from pathlib import Path
 
 before = set(sys.modules)
+import bigmodel.cli.job as job
 import bigmodel.cli.train as train
 
 def watched(run):
@@ -45,7 +46,7 @@ def watched(run):
     step.__call__ = first
     return fit(run)
 
-fit, train._fit = train._fit, watched
+fit, job._fit = job._fit, watched
 train.main()
 Path("whole.json").write_text(json.dumps(sorted(set(sys.modules) - before)))
 """

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import bigmodel
-from bigmodel.cli import train
+from bigmodel.cli import job, train
 from bigmodel.errors import ConfigError
 from bigmodel.training import bookkeeping
 from tests.end_to_end import conftest
@@ -139,14 +139,14 @@ def test_a_resume_that_would_be_ignored_is_refused(command: Command, tmp_path: P
 def returned(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """What each job gave to Hydra."""
     values: list[float | None] = []
-    job = train.job
+    run_job = job.run_job
 
-    @functools.wraps(job)
+    @functools.wraps(run_job)
     def noting(config: Any) -> float | None:
-        values.append(job(config))
+        values.append(run_job(config))
         return values[-1]
 
-    monkeypatch.setattr(train, "job", noting)
+    monkeypatch.setattr(job, "run_job", noting)
     return values
 
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from bigmodel.cli import train
 from bigmodel.cli.commands.arguments import parse as parse_verb
 from bigmodel.cli.launch import flags
-from bigmodel.cli.launch.config_index import open_keys, read_options
+from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.run_folder import register_resolver
 from bigmodel.config import parse, to_plain
 from tests.end_to_end.conftest import Command
@@ -63,7 +63,7 @@ def test_a_training_command_is_taken(line: str) -> None:
     if (page := train._page(words)) is not None:
         assert page
         return
-    added = flags.adding(flags.indexed(words), open_keys(read_options([CONFIGS])))
+    added = flags.adding(flags.indexed(words), read_index([CONFIGS]).open_paths())
     arguments = flags.parse_flags(added, CONFIGS)
     sweep = [word.partition(",")[0] if arguments.multirun else word for word in arguments.overrides]
     register_resolver()
@@ -95,7 +95,7 @@ def test_a_complaint_is_the_one_that_is_shown(command: Command, tmp_path: Path, 
 def test_the_counts_are_those_of_the_configurations() -> None:
     counts = {
         name: len({choice.keys[0].value for choice in group.choices.values() if choice.keys} - {"auto"})
-        for name, group in read_options([CONFIGS]).groups.items()
+        for name, group in read_index([CONFIGS]).groups.items()
     }
     told = (
         f"There are {counts['model']} models, {counts['data']} data sources, {counts['loss']} losses,"

@@ -97,9 +97,10 @@ def train(*argv: str) -> tuple[int, str]:
     """`bigmodel-train`: its status and what it printed."""
     from hydra.core.global_hydra import GlobalHydra
 
+    from bigmodel.cli import session
     from bigmodel.cli import train as entry
 
-    entry._outcome = entry._Outcome()
+    session.current = session.Session()
     GlobalHydra.instance().clear()
     return _called(entry.main, "bigmodel-train", *argv)
 

@@ -161,7 +161,7 @@ def test_a_loop_goes_on_wherever_the_run_was_killed(tmp_path: Path, fixed: bool,
         "saved": "Resuming: after step",
         "finished": "this run is finished",
     }
-    wanted = said.get(moment, "this run ended before its first save. It begins anew there.")
+    wanted = said.get(moment, "this run ended before its first save. It starts from the beginning.")
     assert wanted in " ".join(last.log.split())
 
 
@@ -175,7 +175,9 @@ def test_a_run_that_was_killed_before_its_first_save_begins_anew_in_its_folder(
     lay_out(folder, {"checkpoints/best-mine/model.pt": "weights", "notes.txt": "mine"})
     again = trials.launch(tmp_path, f"resume={folder}")
     assert again.wait() == 0, again.log
-    assert "this run ended before its first save. It begins anew there." in " ".join(again.log.split())
+    assert "this run ended before its first save. It starts from the beginning." in " ".join(
+        again.log.split()
+    )
     assert json.loads((folder / "summary.json").read_text())["steps"] == 24
     assert (folder / "checkpoints" / "best-mine" / "model.pt").read_text() == "weights"
     assert (folder / "notes.txt").read_text() == "mine"

@@ -198,14 +198,14 @@ def _hold_at(where: str, number: str = "1") -> None:
 
 def _wait(where: str) -> None:
     """Says that it is there, and waits to be let go; says whether a signal has come meanwhile."""
-    from bigmodel.cli import train
+    from bigmodel.cli import session
 
     Path(HELD).write_text(where)
     parent = os.getppid()
     while not Path(GO).exists():
         if os.getppid() != parent:  # nobody is there any more to let it go
             os._exit(1)
-        if train._outcome.signals.pending:
+        if session.current.signals.pending:
             Path(NOTED).touch()
         time.sleep(0.002)
 

@@ -7,7 +7,6 @@ Python writes them, and not sent. Files that programs read keep values as they a
 from __future__ import annotations
 
 import sys
-import traceback
 import warnings
 from collections.abc import Iterable
 from types import TracebackType
@@ -72,4 +71,6 @@ def _formatted(*args: Any, **more: Any) -> str:
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    import traceback  # --help has to be quick
+
     sys.stderr.write(escape("".join(traceback.format_exception(kind, error, trace))))

@@ -11,10 +11,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from bigmodel import registry
-from bigmodel.cli.launch import limits
 from bigmodel.cli.launch.error_messages import explain
 from bigmodel.cli.launch.flags import flags_first
-from bigmodel.cli.launch.safe_loader import guard
+from bigmodel.cli.launch.hydra_patches import guard, limit_input
 from bigmodel.errors import DataError
 
 
@@ -31,7 +30,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     def run(argv: list[str], job=resolve) -> str | None:
         try:
-            limits.install()
+            limit_input()
             arguments = flags_first(argv, configs)
             guard(configs, arguments)
             monkeypatch.setattr(sys, "argv", ["bigmodel-train", *arguments])

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bigmodel.cli.launch import flags, other_tools
-from bigmodel.cli.launch.config_index import read_options
+from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.run_folder import register_resolver
 from bigmodel.config import parse, to_plain
 from tests.end_to_end import conftest
@@ -19,7 +19,7 @@ from tests.end_to_end.conftest import Command
 
 command = conftest.command
 REAL = Path(__file__).parents[3] / "configs"
-OPTIONS = read_options([REAL])
+INDEX = read_index([REAL])
 VALUES = (
     "true",
     "false",
@@ -54,7 +54,7 @@ def accepted(words: list[str]) -> None:
 def test_what_is_advised_is_accepted_or_holds_no_value(choices: list[str]) -> None:
     hints = set()
     for name, value in itertools.product(other_tools.NAMES, VALUES):
-        told = other_tools.meant(name, value, OPTIONS, [*choices, f"{name}={value}"])
+        told = other_tools.meant(name, value, INDEX, [*choices, f"{name}={value}"])
         if told and (hint := re.fullmatch(r"Did you mean (.+)\?( A run uses one GPU\.)?", told)):
             hints.add(hint[1])
         elif told:

@@ -11,7 +11,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
 from bigmodel.cli.launch.flags import flags_first
-from bigmodel.cli.launch.safe_loader import check_overrides, guard
+from bigmodel.cli.launch.hydra_patches import guard
+from bigmodel.cli.launch.safe_loader import check_overrides
 from bigmodel.errors import ConfigError
 
 FIRED: list[str] = []

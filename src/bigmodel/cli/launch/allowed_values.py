@@ -8,26 +8,26 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from bigmodel.cli.launch.config_index import Options
+from bigmodel.cli.launch.config_index import ConfigIndex
 from bigmodel.errors import ConfigError
 from bigmodel.runtime.device_names import is_device
 
 
-def accepted(words: Sequence[str], options: Options, argv: Sequence[str]) -> bool:
+def accepted(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -> bool:
     """Whether `key=value` words are good ones beside the choices that are made.
 
     Args:
         words: as Hydra reads them, without the shell's quotation marks.
-        options: what can be chosen and set.
+        index: what can be chosen and set.
         argv: the other arguments.
     """
     line = [*argv, *words]
-    known = options.keys(line)
+    known = index.paths(line)
     settings: dict[str, Any] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if key in options.groups:
-            if value not in options.groups[key].choices and not (key == "device" and is_device(value)):
+        if key in index.groups:
+            if value not in index.groups[key].choices and not (key == "device" and is_device(value)):
                 return False
             continue
         try:
@@ -38,7 +38,7 @@ def accepted(words: Sequence[str], options: Options, argv: Sequence[str]) -> boo
             return False
         settings[key] = override.value()
     entries = {
-        group: _entries(group, options, line) for group in {key.partition(".")[0] for key in settings}
+        group: _entries(group, index, line) for group in {key.partition(".")[0] for key in settings}
     }
     return all(
         _takes(
@@ -49,13 +49,13 @@ def accepted(words: Sequence[str], options: Options, argv: Sequence[str]) -> boo
     )
 
 
-def _entries(group: str, options: Options, line: Sequence[str]) -> list[str]:
+def _entries(group: str, index: ConfigIndex, line: Sequence[str]) -> list[str]:
     """The registered entries that the choices of a group configure."""
-    if group not in options.groups:
+    if group not in index.groups:
         return [""]
-    names = options.picked(line).get(group, [options.groups[group].default or ""])
+    names = index.chosen(line).get(group, [index.groups[group].default or ""])
     choices = [
-        options.groups[group].choices[name] for name in names if name in options.groups[group].choices
+        index.groups[group].choices[name] for name in names if name in index.groups[group].choices
     ]
     return [
         next((key.value or "" for key in choice.keys if key.path == f"{group}.name"), choice.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bigmodel.cli.launch.config_index import Options, read_options
+from bigmodel.cli.launch.config_index import ConfigIndex, read_index
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.errors import BigModelError, ConfigError, hydra_value, shell_quoted
 from bigmodel.runtime.escaping import escape_line
@@ -160,20 +160,20 @@ def candidates(words: Sequence[Word], config_dir: Path) -> Iterator[Offer]:
     elif typed.startswith("-"):
         yield from (Offer(f"{flag} ") for flag in FLAGS if flag.startswith(typed))
     else:
-        options = read_options([config_dir, *own_folders(before)])
+        index = read_index([config_dir, *own_folders(before)])
         sign = typed[: len(typed) - len(typed.lstrip("+~"))]
         bare = typed.removeprefix(sign)
-        found = _values(bare, options, before) if "=" in bare else _keys(bare, options, before)
+        found = _values(bare, index, before) if "=" in bare else _keys(bare, index, before)
         yield from (Offer(f"{sign}{one.head}", one.path) for one in found)
 
 
-def _keys(typed: str, options: Options, before: Sequence[str]) -> Iterator[Offer]:
+def _keys(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[Offer]:
     """Groups and settings, one level at a time: `trainer.` first, then `trainer.epochs=`."""
-    yield from (Offer(f"{group}=") for group in options.groups if group.startswith(typed))
+    yield from (Offer(f"{group}=") for group in index.groups if group.startswith(typed))
     depth = typed.count(".") + 1
-    known = options.keys(before)
+    known = index.paths(before)
     for path in known:
-        if path.startswith(typed) and path not in options.groups:
+        if path.startswith(typed) and path not in index.groups:
             parts = path.split(".")
             deeper = len(parts) > depth
             whole = ".".join(parts[:depth])
@@ -181,18 +181,18 @@ def _keys(typed: str, options: Options, before: Sequence[str]) -> Iterator[Offer
             yield Offer(f"{whole}." if inner else f"{whole}=")
 
 
-def _values(typed: str, options: Options, before: Sequence[str]) -> Iterator[Offer]:
+def _values(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[Offer]:
     """Choices of a group, several by commas; what a setting may be; files where it may be a path."""
     key, _, value = typed.partition("=")
-    if key in options.groups:
+    if key in index.groups:
         done, comma, name = value.rpartition(",")
-        for choice in options.groups[key].choices:
+        for choice in index.groups[key].choices:
             if choice.startswith(name) and choice not in done.split(","):
                 yield Offer(f"{key}={done}{comma}{choice} ")
         return
     if key == "resume" and "auto".startswith(value):
         yield Offer(f"{key}=auto ")
-    default = next((found.value for found in options.settings(before) if found.path == key), None)
+    default = next((found.value for found in index.keys(before) if found.path == key), None)
     if default in ("true", "false"):
         yield from (Offer(f"{key}={one} ") for one in ("true", "false") if one.startswith(value))
     elif default is None or _PATHLIKE.fullmatch(default):

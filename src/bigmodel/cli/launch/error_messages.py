@@ -25,7 +25,7 @@ from omegaconf.errors import (
 
 from bigmodel.cli.launch import other_tools
 from bigmodel.cli.launch.allowed_values import accepted
-from bigmodel.cli.launch.config_index import Group, Options, nearest, read_options
+from bigmodel.cli.launch.config_index import ConfigIndex, Group, read_index
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.cli.launch.unreadable_files import broken_file, out_of_hydra, output_folder
 from bigmodel.errors import BigModelError, did_you_mean, hydra_value, setting, shell_quoted
@@ -45,7 +45,7 @@ class Case:
 
     error: BaseException
     text: str
-    options: Options
+    index: ConfigIndex
     argv: Sequence[str]
 
 
@@ -64,10 +64,10 @@ def explain(error: BaseException, config_dir: Path, argv: Sequence[str]) -> str 
         if isinstance(cause, BigModelError):  # one of ours, also where OmegaConf has wrapped it
             return str(cause)
     try:
-        options = read_options([config_dir, *own_folders(argv)])
+        index = read_index([config_dir, *own_folders(argv)])
     except (BigModelError, OSError):  # no such --config-dir: Hydra has said so
-        options = Options((), {})
-    case = Case(error, str(error), options, argv)
+        index = ConfigIndex((), {})
+    case = Case(error, str(error), index, argv)
     return next((message for kind in KINDS if (message := kind(case)) is not None), None)
 
 
@@ -82,7 +82,7 @@ def _no_such_choice(case: Case) -> str | None:
     typed = _typed_value("data", case) or name
     if group.partition("/")[0] == "data" and (file := other_tools.meant_file(typed)) is not None:
         return f"data={typed}: data= says what kind of data it is. Did you mean {file}?"
-    known = sorted(error.options or _choices(case.options, group))
+    known = sorted(error.options or _choices(case.index, group))
     asked_by = re.match(r"In '(\w+/[^']+)': ", case.text)  # a file's own list of defaults
     source = f"{asked_by[1]}.yaml: " if asked_by and asked_by[1] != "hydra/config" else ""
     if not name:
@@ -108,25 +108,25 @@ def _no_such_key(case: Case) -> str | None:
     found = re.search(r"Could not override '([^']+)'", case.text)
     if not isinstance(case.error, HydraException) or not found:
         return None
-    key, options = found[1], case.options
+    key, index = found[1], case.index
     asked_by = re.match(r"In '([^']+)': ", case.text)
     source = f"{asked_by[1]}.yaml: " if asked_by else ""
-    if key in options.groups:  # a group of the user's own, which no list of defaults names
+    if key in index.groups:  # a group of the user's own, which no list of defaults names
         value = next((a.partition("=")[2] for a in case.argv if a.startswith(f"{key}=")), "…")
         added = shell_quoted(f"+{key}={value}")
         return f"{source}{key}: nothing is chosen there yet. Add it with a plus: {added}."
     if not source and (habit := _habit(key, _typed_value(key, case) or "", case)) is not None:
         return habit
-    group = options.groups.get(key.partition(".")[0])
+    group = index.groups.get(key.partition(".")[0])
     if group is not None and "." in key:
         return source + _no_such_setting(key, group, case)
-    meant = nearest(key.partition("@")[0], [*options.groups, *options.keys(case.argv)])
-    return f"{source}{key}: no such setting or group.{_meant(meant)} bigmodel-train --help lists all."
+    meant = did_you_mean(key.partition("@")[0], [*index.groups, *index.paths(case.argv)])
+    return f"{source}{key}: no such setting or group.{meant} bigmodel-train --help lists all."
 
 
 def _no_such_setting(key: str, group: Group, case: Case) -> str:
-    """A key that the chosen options of a group do not have; another choice may."""
-    names = case.options.picked(case.argv).get(group.name, [group.default or ""])
+    """A key that the chosen option of a group does not have; another choice may."""
+    names = case.index.chosen(case.argv).get(group.name, [group.default or ""])
     chosen = [group.choices[name] for name in names if name in group.choices]
     known = [k.path for choice in chosen for k in choice.keys if k.value is not None]
     where = f"{group.name}={','.join(choice.name for choice in chosen) or 'null'}"
@@ -135,14 +135,14 @@ def _no_such_setting(key: str, group: Group, case: Case) -> str:
         others = ", ".join(f"{group.name}={name}" for name in having)
         return f"{key}: {where} has no such setting; it is one of {others}."
     short = ", ".join(dict.fromkeys(path.removeprefix(f"{group.name}.") for path in known))
-    return f"{key}: no such setting.{_meant(nearest(key, known))} Known for {where}: {short}."
+    return f"{key}: no such setting.{did_you_mean(key, known)} Known for {where}: {short}."
 
 
 def _wrong_grammar(case: Case) -> str | None:
     """`model`, `cnn`, `sizes=[1,2`, `name='x`"""
     if not isinstance(case.error, OverrideParseException):
         return None
-    text, groups = _as_typed(case.error.override, case), case.options.groups
+    text, groups = _as_typed(case.error.override, case), case.index.groups
     key, equals, value = text.partition("=")
     if not equals:
         having = [group.name for group in groups.values() if text in group.choices]
@@ -181,7 +181,7 @@ def _sweep_without_flag(case: Case) -> str | None:
         return f"{text}: a run goes on with one value.{as_list}"
     several = f"several values need -m, for one run each: -m {shell_quoted(text)}."
     quoted = setting(key, value)
-    if not accepted([f"{key}={hydra_value(value, literal=True)}"], case.options, case.argv):
+    if not accepted([f"{key}={hydra_value(value, literal=True)}"], case.index, case.argv):
         return f"{text}: {several}{as_list}"
     if Path(value).exists():
         return f"{text}: Did you mean {quoted}? Otherwise {several}"
@@ -196,8 +196,8 @@ def _plus_or_minus(case: Case) -> str | None:
         return f"{found[1]}: is there already. Leave out the plus: {found[1]}=…"
     if found := re.match(r"Could not delete .*?'([^']+)'", case.text):
         key = found[1].partition("=")[0]
-        meant = nearest(key, [*case.options.groups, *case.options.keys(case.argv)])
-        return f"~{key}: there is nothing of that name to remove.{_meant(meant)}"
+        meant = did_you_mean(key, [*case.index.groups, *case.index.paths(case.argv)])
+        return f"~{key}: there is nothing of that name to remove.{meant}"
     return None
 
 
@@ -207,7 +207,7 @@ def _not_a_name(case: Case) -> str | None:
     if not (case.text.startswith("Config group override") or in_hydra):
         return None
     for key, _, value in (argument.partition("=") for argument in case.argv):
-        known = _choices(case.options, key)
+        known = _choices(case.index, key)
         if known and value not in known:
             return f"{key}={value}: no such {key}. Choices: {', '.join(known)}."
     return None if in_hydra else "A choice is given by its name, as in model=cnn."
@@ -231,7 +231,7 @@ def _interpolation(case: Case) -> str | None:
     key = getattr(case.error, "full_key", None) or "the configuration"
     first = _first_line(case.error)
     if found := re.match(r"Interpolation key '([^']+)' not found", first):
-        meant = _meant(nearest(found[1], case.options.keys(case.argv)))
+        meant = did_you_mean(found[1], case.index.paths(case.argv))
         return f"{key}: refers to ${{{found[1]}}}, which is not there.{meant}"
     return f"{key}: {first.removeprefix('KeyError raised while resolving interpolation: ')}."
 
@@ -240,13 +240,13 @@ def _missing_value(case: Case) -> str | None:
     """A value that has no default, `???`"""
     if isinstance(case.error, MissingMandatoryValue):
         key = getattr(case.error, "full_key", None) or _first_line(case.error).rpartition(" ")[2]
-        choices = [choice for group in case.options.groups.values() for choice in group.choices.values()]
-        keys = [*case.options.top, *(k for choice in choices for k in choice.keys)]
-        meaning = next((f" ({k.meaning})" for k in keys if k.path == key and k.meaning), "")
+        choices = [choice for group in case.index.groups.values() for choice in group.choices.values()]
+        keys = [*case.index.top, *(k for choice in choices for k in choice.keys)]
+        meaning = next((f" ({k.description})" for k in keys if k.path == key and k.description), "")
         return f"{key}: is required and was not given{meaning}. Give it as {key}=…"
     found = re.match(r"You must specify '([^']+)'", case.text)
     if isinstance(case.error, HydraException) and found:
-        known = ", ".join(_choices(case.options, found[1]))
+        known = ", ".join(_choices(case.index, found[1]))
         return f"{found[1]}: a choice is required. Choices: {known}."
     return None
 
@@ -288,7 +288,7 @@ def _as_typed(text: str, case: Case) -> str:
 
 def _habit(key: str, value: str, case: Case) -> str | None:
     """What is said of a setting as other tools have it."""
-    meant = other_tools.meant(key, value, case.options, case.argv)
+    meant = other_tools.meant(key, value, case.index, case.argv)
     return None if meant is None else f"{key}: no such setting. {meant}"
 
 
@@ -298,8 +298,8 @@ def _typed_value(key: str, case: Case) -> str | None:
     return next((value for name, _, value in words if name == key), None)
 
 
-def _choices(options: Options, group: str) -> list[str]:
-    return sorted(options.groups[group].choices) if group in options.groups else []
+def _choices(index: ConfigIndex, group: str) -> list[str]:
+    return sorted(index.groups[group].choices) if group in index.groups else []
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -309,10 +309,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield cause
         wrapped = isinstance(cause, OmegaConfBaseException | HydraException)
         cause = cause.__cause__ or (cause.__context__ if wrapped else None)
-
-
-def _meant(name: str | None) -> str:
-    return f" Did you mean '{name}'?" if name else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from bigmodel.cli.launch import other_tools
-from bigmodel.cli.launch.config_index import read_options
+from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.data.tabular.column_options import PLAIN_NAME, WrittenForm, as_one_text, parse_entries
 from bigmodel.errors import ConfigError, shell_quoted
@@ -51,8 +51,8 @@ def _habit(message: str, argv: Sequence[str], config_dir: Path) -> str | None:
     if not equals and after and not after[0].startswith("-") and "=" not in after[0]:
         value = after[0]
     key = key.lstrip("-")
-    options = read_options([config_dir, *own_folders(argv)])
-    if (habit := other_tools.meant(key, value, options, argv)) is not None:
+    index = read_index([config_dir, *own_folders(argv)])
+    if (habit := other_tools.meant(key, value, index, argv)) is not None:
         return habit
     return f"Did you mean {shell_quoted(f'{key}={value}')}?" if "." in key and value else None
 

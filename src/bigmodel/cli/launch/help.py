@@ -10,11 +10,12 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from bigmodel import redaction
-from bigmodel.cli.launch.config_index import Choice, Group, Key, read_options
+from bigmodel.cli.launch.config_index import Choice, ConfigIndex, Group, Key, read_index
 from bigmodel.errors import ConfigError, did_you_mean
 from bigmodel.runtime.escaping import escape_line
 
@@ -39,19 +40,51 @@ FLAGS = (
 )
 NARROWEST, WIDEST = 60, 120
 Row = tuple[str, str, str]
+"""Name, value and meaning."""
+
+
+class Choices(NamedTuple):
+    """A group on the page: its choices with a mark (`*` default, `>` chosen) and what they are."""
+
+    group: str
+    rows: list[Row]
+
+
+class Settings(NamedTuple):
+    """Settings under one head, such as `model=cnn`."""
+
+    head: str
+    rows: list[Row]
+
+
+class Help(NamedTuple):
+    """What a page of help says.
+
+    Attributes:
+        choices: the groups with a line for each choice.
+        presets: the groups of which only names are listed.
+        settings: those of the choices that are shown.
+        any_chosen: whether the command line makes a choice.
+    """
+
+    choices: list[Choices]
+    presets: list[Row]
+    settings: list[Settings]
+    any_chosen: bool
 
 
 def help_page(config_dir: Path, argv: Sequence[str]) -> str:
-    """The page for the choices in `argv`, as wide as the terminal, or 80 columns off one.
+    """The page for the choices in `argv`, as wide as the terminal, or 80 columns if there is none.
 
     Raises:
-        ConfigError: a choice or folder named in `argv` is not there, or a page of help.
+        ConfigError: `argv` names a choice, folder or page of help that does not exist.
     """
     wanted = next((word for word in argv if word.startswith("--help=")), "--help=all")
     if wanted != "--help=all":
         raise ConfigError(f"{wanted}: expected --help, or --help=all. For a model: model=cnn --help.")
     width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
-    return help_text(config_dir, argv, width=width, bold=_emphasised())
+    bold = sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return help_text(config_dir, argv, width=width, bold=bold)
 
 
 def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bold: bool = False) -> str:
@@ -65,37 +98,30 @@ def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bo
         bold: emphasise heads with ANSI codes.
 
     Raises:
-        ConfigError: a choice or folder named in `argv` is not there.
+        ConfigError: `argv` names a choice or folder that does not exist.
     """
-    options = read_options([config_dir, *own_folders(argv)])
-    picked = options.picked(argv)
-    for name, chosen in picked.items():
-        check_choices(options.groups[name], chosen)
-    page = _Page(width, bold)
-    page.line("bigmodel-train trains a neural network from a configuration.")
-    page.head("Usage")
-    page.line("bigmodel-train [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAGS]", indent=2)
-    page.head("Examples")
-    page.table([(command, "", meaning) for command, meaning in EXAMPLES])
-    everything = "--help=all" in argv
-    groups = options.groups.values()
-    shown = [group for group in groups if everything or not picked or group.name in picked]
-    page.head("Choices", "* is taken where nothing is said" + ("; > is yours now" if picked else ""))
-    for group in shown:
-        if everything or picked or group.default:
-            _choices(page, group, picked.get(group.name, []))
-        else:  # presets, which are many
-            page.table([(f"{group.name}=", "", ", ".join(group.choices))])
-    if everything or picked:
-        page.head("Settings", "key, value where nothing is said, meaning")
-    if everything and options.top:
-        page.line("the run", indent=2, bold=True)
-        page.table([_row(key) for key in options.top], indent=4)
-    for group in shown if everything or picked else []:
-        _settings(page, group, picked.get(group.name))
-    page.head("Flags")
-    page.table([(flag, "", meaning) for flag, meaning in FLAGS])
-    return page.text()
+    index = read_index([config_dir, *own_folders(argv)])
+    for name, chosen in index.chosen(argv).items():
+        check_choices(index.groups[name], chosen)
+    return _printed(collect(index, argv), width, bold)
+
+
+def collect(index: ConfigIndex, argv: Sequence[str]) -> Help:
+    """What the page for a command line says."""
+    chosen, everything = index.chosen(argv), "--help=all" in argv
+    content = Help([], [], [], bool(chosen))
+    if everything and index.top:
+        content.settings.append(Settings("the run", list(map(_row, index.top))))
+    for group in index.groups.values():
+        if not (everything or not chosen or group.name in chosen):
+            continue
+        if everything or chosen or group.default:
+            content.choices.append(_choices(group, chosen.get(group.name, [])))
+        else:  # presets, of which there are many
+            content.presets.append((f"{group.name}=", "", ", ".join(group.choices)))
+        if everything or chosen:
+            content.settings.extend(_settings(group, chosen.get(group.name)))
+    return content
 
 
 def own_folders(argv: Sequence[str]) -> list[Path]:
@@ -127,62 +153,78 @@ def check_choices(group: Group, names: Iterable[str]) -> None:
             )
 
 
-def _choices(page: _Page, group: Group, picked: list[str]) -> None:
-    """A group's choices with their meanings, a line each; the default and the picked ones are marked."""
-    page.line(f"{group.name}=", indent=2, bold=True)
-    width = max(map(len, group.choices))
-    for choice in group.choices.values():
-        mark = ">" if choice.name in picked else "*" if choice.name == group.default else " "
-        meaning = choice.meaning + (" (yours)" if choice.own else "")
-        page.line(f"{mark} {choice.name:<{width}}  {meaning}".rstrip(), indent=4, whole=False)
+def _choices(group: Group, chosen: list[str]) -> Choices:
+    rows = [
+        (
+            ">" if choice.name in chosen else "*" if choice.name == group.default else " ",
+            choice.name,
+            choice.description + (" (yours)" if choice.own else ""),
+        )
+        for choice in group.choices.values()
+    ]
+    return Choices(group.name, rows)
 
 
-def _settings(page: _Page, group: Group, picked: list[str] | None) -> None:
-    """The settings of a group: first those that all of its choices share, then each one's own.
+def _settings(group: Group, chosen: list[str] | None) -> Iterator[Settings]:
+    """The settings of a group: first those that its choices share, then each one's own.
 
-    A choice that sets other groups' keys, such as an experiment, is shown where it is picked.
+    A choice that sets other groups' keys, such as an experiment, is shown only when it is chosen.
     """
-    names = picked or list(group.choices)
-    shown = [group.choices[name] for name in names if name in group.choices]
-    if not picked:
-        shown = [choice for choice in shown if _is_of_its_group(choice)]
-    if not shown:
-        return
-    shared = _shared(shown) if len(shown) > 1 else []
+    choices = [group.choices[name] for name in chosen or group.choices if name in group.choices]
+    if not chosen:
+        choices = [choice for choice in choices if not choice.overrides and _is_within(group, choice)]
+    shared = _shared(choices) if len(choices) > 1 else []
     if shared:
-        page.line(f"{group.name}: every choice", indent=2, bold=True)
-        page.table([_row(key) for key in shared], indent=4)
+        yield Settings(f"{group.name}: every choice", list(map(_row, shared)))
+    shared_paths = {key.path for key in shared}
     alike: dict[tuple[Key, ...], list[str]] = {}  # choices whose other settings are the same
-    for choice in shown:
-        picks = [Key(other, name, "the choice it makes") for other, name in choice.picks.items()]
-        said = {key.path for key in shared if key in choice.keys or key.path == f"{group.name}.name"}
-        rest = (*picks, *(key for key in choice.keys if key.path not in said))
-        alike.setdefault(rest, []).append(choice.name)
-    for keys, chosen in alike.items():
+    for choice in choices:
+        overrides = (Key(other, name, "the choice it makes") for other, name in choice.overrides.items())
+        keys = (*overrides, *(key for key in choice.keys if key.path not in shared_paths))
+        alike.setdefault(keys, []).append(choice.name)
+    for keys, names in alike.items():
         if keys:
-            page.line(f"{group.name}={','.join(chosen)}", indent=2, bold=True)
-            page.table([_row(key) for key in keys], indent=4)
+            yield Settings(f"{group.name}={','.join(names)}", list(map(_row, keys)))
 
 
 def _shared(choices: list[Choice]) -> list[Key]:
-    """The settings that mean the same, with the same default, in every one of the choices."""
-    group = choices[0].group
+    """The settings with the same default and meaning in all of the choices; the name, which differs."""
     shared = [key for key in choices[0].keys if all(key in choice.keys for choice in choices)]
-    name = [key for key in choices[0].keys if key.path == f"{group}.name"]
-    return [Key(key.path, "…", key.meaning) for key in name if key not in shared] + shared
+    name = [key for key in choices[0].keys if key.path == f"{choices[0].group}.name"]
+    return [Key(key.path, "…", key.description) for key in name if key not in shared] + shared
 
 
-def _is_of_its_group(choice: Choice) -> bool:
-    return all(key.path.startswith(f"{choice.group}.") for key in choice.keys) and not choice.picks
+def _is_within(group: Group, choice: Choice) -> bool:
+    return all(key.path.startswith(f"{group.name}.") for key in choice.keys)
 
 
 def _row(key: Key) -> Row:
-    return (key.path, redaction.redact_text(key.path, key.value or ""), key.meaning)
+    return (key.path, redaction.redact_text(key.path, key.value or ""), key.description)
 
 
-def _emphasised() -> bool:
-    """Whether heads are bold, which is no colour."""
-    return sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+def _printed(content: Help, width: int, bold: bool) -> str:
+    page = _Page(width, bold)
+    page.line("bigmodel-train trains a neural network from a configuration.")
+    page.head("Usage")
+    page.line("bigmodel-train [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAGS]", indent=2)
+    page.head("Examples")
+    page.table([(command, "", meaning) for command, meaning in EXAMPLES])
+    page.head("Choices", "* is the default" + ("; > is chosen" if content.any_chosen else ""))
+    for group in content.choices:
+        page.line(f"{group.group}=", indent=2, bold=True)
+        longest = max(len(name) for _, name, _ in group.rows)
+        for mark, name, meaning in group.rows:
+            page.line(f"{mark} {name:<{longest}}  {meaning}".rstrip(), indent=4, cut=True)
+    for row in content.presets:
+        page.table([row])
+    if content.settings:
+        page.head("Settings", "key, default, meaning")
+    for settings in content.settings:
+        page.line(settings.head, indent=2, bold=True)
+        page.table(settings.rows, indent=4)
+    page.head("Flags")
+    page.table([(flag, "", meaning) for flag, meaning in FLAGS])
+    return page.text()
 
 
 class _Page:
@@ -196,10 +238,10 @@ class _Page:
     def text(self) -> str:
         return "\n".join(self._lines)
 
-    def line(self, text: str, indent: int = 0, bold: bool = False, whole: bool = True) -> None:
-        """A line of its own; one that need not be `whole` is cut where the page ends."""
+    def line(self, text: str, indent: int = 0, bold: bool = False, cut: bool = False) -> None:
+        """Adds one line; with `cut` it ends where the page does."""
         shown = escape_line(text)
-        if not whole and len(shown) > self._width - indent:
+        if cut and len(shown) > self._width - indent:
             shown = shown[: self._width - indent - 1].rstrip() + "…"
         emphasised = f"\033[1m{shown}\033[0m" if bold and self._bold else shown
         self._lines.append(" " * indent + emphasised)
@@ -211,11 +253,11 @@ class _Page:
             self._lines[-1] += f"  ({remark})"
 
     def table(self, rows: Sequence[Row], indent: int = 2) -> None:
-        """Rows of name, value and meaning; long meanings go on below themselves."""
+        """Rows of name, value and meaning; long meanings are wrapped."""
         rows = [(escape_line(name), escape_line(value), escape_line(text)) for name, value, text in rows]
-        room = self._width - indent
-        first = min(max((len(row[0]) for row in rows), default=0), room * 9 // 20)
-        second = min(max((len(row[1]) for row in rows), default=0), room // 5)
+        available = self._width - indent
+        first = min(max((len(row[0]) for row in rows), default=0), available * 9 // 20)
+        second = min(max((len(row[1]) for row in rows), default=0), available // 5)
         start = indent + first + 2 + (second + 2 if second else 0)
         for name, value, meaning in rows:
             line = " " * indent + f"{name:<{first}}"

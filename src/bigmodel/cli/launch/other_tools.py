@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from bigmodel.cli.launch.allowed_values import accepted
-from bigmodel.cli.launch.config_index import Key, Options
+from bigmodel.cli.launch.config_index import ConfigIndex, Key
 from bigmodel.errors import hydra_value, setting, shell_quoted
 
 _SETTINGS = {
@@ -111,13 +111,13 @@ SWITCHES = {name: (on, off) for on, (off, names) in _SWITCHES.items() for name i
 NAMES = sorted({*SETTINGS, *SWITCHES, *_GPUS})
 
 
-def meant(key: str, value: str, options: Options, argv: Sequence[str]) -> str | None:
+def meant(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
     """What to type in place of a setting that other tools call so, or None where no habit is known.
 
     Args:
         key: as typed, with or without dashes or a section in front: `max_epochs`, `trainer.max_epochs`.
         value: as typed; empty where none was.
-        options: what can be chosen and set.
+        index: what can be chosen and set.
         argv: the arguments, which choose among that.
 
     Returns:
@@ -125,27 +125,27 @@ def meant(key: str, value: str, options: Options, argv: Sequence[str]) -> str | 
     """
     section, _, name = key.lstrip("-+").rpartition(".")
     ours = f"{section}.{name}"
-    if section in options.groups and _having(ours, options):
+    if section in index.groups and _having(ours, index):
         return None  # it is a setting of that section, of another choice than the one made
     name = name.replace("-", "_").lower()
     if name in SWITCHES:
-        return _switch(name, value, options, argv)
+        return _switch(name, value, index, argv)
     if name in _GPUS:
-        return _device(name, value, options, argv)
-    known = options.keys(argv)
+        return _device(name, value, index, argv)
+    known = index.paths(argv)
     candidates = SETTINGS.get(name, [])
-    found = next((one for one in candidates if one in known or one in options.groups), None)
+    found = next((one for one in candidates if one in known or one in index.groups), None)
     if found is None:
-        told = (_named(one, options, argv) for one in candidates)
+        told = (_named(one, index, argv) for one in candidates)
         return meant_data(value) if "data.path" in candidates else next(filter(None, told), None)
     if found == key:
         return None
     if found == "data.path" and (file := meant_file(value)) is not None:
         return f"Did you mean {file}?"
     for words in _written(name, found, value):
-        if accepted(words, options, argv):
+        if accepted(words, index, argv):
             return _did_you_mean(words)
-    return _named(found, options, argv)
+    return _named(found, index, argv)
 
 
 def meant_data(value: str) -> str | None:
@@ -180,19 +180,19 @@ def _written(name: str, ours: str, value: str) -> list[list[str]]:
     return [[*before, way] for way in ways]
 
 
-def _switch(name: str, value: str, options: Options, argv: Sequence[str]) -> str | None:
+def _switch(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
     """Whether it is on or off, in our words."""
     on, off = SWITCHES[name]
     share = name == "overfit_batches" and _SHARE.fullmatch(value)
     if not share and not _ON.fullmatch(value) and not _OFF.fullmatch(value):
-        return _named(on.partition("=")[0], options, argv)
+        return _named(on.partition("=")[0], index, argv)
     words = (off if _OFF.fullmatch(value) else on).split()
     if not words:
         return "Leave it out."
-    return _did_you_mean(words) if accepted(words, options, argv) else None
+    return _did_you_mean(words) if accepted(words, index, argv) else None
 
 
-def _device(name: str, value: str, options: Options, argv: Sequence[str]) -> str | None:
+def _device(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
     """`0` GPUs are the CPU, as is `accelerator=cpu`; of several, one run uses one."""
     bare = value.strip("[]()'\" ").lower()
     numbers = re.findall(r"\d+", bare) if re.fullmatch(r"\d+( *, *\d+)*,?", bare) else []
@@ -211,8 +211,8 @@ def _device(name: str, value: str, options: Options, argv: Sequence[str]) -> str
     elif numbers or bare == "-1":
         several = bare == "-1" or int(bare) > 1
         device = "cpu" if bare.strip("0") == "" else "cuda"
-    if not accepted([f"device={device}"], options, argv):
-        return _named("device", options, argv)
+    if not accepted([f"device={device}"], index, argv):
+        return _named("device", index, argv)
     return _did_you_mean([f"device={device}"]) + (" A run uses one GPU." if several else "")
 
 
@@ -220,22 +220,22 @@ def _did_you_mean(words: Sequence[str]) -> str:
     return f"Did you mean {' '.join(map(shell_quoted, words))}?"
 
 
-def _named(ours: str, options: Options, argv: Sequence[str]) -> str | None:
+def _named(ours: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
     """What it is called here and what it holds, without a value."""
-    if ours in options.groups:
-        return f"Here it is {ours}, one of: {', '.join(sorted(options.groups[ours].choices))}."
-    having = _having(ours, options)
+    if ours in index.groups:
+        return f"Here it is {ours}, one of: {', '.join(sorted(index.groups[ours].choices))}."
+    having = _having(ours, index)
     if not having:
-        top = next((key for key in options.top if key.path == ours), None)
-        return None if top is None else f"Here it is {ours}: {top.meaning}."
+        top = next((key for key in index.top if key.path == ours), None)
+        return None if top is None else f"Here it is {ours}: {top.description}."
     key = next(iter(having.values()))
-    only = "" if ours in options.keys(argv) else f", which only {', '.join(having)} knows"
-    return f"Here it is {ours}{only}: {key.meaning}."
+    only = "" if ours in index.paths(argv) else f", which only {', '.join(having)} knows"
+    return f"Here it is {ours}{only}: {key.description}."
 
 
-def _having(ours: str, options: Options) -> dict[str, Key]:
+def _having(ours: str, index: ConfigIndex) -> dict[str, Key]:
     """The choices that have a setting."""
-    group = options.groups.get(ours.partition(".")[0])
+    group = index.groups.get(ours.partition(".")[0])
     choices = group.choices.values() if group is not None else ()
     return {f"{c.group}={c.name}": key for c in choices for key in c.keys if key.path == ours}
 

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 
 
@@ -28,7 +27,9 @@ def show(text: str) -> None:
 
 
 def _paged(text: str, pager: list[str]) -> bool:
-    """Whether a pager was there to show the text."""
+    """Shows the text in a pager; False if that cannot be started."""
+    import subprocess  # not needed for what fits
+
     try:
         process = subprocess.Popen(
             pager, stdin=subprocess.PIPE, env={"LESS": "FRX", **os.environ}, text=True, encoding="utf-8"

@@ -16,7 +16,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.redaction import MASK, REFERENCE, is_count, looks_secret, remember, store_secret
 
 
-def hide_typed(argv: Sequence[str]) -> list[str]:
+def redact_argv(argv: Sequence[str]) -> list[str]:
     """The command line with a reference in the place of every secret.
 
     In a sweep, too, all that follows the `=` is one value.
@@ -27,10 +27,10 @@ def hide_typed(argv: Sequence[str]) -> list[str]:
     for flag, value in itertools.pairwise(argv):  # `--token abc`: a mistake, which is quoted as well
         if flag.startswith("-") and "=" not in flag and looks_secret(flag):
             remember(value)
-    return [_typed(word) for word in argv]
+    return [_redact_word(word) for word in argv]
 
 
-def hide_composed(config: DictConfig, mask: bool = False) -> None:
+def redact_config(config: DictConfig, mask: bool = False) -> None:
     """Puts references in the place of secrets that files have brought, in a whole configuration.
 
     Args:
@@ -40,12 +40,12 @@ def hide_composed(config: DictConfig, mask: bool = False) -> None:
     with read_write(config), open_dict(config):
         for key in config:
             if key != "hydra":
-                _hide_node(config, key, str(key), False, mask)
+                _redact_node(config, key, str(key), False, mask)
         if "hydra" in config:
-            _hide_in_hydra(config.hydra, mask)
+            _redact_hydra(config.hydra, mask)
 
 
-def take_swept(config: DictConfig) -> list[str]:
+def take_swept_secrets(config: DictConfig) -> list[str]:
     """Takes the secrets that a file wants to sweep over out of a configuration.
 
     Hydra's sweeper writes its settings down, and resolves them more than once.
@@ -59,10 +59,10 @@ def take_swept(config: DictConfig) -> list[str]:
     with read_write(config), open_dict(config):
         for word in taken:
             del params[word.partition("=")[0]]
-    return hide_typed(taken)
+    return redact_argv(taken)
 
 
-def _typed(word: str) -> str:
+def _redact_word(word: str) -> str:
     key, equals, value = word.partition("=")
     name = key.lstrip("+~-")
     if word.startswith("-") or not equals:  # a mistake, which the message about it will quote
@@ -80,7 +80,7 @@ def _typed(word: str) -> str:
     if override is None or override.is_sweep_override():
         if looks_secret(name) and value and "${" not in value:
             return f"{key}={store_secret(name, value)}"
-        if override is not None and _hide_value(getattr(override._value, "list", []), name, False)[1]:
+        if override is not None and _redact_value(getattr(override._value, "list", []), name, False)[1]:
             raise ConfigError(
                 f"{name}: a sweep over several settings with a secret in each cannot be kept out of"
                 " its files. Give the secret by itself, with its whole key."
@@ -89,20 +89,20 @@ def _typed(word: str) -> str:
     if isinstance(override._value, int | float) and looks_secret(name):
         exact = isinstance(override._value, bool) or is_count(name, override._value)
         return word if exact else f"{key}={store_secret(name, value.strip())}"
-    new, changed = _hide_value(override._value, name, looks_secret(name))
+    new, changed = _redact_value(override._value, name, looks_secret(name))
     return f"{key}={Override._get_value_element_as_str(new)}" if changed else word
 
 
-def _hide_value(value: Any, path: str, secret: bool) -> tuple[Any, bool]:
+def _redact_value(value: Any, path: str, secret: bool) -> tuple[Any, bool]:
     """A value as Hydra's grammar reads it, with references for secrets; and whether there are any."""
     if isinstance(value, dict):
         pairs = {
-            key: _hide_value(inner, f"{path}.{_text(key)}", secret or looks_secret(_text(key)))
+            key: _redact_value(inner, f"{path}.{_text(key)}", secret or looks_secret(_text(key)))
             for key, inner in value.items()
         }
         return {key: new for key, (new, _) in pairs.items()}, any(c for _, c in pairs.values())
     if isinstance(value, list):
-        items = [_hide_value(inner, f"{path}.{at}", secret) for at, inner in enumerate(value)]
+        items = [_redact_value(inner, f"{path}.{at}", secret) for at, inner in enumerate(value)]
         return [new for new, _ in items], any(changed for _, changed in items)
     text = _text(value)
     if not secret or not isinstance(value, str | QuotedString) or not text or "${" in text:
@@ -114,7 +114,7 @@ def _text(value: Any) -> str:
     return value.text if isinstance(value, QuotedString) else str(value)
 
 
-def _hide_node(parent: Any, key: Any, path: str, secret: bool, mask: bool) -> None:
+def _redact_node(parent: Any, key: Any, path: str, secret: bool, mask: bool) -> None:
     """Hides what is below `parent[key]`; all of it where its key, or one above it, is a secret's."""
     secret = secret or looks_secret(path)
     if OmegaConf.is_missing(parent, key):
@@ -126,12 +126,12 @@ def _hide_node(parent: Any, key: Any, path: str, secret: bool, mask: bool) -> No
     value = parent[key]
     if isinstance(value, DictConfig | ListConfig):
         for inner in list(value) if isinstance(value, DictConfig) else range(len(value)):
-            _hide_node(value, inner, f"{path}.{inner}", secret, mask)
+            _redact_node(value, inner, f"{path}.{inner}", secret, mask)
     elif secret and isinstance(value, str) and value:
         parent[key] = MASK if mask else store_secret(path, value)
 
 
-def _hide_in_hydra(hydra: DictConfig, mask: bool) -> None:
+def _redact_hydra(hydra: DictConfig, mask: bool) -> None:
     """Hydra makes folder names of the command line, and keeps it."""
     plain: Any = OmegaConf.to_container(hydra, resolve=False)
     named = (plain.get("job") or {}).get("override_dirname")
@@ -141,7 +141,7 @@ def _hide_in_hydra(hydra: DictConfig, mask: bool) -> None:
         for name, words in (plain.get("overrides") or {}).items():
             hydra.overrides[name] = [_literal(word) for word in words]
         for name in (plain.get("job") or {}).get("env_set") or {}:
-            _hide_node(hydra.job.env_set, name, name, False, mask)
+            _redact_node(hydra.job.env_set, name, name, False, mask)
 
 
 def _literal(text: str) -> str:

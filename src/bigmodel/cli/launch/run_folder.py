@@ -1,4 +1,4 @@
-"""A run's folder: claimed by exactly one run, and told what it was started with."""
+"""The folder of a run or a sweep: claimed by one alone, recorded at the start, tidied afterwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ from bigmodel.runtime import disk
 RECORD = ".hydra"
 WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
 """What a run writes into its folder, besides its record."""
+
+PLAN = "multirun.yaml"
+"""What Hydra writes into a sweep's folder before the first job."""
+
+LEADERBOARD = "leaderboard.csv"
 
 _RECORDED = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _UNFINISHED = re.compile(r"\.[\w.-]+\.\d+\.tmp")
@@ -90,6 +95,36 @@ def _is_our_log(path: Path) -> bool:
     """Whether Hydra has just made the file for this very job, as with `hydra/job_logging=default`."""
     handlers = [handler for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]
     return any(Path(handler.baseFilename) == path.absolute() for handler in handlers)
+
+
+@contextlib.contextmanager
+def claimed_sweep(folder: Path) -> Iterator[None]:
+    """Makes a sweep's folder and holds its lock within the `with` block.
+
+    Raises:
+        ConfigError: the folder holds a sweep already, or cannot be made.
+        CheckpointError: another process has it.
+    """
+    try:
+        disk.make_folder(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"hydra.sweep.dir: {folder} cannot be made: {error.strerror or error}. Name another folder"
+            " with hydra.sweep.dir=<folder>."
+        ) from error
+    _check_no_sweep(folder)
+    with lock.owned(folder):
+        _check_no_sweep(folder)  # another process may have been quicker
+        yield
+
+
+def _check_no_sweep(folder: Path) -> None:
+    found = [name for name in (PLAN, LEADERBOARD) if os.path.lexists(folder / name)]
+    if found:
+        raise ConfigError(
+            f"hydra.sweep.dir: {folder} holds {' and '.join(found)} already, as a sweep would. Name"
+            " another folder with hydra.sweep.dir=<folder>."
+        )
 
 
 def tidy(folder: Path) -> None:

@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-import hydra._internal.hydra as hydra_internals
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ResultDefault
@@ -33,8 +32,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from bigmodel.cli.launch.flags import parse_flags
-from bigmodel.cli.launch.redact_overrides import hide_composed, take_swept
+from bigmodel.cli.launch.redact_overrides import redact_config, take_swept_secrets
 from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret
 
@@ -63,39 +61,7 @@ TYPED_KEYS = (
 NAMES_OF_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")
 OUTSIDE = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
-_COMPOSED_MODE = hydra_internals.Hydra.get_mode
 THE_DOOR = "Code of your own comes in as a plugin: 'plugins=[my_module]' on the command line."
-
-
-def guard(config_dir: Path, argv: Sequence[str]) -> None:
-    """Checks the command line, and makes Hydra check every configuration it composes from now on.
-
-    To be called before Hydra is, with the arguments that Hydra will see.
-
-    Args:
-        config_dir: the shipped configurations.
-        argv: the arguments, without the program's name.
-
-    Raises:
-        ConfigError: an unknown flag, or an override that would run code.
-    """
-    arguments = parse_flags(argv, config_dir)
-    if arguments.experimental_rerun is not None:
-        raise ConfigError(
-            "--experimental-rerun loads a pickle, which can run any code in it."
-            " Use resume=<run folder> to go on with a run."
-        )
-    check_overrides(arguments.overrides)
-    rules = Rules(config_dir.resolve(), _named_plugins(arguments.overrides), arguments.resolve)
-    hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore
-    asked = any("hydra" in override for override in arguments.overrides)
-    elsewhere = arguments.config_dir or arguments.config_path or arguments.config_name
-    hydra_internals.Hydra.get_mode = _COMPOSED_MODE if asked or elsewhere else _no_mode  # type: ignore
-
-
-def _no_mode(*_: Any, **__: Any) -> None:
-    """What Hydra finds where nothing sets `hydra.mode`, as nothing shipped does: without composing all
-    that is about to be composed anyway, a twentieth of a start."""
 
 
 def check_overrides(overrides: Iterable[str], typed: bool = True) -> None:
@@ -154,8 +120,8 @@ class GuardedLoader(ConfigLoaderImpl):
             config_name, overrides, run_mode, from_shell, validate_sweep_overrides
         )
         _check_composed(config, self.rules)
-        hide_composed(config, mask=self.rules.printed)
-        self.swept = take_swept(config)
+        redact_config(config, mask=self.rules.printed)
+        self.swept = take_swept_secrets(config)
         return config
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
@@ -196,7 +162,7 @@ class GuardedLoader(ConfigLoaderImpl):
                 )
 
 
-def _named_plugins(overrides: Iterable[str]) -> frozenset[str]:
+def named_plugins(overrides: Iterable[str]) -> frozenset[str]:
     """The modules that `plugins=` names, in any form: one, a list, several lists to sweep over."""
     named = [override.partition("=") for override in overrides]
     values = [value for key, _, value in named if key.lstrip("+").split(".")[0] == "plugins"]

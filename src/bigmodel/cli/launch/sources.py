@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigmodel.cli.launch.config_index import read_options
+from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.help import own_folders
 
 _KEY = re.compile(r"([A-Za-z_][\w.]*)(?:=|: )")
@@ -23,13 +23,13 @@ def files_named(message: str, config_dir: Path, argv: Sequence[str]) -> str:
     folders = own_folders(argv)
     if not folders:
         return message
-    options = read_options([config_dir, *folders])
+    index = read_index([config_dir, *folders])
     setters = [
         (key.path, folders[-1] / group / f"{name}.yaml")
-        for group, names in options.picked(argv).items()
+        for group, names in index.chosen(argv).items()
         for name in names
-        if name in options.groups[group].choices and options.groups[group].choices[name].own
-        for key in options.groups[group].choices[name].keys
+        if name in index.groups[group].choices and index.groups[group].choices[name].own
+        for key in index.groups[group].choices[name].keys
     ]
     typed = {word.lstrip("+").partition("=")[0] for word in argv}
 

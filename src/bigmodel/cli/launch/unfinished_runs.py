@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.checkpointing import manifest, retention
 from bigmodel.cli.launch import lock
-from bigmodel.cli.launch.redact_overrides import hide_composed
+from bigmodel.cli.launch.redact_overrides import redact_config
 from bigmodel.cli.launch.run_folder import RECORD, register_resolver
 from bigmodel.cli.launch.safe_loader import check_overrides
 from bigmodel.cli.launch.stored_config import (
@@ -69,7 +69,7 @@ def has_checkpoint(folder: Path) -> bool:
     return any((checkpoints / name).exists() for name in names) or bool(retention.places(checkpoints))
 
 
-def check_may_begin_anew(folder: Path) -> None:
+def check_may_restart(folder: Path) -> None:
     """Makes sure that a run without any checkpoint has ended before its first save.
 
     Raises:
@@ -155,7 +155,7 @@ def composed(overrides: list[str], config_dir: Path, extra: str | None) -> DictC
     search = [f"hydra.searchpath={hydra_value([f'file://{Path(extra).resolve()}'])}"] if extra else []
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         config = compose("train", overrides=[*overrides, *search], return_hydra_config=True)
-    hide_composed(config)  # as in the runs that it is compared with
+    redact_config(config)  # as in the runs that it is compared with
     return config
 
 

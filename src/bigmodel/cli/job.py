@@ -1,0 +1,186 @@
+"""One run of `bigmodel-train`: what Hydra calls, once or for each job of a sweep.
+
+Torch is imported only here, once a configuration has been composed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from bigmodel.cli import imports, session
+from bigmodel.cli.launch import run_folder
+from bigmodel.cli.launch.lock import owned
+from bigmodel.errors import BigModelError, ConfigError, reason
+from bigmodel.redaction import masked
+from bigmodel.runtime import activity, caches, disk
+from bigmodel.runtime.escaping import escape, escape_message
+from bigmodel.runtime.signals import SignalMode
+
+
+def run_job(config: DictConfig) -> float | None:
+    """Runs one composed configuration.
+
+    Returns:
+        The best value of the monitored metric, for Hydra's sweepers to optimise; NaN from a job of a
+        sweep that failed; None from a single run that failed, whose error is in the session.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    with activity.report_progress("Getting ready"):
+        caches.use_private_folders()
+        with imports.importing():
+            # Everything slow to load; the loop too, since a run on record should train at once.
+            import bigmodel.build.runs
+            import bigmodel.training.loop  # noqa: F401
+
+        session.current.started = True
+        session.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
+        hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        if hydra.mode == RunMode.MULTIRUN:
+            session.current.sweep = Path(hydra.sweep.dir)
+            return _run_in_sweep(config, folder, hydra)
+        try:
+            return _run(config, folder, hydra)
+        except Exception as error:
+            session.current.error = error
+            return None
+
+
+def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
+    if session.current.resumed is not None:
+        with owned(folder):
+            run_folder.tidy(folder)
+            run = _prepare_resumed(config, folder, session.current.resumed)
+            if run is None:
+                return None
+            run_folder.write_config(folder, config)
+            return _fit(run)
+    try:
+        run_folder.check_free(folder, "hydra.run.dir")
+        run = _prepare(config, folder)
+        with owned(folder):
+            run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
+            return _start(run, config, folder, hydra)
+    except BaseException:
+        if session.current.folder is None:  # training has not started there
+            run_folder.discard(folder)
+        raise
+
+
+def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
+    """A job that fails is reported at once and leaves the other jobs alone.
+
+    If its folder belongs to another process or holds something else, nothing is written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            run_folder.check_free(folder, "hydra.sweep.dir")
+            stack.enter_context(owned(folder))
+            run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
+            held = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
+        except BigModelError as error:
+            session.current.refused.append(folder)
+            return _failed(error, hydra)
+        try:
+            value = _start(_prepare(config, folder), config, folder, hydra)
+            return float("nan") if value is None else value
+        except BaseException as error:
+            if session.current.stop_status(error) is not None:
+                raise  # a request to stop ends the whole sweep
+            with contextlib.suppress(BigModelError):  # a full disk, a folder moved: reported already
+                held.check()
+                _record_failure(error, config, folder, hydra)
+            return _failed(error, hydra)
+
+
+def _prepare(config: DictConfig, folder: Path) -> Any:
+    """Everything that can be refused is refused here, before the first step and the first file."""
+    from bigmodel.build.runs import build_run
+    from bigmodel.config import parse, to_plain, to_shown
+
+    typed = parse(to_plain(config), to_shown(config))
+    if typed.top.resume is not None:  # it has to be settled before Hydra composes
+        raise ConfigError(
+            f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it."
+            f" Give it on the command line: resume={typed.top.resume}"
+        )
+    return build_run(typed, folder)
+
+
+def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
+    """The same for a run that is resumed; None if it is finished."""
+    from bigmodel.build.runs import build_run, dataset_of, learnt_before, resume_run
+    from bigmodel.checkpointing.checkpoint import load_newest
+    from bigmodel.cli.launch.resume_check import check_plugins, check_same
+    from bigmodel.cli.launch.unfinished_runs import check_may_restart, has_checkpoint
+    from bigmodel.config import parse, to_plain, to_shown
+    from bigmodel.reporting.summary import read_summary
+
+    check_plugins(resumed, config)
+    typed = parse(to_plain(config), to_shown(config))
+    if not has_checkpoint(folder):
+        check_may_restart(folder)
+        message = f"{folder}: this run ended before its first save. It starts from the beginning."
+        print(escape_message(message))  # noqa: T201
+        return build_run(typed, folder)
+    newest = load_newest(folder / "checkpoints")
+    settings = newest.facts.get("settings")
+    changed = check_same(resumed, config, typed, settings, session.current.may_change)
+    run = build_run(typed, folder, learnt_before(newest, changed))
+    run = resume_run(run, newest, changed, partial(dataset_of, typed))
+    summary = read_summary(folder)
+    if run.over and summary is not None and summary.status == "finished":
+        print(escape_message(f"{folder}: this run is finished. {_how_to_continue(run)}"))  # noqa: T201
+        return None
+    return run  # when all steps are done but the summary is missing, training only reports
+
+
+def _how_to_continue(run: Any) -> str:
+    if run.state.progress.stopped_early:
+        patience = run.config.early_stopping.patience
+        return f"It stopped early; raise trainer.early_stopping.patience (now {patience}) to go on."
+    if run.config.max_steps is not None:
+        return f"To train longer, raise trainer.max_steps (now {run.config.max_steps})."
+    return f"To train longer, raise trainer.epochs (now {run.config.epochs})."
+
+
+def _start(run: Any, config: DictConfig, folder: Path, hydra: Any) -> float | None:
+    """Starts a new run in a folder that is free and locked by this process."""
+    run_folder.tidy(folder)
+    run_folder.record_start(folder, config, hydra)
+    return _fit(run)
+
+
+def _fit(run: Any) -> float | None:
+    from bigmodel.training.loop import fit
+
+    run.signals, session.current.folder = session.current.signals, run.info.folder
+    fit(run)
+    best: float | None = run.state.progress.best_value
+    return best
+
+
+def _record_failure(error: BaseException, config: DictConfig, folder: Path, hydra: Any) -> None:
+    from bigmodel.reporting.base import Summary
+    from bigmodel.reporting.summary import read_summary, write_summary
+
+    run_folder.record_start(folder, config, hydra)
+    summary = read_summary(folder) or Summary(status="failed")
+    summary.status, summary.error = "failed", reason(error)
+    write_summary(summary, folder)
+
+
+def _failed(error: BaseException, hydra: Any) -> float:
+    if not isinstance(error, BigModelError):
+        sys.stderr.write(escape(masked(traceback.format_exc())))
+    session.report(f"Job {hydra.job.num} ({run_folder.typed(hydra)}) failed: {reason(error)}")
+    return float("nan")

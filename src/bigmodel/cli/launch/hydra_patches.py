@@ -1,0 +1,155 @@
+"""Every place where Hydra's own methods are replaced; Hydra has no setting for any of them.
+
+* `limit_input`: long arguments, deep files and huge sweeps are refused before they take minutes;
+* `guard`: Hydra composes with `safe_loader.GuardedLoader`, since a configuration can name code to run;
+* `owned_sweep_folder`: a sweep takes its folder for itself before Hydra writes the first file to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import hydra._internal.hydra as hydra_internals
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+
+from bigmodel.cli.launch.flags import parse_flags
+from bigmodel.cli.launch.limits import check_argument, fault_of_file
+from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
+from bigmodel.cli.launch.safe_loader import GuardedLoader, Rules, check_overrides, named_plugins
+from bigmodel.errors import ConfigError
+
+MOST_JOBS = 10_000
+_GET_MODE = hydra_internals.Hydra.get_mode
+
+
+@functools.cache
+def limit_input() -> None:
+    """Has Hydra check the limits wherever it reads a file or an argument, or lists a sweep's jobs."""
+    Plugins.instance()  # imports its plugins again, so that their classes are final only afterwards
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    parse, load = OverridesParser.parse_rule, FileConfigSource.load_config
+    split = BasicSweeper.split_arguments
+
+    def parse_rule(self: OverridesParser, text: str, rule_name: str) -> Any:
+        check_argument(text)
+        return parse(self, text, rule_name)
+
+    def load_config(self: FileConfigSource, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if (fault := fault_of_file(path)) is not None:
+            raise ConfigError(f"{path}: {fault}")
+        return load(self, config_path)
+
+    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> Any:
+        _check_sweep(overrides)
+        return split(overrides, max_batch_size)
+
+    OverridesParser.parse_rule = parse_rule  # type: ignore[method-assign, assignment]
+    FileConfigSource.load_config = load_config  # type: ignore[method-assign]
+    BasicSweeper.split_arguments = staticmethod(split_arguments)  # type: ignore[method-assign]
+
+
+def guard(config_dir: Path, argv: Sequence[str]) -> None:
+    """Checks the command line, and has Hydra check every configuration that it composes from now on.
+
+    Args:
+        config_dir: the shipped configurations.
+        argv: the arguments that Hydra will get, without the program's name.
+
+    Raises:
+        ConfigError: an unknown flag, or an override that would run code.
+    """
+    arguments = parse_flags(argv, config_dir)
+    if arguments.experimental_rerun is not None:
+        raise ConfigError(
+            "--experimental-rerun loads a pickle, which can run any code in it."
+            " Use resume=<run folder> to go on with a run."
+        )
+    check_overrides(arguments.overrides)
+    rules = Rules(config_dir.resolve(), named_plugins(arguments.overrides), arguments.resolve)
+    hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore
+    # To look up `hydra.mode`, Hydra composes everything once more: a twentieth of a start. No shipped
+    # file sets it, so the lookup is skipped unless the command line could bring it in.
+    may_set_mode = any("hydra" in override for override in arguments.overrides)
+    elsewhere = arguments.config_dir or arguments.config_path or arguments.config_name
+    skip = not (may_set_mode or elsewhere)
+    hydra_internals.Hydra.get_mode = (lambda *_, **__: None) if skip else _GET_MODE  # type: ignore
+
+
+@contextlib.contextmanager
+def owned_sweep_folder() -> Iterator[None]:
+    """Within it, a sweep that Hydra starts claims its folder first and keeps it until the block ends.
+
+    Raises:
+        ConfigError: out of the sweep, if the folder holds a sweep already or cannot be made.
+        CheckpointError: out of the sweep, if another process has the folder.
+    """
+    instantiate_sweeper = Plugins.instantiate_sweeper
+    with contextlib.ExitStack() as stack:
+
+        def instantiate(self: Plugins, **context: Any) -> Any:
+            sweeper = instantiate_sweeper(self, **context)
+            run_sweep = sweeper.sweep
+
+            def sweep_own_folder(arguments: list[str]) -> Any:
+                folder = Path(str(context["config"].hydra.sweep.dir))
+                stack.enter_context(claimed_sweep(folder))
+                try:
+                    return run_sweep(arguments)
+                except BaseException:
+                    if not any(folder.glob("*/.hydra")):  # no job has started: leave no plan behind
+                        (folder / PLAN).unlink(missing_ok=True)
+                    raise
+
+            sweeper.sweep = sweep_own_folder  # type: ignore[method-assign]
+            return sweeper
+
+        Plugins.instantiate_sweeper = instantiate  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            Plugins.instantiate_sweeper = instantiate_sweeper  # type: ignore[method-assign]
+
+
+def _check_sweep(overrides: Sequence[Override]) -> None:
+    """Raises ConfigError if a sweep has no job, or more than `MOST_JOBS`."""
+    counts = {
+        override.get_key_element(): _count(override)
+        for override in overrides
+        if override.is_sweep_override() and override.is_discrete_sweep()
+    }
+    for key, count in counts.items():
+        if count == 0:
+            raise ConfigError(f"{key}: the sweep has no values, so there is no job to run.")
+    jobs = math.prod(counts.values())
+    if jobs > MOST_JOBS:
+        factors = " × ".join(f"{count:,} of {key}" for key, count in counts.items() if count > 1)
+        raise ConfigError(
+            f"The sweep has {jobs:,} jobs ({factors}); {MOST_JOBS:,} are run at most. Sweep over fewer"
+            " values, or in parts."
+        )
+
+
+def _count(override: Override) -> int:
+    """How many values a sweep is over; a range is counted without listing it."""
+    values = override._value
+    if not isinstance(values, RangeSweep):
+        return sum(1 for _ in override.sweep_iterator())
+    start, stop, step = (Decimal(value or 0) for value in (values.start, values.stop, values.step))
+    if not (start.is_finite() and stop.is_finite() and step.is_finite() and step):
+        raise ConfigError(
+            f"{override.input_line}: a range needs a finite start, stop and step, and a step other"
+            " than 0."
+        )
+    return max(0, math.ceil((stop - start) / step))

@@ -1,0 +1,51 @@
+"""What `main` and the jobs of one command line share: Hydra hands neither arguments nor results on."""
+
+from __future__ import annotations
+
+import sys
+
+from bigmodel.errors import BigModelError
+from bigmodel.redaction import masked
+from bigmodel.runtime.escaping import escape_message
+from bigmodel.runtime.signals import Signals
+
+TYPE_CHECKING = False  # importing `typing` and `pathlib` would slow down --help
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Session:
+    """One command line.
+
+    Attributes:
+        signals: requests to stop or to save.
+        resumed: the folder of the run to resume; None for a new run.
+        may_change: whether it may resume with other settings or data.
+        started: whether a job has started, so that more was wanted than printing a configuration.
+        folder: of the last run whose training has started.
+        error: what ended the only job.
+        sweep: the sweep's folder; None for a single run.
+        refused: folders in it that belong to something else.
+    """
+
+    def __init__(self) -> None:
+        self.signals = Signals()
+        self.resumed: Path | None = None
+        self.may_change = False
+        self.started = False
+        self.folder: Path | None = None
+        self.error: Exception | None = None
+        self.sweep: Path | None = None
+        self.refused: list[Path] = []
+
+    def stop_status(self, error: BaseException) -> int | None:
+        """The exit status if the process was asked to stop; None for an error."""
+        return None if isinstance(error, BigModelError) else self.signals.status(error)
+
+
+current = Session()
+
+
+def report(message: str) -> None:
+    """Prints a message of the program itself to standard error."""
+    print(escape_message(f"bigmodel-train: {masked(message)}"), file=sys.stderr)  # noqa: T201
