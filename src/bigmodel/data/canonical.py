@@ -21,6 +21,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bigmodel.data.libraries import pa, pc
+
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))(?:\.0+)?", re.ASCII)
 _CASELESS = frozenset(("true", "false", "yes", "no", "on", "off"))
 CASELESS_SPELLINGS = tuple(
@@ -127,9 +129,6 @@ def index_of_values(text: Any, names: Sequence[str | None]) -> tuple[Any, dict[s
         The place of each among `names`, integers of Arrow, null where it is none of them; and the name
         of each word that is spelt otherwise.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     found = pc.index_in(text, value_set=pa.array(names, text.type))
     others = text.filter(pc.and_(found.is_null(), text.is_valid())).unique().to_pylist()
     if not others or not (meant := ValueIndex(names).of(others)):
@@ -148,7 +147,6 @@ def count_values(text: Any) -> dict[str, int]:
 def too_many_values(text: Any, most: float) -> int | None:
     """How many different words a column holds, where they are more than `most` values however they are
     spelt; None where they may be fewer."""
-    import pyarrow.compute as pc
 
     different: int = pc.count_distinct(text).as_py()
     if different <= most:

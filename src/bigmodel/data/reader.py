@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from bigmodel.data.parts import SplitData
+from bigmodel.data.stored_config import StoredConfig
 from bigmodel.errors import DataError, counted, did_you_mean
 from bigmodel.registry import Config
 
@@ -39,7 +40,7 @@ def told_cut(count: int, one: str, most: str, *, purpose: str = "") -> list[tupl
     return [("Cut", f"{counted(count, one)}{purpose}, to {most}")] if count else []
 
 
-class Reader(Config):
+class Reader(StoredConfig):
     """Base of all readers: its fields are what was learnt, as JSON can hold it."""
 
     def encoded(self, encoding: str) -> Self:
@@ -53,12 +54,12 @@ class Reader(Config):
             raise DataError("--encoding: the run has learnt from no text files. Leave it out.")
         return changed
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """The samples of new files, in the order in which they stand there.
 
         Args:
             path: a file or folder of the same kind as the source was learnt from.
-            answers: read the targets too, to judge by; without, a file need not have any.
+            with_targets: read the targets too, to judge by; without, a file need not have any.
             max_bad: unreadable samples that may be left out.
 
         Raises:

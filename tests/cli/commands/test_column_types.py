@@ -65,7 +65,7 @@ TYPES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has learnt of all of them, with the file it learnt from."""
     folder = tmp_path_factory.mktemp("types")
     table = pa.table(TYPES | {"x": np.arange(ROWS) % 7, "y": np.arange(ROWS) + 0.5})
@@ -79,14 +79,14 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("to", ["csv", "tsv", "parquet", "jsonl", "terminal"])
-def test_every_type_comes_out(asked: Path, bigmodel: Bigmodel, tmp_path: Path, to: str) -> None:
+def test_every_type_comes_out(encoded: Path, bigmodel: Bigmodel, tmp_path: Path, to: str) -> None:
     output = tmp_path / f"out.{to}"
     where = [] if to == "terminal" else ["--output", output]
     said = bigmodel(
-        "predict", asked / "run", "--input", asked / "new.parquet", "--device", "cpu", *where
+        "predict", encoded / "run", "--input", encoded / "new.parquet", "--device", "cpu", *where
     )
     assert said.status == 0, said.err
-    stored = pq.read_table(asked / "new.parquet")
+    stored = pq.read_table(encoded / "new.parquet")
     known = {name: json_values(stored.column(name)) for name in TYPES}
     if to == "parquet":
         found = pq.read_table(output)

@@ -42,7 +42,7 @@ def session_of(made: Any) -> onnxruntime.InferenceSession:
 
 def predicted(run: Loaded, path: Path) -> torch.Tensor:
     """What `predict` says of a file: probabilities, or values in their own unit."""
-    part = run.reader.read(path, answers=False).part
+    part = run.reader.read(path, with_targets=False).part
     return in_words(outputs_of(run, part, None), run.prepared.spec.target)
 
 
@@ -72,7 +72,7 @@ def test_arrays(made: Run, tmp_path: Path, name: str) -> None:
 def test_pictures_of_the_size_of_the_run(made: Run) -> None:
     run, folder = loaded(made("photos")), made("photos").parent / "photos"
     graph, front, *_ = graph_of(run)
-    pixels = run.reader.read(folder, answers=False).part.take(slice(None))[0].numpy()
+    pixels = run.reader.read(folder, with_targets=False).part.take(slice(None))[0].numpy()
     assert front.inputs[0].kind == str(pixels.dtype) == "uint8"
     assert_same(session_of(graph), {"image": pixels}, predicted(run, folder))
 
@@ -256,12 +256,12 @@ def test_without_onnxruntime_graphs_are_compared_all_the_same(
     graph_of(loaded(made(name)))
 
 
-def failing(when: Callable[[int], bool]) -> Callable[..., Any]:
+def failing(date_format: Callable[[int], bool]) -> Callable[..., Any]:
     """onnx's own program, which fails on batches of some sizes."""
     computes = ReferenceEvaluator.run
 
     def run(self: Any, names: Any, feed: dict[str, Any]) -> Any:
-        if when(len(next(iter(feed.values())))):
+        if date_format(len(next(iter(feed.values())))):
             raise ValueError("Need at least 0 and at most 64 array objects.")
         return computes(self, names, feed)
 

@@ -65,7 +65,7 @@ def test_the_terminal_gets_csv(made: Run, bigmodel: Bigmodel, tmp_path: Path) ->
     run = loaded(made("classes"))
     reader = run.prepared.reader
     assert reader is not None
-    stored = reader.read(tmp_path / "new.npz", answers=False).part.take(slice(0, 7))[0]
+    stored = reader.read(tmp_path / "new.npz", with_targets=False).part.take(slice(0, 7))[0]
     expected = run.model(model_inputs(run.prepared, stored)).argmax(1).tolist()
     target = run.prepared.spec.target
     assert isinstance(target, Classes)
@@ -180,23 +180,23 @@ def test_a_file_may_be_in_another_encoding_than_that_of_training(
         assert said.status == 0, said.err
         assert rows_of(said.out)[0]["wer"] == "Zoë"
     for name in ("cp1252", "utf-16-le"):
-        asked = ["predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu"]
-        said = bigmodel(*asked)
+        encoded = ["predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu"]
+        said = bigmodel(*encoded)
         assert said.status == 1
         assert said.err.strip().endswith(f"say --encoding {name}")
         for option in (["--encoding", name], [f"data.encoding={name}"]):
-            said = bigmodel(*asked, *option)
+            said = bigmodel(*encoded, *option)
             assert said.status == 0, said.err
             assert rows_of(said.out)[0]["wer"] == "Zoë"
         judged = bigmodel(
-            "eval", table_run, "--data", asked[3], "--device", "cpu", f"data.encoding={name}"
+            "eval", table_run, "--data", encoded[3], "--device", "cpu", f"data.encoding={name}"
         )
         assert judged.status == 0, judged.err
 
 
 def test_an_encoding_where_nothing_is_text(made: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:
     np.savez(tmp_path / "new.npz", inputs=np.zeros((2, 5)))
-    asked = [
+    encoded = [
         "predict",
         made("classes"),
         "--input",
@@ -205,9 +205,9 @@ def test_an_encoding_where_nothing_is_text(made: Run, bigmodel: Bigmodel, tmp_pa
         "cpu",
         "--encoding",
     ]
-    said = bigmodel(*asked, "cp1252")
+    said = bigmodel(*encoded, "cp1252")
     assert (said.status, "has learnt from no text files" in said.err) == (1, True)
-    said = bigmodel(*asked, "utf9")
+    said = bigmodel(*encoded, "utf9")
     assert (said.status, "'utf9': there is no such encoding of texts" in said.err) == (1, True)
 
 

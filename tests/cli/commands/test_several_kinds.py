@@ -19,9 +19,9 @@ from tests.small_runs import built
 ROWS = 80
 
 
-def lines_with(odd: dict[int, Any], name: str = "x") -> list[dict[str, Any]]:
+def lines_with(invalid: dict[int, Any], name: str = "x") -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{"x": i + 0.5, "z": i % 7, "y": 2.0 * i + 0.5} for i in range(ROWS)]
-    for row, value in odd.items():
+    for row, value in invalid.items():
         rows[row][name] = value
     return rows
 
@@ -39,15 +39,15 @@ def trained(folder: Path, path: Path, **said: Any) -> list[str]:
     return [f"{label}: {line}" for label, line in made.dataset.told]
 
 
-@pytest.mark.parametrize("odd", ["n.a.", True, ["a"], {"a": 1}])
+@pytest.mark.parametrize("invalid", ["n.a.", True, ["a"], {"a": 1}])
 def test_an_odd_cell_among_numbers_is_missing_and_comes_out_as_it_was(
-    bigmodel: Bigmodel, tmp_path: Path, odd: Any
+    bigmodel: Bigmodel, tmp_path: Path, invalid: Any
 ) -> None:
-    rows = lines_with({4: "4.5", 6: None, 11: odd})
+    rows = lines_with({4: "4.5", 6: None, 11: invalid})
     del rows[7]["x"]
     path = write(tmp_path / "a.jsonl", rows)
     told = "\n".join(trained(tmp_path / "run", path))
-    written = json.dumps(odd) if not isinstance(odd, str) else odd
+    written = json.dumps(invalid) if not isinstance(invalid, str) else invalid
     assert f"column 'x': 1 of {ROWS - 2} cells is no number and taken for missing" in told
     assert f"the first in row 11 (counted from 0): {written!r}" in told
     assert "Columns: 2 numbers" in told
@@ -129,18 +129,18 @@ def test_the_kinds_of_columns_are_agreed_over_the_files_of_a_folder(
 
 @pytest.mark.parametrize("others", [True, False])
 @pytest.mark.parametrize(
-    ("odd", "place"),
+    ("invalid", "place"),
     [("x", "data.columns.x=number"), ("y", "data.task=values"), ("d", "data.columns.d=date")],
 )
 def test_the_tip_for_an_odd_cell_of_a_short_table_works_as_printed(
-    tmp_path: Path, odd: str, place: str, others: bool
+    tmp_path: Path, invalid: str, place: str, others: bool
 ) -> None:
     rows = [{"x": i + 0.5, "d": f"2024-01-{i + 1:02}", "z": i % 4, "y": 2 * i} for i in range(15)]
-    rows[4][odd] = "unknown"
-    kept = {"y", odd if odd != "y" else "x"}
+    rows[4][invalid] = "unknown"
+    kept = {"y", invalid if invalid != "y" else "x"}
     rows = [{k: v for k, v in row.items() if others or k in kept} for row in rows]
     path = write(tmp_path / "a.jsonl", rows)
-    said = {"task": "values"} if odd != "y" else {}
+    said = {"task": "values"} if invalid != "y" else {}
     try:
         told = trained(tmp_path / "run", path, **said)
     except DataError as error:
@@ -149,7 +149,7 @@ def test_the_tip_for_an_odd_cell_of_a_short_table_works_as_printed(
     assert "the first in row 4 (counted from 0): 'unknown'" in tip
     typed = tip.rsplit(" ", 1)[1].removeprefix("data.")
     key, value = typed.split("=")
-    said |= {"columns": {odd: value}} if key.startswith("columns.") else {key: value}
+    said |= {"columns": {invalid: value}} if key.startswith("columns.") else {key: value}
     told = trained(tmp_path / "again", path, **said)
-    assert any("1 of 15 cells is no" in line and odd in line for line in told)
+    assert any("1 of 15 cells is no" in line and invalid in line for line in told)
     assert not any(line.endswith(place) for line in told)

@@ -35,9 +35,9 @@ def reader_of(kind, target=TWO, statistics=None, **values):
     return again(ArraysReader.of(DataSpec("made", kind, target), statistics, **values))
 
 
-def read(folder, reader, answers=False, **content):
+def read(folder, reader, with_targets=False, **content):
     np.savez(folder / "new.npz", **content)
-    return reader.read(folder / "new.npz", answers=answers)
+    return reader.read(folder / "new.npz", with_targets=with_targets)
 
 
 def refused(words, *args, **content):

@@ -71,7 +71,7 @@ def test_inputs_and_a_reader_that_reads_what_training_read(tmp_path, inputs, val
     check(dataset)
     assert dataset.spec.input == kind
     assert dataset.spec.sizes == {"train": 30, "val": 10}
-    found = dataset.reader.read(path, answers=True).part
+    found = dataset.reader.read(path, with_targets=True).part
     assert found.inputs.dtype == dataset.train.inputs.dtype
     known = sorted(zip(map(_bytes, found.inputs), found.targets.tolist(), strict=True))
     seen = [pair for part in (dataset.train, dataset.val) for pair in _pairs(part)]
@@ -114,7 +114,7 @@ def test_classes(tmp_path, targets, values, names):
     check(dataset)
     assert isinstance(dataset.spec.target, Classes)
     assert dataset.spec.target.names == names
-    found = dataset.reader.read(path, answers=True).part
+    found = dataset.reader.read(path, with_targets=True).part
     own = targets.argmax(1) if targets.ndim == 2 and targets.shape[1] > 1 else targets.flatten()
     first = dict(zip(own.tolist(), found.targets.tolist(), strict=True))
     assert len(first) == len(names)
@@ -133,7 +133,7 @@ def test_values_and_flags(tmp_path):
     target = dataset.spec.target
     assert isinstance(target, Values)
     assert target.names == ("height", "weight")
-    found = dataset.reader.read(path, answers=True).part
+    found = dataset.reader.read(path, with_targets=True).part
     own = found.targets * torch.tensor(target.std) + torch.tensor(target.mean)
     torch.testing.assert_close(own, torch.from_numpy(answers).float())
     assert built(saved(tmp_path, inputs=real(4), targets=real())).spec.target.names == ("targets",)
@@ -151,7 +151,7 @@ def test_safetensors_and_names_of_arrays(tmp_path):
     save_file({"x": inputs, "y": torch.from_numpy(LABELS)}, path)
     dataset = built(path, inputs="x", targets="y")
     check(dataset)
-    found = dataset.reader.read(path, answers=True).part
+    found = dataset.reader.read(path, with_targets=True).part
     assert sorted(_pairs(found)) == sorted([*_pairs(dataset.train), *_pairs(dataset.val)])
 
 
@@ -193,7 +193,7 @@ def test_samples_that_are_not_finite(tmp_path):
     check(dataset)
     assert sum(dataset.spec.sizes.values()) == 38
     assert dataset.left_out == {"samples that are not finite": 2}
-    found = dataset.reader.read(path, answers=True, max_bad=2)
+    found = dataset.reader.read(path, with_targets=True, max_bad=2)
     assert len(found.part) == len(found.columns["row"]) == 38
     assert 3 not in found.columns["row"]
 

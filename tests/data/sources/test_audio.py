@@ -80,14 +80,14 @@ def test_forms_and_a_reader_that_hears_what_training_heard(recordings, values, s
     check(dataset)
     assert dataset.spec.input == shape
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
-    found = reader.read(recordings, answers=True)
+    found = reader.read(recordings, with_targets=True)
     assert found.part.inputs.shape == (20, *shape.shape)
     known = {row.numpy().tobytes(): label for row, label in _rows(found.part)}
     assert len(known) > 15  # some last longer and are alike in what is heard
     for part in dataset.parts.values():
         for row, label in _rows(part):
             assert known[row.numpy().tobytes()] == label
-    single = reader.read(recordings / "low" / "3.mp3", answers=False)
+    single = reader.read(recordings / "low" / "3.mp3", with_targets=False)
     assert torch.equal(single.part.inputs[0], found.part.inputs[13])
     assert single.columns == {"file": ["3.mp3"]}
 
@@ -103,20 +103,20 @@ def test_a_raw_form_is_the_sound_and_silence_behind_it(tmp_path):
             sound = np.random.default_rng(n + ord(kind)).uniform(-1, 1, (100, 2)).astype(np.float32)
             soundfile.write(tmp_path / kind / f"{n}.wav", sound, RATE, subtype="FLOAT")
     reader = built(tmp_path, form="raw", seconds=0.02, fold=3).reader
-    [row] = reader.read(tmp_path / "b" / "3.wav", answers=False).part.inputs
+    [row] = reader.read(tmp_path / "b" / "3.wav", with_targets=False).part.inputs
     assert row.shape == (54, 3)
     torch.testing.assert_close(row.flatten()[:100], torch.from_numpy(sound).mean(1))  # mixed
     assert row.flatten()[100:].abs().max() == 0
 
 
 def test_the_usual_duration_is_that_of_most(recordings):
-    sounds = built(recordings, val_fraction=0.1).reader.hearing
+    sounds = built(recordings, val_fraction=0.1).reader.settings
     eight_frames = 8 * sounds.hop / RATE
     assert 0.26 <= sounds.samples / RATE <= 0.31 + eight_frames
     assert sounds.shape[1] % 8 == 0  # so that patches tile it
     before = sounds.samples
     soundfile.write(recordings / "low" / "0.wav", sine(300, seconds=9), RATE)
-    assert built(recordings, val_fraction=0.1).reader.hearing.samples - before < 0.05 * RATE
+    assert built(recordings, val_fraction=0.1).reader.settings.samples - before < 0.05 * RATE
 
 
 @pytest.mark.parametrize(("own", "rate"), [(16000, 8000), (44100, 16000), (8000, 16000), (11025, 8000)])
@@ -142,7 +142,7 @@ def test_any_rate_sounds_alike(tmp_path):
             rate = (8000, 16000, 44100, 22050)[n]
             soundfile.write(tmp_path / kind / f"{n}.wav", sine(hertz, rate), rate)
     dataset = built(tmp_path, seconds=0.2)
-    found = dataset.reader.read(tmp_path, answers=True).part
+    found = dataset.reader.read(tmp_path, with_targets=True).part
     for label in (0, 1):
         same = found.inputs[found.targets == label][:, 0, 2:-2]
         assert (same - same[0]).abs().max() < 0.05
@@ -236,10 +236,12 @@ def test_what_differs_from_training_is_told(recordings, tmp_path):
     sound = sine(300, RATE)
     soundfile.write(folder / "c.wav", np.stack([sound, -sound], 1), RATE)
     told = [
-        line for label, line in dataset.reader.read(folder, answers=False).told if label == "Warning"
+        line
+        for label, line in dataset.reader.read(folder, with_targets=False).told
+        if label == "Warning"
     ]
     assert len(told) == 3
     assert told[0].startswith("the channels of 1 recording cancel each other")
     assert f"such as {2 * RATE:,} Hz (training: {RATE:,} Hz)" in told[1]
     assert "1 of 3 recordings are louder or softer" in told[2]
-    assert not dataset.reader.read(recordings, answers=True).told
+    assert not dataset.reader.read(recordings, with_targets=True).told

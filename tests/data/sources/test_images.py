@@ -40,7 +40,7 @@ def built(path, **values):
     return images(validate(ImagesConfig, values, "data"))
 
 
-def framing(**values):
+def settings(**values):
     return ResizeSettings(
         **{
             "height": 4,
@@ -54,7 +54,7 @@ def framing(**values):
 
 
 def read(path, **values):
-    form = framing(**values)
+    form = settings(**values)
     row = torch.zeros(form.channels, form.height, form.width, dtype=torch.uint8)
     with checked_image_sizes():
         decode(path, row, form)
@@ -83,21 +83,21 @@ def test_reads_pictures_with_their_labels(photos):
 def test_a_reader_sees_what_training_saw(photos, tmp_path):
     dataset = built(photos, size=[6, 9], fit="pad")
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
-    found = reader.read(photos, answers=True)
+    found = reader.read(photos, with_targets=True)
     assert found.columns["file"][:2] == ["cat/0.png", "cat/1.jpg"]
     known = {bytes(row.flatten().tolist()): int(n) for row, n in _rows(found.part)}
     assert len(known) == 20
     for part in (dataset.train, dataset.val):
         for row, label in _rows(part):
             assert known[bytes(row.flatten().tolist())] == label
-    single = reader.read(photos / "dog" / "0.png", answers=True)
+    single = reader.read(photos / "dog" / "0.png", with_targets=True)
     assert single.part.targets.tolist() == [1]
     assert torch.equal(single.part.inputs[0], found.part.inputs[10])
     (tmp_path / "new").mkdir()
     (photos / "dog" / "0.png").rename(tmp_path / "new" / "x.png")
-    assert torch.equal(reader.read(tmp_path / "new", answers=False).part.inputs, single.part.inputs)
+    assert torch.equal(reader.read(tmp_path / "new", with_targets=False).part.inputs, single.part.inputs)
     with pytest.raises(DataError, match="lie in no folder"):
-        reader.read(tmp_path / "new", answers=True)
+        reader.read(tmp_path / "new", with_targets=True)
 
 
 def _rows(part):
@@ -113,7 +113,7 @@ def test_values_to_predict_come_from_a_list(photos):
     check(dataset)
     assert isinstance(dataset.spec.target, Values)
     assert dataset.spec.target.names == ("age",)
-    found = dataset.reader.read(photos / "list.csv", answers=True)
+    found = dataset.reader.read(photos / "list.csv", with_targets=True)
     own = found.part.targets * dataset.spec.target.std[0] + dataset.spec.target.mean[0]
     torch.testing.assert_close(own[:, 0], torch.arange(20) + 0.5)
 
@@ -243,8 +243,8 @@ def test_unreadable_pictures_are_named_or_left_out(photos, tmp_path):
     with pytest.raises(DataError, match="3 of 23 pictures"):
         built(photos, cache=str(tmp_path / "cache"))
     with pytest.raises(DataError, match="cannot be read"):
-        dataset.reader.read(photos, answers=False)
-    found = dataset.reader.read(photos, answers=True, max_bad=3)
+        dataset.reader.read(photos, with_targets=False)
+    found = dataset.reader.read(photos, with_targets=True, max_bad=3)
     assert len(found.part) == len(found.columns["file"]) == 20
     assert found.left_out == {"pictures that cannot be read": 3}
 
@@ -259,8 +259,8 @@ def test_pictures_cut_in_half_are_left_out_in_training_and_after_it(photos, whol
     dataset = built(photos, max_bad=1)
     assert dataset.left_out == {"pictures that cannot be read": 1}
     with pytest.raises(DataError, match=named):
-        dataset.reader.read(photos, answers=True)
-    found = dataset.reader.read(photos, answers=True, max_bad=1)
+        dataset.reader.read(photos, with_targets=True)
+    found = dataset.reader.read(photos, with_targets=True, max_bad=1)
     assert found.left_out == {"pictures that cannot be read": 1}
     assert not any(str(name).endswith(f"half {whole}") for name in found.columns["file"])
 

@@ -93,10 +93,10 @@ def test_a_table_of_two_columns(tmp_path):
     assert sides(dataset, "val", 0) == lines(DE, 20)
     assert sides(dataset, "val", 1) == lines(EN, 20)
     assert dataset.left_out == {"pairs with an empty side": 2}
-    found = dataset.reader.read(tmp_path / "a.csv", answers=True)
+    found = dataset.reader.read(tmp_path / "a.csv", with_targets=True)
     assert found.columns == {"source": lines(DE, 20), "target": lines(EN, 20)}
     assert found.left_out == {"pairs with an empty side": 1}
-    asked = dataset.reader.read(tmp_path / "a.csv", answers=False)
+    asked = dataset.reader.read(tmp_path / "a.csv", with_targets=False)
     assert asked.columns == {"source": [*lines(DE, 20), ""]}
 
 
@@ -202,24 +202,24 @@ def reader(tmp_path):
 
 def test_a_reader_judges_by_two_files(reader, tmp_path):
     written(tmp_path, "test", 9, de={4: ""})
-    found = reader.read(Path(f"{tmp_path}/test.de,{tmp_path}/test.en"), answers=True)
+    found = reader.read(Path(f"{tmp_path}/test.de,{tmp_path}/test.en"), with_targets=True)
     assert len(found.part) == 8
     assert found.left_out == {"pairs with an empty side": 1}
     assert found.columns["target"][4] == lines(EN, 9)[5]
     with pytest.raises(DataError, match=r"test.de: to judge by, a file of sources and one of"):
-        reader.read(tmp_path / "test.de", answers=True)
+        reader.read(tmp_path / "test.de", with_targets=True)
 
 
 def test_a_reader_gives_a_source_for_each_line(reader, tmp_path):
     written(tmp_path, "test", 9, de={4: "", 5: "z" * 80})
-    found = reader.read(tmp_path / "test.de", answers=False)
+    found = reader.read(tmp_path / "test.de", with_targets=False)
     end = reader.vocabulary.end
     assert len(found.part) == 9
     assert found.columns["source"][4] == ""
     assert found.part.sizes[4].tolist() == [1, 1]
     assert int(found.part.tokens[found.part.starts[4, 0]]) == end
     assert found.part.sizes[5].tolist() == [30, 1]
-    both = reader.read(Path(f"{tmp_path}/test.de,{tmp_path}/test.en"), answers=False)
+    both = reader.read(Path(f"{tmp_path}/test.de,{tmp_path}/test.en"), with_targets=False)
     assert both.columns == found.columns
 
 
@@ -227,8 +227,8 @@ def test_references_longer_than_any_that_the_run_was_made_for(reader, tmp_path):
     written(tmp_path, "test", 9, en={4: "v" * 80})
     path = Path(f"{tmp_path}/test.de,{tmp_path}/test.en")
     with pytest.raises(DataError, match=r"1 of 9 references are longer than the 30 .* line 5 with 81"):
-        reader.read(path, answers=True)
-    found = reader.read(path, answers=True, max_bad=1)
+        reader.read(path, with_targets=True)
+    found = reader.read(path, with_targets=True, max_bad=1)
     assert len(found.part) == 8
     assert found.left_out == {"references longer than 30 tokens": 1}
 
@@ -236,9 +236,9 @@ def test_references_longer_than_any_that_the_run_was_made_for(reader, tmp_path):
 def test_nothing_to_read(reader, tmp_path):
     (tmp_path / "none.de").write_text("")
     with pytest.raises(DataError, match=r"none.de: there are no texts in it"):
-        reader.read(tmp_path / "none.de", answers=False)
+        reader.read(tmp_path / "none.de", with_targets=False)
     with pytest.raises(DataError, match=r"missing.de"):
-        reader.read(tmp_path / "missing.de", answers=False)
+        reader.read(tmp_path / "missing.de", with_targets=False)
 
 
 @pytest.mark.skipif(not MULTI30K.is_dir(), reason="Multi30k is not here")

@@ -215,7 +215,7 @@ def test_rows_without_a_target_are_left_out_and_counted(tmp_path):
     dataset = built(path, "y")
     assert dataset.left_out == {"no target": 25}
     assert dataset.spec.sizes == {"train": 60, "val": 15}
-    found = dataset.reader.read(path, answers=True)
+    found = dataset.reader.read(path, with_targets=True)
     assert len(found.part) == 75
     assert found.left_out == {"no target": 25}
     assert found.columns["y"][:2].to_pylist() == ["1.5", "2.5"]
@@ -229,8 +229,8 @@ def test_a_group_never_lies_on_both_sides(tmp_path):
     members = [{int(x) % 23 for x in part.inputs[:, 0]} for part in dataset.parts.values()]
     assert set.union(*members) == set(range(23))
     assert sum(len(group) for group in members) == 23  # none in two parts
-    asked = built(path, "y", group="who", columns={"who": "category"})
-    assert asked.spec.input.names == ("who", "x")
+    encoded = built(path, "y", group="who", columns={"who": "category"})
+    assert encoded.spec.input.names == ("who", "x")
 
 
 def test_a_column_may_say_what_goes_where(tmp_path):
@@ -260,7 +260,7 @@ def test_a_reader_travels_as_plain_data_and_reads_alike(path):
     dataset = built(path)
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
     assert reader == dataset.reader
-    found = reader.read(path, answers=True)
+    found = reader.read(path, with_targets=True)
     rows = rows_of(dataset, "train")
     assert torch.equal(found.part.inputs[rows], dataset.train.inputs)
     assert torch.equal(found.part.targets[rows], dataset.train.targets)
@@ -274,7 +274,7 @@ def test_new_rows_need_no_answers_and_may_have_more_columns(path, tmp_path):
         {"new": "1", "city": "Atlantis", **{k: v for k, v in row.items() if k not in ("price", "city")}}
         for row in houses(5)
     ]
-    found = reader.read(written(tmp_path / "new.csv", rows), answers=False)
+    found = reader.read(written(tmp_path / "new.csv", rows), with_targets=False)
     assert found.part.targets.shape == (5, 1)
     assert (found.part.inputs[:, 3] == 0).all()
     assert found.columns["new"].to_pylist() == ["1"] * 5
@@ -306,7 +306,7 @@ def test_new_rows_that_do_not_fit(path, tmp_path, monkeypatch, change, words):
         if value is None:
             del row[name]
     with pytest.raises(DataError, match=words) as caught:
-        reader.read(written(tmp_path / "new.csv", rows), answers=True)
+        reader.read(written(tmp_path / "new.csv", rows), with_targets=True)
     assert "new.csv" in str(caught.value)
 
 
@@ -328,8 +328,8 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
     rows[4]["y"] = new
     other = written(tmp_path / "b.csv", rows)
     with pytest.raises(DataError, match=words):
-        reader.read(other, answers=True)
-    assert reader.read(other, answers=False).part.targets.shape == (40,)
+        reader.read(other, with_targets=True)
+    assert reader.read(other, with_targets=False).part.targets.shape == (40,)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_identifiers_that_differ_in_their_last_digits_are_told_and_kept(tmp_path
     )
     reader = built(path, "y", columns={"id": "category"}).reader
     assert sorted(reader.columns[0].values) == [str(2**64 + i) for i in range(3)]
-    found = reader.read(path, answers=False)
+    found = reader.read(path, with_targets=False)
     assert list(map(str, found.columns["id"][:2])) == ["18446744073709551616", "18446744073709551617"]
 
 
@@ -442,7 +442,7 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
         "column 'x': 1 of 450 cells is no number and taken for missing, the first in row 7 (counted from"
         f" 0): {cell!r}. Where they are words: data.columns.x=category",
     )
-    found = dataset.reader.read(path, answers=False)
+    found = dataset.reader.read(path, with_targets=False)
     assert found.part.inputs[7].tolist() == [dataset.reader.columns[0].scale.fill, 1]
     assert found.told[0][1].endswith(f"the first in row 7 (counted from 0): {cell!r}.")
     assert found.columns["x"][7].as_py() == cell
@@ -462,7 +462,7 @@ def test_infinite_numbers_are_told_as_such_and_not_as_words(tmp_path, cell):
     assert "1 of 100 cells is no finite number that a model can hold" in target.told[-1][1]
     assert target.told[-1][1].endswith(f"{cell!r}.")
     with pytest.raises(DataError, match=f"holds '{cell}'; .* where the value is missing$"):
-        dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), answers=True)
+        dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), with_targets=True)
 
 
 def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
@@ -476,7 +476,7 @@ def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
             " the first in row 7 (counted from 0): '1e39'.",
         )
         assert dataset.reader.columns[0].scale.mean < 50
-        found = dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), answers=True)
+        found = dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), with_targets=True)
         assert found.part.inputs.isfinite().all()
         assert found.part.inputs[0, 1] == 1
         assert "the first in row 0 (counted from 0): '1e39'." in found.told[0][1]
@@ -518,12 +518,12 @@ def test_what_was_odd_in_training_is_missing_in_any_new_row(tmp_path):
     rows = [{"x": "unknown" if i % 30 == 7 else f"{i}.5", "y": f"{i}.5"} for i in range(450)]
     reader = built(written(tmp_path / "a.csv", rows), "y").reader
     reader = from_plain(json.loads(json.dumps(to_plain(reader))))
-    found = reader.read(written(tmp_path / "b.csv", rows[7:8]), answers=True)
+    found = reader.read(written(tmp_path / "b.csv", rows[7:8]), with_targets=True)
     assert found.part.inputs[0, 1] == 1
     assert found.told[0][0] == "Warning"
     rows[7]["x"] = "other"
     with pytest.raises(DataError, match=r"column 'x' is one of numbers, but row 0 .* holds 'other'"):
-        reader.read(written(tmp_path / "b.csv", rows[7:8]), answers=True)
+        reader.read(written(tmp_path / "b.csv", rows[7:8]), with_targets=True)
 
 
 def test_more_than_a_few_odd_cells_are_missing_by_the_users_word_alone(tmp_path):
@@ -535,7 +535,7 @@ def test_more_than_a_few_odd_cells_are_missing_by_the_users_word_alone(tmp_path)
     dataset = built(path, "y", columns={"x": "number"})
     assert dataset.spec.input.names == ("x", "x (missing)", "z")
     assert "10 of 90 cells are no numbers and taken for missing" in dataset.told[-1][1]
-    assert len(dataset.reader.read(path, answers=True).part) == 90
+    assert len(dataset.reader.read(path, with_targets=True).part) == 90
 
 
 def test_a_few_rows_have_an_odd_target(tmp_path):
@@ -576,7 +576,7 @@ def test_numbers_are_read_as_all_of_a_column_is_written(tmp_path, cells, read, s
     assert dataset.told[1] == ("Numbers", f"x ({said})")
     assert "1 of 61 cells is no number" in dataset.told[3][1]
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
-    found = reader.read(written(tmp_path / "b.csv", rows[:3], quoted=True), answers=False)
+    found = reader.read(written(tmp_path / "b.csv", rows[:3], quoted=True), with_targets=False)
     assert found.part.inputs[:, 0].tolist() == read
 
 

@@ -42,11 +42,11 @@ def test_dates_that_could_be_read_otherwise_are_told_with_what_to_type(tmp_path)
     assert not [line for label, line in said.told if label == "Warning"]
     late = table_of(tmp_path / "late.csv", ["31/01/2020"])
     month = said.spec.input.names.index("when (month)")
-    assert (again(said).read(late, answers=False).part.inputs[:, month] == 1).all()
+    assert (again(said).read(late, with_targets=False).part.inputs[:, month] == 1).all()
     with pytest.raises(
         DataError, match=r"row 0 .* holds '31/01/2020'.*'data.columns.when=\{date: \"%d/%m/%Y"
     ):
-        again(dataset).read(late, answers=False)
+        again(dataset).read(late, with_targets=False)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_dates_that_could_be_read_otherwise_are_told_with_what_to_type(tmp_path)
 def test_a_format_may_come_in_a_text(tmp_path, kind, name):
     path = table_of(tmp_path / "a.csv", ["01/02/2020", "02/03/2020", "03/02/2020"])
     columns = {name: kind} if isinstance(kind, dict) else kind
-    assert built(path, "y", columns=columns).reader.columns[0].way == "%d/%m/%Y"
+    assert built(path, "y", columns=columns).reader.columns[0].time_format == "%d/%m/%Y"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,9 @@ def test_one_odd_date_is_missing_and_told(tmp_path):
         "column 'when': 1 of 60 cells is no date and taken for missing, the first in row 59 (counted"
         " from 0): '2022-13-01'. Where they are words: data.columns.when=category",
     ) in dataset.told
-    found = again(dataset).read(table_of(tmp_path / "b.csv", ["2022-13-01", *cells[:20]]), answers=False)
+    found = again(dataset).read(
+        table_of(tmp_path / "b.csv", ["2022-13-01", *cells[:20]]), with_targets=False
+    )
     assert found.columns["when"][0].as_py() == "2022-13-01"
     assert any("cells are no dates and taken for missing" in line for _, line in found.told)
 
@@ -148,7 +150,7 @@ def test_types_for_times_of_parquet_are_learnt_from(tmp_path, name):
     pq.write_table(pa.table({"when": values, "y": np.arange(ROWS) + 0.5}), path)
     dataset = built(path, "y", val_fraction=0.5)
     assert [column.name for column in dataset.reader.columns] == ["when"]
-    found = again(dataset).read(path, answers=True)
+    found = again(dataset).read(path, with_targets=True)
     assert torch.isfinite(found.part.inputs).all()
     assert len(found.part.inputs.unique(dim=0)) > ROWS // 4
 
@@ -180,9 +182,11 @@ def test_a_file_of_another_kind_is_read_as_that_of_training(tmp_path):
     pq.write_table(pa.table({"when": dates, "y": np.arange(ROWS) + 0.5}), tmp_path / "a.parquet")
     for one in (text, tmp_path / "a.parquet"):
         reader = built(one, "y").reader
-        read = [reader.read(path, answers=True).part.inputs for path in (text, tmp_path / "a.parquet")]
+        read = [
+            reader.read(path, with_targets=True).part.inputs for path in (text, tmp_path / "a.parquet")
+        ]
         assert torch.equal(*read)
     times = [datetime.time(8)] * ROWS
     pq.write_table(pa.table({"when": times, "y": np.arange(ROWS) + 0.5}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"is one of dates \(ISO\), but row 0 .* holds '08:00:00"):
-        built(text, "y").reader.read(tmp_path / "b.parquet", answers=True)
+        built(text, "y").reader.read(tmp_path / "b.parquet", with_targets=True)

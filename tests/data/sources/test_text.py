@@ -159,31 +159,31 @@ def test_a_reader_reads_another_text_from_a_checkpoint(said, tmp_path):
     reader = from_plain(loads(dumps(to_plain(dataset.reader))))
     assert reader == dataset.reader
     (tmp_path / "other.txt.gz").write_bytes(gzip.compress(b"not to be: the question"))
-    found = reader.read(tmp_path / "other.txt.gz", answers=True)
+    found = reader.read(tmp_path / "other.txt.gz", with_targets=True)
     assert reader.decode(found.part.stream.tolist()) == "not to be: the question"
     inputs, targets = found.part.take(slice(0, len(found.part)))
     assert inputs.shape == (2, 16)
     assert int((targets != IGNORED).sum()) == 22
     assert found.columns == {"first_token": [0, 16]}
-    assert reader.read(tmp_path / "other.txt.gz", answers=False).columns == found.columns
+    assert reader.read(tmp_path / "other.txt.gz", with_targets=False).columns == found.columns
 
 
 def test_what_a_reader_refuses(said, tmp_path):
     reader = built(said).reader
     (tmp_path / "short.txt").write_text("t")
     with pytest.raises(DataError, match=r"short.txt: 1 token: at least 2 are needed"):
-        reader.read(tmp_path / "short.txt", answers=True)
+        reader.read(tmp_path / "short.txt", with_targets=True)
     (tmp_path / "other.txt").write_text("to X")
     with pytest.raises(DataError, match=r"other.txt: the character 'X' .* position 3"):
-        reader.read(tmp_path / "other.txt", answers=True)
+        reader.read(tmp_path / "other.txt", with_targets=True)
     with pytest.raises(DataError, match="3 texts, but the run has learnt from a single one"):
-        reader.read(tmp_path, answers=True)
+        reader.read(tmp_path, with_targets=True)
 
 
 def test_a_run_on_several_texts_reads_several(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(f"file {name} " * 10)
     reader = built(tmp_path).reader
-    found = reader.read(tmp_path, answers=True)
+    found = reader.read(tmp_path, with_targets=True)
     assert found.part.stream.tolist().count(reader.vocabulary.end) == 1
-    assert len(reader.read(tmp_path / "a.txt", answers=True).part.stream) == 70
+    assert len(reader.read(tmp_path / "a.txt", with_targets=True).part.stream) == 70

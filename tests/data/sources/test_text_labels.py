@@ -100,7 +100,7 @@ def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
     assert dict(dataset.told)["Spellings"] == "true = True"
     new = pa.table({"review": ["soft words"] * 3, "stars": [True, False, None]}).slice(0, 2)
     pq.write_table(new, tmp_path / "new.parquet")
-    found = dataset.reader.read(tmp_path / "new.parquet", answers=True)
+    found = dataset.reader.read(tmp_path / "new.parquet", with_targets=True)
     assert found.part.targets.tolist() == [1, 0]
 
 
@@ -112,7 +112,7 @@ def test_words_for_a_missing_label_are_those_that_are_said(tmp_path):
     dataset = built(path, missing=["NA"], max_bad=20)
     assert dataset.spec.target.names == ("AS", "EU")
     assert dataset.left_out == {"texts that cannot be read": 20}
-    again = from_plain(to_plain(dataset.reader)).read(path, answers=True, max_bad=20)
+    again = from_plain(to_plain(dataset.reader)).read(path, with_targets=True, max_bad=20)
     assert len(again.part) == 40
 
 
@@ -139,10 +139,10 @@ def test_a_folder_for_each_class(tmp_path):
     assert len(dataset.train) + len(dataset.val) == 22
     for text, label in zip(texts(dataset, "val"), dataset.val.targets.tolist(), strict=True):
         assert text.startswith(dataset.spec.target.names[label])
-    found = dataset.reader.read(tmp_path / "ham", answers=False)
+    found = dataset.reader.read(tmp_path / "ham", with_targets=False)
     assert list(found.columns["file"])[:2] == ["0.txt", "1.txt"]
-    assert len(dataset.reader.read(tmp_path / "ham" / "3.txt", answers=False).part) == 1
-    judged = dataset.reader.read(tmp_path, answers=True)
+    assert len(dataset.reader.read(tmp_path / "ham" / "3.txt", with_targets=False).part) == 1
+    judged = dataset.reader.read(tmp_path, with_targets=True)
     assert judged.part.targets.tolist() == [0] * 11 + [1] * 11
 
 
@@ -267,11 +267,11 @@ def test_a_reader_reads_further_tables_from_a_checkpoint(tmp_path, labels):
     assert reader == dataset.reader
     lines = [{"who": "me", "review": "good and fine 3"}, {"who": "you", "review": "a" * 99}]
     (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = reader.read(tmp_path / "new.jsonl", answers=False)
+    found = reader.read(tmp_path / "new.jsonl", with_targets=False)
     columns = {name: values.to_pylist() for name, values in found.columns.items()}
     assert columns == {"who": ["me", "you"], "review": [line["review"] for line in lines]}
     assert found.part.sizes.tolist()[1] == 8
-    again = reader.read(tmp_path / "a.csv", answers=True)
+    again = reader.read(tmp_path / "a.csv", with_targets=True)
     known = dict(zip(texts(dataset, "val"), dataset.val.targets.tolist(), strict=True))
     stored = {
         text: target for (text, _), target in zip(rows(), again.part.targets.tolist(), strict=True)
@@ -280,7 +280,7 @@ def test_a_reader_reads_further_tables_from_a_checkpoint(tmp_path, labels):
         text: target for text, target in known.items() if text in stored
     }
     with pytest.raises(DataError, match=r"new.jsonl has no such column"):
-        reader.read(tmp_path / "new.jsonl", answers=True)
+        reader.read(tmp_path / "new.jsonl", with_targets=True)
 
 
 def test_a_tokenizer_that_makes_nothing_of_a_text(tmp_path):
@@ -302,11 +302,11 @@ def test_new_texts_need_not_lie_as_those_of_training_did(tmp_path):
         number = len(list((tmp_path / "in" / label).iterdir()))
         (tmp_path / "in" / label / f"{number}.txt").write_text(text)
     reader = built(tmp_path / "in").reader
-    found = reader.read(written(tmp_path / "new.csv", rows(6)), answers=True)
+    found = reader.read(written(tmp_path / "new.csv", rows(6)), with_targets=True)
     assert len(found.part) == 6
-    single = reader.read(tmp_path / "in" / "1" / "0.txt", answers=False)
+    single = reader.read(tmp_path / "in" / "1" / "0.txt", with_targets=False)
     assert len(single.part) == 1
-    assert len(reader.read(tmp_path / "in", answers=True).part) == len(rows())
+    assert len(reader.read(tmp_path / "in", with_targets=True).part) == len(rows())
 
 
 def test_a_row_is_named_as_it_stands_in_the_file(tmp_path):

@@ -27,7 +27,7 @@ WAYS = {
     "json": ("jsonl", {True: True, False: False}),
     "json words": ("jsonl", {True: "True", False: "False"}),
 }
-ways = pytest.mark.parametrize("way", WAYS)
+ways = pytest.mark.parametrize("time_format", WAYS)
 
 
 def written(path, rows):
@@ -42,11 +42,11 @@ def written(path, rows):
     return path
 
 
-def truths(folder, way, count=60):
+def truths(folder, time_format, count=60):
     """A table with a column of truth, `on`, and a target that is the opposite."""
-    ending, spelt = WAYS[way]
+    ending, spelt = WAYS[time_format]
     rows = [{"x": i / 4, "on": spelt[i % 3 == 0], "y": spelt[i % 3 != 0]} for i in range(count)]
-    return written(folder / f"{way.replace(' ', '_')}.{ending}", rows)
+    return written(folder / f"{time_format.replace(' ', '_')}.{ending}", rows)
 
 
 def built(path, target="y", **values):
@@ -54,28 +54,28 @@ def built(path, target="y", **values):
     return data.build(data.parse(plain))
 
 
-def reading(dataset, path, answers=True):
+def reading(dataset, path, with_targets=True):
     """What a run that went through a checkpoint reads of a file."""
-    return from_plain(to_plain(dataset.reader)).read(path, answers=answers)
+    return from_plain(to_plain(dataset.reader)).read(path, with_targets=with_targets)
 
 
 @ways
 @pytest.mark.parametrize("learnt", ["csv words", "csv large", "csv digits", "parquet", "json"])
 @pytest.mark.parametrize("task", ["classes", "values"])
-def test_truth_is_one_thing_in_training_and_in_prediction(tmp_path, learnt, way, task):
+def test_truth_is_one_thing_in_training_and_in_prediction(tmp_path, learnt, time_format, task):
     dataset = built(truths(tmp_path, learnt), task=task)
     own = reading(dataset, truths(tmp_path, learnt))
-    found = reading(dataset, truths(tmp_path, way))
+    found = reading(dataset, truths(tmp_path, time_format))
     assert found.part.inputs.tolist() == own.part.inputs.tolist()
     assert found.part.targets.tolist() == own.part.targets.tolist()
     assert "Unseen categories" not in dict(found.told)
 
 
 @ways
-def test_truth_is_read_as_numbers_where_that_is_asked_for(tmp_path, way):
-    dataset = built(truths(tmp_path, way), columns={"on": "number"}, normalize=False)
+def test_truth_is_read_as_numbers_where_that_is_asked_for(tmp_path, time_format):
+    dataset = built(truths(tmp_path, time_format), columns={"on": "number"}, normalize=False)
     place = dataset.spec.input.names.index("on")
-    assert reading(dataset, truths(tmp_path, way)).part.inputs[:, place].tolist() == [
+    assert reading(dataset, truths(tmp_path, time_format)).part.inputs[:, place].tolist() == [
         float(i % 3 == 0) for i in range(60)
     ]
 
@@ -170,7 +170,7 @@ def test_what_new_files_spell_otherwise_is_told(tmp_path):
     test = written(tmp_path / "test.csv", rows("BONN"))
     dataset = built(written(tmp_path / "a.csv", rows("Bonn")), test_path=str(test))
     assert dict(dataset.told)["Spellings in test"] == "c: BONN = Bonn"
-    found = reading(dataset, written(tmp_path / "new.csv", rows("bonn")), answers=False)
+    found = reading(dataset, written(tmp_path / "new.csv", rows("bonn")), with_targets=False)
     assert found.told == [("Spellings", "c: bonn = Bonn")]
     assert found.columns["c"][:2].to_pylist() == ["bonn", "Rome"]  # as they stand there
 
@@ -182,9 +182,9 @@ def test_a_run_of_before_goes_on_with_the_categories_that_it_told_apart(tmp_path
     plain = to_plain(dataset.reader)
     column = next(one for one in plain["learnt"]["columns"] if one["name"] == "c")
     column["values"] = ["Yes", "no", "yes"]
-    del column["respelt"], plain["learnt"]["target"]["respelt"]
+    del column["aliases"], plain["learnt"]["target"]["aliases"]
     old = from_plain(plain)
-    found = old.read(tmp_path / "a.csv", answers=True).part.inputs[:, 1]
+    found = old.read(tmp_path / "a.csv", with_targets=True).part.inputs[:, 1]
     assert found.tolist() == [[3.0, 1.0, 2.0][i % 3] for i in range(90)]
     known = replace(dataset.prepared, reader=old, spec=replace(dataset.spec, input=old.spec))
     again = table(
@@ -212,10 +212,10 @@ def test_a_column_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
     ids = pa.chunked_array([pa.array([f"user-{i}.0" for i in range(5000)] + ["Yes", "yes"])])
     rows = np.arange(len(ids))
     monkeypatch.setattr("bigmodel.data.tabular.columns.canonical_names", None)
-    assert CategoryColumn.learn("id", ids, rows, 1000, 2, False).reason == "all different"
+    assert CategoryColumn.fit("id", ids, rows, 1000, 2, False).reason == "all different"
     twice = pa.chunked_array([*ids.chunks, *ids.chunks[:1], ids.chunks[0].slice(0, 9)])
     rows = np.arange(len(ids) + 9)
-    assert CategoryColumn.learn("id", twice.slice(len(ids)), rows, 1000, 2, False).reason == (
+    assert CategoryColumn.fit("id", twice.slice(len(ids)), rows, 1000, 2, False).reason == (
         "5,002 different values"
     )
 
@@ -223,5 +223,5 @@ def test_a_column_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
 def test_a_column_that_seems_to_hold_many_words_may_hold_few():
     spelt = [f"{i // 2}{'.0' * (i % 2)}" for i in range(40)]
     ids = pa.chunked_array([pa.array([*spelt, *spelt[:8], "x"])])
-    found = CategoryColumn.learn("c", ids, np.arange(49), 1000, 2, False)
+    found = CategoryColumn.fit("c", ids, np.arange(49), 1000, 2, False)
     assert len(found.values) == 20

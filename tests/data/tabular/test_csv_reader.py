@@ -115,8 +115,12 @@ def test_encodings_of_json_lines(tmp_path, encoding):
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_a_message_says_line_and_encoding_and_what_to_type_works(tmp_path, name, encoding):
-    odd = "é" if encoding != "latin-1" else "é\x81"
-    plain = f"a,b\n1,2\n3,{odd}\n" if name == "a.csv" else f'{{"a": 1}}\n{{"a": 2}}\n{{"a": "{odd}"}}\n'
+    invalid = "é" if encoding != "latin-1" else "é\x81"
+    plain = (
+        f"a,b\n1,2\n3,{invalid}\n"
+        if name == "a.csv"
+        else f'{{"a": 1}}\n{{"a": 2}}\n{{"a": "{invalid}"}}\n'
+    )
     (tmp_path / name).write_bytes(plain.encode(encoding))
     line = 1 if "16" in encoding else 3
     words = rf"not UTF-8: byte 0x\w\w in line {line}; likely .*: say data.encoding={encoding}$"
@@ -124,7 +128,10 @@ def test_a_message_says_line_and_encoding_and_what_to_type_works(tmp_path, name,
         read_table(tmp_path / name, "data.path")
     said = str(caught.value).rpartition("=")[2]
     if name == "a.csv":
-        assert as_strings(read_table(tmp_path / name, "data.path", 0, said).column("b")) == ["2", odd]
+        assert as_strings(read_table(tmp_path / name, "data.path", 0, said).column("b")) == [
+            "2",
+            invalid,
+        ]
 
 
 def test_a_byte_that_the_encoding_does_not_have_is_named_with_its_line(tmp_path):

@@ -18,7 +18,7 @@ def column(*values, kind=None):
 
 
 @pytest.mark.parametrize(
-    ("way", "value"),
+    ("time_format", "value"),
     [
         ("ISO", "2020-01-31 10:30"),
         ("ISO", "2020-01-31T10:30:00.000000000"),
@@ -39,17 +39,17 @@ def column(*values, kind=None):
         ("%a %b %d %H:%M:%S %z %Y", "Fri Jan 31 10:30:00 UTC 2020"),
     ],
 )
-def test_ways_to_write_a_date(way, value):
+def test_ways_to_write_a_date(time_format, value):
     values = column(value, None)
-    assert find_date_format(values).way == way
-    np.testing.assert_array_equal(parse_times(values, way).values, [FRIDAY, np.nan])
+    assert find_date_format(values).time_format == time_format
+    np.testing.assert_array_equal(parse_times(values, time_format).values, [FRIDAY, np.nan])
 
 
 def test_months_without_a_day_are_dates():
     values = column("2020-01", "2021-12")
     assert infer_type(values).kind == "date"
     assert calendar_part(
-        parse_times(values, find_date_format(values).way).values, "date", "month"
+        parse_times(values, find_date_format(values).time_format).values, "date", "month"
     ).tolist() == [1, 12]
     assert infer_type(column("2020-01", "2021-13")).kind == "text"
 
@@ -60,7 +60,7 @@ def test_months_without_a_day_are_dates():
 def test_other_ways_to_write_months_without_a_day(cells):
     values = column(*cells)
     assert infer_type(values).kind == "date"
-    assert parse_times(values, find_date_format(values).way).values.tolist() == [
+    assert parse_times(values, find_date_format(values).time_format).values.tolist() == [
         1_585_699_200,
         1_638_316_800,
     ]
@@ -77,7 +77,7 @@ def test_of_two_ways_years_of_two_digits_are_where_the_dates_lie_closest(between
         for year in range(20, 26)
         for month in range(1, 13)
     ]
-    best, last = (between.join(way) for way in (("%y", "%m", "%d"), ("%d", "%m", "%y")))
+    best, last = (between.join(time_format) for time_format in (("%y", "%m", "%d"), ("%d", "%m", "%y")))
     assert find_date_format(column(*days)) == (best, last)
     around = [between.join(reversed(day.split(between))) for day in days]
     assert find_date_format(column(*around)) == (last, best)
@@ -100,13 +100,15 @@ def test_minutes_have_two_digits():
     ],
 )
 def test_times_of_day_and_durations(values, kind, seconds):
-    decided = infer_type(column(*values))
-    assert decided.kind == kind
-    np.testing.assert_array_equal(parse_times(column(*values), decided.when.way).values, seconds)
+    inferred = infer_type(column(*values))
+    assert inferred.kind == kind
+    np.testing.assert_array_equal(
+        parse_times(column(*values), inferred.date_format.time_format).values, seconds
+    )
 
 
 @pytest.mark.parametrize(
-    ("cells", "odd"),
+    ("cells", "invalid"),
     [
         (["2022-01-31"] * 39 + ["2022-13-01"], "2022-13-01"),
         (["2022-01-31"] * 39 + ["2022-02-30"], "2022-02-30"),
@@ -116,11 +118,15 @@ def test_times_of_day_and_durations(values, kind, seconds):
         (["2022-01-31 10:00:00 UTC"] * 39 + ["x"], "x"),
     ],
 )
-def test_a_few_odd_cells_are_no_dates_and_do_not_decide(cells, odd):
-    decided = infer_type(column(*cells))
-    assert decided.kind in ("date", "time")
-    assert (decided.odd.count, decided.odd.value, decided.odd.row) == (1, odd, cells.index(odd))
-    assert infer_type(column(*cells[17:23], odd)).kind == "text"
+def test_a_few_odd_cells_are_no_dates_and_do_not_decide(cells, invalid):
+    inferred = infer_type(column(*cells))
+    assert inferred.kind in ("date", "time")
+    assert (inferred.invalid.count, inferred.invalid.value, inferred.invalid.row) == (
+        1,
+        invalid,
+        cells.index(invalid),
+    )
+    assert infer_type(column(*cells[17:23], invalid)).kind == "text"
 
 
 def test_all_values_decide_between_ways_to_write_a_date():
@@ -141,9 +147,9 @@ def test_all_values_decide_between_ways_to_write_a_date():
 
 def test_some_zones_are_read_and_the_others_are_in_utc():
     values = column("2020-01-31T12:30:00+02:00", "2020-01-31T10:30:00", "2020-01-31 10:30:00Z")
-    assert find_date_format(values).way == "ISO, some with zone"
+    assert find_date_format(values).time_format == "ISO, some with zone"
     assert parse_times(values, "ISO, some with zone").values.tolist() == [FRIDAY] * 3
-    assert parse_times(values, "ISO").odd.tolist() == [True, False, True]
+    assert parse_times(values, "ISO").invalid.tolist() == [True, False, True]
 
 
 def test_two_digits_of_a_year_are_read_as_posix_says():
@@ -166,9 +172,9 @@ def test_types_for_times_are_read_as_what_they_are(kind):
     narrow = pa.int32() if kind.bit_width == 32 else pa.int64()
     values = pa.chunked_array([pa.array([whole, None], narrow).cast(kind)])
     seconds = 86_400 if "date" in str(kind) else second
-    way = find_date_format(values).way
-    np.testing.assert_array_equal(parse_times(values, way).values, [seconds, np.nan])
-    assert infer_type(values).kind == time_kind(way)
+    time_format = find_date_format(values).time_format
+    np.testing.assert_array_equal(parse_times(values, time_format).values, [seconds, np.nan])
+    assert infer_type(values).kind == time_kind(time_format)
 
 
 def test_the_last_of_nine_digits_costs_nothing():
@@ -186,14 +192,14 @@ def test_dates_far_away_are_read():
 
 
 def test_numbers_that_somebody_says_are_dates():
-    assert find_date_format(column(20200131, 20200228), "date").way == "%Y%m%d"
-    assert find_date_format(column("1580466600"), "date").way == "seconds since 1970"
-    assert find_date_format(column(1_580_466_600_000), "date").way == "milliseconds since 1970"
-    for values, way in [
+    assert find_date_format(column(20200131, 20200228), "date").time_format == "%Y%m%d"
+    assert find_date_format(column("1580466600"), "date").time_format == "seconds since 1970"
+    assert find_date_format(column(1_580_466_600_000), "date").time_format == "milliseconds since 1970"
+    for values, time_format in [
         (column(1_580_466_600_000), "milliseconds since 1970"),
         (column("1580466600.0"), "seconds since 1970"),
     ]:
-        assert parse_times(values, way).values.tolist() == [FRIDAY]
+        assert parse_times(values, time_format).values.tolist() == [FRIDAY]
 
 
 def test_durations_of_hours_alone_are_found():

@@ -45,7 +45,7 @@ def test_na_is_missing_unless_it_is_said_to_be_a_class_and_that_is_told(tmp_path
     assert kept.spec.target.names == ("AS", "EU", "NA")
     assert kept.left_out == {"no target": 20}
     assert of_label(kept, "Missing") == of_label(kept, "Warning") == []
-    found = from_plain(to_plain(kept.reader)).read(path, answers=True)
+    found = from_plain(to_plain(kept.reader)).read(path, with_targets=True)
     assert found.left_out == {"no target": 20}
     assert found.part.targets[:3].tolist() == [1, 2, 0]
 
@@ -105,9 +105,9 @@ def test_own_words_are_missing_in_columns_of_every_kind(tmp_path, ending):
     assert dataset.reader.columns == expected.reader.columns
     assert dataset.left_out == expected.left_out == {"no target": 12}
     assert dataset.train.inputs.equal(expected.train.inputs)
-    found = from_plain(to_plain(dataset.reader)).read(tmp_path / f"a.{ending}", answers=True)
+    found = from_plain(to_plain(dataset.reader)).read(tmp_path / f"a.{ending}", with_targets=True)
     assert found.part.inputs.equal(
-        expected.reader.read(tmp_path / f"b.{ending}", answers=True).part.inputs
+        expected.reader.read(tmp_path / f"b.{ending}", with_targets=True).part.inputs
     )
     assert found.columns["city"][1].as_py() == "unknown"  # as it stands there
     number = "-999" if plain else "-999.0"
@@ -133,7 +133,7 @@ def test_a_number_is_missing_however_the_column_writes_it(tmp_path, mark, cells)
     dataset = built(path, missing=[mark])
     assert of_label(dataset, "Missing") == [f"size: 20 '{mark}'"]
     missing = dataset.reader.spec.names.index("size (missing)")
-    found = from_plain(to_plain(dataset.reader)).read(path, answers=True)
+    found = from_plain(to_plain(dataset.reader)).read(path, with_targets=True)
     assert found.part.inputs[:, missing].tolist() == [float(i % 4 == 1) for i in range(80)]
 
 

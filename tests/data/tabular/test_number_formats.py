@@ -21,7 +21,7 @@ def text(*cells):
 
 
 @pytest.mark.parametrize(
-    ("cells", "notation", "values"),
+    ("cells", "number_format", "values"),
     [
         (["1", "-2.5", "+.5", "5.", "1e5", "x"], PLAIN, [1, -2.5, 0.5, 5, 1e5, np.nan]),
         (["1", "2,5"], NumberFormat(decimal=","), [1, 2.5]),
@@ -67,9 +67,9 @@ def text(*cells):
         (["Fr. 1'200.5", "Fr. 3"], NumberFormat(thousands="'", before="Fr."), [1200.5, 3]),
     ],
 )
-def test_the_way_that_fits_most_cells_is_found_and_read(cells, notation, values):
+def test_the_way_that_fits_most_cells_is_found_and_read(cells, number_format, values):
     found = find_number_format(text(*cells))
-    assert found.best == notation
+    assert found.best == number_format
     np.testing.assert_array_equal(found.best.read(text(*cells)), values)
 
 
@@ -124,7 +124,7 @@ def test_a_long_column_of_words_is_known_by_a_sample():
     cells = text(*["a", "b", "c"] * 1000, "1")
     assert find_number_format(cells) is None
     assert infer_type(cells).kind == "text"
-    assert not infer_type(cells).nearly
+    assert not infer_type(cells).mostly_measured
 
 
 def test_a_long_column_is_decided_by_all_of_its_cells():

@@ -64,16 +64,16 @@ def test_numbers_are_read_with_their_gaps():
 def test_cells_that_are_no_finite_numbers_are_odd(cells):
     found = parse_numbers(column(*cells))
     np.testing.assert_array_equal(found.values, [1.0] + [np.nan] * (len(cells) - 1))
-    assert np.flatnonzero(found.odd).tolist() == [1, 3]
+    assert np.flatnonzero(found.invalid).tolist() == [1, 3]
     assert found.infinite[3]
-    assert found.there == 3
+    assert found.filled == 3
 
 
 def test_a_few_odd_cells_do_not_decide():
     assert infer_type(column(*["1"] * 19, "x", None)).kind == "number"
     assert infer_type(column(*["1"] * 18, "x", None)).kind == "text"
-    assert infer_type(column(*["1"] * 18, "x", None)).odd.value == "x"
-    assert infer_type(column("x", *["1,5"] * 30, "1.5")).odd.count == 2
+    assert infer_type(column(*["1"] * 18, "x", None)).invalid.value == "x"
+    assert infer_type(column("x", *["1,5"] * 30, "1.5")).invalid.count == 2
     assert infer_type(column("NA", None, "-")).kind == "empty"
 
 

@@ -13,7 +13,7 @@ def column(*values, kind=None):
 
 
 def learnt(*values, task="auto", kind=None):
-    return TargetColumn.learn("y", column(*values, kind=kind), task, "a.csv")
+    return TargetColumn.fit("y", column(*values, kind=kind), task, "a.csv")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_whole_numbers_with_gaps_are_classes(values, labels):
 
 def test_words_for_a_missing_value_are_no_classes():
     values = column("no", "NA", "yes", "?", None)
-    target = TargetColumn.learn("y", values, "auto", "a.csv")
+    target = TargetColumn.fit("y", values, "auto", "a.csv")
     assert target.labels == ["no", "yes"]
     assert target_summary(target) == "y, 2 classes: no, yes"
     assert target.missing == ["?", "NA"]
@@ -72,16 +72,16 @@ def test_numbers_written_in_another_way_are_numbers():
 
 def test_an_odd_cell_among_whole_numbers_is_no_class():
     values = column(*[str(i % 13) for i in range(130)], "unknown")
-    target = TargetColumn.learn("y", values, "auto", "a.csv")
+    target = TargetColumn.fit("y", values, "auto", "a.csv")
     assert target.labels == [str(number) for number in range(13)]
-    asked = target.encode(values, "a.csv")
-    assert asked.there.tolist() == [True] * 130 + [False]
-    assert (asked.odd.count, asked.odd.row, asked.odd.value) == (1, 130, "unknown")
-    assert target.encode(column("3", "unknown"), "b.csv").there.tolist() == [True, False]
+    encoded = target.encode(values, "a.csv")
+    assert encoded.filled.tolist() == [True] * 130 + [False]
+    assert (encoded.invalid.count, encoded.invalid.row, encoded.invalid.value) == (1, 130, "unknown")
+    assert target.encode(column("3", "unknown"), "b.csv").filled.tolist() == [True, False]
     with pytest.raises(DataError, match=r"one of the classes 0, 1.* row 1 .* holds 'n.a.'"):
         target.encode(column("3", "n.a."), "b.csv")
-    asked = TargetColumn.learn("y", values, "classes", "a.csv")
-    assert asked.labels == [*(str(number) for number in range(13)), "unknown"]
+    encoded = TargetColumn.fit("y", values, "classes", "a.csv")
+    assert encoded.labels == [*(str(number) for number in range(13)), "unknown"]
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.uint64(), pa.decimal128(38, 0)], ids=str)
@@ -91,25 +91,25 @@ def test_large_whole_numbers_are_classes_of_their_own(kind):
         large = [number + 2**63 for number in (0, 1, 2)]
     cells = [str(number) for number in large]
     values = pa.chunked_array([pa.array(cells * 20 + [None]).cast(kind)])
-    target = TargetColumn.learn("y", values, "auto", "a.csv")
+    target = TargetColumn.fit("y", values, "auto", "a.csv")
     assert target.labels == cells
     assert target.encode(values, "a.csv").values.tolist() == [0, 1, 2] * 20 + [0]
     if kind == pa.string():
-        odd = column(*cells * 20, "unknown", "-")
-        target = TargetColumn.learn("y", odd, "auto", "a.csv")
+        invalid = column(*cells * 20, "unknown", "-")
+        target = TargetColumn.fit("y", invalid, "auto", "a.csv")
         assert target.labels == cells
-        asked = target.encode(odd, "a.csv")
-        assert asked.there.tolist() == [True] * 60 + [False] * 2
-        assert (asked.odd.count, asked.odd.row, asked.odd.there) == (1, 60, 61)
+        encoded = target.encode(invalid, "a.csv")
+        assert encoded.filled.tolist() == [True] * 60 + [False] * 2
+        assert (encoded.invalid.count, encoded.invalid.row, encoded.invalid.filled) == (1, 60, 61)
 
 
 def test_an_odd_cell_among_real_values_leaves_its_row_out():
     values = column(*[f"{i}.5" for i in range(40)], "inf", "n.a.")
-    target = TargetColumn.learn("y", values, "auto", "a.csv")
+    target = TargetColumn.fit("y", values, "auto", "a.csv")
     assert target.labels is None
-    asked = target.encode(values, "a.csv")
-    assert asked.there.sum() == 40
-    assert (asked.odd.count, asked.odd.row, asked.odd.value) == (2, 40, "inf")
+    encoded = target.encode(values, "a.csv")
+    assert encoded.filled.sum() == 40
+    assert (encoded.invalid.count, encoded.invalid.row, encoded.invalid.value) == (2, 40, "inf")
     with pytest.raises(DataError, match=r"'y' is a finite number, but row 0 .* holds 'inf'"):
         target.encode(column("inf", "3"), "b.csv")
 
@@ -118,4 +118,4 @@ def test_a_target_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
     monkeypatch.setattr("bigmodel.data.tabular.target.canonical_names", None)
     told = "'y' has 5,000 different values in 5,000 rows, such as 'user 0' and 'user 1', too many"
     with pytest.raises(DataError, match=told):
-        TargetColumn.learn("y", column(*(f"user {i}" for i in range(5000))), "auto", "a.csv")
+        TargetColumn.fit("y", column(*(f"user {i}" for i in range(5000))), "auto", "a.csv")

@@ -70,7 +70,7 @@ def test_no_column_is_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Table, "__init__", table)
     reader = data.build(data.parse({"name": "table", "path": str(path), "target": "y"})).reader
     assert isinstance(reader, TableReader)
-    assert reader.read(path, answers=True).part.inputs.shape == (20, 30)
+    assert reader.read(path, with_targets=True).part.inputs.shape == (20, 30)
     assert len(made) == 2
 
 
@@ -90,5 +90,5 @@ def test_a_message_names_the_first_columns_of_many(tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("z,y\n1,0\n2,1\n")
     with pytest.raises(Exception, match=r"no column 'c0'.* It reads c0, .*, … \(400 in all\)") as error:
-        reader.read(other, answers=True)
+        reader.read(other, with_targets=True)
     assert len(str(error.value)) < 500

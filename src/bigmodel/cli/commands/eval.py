@@ -159,7 +159,7 @@ def new_data(loaded: Loaded, path: Path, max_bad: int, encoding: str | None = No
     Raises:
         DataError: it cannot be read, or is not of the kind that the run has learnt from.
     """
-    found = read(loaded, path, "--data", answers=True, max_bad=max_bad, encoding=encoding)
+    found = read(loaded, path, "--data", with_targets=True, max_bad=max_bad, encoding=encoding)
     learnt, part = loaded.prepared, found.part
     dataset = Dataset(
         DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),

@@ -98,12 +98,12 @@ def front_of(prepared: Prepared) -> Front:
         return _of_table(reader)
     scaled = Scaled(prepared)
     if isinstance(reader, AudioReader):
-        hearing = reader.hearing
+        settings = reader.settings
         given = GraphInput(
-            "sound", "float32", (hearing.samples,), f"samples at {hearing.rate} Hz, -1 to 1"
+            "sound", "float32", (settings.samples,), f"samples at {settings.rate} Hz, -1 to 1"
         )
         note = "Mix channels and resample; fill up with zeros at the end, or cut there."
-        return Front([given], Heard(hearing, scaled), note)
+        return Front([given], Heard(settings, scaled), note)
     match kind:
         case Image() if prepared.bytes:
             note = "Images of another size or with other channels are made this size first."
@@ -168,11 +168,13 @@ class Standardised(nn.Module):
 class Heard(nn.Module):
     """Samples of a sound to what `sounds.decode` makes of them, scaled."""
 
-    def __init__(self, hearing: Any, scaled: Scaled) -> None:
+    def __init__(self, settings: Any, scaled: Scaled) -> None:
         super().__init__()
-        self.shape, self.scaled = hearing.shape, scaled
-        self.log_mel = hearing.log_mel if hearing.form == "log_mel" else None
-        self.missing = 0 if self.log_mel is not None else self.shape[0] * self.shape[1] - hearing.samples
+        self.shape, self.scaled = settings.shape, scaled
+        self.log_mel = settings.log_mel if settings.form == "log_mel" else None
+        self.missing = (
+            0 if self.log_mel is not None else self.shape[0] * self.shape[1] - settings.samples
+        )
 
     def forward(self, sound: Tensor) -> Tensor:
         heard = sound if self.log_mel is None else self.log_mel(sound)
@@ -256,7 +258,7 @@ def _of_table(reader: TableReader) -> Front:
     for column in reader.columns:
         if isinstance(column, CategoryColumn):
             meant = ValueIndex(column.values).of(
-                [*CASELESS_SPELLINGS, "0", "1", "0.0", "1.0", *column.respelt]
+                [*CASELESS_SPELLINGS, "0", "1", "0.0", "1.0", *column.aliases]
             )
             words = {word: place + 1 for word, place in meant.items()}
             words |= {word or "": place for place, word in enumerate(column.values, start=1)}
@@ -264,7 +266,7 @@ def _of_table(reader: TableReader) -> Front:
             inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
             measured.append(None)
         elif isinstance(column, NumberColumn):
-            unit = column.notation.unit
+            unit = column.number_format.unit
             meaning = f"a number{f' in {unit}' if unit else ''}, NaN where it is missing"
             inputs.append(GraphInput(column.name, "float32", (1,), meaning, may_miss=True))
             measured.append(Measured(None, {"": column.scale}, column.flag))

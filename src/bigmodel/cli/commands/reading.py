@@ -17,7 +17,7 @@ def read(
     path: Path,
     option: str,
     *,
-    answers: bool,
+    with_targets: bool,
     max_bad: int,
     encoding: str | None = None,
 ) -> Found:
@@ -25,7 +25,7 @@ def read(
 
     Args:
         option: that gave the path, such as `--input`.
-        answers, max_bad: see `Reader.read`.
+        with_targets, max_bad: see `Reader.read`.
         encoding: that the file is written in; None: that of training's.
 
     Raises:
@@ -34,7 +34,7 @@ def read(
     check_no_device(path, option)
     try:
         reader = loaded.reader if encoding is None else loaded.reader.encoded(encoding)
-        found = reader.read(path, answers=answers, max_bad=max_bad)
+        found = reader.read(path, with_targets=with_targets, max_bad=max_bad)
     except BigModelError as error:
         raise type(error)(_our_words(str(error), option)) from error
     for told in found.told:

@@ -31,7 +31,12 @@ def predict_rows(loaded: Loaded, arguments: Namespace, output: Path | None) -> N
     began = time.perf_counter()
     path = Path(arguments.input).expanduser()
     found = read(
-        loaded, path, "--input", answers=False, max_bad=arguments.max_bad, encoding=arguments.encoding
+        loaded,
+        path,
+        "--input",
+        with_targets=False,
+        max_bad=arguments.max_bad,
+        encoding=arguments.encoding,
     )
     outputs = outputs_of(loaded, found.part, arguments.batch_size)
     target, rows = loaded.prepared.spec.target, len(found.part)

@@ -124,7 +124,7 @@ def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> 
             loaded,
             path,
             "--input",
-            answers=False,
+            with_targets=False,
             max_bad=arguments.max_bad,
             encoding=arguments.encoding,
         )

@@ -76,13 +76,13 @@ def interpret_arrays(file: Arrays, config: ArraysConfig, where: str) -> ArraySam
     if isinstance(given, list):
         raise DataError(f"data.inputs={config.inputs}: holds words, expected numbers. Use data=table.")
     kind, inputs = _inputs(given, config)
-    answers = file.read(config.targets, "data.targets")
-    if len(answers) != len(inputs):
+    given_targets = file.read(config.targets, "data.targets")
+    if len(given_targets) != len(inputs):
         raise DataError(
             f"{where}: '{config.inputs}' holds {len(inputs):,} samples, but '{config.targets}'"
-            f" {len(answers):,}: one each is needed."
+            f" {len(given_targets):,}: one each is needed."
         )
-    target, targets, indexed = _targets(answers, config)
+    target, targets, indexed = _targets(given_targets, config)
 
     def column(name: str | None, key: str) -> list[object] | None:
         if name is None:

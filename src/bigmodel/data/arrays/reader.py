@@ -42,7 +42,7 @@ class ArraysReader(Reader):
         bytes: whether images are whole numbers from 0 to 255, not real ones.
         categories: of features; see `spec.Features`.
         vocab_size, pad: of tokens.
-        answers: the target.
+        target_encoder: the target.
         indexed: whether whole numbers are indices of classes, not their names.
         mean, std: what features and sequences are standardised by, number by number of their last axis;
             None where they are not, or are images.
@@ -56,7 +56,7 @@ class ArraysReader(Reader):
     categories: list[int] = Field(default=[])
     vocab_size: int = 0
     pad: int | None = None
-    answers: TargetEncoder = TargetEncoder()
+    target_encoder: TargetEncoder = TargetEncoder()
     indexed: bool = True
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -84,7 +84,11 @@ class ArraysReader(Reader):
             bytes: whether its images are stored as bytes.
         """
         mean, std = (None, None) if statistics is None else (s.tolist() for s in statistics)
-        learnt: dict[str, Any] = {"answers": TargetEncoder.of(spec.target), "mean": mean, "std": std}
+        learnt: dict[str, Any] = {
+            "target_encoder": TargetEncoder.of(spec.target),
+            "mean": mean,
+            "std": std,
+        }
         shape = list(spec.input.shape)
         match spec.input:
             case Features(categories=categories):
@@ -98,13 +102,13 @@ class ArraysReader(Reader):
             case _:
                 return cls(**learnt)
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
         with open_arrays(path, "path") as arrays:
             given = arrays.read(self.inputs, "data.inputs")
             inputs = self._stored(given, f"{path}: array '{self.inputs}'")
-            targets = self.answers.blank(len(inputs))
-            if answers:
+            targets = self.target_encoder.blank(len(inputs))
+            if with_targets:
                 targets = self._targets(arrays, len(inputs))
         fine = finite_rows(inputs, targets, max_bad, str(path))
         if len(fine) == 0:
@@ -178,16 +182,16 @@ class ArraysReader(Reader):
         given = arrays.read(self.targets, "data.targets")
         if len(given) != samples:
             raise DataError(f"{where}: holds {len(given):,} targets for {samples:,} inputs.")
-        kind, names = self.answers.kind, self.answers.names
+        kind, names = self.target_encoder.kind, self.target_encoder.names
         if kind == "none":
             raise DataError(f"{where}: answers to these inputs cannot be read from arrays.")
         if isinstance(given, list):
             if kind != "classes":
                 raise DataError(f"{where}: holds words, expected numbers.")
-            return self.answers.indices(given, where)
+            return self.target_encoder.indices(given, where)
         if kind == "classes":
             labels = parse_class_labels(given, len(names) if self.indexed else None, where)
-            return labels if self.indexed else self.answers.indices(labels.tolist(), where)
+            return labels if self.indexed else self.target_encoder.indices(labels.tolist(), where)
         own = given[:, None] if given.ndim == 1 else given
         if own.shape[1:] != (len(names),):
             raise DataError(
@@ -196,7 +200,7 @@ class ArraysReader(Reader):
             )
         if kind == "flags" and bool(((own != 0) & (own != 1)).any()):
             raise DataError(f"{where}: flags must be 0 or 1.")
-        return self.answers.scored(own)
+        return self.target_encoder.scored(own)
 
 
 def as_bytes(images: Tensor, where: str) -> Tensor:

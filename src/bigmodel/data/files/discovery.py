@@ -38,7 +38,7 @@ def find_files(
     path: Path,
     suffixes: Collection[str],
     what: str,
-    naming: FilePatterns,
+    patterns: FilePatterns,
     where: str,
     *,
     labelled: bool = True,
@@ -50,7 +50,7 @@ def find_files(
     Args:
         path: folder, list or single file.
         suffixes, what: as in `collect`.
-        naming: how files tell what they are.
+        patterns: how files tell what they are.
         where: begins a message: the option and its value.
         labelled: whether labels are needed.
         parts: whether folders named as parts, such as train, are parts.
@@ -60,12 +60,12 @@ def find_files(
         DataError: see `collect`.
     """
     if path.is_dir():
-        return _find_in_folder(path, suffixes, what, naming, where, labelled, parts)
+        return _find_in_folder(path, suffixes, what, patterns, where, labelled, parts)
     if path.suffix.lower() in suffixes:
         _check_utf8_name(path.name, where)
         files = Files([path], [path.name])
-        return replace(files, labels=_label_of_file(path, naming)) if labelled else files
-    return _read_list(path, suffixes, what, naming, where, labelled, new)
+        return replace(files, labels=_label_of_file(path, patterns)) if labelled else files
+    return _read_list(path, suffixes, what, patterns, where, labelled, new)
 
 
 def _check_utf8_name(name: str, where: str) -> None:
@@ -79,18 +79,18 @@ def _check_utf8_name(name: str, where: str) -> None:
         ) from None
 
 
-def _label_of_file(path: Path, naming: FilePatterns) -> list[str]:
+def _label_of_file(path: Path, patterns: FilePatterns) -> list[str]:
     """The label of a single file: what its name tells, or its folder's."""
-    if naming.label_pattern is None:
+    if patterns.label_pattern is None:
         return [path.absolute().parent.name]
-    return match_groups(naming.label_pattern, [path.name], "label_pattern", str(path))
+    return match_groups(patterns.label_pattern, [path.name], "label_pattern", str(path))
 
 
 def _find_in_folder(
     folder: Path,
     suffixes: Collection[str],
     what: str,
-    naming: FilePatterns,
+    patterns: FilePatterns,
     where: str,
     labelled: bool,
     parts: bool,
@@ -113,16 +113,16 @@ def _find_in_folder(
         return files
     below, marks = _part_folders(names, where) if parts else (names, None)
     empty: list[str] = []
-    if naming.label_pattern is not None:
-        labels = match_groups(naming.label_pattern, names, "label_pattern", where)
+    if patterns.label_pattern is not None:
+        labels = match_groups(patterns.label_pattern, names, "label_pattern", where)
     else:
         labels = _top_folders(below, folder, what, where)
         empty = _empty_folders(folder, names, deeper=marks is not None)
-    if naming.test_pattern is not None:
-        marks = mark_test_files(naming.test_pattern, names, marks, where)
+    if patterns.test_pattern is not None:
+        marks = mark_test_files(patterns.test_pattern, names, marks, where)
     groups = None
-    if naming.group_pattern is not None:
-        groups = match_groups(naming.group_pattern, names, "group_pattern", where)
+    if patterns.group_pattern is not None:
+        groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
     return replace(files, labels=labels, marks=marks, groups=groups, empty=empty)
 
 
@@ -228,7 +228,7 @@ def _read_list(
     path: Path,
     suffixes: Collection[str],
     what: str,
-    naming: FilePatterns,
+    patterns: FilePatterns,
     where: str,
     labelled: bool,
     new: bool,
@@ -236,9 +236,9 @@ def _read_list(
     """The files that a table lists, in its order."""
     from bigmodel.data.tabular.table_file import get_column, read_table
 
-    table = read_table(path, "data.path", encoding=naming.encoding)
-    listed = get_column(table, naming.file, "data.file").to_pylist()
-    _check_filled(listed, naming.file, where)
+    table = read_table(path, "data.path", encoding=patterns.encoding)
+    listed = get_column(table, patterns.file, "data.file").to_pylist()
+    _check_filled(listed, patterns.file, where)
     clutter = [first_system_name(PurePath(str(name))) for name in listed]
     kept = [row for row, found in enumerate(clutter) if found is None]
     if not kept:
@@ -249,8 +249,8 @@ def _read_list(
 
     names = [str(listed[row]) for row in kept]
     folder = path.absolute().parent
-    if naming.root is not None and not (new and (folder / names[0]).exists()):
-        folder = Path(naming.root).expanduser()
+    if patterns.root is not None and not (new and (folder / names[0]).exists()):
+        folder = Path(patterns.root).expanduser()
     paths = [folder / name for name in names]
     if labelled:
         _check_once(names, paths, what, where)
@@ -265,21 +265,21 @@ def _read_list(
     files = Files(paths, names, passed_over=sorted({found for found in clutter if found}))
     if not labelled:
         return files
-    if naming.label_pattern is not None:
+    if patterns.label_pattern is not None:
         labels: list[str] | list[float] = match_groups(
-            naming.label_pattern, names, "label_pattern", where
+            patterns.label_pattern, names, "label_pattern", where
         )
     else:
-        labels = _list_labels(values(naming.label, "label"), naming, where)
+        labels = _list_labels(values(patterns.label, "label"), patterns, where)
     groups = marks = None
-    if naming.group is not None:
-        groups = [_as_text(value) for value in values(naming.group, "group")]
-    elif naming.group_pattern is not None:
-        groups = match_groups(naming.group_pattern, names, "group_pattern", where)
-    if naming.split is not None:
-        marks = [_as_text(value) for value in values(naming.split, "split")]
-    if naming.test_pattern is not None:
-        marks = mark_test_files(naming.test_pattern, names, marks, where)
+    if patterns.group is not None:
+        groups = [_as_text(value) for value in values(patterns.group, "group")]
+    elif patterns.group_pattern is not None:
+        groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
+    if patterns.split is not None:
+        marks = [_as_text(value) for value in values(patterns.split, "split")]
+    if patterns.test_pattern is not None:
+        marks = mark_test_files(patterns.test_pattern, names, marks, where)
     return replace(files, labels=labels, groups=groups, marks=marks)
 
 
@@ -314,15 +314,17 @@ def _check_filled(values: Sequence[object], name: str, where: str) -> None:
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def _list_labels(values: Sequence[object], naming: FilePatterns, where: str) -> list[str] | list[float]:
+def _list_labels(
+    values: Sequence[object], patterns: FilePatterns, where: str
+) -> list[str] | list[float]:
     """Labels of a list: numbers, where any has a fraction or it is said; all else names classes."""
-    _check_filled(values, naming.label, where)
+    _check_filled(values, patterns.label, where)
     words = [str(value) for value in values]
-    if naming.task == "values":
+    if patterns.task == "values":
         return [parse_number(word, where) for word in words]
     if all(_NUMBER.fullmatch(word) for word in words):
         numbers = [float(word) for word in words]
-        if naming.task == "auto" and not all(value.is_integer() for value in numbers):
+        if patterns.task == "auto" and not all(value.is_integer() for value in numbers):
             return numbers
         if isinstance(values[0], float):  # what is empty in some row makes whole numbers 1.0, 2.0, …
             return [str(int(value)) if value.is_integer() else str(value) for value in numbers]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import regex
 from pydantic import Field, ValidationInfo, field_validator
 
+from bigmodel.data.libraries import regex
 from bigmodel.data.text_encoding import Encoding
 from bigmodel.data.user_data import PART_NAMES
 from bigmodel.errors import DataError
@@ -73,7 +73,7 @@ class FilePatterns(Config):
             )
         return pattern
 
-    def naming(self) -> FilePatterns:
+    def for_new_files(self) -> FilePatterns:
         """What of it new files need: how they tell their labels, and where those of a list may lie."""
         root = None if self.root is None else str(Path(self.root).expanduser().absolute())
         return FilePatterns(
@@ -98,7 +98,7 @@ class Files:
         marks: which part each is in; None where that is not told.
         ignored: how many files of other kinds there are, by suffix.
         passed_over: names of what systems have left beside them.
-        respelt: labels that are spelt otherwise than their class is called, with that class.
+        aliases: labels that are spelt otherwise than their class is called, with that class.
         empty: folders that name no class because no file lies in them.
     """
 
@@ -109,7 +109,7 @@ class Files:
     marks: list[str] | None = None
     ignored: Counter[str] = field(default_factory=Counter)
     passed_over: list[str] = field(default_factory=list)
-    respelt: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
 
     @property

@@ -97,8 +97,8 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
     else:
         reader = config.learnt_reader(FilesReader)
         words = [str(label) for label in files.labels]
-        names, respelt = class_names(words, None if reader is None else reader.answers)
-        files = replace(files, respelt=respelt)
+        names, aliases = class_names(words, None if reader is None else reader.target_encoder)
+        files = replace(files, aliases=aliases)
         check_classes(names, where)
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
@@ -233,7 +233,7 @@ def file_messages(files: Files, trouble: str = "") -> list[tuple[str, str]]:
         told.append(("Ignored", f"{files.ignored.total():,} other files: {kinds}"))
     if files.passed_over:
         told.append(("Passed over", f"what systems leave behind: {', '.join(files.passed_over)}"))
-    if told_apart := alias_summary(files.respelt):
+    if told_apart := alias_summary(files.aliases):
         told.append(("Spellings", told_apart))
     if files.empty:
         more = f", … ({len(files.empty):,} in all)" if len(files.empty) > LISTED else ""
@@ -247,16 +247,18 @@ class FilesReader(Reader):
     """Base of the readers of files, each of which is a sample.
 
     Attributes:
-        naming: how files tell their labels.
-        answers: the labels of training.
+        patterns: how files tell their labels.
+        target_encoder: the labels of training.
     """
 
-    naming: FilePatterns
-    answers: TargetEncoder
+    patterns: FilePatterns
+    target_encoder: TargetEncoder
 
-    def find(self, path: Path, suffixes: Collection[str], what: str, *, answers: bool) -> Files:
+    def find(self, path: Path, suffixes: Collection[str], what: str, *, with_targets: bool) -> Files:
         """The files at a path; see `finding.find`."""
-        return find_files(path, suffixes, what, self.naming, str(path), labelled=answers, new=True)
+        return find_files(
+            path, suffixes, what, self.patterns, str(path), labelled=with_targets, new=True
+        )
 
     def found(
         self,
@@ -264,7 +266,7 @@ class FilesReader(Reader):
         path: Path,
         rows: DecodedRows,
         *,
-        answers: bool,
+        with_targets: bool,
         max_bad: int,
         what: str,
     ) -> Found:
@@ -279,9 +281,9 @@ class FilesReader(Reader):
             raise DataError(
                 f"{path}: none of its {what} can be read, such as {told[0][0]}: {told[0][1]}."
             )
-        targets = self.answers.blank(len(rows.kept))
-        if answers:
-            targets = encode_labels(files, self.answers, str(path))[torch.tensor(rows.kept)]
+        targets = self.target_encoder.blank(len(rows.kept))
+        if with_targets:
+            targets = encode_labels(files, self.target_encoder, str(path))[torch.tensor(rows.kept)]
         names = [files.names[index] for index in rows.kept]
         return Found(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
 
@@ -310,16 +312,16 @@ def check_unreadable(
     return {f"{what} that cannot be read": len(bad)} if bad else {}
 
 
-def encode_labels(files: Files, answers: TargetEncoder, where: str) -> Tensor:
+def encode_labels(files: Files, encoder: TargetEncoder, where: str) -> Tensor:
     """New files' targets, as a loss reads them.
 
     Raises:
         DataError: a label is not one of the training data's.
     """
-    if answers.kind == "values":
+    if encoder.kind == "values":
         own = torch.tensor([parse_number(label, where) for label in files.labels]).double()[:, None]
-        return answers.scored(own)
-    return answers.indices(files.labels, where)
+        return encoder.scored(own)
+    return encoder.indices(files.labels, where)
 
 
 def processors() -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.data.libraries import soundfile
 from bigmodel.data.media.spectrogram import LogMel
 from bigmodel.registry import Config
 from bigmodel.runtime.disk import check_regular
@@ -120,8 +121,6 @@ def duration(path: Path) -> float:
     Raises:
         Unreadable: see `listen`.
     """
-    import soundfile
-
     try:
         check_regular(path)
         found = soundfile.info(str(path))
@@ -154,8 +153,6 @@ def read_recording(path: Path, rate: int) -> Recording:
     Raises:
         Unreadable: it is not there, broken, cut short, empty or hours long; says why.
     """
-    import soundfile
-
     try:
         check_regular(path)
         with soundfile.SoundFile(str(path)) as file:
@@ -232,7 +229,7 @@ def resample(sound: Tensor, own: int, rate: int) -> Tensor:
 
 
 def decode(
-    path: Path, row: Tensor, hearing: AudioSettings
+    path: Path, row: Tensor, settings: AudioSettings
 ) -> tuple[str, int, float, float | None, bool]:
     """Reads a recording into a row.
 
@@ -245,14 +242,14 @@ def decode(
     Raises:
         Unreadable: see `listen`.
     """
-    heard = read_recording(path, hearing.rate)
+    heard = read_recording(path, settings.rate)
     sound = heard.sound
-    fitted = torch.zeros(hearing.samples)
-    count = min(len(sound), hearing.samples)
+    fitted = torch.zeros(settings.samples)
+    count = min(len(sound), settings.samples)
     fitted[:count] = sound[:count]
-    if hearing.form == "log_mel":
+    if settings.form == "log_mel":
         with torch.inference_mode():
-            row.copy_(hearing.log_mel(fitted[None]).view(hearing.shape))
+            row.copy_(settings.log_mel(fitted[None]).view(settings.shape))
     else:
         row.zero_().view(-1)[: len(fitted)] = fitted
     return SUFFIXES[path.suffix.lower()], heard.rate, heard.seconds, heard.level, heard.cancelled

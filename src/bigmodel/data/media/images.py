@@ -11,18 +11,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.data.libraries import pil_image, pil_ops
 from bigmodel.registry import Config
 from bigmodel.runtime.disk import check_regular
-
-if TYPE_CHECKING:
-    from PIL import Image as PILImage
 
 SUFFIXES = {
     ".jpg": "JPEG",
@@ -70,32 +68,28 @@ def checked_image_sizes() -> Iterator[None]:
 
     To be entered once, around all threads: what warns is the whole program's.
     """
-    from PIL import Image
-
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", pil_image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd tags in files that read well
         yield
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[PILImage.Image]:
+def open_image(path: Path) -> Iterator[Any]:
     """A picture whose pixels are not read yet.
 
     Raises:
         Unreadable: it is not there, broken, no picture, or beyond any reasonable size; says why.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         check_regular(path)
         if path.stat().st_size == 0:
             raise UnreadableFileError("the file is empty")
-        with Image.open(path, formats=_FORMATS) as picture:
+        with pil_image.open(path, formats=_FORMATS) as picture:
             yield picture
-    except UnidentifiedImageError:
+    except pil_image.UnidentifiedImageError:
         raise UnreadableFileError("it is no picture, or damaged at its start") from None
-    except Image.DecompressionBombError as error:
+    except pil_image.DecompressionBombError as error:
         raise UnreadableFileError(f"it would unpack to an enormous size: {error}") from None
     except FileNotFoundError:
         raise UnreadableFileError("there is no such file") from None
@@ -114,7 +108,7 @@ def image_info(path: Path) -> tuple[str, int, int, bool]:
         return (*_image_info(picture),)
 
 
-def _image_info(picture: PILImage.Image) -> tuple[str, int, int, bool]:
+def _image_info(picture: Any) -> tuple[str, int, int, bool]:
     width, height = picture.size
     if picture.getexif().get(_ORIENTATION) in _SIDEWAYS:
         width, height = height, width
@@ -122,7 +116,7 @@ def _image_info(picture: PILImage.Image) -> tuple[str, int, int, bool]:
     return kind, height, width, picture.mode in _GREY_MODES
 
 
-def decode(path: Path, row: Tensor, framing: ResizeSettings) -> tuple[str, int, int]:
+def decode(path: Path, row: Tensor, settings: ResizeSettings) -> tuple[str, int, int]:
     """Reads a picture into a row.
 
     Args:
@@ -136,65 +130,54 @@ def decode(path: Path, row: Tensor, framing: ResizeSettings) -> tuple[str, int, 
     """
     with open_image(path) as picture:
         kind, height, width, _ = _image_info(picture)
-        _draft(picture, height, width, framing)
-        upright = _apply_orientation(picture)
-        flat = _convert_mode(upright, framing)
-        framed = _resize(flat, framing)
+        _draft(picture, height, width, settings)
+        flat = _convert_mode(pil_ops.exif_transpose(picture), settings)
+        framed = _resize(flat, settings)
         content = bytearray(framed.tobytes())
     pixels = torch.frombuffer(content, dtype=torch.uint8)
-    row.copy_(pixels.view(framing.height, framing.width, framing.channels).permute(2, 0, 1))
+    row.copy_(pixels.view(settings.height, settings.width, settings.channels).permute(2, 0, 1))
     return kind, height, width
 
 
-def _draft(picture: PILImage.Image, height: int, width: int, framing: ResizeSettings) -> None:
+def _draft(picture: Any, height: int, width: int, settings: ResizeSettings) -> None:
     """Has a JPEG decoder leave out detail that is not wanted: many times faster for photographs."""
-    scale = _scale(height, width, framing) * _REDUCING_GAP
+    scale = _scale(height, width, settings) * _REDUCING_GAP
     if picture.format == "JPEG" and picture.mode in ("L", "RGB") and scale < 1:
         sides = (math.ceil(picture.size[0] * scale), math.ceil(picture.size[1] * scale))
         picture.draft(picture.mode, sides)
 
 
-def _scale(height: int, width: int, framing: ResizeSettings) -> float:
-    sides = (framing.height / height, framing.width / width)
-    return min(sides) if framing.fit == "pad" else max(sides)
+def _scale(height: int, width: int, settings: ResizeSettings) -> float:
+    sides = (settings.height / height, settings.width / width)
+    return min(sides) if settings.fit == "pad" else max(sides)
 
 
-def _apply_orientation(picture: PILImage.Image) -> PILImage.Image:
-    from PIL import ImageOps
-
-    return ImageOps.exif_transpose(picture)
-
-
-def _convert_mode(picture: PILImage.Image, framing: ResizeSettings) -> PILImage.Image:
+def _convert_mode(picture: Any, settings: ResizeSettings) -> Any:
     """The picture in grey or colours, 8 bits each, nothing transparent."""
-    from PIL import Image
-
-    mode = "L" if framing.channels == 1 else "RGB"
+    mode = "L" if settings.channels == 1 else "RGB"
     if picture.mode == "F":
         raise UnreadableFileError("its pixels are real numbers (mode F), of which none is white")
     if picture.mode.startswith("I"):  # 16 bits, 65535 being white
         picture = picture.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L")
     if picture.has_transparency_data:
         clear = picture.convert("RGBA")
-        behind = Image.new("RGBA", clear.size, framing.background)
-        picture = Image.alpha_composite(behind, clear)
+        behind = pil_image.new("RGBA", clear.size, settings.background)
+        picture = pil_image.alpha_composite(behind, clear)
     if picture.mode == "P":  # its colours, not the numbers of them
         picture = picture.convert("RGB")
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _resize(picture: PILImage.Image, framing: ResizeSettings) -> PILImage.Image:
+def _resize(picture: Any, settings: ResizeSettings) -> Any:
     """The picture in the size that is wanted; each pixel an average of those it stands for."""
-    from PIL import Image
-
-    size, bilinear = (framing.width, framing.height), Image.Resampling.BILINEAR
-    if framing.fit == "stretch":
+    size, bilinear = (settings.width, settings.height), pil_image.Resampling.BILINEAR
+    if settings.fit == "stretch":
         return picture.resize(size, bilinear, reducing_gap=_REDUCING_GAP)
     width, height = picture.size
-    scale = _scale(height, width, framing)
-    if framing.fit == "pad":
+    scale = _scale(height, width, settings)
+    if settings.fit == "pad":
         inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-        whole = Image.new(picture.mode, size)
+        whole = pil_image.new(picture.mode, size)
         corner = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
         whole.paste(picture.resize(inner, bilinear, reducing_gap=_REDUCING_GAP), corner)
         return whole

@@ -115,11 +115,11 @@ def _with_separate_parts(
     # `completed` wants a validation part: training stands in until the other file is read
     every: dict[PartName, Part] = {"train": parts["train"], "val": parts["train"]}
     dataset = completed(spec, every | dict(parts), config.learnt(spec.input))
-    reader = reader.model_copy(update={"answers": TargetEncoder.of(dataset.spec.target)})
+    reader = reader.model_copy(update={"target_encoder": TargetEncoder.of(dataset.spec.target)})
     sizes, left_out = dict(dataset.spec.sizes), 0
     for part in separate_parts(config):
         path = resolve_path(config, f"{part}_path")
-        found = reader.read(path, answers=True, max_bad=config.max_bad)
+        found = reader.read(path, with_targets=True, max_bad=config.max_bad)
         setattr(dataset, part, found.part)
         sizes[part] = len(found.part)
         left_out += sum(found.left_out.values())

@@ -122,22 +122,22 @@ def audio(config: AudioConfig) -> Dataset:
     paths = [found.files.paths[index] for index in order]
     learnt = config.learnt_reader(AudioReader)
     training = paths[: len(found.parts["train"])]
-    hearing = _audio_settings(config, layout, training) if learnt is None else learnt.hearing
+    settings = _audio_settings(config, layout, training) if learnt is None else learnt.settings
     contents = file_digests(paths)
     rows = decode_files(
         paths,
-        hearing.shape,
+        settings.shape,
         torch.float32,
-        partial(decode, hearing=hearing),
+        partial(decode, settings=settings),
         most_bad=config.max_bad,
         cache=cache_folder(config.cache),
         contents=contents,
-        options=[_NOTES_VERSION, hearing.model_dump()],
+        options=[_NOTES_VERSION, settings.model_dump()],
     )
     bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
     left_out = check_unreadable(bad, len(paths), config.max_bad, _WHAT)
     parts = split_rows(found, order, rows.kept, rows.rows, _WHAT)
-    form: Input = Image(*hearing.shape) if layout == "image" else Steps(*hearing.shape)
+    form: Input = Image(*settings.shape) if layout == "image" else Steps(*settings.shape)
     known = config.learnt(form)
     dataset = completed(DataSpec("audio", form, found.target), parts, known)
     statistics = None if known is None else (known.mean, known.std)
@@ -149,12 +149,12 @@ def audio(config: AudioConfig) -> Dataset:
         mean=mean,
         std=std,
         reader=AudioReader(
-            hearing=hearing,
-            naming=config.naming(),
-            answers=TargetEncoder.of(dataset.spec.target),
-            sounding=RecordingStatistics.of(rows),
+            settings=settings,
+            patterns=config.for_new_files(),
+            target_encoder=TargetEncoder.of(dataset.spec.target),
+            training_statistics=RecordingStatistics.of(rows),
         ),
-        told=_messages(found, rows, hearing, label_summary(found.target, parts))
+        told=_messages(found, rows, settings, label_summary(found.target, parts))
         + label_warnings(found.target, parts),
         left_out=left_out,
         read=digest_samples(contents, rows.kept, parts).read(exact=False),
@@ -209,19 +209,19 @@ def _statistics(training: Tensor, config: AudioConfig) -> tuple[Tensor, Tensor]:
 
 
 def _messages(
-    found: CollectedFiles, rows: DecodedRows, hearing: AudioSettings, labels: str
+    found: CollectedFiles, rows: DecodedRows, settings: AudioSettings, labels: str
 ) -> list[tuple[str, str]]:
     """What was understood, for the header."""
     kinds = format_summary(note[0] for note in rows.notes)
     rates = sorted({note[1] for note in rows.notes})
     rate = f"{rates[0]:,}" if len(rates) == 1 else f"{rates[0]:,} to {rates[-1]:,}"
     lasting = sorted(note[2] for note in rows.notes)
-    seconds = hearing.samples / hearing.rate
+    seconds = settings.samples / settings.rate
     cut = sum(length > seconds for length in lasting)
     silent = sum(note[3] is None for note in rows.notes)
     text = (
         f"{len(rows.kept):,} {kinds}, {lasting[0]:.2f} to {lasting[-1]:.2f} s at {rate} Hz, heard for"
-        f" {seconds:.2f} s at {hearing.rate:,} Hz ({cut:,} cut short); {labels}"
+        f" {seconds:.2f} s at {settings.rate:,} Hz ({cut:,} cut short); {labels}"
     )
     told = [("Recordings", text)]
     if silent:
@@ -285,21 +285,21 @@ class AudioReader(FilesReader):
     """Reads recordings, a folder or a list of them.
 
     Attributes:
-        hearing: what all are heard as.
-        sounding: what training's were like; None: an earlier version did not keep it.
+        settings: what all are heard as.
+        training_statistics: what training's were like; None: an earlier version did not keep it.
     """
 
-    hearing: AudioSettings
-    sounding: RecordingStatistics | None = None
+    settings: AudioSettings
+    training_statistics: RecordingStatistics | None = None
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
-        files = self.find(path, SUFFIXES, _WHAT, answers=answers)
-        make = partial(decode, hearing=self.hearing)
-        rows = decode_files(files.paths, self.hearing.shape, torch.float32, make)
-        found = self.found(files, path, rows, answers=answers, max_bad=max_bad, what=_WHAT)
-        seconds = self.hearing.samples / self.hearing.rate
+        files = self.find(path, SUFFIXES, _WHAT, with_targets=with_targets)
+        make = partial(decode, settings=self.settings)
+        rows = decode_files(files.paths, self.settings.shape, torch.float32, make)
+        found = self.found(files, path, rows, with_targets=with_targets, max_bad=max_bad, what=_WHAT)
+        seconds = self.settings.samples / self.settings.rate
         cut = sum(note[2] > seconds for note in rows.notes)
-        other = [] if self.sounding is None else self.sounding.differing(rows)
+        other = [] if self.training_statistics is None else self.training_statistics.differing(rows)
         told = [*found.told, *_cancelled_warning(rows), *other]
         return replace(found, told=[*told, *told_cut(cut, "recording", f"{seconds:.2f} s")])

@@ -91,31 +91,33 @@ def images(config: ImagesConfig) -> Dataset:
     contents = file_digests(paths)
     with checked_image_sizes():
         learnt = config.learnt_reader(ImagesReader)
-        framing = (
+        settings = (
             _resize_settings(config, paths[: len(found.parts["train"])])
             if learnt is None
-            else learnt.framing
+            else learnt.settings
         )
         rows = decode_files(
             paths,
-            (framing.channels, framing.height, framing.width),
+            (settings.channels, settings.height, settings.width),
             torch.uint8,
-            partial(decode, framing=framing),
+            partial(decode, settings=settings),
             most_bad=config.max_bad,
             cache=cache_folder(config.cache),
             contents=contents,
-            options=framing.model_dump(),
+            options=settings.model_dump(),
         )
     bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
     left_out = check_unreadable(bad, len(paths), config.max_bad, _WHAT)
     parts = split_rows(found, order, rows.kept, rows.rows, _WHAT)
-    spec = DataSpec("images", Image(framing.channels, framing.height, framing.width), found.target)
+    spec = DataSpec("images", Image(settings.channels, settings.height, settings.width), found.target)
     dataset = completed(spec, parts, config.learnt(spec.input))
     scaled = standardised(config, spec.input, parts, config.normalize)
     reader = ImagesReader(
-        framing=framing, naming=config.naming(), answers=TargetEncoder.of(dataset.spec.target)
+        settings=settings,
+        patterns=config.for_new_files(),
+        target_encoder=TargetEncoder.of(dataset.spec.target),
     )
-    told = _messages(found, rows, framing, label_summary(spec.target, parts))
+    told = _messages(found, rows, settings, label_summary(spec.target, parts))
     told += label_warnings(spec.target, parts)
     return replace(
         dataset,
@@ -151,15 +153,15 @@ _FIT_NAMES = {"crop": "cropped to", "pad": "padded to", "stretch": "stretched to
 
 
 def _messages(
-    found: CollectedFiles, rows: DecodedRows, framing: ResizeSettings, labels: str
+    found: CollectedFiles, rows: DecodedRows, settings: ResizeSettings, labels: str
 ) -> list[tuple[str, str]]:
     """What was understood, for the header."""
     kinds = format_summary(kind for kind, _, _ in rows.notes)
     sizes = sorted(((width * height, width, height) for _, height, width in rows.notes))
     smallest, largest = (f"{width}×{height}" for _, width, height in (sizes[0], sizes[-1]))
     spread = smallest if smallest == largest else f"{smallest} to {largest}"
-    form = f"{_FIT_NAMES[framing.fit]} {framing.width}×{framing.height}"
-    colours = "in grey" if framing.channels == 1 else "in colours"
+    form = f"{_FIT_NAMES[settings.fit]} {settings.width}×{settings.height}"
+    colours = "in grey" if settings.channels == 1 else "in colours"
     text = f"{len(rows.kept):,} {kinds}, {spread}, {form} {colours}; {labels}"
     return [("Pictures", text), *file_messages(found.files, rows.trouble)]
 
@@ -169,19 +171,19 @@ class ImagesReader(FilesReader):
     """Reads pictures, a folder or a list of them.
 
     Attributes:
-        framing: the one form of all pictures.
+        settings: the one form of all pictures.
     """
 
-    framing: ResizeSettings
+    settings: ResizeSettings
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
-        files = self.find(path, SUFFIXES, _WHAT, answers=answers)
+        files = self.find(path, SUFFIXES, _WHAT, with_targets=with_targets)
         with checked_image_sizes():
             rows = decode_files(
                 files.paths,
-                (self.framing.channels, self.framing.height, self.framing.width),
+                (self.settings.channels, self.settings.height, self.settings.width),
                 torch.uint8,
-                partial(decode, framing=self.framing),
+                partial(decode, settings=self.settings),
             )
-        return self.found(files, path, rows, answers=answers, max_bad=max_bad, what=_WHAT)
+        return self.found(files, path, rows, with_targets=with_targets, max_bad=max_bad, what=_WHAT)

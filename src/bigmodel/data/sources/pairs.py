@@ -87,24 +87,24 @@ class PairsReader(VocabularyReader):
     longest: int
     columns: list[str] | None
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`.
 
         Args:
             path: a table where the run has learnt from one; else a file of sources, a line each, or two
                 files, `test.de,test.en`.
-            answers: leave out pairs with an empty side; without, all sources are kept, so that there is
-                a translation for each line.
+            with_targets: leave out pairs with an empty side; without, all sources are kept, so that
+                there is a translation for each line.
             max_bad: pairs that may be left out because their reference is longer than any in training.
         """
-        pairs = self._pairs(path, answers, max_bad)
-        if answers:
+        pairs = self._pairs(path, with_targets, max_bad)
+        if with_targets:
             pairs = drop_empty(pairs)
             pairs = self._not_longer(path, pairs, max_bad)
         if not len(pairs):
-            raise DataError(f"{path}: there are no {'pairs' if answers else 'texts'} in it.")
+            raise DataError(f"{path}: there are no {'pairs' if with_targets else 'texts'} in it.")
         columns: dict[str, Sequence[str]] = {"source": pairs.sources}
-        if answers:
+        if with_targets:
             columns["target"] = pairs.targets
         stored, cut = _encode_pairs(self.vocabulary, pairs, self.length)
         told = told_cut(cut, "source", f"{self.length:,} tokens")
@@ -124,17 +124,17 @@ class PairsReader(VocabularyReader):
         kept = [row for row, size in enumerate(sizes) if size <= self.longest]
         return keep_rows(pairs, kept, f"references longer than {self.longest:,} tokens")
 
-    def _pairs(self, path: Path, answers: bool, max_bad: int) -> Pairs:
+    def _pairs(self, path: Path, with_targets: bool, max_bad: int) -> Pairs:
         """The pairs of a place; targets are empty where no answers are asked for."""
         if self.columns is not None:
             source, target = self.columns
-            names = (source, target if answers else source)
+            names = (source, target if with_targets else source)
             found = read_pair_table(path, "path", names, max_bad, self.encoding)
-            return found if answers else replace(found, targets=[""] * len(found))
+            return found if with_targets else replace(found, targets=[""] * len(found))
         files = [path] if path.exists() else [Path(name) for name in str(path).split(",")]
-        if answers and len(files) == 2:
+        if with_targets and len(files) == 2:
             return read_pair_files(files[0], files[1], self.encoding)
-        if answers or len(files) > 2:
+        if with_targets or len(files) > 2:
             raise DataError(
                 f"{path}: to judge by, a file of sources and one of their translations are needed, with"
                 " a comma between them, such as test.de,test.en."

@@ -173,33 +173,33 @@ def _read(config: TableConfig) -> Dataset:
     found = read_table(resolve_path(config), "data.path", config.max_bad, config.encoding)
     found.missing = config.missing or ()
     left_out = dict(found.left_out)
-    target, asked, index = _read_target(config, found, left_out)
+    target, encoded, index = _read_target(config, found, left_out)
     reader, lines, told = _fit_columns(config, found, target, index["train"])
     content = DigestBuilder().files(found.files)
     for part, rows in index.items():
         content.tensor(part, torch.from_numpy(rows))
-    named, strange = _encode_parts(found, reader, asked.values, index)
-    strange[target.name] = NewCells(odd=asked.odd)
+    named, new_cells = _encode_parts(found, reader, encoded.values, index)
+    new_cells[target.name] = NewCells(invalid=encoded.invalid)
     told = [*alias_line(_aliases(reader)), *told, *found.told]
     if config.task == "auto" and target.name not in config.columns:
         told += target_warnings(target, infer_type(found.column(target.name)))
-    told += missing_lines(found.taken, reader.columns, target, found.missing)
-    told += unused_word_warning(found.missing, found.taken, str(found.path))
-    told += invalid_cell_warnings(reader.columns, target, strange, learning=True)
+    told += missing_lines(found.missing_counts, reader.columns, target, found.missing)
+    told += unused_word_warning(found.missing, found.missing_counts, str(found.path))
+    told += invalid_cell_warnings(reader.columns, target, new_cells, learning=True)
     for part in separate_parts(config, named):
         key = f"{part}_path"
         other = read_table(resolve_path(config, key), f"data.{key}", config.max_bad, config.encoding)
         other.missing = found.missing
         content.files(other.files)
         told += other.told
-        samples = reader.samples(other, answers=True)
+        samples = reader.samples(other, with_targets=True)
         named[part] = samples.part
         left_out = _add_counts(_add_counts(left_out, other.left_out), samples.left_out)
-        told += unseen_line(f"Unseen in {part}", samples.strange)
+        told += unseen_line(f"Unseen in {part}", samples.new_cells)
         told += alias_line(
-            {name: found.respelt for name, found in samples.strange.items()}, f"Spellings in {part}"
+            {name: found.aliases for name, found in samples.new_cells.items()}, f"Spellings in {part}"
         )
-        told += invalid_cell_warnings(reader.columns, target, samples.strange, f" of {part}")
+        told += invalid_cell_warnings(reader.columns, target, samples.new_cells, f" of {part}")
     counts = (
         None
         if target.labels is None
@@ -209,18 +209,18 @@ def _read(config: TableConfig) -> Dataset:
     told += class_warnings(target.labels or (), counts or ())
     spec = DataSpec(config.name, reader.spec, target.spec)
     done = completed(spec, named, config.learnt(spec.input))
-    reader = reader.model_copy(update={"answers": TargetEncoder.of(done.spec.target)})
+    reader = reader.model_copy(update={"target_encoder": TargetEncoder.of(done.spec.target)})
     return replace(done, reader=reader, told=lines + told, left_out=left_out, read=content.read())
 
 
 def _aliases(reader: TableReader) -> dict[str, dict[str, str]]:
     """What training spelt in several ways, the target at the end."""
     categories = {
-        get_column.name: get_column.respelt
+        get_column.name: get_column.aliases
         for get_column in reader.columns
         if get_column.kind == "category"
     }
-    return {**categories, reader.target.name: reader.target.respelt}
+    return {**categories, reader.target.name: reader.target.aliases}
 
 
 def _check_local(config: TableConfig) -> None:
@@ -245,38 +245,40 @@ def _read_target(
     if before is not None and before.target.name == name:
         target = before.target
     else:
-        usual, notation = config.missing != [], config.notation_of(name)
-        target = TargetColumn.learn(name, values, config.task, where, notation, usual=usual)
-    asked = target.encode(values, where)
+        default_missing, number_format = config.missing != [], config.notation_of(name)
+        target = TargetColumn.fit(
+            name, values, config.task, where, number_format, default_missing=default_missing
+        )
+    encoded = target.encode(values, where)
     found.note(name, count_missing_words(values, target.missing))
-    rows = np.flatnonzero(asked.there)
+    rows = np.flatnonzero(encoded.filled)
     if len(rows) < found.num_rows:
         left_out["no target"] = found.num_rows - len(rows)
     places = split_samples(
         config,
         len(rows),
-        labels=None if target.labels is None else asked.values[torch.from_numpy(rows)],
+        labels=None if target.labels is None else encoded.values[torch.from_numpy(rows)],
         groups=_column_values(found, config.group, "data.group", rows),
         marks=_column_values(found, config.split, "data.split", rows),
         named=lambda sample: f"row {rows[sample]}",
     )
     if target.labels is not None:
-        answers = asked.values[torch.from_numpy(rows)]
-        check_trained_classes(target.labels, answers[places["train"]], where, "rows")
-    return target, asked, {part: rows[chosen.numpy()] for part, chosen in places.items()}
+        targets = encoded.values[torch.from_numpy(rows)]
+        check_trained_classes(target.labels, targets[places["train"]], where, "rows")
+    return target, encoded, {part: rows[chosen.numpy()] for part, chosen in places.items()}
 
 
 def _encode_parts(
-    found: Table, reader: TableReader, answers: Tensor, index: dict[PartName, RowIndex]
+    found: Table, reader: TableReader, targets: Tensor, index: dict[PartName, RowIndex]
 ) -> tuple[dict[PartName, Part], dict[str, NewCells]]:
     """Each part's rows, and what is strange in them all: one after another in one tensor, so that none
     is ever there twice."""
     order = np.concatenate(list(index.values()))
-    inputs, strange = reader.inputs(found, order)
-    targets = answers[torch.from_numpy(order)]
+    inputs, new_cells = reader.inputs(found, order)
+    ordered = targets[torch.from_numpy(order)]
     sizes = [len(rows) for rows in index.values()]
-    pairs = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
-    return {name: Part(*pair) for name, pair in zip(index, pairs, strict=True)}, strange
+    pairs = zip(torch.split(inputs, sizes), torch.split(ordered, sizes), strict=True)
+    return {name: Part(*pair) for name, pair in zip(index, pairs, strict=True)}, new_cells
 
 
 def _target_name(config: TableConfig, found: Table) -> str:
@@ -326,14 +328,14 @@ def _fit_columns(
             left[name] = ExcludedColumn(AS_REQUESTED)
             continue
         values = found.column(name)
-        decided = infer_type(values)
-        known, told[name] = _fit_column(config, name, values, decided, rows, nth, str(found.path))
+        inferred = infer_type(values)
+        known, told[name] = _fit_column(config, name, values, inferred, rows, nth, str(found.path))
         if isinstance(known, ExcludedColumn):
             left[name] = known
             continue
         learnt.append(known)
-        if kind is None and decided.kind == "number":
-            ways[name] = decided.ways
+        if kind is None and inferred.kind == "number":
+            ways[name] = inferred.ways
         if isinstance(known, MeasuredColumn):
             found.note(name, count_missing_words(values, missing_words_in(values, words_too=False)))
     if not learnt:
@@ -360,7 +362,7 @@ def _fit_column(
     config: TableConfig,
     name: str,
     values: Any,
-    decided: InferredType,
+    inferred: InferredType,
     rows: RowIndex,
     nth: int,
     where: str,
@@ -368,65 +370,71 @@ def _fit_column(
     """What one column tells, or why it tells a model nothing; and what is to be told of it."""
     said = config.columns.get(name)
     chosen = said if said is None or isinstance(said, str) else next(iter(said))
-    kind: str = decided.kind
+    kind: str = inferred.kind
     if kind not in ("empty", "other"):  # of which a user's word makes nothing else
         kind = chosen or kind
     if kind == "number":
         if chosen is None and is_row_index(name, values, nth):
             return ExcludedColumn("counts the rows", "number"), []
-        if decided.kind != "number" or isinstance(said, dict):
-            decided = as_numbers(values, config.notation_of(name))
-        most = MAX_INVALID if decided.odd.are_few() else MAX_INVALID_IF_CHOSEN
-        if not decided.odd.are_few(most):
-            raise DataError(f"{where}: {too_many_invalid(name, 'numbers', decided.odd, 'number', most)}")
+        if inferred.kind != "number" or isinstance(said, dict):
+            inferred = as_numbers(values, config.notation_of(name))
+        most = MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN
+        if not inferred.invalid.are_few(most):
+            raise DataError(
+                f"{where}: {too_many_invalid(name, 'numbers', inferred.invalid, 'number', most)}"
+            )
         told = leading_zero_warning(
-            f"column '{name}'", decided.zeros, f"words: {column_option(name, 'category')}"
+            f"column '{name}'", inferred.zero_led, f"words: {column_option(name, 'category')}"
         )
-        told += identifier_warning(name, identifier_groups(values, decided.notation))
-        return NumberColumn.learn(
-            name, values, rows, config.normalize, where, decided.notation, most
+        told += identifier_warning(name, identifier_groups(values, inferred.number_format))
+        return NumberColumn.fit(
+            name, values, rows, config.normalize, where, inferred.number_format, most
         ), told if chosen is None else []
     if kind in TIME_KINDS:
-        return _fit_times(config, name, values, rows, where, decided)
+        return _fit_times(config, name, values, rows, where, inferred)
     if kind in ("category", "text"):
-        known = CategoryColumn.learn(
+        known = CategoryColumn.fit(
             name, values, rows, config.max_categories, config.min_count, chosen is not None
         )
-        zeros = decided.zeros  # where most have one, they are identifiers, which is nothing odd
+        zero_led = inferred.zero_led  # where most have one, they are identifiers, which is nothing odd
         if (
-            zeros.count
-            and zeros.are_few(MAX_INVALID_IF_CHOSEN)
+            zero_led.count
+            and zero_led.are_few(MAX_INVALID_IF_CHOSEN)
             and isinstance(known, ExcludedColumn)
             and known.said
         ):
-            return excluded_with_zeros(known, zeros), []
-        if not decided.nearly or chosen is not None:
+            return excluded_with_zeros(known, zero_led), []
+        if not inferred.mostly_measured or chosen is not None:
             return known, []
         if isinstance(known, ExcludedColumn):
-            return (excluded_mostly_measured(known, decided) if known.said else known), []
-        return known, [mostly_measured_warning(name, decided)]
+            return (excluded_mostly_measured(known, inferred) if known.said else known), []
+        return known, [mostly_measured_warning(name, inferred)]
     return ExcludedColumn("empty" if kind == "empty" else str(values.type)), []
 
 
 def _fit_times(
-    config: TableConfig, name: str, values: Any, rows: RowIndex, where: str, decided: InferredType
+    config: TableConfig, name: str, values: Any, rows: RowIndex, where: str, inferred: InferredType
 ) -> tuple[FittedColumn | ExcludedColumn, list[tuple[str, str]]]:
     """See `_learn_column`."""
     said, most = config.columns.get(name), MAX_INVALID
     if isinstance(said, dict):
-        decided = as_times(values, way=said["date"])
+        inferred = as_times(values, time_format=said["date"])
     elif said is not None:
-        decided = as_times(values, cast(TimeKind, said))
-        most = MAX_INVALID if decided.odd.are_few() else MAX_INVALID_IF_CHOSEN
-    when = decided.when
-    assert when is not None
-    if not decided.odd.are_few(most):
+        inferred = as_times(values, cast(TimeKind, said))
+        most = MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN
+    date_format = inferred.date_format
+    assert date_format is not None
+    if not inferred.invalid.are_few(most):
         message = too_many_invalid(
-            name, describe_format(when.way), decided.odd, time_kind(when.way), most
+            name,
+            describe_format(date_format.time_format),
+            inferred.invalid,
+            time_kind(date_format.time_format),
+            most,
         )
         raise DataError(f"{where}: {message}")
-    told = [date_format_warning(name, when)] if when.other else []
-    return DateColumn.learn(name, values, rows, config.normalize, when, most), told
+    told = [date_format_warning(name, date_format)] if date_format.other else []
+    return DateColumn.fit(name, values, rows, config.normalize, date_format, most), told
 
 
 def _add_counts(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -77,7 +77,7 @@ class TextDataReader(VocabularyReader):
 
     context: int
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:  # noqa: ARG002
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:  # noqa: ARG002
         """See `Reader.read`. A text's answers are the text itself, so that they are always there."""
         passages, bad = read_files(text_files_in(path, "path"), self.encoding, max_bad)
         if len(passages) > 1 and self.vocabulary.end is None:

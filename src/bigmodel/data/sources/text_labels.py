@@ -89,22 +89,22 @@ class TextLabelsReader(VocabularyReader):
     Attributes:
         length: tokens that texts are cut to.
         layout: how texts lie on disk.
-        answers: what labels there are.
+        target_encoder: what labels there are.
     """
 
     length: int
     layout: Layout
-    answers: TargetEncoder
+    target_encoder: TargetEncoder
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
         layout = self.layout.model_copy(update={"group": None, "split": None})
-        rows = read_labelled_texts(path, "path", layout, max_bad, labelled=answers)
-        if answers:
-            names = self.answers.names if self.answers.kind == "classes" else None
-            targets = self.answers.scored(_targets(rows, names, str(path)))
+        rows = read_labelled_texts(path, "path", layout, max_bad, labelled=with_targets)
+        if with_targets:
+            names = self.target_encoder.names if self.target_encoder.kind == "classes" else None
+            targets = self.target_encoder.scored(_targets(rows, names, str(path)))
         else:
-            targets = self.answers.blank(len(rows.texts))
+            targets = self.target_encoder.blank(len(rows.texts))
         tokens, cut = _encode_texts(self.vocabulary, rows.texts, self.length, targets)
         told = [*rows.told, *told_cut(cut, "text", f"{self.length:,} tokens")]
         return Found(tokens, rows.columns, rows.left_out, told)
@@ -164,7 +164,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         encoding=config.encoding,
         length=config.length,
         layout=layout,
-        answers=TargetEncoder.of(done.spec.target),
+        target_encoder=TargetEncoder.of(done.spec.target),
     )
     read = content.read()
     return replace(done, reader=reader, told=told, left_out=found.left_out, read=read)
@@ -188,8 +188,8 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         names = None
     else:
         reader = config.learnt_reader(TextLabelsReader)
-        names, respelt = class_names(rows.labels, None if reader is None else reader.answers)
-        if told := alias_summary(respelt):
+        names, aliases = class_names(rows.labels, None if reader is None else reader.target_encoder)
+        if told := alias_summary(aliases):
             rows.told.append(("Spellings", told))
         check_classes(names, where)
         if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):

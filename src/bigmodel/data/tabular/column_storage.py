@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from bigmodel.data.libraries import pa, pq
 from bigmodel.data.text_encoding import is_gzip, open_decompressed
 from bigmodel.errors import DataError
 
@@ -81,7 +82,6 @@ class SpooledColumns:
         return offset, self._file.tell() - offset
 
     def read(self, name: str) -> Any:
-        import pyarrow as pa
 
         place = self._index[name]
         self._taken += sum(batch[place][1] for batch in self._places)
@@ -98,7 +98,6 @@ class SpooledColumns:
 
 def _merge_small_batches(batches: Iterable[Any]) -> Iterator[Any]:
     """The same rows in larger batches: a block of a wide table holds few rows, of each column."""
-    import pyarrow as pa
 
     waiting: list[Any] = []
     size = 0
@@ -114,8 +113,6 @@ def _merge_small_batches(batches: Iterable[Any]) -> Iterator[Any]:
 
 def give_back() -> None:
     """Hands memory that is free back to the system: else the peak is what all columns took in turn."""
-    import pyarrow as pa
-
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # not every C library has it
         _c_library().malloc_trim(0)
@@ -130,8 +127,6 @@ class ParquetColumns:
     """Columns of a Parquet file, which keeps them apart already."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
         source: Any = path
         if is_gzip(path):
@@ -150,7 +145,6 @@ class ParquetColumns:
         self.rows: int = self._file.metadata.num_rows
 
     def read(self, name: str) -> Any:
-        import pyarrow as pa
 
         try:
             found = self._file.read(columns=[name], use_threads=False).column(name)

@@ -20,7 +20,9 @@ from bigmodel.data.canonical import (
     index_of_values,
     too_many_values,
 )
+from bigmodel.data.libraries import pc
 from bigmodel.data.normalize import value_statistics
+from bigmodel.data.stored_config import StoredConfig
 from bigmodel.data.tabular.column_options import column_option
 from bigmodel.data.tabular.date_formats import (
     CALENDAR_PARTS,
@@ -48,7 +50,7 @@ class Scale(Config):
     std: float = 1.0
 
     @classmethod
-    def learnt(cls, values: Numbers, normalize: bool) -> Scale:
+    def fit(cls, values: Numbers, normalize: bool) -> Scale:
         """Of the training part's values, NaN where one is missing."""
         fill = float(np.nanmedian(values))
         if not normalize:
@@ -95,34 +97,34 @@ class NewCells:
 
     Attributes:
         unseen: how many values are none of a column's categories.
-        odd: cells that are not of the column's kind.
-        respelt: words that are a category in another spelling, with that category.
+        invalid: cells that are not of the column's kind.
+        aliases: words that are a category in another spelling, with that category.
     """
 
     unseen: int = 0
-    odd: InvalidCells = NONE_INVALID
-    respelt: Mapping[str, str] = field(default_factory=dict)
+    invalid: InvalidCells = NONE_INVALID
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: NewCells) -> NewCells:
         """Those of two stretches of a column."""
-        respelt = {**self.respelt, **other.respelt}
-        return NewCells(self.unseen + other.unseen, self.odd + other.odd, respelt)
+        aliases = {**self.aliases, **other.aliases}
+        return NewCells(self.unseen + other.unseen, self.invalid + other.invalid, aliases)
 
 
-class MeasuredColumn(Config):
+class MeasuredColumn(StoredConfig):
     """What columns of numbers and of dates have in common.
 
     Attributes:
         flag: whether a column for the model says which values are missing; it does where any are in
             training.
-        odd: what odd cells held, wherever they stood; see `odd`.
-        most_odd: share of cells that may be odd.
+        invalid: what odd cells held, wherever they stood; see `invalid`.
+        max_invalid: share of cells that may be odd.
     """
 
     name: str
     flag: bool
-    odd: list[str] = Field(default=[])
-    most_odd: float = MAX_INVALID
+    invalid: list[str] = Field(default=[])
+    max_invalid: float = MAX_INVALID
 
     @property
     def noun(self) -> str:
@@ -136,11 +138,11 @@ class MeasuredColumn(Config):
 
 
 class NumberColumn(MeasuredColumn):
-    """A column of numbers, written in a `notation`."""
+    """A column of numbers, written in a `number_format`."""
 
     kind: Literal["number"] = "number"
     scale: Scale
-    notation: NumberFormat = PLAIN
+    number_format: NumberFormat = PLAIN
 
     @property
     def noun(self) -> str:
@@ -148,22 +150,22 @@ class NumberColumn(MeasuredColumn):
 
     @property
     def described(self) -> str:
-        return f"numbers ({self.notation})" if str(self.notation) else "numbers"
+        return f"numbers ({self.number_format})" if str(self.number_format) else "numbers"
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         name: str,
         column: Any,
         rows: RowIndex,
         normalize: bool,
         where: str,
-        notation: NumberFormat = PLAIN,
-        most_odd: float = MAX_INVALID,
+        number_format: NumberFormat = PLAIN,
+        max_invalid: float = MAX_INVALID,
     ) -> NumberColumn | ExcludedColumn:
         """What the rows of the training part tell; or why the column tells a model nothing."""
-        cells = parse_numbers(column, notation)
-        values, odd = cells.values[rows], cells.odd & ~cells.infinite
+        cells = parse_numbers(column, number_format)
+        values, invalid = cells.values[rows], cells.invalid & ~cells.infinite
         _check_size(f"{where}: column '{name}'", column_option(name, "ignore"), values, normalize)
         missing = np.isnan(values)
         if missing.all():
@@ -174,11 +176,11 @@ class NumberColumn(MeasuredColumn):
             return ExcludedColumn("constant")
         return cls(
             name=name,
-            scale=Scale.learnt(values, normalize),
+            scale=Scale.fit(values, normalize),
             flag=bool(missing.any()),
-            notation=notation,
-            odd=invalid_values(column, odd) if odd.any() else [],
-            most_odd=most_odd,
+            number_format=number_format,
+            invalid=invalid_values(column, invalid) if invalid.any() else [],
+            max_invalid=max_invalid,
         )
 
     @property
@@ -197,36 +199,41 @@ class NumberColumn(MeasuredColumn):
         Returns:
             What training has not seen.
         """
-        cells = parse_numbers(column, self.notation)
+        cells = parse_numbers(column, self.number_format)
         too_large = self.scale.overflows(cells.values)
         missing = np.isnan(cells.values) | too_large
         out[:, 0] = self.scale(cells.values, missing)
         if self.flag:
             out[:, 1] = missing
-        odd = InvalidCells.of(
-            column, cells.odd | too_large, cells.there, first, self.odd, too_large | cells.infinite
+        invalid = InvalidCells.of(
+            column,
+            cells.invalid | too_large,
+            cells.filled,
+            first,
+            self.invalid,
+            too_large | cells.infinite,
         )
-        return NewCells(odd=odd.and_known(int(np.count_nonzero(too_large))))
+        return NewCells(invalid=invalid.and_known(int(np.count_nonzero(too_large))))
 
 
 class DateColumn(MeasuredColumn):
     """A column of dates, times of day or durations, of which a model reads `calendar_parts.PARTS`.
 
     Attributes:
-        way: how they are written; see `date_formats.WAYS`.
+        time_format: how they are written; see `date_formats.WAYS`.
         other: another way that would do for all of training, and reads other dates; see `dates.When`.
         parts: those that differ in training.
     """
 
     kind: Literal["date"] = "date"
-    way: str
+    time_format: str
     other: str = ""
     parts: dict[str, Scale]
 
     @property
     def times(self) -> TimeKind:
         """Which of the three it holds."""
-        return time_kind(self.way)
+        return time_kind(self.time_format)
 
     @property
     def noun(self) -> str:
@@ -234,27 +241,27 @@ class DateColumn(MeasuredColumn):
 
     @property
     def described(self) -> str:
-        return describe_format(self.way)
+        return describe_format(self.time_format)
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         name: str,
         column: Any,
         rows: RowIndex,
         normalize: bool,
-        when: DateFormat,
-        most_odd: float = MAX_INVALID,
+        date_format: DateFormat,
+        max_invalid: float = MAX_INVALID,
     ) -> DateColumn | ExcludedColumn:
-        """See `NumberColumn.learn`."""
-        cells, kind = parse_times(column, when.way), time_kind(when.way)
+        """See `NumberColumn.fit`."""
+        cells, kind = parse_times(column, date_format.time_format), time_kind(date_format.time_format)
         values = cells.values[rows]
         missing = np.isnan(values)
         if missing.all():
             return ExcludedColumn("empty")
         parts = {part: calendar_part(values, kind, part) for part in CALENDAR_PARTS[kind]}
         differing = {
-            part: Scale.learnt(found, normalize)
+            part: Scale.fit(found, normalize)
             for part, found in parts.items()
             if np.nanmin(found) != np.nanmax(found)
         }
@@ -264,12 +271,12 @@ class DateColumn(MeasuredColumn):
             return ExcludedColumn("constant")
         return cls(
             name=name,
-            way=when.way,
-            other=when.other,
+            time_format=date_format.time_format,
+            other=date_format.other,
             parts=differing,
             flag=bool(missing.any()),
-            odd=invalid_values(column, cells.odd) if cells.odd.any() else [],
-            most_odd=most_odd,
+            invalid=invalid_values(column, cells.invalid) if cells.invalid.any() else [],
+            max_invalid=max_invalid,
         )
 
     @property
@@ -282,34 +289,36 @@ class DateColumn(MeasuredColumn):
 
     def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        cells = parse_times(column, self.way)
+        cells = parse_times(column, self.time_format)
         missing = np.isnan(cells.values)
         for place, (part, scale) in enumerate(self.parts.items()):
             out[:, place] = scale(calendar_part(cells.values, self.times, part), missing)
         if self.flag:
             out[:, -1] = missing
-        return NewCells(odd=InvalidCells.of(column, cells.odd, cells.there, first, self.odd))
+        return NewCells(
+            invalid=InvalidCells.of(column, cells.invalid, cells.filled, first, self.invalid)
+        )
 
 
-class CategoryColumn(Config):
+class CategoryColumn(StoredConfig):
     """A column of words that are compared, not measured.
 
     Attributes:
         values: the categories of the training part, the most frequent first; None is a missing value.
             They count from 1: 0 is whatever is not among them.
-        respelt: other spellings in training, with the category that they are; see `spellings`.
+        aliases: other spellings in training, with the category that they are; see `spellings`.
     """
 
     kind: Literal["category"] = "category"
     name: str
     values: list[str | None]
-    respelt: dict[str, str] = Field(default={})
+    aliases: dict[str, str] = Field(default={})
 
     @classmethod
-    def learn(
+    def fit(
         cls, name: str, column: Any, rows: RowIndex, most: int, min_count: int, chosen: bool
     ) -> CategoryColumn | ExcludedColumn:
-        """See `NumberColumn.learn`.
+        """See `NumberColumn.fit`.
 
         Args:
             most: categories at most; rarer values than those become 0.
@@ -336,8 +345,8 @@ class CategoryColumn(Config):
                 f"no value occurs {min_count} times, as data.min_count={min_count} asks for"
             )
         meant = ValueIndex(values).of(spelt)
-        respelt = {word: str(values[place]) for word, place in meant.items() if word != values[place]}
-        return cls(name=name, values=values, respelt=respelt)
+        aliases = {word: str(values[place]) for word, place in meant.items() if word != values[place]}
+        return cls(name=name, values=values, aliases=aliases)
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
@@ -346,11 +355,9 @@ class CategoryColumn(Config):
 
     def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        import pyarrow.compute as pc
-
-        found, respelt = index_of_values(text_values(column), self.values)
+        found, aliases = index_of_values(text_values(column), self.values)
         out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
-        return NewCells(int(found.null_count), respelt=respelt)
+        return NewCells(int(found.null_count), aliases=aliases)
 
 
 def _too_many_values(different: int, rows: int) -> ExcludedColumn:
@@ -369,8 +376,8 @@ def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> N
         DataError: they are many, and stay as they are, or too large to be standardised.
     """
     too_large = np.abs(values) > MAX_FLOAT32
-    count, there = int(np.count_nonzero(too_large)), int(np.count_nonzero(~np.isnan(values)))
-    if count <= MAX_INVALID * there:
+    count, filled = int(np.count_nonzero(too_large)), int(np.count_nonzero(~np.isnan(values)))
+    if count <= MAX_INVALID * filled:
         values[too_large] = np.nan
         return
     with np.errstate(over="ignore", invalid="ignore"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, cast
 
+from bigmodel.data.libraries import pa, pa_csv, pc
 from bigmodel.data.tabular.csv_dialect import CsvDialect
 from bigmodel.data.text_encoding import check_utf8, is_utf8, open_as_utf8
 from bigmodel.errors import DataError
@@ -70,8 +71,6 @@ class CsvScan:
 
     def without_headers(self, batch: Any, heading: CsvDialect) -> Any:
         """The rows of a batch that do not repeat the header; the others are counted."""
-        import pyarrow.compute as pc
-
         if len(heading.header) < 2 or not all(heading.header):
             return batch
         same = pc.equal(batch.column(0), heading.header[0])
@@ -105,8 +104,6 @@ def read_csv_batches(
         LongRowError: a row is longer than `block`, and a larger one can be tried.
         DataError: it is not of the encoding, or it cannot be told apart into rows.
     """
-    import pyarrow as pa
-
     schema = pa.schema([(name, pa.string()) for name in heading.names])
     yield pa.RecordBatch.from_pylist([], schema=schema)
     seen = seen or CsvScan()
@@ -137,9 +134,6 @@ def _arrow_rows(
     file: BinaryIO, heading: CsvDialect, refuse: Callable[[str], None], block: int
 ) -> Iterator[Any]:
     """The rows as Arrow reads them."""
-    import pyarrow as pa
-    import pyarrow.csv as pa_csv
-
     names = [*heading.names, ""] if heading.closed else heading.names
     bad: list[Any] = []
 
@@ -210,8 +204,6 @@ def _python_rows(
     file: BinaryIO, heading: CsvDialect, refuse: Callable[[str], None], block: int
 ) -> Iterator[Any]:
     """The rows where blanks stand before quotation marks, which Arrow takes for a part of the value."""
-    import pyarrow as pa
-
     del block
     csv.field_size_limit(max(csv.field_size_limit(), BLOCK_SIZES[-1]))
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")

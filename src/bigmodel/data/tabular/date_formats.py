@@ -70,14 +70,14 @@ KNOWN_FORMATS = (ISO, ISO_WITH_ZONE, ISO_SOME_ZONES, *FORMATS, TIME_OF_DAY, DURA
 """How dates and times may be written; where two would do for as many cells, the first counts."""
 
 
-def format_pattern(way: str) -> str:
+def format_pattern(time_format: str) -> str:
     """A format as for `strptime` as a regular expression (RE2), whose groups are named.
 
     Raises:
         ValueError: it is no such format, or says neither a year nor an hour.
     """
     found, place = "", 0
-    text = way.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S").replace("%D", "%m/%d/%y")
+    text = time_format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S").replace("%D", "%m/%d/%y")
     while place < len(text):
         if text[place] == "%":
             directive = _DIRECTIVES.get(text[place + 1 : place + 2])
@@ -98,12 +98,12 @@ def format_pattern(way: str) -> str:
     return f"^{found}$"
 
 
-def check_format(way: str) -> None:
+def check_format(time_format: str) -> None:
     """Raises ValueError where a user's format is none."""
     try:
-        format_pattern(way)
+        format_pattern(time_format)
     except ValueError as error:
-        raise ValueError(f"{way!r} is no format of dates, such as %d/%m/%Y: {error}") from None
+        raise ValueError(f"{time_format!r} is no format of dates, such as %d/%m/%Y: {error}") from None
 
 
 def _space_pattern(rest: str) -> str:
@@ -129,15 +129,15 @@ def _check_groups(groups: list[str]) -> None:
         raise ValueError("%I and %p go together")
 
 
-def time_kind(way: str) -> TimeKind:
+def time_kind(time_format: str) -> TimeKind:
     """What is written so."""
-    if way in (TIME_OF_DAY, DURATION):
-        return "time" if way == TIME_OF_DAY else "duration"
-    return "time" if _is_format(way) and not re.search(r"%[YyFD]", way) else "date"
+    if time_format in (TIME_OF_DAY, DURATION):
+        return "time" if time_format == TIME_OF_DAY else "duration"
+    return "time" if _is_format(time_format) and not re.search(r"%[YyFD]", time_format) else "date"
 
 
-def _is_format(way: str) -> bool:
-    return "%" in way
+def _is_format(time_format: str) -> bool:
+    return "%" in time_format
 
 
 _ISO_DAY = r"^(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
@@ -149,8 +149,8 @@ PATTERNS = {
     ISO_SOME_ZONES: [rf"{_ISO_DAY}(?:{_ISO_CLOCK}(?:{_ZONE})?)?$"],
     TIME_OF_DAY: [
         # 2:1 is a score
-        format_pattern(way).replace(r"(?P<minute>\d{1,2})", r"(?P<minute>\d{2})")
-        for way in ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I %p")
+        format_pattern(time_format).replace(r"(?P<minute>\d{1,2})", r"(?P<minute>\d{2})")
+        for time_format in ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I %p")
     ],
     DURATION: [
         rf"^(?P<sign>[+-]?){_CLOCK}$",
@@ -161,10 +161,10 @@ PATTERNS = {
 }
 
 
-def describe_format(way: str) -> str:
+def describe_format(time_format: str) -> str:
     """What a column holds that is written so."""
-    kind = time_kind(way)
-    return f"{kind}s" if way == kind else f"{kind}s ({way})"
+    kind = time_kind(time_format)
+    return f"{kind}s" if time_format == kind else f"{kind}s ({time_format})"
 
 
 DAY = 86_400  # seconds

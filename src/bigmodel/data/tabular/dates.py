@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bigmodel.data.libraries import pa, pc
 from bigmodel.data.tabular.date_formats import (
     DAY,
     DEFAULT_FORMATS,
@@ -48,35 +49,33 @@ class DateFormat(NamedTuple):
     """How a column of dates or times is written.
 
     Attributes:
-        way: one of `WAYS` or `UNITS`, or a format as for `strptime`.
+        time_format: one of `WAYS` or `UNITS`, or a format as for `strptime`.
         other: another way that reads as many cells, and otherwise; empty: there is none.
     """
 
-    way: str
+    time_format: str
     other: str = ""
 
 
-def parse_times(column: Any, way: str) -> ParsedCells:
-    """A column of dates or times written in a `way` as seconds; one of a type for them is read by that.
+def parse_times(column: Any, time_format: str) -> ParsedCells:
+    """A column of dates or times as seconds; `time_format` says how text is written.
 
     Args:
         column: text, or of a type of Arrow's for times of the same kind.
     """
-    if time_kind_of_type(column.type) == time_kind(way):
+    if time_kind_of_type(column.type) == time_kind(time_format):
         values = _typed_seconds(column)
-        there = ~np.isnan(values)
+        filled = ~np.isnan(values)
     else:
         text = without_missing(text_values(column))
-        there = text.is_valid().to_numpy()
-        values = _text_seconds(text, way)
-    odd = there & np.isnan(values)
-    return ParsedCells(values, odd, np.zeros_like(odd), int(np.count_nonzero(there)))
+        filled = text.is_valid().to_numpy()
+        values = _text_seconds(text, time_format)
+    invalid = filled & np.isnan(values)
+    return ParsedCells(values, invalid, np.zeros_like(invalid), int(np.count_nonzero(filled)))
 
 
 def time_kind_of_type(kind: Any) -> TimeKind | None:
     """What a type of Arrow's for times holds; None: it is not for times."""
-    import pyarrow as pa
-
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "date"
     if pa.types.is_time(kind):
@@ -86,8 +85,6 @@ def time_kind_of_type(kind: Any) -> TimeKind | None:
 
 def format_of_type(kind: Any) -> str:
     """The way in which text holds what a column of a type of Arrow's for times holds."""
-    import pyarrow as pa
-
     zone = pa.types.is_timestamp(kind) and kind.tz is not None
     return ISO_WITH_ZONE if zone else DEFAULT_FORMATS[time_kind_of_type(kind) or "date"]
 
@@ -105,66 +102,75 @@ def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | 
         return None
     ways = [*KNOWN_FORMATS, *(DIGIT_FORMATS if kind else ())]
     text = without_missing(text_values(column)).drop_null()
-    counted = _count_fits(text, [way for way in ways if kind in (None, time_kind(way))])
+    counted = _count_fits(
+        text, [time_format for time_format in ways if kind in (None, time_kind(time_format))]
+    )
     if not counted:
         return _numbers_as_dates(column) if kind == "date" else None
     most = max(counted.values())
-    best, *others = _closest_first(text, [way for way, count in counted.items() if count == most])
+    best, *others = _closest_first(
+        text, [time_format for time_format, count in counted.items() if count == most]
+    )
     if best.startswith(ISO):  # which is never read otherwise
         return DateFormat(best)
     read = _text_seconds(text, best) if others else None
-    other = next((way for way in others if _reads_differently(best, read, way, text)), "")
+    other = next(
+        (time_format for time_format in others if _reads_differently(best, read, time_format, text)), ""
+    )
     return DateFormat(best, other)
 
 
 def _count_fits(text: Any, ways: list[str]) -> dict[str, int]:
     """How many cells each way reads, of those that read most."""
-    import pyarrow.compute as pc
-
     some = sample_cells(text)
     few = some.take(np.linspace(0, len(some) - 1, min(len(some), _FIRST_CELLS)).astype(np.int64))
     if _MIN_FIT * len(few) > (pc.sum(pc.match_substring_regex(few, _BEGINNING)).as_py() or 0):
         return {}  # as most columns of words are
-    ways = [way for way in ways if _count(_text_seconds(few, way)) >= _MIN_FIT * len(few) > 0]
-    counted = {way: _count(_text_seconds(some, way)) for way in ways}
+    ways = [
+        time_format
+        for time_format in ways
+        if _count(_text_seconds(few, time_format)) >= _MIN_FIT * len(few) > 0
+    ]
+    counted = {time_format: _count(_text_seconds(some, time_format)) for time_format in ways}
     most = max(counted.values(), default=0)
     if most < _MIN_FIT * len(some) or most == 0:
         return {}
     if len(some) < len(text):
-        near = [way for way, count in counted.items() if count >= 0.8 * most]
+        near = [time_format for time_format, count in counted.items() if count >= 0.8 * most]
         if (
             len(near) > 1
             and _count(_text_seconds(text, near[0])) == len(text)
             and near[0].startswith(ISO)
         ):
             return {near[0]: len(text)}  # ISO is never read otherwise
-        counted = {way: _count(_text_seconds(text, way)) for way in near}
+        counted = {time_format: _count(_text_seconds(text, time_format)) for time_format in near}
     return counted
 
 
 def _closest_first(text: Any, ways: list[str]) -> list[str]:
     """Ways that read as many cells. Where a year of two digits may stand first or last, first comes the
     way by which most dates lie closer together: years are fewer than days."""
-    first = next((way for way in ways if way.startswith("%y")), None)
+    first = next((time_format for time_format in ways if time_format.startswith("%y")), None)
     if first is None or first == ways[0]:
         return ways
     spreads = [
-        np.subtract(*np.nanpercentile(_text_seconds(text, way), [90, 10])) for way in (ways[0], first)
+        np.subtract(*np.nanpercentile(_text_seconds(text, time_format), [90, 10]))
+        for time_format in (ways[0], first)
     ]
     if spreads[1] >= spreads[0]:
         return ways
-    return [first, *(way for way in ways if way != first)]
+    return [first, *(time_format for time_format in ways if time_format != first)]
 
 
 def _count(values: Numbers) -> int:
     return int(np.count_nonzero(~np.isnan(values)))
 
 
-def _reads_differently(best: str, read: Numbers | None, way: str, text: Any) -> bool:
-    if time_kind(best) != time_kind(way):
+def _reads_differently(best: str, read: Numbers | None, time_format: str, text: Any) -> bool:
+    if time_kind(best) != time_kind(time_format):
         return True
     assert read is not None
-    return not np.array_equal(read, _text_seconds(text, way), equal_nan=True)
+    return not np.array_equal(read, _text_seconds(text, time_format), equal_nan=True)
 
 
 def _numbers_as_dates(column: Any) -> DateFormat | None:
@@ -176,8 +182,6 @@ def _numbers_as_dates(column: Any) -> DateFormat | None:
 
 
 def _typed_seconds(column: Any) -> Numbers:
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     kind = column.type
     narrow = pa.types.is_date32(kind) or pa.types.is_time32(kind)
@@ -193,37 +197,32 @@ def _typed_seconds(column: Any) -> Numbers:
     return values
 
 
-def _text_seconds(text: Any, way: str) -> Numbers:
+def _text_seconds(text: Any, time_format: str) -> Numbers:
     """Text as seconds, NaN where it is missing or not written so."""
-    import pyarrow.compute as pc
-
-    if way in EPOCH_UNITS:
+    if time_format in EPOCH_UNITS:
         values = parse_numbers(text).values
-        values /= EPOCH_UNITS[way]
+        values /= EPOCH_UNITS[time_format]
         return values
-    if way in (ISO, ISO_WITH_ZONE) and (stamps := _iso_stamps(text, way)) is not None:
+    if time_format in (ISO, ISO_WITH_ZONE) and (stamps := _iso_stamps(text, time_format)) is not None:
         return _typed_seconds(stamps)
-    patterns = PATTERNS.get(way) or [format_pattern(way)]
+    patterns = PATTERNS.get(time_format) or [format_pattern(time_format)]
     values = np.full(len(text), np.nan)
     for pattern in patterns:
         found = pc.extract_regex(text, pattern)
         fits = found.is_valid().to_numpy()
         if fits.any():
-            values[fits] = _MatchedGroups(found.drop_null()).seconds(time_kind(way))
+            values[fits] = _MatchedGroups(found.drop_null()).seconds(time_kind(time_format))
     return values
 
 
-def _iso_stamps(text: Any, way: str) -> Any:
+def _iso_stamps(text: Any, time_format: str) -> Any:
     """The same much faster, where each cell that looks like a date is one."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    stamp = pa.timestamp("us", tz=None if way == ISO else "UTC")
+    stamp = pa.timestamp("us", tz=None if time_format == ISO else "UTC")
     with contextlib.suppress(pa.ArrowInvalid):
         return pc.cast(text, stamp)
-    likely = pc.match_substring_regex(text, PATTERNS[way][0])
+    likely = pc.match_substring_regex(text, PATTERNS[time_format][0])
     text = pc.if_else(likely, text, None)
-    if way == ISO:
+    if time_format == ISO:
         text = pc.utf8_slice_codeunits(text, 0, _MICROSECONDS)
     else:
         text = pc.replace_substring_regex(text, r"([.,]\d{6})\d+", r"\1")
@@ -236,7 +235,6 @@ class _MatchedGroups:
     """What a pattern's groups hold of cells that all fit it."""
 
     def __init__(self, found: Any) -> None:
-        import pyarrow as pa
 
         whole = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
         fields = [whole.type.field(place).name for place in range(whole.type.num_fields)]
@@ -292,8 +290,6 @@ class _MatchedGroups:
         return first + day - 1, wrong
 
     def _named_month(self) -> NDArray[np.int64]:
-        import pyarrow as pa
-        import pyarrow.compute as pc
 
         names = pa.array([name[:3] for name in MONTHS])
         short = pc.utf8_slice_codeunits(pc.utf8_lower(self.groups["named_month"]), 0, 3)
@@ -302,8 +298,6 @@ class _MatchedGroups:
 
     def _zone(self) -> NDArray[np.int64]:
         """Seconds by which a cell's clock is before Greenwich's."""
-        import pyarrow.compute as pc
-
         if "zone" not in self.groups:
             return np.zeros(self.rows, np.int64)
         digits = pc.replace_substring_regex(self.groups["zone"], r"[^0-9]", "")
@@ -316,14 +310,12 @@ class _MatchedGroups:
         return _digits_to_int(self.groups[group], default)
 
     def fraction(self) -> Numbers:
-        import pyarrow.compute as pc
 
         if "fraction" not in self.groups:
             return np.zeros(self.rows)
         return _digits_to_int(pc.utf8_rpad(self.groups["fraction"], 9, "0"), 0) / 1e9
 
     def _is(self, group: str, pattern: str) -> NDArray[np.int64]:
-        import pyarrow.compute as pc
 
         if group not in self.groups:
             return np.zeros(self.rows, np.int64)
@@ -333,16 +325,12 @@ class _MatchedGroups:
 
 def _digits_to_int(text: Any, default: int) -> NDArray[np.int64]:
     """Digits as numbers, a default where there are none; no number of them is too long for seconds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     digits = pc.if_else(pc.equal(text, ""), str(default), pc.utf8_slice_codeunits(text, 0, 12))
     found: NDArray[np.int64] = pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False)
     return found
 
 
 def _nonempty(text: Any) -> NDArray[np.bool_]:
-    import pyarrow.compute as pc
 
     found: NDArray[np.bool_] = pc.not_equal(text, "").to_numpy(zero_copy_only=False)
     return found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bigmodel.data.libraries import pa, pa_json
 from bigmodel.data.tabular.json_values import is_json, json_column
 from bigmodel.data.text_encoding import (
     check_not_utf16,
@@ -44,7 +45,6 @@ def read_json_batches(
     Raises:
         DataError: it is not of the encoding, or it holds nothing.
     """
-    import pyarrow as pa
 
     kinds: dict[str, Any] = {}
     long: set[str] = set()
@@ -122,9 +122,6 @@ def _line_error(line: bytes) -> str | None:
 
 def _parse_block(block: bytes, schema: Any) -> Any:
     """A block as an Arrow table; None where Arrow cannot read it."""
-    import pyarrow as pa
-    import pyarrow.json as pa_json
-
     if not block.strip():
         return pa.table({})
     try:
@@ -142,8 +139,6 @@ def _parse_block(block: bytes, schema: Any) -> Any:
 
 def _block_types(path: Path, first: int, block: bytes) -> dict[str, Any]:
     """The type of each key, as far as this block tells."""
-    import pyarrow as pa
-
     found = _parse_block(block, None)
     if found is not None:
         return {
@@ -182,8 +177,6 @@ def _json_type(value: Any) -> str:
 
 def _unify_types(known: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """The types that values of two stretches of a file have together."""
-    import pyarrow as pa
-
     kinds = dict(known)
     for name, kind in more.items():
         pair = [pa.schema([("", some)]) for some in (kinds.get(name, kind), kind)]
@@ -215,7 +208,6 @@ _RAW_NUMBERS = json.JSONDecoder(parse_int=_RawNumber, parse_float=_RawNumber)
 
 
 def _typed_block(path: Path, first: int, block: bytes, schema: Any) -> Any:
-    import pyarrow as pa
 
     apart = [field.name for field in schema if is_json(field.type)]
     rest = pa.schema([field for field in schema if field.name not in apart])

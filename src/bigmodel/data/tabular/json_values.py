@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from bigmodel.data.libraries import pa, pc
+
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -18,8 +20,6 @@ def to_castable(column: Any) -> Any:
 
     What is `as_json` is text as it is written, words without quotation marks.
     """
-    import pyarrow as pa
-
     kind = column.type
     if is_json(kind):
         return pa.array(map(_unquoted, _json_strings(column)), pa.string())
@@ -42,8 +42,6 @@ def json_values(column: Any) -> list[Any]:
     Times are text; so are bytes, which are written in base64 where they are no UTF-8; what is no finite
     number is null.
     """
-    import pyarrow as pa
-
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = column.type
     if is_json(kind):
@@ -71,22 +69,16 @@ def json_values(column: Any) -> list[Any]:
 
 def is_json(kind: Any) -> bool:
     """Whether a column holds JSON: values of several kinds, each as it is written."""
-    import pyarrow as pa
-
     return isinstance(kind, pa.JsonType)
 
 
 def json_column(cells: Sequence[str | None]) -> Any:
     """A column of such values."""
-    import pyarrow as pa
-
     return pa.ExtensionArray.from_storage(pa.json_(), pa.array(cells, pa.string()))
 
 
 def to_json_column(column: Any) -> Any:
     """A column of any kind as one that can go on with values of another kind."""
-    import pyarrow as pa
-
     if is_json(column.type):
         return column
     cells = (
@@ -96,7 +88,6 @@ def to_json_column(column: Any) -> Any:
 
 
 def _json_strings(column: Any) -> list[str | None]:
-    import pyarrow as pa
 
     cells: list[str | None] = column.cast(pa.string()).to_pylist()
     return cells
@@ -120,7 +111,6 @@ def _json_value(cell: Any) -> Any:
 
 
 def _is_binary(kind: Any) -> bool:
-    import pyarrow as pa
 
     return any(
         matches(kind)
@@ -137,18 +127,15 @@ def _struct_values(column: Any) -> list[Any]:
     names = [column.type.field(place).name for place in range(column.type.num_fields)]
     fields = [json_values(values) for values in column.flatten()]
     rows = zip(*fields, strict=True) if fields else iter([()] * len(column))
-    there = column.is_valid().to_pylist()
+    filled = column.is_valid().to_pylist()
     return [
         dict(zip(names, row, strict=True)) if is_there else None
-        for row, is_there in zip(rows, there, strict=True)
+        for row, is_there in zip(rows, filled, strict=True)
     ]
 
 
 def _list_values(column: Any) -> list[Any]:
     """Lists, and maps as objects by their keys."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     is_map = pa.types.is_map(column.type)
     if is_map:
         entries = pa.struct([("key", column.type.key_type), ("value", column.type.item_type)])
@@ -166,9 +153,6 @@ def _by_key(entries: list[dict[str, Any]]) -> Any:
 
 def _timestamps(column: Any) -> Any:
     """Dates with their time as text, in their own zone, however far away they are."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     text = pc.cast(column, pa.string())
     if not pc.any(pc.starts_with(text, "<"), min_count=0).as_py():  # which says: out of range
         return text

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bigmodel.data.libraries import pa, pc
 from bigmodel.data.tabular.numeric import is_text, parse_numbers, text_values
 from bigmodel.data.tabular.type_inference import infer_type
 
@@ -16,36 +17,34 @@ def null_missing_words(column: Any, marks: Sequence[str]) -> tuple[Any, dict[str
 
     A word that is a number is found by its value in columns of numbers, however they are written.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
-    taken: dict[str, int] = {}
+    missing_counts: dict[str, int] = {}
     if is_text(column.type):
-        taken = count_missing_words(column, marks)
-        if taken:
-            found = pc.is_in(text_values(column), value_set=pa.array([*taken], column.type))
+        missing_counts = count_missing_words(column, marks)
+        if missing_counts:
+            found = pc.is_in(text_values(column), value_set=pa.array([*missing_counts], column.type))
             column = pc.if_else(found, None, column)
     if not (values := _numeric_words(marks)):
-        return column, taken
-    decided = infer_type(column)
-    if decided.kind == "number":
-        there = parse_numbers(column, decided.notation).values
+        return column, missing_counts
+    inferred = infer_type(column)
+    if inferred.kind == "number":
+        filled = parse_numbers(column, inferred.number_format).values
         for mark, value in values.items():
-            if count := int(np.count_nonzero(there == value)):
-                taken[mark] = taken.get(mark, 0) + count
-        column = pc.if_else(pa.array(np.isin(there, [*values.values()])), None, column)
-    return column, taken
+            if count := int(np.count_nonzero(filled == value)):
+                missing_counts[mark] = missing_counts.get(mark, 0) + count
+        column = pc.if_else(pa.array(np.isin(filled, [*values.values()])), None, column)
+    return column, missing_counts
 
 
 def unused_word_warning(
-    marks: Sequence[str], taken: Mapping[str, Mapping[str, int]], where: str
+    marks: Sequence[str], missing_counts: Mapping[str, Mapping[str, int]], where: str
 ) -> list[tuple[str, str]]:
     """A warning where words that a user names stand nowhere.
 
     Args:
-        taken: how often which words were taken for missing, by column.
+        missing_counts: how often which words were taken for missing, by column.
     """
-    unfound = [mark for mark in marks if not any(mark in counts for counts in taken.values())]
+    unfound = [mark for mark in marks if not any(mark in counts for counts in missing_counts.values())]
     if not unfound:
         return []
     named = " and ".join(map(repr, unfound))
@@ -55,9 +54,6 @@ def unused_word_warning(
 
 def count_missing_words(column: Any, marks: Sequence[str]) -> dict[str, int]:
     """How often each of some words stands in a column of text, the most frequent first."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not marks or not is_text(column.type):
         return {}
     text = text_values(column)

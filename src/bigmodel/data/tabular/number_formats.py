@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bigmodel.data.libraries import pa, pc
 from bigmodel.registry import Config
 
 Numbers = NDArray[np.float64]
@@ -83,28 +84,21 @@ class NumberFormat(Config):
         Raises:
             ValueError: it is none, or 1.200, which may be two.
         """
-        import pyarrow as pa
-
         text = pa.chunked_array([pa.array([example.strip()])])
-        ways = find_number_format(text)
-        if ways is None or ways.other is not None:
-            wrong = "is no number" if ways is None else "may be two numbers"
+        choice = find_number_format(text)
+        if choice is None or choice.other is not None:
+            wrong = "is no number" if choice is None else "may be two numbers"
             raise ValueError(
                 f"{example!r} {wrong}; write one with decimals, such as {_CANDIDATES[5].example}"
             )
-        return ways.best
+        return choice.best
 
     def fits(self, text: Any) -> Any:
         """Which cells of text, made alike by `alike`, are numbers that are written so."""
-        import pyarrow.compute as pc
-
         return pc.match_substring_regex(text, self.pattern)
 
     def read(self, text: Any) -> Numbers:
         """Cells of text as numbers, NaN where one is missing or not written so."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         text = normalize_number_text(text)
         infinite = pc.match_substring_regex(text, _INFINITE)
         if pc.any(infinite).as_py():
@@ -153,18 +147,16 @@ class FormatChoice(NamedTuple):
         best: the way that fits most cells; the plainest where many fit as many.
         other: another one that fits as many, or all but a few, and reads other numbers; None: there is
             none.
-        deciding: the first cell that `other` does not fit; empty: it fits as many.
+        deciding_cell: the first cell that `other` does not fit; empty: it fits as many.
     """
 
     best: NumberFormat
     other: NumberFormat | None = None
-    deciding: str = ""
+    deciding_cell: str = ""
 
 
 def normalize_number_text(text: Any) -> Any:
     """Cells with one kind of minus, in front, and of blank; rupees without the stroke behind them."""
-    import pyarrow.compute as pc
-
     text = pc.replace_substring(text, "\u2212", "-")
     text = pc.replace_substring_regex(text, r"[\x{00a0}\x{2007}\x{2009}\x{202f}]", " ")
     text = pc.replace_substring(text, "\u2019", "'")
@@ -179,70 +171,64 @@ def find_number_format(text: Any) -> FormatChoice | None:
     Args:
         text: cells of text, null where a value is missing.
     """
-    import pyarrow.compute as pc
-
-    there = text.drop_null()
-    some = normalize_number_text(sample_cells(there))
+    filled = text.drop_null()
+    some = normalize_number_text(sample_cells(filled))
     if pc.sum(pc.match_substring_regex(some, _IP), min_count=0).as_py() >= max(
         1, (1 - _DECIDING_SHARE) * len(some)
     ):
         return None
     before, after = _find_units(some)
-    tried = [way.model_copy(update={"before": before, "after": after}) for way in _CANDIDATES]
-    counted = {way: _count(way, some) for way in tried} if len(some) else {}
+    tried = [
+        candidate.model_copy(update={"before": before, "after": after}) for candidate in _CANDIDATES
+    ]
+    counted = {candidate: _count(candidate, some) for candidate in tried} if len(some) else {}
     most = max(counted.values(), default=0)
-    if most == 0 or (len(some) < len(there) and most < _MIN_NUMBERS * len(some)):
+    if most == 0 or (len(some) < len(filled) and most < _MIN_NUMBERS * len(some)):
         return None
     brackets = bool(pc.any(pc.match_substring_regex(text, _BRACKETS)).as_py())
-    there = normalize_number_text(there)
-    if len(some) < len(there):  # ways that may be the best on all
-        near = [way for way, count in counted.items() if count >= _MIN_FIT * most]
-        counted = {way: _count(way, there) for way in near}
+    filled = normalize_number_text(filled)
+    if len(some) < len(filled):  # ways that may be the best on all
+        near = [candidate for candidate, count in counted.items() if count >= _MIN_FIT * most]
+        counted = {candidate: _count(candidate, filled) for candidate in near}
         most = max(counted.values())
-    best = next(way for way, count in counted.items() if count == most)
-    read, found = best.read(there), FormatChoice(best.model_copy(update={"brackets": brackets}))
-    for way, count in counted.items():
-        if way == best or count < (1 - _DECIDING_SHARE) * most:
+    best = next(candidate for candidate, count in counted.items() if count == most)
+    read, found = best.read(filled), FormatChoice(best.model_copy(update={"brackets": brackets}))
+    for candidate, count in counted.items():
+        if candidate == best or count < (1 - _DECIDING_SHARE) * most:
             continue
-        theirs = way.read(there)
+        theirs = candidate.read(filled)
         differing = _count_differing(read, theirs)
-        deciding = np.isfinite(read) & np.isnan(theirs)
-        few = deciding.sum() <= _DECIDING_SHARE * (differing + deciding.sum())
+        deciding_cell = np.isfinite(read) & np.isnan(theirs)
+        few = deciding_cell.sum() <= _DECIDING_SHARE * (differing + deciding_cell.sum())
         if differing and (few or count == most):
-            cell = there[int(deciding.argmax())].as_py() if deciding.any() else ""
-            return found._replace(other=way, deciding=cell)
+            cell = filled[int(deciding_cell.argmax())].as_py() if deciding_cell.any() else ""
+            return found._replace(other=candidate, deciding_cell=cell)
     return found
 
 
 def check_plain_format(text: Any) -> FormatChoice:
     """The same of a column of which all cells are numbers in the plainest way."""
-    import pyarrow.compute as pc
-
     apart = NumberFormat(decimal=",", thousands=".")
-    there = text.drop_null()
-    for cells in (there.slice(0, _SAMPLE), there):  # most columns are known by their first cells
+    filled = text.drop_null()
+    for cells in (filled.slice(0, _SAMPLE), filled):  # most columns are known by their first cells
         marked = cells.filter(pc.match_substring(cells, "."))
-        deciding = marked.filter(pc.invert(apart.fits(marked)))
-        if len(marked) == len(deciding) or len(deciding) > _DECIDING_SHARE * len(marked):
+        deciding_cell = marked.filter(pc.invert(apart.fits(marked)))
+        if len(marked) == len(deciding_cell) or len(deciding_cell) > _DECIDING_SHARE * len(marked):
             return FormatChoice(PLAIN)
-    return FormatChoice(PLAIN, apart, deciding[0].as_py() if len(deciding) else "")
+    return FormatChoice(PLAIN, apart, deciding_cell[0].as_py() if len(deciding_cell) else "")
 
 
 def unit_of(cell: str) -> str:
     """The currency, percent or unit of a number, however it is written; empty where there is none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     (found,) = pc.extract_regex(
         normalize_number_text(pa.chunked_array([pa.array([cell])])), _WITH_UNITS
     ).to_pylist()
     return (found["before"] or found["after"]) if found else ""
 
 
-def _count(way: NumberFormat, text: Any) -> int:
-    import pyarrow.compute as pc
+def _count(candidate: NumberFormat, text: Any) -> int:
 
-    return int(pc.sum(way.fits(text)).as_py() or 0)
+    return int(pc.sum(candidate.fits(text)).as_py() or 0)
 
 
 def _count_differing(one: Numbers, other: Numbers) -> int:
@@ -259,8 +245,6 @@ def sample_cells(text: Any) -> Any:
 
 def _find_units(text: Any) -> tuple[str, str]:
     """What stands before and after most numbers; nothing where most stand alone."""
-    import pyarrow.compute as pc
-
     found = pc.extract_regex(text, _WITH_UNITS).drop_null().to_pylist()
     pairs = Counter((row["before"], row["after"]) for row in found)
     return max(pairs, key=lambda pair: (pairs[pair], pair == ("", "")), default=("", ""))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bigmodel.data.libraries import pa, pc
 from bigmodel.data.tabular.json_values import to_castable
 from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers, normalize_number_text
 
@@ -21,19 +22,14 @@ _SAMPLE = 1000  # values that decide whether all are looked at
 
 def is_boolean_text(text: Any) -> bool:
     """Whether a column of text holds true or false, in any case, and nothing but 1 and 0 beside."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    there = text.drop_null()
-    if not _all_boolean(there.slice(0, _SAMPLE)) or not _all_boolean(there):
+    filled = text.drop_null()
+    if not _all_boolean(filled.slice(0, _SAMPLE)) or not _all_boolean(filled):
         return False
     text_values = pa.array(["true", "false"], text.type)
-    return bool(pc.any(pc.is_in(pc.utf8_lower(there), value_set=text_values), min_count=0).as_py())
+    return bool(pc.any(pc.is_in(pc.utf8_lower(filled), value_set=text_values), min_count=0).as_py())
 
 
 def _all_boolean(text: Any) -> bool:
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     known = pc.is_in(pc.utf8_lower(text), value_set=pa.array([*_DIGITS], text.type))
     return bool(pc.all(known, min_count=0).as_py())
@@ -41,9 +37,6 @@ def _all_boolean(text: Any) -> bool:
 
 def booleans_to_digits(text: Any) -> Any:
     """A column that `holds_truth` with 1 for true and 0 for false."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     places = pc.index_in(pc.utf8_lower(text), value_set=pa.array([*_DIGITS], text.type))
     return pa.array([*_DIGITS.values()], text.type).take(places)
 
@@ -65,15 +58,15 @@ class ParsedCells(NamedTuple):
 
     Attributes:
         values: NaN where one is missing or odd.
-        odd: which hold anything that is no finite number, written as the column's are.
+        invalid: which hold anything that is no finite number, written as the column's are.
         infinite: which of them are numbers all the same.
-        there: how many hold anything.
+        filled: how many hold anything.
     """
 
     values: Numbers
-    odd: NDArray[np.bool_]
+    invalid: NDArray[np.bool_]
     infinite: NDArray[np.bool_]
-    there: int
+    filled: int
 
     @property
     def too_large(self) -> NDArray[np.bool_]:
@@ -81,27 +74,26 @@ class ParsedCells(NamedTuple):
         return np.abs(self.values) > MAX_FLOAT32
 
     @classmethod
-    def of(cls, values: Numbers, there: NDArray[np.bool_]) -> ParsedCells:
+    def of(cls, values: Numbers, filled: NDArray[np.bool_]) -> ParsedCells:
         """Of values, which are changed in place, and which cells hold anything."""
-        odd, infinite = there & ~np.isfinite(values), np.isinf(values)
+        invalid, infinite = filled & ~np.isfinite(values), np.isinf(values)
         values[infinite] = np.nan
-        return cls(values, odd, infinite, int(np.count_nonzero(there)))
+        return cls(values, invalid, infinite, int(np.count_nonzero(filled)))
 
 
-def parse_numbers(column: Any, notation: NumberFormat = PLAIN) -> ParsedCells:
-    """A column as numbers, where they are written in a `notation`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def parse_numbers(column: Any, number_format: NumberFormat = PLAIN) -> ParsedCells:
+    """A column as numbers, where they are written in a `number_format`."""
     if is_text(column.type) or not _is_numeric_type(column.type):
         text = text_values(column) if not is_text(column.type) else column
-        if notation == PLAIN and (cells := parse_plain_numbers(text)) is not None:
+        if number_format == PLAIN and (cells := parse_plain_numbers(text)) is not None:
             return cells
         text = without_missing(text)
         truth = (
-            _cast_all(booleans_to_digits(text)) if notation == PLAIN and is_boolean_text(text) else None
+            _cast_all(booleans_to_digits(text))
+            if number_format == PLAIN and is_boolean_text(text)
+            else None
         )
-        values = notation.read(text) if truth is None else truth
+        values = number_format.read(text) if truth is None else truth
         return ParsedCells.of(values, text.is_valid().to_numpy())
     whole = pa.types.is_integer(column.type)  # beyond 2^53 between two float64: take the nearer
     found: Numbers = pc.cast(column, pa.float64(), safe=not whole).to_numpy()
@@ -118,7 +110,6 @@ def parse_plain_numbers(text: Any) -> ParsedCells | None:
 
 
 def _is_numeric_type(kind: Any) -> bool:
-    import pyarrow as pa
 
     return any(
         matches(kind)
@@ -133,9 +124,6 @@ def _is_numeric_type(kind: Any) -> bool:
 
 def _cast_all(text: Any) -> Numbers | None:
     """Text as numbers, where all of it is written in the plainest way: much faster."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     try:
         found: Numbers = pc.cast(text, pa.float64()).to_numpy()
     except pa.ArrowInvalid:
@@ -162,42 +150,37 @@ def is_row_index(name: str, column: Any, place: int) -> bool:
     return len(values) > 1 and bool((np.diff(values) == 1).all())
 
 
-def all_whole(column: Any, notation: NumberFormat = PLAIN) -> bool:
+def all_whole(column: Any, number_format: NumberFormat = PLAIN) -> bool:
     """Whether all numbers of a column are written as whole ones: 1, but not 1.0."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not is_text(column.type):
         decimal = pa.types.is_decimal(column.type) and column.type.scale <= 0
         return bool(pa.types.is_integer(column.type)) or decimal
     text = normalize_number_text(without_missing(column))
-    text = text.filter(notation.fits(text))
+    text = text.filter(number_format.fits(text))
     return not pc.any(
-        pc.match_substring_regex(text, rf"\d[{notation.decimal}eE]|[{notation.decimal}]\d"), min_count=0
+        pc.match_substring_regex(text, rf"\d[{number_format.decimal}eE]|[{number_format.decimal}]\d"),
+        min_count=0,
     ).as_py()
 
 
-def identifier_groups(column: Any, notation: NumberFormat) -> str:
+def identifier_groups(column: Any, number_format: NumberFormat) -> str:
     """The first of numbers that all have as many groups of digits, three or more, as identifiers have.
 
     Empty where they have not, have decimals or a unit, or their groups are set apart by a comma.
     """
-    import pyarrow.compute as pc
-
-    if notation.thousands not in (".", " ") or notation.unit or not is_text(column.type):
+    if number_format.thousands not in (".", " ") or number_format.unit or not is_text(column.type):
         return ""
     text = without_missing(column)
-    text = text.filter(notation.fits(normalize_number_text(text)))
-    marks = pc.count_substring(normalize_number_text(text), notation.thousands)
+    text = text.filter(number_format.fits(normalize_number_text(text)))
+    marks = pc.count_substring(normalize_number_text(text), number_format.thousands)
     fewest, most = pc.min_max(marks).as_py().values()
-    if fewest != most or (most or 0) < 2 or not all_whole(text, notation):
+    if fewest != most or (most or 0) < 2 or not all_whole(text, number_format):
         return ""
     return str(text[0].as_py())
 
 
 def leading_zeros(column: Any) -> NDArray[np.bool_]:
     """Which cells of a column of text may be identifiers, such as 007."""
-    import pyarrow.compute as pc
 
     found: NDArray[np.bool_] = pc.fill_null(pc.starts_with(column, "0"), False).to_numpy()
     if found.any():
@@ -212,9 +195,6 @@ def text_values(column: Any) -> Any:
 
     Numbers are written alike whatever file they came from: 1, not 1.0.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if is_text(column.type):
         text = pc.utf8_trim_whitespace(column)
         empty = pc.equal(text, "")
@@ -230,9 +210,6 @@ def missing_words_in(column: Any, *, words_too: bool) -> list[str]:
     Args:
         words_too: the column holds words, among which None and - may be words like others.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not is_text(column.type):
         return []
     text, marks = text_values(column), _MISSING_WORDS if words_too else _NOT_NUMBERS
@@ -242,9 +219,6 @@ def missing_words_in(column: Any, *, words_too: bool) -> list[str]:
 
 def text_without(column: Any, marks: Sequence[str]) -> Any:
     """A column as `words`, some of which are null as well."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     text = text_values(column)
     if not marks:
         return text
@@ -252,16 +226,12 @@ def text_without(column: Any, marks: Sequence[str]) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def without_missing(column: Any) -> Any:
     """A column of text whose words for a missing value are null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not is_text(column.type):
         return column
     text = pc.utf8_trim_whitespace(column)

@@ -31,13 +31,13 @@ class TableSamples(NamedTuple):
         part: the samples.
         kept: the rows that they come from; None: all, in their order.
         left_out: how many were left out, by reason.
-        strange: what training has not seen, by column; of the target too, where answers were read.
+        new_cells: what training has not seen, by column; of the target too, where answers were read.
     """
 
     part: Part
     kept: RowIndex | None
     left_out: dict[str, int]
-    strange: dict[str, NewCells]
+    new_cells: dict[str, NewCells]
 
 
 @reads("table")
@@ -47,14 +47,14 @@ class TableReader(Reader):
     Attributes:
         columns: those that a model reads, in the order of its inputs.
         target: the one that is asked for.
-        answers: what scores its values as those of training were.
+        target_encoder: what scores its values as those of training were.
         missing: words that stand for a missing value, by the user's word.
         encoding: of text files.
     """
 
     columns: list[FittedColumn]
     target: TargetColumn
-    answers: TargetEncoder = TargetEncoder()
+    target_encoder: TargetEncoder = TargetEncoder()
     missing: list[str] = Field(default=[])
     encoding: str = "utf-8"
 
@@ -65,47 +65,47 @@ class TableReader(Reader):
         sizes = tuple(size for _, size in outputs)
         return Features(len(outputs), tuple(name for name, _ in outputs), sizes if any(sizes) else ())
 
-    def read(self, path: Path, *, answers: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`. Columns that were not learnt from are left alone."""
         table = read_table(path, "path", max_bad, self.encoding)
         table.missing = self.missing
-        samples = self.samples(table, answers)
+        samples = self.samples(table, with_targets)
         columns = _raw_columns(table, samples.kept)
-        part = Part(samples.part.inputs, self.answers.scored(samples.part.targets))
+        part = Part(samples.part.inputs, self.target_encoder.scored(samples.part.targets))
         told = [
             *table.told,
-            *unseen_line("Unseen categories", samples.strange),
-            *alias_line({name: found.respelt for name, found in samples.strange.items()}),
-            *invalid_cell_warnings(self.columns, self.target, samples.strange),
+            *unseen_line("Unseen categories", samples.new_cells),
+            *alias_line({name: found.aliases for name, found in samples.new_cells.items()}),
+            *invalid_cell_warnings(self.columns, self.target, samples.new_cells),
         ]
         return Found(part, columns, table.left_out | samples.left_out, told)
 
-    def samples(self, table: Table, answers: bool) -> TableSamples:
+    def samples(self, table: Table, with_targets: bool) -> TableSamples:
         """The rows of a table as samples, real values in their own unit; rows without an answer are left
         out where answers are read."""
-        inputs, strange = self.inputs(table)
-        if not answers:
-            return TableSamples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, strange)
+        inputs, new_cells = self.inputs(table)
+        if not with_targets:
+            return TableSamples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, new_cells)
         if self.target.name not in table:
             raise DataError(
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
                 f"{did_you_mean(self.target.name, table.column_names)}"
             )
-        asked = table.column(self.target.name)
-        targets, there, odd = self.target.encode(asked, str(table.path))
-        if not there.any():
-            taken = self.target.missing_told(asked)
+        encoded = table.column(self.target.name)
+        targets, filled, invalid = self.target.encode(encoded, str(table.path))
+        if not filled.any():
+            missing_counts = self.target.missing_told(encoded)
             raise DataError(
                 f"{table.path}: column '{self.target.name}', which holds the answers, has none in its"
-                f" {table.num_rows:,} rows{taken}, so that there is nothing to judge by."
+                f" {table.num_rows:,} rows{missing_counts}, so that there is nothing to judge by."
             )
-        strange[self.target.name] = NewCells(odd=odd)
+        new_cells[self.target.name] = NewCells(invalid=invalid)
         part = Part(inputs, targets)
-        if there.all():
-            return TableSamples(part, None, {}, strange)
-        kept = np.flatnonzero(there)
+        if filled.all():
+            return TableSamples(part, None, {}, new_cells)
+        kept = np.flatnonzero(filled)
         left_out = {"no target": table.num_rows - len(kept)}
-        return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, strange)
+        return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, new_cells)
 
     def inputs(self, table: Table, order: RowIndex | None = None) -> tuple[Tensor, dict[str, NewCells]]:
         """The rows of a table as a model reads them, (rows, count) float32, and `Samples.strange`.
@@ -119,7 +119,7 @@ class TableReader(Reader):
         """
         rows = table.num_rows if order is None else len(order)
         out = np.empty((rows, self.spec.count), np.float32)
-        strange, start = {}, 0
+        new_cells, start = {}, 0
         for learnt in self.columns:
             if learnt.name not in table:
                 raise DataError(
@@ -129,27 +129,27 @@ class TableReader(Reader):
                 )
             stop = start + len(learnt.outputs)
             values = np.empty((table.num_rows, stop - start), np.float32)
-            strange[learnt.name] = _encode_column(
+            new_cells[learnt.name] = _encode_column(
                 learnt, table.column(learnt.name), values, str(table.path)
             )
             out[:, start:stop] = values if order is None else values[order]
             start = stop
-        return torch.from_numpy(out), strange
+        return torch.from_numpy(out), new_cells
 
 
 def _encode_column(learnt: FittedColumn, column: Any, out: NDArray[np.float32], where: str) -> NewCells:
     """A column, a stretch of rows at a time: little is in memory more than once."""
-    strange = NewCells()
+    new_cells = NewCells()
     for first in range(0, len(column), _CHUNK_ROWS):
         stretch = slice(first, first + _CHUNK_ROWS)
-        strange += learnt.encode(column.slice(first, _CHUNK_ROWS), out[stretch], where, first)
-    if isinstance(learnt, MeasuredColumn) and not strange.odd.are_few(learnt.most_odd):
+        new_cells += learnt.encode(column.slice(first, _CHUNK_ROWS), out[stretch], where, first)
+    if isinstance(learnt, MeasuredColumn) and not new_cells.invalid.are_few(learnt.max_invalid):
         other = learnt.other if isinstance(learnt, DateColumn) else ""
         message = too_many_invalid(
-            learnt.name, learnt.described, strange.odd, learnt.noun, learnt.most_odd, other
+            learnt.name, learnt.described, new_cells.invalid, learnt.noun, learnt.max_invalid, other
         )
         raise DataError(f"{where}: {message}")
-    return strange
+    return new_cells
 
 
 def _raw_columns(table: Table, kept: RowIndex | None) -> dict[str, Any]:

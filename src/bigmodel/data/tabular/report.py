@@ -91,22 +91,22 @@ def number_format_warnings(
         what: `target` where it is one.
     """
     alike: dict[tuple[NumberFormat, NumberFormat, bool], dict[str, str]] = {}
-    for name, (best, other, deciding) in ways.items():
+    for name, (best, other, deciding_cell) in ways.items():
         if other is not None:
-            alike.setdefault((best, other, bool(deciding)), {})[name] = deciding
+            alike.setdefault((best, other, bool(deciding_cell)), {})[name] = deciding_cell
     return [
-        ("Warning", _number_format_warning(what, deciding, best, other))
-        for (best, other, _), deciding in alike.items()
+        ("Warning", _number_format_warning(what, deciding_cell, best, other))
+        for (best, other, _), deciding_cell in alike.items()
     ]
 
 
 def _number_format_warning(
-    what: str, deciding: dict[str, str], best: NumberFormat, other: NumberFormat
+    what: str, deciding_cell: dict[str, str], best: NumberFormat, other: NumberFormat
 ) -> str:
-    names, cell = list(deciding), next(iter(deciding.values()))
+    names, cell = list(deciding_cell), next(iter(deciding_cell.values()))
     theirs = f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {join_names(names)}: their"
     decides = f", which a few such as {cell!r} decide, and the others" if cell else ", and"
-    this, that = (_options_for(names, {"number": way.example}) for way in (best, other))
+    this, that = (_options_for(names, {"number": time_format.example}) for time_format in (best, other))
     return (
         f"{theirs} numbers are read as {_format_name(best)}{decides} would do as"
         f" {_format_name(other)}: then say {that}"
@@ -129,18 +129,18 @@ def _options_for(names: Sequence[str], kind: str | WrittenForm) -> str:
     return column_options(typed, kind) + cut
 
 
-def target_warnings(target: TargetColumn, decided: InferredType) -> list[tuple[str, str]]:
+def target_warnings(target: TargetColumn, inferred: InferredType) -> list[tuple[str, str]]:
     """What may have been meant otherwise of a target of which nothing was said."""
-    if decided.kind == "number":
-        told = number_format_warnings({target.name: decided.ways}, "target")
+    if inferred.kind == "number":
+        told = number_format_warnings({target.name: inferred.ways}, "target")
         return told + leading_zero_warning(
-            f"target '{target.name}'", decided.zeros, "classes: data.task=classes"
+            f"target '{target.name}'", inferred.zero_led, "classes: data.task=classes"
         )
-    if not decided.nearly or decided.when is not None:
+    if not inferred.mostly_measured or inferred.date_format is not None:
         return []
-    odd = decided.odd
-    cells = f"{_invalid_count(odd, 'number')}, {odd}"
-    if not odd.are_few(_TOO_MANY_ROWS):
+    invalid = inferred.invalid
+    cells = f"{_invalid_count(invalid, 'number')}, {invalid}"
+    if not invalid.are_few(_TOO_MANY_ROWS):
         alike = "Where some of both mean the same, give them one spelling."
         holds = f"target '{target.name}' holds words and numbers, which are told apart: {cells}."
         return [("Warning", f"{holds} {alike}")]
@@ -153,18 +153,21 @@ def target_warnings(target: TargetColumn, decided: InferredType) -> list[tuple[s
     ]
 
 
-def leading_zero_warning(what: str, zeros: InvalidCells, way_out: str) -> list[tuple[str, str]]:
+def leading_zero_warning(what: str, zero_led: InvalidCells, way_out: str) -> list[tuple[str, str]]:
     """The warning that a few numbers may be identifiers, as they have leading zeros.
 
     Args:
         what: the column or target.
         way_out: what they may be instead, and what to type then.
     """
-    if not zeros.count:
+    if not zero_led.count:
         return []
-    are = "is read as a number" if zeros.count == 1 else "are read as numbers"
+    are = "is read as a number" if zero_led.count == 1 else "are read as numbers"
     return [
-        ("Warning", f"{what}: {_leading_zero_count(zeros)} and {are}, {zeros}. Where they are {way_out}")
+        (
+            "Warning",
+            f"{what}: {_leading_zero_count(zero_led)} and {are}, {zero_led}. Where they are {way_out}",
+        )
     ]
 
 
@@ -176,24 +179,23 @@ def identifier_warning(name: str, cell: str) -> list[tuple[str, str]]:
     return [("Warning", f"{told} Where they are identifiers: {column_option(name, 'category')}")]
 
 
-def _leading_zero_count(zeros: InvalidCells) -> str:
-    return (
-        f"{zeros.count:,} of {zeros.there:,} cells {'have' if zeros.count > 1 else 'has'} a leading zero"
-    )
+def _leading_zero_count(zero_led: InvalidCells) -> str:
+    have = "have" if zero_led.count > 1 else "has"
+    return f"{zero_led.count:,} of {zero_led.filled:,} cells {have} a leading zero"
 
 
-def excluded_with_zeros(why: ExcludedColumn, zeros: InvalidCells) -> ExcludedColumn:
+def excluded_with_zeros(why: ExcludedColumn, zero_led: InvalidCells) -> ExcludedColumn:
     """Why identifiers with leading zeros are words, of which there are too many to be learnt from."""
-    return ExcludedColumn(f"words, {why.reason}: {_leading_zero_count(zeros)}, {zeros}", why.said)
+    return ExcludedColumn(f"words, {why.reason}: {_leading_zero_count(zero_led)}, {zero_led}", why.said)
 
 
-def _format_name(notation: NumberFormat) -> str:
-    return str(notation) or "decimal point"
+def _format_name(number_format: NumberFormat) -> str:
+    return str(number_format) or "decimal point"
 
 
-def mostly_measured_warning(name: str, decided: InferredType) -> tuple[str, str]:
+def mostly_measured_warning(name: str, inferred: InferredType) -> tuple[str, str]:
     """The warning that a column of words could be one of numbers, dates or times."""
-    kind, cells = _mostly_measured(decided)
+    kind, cells = _mostly_measured(inferred)
     return (
         "Warning",
         f"column '{name}' is read as words: {cells}. To read it as {kind}s, these"
@@ -201,25 +203,26 @@ def mostly_measured_warning(name: str, decided: InferredType) -> tuple[str, str]
     )
 
 
-def excluded_mostly_measured(why: ExcludedColumn, decided: InferredType) -> ExcludedColumn:
+def excluded_mostly_measured(why: ExcludedColumn, inferred: InferredType) -> ExcludedColumn:
     """The same of a column that has too many different words to be learnt from as such."""
-    kind, cells = _mostly_measured(decided)
+    kind, cells = _mostly_measured(inferred)
     return ExcludedColumn(f"words, {why.reason}: {cells}", kind)
 
 
-def _mostly_measured(decided: InferredType) -> tuple[Measured, str]:
-    kind: Measured = time_kind(decided.when.way) if decided.when else "number"
-    way = decided.when.way if decided.when else str(decided.notation)
-    cells = f"{_invalid_count(decided.odd, kind)}{f' ({way})' if way and way != kind else ''}"
-    return kind, f"{cells}, {_first_invalid(decided.odd, decided)}"
+def _mostly_measured(inferred: InferredType) -> tuple[Measured, str]:
+    kind: Measured = time_kind(inferred.date_format.time_format) if inferred.date_format else "number"
+    written = inferred.date_format.time_format if inferred.date_format else str(inferred.number_format)
+    within = f" ({written})" if written not in ("", kind) else ""
+    cells = f"{_invalid_count(inferred.invalid, kind)}{within}"
+    return kind, f"{cells}, {_first_invalid(inferred.invalid, inferred)}"
 
 
 def number_format_line(learnt: Iterable[FittedColumn]) -> list[tuple[str, str]]:
     """The line that tells which columns of numbers are not written in the plainest way."""
     said = [
-        f"{column.name} ({column.notation})"
+        f"{column.name} ({column.number_format})"
         for column in learnt
-        if isinstance(column, NumberColumn) and str(column.notation)
+        if isinstance(column, NumberColumn) and str(column.number_format)
     ]
     return [("Numbers", join_names(said))] if said else []
 
@@ -239,24 +242,27 @@ def alias_line(
 def date_format_line(learnt: Iterable[FittedColumn]) -> list[tuple[str, str]]:
     """The line that tells how dates and times are written that are not in the plainest way."""
     said = [
-        f"{column.name} ({column.way}{', in UTC' if 'zone' in column.way else ''})"
+        f"{column.name} ({column.time_format}{', in UTC' if 'zone' in column.time_format else ''})"
         for column in learnt
-        if isinstance(column, DateColumn) and column.way != DEFAULT_FORMATS[column.times]
+        if isinstance(column, DateColumn) and column.time_format != DEFAULT_FORMATS[column.times]
     ]
     return [("Dates", join_names(said))] if said else []
 
 
-def date_format_warning(name: str, when: DateFormat) -> tuple[str, str]:
+def date_format_warning(name: str, date_format: DateFormat) -> tuple[str, str]:
     """The warning that dates or times of a column may be read in another way."""
-    ways = [when.way, when.other]
+    ways = [date_format.time_format, date_format.other]
     typed = [
-        column_option(name, time_kind(way) if way in DEFAULT_FORMATS.values() else {"date": way})
-        for way in ways
+        column_option(
+            name,
+            time_kind(time_format) if time_format in DEFAULT_FORMATS.values() else {"date": time_format},
+        )
+        for time_format in ways
     ]
     return (
         "Warning",
-        f"column '{name}': it is read as {describe_format(when.way)}, and would do as"
-        f" {describe_format(when.other)}:"
+        f"column '{name}': it is read as {describe_format(date_format.time_format)}, and would do as"
+        f" {describe_format(date_format.other)}:"
         f" then say {typed[1]} (as it is: {typed[0]})",
     )
 
@@ -270,9 +276,9 @@ _PLURALS = {
 }
 
 
-def unseen_line(label: str, strange: Mapping[str, NewCells]) -> list[tuple[str, str]]:
+def unseen_line(label: str, new_cells: Mapping[str, NewCells]) -> list[tuple[str, str]]:
     """The line that tells in which columns there are categories that training has not kept."""
-    unseen = {name: found.unseen for name, found in strange.items() if found.unseen}
+    unseen = {name: found.unseen for name, found in new_cells.items() if found.unseen}
     rows = (f"{name} in {count:,} {'row' if count == 1 else 'rows'}" for name, count in unseen.items())
     return [(label, ", ".join(rows))] if unseen else []
 
@@ -280,7 +286,7 @@ def unseen_line(label: str, strange: Mapping[str, NewCells]) -> list[tuple[str, 
 def invalid_cell_warnings(
     columns: Iterable[FittedColumn],
     target: TargetColumn,
-    strange: Mapping[str, NewCells],
+    new_cells: Mapping[str, NewCells],
     where: str = "",
     *,
     learning: bool = False,
@@ -293,28 +299,31 @@ def invalid_cell_warnings(
     """
     lines = []
     for learnt in columns:
-        odd = strange[learnt.name].odd
-        if isinstance(learnt, MeasuredColumn) and odd.count:
+        invalid = new_cells[learnt.name].invalid
+        if isinstance(learnt, MeasuredColumn) and invalid.count:
             way_out = (
                 f" Where they are words: {column_option(learnt.name, 'category')}" if learning else ""
             )
-            way_out = "" if odd.too_large else way_out
+            way_out = "" if invalid.too_large else way_out
             cells = (
-                f"{_invalid_count(odd, learnt.noun)} and taken for missing,"
-                f" {_first_invalid(odd, learnt)}."
+                f"{_invalid_count(invalid, learnt.noun)} and taken for missing,"
+                f" {_first_invalid(invalid, learnt)}."
             )
             lines.append(f"column '{learnt.name}'{where}: {cells}{way_out}")
-    if target.name in strange and (odd := strange[target.name].odd).count:
+    if target.name in new_cells and (invalid := new_cells[target.name].invalid).count:
         way_out = " Where they are classes: data.task=classes" if learning else ""
-        way_out = "" if odd.too_large else way_out
-        rows = "their rows are" if odd.count > 1 else "its row is"
-        cells = f"{_invalid_count(odd, target.noun)} and {rows} left out, {_first_invalid(odd, target)}."
+        way_out = "" if invalid.too_large else way_out
+        rows = "their rows are" if invalid.count > 1 else "its row is"
+        cells = (
+            f"{_invalid_count(invalid, target.noun)} and {rows} left out,"
+            f" {_first_invalid(invalid, target)}."
+        )
         lines.append(f"target '{target.name}'{where}: {cells}{way_out}")
     return [("Warning", line) for line in lines]
 
 
 def too_many_invalid(
-    name: str, holds: str, odd: InvalidCells, noun: str, most: float, other: str = ""
+    name: str, holds: str, invalid: InvalidCells, noun: str, most: float, other: str = ""
 ) -> str:
     """What to say of a column of which too many cells are odd.
 
@@ -328,29 +337,38 @@ def too_many_invalid(
         meant = column_option(name, {"date": other or "%d/%m/%Y"})
         otherwise = f"; for dates written in another way, such as {other or '%d/%m/%Y'}, with {meant}"
     words = (
-        "" if odd.too_large else f"; for words, train with {column_option(name, 'category')}{otherwise}"
+        ""
+        if invalid.too_large
+        else f"; for words, train with {column_option(name, 'category')}{otherwise}"
     )
     return (
-        f"column '{name}' is one of {holds}, but row {odd.row} (counted from 0) holds {odd.value!r};"
-        f" {_invalid_count(odd, noun)}, and {most:.0%} at most may be. Leave the field empty where"
+        f"column '{name}' is one of {holds}, but row {invalid.row} (counted from 0) holds"
+        f" {invalid.value!r};"
+        f" {_invalid_count(invalid, noun)}, and {most:.0%} at most may be. Leave the field empty where"
         " the value is"
         f" missing{words}"
     )
 
 
-def _invalid_count(odd: InvalidCells, noun: str) -> str:
+def _invalid_count(invalid: InvalidCells, noun: str) -> str:
     """How many cells are not of their column's kind."""
-    noun = f"{noun}s" if odd.count > 1 else noun
-    if odd.too_large:
+    noun = f"{noun}s" if invalid.count > 1 else noun
+    if invalid.too_large:
         noun = f"finite {noun} that a model can hold"
-    return f"{odd.count:,} of {odd.there:,} cells {'are' if odd.count > 1 else 'is'} no {noun}"
+    return (
+        f"{invalid.count:,} of {invalid.filled:,} cells {'are' if invalid.count > 1 else 'is'} no {noun}"
+    )
 
 
-def _first_invalid(odd: InvalidCells, of: object) -> str:
+def _first_invalid(invalid: InvalidCells, of: object) -> str:
     """Which cell is the first odd one, with its unit where the others have another."""
-    notation = getattr(of, "notation", PLAIN)
-    unit = unit_of(odd.value) if notation.unit else ""
-    return f"{odd} (in {unit}, not in {notation.unit})" if unit not in ("", notation.unit) else f"{odd}"
+    number_format = getattr(of, "number_format", PLAIN)
+    unit = unit_of(invalid.value) if number_format.unit else ""
+    return (
+        f"{invalid} (in {unit}, not in {number_format.unit})"
+        if unit not in ("", number_format.unit)
+        else f"{invalid}"
+    )
 
 
 def target_summary(target: TargetColumn, counts: Sequence[int] | None = None) -> str:
@@ -359,17 +377,17 @@ def target_summary(target: TargetColumn, counts: Sequence[int] | None = None) ->
     Args:
         counts: rows of each class, where they are known.
     """
-    notation = f"; {target.notation}" if str(target.notation) else ""
+    number_format = f"; {target.number_format}" if str(target.number_format) else ""
     if target.duration:
         return f"{target.name}, a real value in seconds (duration; as classes: data.task=classes)"
     if target.labels is None:
-        return f"{target.name}, a real value{notation}"
+        return f"{target.name}, a real value{number_format}"
     classes = join_names(target.labels) if counts is None else class_summary(target.labels, counts)
-    return f"{target.name}, {len(target.labels):,} classes: {classes}{notation}"
+    return f"{target.name}, {len(target.labels):,} classes: {classes}{number_format}"
 
 
 def missing_lines(
-    taken: Mapping[str, Mapping[str, int]],
+    missing_counts: Mapping[str, Mapping[str, int]],
     columns: Iterable[FittedColumn],
     target: TargetColumn,
     said: Collection[str],
@@ -377,12 +395,16 @@ def missing_lines(
     """The line that counts which words were taken for missing, and a warning where they may be a class.
 
     Args:
-        taken: how often which words were, by column; those of `said` are by the user's word.
+        missing_counts: how often which words were, by column; those of `said` are by the user's word.
     """
     names = [*(column.name for column in columns), target.name]
-    counted = [f"{name}: {missing_counts_summary(taken[name])}" for name in names if taken.get(name)]
+    counted = [
+        f"{name}: {missing_counts_summary(missing_counts[name])}"
+        for name in names
+        if missing_counts.get(name)
+    ]
     lines = [("Missing", "; ".join(counted))] if counted else []
-    may_be = {word: n for word, n in taken.get(target.name, {}).items() if word not in said}
+    may_be = {word: n for word, n in missing_counts.get(target.name, {}).items() if word not in said}
     if may_be and target.labels is not None and not target.numeric:
         told = (
             f"target '{target.name}': {missing_counts_summary(may_be)} taken for missing, and"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bigmodel.data.ignored_files import is_ignored
+from bigmodel.data.libraries import pa
 from bigmodel.data.paths import check_inside
 from bigmodel.data.tabular.column_storage import ColumnSource, ParquetColumns, SpooledColumns
 from bigmodel.data.tabular.json_values import is_json, to_castable, to_json_column
@@ -36,7 +37,7 @@ class Table:
         told: what else is to be told of the files, label and text of each line.
         files: that they were read from.
         missing: words that stand for a missing value, by the user's word.
-        taken: how often which words of a column were taken for missing, as far as that was noted.
+        missing_counts: how often each word was taken for a missing value, by column.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Table:
         self.num_rows = sum(source.rows for source in sources)
         self._sources = sources
         self.missing: Sequence[str] = ()
-        self.taken: dict[str, dict[str, int]] = {}
+        self.missing_counts: dict[str, dict[str, int]] = {}
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a column of that name."""
@@ -65,26 +66,22 @@ class Table:
     def column(self, name: str) -> Any:
         """One column of the table, `as_it_stands`, but null where it holds one of `missing`, and text
         where its values are of several kinds."""
-        import pyarrow as pa
-
         found = self.as_it_stands(name)
         if is_json(found.type):
             found = pa.chunked_array([to_castable(found)])
         if self.missing:
-            found, taken = null_missing_words(found, self.missing)
-            self.note(name, taken)
+            found, missing_counts = null_missing_words(found, self.missing)
+            self.note(name, missing_counts)
         return found
 
-    def note(self, name: str, taken: Mapping[str, int]) -> None:
+    def note(self, name: str, missing_counts: Mapping[str, int]) -> None:
         """Notes how often which words of a column are taken for missing."""
-        self.taken.setdefault(name, {}).update(taken)
+        self.missing_counts.setdefault(name, {}).update(missing_counts)
 
     def as_it_stands(self, name: str) -> Any:
         """One column of the table, a `pyarrow.ChunkedArray`: text, as it stands there, in CSV and TSV
         and numbers, text or whatever else the file says otherwise, JSON where its values are of several
         kinds; what is empty is null."""
-        import pyarrow as pa
-
         found = [source.read(name) for source in self._sources]
         if len(found) == 1:
             return found[0]
@@ -154,8 +151,6 @@ def check_column(table: Table, name: str, key: str) -> None:
 
 def as_strings(get_column: Any) -> list[str | None]:
     """A column as words, whatever kind it is of; None where a value is missing."""
-    import pyarrow as pa
-
     return cast("list[str | None]", to_castable(get_column).cast(pa.string()).to_pylist())
 
 

@@ -13,6 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.canonical import canonical_names, count_values, index_of_values, too_many_values
+from bigmodel.data.libraries import pa, pc
+from bigmodel.data.stored_config import StoredConfig
 from bigmodel.data.tabular.date_formats import DURATION, time_kind
 from bigmodel.data.tabular.dates import parse_times
 from bigmodel.data.tabular.missing_values import count_missing_words, missing_counts_summary
@@ -40,7 +42,6 @@ from bigmodel.data.tabular.type_inference import (
 )
 from bigmodel.data.user_data import check_classes
 from bigmodel.errors import DataError, did_you_mean
-from bigmodel.registry import Config
 from bigmodel.spec import Classes, Values
 
 Task = Literal["auto", "classes", "values"]
@@ -55,16 +56,16 @@ class EncodedTarget(NamedTuple):
 
     Attributes:
         values: class indices, (rows,) int64, or values, (rows, 1) float64; 0 where there is none.
-        there: which rows have one.
-        odd: cells that are no numbers.
+        filled: which rows have one.
+        invalid: cells that are no numbers.
     """
 
     values: Tensor
-    there: NDArray[np.bool_]
-    odd: InvalidCells = NONE_INVALID
+    filled: NDArray[np.bool_]
+    invalid: InvalidCells = NONE_INVALID
 
 
-class TargetColumn(Config):
+class TargetColumn(StoredConfig):
     """What was learnt of the target.
 
     Attributes:
@@ -72,87 +73,100 @@ class TargetColumn(Config):
         labels: the classes in their order; None: real values.
         numeric: labels are numbers, so that 1 and 1.0 are the same.
         missing: words that stood for a missing value, such as R's NA.
-        usual: whether NA and its like are missing among labels that are words.
-        respelt: other spellings of labels, with the label that they are; see `spellings`.
-        notation: how its numbers are written.
+        default_missing: whether NA and its like are missing among labels that are words.
+        aliases: other spellings of labels, with the label that they are; see `spellings`.
+        number_format: how its numbers are written.
         duration: values are durations, in seconds.
-        odd, most_odd: see `columns.MeasuredColumn`.
+        invalid, max_invalid: see `columns.MeasuredColumn`.
     """
 
     name: str
     labels: list[str] | None = None
     numeric: bool = False
     missing: list[str] = Field(default=[])
-    usual: bool = True
-    respelt: dict[str, str] = Field(default={})
-    notation: NumberFormat = PLAIN
+    default_missing: bool = True
+    aliases: dict[str, str] = Field(default={})
+    number_format: NumberFormat = PLAIN
     duration: bool = False
-    odd: list[str] = Field(default=[])
-    most_odd: float = MAX_INVALID
+    invalid: list[str] = Field(default=[])
+    max_invalid: float = MAX_INVALID
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         name: str,
         column: Any,
         task: Task,
         where: str,
-        notation: NumberFormat | None = None,
+        number_format: NumberFormat | None = None,
         *,
-        usual: bool = True,
+        default_missing: bool = True,
     ) -> TargetColumn:
         """What kind of target a column is, with its classes.
 
         Args:
             name, column, task: of it.
             where: the file, for messages.
-            notation: how its numbers are written, where that is said.
-            usual: see the class.
+            number_format: how its numbers are written, where that is said.
+            default_missing: see the class.
 
         Raises:
             DataError: there is no value at all, there are words where values are wanted, or there is
                 nothing to tell apart.
         """
-        decided = infer_type(column)
-        if decided.kind in ("empty", "other"):
-            holds = "no value at all" if decided.kind == "empty" else f"{column.type}"
+        inferred = infer_type(column)
+        if inferred.kind in ("empty", "other"):
+            holds = "no value at all" if inferred.kind == "empty" else f"{column.type}"
             raise DataError(f"{where}: target '{name}' holds {holds}. Choose another data.target.")
-        if notation is not None or (task == "values" and decided.kind not in ("number", "duration")):
-            timed = notation is None and decided.when and time_kind(decided.when.way) == "duration"
-            decided = as_times(column, "duration") if timed else as_numbers(column, notation)
-            if not decided.odd.are_few(MAX_INVALID_IF_CHOSEN):
+        if number_format is not None or (
+            task == "values" and inferred.kind not in ("number", "duration")
+        ):
+            timed = (
+                number_format is None
+                and inferred.date_format
+                and time_kind(inferred.date_format.time_format) == "duration"
+            )
+            inferred = as_times(column, "duration") if timed else as_numbers(column, number_format)
+            if not inferred.invalid.are_few(MAX_INVALID_IF_CHOSEN):
                 raise DataError(
-                    f"{where}: target '{name}' holds {decided.odd.value!r} in row {decided.odd.row}"
+                    f"{where}: target '{name}' holds {inferred.invalid.value!r} in row"
+                    f" {inferred.invalid.row}"
                     " (counted from 0), but data.task=values needs numbers. Say data.task=classes, or"
                     " choose another data.target."
                 )
         marks = missing_words_in(column, words_too=True)
-        named = bool(marks) and not usual  # NA is a word, as classes are
-        if task == "classes" and (decided.odd.count or str(decided.notation) or named):
-            decided = InferredType("text")  # by the user's word
-        if decided.kind == "number" or (decided.kind == "duration" and task != "classes"):
-            return cls._of_numbers(name, column, task, decided, where)
-        learnt = cls(name=name, missing=marks if usual else [], usual=usual)._of_words(column, where)
-        if task == "auto" and decided.nearly and 2 * len(learnt.labels or ()) > decided.odd.there:
-            learnt._check_no_values(decided, where)
+        named = bool(marks) and not default_missing  # NA is a word, as classes are
+        if task == "classes" and (inferred.invalid.count or str(inferred.number_format) or named):
+            inferred = InferredType("text")  # by the user's word
+        if inferred.kind == "number" or (inferred.kind == "duration" and task != "classes"):
+            return cls._of_numbers(name, column, task, inferred, where)
+        learnt = cls(
+            name=name, missing=marks if default_missing else [], default_missing=default_missing
+        )._of_words(column, where)
+        if (
+            task == "auto"
+            and inferred.mostly_measured
+            and 2 * len(learnt.labels or ()) > inferred.invalid.filled
+        ):
+            learnt._check_no_values(inferred, where)
         return learnt
 
-    def _check_no_values(self, decided: InferredType, where: str) -> None:
+    def _check_no_values(self, inferred: InferredType, where: str) -> None:
         """Refuses words of which hardly any is there twice, where most could be real values."""
-        noun = "number" if decided.when is None else time_kind(decided.when.way)
+        noun = "number" if inferred.date_format is None else time_kind(inferred.date_format.time_format)
         if noun not in ("number", "duration"):
             return
-        odd = decided.odd
-        are = f"are no {noun}s" if odd.count > 1 else f"is no {noun}"
+        invalid = inferred.invalid
+        are = f"are no {noun}s" if invalid.count > 1 else f"is no {noun}"
         raise DataError(
             f"{where}: target '{self.name}' is read as words, of which hardly any is there twice:"
-            f" {odd.count:,} of {odd.there:,} cells {are}, {odd}. To leave these rows out:"
+            f" {invalid.count:,} of {invalid.filled:,} cells {are}, {invalid}. To leave these rows out:"
             " data.task=values"
         )
 
     def _of_words(self, column: Any, where: str) -> TargetColumn:
         """The same with the classes of a column of words."""
-        text = text_without(column, [*self.missing, *self.odd])
+        text = text_without(column, [*self.missing, *self.invalid])
         if (different := too_many_values(text, _max_classes(column))) is not None:
             raise self._too_many(different, text.unique().slice(0, 3).drop_null(), column, where)
         names = canonical_names(count_values(text))
@@ -164,15 +178,15 @@ class TargetColumn(Config):
                 f" nothing to tell apart. Where that is a class: {KEEP_MISSING_WORDS}"
             )
         labels = self._known(sorted(set(names.values()), key=_natural_key), column, where)
-        respelt = {word: label for word, label in names.items() if word != label}
-        return self.model_copy(update={"labels": labels, "respelt": respelt})
+        aliases = {word: label for word, label in names.items() if word != label}
+        return self.model_copy(update={"labels": labels, "aliases": aliases})
 
     @classmethod
     def _of_numbers(
-        cls, name: str, column: Any, task: Task, decided: InferredType, where: str
+        cls, name: str, column: Any, task: Task, inferred: InferredType, where: str
     ) -> TargetColumn:
-        duration = decided.kind == "duration"
-        cells = _parse_cells(column, decided.notation, duration)
+        duration = inferred.kind == "duration"
+        cells = _parse_cells(column, inferred.number_format, duration)
         if np.isnan(cells.values).all():
             raise DataError(
                 f"{where}: target '{name}' holds no value at all. Choose another data.target."
@@ -180,15 +194,17 @@ class TargetColumn(Config):
         learnt = cls(
             name=name,
             missing=missing_words_in(column, words_too=False),
-            notation=decided.notation,
+            number_format=inferred.number_format,
             duration=duration,
-            odd=invalid_values(column, cells.odd & ~cells.infinite) if decided.odd.count else [],
-            most_odd=MAX_INVALID if decided.odd.are_few() else MAX_INVALID_IF_CHOSEN,
+            invalid=invalid_values(column, cells.invalid & ~cells.infinite)
+            if inferred.invalid.count
+            else [],
+            max_invalid=MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN,
         )
         if (
             duration
             or task == "values"
-            or (task == "auto" and _is_real_valued(column, cells, decided.notation))
+            or (task == "auto" and _is_real_valued(column, cells, inferred.number_format))
         ):
             return learnt
         if np.nanmax(np.abs(cells.values)) >= MAX_EXACT_INTEGER:
@@ -233,42 +249,43 @@ class TargetColumn(Config):
         Raises:
             DataError: a value is no number or infinite, or no class that training knew.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         if self.labels is None or self.numeric:
-            cells = _parse_cells(column, self.notation, self.duration)
+            cells = _parse_cells(column, self.number_format, self.duration)
             too_large = cells.too_large & (self.labels is None)
-            values, there = cells.values, ~(np.isnan(cells.values) | too_large)
+            values, filled = cells.values, ~(np.isnan(cells.values) | too_large)
             beyond = too_large | cells.infinite
-            odd = InvalidCells.of(
-                column, cells.odd | too_large, cells.there, known=self.odd, too_large=beyond
+            invalid = InvalidCells.of(
+                column, cells.invalid | too_large, cells.filled, known=self.invalid, too_large=beyond
             )
-            if not odd.are_few(self.most_odd if self.labels is None else 0):
-                most = f" A model can hold {MAX_FLOAT32:.2g} at most." if odd.too_large else ""
-                self._refuse(odd.row, odd.value, where, most)
+            if not invalid.are_few(self.max_invalid if self.labels is None else 0):
+                most = f" A model can hold {MAX_FLOAT32:.2g} at most." if invalid.too_large else ""
+                self._refuse(invalid.row, invalid.value, where, most)
             if self.labels is None:
-                return EncodedTarget(torch.from_numpy(np.where(there, values, 0.0))[:, None], there, odd)
+                return EncodedTarget(
+                    torch.from_numpy(np.where(filled, values, 0.0))[:, None], filled, invalid
+                )
             known = np.array([float(label) for label in self.labels])
-            index = np.searchsorted(known, np.where(there, values, known[0])).clip(max=len(known) - 1)
-            unknown = there & (known[index] != values)
+            index = np.searchsorted(known, np.where(filled, values, known[0])).clip(max=len(known) - 1)
+            unknown = filled & (known[index] != values)
             if unknown.any():
                 self._refuse(int(unknown.argmax()), _number_text(values[unknown.argmax()]), where)
-            return EncodedTarget(torch.from_numpy(index.astype(np.int64)), there, odd)
-        usual = missing_words_in(column, words_too=True) if self.usual else []
-        marks = {*usual, *self.missing, *self.odd}.difference(self.labels)
-        asked = self._encode_words(text_without(column, sorted(marks)), self.labels, where)
-        if not self.odd:
-            return asked
+            return EncodedTarget(torch.from_numpy(index.astype(np.int64)), filled, invalid)
+        default_missing = missing_words_in(column, words_too=True) if self.default_missing else []
+        marks = {*default_missing, *self.missing, *self.invalid}.difference(self.labels)
+        encoded = self._encode_words(text_without(column, sorted(marks)), self.labels, where)
+        if not self.invalid:
+            return encoded
         text = text_values(column)
-        odd = pc.fill_null(pc.is_in(text, value_set=pa.array(self.odd, text.type)), False).to_numpy()
-        holding = int(asked.there.sum() + odd.sum())
-        return asked._replace(odd=InvalidCells.of(column, odd, holding, known=self.odd))
+        invalid = pc.fill_null(
+            pc.is_in(text, value_set=pa.array(self.invalid, text.type)), False
+        ).to_numpy()
+        holding = int(encoded.filled.sum() + invalid.sum())
+        return encoded._replace(invalid=InvalidCells.of(column, invalid, holding, known=self.invalid))
 
     def missing_told(self, column: Any) -> str:
         """How many rows hold which words that are taken for missing, to go on with a sentence."""
         marks = missing_words_in(column, words_too=self.labels is not None and not self.numeric)
-        marks = marks if self.usual else []
+        marks = marks if self.default_missing else []
         counts = count_missing_words(column, [mark for mark in marks if mark not in (self.labels or ())])
         return f" ({missing_counts_summary(counts)} taken for missing)" if counts else ""
 
@@ -277,14 +294,15 @@ class TargetColumn(Config):
         return torch.zeros(rows, 1) if self.labels is None else torch.zeros(rows, dtype=torch.int64)
 
     def _encode_words(self, text: Any, labels: list[str], where: str) -> EncodedTarget:
-        import pyarrow.compute as pc
 
         found, _ = index_of_values(text, labels)
         if found.null_count > text.null_count:
             row = pc.index(pc.and_(found.is_null(), text.is_valid()), True).as_py()
             self._refuse(row, text[row].as_py(), where)
-        there = text.is_valid().to_numpy()
-        return EncodedTarget(torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), there)
+        filled = text.is_valid().to_numpy()
+        return EncodedTarget(
+            torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), filled
+        )
 
     def _refuse(self, row: int, value: str, where: str, near: str = "") -> None:
         known = "a duration" if self.duration else "a finite number"
@@ -298,8 +316,8 @@ class TargetColumn(Config):
         )
 
 
-def _parse_cells(column: Any, notation: NumberFormat, duration: bool) -> ParsedCells:
-    return parse_times(column, DURATION) if duration else parse_numbers(column, notation)
+def _parse_cells(column: Any, number_format: NumberFormat, duration: bool) -> ParsedCells:
+    return parse_times(column, DURATION) if duration else parse_numbers(column, number_format)
 
 
 def _max_classes(column: Any) -> float:
@@ -307,7 +325,7 @@ def _max_classes(column: Any) -> float:
     return max(_MOST_CLASSES, int(len(column) - column.null_count) / 2)
 
 
-def _is_real_valued(column: Any, cells: ParsedCells, notation: NumberFormat) -> bool:
+def _is_real_valued(column: Any, cells: ParsedCells, number_format: NumberFormat) -> bool:
     """Whether numbers are real values rather than names of classes.
 
     Where some are missing, 1.0 may be a whole number that pandas has written so, as its columns of
@@ -316,9 +334,9 @@ def _is_real_valued(column: Any, cells: ParsedCells, notation: NumberFormat) -> 
     if cells.infinite.any():
         return True
     missing = np.isnan(cells.values)
-    there = cells.values[~missing]
-    whole = all_whole(column, notation) or (missing.any() and (there == np.trunc(there)).all())
-    return not whole or len(np.unique(there)) > _MOST_CLASSES
+    filled = cells.values[~missing]
+    whole = all_whole(column, number_format) or (missing.any() and (filled == np.trunc(filled)).all())
+    return not whole or len(np.unique(filled)) > _MOST_CLASSES
 
 
 def _number_labels(values: NDArray[np.float64]) -> list[str]:

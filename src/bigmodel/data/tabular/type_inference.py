@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bigmodel.data.libraries import pa
 from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, TimeKind, time_kind
 from bigmodel.data.tabular.dates import DateFormat, find_date_format, parse_times, time_kind_of_type
 from bigmodel.data.tabular.number_formats import (
@@ -42,14 +43,14 @@ class InvalidCells:
     """The odd cells of a column.
 
     Attributes:
-        there: cells of the column that hold anything.
+        filled: cells of the column that hold anything.
         count: how many of them are odd.
         row, value: where the first one stands, counted from 0, and what it holds.
         known: how many of them may be odd at any time: words that were odd in training already.
         too_large: the first is a number, but infinite or too large for a model.
     """
 
-    there: int = 0
+    filled: int = 0
     count: int = 0
     row: int = 0
     value: str = ""
@@ -60,8 +61,8 @@ class InvalidCells:
     def of(
         cls,
         column: Any,
-        odd: NDArray[np.bool_],
-        there: int,
+        invalid: NDArray[np.bool_],
+        filled: int,
         first: int = 0,
         known: Collection[str] = (),
         too_large: NDArray[np.bool_] | None = None,
@@ -70,27 +71,27 @@ class InvalidCells:
 
         Args:
             column: the stretch.
-            odd: which of its cells are.
-            there: how many hold anything.
+            invalid: which of its cells are.
+            filled: how many hold anything.
             first: the row at which the stretch begins.
             known: words that were odd in training.
             too_large: which cells are odd because they are infinite or too large for a model.
         """
-        count = int(np.count_nonzero(odd))
+        count = int(np.count_nonzero(invalid))
         if count == 0:
-            return cls(there)
-        cells = _texts_at(column, odd).to_pylist()
+            return cls(filled)
+        cells = _texts_at(column, invalid).to_pylist()
         again = sum(cell in known for cell in cells) if known else 0
-        row = int(odd.argmax())
+        row = int(invalid.argmax())
         large = too_large is not None and bool(too_large[row])
-        return cls(there, count, first + row, cells[0], again, large)
+        return cls(filled, count, first + row, cells[0], again, large)
 
     def __add__(self, other: InvalidCells) -> InvalidCells:
         """Those of two stretches, the earlier one first."""
         first = self if self.count else other
         return replace(
             first,
-            there=self.there + other.there,
+            filled=self.filled + other.filled,
             count=self.count + other.count,
             known=self.known + other.known,
         )
@@ -101,7 +102,7 @@ class InvalidCells:
 
     def are_few(self, most: float = MAX_INVALID) -> bool:
         """Whether they may be taken for missing; what was odd in training may be at any time."""
-        return self.count - self.known <= most * self.there
+        return self.count - self.known <= most * self.filled
 
     def __str__(self) -> str:
         """Which is the first."""
@@ -111,15 +112,15 @@ class InvalidCells:
 NONE_INVALID = InvalidCells()
 
 
-def invalid_values(column: Any, odd: NDArray[np.bool_]) -> list[str]:
+def invalid_values(column: Any, invalid: NDArray[np.bool_]) -> list[str]:
     """What stands in the odd cells of a column, the most frequent first."""
-    counted = _texts_at(column, odd).value_counts().to_pylist()
+    counted = _texts_at(column, invalid).value_counts().to_pylist()
     counted.sort(key=lambda row: (-row["counts"], row["values"]))
     return [row["values"] for row in counted[:_MAX_KEPT]]
 
 
-def _texts_at(column: Any, odd: NDArray[np.bool_]) -> Any:
-    return text_values(column.take(np.flatnonzero(odd)))
+def _texts_at(column: Any, invalid: NDArray[np.bool_]) -> Any:
+    return text_values(column.take(np.flatnonzero(invalid)))
 
 
 ColumnKind = Literal["number", "date", "time", "duration", "text", "empty", "other"]
@@ -130,32 +131,37 @@ class InferredType(NamedTuple):
 
     Attributes:
         kind: what it holds; `other` is such as lists.
-        notation: how its numbers are written, or those that it holds among its words.
+        number_format: how its numbers are written, or those that it holds among its words.
         other: another way that reads other numbers from as many cells.
-        when: how its dates, times of day or durations are written.
-        odd: the cells that are no numbers or dates; of text, those that keep it from being numbers, and
-            none where most are.
-        deciding: the first cell that `other` does not fit, if any.
-        zeros: the cells that have a leading zero, as identifiers have: of numbers, a few.
+        date_format: how its dates, times of day or durations are written.
+        invalid: the cells that are no numbers or dates; of text, those that
+            keep it from being numbers, and none where most do.
+        deciding_cell: the first cell that `other` does not fit, if any.
+        zero_led: the cells that have a leading zero, as identifiers have: of numbers, a few.
     """
 
     kind: ColumnKind
-    notation: NumberFormat = PLAIN
+    number_format: NumberFormat = PLAIN
     other: NumberFormat | None = None
-    when: DateFormat | None = None
-    odd: InvalidCells = NONE_INVALID
-    deciding: str = ""
-    zeros: InvalidCells = NONE_INVALID
+    date_format: DateFormat | None = None
+    invalid: InvalidCells = NONE_INVALID
+    deciding_cell: str = ""
+    zero_led: InvalidCells = NONE_INVALID
 
     @property
     def ways(self) -> FormatChoice:
         """How its numbers can be read."""
-        return FormatChoice(self.notation, self.other, self.deciding)
+        return FormatChoice(self.number_format, self.other, self.deciding_cell)
 
     @property
-    def nearly(self) -> bool:
-        """Whether it is text that is mostly numbers, or, where `when` is known, dates or times."""
-        return self.kind == "text" and self.odd.count > 0 and self.odd.are_few(MAX_INVALID_IF_CHOSEN)
+    def mostly_measured(self) -> bool:
+        """Whether it is text that is mostly numbers, or, where `date_format` is known, dates or"
+        " times."""
+        return (
+            self.kind == "text"
+            and self.invalid.count > 0
+            and self.invalid.are_few(MAX_INVALID_IF_CHOSEN)
+        )
 
 
 def infer_type(column: Any) -> InferredType:
@@ -164,8 +170,6 @@ def infer_type(column: Any) -> InferredType:
     Identifiers with leading zeros, such as 007, are text where they are more than a few, and so are
     true and false, whatever kind of file they stand in.
     """
-    import pyarrow as pa
-
     kind = column.type
     if column.null_count == len(column):
         return InferredType("empty")
@@ -177,21 +181,21 @@ def infer_type(column: Any) -> InferredType:
         return InferredType("text")
     if not is_text(kind):
         return InferredType("other")
-    zeros = _leading_zeros(column)
-    if not zeros.are_few():
-        return InferredType("text", zeros=zeros)
+    zero_led = _leading_zeros(column)
+    if not zero_led.are_few():
+        return InferredType("text", zero_led=zero_led)
     found = _as_plain_numbers(column)
     if found is None and is_boolean_text(without_missing(column)):
         return InferredType("text")
     found = found or _as_formatted_numbers(column)
-    if found.odd.there == 0:
+    if found.invalid.filled == 0:
         return InferredType("empty")
-    if found.odd.are_few():
-        return found._replace(zeros=zeros)
+    if found.invalid.are_few():
+        return found._replace(zero_led=zero_led)
     timed = as_times(column)
-    if timed.odd.are_few():
+    if timed.invalid.are_few():
         return timed
-    if timed.odd.are_few(MAX_INVALID_IF_CHOSEN):
+    if timed.invalid.are_few(MAX_INVALID_IF_CHOSEN):
         return timed._replace(kind="text")
     return found._replace(kind="text")
 
@@ -200,38 +204,40 @@ def _leading_zeros(column: Any) -> InvalidCells:
     found = leading_zeros(column)
     if not found.any():
         return NONE_INVALID
-    there = without_missing(column)
-    return InvalidCells.of(column, found, len(there) - there.null_count)
+    filled = without_missing(column)
+    return InvalidCells.of(column, found, len(filled) - filled.null_count)
 
 
-def as_times(column: Any, kind: TimeKind | None = None, way: str = "") -> InferredType:
+def as_times(column: Any, kind: TimeKind | None = None, time_format: str = "") -> InferredType:
     """A column as one of dates, times of day or durations, however many of its cells are odd.
 
     Args:
         column: of any kind but `other`.
         kind: which of the three the user says that it holds; None: any.
-        way: how they are written, by the user's word; empty: to be found out.
+        time_format: how they are written, by the user's word; empty: to be found out.
     """
-    when = (
-        DateFormat(way)
-        if way
+    date_format = (
+        DateFormat(time_format)
+        if time_format
         else find_date_format(column, kind) or DateFormat(DEFAULT_FORMATS[kind or "date"])
     )
-    cells = parse_times(column, when.way)
+    cells = parse_times(column, date_format.time_format)
     return InferredType(
-        time_kind(when.way), when=when, odd=InvalidCells.of(column, cells.odd, cells.there)
+        time_kind(date_format.time_format),
+        date_format=date_format,
+        invalid=InvalidCells.of(column, cells.invalid, cells.filled),
     )
 
 
-def as_numbers(column: Any, notation: NumberFormat | None = None) -> InferredType:
+def as_numbers(column: Any, number_format: NumberFormat | None = None) -> InferredType:
     """A column as one of numbers, however many of its cells are odd.
 
     Args:
         column: of any kind but `other`.
-        notation: how they are written, where that is known.
+        number_format: how they are written, where that is known.
     """
-    if notation is not None:
-        return _numbers_in_format(column, FormatChoice(notation))
+    if number_format is not None:
+        return _numbers_in_format(column, FormatChoice(number_format))
     if not is_text(column.type):
         return _numbers_in_format(column, FormatChoice(PLAIN))
     return _as_plain_numbers(column) or _numbers_in_format(
@@ -247,7 +253,7 @@ def _as_plain_numbers(column: Any) -> InferredType | None:
     ways = check_plain_format(without_missing(column.slice(0, 1000)))
     if ways.other is not None:
         ways = check_plain_format(without_missing(column))
-    return _number_type(ways, InvalidCells(cells.there))
+    return _number_type(ways, InvalidCells(cells.filled))
 
 
 def _as_formatted_numbers(column: Any) -> InferredType:
@@ -256,15 +262,17 @@ def _as_formatted_numbers(column: Any) -> InferredType:
     ways = find_number_format(text)
     if ways is not None:
         return _numbers_in_format(column, ways)
-    there = len(text) - text.null_count
-    return InferredType("text", odd=InvalidCells(there, there))
+    filled = len(text) - text.null_count
+    return InferredType("text", invalid=InvalidCells(filled, filled))
 
 
 def _numbers_in_format(column: Any, ways: FormatChoice) -> InferredType:
     cells = parse_numbers(column, ways.best)
-    odd = InvalidCells.of(column, cells.odd & ~cells.infinite, cells.there)
-    return _number_type(ways, odd)
+    invalid = InvalidCells.of(column, cells.invalid & ~cells.infinite, cells.filled)
+    return _number_type(ways, invalid)
 
 
-def _number_type(ways: FormatChoice, odd: InvalidCells) -> InferredType:
-    return InferredType("number", ways.best, ways.other, odd=odd, deciding=ways.deciding)
+def _number_type(ways: FormatChoice, invalid: InvalidCells) -> InferredType:
+    return InferredType(
+        "number", ways.best, ways.other, invalid=invalid, deciding_cell=ways.deciding_cell
+    )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bigmodel.data.libraries import tokenizers
 from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, code_points, split_long_text
 from bigmodel.errors import DataError
 from bigmodel.runtime import activity, streams
@@ -71,16 +72,14 @@ def distinct_characters(texts: Iterable[str]) -> str:
 
 def _train_bpe(texts: Sequence[str], size: int) -> str:
     """A tokenizer of at most `size` pieces that every text can be put together from."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    engine = Tokenizer(models.BPE())
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    engine.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    engine = tokenizers.Tokenizer(tokenizers.models.BPE())
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=2,  # what occurs once tells nothing of other texts
         show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
     )
     size, read = sum(map(len, texts)), 0
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bigmodel.data.libraries import tokenizers
 from bigmodel.data.reader import TextReader
 from bigmodel.errors import DataError, counted
 from bigmodel.registry import Config
@@ -183,9 +184,8 @@ class Vocabulary(Config):
 
     @cached_property
     def _engine(self) -> Any:
-        from tokenizers import Tokenizer
 
-        engine = Tokenizer.from_str(self.tokenizer)
+        engine = tokenizers.Tokenizer.from_str(self.tokenizer)
         engine.no_truncation()
         engine.no_padding()
         return engine
