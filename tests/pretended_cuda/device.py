@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from ctypes import CDLL, RTLD_GLOBAL
@@ -62,6 +63,8 @@ class Device:
         captures: how many graphs were begun.
         replays: how often one was replayed.
         freed: what gave memory back: `graph`, `cache`.
+        sent_on: streams on which something was copied from the host.
+        lent: which storages were recorded to be used on which other streams.
     """
 
     waits: list[Wait] = field(default_factory=list)
@@ -72,6 +75,8 @@ class Device:
     captures: int = 0
     replays: int = 0
     freed: list[str] = field(default_factory=list)
+    sent_on: set[Any] = field(default_factory=set)
+    lent: set[tuple[int, Any]] = field(default_factory=set)
 
     def wait(self, what: str) -> None:
         """The host waits.
@@ -107,6 +112,17 @@ class Device:
 
 
 device = Device()
+
+
+def _storage(tensor: Any) -> int:
+    """What a tensor has in common with its views."""
+    known: int = tensor.untyped_storage()._cdata
+    return known
+
+
+def is_lent(tensor: Any, stream: Any) -> bool:
+    """Whether memory that was taken on one stream is recorded to be used on this one."""
+    return (_storage(tensor), stream) in device.lent
 
 
 def _place() -> str:
@@ -146,12 +162,40 @@ def _pretend() -> None:
         device.wait("synchronize")
 
     class Stream:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-        def wait_stream(self, other: Any) -> None: ...
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.awaited: set[Stream] = set()
+
+        def wait_stream(self, other: Stream) -> None:
+            self.awaited.add(other)
+
+        def wait_event(self, event: Event) -> None:
+            assert event.stream is not None, "an event that was not recorded is not waited for"
+            self.awaited.add(event.stream)
+
         def is_capturing(self) -> bool:
             return device.capturing
 
         synchronize = waited
+
+    class Event:
+        stream: Stream | None = None
+
+        def record(self, stream: Stream) -> None:
+            self.stream = stream
+
+    current, default = threading.local(), Stream()
+
+    def current_stream(*_: Any) -> Stream:
+        found: Stream = getattr(current, "stream", default)
+        return found
+
+    @contextlib.contextmanager
+    def on_stream(stream: Stream) -> Iterator[None]:
+        before, current.stream = current_stream(), stream
+        try:
+            yield
+        finally:
+            current.stream = before
 
     class CUDAGraph:
         def replay(self) -> None:
@@ -172,9 +216,10 @@ def _pretend() -> None:
         "set_sync_debug_mode": set_sync_debug_mode,
         "get_sync_debug_mode": lambda: device.sync_debug,
         "Stream": Stream,
+        "Event": Event,
         "CUDAGraph": CUDAGraph,
         "graph": device.capture,
-        "stream": always(contextlib.nullcontext()),
+        "stream": on_stream,
     }
     with_context = {
         "_lazy_init": None,
@@ -189,7 +234,7 @@ def _pretend() -> None:
         "memory_reserved": 1 << 30,
         "set_per_process_memory_fraction": None,
         "empty_cache": lambda: device.freed.append("cache"),
-        "current_stream": Stream,
+        "current_stream": current_stream,
         "get_rng_state": lambda: torch.zeros(16, dtype=torch.uint8, device="cpu"),
         "synchronize": waited,
     }
@@ -201,6 +246,7 @@ def _pretend() -> None:
     cuda.amp.common.amp_definitely_not_available = always(False)
     accelerator: Any = torch.accelerator
     accelerator.current_accelerator = always(torch.device("cuda"))
-    accelerator.current_stream = Stream
+    accelerator.current_stream = current_stream
+    torch.Tensor.record_stream = lambda tensor, stream: device.lent.add((_storage(tensor), stream))  # type: ignore
     # In inference mode composite operations would come whole, and torch cannot pretend those.
     torch.inference_mode = lambda mode=True: torch.no_grad() if mode else contextlib.nullcontext()  # type: ignore

@@ -80,6 +80,8 @@ class Pretended(FakeTensorMode):
 
 
 def _wait_unless(queued: bool, what: str) -> None:
+    if what == "from host":
+        device.sent_on.add(torch.cuda.current_stream())
     if not queued:
         device.wait(what)
 

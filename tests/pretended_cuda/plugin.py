@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
 import pytest
 from torch import Tensor
 
+from bigmodel.data.batching import prefetch
 from bigmodel.engine.step import Step
 from bigmodel.engine.step_figures import FigureBuffer, StepFigures
 from bigmodel.metrics.base import Metrics
@@ -45,5 +48,33 @@ def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(FigureBuffer, "drain", good)
     for kind in (Metrics, ClassMetrics):
         monkeypatch.setattr(kind, "_counted", all_of_them)
-    with Pretended():
+    mode = Pretended()
+    with mode, _in_turns(mode, monkeypatch):
+        yield
+
+
+@contextlib.contextmanager
+def _in_turns(mode: Pretended, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it, threads that gather batches have the mode too, and do so while this one waits for them:
+    torch's mode is for one thread at a time."""
+    turn, fulfil = threading.Lock(), prefetch._fulfil
+
+    def in_mode(*arguments: Any) -> None:
+        with turn, mode:
+            fulfil(*arguments)
+
+    def giving_way(act: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            turn.release()
+            try:
+                return act(*arguments)
+            finally:
+                turn.acquire()
+
+        return call
+
+    monkeypatch.setattr(prefetch, "_fulfil", in_mode)
+    for name in ("wait", "_end"):
+        monkeypatch.setattr(prefetch, name, giving_way(getattr(prefetch, name)))
+    with turn:
         yield

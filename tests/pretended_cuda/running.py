@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from bigmodel import registry
 from bigmodel.build.runs import resume_run
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.training.loop import fit
-from tests.pretended_cuda.device import device
+from tests.pretended_cuda.device import device, is_lent
 from tests.pretended_cuda.kinds import KINDS, data_of
 from tests.pretended_cuda.training import MIXED, SMALL, check_waits, settings_of, trained
 from tests.small_runs import built
@@ -33,6 +35,26 @@ def test_no_batch_is_waited_for(tmp_path: Path, kind: str, on_device: bool) -> N
         made = [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
         assert all(tensor.is_cuda for batch in made for tensor in batch)
         assert device.waits == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_copy_batches_on_a_stream_of_their_own(tmp_path: Path, kind: str) -> None:
+    config = registry.data.parse(data_of(kind, tmp_path) | {"workers": 2})
+    batches = make_batches(registry.data.build(config), "train", config, "cuda", seed=1)
+    beside, steps = batches.prefetcher._stream, torch.cuda.current_stream()
+    vars(device).update(vars(type(device)()))
+    made = [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
+    assert device.sent_on == {beside}
+    assert beside in steps.awaited  # type: ignore[attr-defined]
+    assert all(tensor.is_cuda and is_lent(tensor, steps) for batch in made for tensor in batch)
+    assert device.waits == []
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_with_threads(tmp_path: Path, accumulate: int) -> None:
+    more = {"model": SMALL["cnn"], "data.workers": 2, "trainer.accumulate": accumulate}
+    trained(tmp_path, settings_of(tmp_path, "digits", "bf16", more))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("precision", MIXED)
