@@ -61,6 +61,7 @@ class Device:
         sync_debug: as torch.cuda.set_sync_debug_mode has it.
         capturing: whether kernels are recorded for a graph.
         captures: how many graphs were begun.
+        capture_modes: in which modes of `capture_error_mode`.
         replays: how often one was replayed.
         freed: what gave memory back: `graph`, `cache`.
         sent_on: streams on which something was copied from the host.
@@ -73,6 +74,7 @@ class Device:
     sync_debug: int = 0
     capturing: bool = False
     captures: int = 0
+    capture_modes: set[str] = field(default_factory=set)
     replays: int = 0
     freed: list[str] = field(default_factory=list)
     sent_on: set[Any] = field(default_factory=set)
@@ -95,8 +97,9 @@ class Device:
         self.contexts.add(_place())
 
     @contextlib.contextmanager
-    def capture(self, *_: Any, **__: Any) -> Iterator[None]:
+    def capture(self, *_: Any, capture_error_mode: str = "global") -> Iterator[None]:
         """torch.cuda.graph, which waits for the device before it begins."""
+        self.capture_modes.add(capture_error_mode)
         self.wait("synchronize")
         self.capturing, spoilt = True, False
         self.captures += 1

@@ -70,8 +70,10 @@ class GraphEngine(FixedShapeEngine):
             DeviceError: it failed, and left CUDA in a state in which this process cannot go on.
         """
         step, samples = self.step, self.step.metrics.samples
+        # Threads that gather batches meanwhile take memory, which by default would spoil the capture.
+        recorded = torch.cuda.graph(self._graph, capture_error_mode="thread_local")
         try:
-            with _tensor_rates(step.optimizer, self._learning_rates), torch.cuda.graph(self._graph):
+            with _tensor_rates(step.optimizer, self._learning_rates), recorded:
                 self._figures = step.full_batch_step(self._batch)
         except Exception as error:
             # Raised by the allocator; had the capture been spoilt, that would be the error.
