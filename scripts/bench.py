@@ -3,7 +3,7 @@
     .venv/bin/python scripts/bench.py              # every line that a CPU can do, one thread
     .venv/bin/python scripts/bench.py --device cuda  # on a GPU
     .venv/bin/python scripts/bench.py --only 1 4   # some lines; --list says which there are
-    .venv/bin/python scripts/bench.py --readme     # puts the kept results into the README
+    .venv/bin/python scripts/bench.py --docs       # puts the kept results into docs/performance.md
 
 The sides of a line run in turns, A B A B, in processes of their own; what is told is the median ratio
 of the pairs, with its spread. First all sides do the same steps from the same weights on the same
@@ -13,8 +13,9 @@ checkpoints. What is compared is the steady part of a run, between its first rec
 runs, from the start of the process, are told too, with an empty and with a filled compile cache.
 
 Lightning and Transformers are installed once, into .bench-peers, by the versions in
-bench-constraints.txt. Results are kept in scripts/results. Fashion-MNIST is looked for where --data or
-BIGMODEL_BENCH_DATA says; without it, random pictures of its size do, and the table says so.
+bench-constraints.txt. Results are kept in scripts/results/speed. Fashion-MNIST is read from the folder
+that --data or BIGMODEL_BENCH_DATA names; without it, random pictures of its size are used, and the table
+says so.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("BIGMODEL_BENCH_DATA"))
     parser.add_argument("--output", type=Path, help="another file for the results")
     parser.add_argument("--list", action="store_true", help="name the lines")
-    parser.add_argument("--readme", action="store_true", help="renew the table of the README")
+    parser.add_argument("--docs", action="store_true", help="update the table in docs/performance.md")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # does it run at all?
     arguments = parser.parse_args()
     if arguments.list:
         for line in LINES:
             print(f"{line.key:8} {line.title} ({', '.join(line.devices)})")
         return
-    if not arguments.readme:
+    if arguments.docs:
+        table.update(peers.ROOT / "docs" / "performance.md", figures.RESULTS)
+    else:
         run(arguments)
-        return
-    table.put_into(peers.ROOT / "README.md", figures.RESULTS)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,18 +1,23 @@
-"""Proves what is promised of a run: ends it by force, damages what it wrote, and counts what survived.
+"""Tests what is promised of a run: ends it by force, damages what it wrote, and counts what survives.
 
     python scripts/prove_reliability.py                # everything: about an hour on two cores
-    python scripts/prove_reliability.py --only kills   # one line
+    python scripts/prove_reliability.py --only kills   # one row
     python scripts/prove_reliability.py --share 0.1    # a tenth of the tries
+    python scripts/prove_reliability.py --keep         # keeps the results in scripts/results
+    python scripts/prove_reliability.py --docs         # puts the kept results into docs/promises.md
 
-The tests in tests/faults are a quick form of the same. It ends with status 1 where anything was lost. A
-full disk needs root, since a small one is mounted; without it that line says so.
+The tests in tests/faults are a quick form of the same. It ends with status 1 if anything was lost. Full
+disks and power cuts need root, since small disks are mounted; without it those rows say so.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import io
+import json
+import platform
 import random
 import signal
 import sys
@@ -20,13 +25,19 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import count, islice, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import torch
+from benchmarks.figures import machine
+from marks import replace_between
 
-from tests.faults import (
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.faults import (  # noqa: E402
     damage,
     every_step,
     foreign,
@@ -38,30 +49,47 @@ from tests.faults import (
     trials,
 )
 
+RESULTS = ROOT / "scripts" / "results" / "reliability.json"
+PAGE = ROOT / "docs" / "promises.md"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 ANOTHER_FILE_SYSTEM = Path("/dev/shm")
 
 
-class Tally(NamedTuple):
-    """What a line of the table says.
+@dataclass
+class Row:
+    """One row of the table.
 
     Attributes:
         promise: what is promised.
-        tries: how often it was put to the test.
-        faults: what went wrong, in words: one for each try that did not survive, unless `lost` counts
-            them.
-        note: what else is to be known.
+        tries: how often it was tested.
+        lost: how many tries did not survive.
+        faults: what went wrong, in words; a try may have several.
+        cases: how many tries there were of each kind.
+        note: what else a reader should know.
     """
 
     promise: str
-    tries: int
-    faults: list[str]
+    tries: int = 0
+    lost: int = 0
+    faults: list[str] = field(default_factory=list)
+    cases: dict[str, int] = field(default_factory=dict)
     note: str = ""
-    lost: int | None = None
+
+    def add(self, case: str, faults: list[str], tries: int = 1) -> None:
+        """Counts tries of a kind.
+
+        Args:
+            faults: what went wrong, in words; if any did, all of these tries count as lost.
+        """
+        self.tries += tries
+        self.cases[case] = self.cases.get(case, 0) + tries
+        if faults:
+            self.lost += tries
+            self.faults += [f"{case}: {fault}" for fault in faults]
 
 
 class Prover:
-    """Makes each line.
+    """Fills each row.
 
     Args:
         folder: an empty one, for all runs.
@@ -76,186 +104,241 @@ class Prover:
     def _tries(self, whole: int) -> int:
         return max(1, round(whole * self._share))
 
-    def kills(self, tries: int = 200, **more: object) -> Tally:
-        wanted, done, inside, lost, faults = self._tries(tries), 0, 0, 0, []
-        for seed in count():
-            if done >= wanted:
-                break
-            result = kills.kill_and_go_on(
-                next(self._folders), self._expected, min(5, wanted - done), seed, **more
-            )
-            done, inside = done + result.kills, inside + result.inside
-            lost += result.kills if result.faults else 0  # which of them it was is not known
-            faults += [f"seed {seed}: {result.faults}"] if result.faults else []
-        note = f"{inside} of them left a checkpoint unfinished"
-        return Tally("kill -9 at any moment: goes on, ends the same", done, faults, note, lost)
+    def kills(self) -> Row:
+        return self._killed(Row("kill -9 at any moment: continues, ends the same"), self._tries(200))
 
-    def elsewhere(self) -> Tally:
+    def elsewhere(self) -> Row:
+        row = Row("kill -9, TMPDIR on another file system")
         if not ANOTHER_FILE_SYSTEM.is_dir():
-            return Tally("kill -9, temporary files elsewhere", 0, [], f"no {ANOTHER_FILE_SYSTEM} here")
-        tally = self.kills(50, environment={"TMPDIR": str(ANOTHER_FILE_SYSTEM)})
-        return tally._replace(promise="kill -9, TMPDIR on another file system")
+            row.note = f"no {ANOTHER_FILE_SYSTEM} here"
+            return row
+        return self._killed(row, self._tries(50), environment={"TMPDIR": str(ANOTHER_FILE_SYSTEM)})
 
-    def power(self) -> Tally:
-        promise = "the power is cut: the record and all that was saved are there, ends the same"
-        done, lost, faults, left_out = 0, 0, [], []
+    def _killed(self, row: Row, wanted: int, **options: Any) -> Row:
+        unfinished = 0
+        for seed in count():
+            if row.tries >= wanted:
+                break
+            at_most = min(5, wanted - row.tries)
+            result = kills.kill_and_go_on(next(self._folders), self._expected, at_most, seed, **options)
+            unfinished += result.inside
+            # Which of the kills did the damage is not known, so all of a run's kills count as lost.
+            row.add(f"seed {seed}", result.faults, result.kills)
+        row.note = f"{unfinished} of them left a checkpoint unfinished"
+        return row
+
+    def power(self) -> Row:
+        row = Row("the power is cut: the record and all that was saved are there, ends the same")
+        left_out = []
         for kind in power.SIZES:
-            wanted, seeds = done + self._tries(15), count()
+            wanted, seeds = row.tries + self._tries(15), count()
             try:
-                while done < wanted:
-                    moments = list(islice(seeds, min(5, wanted - done)))
+                while row.tries < wanted:
+                    moments = list(islice(seeds, min(5, wanted - row.tries)))
                     result = power.cut_and_go_on(next(self._folders), kind, self._expected, moments)
-                    done += result.cuts
-                    lost += result.cuts if result.faults else 0
-                    faults += result.faults
+                    row.add(kind, result.faults, result.cuts)
             except PermissionError as error:
                 left_out.append(f"not {kind}: {error}")
-        tried = [kind for kind in power.SIZES if not any(f"not {kind}" in words for words in left_out)]
-        note = "; ".join([f"on {', '.join(tried) or 'nothing'}", *left_out])
-        return Tally(promise, done, faults, note, lost)
+        row.note = "; ".join([f"on {', '.join(row.cases) or 'nothing'}", *left_out])
+        return row
 
-    def foreign(self) -> Tally:
-        faults, tries = [], 0
+    def foreign(self) -> Row:
+        row = Row("a user's files where a run writes: refused, or left alone")
         for name, kind in product(list(foreign.FILES)[: self._tries(9)], ("run", "sweep")):
-            tries, told = tries + 1, foreign.refused(next(self._folders), name, kind)
-            faults += [str(told)] if told else []
+            row.add(
+                f"{name} in the folder of a {kind}", foreign.refused(next(self._folders), name, kind)
+            )
         for name, kind in product(foreign.COPIES[: self._tries(7)], ("best", "last")):
-            folder = next(self._folders)
-            tries, told = tries + 1, foreign.left_alone(folder, name, self._expected, kind)
-            faults += [str(told)] if told else []
-        return Tally("a user's files where a run writes: refused, or left alone", tries, faults)
+            faults = foreign.left_alone(next(self._folders), name, self._expected, kind)
+            row.add(f"{name} beside {kind}", faults)
+        return row
 
-    def bytes(self) -> Tally:
-        tries = self._tries(100)
-        faults = self._damaged([("flip", seed) for seed in range(tries)])
-        return Tally("one byte of the newest checkpoint changed: the one before", tries, faults)
+    def bytes(self) -> Row:
+        row = Row("one byte of the newest checkpoint changed: the one before is used")
+        return self._damaged(row, [("flip", seed) for seed in range(self._tries(100))])
 
-    def files(self) -> Tally:
-        cases = list(product(damage.KINDS[1:], range(self._tries(4))))
-        return Tally("a file of it cut off or missing: the one before", len(cases), self._damaged(cases))
+    def files(self) -> Row:
+        row = Row("a file of it cut off or missing: the one before is used")
+        return self._damaged(row, list(product(damage.KINDS[1:], range(self._tries(4)))))
 
-    def _damaged(self, cases: list[tuple[str, int]]) -> list[str]:
+    def _damaged(self, row: Row, cases: list[tuple[str, int]]) -> Row:
         stopped = damage.stopped_run(next(self._folders))
-        told = [
-            damage.go_on_damaged(stopped, next(self._folders), self._expected, *case) for case in cases
-        ]
-        return [str(faults) for faults in told if faults]
+        for kind, seed in cases:
+            faults = damage.go_on_damaged(stopped, next(self._folders), self._expected, kind, seed)
+            row.add(kind, faults)
+        return row
 
-    def signals(self) -> Tally:
-        chance, cases = random.Random(0), []
+    def signals(self) -> Row:
+        row, chance = (
+            Row("SIGTERM, SIGINT, SIGHUP, SIGUSR1 at any time: saved, continued"),
+            random.Random(0),
+        )
         for number, phase in product(SIGNALS, interruptions.PHASES):
-            times = 4 if phase == "start" else 3
-            cases += [(number, phase)] * self._tries(times)
-        cases.append((signal.SIGTERM, "training"))
-        faults = []
-        for number, phase in cases:
-            wait = chance.random() * 2 if phase == "start" else 0.0
-            folder = next(self._folders)
-            told = interruptions.interrupt(folder, self._expected, number, phase, wait)
-            faults += [f"{number.name} in {phase} after {wait:.2f} s: {told}"] if told else []
-        return Tally("SIGTERM, SIGINT, SIGHUP, SIGUSR1 at any time: saved, gone on", len(cases), faults)
+            for _ in range(self._tries(4)):
+                wait = chance.random() * 2 if phase == "start" else 0.0
+                folder = next(self._folders)
+                faults = interruptions.interrupt(folder, self._expected, number, phase, wait)
+                row.add(f"{number.name} in {phase}", faults)
+        return row
 
-    def twice(self) -> Tally:
-        cases = [signal.SIGTERM, signal.SIGINT] * self._tries(5)
-        told = [interruptions.leave_at_once(next(self._folders), number) for number in cases]
-        return Tally("a second signal leaves at once", len(cases), [str(t) for t in told if t])
+    def twice(self) -> Row:
+        row = Row("a second signal exits at once")
+        for number in [signal.SIGTERM, signal.SIGINT] * self._tries(5):
+            row.add(number.name, interruptions.leave_at_once(next(self._folders), number))
+        return row
 
-    def terminals(self) -> Tally:
-        cases = [False, True] * self._tries(5)
-        told = [
-            interruptions.hang_up(next(self._folders), self._expected, ignored=ignored)
-            for ignored in cases
-        ]
-        promise = "the terminal is closed: saved, gone on; under nohup it trains on"
-        return Tally(promise, len(cases), [str(t) for t in told if t])
+    def terminals(self) -> Row:
+        row = Row("the terminal is closed: saved, continued; under nohup it trains on")
+        for ignored in [False, True] * self._tries(5):
+            faults = interruptions.hang_up(next(self._folders), self._expected, ignored=ignored)
+            row.add("nohup" if ignored else "terminal", faults)
+        return row
 
-    def streams(self) -> Tally:
-        cases = list(streams.REDIRECTIONS) * self._tries(2)
-        told = [streams.train(next(self._folders), redirected) for redirected in cases]
-        promise = "closed, full or unread streams: trained to the end, status 0"
-        return Tally(promise, len(cases), [str(t) for t in told if t])
+    def streams(self) -> Row:
+        row = Row("closed, full or unread streams: trained to the end, status 0")
+        for redirected in list(streams.REDIRECTIONS) * self._tries(2):
+            row.add(redirected, streams.train(next(self._folders), redirected))
+        return row
 
-    def disks(self) -> Tally:
-        faults, tries = [], self._tries(10)
-        for number in range(tries):
+    def disks(self) -> Row:
+        row = Row("a full disk: the old checkpoint stays, continued")
+        for number in range(self._tries(10)):
             try:
                 with damage.small_disk(next(self._folders)) as disk:
-                    told = damage.fill_the_disk(disk, self._expected, after=2 + 2 * number)
+                    after = 2 + 2 * number
+                    row.add(
+                        f"after step {after}", damage.fill_the_disk(disk, self._expected, after=after)
+                    )
             except PermissionError as error:
-                return Tally("a full disk: the old one stays, gone on", number, faults, str(error))
-            faults += [str(told)] if told else []
-        return Tally("a full disk: the old checkpoint stays, gone on", tries, faults)
+                row.note = str(error)
+                break
+        return row
 
-    def steps(self) -> Tally:
-        tries, faults = 0, []
-        for name, changes in every_step.VARIANTS.items():
+    def steps(self) -> Row:
+        row = Row("resumed from every step of two epochs")
+        for way, changes in every_step.VARIANTS.items():
+            self._resumed(row, way, changes)
+        accumulation = "accumulation, between two batches"
+        self._resumed(row, accumulation, every_step.VARIANTS["accumulation"], pieces=True)
+        row.note = f"{len(every_step.VARIANTS)} ways to train"
+        return row
+
+    def _resumed(self, row: Row, way: str, changes: dict[str, Any], pieces: bool = False) -> None:
+        """Resumes from the checkpoints of a run; of a share of them, evenly spread over the run."""
+        whole = folder = next(self._folders)
+        kept = every_step.checkpoints_of(folder, changes)
+        if pieces:
             folder = next(self._folders)
-            kept = every_step.checkpoints_of(folder, changes)
-            wrong = every_step.differing(folder, changes, kept[: self._tries(len(kept))])
-            tries += self._tries(len(kept))
-            faults += [f"{name}: from {path}" for path in wrong]
-        changes = every_step.VARIANTS["accumulation"]
-        whole = next(self._folders)
-        every_step.checkpoints_of(whole, changes)
-        pieces = every_step.checkpoints_of(next(self._folders), changes, pieces=True)
-        faults += [f"accumulation: from {path}" for path in every_step.differing(whole, changes, pieces)]
-        note = f"{len(every_step.VARIANTS)} ways to train"
-        return Tally("going on from every step of two epochs", tries + len(pieces), faults, note)
+            kept = every_step.checkpoints_of(folder, changes, pieces=True)
+        if not kept:
+            row.add(way, ["no checkpoint was taken"])
+            return
+        tries = self._tries(len(kept))
+        for number in range(tries):
+            path = kept[number * len(kept) // tries]
+            wrong = every_step.differing(whole, changes, [path])
+            row.add(way, [f"from {path}: another end" for _ in wrong])
 
-    def folders(self) -> Tally:
-        folder = next(self._folders)
+    def folders(self) -> Row:
+        row, folder = Row("launched in the same moment: a folder each"), next(self._folders)
         folder.mkdir()
         faults = trials.launch_at_once(folder, 8, "debug=fast", "device=cpu", "device.threads=1")
-        return Tally("launched in the same moment: a folder each", 8, faults)
+        row.add("at once", faults, tries=8)
+        return row
 
-    def fuzz(self) -> Tally:
+    def fuzz(self) -> Row:
         tries = self._tries(500)
         faults, ends = fuzz.many(tries)
-        return Tally("odd configurations: trained or told in a message", tries, faults, ends)
+        promise = "odd configurations: trained, or refused with a message"
+        return Row(promise, tries, len(faults), faults, note=ends)
 
 
-LINES = (
-    "kills",
-    "elsewhere",
-    "power",
-    "foreign",
-    "bytes",
-    "files",
-    "signals",
-    "twice",
-    "terminals",
-    "streams",
-    "disks",
-    "steps",
-    "folders",
-    "fuzz",
+ROWS = (
+    *("kills", "elsewhere", "power", "foreign", "bytes", "files", "signals", "twice", "terminals"),
+    *("streams", "disks", "steps", "folders", "fuzz"),
 )
+
+
+def tested(prover: Prover, name: str, share: float) -> dict[str, Any]:
+    """One row as it is kept."""
+    fill: Callable[[], Row] = getattr(prover, name)
+    began = time.monotonic()
+    with contextlib.redirect_stdout(io.StringIO()):  # what runs in this process prints
+        row = fill()
+    return {
+        **vars(row),
+        "share": share,
+        "seconds": round(time.monotonic() - began),
+        "date": datetime.date.today().isoformat(),
+        "machine": machine("cpu"),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def keep(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+    """Writes rows to a file, beside those that are there already."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = known | rows
+    ordered = {name: found[name] for name in ROWS if name in found}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+HEAD = "| promise | tries | survived | |\n|---|---|---|---|"
+
+
+def table_row(row: dict[str, Any]) -> str:
+    """A row as Markdown."""
+    note = "; ".join(filter(None, [row["note"], f"{row['seconds']} s"]))
+    return f"| {row['promise']} | {row['tries']} | {row['tries'] - row['lost']} | {note} |"
+
+
+def markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """The table, and below it how, when and on what each row was measured."""
+    made: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        machine = f"{row['machine']['cpu']}, {row['machine']['cores']} cores"
+        versions = ", ".join(f"{package} {number}" for package, number in row["versions"].items())
+        share = "all tries" if row["share"] == 1 else f"{row['share']:g} of the tries"
+        made.setdefault(f"{share}; {machine}; {versions}; {row['date']}", []).append(name)
+    foot = [
+        f"- {how}." if len(made) == 1 else f"- {', '.join(names)}: {how}." for how, names in made.items()
+    ]
+    return "\n".join([HEAD, *map(table_row, rows.values()), "", *foot])
+
+
+def update(page: Path, path: Path) -> None:
+    """Replaces the table of a page by one of the rows that are kept."""
+    replace_between(page, "reliability", markdown(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=LINES, help="one line instead of all")
+    parser.add_argument("--only", choices=ROWS, nargs="+", default=ROWS, help="some rows")
     parser.add_argument("--share", type=float, default=1.0, help="of the tries, 0 to 1")
+    parser.add_argument("--keep", action="store_true", help="keep the results in scripts/results")
+    parser.add_argument("--docs", action="store_true", help="update the table in docs/promises.md")
     options = parser.parse_args()
+    if options.docs and not options.keep:
+        update(PAGE, RESULTS)
+        return
     warnings.simplefilter("ignore")
     failed = False
-    print("| promise | tries | survived | |\n|---|---|---|---|", flush=True)
+    print(HEAD, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         prover = Prover(Path(folder), options.share)
-        for name in [options.only] if options.only else LINES:
-            line: Callable[[], Tally] = getattr(prover, name)
-            began = time.monotonic()
-            with contextlib.redirect_stdout(io.StringIO()):  # what runs in this process prints
-                tally = line()
-            seconds = f"{time.monotonic() - began:.0f} s"
-            survived = tally.tries - (len(tally.faults) if tally.lost is None else tally.lost)
-            note = "; ".join(filter(None, [tally.note, seconds]))
-            print(f"| {tally.promise} | {tally.tries} | {survived} | {note} |", flush=True)
-            for fault in tally.faults:
+        for name in options.only:
+            row = tested(prover, name, options.share)
+            print(table_row(row), flush=True)
+            for fault in row["faults"]:
                 failed = True
                 print(fault, file=sys.stderr, flush=True)
+            if options.keep:  # after each row: what was measured is not lost
+                keep(RESULTS, {name: row})
+    if options.docs:
+        update(PAGE, RESULTS)
     sys.exit(failed)
 
 

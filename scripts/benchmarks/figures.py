@@ -19,7 +19,7 @@ from benchmarks.hosts import Run, Setting
 from benchmarks.lines import Contest, Line
 from benchmarks.works import WORKS
 
-RESULTS = peers.ROOT / "scripts" / "results"
+RESULTS = peers.ROOT / "scripts" / "results" / "speed"
 SLOWER_BY_CHANCE = 1.05
 """A total that is longer than the bare loop's by less than this counts as equal."""
 

@@ -1,4 +1,4 @@
-"""The results as a table: in the terminal, and in the README."""
+"""The results as a table: in the terminal, and in the documentation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from marks import replace_between
 from rich.console import Console
 from rich.table import Table
 
@@ -13,8 +14,6 @@ from benchmarks.lines import AT_LEAST, LINES, Line
 
 PAIRS = 5
 """Pairs of a figure for which their number need not be told."""
-
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
 def shown(value: float, measure: str) -> str:
@@ -104,7 +103,7 @@ def show(results: dict[str, dict[str, Any]], console: Console | None = None) -> 
 
 
 def markdown(files: list[dict[str, Any]]) -> str:
-    """The table of the README, a column for each device; what has no figure is said to have none."""
+    """The table of the documentation, with a column for each device; missing figures are marked."""
     cpu = next((file["lines"] for file in files if file["device"] == "cpu"), {})
     gpus = [file["lines"] for file in files if file["device"] == "cuda"]
     columns = {"cpu": cpu, "cuda": gpus[-1] if gpus else {}}
@@ -162,15 +161,11 @@ def _foot(name: str, known: dict[str, Any]) -> str:
     return "\n".join(said)
 
 
-def put_into(readme: Path, folder: Path) -> None:
-    """Renews the table between its two marks, from all results that are kept.
+def update(page: Path, folder: Path) -> None:
+    """Replaces the table of a page by one of all results that are kept.
 
     Raises:
-        ValueError: the marks are not there.
+        ValueError: the page has no marks.
     """
-    text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{readme} has no {BEGIN} … {END}")
     files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    readme.write_text(f"{before}{BEGIN}\n{markdown(files)}\n{after}", encoding="utf-8")
+    replace_between(page, "bench", markdown(files))

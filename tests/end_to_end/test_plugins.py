@@ -1,6 +1,5 @@
-"""A user's own model and data, chosen by name without a change to the package: the README's examples."""
+"""A user's own model and data, as the pages show them: chosen by name, with no change to the package."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,36 +8,20 @@ import pytest
 import torch
 
 from bigmodel import registry
+from tests.end_to_end import pages
 from tests.end_to_end.conftest import Command
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def example_files(title: str) -> dict[str, str]:
-    """The code blocks of a section of the README, each under the file name in its first comment."""
-    section = README.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", section, flags=re.DOTALL)
-    return dict(blocks)
-
-
-def write_files(files: dict[str, str], folder: Path) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
 
 
 def test_a_model_of_the_user_s_own(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    files = example_files("Your own model")
-    assert set(files) == {"my_models.py", "my_configs/model/two_towers.yaml"}
-    write_files(files, tmp_path)
-    arguments = ("--config-dir", "my_configs", "plugins=[my_models]", "model=two_towers", "device=cpu")
+    pages.write_files(tmp_path)
+    arguments = ("--config-dir", "my_configs", "plugins=[my_models]", "model=wide", "device=cpu")
     try:
         result = command(*arguments, "trainer.epochs=3")
         assert result.status == 0, result.err
-        assert "two_towers" in result.out
+        assert "wide" in result.out
         assert "my_models" in result.out
         assert result.summary()["final"]["val/accuracy"] > 0.8
 
@@ -50,17 +33,16 @@ def test_a_model_of_the_user_s_own(
         as_before = command(f"resume={result.folder}", *arguments, "trainer.epochs=5")
         assert as_before.status == 0, as_before.err
     finally:
-        registry.models._entries.pop("two_towers", None)
+        registry.models._entries.pop("wide", None)
         sys.modules.pop("my_models", None)
 
 
 def test_a_file_in_the_current_folder_from_installed_commands(tmp_path: Path) -> None:
     """In a run, in a sweep, and asked afterwards: each in a process of its own, as a user has it."""
-    files = example_files("Your own model")
-    write_files(files, tmp_path)
+    pages.write_files(tmp_path)
     (tmp_path / "sklearn.py").write_text("raise SystemExit('a stranger has run')\n")
     programs = Path(sys.executable).parent
-    own = ("--config-dir", "my_configs", "plugins=[my_models]", "model=two_towers")
+    own = ("--config-dir", "my_configs", "plugins=[my_models]", "model=wide")
     quick = ("debug=fast", "device=cpu")
     run = f"hydra.run.dir={tmp_path / 'run'}"
     for command in (
@@ -77,9 +59,7 @@ def test_data_of_the_user_s_own(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    files = example_files("Your own data")
-    assert set(files) == {"my_data.py", "my_configs/data/sensors.yaml"}
-    write_files(files, tmp_path)
+    pages.write_files(tmp_path)
     table = torch.randn(200, 3)
     rows = [f"{a:.4f},{b:.4f},{c:.4f},{int(a + b > 0)}" for a, b, c in table.tolist()]
     (tmp_path / "sensors.csv").write_text("\n".join(["a,b,c,broken", *rows]))

@@ -338,14 +338,14 @@ def result_of(line: Line, median: float, reached: bool) -> dict[str, Any]:
     }
 
 
-def test_the_readme_gets_the_table_between_its_marks(tmp_path: Path) -> None:
-    readme, results = tmp_path / "README.md", tmp_path / "results"
-    readme.write_text(f"before\n{table.BEGIN}\nof another day\n{table.END}\nafter\n")
+def test_a_page_gets_the_table_between_its_marks(tmp_path: Path) -> None:
+    page, results = tmp_path / "performance.md", tmp_path / "results"
+    page.write_text("before\n<!-- bench -->\nof another day\n<!-- /bench -->\nafter\n")
     figures.keep(results / "cpu.json", "cpu", {"1": result_of(ONE, 7.5, reached=False)})
-    table.put_into(readme, results)
-    text = readme.read_text()
-    assert text.startswith(f"before\n{table.BEGIN}\n| # |")
-    assert text.endswith(f"{table.END}\nafter\n")
+    table.update(page, results)
+    text = page.read_text()
+    assert text.startswith("before\n<!-- bench -->\n| # |")
+    assert text.endswith("<!-- /bench -->\nafter\n")
     assert "of another day" not in text
     row = next(row for row in text.splitlines() if row.startswith("| 1 |"))
     assert "| 7.50 × (7.00 to 9.50); goal ≥ 8 ×, missed | not yet measured |" in row
@@ -402,10 +402,19 @@ def test_lines_of_other_machines_and_days_have_a_foot_of_their_own() -> None:
     assert "its cache in 31 s." in text
 
 
-def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("nothing")
+def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "performance.md").write_text("nothing")
     with pytest.raises(ValueError, match="has no <!-- bench -->"):
-        table.put_into(tmp_path / "README.md", tmp_path)
+        table.update(tmp_path / "performance.md", tmp_path)
+    assert (tmp_path / "performance.md").read_text() == "nothing"
+
+
+def test_the_page_has_the_results_that_are_kept(tmp_path: Path) -> None:
+    page = figures.peers.ROOT / "docs" / "performance.md"
+    copy = tmp_path / "performance.md"
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    table.update(copy, figures.RESULTS)
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
 
 def test_lines_that_were_measured_before_are_kept(tmp_path: Path) -> None:
