@@ -19,7 +19,7 @@ from tests.models.generation.test_generation import (
     TEXT,
     TRANSFORMERS,
     WRITERS,
-    Anew,
+    Uncached,
     writer,
 )
 from tests.models.layers.test_padding import TORCH
@@ -37,7 +37,7 @@ def test_tokens_are_those_of_reading_everything_anew(
 ) -> None:
     model = writer(options).to("cuda")
     texts = generate(model, PROMPTS, sampling, TEXT, "cuda")
-    assert texts == generate(Anew(model), PROMPTS, sampling, TEXT, "cuda")
+    assert texts == generate(Uncached(model), PROMPTS, sampling, TEXT, "cuda")
 
 
 @pytest.mark.parametrize("options", TRANSFORMERS.values(), ids=TRANSFORMERS)
@@ -45,7 +45,7 @@ def test_translations_are_those_of_reading_everything_anew(options: dict[str, An
     model = writer(options, PAIRS).to("cuda")
     for sampling in (GREEDY, Sampling(beams=3)):
         texts = translate(model, SOURCES, sampling, PAIRS, "cuda")
-        assert texts == translate(Anew(model), SOURCES, sampling, PAIRS, "cuda")
+        assert texts == translate(Uncached(model), SOURCES, sampling, PAIRS, "cuda")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigmodel.errors import ConfigError, SpecError
 from bigmodel.losses import Loss, chunked, cross_entropy
-from bigmodel.models.transformer_base import TiedHead
+from bigmodel.models.transformer import TiedHead
 from bigmodel.registry import losses
 from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, Values
 

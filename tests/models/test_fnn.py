@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bigmodel.errors import ConfigError
-from bigmodel.models.layers.basic import ACTIVATIONS
+from bigmodel.models.layers.activations import ACTIVATIONS
 from bigmodel.spec import Features, Image
 from tests.models.cases import build, samples, spec
 

@@ -26,7 +26,7 @@ WAITS = {
     "state.State._check_finite": "before a model is judged or saved",
     "state.State.save": "numbers of a checkpoint",
     "saver.Saver._copied": "copies for a checkpoint, which are queued",
-    "generate.texts.Texts._take": "the next token, when a text is written",
+    "generation.decoding.DecodingBatch._set_logits": "the next token, when a text is written",
 }
 """Where the host may wait for the device while a run goes on, and for what."""
 

@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 from bigmodel.data.base import Batch, Dataset
 from bigmodel.errors import BigModelError, SpecError
 from bigmodel.losses import Loss
-from bigmodel.models.layers.basic import evaluating
+from bigmodel.models.base import eval_mode
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.registry import EntryConfig, is_ours
 from bigmodel.runtime.device import random_facts, random_tensors, restore_random
@@ -83,7 +83,7 @@ def _spared(part: PartT) -> Iterator[PartT]:
         kept = [(module, _shallow(vars(module))) for module in part.modules()]
         before = {name: value.clone() for name, value in part.state_dict(keep_vars=True).items()}
         try:
-            with evaluating(part):
+            with eval_mode(part):
                 yield part
         finally:
             for module, attributes in kept:
@@ -93,7 +93,7 @@ def _spared(part: PartT) -> Iterator[PartT]:
                 for name, value in part.state_dict(keep_vars=True).items():
                     value.copy_(before[name])
         return
-    with evaluating(tried):
+    with eval_mode(tried):
         yield tried
 
 
@@ -117,7 +117,7 @@ def _try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> t
     given = inputs.clone()
     with _told(said, f"inputs of shape {tuple(inputs.shape)}"):
         if any(map(is_lazy, (*model.parameters(), *model.buffers()))):  # to be copied it needs its sizes
-            with evaluating(model), torch.no_grad():
+            with eval_mode(model), torch.no_grad():
                 model(inputs.clone())
         with _spared(model) as tried:
             outputs = tried(given)

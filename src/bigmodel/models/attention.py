@@ -10,11 +10,18 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from bigmodel.models.base import Model
-from bigmodel.models.layers.basic import check_divides, evaluating, initialise, refuse_writing
+from bigmodel.models.base import Model, eval_mode
+from bigmodel.models.checks import check_divides, refuse_writing
+from bigmodel.models.layers.activations import initialise
 from bigmodel.models.layers.embeddings import embed, grid_of
 from bigmodel.models.layers.fast_linear import Linear
-from bigmodel.models.layers.padding import filled, lengths_of, mean_within, pad_of, within
+from bigmodel.models.layers.padding import (
+    length_mask,
+    masked_mean,
+    pad_to_length,
+    pad_token,
+    text_lengths,
+)
 from bigmodel.models.layers.positions import Positions
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features
@@ -160,7 +167,7 @@ class Attention(Model):
     def __init__(self, config: AttentionConfig, spec: DataSpec) -> None:
         super().__init__()
         refuse_writing("attention", spec)
-        self.pad = pad_of(spec.input)
+        self.pad = pad_token(spec.input)
         dim, grid = config.dim, grid_of(spec.input, config.patch_size)
         self.embedding = embed(spec, dim, config.patch_size, "attention")
         self.positions: nn.Module | None = None
@@ -184,7 +191,7 @@ class Attention(Model):
 
     def features(self, inputs: Tensor) -> Tensor:
         if self.pad is not None and self.readout == "flatten":
-            inputs = filled(inputs, self.pad, self.count)
+            inputs = pad_to_length(inputs, self.pad, self.count)
         x, lengths, mask = self._embedded(inputs)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = x + self._dropped(layer(norm(x), mask))
@@ -192,9 +199,9 @@ class Attention(Model):
         if self.hidden is not None:
             x = F.gelu(self.hidden(x))
         if self.readout == "mean":
-            return self._dropped(mean_within(x, lengths))
+            return self._dropped(masked_mean(x, lengths))
         if lengths is not None:
-            x = x.masked_fill(~within(lengths, x.shape[1]).unsqueeze(-1), 0.0)
+            x = x.masked_fill(~length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)
         return self._dropped(x.flatten(1))
 
     def attention_weights(self, inputs: Tensor) -> Tensor:
@@ -203,7 +210,7 @@ class Attention(Model):
         Each row adds up to 1. Positions are in reading order: patches row by row. Padding has weight 0.
         """
         weights = []
-        with torch.no_grad(), evaluating(self):
+        with torch.no_grad(), eval_mode(self):
             x, _, mask = self._embedded(inputs)
             for layer, norm in zip(self.layers, self.norms, strict=True):
                 normed = norm(x)
@@ -217,8 +224,8 @@ class Attention(Model):
         x = x if self.positions is None else self.positions(x)
         if self.pad is None:
             return x, None, None
-        lengths = lengths_of(inputs, self.pad)
-        return x, lengths, within(lengths, inputs.shape[1])[:, None, None]
+        lengths = text_lengths(inputs, self.pad)
+        return x, lengths, length_mask(lengths, inputs.shape[1])[:, None, None]
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -1,9 +1,10 @@
-"""What every model is: a body that turns inputs into features, and a head that reads them."""
+"""The base of all models: a body that turns inputs into features, and a head that reads them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 class Model(nn.Module):
     """Base of all models: `head(features(inputs))`.
 
-    The two parts are apart so that a loss may fuse with the head, and so that another head can be put
-    on the same body. A subclass sets `head` and implements `features`; it is built from its typed
-    config and the `DataSpec`, and raises `SpecError` where it cannot read the data.
+    The two parts are separate so that a loss can fuse with the head, and so that another head can be put
+    on the same body. A subclass sets `head` and implements `features`. It is built from its typed config
+    and the `DataSpec`, and raises `SpecError` if it cannot read the data.
     """
 
     head: nn.Module
@@ -22,7 +23,7 @@ class Model(nn.Module):
     def features(self, inputs: Tensor) -> Tensor:
         """Maps inputs, shaped as the spec says, to features of shape (batch, width).
 
-        Where the target is the next token, they are (batch, length, width).
+        If the target is the next token, they are (batch, length, width).
         """
         raise NotImplementedError
 
@@ -31,10 +32,10 @@ class Model(nn.Module):
     ) -> Tensor:
         """Maps inputs to outputs of shape (batch, spec.target.output_size).
 
-        Where the target is the next token, they are (batch, length, vocab_size).
+        If the target is the next token, they are (batch, length, vocab_size).
 
         Args:
-            score: is given features and head instead of outputs; its result is returned.
+            score: called with features and head; its result is returned instead of outputs.
         """
         features = self.features(inputs)
         if score is not None:
@@ -43,41 +44,53 @@ class Model(nn.Module):
         return outputs
 
 
-class Memory(ABC):
+class DecodingCache(ABC):
     """What a model that writes keeps of the tokens read so far, one row for each text of the batch."""
 
     @abstractmethod
-    def select(self, rows: list[int]) -> Memory:
-        """The memory of `rows`, in that order: some, all, or one several times."""
+    def select(self, rows: list[int]) -> DecodingCache:
+        """The cache of `rows`, in that order: some, all, or one several times."""
 
 
 class Writer(Model):
-    """A model whose target is the next token, and that can write: token after token, from a memory.
+    """A model whose target is the next token, and that writes token by token, with a cache.
 
-    What `begin` and `extend` give is what `forward` gives at the last token of each text, as if all of
-    it had been read at once.
+    The logits of `prefill` and `decode` are those of `forward` at the last token of each text, as if the
+    whole text had been read at once.
     """
 
-    def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, Any]:
-        """Reads what is known of each text.
+    def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, Any]:
+        """Reads the beginning of each text.
 
         Args:
-            inputs: shaped as the spec says; texts shorter than others are filled up with any token.
-            lengths: how many tokens each text has, 1 or more; of pairs, those of row 1.
-            room: how many tokens a text may come to have.
+            inputs: shaped as the spec says; shorter texts are padded with any token.
+            lengths: how many tokens each text has, at least 1; of pairs, those of row 1.
+            max_length: how many tokens a text may come to have.
 
         Returns:
-            Logits of the next token, (batch, vocab_size), and the `Memory` of what was read.
+            Logits of the next token, (batch, vocab_size), and the `DecodingCache`.
         """
         raise NotImplementedError
 
-    def extend(self, tokens: Tensor, memory: Any) -> Tensor:
-        """Reads one more token of each text, and remembers it in `memory` itself.
+    def decode(self, tokens: Tensor, cache: Any) -> Tensor:
+        """Reads one more token of each text, and updates `cache` in place.
 
         Args:
-            tokens: (batch,) whole numbers.
+            tokens: (batch,) integers.
 
         Returns:
             Logits of the token after it: (batch, vocab_size).
         """
         raise NotImplementedError
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within it all modules are in evaluation mode; afterwards each has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

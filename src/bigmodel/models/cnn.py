@@ -12,15 +12,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.layers.basic import (
-    ACTIVATIONS,
-    Activation,
-    BatchNorm,
-    cannot_read,
-    initialise,
-    refuse_writing,
-)
-from bigmodel.models.layers.padding import filled, lengths_of, pad_of, within
+from bigmodel.models.checks import cannot_read, refuse_writing
+from bigmodel.models.layers.activations import ACTIVATIONS, Activation, initialise
+from bigmodel.models.layers.batch_norm import BatchNorm
+from bigmodel.models.layers.padding import length_mask, pad_to_length, pad_token, text_lengths
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
 
@@ -217,7 +212,7 @@ class CNN(Model):
     def __init__(self, config: CNNConfig, spec: DataSpec) -> None:
         super().__init__()
         refuse_writing("cnn", spec)
-        self.pad = pad_of(spec.input)
+        self.pad = pad_token(spec.input)
         self.embedding: nn.Embedding | None = None
         self.steps_first = not isinstance(spec.input, Image)
         match spec.input:
@@ -255,8 +250,8 @@ class CNN(Model):
         real = None
         if self.pad is not None:
             if self.readout == "flatten":
-                inputs = filled(inputs, self.pad, self.length)
-            real = within(lengths_of(inputs, self.pad), inputs.shape[1]).unsqueeze(1)
+                inputs = pad_to_length(inputs, self.pad, self.length)
+            real = length_mask(text_lengths(inputs, self.pad), inputs.shape[1]).unsqueeze(1)
         x = inputs if self.embedding is None else self.embedding(inputs)
         if self.steps_first:
             x = x.transpose(1, 2)  # (batch, channels, steps)

@@ -10,16 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bigmodel.models.base import Model
-from bigmodel.models.layers.basic import (
-    ACTIVATIONS,
-    Activation,
-    BatchNorm,
-    initialise,
-    refuse_writing,
-)
+from bigmodel.models.checks import refuse_writing
+from bigmodel.models.layers.activations import ACTIVATIONS, Activation, initialise
+from bigmodel.models.layers.batch_norm import BatchNorm
 from bigmodel.models.layers.embeddings import ColumnEmbedding
 from bigmodel.models.layers.fast_linear import Linear
-from bigmodel.models.layers.padding import lengths_of, mean_within, pad_of
+from bigmodel.models.layers.padding import masked_mean, pad_token, text_lengths
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features, Tokens
 
@@ -59,7 +55,7 @@ class FNN(Model):
     def __init__(self, config: FNNConfig, spec: DataSpec) -> None:
         super().__init__()
         refuse_writing("fnn", spec)
-        self.pad = pad_of(spec.input)
+        self.pad = pad_token(spec.input)
         width = math.prod(spec.input.shape)
         self.embedding: nn.Embedding | None = None
         self.columns: ColumnEmbedding | None = None
@@ -98,8 +94,8 @@ class FNN(Model):
     def _flat(self, inputs: Tensor) -> Tensor:
         """One vector for each sample: (batch, *spec.input.shape) → (batch, width)."""
         if self.embedding is not None:
-            lengths = None if self.pad is None else lengths_of(inputs, self.pad)
-            return mean_within(self.embedding(inputs), lengths)
+            lengths = None if self.pad is None else text_lengths(inputs, self.pad)
+            return masked_mean(self.embedding(inputs), lengths)
         if self.columns is not None:
             columns: Tensor = self.columns(inputs)
             return columns

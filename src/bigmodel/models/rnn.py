@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
-from bigmodel.models.base import Memory, Writer
-from bigmodel.models.layers.basic import cannot_read, check_writing
-from bigmodel.models.layers.padding import last_within, lengths_of, mean_within, pad_of
+from bigmodel.models.base import DecodingCache, Writer
+from bigmodel.models.checks import cannot_read, check_writing
+from bigmodel.models.layers.padding import last_position, masked_mean, pad_token, text_lengths
 from bigmodel.models.layers.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
 from bigmodel.runtime.device import sent
@@ -96,7 +96,7 @@ class RNN(Writer):
                 f"model.bidirectional=true: a network that reads data={spec.name} backwards has seen"
                 " the next token already. Use model.bidirectional=false."
             )
-        self.pad = pad_of(spec.input)
+        self.pad = pad_token(spec.input)
         self.recurrent = Recurrent(
             config.cell,
             width,
@@ -112,7 +112,7 @@ class RNN(Writer):
     def features(self, inputs: Tensor) -> Tensor:
         lengths = None
         if self.pad is not None and not self.writes:
-            lengths = lengths_of(inputs, self.pad)
+            lengths = text_lengths(inputs, self.pad)
         x = inputs if self.embedding is None else self.embedding(inputs)
         if self.by_rows:
             x = x.transpose(1, 2).flatten(2)  # (batch, rows, channels × columns)
@@ -124,36 +124,36 @@ class RNN(Writer):
     def _read_out(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """(batch, steps, width) → (batch, width)."""
         if self.readout == "mean":
-            return mean_within(x, lengths)
+            return masked_mean(x, lengths)
         if self.recurrent.bidirectional:
             size = self.recurrent.hidden_size
-            return torch.cat([last_within(x[..., :size], lengths), x[:, 0, size:]], dim=1)
-        return last_within(x, lengths)
+            return torch.cat([last_position(x[..., :size], lengths), x[:, 0, size:]], dim=1)
+        return last_position(x, lengths)
 
-    def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, RNNMemory]:
-        """See `Writer.begin`; however long a text becomes, its state stays as large."""
-        del room
+    def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, RNNCache]:
+        """See `Writer.prefill`; however long a text becomes, its state stays as large."""
+        del max_length
         assert self.embedding is not None
-        alike = min(lengths) == max(lengths)
-        ends = None if alike else sent(torch.tensor(lengths), inputs.device)
+        is_uniform = min(lengths) == max(lengths)
+        ends = None if is_uniform else sent(torch.tensor(lengths), inputs.device)
         x, state = self.recurrent.run(self.embedding(inputs[:, : max(lengths)]), None, ends)
-        logits: Tensor = self.head(last_within(x, ends))
-        return logits, RNNMemory(state)
+        logits: Tensor = self.head(last_position(x, ends))
+        return logits, RNNCache(state)
 
-    def extend(self, tokens: Tensor, memory: RNNMemory) -> Tensor:
-        """See `Writer.extend`."""
+    def decode(self, tokens: Tensor, cache: RNNCache) -> Tensor:
+        """See `Writer.decode`."""
         assert self.embedding is not None
-        x, memory.state = self.recurrent.run(self.embedding(tokens.unsqueeze(1)), memory.state)
+        x, cache.state = self.recurrent.run(self.embedding(tokens.unsqueeze(1)), cache.state)
         logits: Tensor = self.head(x[:, -1])
         return logits
 
 
-class RNNMemory(Memory):
+class RNNCache(DecodingCache):
     """The state after the last token of each text."""
 
     def __init__(self, state: State) -> None:
         self.state = state
 
-    def select(self, rows: list[int]) -> RNNMemory:
+    def select(self, rows: list[int]) -> RNNCache:
         index = sent(torch.tensor(rows), self.state[0].device)
-        return RNNMemory(tuple(part[:, index] for part in self.state))
+        return RNNCache(tuple(part[:, index] for part in self.state))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigmodel.models.layers.basic import evaluating
+from bigmodel.models.base import eval_mode
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def summarize(model: nn.Module, inputs: Tensor) -> list[Layer]:
     shapes: dict[str, str] = {}
     hooks = [module.register_forward_hook(_noting(shapes, name)) for name, module in chosen.items()]
     try:
-        with torch.no_grad(), evaluating(model):
+        with torch.no_grad(), eval_mode(model):
             model(inputs[:1])
     finally:
         for hook in hooks:

@@ -1,19 +1,145 @@
-"""The transformer: attention and feed-forward blocks with residual paths, over any kind of input."""
+"""Transformers: attention and feed-forward blocks with residual paths, over any kind of input."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bigmodel.models.encoder_decoder import EncoderDecoder
+from bigmodel.errors import SpecError
+from bigmodel.models.base import Writer
+from bigmodel.models.checks import check_writing
 from bigmodel.models.layers.blocks import Block, make_norm
-from bigmodel.models.layers.kv_cache import Cache
-from bigmodel.models.layers.padding import last_within, lengths_of, mean_within, pad_of, within
-from bigmodel.models.transformer_base import TransformerBase
+from bigmodel.models.layers.embeddings import embed, grid_of
+from bigmodel.models.layers.fast_linear import Linear, linear
+from bigmodel.models.layers.kv_cache import KVCache
+from bigmodel.models.layers.padding import (
+    last_position,
+    length_mask,
+    masked_mean,
+    pad_token,
+    text_lengths,
+)
+from bigmodel.models.layers.positions import Positions, Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
 from bigmodel.runtime.device import sent
-from bigmodel.spec import DataSpec, TokenPair
+from bigmodel.spec import DataSpec, Features, NextTokens, TokenPair, Tokens
+
+GPT2_STD = 0.02
+
+
+class TiedHead(nn.Module):
+    """Scores each token by its own embedding: logits = x Eᵀ (Press and Wolf 2016, arXiv:1608.05859).
+
+    The matrix stays the embedding's, so that it is counted, saved and averaged once.
+
+    Shapes: (…, dim) → (…, vocab_size).
+    """
+
+    bias = None
+    is_linear = True  # a loss may multiply by `weight` itself
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple, torch does not register it as a part
+
+    @property
+    def weight(self) -> Tensor:
+        """The embedding's own: (vocab_size, dim)."""
+        return self._embedding[0].weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return linear(inputs, self.weight)
+
+
+class TransformerBase(Writer):
+    """What both transformers share: embedding and positions, cached decoding, and starting weights.
+
+    With xavier, tied embeddings start at a deviation of dim^-0.5, so that logits start small, and are
+    multiplied by √dim where they are looked up, as in Vaswani et al. 2017, section 3.4.
+
+    Raises:
+        SpecError: the model cannot read or write what the spec says, or `tied_embeddings` is set and no
+            token is asked for.
+    """
+
+    final_norm: nn.Module | None
+
+    def __init__(self, config: TransformerConfig, spec: DataSpec) -> None:
+        super().__init__()
+        self.writes = check_writing("transformer", spec)
+        _check_tied(config, spec)
+        grid = grid_of(spec.input, config.patch_size)
+        if isinstance(spec.input, TokenPair):
+            self.embedding: nn.Module = nn.Embedding(spec.input.vocab_size, config.dim)
+        else:
+            self.embedding = embed(spec, config.dim, config.patch_size, "transformer")
+        self.positions: Positions | None = None
+        self.rotary: Rotary | None = None
+        if not isinstance(spec.input, Features):  # these have a vector of their own already
+            if config.position == "rotary":
+                self.rotary = _make_rotary(config, grid, spec)
+            else:
+                self.positions = Positions(config.position, grid, config.dim)
+        self.dropout = config.dropout if self.writes else 0.0
+        self.scale = 1.0
+        if config.tied_embeddings and config.initialisation == "xavier":
+            self.scale = math.sqrt(config.dim)
+
+    @property
+    def _decoder_blocks(self) -> Iterable[Block]:
+        """The blocks that see the text being written."""
+        raise NotImplementedError
+
+    def decode(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """See `Writer.decode`."""
+        cache.advance()
+        return self._next_logits(tokens.unsqueeze(1), cache, None)
+
+    def _next_logits(self, tokens: Tensor, cache: KVCache, lengths: Tensor | None) -> Tensor:
+        """Logits after the last of `tokens`, or after as many as `lengths` says: (batch, vocab_size)."""
+        x = self._embed(tokens, cache.positions)
+        for block, layer in zip(self._decoder_blocks, cache.layers, strict=True):
+            x = block(x, None, layer, layer.source, cache.source_mask)
+        logits: Tensor = self.head(self._final_normed(last_position(x, lengths)))
+        return logits
+
+    def _embed(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Vectors of the inputs, with their positions: the first ones, or (batch, positions) numbers."""
+        x: Tensor = self.embedding(inputs)
+        if self.scale != 1.0:
+            x = x * self.scale
+        if self.positions is not None:
+            x = self.positions(x, positions)
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def _final_normed(self, x: Tensor) -> Tensor:
+        return x if self.final_norm is None else cast(Tensor, self.final_norm(x))
+
+    def _add_head(self, config: TransformerConfig, spec: DataSpec, *stacks: nn.ModuleList) -> None:
+        """Adds the head, and sets the starting weights.
+
+        Args:
+            stacks: the blocks of the encoder and of the decoder.
+        """
+        if config.tied_embeddings:
+            assert isinstance(self.embedding, nn.Embedding)
+            self.head = TiedHead(self.embedding)
+            if config.initialisation == "xavier":
+                nn.init.normal_(self.embedding.weight, std=config.dim**-0.5)
+        else:
+            self.head = Linear(config.dim, spec.target.output_size, bias=config.bias)
+        if config.initialisation == "gpt2":
+            _initialise_as_gpt2(self, stacks)
+        if config.zero_init_outputs:
+            for layer in (self.head, *(layer for stack in stacks for layer in _residual_outputs(stack))):
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
 
 
 class Transformer(TransformerBase):
@@ -21,7 +147,7 @@ class Transformer(TransformerBase):
 
     An image is read as patches (Dosovitskiy et al. 2020, arXiv:2010.11929), a sequence step by step,
     tokens embedded, plain features as a position each, without an order. With `causal`, no position sees
-    a later one. Where the target is the next token (Radford et al. 2019, GPT-2), it always is causal,
+    a later one. If the target is the next token (Radford et al. 2019, GPT-2), it is always causal,
     has features at every position, and can write.
 
     The number of heads has to divide `dim`, real numbers are mapped linearly and only tokens looked up,
@@ -35,58 +161,144 @@ class Transformer(TransformerBase):
     def __init__(self, config: TransformerConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.causal = config.causal or self.writes
-        self.pad = pad_of(spec.input)
+        self.pad = pad_token(spec.input)
         self.blocks = nn.ModuleList(
             Block(config, self.rotary, causal=self.causal) for _ in range(config.depth)
         )
         self.final_norm = make_norm(config) if config.norm_first else None
         self.readout = config.readout or ("last" if config.causal else "mean")
-        self.finish(config, spec, self.blocks)
+        self._add_head(config, spec, self.blocks)
 
     def features(self, inputs: Tensor) -> Tensor:
         lengths = mask = None
         if self.pad is not None and not self.writes:
-            lengths = lengths_of(inputs, self.pad)
-            if not self.causal:  # padding comes last, where no real position looks
-                mask = within(lengths, inputs.shape[1])[:, None, None]
-        x = self.placed(inputs)
+            lengths = text_lengths(inputs, self.pad)
+            if not self.causal:  # padding comes last, and no real position sees it
+                mask = length_mask(lengths, inputs.shape[1])[:, None, None]
+        x = self._embed(inputs)
         for block in self.blocks:
             x = block(x, mask)
         if self.writes:
-            return self._normed(x)
+            return self._final_normed(x)
         if self.readout == "last":
-            return self._normed(last_within(x, lengths))
-        return mean_within(self._normed(x), lengths)
+            return self._final_normed(last_position(x, lengths))
+        return masked_mean(self._final_normed(x), lengths)
 
-    def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, Cache]:
-        """See `Writer.begin`; `room` is at most the spec's length."""
-        cache = Cache(len(self.blocks), lengths, room, inputs.device)
+    @property
+    def _decoder_blocks(self) -> Iterable[Block]:
+        return cast(Iterable[Block], self.blocks)
+
+    def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, KVCache]:
+        """See `Writer.prefill`; `max_length` is at most the spec's length."""
+        cache = KVCache(len(self.blocks), lengths, max_length, inputs.device)
+        return self._next_logits(inputs, cache, sent(torch.tensor(lengths), inputs.device)), cache
+
+
+class EncoderDecoder(TransformerBase):
+    """Encoder and decoder of Vaswani et al. 2017 (arXiv:1706.03762), figure 1.
+
+    The encoder sees the whole source, the decoder what is known of the target up to each position and,
+    in every block, the encoder's outputs. Both look tokens up in the same embedding and have the same
+    positions. Nothing sees padding.
+
+    Shapes: (batch, 2, length) → features (batch, length, dim), at each position of row 1
+    → (batch, length, vocab_size).
+    """
+
+    def __init__(self, config: TransformerConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        assert isinstance(spec.input, TokenPair)
+        self.pad = spec.input.pad
+        self.encoder = nn.ModuleList(
+            Block(config, self.rotary, causal=False) for _ in range(config.encoder_depth or config.depth)
+        )
+        self.encoder_norm = make_norm(config) if config.norm_first else None
+        self.decoder = nn.ModuleList(
+            Block(config, self.rotary, causal=True, reads_source=True) for _ in range(config.depth)
+        )
+        self.final_norm = make_norm(config) if config.norm_first else None
+        self._add_head(config, spec, self.encoder, self.decoder)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        encoded, mask = self._encode(inputs[:, 0])
+        x = self._embed(inputs[:, 1])
+        for block in self._decoder_blocks:
+            x = block(x, None, None, block.read(encoded), mask)
+        return self._final_normed(x)
+
+    @property
+    def _decoder_blocks(self) -> Iterable[Block]:
+        return cast(Iterable[Block], self.decoder)
+
+    def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, KVCache]:
+        """See `Writer.prefill`; `max_length` is at most the spec's length."""
+        cache = KVCache(len(self.decoder), lengths, max_length, inputs.device)
+        encoded, cache.source_mask = self._encode(inputs[:, 0])
+        for block, layer in zip(self._decoder_blocks, cache.layers, strict=True):
+            layer.source = block.read(encoded)
         ends = sent(torch.tensor(lengths), inputs.device)
-        return self._scored(inputs, cache, ends), cache
+        return self._next_logits(inputs[:, 1, : cache.longest], cache, ends), cache
 
-    def extend(self, tokens: Tensor, memory: Cache) -> Tensor:
-        """See `Writer.extend`."""
-        memory.grow()
-        return self._scored(tokens.unsqueeze(1), memory, None)
-
-    def _scored(self, tokens: Tensor, cache: Cache, ends: Tensor | None) -> Tensor:
-        """Logits after the last of `tokens`, or after as many as `ends` says: (batch, vocab_size)."""
-        x = self.placed(tokens, cache.places)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, None, layer)
-        logits: Tensor = self.head(self._normed(last_within(x, ends)))
-        return logits
-
-    def _normed(self, x: Tensor) -> Tensor:
-        if self.final_norm is None:
-            return x
-        y: Tensor = self.final_norm(x)
-        return y
+    def _encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's outputs, (batch, length, dim), and a mask that is True at real positions."""
+        mask = length_mask(text_lengths(source, self.pad), source.shape[1])[:, None, None]
+        x = self._embed(source)
+        for block in self.encoder:
+            x = block(x, mask)
+        return x if self.encoder_norm is None else self.encoder_norm(x), mask
 
 
 @models.register("transformer", TransformerConfig)
 def transformer(config: TransformerConfig, spec: DataSpec) -> TransformerBase:
-    """An encoder–decoder where the data holds pairs of texts, else one stack of blocks."""
+    """An encoder–decoder if the data holds pairs of texts, else one stack of blocks."""
     if isinstance(spec.input, TokenPair):
         return EncoderDecoder(config, spec)
     return Transformer(config, spec)
+
+
+def _initialise_as_gpt2(model: TransformerBase, stacks: Iterable[nn.ModuleList]) -> None:
+    """Sets weights as GPT-2 does (Radford et al. 2019): deviation 0.02, biases 0.
+
+    What n blocks add to the residual path starts smaller, by 1/√(2n), so that the sum does not grow with
+    depth.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=GPT2_STD)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, Positions) and isinstance(module.weight, nn.Parameter):
+            nn.init.normal_(module.weight, std=GPT2_STD)
+    for stack in stacks:
+        for layer in _residual_outputs(stack):
+            nn.init.normal_(layer.weight, std=GPT2_STD / math.sqrt(2 * len(stack)))
+
+
+def _residual_outputs(stack: nn.ModuleList) -> list[nn.Linear]:
+    """The layers whose outputs are added to the residual path."""
+    return [layer for block in stack if isinstance(block, Block) for layer in block.outputs()]
+
+
+def _check_tied(config: TransformerConfig, spec: DataSpec) -> None:
+    if not config.tied_embeddings:
+        return
+    match spec.input, spec.target:
+        case (Tokens() | TokenPair()) as text, NextTokens() as target:
+            if text.vocab_size == target.vocab_size:
+                return
+    raise SpecError(
+        "model.tied_embeddings=true needs tokens to read and the next of them as the target, but"
+        f" data={spec.name} holds {spec.input} → {spec.target}. Use model.tied_embeddings=false."
+    )
+
+
+def _make_rotary(config: TransformerConfig, grid: tuple[int, ...], spec: DataSpec) -> Rotary:
+    head_dim = config.dim // config.num_heads
+    if head_dim % (2 * len(grid)):
+        step = 2 * len(grid) * config.num_heads
+        raise SpecError(
+            f"model.position=rotary turns pairs of channels for each axis of {spec.input}, and"
+            f" model.dim={config.dim} gives each of {config.num_heads} heads {head_dim}:"
+            f" choose a multiple of {step}, such as model.dim={step * math.ceil(config.dim / step)}."
+        )
+    return Rotary(grid, head_dim)

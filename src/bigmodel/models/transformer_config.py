@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from bigmodel.models.layers.basic import check_divides
+from bigmodel.models.checks import check_divides
 from bigmodel.registry import EntryConfig
 
 

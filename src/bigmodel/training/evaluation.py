@@ -13,7 +13,7 @@ from bigmodel.data.batching.batches import Batches
 from bigmodel.data.reader import TextReader
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
-from bigmodel.models.layers.basic import evaluating
+from bigmodel.models.base import eval_mode
 from bigmodel.reporting.base import Evaluation, Sample
 from bigmodel.runtime import activity
 from bigmodel.runtime.device import Runtime
@@ -55,7 +55,7 @@ def evaluate(
     done = 0
     size = len(batches.part)
     said = activity.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
-    with evaluating(model), evaluating(loss), said:
+    with eval_mode(model), eval_mode(loss), said:
         for batch in _cut(batches.epoch(0), at_once):
             between()
             with runtime.autocast():

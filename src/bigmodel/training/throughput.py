@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bigmodel.data.base import Dataset
 from bigmodel.data.parts import TextPairs
-from bigmodel.models.layers.basic import evaluating
+from bigmodel.models.base import eval_mode
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import TokenPair, Tokens
 
@@ -148,7 +148,7 @@ def training_flops(model: nn.Module, sample: Tensor) -> float:
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     }
     counter = FlopCounterMode(display=False, custom_mapping=also)
-    with torch.no_grad(), evaluating(model), counter:
+    with torch.no_grad(), eval_mode(model), counter:
         model.forward(sample)  # not `model(…)`, which may be compiled
     return float(counter.get_total_flops() * (1 + BACKWARD))
 

@@ -21,7 +21,7 @@ from bigmodel.cli.commands.asking import in_words, outputs_of
 from bigmodel.cli.commands.export import graph_of
 from bigmodel.cli.commands.graph import compare
 from bigmodel.cli.commands.graph_inputs import front_of
-from bigmodel.cli.commands.graph_outputs import Whole
+from bigmodel.cli.commands.graph_outputs import ExportedModel
 from bigmodel.cli.commands.load import Loaded
 from bigmodel.errors import SpecError
 from bigmodel.registry import data
@@ -243,7 +243,7 @@ def test_a_graph_that_answers_otherwise_is_refused(made: Run) -> None:
     graph, front, *_ = graph_of(run)
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
-    whole = Whole(front_of(run.prepared).module, run.model, run.prepared.spec.target).eval()
+    whole = ExportedModel(front_of(run.prepared).module, run.model, run.prepared.spec.target).eval()
     with pytest.raises(SpecError, match="differ from the model's by"):
         compare(graph, whole, front, 1, any_length=False)
 

@@ -1,4 +1,4 @@
-"""Writing with a memory against reading everything anew, and searches against trying everything."""
+"""Writing with a cache against reading everything anew, and searches against trying everything."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.errors import ConfigError, DataError, SpecError
-from bigmodel.models.base import Memory, Model, Writer
+from bigmodel.models.base import DecodingCache, Model, Writer
 from bigmodel.models.generation import (
     ENDED,
     Sampling,
@@ -20,8 +20,8 @@ from bigmodel.models.generation import (
     translate,
     window_start,
 )
-from bigmodel.models.generation.beams import Beam, Ended, continued, search
-from bigmodel.models.generation.texts import Texts
+from bigmodel.models.generation.beams import Beam, Finished, beam_search, expand
+from bigmodel.models.generation.decoding import DecodingBatch
 from bigmodel.spec import DataSpec, NextTokens, TokenPair, Tokens
 from tests.models.cases import build, spec
 
@@ -62,45 +62,45 @@ def writer(options: dict[str, Any], of: DataSpec = TEXT) -> Writer:
     return model
 
 
-class Anew(Writer):
-    """The same model without a memory: at every step it reads all there is."""
+class Uncached(Writer):
+    """The same model without a cache: at every step it reads all there is."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, "Known"]:
-        del room
-        memory = Known(list(inputs), lengths)
-        return self.logits(memory), memory
+    def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, "ReadSoFar"]:
+        del max_length
+        cache = ReadSoFar(list(inputs), lengths)
+        return self.logits(cache), cache
 
-    def extend(self, tokens: Tensor, memory: "Known") -> Tensor:
+    def decode(self, tokens: Tensor, cache: "ReadSoFar") -> Tensor:
         for row, token in enumerate(tokens):
-            text = memory.texts[row]
+            text = cache.texts[row]
             if text.ndim == 1:
-                memory.texts[row] = torch.cat([text[: memory.lengths[row]], token[None]])
+                cache.texts[row] = torch.cat([text[: cache.lengths[row]], token[None]])
             else:
                 wide = torch.nn.functional.pad(text, (0, 1))
-                wide[1, memory.lengths[row]] = token
-                memory.texts[row] = wide
-        memory.lengths = [length + 1 for length in memory.lengths]
-        return self.logits(memory)
+                wide[1, cache.lengths[row]] = token
+                cache.texts[row] = wide
+        cache.lengths = [length + 1 for length in cache.lengths]
+        return self.logits(cache)
 
-    def logits(self, memory: "Known") -> Tensor:
+    def logits(self, cache: "ReadSoFar") -> Tensor:
         """Each text by itself."""
         rows = []
-        for text, length in zip(memory.texts, memory.lengths, strict=True):
+        for text, length in zip(cache.texts, cache.lengths, strict=True):
             known = text[..., : max(length, int((text != 0).sum(-1).max())) if text.ndim > 1 else length]
             rows.append(self.model(known[None])[0, length - 1])
         return torch.stack(rows)
 
 
-class Known(Memory):
+class ReadSoFar(DecodingCache):
     def __init__(self, texts: list[Tensor], lengths: list[int]) -> None:
         self.texts, self.lengths = texts, lengths
 
-    def select(self, rows: list[int]) -> "Known":
-        return Known([self.texts[row] for row in rows], [self.lengths[row] for row in rows])
+    def select(self, rows: list[int]) -> "ReadSoFar":
+        return ReadSoFar([self.texts[row] for row in rows], [self.lengths[row] for row in rows])
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
@@ -111,7 +111,7 @@ def test_tokens_are_those_of_reading_everything_anew(
     """Also far beyond the context, and with prompts of different lengths."""
     model = writer(options)
     texts = generate(model, PROMPTS, sampling, TEXT, "cpu")
-    assert texts == generate(Anew(model), PROMPTS, sampling, TEXT, "cpu")
+    assert texts == generate(Uncached(model), PROMPTS, sampling, TEXT, "cpu")
     assert [len(text) for text in texts] == [30] * 5
     assert len({token for text in texts for token in text}) > 2
     assert model.training
@@ -126,7 +126,7 @@ def test_translations_are_those_of_reading_everything_anew(
 ) -> None:
     model = writer(options, PAIRS)
     texts = translate(model, SOURCES, sampling, PAIRS, "cpu")
-    assert texts == translate(Anew(model), SOURCES, sampling, PAIRS, "cpu")
+    assert texts == translate(Uncached(model), SOURCES, sampling, PAIRS, "cpu")
     assert all(not {0, 1, 2} & set(text) for text in texts)
     assert all(len(text) <= CONTEXT for text in texts)
 
@@ -270,9 +270,9 @@ def test_few_beams_find_what_the_definition_finds(beams: int, likely: float) -> 
 def test_as_many_beams_go_on_however_many_end() -> None:
     chances = torch.tensor([[0.1, 0.2, 0.7], [0.15, 0.05, 0.8]]).log()
     beams = [Beam(-1.0, (0,), 0), Beam(-1.1, (1,), 1)]
-    ended: Ended = []
+    ended: Finished = []
     sampling = Sampling(beams=2, end=2, length_penalty=0.0)
-    going = continued(beams, chances, sampling, ended)
+    going = expand(beams, chances, sampling, ended)
     assert [(beam.tokens, beam.row) for beam in going] == [((0, 1), 0), ((1, 0), 1)]
     assert [text for _, text in ended] == [(1,), (0,)]
 
@@ -281,10 +281,10 @@ def test_a_search_with_one_beam_is_greedy() -> None:
     model = writer({}).eval()
     for end in (None, 4, 7):
         sampling = Sampling(max_tokens=20, temperature=0, end=end)
-        texts = Texts(model, [list(prompt) for prompt in PROMPTS], TEXT, "cpu", 20)
+        batch = DecodingBatch(model, [list(prompt) for prompt in PROMPTS], TEXT, "cpu", 20)
         with torch.inference_mode():
-            texts.begin()
-            found = search(texts, sampling)
+            batch.prefill()
+            found = beam_search(batch, sampling)
         assert found == generate(model, PROMPTS, sampling, TEXT, "cpu")
 
 
@@ -374,13 +374,13 @@ def test_where_there_is_no_next_token_the_others_are_still_written(
     """From some moment on, for all texts that hold token 9."""
     model = writer({})
     whole = generate(model, PROMPTS, sampling, TEXT, "cpu")
-    real = Texts._take
+    real = DecodingBatch._set_logits
 
-    def take(self: Texts, logits: Tensor) -> None:
+    def take(self: DecodingBatch, logits: Tensor) -> None:
         bad = torch.tensor([len(row) > 4 and row[0] == 9 for row in self.rows])
         real(self, torch.where(bad[:, None], value, logits))
 
-    monkeypatch.setattr(Texts, "_take", take)
+    monkeypatch.setattr(DecodingBatch, "_set_logits", take)
     seen: list[list[int]] = []
     with pytest.raises(UndefinedTextsError, match="1 of 5 texts has no next token") as caught:
         generate(model, PROMPTS, sampling, TEXT, "cpu", on_tokens=seen.append)

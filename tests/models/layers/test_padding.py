@@ -7,8 +7,14 @@ import torch
 from torch import nn
 
 from bigmodel.models.cnn import halving, pooled
-from bigmodel.models.layers.basic import BatchNorm
-from bigmodel.models.layers.padding import filled, last_within, lengths_of, mean_within, within
+from bigmodel.models.layers.batch_norm import BatchNorm
+from bigmodel.models.layers.padding import (
+    last_position,
+    length_mask,
+    masked_mean,
+    pad_to_length,
+    text_lengths,
+)
 from bigmodel.models.layers.recurrent import Recurrent
 from tests.models.cases import build, samples, spec, stir
 
@@ -18,19 +24,19 @@ LENGTHS = [2, 4, 1, 1]
 
 
 def test_a_text_ends_with_its_last_token_that_is_no_padding() -> None:
-    lengths = lengths_of(TOKENS, 0)
+    lengths = text_lengths(TOKENS, 0)
     assert lengths.tolist() == LENGTHS
-    assert within(lengths, 4).sum(1).tolist() == LENGTHS
-    assert filled(TOKENS[:, :2], 0, 4).tolist()[1] == [0, 5, 0, 0]
+    assert length_mask(lengths, 4).sum(1).tolist() == LENGTHS
+    assert pad_to_length(TOKENS[:, :2], 0, 4).tolist()[1] == [0, 5, 0, 0]
 
 
 def test_means_and_last_states_are_those_of_the_text_alone() -> None:
     x, lengths = torch.randn(4, 4, 3), torch.tensor(LENGTHS)
     for sample, length in enumerate(LENGTHS):
-        assert torch.allclose(mean_within(x, lengths)[sample], x[sample, :length].mean(0), atol=1e-6)
-        assert torch.equal(last_within(x, lengths)[sample], x[sample, length - 1])
-    assert torch.equal(mean_within(x, None), x.mean(1))
-    assert torch.equal(last_within(x, None), x[:, -1])
+        assert torch.allclose(masked_mean(x, lengths)[sample], x[sample, :length].mean(0), atol=1e-6)
+        assert torch.equal(last_position(x, lengths)[sample], x[sample, length - 1])
+    assert torch.equal(masked_mean(x, None), x.mean(1))
+    assert torch.equal(last_position(x, None), x[:, -1])
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg"])
@@ -38,7 +44,7 @@ def test_means_and_last_states_are_those_of_the_text_alone() -> None:
 def test_pools_see_no_padding(pooling: str, width: int) -> None:
     pool, x = halving(pooling, [8]), torch.randn(width, 3, width)
     lengths = torch.arange(1, width + 1)
-    outputs, after = pooled(pool, x, within(lengths, width).unsqueeze(1))
+    outputs, after = pooled(pool, x, length_mask(lengths, width).unsqueeze(1))
     for sample, length in enumerate(lengths.tolist()):
         size = math.ceil(length / 2)
         assert torch.allclose(outputs[sample, :, :size], pool(x[sample, :, :length]), atol=1e-6)
@@ -48,7 +54,7 @@ def test_pools_see_no_padding(pooling: str, width: int) -> None:
 
 def test_batch_statistics_are_those_of_the_real_values() -> None:
     ours, reference = BatchNorm(3), BatchNorm(3)
-    real = within(torch.tensor([4, 2, 1]), 4)
+    real = length_mask(torch.tensor([4, 2, 1]), 4)
     for _ in range(2):
         x = (torch.randn(3, 3, 4) * 2 + 1).requires_grad_()
         rows = x.detach().mT[real].requires_grad_()  # (real values, channels)
@@ -61,7 +67,7 @@ def test_batch_statistics_are_those_of_the_real_values() -> None:
         assert not x.grad.mT[~real].any()
     for mine, theirs in zip(ours.buffers(), reference.buffers(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-6)
-    lone = within(torch.tensor([1]), 4).unsqueeze(1)
+    lone = length_mask(torch.tensor([1]), 4).unsqueeze(1)
     before = ours.running_mean.clone()
     expected = (x[:1] - before[:, None]) / (ours.running_var[:, None] + ours.eps).sqrt()
     assert torch.allclose(ours(x[:1], lone), expected, atol=1e-5)  # scale 1, shift 0
@@ -89,7 +95,7 @@ def test_both_directions_are_those_of_a_packed_sequence(cell: str, num_layers: i
     x, lengths = torch.randn(4, 6, 5), torch.tensor([6, 3, 1, 5])
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     expected, _ = nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
-    real = within(lengths, 6).unsqueeze(-1)
+    real = length_mask(lengths, 6).unsqueeze(-1)
     outputs = ours(x, lengths)
     assert torch.allclose(outputs * real, expected, atol=1e-6)
     upstream = torch.randn(4, 6, 14) * real

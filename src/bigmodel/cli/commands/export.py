@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bigmodel.cli.commands.graph import exported
 from bigmodel.cli.commands.graph_inputs import Front, front_of
-from bigmodel.cli.commands.graph_outputs import Whole
+from bigmodel.cli.commands.graph_outputs import ExportedModel
 from bigmodel.cli.commands.load import Loaded, load
 from bigmodel.cli.commands.outputs import check_kind, check_place, write_bytes
 from bigmodel.cli.commands.places import place_of
@@ -64,7 +64,7 @@ def graph_of(loaded: Loaded) -> Graph:
     """A run's model as a graph, with what it says of itself."""
     spec = loaded.prepared.spec
     front = front_of(loaded.prepared)
-    whole = Whole(front.module, loaded.model, spec.target).eval()
+    whole = ExportedModel(front.module, loaded.model, spec.target).eval()
     longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
     made, any_length, uncompared = exported(whole, front, spec.target, longest)
     told = {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bigmodel.cli.commands.graph_inputs import LENGTH, Front, GraphInput
-from bigmodel.cli.commands.graph_outputs import Whole, free, names_of
+from bigmodel.cli.commands.graph_outputs import ExportedModel, free, names_of
 from bigmodel.errors import DIVERGED, SpecError, UndefinedError
 from bigmodel.metrics import defined
 from bigmodel.runtime import activity
@@ -52,7 +52,7 @@ class UncomparedError(Exception):
     """The other program that is there cannot compute the graph; that says nothing of the graph."""
 
 
-def exported(whole: Whole, front: Front, target: Target, longest: int) -> Written:
+def exported(whole: ExportedModel, front: Front, target: Target, longest: int) -> Written:
     """The graph, compared with the model where another program can compute it.
 
     Raises:
@@ -89,7 +89,7 @@ def exported(whole: Whole, front: Front, target: Target, longest: int) -> Writte
     raise SpecError(f"This model cannot be written as an ONNX graph: {why}")
 
 
-def _check_defined(whole: Whole, front: Front, target: Target, longest: int) -> None:
+def _check_defined(whole: ExportedModel, front: Front, target: Target, longest: int) -> None:
     """Refuses a model that says nothing of made-up samples."""
     with torch.inference_mode():
         outputs = whole.model(whole.front(*_examples(front, longest, any_length=False)))

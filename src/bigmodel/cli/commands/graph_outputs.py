@@ -11,7 +11,7 @@ from bigmodel.models.base import Model
 from bigmodel.spec import Classes, Flags, Target, Values
 
 
-class Whole(nn.Module):
+class ExportedModel(nn.Module):
     """A model with all that stands before and after it.
 
     Returns, of classes, their probabilities, (batch, classes), and the index of the likeliest, (batch,);

@@ -1,11 +1,11 @@
-"""Text from a model, token by token: language models go on with a text, encoder–decoders translate one.
+"""Text from a model, token by token: language models continue a text, encoder–decoders translate one.
 
-The model reads each token once and keeps what it needs of it (`Writer`). What comes out is what reading
-all of the text anew at every step would give, whatever else is in the batch.
+The model reads each token once and caches what it needs of it (`Writer`). The output is the same as if
+the whole text were read again at every step, whatever else is in the batch.
 """
 
+from bigmodel.models.generation.decoding import window_start
 from bigmodel.models.generation.sampling import Sampling, probabilities
-from bigmodel.models.generation.texts import window_start
 from bigmodel.models.generation.writing import (
     ENDED,
     OnTokens,

@@ -1,4 +1,4 @@
-"""Beam search: the likeliest text, looked for with several side by side."""
+"""Beam search for the most likely text."""
 
 from __future__ import annotations
 
@@ -8,86 +8,86 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bigmodel.models.generation.decoding import DecodingBatch
 from bigmodel.models.generation.sampling import Sampling
-from bigmodel.models.generation.texts import Texts
 
-Ended = list[tuple[float, tuple[int, ...]]]
-"""Texts that have ended: how good each is, and its new tokens."""
+Finished = list[tuple[float, tuple[int, ...]]]
+"""Texts that have ended: the score of each, and its new tokens."""
 
 
 @dataclass(frozen=True)
 class Beam:
-    """A text on the way: its log-probability, its new tokens, and which row it went on from."""
+    """An unfinished text: its log-probability, its new tokens, and the row that it continues."""
 
-    score: float
+    log_probability: float
     tokens: tuple[int, ...]
     row: int
 
 
-def search(texts: Texts, sampling: Sampling) -> list[list[int] | None]:
-    """Beam search: at each step, each text's most likely continuations, as many as there are beams.
+def beam_search(batch: DecodingBatch, sampling: Sampling) -> list[list[int] | None]:
+    """At each step, keeps each text's most likely continuations, as many as there are beams.
 
-    A text is done when as many of its continuations as there are beams have ended, or when none that
-    goes on can still become better than the best of those. There is none, None, where the model gives
-    NaN or infinity for one of them.
+    A text is done when as many of its continuations as there are beams have ended, or when no unfinished
+    one can still become better than the best of those.
+
+    Returns:
+        The new tokens of each text; None if the model gives NaN or infinity for one of its beams.
     """
-    going = {index: [Beam(0.0, (), index)] for index in range(len(texts.rows))}
-    ended: list[Ended] = [[] for _ in going]
+    active = {index: [Beam(0.0, (), index)] for index in range(len(batch.rows))}
+    finished: list[Finished] = [[] for _ in active]
     for position in range(sampling.max_tokens):
-        log_probabilities = texts.logits.log_softmax(-1)
-        for index, beams in list(going.items()):
-            if any(texts.undefined[beam.row] for beam in beams):
-                ended[index] = []
-                del going[index]
+        log_probabilities = batch.logits.log_softmax(-1)
+        for index, beams in list(active.items()):
+            if any(batch.undefined[beam.row] for beam in beams):
+                finished[index] = []
+                del active[index]
                 continue
-            going[index] = continued(beams, log_probabilities, sampling, ended[index])
-            last = position + 1 == sampling.max_tokens
-            if last:
-                ended[index] += [(_rated(beam, sampling), beam.tokens) for beam in going[index]]
-            if last or _done(going[index], ended[index], sampling):
-                del going[index]
-        if not going:
+            active[index] = expand(beams, log_probabilities, sampling, finished[index])
+            is_last = position + 1 == sampling.max_tokens
+            if is_last:
+                finished[index] += [(_score(beam, sampling), beam.tokens) for beam in active[index]]
+            if is_last or _is_done(active[index], finished[index], sampling):
+                del active[index]
+        if not active:
             break
-        beams = [beam for group in going.values() for beam in group]
-        texts.select([beam.row for beam in beams])
-        texts.append([beam.tokens[-1] for beam in beams])
+        beams = [beam for group in active.values() for beam in group]
+        batch.select([beam.row for beam in beams])
+        batch.append([beam.tokens[-1] for beam in beams])
+        # The rows of the batch are now the beams in this order.
         rows = iter(range(len(beams)))
-        going = {i: [replace(beam, row=next(rows)) for beam in group] for i, group in going.items()}
-    return [list(max(found)[1]) if found else None for found in ended]
+        active = {i: [replace(beam, row=next(rows)) for beam in group] for i, group in active.items()}
+    return [list(max(texts)[1]) if texts else None for texts in finished]
 
 
-def continued(
-    beams: list[Beam],
-    log_probabilities: Tensor,
-    sampling: Sampling,
-    ended: Ended,
+def expand(
+    beams: list[Beam], log_probabilities: Tensor, sampling: Sampling, finished: Finished
 ) -> list[Beam]:
-    """The best continuations that go on; of the best ones, those that end are added to `ended`."""
-    before = torch.tensor([beam.score for beam in beams]).unsqueeze(1)
-    scores = log_probabilities[[beam.row for beam in beams]] + before
-    # one continuation of each beam may end, so twice as many leave enough that go on
-    best = scores.flatten().topk(min(2 * sampling.beams, scores.numel()))
-    found: list[Beam] = []
-    for rank, (score, place) in enumerate(zip(*(part.tolist() for part in best), strict=True)):
-        parent, token = beams[place // scores.shape[1]], place % scores.shape[1]
-        if score == -math.inf:
+    """The best unfinished continuations; of the best ones, those that end are added to `finished`."""
+    before = torch.tensor([beam.log_probability for beam in beams]).unsqueeze(1)
+    totals = log_probabilities[[beam.row for beam in beams]] + before
+    # One continuation of each beam may end, so twice as many leave enough unfinished ones.
+    best = totals.flatten().topk(min(2 * sampling.beams, totals.numel()))
+    unfinished: list[Beam] = []
+    for rank, (total, index) in enumerate(zip(*(part.tolist() for part in best), strict=True)):
+        parent, token = beams[index // totals.shape[1]], index % totals.shape[1]
+        if total == -math.inf:
             break
-        beam = Beam(score, (*parent.tokens, token), parent.row)
+        beam = Beam(total, (*parent.tokens, token), parent.row)
         if token != sampling.end:
-            found.append(beam)
+            unfinished.append(beam)
         elif rank < sampling.beams:
-            ended.append((_rated(beam, sampling), parent.tokens))
-    return found[: sampling.beams]
+            finished.append((_score(beam, sampling), parent.tokens))
+    return unfinished[: sampling.beams]
 
 
-def _rated(beam: Beam, sampling: Sampling, length: int | None = None) -> float:
+def _score(beam: Beam, sampling: Sampling, length: int | None = None) -> float:
     penalty: float = ((5 + (length or len(beam.tokens))) / 6) ** sampling.length_penalty
-    return beam.score / penalty
+    return beam.log_probability / penalty
 
 
-def _done(going: list[Beam], ended: Ended, sampling: Sampling) -> bool:
-    if not going or len(ended) >= sampling.beams:
+def _is_done(active: list[Beam], finished: Finished, sampling: Sampling) -> bool:
+    if not active or len(finished) >= sampling.beams:
         return True
-    # log-probabilities only fall, and are divided by the most where the text is longest
-    highest = max(_rated(beam, sampling, sampling.max_tokens) for beam in going)
-    return bool(ended) and max(ended)[0] >= highest
+    # Log-probabilities only fall, and the penalty that divides them is largest for the longest text.
+    highest = max(_score(beam, sampling, sampling.max_tokens) for beam in active)
+    return bool(finished) and max(finished)[0] >= highest

@@ -1,4 +1,4 @@
-"""How the next token is chosen: the likeliest, or drawn from those that are likely enough."""
+"""How the next token is chosen: the most likely one, or drawn at random."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Sampling:
     """How the next token is chosen.
 
     Attributes:
-        max_tokens: new tokens at most.
-        temperature: logits are divided by it; 0: always the likeliest token.
-        top_k: choose among that many likeliest tokens only (Fan et al. 2018, arXiv:1805.04833).
-        top_p: choose among the fewest tokens that together are at least so likely, after `top_k`
-            (Holtzman et al. 2019, arXiv:1904.09751).
-        beams: texts kept side by side, of which the best is given; 1: no search.
-        length_penalty: α of Wu et al. 2016 (arXiv:1609.08144), equation 14: a text of n tokens, its end
-            included, is as good as its log-probability over ((5 + n) / 6)^α.
-        end: the token that ends a text, no part of the output; None: the data's own, where it has one.
-        seed: of the draws. Each depends on it, the text's index and the token's, and on nothing else.
+        max_tokens: the most new tokens of a text.
+        temperature: logits are divided by it; 0: always the most likely token.
+        top_k: choose among that many most likely tokens only (Fan et al. 2018, arXiv:1805.04833).
+        top_p: choose among the fewest tokens that together have at least this probability, after
+            `top_k` (Holtzman et al. 2019, arXiv:1904.09751).
+        beams: texts kept side by side, of which the best is returned; 1: no search.
+        length_penalty: α of Wu et al. 2016 (arXiv:1609.08144), equation 14: the score of a text of n
+            tokens, its end included, is its log-probability over ((5 + n) / 6)^α.
+        end: the token that ends a text, not part of the output; None: the data's own, if it has one.
+        seed: of the random draws. Each depends on it, the text's index and the token's alone.
 
     Raises:
-        ConfigError: a value out of its range; a search and draws at once.
+        ConfigError: a value is out of its range, or beam search is combined with random draws.
     """
 
     max_tokens: int = 200
@@ -62,37 +62,44 @@ class Sampling:
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """What a draw is made from: (rows, vocab_size) → the same, each row adding up to 1.
+    """The distribution of the next token: (rows, vocab_size) → the same, each row adding up to 1.
 
-    Tokens as likely as the last of the `top_k` stay, too.
+    Tokens that are as likely as the last of the `top_k` are kept, too.
     """
     x = logits.float() / sampling.temperature
     if sampling.top_k is not None:
-        least = x.topk(min(sampling.top_k, x.shape[1])).values[:, -1:]
-        x = x.masked_fill(x < least, -torch.inf)
-    chances = torch.softmax(x, dim=-1)
+        threshold = x.topk(min(sampling.top_k, x.shape[1])).values[:, -1:]
+        x = x.masked_fill(x < threshold, -torch.inf)
+    probs = torch.softmax(x, dim=-1)
     if sampling.top_p is not None and sampling.top_p < 1:
-        ordered, order = chances.sort(dim=-1, descending=True, stable=True)
-        enough = ordered.cumsum(-1) - ordered >= sampling.top_p  # without this one
-        chances = chances.masked_fill(torch.zeros_like(enough).scatter(1, order, enough), 0.0)
-    return chances / chances.sum(-1, keepdim=True)
+        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+        is_dropped = ordered.cumsum(-1) - ordered >= sampling.top_p  # those before it are enough
+        probs = probs.masked_fill(torch.zeros_like(is_dropped).scatter(1, order, is_dropped), 0.0)
+    return probs / probs.sum(-1, keepdim=True)
 
 
-def chosen(logits: Tensor, sampling: Sampling, going: list[int], position: int) -> list[int]:
-    """The next token of each text, of which `going` says the indices."""
+def next_tokens(logits: Tensor, sampling: Sampling, indices: list[int], position: int) -> list[int]:
+    """The next token of each text.
+
+    Args:
+        logits: (texts, vocab_size).
+        indices: of these texts among all texts.
+        position: how many tokens each text has got before.
+    """
     if sampling.temperature == 0:
         greedy: list[int] = logits.argmax(-1).tolist()
         return greedy
-    draws = [random.Random(f"{sampling.seed}/{index}/{position}").random() for index in going]
-    below = probabilities(logits, sampling).double().cumsum(-1)
-    reached = torch.tensor(draws, dtype=torch.float64).unsqueeze(1) * below[:, -1:]
-    drawn = torch.searchsorted(below, reached, right=True).clamp(max=logits.shape[1] - 1)
+    # A generator of its own for each draw: no draw depends on how many were made before.
+    draws = [random.Random(f"{sampling.seed}/{index}/{position}").random() for index in indices]
+    cumulative = probabilities(logits, sampling).double().cumsum(-1)
+    thresholds = torch.tensor(draws, dtype=torch.float64).unsqueeze(1) * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, thresholds, right=True).clamp(max=logits.shape[1] - 1)
     tokens: list[int] = drawn[:, 0].tolist()
     return tokens
 
 
 def with_end(sampling: Sampling, spec: DataSpec) -> Sampling:
-    """With the data's own end where none is given."""
+    """With the data's own end if there is none."""
     if sampling.end is not None:
         return sampling
     if isinstance(spec.input, TokenPair):

@@ -1,4 +1,4 @@
-"""Writing with a model: what goes in is checked, and what comes out is handed on token by token."""
+"""Generates texts with a model: checks the inputs, and hands on the outputs token by token."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from dataclasses import replace
 import torch
 
 from bigmodel.errors import DIVERGED, DataError, SpecError, UndefinedError, counted
-from bigmodel.models.base import Model, Writer
-from bigmodel.models.generation.beams import search
-from bigmodel.models.generation.sampling import Sampling, chosen, with_end
-from bigmodel.models.generation.texts import Texts
-from bigmodel.models.layers.basic import evaluating
+from bigmodel.models.base import Model, Writer, eval_mode
+from bigmodel.models.generation.beams import beam_search
+from bigmodel.models.generation.decoding import DecodingBatch
+from bigmodel.models.generation.sampling import Sampling, next_tokens, with_end
 from bigmodel.spec import DataSpec, NextTokens, TokenPair, Tokens
 
 OnTokens = Callable[[list[int]], None]
-"""Called with the new token of each text, in their order; -1: that text has ended."""
+"""Called with the new token of each text, in order; -1: that text has ended."""
 
 ENDED = -1
 
 
 class UndefinedTextsError(UndefinedError):
-    """There is no next token for some texts, since the model gives NaN or infinity there.
+    """Some texts have no next token, since the model gives NaN or infinity there.
 
     Attributes:
-        texts: what was written, in the order of the prompts; None in their places.
+        texts: the outputs in the order of the prompts; None for those texts.
     """
 
     def __init__(self, texts: list[list[int] | None]) -> None:
@@ -46,20 +45,20 @@ def generate(
     *,
     on_tokens: OnTokens | None = None,
 ) -> list[list[int]]:
-    """What a language model writes after each prompt: the new tokens only.
+    """Continues each prompt with a language model; returns the new tokens only.
 
-    A text longer than the model's context, `spec.input.length`, loses its oldest half context each time
-    that it is full, and the rest is read anew.
+    When a text fills the model's context, `spec.input.length`, its oldest half context is dropped, and
+    the rest is read again.
 
     Args:
-        prompts: one token or more each.
+        prompts: at least one token each.
         device: where the model is.
-        on_tokens: sees each new token as it comes; with beams, after the search.
+        on_tokens: called with each new token as it comes; with beams, after the search.
 
     Raises:
         SpecError: the model does not write, or it translates.
-        DataError: an empty prompt, or a token that the vocabulary has not.
-        UndefinedTextsError: the model gives NaN or infinity; the other texts are whole.
+        DataError: a prompt is empty, or has a token that is not in the vocabulary.
+        UndefinedTextsError: the model gives NaN or infinity; the other texts are complete.
     """
     if not (isinstance(model, Writer) and isinstance(spec.input, Tokens) and _writes(spec)):
         raise SpecError(
@@ -67,8 +66,9 @@ def generate(
             f" data={spec.name} has {spec.input} → {spec.target}."
         )
     _check_tokens(prompts, spec.input.vocab_size, "prompt")
-    texts = Texts(model, [list(prompt) for prompt in prompts], spec, device, sampling.max_tokens)
-    return _write(texts, with_end(sampling, spec), on_tokens)
+    rows = [list(prompt) for prompt in prompts]
+    batch = DecodingBatch(model, rows, spec, device, sampling.max_tokens)
+    return _write(batch, with_end(sampling, spec), on_tokens)
 
 
 def translate(
@@ -80,17 +80,17 @@ def translate(
     *,
     on_tokens: OnTokens | None = None,
 ) -> list[list[int]]:
-    """What an encoder–decoder writes for each source: its tokens, without start and end.
+    """Translates each source with an encoder–decoder; returns tokens without start and end.
 
     Args:
-        sources: one token or more each; `spec.input.end` is added where a source does not end with it.
+        sources: at least one token each; `spec.input.end` is added if a source does not end with it.
         device: where the model is.
-        on_tokens: sees each new token as it comes; with beams, after the search.
+        on_tokens: called with each new token as it comes; with beams, after the search.
 
     Raises:
         SpecError: the model does not translate.
-        DataError: an empty source, one too long, or a token that the vocabulary has not.
-        UndefinedTextsError: the model gives NaN or infinity; the other texts are whole.
+        DataError: a source is empty or too long, or has a token that is not in the vocabulary.
+        UndefinedTextsError: the model gives NaN or infinity; the other texts are complete.
     """
     if not (isinstance(model, Writer) and isinstance(spec.input, TokenPair) and _writes(spec)):
         raise SpecError(
@@ -108,53 +108,55 @@ def translate(
             )
     sampling = replace(sampling, max_tokens=min(sampling.max_tokens, pair.length))
     starts = [[pair.start] for _ in ended]
-    texts = Texts(model, starts, spec, device, sampling.max_tokens, ended)
-    return _write(texts, with_end(sampling, spec), on_tokens)
+    batch = DecodingBatch(model, starts, spec, device, sampling.max_tokens, ended)
+    return _write(batch, with_end(sampling, spec), on_tokens)
 
 
-def _write(texts: Texts, sampling: Sampling, on_tokens: OnTokens | None) -> list[list[int]]:
-    if not texts.rows:
+def _write(batch: DecodingBatch, sampling: Sampling, on_tokens: OnTokens | None) -> list[list[int]]:
+    if not batch.rows:
         return []
-    with torch.inference_mode(), evaluating(texts.model):
-        texts.begin()
+    with torch.inference_mode(), eval_mode(batch.model):
+        batch.prefill()
         if sampling.beams == 1:
-            return _defined(_one_by_one(texts, sampling, on_tokens))
-        outputs = _defined(search(texts, sampling))
+            return _require_defined(_decode_one_by_one(batch, sampling, on_tokens))
+        outputs = _require_defined(beam_search(batch, sampling))
     if on_tokens is not None:
         for position in range(max(map(len, outputs))):
             on_tokens([text[position] if position < len(text) else ENDED for text in outputs])
     return outputs
 
 
-def _defined(texts: list[list[int] | None]) -> list[list[int]]:
-    """All of them; raises UndefinedTextsError where one is not there."""
-    there = [text for text in texts if text is not None]
-    if len(there) < len(texts):
+def _require_defined(texts: list[list[int] | None]) -> list[list[int]]:
+    """All texts; raises UndefinedTextsError if one is None."""
+    defined = [text for text in texts if text is not None]
+    if len(defined) < len(texts):
         raise UndefinedTextsError(texts)
-    return there
+    return defined
 
 
-def _one_by_one(texts: Texts, sampling: Sampling, on_tokens: OnTokens | None) -> list[list[int] | None]:
-    """Greedy or drawn: each text's next token at once, until all have ended; None: it has none."""
-    outputs: list[list[int]] = [[] for _ in texts.rows]
-    going, undefined = list(range(len(outputs))), set[int]()
+def _decode_one_by_one(
+    batch: DecodingBatch, sampling: Sampling, on_tokens: OnTokens | None
+) -> list[list[int] | None]:
+    """Greedy or random decoding; None for a text that has no next token at some point."""
+    outputs: list[list[int]] = [[] for _ in batch.rows]
+    active, undefined = list(range(len(outputs))), set[int]()
     for position in range(sampling.max_tokens):
-        tokens = chosen(texts.logits, sampling, going, position)
-        undefined |= {going[row] for row, bad in enumerate(texts.undefined) if bad}
-        ended = [token == sampling.end or texts.undefined[row] for row, token in enumerate(tokens)]
-        kept = [row for row, is_over in enumerate(ended) if not is_over]
+        tokens = next_tokens(batch.logits, sampling, active, position)
+        undefined |= {active[row] for row, is_bad in enumerate(batch.undefined) if is_bad}
+        ended = [token == sampling.end or batch.undefined[row] for row, token in enumerate(tokens)]
+        rows = [row for row, has_ended in enumerate(ended) if not has_ended]
         step = [ENDED] * len(outputs)
-        for row in kept:
-            outputs[going[row]].append(tokens[row])
-            step[going[row]] = tokens[row]
-        if not kept:
+        for row in rows:
+            outputs[active[row]].append(tokens[row])
+            step[active[row]] = tokens[row]
+        if not rows:
             break
         if on_tokens is not None:
             on_tokens(step)
         if position + 1 < sampling.max_tokens:
-            texts.select(kept)
-            texts.append([tokens[row] for row in kept])
-            going = [going[row] for row in kept]
+            batch.select(rows)
+            batch.append([tokens[row] for row in rows])
+            active = [active[row] for row in rows]
     return [None if index in undefined else text for index, text in enumerate(outputs)]
 
 

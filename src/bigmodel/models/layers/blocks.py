@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel.models.layers.fast_linear import Linear
-from bigmodel.models.layers.kv_cache import KeysValues, LayerCache
+from bigmodel.models.layers.kv_cache import KeysValues, LayerKVCache
 from bigmodel.models.layers.positions import Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 
@@ -98,7 +98,7 @@ class SelfAttention(_Attention):
         self.qkv.stacked = [share * self.head_dim for share in shares]
 
     def forward(
-        self, inputs: Tensor, mask: Tensor | None = None, cache: LayerCache | None = None
+        self, inputs: Tensor, mask: Tensor | None = None, cache: LayerKVCache | None = None
     ) -> Tensor:
         """Attends to the inputs, and to what `cache` holds of earlier ones.
 
@@ -107,26 +107,26 @@ class SelfAttention(_Attention):
                 padding comes last.
         """
         heads = self._split(self.qkv(inputs))
-        places = None if cache is None else cache.cache.places
-        query, key, value = self._turned(heads, places)
+        positions = None if cache is None else cache.cache.positions
+        query, key, value = self._heads(heads, positions)
         if cache is not None:
             key, value = cache.update(key, value)
             mask = cache.cache.mask
         # with a cache the mask, or a single query, which sees all there is, says enough
-        causal = self.causal and mask is None and places is None
+        causal = self.causal and mask is None and positions is None
         return self._attend(query, key, value, mask, causal)
 
-    def _turned(self, heads: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, heads: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, normalised and turned where they are to be."""
         shares = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
         if self.query_norm is not None and self.key_norm is not None:
             query, key, value = torch.split(heads, shares, dim=1)
             query, key = self.query_norm(query), self.key_norm(key)
             if self.rotary is not None:
-                query, key = self.rotary(query, places), self.rotary(key, places)
+                query, key = self.rotary(query, positions), self.rotary(key, positions)
         elif self.rotary is not None:  # both at once, with half as many kernels
             both, value = torch.split(heads, [shares[0] + shares[1], shares[2]], dim=1)
-            query, key = torch.split(self.rotary(both, places), shares[:2], dim=1)
+            query, key = torch.split(self.rotary(both, positions), shares[:2], dim=1)
         else:
             query, key, value = torch.split(heads, shares, dim=1)
         return query, key, value
@@ -239,7 +239,7 @@ class Block(nn.Module):
         self,
         inputs: Tensor,
         mask: Tensor | None = None,
-        cache: LayerCache | None = None,
+        cache: LayerKVCache | None = None,
         source: KeysValues | None = None,
         source_mask: Tensor | None = None,
     ) -> Tensor:

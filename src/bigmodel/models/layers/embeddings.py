@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
-from bigmodel.models.layers.basic import cannot_read
+from bigmodel.models.checks import cannot_read
 from bigmodel.spec import DataSpec, Features, Image, Input, Sequence, TokenPair, Tokens
 
 

@@ -51,7 +51,7 @@ class Positions(nn.Module):
         kind: `sinusoidal` (fixed) or `learned`.
 
     Shapes: (batch, positions, dim) → the same. Fewer positions than the grid holds are the first ones,
-    or those that `places` names, (batch, positions) whole numbers.
+    or those that `positions` names, (batch, positions) whole numbers.
     """
 
     weight: Tensor
@@ -63,8 +63,8 @@ class Positions(nn.Module):
         else:
             self.register_buffer("weight", sinusoids(grid, dim) * math.sqrt(2), persistent=False)
 
-    def forward(self, inputs: Tensor, places: Tensor | None = None) -> Tensor:
-        return inputs + (self.weight[: inputs.shape[1]] if places is None else self.weight[places])
+    def forward(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
+        return inputs + (self.weight[: inputs.shape[1]] if positions is None else self.weight[positions])
 
 
 class Rotary(nn.Module):
@@ -78,7 +78,7 @@ class Rotary(nn.Module):
         head_dim: channels of a head.
 
     Shapes: (batch, heads, positions, head_dim) → the same. Positions are the first ones of the grid, or
-    those that `places` names, (batch, positions) whole numbers.
+    those that `positions` names, (batch, positions) whole numbers.
     """
 
     cos: Tensor
@@ -92,11 +92,11 @@ class Rotary(nn.Module):
         self.register_buffer("cos", turned.cos().repeat(1, 2), persistent=False)
         self.register_buffer("sin", torch.cat([-sin, sin], dim=1), persistent=False)
 
-    def forward(self, inputs: Tensor, places: Tensor | None = None) -> Tensor:
-        if places is None:
+    def forward(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
+        if positions is None:
             cos, sin = self.cos[: inputs.shape[-2]], self.sin[: inputs.shape[-2]]
         else:
-            cos, sin = self.cos[places].unsqueeze(1), self.sin[places].unsqueeze(1)
+            cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
         # in the inputs' own precision: values are bf16 under autocast, and attention wants all alike
         cos, sin = cos.to(inputs.dtype), sin.to(inputs.dtype)
         swapped = inputs.roll(inputs.shape[-1] // 2, -1)

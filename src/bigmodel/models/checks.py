@@ -1,0 +1,69 @@
+"""What models refuse: data that they cannot read, targets that they cannot predict, misfitting sizes."""
+
+from __future__ import annotations
+
+import math
+
+from bigmodel.errors import SpecError
+from bigmodel.spec import DataSpec, NextTokens, TokenPair, Tokens
+
+
+def cannot_read(model: str, spec: DataSpec, advice: str) -> SpecError:
+    """The error of a model that does not read this kind of input; `advice` says what to do instead."""
+    return SpecError(f"model={model} cannot read data={spec.name}, which holds {spec.input}. {advice}")
+
+
+def refuse_writing(model: str, spec: DataSpec) -> None:
+    """Refuses data that asks for written text, for models that read each input as a whole.
+
+    Raises:
+        SpecError: the inputs are pairs of texts, or the target is the next token.
+    """
+    if isinstance(spec.input, TokenPair):
+        raise cannot_read(
+            model,
+            spec,
+            "It has no part that writes a text after reading another: use model=transformer.",
+        )
+    if isinstance(spec.target, NextTokens):
+        raise SpecError(
+            f"model={model} cannot write: data={spec.name} asks for {spec.target} at every position,"
+            " and it reads inputs as a whole. Use model=transformer or model=rnn."
+        )
+
+
+def check_writing(model: str, spec: DataSpec) -> bool:
+    """Whether the data asks a model that can write for the next token at each position.
+
+    Raises:
+        SpecError: next tokens are asked for after inputs that are no tokens, or pairs of texts have
+            another target.
+    """
+    writes = isinstance(spec.target, NextTokens)
+    if writes and not isinstance(spec.input, Tokens | TokenPair):
+        raise SpecError(
+            f"model={model} writes tokens after tokens, but data={spec.name} asks for {spec.target} of"
+            f" {spec.input}. Give it a text to read."
+        )
+    if isinstance(spec.input, TokenPair) and not writes:
+        raise SpecError(
+            f"model={model} translates the pairs of data={spec.name}, whose target is then the next"
+            f" token, but data={spec.name} has {spec.target}."
+        )
+    return writes
+
+
+def check_divides(number: int, of: str, whole: int) -> int:
+    """Returns `number` if it divides `whole`, the value of the setting `of`.
+
+    Raises:
+        ValueError: it does not; the message names the nearest numbers that do.
+    """
+    if whole % number:
+        small = [n for n in range(1, math.isqrt(whole) + 1) if whole % n == 0]
+        divisors = [*small, *(whole // n for n in small)]
+        below = max(n for n in divisors if n < number)
+        above = [n for n in divisors if n > number]
+        advice = f"{below} or {min(above)}" if above else f"{below}"
+        raise ValueError(f"does not divide {of}={whole}; try {advice}")
+    return number
