@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
+import io
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bigmodel.checkpointing import checkpoint
@@ -59,6 +63,108 @@ def called(cwd: Path, start: tuple[str, ...], *argv: str, redirected: str = "") 
     code = int(status.read_text())
     status.unlink()
     return Ended(code, done.stdout or "", done.stderr)
+
+
+@dataclass
+class Call:
+    """A call of `bigmodel-train` or `bigmodel` in a folder, with its streams redirected."""
+
+    cwd: str
+    program: str
+    argv: Sequence[str]
+    redirected: str
+
+
+def called_in_copies(calls: Sequence[Call]) -> list[Ended]:
+    """What `called` gives for each call. All are copies of one process that has loaded torch already, so
+    what the interpreter does with redirected streams at its start and end is done by hand."""
+    code = "import sys; from tests.faults import streams; streams._call_in_copies(sys.stdin.read())"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps([asdict(call) for call in calls]),
+        env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
+        capture_output=True, text=True, timeout=trials.HANGS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = []
+    for call, status in zip(calls, json.loads(done.stdout), strict=True):
+        printed = (Path(call.cwd, name) for name in ("printed.out", "printed.err"))
+        found.append(Ended(status, *(path.read_text() for path in printed)))
+    return found
+
+
+def _call_in_copies(calls: str) -> None:
+    """Copies this process for each call, once all that they have in common is loaded."""
+    for module in (
+        *("torch.export", "torch.onnx._internal.exporter._core", "onnxscript", "onnxruntime"),
+        *("hydra.main", "bigmodel.cli.train", "bigmodel.build.runs", "bigmodel.training.loop"),
+        *("bigmodel.cli.commands.main", "bigmodel.cli.commands.export"),
+    ):
+        importlib.import_module(module)
+
+    statuses = []
+    for call in json.loads(calls):
+        child = os.fork()
+        if child == 0:
+            os._exit(_called_here(Call(**call)))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        statuses.append(status if status >= 0 else 128 - status)
+    sys.stdout.write(json.dumps(statuses))
+
+
+def _called_here(call: Call) -> int:
+    from bigmodel.cli import entry
+
+    os.chdir(call.cwd)
+    _redirect(call.redirected)
+    sys.argv, status = [call.program, *call.argv], 0
+    try:
+        entry.bigmodel_train() if call.program == "bigmodel-train" else entry.bigmodel()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            return 120
+    return status
+
+
+def _redirect(redirected: str) -> None:
+    """Does what a shell does by these words, and what Python makes of it at its start."""
+    for number, name in ((1, "printed.out"), (2, "printed.err")):
+        _put(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
+    words, _, reader = redirected.partition("|")
+    if reader:  # it is gone before anything is written
+        read, write = os.pipe()
+        os.close(read)
+        _put(write, 1)
+    for word in words.split():
+        number = {"<": 0, ">": 1}.get(word[0], 2)
+        what = word.lstrip("2<>")
+        if what == "&-":
+            os.close(number)
+        elif what == "&1":
+            os.dup2(1, number)
+        else:
+            _put(os.open(what, os.O_WRONLY), number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: io.TextIOWrapper | None = None
+        try:
+            os.fstat(number)
+        except OSError:
+            pass
+        else:
+            mode, buffered_by_line = ("r", -1) if number == 0 else ("w", 1 if number == 2 else -1)
+            stream = open(number, mode, buffered_by_line, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _put(file: int, number: int) -> None:
+    os.dup2(file, number)
+    os.close(file)
 
 
 def train(cwd: Path, redirected: str) -> list[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigmodel.checkpointing import checkpoint
 from tests.faults import streams, trials
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full, and a shell as POSIX has it")
@@ -31,6 +30,63 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+PRINTED = {
+    "help": (streams.TRAIN, "--help"),
+    "cfg": (streams.TRAIN, "--cfg", "job"),
+    "info": (streams.TRAIN, "--info", "config"),
+    "usage": (streams.USE, "predict", "--help"),
+    "eval": (streams.USE, "eval", "RUN"),
+    "json": (streams.USE, "eval", "RUN", "--json"),
+    "predict": (streams.USE, "predict", "RUN", "--input", "NEW", "--output", "-"),
+}
+"""What is printed is the work: what is called, by a name."""
+
+LOST = {">/dev/full": "No space left on device", ">&-": "Bad file descriptor", "| true": None}
+"""Redirections that a result is lost by, and why."""
+
+ARRIVES = ("2>&-", "2>/dev/full", "<&-")
+"""Redirections that leave the result alone."""
+
+SWEEP = ("-m", "seed=1,2", *QUICK)
+EXPORT = ("export", "RUN", "--output", "model.onnx")
+LEFT_BEHIND = {
+    **{("sweep", by): SWEEP for by in ("<&- >&- 2>&-", ">/dev/full 2>/dev/full", "| true")},
+    **{("failing", by): ("trainer.epochs=0",) for by in ("<&- >&- 2>&-", ">/dev/full", "| true")},
+    **{("export", by): EXPORT for by in ("<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "| true")},
+}
+"""What is left behind is the work: what is called, and how it is redirected."""
+
+Copies = dict[tuple[str, str], tuple[Path, streams.Ended]]
+
+
+@pytest.fixture(scope="module")
+def copies(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    """How calls that need torch ended, by what is called and redirected: copies of one process."""
+    wanted = {
+        (what, by): PRINTED[what][1:] for what in ("eval", "json", "predict") for by in (*LOST, *ARRIVES)
+    }
+    places = {"RUN": str(run), "NEW": str(run.parents[2] / "new.npz")}
+    calls = {
+        (what, by): streams.Call(
+            cwd=str(tmp_path_factory.mktemp(what)),
+            program="bigmodel-train" if what in {"sweep", "failing"} else "bigmodel",
+            argv=[places.get(word, word) for word in words],
+            redirected=by,
+        )
+        for (what, by), words in (LEFT_BEHIND | wanted).items()
+    }
+    ended = streams.called_in_copies(list(calls.values()))
+    return {key: (Path(call.cwd), how) for (key, call), how in zip(calls.items(), ended, strict=True)}
+
+
+def printing(copies: Copies, tmp_path: Path, what: str, redirected: str) -> streams.Ended:
+    """How a call of `PRINTED` ended."""
+    if (what, redirected) in copies:
+        return copies[what, redirected][1]
+    start, *words = PRINTED[what]
+    return streams.called(tmp_path, start, *words, redirected=redirected)
+
+
 # ----- the work is what is left behind -----
 
 
@@ -39,27 +95,26 @@ def test_a_run_is_trained_whatever_becomes_of_its_output(tmp_path: Path, redirec
     assert streams.train(tmp_path / "run", redirected) == []
 
 
-@pytest.mark.parametrize("redirected", ["<&- >&- 2>&-", ">/dev/full 2>/dev/full", "| true"])
-def test_a_sweep_too(tmp_path: Path, redirected: str) -> None:
-    ended = streams.called(tmp_path, streams.TRAIN, "-m", "seed=1,2", *QUICK, redirected=redirected)
+@pytest.mark.parametrize("redirected", [by for what, by in LEFT_BEHIND if what == "sweep"])
+def test_a_sweep_too(copies: Copies, redirected: str) -> None:
+    folder, ended = copies["sweep", redirected]
     assert (ended.status, ended.err) == (0, "")
-    (table,) = tmp_path.glob("outputs/multirun/*/*/leaderboard.csv")
+    (table,) = folder.glob("outputs/multirun/*/*/leaderboard.csv")
     assert table.read_text().count("finished") == 2
 
 
-@pytest.mark.parametrize("redirected", ["<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "| true"])
-def test_an_export_too(tmp_path: Path, run: Path, redirected: str) -> None:
-    words = ("export", str(run), "--output", str(tmp_path / "model.onnx"))
-    ended = streams.called(tmp_path, streams.USE, *words, redirected=redirected)
+@pytest.mark.parametrize("redirected", [by for what, by in LEFT_BEHIND if what == "export"])
+def test_an_export_too(copies: Copies, redirected: str) -> None:
+    folder, ended = copies["export", redirected]
     assert ended.status == 0, ended.err
     assert "bigmodel:" not in ended.err  # it tells there what the model reads and gives
     assert "Traceback" not in ended.err
-    assert (tmp_path / "model.onnx").stat().st_size > 0
+    assert (folder / "model.onnx").stat().st_size > 0
 
 
-@pytest.mark.parametrize("redirected", ["<&- >&- 2>&-", ">/dev/full", "| true"])
-def test_a_failing_run_says_so_by_its_status(tmp_path: Path, redirected: str) -> None:
-    ended = streams.called(tmp_path, streams.TRAIN, "trainer.epochs=0", redirected=redirected)
+@pytest.mark.parametrize("redirected", [by for what, by in LEFT_BEHIND if what == "failing"])
+def test_a_failing_run_says_so_by_its_status(copies: Copies, redirected: str) -> None:
+    _, ended = copies["failing", redirected]
     assert ended.status == 1
     assert len(ended.err.splitlines()) == (0 if "2>" in redirected else 1)
 
@@ -78,50 +133,37 @@ def test_files_of_a_run_never_get_the_numbers_of_closed_streams(tmp_path: Path) 
 
 # ----- what is printed is the work -----
 
-PRINTED = {
-    "help": (streams.TRAIN, "--help"),
-    "cfg": (streams.TRAIN, "--cfg", "job"),
-    "info": (streams.TRAIN, "--info", "config"),
-    "usage": (streams.USE, "predict", "--help"),
-    "eval": (streams.USE, "eval", "RUN"),
-    "json": (streams.USE, "eval", "RUN", "--json"),
-    "predict": (streams.USE, "predict", "RUN", "--input", "NEW", "--output", "-"),
-}
-
 
 @pytest.mark.parametrize("what", PRINTED)
-@pytest.mark.parametrize(
-    ("redirected", "why"),
-    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor"), ("| true", None)],
-)
+@pytest.mark.parametrize("redirected", LOST)
 def test_a_result_that_is_lost_is_told(
-    tmp_path: Path, run: Path, what: str, redirected: str, why: str | None
+    copies: Copies, tmp_path: Path, what: str, redirected: str
 ) -> None:
     """Where its reader has just gone, it ends as `cat` does."""
-    start, *words = PRINTED[what]
-    places = {"RUN": str(run), "NEW": str(run.parents[2] / "new.npz")}
-    argv = [places.get(word, word) for word in words]
-    ended = streams.called(tmp_path, start, *argv, redirected=redirected)
+    ended = printing(copies, tmp_path, what, redirected)
     told = [line for line in ended.err.splitlines() if "cannot be written" in line]
+    why = LOST[redirected]
     if why is None:
         assert (ended.status, ended.err) == (141, "")
     else:
-        program = "bigmodel-train" if start is streams.TRAIN else "bigmodel"
+        program = "bigmodel-train" if PRINTED[what][0] is streams.TRAIN else "bigmodel"
         assert ended.status == 1
         assert told == [f"{program}: The output cannot be written: {why}."]
         assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", "<&-"])
+@pytest.mark.parametrize("redirected", ARRIVES)
 @pytest.mark.parametrize("what", ["help", "cfg", "json", "predict"])
 def test_a_result_that_arrives_is_all_that_counts(
-    tmp_path: Path, run: Path, what: str, redirected: str
+    copies: Copies, tmp_path: Path, what: str, redirected: str
 ) -> None:
-    start, *words = PRINTED[what]
-    places = {"RUN": str(run), "NEW": str(run.parents[2] / "new.npz")}
-    argv = [places.get(word, word) for word in words]
-    ended = streams.called(tmp_path, start, *argv, redirected=redirected)
+    ended = printing(copies, tmp_path, what, redirected)
     assert (ended.status, ended.out == "", ended.err) == (0, False, "")
+
+
+def test_a_copy_ends_as_a_process_of_its_own(copies: Copies, run: Path, tmp_path: Path) -> None:
+    own = streams.called(tmp_path, streams.USE, "eval", str(run), "--json", redirected=">&-")
+    assert copies["json", ">&-"][1] == own
 
 
 @pytest.mark.parametrize("start", [(), ("-u",)], ids=["buffered", "unbuffered"])
@@ -159,10 +201,3 @@ def test_a_stream_stays_what_it_was(tmp_path: Path) -> None:
     os.close(its)
     assert before[0][0]
     assert after == before
-
-
-def test_a_checkpoint_made_with_closed_streams_is_whole(tmp_path: Path) -> None:
-    assert streams.train(tmp_path / "run", "<&- >&- 2>&-") == []
-    folder = trials.run_folder(tmp_path / "run")
-    assert folder is not None
-    assert checkpoint.load(folder / "checkpoints" / "last")
