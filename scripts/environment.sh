@@ -1,6 +1,6 @@
 # Sourced by scripts/train and scripts/test: makes .venv in the project's root, once.
 #
-#   ready run     bigmodel-train and what it needs
+#   ready run     bigmodel-train and what it needs, every extra included
 #   ready test    the test tools as well
 #
 # A stamp, written last, says that an installation is whole and what it was made from. With the same
@@ -162,6 +162,9 @@ import tomllib
 with open(sys.argv[1], "rb") as file:
     project = tomllib.load(file)
 wanted = project["project"]["dependencies"]
+for extra, requirements in project["project"]["optional-dependencies"].items():
+    if extra != "all":  # which names the others
+        wanted += requirements
 if sys.argv[2] == "test":
     wanted += project["dependency-groups"]["dev"]
 print("\n".join(wanted))

@@ -1,5 +1,6 @@
 """Errors that a user can cause; and what they advise to type, through real shells and Hydra's parser."""
 
+import importlib
 import inspect
 import json
 import shlex
@@ -232,3 +233,13 @@ def test_a_program_is_called_so_that_the_shell_finds_it(
     assert shlex.split(program("tensorboard")) == [str(beside).removeprefix("/")]
     monkeypatch.setenv("PATH", str(beside.parent))
     assert program("tensorboard") == "tensorboard"
+
+
+def test_a_module_that_is_missing_and_no_extra_s_stays_as_it_is() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"), errors.may_need_extras("data=mine"):
+        importlib.import_module("no_such_module")
+
+
+@pytest.mark.parametrize("module", sorted(errors.EXTRAS))
+def test_what_is_installed_is_not_complained_of(module: str) -> None:
+    errors.require(module, "this test")

@@ -11,7 +11,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ class SpecError(ConfigError):
 
 class DeviceError(ConfigError):
     """A device or precision that this machine does not have."""
+
+
+class MissingPackageError(ConfigError):
+    """A package that only some runs need is not installed."""
 
 
 class CheckpointError(BigModelError):
@@ -74,6 +79,52 @@ def reason(error: BaseException) -> str:
     """Why something ended, in one text, without secrets: our own message as it is, others with type."""
     ours = isinstance(error, BigModelError)
     return masked(str(error) if ours else f"{type(error).__name__}: {error}")
+
+
+EXTRAS = {
+    "pyarrow": "tables",
+    "PIL": "images",
+    "soundfile": "audio",
+    "tokenizers": "text",
+    "regex": "text",
+    "sacrebleu": "text",
+    "onnx": "export",
+    "onnxscript": "export",
+    "schedulefree": "optim",
+}
+"""Modules that only some runs need, and the extra of `bigmodel-train` that installs each."""
+
+
+def require(module: str, user: str) -> None:
+    """Checks that a module of `EXTRAS` is installed, without importing it.
+
+    Args:
+        module: such as `pyarrow`.
+        user: what needs it, as it is typed: `data=table`.
+
+    Raises:
+        MissingPackageError: it is not; the message says what to type.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        package = "pillow" if module == "PIL" else module
+        raise MissingPackageError(
+            f"{user} needs {package}, which is not installed:"
+            f" pip install 'bigmodel-train[{EXTRAS[module]}]'"
+        )
+
+
+@contextmanager
+def may_need_extras(user: str) -> Iterator[None]:
+    """Raises what `require` raises if an import within fails because a module of `EXTRAS` is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in EXTRAS:
+            require(module, user)
+        raise
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

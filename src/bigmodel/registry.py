@@ -28,7 +28,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bigmodel.errors import BigModelError, ConfigError, did_you_mean, setting, shell_quoted
+from bigmodel.errors import (
+    BigModelError,
+    ConfigError,
+    did_you_mean,
+    may_need_extras,
+    setting,
+    shell_quoted,
+)
 from bigmodel.redaction import redact
 
 
@@ -143,11 +150,13 @@ class Registry:
         """The object that `config` describes: its class called with the config and `args`.
 
         Raises:
+            MissingPackageError: it needs a package that is not installed.
             ConfigError: an entry of the user's own fails.
         """
         factory = self.entry(config.name).factory
         try:
-            return factory(config, *args)
+            with may_need_extras(f"{self.kind}={config.name}"):
+                return factory(config, *args)
         except Exception as error:
             memory = isinstance(error, MemoryError) or "memory" in str(error)
             if memory or isinstance(error, BigModelError) or self.is_ours(config.name):

@@ -12,8 +12,8 @@ import torch
 
 from bigmodel.data.base import Batch
 from bigmodel.engine.base import Engine
-from bigmodel.engine.fixed_shape import Pieces
-from bigmodel.engine.functional_step import Given
+from bigmodel.engine.fixed_shape import FixedShapeEngine
+from bigmodel.engine.functional_step import StepInputs
 from bigmodel.engine.step import unmarked
 from bigmodel.errors import NonFiniteError
 from bigmodel.optim.schedulers import apply
@@ -98,10 +98,10 @@ def test_nothing_changes_by_it(tmp_path: Path, settings: dict[str, Any]) -> None
     assert not (tmp_path / "False" / "profile").exists()
 
 
-class OneProgram(Pieces):
+class OneProgram(FixedShapeEngine):
     """Steps that are one program each, which does nothing."""
 
-    def once(self, given: Given) -> torch.Tensor:  # noqa: ARG002
+    def run_step(self, inputs: StepInputs) -> torch.Tensor:  # noqa: ARG002
         return torch.tensor([1.0, 1.0, 0.0, 1.0])
 
 

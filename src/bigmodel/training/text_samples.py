@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs, Windows
 from bigmodel.data.reader import TextReader
+from bigmodel.errors import require
 from bigmodel.models.base import Model, Writer
 from bigmodel.models.generation import Sampling, generate, translate
 from bigmodel.reporting.base import Written
@@ -52,7 +53,10 @@ class Writing:
             return None
         if not isinstance(dataset.reader, TextReader):
             return None
-        return cls(dataset, dataset.reader, device, pairs, beams)
+        writing = cls(dataset, dataset.reader, device, pairs, beams)
+        if "bleu" in writing.figures:
+            require("sacrebleu", f"data.bleu_pairs={pairs}")  # now, not at the first evaluation
+        return writing
 
     @property
     def figures(self) -> dict[str, str]:

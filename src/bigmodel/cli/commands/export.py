@@ -14,7 +14,7 @@ from bigmodel.cli.commands.load import Loaded, load
 from bigmodel.cli.commands.outputs import check_kind, check_place, write_bytes
 from bigmodel.cli.commands.places import place_of
 from bigmodel.cli.commands.telling import tell
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, require
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
 
 _LARGEST = (2 << 30) - 1  # bytes of one ONNX file
@@ -22,6 +22,8 @@ _LARGEST = (2 << 30) - 1  # bytes of one ONNX file
 
 def run(arguments: Namespace) -> None:
     """Exports, and tells where to."""
+    for module in ("onnx", "onnxscript"):  # torch would tell programmers what is missing
+        require(module, "export")
     folder = place_of(arguments.run).folder
     output = folder / "model.onnx" if arguments.output is None else Path(arguments.output).expanduser()
     check_kind(output, (".onnx",))

@@ -18,7 +18,7 @@ from importlib import import_module
 
 from bigmodel.cli import imports
 from bigmodel.cli.commands.arguments import parse
-from bigmodel.errors import BigModelError
+from bigmodel.errors import BigModelError, may_need_extras
 from bigmodel.redaction import holds_secret, masked
 from bigmodel.runtime import activity, caches, streams
 from bigmodel.runtime.escaping import escape_library_output, escape_message
@@ -67,12 +67,13 @@ def _run(arguments: Namespace, signals: Signals) -> None:
     with activity.report_progress(_DOING[arguments.verb]):
         run = import_module(f"bigmodel.cli.commands.{arguments.verb}").run
         signals.enter(SignalMode.RAISE)
-        if arguments.verb == "export":  # leaves a file, and tells where
+        with may_need_extras(arguments.verb):
+            if arguments.verb == "export":  # leaves a file, and tells where
+                run(arguments)
+                return
+            streams.check_result()  # nothing is computed for nobody
             run(arguments)
-            return
-        streams.check_result()  # nothing is computed for nobody
-        run(arguments)
-        streams.check_result()
+            streams.check_result()
 
 
 def _explain(error: BaseException) -> str | None:

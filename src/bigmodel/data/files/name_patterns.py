@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from bigmodel.data.libraries import regex
 from bigmodel.data.text_encoding import Encoding
 from bigmodel.data.user_data import PART_NAMES
-from bigmodel.errors import DataError
+from bigmodel.errors import DataError, require
 from bigmodel.registry import Config
 
 PART_FOLDERS = set(PART_NAMES)
@@ -62,6 +63,9 @@ class FilePatterns(Config):
     def _sound_pattern(cls, pattern: str | None, info: ValidationInfo) -> str | None:
         if pattern is None:
             return None
+        require("regex", f"data.{info.field_name}")
+        import regex
+
         try:
             groups = regex.compile(pattern).groups
         except (regex.error, RecursionError) as error:
@@ -124,6 +128,8 @@ def _search(pattern: str, name: str, key: str) -> Any:
     Raises:
         DataError: it tries more and more ways to match, without an end.
     """
+    import regex
+
     try:
         return regex.search(pattern, name, timeout=_SECONDS)
     except TimeoutError:
@@ -140,7 +146,7 @@ _COMMON_PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^([^ .]+) ", r"_([^_.]+)\.", r"-(
 def suggest_pattern(names: Sequence[str]) -> str:
     """A pattern by which names of files tell a few classes; the first usual one where none does."""
     for pattern in _COMMON_PATTERNS:
-        found = [regex.search(pattern, name) for name in names]
+        found = [re.search(pattern, name) for name in names]
         labels = Counter(match[1] for match in found if match is not None)
         if len(labels) > 1 and labels.total() == len(names) and min(labels.values()) > 1:
             return pattern
