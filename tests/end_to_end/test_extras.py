@@ -13,9 +13,21 @@ from PIL import Image
 
 from bigmodel import errors
 from bigmodel.cli.commands import main as commands
+from bigmodel.data import libraries
+from bigmodel.data.libraries import LazyModule
 from tests.end_to_end.conftest import Command
 
 SHORT = ("device=cpu", "trainer.tensorboard=false", "trainer.epochs=1")
+
+
+def hide(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a module as if it were not installed, also where it was loaded lazily before."""
+    for name in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    for lazy in vars(libraries).values():
+        if isinstance(lazy, LazyModule) and lazy._module_name.partition(".")[0] == module:
+            for name in vars(lazy).keys() - {"_module_name"}:
+                monkeypatch.delattr(lazy, name)
 
 
 def a_table(folder: Path) -> list[str]:
@@ -74,7 +86,7 @@ def test_a_missing_package_is_named_with_what_to_type(
     needs: str,
 ) -> None:
     typed = settings(tmp_path)
-    monkeypatch.setitem(sys.modules, module, None)
+    hide(module, monkeypatch)
     run = command(*SHORT, *typed)
     assert run.status == 1
     told = needs.format("which is not installed: pip install 'bigmodel-train") + "'"
@@ -101,7 +113,7 @@ def test_a_verb_names_what_it_needs(
     run = command(*SHORT, "data=iris")
     assert run.folder is not None
     np.savez(tmp_path / "new.npz", inputs=np.zeros((2, 4), np.float32))
-    monkeypatch.setitem(sys.modules, module, None)
+    hide(module, monkeypatch)
     more = ["--input", "new.npz"] if verb == "predict" else []
     monkeypatch.setattr(sys, "argv", ["bigmodel", verb, str(run.folder), *more])
     with pytest.raises(SystemExit):

@@ -64,8 +64,6 @@ class FilePatterns(Config):
         if pattern is None:
             return None
         require("regex", f"data.{info.field_name}")
-        import regex
-
         try:
             groups = regex.compile(pattern).groups
         except (regex.error, RecursionError) as error:
@@ -128,8 +126,6 @@ def _search(pattern: str, name: str, key: str) -> Any:
     Raises:
         DataError: it tries more and more ways to match, without an end.
     """
-    import regex
-
     try:
         return regex.search(pattern, name, timeout=_SECONDS)
     except TimeoutError:
