@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.ours import composed
@@ -34,7 +35,7 @@ def train(folder: Path, *overrides: str) -> Console:
     folder.mkdir(parents=True)
     run = build_run(parse(composed("device=cpu", *overrides)), folder)
     console = Console(folder, True, width=100, recording=True)
-    run.sinks = Sinks([console, JsonLines(folder), TensorBoard(folder)])
+    run = replace(run, sinks=Sinks([console, JsonLines(folder), TensorBoard(folder)]))
     fit(run)
     return console
 

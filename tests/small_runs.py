@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,8 @@ def config(settings: Mapping[str, Any] | None = None) -> RunConfig:
 
 def built(folder: Path, settings: Mapping[str, Any] | None = None) -> tuple[Run, Recorder]:
     """A run ready for `fit`, and the sink that hears of it."""
-    run = build_run(config(settings), folder)
     recorder = Recorder()
-    run.sinks = recorder
-    return run, recorder
+    return replace(build_run(config(settings), folder), sinks=recorder), recorder
 
 
 def model_inputs(prepared: Prepared, stored: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def prepare(work: Work, folder: Path) -> dict[str, Any]:
         start["scaling"] = (scaling.scale, scaling.shift)
     torch.save(start, folder / "start.pt")
     clock = Clock()
-    run.sinks = clock
+    run = replace(run, sinks=clock)
     fit(run)
     losses = clock.losses[: len(batches)]  # those of the first epoch, whose batches are told
     return {"losses": losses, "parameters": run.summary.parameters}
@@ -116,9 +116,8 @@ def verify(work: Work, folder: Path) -> dict[str, Any]:
     engine = "graph" if work.device == "cuda" else "compiled"
     work = checked(work)
     work = replace(work, mark_every=TOGETHER, overrides=(*work.overrides, f"device.engine={engine}"))
-    run = build_run(parse(composed(*work.arguments())), folder / "verified")
-    run.sinks = clock = Clock()
-    fit(run)
+    clock = Clock()
+    fit(replace(build_run(parse(composed(*work.arguments())), folder / "verified"), sinks=clock))
     return {"losses": clock.losses, "steps": [step for step, _ in clock.marks], "engine": clock.engine}
 
 

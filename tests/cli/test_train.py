@@ -10,7 +10,7 @@ import pytest
 import bigmodel
 from bigmodel.cli import job, train
 from bigmodel.errors import ConfigError
-from bigmodel.training import bookkeeping
+from bigmodel.training import records
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
 
@@ -107,7 +107,7 @@ def test_a_fault_of_ours_is_not_dressed_up(command: Command, monkeypatch: pytest
     def broken(*_: Any) -> None:
         raise AssertionError("a fault")
 
-    monkeypatch.setattr(bookkeeping, "record", broken)
+    monkeypatch.setattr(records, "make_record", broken)
     with pytest.raises(AssertionError, match="a fault"):
         command(*QUICK)
 
@@ -116,7 +116,7 @@ def test_an_interrupted_run_says_how_to_go_on(command: Command, monkeypatch: pyt
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bookkeeping, "record", interrupt)
+    monkeypatch.setattr(records, "make_record", interrupt)
     result = command(*QUICK)
     assert result.status == 130
     assert "resume=" in result.err

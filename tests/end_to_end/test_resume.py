@@ -36,14 +36,14 @@ def final_state(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
 def stop_after(
     monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException | type[BaseException] = StoppedError
 ) -> None:
-    original = loop._attend
+    original = loop.save
 
-    def attend(run: Run, due: Any) -> None:
-        original(run, due)
+    def save(run: Run, **more: Any) -> None:
+        original(run, **more)
         if run.state.progress.step == step:
             raise error
 
-    monkeypatch.setattr(loop, "_attend", attend)
+    monkeypatch.setattr(loop, "save", save)
 
 
 @pytest.mark.parametrize(

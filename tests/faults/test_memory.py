@@ -1,6 +1,7 @@
 """Too little memory: fewer samples at once, the same batches, the same gradient."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,8 @@ def test_a_resumed_run_keeps_what_was_found_out(tmp_path: Path) -> None:
     little_memory(run, 6)
     fit(run)
     again = build_run(config(SETTINGS | {"model.dropout": 0.3}), tmp_path)
-    again.sinks = Recorder()
-    fit(resume_run(again))
+    again = replace(resume_run(again), sinks=Recorder())
+    fit(again)
     assert again.state.accumulation.micro_batch == 6
     assert not [message for message in again.sinks.messages if "Out of memory" in message]
 

@@ -3,6 +3,7 @@ as it was told to."""
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def test_rewind_goes_back_and_passes_over_the_batch(tmp_path: Path, by: str) -> 
     poison(run, 4, by)
     fit(run)
     assert told.rewound == [2]
-    assert (run.state.progress.passed_over, run.summary.skipped) == ([4], 1)
+    assert (run.state.progress.skipped_steps, run.summary.skipped) == ([4], 1)
     assert [message for message in told.messages if "Rewound to step 2; the batch of step 4" in message]
     steps = [record["step"] for record in told.records]
     assert steps == [1, 2, 3, 3, *range(4, 13)]  # a recorder forgets nothing; sinks that keep files do
@@ -248,7 +249,7 @@ def test_files_hold_each_step_once_after_rewinding(tmp_path: Path) -> None:
 
     settings = SETTINGS | {"trainer.on_nonfinite": "rewind", "trainer.checkpoint.every_steps": 5}
     run, _ = built(tmp_path, settings)
-    run.sinks = Sinks([JsonLines(tmp_path), TensorBoard(tmp_path)])
+    run = replace(run, sinks=Sinks([JsonLines(tmp_path), TensorBoard(tmp_path)]))
     poison(run, 4, "gradient")
     fit(run)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -171,13 +171,13 @@ def _hold_at(where: str, number: str = "1") -> None:
     from bigmodel.checkpointing import checkpoint
     from bigmodel.data.batching import prefetch
     from bigmodel.engine import compiler
-    from bigmodel.training import bookkeeping, validation
+    from bigmodel.training import records, validation
 
     owner, name = {
         "evaluation": (validation, "evaluate"),
         "saving": (checkpoint, "save"),
         "compiling": (compiler, "_compiled"),
-        "step": (bookkeeping, "record"),
+        "step": (records, "make_record"),
         "sync": (os, "fsync"),
         "gathering": (prefetch, "_fulfil"),
     }[where]

@@ -143,8 +143,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, model: str,
     save(run, tmp_path / "checkpoints")
     expected = step(run, 4)
 
-    again = resume_run(built(tmp_path, settings | {"seed": 1})[0])
-    again.train = run.train
+    again = replace(resume_run(built(tmp_path, settings | {"seed": 1})[0]), train=run.train)
     assert step(again, 4) == expected
     theirs = run.state.model.state_dict()
     assert all(

@@ -3,6 +3,7 @@
 pytest -m gpu
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,7 @@ def built(folder: Path, kind: str, device: str, precision: str = "fp32", **train
         "device": {"name": device, "precision": precision, "tf32": False},
         "trainer": VALUES["trainer"] | {"epochs": 4} | trainer,
     }
-    run = build_run(parse(values), folder / f"{kind}-{device}-{precision}")
-    run.sinks = Sink()
-    return run
+    return replace(build_run(parse(values), folder / f"{kind}-{device}-{precision}"), sinks=Sink())
 
 
 @pytest.mark.parametrize("kind", ["text", "pairs"])

@@ -157,7 +157,7 @@ def finished(folder: Path, settings: dict[str, Any]) -> tuple[Run, Recorder]:
 
 def longer(folder: Path, settings: dict[str, Any]) -> tuple[Run, Recorder]:
     run, told = built(folder, settings)
-    resume_run(run)
+    run = resume_run(run)
     fit(run)
     return run, told
 
@@ -189,13 +189,13 @@ def test_a_run_that_was_extended_and_stopped_equals_one_that_was_not_stopped(
     for name in ("whole", "stopped"):
         finished(tmp_path / name, LONG)
         run, _ = built(tmp_path / name, settings)
-        resume_run(run)
+        run = resume_run(run)
         if name == "stopped":
             run.sinks.record = stopping  # type: ignore[method-assign]
             with pytest.raises(KeyboardInterrupt):
                 fit(run)
             run, _ = built(tmp_path / name, settings)
-            resume_run(run)
+            run = resume_run(run)
             assert run.state.schedule.change is None
         fit(run)
         ends.append(run.state.save()[0])

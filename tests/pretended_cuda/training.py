@@ -18,7 +18,7 @@ from tests.small_runs import built
 
 WAITS = {
     "step_figures._fetched": "what steps gave, when a line is due",
-    "account.record": "the gradient's norm, for a record",
+    "records.make_record": "the gradient's norm, for a record",
     "metrics.base.Metrics.compute": "figures, for a record and at an evaluation's end",
     "evaluate.evaluate": "the loss and the confusion matrix, at an evaluation's end",
     "evaluate._samples": "predictions that a report shows",

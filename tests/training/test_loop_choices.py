@@ -83,7 +83,7 @@ def test_where_nothing_was_ever_the_best_the_last_weights_are_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, told = built(tmp_path, {"trainer.epochs": 1})
-    monkeypatch.setattr(run, "test", run.val)
+    run = replace(run, test=run.val)
     monkeypatch.setattr(run.monitor.__class__, "better", lambda *_: False)
     summary = fit(run)
     assert (summary.status, "test/accuracy" in summary.test) == ("finished", True)
@@ -101,7 +101,7 @@ def test_early_stopping_may_watch_another_figure_than_the_one_that_chooses(
         },
     )
     script(monkeypatch, run, [0.3, 0.2, 0.4, 0.1, 0.0], "macro_f1")
-    monkeypatch.setattr(run, "monitor", replace(run.monitor, name="val/loss", mode="max"))
+    run = replace(run, monitor=replace(run.monitor, name="val/loss", mode="max"))
     summary = fit(run)
     assert summary.epochs == 3
     assert summary.best["val/loss"] == max(loss for loss in losses(run))
@@ -138,7 +138,8 @@ def test_the_test_part_is_read_once_with_the_best_weights(
     )
     script(monkeypatch, run, values)
     tested = replace(run.dataset, test=run.dataset.val)
-    run.test = make_batches(tested, "test", config().data, batch_size=run.val.batch_size)
+    part = make_batches(tested, "test", config().data, batch_size=run.val.batch_size)
+    run = replace(run, test=part)
     scripted, seen = validation.evaluate, []
 
     def spy(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> Evaluation:

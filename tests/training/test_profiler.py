@@ -4,6 +4,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class OneProgram(FixedShapeEngine):
 def test_a_step_without_phases(tmp_path: Path) -> None:
     run, told = built(tmp_path, {"profile": True, "trainer.max_steps": 24, "data.batch_size": 16})
     apply(run.step.optimizer, 1.0)
-    run.engine = OneProgram(run.step, next(run.train.epoch(0)))
+    run = replace(run, engine=OneProgram(run.step, next(run.train.epoch(0))))
     fit(run)
     assert "\n  data " in told.messages[0]
     assert "\n  compiled step " in told.messages[0]
@@ -193,7 +194,8 @@ def test_calls_end_where_the_look_begins_and_ends_and_are_long_again_afterwards(
     for profiled in (False, True):
         settings = {"profile": profiled, "trainer.max_steps": 60, "trainer.epochs": 10}
         run, told = built(tmp_path / str(profiled), settings)
-        run.engine = many = Many(run)
+        many = Many(run)
+        run = replace(run, engine=many)
         fit(run)
         calls[profiled] = many.calls
     assert told.messages[0].startswith("Profile of steps 25 to 29, ")

@@ -1,5 +1,6 @@
 import random
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from bigmodel.checkpointing import checkpoint, exact_json
 from bigmodel.checkpointing.serialization import flatten_optimizer, unflatten_optimizer
 from bigmodel.errors import CheckpointError, NonFiniteError
 from bigmodel.optim.schedulers import apply
+from bigmodel.training.progress import Progress
 from bigmodel.training.run import Run
-from bigmodel.training.state import Progress
 from tests.small_runs import built
 
 RANDOM = {"model.dropout": 0.3, "model.norm": "batch", "model.hidden_sizes": [8, 8]}
@@ -70,7 +71,7 @@ def test_goes_on_to_the_bit(tmp_path: Path, optimizer: str, ema: float | None, p
 
     again, _ = built(tmp_path, settings | {"seed": 1})  # the seed: nothing may come from where it began
     again.state.load(*checkpoint.load(tmp_path / "last"))
-    again.train = run.train
+    again = replace(again, train=run.train)
     assert again.state.progress == Progress(step=3)
     assert step(again, 3) == expected
     assert equal(everything(again), everything(run))

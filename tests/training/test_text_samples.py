@@ -1,5 +1,6 @@
 """What a model writes of held-out texts, and BLEU against sacrebleu's own command."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from bigmodel.config import parse
 from bigmodel.models.base import Writer
 from bigmodel.reporting.base import Evaluation
 from bigmodel.training.run import Run
-from bigmodel.training.text_samples import SAMPLES, Writing, bleu
+from bigmodel.training.text_samples import SAMPLES, TextSampler, bleu
 from tests.small_runs import VALUES, Recorder
 
 MODEL = {"name": "transformer", "dim": 16, "depth": 1, "num_heads": 2}
@@ -38,8 +39,8 @@ def built(folder: Path, data: dict[str, Any]) -> Run:
 
 def judged(run: Run, name: str, samples: bool = True):
     assert isinstance(run.state.model, Writer)
-    assert run.writing is not None
-    return run.writing.judge(run.state.model, name, lambda: None, samples=samples)
+    assert run.text_sampler is not None
+    return run.text_sampler.sample(run.state.model, name, lambda: None, samples=samples)
 
 
 def test_a_text_goes_on_from_its_own_beginnings(text_run):
@@ -62,7 +63,7 @@ def test_samples_are_the_same_each_time_and_leave_random_numbers_alone(text_run)
 
 
 def test_translations_come_with_source_truth_and_bleu(pair_run):
-    assert pair_run.writing.figures == {"bleu": "max"}
+    assert pair_run.text_sampler.figures == {"bleu": "max"}
     figures, written = judged(pair_run, "val", samples=False)
     assert 0 <= figures["bleu"] <= 100
     assert len(written) == 3  # bleu_pairs
@@ -92,7 +93,7 @@ def test_a_stop_is_heeded_between_two_batches(pair_run):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pair_run.writing.judge(pair_run.state.model, "val", stop, samples=False)
+        pair_run.text_sampler.sample(pair_run.state.model, "val", stop, samples=False)
 
 
 def test_fewer_are_written_at_once_where_memory_is_little(pair_run, monkeypatch):
@@ -108,8 +109,8 @@ def test_fewer_are_written_at_once_where_memory_is_little(pair_run, monkeypatch)
 
     expected, _ = judged(pair_run, "val")
     monkeypatch.setattr(text_samples, "translate", little)
-    pair_run.sinks = Recorder()
-    found = validation._written(pair_run, "val", Evaluation({"loss": 1.0}), samples=True)
+    pair_run = replace(pair_run, sinks=Recorder())
+    found = validation._add_texts(pair_run, "val", Evaluation({"loss": 1.0}), None, samples=True)
     assert found.figures == {"loss": 1.0, **expected}
     assert sizes[-3:] == [1, 1, 1]
     assert "Out of memory with 128 texts written at once" in pair_run.sinks.messages[0]
@@ -127,8 +128,8 @@ def test_bleu_of_known_texts():
 
 def test_nothing_is_written_about_other_data(tmp_path):
     run = build_run(parse(VALUES), tmp_path)
-    assert run.writing is None
-    assert Writing.of(run.dataset, run.state.model, torch.device("cpu"), 5, 1) is None
+    assert run.text_sampler is None
+    assert TextSampler.of(run.dataset, run.state.model, torch.device("cpu"), 5, 1) is None
 
 
 def test_no_prompt_reaches_beyond_the_text(tmp_path):

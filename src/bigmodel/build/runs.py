@@ -45,7 +45,7 @@ from bigmodel.spec import Classes, NextTokens
 from bigmodel.training.plan import Monitored, Plan, monitored
 from bigmodel.training.run import Run
 from bigmodel.training.state import State
-from bigmodel.training.text_samples import Writing
+from bigmodel.training.text_samples import TextSampler
 from bigmodel.training.throughput import Throughput
 
 EVALUATION_BATCHES = 8
@@ -76,7 +76,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
     first = next(iter(val.epoch(0)))
     sample = first.inputs[:1]
     loss, model, layers, told = _model(config, dataset, runtime, first)
-    writing, figures = _writing(config, dataset, model, runtime)
+    text_sampler, figures = _text_sampler(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, figures)
     step = _step(config, model, loss, dataset, runtime)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
@@ -110,7 +110,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         saver=_saver(config, folder),
         sinks=_sinks(config, folder),
         summary=_summary(monitor, model, dataset, runtime, loss),
-        writing=writing,
+        text_sampler=text_sampler,
         throughput=Throughput.of(dataset, model, runtime, sample),
         profiled=config.top.profile,
     )
@@ -161,7 +161,7 @@ def resume_run(
         ) from error
     run.saver.damaged = newest.damaged
     progress, patience = run.state.progress, run.config.early_stopping.patience
-    progress.stopped_early = patience is not None and progress.waited >= patience
+    progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
     rows = [*run.info.rows, ("Checkpoint", shown_path(newest.folder))]
     if others:
         told = [*(changed or []), *([] if difference is None else [difference])]
@@ -172,18 +172,17 @@ def resume_run(
     rows += [("Warning", warning) for warning in warnings if warning is not None]
     if (change := run.state.schedule.change) is not None:
         rows.append(("Schedule", header.extension(change, run)))
-    if run.state.begun_anew:
+    if run.state.optimizer_reset:
         rows.append(("Begun anew", "the optimizer's moments, which do not fit the new settings"))
-    recorded = progress.attended
-    run.info = replace(
+    info = replace(
         run.info,
         first_step=progress.step,
-        recorded=recorded,
+        recorded=progress.last_completed_step,
         rows=rows,
         best=progress.best_value,
         best_loss=progress.best.get("val/loss"),
     )
-    return run
+    return replace(run, info=info)
 
 
 def _check_length(run: Run, done: int) -> None:
@@ -315,13 +314,13 @@ def _rows(label: str, lines: list[str]) -> list[tuple[str, str]]:
     return [(label, line) for line in lines]
 
 
-def _writing(
+def _text_sampler(
     config: RunConfig, dataset: Dataset, model: nn.Module, runtime: Runtime
-) -> tuple[Writing | None, dict[str, str]]:
+) -> tuple[TextSampler | None, dict[str, str]]:
     """What the model writes at an evaluation, and all figures that one gives, with their direction."""
     pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
-    writing = Writing.of(dataset, model, runtime.device, pairs, beams)
-    return writing, metric_names(dataset.spec.target) | ({} if writing is None else writing.figures)
+    sampler = TextSampler.of(dataset, model, runtime.device, pairs, beams)
+    return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.figures)
 
 
 def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime) -> Step:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,8 @@ def _start(run: Any, config: DictConfig, folder: Path, hydra: Any) -> float | No
 def _fit(run: Any) -> float | None:
     from bigmodel.training.loop import fit
 
-    run.signals, session.current.folder = session.current.signals, run.info.folder
-    fit(run)
+    session.current.folder = run.info.folder
+    fit(replace(run, signals=session.current.signals))
     best: float | None = run.state.progress.best_value
     return best
 

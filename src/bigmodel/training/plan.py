@@ -180,12 +180,23 @@ def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: s
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done after a step, in the order in which it is done."""
+    """What is to be done after a step, in the order in which it is done.
 
-    evaluate: bool
-    record: bool
-    log: bool
-    save: bool
+    Attributes:
+        report: tell the progress bar where training stands.
+        save_now: write the checkpoint at once, however short ago the last was written.
+    """
+
+    report: bool = False
+    evaluate: bool = False
+    record: bool = False
+    log: bool = False
+    save: bool = False
+    save_now: bool = False
+
+
+EVERYTHING = Due(evaluate=True, record=True, log=True, save=True, save_now=True)
+"""What is due after the last step of a run."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +213,7 @@ class Plan:
     record_every: int
     log_every: int
     save_every: int
+    save_now: bool
 
     @classmethod
     def of(cls, config: TrainerConfig, steps_per_epoch: int) -> Plan:
@@ -219,6 +231,7 @@ class Plan:
             record_every=cadence(1, config.record_every_steps),
             log_every=cadence(config.log_every, config.log_every_steps),
             save_every=cadence(config.checkpoint.every, config.checkpoint.every_steps),
+            save_now=config.checkpoint.every_steps is not None,
         )
 
     def next_event(self, step: int) -> int:
@@ -227,9 +240,16 @@ class Plan:
         return min(self.steps, *((step // every + 1) * every for every in rhythms))
 
     def due(self, step: int) -> Due:
-        """What is to be done after `step` steps. The last step does everything."""
-        last = step >= self.steps
-        evaluate = last or step % self.evaluate_every == 0
-        log = last or step % self.log_every == 0
-        record = log or evaluate or step % self.record_every == 0
-        return Due(evaluate, record, log, last or step % self.save_every == 0)
+        """What is to be done after `step` steps."""
+        if step >= self.steps:
+            return EVERYTHING
+        evaluate = step % self.evaluate_every == 0
+        log = step % self.log_every == 0
+        save = step % self.save_every == 0
+        return Due(
+            evaluate=evaluate,
+            record=log or evaluate or step % self.record_every == 0,
+            log=log,
+            save=save,
+            save_now=save and self.save_now,
+        )

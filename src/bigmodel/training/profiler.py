@@ -87,6 +87,9 @@ class Profiler:
     def step(self) -> None:
         """Steps were done, and whatever was due after them."""
 
+    def discard(self) -> None:
+        """Ends the recording and writes nothing."""
+
 
 @contextmanager
 def profiling(run: Run) -> Iterator[Profiler]:
@@ -192,7 +195,7 @@ class _TorchProfiler(Profiler):
             self._run.sinks.message("profile=true: training ended before the steps to profile.")
 
     def discard(self) -> None:
-        """Ends the recording and writes nothing."""
+        """See `Profiler`."""
         if not self._over:
             self._stop()
             self._run.sinks.message("profile=true: no trace was written, as training was interrupted.")

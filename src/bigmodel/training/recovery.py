@@ -1,12 +1,23 @@
-"""How a run goes on after a fault in the middle of it: too little memory, or a batch that diverged."""
+"""How a run goes on after a fault: too little memory, a batch that diverged, a request to stop."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from bigmodel.checkpointing import checkpoint
 from bigmodel.engine.base import Engine
-from bigmodel.errors import DeviceError, NonFiniteError, counted
+from bigmodel.errors import DataError, DeviceError, NonFiniteError, counted
 from bigmodel.runtime.memory import is_out_of_memory
+from bigmodel.runtime.signals import Stopped
 from bigmodel.training.plan import OnOOM
-from bigmodel.training.state import Progress
+from bigmodel.training.profiler import Profiler
+from bigmodel.training.progress import SkippedUpdate
+from bigmodel.training.run import Run
+
+T = TypeVar("T")
 
 MOST_REWINDS = 3
 MOST_SKIPPED_IN_A_ROW = 100
@@ -14,9 +25,103 @@ MOST_SKIPPED_IN_A_ROW = 100
 data, are at fault."""
 
 
-def make_room(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
-    """Has a step that ran out of memory begin again, with half as many samples at once; what the engine
-    keeps only for speed goes first.
+@contextmanager
+def recovering(run: Run, profiler: Profiler) -> Iterator[None]:
+    """Within it, a request to stop saves the run first, and a batch that diverged leads back to the last
+    checkpoint if `trainer.on_nonfinite=rewind`: the block is left, and training goes on after it."""
+    try:
+        yield
+    except (Stopped, DataError):
+        # These come between two steps or within an evaluation: everything up to here is good.
+        drain_step_metrics(run)
+        run.state.progress.seconds += run.watch.lap()
+        save(run, best=False, last=True, now=True)
+        raise
+    except NonFiniteError as fault:
+        if run.config.on_nonfinite != "rewind":
+            raise
+        profiler.discard()
+        _rewind(run, fault)
+
+
+def save(run: Run, *, best: bool, last: bool, now: bool) -> None:
+    """Hands the state over to be saved.
+
+    Args:
+        best, last, now: see `Saver.offer`.
+    """
+    # Records go first, so that no checkpoint counts on a record that could be lost.
+    run.sinks.flush()
+    groups, facts = run.state.save()
+    facts |= {"data": run.fingerprint, "prepared": run.prepared, "settings": run.settings}
+    run.saver.offer(groups, facts, best=best, last=last, now=now)
+
+
+def drain_step_metrics(run: Run) -> None:
+    """Adds the losses of the steps since the last call to the progress. This waits for the device.
+
+    Raises:
+        NonFiniteError: a loss or a gradient is NaN or infinite, and such updates are not to be skipped,
+            or too many of them were.
+    """
+    for update in run.state.progress.add_steps(run.step.drain()):
+        fault = _fault(run, update)
+        if run.config.on_nonfinite != "skip":
+            raise NonFiniteError(fault, update.step)
+        if update.in_a_row > MOST_SKIPPED_IN_A_ROW:
+            raise NonFiniteError(
+                f"{fault} So were the {MOST_SKIPPED_IN_A_ROW} updates before it.", update.step
+            )
+        if update.total <= 5 or update.total % 100 == 0:  # a line for each would bury all others
+            run.sinks.message(f"{fault} Its update was skipped, as {update.total:,} in all.", "warning")
+
+
+def _fault(run: Run, update: SkippedUpdate) -> str:
+    step, loss = update.step, update.loss
+    if update.weight == 0:
+        return f"Every target of the batch of step {step} is ignored, so that there is no mean loss."
+    factor = run.state.schedule.factor(step - 1)
+    rate = run.state.optimizer.param_groups[0]["initial_lr"] * factor
+    what = f"The loss became {loss}"
+    if math.isfinite(loss):
+        what = f"The loss was {loss:.4g}, but a gradient became NaN or infinite,"
+    return (
+        f"{what} at step {step} (epoch {run.epoch_of(step)}), at learning rate {rate:.4g}. The update"
+        " was left out. A smaller optimizer.lr, trainer.clip_norm=1.0 or a warm-up (scheduler.warmup)"
+        " usually helps."
+    )
+
+
+def _rewind(run: Run, fault: NonFiniteError) -> None:
+    """Goes back to the last good checkpoint; the batch that diverged will be left out.
+
+    Raises:
+        NonFiniteError: rewinding has not helped often enough.
+    """
+    progress = run.state.progress
+    skipped, seconds = progress.skipped_steps, progress.seconds
+    if len(skipped) >= MOST_REWINDS or fault.step in skipped:
+        past = ", ".join(map(str, skipped))
+        raise NonFiniteError(
+            f"{fault} Rewinding has not helped, past the batches of steps {past}.", fault.step
+        ) from fault
+    run.step.discard_figures()  # losses that were not drained are of steps that will be done again
+    run.saver.flush()
+    newest = checkpoint.load_newest(run.saver.checkpoints)
+    run.state.load(newest.groups, newest.facts)
+    run.engine.rebind()
+    # Neither of these goes back with the rest.
+    progress.skipped_steps, progress.seconds = [*skipped, fault.step], seconds
+    run.sinks.rewind(progress.last_completed_step)
+    run.sinks.message(
+        f"{fault} Rewound to step {progress.step}; the batch of step {fault.step} is passed over.",
+        "warning",
+    )
+
+
+def use_less_memory(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
+    """Prepares to repeat a step that ran out of memory, with half as many samples at once; memory that
+    the engine keeps only for speed is given up first.
 
     The batch stays the same, and with it the order of samples; its gradient is added up from twice as
     many micro-batches.
@@ -25,17 +130,17 @@ def make_room(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
         What was done, in words.
 
     Raises:
-        RuntimeError: the error itself, where it is another one.
-        DeviceError: it is not to be halved any more.
+        RuntimeError: the error itself, if it is about something else.
+        DeviceError: it cannot, or is not to be, halved any more.
     """
     if not is_out_of_memory(error):
         raise error
     step = engine.step
     size = step.last_micro_batch
-    taken_back = policy == "halve" and step.undo()
-    if taken_back and (told := give_up_speed(engine, error, policy)):
-        return told
-    if not taken_back or size == 1:
+    undone = policy == "halve" and step.undo()
+    if undone and (message := _release(engine)):
+        return message
+    if not undone or size == 1:
         raise DeviceError(
             f"Out of memory with {counted(size, 'sample')} at once: {str(error).splitlines()[0]} A"
             " smaller data.batch_size (or data.batch_tokens) with a larger trainer.accumulate gives the"
@@ -49,64 +154,47 @@ def make_room(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
     )
 
 
-def give_up_speed(engine: Engine, error: RuntimeError, policy: OnOOM) -> str | None:
-    """Frees what an engine keeps only for speed, such as a CUDA graph's memory, where memory ran out.
+def evaluate_in_memory(
+    run: Run, size: int, act: Callable[[int], T], message: Callable[[int, int], str]
+) -> tuple[T, int]:
+    """Evaluates with fewer and fewer samples at once until memory suffices.
+
+    Args:
+        size: how many samples at once to try first.
+        act: evaluates, given how many.
+        message: what to tell the user, given how many were too many and how many are tried next.
 
     Returns:
-        What was done, in words; None where there was nothing, or the error is another one.
+        What `act` returned, and with how many samples at once.
+
+    Raises:
+        DeviceError: it cannot, or is not to be, halved any more.
     """
+    while True:
+        try:
+            return act(size), size
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            told = _release(run.engine) if run.config.on_oom == "halve" else None
+            if told is None:
+                if run.config.on_oom == "stop" or size == 1:
+                    raise DeviceError(
+                        f"Out of memory with {size} samples evaluated at once:"
+                        f" {str(error).splitlines()[0]} Take a smaller data.batch_size, or"
+                        " trainer.on_oom=halve."
+                    ) from error
+                before, size = size, (size + 1) // 2
+                told = message(before, size)
+        run.sinks.message(told, "warning")
+
+
+def _release(engine: Engine) -> str | None:
+    """Gives up memory that an engine keeps only for speed, such as a CUDA graph's, if there is any."""
     name = engine.name
-    if policy == "halve" and is_out_of_memory(error) and engine.release():
-        return (
-            f"Out of memory: the memory of device.engine={name} is given up, and steps are done one by"
-            " one from now on."
-        )
-    return None
-
-
-def smaller_evaluation(size: int, error: RuntimeError, policy: OnOOM) -> int:
-    """How many samples to evaluate at once after `size` were too many for the memory.
-
-    Raises:
-        RuntimeError: the error itself, where it is another one.
-        DeviceError: it is not to be halved any more.
-    """
-    if not is_out_of_memory(error):
-        raise error
-    if policy == "stop" or size == 1:
-        raise DeviceError(
-            f"Out of memory with {size} samples evaluated at once: {str(error).splitlines()[0]}"
-            " Take a smaller data.batch_size, or trainer.on_oom=halve."
-        ) from error
-    return (size + 1) // 2
-
-
-def skip(progress: Progress, step: int, fault: str) -> str | None:
-    """Counts an update that was left out.
-
-    Returns:
-        What to tell the user, not every time.
-
-    Raises:
-        NonFiniteError: there were too many of them.
-    """
-    progress.skipped += 1
-    progress.skipped_in_row += 1
-    if progress.skipped_in_row > MOST_SKIPPED_IN_A_ROW:
-        raise NonFiniteError(f"{fault} So were the {MOST_SKIPPED_IN_A_ROW} updates before it.", step)
-    told = progress.skipped <= 5 or progress.skipped % 100 == 0
-    return f"{fault} Its update was skipped, as {progress.skipped:,} in all." if told else None
-
-
-def may_rewind(progress: Progress, fault: NonFiniteError) -> list[int]:
-    """The steps whose batches are to be passed over from now on.
-
-    Raises:
-        NonFiniteError: the fault itself, where rewinding has not helped often enough.
-    """
-    if len(progress.passed_over) >= MOST_REWINDS or fault.step in progress.passed_over:
-        past = ", ".join(map(str, progress.passed_over))
-        raise NonFiniteError(
-            f"{fault} Rewinding has not helped, past the batches of steps {past}.", fault.step
-        ) from fault
-    return [*progress.passed_over, fault.step]
+    if not engine.release():
+        return None
+    return (
+        f"Out of memory: the memory of device.engine={name} is given up, and steps are done one by one"
+        " from now on."
+    )

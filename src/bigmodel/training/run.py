@@ -1,8 +1,9 @@
-"""Everything that training needs, in one object, and what follows from it at any step."""
+"""A run: everything that training needs, in one object."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,18 +20,27 @@ from bigmodel.runtime.signals import Signals
 from bigmodel.training.plan import Monitored, Plan, TrainerConfig
 from bigmodel.training.state import State
 from bigmodel.training.stopwatch import Stopwatch
-from bigmodel.training.text_samples import Writing
+from bigmodel.training.text_samples import TextSampler
 from bigmodel.training.throughput import Throughput
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """A run, built and checked. `fit` runs it.
 
-    `fingerprint`, `prepared` and `settings` say what it has learnt from, and how; every checkpoint holds
-    them. `profiled`: whether a few steps are to be profiled.
+    No attribute is ever replaced. All that changes while it trains, and all that a checkpoint holds of
+    that, is in `state`: the weights, what the optimizer keeps, and `state.progress`.
+
+    Attributes:
+        fingerprint, prepared, settings: what the run has learnt from, and how; every checkpoint holds
+            them.
+        step: does one update; `engine` does it, or many in a call, in the quickest way.
+        monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
+        text_sampler: None unless the model can write texts.
+        profiled: whether a few steps are profiled.
     """
 
+    # What is to be done, and with which data
     config: TrainerConfig
     info: RunInfo
     plan: Plan
@@ -41,18 +51,21 @@ class Run:
     train: Batches
     val: Batches
     test: Batches | None
+    # What does it
+    runtime: Runtime
     loss: Loss
     step: Step
     engine: Engine
-    state: State
     val_metrics: Metrics
     monitor: Monitored
     stop_monitor: Monitored
-    runtime: Runtime
+    # What changes
+    state: State
+    # Where results go
     saver: Saver
     sinks: Sink
     summary: Summary
-    writing: Writing | None = None
+    text_sampler: TextSampler | None = None
     throughput: Throughput = field(default_factory=Throughput)
     profiled: bool = False
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -60,19 +73,18 @@ class Run:
 
     @property
     def over(self) -> bool:
-        """Whether no step is left to do."""
+        """Whether the last step is done, and all that was due after it."""
         progress = self.state.progress
-        return progress.step >= self.plan.steps or progress.stopped_early
+        return progress.last_completed_step >= self.plan.steps or progress.stopped_early
+
+    def epochs_left(self) -> Iterator[int]:
+        """The epochs that are not over yet, from 0, the one under way first.
+
+        Each is read off the progress made: a rewind may have gone back meanwhile.
+        """
+        while not self.over:
+            yield self.state.progress.step // self.plan.steps_per_epoch
 
     def epoch_of(self, step: int) -> int:
         """The epoch, from 1, that step `step`, from 1, belongs to."""
         return math.ceil(step / self.plan.steps_per_epoch)
-
-    def lr_factor(self, step: int) -> float:
-        """The multiplier of the learning rate after `step` steps."""
-        return self.state.schedule.factor(step)
-
-    def mean_loss(self) -> float:
-        """The mean training loss since the last record; NaN where every update was skipped."""
-        progress = self.state.progress
-        return progress.loss_sum / progress.loss_weight if progress.loss_weight else math.nan

@@ -1,7 +1,7 @@
 """Everything that a resume needs, in one object.
 
-`State.save` gives it as named groups of tensors and as facts that JSON can hold; `State.load` takes
-both back. What stands in here and nowhere else is what makes a resumed run the same run.
+`State.save` returns it as named groups of tensors and as facts that JSON can hold; `State.load` takes
+both back, part by part. What is in here and nowhere else is what makes a resumed run the same run.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,63 +28,36 @@ from bigmodel.metrics import Metrics
 from bigmodel.optim.optimizers import evaluation_weights, own_options, training_weights
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.runtime.device import Choice, random_facts, random_tensors, restore_random
+from bigmodel.training.progress import Progress
 
-_JUDGED_BY = ("data", "loss.", "trainer.checkpoint.m", "trainer.early_stopping.m")
-_NOT_JUDGED_BY = ("data.batch_size", "data.drop_last", "data.augment.")
+_EVALUATION_KEYS = ("data", "loss.", "trainer.checkpoint.m", "trainer.early_stopping.m")
+_NOT_EVALUATION_KEYS = ("data.batch_size", "data.drop_last", "data.augment.")
+
+_SAME_MOMENTS = {f"optimizer.{name}" for name in ("lr", "adamw_lr", "weight_decay", "betas", "eps")}
+"""Optimizer options that leave the shape and meaning of its saved state as they are."""
 
 
-_SAME_STATE = {f"optimizer.{name}" for name in ("lr", "adamw_lr", "weight_decay", "betas", "eps")}
-"""Options of optimizers that say nothing of what they keep from step to step."""
-
-
-def changes_judgement(key: str) -> bool:
+def _changes_evaluation(key: str) -> bool:
     """Whether a setting decides by what figure of which samples a model is called the best."""
-    return key.startswith(_JUDGED_BY) and not key.startswith(_NOT_JUDGED_BY)
+    return key.startswith(_EVALUATION_KEYS) and not key.startswith(_NOT_EVALUATION_KEYS)
 
 
-@dataclass
-class Progress:
-    """How far a run has come; plain numbers only.
+class _Saved(NamedTuple):
+    """A saved state, and the settings, by dotted key, that have changed since."""
 
-    Attributes:
-        step: optimizer steps done.
-        attended: the newest step after which all that was due (evaluation, records) has been done.
-        loss_sum, loss_weight: add up the training loss since the last record.
-        seconds: time spent in training and evaluation, over all sittings.
-        best: the record of the best evaluation so far, and `best_value` its monitored metric.
-        final: the newest record.
-        waited: evaluations since early stopping's metric got better; `stop_value` is its best.
-        figures: the newest evaluation's figures, by full name.
-        stopped_early: whether early stopping has ended the run.
-        skipped: updates left out because the loss or a gradient was not finite, and `skipped_in_row`
-            how many of them came last without a good one between.
-        passed_over: steps that are counted without an update, since rewinding found their batches bad.
-        evaluation_batch: samples that are evaluated at once, where memory was too little for more.
-    """
+    groups: TensorGroups
+    facts: dict[str, Any]
+    changed: Collection[str]
 
-    step: int = 0
-    attended: int = 0
-    loss_sum: float = 0.0
-    loss_weight: float = 0.0
-    seconds: float = 0.0
-    best: dict[str, float | int] = field(default_factory=dict)
-    best_value: float | None = None
-    final: dict[str, float | int] = field(default_factory=dict)
-    waited: int = 0
-    stop_value: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-    stopped_early: bool = False
-    skipped: int = 0
-    skipped_in_row: int = 0
-    passed_over: list[int] = field(default_factory=list)
-    evaluation_batch: int | None = None
+    def any_changed(self, *prefixes: str) -> bool:
+        return any(key.startswith(prefixes) for key in self.changed)
 
 
 class State:
     """The parts of a run that change while it runs; `ema`, `scaler` (of fp16) and `loss` may be None.
 
     Attributes:
-        begun_anew: whether the optimizer's saved state did not fit changed settings.
+        optimizer_reset: whether the optimizer's saved state did not fit the changed settings.
     """
 
     def __init__(
@@ -106,19 +79,19 @@ class State:
         self.ema = ema
         self.scaler = scaler
         self.loss = loss
-        self._loss_at_first = {name: value.clone() for name, value in self._loss_buffers().items()}
+        self._initial_loss = {name: value.clone() for name, value in self._loss_buffers().items()}
         self.progress = Progress()
         self.choice = Choice()
-        self.begun_anew = False
+        self.optimizer_reset = False
 
     def save(self) -> tuple[TensorGroups, dict[str, Any]]:
         """The whole state: tensors by group and name, and facts for `exact_json`.
 
-        Group `model` holds the weights that are trained. Where the weights to evaluate and predict with
+        Group `model` holds the weights that are trained. If the weights to evaluate and predict with
         are others (an average of them), group `averaged` holds those. In the middle of a step, group
-        `accumulation` holds what its micro-batches have given so far. Where a loss has buffers that are
-        not as it was built with, group `loss` holds those. Tensors are the live ones; facts
-        are the caller's to keep: nothing changes them any more.
+        `accumulation` holds what its micro-batches have added up so far. If a loss has buffers that
+        have changed since it was built, group `loss` holds those. Tensors are the live ones; the facts
+        are the caller's to keep: nothing changes them later.
 
         Raises:
             NonFiniteError: a weight, average or moment is NaN or infinite; such a state is never saved.
@@ -135,25 +108,20 @@ class State:
                 groups["averaged"] = {name: value.clone() for name, value in self._weights().items()}
         if changed := self._changed_loss_buffers():
             groups["loss"] = changed
+        self._check_finite(groups)
         if self.accumulation.losses:
-            groups["accumulation"] = {"losses": torch.stack(self.accumulation.losses)} | {
-                f"gradient.{name}": p.grad
-                for name, p in self.model.named_parameters()
-                if p.grad is not None
-            }
-            if self.accumulation.sums is not None:
-                groups["accumulation"]["sums"] = self.accumulation.sums
-        # Of a step that is under way it is decided when its gradient is whole.
-        self._check_finite({name: tensors for name, tensors in groups.items() if name != "accumulation"})
+            # Unchecked: whether a step under way is finite is decided once its gradient is complete.
+            groups["accumulation"] = self._accumulated()
+        norm = self.accumulation.grad_norm
         facts = {
-            "progress": asdict(self.progress),
+            "progress": self.progress.state_dict(),
             "optimizer": optimizer_facts,
             "optimizer_class": type(self.optimizer).__name__,
             "scheduler": self.schedule.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.updates,
             "micro_batch": self.accumulation.micro_batch,
-            "grad_norm": None if (norm := self.accumulation.grad_norm) is None else float(norm),
+            "grad_norm": None if norm is None else float(norm),
             "random": random_facts(),
             "choice": asdict(self.choice),
         }
@@ -163,9 +131,9 @@ class State:
         """Takes over a saved state, in place.
 
         Args:
-            groups, facts: as `save` gave them.
-            changed: settings, by dotted key, that are others now than when it was saved. What follows
-                from them is taken from now; what no longer fits begins anew.
+            groups, facts: as `save` returned them.
+            changed: settings, by dotted key, that differ from those it was saved with. What depends on
+                them is not taken over.
 
         Raises:
             CheckpointError: it is the state of another model or optimizer.
@@ -173,33 +141,20 @@ class State:
         if missing := sorted({"model", "optimizer", "metrics", "random"} - groups.keys()):
             raise CheckpointError(f"The checkpoint is damaged: it has no {missing[0]}.safetensors.")
         self.load_model(groups["model"])
-        self._load_optimizer(groups["optimizer"], facts, changed)
-        if not {"scheduler.name", "scheduler.interval"} & set(changed):
-            self.schedule.load_state_dict(facts["scheduler"], facts["progress"]["step"])
-        with contextlib.suppress(*[ValueError] if changed else []):  # of another target: from zero
-            self.metrics.load_state_dict(groups["metrics"])
-        if self.ema is not None:
-            averages = groups["model"] if facts["ema_updates"] is None else groups["averaged"]
-            names = plain_names(self.model).items()
-            self.ema.load({n: averages[plain] for n, plain in names}, facts["ema_updates"] or 0)
-        if self.scaler is not None and facts["scaler"]:
-            self.scaler.load_state_dict(facts["scaler"])
-        if "data.batch_size" not in changed and facts["micro_batch"] is not None:
-            self.accumulation.micro_batch = facts["micro_batch"]
-        norm = facts["grad_norm"]
-        self.accumulation.grad_norm = None if norm is None else torch.tensor(norm)
-        self._load_accumulation({} if changed else groups.get("accumulation", {}))
-        if not any(key.startswith("loss.") for key in changed):
-            self._load_loss(groups.get("loss", {}))
+        saved = _Saved(groups, facts, changed)
+        for load_part in (
+            self._load_optimizer,
+            self._load_schedule,
+            self._load_metrics,
+            self._load_ema,
+            self._load_scaler,
+            self._load_accumulation,
+            self._load_loss,
+            self._load_progress,
+            self._load_choice,
+        ):
+            load_part(saved)
         restore_random(groups["random"], facts["random"])
-        self.progress = Progress(**facts["progress"])
-        if not any(key.startswith("device.") for key in changed):
-            kept = facts.get("choice") or {}
-            self.choice.engine, self.choice.threads = kept.get("engine"), kept.get("threads")
-        if any(map(changes_judgement, changed)):
-            forgotten = Progress()  # what was best by another measure says nothing
-            self.progress.best, self.progress.best_value = forgotten.best, forgotten.best_value
-            self.progress.waited, self.progress.stop_value = forgotten.waited, forgotten.stop_value
 
     def load_model(self, weights: dict[str, Tensor]) -> None:
         """Takes over weights alone.
@@ -214,7 +169,7 @@ class State:
             first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
             raise CheckpointError(
                 f"The checkpoint holds another model: {first} Weights cannot be turned into those of"
-                " another size: leave model.* and the data's sizes as they were, or start anew."
+                " another size: leave model.* and the data's sizes as they were, or start a new run."
             ) from error
 
     @property
@@ -254,7 +209,8 @@ class State:
             for name, value in tensors.items()
             if value.is_floating_point() and value.numel()
         }
-        # A norm of all is a few kernels; NaN and infinity come through. Large numbers overflow it too.
+        # One norm over all tensors takes few kernels, and NaN and infinity come through. Large finite
+        # numbers overflow it too, so that each tensor is looked at before anything is reported.
         if not math.isfinite(float(nn.utils.get_total_norm(named.values()))):
             bad = [name for name, value in named.items() if not bool(value.isfinite().all())]
             if bad:
@@ -268,67 +224,115 @@ class State:
         names = plain_names(self.model)
         return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
 
+    def _accumulated(self) -> dict[str, Tensor]:
+        tensors = {"losses": torch.stack(self.accumulation.losses)}
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                tensors[f"gradient.{name}"] = parameter.grad
+        if self.accumulation.sums is not None:
+            tensors["sums"] = self.accumulation.sums
+        return tensors
+
     def _loss_buffers(self) -> dict[str, Tensor]:
-        """What a loss keeps from step to step; fixed parameters and what is not persistent left out."""
+        """Persistent buffers of the loss; its fixed parameters are built from the config again."""
         if self.loss is None:
             return {}
         saved = self.loss.state_dict()
         return {name: value.detach() for name, value in self.loss.named_buffers() if name in saved}
 
     def _changed_loss_buffers(self) -> dict[str, Tensor]:
-        first = self._loss_at_first
+        initial = self._initial_loss
         return {
             name: value
             for name, value in self._loss_buffers().items()
-            if name not in first or not torch.equal(value, first[name].to(value))
+            if name not in initial or not torch.equal(value, initial[name].to(value))
         }
 
-    def _load_loss(self, saved: dict[str, Tensor]) -> None:
-        """The loss's buffers; those that were not saved are as it was built with.
+    def _load_optimizer(self, saved: _Saved) -> None:
+        """If changed options need another kind of state, the optimizer starts with none."""
+        options = {key for key in saved.changed if key.startswith("optimizer.")}
+        if options - _SAME_MOMENTS:
+            self.optimizer_reset = True
+            return
+        own_class, saved_class = type(self.optimizer).__name__, saved.facts["optimizer_class"]
+        if own_class != saved_class:
+            raise CheckpointError(
+                f"The checkpoint's optimizer is {saved_class}, and this run's is {own_class}."
+            )
+        current = own_options(self.optimizer)
+        tensors, facts = saved.groups["optimizer"], saved.facts["optimizer"]
+        try:
+            self.optimizer.load_state_dict(unflatten_optimizer(tensors, facts))
+        except (KeyError, ValueError) as error:
+            if options:  # such as a weight decay, which splits the weights into two groups
+                self.optimizer_reset = True
+                return
+            raise CheckpointError(f"The checkpoint's optimizer is not this run's: {error}") from error
+        if options:
+            for group, now in zip(self.optimizer.param_groups, current, strict=True):
+                group.update(now, initial_lr=now["lr"])
+
+    def _load_schedule(self, saved: _Saved) -> None:
+        if not saved.any_changed("scheduler.name", "scheduler.interval"):
+            self.schedule.load_state_dict(saved.facts["scheduler"], saved.facts["progress"]["step"])
+
+    def _load_metrics(self, saved: _Saved) -> None:
+        with contextlib.suppress(*[ValueError] if saved.changed else []):  # sums of another target
+            self.metrics.load_state_dict(saved.groups["metrics"])
+
+    def _load_ema(self, saved: _Saved) -> None:
+        if self.ema is None:
+            return
+        updates = saved.facts["ema_updates"]
+        averages = saved.groups["model" if updates is None else "averaged"]
+        names = plain_names(self.model).items()
+        self.ema.load({name: averages[plain] for name, plain in names}, updates or 0)
+
+    def _load_scaler(self, saved: _Saved) -> None:
+        if self.scaler is not None and saved.facts["scaler"]:
+            self.scaler.load_state_dict(saved.facts["scaler"])
+
+    def _load_accumulation(self, saved: _Saved) -> None:
+        """The gradient of a step that was under way; none between two steps, or if settings changed."""
+        facts, accumulation = saved.facts, self.accumulation
+        if "data.batch_size" not in saved.changed and facts["micro_batch"] is not None:
+            accumulation.micro_batch = facts["micro_batch"]
+        norm = facts["grad_norm"]
+        accumulation.grad_norm = None if norm is None else torch.tensor(norm)
+        tensors = {} if saved.changed else saved.groups.get("accumulation", {})
+        for name, parameter in self.model.named_parameters():
+            gradient = tensors.get(f"gradient.{name}")
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        device = next((p.device for p in self.model.parameters()), None)
+        accumulation.losses = list(tensors["losses"].to(device).unbind()) if tensors else []
+        sums = tensors.get("sums")
+        accumulation.sums = None if sums is None else sums.to(device)
+
+    def _load_loss(self, saved: _Saved) -> None:
+        """Buffers that were not saved are as the loss was built with.
 
         Raises:
             CheckpointError: names or shapes are not this loss's.
         """
-        if self.loss is None:
+        if self.loss is None or saved.any_changed("loss."):
             return
+        buffers = self._initial_loss | saved.groups.get("loss", {})
         try:
-            wrong = self.loss.load_state_dict(self._loss_at_first | saved, strict=False).unexpected_keys
+            unexpected = self.loss.load_state_dict(buffers, strict=False).unexpected_keys
         except RuntimeError as error:
             raise CheckpointError(
                 f"The checkpoint's loss has buffers of other sizes: {error}"
             ) from error
-        if wrong:
-            raise CheckpointError(f"The checkpoint's loss is another: it has a buffer {wrong[0]}.")
+        if unexpected:
+            raise CheckpointError(f"The checkpoint's loss is another: it has a buffer {unexpected[0]}.")
 
-    def _load_optimizer(
-        self, tensors: dict[str, Tensor], facts: dict[str, Any], changed: Collection[str]
-    ) -> None:
-        """The optimizer's state. Where other options need another kind of state, it begins anew."""
-        options = {key for key in changed if key.startswith("optimizer.")}
-        if options - _SAME_STATE:
-            self.begun_anew = True
-            return
-        ours, theirs = type(self.optimizer).__name__, facts["optimizer_class"]
-        if ours != theirs:
-            raise CheckpointError(f"The checkpoint's optimizer is {theirs}, and this run's is {ours}.")
-        own = own_options(self.optimizer)
-        try:
-            self.optimizer.load_state_dict(unflatten_optimizer(tensors, facts["optimizer"]))
-        except (KeyError, ValueError) as error:
-            if options:  # such as a weight decay, which parts the weights into two groups
-                self.begun_anew = True
-                return
-            raise CheckpointError(f"The checkpoint's optimizer is not this run's: {error}") from error
-        if options:
-            for group, now in zip(self.optimizer.param_groups, own, strict=True):
-                group.update(now, initial_lr=now["lr"])
+    def _load_progress(self, saved: _Saved) -> None:
+        self.progress.load_state_dict(saved.facts["progress"])
+        if any(map(_changes_evaluation, saved.changed)):
+            # What was best by another measure, or on other samples, cannot be compared with.
+            self.progress.reset(("best", "best_value", "bad_evaluations", "stop_value"))
 
-    def _load_accumulation(self, saved: dict[str, Tensor]) -> None:
-        """The gradient of a step that was under way; none between two steps."""
-        for name, parameter in self.model.named_parameters():
-            gradient = saved.get(f"gradient.{name}")
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        device = next((p.device for p in self.model.parameters()), None)
-        self.accumulation.losses = list(saved["losses"].to(device).unbind()) if saved else []
-        sums = saved.get("sums")
-        self.accumulation.sums = None if sums is None else sums.to(device)
+    def _load_choice(self, saved: _Saved) -> None:
+        if not saved.any_changed("device."):
+            chosen = saved.facts.get("choice") or {}
+            self.choice.engine, self.choice.threads = chosen.get("engine"), chosen.get("threads")

@@ -27,8 +27,8 @@ AT_ONCE = 128
 
 
 @dataclass(frozen=True)
-class Writing:
-    """What is written at each evaluation.
+class TextSampler:
+    """Has a model write texts at each evaluation.
 
     Attributes:
         dataset: the data; its reader turns tokens into words.
@@ -47,7 +47,7 @@ class Writing:
     @classmethod
     def of(
         cls, dataset: Dataset, model: nn.Module, device: torch.device, pairs: int, beams: int
-    ) -> Writing | None:
+    ) -> TextSampler | None:
         """None where the data is no text, or the model cannot write."""
         if not isinstance(dataset.spec.target, NextTokens) or not isinstance(model, Writer):
             return None
@@ -60,10 +60,10 @@ class Writing:
 
     @property
     def figures(self) -> dict[str, str]:
-        """The figures that `judge` gives of the validation part, each with which way is better."""
+        """The figures that `sample` returns of the validation part, each with which way is better."""
         return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
 
-    def judge(
+    def sample(
         self,
         model: Model,
         name: PartName,
@@ -88,11 +88,11 @@ class Writing:
             beams = self.beams if name == "test" else 1
             if count == 0:
                 return {}, []
-            pairs = self._translated(model, part, count, beams, between, at_once)
+            pairs = self._translations(model, part, count, beams, between, at_once)
             return {"bleu": bleu([p.text for p in pairs], [p.truth for p in pairs])}, pairs[:SAMPLES]
-        return {}, self._continued(model, part) if samples and isinstance(part, Windows) else []
+        return {}, self._continuations(model, part) if samples and isinstance(part, Windows) else []
 
-    def _continued(self, model: Model, part: Windows) -> list[Written]:
+    def _continuations(self, model: Model, part: Windows) -> list[Written]:
         """The beginnings of a few windows, spread over the part, and how the model goes on."""
         places = torch.arange(min(SAMPLES, len(part))) * (len(part) // min(SAMPLES, len(part)))
         most = min(_PROMPT, part.length // 2 or 1)
@@ -104,7 +104,7 @@ class Writing:
             for prompt, tokens in zip(prompts, written, strict=True)
         ]
 
-    def _translated(
+    def _translations(
         self,
         model: Model,
         part: TextPairs,

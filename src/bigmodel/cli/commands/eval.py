@@ -26,7 +26,7 @@ from bigmodel.reporting.lines import shown_path
 from bigmodel.reporting.summary import jsonable
 from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Values
 from bigmodel.training.evaluation import evaluate
-from bigmodel.training.text_samples import Writing
+from bigmodel.training.text_samples import TextSampler
 
 
 class ReadingConfig(DataConfig):
@@ -111,10 +111,10 @@ def judge(loaded: Loaded, judged: Judged, batch_size: int | None = None) -> dict
     for name, why in undefined_told(figures).items():
         tell(f"{name} is not defined for {judged.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
-    writing = Writing.of(dataset, loaded.model, device, pairs, beams)
-    if writing is not None:
+    sampler = TextSampler.of(dataset, loaded.model, device, pairs, beams)
+    if sampler is not None:
         assert isinstance(loaded.model, Writer)
-        figures |= writing.judge(loaded.model, judged.part, lambda: None, samples=False)[0]
+        figures |= sampler.sample(loaded.model, judged.part, lambda: None, samples=False)[0]
     return figures
 
 

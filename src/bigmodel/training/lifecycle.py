@@ -1,0 +1,96 @@
+"""How a run begins and ends, whatever happens in between: its status, its summary, what is held back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from bigmodel.errors import BigModelError, CheckpointError, counted, reason
+from bigmodel.optim.optimizers import training_weights
+from bigmodel.reporting.summary import write_summary
+from bigmodel.runtime import activity
+from bigmodel.training.recovery import save
+from bigmodel.training.run import Run
+
+
+@contextmanager
+def running(run: Run) -> Iterator[None]:
+    """Within it, the run is under way: requests to stop wait until training heeds them, and all that
+    writes is open. However it is left, the summary says how the run ended."""
+    with (
+        run.signals.waiting(),
+        activity.report_progress("Training"),
+        _summarized(run),
+        activity.reporting_to(run.sinks.message),
+    ):
+        _prepare(run)
+        yield
+
+
+def _prepare(run: Run) -> None:
+    progress = run.state.progress
+    training_weights(run.state.optimizer)
+    run.state.model.train()
+    run.step.should_pause = run.signals.urgent
+    run.engine.start(run.plan.steps - progress.step, run.sinks.message, run.signals.raising)
+    if run.config.on_nonfinite == "rewind" and progress.step == 0:
+        save(run, best=False, last=True, now=True)  # so that there is a checkpoint to go back to
+
+
+@contextmanager
+def _summarized(run: Run) -> Iterator[None]:
+    """Tells the sinks and the summary how the run begins and how it ends."""
+    summary, progress = run.summary, run.state.progress
+    run.saver.start()
+    run.sinks.start(run.info)
+    at_start = replace(summary, status="running", best=progress.best, final=progress.final)
+    write_summary(at_start, run.info.folder)
+    try:
+        with _flushing(run):
+            yield
+        summary.status = "finished"
+        _conclude(run)
+        run.sinks.close()
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        summary.status = "stopped" if stopped else "failed"
+        summary.error = (str(error) or "interrupted") if stopped else reason(error)
+        # The first fault is the one to report: what these raise, most often for the same cause, is not.
+        with suppress(BigModelError):
+            _conclude(run)
+        with suppress(BigModelError):
+            run.sinks.close()
+        raise
+    finally:
+        run.saver.close()
+
+
+@contextmanager
+def _flushing(run: Run) -> Iterator[None]:
+    """If it is left by an error, checkpoints held back are written: they are from before the error."""
+    try:
+        yield
+    except CheckpointError:  # the disk takes no more
+        raise
+    except BaseException:
+        run.saver.flush()
+        raise
+
+
+def _conclude(run: Run) -> None:
+    summary, progress = run.summary, run.state.progress
+    summary.best, summary.final, summary.steps = progress.best, progress.final, progress.step
+    summary.epochs = round(progress.step / run.plan.steps_per_epoch, 2)
+    summary.seconds = round(progress.seconds + run.watch.lap(), 3)
+    # Only now is it known which engine was chosen, and how many threads.
+    summary.environment |= {"device": str(run.runtime), "engine": run.engine.name}
+    summary.skipped = progress.skipped_updates + len(progress.skipped_steps)
+    if summary.skipped:
+        left_out = f"{summary.skipped:,} of {counted(progress.step, 'update')}"
+        verb = "was" if summary.skipped == 1 else "were"
+        run.sinks.message(f"{left_out} {verb} left out: NaN or infinity.", "warning")
+    if run.saver.place is not None:
+        run.saver.place.check()
+    write_summary(summary, run.info.folder)
+    run.sinks.finish(summary, run.info.folder)

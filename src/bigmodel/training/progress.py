@@ -1,0 +1,147 @@
+"""How far a run has come: plain numbers, which the training loop alone changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from bigmodel.engine.step_figures import StepFigures
+
+_STORED_NAMES = {
+    "last_completed_step": "attended",
+    "bad_evaluations": "waited",
+    "skipped_updates": "skipped",
+    "skipped_in_a_row": "skipped_in_row",
+    "skipped_steps": "passed_over",
+}
+"""Fields whose key in a checkpoint is an older name: renaming them there would break old checkpoints."""
+
+
+class SkippedUpdate(NamedTuple):
+    """An update that was left out because the loss or a gradient was not finite.
+
+    Attributes:
+        step: its optimizer step, from 1.
+        loss, weight: as in `StepFigures`.
+        total: how many the run has skipped so far, this one included.
+        in_a_row: how many of them came last, without a good update between.
+    """
+
+    step: int
+    loss: float
+    weight: float
+    total: int
+    in_a_row: int
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What an evaluation of the validation part found, and what follows from it.
+
+    Attributes:
+        figures: by full name, such as `val/loss`.
+        monitored: the value of the metric that chooses the best checkpoint.
+        improved: whether the model is the best so far.
+        stop_value: the best value of early stopping's metric; None before the first finite one.
+        bad_evaluations: evaluations since that metric improved.
+        stop: whether early stopping ends the run.
+        evaluation_batch: samples evaluated at once, if memory was short; else None.
+    """
+
+    figures: dict[str, float]
+    monitored: float
+    improved: bool
+    stop_value: float | None
+    bad_evaluations: int
+    stop: bool
+    evaluation_batch: int | None
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: optimizer steps done.
+        last_completed_step: the newest step after which all that was due (evaluation, records) is done.
+        loss_sum, loss_weight: add up the training loss since the last record.
+        seconds: time spent in training and evaluation, over all resumes.
+        best: the record of the best evaluation so far, and `best_value` its monitored metric.
+        final: the newest record.
+        bad_evaluations: evaluations since early stopping's metric improved; `stop_value` is its best.
+        figures: the newest evaluation's figures, by full name.
+        stopped_early: whether early stopping has ended the run.
+        skipped_updates: updates left out because the loss or a gradient was not finite, and
+            `skipped_in_a_row` how many of them came last without a good one between.
+        skipped_steps: steps that are counted without an update, since a rewind found their batches bad.
+        evaluation_batch: samples that are evaluated at once, if there was too little memory for more.
+    """
+
+    step: int = 0
+    last_completed_step: int = 0
+    loss_sum: float = 0.0
+    loss_weight: float = 0.0
+    seconds: float = 0.0
+    best: dict[str, float | int] = field(default_factory=dict)
+    best_value: float | None = None
+    final: dict[str, float | int] = field(default_factory=dict)
+    bad_evaluations: int = 0
+    stop_value: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    stopped_early: bool = False
+    skipped_updates: int = 0
+    skipped_in_a_row: int = 0
+    skipped_steps: list[int] = field(default_factory=list)
+    evaluation_batch: int | None = None
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean training loss since the last record; NaN if every update was skipped."""
+        return self.loss_sum / self.loss_weight if self.loss_weight else math.nan
+
+    def add_steps(self, drained: list[StepFigures]) -> list[SkippedUpdate]:
+        """Adds the losses of the newest steps, and returns the updates among them that were skipped."""
+        skipped = []
+        # One by one, so that the sums do not depend on how often steps are drained.
+        for step, (loss, weight, updated) in enumerate(drained, start=self.step - len(drained) + 1):
+            if updated and math.isfinite(loss):
+                self.skipped_in_a_row = 0
+                self.loss_sum += loss * weight
+                self.loss_weight += weight
+            else:
+                self.skipped_updates += 1
+                self.skipped_in_a_row += 1
+                update = SkippedUpdate(step, loss, weight, self.skipped_updates, self.skipped_in_a_row)
+                skipped.append(update)
+        return skipped
+
+    def apply(self, validation: Validation) -> None:
+        """Takes over what follows from an evaluation."""
+        self.figures = validation.figures
+        if validation.improved:
+            self.best_value = validation.monitored
+        self.stop_value = validation.stop_value
+        self.bad_evaluations = validation.bad_evaluations
+        self.stopped_early = validation.stop
+        self.evaluation_batch = validation.evaluation_batch
+
+    def reset(self, names: Iterable[str]) -> None:
+        """Sets fields back to their defaults."""
+        start = Progress()
+        for name in names:
+            setattr(self, name, getattr(start, name))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its fields, by the names that checkpoints use."""
+        return {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Takes over saved fields, in place; those that an older version did not save are reset.
+
+        Raises:
+            TypeError: there is a field of another name.
+        """
+        names = {stored: name for name, stored in _STORED_NAMES.items()}
+        vars(self).update(vars(Progress(**{names.get(key, key): v for key, v in saved.items()})))

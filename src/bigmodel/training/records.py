@@ -1,0 +1,47 @@
+"""What is told of training: a record of the figures when one is due, and progress in between."""
+
+from __future__ import annotations
+
+from bigmodel.reporting.base import Progress, Record
+from bigmodel.training.progress import Validation
+from bigmodel.training.run import Run
+
+
+def make_record(run: Run, validation: Validation | None, speed: float) -> Record:
+    """The figures of the steps since the last record, with those of an evaluation, if there was one.
+
+    Args:
+        speed: samples per second.
+    """
+    progress = run.state.progress
+    record: Record = {
+        "epoch": run.epoch_of(progress.step),
+        "step": progress.step,
+        "train/loss": progress.mean_loss,
+    }
+    record |= {f"train/{name}": v for name, v in run.step.metrics.compute(of_all=False).items()}
+    if validation is not None:
+        record |= validation.figures
+    record["lr"] = float(run.state.optimizer.param_groups[0]["lr"])
+    if (norm := run.state.accumulation.grad_norm) is not None:
+        record["grad_norm"] = float(norm)
+    return record | run.throughput.figures(speed)
+
+
+def update_progress_bar(run: Run) -> None:
+    """Tells the progress bar where training stands, a few times a second.
+
+    Raises:
+        CheckpointError: a checkpoint that was being written beside training could not be.
+    """
+    run.saver.check()
+    progress = run.state.progress
+    run.sinks.progress(
+        Progress(
+            epoch=run.epoch_of(progress.step),
+            step=progress.step,
+            loss=progress.mean_loss if progress.loss_weight else None,
+            figure=progress.figures.get(run.monitor.name),
+            **run.throughput.figures(run.watch.speed()),
+        )
+    )

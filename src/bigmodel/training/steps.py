@@ -1,0 +1,92 @@
+"""The steps of an epoch, one call of the engine after another, and what is due after each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+from bigmodel.data.base import Batch, samples_of
+from bigmodel.training.plan import Due
+from bigmodel.training.profiler import Profiler
+from bigmodel.training.recovery import use_less_memory
+from bigmodel.training.run import Run
+
+
+def steps(run: Run, epoch: int, profiler: Profiler) -> Iterator[tuple[int, Due | None]]:
+    """Does the steps of an epoch that are left.
+
+    Whoever asks for them has to add their number to `progress.step`, and to do what is due, before
+    asking for more.
+
+    Yields:
+        How many steps were done, and what is due after them; None: nothing. The number may be 0.
+
+    Raises:
+        Stopped: the process was asked to stop.
+        DeviceError: memory ran out, and there is no way to use less.
+        DataError: a batch could not be prepared, or none of its targets counts.
+    """
+    plan, progress, watch, signals = run.plan, run.state.progress, run.watch, run.signals
+    if progress.last_completed_step < progress.step:  # it was stopped during an evaluation
+        yield 0, plan.due(progress.step)
+    if run.over:
+        return
+    event = plan.next_event(progress.step)
+    start = progress.step % plan.steps_per_epoch
+    with closing(run.train.blocks(epoch, start, between=signals.check)) as blocks:
+        for ready in profiler.data(blocks):
+            # `ready` holds batches that are prepared already; the engine takes as many as it can use.
+            while ready:
+                if progress.step + 1 in progress.skipped_steps:
+                    # Its batch is left out, and it has no loss. Losses are matched with steps by
+                    # counting back from the newest, so those before are drained first.
+                    yield 0, Due()
+                    done = 1
+                else:
+                    done = _call_engine(run, ready, event, profiler.reach)
+                watch.count(samples_of(ready[:done]))
+                del ready[:done]
+                at_event = progress.step + done >= event
+                due = plan.due(progress.step + done) if at_event else None
+                if report := watch.tick():
+                    due = replace(due or Due(), report=True)
+                yield done, due
+                if at_event:
+                    if run.over:
+                        return
+                    watch.resume()
+                    event = plan.next_event(progress.step)
+                paused = done == 0  # between two micro-batches, since a request to stop is urgent
+                if paused or signals.pending or (report and _minutes_are_over(run)):
+                    signals.check()  # a request to stop is handled by `recovering`, which saves as well
+                    yield 0, Due(save=True, save_now=True)
+                    if signals.pending:
+                        run.sinks.message(f"Saved after step {progress.step}, as a signal asked for.")
+                    signals.acknowledged()
+                profiler.step()
+
+
+def _call_engine(run: Run, ready: list[Batch], event: int, most: int) -> int:
+    """Does steps with the first of the batches, `most` of them and none beyond step `event`.
+
+    Returns:
+        How many were done; 0 if the engine was paused between two micro-batches.
+    """
+    progress = run.state.progress
+    skipped = [step - 1 for step in progress.skipped_steps if step > progress.step]
+    batches = ready[: min(run.engine.steps_per_call, most, min([event, *skipped]) - progress.step)]
+    factors = [run.state.schedule.factor(progress.step + ahead) for ahead in range(len(batches))]
+    # The gradient's norm costs a kernel or two; it is measured only where a record may need it.
+    measure = progress.step + len(batches) == event
+    while True:
+        try:
+            return run.engine(batches, factors, measure=measure)
+        except RuntimeError as error:
+            message = use_less_memory(run.engine, error, run.config.on_oom)
+            run.sinks.message(message, "warning")
+
+
+def _minutes_are_over(run: Run) -> bool:
+    minutes = run.config.checkpoint.every_minutes
+    return minutes is not None and run.saver.since_write >= 60 * minutes
