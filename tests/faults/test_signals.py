@@ -159,7 +159,7 @@ BEFORE_TRAINING = (
     "import torch.nn",
     "import pyarrow.lib",
     "import pyarrow.compute",
-    "call bigmodel.data.sources.table:split",
+    "call bigmodel.data.sources.table:split_samples",
     "call bigmodel.build.runs:build_run",
     "drop bigmodel.build.runs:build_run",
 )

@@ -84,11 +84,11 @@ class ExcludedColumn(NamedTuple):
 
     Attributes:
         reason: in words.
-        said: the kind that it has to be said to be of to be learnt from; None: there is none.
+        possible_kind: the kind to choose for it to be learnt from; None if there is none.
     """
 
     reason: str
-    said: Measured | Literal["category"] | None = None
+    possible_kind: Measured | Literal["category"] | None = None
 
 
 @dataclass(frozen=True)

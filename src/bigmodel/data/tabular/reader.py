@@ -14,7 +14,7 @@ from torch import Tensor
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
 from bigmodel.data.tabular.columns import DateColumn, FittedColumn, MeasuredColumn, NewCells, RowIndex
-from bigmodel.data.tabular.report import alias_line, invalid_cell_warnings, too_many_invalid, unseen_line
+from bigmodel.data.tabular.report import new_cell_lines, too_many_invalid
 from bigmodel.data.tabular.table_file import Table, name_list, read_table
 from bigmodel.data.tabular.target import TargetColumn
 from bigmodel.data.targets import TargetEncoder
@@ -72,12 +72,7 @@ class TableReader(Reader):
         samples = self.samples(table, with_targets)
         columns = _raw_columns(table, samples.kept)
         part = Part(samples.part.inputs, self.target_encoder.scored(samples.part.targets))
-        told = [
-            *table.told,
-            *unseen_line("Unseen categories", samples.new_cells),
-            *alias_line({name: found.aliases for name, found in samples.new_cells.items()}),
-            *invalid_cell_warnings(self.columns, self.target, samples.new_cells),
-        ]
+        told = [*table.told, *new_cell_lines(self.columns, self.target, samples.new_cells)]
         return Found(part, columns, table.left_out | samples.left_out, told)
 
     def samples(self, table: Table, with_targets: bool) -> TableSamples:

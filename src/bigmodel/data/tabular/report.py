@@ -1,4 +1,4 @@
-"""What was found out of a table, in words for the header of a run."""
+"""What was found in a table, in words for the header of a run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
-from bigmodel.data.canonical import alias_summary as spellings_told
+from bigmodel.data.canonical import alias_summary
 from bigmodel.data.class_counts import class_summary
-from bigmodel.data.tabular.column_options import (
-    WrittenForm,
-    column_option,
-    column_options,
-    ignore_option,
-)
+from bigmodel.data.tabular import column_options as typed
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
     DateColumn,
@@ -32,241 +27,11 @@ from bigmodel.data.tabular.target import KEEP_MISSING_WORDS, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, InvalidCells
 from bigmodel.errors import join_names
 
-_TOO_MANY_ROWS = 0.25  # share of rows that nobody leaves out
-_UNTYPABLE = re.compile(r'"|\\$')  # what ends a name in quotation marks, or keeps it from its end
-_MAX_TYPED = 50  # names in what is to be typed
+_TOO_MANY_ROWS = 0.25  # share of a target's rows that nobody wants left out
+_UNTYPABLE = re.compile(r'"|\\$')  # would end the quotation marks around a name, or escape them
+_MAX_TYPED = 50  # names in a command to type
 AS_REQUESTED = "as asked"
 AS_IN_CHECKPOINT = "as before in this run"
-
-
-def columns_summary(learnt: Iterable[FittedColumn], left: Mapping[str, ExcludedColumn]) -> str:
-    """What became of the columns, on one line."""
-    kinds: dict[str, list[str]] = {kind: [] for kind in _PLURALS}
-    for found in learnt:
-        size = f" {len(found.values):,}" if isinstance(found, CategoryColumn) else ""
-        kinds["category" if isinstance(found, CategoryColumn) else found.noun].append(found.name + size)
-    parts = []
-    for kind, names in kinds.items():
-        word = kind if len(names) == 1 else _PLURALS[kind]
-        within = f" ({join_names(names)})" if kind != "number" else ""
-        if names:
-            parts.append(f"{len(names)} {word}{within}")
-    ignored = excluded_summary(left)
-    return ", ".join(parts) + (f"; ignored: {ignored}" if ignored else "")
-
-
-def excluded_summary(left: Mapping[str, ExcludedColumn]) -> str:
-    """The columns that are not learnt from, and why."""
-    return join_names([f"{name} ({why.reason})" for name, why in left.items()])
-
-
-def excluded_warnings(left: Mapping[str, ExcludedColumn]) -> list[tuple[str, str]]:
-    """A warning for the columns that are not learnt from unless more is said, and one for the others."""
-    lines = []
-    for said in (*get_args(Measured), "category"):
-        some = {name: why for name, why in left.items() if why.said == said}
-        if some:
-            them = "them" if len(some) > 1 else "it"
-            what = _options_for(list(some), said)
-            lines.append(f"left out: {excluded_summary(some)}. To learn from {them}: {what}")
-    rest = {
-        name: why
-        for name, why in left.items()
-        if why.said is None and why.reason not in (AS_REQUESTED, AS_IN_CHECKPOINT)
-    }
-    if rest:
-        cut = f" (the first {_MAX_TYPED} of {len(rest):,})" if len(rest) > _MAX_TYPED else ""
-        what = ignore_option(list(rest)[:_MAX_TYPED]) + cut
-        lines.append(f"left out: {excluded_summary(rest)}. Where that is meant: {what}")
-    return [("Warning", line) for line in lines]
-
-
-def number_format_warnings(
-    ways: Mapping[str, FormatChoice], what: str = "column"
-) -> list[tuple[str, str]]:
-    """A warning for the columns whose numbers may be read in another way, one for all of the same ways.
-
-    Args:
-        ways: of each column.
-        what: `target` where it is one.
-    """
-    alike: dict[tuple[NumberFormat, NumberFormat, bool], dict[str, str]] = {}
-    for name, (best, other, deciding_cell) in ways.items():
-        if other is not None:
-            alike.setdefault((best, other, bool(deciding_cell)), {})[name] = deciding_cell
-    return [
-        ("Warning", _number_format_warning(what, deciding_cell, best, other))
-        for (best, other, _), deciding_cell in alike.items()
-    ]
-
-
-def _number_format_warning(
-    what: str, deciding_cell: dict[str, str], best: NumberFormat, other: NumberFormat
-) -> str:
-    names, cell = list(deciding_cell), next(iter(deciding_cell.values()))
-    theirs = f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {join_names(names)}: their"
-    decides = f", which a few such as {cell!r} decide, and the others" if cell else ", and"
-    this, that = (_options_for(names, {"number": time_format.example}) for time_format in (best, other))
-    return (
-        f"{theirs} numbers are read as {_format_name(best)}{decides} would do as"
-        f" {_format_name(other)}: then say {that}"
-        f" (as it is: {this})"
-    )
-
-
-def _options_for(names: Sequence[str], kind: str | WrittenForm) -> str:
-    """What to type for columns, and how many they are where it cannot name them all."""
-    typed = (
-        [name for name in names if name.isprintable() and not _UNTYPABLE.search(name)]
-        if len(names) > 1
-        else [*names]
-    )
-    if not typed:
-        return column_option(names[0], kind) + f" (the first of {len(names):,})"
-    if len(typed) > _MAX_TYPED:
-        return column_options(typed[:_MAX_TYPED], kind) + f" (the first {_MAX_TYPED} of {len(names):,})"
-    cut = f" (the {len(typed)} of {len(names):,} that can be typed)" if len(typed) < len(names) else ""
-    return column_options(typed, kind) + cut
-
-
-def target_warnings(target: TargetColumn, inferred: InferredType) -> list[tuple[str, str]]:
-    """What may have been meant otherwise of a target of which nothing was said."""
-    if inferred.kind == "number":
-        told = number_format_warnings({target.name: inferred.ways}, "target")
-        return told + leading_zero_warning(
-            f"target '{target.name}'", inferred.zero_led, "classes: data.task=classes"
-        )
-    if not inferred.mostly_measured or inferred.date_format is not None:
-        return []
-    invalid = inferred.invalid
-    cells = f"{_invalid_count(invalid, 'number')}, {invalid}"
-    if not invalid.are_few(_TOO_MANY_ROWS):
-        alike = "Where some of both mean the same, give them one spelling."
-        holds = f"target '{target.name}' holds words and numbers, which are told apart: {cells}."
-        return [("Warning", f"{holds} {alike}")]
-    return [
-        (
-            "Warning",
-            f"target '{target.name}' is read as words: {cells}. To leave these rows out:"
-            " data.task=values (as it is: data.task=classes)",
-        )
-    ]
-
-
-def leading_zero_warning(what: str, zero_led: InvalidCells, way_out: str) -> list[tuple[str, str]]:
-    """The warning that a few numbers may be identifiers, as they have leading zeros.
-
-    Args:
-        what: the column or target.
-        way_out: what they may be instead, and what to type then.
-    """
-    if not zero_led.count:
-        return []
-    are = "is read as a number" if zero_led.count == 1 else "are read as numbers"
-    return [
-        (
-            "Warning",
-            f"{what}: {_leading_zero_count(zero_led)} and {are}, {zero_led}. Where they are {way_out}",
-        )
-    ]
-
-
-def identifier_warning(name: str, cell: str) -> list[tuple[str, str]]:
-    """The warning that numbers may be identifiers, as all have as many groups of digits as a `cell`."""
-    if not cell:
-        return []
-    told = f"column '{name}': all of its numbers have as many groups of digits as {cell!r}."
-    return [("Warning", f"{told} Where they are identifiers: {column_option(name, 'category')}")]
-
-
-def _leading_zero_count(zero_led: InvalidCells) -> str:
-    have = "have" if zero_led.count > 1 else "has"
-    return f"{zero_led.count:,} of {zero_led.filled:,} cells {have} a leading zero"
-
-
-def excluded_with_zeros(why: ExcludedColumn, zero_led: InvalidCells) -> ExcludedColumn:
-    """Why identifiers with leading zeros are words, of which there are too many to be learnt from."""
-    return ExcludedColumn(f"words, {why.reason}: {_leading_zero_count(zero_led)}, {zero_led}", why.said)
-
-
-def _format_name(number_format: NumberFormat) -> str:
-    return str(number_format) or "decimal point"
-
-
-def mostly_measured_warning(name: str, inferred: InferredType) -> tuple[str, str]:
-    """The warning that a column of words could be one of numbers, dates or times."""
-    kind, cells = _mostly_measured(inferred)
-    return (
-        "Warning",
-        f"column '{name}' is read as words: {cells}. To read it as {kind}s, these"
-        f" missing: {column_option(name, kind)} (as it is: {column_option(name, 'category')})",
-    )
-
-
-def excluded_mostly_measured(why: ExcludedColumn, inferred: InferredType) -> ExcludedColumn:
-    """The same of a column that has too many different words to be learnt from as such."""
-    kind, cells = _mostly_measured(inferred)
-    return ExcludedColumn(f"words, {why.reason}: {cells}", kind)
-
-
-def _mostly_measured(inferred: InferredType) -> tuple[Measured, str]:
-    kind: Measured = time_kind(inferred.date_format.time_format) if inferred.date_format else "number"
-    written = inferred.date_format.time_format if inferred.date_format else str(inferred.number_format)
-    within = f" ({written})" if written not in ("", kind) else ""
-    cells = f"{_invalid_count(inferred.invalid, kind)}{within}"
-    return kind, f"{cells}, {_first_invalid(inferred.invalid, inferred)}"
-
-
-def number_format_line(learnt: Iterable[FittedColumn]) -> list[tuple[str, str]]:
-    """The line that tells which columns of numbers are not written in the plainest way."""
-    said = [
-        f"{column.name} ({column.number_format})"
-        for column in learnt
-        if isinstance(column, NumberColumn) and str(column.number_format)
-    ]
-    return [("Numbers", join_names(said))] if said else []
-
-
-def alias_line(
-    names: Mapping[str, Mapping[str, str]], label: str = "Spellings"
-) -> list[tuple[str, str]]:
-    """The line that tells which spellings are one value, by column.
-
-    Args:
-        names: of the values of other spellings.
-    """
-    said = [f"{column}: {told}" for column, each in names.items() if (told := spellings_told(each))]
-    return [(label, "; ".join(said))] if said else []
-
-
-def date_format_line(learnt: Iterable[FittedColumn]) -> list[tuple[str, str]]:
-    """The line that tells how dates and times are written that are not in the plainest way."""
-    said = [
-        f"{column.name} ({column.time_format}{', in UTC' if 'zone' in column.time_format else ''})"
-        for column in learnt
-        if isinstance(column, DateColumn) and column.time_format != DEFAULT_FORMATS[column.times]
-    ]
-    return [("Dates", join_names(said))] if said else []
-
-
-def date_format_warning(name: str, date_format: DateFormat) -> tuple[str, str]:
-    """The warning that dates or times of a column may be read in another way."""
-    ways = [date_format.time_format, date_format.other]
-    typed = [
-        column_option(
-            name,
-            time_kind(time_format) if time_format in DEFAULT_FORMATS.values() else {"date": time_format},
-        )
-        for time_format in ways
-    ]
-    return (
-        "Warning",
-        f"column '{name}': it is read as {describe_format(date_format.time_format)}, and would do as"
-        f" {describe_format(date_format.other)}:"
-        f" then say {typed[1]} (as it is: {typed[0]})",
-    )
-
-
 _PLURALS = {
     "number": "numbers",
     "category": "categories",
@@ -276,106 +41,317 @@ _PLURALS = {
 }
 
 
-def unseen_line(label: str, new_cells: Mapping[str, NewCells]) -> list[tuple[str, str]]:
-    """The line that tells in which columns there are categories that training has not kept."""
-    unseen = {name: found.unseen for name, found in new_cells.items() if found.unseen}
-    rows = (f"{name} in {count:,} {'row' if count == 1 else 'rows'}" for name, count in unseen.items())
-    return [(label, ", ".join(rows))] if unseen else []
+def columns_summary(columns: Iterable[FittedColumn], excluded: Mapping[str, ExcludedColumn]) -> str:
+    """What became of the columns, on one line."""
+    names_by_kind: dict[str, list[str]] = {kind: [] for kind in _PLURALS}
+    for column in columns:
+        if isinstance(column, CategoryColumn):
+            names_by_kind["category"].append(f"{column.name} {len(column.values):,}")
+        else:
+            names_by_kind[column.noun].append(column.name)
+    parts = []
+    for kind, names in names_by_kind.items():
+        if names:
+            word = kind if len(names) == 1 else _PLURALS[kind]
+            parts.append(f"{len(names)} {word}{f' ({join_names(names)})' if kind != 'number' else ''}")
+    ignored = f"; ignored: {excluded_summary(excluded)}" if excluded else ""
+    return ", ".join(parts) + ignored
+
+
+def excluded_summary(excluded: Mapping[str, ExcludedColumn]) -> str:
+    """The columns that are not learnt from, and why."""
+    return join_names([f"{name} ({why.reason})" for name, why in excluded.items()])
+
+
+def excluded_warnings(excluded: Mapping[str, ExcludedColumn]) -> list[str]:
+    """A warning for each kind that excluded columns could be read as, and one for all others."""
+    texts = []
+    for kind in (*get_args(Measured), "category"):
+        some = {name: why for name, why in excluded.items() if why.possible_kind == kind}
+        if some:
+            them = "them" if len(some) > 1 else "it"
+            options = _options_for(list(some), kind)
+            texts.append(f"left out: {excluded_summary(some)}. To learn from {them}: {options}")
+    silent = (AS_REQUESTED, AS_IN_CHECKPOINT)
+    rest = {
+        name: why
+        for name, why in excluded.items()
+        if why.possible_kind is None and why.reason not in silent
+    }
+    if rest:
+        cut = f" (the first {_MAX_TYPED} of {len(rest):,})" if len(rest) > _MAX_TYPED else ""
+        option = typed.ignore_option(list(rest)[:_MAX_TYPED])
+        texts.append(f"left out: {excluded_summary(rest)}. Where that is meant: {option}{cut}")
+    return texts
+
+
+def number_format_warnings(choices: Mapping[str, FormatChoice], what: str = "column") -> list[str]:
+    """Warnings for columns whose numbers may be read in two formats, one for all of the same two.
+
+    Args:
+        choices: of each column.
+        what: `target` if it is one.
+    """
+    ambiguous: dict[tuple[NumberFormat, NumberFormat, bool], dict[str, str]] = {}
+    for name, (best, other, cell) in choices.items():
+        if other is not None:
+            ambiguous.setdefault((best, other, bool(cell)), {})[name] = cell
+    texts = []
+    for (best, other, _), cells in ambiguous.items():
+        names, cell = list(cells), next(iter(cells.values()))
+        theirs = (
+            f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {join_names(names)}: their"
+        )
+        decides = f", which a few such as {cell!r} decide, and the others" if cell else ", and"
+        this, that = (_options_for(names, {"number": choice.example}) for choice in (best, other))
+        best_name, other_name = (str(choice) or "decimal point" for choice in (best, other))
+        texts.append(
+            f"{theirs} numbers are read as {best_name}{decides} would do as {other_name}: then say"
+            f" {that}"
+            f" (as it is: {this})"
+        )
+    return texts
+
+
+def _options_for(names: Sequence[str], kind: str | typed.WrittenForm) -> str:
+    """What to type for columns, and how many of them it names if it cannot name all."""
+    if len(names) == 1:
+        return typed.column_option(names[0], kind)
+    typable = [name for name in names if name.isprintable() and not _UNTYPABLE.search(name)]
+    if not typable:
+        return typed.column_option(names[0], kind) + f" (the first of {len(names):,})"
+    options = typed.column_options(typable[:_MAX_TYPED], kind)
+    if len(typable) > _MAX_TYPED:
+        return f"{options} (the first {_MAX_TYPED} of {len(names):,})"
+    if len(typable) < len(names):
+        return f"{options} (the {len(typable)} of {len(names):,} that can be typed)"
+    return options
+
+
+def target_warnings(target: TargetColumn, inferred: InferredType) -> list[str]:
+    """What else may be meant by a target whose task is not set."""
+    what = f"target '{target.name}'"
+    if inferred.kind == "number":
+        texts = number_format_warnings({target.name: inferred.choice}, "target")
+        return texts + leading_zero_warning(what, inferred.zero_led, "classes: data.task=classes")
+    if not inferred.mostly_measured or inferred.date_format is not None:
+        return []
+    invalid = inferred.invalid
+    cells = f"{_invalid_count(invalid, 'number')}, {invalid}"
+    if not invalid.are_few(_TOO_MANY_ROWS):
+        return [
+            f"{what} holds words and numbers, which are told apart: {cells}. Where some of both mean the"
+            " same, give them one spelling."
+        ]
+    return [
+        f"{what} is read as words: {cells}. To leave these rows out: data.task=values (as it is:"
+        " data.task=classes)"
+    ]
+
+
+def leading_zero_warning(what: str, zero_led: InvalidCells, way_out: str) -> list[str]:
+    """The warning that a few numbers may be identifiers, as they have leading zeros.
+
+    Args:
+        what: the column or target.
+        way_out: what they may be instead, and what to type then.
+    """
+    if not zero_led.count:
+        return []
+    are = "is read as a number" if zero_led.count == 1 else "are read as numbers"
+    return [f"{what}: {_leading_zero_count(zero_led)} and {are}, {zero_led}. Where they are {way_out}"]
+
+
+def identifier_warning(name: str, cell: str) -> list[str]:
+    """The warning that numbers may be identifiers, as all have as many groups of digits as `cell`."""
+    if not cell:
+        return []
+    return [
+        f"column '{name}': all of its numbers have as many groups of digits as {cell!r}. Where they are"
+        f" identifiers: {typed.column_option(name, 'category')}"
+    ]
+
+
+def _leading_zero_count(zero_led: InvalidCells) -> str:
+    have = "have" if zero_led.count > 1 else "has"
+    return f"{zero_led.count:,} of {zero_led.filled:,} cells {have} a leading zero"
+
+
+def excluded_with_zeros(why: ExcludedColumn, zero_led: InvalidCells) -> ExcludedColumn:
+    """Why identifiers with leading zeros are words, of which there are too many to learn from."""
+    reason = f"words, {why.reason}: {_leading_zero_count(zero_led)}, {zero_led}"
+    return ExcludedColumn(reason, why.possible_kind)
+
+
+def mostly_measured_warning(name: str, inferred: InferredType) -> str:
+    """The warning that a column of words could be one of numbers, dates or times."""
+    kind, cells = _mostly_measured(inferred)
+    return (
+        f"column '{name}' is read as words: {cells}. To read it as {kind}s, these missing:"
+        f" {typed.column_option(name, kind)} (as it is: {typed.column_option(name, 'category')})"
+    )
+
+
+def excluded_mostly_measured(why: ExcludedColumn, inferred: InferredType) -> ExcludedColumn:
+    """The same for a column that has too many different words to learn from."""
+    kind, cells = _mostly_measured(inferred)
+    return ExcludedColumn(f"words, {why.reason}: {cells}", kind)
+
+
+def _mostly_measured(inferred: InferredType) -> tuple[Measured, str]:
+    """What most cells are, and how many are not."""
+    kind: Measured = "number"
+    written = str(inferred.number_format)
+    if inferred.date_format is not None:
+        written = inferred.date_format.time_format
+        kind = time_kind(written)
+    within = f" ({written})" if written not in ("", kind) else ""
+    first = _first_invalid(inferred.invalid, inferred.number_format)
+    return kind, f"{_invalid_count(inferred.invalid, kind)}{within}, {first}"
+
+
+def written_lines(columns: Iterable[FittedColumn]) -> list[tuple[str, str]]:
+    """The lines that say which numbers and dates are not written in the plainest way."""
+    numbers, dates = [], []
+    for column in columns:
+        if isinstance(column, NumberColumn) and str(column.number_format):
+            numbers.append(f"{column.name} ({column.number_format})")
+        if isinstance(column, DateColumn) and column.time_format != DEFAULT_FORMATS[column.times]:
+            zone = ", in UTC" if "zone" in column.time_format else ""
+            dates.append(f"{column.name} ({column.time_format}{zone})")
+    lines = [("Numbers", numbers), ("Dates", dates)]
+    return [(label, join_names(names)) for label, names in lines if names]
+
+
+def alias_line(
+    aliases: Mapping[str, Mapping[str, str]], label: str = "Spellings"
+) -> list[tuple[str, str]]:
+    """The line that says which spellings are one value.
+
+    Args:
+        aliases: of each column, the value that each other spelling means.
+    """
+    parts = [f"{name}: {text}" for name, each in aliases.items() if (text := alias_summary(each))]
+    return [(label, "; ".join(parts))] if parts else []
+
+
+def date_format_warning(name: str, date_format: DateFormat) -> str:
+    """The warning that dates or times of a column may be read in another format."""
+    this, that = (
+        typed.column_option(
+            name, time_kind(text) if text in DEFAULT_FORMATS.values() else {"date": text}
+        )
+        for text in date_format
+    )
+    best, other = map(describe_format, date_format)
+    return (
+        f"column '{name}': it is read as {best}, and would do as {other}: then say {that}"
+        f" (as it is: {this})"
+    )
+
+
+def new_cell_lines(
+    columns: Iterable[FittedColumn],
+    target: TargetColumn,
+    new_cells: Mapping[str, NewCells],
+    part: str = "",
+) -> list[tuple[str, str]]:
+    """What rows hold that the training part does not, on lines of a header.
+
+    Args:
+        part: that the rows are, such as `val`; empty: they are new data.
+    """
+    unseen = [
+        f"{name} in {found.unseen:,} {'row' if found.unseen == 1 else 'rows'}"
+        for name, found in new_cells.items()
+        if found.unseen
+    ]
+    within, of_part = (f" in {part}", f" of {part}") if part else ("", "")
+    lines = [(f"Unseen{within or ' categories'}", ", ".join(unseen))] if unseen else []
+    lines += alias_line({name: new.aliases for name, new in new_cells.items()}, f"Spellings{within}")
+    return lines + invalid_cell_warnings(columns, target, new_cells, of_part)
 
 
 def invalid_cell_warnings(
     columns: Iterable[FittedColumn],
     target: TargetColumn,
     new_cells: Mapping[str, NewCells],
-    where: str = "",
+    of_part: str = "",
     *,
-    learning: bool = False,
+    training: bool = False,
 ) -> list[tuple[str, str]]:
-    """A warning for each column of which some cells are taken for missing, the target among them.
+    """A warning for each column, the target too, of which some cells count as missing.
 
     Args:
-        where: the part that is meant, such as ` of val`; empty: the only one.
-        learning: say what to type where they are no missing values.
+        of_part: the part that the rows are, such as ` of val`; empty: the only one.
+        training: say what to type if these cells are not missing values.
     """
-    lines = []
-    for learnt in columns:
-        invalid = new_cells[learnt.name].invalid
-        if isinstance(learnt, MeasuredColumn) and invalid.count:
-            way_out = (
-                f" Where they are words: {column_option(learnt.name, 'category')}" if learning else ""
-            )
-            way_out = "" if invalid.too_large else way_out
-            cells = (
-                f"{_invalid_count(invalid, learnt.noun)} and taken for missing,"
-                f" {_first_invalid(invalid, learnt)}."
-            )
-            lines.append(f"column '{learnt.name}'{where}: {cells}{way_out}")
+    texts = []
+    for column in columns:
+        invalid = new_cells[column.name].invalid
+        if isinstance(column, MeasuredColumn) and invalid.count:
+            number_format = column.number_format if isinstance(column, NumberColumn) else PLAIN
+            cells = f"{_invalid_count(invalid, column.noun)} and taken for missing"
+            text = f"column '{column.name}'{of_part}: {cells}, {_first_invalid(invalid, number_format)}."
+            if training and not invalid.too_large:
+                text += f" Where they are words: {typed.column_option(column.name, 'category')}"
+            texts.append(text)
     if target.name in new_cells and (invalid := new_cells[target.name].invalid).count:
-        way_out = " Where they are classes: data.task=classes" if learning else ""
-        way_out = "" if invalid.too_large else way_out
         rows = "their rows are" if invalid.count > 1 else "its row is"
-        cells = (
-            f"{_invalid_count(invalid, target.noun)} and {rows} left out,"
-            f" {_first_invalid(invalid, target)}."
+        cells = f"{_invalid_count(invalid, target.noun)} and {rows} left out"
+        text = (
+            f"target '{target.name}'{of_part}: {cells}, {_first_invalid(invalid, target.number_format)}."
         )
-        lines.append(f"target '{target.name}'{where}: {cells}{way_out}")
-    return [("Warning", line) for line in lines]
+        if training and not invalid.too_large:
+            text += " Where they are classes: data.task=classes"
+        texts.append(text)
+    return [("Warning", text) for text in texts]
 
 
 def too_many_invalid(
-    name: str, holds: str, invalid: InvalidCells, noun: str, most: float, other: str = ""
+    name: str, holds: str, invalid: InvalidCells, noun: str, limit: float, other: str = ""
 ) -> str:
-    """What to say of a column of which too many cells are odd.
+    """The message for a column of which too many cells are invalid.
 
     Args:
         holds: what the column is one of, such as `dates (ISO)`; `noun` is one of them.
-        most: share that may be odd.
-        other: another way in which its dates may be written.
+        limit: share of cells that may be invalid.
+        other: another format that its dates may be written in.
     """
-    otherwise = ""
-    if noun == "date":
-        meant = column_option(name, {"date": other or "%d/%m/%Y"})
-        otherwise = f"; for dates written in another way, such as {other or '%d/%m/%Y'}, with {meant}"
-    words = (
-        ""
-        if invalid.too_large
-        else f"; for words, train with {column_option(name, 'category')}{otherwise}"
-    )
+    advice = ""
+    if not invalid.too_large:
+        advice = f"; for words, train with {typed.column_option(name, 'category')}"
+        if noun == "date":
+            other = other or "%d/%m/%Y"
+            option = typed.column_option(name, {"date": other})
+            advice += f"; for dates written in another way, such as {other}, with {option}"
     return (
         f"column '{name}' is one of {holds}, but row {invalid.row} (counted from 0) holds"
-        f" {invalid.value!r};"
-        f" {_invalid_count(invalid, noun)}, and {most:.0%} at most may be. Leave the field empty where"
-        " the value is"
-        f" missing{words}"
+        f" {invalid.value!r}; {_invalid_count(invalid, noun)}, and {limit:.0%} at most may be. Leave the"
+        f" field empty where the value is missing{advice}"
     )
 
 
 def _invalid_count(invalid: InvalidCells, noun: str) -> str:
-    """How many cells are not of their column's kind."""
     noun = f"{noun}s" if invalid.count > 1 else noun
     if invalid.too_large:
         noun = f"finite {noun} that a model can hold"
-    return (
-        f"{invalid.count:,} of {invalid.filled:,} cells {'are' if invalid.count > 1 else 'is'} no {noun}"
-    )
+    are = "are" if invalid.count > 1 else "is"
+    return f"{invalid.count:,} of {invalid.filled:,} cells {are} no {noun}"
 
 
-def _first_invalid(invalid: InvalidCells, of: object) -> str:
-    """Which cell is the first odd one, with its unit where the others have another."""
-    number_format = getattr(of, "number_format", PLAIN)
+def _first_invalid(invalid: InvalidCells, number_format: NumberFormat) -> str:
+    """Which cell is the first invalid one, with its unit if the other cells have another."""
     unit = unit_of(invalid.value) if number_format.unit else ""
-    return (
-        f"{invalid} (in {unit}, not in {number_format.unit})"
-        if unit not in ("", number_format.unit)
-        else f"{invalid}"
-    )
+    differs = unit not in ("", number_format.unit)
+    return f"{invalid} (in {unit}, not in {number_format.unit})" if differs else str(invalid)
 
 
 def target_summary(target: TargetColumn, counts: Sequence[int] | None = None) -> str:
     """What the target is, on one line.
 
     Args:
-        counts: rows of each class, where they are known.
+        counts: rows of each class, if they are known.
     """
     number_format = f"; {target.number_format}" if str(target.number_format) else ""
     if target.duration:
@@ -390,25 +366,25 @@ def missing_lines(
     missing_counts: Mapping[str, Mapping[str, int]],
     columns: Iterable[FittedColumn],
     target: TargetColumn,
-    said: Collection[str],
+    chosen: Collection[str],
 ) -> list[tuple[str, str]]:
-    """The line that counts which words were taken for missing, and a warning where they may be a class.
+    """The line that counts the words taken for missing, and a warning if one may be a class.
 
     Args:
-        missing_counts: how often which words were, by column; those of `said` are by the user's word.
+        missing_counts: how often each word was taken for missing, by column.
+        chosen: the words that the user has named.
     """
     names = [*(column.name for column in columns), target.name]
     counted = [
-        f"{name}: {missing_counts_summary(missing_counts[name])}"
+        f"{name}: {missing_counts_summary(counts)}"
         for name in names
-        if missing_counts.get(name)
+        if (counts := missing_counts.get(name))
     ]
     lines = [("Missing", "; ".join(counted))] if counted else []
-    may_be = {word: n for word, n in missing_counts.get(target.name, {}).items() if word not in said}
-    if may_be and target.labels is not None and not target.numeric:
-        told = (
-            f"target '{target.name}': {missing_counts_summary(may_be)} taken for missing, and"
-            " these rows left out."
-        )
-        lines.append(("Warning", f"{told} Where it is a class: {KEEP_MISSING_WORDS}"))
+    of_target = missing_counts.get(target.name, {})
+    may_be_class = {word: count for word, count in of_target.items() if word not in chosen}
+    if may_be_class and target.labels is not None and not target.numeric:
+        words = missing_counts_summary(may_be_class)
+        text = f"target '{target.name}': {words} taken for missing, and these rows left out."
+        lines.append(("Warning", f"{text} Where it is a class: {KEEP_MISSING_WORDS}"))
     return lines

@@ -71,10 +71,10 @@ class Table:
             found = pa.chunked_array([to_castable(found)])
         if self.missing:
             found, missing_counts = null_missing_words(found, self.missing)
-            self.note(name, missing_counts)
+            self.count_missing(name, missing_counts)
         return found
 
-    def note(self, name: str, missing_counts: Mapping[str, int]) -> None:
+    def count_missing(self, name: str, missing_counts: Mapping[str, int]) -> None:
         """Notes how often which words of a column are taken for missing."""
         self.missing_counts.setdefault(name, {}).update(missing_counts)
 

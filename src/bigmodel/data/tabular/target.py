@@ -101,6 +101,7 @@ class TargetColumn(StoredConfig):
         number_format: NumberFormat | None = None,
         *,
         default_missing: bool = True,
+        inferred: InferredType | None = None,
     ) -> TargetColumn:
         """What kind of target a column is, with its classes.
 
@@ -109,12 +110,13 @@ class TargetColumn(StoredConfig):
             where: the file, for messages.
             number_format: how its numbers are written, where that is said.
             default_missing: see the class.
+            inferred: what `infer_type` found, if it is known.
 
         Raises:
             DataError: there is no value at all, there are words where values are wanted, or there is
                 nothing to tell apart.
         """
-        inferred = infer_type(column)
+        inferred = inferred or infer_type(column)
         if inferred.kind in ("empty", "other"):
             holds = "no value at all" if inferred.kind == "empty" else f"{column.type}"
             raise DataError(f"{where}: target '{name}' holds {holds}. Choose another data.target.")

@@ -149,7 +149,7 @@ class InferredType(NamedTuple):
     zero_led: InvalidCells = NONE_INVALID
 
     @property
-    def ways(self) -> FormatChoice:
+    def choice(self) -> FormatChoice:
         """How its numbers can be read."""
         return FormatChoice(self.number_format, self.other, self.deciding_cell)
 

@@ -1,0 +1,82 @@
+"""What a user chooses about a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from bigmodel.data.tabular.column_options import Kind, WrittenForm, parse_entries
+from bigmodel.data.tabular.date_formats import check_format
+from bigmodel.data.tabular.number_formats import NumberFormat
+from bigmodel.data.tabular.target import Task
+from bigmodel.data.text_encoding import Encoding
+from bigmodel.data.user_data import UserDataConfig, Words
+
+
+class TableConfig(UserDataConfig):
+    """A table in a CSV, TSV, Parquet or JSON lines file, gzip or not."""
+
+    batch_size: int = Field(default=256, ge=1, description="samples in a batch")
+    normalize: bool = Field(
+        default=True,
+        description="standardise numbers with mean and deviation of the training part",
+    )
+    encoding: Encoding = Field(
+        default="utf-8",
+        description="how CSV and JSON lines are written: utf-8, cp1252, utf-16, …;"
+        " a byte-order mark is found",
+    )
+    target: str | None = Field(default=None, description="the column that is asked for")
+    task: Task = Field(
+        default="auto",
+        description="what the target holds: classes, values, or auto: by what it looks like",
+    )
+    columns: dict[str, Kind | WrittenForm] = Field(
+        default={},
+        description="kind of a column, where it is not found out: number, category, date, time,"
+        ' duration, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
+    )
+    ignore: list[str] = Field(default=[], description="columns that are not learnt from")
+    missing: Words | None = Field(
+        default=None,
+        description="words that stand for a missing value, besides NA, n/a, null, ? and their like in"
+        " targets and numbers; []: NA and its like may be classes",
+    )
+    split: str | None = Field(
+        default=None, description="column that says of each row: train, val or test; null: by fraction"
+    )
+    group: str | None = Field(
+        default=None,
+        description="column whose equal values all go to one part, such as a patient; null: none",
+    )
+    max_categories: int = Field(
+        default=1000, ge=2, description="most categories of a column; rarer values count as unseen"
+    )
+    min_count: int = Field(
+        default=2, ge=1, description="training rows that a category needs, or it counts as unseen"
+    )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _in_one_text(cls, columns: Any) -> Any:
+        """Names that Hydra's grammar does not take as keys come in a text."""
+        return parse_entries(columns) if isinstance(columns, str) else columns
+
+    @field_validator("columns")
+    @classmethod
+    def _with_examples(cls, columns: dict[str, Kind | WrittenForm]) -> dict[str, Kind | WrittenForm]:
+        for name, kind in columns.items():
+            if isinstance(kind, dict) and len(kind) != 1:
+                raise ValueError(f"{name} is said to be of {len(kind)} kinds. Give one")
+            if isinstance(kind, dict) and "number" in kind:
+                NumberFormat.of_example(kind["number"])
+            if isinstance(kind, dict) and "date" in kind:
+                check_format(kind["date"])
+        return columns
+
+    def number_format_of(self, name: str) -> NumberFormat | None:
+        """The format that the user gives for a column's numbers."""
+        chosen = self.columns.get(name)
+        example = chosen.get("number") if isinstance(chosen, dict) else None
+        return None if example is None else NumberFormat.of_example(example)

@@ -1,0 +1,194 @@
+"""Fits the columns of a table: how each is read, and what a model reads of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, cast
+
+from bigmodel.data.tabular import report
+from bigmodel.data.tabular.column_options import column_option
+from bigmodel.data.tabular.columns import (
+    CategoryColumn,
+    DateColumn,
+    ExcludedColumn,
+    FittedColumn,
+    MeasuredColumn,
+    NumberColumn,
+    RowIndex,
+)
+from bigmodel.data.tabular.config import TableConfig
+from bigmodel.data.tabular.date_formats import TIME_KINDS, TimeKind, describe_format, time_kind
+from bigmodel.data.tabular.missing_values import count_missing_words
+from bigmodel.data.tabular.number_formats import FormatChoice
+from bigmodel.data.tabular.numeric import identifier_groups, is_row_index, missing_words_in
+from bigmodel.data.tabular.reader import TableReader
+from bigmodel.data.tabular.table_file import Table
+from bigmodel.data.tabular.target import TargetColumn
+from bigmodel.data.tabular.type_inference import (
+    MAX_INVALID,
+    MAX_INVALID_IF_CHOSEN,
+    InferredType,
+    as_numbers,
+    as_times,
+    infer_type,
+)
+from bigmodel.errors import DataError
+
+
+def fit_columns(
+    config: TableConfig, table: Table, target: TargetColumn, rows: RowIndex
+) -> tuple[TableReader, list[tuple[str, str]], list[tuple[str, str]]]:
+    """What the training part's rows say about each column.
+
+    Args:
+        rows: the training part.
+
+    Returns:
+        A reader of such tables; what was found out, and warnings, as lines of a header.
+
+    Raises:
+        DataError: there is no column to learn from.
+    """
+    columns: list[FittedColumn] = []
+    excluded: dict[str, ExcludedColumn] = {}
+    warnings: dict[str, list[str]] = {}
+    choices: dict[str, FormatChoice] = {}
+    ignored = {*config.ignore, *(name for name, kind in config.columns.items() if kind == "ignore")}
+    for position, name in enumerate(table.column_names):
+        splits = name in (config.split, config.group) and name not in config.columns
+        if splits or name == target.name:
+            continue
+        if name in ignored:
+            excluded[name] = ExcludedColumn(report.AS_REQUESTED)
+            continue
+        values = table.column(name)
+        fit = _ColumnFit(config, name, position, values, infer_type(values), rows, str(table.path))
+        column, warnings[name] = fit.column(), fit.warnings
+        if isinstance(column, ExcludedColumn):
+            excluded[name] = column
+            continue
+        columns.append(column)
+        if fit.chosen is None and fit.inferred.kind == "number":
+            choices[name] = fit.inferred.choice
+        if isinstance(column, MeasuredColumn):
+            table.count_missing(
+                name, count_missing_words(values, missing_words_in(values, words_too=False))
+            )
+    if not columns:
+        reasons = [*chain(*warnings.values()), *report.excluded_warnings(excluded)]
+        why = "; ".join(reasons) or ("all are left out, as asked." if excluded else "there is no other.")
+        raise DataError(f"{table.path}: no column is left to learn '{target.name}' from: {why}")
+    reader = TableReader(
+        columns=columns, target=target, missing=list(table.missing), encoding=config.encoding
+    )
+    before = config.learnt_reader(TableReader)
+    if before is not None and all(column.name in table for column in before.columns):
+        reader = before.model_copy(update={"target": target})
+        excluded |= {column.name: ExcludedColumn(report.AS_IN_CHECKPOINT) for column in columns}
+    read = {column.name for column in reader.columns}
+    excluded = {name: why for name, why in excluded.items() if name not in read}
+    lines = [("Columns", report.columns_summary(reader.columns, excluded))]
+    lines += report.written_lines(reader.columns)
+    texts = report.number_format_warnings({name: choices[name] for name in choices if name in read})
+    texts += chain(*(warnings[name] for name in warnings if name in read))
+    texts += report.excluded_warnings(excluded)
+    return reader, lines, [("Warning", text) for text in texts]
+
+
+@dataclass
+class _ColumnFit:
+    """One column, fitted to the training part's rows.
+
+    Attributes:
+        position: of the column in its file, from 0.
+        inferred: what all of its cells are.
+        where: the file, for messages.
+        warnings: what may be meant otherwise, once it is fitted.
+    """
+
+    config: TableConfig
+    name: str
+    position: int
+    values: Any
+    inferred: InferredType
+    rows: RowIndex
+    where: str
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> str | None:
+        """The kind that the user has chosen."""
+        chosen = self.config.columns.get(self.name)
+        return next(iter(chosen)) if isinstance(chosen, dict) else chosen
+
+    def column(self) -> FittedColumn | ExcludedColumn:
+        """What the column says; or why it says nothing to a model."""
+        kind: str = self.inferred.kind
+        if kind == "empty":
+            return ExcludedColumn("empty")
+        if kind == "other":  # such as lists, of which no choice makes anything else
+            return ExcludedColumn(str(self.values.type))
+        kind = self.chosen or kind
+        if kind == "number":
+            return self._numbers()
+        return self._times() if kind in TIME_KINDS else self._categories()
+
+    def _check_invalid(self, inferred: InferredType, limit: float, holds: str, noun: str) -> None:
+        if not inferred.invalid.are_few(limit):
+            message = report.too_many_invalid(self.name, holds, inferred.invalid, noun, limit)
+            raise DataError(f"{self.where}: {message}")
+
+    def _numbers(self) -> NumberColumn | ExcludedColumn:
+        if self.chosen is None and is_row_index(self.name, self.values, self.position):
+            return ExcludedColumn("counts the rows", "number")
+        inferred = self.inferred
+        number_format = self.config.number_format_of(self.name)
+        if inferred.kind != "number" or number_format is not None:
+            inferred = as_numbers(self.values, number_format)
+        limit = MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN
+        self._check_invalid(inferred, limit, "numbers", "number")
+        if self.chosen is None:
+            words = f"words: {column_option(self.name, 'category')}"
+            self.warnings += report.leading_zero_warning(
+                f"column '{self.name}'", inferred.zero_led, words
+            )
+            cell = identifier_groups(self.values, inferred.number_format)
+            self.warnings += report.identifier_warning(self.name, cell)
+        normalize = self.config.normalize
+        return NumberColumn.fit(
+            self.name, self.values, self.rows, normalize, self.where, inferred.number_format, limit
+        )
+
+    def _times(self) -> DateColumn | ExcludedColumn:
+        chosen, inferred, limit = self.config.columns.get(self.name), self.inferred, MAX_INVALID
+        if isinstance(chosen, dict):
+            inferred = as_times(self.values, time_format=chosen["date"])
+        elif chosen is not None:
+            inferred = as_times(self.values, cast(TimeKind, chosen))
+            limit = MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN
+        date_format = inferred.date_format
+        assert date_format is not None
+        noun = time_kind(date_format.time_format)
+        self._check_invalid(inferred, limit, describe_format(date_format.time_format), noun)
+        if date_format.other:
+            self.warnings.append(report.date_format_warning(self.name, date_format))
+        normalize = self.config.normalize
+        return DateColumn.fit(self.name, self.values, self.rows, normalize, date_format, limit)
+
+    def _categories(self) -> CategoryColumn | ExcludedColumn:
+        config, chosen = self.config, self.chosen is not None
+        column = CategoryColumn.fit(
+            self.name, self.values, self.rows, config.max_categories, config.min_count, chosen
+        )
+        too_many = isinstance(column, ExcludedColumn) and column.possible_kind is not None
+        zero_led = self.inferred.zero_led
+        # If most cells have a leading zero, they are identifiers, and nothing is unusual about them.
+        if too_many and zero_led.count and zero_led.are_few(MAX_INVALID_IF_CHOSEN):
+            return report.excluded_with_zeros(cast(ExcludedColumn, column), zero_led)
+        if chosen or not self.inferred.mostly_measured:
+            return column
+        if isinstance(column, CategoryColumn):
+            self.warnings.append(report.mostly_measured_warning(self.name, self.inferred))
+            return column
+        return report.excluded_mostly_measured(column, self.inferred) if too_many else column
