@@ -127,6 +127,38 @@ def may_need_extras(user: str) -> Iterator[None]:
         raise
 
 
+_OUT_OF_MEMORY = (
+    # torch's allocators, where they do not raise an error of their own
+    r"DefaultCPUAllocator: (can't allocate memory|not enough memory): you tried to allocate",
+    r"^std::bad_alloc$",
+    r"^MPS backend out of memory",
+    # CUDA itself: page-locked memory, graphs, contexts, memory that grows (expandable segments)
+    r"^(CUDA|HIP)( driver)? error: out of memory",
+    r"^Triton Error \[(CUDA|HIP)\]: out of memory",
+    # cuBLAS; one whose handle finds no memory was not initialised
+    r"^CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
+    r"^CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublas(Lt)?Create",
+    r"^cuDNN (Frontend )?error: .*CUDNN_STATUS_(ALLOC|INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION)_FAILED",
+)
+"""How libraries report that memory ran out; torch words them in c10/core/impl/alloc_cpu.cpp,
+c10/cuda/CUDAException.cpp, c10/cuda/driver_api.h and aten/src/ATen/cuda/Exceptions.h."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device, and nothing else."""
+    names = [kind.__name__ for kind in type(error).__mro__]  # torch is not imported here
+    if "OutOfMemoryError" in names:
+        return True
+    words = "|".join(_OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and re.search(words, str(error)) is not None
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether something asked for more memory than there is, or than an address can reach."""
+    text = r"allocate memory|out of memory|storage size calculation overflowed"
+    return isinstance(error, MemoryError) or re.search(text, str(error), re.IGNORECASE) is not None
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """What was probably meant: `optimizer.lr` for `lr` or `optimiser.lr`; None if nothing is near."""
     import difflib  # only errors need it, and --help has to be quick

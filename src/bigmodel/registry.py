@@ -32,6 +32,7 @@ from bigmodel.errors import (
     BigModelError,
     ConfigError,
     did_you_mean,
+    is_too_large,
     may_need_extras,
     setting,
     shell_quoted,
@@ -57,6 +58,10 @@ class EntryConfig(Config):
 
     name: str = Field(description="which registered entry this configures")
 
+
+PER_INVOCATION = ("resume", "resume_changed", "profile")
+"""Top-level keys that belong to one command line and not to the run. They are named here, and not beside
+their schema, because the command line needs them before torch is loaded."""
 
 _NUMBERS = ("int_type", "float_type", "int_parsing", "float_parsing")
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
@@ -158,8 +163,7 @@ class Registry:
             with may_need_extras(f"{self.kind}={config.name}"):
                 return factory(config, *args)
         except Exception as error:
-            memory = isinstance(error, MemoryError) or "memory" in str(error)
-            if memory or isinstance(error, BigModelError) or self.is_ours(config.name):
+            if is_too_large(error) or isinstance(error, BigModelError) or self.is_ours(config.name):
                 raise
             raise ConfigError(
                 f"{self.kind}={config.name}: {_origin(factory)} failed: {type(error).__name__}:"

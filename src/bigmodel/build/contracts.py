@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bigmodel.data.base import Batch, Dataset
-from bigmodel.errors import BigModelError, SpecError
+from bigmodel.errors import BigModelError, SpecError, is_too_large
 from bigmodel.losses import Loss
 from bigmodel.models.base import eval_mode
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.registry import EntryConfig, is_ours
 from bigmodel.runtime.device import random_facts, random_tensors, restore_random
-from bigmodel.runtime.memory import is_out_of_memory
 from bigmodel.spec import Classes, DataSpec, NextTokens
 
 PartT = TypeVar("PartT", bound=nn.Module)
@@ -377,7 +376,7 @@ def _told(said: str, given: str) -> Iterator[None]:
     except BigModelError:
         raise
     except Exception as error:
-        if isinstance(error, MemoryError) or is_out_of_memory(error):
+        if is_too_large(error):
             raise
         first = next(iter(str(error).splitlines()), "")
         raise SpecError(f"{said}: it fails on {given}: {type(error).__name__}: {first}") from error

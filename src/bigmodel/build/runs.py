@@ -33,6 +33,7 @@ from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.schedulers import Schedule
+from bigmodel.registry import PER_INVOCATION
 from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
@@ -52,8 +53,6 @@ EVALUATION_BATCHES = 8
 """Training batches that are evaluated as one: faster, with the same figures. No layer's outputs are kept
 for gradients, so that they hardly need more memory than one in training. Not where a model has an output
 for each token of a vocabulary at each position: there outputs are all that counts."""
-
-_OF_ONE_SITTING = ("resume", "resume_changed", "profile")
 
 
 def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -> Run:
@@ -95,7 +94,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         dataset=dataset,
         fingerprint=_fingerprint(dataset),
         prepared=dataset.prepared.to_facts(),
-        settings={k: v for k, v in config.values.items() if k not in _OF_ONE_SITTING},
+        settings={k: v for k, v in config.values.items() if k not in PER_INVOCATION},
         train=train,
         val=val,
         test=test,

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from bigmodel.checkpointing import checkpoint, retention
 from bigmodel.checkpointing.serialization import TensorGroups
-from bigmodel.errors import CheckpointError
+from bigmodel.errors import CheckpointError, is_out_of_memory
 from bigmodel.runtime import disk
-from bigmodel.runtime.memory import is_out_of_memory
 
 
 class Snapshot(NamedTuple):

@@ -21,7 +21,10 @@ def bigmodel_train() -> NoReturn:
 
 
 def bigmodel() -> NoReturn:
-    """Works with runs that exist, and exits with the status that says how it went."""
+    """Works with runs that exist, or trains one as `bigmodel train`; exits with its status."""
+    if sys.argv[1:2] == ["train"]:  # Hydra reads the rest, as `bigmodel-train` has it
+        del sys.argv[1]
+        bigmodel_train()
     _run("bigmodel", "bigmodel.cli.commands.main")
 
 

@@ -95,7 +95,7 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
             value = _start(_prepare(config, folder), config, folder, hydra)
             return float("nan") if value is None else value
         except BaseException as error:
-            if session.current.stop_status(error) is not None:
+            if session.stop_status(error, session.current.signals) is not None:
                 raise  # a request to stop ends the whole sweep
             with contextlib.suppress(BigModelError):  # a full disk, a folder moved: reported already
                 held.check()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bigmodel.errors import BigModelError
-from bigmodel.redaction import masked
+from bigmodel.redaction import holds_secret, masked
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Signals
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""The environment variable that asks for tracebacks, as Hydra has it."""
 
 TYPE_CHECKING = False  # importing `typing` and `pathlib` would slow down --help
 if TYPE_CHECKING:
@@ -38,14 +42,29 @@ class Session:
         self.sweep: Path | None = None
         self.refused: list[Path] = []
 
-    def stop_status(self, error: BaseException) -> int | None:
-        """The exit status if the process was asked to stop; None for an error."""
-        return None if isinstance(error, BigModelError) else self.signals.status(error)
-
 
 current = Session()
 
 
-def report(message: str) -> None:
+def stop_status(error: BaseException, signals: Signals) -> int | None:
+    """The exit status if the process was asked to stop; None for an error."""
+    return None if isinstance(error, BigModelError) else signals.status(error)
+
+
+def error_text(message: str | None) -> str | None:
+    """What to print about the current exception; None: the interpreter is to show its traceback.
+
+    Args:
+        message: for the user; None for a fault of ours.
+    """
+    if message is not None and os.environ.get(FULL_ERROR, "0") in {"0", ""}:
+        return message
+    import traceback  # slow to import, and hardly ever needed
+
+    text = traceback.format_exc()
+    return text if holds_secret(text) else None  # the interpreter would not mask it
+
+
+def report(message: str, program: str = "bigmodel-train") -> None:
     """Prints a message of the program itself to standard error."""
-    print(escape_message(f"bigmodel-train: {masked(message)}"), file=sys.stderr)  # noqa: T201
+    print(escape_message(f"{program}: {masked(message)}"), file=sys.stderr)  # noqa: T201

@@ -20,13 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bigmodel.cli import imports, session
+from bigmodel.cli.session import FULL_ERROR
 from bigmodel.errors import BigModelError, ConfigError, shell_quoted
-from bigmodel.redaction import holds_secret
 from bigmodel.runtime import streams
 from bigmodel.runtime.escaping import escape, escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
-
-FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def config_dir() -> Path:
@@ -174,17 +172,11 @@ def _conclude_sweep(folder: Path) -> int:
 
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:
     """What to say about an error, and the exit status; no message if its traceback is to be shown."""
-    if (stopped := session.current.stop_status(error)) is not None:
+    if (status := session.stop_status(error, session.current.signals)) is not None:
         folder = session.current.folder
         hint = "" if folder is None else f" Go on with {shell_quoted(f'resume={folder}')}"
-        return f"Stopped.{hint}", stopped
-    message = _explain(error, argv)
-    if message is None or os.environ.get(FULL_ERROR, "0") not in {"0", ""}:
-        import traceback
-
-        text = traceback.format_exc()
-        message = text if holds_secret(text) else None  # the interpreter would not mask it
-    return message, 1
+        return f"Stopped.{hint}", status
+    return session.error_text(_explain(error, argv)), 1
 
 
 def _explain(error: BaseException, argv: list[str]) -> str | None:

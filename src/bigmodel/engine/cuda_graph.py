@@ -19,8 +19,7 @@ from bigmodel.data.base import Batch
 from bigmodel.engine.fixed_shape import FixedShapeEngine
 from bigmodel.engine.functional_step import StepInputs, UntraceableError
 from bigmodel.engine.step import Step
-from bigmodel.errors import DeviceError
-from bigmodel.runtime.memory import is_out_of_memory
+from bigmodel.errors import DeviceError, is_out_of_memory
 
 _WARM_UP_STEPS = 3  # cuDNN and cuBLAS choose their kernels in them
 

@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from bigmodel.checkpointing import checkpoint
 from bigmodel.engine.base import Engine
-from bigmodel.errors import DataError, DeviceError, NonFiniteError, counted
-from bigmodel.runtime.memory import is_out_of_memory
+from bigmodel.errors import DataError, DeviceError, NonFiniteError, counted, is_out_of_memory
 from bigmodel.runtime.signals import Stopped
 from bigmodel.training.plan import OnOOM
 from bigmodel.training.profiler import Profiler

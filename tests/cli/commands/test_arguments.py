@@ -14,7 +14,10 @@ from tests.cli.commands.cli import Bigmodel
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["evl", "run"], "evl: no such verb. Did you mean 'eval'? There are eval, predict, export"),
+        (
+            ["evl", "run"],
+            "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, export.",
+        ),
         (
             ["eval", "run", "--dta", "x"],
             "--dta: bigmodel eval has no such option. Did you mean '--data'?",
@@ -22,13 +25,13 @@ from tests.cli.commands.cli import Bigmodel
         (["eval", "run", "more"], "more: bigmodel eval has no such argument."),
         (["eval"], "the following arguments are required: RUN"),
         (["eval", "run", "--weights", "bst"], "--weights: invalid choice: 'bst'"),
-        (["predict", "run", "--samples", "0"], "--samples: 0: has to be a whole number from 1"),
+        (["predict", "run", "--samples", "0"], "--samples: 0: must be a whole number, 1 or more"),
         (["predict", "run", "--top-k", "x"], "--top-k: invalid whole number value: 'x'"),
         (["predict", "run", "--temperature", "warm"], "--temperature: invalid float value: 'warm'"),
         (["export", "run", "--format", "onx"], "--format: invalid choice: 'onx'"),
     ],
 )
-def test_wrong_words_are_told_in_one_line(words: list[str], told: str) -> None:
+def test_wrong_arguments_give_one_line(words: list[str], told: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse(words)
     assert str(refused.value).startswith(told)
@@ -40,7 +43,7 @@ def test_a_prompt_may_begin_with_anything() -> None:
     assert parse(["predict", "run", "--prompt", "a b"]).prompt == "a b"
 
 
-def test_complaints_end_with_status_1_and_no_traceback(bigmodel: Bigmodel) -> None:
+def test_errors_end_with_status_1_and_no_traceback(bigmodel: Bigmodel) -> None:
     said = bigmodel("evl")
     assert said.status == 1
     assert said.err.startswith("bigmodel: evl: no such verb.")
@@ -86,3 +89,30 @@ def test_options_that_do_not_go_together(
     said = bigmodel("predict", "run", *words)
     assert said.status == 1
     assert said.err.startswith(f"bigmodel: {told}")
+
+
+def run_program(*argv: str) -> subprocess.CompletedProcess[str]:
+    code = "from bigmodel.cli.entry import bigmodel; bigmodel()"
+    return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["modle=cnn"], ["model=cnn", "--cfg", "job"]], ids=" ".join
+)
+def test_the_verb_train_is_bigmodel_train(words: list[str]) -> None:
+    verb = run_program("train", *words)
+    module = subprocess.run([sys.executable, "-m", "bigmodel", *words], capture_output=True, text=True)
+    assert (verb.returncode, verb.stdout, verb.stderr) == (
+        module.returncode,
+        module.stdout,
+        module.stderr,
+    )
+    assert verb.returncode == (1 if "modle=cnn" in words else 0)
+
+
+def test_help_lists_all_verbs() -> None:
+    listed = run_program("--help")
+    assert listed.returncode == 0
+    assert [
+        verb for verb in ("train", "eval", "predict", "export") if f"\n    {verb} " not in listed.stdout
+    ] == []

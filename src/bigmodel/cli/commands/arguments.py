@@ -1,4 +1,4 @@
-"""The arguments of `bigmodel`: one parser a verb, each complaint one line."""
+"""The arguments of `bigmodel`: one parser a verb, each error one line."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of ours, with what was likely meant."""
+    """A parser that raises our errors, with what was likely meant."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(
-            f"{message.removeprefix('argument ')}. {self.prog} --help shows what can be said."
+            f"{message.removeprefix('argument ')}. {self.prog} --help lists the arguments."
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """What the command line says; `verb` names the verb.
+    """Parses the command line; `verb` names the verb.
 
     Raises:
         ConfigError: an unknown verb or option, a value that is missing or wrong.
@@ -54,8 +54,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.exit(0)
     if not words[0].startswith("-") and words[0] not in _VERBS:
         raise ConfigError(
-            f"{words[0]}: no such verb.{did_you_mean(words[0], _VERBS)} There are {', '.join(_VERBS)};"
-            " training is bigmodel-train."
+            f"{words[0]}: no such verb.{did_you_mean(words[0], ['train', *_VERBS])} There are train,"
+            f" {', '.join(_VERBS)}."
         )
     return parser.parse_args(words)
 
@@ -68,12 +68,14 @@ def _as_option(setting: re.Match[str]) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="bigmodel",
-        description="Works with runs that bigmodel-train has made.",
+        description="Trains networks, and evaluates, applies and exports what was trained.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    # Listed only: `cli.entry` has handed `bigmodel train` on before anything is parsed here.
+    verbs.add_parser("train", help="Trains a network; the same as bigmodel-train.", add_help=False)
     for name, (add, help_text) in _VERBS.items():
         one = verbs.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
         _of_every_verb(one)
@@ -87,21 +89,21 @@ def _of_every_verb(parser: Parser) -> None:
         "--weights",
         choices=["best", "last"],
         default="best",
-        help="those that validation chose, or the newest (default: best)",
+        help="the best by validation, or the newest (default: best)",
     )
     parser.add_argument(
         "--device",
         type=_device,
         default="auto",
         metavar="{auto,cpu,cuda,mps}",
-        help="one of several as cuda:1; auto takes the fastest that is there (default: auto)",
+        help="or one of several, such as cuda:1; auto takes the fastest available (default: auto)",
     )
     parser.add_argument(
         "--plugins",
         action="append",
         default=[],
         metavar="MODULE",
-        help="a Python module that the run was made with, whose code may run; as often as needed",
+        help="a plugin that the run was trained with, whose code may run; can be repeated",
     )
 
 
@@ -115,10 +117,10 @@ def _eval(parser: Parser) -> None:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="new data with its answers, as the run has learnt from; without: the run's own test part,"
-        " or its validation part where there is none",
+        help="new data with its targets, in the form that the run was trained on (default: the run's"
+        " test part, or its validation part if it has none)",
     )
-    parser.add_argument("--batch-size", type=_count, metavar="N", help="samples that are read at once")
+    parser.add_argument("--batch-size", type=_count, metavar="N", help="samples computed at once")
     parser.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
     parser.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
@@ -127,51 +129,58 @@ def _eval(parser: Parser) -> None:
 def _predict(parser: Parser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--input", metavar="PATH", help="new data, of the kind that the run has learnt from"
+        "--input", metavar="PATH", help="new data, in the form that the run was trained on"
     )
     files.add_argument(
         "--output",
         metavar="FILE",
-        help="where predictions go: .csv, .tsv, .parquet or .jsonl; texts also as plain lines, under any"
-        " other name, such as new.en; - or nothing: the terminal",
+        help="where predictions go: .csv, .tsv, .parquet or .jsonl; texts also as plain lines under any"
+        " other name, such as new.en (default: -, the terminal)",
     )
-    files.add_argument("--force", action="store_true", help="replace the output file where there is one")
-    files.add_argument("--probabilities", action="store_true", help="add each class's or label's own")
-    files.add_argument("--batch-size", type=_count, metavar="N", help="samples that are read at once")
+    files.add_argument("--force", action="store_true", help="replace an existing output file")
+    files.add_argument("--probabilities", action="store_true", help="add one column per class or label")
+    files.add_argument("--batch-size", type=_count, metavar="N", help="samples computed at once")
     files.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
     files.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
     texts = parser.add_argument_group("texts")
-    texts.add_argument("--prompt", metavar="TEXT", help="a text to go on with, or to translate")
-    texts.add_argument("--tokens", type=_count, metavar="N", help="new tokens at most (default: 200)")
+    texts.add_argument("--prompt", metavar="TEXT", help="a text to continue, or to translate")
+    texts.add_argument("--tokens", type=_count, metavar="N", help="most new tokens (default: 200)")
     texts.add_argument("--temperature", type=float, metavar="X", help="0: always the likeliest token")
-    texts.add_argument("--top-k", type=_count, metavar="N", help="draw from the N likeliest tokens")
-    texts.add_argument("--top-p", type=float, metavar="P", help="draw from tokens that make up P of 1")
-    texts.add_argument("--beams", type=_count, metavar="N", help="search with N texts side by side")
-    texts.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the draws (default: 0)")
+    texts.add_argument("--top-k", type=_count, metavar="N", help="sample from the N likeliest tokens")
     texts.add_argument(
-        "--samples", type=_count, default=1, metavar="N", help="texts to write; default 1"
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="sample from tokens that make up P",
+    )
+    texts.add_argument("--beams", type=_count, metavar="N", help="beam search with N beams")
+    texts.add_argument(
+        "--seed", type=_whole, default=0, metavar="N", help="seed of sampling (default: 0)"
+    )
+    texts.add_argument(
+        "--samples", type=_count, default=1, metavar="N", help="number of texts (default: 1)"
     )
 
 
 def _export(parser: Parser) -> None:
     parser.add_argument(
-        "--format", choices=["onnx"], default="onnx", help="what to write (default: onnx)"
+        "--format", choices=["onnx"], default="onnx", help="format of the file (default: onnx)"
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="where it goes (default: model.onnx in the run's folder)"
+        "--output", metavar="FILE", help="file to write (default: model.onnx in the run's folder)"
     )
-    parser.add_argument("--force", action="store_true", help="replace the file where there is one")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
-_ENCODING = "that the file is written in, such as cp1252 (default: as the run's data; or by its mark)"
-_MAX_BAD = "samples that may be left out because they cannot be read (default: 0)"
+_ENCODING = "encoding of the file, such as cp1252 (default: that of the run's data, or by its mark)"
+_MAX_BAD = "most samples to skip because they cannot be read (default: 0)"
 
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
-    "eval": (_eval, "Judges a run's model by held-out data, its own or a file of yours."),
-    "predict": (_predict, "Asks a run's model about new data, or has it write."),
+    "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
+    "predict": (_predict, "Predicts for new data with a run's model, or writes text with it."),
     "export": (
         _export,
-        "Writes a run's model, preprocessing included, for other programs.",
+        "Exports a run's model, with its preprocessing, for other programs.",
     ),
 }
 
@@ -188,15 +197,15 @@ def _encoding(name: str) -> str:
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: has to be a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
     return number
 
 
 def _whole(text: str) -> int:
     number = int(text)
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{text}: has to be a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 0 or more")
     return number
 
 
-_count.__name__ = _whole.__name__ = "whole number"  # what a complaint calls the value
+_count.__name__ = _whole.__name__ = "whole number"  # argparse's messages name the type

@@ -12,19 +12,16 @@ if (
 
 import os
 import sys
-import traceback
 from argparse import Namespace
 from importlib import import_module
 
-from bigmodel.cli import imports
+from bigmodel.cli import imports, session
 from bigmodel.cli.commands.arguments import parse
-from bigmodel.errors import BigModelError, may_need_extras
-from bigmodel.redaction import holds_secret, masked
+from bigmodel.errors import BigModelError, is_too_large, may_need_extras
 from bigmodel.runtime import activity, caches, streams
-from bigmodel.runtime.escaping import escape_library_output, escape_message
+from bigmodel.runtime.escaping import escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
 _DOING = {"eval": "Evaluating", "predict": "Predicting", "export": "Exporting"}
 
 
@@ -32,22 +29,20 @@ def main(signals: Signals | None = None) -> None:
     """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
     imports.isolate()
     signals = Signals("bigmodel") if signals is None else signals
+    status = 1
     try:
         with signals.installed():
             _run(_arguments(), signals)
         return
     except (KeyboardInterrupt, Exception) as error:
-        stopped = None if isinstance(error, BigModelError) else signals.status(error)
-        if stopped is not None:
-            _say("Stopped.")
-            sys.exit(stopped)
-        message = _explain(error)
-        if os.environ.get(FULL_ERROR, "0") not in {"0", ""} or message is None:
-            if not holds_secret(traceback.format_exc()):
-                raise
-            message = traceback.format_exc()
-        _say(message)
-    sys.exit(1)
+        if (stopped := session.stop_status(error, signals)) is not None:
+            message, status = "Stopped.", stopped
+        elif (text := session.error_text(_explain(error))) is not None:
+            message = text
+        else:
+            raise
+    session.report(message, "bigmodel")
+    sys.exit(status)
 
 
 def _arguments() -> Namespace:
@@ -80,13 +75,7 @@ def _explain(error: BaseException) -> str | None:
     """The one message for an error that a user can mend; None for a fault of ours."""
     if isinstance(error, BigModelError):
         return str(error)
-    from bigmodel.cli.launch.error_messages import TOO_LARGE
-
-    if isinstance(error, MemoryError) or TOO_LARGE.search(str(error)):
-        first = next(iter(str(error).splitlines()), "nothing more could be had")
+    if is_too_large(error):
+        first = next(iter(str(error).splitlines()), "no more memory is available")
         return f"Out of memory: {first}. Try --batch-size 1, or --device cpu."
     return None
-
-
-def _say(message: str) -> None:
-    print(escape_message(f"bigmodel: {masked(message)}"), file=sys.stderr)  # noqa: T201

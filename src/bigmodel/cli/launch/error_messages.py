@@ -28,13 +28,10 @@ from bigmodel.cli.launch.allowed_values import accepted
 from bigmodel.cli.launch.config_index import ConfigIndex, Group, read_index
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.cli.launch.unreadable_files import broken_file, out_of_hydra, output_folder
-from bigmodel.errors import BigModelError, did_you_mean, hydra_value, setting, shell_quoted
+from bigmodel.errors import BigModelError, did_you_mean, hydra_value, is_too_large, setting, shell_quoted
 
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
 """How Hydra's messages begin that come as a plain ValueError."""
-
-TOO_LARGE = re.compile(r"allocate memory|[Ss]torage size calculation overflowed|out of memory", re.I)
-"""How torch says that there is no memory, or never could be."""
 
 BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
 
@@ -215,7 +212,7 @@ def _not_a_name(case: Case) -> str | None:
 
 def _too_large(case: Case) -> str | None:
     """`model.hidden_sizes=[1000000000000]`: more than there is memory for"""
-    if not isinstance(case.error, MemoryError) and not TOO_LARGE.search(case.text):
+    if not is_too_large(case.error):
         return None
     return (
         f"Out of memory: {_first_line(case.error) or 'nothing more could be had'}. The model or the data"

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import BaseModel
 
-from bigmodel.cli.launch.stored_config import OF_ONE_SITTING, comparable, flatten, read_config
+from bigmodel.cli.launch.stored_config import comparable, flatten, lasting, read_config
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret, redact
@@ -74,13 +74,11 @@ def check_same(
         ConfigError: each difference, old and new.
     """
     if settings is None:
-        old, new = flatten(read_config(folder)), flatten(comparable(config))
+        old, new = flatten(lasting(read_config(folder))), flatten(comparable(config))
     else:
-        old, new = flatten(settings), flatten(typed.values)
+        old, new = flatten(lasting(settings)), flatten(lasting(typed.values))
     known_since = dict(_defaults(typed))  # a run of an earlier version did what is now the default
     old = {key: known_since[key] for key in new if key in known_since} | old
-    for key in OF_ONE_SITTING:
-        old.pop(key, None), new.pop(key, None)
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     deciding = [key for key in changed if key in FIXED or not _is_free(key)]
     deciding = [key for key in deciding if not _is_hidden(key, old.get(key), new.get(key))]

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from bigmodel.checkpointing import retention
 from bigmodel.cli.launch import lock
 from bigmodel.errors import ConfigError, shell_quoted
+from bigmodel.registry import PER_INVOCATION
 from bigmodel.runtime import disk
 
 RECORD = ".hydra"
@@ -228,12 +229,12 @@ def write_config(folder: Path, config: DictConfig) -> None:
 
 
 def _settings(config: DictConfig) -> str:
-    """A run never says that it resumes itself, or is looked at once more when it goes on."""
+    """The configuration as it is stored: `resume` stays as null, which Hydra needs to override it."""
     config = config.copy()
     with open_dict(config):
-        config.resume = None
-        for key in ("resume_changed", "profile"):
+        for key in PER_INVOCATION:
             config.pop(key, None)
+        config.resume = None
     return OmegaConf.to_yaml(config)
 
 

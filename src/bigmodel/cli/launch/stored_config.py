@@ -13,14 +13,12 @@ from bigmodel.checkpointing import manifest
 from bigmodel.cli.launch import lock
 from bigmodel.cli.launch.limits import fault_of_file
 from bigmodel.errors import CheckpointError, DamagedError
+from bigmodel.registry import PER_INVOCATION
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape_message
 
 SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
 """What every run has settings for."""
-
-OF_ONE_SITTING = {"hydra", "resume", "resume_changed", "profile"}
-"""Keys that say nothing of what a run is."""
 
 _FOREIGN = ("hydra", "defaults")
 """Keys that no run writes down: Hydra would take orders from them."""
@@ -116,10 +114,14 @@ def _literal(value: Any) -> Any:
 
 
 def comparable(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration in the form of `read_config`, less what is of one sitting only."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in OF_ONE_SITTING}
+    """A composed configuration in the form of `read_config`, less what belongs to one command line."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return lasting({str(key): value for key, value in plain.items()})
+
+
+def lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that say what a run is."""
+    return {key: value for key, value in settings.items() if key not in ("hydra", *PER_INVOCATION)}
 
 
 def is_same(theirs: dict[str, Any], ours: dict[str, Any], config_dir: Path) -> bool:

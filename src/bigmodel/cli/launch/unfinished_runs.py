@@ -19,9 +19,9 @@ from bigmodel.cli.launch.redact_overrides import redact_config
 from bigmodel.cli.launch.run_folder import RECORD, register_resolver
 from bigmodel.cli.launch.safe_loader import check_overrides
 from bigmodel.cli.launch.stored_config import (
-    OF_ONE_SITTING,
     comparable,
     is_same,
+    lasting,
     mend,
     read_config,
     saved_settings,
@@ -135,18 +135,14 @@ def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> b
         from bigmodel.config import to_shown  # brings torch
 
         resolved = to_shown(OmegaConf.create(ours))
-        same = is_same(_lasting(saved), _lasting(resolved), config_dir)
+        same = is_same(lasting(saved), lasting(resolved), config_dir)
         if same and lock.owner(folder) is None:
             mend(folder, "resume=auto")
         return same
     except CheckpointError as error:
         print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
         return False
-    return is_same(_lasting(theirs), ours, config_dir)
-
-
-def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in OF_ONE_SITTING}
+    return is_same(lasting(theirs), ours, config_dir)
 
 
 def composed(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:
