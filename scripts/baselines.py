@@ -1,13 +1,13 @@
-"""Our models beside scikit-learn's on small tables, as the README tells it: prints a Markdown table.
+"""Compares our models with scikit-learn's on small tables; prints the Markdown table of docs/results.md.
 
     python scripts/baselines.py                                       # all: some minutes
-    python scripts/baselines.py --only wine --models fnn --seeds 1    # a look
+    python scripts/baselines.py --only wine --models fnn --seeds 1    # a quick look
     python scripts/baselines.py --folder runs                         # keep the runs
 
-All of them learn from the same rows and are judged by the same others: each seed draws a split, weights
-and the order of samples anew. Everything is at its defaults, and nothing is chosen by the rows that
-judge: ours are judged at the end of training, not at their best epoch. What is told is the mean over
-the seeds and the deviation between them. With so few rows, one more that is right counts for much.
+All models are trained on the same rows and evaluated on the same other rows. Each seed draws a split,
+weights and an order of samples. All settings are the defaults, and nothing is chosen by the validation
+rows: ours are evaluated at the end of training, not at their best epoch. The table has the mean and the
+standard deviation over the seeds. With so few rows, a single correct answer makes a visible difference.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 def compared(
     folder: Path, name: str, models: Iterable[str], seeds: Iterable[int]
 ) -> dict[str, dict[str, str]]:
-    """For each figure of a data set, what each model reaches."""
+    """For each metric of a data set, the result of each model."""
     found: dict[str, list[Scores]] = {}
     for seed in seeds:
         for model in models:
@@ -73,14 +73,17 @@ def compared(
             found.setdefault(model, []).append(scores)
     heads = {"accuracy": f"{name}, accuracy", "rmse": f"{name}, RMSE", "r2": f"{name}, R²"}
     return {
-        head: {model: _told([scores[figure] for scores in runs]) for model, runs in found.items()}
-        for figure, head in heads.items()
-        if figure in next(iter(found.values()))[0]
+        head: {
+            model: _mean_and_deviation([scores[metric] for scores in runs])
+            for model, runs in found.items()
+        }
+        for metric, head in heads.items()
+        if metric in next(iter(found.values()))[0]
     }
 
 
 def ours(folder: Path, name: str, model: str, seed: int) -> Scores:
-    """What the command reaches on the validation part at the end of training."""
+    """The metrics of our command on the validation set at the end of training."""
     words = [f"data={name}", f"model={model}", f"seed={seed}", f"data.split_seed={seed}", "device=cpu"]
     if not (folder / "summary.json").exists():
         print(f"… {' '.join(words)}", file=sys.stderr, flush=True)
@@ -94,12 +97,15 @@ def ours(folder: Path, name: str, model: str, seed: int) -> Scores:
 
 
 def theirs(dataset: Dataset, seed: int) -> dict[str, Scores]:
-    """What scikit-learn's models reach on the validation part, learnt from the same training part."""
+    """The metrics of scikit-learn's models on the validation set, after training on the same rows."""
     train, val = (part.take(slice(0, len(part))) for part in (dataset.train, dataset.val))
     target = dataset.spec.target
     boosting: dict[str, tuple[Any, Any]] = {
-        "GradientBoosting": (GradientBoostingClassifier, GradientBoostingRegressor),
-        "HistGradientBoosting": (HistGradientBoostingClassifier, HistGradientBoostingRegressor),
+        "gradient boosting (GradientBoosting)": (GradientBoostingClassifier, GradientBoostingRegressor),
+        "gradient boosting (HistGradientBoosting)": (
+            HistGradientBoostingClassifier,
+            HistGradientBoostingRegressor,
+        ),
     }
     valued = isinstance(target, Values)
     models: dict[str, Any] = {
@@ -111,16 +117,16 @@ def theirs(dataset: Dataset, seed: int) -> dict[str, Scores]:
     found: dict[str, Scores] = {}
     for name, model in models.items():
         model.fit(train[0].numpy(), train[1].numpy().ravel())
-        told, truth = model.predict(val[0].numpy()), val[1].numpy().ravel()
+        predicted, truth = model.predict(val[0].numpy()), val[1].numpy().ravel()
         if isinstance(target, Values):
-            own = root_mean_squared_error(truth, told) * target.std[0]  # in the data's own unit
-            found[name] = {"rmse": float(own), "r2": float(r2_score(truth, told))}
+            rmse = root_mean_squared_error(truth, predicted) * target.std[0]  # in the data's own unit
+            found[name] = {"rmse": float(rmse), "r2": float(r2_score(truth, predicted))}
         else:
-            found[name] = {"accuracy": float(accuracy_score(truth, told))}
+            found[name] = {"accuracy": float(accuracy_score(truth, predicted))}
     return found
 
 
-def _told(values: list[float]) -> str:
+def _mean_and_deviation(values: list[float]) -> str:
     digits = 1 if max(values) > 2 else 3
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"

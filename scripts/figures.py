@@ -1,13 +1,13 @@
-"""The accuracies that the README tells, made again: runs the command, and prints Markdown tables.
+"""Measures the accuracies in docs/results.md: runs the command and prints Markdown tables.
 
     python scripts/figures.py                                        # everything: an hour or more
     python scripts/figures.py --only digits                          # five models, three seeds each
     python scripts/figures.py --only fashion_mnist --models fnn,cnn  # with the presets; needs the files
-    python scripts/figures.py --folder runs                          # keep the runs, and go on later
+    python scripts/figures.py --folder runs                          # keep the runs, and continue later
 
-Whatever else is given goes to every run, as in `device=cuda` or `data.root=~/fashion-mnist`. Accuracies
-are those at the end of training. Of Fashion-MNIST it is the official test part: with the last weights,
-which this script judges anew, and with those that validation chose, which the run itself reports.
+Other arguments go to every run, as in `device=cuda` or `data.root=~/fashion-mnist`. Accuracies are those
+at the end of training. Fashion-MNIST is evaluated on the official test set: with the last weights, which
+this script evaluates itself, and with those that validation chose, which the run reports.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROGRAM = Path(sys.executable).with_name("bigmodel-train")
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that is over: its folder and what its summary says."""
+    """A finished run: its folder and its summary."""
 
     folder: Path
     summary: dict[str, Any]
@@ -42,9 +42,9 @@ class Finished:
 
 
 def train(folder: Path, words: list[str]) -> Finished:
-    """Runs the command, unless the folder holds the finished run of the same words.
+    """Runs the command, unless the folder holds a finished run of the same words.
 
-    A run that was broken off there is taken up again.
+    An interrupted run there is resumed.
     """
     if finished := done(folder, words):
         return finished
@@ -60,7 +60,7 @@ def train(folder: Path, words: list[str]) -> Finished:
 
 
 def done(folder: Path, words: list[str]) -> Finished | None:
-    """What a folder holds, if it is the finished run of these words."""
+    """The finished run of these words that a folder holds, if any."""
     path = folder / "summary.json"
     if not path.is_file():
         return None
@@ -77,7 +77,7 @@ def same_words(folder: Path, words: list[str]) -> bool:
 
 
 def accuracy_of_last(folder: Path) -> float:
-    """The accuracy on the official test part with a run's last weights, which the run never judged."""
+    """The accuracy on the official test set with a run's last weights, which the run never evaluated."""
     from omegaconf import OmegaConf
 
     from bigmodel.build.runs import build_run
@@ -94,7 +94,7 @@ def accuracy_of_last(folder: Path) -> float:
 
 
 def digits(folder: Path, models: list[str], extra: list[str]) -> None:
-    """Median over the seeds of the last validation accuracy, shipped defaults."""
+    """Prints the median over the seeds of the last validation accuracy, with the shipped defaults."""
     runs = {
         model: [
             train(folder / f"digits-{model}-{seed}", [f"model={model}", f"seed={seed}", *extra])
@@ -118,7 +118,7 @@ def digits(folder: Path, models: list[str], extra: list[str]) -> None:
 
 
 def fashion_mnist(folder: Path, models: list[str], extra: list[str]) -> None:
-    """Official test accuracy of the presets, one seed."""
+    """Prints the official test accuracy of the presets, with one seed."""
     runs = [
         train(folder / f"fashion_mnist-{model}", [f"experiment=fashion_mnist_{model}", "seed=0", *extra])
         for model in models
@@ -139,7 +139,7 @@ def fashion_mnist(folder: Path, models: list[str], extra: list[str]) -> None:
 
 
 def table(title: str, columns: list[str], rows: dict[str, list[str]], run: Finished) -> None:
-    """Prints a Markdown table, and on what machine its figures were made."""
+    """Prints a Markdown table, and the machine that it was measured on."""
     print(f"\n| {title} | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")
     for name, cells in rows.items():

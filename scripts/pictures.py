@@ -1,8 +1,8 @@
-"""Makes the pictures of the README from real runs: the terminal (SVG) and the TensorBoard page (PNG).
+"""Makes the pictures in the documentation from real runs: the terminal (SVG) and TensorBoard (PNG).
 
     python scripts/pictures.py
 
-The page is drawn by a Chromium on the PATH; without one only the terminal is made.
+TensorBoard's page is drawn by Chromium, if it is on the PATH; otherwise only the terminal is made.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IMAGES = Path(__file__).resolve().parents[1] / ".github" / "images"
 
 
 def train(folder: Path, *overrides: str) -> Console:
-    """One run with a console that remembers what it said."""
+    """One run with a console that records what it prints."""
     folder.mkdir(parents=True)
     run = build_run(parse(composed("device=cpu", *overrides)), folder)
     console = Console(folder, True, width=100, recording=True)
@@ -41,7 +41,7 @@ def train(folder: Path, *overrides: str) -> Console:
 
 
 def without_addresses(svg: Path) -> None:
-    """Drops the web fonts that rich asks for: the picture shall not call anyone."""
+    """Removes the web fonts that rich asks for: viewing the picture should not contact other servers."""
     text = svg.read_text()
     while "@font-face" in text:
         start = text.index("@font-face")

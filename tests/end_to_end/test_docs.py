@@ -10,6 +10,7 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ FIRST_SCREEN = "\n".join(README.splitlines()[:60])
 
 NOT_RUN = {
     "pip install -c scripts/constraints.txt torch": "changes the environment",
-    "pip install -c scripts/constraints.txt .": "changes the environment",
+    "pip install -c scripts/constraints.txt '.[all]'": "changes the environment",
     "scripts/test": "runs this test",
     "scripts/test -k cnn": "runs tests, as this one does",
     "tensorboard --logdir outputs": "serves pages until it is stopped",
@@ -285,6 +286,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert wrong == []
 
 
+def test_the_extras_are_those_of_the_project() -> None:
+    project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (pages.ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted([*rows, "all"]) == sorted(project["optional-dependencies"])
+
+
 def test_the_counts_are_those_of_the_registries() -> None:
     counts = {kind: len(set(one.names()) - {"auto"}) for kind, one in registry.REGISTRIES.items()}
     shown = (
@@ -345,6 +353,16 @@ def test_the_public_interface_is_there() -> None:
         if not hasattr(importlib.import_module(module), name)
     ]
     assert missing == []
+
+
+def test_the_rooms_are_those_that_the_import_linter_checks() -> None:
+    project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    drawing = next(block.text for block in pages.blocks() if block.text.startswith("┌"))
+    drawn = [re.findall(r"│ (\w+)", line) for line in drawing.splitlines() if line.startswith("│")]
+    outside = {"__main__", "optimizers", "schedulers"}  # doors for plugins
+    checked = [[name for name in layer.split(" | ") if name not in outside] for layer in layers]
+    assert drawn == [layer for layer in checked if layer]
 
 
 OTHER_PATHS = ("val/", "train/loss", "tests/models/test_linear.py")
