@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.errors import MAX_NAMES, join_names
+from bigmodel.spec import Classes, Target
 
 
 def count_classes(targets: Iterable[Tensor], classes: int) -> list[int]:
@@ -27,6 +28,18 @@ def class_summary(names: Sequence[str], counts: Sequence[int]) -> str:
     if len(both) > MAX_NAMES:
         both.sort(key=lambda each: -each[1])
     return join_names([_with_count(name, count) for name, count in both])
+
+
+def describe_target(target: Target, targets: Iterable[Tensor]) -> tuple[str, list[tuple[str, str]]]:
+    """The target in a few words, classes with their counts; and warnings about the classes.
+
+    Args:
+        targets: of each part.
+    """
+    if not isinstance(target, Classes):
+        return str(target), []
+    counts = count_classes(targets, target.count)
+    return class_summary(target.names, counts), class_warnings(target.names, counts)
 
 
 def _with_count(name: str, count: int) -> str:

@@ -327,7 +327,7 @@ def test_new_lists_lie_beside_their_files_or_start_where_that_of_training_did(tm
     pets(tmp_path / "in")
     path = tmp_path / "list.csv"
     path.write_text("file,label\ncat/1.txt,cat\ndog/1.txt,dog\n")
-    kept = FilePatterns(root=str(tmp_path / "in")).naming()
+    kept = FilePatterns(root=str(tmp_path / "in")).for_new_files()
     files = find_files(path, SUFFIXES, "notes", kept, "x", new=True)
     assert files.paths[0] == tmp_path / "in" / "cat/1.txt"
     pets(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.data.files.decode_cache import UnreadableFileError
 from bigmodel.data.media.audio import duration, mix_channels, read_recording
 
 

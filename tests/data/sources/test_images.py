@@ -11,7 +11,7 @@ from PIL import Image as Picture
 from bigmodel.data.base import ImageConfig
 from bigmodel.data.checks import check
 from bigmodel.data.files import decode_cache as cache
-from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.data.files.decode_cache import UnreadableFileError
 from bigmodel.data.fingerprint import fingerprint
 from bigmodel.data.media.images import ResizeSettings, checked_image_sizes, decode
 from bigmodel.data.reader import from_plain, to_plain

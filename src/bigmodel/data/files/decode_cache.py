@@ -18,13 +18,13 @@ import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bigmodel.data.files.samples import DecodedRows, UnreadableFileError, io_threads
 from bigmodel.runtime import nested_json
 from bigmodel.runtime.caches import user_cache
 from bigmodel.runtime.disk import check_regular, read_text
@@ -33,19 +33,55 @@ _CHUNK = 1 << 24  # bytes read, written or moved at once
 _FORMAT_VERSION = 2  # of an entry; another number makes all older ones unknown
 
 
+class UnreadableFileError(Exception):
+    """A file that gives no sample; says why, in a few words."""
+
+
+@dataclass
+class DecodedRows:
+    """Rows decoded from files, those of unreadable ones left out.
+
+    Attributes:
+        rows: (readable files, *shape).
+        kept: which files they are of, in their order.
+        bad: which files cannot be read, and why.
+        notes: something about each file that is kept, such as its size; as JSON holds it.
+        trouble: what was wrong with the cache, in words; empty where nothing was.
+    """
+
+    rows: Tensor
+    kept: list[int]
+    bad: list[tuple[int, str]]
+    notes: list[Any]
+    trouble: str = field(default="", compare=False)
+
+
 Decode = Callable[[Path, Tensor], Any]
 """Fills the row of a file and gives a note about it.
 
 Raises:
-    Unreadable: it cannot be read.
+    UnreadableFileError: it cannot be read.
 """
 
 
+class RowFormat(NamedTuple):
+    """What a file becomes: a row of a tensor.
+
+    Attributes:
+        shape, dtype: of one row.
+        decode: fills a row; called from many threads at once.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    decode: Decode
+
+
 def cache_folder(cache: str | None) -> Path | None:
-    """The folder that the option `cache` means; None where nothing is to be kept."""
+    """The folder that the option `cache` means; None if nothing is to be kept."""
     if cache == "auto":
-        own = user_cache()
-        return None if own is None else own / "decoded"
+        folder = user_cache()
+        return None if folder is None else folder / "decoded"
     return None if cache is None else Path(cache).expanduser()
 
 
@@ -64,49 +100,46 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
         return list(pool.map(one, paths))
 
 
-def _entry_name(paths: Sequence[Path], contents: Sequence[str], options: Any) -> str:
+def _entry_name(paths: Sequence[Path], digests: Sequence[str], options: Any) -> str:
     """A name for the rows of these files, made with these options."""
     digest = hashlib.sha256(json.dumps([_FORMAT_VERSION, options], sort_keys=True).encode())
-    for path, content in zip(paths, contents, strict=True):
-        digest.update(f"{path.suffix.lower()}\0{content}\n".encode())  # notes may tell the suffix
+    for path, content_digest in zip(paths, digests, strict=True):
+        digest.update(f"{path.suffix.lower()}\0{content_digest}\n".encode())  # notes may tell the suffix
     return digest.hexdigest()[:32]
 
 
 def decode_files(
     paths: Sequence[Path],
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    decode: Decode,
+    row: RowFormat,
     *,
-    most_bad: int = 0,
+    max_bad: int = 0,
     cache: Path | None = None,
-    contents: Sequence[str] = (),
+    digests: Sequence[str] = (),
     options: Any = None,
 ) -> DecodedRows:
     """The rows of files, out of the cache where it has them.
 
     Args:
         paths: the files.
-        shape, dtype: of one row.
-        decode: fills a row; called from many threads at once.
-        most_bad: unreadable files; with more, nothing is kept in the cache.
+        row: what each becomes.
+        max_bad: unreadable files; with more, nothing is kept in the cache.
         cache: folder of the cache; None: rows are in memory alone.
-        contents: what the cache knows the files by, as `contents_of` gave it.
+        digests: what the cache knows the files by, as `file_digests` gave them.
         options: whatever else the rows depend on, as JSON holds it.
     """
     if cache is None:
-        return _decode_all(torch.empty((len(paths), *shape), dtype=dtype), paths, decode)
-    entry = cache / _entry_name(paths, contents, [options, list(shape), str(dtype)])
+        return _decode_all(torch.empty((len(paths), *row.shape), dtype=row.dtype), paths, row.decode)
+    entry = cache / _entry_name(paths, digests, [options, list(row.shape), str(row.dtype)])
     trouble = ""
     if entry.exists():
         try:
-            return _read_entry(entry, shape, dtype)
+            return _read_entry(entry, row)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             trouble = f"{entry} is damaged ({_reason(error)}): made anew"
     try:
-        return _write_entry(entry, paths, contents, shape, dtype, decode, most_bad, trouble)
+        return _write_entry(entry, paths, digests, row, max_bad, trouble)
     except OSError as error:
-        found = decode_files(paths, shape, dtype, decode)
+        found = decode_files(paths, row)
         found.trouble = f"{cache} cannot be written ({_reason(error)}): kept in memory alone"
         return found
 
@@ -138,11 +171,9 @@ def _decode_all(rows: Tensor, paths: Sequence[Path], decode: Decode) -> DecodedR
 def _write_entry(
     entry: Path,
     paths: Sequence[Path],
-    contents: Sequence[str],
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    decode: Decode,
-    most_bad: int,
+    digests: Sequence[str],
+    row: RowFormat,
+    max_bad: int,
     trouble: str,
 ) -> DecodedRows:
     """Decodes into a new entry.
@@ -153,14 +184,14 @@ def _write_entry(
     entry.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
     try:
-        file, count = beside / "rows", len(paths) * math.prod(shape)
-        _reserve(file, count * dtype.itemsize)
-        rows = torch.from_file(str(file), shared=True, size=count, dtype=dtype)
-        found = _decode_all(rows.view(len(paths), *shape), paths, decode)
-        if not found.kept or len(found.bad) > most_bad:
+        file, count = beside / "rows", len(paths) * math.prod(row.shape)
+        _reserve(file, count * row.dtype.itemsize)
+        rows = torch.from_file(str(file), shared=True, size=count, dtype=row.dtype)
+        found = _decode_all(rows.view(len(paths), *row.shape), paths, row.decode)
+        if not found.kept or len(found.bad) > max_bad:
             found.rows = found.rows.clone()
             return found
-        if file_digests(paths) != list(contents):  # else the entry would give what it is not named by
+        if file_digests(paths) != list(digests):  # else the entry would give what it is not named by
             found.rows = found.rows.clone()
             found.trouble = "files changed while they were read: kept in memory alone"
             return found
@@ -176,7 +207,7 @@ def _write_entry(
         except OSError:
             if not entry.exists():  # else another run was faster
                 raise
-        found = _read_entry(entry, shape, dtype)
+        found = _read_entry(entry, row)
         found.trouble = trouble
         return found
     finally:
@@ -201,18 +232,30 @@ def _checksum(file: Path) -> int:
     return total
 
 
-def _read_entry(entry: Path, shape: tuple[int, ...], dtype: torch.dtype) -> DecodedRows:
+def _read_entry(entry: Path, row: RowFormat) -> DecodedRows:
     """An entry, its rows read when they are touched; changing them does not change the file.
 
     Raises:
         OSError, ValueError, KeyError, TypeError, RuntimeError: it is not what was written.
     """
     about = nested_json.loads(read_text(entry / "about.json"))
-    file, count = entry / "rows", len(about["kept"]) * math.prod(shape)
-    if file.stat().st_size != count * dtype.itemsize:
-        raise ValueError(f"{file.stat().st_size:,} bytes, expected {count * dtype.itemsize:,}")
+    file, count = entry / "rows", len(about["kept"]) * math.prod(row.shape)
+    if file.stat().st_size != count * row.dtype.itemsize:
+        raise ValueError(f"{file.stat().st_size:,} bytes, expected {count * row.dtype.itemsize:,}")
     if _checksum(file) != about["checksum"]:
         raise ValueError("its checksum differs")
-    rows = torch.from_file(str(file), shared=False, size=count, dtype=dtype)
+    rows = torch.from_file(str(file), shared=False, size=count, dtype=row.dtype)
     bad = [(int(index), str(reason)) for index, reason in about["bad"]]
-    return DecodedRows(rows.view(-1, *shape), list(about["kept"]), bad, list(about["notes"]))
+    return DecodedRows(rows.view(-1, *row.shape), list(about["kept"]), bad, list(about["notes"]))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def io_threads() -> int:
+    """How many threads read files: some more than processors, as a few wait for the disk."""
+    return min(32, processors() + 2)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,14 @@ from torch import Tensor
 
 from bigmodel.data.base import PartName
 from bigmodel.data.canonical import alias_summary
-from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
 from bigmodel.data.digest import DigestBuilder
+from bigmodel.data.files.decode_cache import (
+    DecodedRows,
+    RowFormat,
+    cache_folder,
+    decode_files,
+    file_digests,
+)
 from bigmodel.data.files.discovery import find_files
 from bigmodel.data.files.name_patterns import LISTED, FilePatterns, Files, parse_number
 from bigmodel.data.parts import Part
@@ -37,29 +43,6 @@ class FilesConfig(FilePatterns, UserDataConfig):
     """Where a user's files lie, what they tell by their names, and how they are split."""
 
 
-class UnreadableFileError(Exception):
-    """A file that gives no sample; says why, in a few words."""
-
-
-@dataclass
-class DecodedRows:
-    """Rows decoded from files, those of unreadable ones left out.
-
-    Attributes:
-        rows: (readable files, *shape).
-        kept: which files they are of, in their order.
-        bad: which files cannot be read, and why.
-        notes: something about each file that is kept, such as its size; as JSON holds it.
-        trouble: what was wrong with the cache, in words; empty where nothing was.
-    """
-
-    rows: Tensor
-    kept: list[int]
-    bad: list[tuple[int, str]]
-    notes: list[Any]
-    trouble: str = field(default="", compare=False)
-
-
 @dataclass(frozen=True)
 class CollectedFiles:
     """All files of a source, whichever place they come from.
@@ -75,6 +58,22 @@ class CollectedFiles:
     target: Target
     targets: Tensor
     parts: dict[PartName, Tensor]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """All files, part by part, so that each part is one stretch of the rows made of them."""
+        order: list[int] = torch.cat(list(self.parts.values())).tolist()
+        return order
+
+    @property
+    def ordered_paths(self) -> list[Path]:
+        """The paths in that order."""
+        return [self.files.paths[index] for index in self.order]
+
+    @property
+    def training_paths(self) -> list[Path]:
+        """The paths of the training part."""
+        return self.ordered_paths[: len(self.parts["train"])]
 
 
 def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> CollectedFiles:
@@ -159,64 +158,66 @@ def _check_training_part(found: CollectedFiles, training: Tensor, what: str) -> 
         check_trained_classes(found.target.names, found.targets[training], "data", what)
 
 
-def split_rows(
-    found: CollectedFiles, order: Sequence[int], kept: Sequence[int], rows: Tensor, what: str
-) -> dict[PartName, Part]:
-    """The parts as stretches of rows; nothing is copied.
+@dataclass(frozen=True)
+class ReadSamples:
+    """What was read of the files of a source.
+
+    Attributes:
+        rows: of all parts, one part after another.
+        parts: stretches of the rows, with targets.
+        left_out: how many files cannot be read, for `Dataset.left_out`.
+        digest: of the files' bytes and of the targets.
+    """
+
+    rows: DecodedRows
+    parts: dict[PartName, Part]
+    left_out: dict[str, int]
+    digest: DigestBuilder
+
+
+def read_samples(
+    found: CollectedFiles, row: RowFormat, what: str, max_bad: int, cache: str | None, options: Any
+) -> ReadSamples:
+    """Decodes the files of a source.
 
     Args:
-        found: the files.
-        order: which file each place of the rows was meant for, part by part.
-        kept: the places whose file could be read.
-        rows: (kept, …), one each.
+        row: what each file becomes.
+        max_bad: how many may be left out because they cannot be read.
+        cache: see `cache_folder`.
+        options: whatever else a row depends on, as JSON can hold it.
 
     Raises:
-        DataError: a class has nothing left to learn from.
+        DataError: more than `max_bad` cannot be read, or a class has nothing left to learn from.
     """
-    readable, first = torch.tensor(kept, dtype=torch.int64), 0
+    paths = found.ordered_paths
+    digests = file_digests(paths)
+    rows = decode_files(
+        paths, row, max_bad=max_bad, cache=cache_folder(cache), digests=digests, options=options
+    )
+    bad = sorted((found.files.names[found.order[place]], reason) for place, reason in rows.bad)
+    left_out = check_unreadable(bad, len(paths), max_bad, what)
+    parts = _split_rows(found, rows, what)
+    digest = DigestBuilder()
+    for place in rows.kept:
+        digest.word(digests[place])
+    for name, part in parts.items():
+        digest.tensor(name, part.targets)
+    return ReadSamples(rows, parts, left_out, digest)
+
+
+def _split_rows(found: CollectedFiles, rows: DecodedRows, what: str) -> dict[PartName, Part]:
+    """The parts as stretches of the rows; nothing is copied."""
+    readable, first = torch.tensor(rows.kept, dtype=torch.int64), 0
     parts: dict[PartName, Part] = {}
-    files = torch.tensor(order, dtype=torch.int64)[readable]
+    files = torch.tensor(found.order, dtype=torch.int64)[readable]
     for name, index in found.parts.items():
-        start, stop = torch.searchsorted(readable, torch.tensor([first, first + len(index)])).tolist()
-        parts[name] = Part(rows[start:stop], found.targets[files[start:stop]])
+        bounds = torch.tensor([first, first + len(index)])
+        start, stop = torch.searchsorted(readable, bounds).tolist()
+        parts[name] = Part(rows.rows[start:stop], found.targets[files[start:stop]])
         if name == "train":
             _check_training_part(found, files[start:stop], what)
         first += len(index)
     return parts
-
-
-def digest_samples(
-    contents: Sequence[str], kept: Sequence[int], parts: Mapping[PartName, Part]
-) -> DigestBuilder:
-    """What was read: the bytes of the files that could be, and their targets, part by part.
-
-    Args:
-        contents: the digest of each file.
-        kept, parts: as in `parts_of`.
-    """
-    content = DigestBuilder()
-    for index in kept:
-        content.word(contents[index])
-    for name, part in parts.items():
-        content.tensor(name, part.targets)
-    return content
-
-
-def label_summary(target: Target, parts: Mapping[PartName, Part]) -> str:
-    """The classes in a few words."""
-    if not isinstance(target, Classes):
-        return str(target)
-    counts = count_classes((part.targets for part in parts.values()), target.count)
-    return class_summary(target.names, counts)
-
-
-def label_warnings(target: Target, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
-    """What is odd about the classes, as `class_warnings` tells it."""
-    if not isinstance(target, Classes):
-        return []
-    return class_warnings(
-        target.names, count_classes((part.targets for part in parts.values()), target.count)
-    )
 
 
 def format_summary(kinds: Iterable[str]) -> str:
@@ -254,38 +255,40 @@ class FilesReader(Reader):
     patterns: FilePatterns
     target_encoder: TargetEncoder
 
-    def find(self, path: Path, suffixes: Collection[str], what: str, *, with_targets: bool) -> Files:
-        """The files at a path; see `finding.find`."""
-        return find_files(
-            path, suffixes, what, self.patterns, str(path), labelled=with_targets, new=True
-        )
-
-    def found(
+    def read_files(
         self,
-        files: Files,
         path: Path,
-        rows: DecodedRows,
-        *,
+        suffixes: Collection[str],
+        what: str,
+        row: RowFormat,
         with_targets: bool,
         max_bad: int,
-        what: str,
-    ) -> Found:
-        """What was read of files, those left out that cannot be.
+    ) -> tuple[Found, DecodedRows]:
+        """What the files at a path hold, those left out that cannot be read.
+
+        Args:
+            suffixes, what: see `collect_files`.
+            row: what each file becomes.
+            with_targets, max_bad: see `Reader.read`.
 
         Raises:
-            DataError: more of them than `max_bad`, all, or a label that training did not have.
+            DataError: more than `max_bad` cannot be read, or all; or training had no such label.
         """
-        told = [(files.names[index], reason) for index, reason in rows.bad]
-        left_out = check_unreadable(told, len(files.paths), max_bad, what)
+        files = find_files(
+            path, suffixes, what, self.patterns, str(path), labelled=with_targets, new=True
+        )
+        rows = decode_files(files.paths, row)
+        bad = [(files.names[index], reason) for index, reason in rows.bad]
+        left_out = check_unreadable(bad, len(files.paths), max_bad, what)
         if not rows.kept:
-            raise DataError(
-                f"{path}: none of its {what} can be read, such as {told[0][0]}: {told[0][1]}."
-            )
+            name, reason = bad[0]
+            raise DataError(f"{path}: none of its {what} can be read, such as {name}: {reason}.")
         targets = self.target_encoder.blank(len(rows.kept))
         if with_targets:
             targets = encode_labels(files, self.target_encoder, str(path))[torch.tensor(rows.kept)]
         names = [files.names[index] for index in rows.kept]
-        return Found(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
+        found = Found(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
+        return found, rows
 
 
 def check_unreadable(
@@ -322,15 +325,3 @@ def encode_labels(files: Files, encoder: TargetEncoder, where: str) -> Tensor:
         own = torch.tensor([parse_number(label, where) for label in files.labels]).double()[:, None]
         return encoder.scored(own)
     return encoder.indices(files.labels, where)
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def io_threads() -> int:
-    """How many threads read files: some more than processors, as a few wait for the disk."""
-    return min(32, processors() + 2)

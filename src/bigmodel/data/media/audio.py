@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.data.files.decode_cache import UnreadableFileError
 from bigmodel.data.libraries import soundfile
 from bigmodel.data.media.spectrogram import LogMel
 from bigmodel.registry import Config

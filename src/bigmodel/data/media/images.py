@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.files.samples import UnreadableFileError
+from bigmodel.data.files.decode_cache import UnreadableFileError
 from bigmodel.data.libraries import pil_image, pil_ops
 from bigmodel.registry import Config
 from bigmodel.runtime.disk import check_regular

@@ -22,22 +22,16 @@ from torch import Tensor
 
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, ImageConfig
-from bigmodel.data.files.decode_cache import cache_folder, decode_files, file_digests
+from bigmodel.data.class_counts import describe_target
+from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableFileError, io_threads
 from bigmodel.data.files.samples import (
     CollectedFiles,
-    DecodedRows,
     FilesConfig,
     FilesReader,
-    UnreadableFileError,
-    check_unreadable,
     collect_files,
-    digest_samples,
     file_messages,
     format_summary,
-    io_threads,
-    label_summary,
-    label_warnings,
-    split_rows,
+    read_samples,
 )
 from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, duration
 from bigmodel.data.normalize import image_statistics
@@ -117,33 +111,20 @@ def audio(config: AudioConfig) -> Dataset:
             " leave the augmentation out."
         )
     found = collect_files(config, SUFFIXES, _WHAT)
-    # Part by part, so that each is one stretch of the rows and none has to be copied.
-    order = torch.cat(list(found.parts.values())).tolist()
-    paths = [found.files.paths[index] for index in order]
-    learnt = config.learnt_reader(AudioReader)
-    training = paths[: len(found.parts["train"])]
-    settings = _audio_settings(config, layout, training) if learnt is None else learnt.settings
-    contents = file_digests(paths)
-    rows = decode_files(
-        paths,
-        settings.shape,
-        torch.float32,
-        partial(decode, settings=settings),
-        most_bad=config.max_bad,
-        cache=cache_folder(config.cache),
-        contents=contents,
-        options=[_NOTES_VERSION, settings.model_dump()],
+    before = config.learnt_reader(AudioReader)
+    settings = (
+        _audio_settings(config, layout, found.training_paths) if before is None else before.settings
     )
-    bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
-    left_out = check_unreadable(bad, len(paths), config.max_bad, _WHAT)
-    parts = split_rows(found, order, rows.kept, rows.rows, _WHAT)
+    options = [_NOTES_VERSION, settings.model_dump()]
+    read = read_samples(found, _row(settings), _WHAT, config.max_bad, config.cache, options)
     form: Input = Image(*settings.shape) if layout == "image" else Steps(*settings.shape)
     known = config.learnt(form)
-    dataset = completed(DataSpec("audio", form, found.target), parts, known)
+    dataset = completed(DataSpec("audio", form, found.target), read.parts, known)
     statistics = None if known is None else (known.mean, known.std)
     if config.normalize and statistics is None:
-        statistics = _statistics(parts["train"].inputs, config)
+        statistics = _statistics(read.parts["train"].inputs, config)
     mean, std = statistics or (None, None)
+    labels, warnings = describe_target(found.target, (part.targets for part in read.parts.values()))
     return replace(
         dataset,
         mean=mean,
@@ -152,13 +133,16 @@ def audio(config: AudioConfig) -> Dataset:
             settings=settings,
             patterns=config.for_new_files(),
             target_encoder=TargetEncoder.of(dataset.spec.target),
-            training_statistics=RecordingStatistics.of(rows),
+            training_statistics=RecordingStatistics.of(read.rows),
         ),
-        told=_messages(found, rows, settings, label_summary(found.target, parts))
-        + label_warnings(found.target, parts),
-        left_out=left_out,
-        read=digest_samples(contents, rows.kept, parts).read(exact=False),
+        told=[*_messages(found, read.rows, settings, labels), *warnings],
+        left_out=read.left_out,
+        read=read.digest.read(exact=False),
     )
+
+
+def _row(settings: AudioSettings) -> RowFormat:
+    return RowFormat(settings.shape, torch.float32, partial(decode, settings=settings))
 
 
 def _audio_settings(
@@ -294,10 +278,8 @@ class AudioReader(FilesReader):
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
-        files = self.find(path, SUFFIXES, _WHAT, with_targets=with_targets)
-        make = partial(decode, settings=self.settings)
-        rows = decode_files(files.paths, self.settings.shape, torch.float32, make)
-        found = self.found(files, path, rows, with_targets=with_targets, max_bad=max_bad, what=_WHAT)
+        row = _row(self.settings)
+        found, rows = self.read_files(path, SUFFIXES, _WHAT, row, with_targets, max_bad)
         seconds = self.settings.samples / self.settings.rate
         cut = sum(note[2] > seconds for note in rows.notes)
         other = [] if self.training_statistics is None else self.training_statistics.differing(rows)

@@ -20,22 +20,16 @@ from pydantic import Field, field_validator
 
 from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, ImageConfig
-from bigmodel.data.files.decode_cache import cache_folder, decode_files, file_digests
+from bigmodel.data.class_counts import describe_target
+from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableFileError, io_threads
 from bigmodel.data.files.samples import (
     CollectedFiles,
-    DecodedRows,
     FilesConfig,
     FilesReader,
-    UnreadableFileError,
-    check_unreadable,
     collect_files,
-    digest_samples,
     file_messages,
     format_summary,
-    io_threads,
-    label_summary,
-    label_warnings,
-    split_rows,
+    read_samples,
 )
 from bigmodel.data.media.images import (
     SUFFIXES,
@@ -85,49 +79,33 @@ class ImagesConfig(FilesConfig, ImageConfig):
 def images(config: ImagesConfig) -> Dataset:
     """Pictures in files, as images channels×height×width of bytes."""
     found = collect_files(config, SUFFIXES, _WHAT)
-    # Part by part, so that each is one stretch of the rows and none has to be copied.
-    order = torch.cat(list(found.parts.values())).tolist()
-    paths = [found.files.paths[index] for index in order]
-    contents = file_digests(paths)
     with checked_image_sizes():
-        learnt = config.learnt_reader(ImagesReader)
-        settings = (
-            _resize_settings(config, paths[: len(found.parts["train"])])
-            if learnt is None
-            else learnt.settings
+        before = config.learnt_reader(ImagesReader)
+        settings = _resize_settings(config, found.training_paths) if before is None else before.settings
+        read = read_samples(
+            found, _row(settings), _WHAT, config.max_bad, config.cache, options=settings.model_dump()
         )
-        rows = decode_files(
-            paths,
-            (settings.channels, settings.height, settings.width),
-            torch.uint8,
-            partial(decode, settings=settings),
-            most_bad=config.max_bad,
-            cache=cache_folder(config.cache),
-            contents=contents,
-            options=settings.model_dump(),
-        )
-    bad = sorted((found.files.names[order[place]], reason) for place, reason in rows.bad)
-    left_out = check_unreadable(bad, len(paths), config.max_bad, _WHAT)
-    parts = split_rows(found, order, rows.kept, rows.rows, _WHAT)
-    spec = DataSpec("images", Image(settings.channels, settings.height, settings.width), found.target)
-    dataset = completed(spec, parts, config.learnt(spec.input))
-    scaled = standardised(config, spec.input, parts, config.normalize)
-    reader = ImagesReader(
-        settings=settings,
-        patterns=config.for_new_files(),
-        target_encoder=TargetEncoder.of(dataset.spec.target),
-    )
-    told = _messages(found, rows, settings, label_summary(spec.target, parts))
-    told += label_warnings(spec.target, parts)
+    spec = DataSpec("images", Image(*_row(settings).shape), found.target)
+    dataset = completed(spec, read.parts, config.learnt(spec.input))
+    scaled = standardised(config, spec.input, read.parts, config.normalize)
+    target_encoder = TargetEncoder.of(dataset.spec.target)
+    labels, warnings = describe_target(found.target, (part.targets for part in read.parts.values()))
     return replace(
         dataset,
         mean=scaled.mean,
         std=scaled.std,
-        reader=reader,
-        told=told,
-        left_out=left_out,
-        read=digest_samples(contents, rows.kept, parts).read(),
+        reader=ImagesReader(
+            settings=settings, patterns=config.for_new_files(), target_encoder=target_encoder
+        ),
+        told=[*_messages(found, read.rows, settings, labels), *warnings],
+        left_out=read.left_out,
+        read=read.digest.read(),
     )
+
+
+def _row(settings: ResizeSettings) -> RowFormat:
+    shape = (settings.channels, settings.height, settings.width)
+    return RowFormat(shape, torch.uint8, partial(decode, settings=settings))
 
 
 def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSettings:
@@ -178,12 +156,6 @@ class ImagesReader(FilesReader):
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
-        files = self.find(path, SUFFIXES, _WHAT, with_targets=with_targets)
         with checked_image_sizes():
-            rows = decode_files(
-                files.paths,
-                (self.settings.channels, self.settings.height, self.settings.width),
-                torch.uint8,
-                partial(decode, settings=self.settings),
-            )
-        return self.found(files, path, rows, with_targets=with_targets, max_bad=max_bad, what=_WHAT)
+            found, _ = self.read_files(path, SUFFIXES, _WHAT, _row(self.settings), with_targets, max_bad)
+        return found

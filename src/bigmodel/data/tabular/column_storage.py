@@ -7,9 +7,6 @@ memory as long as each of its columns fits, and so do the numbers that are made 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import functools
 import shutil
 import tempfile
 import weakref
@@ -49,10 +46,10 @@ class ColumnSource(Protocol):
 
 
 class SpooledColumns:
-    """Columns that were brought into a file without a name, column by column of each batch of rows.
+    """Columns in a temporary file without a name, column by column of each batch of rows.
 
-    Neither a mapped Arrow file nor Arrow's reader of some columns will do: the first counts as memory
-    once it is read, the second takes memory for all columns to read one.
+    In memory, or mapped into it, a table of a million rows and 20 columns takes half as much memory
+    again at its peak; and Arrow's own reader of some columns takes memory for all of them.
     """
 
     def __init__(self, path: Path, batches: Iterator[Any]) -> None:
@@ -60,7 +57,7 @@ class SpooledColumns:
         weakref.finalize(self, self._file.close)
         self.rows = 0
         self._places: list[list[tuple[int, int]]] = []  # offset and size of each column, by batch
-        first = next(batches)  # always there: it tells the columns, even without a row
+        first = next(batches)  # there even without a row: it has the names and types
         try:
             for batch in _merge_small_batches(chain([first], batches)):
                 self._places.append([self._write(batch, place) for place in range(batch.num_columns)])
@@ -73,32 +70,25 @@ class SpooledColumns:
         self.names = list(first.schema.names)
         self._schema = first.schema
         self._index = {name: place for place, name in enumerate(self.names)}
-        self._taken = 0  # bytes read since memory was given back
 
     def _write(self, batch: Any, place: int) -> tuple[int, int]:
-        """Adds one column of a batch to the file; where it lies there."""
+        """Appends one column of a batch to the file; its offset and size there."""
         offset = self._file.tell()
         self._file.write(memoryview(batch.select([place]).serialize()))
         return offset, self._file.tell() - offset
 
     def read(self, name: str) -> Any:
-
         place = self._index[name]
-        self._taken += sum(batch[place][1] for batch in self._places)
-        if self._taken > _IN_MEMORY:  # after each column of a long table, once for many of a short one
-            give_back()
-            self._taken = 0
         schema = pa.schema([self._schema.field(place)])
-        found = []
-        for offset, size in (batch[place] for batch in self._places):
+        batches = []
+        for offset, size in (places[place] for places in self._places):
             self._file.seek(offset)
-            found.append(pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), schema))
-        return pa.Table.from_batches(found, schema=schema).column(0)
+            batches.append(pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), schema))
+        return pa.Table.from_batches(batches, schema=schema).column(0)
 
 
 def _merge_small_batches(batches: Iterable[Any]) -> Iterator[Any]:
-    """The same rows in larger batches: a block of a wide table holds few rows, of each column."""
-
+    """The same rows in larger batches: a block of a wide table holds only a few rows of each column."""
     waiting: list[Any] = []
     size = 0
     for batch in batches:
@@ -109,18 +99,6 @@ def _merge_small_batches(batches: Iterable[Any]) -> Iterator[Any]:
             waiting, size = [], 0
     if waiting:
         yield from pa.Table.from_batches(waiting).combine_chunks().to_batches()
-
-
-def give_back() -> None:
-    """Hands memory that is free back to the system: else the peak is what all columns took in turn."""
-    pa.default_memory_pool().release_unused()
-    with contextlib.suppress(OSError, AttributeError):  # not every C library has it
-        _c_library().malloc_trim(0)
-
-
-@functools.cache
-def _c_library() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
 
 
 class ParquetColumns:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bigmodel.data.tabular.column_storage import check_names
+from bigmodel.data.tabular.numeric import is_number
 from bigmodel.data.text_encoding import check_not_utf16, check_utf8, open_as_utf8
 from bigmodel.errors import DataError
 
@@ -233,12 +234,3 @@ def _column_names(path: Path, header: list[str]) -> list[str]:
             " columns. Add a header."
         )
     return names
-
-
-def is_number(text: str) -> bool:
-    """Whether a word is one that Python takes for a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

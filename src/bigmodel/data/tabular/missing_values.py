@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bigmodel.data.libraries import pa, pc
-from bigmodel.data.tabular.numeric import is_text, parse_numbers, text_values
-from bigmodel.data.tabular.type_inference import infer_type
+from bigmodel.data.tabular.number_formats import NumberFormat
+from bigmodel.data.tabular.numeric import is_number, is_text, parse_numbers, text_values
 
 
-def null_missing_words(column: Any, marks: Sequence[str]) -> tuple[Any, dict[str, int]]:
-    """A column that is null where it holds one of some words, and how often each of them stood there.
+def null_missing_words(
+    column: Any, words: Sequence[str], number_format: Callable[[Any], NumberFormat | None]
+) -> tuple[Any, dict[str, int]]:
+    """A column that is null where it holds one of some words, and how often it holds each of them.
 
     A word that is a number is found by its value in columns of numbers, however they are written.
-    """
 
-    missing_counts: dict[str, int] = {}
-    if is_text(column.type):
-        missing_counts = count_missing_words(column, marks)
-        if missing_counts:
-            found = pc.is_in(text_values(column), value_set=pa.array([*missing_counts], column.type))
-            column = pc.if_else(found, None, column)
-    if not (values := _numeric_words(marks)):
-        return column, missing_counts
-    inferred = infer_type(column)
-    if inferred.kind == "number":
-        filled = parse_numbers(column, inferred.number_format).values
-        for mark, value in values.items():
-            if count := int(np.count_nonzero(filled == value)):
-                missing_counts[mark] = missing_counts.get(mark, 0) + count
-        column = pc.if_else(pa.array(np.isin(filled, [*values.values()])), None, column)
-    return column, missing_counts
+    Args:
+        number_format: gives how the numbers of such a column are written; None if it holds no numbers.
+    """
+    counts = count_missing_words(column, words)
+    if counts:
+        found = pc.is_in(text_values(column), value_set=pa.array([*counts], column.type))
+        column = pc.if_else(found, None, column)
+    numbers = {word: float(word) for word in words if is_number(word)}
+    written = number_format(column) if numbers else None
+    if written is not None:
+        values = parse_numbers(column, written).values
+        for word, number in numbers.items():
+            if count := int(np.count_nonzero(values == number)):
+                counts[word] = counts.get(word, 0) + count
+        column = pc.if_else(pa.array(np.isin(values, [*numbers.values()])), None, column)
+    return column, counts
 
 
 def unused_word_warning(
@@ -65,13 +66,3 @@ def count_missing_words(column: Any, marks: Sequence[str]) -> dict[str, int]:
 def missing_counts_summary(counts: Mapping[str, int]) -> str:
     """The same in words."""
     return ", ".join(f"{count:,} {word!r}" for word, count in counts.items())
-
-
-def _numeric_words(marks: Sequence[str]) -> dict[str, float]:
-    found = {}
-    for mark in marks:
-        try:
-            found[mark] = float(mark)
-        except ValueError:
-            continue
-    return found

@@ -237,3 +237,12 @@ def without_missing(column: Any) -> Any:
     text = pc.utf8_trim_whitespace(column)
     marked = pc.is_in(text, value_set=pa.array(_NOT_NUMBERS, text.type))
     return pc.if_else(marked, None, text)
+
+
+def is_number(text: str) -> bool:
+    """Whether a word is one that Python takes for a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

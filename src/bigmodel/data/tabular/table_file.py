@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ from bigmodel.data.paths import check_inside
 from bigmodel.data.tabular.column_storage import ColumnSource, ParquetColumns, SpooledColumns
 from bigmodel.data.tabular.json_values import is_json, to_castable, to_json_column
 from bigmodel.data.tabular.missing_values import null_missing_words
+from bigmodel.data.tabular.number_formats import NumberFormat
+from bigmodel.data.tabular.type_inference import infer_type
 from bigmodel.data.text_encoding import name_without_gz
 from bigmodel.errors import DataError, did_you_mean
 
@@ -58,6 +61,7 @@ class Table:
         self._sources = sources
         self.missing: Sequence[str] = ()
         self.missing_counts: dict[str, dict[str, int]] = {}
+        self._number_formats: dict[str, NumberFormat | None] = {}
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a column of that name."""
@@ -70,9 +74,17 @@ class Table:
         if is_json(found.type):
             found = pa.chunked_array([to_castable(found)])
         if self.missing:
-            found, missing_counts = null_missing_words(found, self.missing)
-            self.count_missing(name, missing_counts)
+            found, counts = null_missing_words(found, self.missing, partial(self._number_format, name))
+            self.count_missing(name, counts)
         return found
+
+    def _number_format(self, name: str, column: Any) -> NumberFormat | None:
+        """How a column's numbers are written; None if it holds no numbers."""
+        if name not in self._number_formats:  # the same each time that it is read
+            inferred = infer_type(column)
+            is_number = inferred.kind == "number"
+            self._number_formats[name] = inferred.number_format if is_number else None
+        return self._number_formats[name]
 
     def count_missing(self, name: str, missing_counts: Mapping[str, int]) -> None:
         """Notes how often which words of a column are taken for missing."""
