@@ -316,14 +316,13 @@ def digest(folder: Path) -> str:
 
 
 def event_scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
-    """Every (step, value) of a curve that stands in the event files, torn ends left out."""
-    from bigmodel.reporting import events
+    """Every (step, value) of a curve, as TensorBoard reads the run's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = []
-    for path in sorted((folder / "tensorboard").glob("events.*")):
-        for _, event in events.read_events(path):
-            found += [(event.step, v.simple_value) for v in event.summary.value if v.tag == tag]
-    return sorted(found)
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    if tag not in events.Tags()["scalars"]:
+        return []
+    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 def acknowledged(cwd: Path) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 from torch import nn
@@ -147,6 +148,34 @@ def test_a_resume_forgets_what_comes_again(tmp_path: Path) -> None:
     assert start.hparams["seed"].number_value == 7
     end = metadata.parse_session_end_info_plugin_data(hparams(events, metadata.SESSION_END_INFO_TAG))
     assert end.status == api_pb2.STATUS_SUCCESS
+
+
+def test_the_page_s_own_reader_forgets_what_comes_again(tmp_path: Path) -> None:
+    run(tmp_path, 1, 2, 3, status="stopped")
+    run(tmp_path, 2, 3, first_step=23)
+    page = plugin_event_accumulator.EventAccumulator(
+        str(tmp_path / "tensorboard"), tensor_size_guidance={"scalars": 0}
+    ).Reload()
+    assert [event.step for event in page.Tensors("val/accuracy")] == [23, 46, 69]
+
+
+def test_a_resume_from_the_beginning_forgets_all(tmp_path: Path) -> None:
+    run(tmp_path, 1, 2, 3, status="stopped")
+    run(tmp_path, 1, 2)
+    assert points(read(tmp_path), "val/accuracy") == [(23, 0.1), (46, 0.2)]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 20])
+def test_a_torn_end_of_an_older_file_hides_nothing_that_follows(tmp_path: Path, cut: int) -> None:
+    sink = TensorBoard(tmp_path)
+    sink.start(facts.info(tmp_path))
+    for epoch in (1, 2, 3):
+        sink.record(facts.record(epoch, epoch / 10))
+    sink.close()
+    (path,) = (path for path in (tmp_path / "tensorboard").iterdir() if path.suffix != ".hparams")
+    path.write_bytes(path.read_bytes()[:-cut])
+    run(tmp_path, 3, 4, first_step=46)
+    assert points(read(tmp_path), "val/accuracy") == [(23, 0.1), (46, 0.2), (69, 0.3), (92, 0.4)]
 
 
 def test_texts(tmp_path: Path) -> None:

@@ -13,12 +13,11 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
     HistogramProto,
@@ -35,8 +34,6 @@ from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ign
 from torch import Tensor
 
 from bigmodel.reporting.records import framed
-from bigmodel.runtime import disk
-from bigmodel.runtime.disk import check_regular
 from bigmodel.runtime.escaping import escape, escape_line
 
 if TYPE_CHECKING:
@@ -69,8 +66,9 @@ class EventFile:
         self._write(Event(step=step, summary=Summary(value=values)))
 
     def restart(self, step: int) -> None:
-        """Says that a resumed run does `step` next: later ones in older files are to be forgotten."""
-        self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+        """Has TensorBoard drop what older files hold of `step` and later: the run does them again."""
+        for _ in range(2):  # the page takes the first one that it reads for the run's very beginning
+            self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def flush(self) -> None:
         """Hands what was added to readers."""
@@ -92,49 +90,6 @@ class EventFile:
         self._file.write(framed(event.SerializeToString()))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
-
-
-def drop_after(path: Path, step: int) -> None:
-    """Keeps the whole events up to `step`, so that each step stands in a run's files once; an event that
-    was cut off, or is damaged, ends the file. Touches the file only if anything has to go.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-
-    def kept() -> Iterator[bytes]:
-        for record, event in read_events(path):
-            if event.step <= step and not event.HasField("session_log"):
-                yield record
-
-    if sum(map(len, kept())) == path.stat().st_size:
-        return
-    with disk.atomic_write(path) as file:
-        file.writelines(kept())
-
-
-def read_events(path: Path) -> Iterator[tuple[bytes, Any]]:
-    """Each whole event of a file, one at a time: the bytes that it takes there, and itself.
-
-    A TFRecord is length, its sum, the event, and its sum.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    check_regular(path)
-    with path.open("rb") as file:
-        left = path.stat().st_size
-        while len(head := file.read(12)) == 12:
-            length = int.from_bytes(head[:8], "little")
-            left -= 12 + length + 4
-            if left < 0:
-                return
-            body = file.read(length + 4)
-            try:
-                event = Event.FromString(body[:length])
-            except DecodeError:
-                return
-            yield head + body, event
 
 
 def scalar(tag: str, value: float) -> Any:

@@ -94,14 +94,12 @@ class TensorBoard(Sink):
         self._open(step)
 
     def _open(self, step: int) -> None:
-        """A new file to go on after `step`; older files lose what comes later, and a torn end."""
+        """Starts a new file, which continues older ones after `step`."""
         from bigmodel.reporting import events
 
-        for path in self._folder.glob("events.out.tfevents.*"):
-            if not path.name.endswith(HPARAMS):
-                events.drop_after(path, step)
+        continues = any(not path.name.endswith(HPARAMS) for path in self._folder.glob("events.out.*"))
         self._events = events.EventFile(self._folder)
-        if step:  # for a TensorBoard that is looking, and has read what is gone
+        if continues:
             self._events.restart(step + 1)
 
     def record(self, record: Record) -> None:
