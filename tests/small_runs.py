@@ -59,7 +59,7 @@ class Recorder(Sink):
     def progress(self, progress: Progress) -> None:
         self.signs.append(progress)
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
         self.calls.append("record")
         self.records.append(record)
 

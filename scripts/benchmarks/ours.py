@@ -44,7 +44,7 @@ class Clock(Sink):
     def start(self, info: RunInfo) -> None:  # noqa: ARG002
         self.began = time.perf_counter()
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
         self.marks.append((int(record["step"]), time.perf_counter()))
         self.losses.append(float(record["train/loss"]))
 

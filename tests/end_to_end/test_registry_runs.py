@@ -12,6 +12,7 @@ import torch
 from bigmodel import registry
 from bigmodel.build.runs import resume_run
 from bigmodel.errors import SpecError
+from bigmodel.metrics import metric_names
 from bigmodel.training.loop import Run, fit
 from tests.small_runs import built
 
@@ -60,7 +61,8 @@ def train(folder: Path, settings: dict[str, Any]) -> Run:
     summary = fit(run)
     assert summary.status == "finished"
     assert [record["step"] for record in told.records] == [1, 2]
-    assert all(name in record for record in told.records for name in run.info.metrics)
+    names = [f"val/{name}" for name in metric_names(run.dataset.spec.target)]
+    assert all(name in record for record in told.records for name in names)
     assert all(torch.tensor(list(record.values())).isfinite().all() for record in told.records)
     moved = [n for n, p in run.state.model.named_parameters() if not torch.equal(p, before[n])]
     assert moved != []

@@ -79,8 +79,8 @@ def stop_after(run: Run, told: Recorder, step: int) -> None:
     """Has the process be asked to stop when the record of a step is there."""
 
     class Stopping(Recorder):
-        def record(self, record: Record) -> None:
-            super().record(record)
+        def record(self, record: Record, best: Record) -> None:
+            super().record(record, best)
             if record["step"] == step:
                 run.signals._asked_to_stop(signal.SIGTERM, None)
 

@@ -30,9 +30,7 @@ def info(folder: Path, **changes: Any) -> RunInfo:
         "steps_per_epoch": 23,
         "total_steps": 690,
         "first_step": 0,
-        "metrics": ["val/loss", "val/accuracy"],
         "monitor": "val/accuracy",
-        "mode": "max",
     }
     facts |= {"recorded": changes.get("first_step", 0)}
     return RunInfo(**(facts | changes))

@@ -24,7 +24,7 @@ def whole_run(console: Console, folder: Path, summary: Summary | None = None) ->
         (folder / name).mkdir(parents=True)
     console.start(facts.info(folder))
     for epoch, accuracy in ((9, 0.9833), (10, 0.9722)):
-        console.record(facts.record(epoch, accuracy))
+        console.record(facts.record(epoch, accuracy), facts.record(9, 0.9833))
     console.log(facts.record(10))
     console.message("3 samples are copies.", "warning")
     console.finish(summary or facts.summary(), folder)
@@ -121,8 +121,8 @@ def test_green_marks_the_best_so_far_only(folder: Path) -> None:
         stream = io.StringIO()
         console = Console(None, True, stream=stream, width=80)
         console.start(facts.info(folder))
-        for record in (facts.record(9, earlier), facts.record(10, 0.9722)):
-            console.record(record)
+        records = facts.record(9, earlier), facts.record(10, 0.9722)
+        console.record(records[1], max(records, key=lambda record: record["val/accuracy"]))
         console.log(facts.record(10, 0.9722))
         console.close()
         assert (green in stream.getvalue()) == marked
@@ -131,8 +131,8 @@ def test_green_marks_the_best_so_far_only(folder: Path) -> None:
 def test_a_resumed_run_knows_the_best_before(folder: Path) -> None:
     stream = io.StringIO()
     console = Console(None, True, stream=stream, width=80)
-    console.start(facts.info(folder, first_step=23, best=0.98))
-    console.record(facts.record(2))
+    console.start(facts.info(folder, first_step=23))
+    console.record(facts.record(2), facts.record(1, 0.98))
     console.log(facts.record(2))
     console.close()
     assert "\x1b[32m" not in stream.getvalue()

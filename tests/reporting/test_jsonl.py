@@ -18,7 +18,7 @@ def write(folder: Path, *epochs: int, first_step: int = 0) -> None:
     sink = JsonLines(folder)
     sink.start(facts.info(folder, first_step=first_step))
     for epoch in epochs:
-        sink.record(facts.record(epoch))
+        sink.record(facts.record(epoch), {})
     sink.close()
 
 
@@ -33,7 +33,7 @@ def test_one_object_a_record_with_keys_in_order(tmp_path: Path) -> None:
 def test_each_record_is_on_disk_at_once(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path)
     sink.start(facts.info(tmp_path))
-    sink.record(facts.record(1))
+    sink.record(facts.record(1), {})
     assert len(read(tmp_path)) == 1
     sink.close()
 
@@ -41,7 +41,7 @@ def test_each_record_is_on_disk_at_once(tmp_path: Path) -> None:
 def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path)
     sink.start(facts.info(tmp_path))
-    sink.record(facts.record(1, math.nan, lr=math.inf))
+    sink.record(facts.record(1, math.nan, lr=math.inf), {})
     sink.close()
 
     def refuse(constant: str) -> None:
@@ -91,7 +91,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     sink.close()
     sink._file = Path("/dev/full").open("a")  # noqa: SIM115 (the sink closes it)
     with pytest.raises(CheckpointError, match="No space left"):
-        sink.record(facts.record(1))
+        sink.record(facts.record(1), {})
     with pytest.raises(CheckpointError, match="No space left"):
         sink.close()
 

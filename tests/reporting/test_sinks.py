@@ -39,7 +39,7 @@ def everything(sink: Sink, folder: Path) -> None:
     sink.progress(Progress(1, 1, None, None, 0.0))
     sink.evaluated(Evaluation({"loss": 1.0}), 1)
     sink.weights(nn.Linear(1, 1), 1)
-    sink.record(facts.record(1))
+    sink.record(facts.record(1), facts.record(1))
     sink.log(facts.record(1))
     sink.message("hello", "warning")
     sink.finish(facts.summary(), folder)

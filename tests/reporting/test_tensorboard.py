@@ -29,7 +29,8 @@ def run(
     sink.start(facts.info(folder, first_step=first_step, config=facts.CONFIG | config))
     for epoch in epochs:
         sink.evaluated(evaluation(), 23 * epoch)
-        sink.record(facts.record(epoch, epoch / 10, **{"train/loss": 1 / epoch}))
+        record = facts.record(epoch, epoch / 10, **{"train/loss": 1 / epoch})
+        sink.record(record, record)
     last = facts.record(epochs[-1], epochs[-1] / 10)
     sink.finish(facts.summary(status, best=last, final=last, steps=23 * epochs[-1]), folder)
     sink.close()
@@ -77,24 +78,18 @@ def test_results_for_the_table_of_hyperparameters(tmp_path: Path) -> None:
 
 def test_the_best_so_far_is_a_curve(tmp_path: Path) -> None:
     sink = TensorBoard(tmp_path)
-    sink.start(facts.info(tmp_path, best=0.4, first_step=23))
-    for epoch, accuracy in ((2, 0.3), (3, 0.5), (4, 0.2)):
-        sink.record(facts.record(epoch, accuracy, **{"val/loss": epoch / 10}))
-    sink.record({"epoch": 5, "step": 100, "train/loss": 0.1})
+    sink.start(facts.info(tmp_path, first_step=23))
+    records = [
+        facts.record(epoch, accuracy, **{"val/loss": epoch / 10})
+        for epoch, accuracy in ((2, 0.4), (3, 0.5), (4, 0.2))
+    ]
+    for record, best in zip(records, [records[0], records[1], records[1]], strict=True):
+        sink.record(record, best)
+    sink.record({"epoch": 5, "step": 100, "train/loss": 0.1}, records[1])
     sink.close()
     events = read(tmp_path)
     assert points(events, "best/val/accuracy") == [(46, 0.4), (69, 0.5), (92, 0.5)]
-    assert points(events, "best/val/loss") == [(69, 0.3), (92, 0.3)]
-
-
-def test_between_equals_the_best_so_far_is_the_one_of_less_loss(tmp_path: Path) -> None:
-    sink = TensorBoard(tmp_path)
-    sink.start(facts.info(tmp_path, best=0.5, best_loss=0.4, first_step=23))
-    for epoch, loss in ((2, 0.6), (3, 0.3), (4, 0.3), (5, 0.2)):
-        sink.record(facts.record(epoch, 0.5, **{"val/loss": loss}))
-    sink.close()
-    events = read(tmp_path)
-    assert points(events, "best/val/loss") == [(69, 0.3), (92, 0.3), (115, 0.2)]
+    assert points(events, "best/val/loss") == [(46, 0.2), (69, 0.3), (92, 0.3)]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +165,8 @@ def test_a_torn_end_of_an_older_file_hides_nothing_that_follows(tmp_path: Path, 
     sink = TensorBoard(tmp_path)
     sink.start(facts.info(tmp_path))
     for epoch in (1, 2, 3):
-        sink.record(facts.record(epoch, epoch / 10))
+        record = facts.record(epoch, epoch / 10)
+        sink.record(record, record)
     sink.close()
     (path,) = (path for path in (tmp_path / "tensorboard").iterdir() if path.suffix != ".hparams")
     path.write_bytes(path.read_bytes()[:-cut])
@@ -268,12 +264,12 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path: Path) -
     sinks = Sinks([TensorBoard(tmp_path)])
     sinks.start(facts.info(tmp_path))
     assert sinks.sinks == []
-    sinks.record(facts.record(1))
+    sinks.record(facts.record(1), {})
 
 
 def test_calls_out_of_order_do_nothing(tmp_path: Path) -> None:
     sink = TensorBoard(tmp_path)
-    sink.record(facts.record(1))
+    sink.record(facts.record(1), facts.record(1))
     sink.evaluated(evaluation(), 1)
     sink.weights(nn.Linear(1, 1), 1)
     sink.finish(facts.summary("failed"), tmp_path)
@@ -292,6 +288,6 @@ def test_a_record_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     record = {"epoch": 1, "step": 1} | {f"val/metric_{index}": 0.5 for index in range(10)}
     for tenth in range(1, 51):
         now = tenth * events.FLUSH_SECONDS / 10
-        sink.record(record)
+        sink.record(record, record)
     assert handed_on == [pytest.approx(events.FLUSH_SECONDS * times) for times in (1.1, 2.2, 3.3, 4.4)]
     sink.close()

@@ -84,7 +84,7 @@ def test_the_whole_test_part_is_translated(pair_run, monkeypatch):
 
 
 def test_bleu_is_among_the_figures_that_can_choose_the_best(pair_run):
-    assert "val/bleu" in pair_run.info.metrics
+    assert pair_run.text_sampler.figures == {"bleu": "max"}
     assert pair_run.monitor.name == "val/perplexity"
 
 

@@ -28,13 +28,11 @@ def run_info(
     monitor: Monitored,
     folder: Path,
     loss: Loss,
-    figures: list[str],
     told: list[tuple[str, str]],
 ) -> RunInfo:
     """What is about to run, with a line for each thing to know.
 
     Args:
-        figures: names of the figures that an evaluation gives, without the part.
         told: lines about the parts, with their labels.
     """
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
@@ -69,9 +67,7 @@ def run_info(
         steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.steps,
         first_step=0,
-        metrics=[f"val/{name}" for name in figures],
         monitor=monitor.name,
-        mode=monitor.mode,
     )
 
 

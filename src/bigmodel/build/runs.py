@@ -87,9 +87,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
     )
     return Run(
         config=trainer,
-        info=header.run_info(
-            config, dataset, layers, runtime, plan, monitor, folder, loss, list(figures), told
-        ),
+        info=header.run_info(config, dataset, layers, runtime, plan, monitor, folder, loss, told),
         plan=plan,
         dataset=dataset,
         fingerprint=_fingerprint(dataset),
@@ -178,8 +176,6 @@ def resume_run(
         first_step=progress.step,
         recorded=progress.last_completed_step,
         rows=rows,
-        best=progress.best_value,
-        best_loss=progress.best.get("val/loss"),
     )
     return replace(run, info=info)
 

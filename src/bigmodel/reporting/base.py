@@ -37,11 +37,7 @@ class RunInfo:
         total_steps: optimizer steps in all.
         first_step: 0, or the step a resumed run goes on from.
         recorded: the newest step whose figures stand; what a resumed run finds of later ones is void.
-        metrics: names of the figures that evaluations give, such as `val/accuracy`.
-        monitor: the one that chooses the best checkpoint.
-        mode: `max` or `min`: which way `monitor` is better.
-        best: the best value of `monitor` so far, where a resumed run has one.
-        best_loss: the validation loss with it.
+        monitor: the metric that chooses the best checkpoint, such as `val/accuracy`.
     """
 
     title: str
@@ -53,11 +49,7 @@ class RunInfo:
     steps_per_epoch: int
     total_steps: int
     first_step: int
-    metrics: Sequence[str]
     monitor: str
-    mode: str
-    best: float | None = None
-    best_loss: float | None = None
     recorded: int = 0
 
 
@@ -169,8 +161,9 @@ class Sink:
     def progress(self, progress: Progress) -> None:
         """A sign of life, a few times a second."""
 
-    def record(self, record: Record) -> None:
-        """Figures of an epoch (or of a step, with `trainer.record_every_steps`)."""
+    def record(self, record: Record, best: Record) -> None:
+        """Figures of an epoch (or of a step, with `trainer.record_every_steps`), and those of the best
+        record so far, which may be this one; `best` is empty before the first evaluation."""
 
     def log(self, record: Record) -> None:
         """The same figures when a printed line is due (`trainer.log_every`)."""
@@ -220,8 +213,8 @@ class Sinks(Sink):
     def progress(self, progress: Progress) -> None:
         self._tell(lambda sink: sink.progress(progress))
 
-    def record(self, record: Record) -> None:
-        self._tell(lambda sink: sink.record(record))
+    def record(self, record: Record, best: Record) -> None:
+        self._tell(lambda sink: sink.record(record, best))
 
     def log(self, record: Record) -> None:
         self._tell(lambda sink: sink.log(record))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -70,11 +69,11 @@ class Console(Sink):
         self._live: Live | None = None
         self._bar: Bar | None = None
         self._info: RunInfo | None = None
-        self._best: float | None = None
+        self._best: Record = {}
         self._spoke = time.monotonic()
 
     def start(self, info: RunInfo) -> None:
-        self._info, self._best = info, info.best
+        self._info = info
         rows = [(escape_line(label), escape_line(text)) for label, text in lines.header_rows(info)]
         grid = Table.grid(padding=(0, 2))
         for label, text in rows:
@@ -98,16 +97,14 @@ class Console(Sink):
         if self._info is not None and time.monotonic() - self._spoke >= SIGN_OF_LIFE:
             self._tell([lines.life_line(progress, self._info)])
 
-    def record(self, record: Record) -> None:
-        value = record.get(self._info.monitor) if self._info else None
-        if value is not None and math.isfinite(value) and self._better(value):
-            self._best = value
+    def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
+        self._best = best
 
     def log(self, record: Record) -> None:
         assert self._info is not None, "log before start"
         line, monitor = lines.log_line(record, self._info.steps_per_epoch), self._info.monitor
         text = Text(line if self._rich is None else lines.wrapped(line, self._rich.width))
-        if self._best is not None and record.get(monitor) == self._best:
+        if monitor in record and record[monitor] == self._best.get(monitor):
             text.highlight_words([lines.log_figures(record)[monitor]], "good")
         self._tell([line], text)
 
@@ -145,11 +142,6 @@ class Console(Sink):
         assert self._rich is not None
         assert self._recording
         self._rich.save_svg(str(path), title=title)
-
-    def _better(self, value: float) -> bool:
-        if self._best is None or self._info is None:
-            return True
-        return value > self._best if self._info.mode == "max" else value < self._best
 
     def _tell(self, plain: Sequence[str], *shown: RenderableType, soft_wrap: bool = False) -> None:
         """Plain lines to the log and, off a terminal, to the stream; what is `shown` to a terminal.

@@ -49,7 +49,7 @@ class JsonLines(Sink):
         except OSError as error:
             raise disk.write_error(self._path, error, 0) from error
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
         assert self._file is not None, "record before start"
         line = json.dumps(jsonable(record), allow_nan=False) + "\n"
         try:

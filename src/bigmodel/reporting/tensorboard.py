@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -62,7 +61,7 @@ class TensorBoard(Sink):
         self._folder = folder / FOLDER
         self._events: EventFile | None = None
         self._waiting: tuple[Evaluation, int] | None = None
-        self._best = BestSoFar("", "max")
+        self._monitor = ""
         self._drawn = 0.0
 
     def start(self, info: RunInfo) -> None:
@@ -82,7 +81,7 @@ class TensorBoard(Sink):
         }
         self._events.add(info.first_step, [events.text(tag, content) for tag, content in texts.items()])
         self._events.flush()
-        self._best = BestSoFar(info.monitor, info.mode, info.best, info.best_loss)
+        self._monitor = info.monitor
         self._drawn = time.monotonic()
 
     def flush(self) -> None:
@@ -102,14 +101,16 @@ class TensorBoard(Sink):
         if continues:
             self._events.restart(step + 1)
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, best: Record) -> None:
         if self._events is None:
             return
         from bigmodel.reporting.events import scalar
 
-        shown = {name: value for name, value in record.items() if name != "step"} | self._best.after(
-            record
-        )
+        shown = {name: value for name, value in record.items() if name != "step"}
+        if self._monitor in record:
+            # TensorBoard opens the first groups of curves, and lists the first metrics of its table, by
+            # name: as a curve the best comes first in both.
+            shown |= results("best", best, self._monitor)
         self._events.add(int(record["step"]), [scalar(name, value) for name, value in shown.items()])
 
     def evaluated(self, evaluation: Evaluation, step: int) -> None:
@@ -171,42 +172,6 @@ class TensorBoard(Sink):
         self._events.add(step, values)
         self._events.flush()
         self._drawn = time.monotonic()
-
-
-class BestSoFar:
-    """The figures of the best record up to now, as curves: `best/val/accuracy`.
-
-    TensorBoard opens the first groups of curves and lists the first metrics of its table by name; so the
-    best comes first in both, and is a curve in the one.
-
-    Args:
-        monitor: the figure that decides.
-        mode: `max` or `min`.
-        value: of the monitored figure, where a resumed run has one already.
-        loss: the validation loss with it, which decides between equals.
-    """
-
-    def __init__(
-        self, monitor: str, mode: str, value: float | None = None, loss: float | None = None
-    ) -> None:
-        self._monitor, self._sign = monitor, 1 if mode == "max" else -1
-        self._value, self._loss = value, loss
-        self._figures: Record = {} if value is None else {f"best/{monitor}": value}
-
-    def after(self, record: Record) -> Record:
-        """The best figures once `record` is known; none where it has no evaluation."""
-        value = record.get(self._monitor)
-        if value is None:
-            return {}
-        if not math.isfinite(value):
-            return self._figures
-        loss = record.get("val/loss")
-        lower = loss is not None and self._loss is not None and loss < self._loss
-        ahead = self._value is None or self._sign * value > self._sign * self._value
-        if ahead or (value == self._value and lower):
-            self._value, self._loss = value, loss
-            self._figures = results("best", record, self._monitor)
-        return self._figures
 
 
 def results(group: str, record: Record, *also: str) -> Record:

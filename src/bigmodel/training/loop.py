@@ -58,7 +58,7 @@ def fit(run: Run) -> Summary:
                         # The next record is of the steps from here on.
                         progress.loss_sum = progress.loss_weight = 0.0
                         run.step.metrics.reset()
-                        sinks.record(record)
+                        sinks.record(record, progress.best)
                         if due.log:
                             sinks.log(record)
                     progress.last_completed_step = progress.step
