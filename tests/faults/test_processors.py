@@ -60,7 +60,7 @@ def check(what: str, told: dict[str, Any], whole: dict[int, float], bf16: bool) 
     """Holds what was said and learnt elsewhere to the run that was never stopped."""
     for status, printed in (told["eval"], told["resume"]):
         assert status == 0, f"{what}: {printed}"
-        assert "not what the run has learnt from" not in printed, what
+        assert "not what the run was trained on" not in printed, what
         assert "cannot be told" not in printed, what
     assert f"after step {STOP} of {STEPS}" in told["resume"][1], what
     assert sorted(whole) == list(range(1, STEPS + 1)), what

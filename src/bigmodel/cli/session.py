@@ -7,6 +7,7 @@ import sys
 
 from bigmodel.errors import BigModelError
 from bigmodel.redaction import holds_secret, masked
+from bigmodel.runtime import activity
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Signals
 
@@ -68,3 +69,9 @@ def error_text(message: str | None) -> str | None:
 def report(message: str, program: str = "bigmodel-train") -> None:
     """Prints a message of the program itself to standard error."""
     print(escape_message(f"{program}: {masked(message)}"), file=sys.stderr)  # noqa: T201
+
+
+def note(text: str) -> None:
+    """Prints what a user should know beside the result, on standard error: results may be piped."""
+    activity.note_output()
+    print(escape_message(masked(text)), file=sys.stderr, flush=True)  # noqa: T201

@@ -2,44 +2,47 @@
 
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from bigmodel.cli.commands.eval import judge, new_data, own_part
+from bigmodel.cli.commands.eval import evaluate_data, new_data, own_data
 from bigmodel.reporting.summary import read_summary
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import SETTINGS, Run
-from tests.cli.commands.test_load import loaded
+from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_figures_are_those_of_training(made: Run, name: str) -> None:
     run = loaded(made(name))
-    judged = own_part(run)
-    figures = judge(run, judged)
+    data = own_data(run)
+    figures = evaluate_data(run, data)
     summary = read_summary(made(name))
     assert summary is not None
-    expected = summary.test if judged.part == "test" else summary.best
-    assert {f"{judged.part}/{key}": value for key, value in figures.items()} == {
+    expected = summary.test if data.part == "test" else summary.best
+    assert {f"{data.part}/{key}": value for key, value in figures.items()} == {
         key: pytest.approx(value, rel=1e-6)
         for key, value in expected.items()
-        if key.startswith(f"{judged.part}/")
+        if key.startswith(f"{data.part}/")
     }
 
 
 def test_the_batch_size_changes_nothing(made: Run) -> None:
     run = loaded(made("classes"))
-    assert judge(run, own_part(run), 5) == pytest.approx(judge(run, own_part(run)), rel=1e-5)
+    assert evaluate_data(run, own_data(run), 5) == pytest.approx(
+        evaluate_data(run, own_data(run)), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["table", "reviews", "text", "pairs"])
 def test_new_data_gives_the_same_figures_as_the_same_samples_did(made: Run, name: str) -> None:
-    """All of the file, training part too, is judged: as good as it is in parts."""
+    """All of the file, training part too, is data: as good as it is in parts."""
     run, folder = loaded(made(name)), made(name).parent
     path = {
         "table": folder / "t.csv",
@@ -47,8 +50,8 @@ def test_new_data_gives_the_same_figures_as_the_same_samples_did(made: Run, name
         "text": folder / "verses.txt",
         "pairs": Path(f"{folder / 'de.txt'},{folder / 'en.txt'}"),
     }[name]
-    figures = judge(run, new_data(run, path, 0))
-    own = judge(run, own_part(run))
+    figures = evaluate_data(run, new_data(run, Namespace(data=str(path), max_bad=0, encoding=None)))
+    own = evaluate_data(run, own_data(run))
     assert figures.keys() == own.keys()
     assert figures["loss"] == pytest.approx(own["loss"], rel=0.5)
 
@@ -84,12 +87,12 @@ def test_changed_data_is_told(made: Run, bigmodel: Bigmodel) -> None:
         gone = bigmodel("eval", run, "--device", "cpu")
     finally:
         path.write_text(before)
-    assert "Warning: the data is not what the run has learnt from" in changed.err or (
+    assert "Warning: the data is not what the run was trained on" in changed.err or (
         "the data is of another kind now" in changed.err
     )
     assert gone.status == 1
     assert "there is no such file or folder" in gone.err
-    assert gone.err.endswith("--data judges by another file or folder.\n")
+    assert gone.err.endswith("--data evaluates on another file or folder.\n")
 
 
 @pytest.mark.parametrize(
@@ -197,9 +200,9 @@ def test_what_is_cut_is_told_as_in_training(
     predicted = bigmodel("predict", made(name), "--input", new, "--device", "cpu")
     assert predicted.status == 0, predicted.err
     data = new if name == "reviews" else f"{new},{tmp_path / 'new.en'}"
-    judged = bigmodel("eval", made(name), "--data", data, "--device", "cpu")
-    assert judged.status == 0, judged.err
-    for said in (predicted, judged):
+    data = bigmodel("eval", made(name), "--data", data, "--device", "cpu")
+    assert data.status == 0, data.err
+    for said in (predicted, data):
         assert f"Cut: {told}" in said.err.splitlines()
 
 

@@ -17,19 +17,19 @@ import soundfile
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from bigmodel.cli.commands.asking import in_words, outputs_of
 from bigmodel.cli.commands.export import graph_of
 from bigmodel.cli.commands.graph import compare
 from bigmodel.cli.commands.graph_inputs import front_of
 from bigmodel.cli.commands.graph_outputs import ExportedModel
-from bigmodel.cli.commands.load import Loaded
+from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.rows import decode_outputs, model_outputs
 from bigmodel.errors import SpecError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, Features
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
-from tests.cli.commands.test_load import loaded
+from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built
 
 BATCHES = (1, 3, 17)
@@ -40,10 +40,10 @@ def session_of(made: Any) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def predicted(run: Loaded, path: Path) -> torch.Tensor:
+def predicted(run: LoadedRun, path: Path) -> torch.Tensor:
     """What `predict` says of a file: probabilities, or values in their own unit."""
     part = run.reader.read(path, with_targets=False).part
-    return in_words(outputs_of(run, part, None), run.prepared.spec.target)
+    return decode_outputs(model_outputs(run, part, None), run.prepared.spec.target)
 
 
 def assert_same(

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from bigmodel.cli.commands.rows import beside, predictions
+from bigmodel.cli.commands.rows import merge_columns, predictions
 from bigmodel.spec import Classes, Flags, Values
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
-from tests.cli.commands.test_load import loaded
+from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built, model_inputs
 
 
@@ -23,33 +23,33 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def test_classes_in_words() -> None:
-    said = predictions(
+    predicted = predictions(
         torch.tensor([[0.0, 2.0], [1.0, 0.0]]), Classes(("a", "b"), ()), probabilities=True
     )
-    assert said["prediction"].to_pylist() == ["b", "a"]
-    assert said["probability"] == pytest.approx([0.8808, 0.7311], abs=1e-4)
-    assert said["probability of b"] == pytest.approx([0.8808, 0.2689], abs=1e-4)
+    assert predicted["prediction"].to_pylist() == ["b", "a"]
+    assert predicted["probability"] == pytest.approx([0.8808, 0.7311], abs=1e-4)
+    assert predicted["probability of b"] == pytest.approx([0.8808, 0.2689], abs=1e-4)
 
 
 def test_labels_that_do_not_exclude_each_other() -> None:
-    said = predictions(torch.tensor([[0.5, -1.0]]), Flags(("wet", "cold")), probabilities=True)
-    assert said["wet"].tolist() == [1]
-    assert said["cold"].tolist() == [0]
-    assert said["probability of cold"] == pytest.approx([0.2689], abs=1e-4)
+    predicted = predictions(torch.tensor([[0.5, -1.0]]), Flags(("wet", "cold")), probabilities=True)
+    assert predicted["wet"].tolist() == [1]
+    assert predicted["cold"].tolist() == [0]
+    assert predicted["probability of cold"] == pytest.approx([0.2689], abs=1e-4)
 
 
 def test_values_come_in_their_own_unit_with_as_many_digits_as_mean_something() -> None:
     outputs = torch.tensor([[1.0, 0.1]])
     target = Values(("price", "size"), mean=(200_000.0, 3.0), std=(50_000.0, 0.5))
-    said = predictions(outputs, target, probabilities=False)
-    assert said["price"].tolist() == [250_000.0]
-    assert said["size"].tolist() == [3.05]
+    predicted = predictions(outputs, target, probabilities=False)
+    assert predicted["price"].tolist() == [250_000.0]
+    assert predicted["size"].tolist() == [3.05]
     one = predictions(outputs[:, :1], Values(("price",), (2.0,), (3.0,)), probabilities=False)
     assert one["prediction"].tolist() == [5.0]
 
 
 def test_a_column_of_the_same_name_stays() -> None:
-    assert list(beside({"prediction": [1]}, {"prediction": [2]})) == [
+    assert list(merge_columns({"prediction": [1]}, {"prediction": [2]})) == [
         "prediction",
         "prediction (predicted)",
     ]
@@ -58,9 +58,9 @@ def test_a_column_of_the_same_name_stays() -> None:
 def test_the_terminal_gets_csv(made: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:
     inputs = np.random.default_rng(0).normal(size=(7, 5))
     np.savez(tmp_path / "new.npz", inputs=inputs)
-    said = bigmodel("predict", made("classes"), "--input", tmp_path / "new.npz", "--device", "cpu")
-    assert said.status == 0, said.err
-    rows = rows_of(said.out)
+    result = bigmodel("predict", made("classes"), "--input", tmp_path / "new.npz", "--device", "cpu")
+    assert result.status == 0, result.err
+    rows = rows_of(result.out)
     assert list(rows[0]) == ["row", "prediction", "probability"]
     run = loaded(made("classes"))
     reader = run.prepared.reader
@@ -81,22 +81,22 @@ def test_arrays_of_every_kind(made: Run, bigmodel: Bigmodel, tmp_path: Path, nam
         "tokens": draw.integers(0, 9, (5, 7)),
     }.get(name, draw.normal(size=(5, 5)))
     np.savez(tmp_path / "new.npz", inputs=inputs)
-    said = bigmodel(
+    result = bigmodel(
         *("predict", made(name), "--input", tmp_path / "new.npz", "--device", "cpu"),
         *("--output", tmp_path / "o.csv"),
     )
-    assert said.status == 0, said.err
+    assert result.status == 0, result.err
     assert len(rows_of((tmp_path / "o.csv").read_text())) == 5
-    assert "5 rows in" in said.err
-    assert str(tmp_path / "o.csv") in said.err
+    assert "5 rows in" in result.err
+    assert str(tmp_path / "o.csv") in result.err
 
 
 def test_a_table_keeps_its_own_columns(made: Run, bigmodel: Bigmodel, tmp_path: Path) -> None:
     new = tmp_path / "new.csv"
     new.write_text('city,area,built,note\n"Oslo",3.5,2024-03-11,"a, b"\nAtlantis,,2024-03-12,\n')
-    said = bigmodel("predict", made("table"), "--input", new, "--device", "cpu")
-    assert said.status == 0, said.err
-    rows = rows_of(said.out)
+    result = bigmodel("predict", made("table"), "--input", new, "--device", "cpu")
+    assert result.status == 0, result.err
+    rows = rows_of(result.out)
     assert list(rows[0]) == ["city", "area", "built", "note", "prediction"]
     assert rows[0]["note"] == "a, b"
     assert all(0 < float(row["prediction"]) < 60 for row in rows)
@@ -114,7 +114,9 @@ def test_texts_of_different_lengths_keep_their_order(
         "awful poor bad awful poor",
         "nice fine",
     ]
-    first, second = ([float(r["probability"]) for r in rows_of(said.out)] for said in (together, apart))
+    first, second = (
+        [float(r["probability"]) for r in rows_of(result.out)] for result in (together, apart)
+    )
     assert first == pytest.approx(second, abs=1e-5)
 
 
@@ -164,9 +166,9 @@ def test_wrong_uses_are_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "new.npz", inputs=np.zeros((2, 5)))
-    said = bigmodel("predict", made("classes"), *words, "--device", "cpu")
-    assert said.status == 1
-    assert said.err.startswith(f"bigmodel: {told}")
+    result = bigmodel("predict", made("classes"), *words, "--device", "cpu")
+    assert result.status == 1
+    assert result.err.startswith(f"bigmodel: {told}")
 
 
 def test_a_file_may_be_in_another_encoding_than_that_of_training(
@@ -176,18 +178,18 @@ def test_a_file_may_be_in_another_encoding_than_that_of_training(
     for encoding in ("utf-8", "utf-16", "cp1252", "utf-16-le"):
         (tmp_path / f"{encoding}.csv").write_bytes(text.encode(encoding))
     for name in ("utf-8", "utf-16"):
-        said = bigmodel("predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu")
-        assert said.status == 0, said.err
-        assert rows_of(said.out)[0]["wer"] == "Zoë"
+        result = bigmodel("predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu")
+        assert result.status == 0, result.err
+        assert rows_of(result.out)[0]["wer"] == "Zoë"
     for name in ("cp1252", "utf-16-le"):
         encoded = ["predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu"]
-        said = bigmodel(*encoded)
-        assert said.status == 1
-        assert said.err.strip().endswith(f"say --encoding {name}")
+        result = bigmodel(*encoded)
+        assert result.status == 1
+        assert result.err.strip().endswith(f"say --encoding {name}")
         for option in (["--encoding", name], [f"data.encoding={name}"]):
-            said = bigmodel(*encoded, *option)
-            assert said.status == 0, said.err
-            assert rows_of(said.out)[0]["wer"] == "Zoë"
+            result = bigmodel(*encoded, *option)
+            assert result.status == 0, result.err
+            assert rows_of(result.out)[0]["wer"] == "Zoë"
         judged = bigmodel(
             "eval", table_run, "--data", encoded[3], "--device", "cpu", f"data.encoding={name}"
         )
@@ -205,10 +207,10 @@ def test_an_encoding_where_nothing_is_text(made: Run, bigmodel: Bigmodel, tmp_pa
         "cpu",
         "--encoding",
     ]
-    said = bigmodel(*encoded, "cp1252")
-    assert (said.status, "has learnt from no text files" in said.err) == (1, True)
-    said = bigmodel(*encoded, "utf9")
-    assert (said.status, "'utf9': there is no such encoding of texts" in said.err) == (1, True)
+    result = bigmodel(*encoded, "cp1252")
+    assert (result.status, "has learnt from no text files" in result.err) == (1, True)
+    result = bigmodel(*encoded, "utf9")
+    assert (result.status, "'utf9': there is no such encoding of texts" in result.err) == (1, True)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.vocabulary import Vocabulary
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
-from tests.cli.commands.test_load import loaded
+from tests.cli.commands.test_loaded_run import loaded
 
 
 def streamed(vocabulary: Vocabulary, tokens: list[int]) -> list[str]:

@@ -15,7 +15,7 @@ from bigmodel.checkpointing import checkpoint
 from bigmodel.spec import TokenPair
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import SETTINGS, Run
-from tests.cli.commands.test_load import loaded
+from tests.cli.commands.test_loaded_run import loaded
 
 Broken = Callable[..., Path]
 FILES = {
@@ -73,7 +73,7 @@ def test_it_has_no_figures(broken: Broken, bigmodel: Bigmodel, name: str) -> Non
         said = bigmodel("eval", run, "--device", "cpu", *options)
         assert (said.status, said.out) == (1, "")
         assert "gives NaN or infinity for samples of the " in said.err
-        assert "no figure of it is known" in said.err
+        assert "nothing can be measured" in said.err
         assert "Traceback" not in said.err
 
 
@@ -142,17 +142,17 @@ def test_rows_of_which_it_says_something_are_there(
     args = ("predict", run, "--input", path, "--output", "-", "--device", "cpu", "--tokens", 4, *choice)
     whole = bigmodel(*args).out.split("\n")
     model, kind = type(loaded(run).model), loaded(run).prepared.spec.input
-    real = model.begin
+    real = model.prefill
 
-    def begin(self: Any, inputs: torch.Tensor, lengths: list[int], room: int) -> Any:
-        logits, memory = real(self, inputs, lengths, room)
+    def prefill(self: Any, inputs: torch.Tensor, lengths: list[int], max_length: int) -> Any:
+        logits, cache = real(self, inputs, lengths, max_length)
         sizes = torch.tensor(lengths)
         if isinstance(kind, TokenPair):
             sizes = (inputs[:, 0] != kind.pad).sum(1)
         logits[sizes == sizes.max()] = torch.nan
-        return logits, memory
+        return logits, cache
 
-    monkeypatch.setattr(model, "begin", begin)
+    monkeypatch.setattr(model, "prefill", prefill)
     said = bigmodel(*args)
     assert said.status == 1
     assert "1 of 3 texts are left empty" in said.err
@@ -185,4 +185,4 @@ def test_a_single_row_that_overflows_is_left_empty(
     np.savez(tmp_path / "new.npz", inputs=inputs, targets=targets)
     judged = bigmodel("eval", run, "--data", tmp_path / "new.npz", "--device", "cpu")
     assert judged.status == 1
-    assert "no figure of it is known" in judged.err
+    assert "nothing can be measured" in judged.err

@@ -1,4 +1,4 @@
-"""`bigmodel eval`: how good a run's model is, by its own held-out part or by new data."""
+"""`bigmodel eval`: how good a run's model is on its own held-out data, or on new data."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import Field
 
 from bigmodel.build.header import loss_told
 from bigmodel.build.runs import EVALUATION_BATCHES, UNSURE, dataset_of
-from bigmodel.cli.commands.load import Loaded, load
+from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
+from bigmodel.cli.commands.new_data import read_new_data, report_skipped
 from bigmodel.cli.commands.outputs import data_stream
-from bigmodel.cli.commands.reading import read
-from bigmodel.cli.commands.telling import tell, tell_left_out
+from bigmodel.cli.session import note
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
@@ -38,8 +38,8 @@ class ReadingConfig(DataConfig):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a model is judged by.
+class EvalData:
+    """What a model is data by.
 
     Attributes:
         dataset: with the part.
@@ -57,68 +57,63 @@ class Judged:
 
 
 def run(arguments: Namespace) -> None:
-    """Judges, and prints the figures."""
-    loaded = load(arguments.run, arguments.weights, arguments.device, arguments.plugins, tell)
-    path = None if arguments.data is None else Path(arguments.data).expanduser()
-    judged = (
-        own_part(loaded)
-        if path is None
-        else new_data(loaded, path, arguments.max_bad, arguments.encoding)
-    )
-    figures = judge(loaded, judged, arguments.batch_size)
-    prefix = judged.part if judged.path is None else "data"
+    """Evaluates a run and prints the figures."""
+    loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
+    data = own_data(loaded) if arguments.data is None else new_data(loaded, arguments)
+    figures = evaluate_data(loaded, data, arguments.batch_size)
+    prefix = data.part if data.path is None else "data"
     named = {f"{prefix}/{name}": value for name, value in figures.items()}
-    samples, loss = len(judged.dataset.part(judged.part)), loaded.loss().described
+    samples, loss = len(data.dataset.part(data.part)), loaded.loss().described
     if arguments.json:
-        told = {
-            "run": str(loaded.place.folder),
+        result = {
+            "run": str(loaded.run_path.folder),
             "step": loaded.step,
             "part": prefix,
-            "path": None if judged.path is None else str(judged.path),
+            "path": None if data.path is None else str(data.path),
             "samples": samples,
             "loss": loss,
             "figures": named,
         }
-        data_stream().write(json.dumps(jsonable(told | {"figures": jsonable(named)})) + "\n")
+        data_stream().write(json.dumps(jsonable(result | {"figures": jsonable(named)})) + "\n")
         return
     rows = [
         ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
-        ("Data", f"{judged.source}, {counted(samples, 'sample')}"),
+        ("Data", f"{data.source}, {counted(samples, 'sample')}"),
         ("Loss", loss_told(loaded.loss(), loaded.prepared.spec.target)),
         ("Device", str(loaded.runtime)),
     ]
-    print_figures(shown_path(loaded.place.folder), rows, named)
+    print_figures(shown_path(loaded.run_path.folder), rows, named)
 
 
-def judge(loaded: Loaded, judged: Judged, batch_size: int | None = None) -> dict[str, float]:
+def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = None) -> dict[str, float]:
     """The figures of a part, by name, as training would give them.
 
     Raises:
         UndefinedError: there are none, since the model gives NaN or infinity.
     """
-    dataset, target, device = judged.dataset, judged.dataset.spec.target, loaded.runtime.device
+    dataset, target, device = data.dataset, data.dataset.spec.target, loaded.runtime.device
     several = 1 if isinstance(target, NextTokens) else EVALUATION_BATCHES
-    size = batch_size or judged.config.batch_size * several
-    batches = make_batches(dataset, judged.part, judged.config, device, batch_size=size, shuffle=False)
+    size = batch_size or data.config.batch_size * several
+    batches = make_batches(dataset, data.part, data.config, device, batch_size=size, shuffle=False)
     metrics = metrics_for(target, device)
     evaluation = evaluate(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset)
     if evaluation.undefined:
         raise UndefinedError(
-            f"{shown_path(loaded.place.folder)}: the model, weights of step {loaded.step:,}, gives NaN"
-            f" or infinity for samples of {judged.source}: no figure of it is known. {DIVERGED}"
+            f"{shown_path(loaded.run_path.folder)}: the model, weights of step {loaded.step:,}, gives"
+            f" NaN or infinity for samples of {data.source}: nothing can be measured. {DIVERGED}"
         )
     figures = evaluation.figures
     for name, why in undefined_told(figures).items():
-        tell(f"{name} is not defined for {judged.source}: {why}.")
+        note(f"{name} is not defined for {data.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
     sampler = TextSampler.of(dataset, loaded.model, device, pairs, beams)
     if sampler is not None:
         assert isinstance(loaded.model, Writer)
-        figures |= sampler.sample(loaded.model, judged.part, lambda: None, samples=False)[0]
+        figures |= sampler.sample(loaded.model, data.part, lambda: None, samples=False)[0]
     return figures
 
 
-def own_part(loaded: Loaded) -> Judged:
+def own_data(loaded: LoadedRun) -> EvalData:
     """The test part of the run's own data, or its validation part where it has none.
 
     Raises:
@@ -129,37 +124,37 @@ def own_part(loaded: Loaded) -> Judged:
         dataset = dataset_of(config, loaded.prepared)
     except (ConfigError, DataError) as error:
         raise type(error)(
-            f"{error}\nThat is the run's own data; --data judges by another file or folder."
+            f"{error}\nThat is the run's own data; --data evaluates on another file or folder."
         ) from error
     spec, learnt = dataset.spec, loaded.prepared.spec
     if spec.input != learnt.input or _labels(spec) != _labels(learnt):
         raise DataError(
             f"data={spec.name}: the data is of another kind now: {spec.input} → {spec.target}, but the"
-            f" run has learnt from {learnt.input} → {learnt.target}. Give it back as it was, or judge by"
-            " other data with --data."
+            f" run was trained on {learnt.input} → {learnt.target}. Restore it, or evaluate on other"
+            " data with --data."
         )
     if loaded.fingerprint is not None:
         known = loaded.prepared.to_facts()
         found = compare(loaded.fingerprint, dataset, known, lambda: dataset_of(config))
         if found.change is not None:
-            tell(f"Warning: the data is not what the run has learnt from: {found.change}.")
+            note(f"Warning: the data is not what the run was trained on: {found.change}.")
         if found.unsure:
-            tell(f"Data: {UNSURE}.")
+            note(f"Data: {UNSURE}.")
     for told in dataset.told:
-        tell(": ".join(told))
-    tell_left_out(dataset.left_out)
+        note(": ".join(told))
+    report_skipped(dataset.left_out)
     part: PartName = "val" if dataset.test is None else "test"
     name = "validation" if part == "val" else "test"
-    return Judged(dataset, part, config.data, f"the {name} part of {spec.name}")
+    return EvalData(dataset, part, config.data, f"the {name} part of {spec.name}")
 
 
-def new_data(loaded: Loaded, path: Path, max_bad: int, encoding: str | None = None) -> Judged:
-    """New data with its answers.
+def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:
+    """New data with its targets.
 
     Raises:
-        DataError: it cannot be read, or is not of the kind that the run has learnt from.
+        DataError: it cannot be read, or is not of the kind that the run was trained on.
     """
-    found = read(loaded, path, "--data", with_targets=True, max_bad=max_bad, encoding=encoding)
+    found = read_new_data(loaded, "--data", arguments, targets=True)
     learnt, part = loaded.prepared, found.part
     dataset = Dataset(
         DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),
@@ -175,7 +170,8 @@ def new_data(loaded: Loaded, path: Path, max_bad: int, encoding: str | None = No
         batch_size=loaded.data_setting("batch_size", 64),
         batch_tokens=loaded.data_setting("batch_tokens", None),
     )
-    return Judged(dataset, "test", config, shown_path(path), path)
+    path = Path(arguments.data).expanduser()
+    return EvalData(dataset, "test", config, shown_path(path), path)
 
 
 def _labels(spec: DataSpec) -> tuple[str, ...] | int:

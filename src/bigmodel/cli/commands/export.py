@@ -7,13 +7,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bigmodel.cli.commands.graph import exported
+from bigmodel.cli.commands.graph import export_graph
 from bigmodel.cli.commands.graph_inputs import Front, front_of
 from bigmodel.cli.commands.graph_outputs import ExportedModel
-from bigmodel.cli.commands.load import Loaded, load
+from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
 from bigmodel.cli.commands.outputs import check_kind, check_place, write_bytes
-from bigmodel.cli.commands.places import place_of
-from bigmodel.cli.commands.telling import tell
+from bigmodel.cli.commands.run_paths import resolve_run
+from bigmodel.cli.session import note
 from bigmodel.errors import ConfigError, require
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
 
@@ -24,52 +24,52 @@ def run(arguments: Namespace) -> None:
     """Exports, and tells where to."""
     for module in ("onnx", "onnxscript"):  # torch would tell programmers what is missing
         require(module, "export")
-    folder = place_of(arguments.run).folder
+    folder = resolve_run(arguments.run).folder
     output = folder / "model.onnx" if arguments.output is None else Path(arguments.output).expanduser()
     check_kind(output, (".onnx",))
     check_place(output, force=arguments.force)
-    loaded = load(arguments.run, arguments.weights, "cpu", arguments.plugins, tell)
+    loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
     bytes_needed = sum(p.nbytes for p in loaded.model.state_dict().values())
     if bytes_needed > _LARGEST:
         raise ConfigError(f"The model has {bytes_needed / 2**30:.1f} GiB; an ONNX file holds at most 2.")
-    made, front, any_length, uncompared = graph_of(loaded)
-    write_bytes(made.SerializeToString(), output)
-    tell(f"{loaded.name}, weights of step {loaded.step:,}: {output}")
-    for given in made.graph.input:
-        tell(f"  reads {_shown(given)}")
-    for given in made.graph.output:
-        tell(f"  gives {_shown(given)}")
+    proto, front, any_length, uncompared = graph_of(loaded)
+    write_bytes(proto.SerializeToString(), output)
+    note(f"{loaded.name}, weights of step {loaded.step:,}: {output}")
+    for value in proto.graph.input:
+        note(f"  reads {_signature(value)}")
+    for value in proto.graph.output:
+        note(f"  gives {_signature(value)}")
     kind = loaded.prepared.spec.input
     if isinstance(kind, Tokens | TokenPair) and not any_length:
-        tell(f"  all texts have to be filled up to {kind.length} tokens")
+        note(f"  all texts have to be filled up to {kind.length} tokens")
     if front.note:
-        tell(f"  {front.note}")
+        note(f"  {front.note}")
     if uncompared is not None:
-        tell(
+        note(
             "Warning: the graph could not be compared with the model. What comes with onnx cannot"
             f" compute it ({uncompared.rstrip('.')}); with onnxruntime installed, export compares it."
         )
     for path in _vocabulary(loaded, output):
-        tell(f"  its vocabulary: {path}")
+        note(f"  its vocabulary: {path}")
 
 
 class Graph(NamedTuple):
     """A graph, what it reads, and the rest of what `graph.Written` says."""
 
-    made: Any
+    proto: Any
     front: Front
     any_length: bool
     uncompared: str | None
 
 
-def graph_of(loaded: Loaded) -> Graph:
+def graph_of(loaded: LoadedRun) -> Graph:
     """A run's model as a graph, with what it says of itself."""
     spec = loaded.prepared.spec
     front = front_of(loaded.prepared)
-    whole = ExportedModel(front.module, loaded.model, spec.target).eval()
+    exported = ExportedModel(front.module, loaded.model, spec.target).eval()
     longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
-    made, any_length, uncompared = exported(whole, front, spec.target, longest)
-    told = {
+    proto, any_length, uncompared = export_graph(exported, front, spec.target, longest)
+    metadata = {
         "model": loaded.name,
         "step": loaded.step,
         "inputs": [
@@ -79,15 +79,15 @@ def graph_of(loaded: Loaded) -> Graph:
         "target": _target(loaded),
         "note": front.note,
     }
-    made.doc_string = f"{loaded.name}. {front.note}".strip()
-    for old in list(made.metadata_props):
-        made.metadata_props.remove(old)
-    entry = made.metadata_props.add()
-    entry.key, entry.value = "bigmodel", json.dumps(told, ensure_ascii=False)
-    return Graph(made, front, any_length, uncompared)
+    proto.doc_string = f"{loaded.name}. {front.note}".strip()
+    for old in list(proto.metadata_props):
+        proto.metadata_props.remove(old)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "bigmodel", json.dumps(metadata, ensure_ascii=False)
+    return Graph(proto, front, any_length, uncompared)
 
 
-def _target(loaded: Loaded) -> dict[str, Any]:
+def _target(loaded: LoadedRun) -> dict[str, Any]:
     target = loaded.prepared.spec.target
     kind = {Classes: "classes", Flags: "flags", Values: "values"}.get(type(target), "next_tokens")
     if isinstance(target, Classes | Flags | Values):
@@ -95,16 +95,16 @@ def _target(loaded: Loaded) -> dict[str, Any]:
     return {"kind": kind, "vocab_size": target.output_size}
 
 
-def _shown(given: Any) -> str:
+def _signature(value: Any) -> str:
     from onnx import TensorProto
 
-    tensor = given.type.tensor_type
+    tensor = value.type.tensor_type
     sizes = [str(size.dim_param or size.dim_value or "any") for size in tensor.shape.dim]
     kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-    return f"{given.name}: {kind} ({', '.join(['N', *sizes[1:]])})"
+    return f"{value.name}: {kind} ({', '.join(['N', *sizes[1:]])})"
 
 
-def _vocabulary(loaded: Loaded, output: Path) -> list[Path]:
+def _vocabulary(loaded: LoadedRun, output: Path) -> list[Path]:
     """Writes beside the graph what turns texts into its tokens and back."""
     vocabulary = getattr(loaded.prepared.reader, "vocabulary", None)
     if vocabulary is None:

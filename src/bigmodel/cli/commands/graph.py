@@ -31,135 +31,137 @@ _BATCHES = (1, 3, 17)  # samples that a graph is tried on
 _TOLERANCE = 1e-4  # of the largest number: single precision, summed in another order
 
 
-Ask = Callable[[dict[str, Any]], Any]
+RunGraph = Callable[[dict[str, Any]], Any]
 
 
-class Written(NamedTuple):
+class OnnxGraph(NamedTuple):
     """A graph, and what is known of it.
 
     Attributes:
-        made: the graph.
+        proto: the graph.
         any_length: whether texts may have any length up to the longest; without, all have that length.
         uncompared: why it could not be compared with the model; None: it was, and gives the same.
     """
 
-    made: Any
+    proto: Any
     any_length: bool
     uncompared: str | None = None
 
 
 class UncomparedError(Exception):
-    """The other program that is there cannot compute the graph; that says nothing of the graph."""
+    """The installed ONNX runtime cannot compute the graph, which says nothing about the graph."""
 
 
-def exported(whole: ExportedModel, front: Front, target: Target, longest: int) -> Written:
-    """The graph, compared with the model where another program can compute it.
+def export_graph(exported: ExportedModel, front: Front, target: Target, longest: int) -> OnnxGraph:
+    """The model as a graph, compared with the model if an ONNX runtime can compute it.
 
     Raises:
         SpecError: no way of writing it gives what the model gives.
         UndefinedError: the model gives NaN or infinity.
     """
-    _check_defined(whole, front, target, longest)
-    has_texts = any(LENGTH in given.shape for given in front.inputs)
-    ways = [(_translated, True), (_traced, True)]
+    _check_defined(exported, front, target, longest)
+    has_texts = any(LENGTH in graph_input.shape for graph_input in front.inputs)
+    ways = [(_by_torch_export, True), (_by_tracing, True)]
     if has_texts:
-        ways.append((_translated, False))
+        ways.append((_by_torch_export, False))
     why, uncompared = "", None
     for number, (way, any_length) in enumerate(ways, start=1):
         any_length = any_length and has_texts
         try:
-            told = f"Writing the graph, way {number} of {len(ways)}"
-            with _quiet(), torch.no_grad(), activity.report_progress(told):
-                made = way(whole, front, target, longest, any_length)
-            _name_sizes(made, target, any_length)
-            _with_words(made, front.inputs)
-            _with_labels(made, front, target)
-            _check(made)
+            text = f"Writing the graph, way {number} of {len(ways)}"
+            with _quiet(), torch.no_grad(), activity.report_progress(text):
+                proto = way(exported, front, target, longest, any_length)
+            _name_sizes(proto, target, any_length)
+            _add_word_inputs(proto, front.inputs)
+            _add_label_output(proto, front, target)
+            _check(proto)
             with _quiet(), activity.report_progress("Comparing the graph with the model"):
-                compare(made, whole, front, longest, any_length)
+                compare(proto, exported, front, longest, any_length)
         except UncomparedError as error:
-            uncompared = uncompared or Written(made, any_length, str(error))
+            uncompared = uncompared or OnnxGraph(proto, any_length, str(error))
             continue
         except Exception as error:  # of many kinds, by exporter, checker and comparison
-            why = why or _told(error)
+            why = why or _first_line(error)
             continue
-        return Written(made, any_length)
+        return OnnxGraph(proto, any_length)
     if uncompared is not None:
         return uncompared
     raise SpecError(f"This model cannot be written as an ONNX graph: {why}")
 
 
-def _check_defined(whole: ExportedModel, front: Front, target: Target, longest: int) -> None:
-    """Refuses a model that says nothing of made-up samples."""
+def _check_defined(exported: ExportedModel, front: Front, target: Target, longest: int) -> None:
+    """Refuses a model that gives NaN or infinity for made-up samples."""
     with torch.inference_mode():
-        outputs = whole.model(whole.front(*_examples(front, longest, any_length=False)))
+        outputs = exported.model(exported.front(*_examples(front, longest, any_length=False)))
     if not bool(defined(outputs, target).all()):
         raise UndefinedError(
             f"The model gives NaN or infinity for made-up samples: it is not exported. {DIVERGED}"
         )
 
 
-def compare(made: Any, whole: nn.Module, front: Front, longest: int, any_length: bool) -> None:
-    """Has the graph and the model answer the same made-up questions.
+def compare(proto: Any, exported: nn.Module, front: Front, longest: int, any_length: bool) -> None:
+    """Compares the graph's outputs with the model's on made-up samples.
 
     Raises:
-        SpecError: they answer differently.
-        UncomparedError: only the program that comes with onnx is there, and it cannot compute the graph.
+        SpecError: they differ.
+        UncomparedError: only the evaluator that comes with onnx is installed, and it cannot compute it.
     """
-    ask, computes_all = _asked(made)
+    run_graph, computes_all = _graph_runner(proto)
     if not computes_all:
-        _check_computes(ask, front, longest, any_length)
+        _check_computes(run_graph, front, longest, any_length)
     draw = torch.Generator().manual_seed(0)
     lengths = (longest, max(1, longest // 2)) if any_length else (longest,)
     for samples in _BATCHES:
         for length in lengths:
-            examples = [given.example(samples, length, draw) for given in front.inputs]
+            examples = [graph_input.example(samples, length, draw) for graph_input in front.inputs]
             with torch.inference_mode():
-                expected = whole(*examples)
-            feed = {g.name: _fed(g, e) for g, e in zip(front.inputs, examples, strict=True)}
-            found = ask(feed)
-            _same(found[0], expected[0] if isinstance(expected, tuple) else expected, samples)
+                expected = exported(*examples)
+            feed = {g.name: _as_feed(g, e) for g, e in zip(front.inputs, examples, strict=True)}
+            found = run_graph(feed)
+            _check_equal(found[0], expected[0] if isinstance(expected, tuple) else expected, samples)
 
 
-def _check_computes(ask: Ask, front: Front, longest: int, any_length: bool) -> None:
-    """Raises UncomparedError where a program fails on the very samples that a graph was written by: then
-    it is not their number, or their length, that the graph cannot take."""
+def _check_computes(run_graph: RunGraph, front: Front, longest: int, any_length: bool) -> None:
+    """Raises UncomparedError if the evaluator fails even on the samples of the export itself:
+    then the fault is not in their number or length."""
     examples = _examples(front, longest, any_length)
     try:
-        ask({g.name: _fed(g, e) for g, e in zip(front.inputs, examples, strict=True)})
+        run_graph({g.name: _as_feed(g, e) for g, e in zip(front.inputs, examples, strict=True)})
     except Exception as error:
-        raise UncomparedError(_told(error)) from error
+        raise UncomparedError(_first_line(error)) from error
 
 
-def _asked(made: Any) -> tuple[Ask, bool]:
-    """Another program that computes graphs, and whether it computes all that there are: onnxruntime, or
-    the slow one that comes with onnx itself, which does not."""
+def _graph_runner(proto: Any) -> tuple[RunGraph, bool]:
+    """What runs a graph, and whether it supports every operator: onnxruntime does; the slow evaluator
+    that comes with onnx does not."""
     try:
         import onnxruntime
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 
-        return partial(ReferenceEvaluator(made).run, None), False
+        return partial(ReferenceEvaluator(proto).run, None), False
     onnxruntime.set_default_logger_severity(4)
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     return partial(session.run, None), True
 
 
-def _translated(whole: nn.Module, front: Front, target: Target, longest: int, any_length: bool) -> Any:
-    """By torch.export: what torch recommends, and what it goes on with."""
+def _by_torch_export(
+    exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool
+) -> Any:
+    """By torch.export, as torch recommends."""
     shapes: list[dict[int, Any]] = []
-    for given in front.inputs:
+    for graph_input in front.inputs:
         shape: dict[int, Any] = {0: Dim.DYNAMIC}
-        for axis, size in enumerate(given.shape, start=1):
+        for axis, size in enumerate(graph_input.shape, start=1):
             if size == LENGTH and any_length:
                 shape[axis] = Dim.DYNAMIC
         shapes.append(shape)
     program: Any = torch.onnx.export(
-        whole,
+        exported,
         _examples(front, longest, any_length),
         dynamo=True,
         dynamic_shapes=(tuple(shapes),),
-        input_names=[_inner(given) for given in front.inputs],
+        input_names=[_inner(graph_input) for graph_input in front.inputs],
         output_names=names_of(target, _names(front)),
         opset_version=OPSET,
         verbose=False,
@@ -167,25 +169,27 @@ def _translated(whole: nn.Module, front: Front, target: Target, longest: int, an
     return program.model_proto
 
 
-def _traced(whole: nn.Module, front: Front, target: Target, longest: int, any_length: bool) -> Any:
-    """By tracing, the older way, which some operators need for texts of any length."""
+def _by_tracing(
+    exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool
+) -> Any:
+    """By tracing, torch's older way, which some operators need for texts of any length."""
     import onnx
 
     axes: dict[str, dict[int, str]] = {}
-    for given in front.inputs:
-        axes[_inner(given)] = {0: "batch"}
-        for axis, size in enumerate(given.shape, start=1):
+    for graph_input in front.inputs:
+        axes[_inner(graph_input)] = {0: "batch"}
+        for axis, size in enumerate(graph_input.shape, start=1):
             if size == LENGTH and any_length:
-                axes[_inner(given)][axis] = LENGTH
+                axes[_inner(graph_input)][axis] = LENGTH
     outputs = names_of(target, _names(front))
     with tempfile.TemporaryDirectory() as folder:
         torch.onnx.export(
-            whole,
+            exported,
             _examples(front, longest, any_length),
             str(Path(folder) / "traced.onnx"),
             dynamo=False,
             dynamic_axes={**axes, **{name: {0: "batch"} for name in outputs}},
-            input_names=[_inner(given) for given in front.inputs],
+            input_names=[_inner(graph_input) for graph_input in front.inputs],
             output_names=outputs,
             opset_version=OPSET,
             verbose=False,
@@ -198,61 +202,63 @@ def _examples(front: Front, longest: int, any_length: bool) -> tuple[Tensor, ...
     length = (
         max(2, longest - 1) if any_length else longest
     )  # the longest would be taken for the only one
-    return tuple(given.example(3, min(length, longest), draw) for given in front.inputs)
+    return tuple(graph_input.example(3, min(length, longest), draw) for graph_input in front.inputs)
 
 
 def _names(front: Front) -> list[str]:
-    return [given.name for given in front.inputs]
+    return [graph_input.name for graph_input in front.inputs]
 
 
-def _inner(given: GraphInput) -> str:
+def _inner(graph_input: GraphInput) -> str:
     """A word comes to the model as an index."""
-    return f"{given.name} (index)" if given.kind == "word" else given.name
+    return f"{graph_input.name} (index)" if graph_input.kind == "word" else graph_input.name
 
 
-def _name_sizes(made: Any, target: Target, any_length: bool) -> None:
-    """Says which sizes may differ, by name; exporters take some of an example's for the only ones."""
-    del made.graph.value_info[:]
-    for given in (*made.graph.input, *made.graph.output):
-        sizes = given.type.tensor_type.shape.dim
+def _name_sizes(proto: Any, target: Target, any_length: bool) -> None:
+    """Names the sizes that may differ; exporters take some of the example's sizes for fixed."""
+    del proto.graph.value_info[:]
+    for graph_input in (*proto.graph.input, *proto.graph.output):
+        sizes = graph_input.type.tensor_type.shape.dim
         sizes[0].dim_param = "batch"
-        is_text = isinstance(target, NextTokens) or given.name in {one.name for one in made.graph.input}
+        is_text = isinstance(target, NextTokens) or graph_input.name in {
+            one.name for one in proto.graph.input
+        }
         if any_length and is_text and len(sizes) > 1:
             sizes[1].dim_param = LENGTH
 
 
-def _told(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     cause = error.__cause__ or error  # exporters wrap it in advice to programmers
     return re.sub(r"\x1b\[\d*m", "", next(iter(str(cause).splitlines()), type(cause).__name__))
 
 
-def _with_words(made: Any, inputs: list[GraphInput]) -> None:
-    """Puts a table before each input of words: which index each is; what is not in it is 0."""
+def _add_word_inputs(proto: Any, inputs: list[GraphInput]) -> None:
+    """Puts a lookup table before each input of words; unknown words become 0."""
     from onnx import TensorProto, helper
 
-    for given in inputs:
-        if given.kind != "word":
+    for graph_input in inputs:
+        if graph_input.kind != "word":
             continue
-        place = next(i for i, one in enumerate(made.graph.input) if one.name == _inner(given))
-        shape = ["batch", *given.shape]
-        made.graph.input.remove(made.graph.input[place])
-        made.graph.input.insert(
-            place, helper.make_tensor_value_info(given.name, TensorProto.STRING, shape)
+        place = next(i for i, one in enumerate(proto.graph.input) if one.name == _inner(graph_input))
+        shape = ["batch", *graph_input.shape]
+        proto.graph.input.remove(proto.graph.input[place])
+        proto.graph.input.insert(
+            place, helper.make_tensor_value_info(graph_input.name, TensorProto.STRING, shape)
         )
         node = helper.make_node(
             "LabelEncoder",
-            [given.name],
-            [_inner(given)],
+            [graph_input.name],
+            [_inner(graph_input)],
             domain="ai.onnx.ml",
-            keys_strings=list(given.words),
-            values_int64s=list(given.words.values()),
+            keys_strings=list(graph_input.words),
+            values_int64s=list(graph_input.words.values()),
             default_int64=0,
         )
-        made.graph.node.insert(0, node)
-        _knows_ml(made)
+        proto.graph.node.insert(0, node)
+        _declare_ml_opset(proto)
 
 
-def _with_labels(made: Any, front: Front, target: Target) -> None:
+def _add_label_output(proto: Any, front: Front, target: Target) -> None:
     """Adds an output with the label of the likeliest class."""
     if not isinstance(target, Classes):
         return
@@ -268,34 +274,34 @@ def _with_labels(made: Any, front: Front, target: Target) -> None:
         values_strings=list(target.names),
         default_string="",
     )
-    made.graph.node.append(node)
-    made.graph.output.append(helper.make_tensor_value_info(label, TensorProto.STRING, ["batch"]))
-    _knows_ml(made)
+    proto.graph.node.append(node)
+    proto.graph.output.append(helper.make_tensor_value_info(label, TensorProto.STRING, ["batch"]))
+    _declare_ml_opset(proto)
 
 
-def _knows_ml(made: Any) -> None:
+def _declare_ml_opset(proto: Any) -> None:
     from onnx import helper
 
-    if all(known.domain != "ai.onnx.ml" for known in made.opset_import):
-        made.opset_import.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
+    if all(known.domain != "ai.onnx.ml" for known in proto.opset_import):
+        proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
 
 
-def _check(made: Any) -> None:
+def _check(proto: Any) -> None:
     import onnx
 
-    onnx.checker.check_model(made, full_check=True)
+    onnx.checker.check_model(proto, full_check=True)
 
 
-def _fed(given: GraphInput, example: Tensor) -> Any:
+def _as_feed(graph_input: GraphInput, example: Tensor) -> Any:
     """An example as a graph takes it; an index as the word that becomes it."""
-    if given.kind != "word":
+    if graph_input.kind != "word":
         return example.numpy()
-    words = {index: word for word, index in given.words.items()}
-    told = [words.get(index, "\ufffdnever seen") for index in example.flatten().tolist()]
-    return np.array(told, dtype=object).reshape(tuple(example.shape))
+    words = {index: word for word, index in graph_input.words.items()}
+    text = [words.get(index, "\ufffdnever seen") for index in example.flatten().tolist()]
+    return np.array(text, dtype=object).reshape(tuple(example.shape))
 
 
-def _same(found: Any, expected: Tensor, samples: int) -> None:
+def _check_equal(found: Any, expected: Tensor, samples: int) -> None:
     wanted = expected.numpy()
     if found.shape != wanted.shape:
         raise SpecError(
@@ -305,13 +311,13 @@ def _same(found: Any, expected: Tensor, samples: int) -> None:
     worst = float(np.abs(found - wanted).max()) / largest
     if not worst <= _TOLERANCE:
         raise SpecError(
-            f"for {samples} samples the graph's answers differ from the model's by {worst:.2g}."
+            f"for {samples} samples the graph's outputs differ from the model's by {worst:.2g}."
         )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters print, warn of and log: whether it worked is seen by the result."""
+    """Silences what the exporters print, warn and log: the result shows whether they worked."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

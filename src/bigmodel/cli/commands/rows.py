@@ -10,46 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from bigmodel.cli.commands.asking import in_words, outputs_of
-from bigmodel.cli.commands.load import Loaded
+from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.outputs import TABLES, check_kind, write_columns
-from bigmodel.cli.commands.reading import read
-from bigmodel.cli.commands.telling import tell
+from bigmodel.cli.session import note
+from bigmodel.data.parts import SplitData
 from bigmodel.errors import DIVERGED, UndefinedError, counted
 from bigmodel.metrics import defined
-from bigmodel.spec import Classes, Flags, Target, Values
+from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
 
+_BYTES = 64 << 20  # of stored inputs that go through the model at once
+_MOST = 4096  # samples of them: from there on more bring nothing
 _DIGITS = 7  # that a float32 holds
 
 
-def predict_rows(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:
+def predict_rows(loaded: LoadedRun, arguments: Namespace, output: Path | None) -> None:
     """Reads new samples, asks the model, writes the table and tells how fast it was."""
     if output is not None:
         check_kind(output, TABLES)
     began = time.perf_counter()
-    path = Path(arguments.input).expanduser()
-    found = read(
-        loaded,
-        path,
-        "--input",
-        with_targets=False,
-        max_bad=arguments.max_bad,
-        encoding=arguments.encoding,
-    )
-    outputs = outputs_of(loaded, found.part, arguments.batch_size)
+    found = read_new_data(loaded, "--input", arguments, targets=False)
+    outputs = model_outputs(loaded, found.part, arguments.batch_size)
     target, rows = loaded.prepared.spec.target, len(found.part)
-    said = predictions(outputs, target, probabilities=arguments.probabilities)
-    write_columns(beside(found.columns, said), output)
+    predicted = predictions(outputs, target, probabilities=arguments.probabilities)
+    write_columns(merge_columns(found.columns, predicted), output)
     if output is not None:
         seconds = time.perf_counter() - began
-        tell(f"{counted(rows, 'row')} in {seconds:.2f} s ({rows / seconds:,.0f} rows/s): {output}")
+        note(f"{counted(rows, 'row')} in {seconds:.2f} s ({rows / seconds:,.0f} rows/s): {output}")
     check_defined(rows - int(defined(outputs, target).sum()), rows, "rows")
 
 
 def check_defined(undefined: int, count: int, what: str) -> None:
-    """Ends a command that has written all it could, where a model said nothing of some samples.
+    """Ends a command that has written all it could, where a model predicted nothing of some samples.
 
     Raises:
         UndefinedError: there are such.
@@ -65,7 +60,7 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
     """What a model says, as columns by name.
 
     Of classes `prediction`, the likeliest label, and `probability`, its own; of labels that do not
-    exclude each other one column each, 1 where it is said to be set; of values `prediction` in the
+    exclude each other one column each, 1 where it is predicted to be set; of values `prediction` in the
     value's own unit, or one column each under its own name. What is not defined is null.
 
     Args:
@@ -75,7 +70,7 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
     import pyarrow as pa
 
     known = defined(outputs, target)
-    numbers, unknown = in_words(outputs, target), ~known.numpy()
+    numbers, unknown = decode_outputs(outputs, target), ~known.numpy()
     numbers[~known] = math.nan  # null where it is written
     if isinstance(target, Values):
         names = target.names if target.count > 1 else ("prediction",)
@@ -84,7 +79,7 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
     assert isinstance(target, Classes | Flags)
     each = {f"probability of {name}": p.numpy() for name, p in zip(target.names, numbers.T, strict=True)}
     if isinstance(target, Flags):
-        said: dict[str, Any] = {
+        predicted: dict[str, Any] = {
             name: pa.array(column.numpy().astype(np.int8), mask=unknown)
             for name, column in zip(target.names, outputs.T > 0, strict=True)
         }
@@ -92,14 +87,17 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
         likeliest = outputs.argmax(1)
         places = pa.array(likeliest.numpy(), mask=unknown)
         labels = pa.array(list(target.names), pa.string()).take(places)
-        said = {"prediction": labels, "probability": numbers.gather(1, likeliest[:, None])[:, 0].numpy()}
-    return said | (each if probabilities else {})
+        predicted = {
+            "prediction": labels,
+            "probability": numbers.gather(1, likeliest[:, None])[:, 0].numpy(),
+        }
+    return predicted | (each if probabilities else {})
 
 
-def beside(own: Mapping[str, Sequence[Any]], said: Mapping[str, Any]) -> dict[str, Any]:
+def merge_columns(own: Mapping[str, Sequence[Any]], predicted: Mapping[str, Any]) -> dict[str, Any]:
     """The samples' own columns, then the predictions; one of the same name is told apart."""
     columns: dict[str, Any] = dict(own)
-    for name, values in said.items():
+    for name, values in predicted.items():
         free = name
         while free in columns:
             free = f"{free} (predicted)"
@@ -110,3 +108,43 @@ def beside(own: Mapping[str, Sequence[Any]], said: Mapping[str, Any]) -> dict[st
 def _decimals(std: float) -> int:
     """How many decimals of a value mean something, where its deviation is known to seven digits."""
     return max(0, _DIGITS - 1 - math.floor(math.log10(std))) if std > 0 else _DIGITS
+
+
+@torch.inference_mode()
+def model_outputs(loaded: LoadedRun, part: SplitData, batch_size: int | None) -> Tensor:
+    """The model's raw outputs for all samples of a part: (samples, output_size) float32 on the CPU.
+
+    Args:
+        batch_size: samples at once; None: as many as make sense.
+    """
+    assert not isinstance(loaded.prepared.spec.target, NextTokens)
+    order = None if part.lengths is None else part.lengths.argsort(stable=True)
+    size = batch_size or _size(part)
+    device = loaded.runtime.device
+    scaling = loaded.prepared.scaling(device)
+    outputs = torch.empty(len(part), loaded.prepared.spec.target.output_size)
+    for first in range(0, len(part), size):
+        last = min(first + size, len(part))
+        chosen = slice(first, last) if order is None else order[first:last]
+        stored = part.take(chosen)[0].to(device)
+        inputs = stored if scaling is None else scaling(stored)
+        with loaded.runtime.autocast():
+            found = loaded.model(inputs)
+        outputs[chosen] = found.float().cpu()
+    return outputs
+
+
+def decode_outputs(outputs: Tensor, target: Target) -> Tensor:
+    """What outputs say: probabilities of classes and labels, values in their own unit."""
+    match target:
+        case Classes():
+            return torch.softmax(outputs.double(), dim=1).float()
+        case Values(mean=mean, std=std):
+            return outputs.double() * torch.tensor(std).double() + torch.tensor(mean).double()
+        case _:
+            return torch.sigmoid(outputs.double()).float()
+
+
+def _size(part: SplitData) -> int:
+    one = part.take(slice(0, 1) if part.lengths is None else part.lengths.argmax()[None])[0]
+    return max(1, min(_MOST, _BYTES // max(1, one.numel() * max(4, one.element_size()))))

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bigmodel.cli.commands.load import Loaded
+from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.outputs import TABLES, data_stream, write_columns, write_lines
-from bigmodel.cli.commands.reading import read
-from bigmodel.cli.commands.rows import beside, check_defined
-from bigmodel.cli.commands.telling import tell
+from bigmodel.cli.commands.rows import check_defined, merge_columns
+from bigmodel.cli.session import note
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.files import read_lines
@@ -79,7 +79,7 @@ class Stream:
         self._before, self._new = self._new, []
 
 
-def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
+def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
     """Goes on with a prompt, or translates it, and prints what is written as it comes."""
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     prompt: str = arguments.prompt
@@ -114,20 +114,13 @@ def write_prompt(loaded: Loaded, arguments: Namespace) -> None:
         out.write("\n")
 
 
-def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> None:
+def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) -> None:
     """Writes for each line of a file: its translation, or how it goes on; of a blank one nothing."""
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
     if isinstance(loaded.prepared.spec.input, TokenPair):
-        found = read(
-            loaded,
-            path,
-            "--input",
-            with_targets=False,
-            max_bad=arguments.max_bad,
-            encoding=arguments.encoding,
-        )
+        found = read_new_data(loaded, "--input", arguments, targets=False)
         assert isinstance(found.part, TextPairs)
         name, columns = "translation", dict(found.columns)
         sources = zip(sources_of(found.part), columns["source"], strict=True)
@@ -155,21 +148,21 @@ def predict_lines(loaded: Loaded, arguments: Namespace, output: Path | None) -> 
     if output is None or output.suffix.lower() not in TABLES:
         write_lines([text or "" for text in texts], output)
     else:
-        write_columns(beside(columns, {name: texts}), output)
+        write_columns(merge_columns(columns, {name: texts}), output)
     if output is not None:
         seconds = time.perf_counter() - began
         rate = len(texts) / seconds
-        tell(f"{counted(len(texts), 'text')} in {seconds:.2f} s ({rate:,.1f} texts/s): {output}")
+        note(f"{counted(len(texts), 'text')} in {seconds:.2f} s ({rate:,.1f} texts/s): {output}")
     if blank := rows.count([]):
-        tell(f"Blank: {blank:,} of {counted(len(rows), 'line')}, and so is what is written of them")
+        note(f"Blank: {blank:,} of {counted(len(rows), 'line')}, and so is what is written of them")
     check_defined(texts.count(None), len(texts), "texts")
 
 
-def _tell_cut(loaded: Loaded, prompts: list[list[int]]) -> None:
+def _tell_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
     """Tells how many prompts are longer than what the model sees at once."""
     context = loaded.prepared.spec.input.shape[-1]
     if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
-        tell(
+        note(
             f"Cut: {counted(cut, 'prompt')}, of which the model sees the end: at most {context:,} tokens"
         )
 
@@ -185,7 +178,7 @@ def _after(reader: TextReader, before: list[int], new: list[int]) -> str:
     return reader.decode(before + new)[len(reader.decode(before)) :]
 
 
-def _reader(loaded: Loaded) -> TextReader:
+def _reader(loaded: LoadedRun) -> TextReader:
     reader = loaded.reader
     if not isinstance(reader, TextReader):
         raise DataError(
@@ -194,7 +187,7 @@ def _reader(loaded: Loaded) -> TextReader:
     return reader
 
 
-def _encoded(reader: TextReader, text: str, loaded: Loaded, where: str = "--prompt") -> list[int]:
+def _encoded(reader: TextReader, text: str, loaded: LoadedRun, where: str = "--prompt") -> list[int]:
     try:
         tokens = reader.encode(text)
     except DataError as error:
@@ -208,7 +201,7 @@ def _encoded(reader: TextReader, text: str, loaded: Loaded, where: str = "--prom
     return tokens
 
 
-def _sampling(loaded: Loaded, arguments: Namespace) -> Sampling:
+def _sampling(loaded: LoadedRun, arguments: Namespace) -> Sampling:
     """How the next token is chosen; translations are searched for where nothing else is said."""
     pair = loaded.prepared.spec.input
     draws = [arguments.temperature, arguments.top_k, arguments.top_p]
@@ -232,7 +225,7 @@ def _sampling(loaded: Loaded, arguments: Namespace) -> Sampling:
         raise ConfigError(told.replace(", or null", "")) from None
 
 
-def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:
+def _written(loaded: LoadedRun, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:
     """What is written for each row, those of like length side by side: nothing for an empty one, and
     None where the model gives NaN or infinity."""
     size = max(1, _AT_ONCE // sampling.beams)
@@ -255,7 +248,7 @@ def _written(loaded: Loaded, rows: list[list[int]], sampling: Sampling) -> list[
 
 
 def _ask(
-    loaded: Loaded,
+    loaded: LoadedRun,
     rows: list[list[int]],
     sampling: Sampling,
     on_tokens: Callable[[list[int]], None] | None,

@@ -12,7 +12,7 @@ _DEPTH = 4  # folders between `outputs` and a run: multirun, date, time, job
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPath:
     """A run.
 
     Attributes:
@@ -29,7 +29,7 @@ class Place:
         return self.folder / "checkpoints" if self.checkpoint is None else self.checkpoint.parent
 
 
-def place_of(text: str) -> Place:
+def resolve_run(text: str) -> RunPath:
     """The run that a path means.
 
     Raises:
@@ -43,12 +43,12 @@ def place_of(text: str) -> Place:
     if not path.is_dir():
         raise CheckpointError(f"{text}: this is a file. Give a run's folder, which holds checkpoints/.")
     if (path / "checkpoints").is_dir():
-        return Place(path)
+        return RunPath(path)
     if path.name == "checkpoints" and path.absolute().parent.is_dir():
-        return Place(path.absolute().parent)
+        return RunPath(path.absolute().parent)
     if (path / "manifest.json").is_file():
         checkpoint = path.absolute()
-        return Place(checkpoint.parent.parent, checkpoint)
+        return RunPath(checkpoint.parent.parent, checkpoint)
     if (path / ".hydra").is_dir():
         raise CheckpointError(
             f"{text}: the run has no checkpoint: it ended before its first save, or it is gone."

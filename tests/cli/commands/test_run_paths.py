@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.cli.commands.places import Place, place_of
+from bigmodel.cli.commands.run_paths import RunPath, resolve_run
 from bigmodel.errors import CheckpointError
 
 
@@ -21,13 +21,13 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("inner", ["", "checkpoints"])
 def test_a_run_by_its_folder(outputs: Path, inner: str) -> None:
     run = outputs / "2026-11-23/10-15-02"
-    assert place_of(str(run / inner)) == Place(run)
+    assert resolve_run(str(run / inner)) == RunPath(run)
 
 
 @pytest.mark.parametrize("inner", ["", "manifest.json"])
 def test_a_run_by_one_of_its_checkpoints(outputs: Path, inner: str) -> None:
     run = outputs / "2026-11-23/10-15-02"
-    place = place_of(str(run / "checkpoints/best" / inner))
+    place = resolve_run(str(run / "checkpoints/best" / inner))
     assert place.folder == run
     assert place.checkpoint == run / "checkpoints/best"
     assert place.checkpoints == run / "checkpoints"
@@ -50,7 +50,7 @@ def test_a_path_that_means_no_run(outputs: Path, text: str, told: str) -> None:
     (here / "file.txt").touch()
     (here / "early" / ".hydra").mkdir(parents=True)
     with pytest.raises(CheckpointError) as refused:
-        place_of(text)
+        resolve_run(text)
     assert str(refused.value).startswith(f"{text}: {told}")
 
 
@@ -60,5 +60,5 @@ def test_the_jobs_of_a_sweep_are_named_in_their_order(tmp_path: Path) -> None:
         (tmp_path / "sweep" / str(job) / "checkpoints").mkdir(parents=True)
     (tmp_path / "sweep" / "leaderboard.csv").touch()
     with pytest.raises(CheckpointError, match="a sweep's folder of runs") as refused:
-        place_of("sweep")
+        resolve_run("sweep")
     assert str(refused.value).endswith("Choose one: sweep/0, sweep/1, sweep/2, sweep/10.")

@@ -1,4 +1,4 @@
-"""A run brought back as an object: from a checkpoint alone, whatever became of its data."""
+"""A trained run as an object, loaded from a checkpoint alone: its data is not needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from bigmodel import registry
 from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
-from bigmodel.cli.commands.places import Place, place_of
+from bigmodel.cli.commands.run_paths import RunPath, resolve_run
 from bigmodel.config import RunConfig, TopConfig, parse
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import Reader
@@ -34,18 +34,18 @@ from bigmodel.registry import load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig, Runtime, measure_kernels, prepare
 from bigmodel.spec import TokenPair, Tokens
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 _HARMLESS = {"oc.env", "oc.decode"}
-"""Interpolations that are resolved although a stranger may have written them: they only look."""
+"""Interpolations that are resolved whoever wrote them: they only read the environment."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A run that can be asked.
+class LoadedRun:
+    """A run whose model can be used.
 
     Attributes:
-        place: where it lies.
+        run_path: its folder.
         step: after which optimizer step its weights were saved.
         model: in evaluation mode, on the runtime's device, with the weights to predict with.
         prepared: what stands between stored samples and the model.
@@ -54,7 +54,7 @@ class Loaded:
         runtime: the device, and how to compute on it.
     """
 
-    place: Place
+    run_path: RunPath
     step: int
     model: Model
     prepared: Prepared
@@ -76,14 +76,14 @@ class Loaded:
         """
         if self.prepared.reader is None:
             raise DataError(
-                f"{self.place.folder}: data={self.prepared.spec.name} has no reader, so that new files"
+                f"{self.run_path.folder}: data={self.prepared.spec.name} has no reader, so new files"
                 " cannot be read as its samples."
             )
         return self.prepared.reader
 
     def loss(self) -> Loss:
         """The run's loss, on the device."""
-        config = registry.losses.parse(resolved(self.settings["loss"]))
+        config = registry.losses.parse(resolve_environment(self.settings["loss"]))
         return build_loss(config, self.prepared.spec).to(self.runtime.device)
 
     def config(self) -> RunConfig:
@@ -92,14 +92,14 @@ class Loaded:
         Raises:
             ConfigError: a value is of the environment and not there any more, or of another version.
         """
-        return parse(resolved(self.settings))
+        return parse(resolve_environment(self.settings))
 
     def data_setting(self, name: str, otherwise: Any) -> Any:
         """One of the data's settings, as the run had it."""
         return self.settings["data"].get(name, otherwise)
 
 
-def load(run: str, weights: str, device: str, plugins: Sequence[str], tell: Tell) -> Loaded:
+def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify: Notify) -> LoadedRun:
     """The run that a path means, ready to be asked. Nothing of its data is needed.
 
     Args:
@@ -107,47 +107,47 @@ def load(run: str, weights: str, device: str, plugins: Sequence[str], tell: Tell
         weights: `best` or `last`.
         device: as `device.name` has it.
         plugins: modules that the user lets run, as typed.
-        tell: receives what the user should know although it is no error.
+        notify: receives what the user should know although it is no error.
 
     Raises:
         CheckpointError: it is no run, has no whole checkpoint, or was made by another version.
         ConfigError: it needs a plugin that was not typed, or something that is not known here.
     """
-    place = place_of(run)
-    groups, facts = _saved(place, weights, tell)
-    settings = _settings(place, facts)
-    _admit(place, settings, _listed(plugins))
+    run_path = resolve_run(run)
+    groups, facts = _load_checkpoint(run_path, weights, notify)
+    settings = _settings(run_path, facts)
+    _load_named_plugins(run_path, settings, _plugin_names(plugins))
     registry.data.names()  # brings in the readers of all sources
     try:
         prepared = Prepared.from_facts(facts["prepared"])
         model = _model(settings, prepared)
-        runtime = _runtime(settings, device, tell)
+        runtime = _runtime(settings, device, notify)
         texts = isinstance(prepared.spec.input, Tokens | TokenPair)  # each batch of its own width
         measure_kernels(not texts)
         step = int(facts["progress"]["step"])
     except BigModelError as error:
-        raise type(error)(f"{place.folder}: this run cannot be used here: {error}") from error
+        raise type(error)(f"{run_path.folder}: this run cannot be used here: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{place.folder}: what its checkpoint says is not understood"
+            f"{run_path.folder}: its checkpoint cannot be interpreted"
             f" ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}). Was it made by"
             " another version?"
         ) from error
-    _fill(model, groups, place)
+    _load_weights(model, groups, run_path)
     model.to(runtime.device).eval()
-    return Loaded(place, step, model, prepared, settings, facts.get("data"), runtime)
+    return LoadedRun(run_path, step, model, prepared, settings, facts.get("data"), runtime)
 
 
-def resolved(values: Any) -> Any:
+def resolve_environment(values: Any) -> Any:
     """Plain nested values with what they take from the environment, where it is there.
 
     A secret is kept in no file, but as a reference to a variable. One that is not set stays a reference:
     most of what is done with a run needs no secret.
     """
     if isinstance(values, Mapping):
-        return {str(key): resolved(value) for key, value in values.items()}
+        return {str(key): resolve_environment(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [resolved(value) for value in values]
+        return [resolve_environment(value) for value in values]
     if not isinstance(values, str) or "${" not in values:
         return values
     if set(re.findall(r"\$\{\s*([^:}\s]*)", values)) - _HARMLESS:
@@ -161,74 +161,76 @@ def resolved(values: Any) -> Any:
     return plain["value"]
 
 
-def _saved(place: Place, weights: str, tell: Tell) -> tuple[TensorGroups, dict[str, Any]]:
-    if place.checkpoint is not None:
-        return checkpoint.load(place.checkpoint)
+def _load_checkpoint(
+    run_path: RunPath, weights: str, notify: Notify
+) -> tuple[TensorGroups, dict[str, Any]]:
+    if run_path.checkpoint is not None:
+        return checkpoint.load(run_path.checkpoint)
     if weights == "best":
-        if any(best.is_dir() for best in checkpoint.best_places(place.checkpoints)):
+        if any(best.is_dir() for best in checkpoint.best_places(run_path.checkpoints)):
             try:
-                return checkpoint.load_best(place.checkpoints)
+                return checkpoint.load_best(run_path.checkpoints)
             except DamagedError as error:
                 raise DamagedError(
                     f"{error} --weights last takes the newest weights instead."
                 ) from error
-        tell("The run has no best checkpoint: nothing was ever the best. The newest weights are used.")
+        notify("The run has no best checkpoint. The newest weights are used.")
     try:
-        newest = checkpoint.load_newest(place.checkpoints)
+        newest = checkpoint.load_newest(run_path.checkpoints)
     except DamagedError:
         raise
     except CheckpointError as error:
-        if checkpoint.whole_or_damaged(place.checkpoints):
+        if checkpoint.whole_or_damaged(run_path.checkpoints):
             raise
         raise CheckpointError(
-            f"{place.folder}: the run has no checkpoint: it ended before its first save."
+            f"{run_path.folder}: the run has no checkpoint: it ended before its first save."
         ) from error
     if newest.warning is not None:
-        tell(newest.warning.replace("Going on from", "Taken is"))
+        notify(newest.warning.replace("Going on from", "Using"))
     return newest.groups, newest.facts
 
 
-def _settings(place: Place, facts: dict[str, Any]) -> dict[str, Any]:
+def _settings(run_path: RunPath, facts: dict[str, Any]) -> dict[str, Any]:
     settings = facts.get("settings")
     if facts.get("prepared") is None or settings is None:
         raise CheckpointError(
-            f"{place.folder}: this run was made by an earlier version, which did not keep what is needed"
-            " to ask it about new data. Resume it for a further epoch, which keeps it, or train again."
+            f"{run_path.folder}: this run was made by an earlier version and lacks what is needed to use"
+            " it on new data. Resume it for one more epoch, which adds that, or train again."
         )
     if not isinstance(settings, dict) or any(
         not isinstance(settings.get(group), dict) for group in ("model", "data", "loss")
     ):
-        raise CheckpointError(f"{place.folder}: its checkpoint holds no settings of a run.")
+        raise CheckpointError(f"{run_path.folder}: its checkpoint holds no settings of a run.")
     return settings
 
 
-def _listed(typed: Sequence[str]) -> list[str]:
+def _plugin_names(typed: Sequence[str]) -> list[str]:
     """`--plugins a,b --plugins c`, in brackets too, as Hydra has it."""
     return [name for text in typed for name in re.split(r"[\s,\[\]]+", text) if name]
 
 
-def _admit(place: Place, settings: dict[str, Any], typed: list[str]) -> None:
+def _load_named_plugins(run_path: RunPath, settings: dict[str, Any], typed: list[str]) -> None:
     """Runs a plugin's code where the user has named it, and only then."""
     needed = settings.get("plugins") or []
     missing = [str(name) for name in needed if name not in typed]
     if missing:
         options = " ".join(f"--plugins {name}" for name in missing)
         raise ConfigError(
-            f"{place.folder}: the run was made with plugins, whose code runs only when you name them:"
+            f"{run_path.folder}: the run was made with plugins, whose code runs only when you name them:"
             f" add {options}"
         )
     load_plugins(typed)
 
 
 def _model(settings: dict[str, Any], prepared: Prepared) -> Model:
-    config = registry.models.parse(resolved(settings["model"]))
+    config = registry.models.parse(resolve_environment(settings["model"]))
     model: Model = registry.models.build(config, prepared.spec)
     return model
 
 
-def _runtime(settings: dict[str, Any], device: str, tell: Tell) -> Runtime:
+def _runtime(settings: dict[str, Any], device: str, notify: Notify) -> Runtime:
     """The device asked for, in the run's precision where it can compute in that."""
-    theirs = resolved(settings.get("device") or {})
+    theirs = resolve_environment(settings.get("device") or {})
     # Threads are those of the machine that it ran on, and compiling takes longer than most questions.
     kept = {key: value for key, value in theirs.items() if key in ("precision", "tf32", "deterministic")}
     config = validate(DeviceConfig, {**kept, "name": device}, "device")
@@ -238,19 +240,19 @@ def _runtime(settings: dict[str, Any], device: str, tell: Tell) -> Runtime:
     except DeviceError as error:
         if "precision" not in str(error):
             raise DeviceError(str(error).replace("device=", "--device ")) from error
-    tell(f"This device cannot compute in {config.precision}, as the run did: figures may differ.")
+    notify(f"This device cannot compute in {config.precision}, as the run did: figures may differ.")
     return prepare(config.model_copy(update={"precision": "auto"}), seed)
 
 
-def _fill(model: Model, groups: TensorGroups, place: Place) -> None:
+def _load_weights(model: Model, groups: TensorGroups, run_path: RunPath) -> None:
     weights: dict[str, Tensor] | None = groups.get("averaged", groups.get("model"))
     if weights is None:
-        raise DamagedError(f"{place.folder}: the checkpoint is damaged: it has no model.safetensors.")
+        raise DamagedError(f"{run_path.folder}: the checkpoint is damaged: it has no model.safetensors.")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
         raise CheckpointError(
-            f"{place.folder}: the weights do not fit the model of its settings: {first} Was it"
+            f"{run_path.folder}: the weights do not fit the model of its settings: {first} Was it"
             " made by another version, or with another plugin?"
         ) from error

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from bigmodel.checkpointing import checkpoint
-from bigmodel.cli.commands.load import Loaded, load, resolved
+from bigmodel.cli.commands.loaded_run import LoadedRun, load_run, resolve_environment
 from bigmodel.errors import BigModelError, CheckpointError, ConfigError, DamagedError, DeviceError
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
 
 
-def loaded(run: Path, weights: str = "best", device: str = "cpu", *plugins: str) -> Loaded:
-    return load(str(run), weights, device, plugins, lambda _: None)
+def loaded(run: Path, weights: str = "best", device: str = "cpu", *plugins: str) -> LoadedRun:
+    return load_run(str(run), weights, device, plugins, lambda _: None)
 
 
 @pytest.fixture
@@ -49,10 +49,8 @@ def test_a_checkpoint_by_itself(made: Run) -> None:
 def test_without_a_best_the_newest_is_taken_and_told(copied: Path) -> None:
     shutil.rmtree(copied / "checkpoints" / "best")
     told: list[str] = []
-    assert load(str(copied), "best", "cpu", [], told.append).step == loaded(copied, "last").step
-    assert told == [
-        "The run has no best checkpoint: nothing was ever the best. The newest weights are used."
-    ]
+    assert load_run(str(copied), "best", "cpu", [], told.append).step == loaded(copied, "last").step
+    assert told == ["The run has no best checkpoint. The newest weights are used."]
 
 
 def test_a_damaged_best_is_refused_with_the_way_out(copied: Path) -> None:
@@ -86,7 +84,7 @@ def test_what_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
         "list": ["${new_folder:x}", 3, None],
         "number": "${oc.decode:${oc.env:BIGMODEL_NONE,3}}",
     }
-    assert resolved(values) == {
+    assert resolve_environment(values) == {
         "data": {"api_key": "abcdef", "other": "${oc.env:BIGMODEL_NONE}"},
         "list": ["${new_folder:x}", 3, None],
         "number": 3,
@@ -102,7 +100,7 @@ def test_what_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
         (lambda f: f["settings"]["model"].update(x=1), ConfigError, "cannot be used here: model.x"),
         (lambda f: f["settings"]["model"].update(hidden_sizes=[3]), CheckpointError, "do not fit"),
         (lambda f: f["prepared"]["reader"].update(name="x"), BigModelError, "which is not known here"),
-        (lambda f: f["prepared"]["spec"].update(kind="X"), CheckpointError, "is not understood"),
+        (lambda f: f["prepared"]["spec"].update(kind="X"), CheckpointError, "cannot be interpreted"),
     ],
 )
 def test_what_is_not_known_here_is_told(copied: Path, change: Any, kind: type, told: str) -> None:
@@ -129,9 +127,9 @@ def test_a_device_that_is_not_there(made: Run) -> None:
 def test_where_the_last_is_damaged_the_one_before_is_taken_and_told(copied: Path) -> None:
     (copied / "checkpoints" / "last" / "model.safetensors").write_bytes(b"")
     told: list[str] = []
-    load(str(copied), "last", "cpu", [], told.append)
+    load_run(str(copied), "last", "cpu", [], told.append)
     assert "model.safetensors has changed" in told[0]
-    assert told[0].endswith("Taken is the one before, previous.")
+    assert told[0].endswith("Using the one before, previous.")
 
 
 def test_a_device_is_one_of_several_by_its_index(made: Run, bigmodel: Bigmodel) -> None:

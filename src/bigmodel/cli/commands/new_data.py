@@ -1,0 +1,56 @@
+"""New files as samples, read as the run's training data was; errors name this command line's options."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from pathlib import Path
+
+from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.session import note
+from bigmodel.data.paths import check_no_device
+from bigmodel.data.reader import Found
+from bigmodel.errors import BigModelError
+
+
+def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targets: bool) -> Found:
+    """The samples of a file or folder; says what was left out, and what is unlike the training data.
+
+    Args:
+        option: that holds the path, such as `--input`.
+        arguments: the command line, with `max_bad` and `encoding`.
+        targets: whether targets are read too.
+
+    Raises:
+        DataError: it cannot be read, or is not of the kind that the run was trained on.
+    """
+    path = Path(getattr(arguments, option.removeprefix("--"))).expanduser()
+    check_no_device(path, option)
+    try:
+        reader = loaded.reader
+        if arguments.encoding is not None:
+            reader = reader.encoded(arguments.encoding)
+        found = reader.read(path, with_targets=targets, max_bad=arguments.max_bad)
+    except BigModelError as error:
+        raise type(error)(_with_options(str(error), option)) from error
+    for line in found.told:
+        note(": ".join(line))
+    report_skipped(found.left_out)
+    return found
+
+
+def _with_options(message: str, option: str) -> str:
+    """A message of a reader, with our options in the place of configuration keys."""
+    message = re.sub(r"^(data\.)?path[=:] ?", f"{option} ", message)
+    message = re.sub(
+        r"^data\.\w+=(.*?): (.*) has no such column\.", r"\2: there is no column '\1'.", message
+    )
+    message = re.sub(r"; or say ['\"]*data\.label_pattern=.*?(; or|\.$)", r"\1", message)
+    message = re.sub(r"data\.encoding=", "--encoding ", message)
+    return re.sub(r"data\.max_bad=", "--max-bad ", message)
+
+
+def report_skipped(skipped: dict[str, int]) -> None:
+    """Says which samples have no prediction or were not evaluated, and why."""
+    if skipped:
+        note("Left out: " + ", ".join(f"{count:,} {why}" for why, count in skipped.items()))
