@@ -12,20 +12,28 @@ from bigmodel.optim.optimizers.base import (
     fused,
     parameter_groups,
     portable,
+    torch_options,
 )
 from bigmodel.optim.optimizers.light import light
 from bigmodel.optim.optimizers.quick_adam import quick
 from bigmodel.registry import optimizers
 
-_BETAS = "share of the running means of gradient and square kept at each step, 0 to 1"
 _EPS = "added to the divisor, so that it is never 0"
 _DECOUPLED = "shrink weights directly, as AdamW does; false: add the pull to the gradient"
 
 
-class AdamConfig(OptimizerConfig):
+class MomentsConfig(OptimizerConfig):
+    """Options of optimizers that keep running means of the gradient and of its square."""
+
     lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
-    betas: Betas = Field(default=[0.9, 0.999], description=_BETAS)
+    betas: Betas = Field(
+        default=[0.9, 0.999],
+        description="share of the running means of gradient and square kept at each step, 0 to 1",
+    )
     eps: float = Field(default=1e-8, gt=0, description=_EPS)
+
+
+class AdamConfig(MomentsConfig):
     amsgrad: bool = Field(default=False, description="divide by the largest running mean so far")
 
 
@@ -35,16 +43,9 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
     Weight decay adds to the gradient, and is scaled with it: adamw is the one that does not.
     """
-    return portable(
-        quick(torch.optim.Adam, torch._fused_adam_)(
-            parameter_groups(model, config.weight_decay),
-            lr=config.lr,
-            betas=(config.betas[0], config.betas[1]),
-            eps=config.eps,
-            amsgrad=config.amsgrad,
-            **fused(model, "cpu", "cuda"),
-        )
-    )
+    kind = quick(torch.optim.Adam, torch._fused_adam_)
+    groups = parameter_groups(model, config.weight_decay)
+    return portable(kind(groups, **torch_options(config), **fused(model, "cpu", "cuda")))
 
 
 class AdamWConfig(AdamConfig):
@@ -57,22 +58,12 @@ class AdamWConfig(AdamConfig):
 def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam whose weight decay shrinks the weights directly (Loshchilov and Hutter 2017,
     arXiv:1711.05101)."""
-    return portable(
-        quick(torch.optim.AdamW, torch._fused_adamw_)(
-            parameter_groups(model, config.weight_decay),
-            lr=config.lr,
-            betas=(config.betas[0], config.betas[1]),
-            eps=config.eps,
-            amsgrad=config.amsgrad,
-            **fused(model, "cpu", "cuda"),
-        )
-    )
+    kind = quick(torch.optim.AdamW, torch._fused_adamw_)
+    groups = parameter_groups(model, config.weight_decay)
+    return portable(kind(groups, **torch_options(config), **fused(model, "cpu", "cuda")))
 
 
-class NAdamConfig(OptimizerConfig):
-    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
-    betas: Betas = Field(default=[0.9, 0.999], description=_BETAS)
-    eps: float = Field(default=1e-8, gt=0, description=_EPS)
+class NAdamConfig(MomentsConfig):
     momentum_decay: float = Field(
         default=4e-3, ge=0, description="how fast the momentum rises to its full size"
     )
@@ -82,22 +73,11 @@ class NAdamConfig(OptimizerConfig):
 @optimizers.register("nadam", NAdamConfig)
 def nadam(config: NAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam with Nesterov momentum (Dozat 2016)."""
-    return portable(
-        light(torch.optim.NAdam)(
-            parameter_groups(model, config.weight_decay),
-            lr=config.lr,
-            betas=(config.betas[0], config.betas[1]),
-            eps=config.eps,
-            momentum_decay=config.momentum_decay,
-            decoupled_weight_decay=config.decoupled_weight_decay,
-        )
-    )
+    groups = parameter_groups(model, config.weight_decay)
+    return portable(light(torch.optim.NAdam)(groups, **torch_options(config)))
 
 
-class RAdamConfig(OptimizerConfig):
-    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
-    betas: Betas = Field(default=[0.9, 0.999], description=_BETAS)
-    eps: float = Field(default=1e-8, gt=0, description=_EPS)
+class RAdamConfig(MomentsConfig):
     decoupled_weight_decay: bool = Field(default=True, description=_DECOUPLED)
 
 
@@ -105,15 +85,8 @@ class RAdamConfig(OptimizerConfig):
 def radam(config: RAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam that holds back until its estimate of the variance is sound (Liu et al. 2019,
     arXiv:1908.03265)."""
-    return portable(
-        light(torch.optim.RAdam)(
-            parameter_groups(model, config.weight_decay),
-            lr=config.lr,
-            betas=(config.betas[0], config.betas[1]),
-            eps=config.eps,
-            decoupled_weight_decay=config.decoupled_weight_decay,
-        )
-    )
+    groups = parameter_groups(model, config.weight_decay)
+    return portable(light(torch.optim.RAdam)(groups, **torch_options(config)))
 
 
 class RMSpropConfig(OptimizerConfig):
@@ -132,16 +105,8 @@ class RMSpropConfig(OptimizerConfig):
 @optimizers.register("rmsprop", RMSpropConfig)
 def rmsprop(config: RMSpropConfig, model: nn.Module) -> torch.optim.Optimizer:
     """RMSprop (Hinton 2012, lecture 6e); centred after Graves 2013 (arXiv:1308.0850)."""
-    return portable(
-        light(torch.optim.RMSprop)(
-            parameter_groups(model, config.weight_decay),
-            lr=config.lr,
-            alpha=config.alpha,
-            eps=config.eps,
-            momentum=config.momentum,
-            centered=config.centered,
-        )
-    )
+    groups = parameter_groups(model, config.weight_decay)
+    return portable(light(torch.optim.RMSprop)(groups, **torch_options(config)))
 
 
 class AdagradConfig(OptimizerConfig):
@@ -156,13 +121,5 @@ class AdagradConfig(OptimizerConfig):
 @optimizers.register("adagrad", AdagradConfig)
 def adagrad(config: AdagradConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adagrad (Duchi et al. 2011): steps shrink with the sum of squared gradients."""
-    return portable(
-        light(torch.optim.Adagrad)(
-            parameter_groups(model, config.weight_decay),
-            lr=config.lr,
-            lr_decay=config.lr_decay,
-            initial_accumulator_value=config.initial_accumulator_value,
-            eps=config.eps,
-            **fused(model, "cpu"),
-        )
-    )
+    groups = parameter_groups(model, config.weight_decay)
+    return portable(light(torch.optim.Adagrad)(groups, **torch_options(config), **fused(model, "cpu")))

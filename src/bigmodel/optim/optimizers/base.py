@@ -20,7 +20,7 @@ Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 
 
 class OptimizerConfig(EntryConfig):
-    """What all optimizers have in common."""
+    """Options of all optimizers."""
 
     lr: float = Field(default=1e-3, gt=0, description="learning rate, which the scheduler multiplies")
     weight_decay: float = Field(
@@ -30,7 +30,7 @@ class OptimizerConfig(EntryConfig):
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 MATRICES = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.modules.conv._ConvNd)
-_PLACES = re.compile(r"position|embed|token", re.IGNORECASE)
+_LOOKED_UP = re.compile(r"position|embed|token", re.IGNORECASE)
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
@@ -47,26 +47,27 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]
 
 
 def decays(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-    """Whether weight decay is for this parameter: matrices and kernels, nothing else.
+    """Whether weight decay applies to this parameter: to matrices and kernels only.
 
-    Spared are biases and all else with one dimension, what belongs to norms, and vectors that are looked
-    up rather than multiplied with: embedding tables, positions, class tokens, known by their module or,
-    outside layers such as Linear and Conv, by `position`, `embed` or `token` in their name.
+    It spares biases and everything else with one dimension, parameters of norms, and vectors that are
+    looked up rather than multiplied with: embedding tables, positions, class tokens. These are known by
+    their module or, outside layers such as Linear and Conv, by `position`, `embed` or `token` in their
+    name.
     """
     if parameter.ndim < 2 or "bias" in name.rsplit(".", 1)[-1]:
         return False
     if isinstance(owner, (*NORMS, nn.Embedding, nn.EmbeddingBag)):
         return False
-    return isinstance(owner, MATRICES) or not _PLACES.search(name)
+    return isinstance(owner, MATRICES) or not _LOOKED_UP.search(name)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters as an optimizer takes them: those that decay, then those that do not.
+    """The trainable parameters in an optimizer's groups: those that decay, then those that do not.
 
-    Without weight decay they are one group, which is one kernel less an update.
+    Without weight decay they are one group, which saves a kernel launch in each update.
 
     Raises:
-        ConfigError: nothing in the model can be trained.
+        ConfigError: the model has no trainable parameter.
     """
     everything = list(trainable(model))
     if not everything:
@@ -83,34 +84,41 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def fused(model: nn.Module, *devices: str) -> dict[str, Any]:
-    """`{"fused": True}` where the model lies on one of `devices`, for which torch has a fused kernel.
+    """`{"fused": True}` if the model lies on one of `devices`, for which torch has a fused kernel.
 
-    Fused: one kernel instead of a dozen. On a CPU that is twice as fast for Adam on ten thousand
-    parameters and four times on a million; on CUDA it also spares a wait for the device when fp16's
-    gradient scaling skips a step. Elsewhere torch chooses: foreach on CUDA, one tensor after another on
-    a CPU, where foreach gains little.
+    A fused update is one kernel instead of a dozen. On a CPU that makes Adam twice as fast with ten
+    thousand parameters and four times with a million; on CUDA it also avoids a wait for the device when
+    fp16's gradient scaling skips a step. Otherwise torch chooses: foreach on CUDA, one tensor after
+    another on a CPU, where foreach gains little.
     """
-    there = {parameter.device.type for parameter in model.parameters()}
-    return {"fused": True} if there <= set(devices) else {}
+    used = {parameter.device.type for parameter in model.parameters()}
+    return {"fused": True} if used <= set(devices) else {}
+
+
+def torch_options(config: OptimizerConfig) -> dict[str, Any]:
+    """The options of a config whose keys are those of torch's optimizer, without the weight decay, which
+    belongs to the parameter groups."""
+    options = config.model_dump(exclude={"name", "weight_decay"})
+    return options | ({"betas": tuple(options["betas"])} if "betas" in options else {})
 
 
 def portable(optimizer: OptimizerT) -> OptimizerT:
-    """Has the optimizer keep its own implementation when it takes over a state saved on another device.
+    """Makes the optimizer keep its own implementation when it loads a state saved on another device.
 
-    Torch saves `fused` and `foreach` with the state, and would ask for them where they do not exist.
+    Torch saves `fused` and `foreach` with the state, and would use them where they do not exist.
     """
     optimizer.register_load_state_dict_pre_hook(_own_implementation)
     return optimizer
 
 
-_KEPT_IN_GROUPS = {"params", "k", "train_mode", "weight_sum", "lr_max", "scheduled_lr"}
-"""What optimizers keep in their parameter groups although it is state: schedule-free's counters."""
+_STATE_IN_GROUPS = {"params", "k", "train_mode", "weight_sum", "lr_max", "scheduled_lr"}
+"""State that optimizers keep in their parameter groups: schedule-free's counters."""
 
 
 def own_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """The options of each parameter group (learning rate, betas, …), without any state."""
     return [
-        {key: value for key, value in group.items() if key not in _KEPT_IN_GROUPS}
+        {key: value for key, value in group.items() if key not in _STATE_IN_GROUPS}
         for group in optimizer.param_groups
     ]
 
@@ -119,7 +127,7 @@ def _own_implementation(
     optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> dict[str, Any] | None:
     if len(state["param_groups"]) != len(optimizer.param_groups):
-        return None  # another model's: torch says so
+        return None  # another model's state: torch raises the error
     groups = []
     for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
         groups.append(saved | {key: own[key] for key in ("fused", "foreach") if key in own})
@@ -127,14 +135,14 @@ def _own_implementation(
 
 
 def training_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Puts the weights to train into the model, where the optimizer keeps two sets (schedule-free)."""
+    """Puts the weights to train into the model, if the optimizer keeps two sets (schedule-free)."""
     switch = getattr(optimizer, "train", None)
     if switch is not None:
         switch()
 
 
 def evaluation_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Puts the weights to evaluate and save into the model, where the optimizer keeps two sets."""
+    """Puts the weights to evaluate and save into the model, if the optimizer keeps two sets."""
     switch = getattr(optimizer, "eval", None)
     if switch is not None:
         switch()

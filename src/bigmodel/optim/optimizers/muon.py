@@ -1,4 +1,4 @@
-"""Muon for hidden matrices, AdamW for all else, as one optimizer."""
+"""Muon for hidden matrices and AdamW for the rest, as one optimizer."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class MuonConfig(OptimizerConfig):
 def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Muon (Jordan et al. 2024) for hidden matrices: momentum orthogonalised by Newton-Schulz steps.
 
-    All else is AdamW's. With match_rms_adamw (Liu et al. 2025, arXiv:2502.16982) one learning rate and
-    weight decay suit both. Layers that are stored as one are orthogonalised apart where their module
-    says how many `stacked` rows each has, as attention's queries, keys and values do; the gates of an
-    LSTM as one. A model without a hidden matrix is trained by AdamW alone.
+    AdamW updates everything else. With match_rms_adamw (Liu et al. 2025, arXiv:2502.16982) one learning
+    rate and weight decay suit both. Layers that are stored as one matrix are orthogonalised one by one if
+    their module says how many `stacked` rows each has, as attention's queries, keys and values do; the
+    gates of an LSTM together. A model without a hidden matrix is trained by AdamW alone.
     """
     hidden = hidden_matrices(model)
     parts: list[torch.optim.Optimizer] = []
@@ -94,14 +94,14 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """The matrices between a model's first layer and its head, in the order of definition.
 
-    They are the weights of Linear, recurrent and attention layers that have two dimensions. Left out are
-    everything in `head`, and the first layer, which is the one that holds the model's first weight: an
+    They are the two-dimensional weights of Linear, recurrent and attention layers, without those of the
+    head and of the first layer. The first layer is the one that holds the model's first weight: an
     embedding, a convolution, a projection of the inputs, or the recurrent matrices that read them.
-    Parameters held by modules of other kinds (positions, tokens, score vectors) are no matrices.
+    Parameters of other modules (positions, tokens, score vectors) do not count as matrices.
     """
     body = [entry for entry in trainable(model) if entry[0].split(".", 1)[0] != "head"]
     first, reader = next(
-        ((name, owner) for name, owner, p in body if p.ndim > 1 and not _is_place(name, owner)),
+        ((name, owner) for name, owner, p in body if p.ndim > 1 and not _reads_no_input(name, owner)),
         ("", None),
     )
     return [
@@ -116,7 +116,7 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _stacked_rows(model: nn.Module) -> dict[nn.Parameter, list[int]]:
-    """The rows of each layer in weights that hold several."""
+    """The rows of each layer in weights that hold several layers."""
     rows: dict[nn.Parameter, list[int]] = {}
     for module in model.modules():
         stacked = getattr(module, "stacked", None)
@@ -125,8 +125,8 @@ def _stacked_rows(model: nn.Module) -> dict[nn.Parameter, list[int]]:
     return rows
 
 
-def _is_place(name: str, owner: nn.Module) -> bool:
-    """Whether a parameter says where a vector stands, or stands for one, and so reads no inputs."""
+def _reads_no_input(name: str, owner: nn.Module) -> bool:
+    """Whether a parameter stands for a position or a token, and so reads no inputs."""
     raw = not isinstance(owner, (*MATRICES, nn.Embedding))
     return "position" in name or (raw and "token" in name)
 
@@ -137,7 +137,7 @@ def _without(groups: list[dict[str, Any]], taken: list[nn.Parameter]) -> list[di
 
 
 class Joined(torch.optim.Optimizer):
-    """Several optimizers as one: their parameter groups in a row, one state.
+    """Several optimizers as one, with all parameter groups and one state.
 
     Args:
         parts: optimizers over different parameters of one model.
@@ -146,12 +146,12 @@ class Joined(torch.optim.Optimizer):
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self._parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self._share()
-        # loading makes new groups and a new state
-        self.register_load_state_dict_post_hook(lambda _: self._share())
+        self._share_state()
+        # Loading creates new groups and a new state.
+        self.register_load_state_dict_post_hook(lambda _: self._share_state())
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Has each part do its update."""
+        """Does each part's update."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -160,8 +160,8 @@ class Joined(torch.optim.Optimizer):
             part.step()
         return loss
 
-    def _share(self) -> None:
-        """Lets the parts work on this optimizer's own groups and state."""
+    def _share_state(self) -> None:
+        """Makes the parts work on this optimizer's groups and state."""
         start = 0
         for part in self._parts:
             end = start + len(part.param_groups)

@@ -1,4 +1,4 @@
-"""Muon's update: momentum made orthogonal, matrix by matrix, many of one shape at once."""
+"""Muon's update: orthogonalised momentum, for all matrices of one shape at once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_COEFFICIENTS = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: the slope at 0 is as large as can be
+_COEFFICIENTS = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: for the largest slope at 0
 _EPS = 1e-7
 
 
 class Muon(torch.optim.Muon):
-    """torch.optim.Muon, quicker, and knowing of matrices that are stored as one.
+    """A faster torch.optim.Muon that knows matrices which are stored as one.
 
-    Those of one shape go through each product together. A weight of which several layers are stacked,
-    such as queries, keys and values, is several matrices: each is made orthogonal by itself, and takes
-    the learning rate of its own shape. State and options are torch's.
+    Matrices of one shape go through each product together. A weight in which several layers are stacked,
+    such as queries, keys and values, is several matrices: each is orthogonalised by itself, with the
+    learning rate of its own shape. State and options are torch's.
 
     Args:
         params: matrices.
-        rows: how many rows each matrix of a stacked weight has, from the top; those that are not among
-            the keys are one matrix.
+        rows: how many rows each matrix of a stacked weight has, from the top; a weight that is no key is
+            one matrix.
         options: torch.optim.Muon's.
     """
 
@@ -38,7 +38,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of all matrices that have a gradient."""
+        """Updates all matrices that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -61,27 +61,27 @@ class Muon(torch.optim.Muon):
             updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
         weights: list[Tensor] = [p.detach() for p in params]
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        pieces = [
+        matrices = [
             (part, update)
             for p, whole in zip(params, updates, strict=True)
             for part, update in zip(self._parts(p, p), self._parts(p, whole), strict=True)
         ]
-        for same in _by_shape(pieces):
-            directions = orthogonal(torch.stack([update for _, update in same]), group["ns_steps"])
+        for same in _by_shape(matrices):
+            orthogonalised = orthogonal(torch.stack([update for _, update in same]), group["ns_steps"])
             rate = group["lr"] * _scale(same[0][0].shape, group["adjust_lr_fn"])
             targets = [part for part, _ in same]
-            torch._foreach_add_(targets, list(directions.to(targets[0].dtype).unbind()), alpha=-rate)
+            torch._foreach_add_(targets, list(orthogonalised.to(targets[0].dtype).unbind()), alpha=-rate)
 
     def _parts(self, parameter: nn.Parameter, tensor: Tensor) -> tuple[Tensor, ...]:
-        """The matrices that a tensor, shaped as a parameter is, consists of."""
+        """The matrices that a tensor of the parameter's shape consists of."""
         rows = self._rows.get(parameter)
         return (tensor.detach(),) if rows is None else torch.split(tensor.detach(), rows)
 
 
 def orthogonal(matrices: Tensor, steps: int) -> Tensor:
-    """The nearest matrices whose singular values are all about 1: (count, rows, columns), in bf16.
+    """Nearest matrices whose singular values are all about 1: (count, rows, columns), in bf16.
 
-    Newton-Schulz iterations of degree five (Jordan et al. 2024), in bf16, which is exact enough.
+    Newton-Schulz iterations of degree five (Jordan et al. 2024); bf16 is exact enough for them.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.bfloat16()
@@ -94,16 +94,16 @@ def orthogonal(matrices: Tensor, steps: int) -> Tensor:
     return x.mT if tall else x
 
 
-def _by_shape(pieces: list[tuple[Tensor, Tensor]]) -> Iterable[list[tuple[Tensor, Tensor]]]:
-    """Matrices and their updates, those of one shape (and place) together."""
+def _by_shape(pairs: list[tuple[Tensor, Tensor]]) -> Iterable[list[tuple[Tensor, Tensor]]]:
+    """Matrices and their updates, grouped by shape, device and dtype."""
     groups: dict[Any, list[tuple[Tensor, Tensor]]] = {}
-    for part, update in pieces:
+    for part, update in pairs:
         groups.setdefault((part.shape, part.device, part.dtype), []).append((part, update))
     return groups.values()
 
 
 def _scale(shape: torch.Size, adjust_lr: str | None) -> float:
-    """The learning rate's factor for a matrix, as torch.optim.Muon has it."""
+    """The learning rate's factor for a matrix, as in torch.optim.Muon."""
     rows, columns = shape
     if adjust_lr == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))

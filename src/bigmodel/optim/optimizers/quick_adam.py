@@ -1,8 +1,8 @@
-"""Adam's and AdamW's update on a CPU by one call of torch's kernel, and next to nothing around it.
+"""Adam's and AdamW's update on a CPU by one call of torch's kernel, with almost no overhead.
 
-Torch gathers weights, gradients and moments anew in each step, checks them and groups them by device:
-for a small network that takes several times as long as the kernel. They stay the same tensors from step
-to step, all but the gradients, so that they are gathered once here.
+Torch collects weights, gradients and moments again in each step, checks them and groups them by device.
+For a small network that takes several times as long as the kernel. All but the gradients are the same
+tensors in every step, so that they are collected once here.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from bigmodel.optim.optimizers.light import OptimizerT, light, named_as
 class _Gathered(NamedTuple):
     """The tensors of one parameter group.
 
-    `listed` is the group's own list of parameters, and `first` the moment of the first of them: where
-    these are others, a state was loaded, or parameters were changed.
+    Attributes:
+        parameters: the group's own list.
+        first_mean: the first parameter's. If these two are other objects, a state was loaded, or the
+            parameters were changed.
     """
 
-    listed: list[Tensor]
-    first: Tensor
+    parameters: list[Tensor]
+    first_mean: Tensor
     weights: list[Tensor]
     means: list[Tensor]
     squares: list[Tensor]
@@ -34,7 +36,7 @@ class _Gathered(NamedTuple):
 
 
 def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[OptimizerT]:
-    """The same optimizer with such updates; whatever is not as usual is left to torch's own `step`.
+    """The same optimizer with such updates; unusual cases are left to torch's own `step`.
 
     Args:
         kind: torch.optim.Adam or AdamW.
@@ -48,15 +50,15 @@ def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[Optimizer
             loss: float | None = base.step(self, closure)
             return loss
         with torch.no_grad():
-            for group, (own, gradients) in zip(self.param_groups, gathered, strict=True):
-                torch._foreach_add_(own.steps, 1)
+            for group, (tensors, gradients) in zip(self.param_groups, gathered, strict=True):
+                torch._foreach_add_(tensors.steps, 1)
                 kernel(
-                    own.weights,
+                    tensors.weights,
                     gradients,
-                    own.means,
-                    own.squares,
-                    own.largest,
-                    own.steps,
+                    tensors.means,
+                    tensors.squares,
+                    tensors.largest,
+                    tensors.steps,
                     lr=group["lr"],
                     beta1=group["betas"][0],
                     beta2=group["betas"][1],
@@ -69,58 +71,52 @@ def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[Optimizer
 
     hooked = torch.optim.Optimizer.profile_hook_step(step)
 
-    def quickest(self: Any, closure: Callable[[], float] | None = None) -> Any:
-        # Torch's wrapper marks the step for a profiler, which takes as long as the kernel.
+    def unhooked(self: Any, closure: Callable[[], float] | None = None) -> Any:
+        # Torch's wrapper marks the step for a profiler and calls hooks: it takes as long as the kernel.
         return (hooked if _has_hooks(self) else step)(self, closure)
 
-    quickest.hooked = True  # type: ignore[attr-defined]
-    return named_as(kind, base, {"step": quickest})
+    unhooked.hooked = True  # type: ignore[attr-defined]
+    return named_as(kind, base, {"step": unhooked})
 
 
 def _has_hooks(optimizer: Any) -> bool:
-    """Whether anyone wants to be told of its steps."""
+    """Whether hooks are to be called at each step."""
     own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
     return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
 def _all_gathered(optimizer: Any) -> list[tuple[_Gathered, list[Tensor]]] | None:
-    """The tensors of all groups with their gradients; None where anything is not as usual."""
+    """The tensors of all groups with their gradients; None in unusual cases."""
     if hasattr(optimizer, "found_inf") or hasattr(optimizer, "grad_scale"):
         return None
-    kept: dict[int, _Gathered] = vars(optimizer).setdefault("_gathered", {})
-    found = []
+    cache: dict[int, _Gathered] = vars(optimizer).setdefault("_gathered", {})
+    gathered = []
     for number, group in enumerate(optimizer.param_groups):
-        own, state = kept.get(number), optimizer.state
-        listed = group["params"]
-        moment = state[listed[0]].get("exp_avg") if listed[0] in state else None
-        if own is None or own.listed is not listed or own.first is not moment:
-            own = _gather(group, state)
-            if own is None:
+        tensors, state = cache.get(number), optimizer.state
+        parameters = group["params"]
+        mean = state[parameters[0]].get("exp_avg") if parameters[0] in state else None
+        if tensors is None or tensors.parameters is not parameters or tensors.first_mean is not mean:
+            tensors = _gather(group, state)
+            if tensors is None:
                 return None
-            kept[number] = own
-        gradients = [weight.grad for weight in own.weights if weight.grad is not None]
-        if len(gradients) < len(own.weights):
+            cache[number] = tensors
+        gradients = [weight.grad for weight in tensors.weights if weight.grad is not None]
+        if len(gradients) < len(tensors.weights):
             return None
-        found.append((own, gradients))
-    return found
+        gathered.append((tensors, gradients))
+    return gathered
 
 
 def _gather(group: dict[str, Any], state: dict[Tensor, dict[str, Tensor]]) -> _Gathered | None:
-    """The tensors of a group that has been updated before, of one kind on the CPU; None of any other."""
-    listed: list[Tensor] = group["params"]
-    kept = [state.get(weight) for weight in listed]
-    usual = group["fused"] and not isinstance(group["lr"], Tensor) and all(kept)
-    if not usual or any(not _is_plain(weight) for weight in listed):
+    """The tensors of a group whose state exists and lies on the CPU in float32; else None."""
+    parameters: list[Tensor] = group["params"]
+    states = [state[p] for p in parameters if state.get(p)]
+    if not group["fused"] or isinstance(group["lr"], Tensor) or len(states) < len(parameters):
         return None
-    columns = {
-        key: [values[key] for values in kept if values] for key in ("exp_avg", "exp_avg_sq", "step")
-    }
-    largest = [values["max_exp_avg_sq"] for values in kept if values] if group["amsgrad"] else []
-    means = columns["exp_avg"]
-    return _Gathered(
-        listed, means[0], list(listed), means, columns["exp_avg_sq"], largest, columns["step"]
+    if any(p.device.type != "cpu" or p.dtype is not torch.float32 for p in parameters):
+        return None
+    means, squares, steps = (
+        [values[key] for values in states] for key in ("exp_avg", "exp_avg_sq", "step")
     )
-
-
-def _is_plain(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype is torch.float32
+    largest = [values["max_exp_avg_sq"] for values in states] if group["amsgrad"] else []
+    return _Gathered(parameters, means[0], list(parameters), means, squares, largest, steps)

@@ -6,7 +6,13 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from bigmodel.optim.optimizers.base import Betas, OptimizerConfig, parameter_groups, portable
+from bigmodel.optim.optimizers.base import (
+    Betas,
+    OptimizerConfig,
+    parameter_groups,
+    portable,
+    torch_options,
+)
 from bigmodel.optim.optimizers.light import light
 from bigmodel.registry import optimizers
 
@@ -34,19 +40,15 @@ class ScheduleFreeAdamWConfig(OptimizerConfig):
 
 @optimizers.register("schedule_free_adamw", ScheduleFreeAdamWConfig)
 def schedule_free_adamw(config: ScheduleFreeAdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW that averages weights as it goes, in place of a schedule (Defazio et al. 2024,
+    """AdamW that averages weights as it goes, instead of a schedule (Defazio et al. 2024,
     arXiv:2405.15682).
 
-    Use it with scheduler=constant: a rate that falls to 0 as well would average too little;
-    scheduler.warmup warms up. The model holds other weights in training than for evaluation:
-    `training_weights` and `evaluation_weights` switch, and a step outside training raises.
+    Use it with scheduler=constant, since a rate that falls to 0 as well would average too little;
+    scheduler.warmup works. The model holds other weights in training than for evaluation:
+    `training_weights` and `evaluation_weights` switch, and a step with the latter raises an error.
     """
     import schedulefree
 
-    optimizer: torch.optim.Optimizer = light(schedulefree.AdamWScheduleFree)(
-        parameter_groups(model, config.weight_decay),
-        lr=config.lr,
-        betas=(config.betas[0], config.betas[1]),
-        eps=config.eps,
-    )
+    kind, groups = light(schedulefree.AdamWScheduleFree), parameter_groups(model, config.weight_decay)
+    optimizer: torch.optim.Optimizer = kind(groups, **torch_options(config))
     return portable(optimizer)

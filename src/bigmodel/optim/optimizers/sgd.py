@@ -6,7 +6,13 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from bigmodel.optim.optimizers.base import OptimizerConfig, fused, parameter_groups, portable
+from bigmodel.optim.optimizers.base import (
+    OptimizerConfig,
+    fused,
+    parameter_groups,
+    portable,
+    torch_options,
+)
 from bigmodel.optim.optimizers.light import light
 from bigmodel.registry import optimizers
 
@@ -31,12 +37,5 @@ class SGDConfig(OptimizerConfig):
 @optimizers.register("sgd", SGDConfig)
 def sgd(config: SGDConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum, also Nesterov's (Sutskever et al. 2013)."""
-    return portable(
-        light(torch.optim.SGD)(
-            parameter_groups(model, config.weight_decay),
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            **fused(model, "cpu", "cuda"),
-        )
-    )
+    kind, groups = light(torch.optim.SGD), parameter_groups(model, config.weight_decay)
+    return portable(kind(groups, **torch_options(config), **fused(model, "cpu", "cuda")))

@@ -1,7 +1,7 @@
-"""What all schedulers are: functions from progress to a multiplier of the learning rate.
+"""Schedulers are functions from progress to a multiplier of the learning rate.
 
-They are functions of the number of updates done, not objects that have to be stepped, so that a resumed
-run needs that number and nothing else; only `plateau` remembers what it has seen.
+They depend on the number of updates done, and are not stepped, so that a resumed run needs that number
+and nothing else. Only `plateau` has a state.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ INTERVAL = "when the rate changes: each optimizer step or each epoch; all length
 
 Extend = Literal["stretch", "hold", "again"]
 EXTENSIONS: tuple[str, ...] = get_args(Extend)
-"""What may become of the schedule of a run that goes on for longer than was planned."""
+"""What can be done with the schedule of a run that goes on for longer than planned."""
 
 
 class SchedulerConfig(EntryConfig):
-    """What all schedulers have in common."""
+    """Options of all schedulers."""
 
     interval: Literal["step", "epoch"] = Field(default="step", description=INTERVAL)
     warmup: int = Field(
@@ -44,8 +44,8 @@ class Scheduler:
 
     Args:
         config: the typed options.
-        total: length of the run, in steps or epochs as `config.interval` says. A warm-up longer than the
-            run is cut to it.
+        total: length of the run, in steps or epochs as `config.interval` says; a longer warm-up is cut
+            to it.
     """
 
     warmup = 0
@@ -58,8 +58,8 @@ class Scheduler:
     def factor(self, t: int) -> float:
         """Multiplier of the base learning rate for update t = 0, 1, …
 
-        In a warm-up of w it rises from `warmup_start` at t = 0 to 1 at t = w, times where the shape
-        begins. Beyond the run's end it stays where it ended.
+        In a warm-up of w it rises from `warmup_start` at t = 0 to 1 at t = w, times the beginning of the
+        shape. Beyond the run's end it keeps its last value.
         """
         if t >= self.warmup:
             return self.shape(t - self.warmup, self._rest)
@@ -67,29 +67,29 @@ class Scheduler:
         return ramp * self.shape(0, self._rest)
 
     def shape(self, t: int, total: int) -> float:
-        """The multiplier t updates after the warm-up, of `total` (at least 1) that there are."""
+        """The multiplier t updates after the warm-up, of `total` (at least 1) updates."""
         raise NotImplementedError
 
     def observe(self, value: float, mode: str) -> None:
-        """Hears of an evaluation after the warm-up.
+        """Called with the outcome of each evaluation after the warm-up.
 
         Args:
             value: the monitored metric.
-            mode: `max` or `min`: which way it is better.
+            mode: `max` or `min`: which direction is better.
         """
 
     def state_dict(self) -> dict[str, float | int]:
-        """What `observe` has left behind; empty where the multiplier depends on progress alone."""
+        """The state that `observe` has changed; empty if the multiplier depends on progress alone."""
         return {}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Loads what `state_dict` returned."""
 
 
 def apply(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets each parameter group's learning rate to its own base rate times `factor`.
 
-    The base rate is `initial_lr`, which a group is given at the first call and keeps in its saved state.
+    The base rate is `initial_lr`, which a group gets at the first call and keeps in its saved state.
     """
     for group in optimizer.param_groups:
         rate = group["lr"]

@@ -1,4 +1,4 @@
-"""The schedule of a run: a scheduler, and the steps that it was planned for, which may become others."""
+"""The schedule of a run: a scheduler, and the steps that it was planned for, which may change."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bigmodel.registry import EntryConfig, schedulers
 
 
 class Span(NamedTuple):
-    """What of a run a scheduler was planned for, in steps or epochs as its `interval` says.
+    """The part of a run that a scheduler was planned for, in steps or epochs as its `interval` says.
 
     Attributes:
-        begin: the first update that it counts; 0, or where it was begun again.
-        end: the update that would come after its last.
-        run: how long the whole run was to be. Where that is beyond `end`, the last rate is held.
+        begin: its first update; 0, or where the schedule was started again.
+        end: the update after its last.
+        run: the planned length of the whole run. If it is beyond `end`, the last rate is held.
     """
 
     begin: int
@@ -25,11 +25,11 @@ class Span(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What became of a schedule when a run of another length went on.
+    """How a schedule changed when a run was resumed with another length.
 
     Attributes:
-        before, after: the multiplier that the next update would have had, and the one that it has.
-        planned: the run's length as it was, in optimizer steps.
+        before, after: the multiplier of the next update by the old plan and by the new one.
+        planned: the old length of the run, in optimizer steps.
     """
 
     before: float
@@ -46,70 +46,70 @@ class Schedule:
         steps_per_epoch: optimizer steps in an epoch.
 
     Attributes:
-        change: what the newest `load` has changed; None: the run is as long as it was.
+        change: what the newest `load_state_dict` changed; None if the run's length is the same.
     """
 
     def __init__(self, config: EntryConfig, steps: int, steps_per_epoch: int) -> None:
         self._config = config
-        self._per = steps_per_epoch if getattr(config, "interval", "step") == "epoch" else 1
-        self._run = math.ceil(steps / self._per)
+        self._steps_per_unit = steps_per_epoch if getattr(config, "interval", "step") == "epoch" else 1
+        self._run = math.ceil(steps / self._steps_per_unit)
         self.change: Change | None = None
-        self._put(self.planned(steps), {})
+        self._build(self.planned(steps), {})
 
     def planned(self, steps: int) -> Span:
-        """The span of a run of so many steps."""
-        length = math.ceil(steps / self._per)
+        """The span of a run of `steps` steps."""
+        length = math.ceil(steps / self._steps_per_unit)
         return Span(0, length, length)
 
     def factor(self, step: int) -> float:
         """The multiplier after `step` steps; see `Scheduler.factor`."""
-        t = step // self._per
+        t = step // self._steps_per_unit
         if self._span.end < self._span.run:
             t = min(t, self._span.end - 1)
-        given: Any = self._scheduler.factor(t - self._span.begin)
-        number: float = given.item() if hasattr(given, "item") else given  # torch's and NumPy's
+        factor: Any = self._scheduler.factor(t - self._span.begin)
+        # A user's own scheduler may return a number of torch's or NumPy's.
+        number: float = factor.item() if hasattr(factor, "item") else factor
         return number
 
     def observe(self, value: float, mode: str, step: int) -> None:
-        """Hears of an evaluation after `step` steps; see `Scheduler.observe`.
+        """Called with the outcome of an evaluation after `step` steps; see `Scheduler.observe`.
 
-        One during the warm-up does not count, since the rate is not what it will be, nor does one after
-        the end of a schedule that is held: as if the scheduler were there for its own time alone.
+        Evaluations during the warm-up do not count, nor do those after the end of a schedule whose last
+        rate is held.
         """
-        t, span = step // self._per, self._span
+        t, span = step // self._steps_per_unit, self._span
         is_held = span.end < span.run and t > span.end
         if t - span.begin >= self._scheduler.warmup and not is_held:
             self._scheduler.observe(value, mode)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the scheduler keeps, and its span."""
+        """The scheduler's state, and its span."""
         return {**self._scheduler.state_dict(), "span": list(self._span)}
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Takes over what `state_dict` gave, after `step` steps; without a span the one there is stays.
+        """Loads what `state_dict` returned, after `step` steps.
 
-        Where the run is of another length now, `extend` says what becomes of the schedule: `stretch` has
-        it end with the run; `hold` leaves it as it was; `again` begins it anew, for the steps that are
-        left.
+        If the run has another length now, `extend` says what happens to the schedule: `stretch` makes it
+        end with the run, `hold` leaves it as it was, `again` starts it again for the remaining steps.
         """
-        kept = {key: value for key, value in state.items() if key != "span"}
+        scheduler_state = {key: value for key, value in state.items() if key != "span"}
         span = Span(*state.get("span", self._span))
-        self._put(span, kept)
+        self._build(span, scheduler_state)
         self.change = None
         if span.run == self._run:
             return
-        # The update after a schedule's last would have none: what it would go on with is the last one's.
-        before = self.factor(min(step, span.end * self._per - 1))
+        # A schedule has no rate after its last update: the last one is what it would have gone on with.
+        before = self.factor(min(step, span.end * self._steps_per_unit - 1))
         match getattr(self._config, "extend", "stretch"):
             case "hold":
-                self._put(Span(span.begin, span.end, self._run), kept)
+                self._build(Span(span.begin, span.end, self._run), scheduler_state)
             case "again":
-                self._put(Span(step // self._per, self._run, self._run), {})
+                self._build(Span(step // self._steps_per_unit, self._run, self._run), {})
             case _:
-                self._put(Span(span.begin, self._run, self._run), kept)
-        self.change = Change(before, self.factor(step), span.run * self._per)
+                self._build(Span(span.begin, self._run, self._run), scheduler_state)
+        self.change = Change(before, self.factor(step), span.run * self._steps_per_unit)
 
-    def _put(self, span: Span, state: dict[str, float | int]) -> None:
+    def _build(self, span: Span, state: dict[str, float | int]) -> None:
         scheduler: Scheduler = schedulers.build(self._config, max(1, span.end - span.begin))
         if state:
             scheduler.load_state_dict(state)

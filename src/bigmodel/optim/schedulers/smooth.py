@@ -1,4 +1,4 @@
-"""Schedules that run along a curve."""
+"""Schedules that follow a curve."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class InverseSqrt(Scheduler):
 
     def __init__(self, config: InverseSqrtConfig, total: int) -> None:
         super().__init__(config, total)
-        # the warm-up as asked for, even where the run is shorter: the run's length plays no part here
+        # The warm-up in full, even if the run is shorter: the curve does not depend on the run's length.
         self.timescale = config.timescale or max(config.warmup, 1)
 
     def shape(self, t: int, total: int) -> float:  # noqa: ARG002
@@ -174,8 +174,8 @@ class WSD(Scheduler):
     def shape(self, t: int, total: int) -> float:
         """1 until t = (1 - decay) total, then a fall to `min_factor` at t = total."""
         length = round(self.decay * total)
-        begun = t - (total - length)
-        return 1.0 if begun <= 0 else self.curve(1.0, self.end, min(begun / max(length, 1), 1))
+        elapsed = t - (total - length)
+        return 1.0 if elapsed <= 0 else self.curve(1.0, self.end, min(elapsed / max(length, 1), 1))
 
 
 def _linear(begin: float, end: float, progress: float) -> float:

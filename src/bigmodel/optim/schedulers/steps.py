@@ -51,7 +51,7 @@ class MultiStepConfig(SchedulerConfig):
 
 @schedulers.register("multistep", MultiStepConfig)
 class MultiStep(Scheduler):
-    """A drop at each milestone. They are moments of the run: a warm-up does not put them off."""
+    """A drop at each milestone, counted from the start of the run: a warm-up does not shift them."""
 
     def __init__(self, config: MultiStepConfig, total: int) -> None:
         super().__init__(config, total)
@@ -99,19 +99,19 @@ class PlateauConfig(SchedulerConfig):
 class Plateau(Scheduler):
     """A drop when the monitored metric no longer gets better, as torch's ReduceLROnPlateau.
 
-    It hears of each evaluation through `observe`. An improvement is one by more than `threshold` times
-    the size of the best value, also where that is negative; NaN and infinity never are one.
+    `observe` is called with each evaluation. An improvement is more than `threshold` times the absolute
+    best value; NaN and infinity never are one.
     """
 
     def __init__(self, config: PlateauConfig, total: int) -> None:
         super().__init__(config, total)
         self.config = config
         self._level = 1.0
-        self._best = math.nan  # nothing seen yet
-        self._waited = 0
+        self._best = math.nan  # no evaluation yet
+        self._bad_evaluations = 0
 
     def shape(self, t: int, total: int) -> float:  # noqa: ARG002
-        """What the drops so far have left."""
+        """The product of the drops so far."""
         return self._level
 
     def observe(self, value: float, mode: str) -> None:
@@ -119,19 +119,19 @@ class Plateau(Scheduler):
         margin = self.config.threshold * abs(self._best)
         gain = value - self._best if mode == "max" else self._best - value
         if math.isfinite(value) and (math.isnan(self._best) or gain > margin):
-            self._best, self._waited = value, 0
+            self._best, self._bad_evaluations = value, 0
             return
-        self._waited += 1
-        if self._waited > self.config.patience:
+        self._bad_evaluations += 1
+        if self._bad_evaluations > self.config.patience:
             self._level = max(self._level * self.config.factor, self.config.min_factor)
-            self._waited = 0
+            self._bad_evaluations = 0
 
     def state_dict(self) -> dict[str, float | int]:
-        """Level, evaluations waited and, once there is one, the best value."""
-        state: dict[str, float | int] = {"level": self._level, "waited": self._waited}
+        """Level, evaluations without improvement and, once there is one, the best value."""
+        state: dict[str, float | int] = {"level": self._level, "waited": self._bad_evaluations}
         return state if math.isnan(self._best) else state | {"best": self._best}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """See `Scheduler.load_state_dict`."""
-        self._level, self._waited = float(state["level"]), int(state["waited"])
+        self._level, self._bad_evaluations = float(state["level"]), int(state["waited"])
         self._best = float(state.get("best", math.nan))
