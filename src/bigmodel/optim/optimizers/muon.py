@@ -58,7 +58,7 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Muon (Jordan et al. 2024) for hidden matrices: momentum orthogonalised by Newton-Schulz steps.
 
     AdamW updates everything else. With match_rms_adamw (Liu et al. 2025, arXiv:2502.16982) one learning
-    rate and weight decay suit both. Layers that are stored as one matrix are orthogonalised one by one if
+    rate and weight decay suit both. Layers stored as one matrix are orthogonalised one by one if
     their module says how many `stacked` rows each has, as attention's queries, keys and values do; the
     gates of an LSTM together. A model without a hidden matrix is trained by AdamW alone.
     """

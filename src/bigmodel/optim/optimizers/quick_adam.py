@@ -71,12 +71,12 @@ def quick(kind: type[OptimizerT], kernel: Callable[..., None]) -> type[Optimizer
 
     hooked = torch.optim.Optimizer.profile_hook_step(step)
 
-    def unhooked(self: Any, closure: Callable[[], float] | None = None) -> Any:
+    def dispatch(self: Any, closure: Callable[[], float] | None = None) -> Any:
         # Torch's wrapper marks the step for a profiler and calls hooks: it takes as long as the kernel.
         return (hooked if _has_hooks(self) else step)(self, closure)
 
-    unhooked.hooked = True  # type: ignore[attr-defined]
-    return named_as(kind, base, {"step": unhooked})
+    dispatch.hooked = True  # type: ignore[attr-defined]
+    return named_as(kind, base, {"step": dispatch})
 
 
 def _has_hooks(optimizer: Any) -> bool:
