@@ -1,7 +1,7 @@
-"""Losses: what training makes small. A new one is a new file here and a YAML in configs/loss.
+"""Losses: what training minimises. A new one is a new file here and a YAML in configs/loss.
 
-A loss gives the sum over samples, and apart from it the number to divide by. Sum over normaliser is
-what torch calls the mean; kept apart, the gradients of unequal micro-batches add up to exactly those of
+A loss returns the sum over samples and, separately, the number to divide by. Their quotient is what
+torch calls the mean; separate, they let the gradients of unequal micro-batches add up to exactly that of
 the whole batch.
 """
 

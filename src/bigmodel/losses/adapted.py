@@ -1,8 +1,8 @@
-"""Any loss as one of ours: torch's own, a plain module or function, a mean.
+"""Adapts any loss to `Loss`: torch's own, a plain module or function, one that returns a mean.
 
-Training divides a sum over samples by a number that it knows apart (see `Loss`), so that unequal
-micro-batches, filled up texts and evaluations count right. A loss that gives a mean says so by
-`reduction = "mean"`, as torch's do; then mean times number is that sum.
+Training divides a sum over samples by a number that it knows separately (see `Loss`), so that unequal
+micro-batches, padded texts and evaluations count right. A loss that returns a mean says so by
+`reduction = "mean"`, as torch's do; mean times number is then that sum.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from bigmodel.losses.base import Loss
 from bigmodel.registry import EntryConfig, losses
 from bigmodel.spec import IGNORED, Classes, DataSpec, Flags, NextTokens, Values
 
-_WEIGHING = (nn.CrossEntropyLoss, nn.NLLLoss)
+_WEIGHTED = (nn.CrossEntropyLoss, nn.NLLLoss)
 _REDUCTIONS = {"sum": "sum", "mean": "mean", "batchmean": "mean", "none": "none"}
 
 
 def build_loss(config: EntryConfig, spec: DataSpec) -> Loss:
-    """The loss that `config` names, whatever it is made of.
+    """Builds the loss that `config` names, adapted if it does not return sums.
 
     Raises:
-        SpecError: what is registered gives nothing that can be called with outputs and targets.
+        SpecError: the registered function returns nothing that can be called.
     """
     made = losses.build(config, spec)
     if isinstance(made, Loss) and made.reduction == "sum":
@@ -33,13 +33,13 @@ def build_loss(config: EntryConfig, spec: DataSpec) -> Loss:
 
 
 class Adapted(Loss):
-    """Sums of a loss that is none of ours, or that gives a mean.
+    """Sums of a loss that does not derive from `Loss`, or that returns a mean.
 
     Args:
-        made: called with float32 outputs and targets, else as `Loss.forward` has them; torch's own
-            losses are given tokens one by one: outputs (batch * length, vocab_size), targets (batch *
-            length,). It gives the sum, or what its `reduction` says: `mean`, or `none` for a loss of
-            each sample or target. Its `normaliser`, if it has one, is what a mean is over.
+        made: called with float32 outputs, and targets as in `Loss.forward`; torch's own losses get
+            tokens one by one: outputs (batch * length, vocab_size), targets (batch * length,). It
+            returns the sum, or what its `reduction` says: `mean`, or `none` for a loss of each sample or
+            target. Its `normaliser`, if it has one, says what a mean is divided by.
 
     Raises:
         SpecError: it cannot be called, or its `reduction` is none of these.
@@ -60,7 +60,7 @@ class Adapted(Loss):
             raise SpecError(
                 f"loss={config.name}: its reduction is {reduction!r}; 'sum', 'mean' or 'none' are known."
             )
-        if type(made) in _WEIGHING:  # exact where all targets of a micro-batch are ignored, too
+        if type(made) in _WEIGHTED:  # exact even if all targets of a micro-batch are ignored
             reduction = made.reduction = "sum"
         self.made = made
         self.reduction = _REDUCTIONS[reduction]
@@ -71,40 +71,40 @@ class Adapted(Loss):
         """See `Loss.forward`.
 
         Raises:
-            SpecError: what the loss gives is no tensor.
+            SpecError: the loss returns no tensor, or one of an unknown shape.
         """
         outputs = outputs.float()
         if self._one_by_one:
-            given = self.made(outputs.flatten(0, -2), targets.flatten())
+            value = self.made(outputs.flatten(0, -2), targets.flatten())
         else:
-            given = self.made(outputs, targets)
-        if not isinstance(given, Tensor):
+            value = self.made(outputs, targets)
+        if not isinstance(value, Tensor):
             raise SpecError(
-                f"loss={self.name}: it gives a {type(given).__name__}. A loss gives one tensor: the sum"
+                f"loss={self.name}: it gives a {type(value).__name__}. A loss gives one tensor: the sum"
                 ' of the samples\' losses, or their mean where it says reduction = "mean".'
             )
-        if given.ndim == 0:
-            total = given.float()
+        if value.ndim == 0:
+            total = value.float()
             return total * self.normaliser(targets) if self.reduction == "mean" else total
-        if given.shape[0] not in (targets.shape[0], targets.numel()):
+        if value.shape[0] not in (targets.shape[0], targets.numel()):
             raise SpecError(
-                f"loss={self.name}: it gives shape {tuple(given.shape)} for targets of shape"
+                f"loss={self.name}: it gives shape {tuple(value.shape)} for targets of shape"
                 f" {tuple(targets.shape)}. A loss gives one number, or one for each sample or target."
             )
-        if given.shape == targets.shape or self._of_tokens or hasattr(self.made, "normaliser"):
-            return given.float().sum()
-        return given.float().mean() * self.normaliser(targets)  # one for each sample
+        if value.shape == targets.shape or self._of_tokens or hasattr(self.made, "normaliser"):
+            return value.float().sum()
+        return value.float().mean() * self.normaliser(targets)  # a loss for each sample
 
     def normaliser(self, targets: Tensor) -> Tensor | int:
-        """See `Loss.normaliser`: the loss's own; of torch's cross-entropies the sum of the weights of
-        what is not ignored; of tokens how many are asked for."""
+        """See `Loss.normaliser`: the loss's own, if it has one. For torch's cross-entropies, the sum of
+        the weights of targets that are not ignored; for tokens, how many are not ignored."""
         made = self.made
         if hasattr(made, "normaliser"):
             own: Tensor | int = made.normaliser(targets)
             return own
-        if not isinstance(made, _WEIGHING):
+        if not isinstance(made, _WEIGHTED):
             return (targets != IGNORED).sum() if self._of_tokens else targets.numel()
-        asked = targets != made.ignore_index
+        is_target = targets != made.ignore_index
         if made.weight is None:
-            return asked.sum()
-        return made.weight[targets.where(asked, 0)].where(asked, 0.0).sum()
+            return is_target.sum()
+        return made.weight[targets.where(is_target, 0)].where(is_target, 0.0).sum()

@@ -1,4 +1,4 @@
-"""The loss that suits the target."""
+"""Chooses the usual loss for the target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class AutoConfig(EntryConfig):
 
 @losses.register("auto", AutoConfig)
 def auto(config: AutoConfig, spec: DataSpec) -> Loss:  # noqa: ARG001  every entry is called alike
-    """The usual loss of the data's target, with its defaults.
+    """The usual loss for the data's target, with its defaults.
 
     cross_entropy for classes and next tokens, bce_with_logits for yes/no labels, mse for real values.
     """

@@ -1,4 +1,4 @@
-"""What all losses share: a sum, what to divide it by, and a check against the target."""
+"""The base of all losses: a sum, what to divide it by, and a check against the target."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bigmodel.errors import SpecError
 from bigmodel.registry import EntryConfig
 from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Target, Values
 
-_SHOWN = 40  # characters of a setting
+_MAX_SHOWN = 40  # characters of a setting
 
 _KINDS: dict[type, str] = {
     Classes: "classes",
@@ -23,15 +23,18 @@ _KINDS: dict[type, str] = {
 class Loss(nn.Module):
     """Base of all losses; built from its typed config and the `DataSpec`.
 
-    What a loss gives is the **sum** of the samples' losses; the mean that is trained and told is the sum
-    over whole batches, or parts, over the sum of `normaliser`. One that gives a mean has to say so:
-    `reduction = "mean"`, and a `normaliser` of its own where it is not the mean over all targets. A loss
-    need not derive from this class: any `nn.Module` of outputs and targets will do, torch's own too.
+    A loss returns the **sum** of the samples' losses. The mean that is trained and reported is this sum
+    over the sum of `normaliser`, both over a whole batch or part. A loss that returns a mean has to say
+    so: `reduction = "mean"`, and a `normaliser` of its own if it is not the mean over all targets. A
+    loss need not derive from this class: any `nn.Module` of outputs and targets will do, torch's own
+    too.
 
-    `accepts` names the kinds of target a subclass can score; `name` is the registered name it was built
-    by, which for loss=auto is the one chosen; `described` adds the settings that are not the defaults,
-    such as weights: losses of other settings cannot be compared. `fuses` says that training need not
-    have all outputs: it is given features and head instead, by `with_head`.
+    Attributes:
+        accepts: the kinds of target that it can score.
+        name: the registered name, for loss=auto that of the chosen loss.
+        described: the name and the settings that are not the defaults, such as weights: losses with
+            other settings cannot be compared.
+        fuses: whether training calls `with_head` with features and head, and keeps no outputs.
 
     Raises:
         SpecError: the spec's target is of another kind.
@@ -65,21 +68,23 @@ class Loss(nn.Module):
             A float32 tensor without dimensions.
 
         Raises:
-            SpecError: the shapes do not go together; they are never broadcast.
+            SpecError: the shapes do not match; they are never broadcast.
         """
         raise NotImplementedError
 
     def with_head(self, features: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
-        """The same from a model's features, for losses that need not keep all outputs at once."""
+        """The same from a model's features, for losses that need not have all outputs in memory at
+        once."""
         total: Tensor = self(head(features), targets)
         return total
 
     def normaliser(self, targets: Tensor) -> Tensor | int:
-        """What the sum is divided by to give the mean: here the number of target elements."""
+        """What the sum is divided by for the mean: here the number of target elements."""
         return targets.numel()
 
     def misfit(self, outputs: Tensor, targets: Tensor, expected: str) -> SpecError:
-        """The error of outputs and targets that do not go together; `expected` of the targets."""
+        """The error for outputs and targets that do not match; `expected` is the shape of the
+        targets."""
         return SpecError(
             f"loss={self.name}: outputs of shape {tuple(outputs.shape)} do not go with targets of shape"
             f" {tuple(targets.shape)}. Expected outputs (batch, {self.output_size}) and targets"
@@ -89,12 +94,12 @@ class Loss(nn.Module):
 
 def _described(config: EntryConfig) -> str:
     settings = config.model_dump(exclude_defaults=True, exclude={"name"})
-    told = [f"{key}={shorten(str(value), _SHOWN)}" for key, value in settings.items()]
-    return f"{config.name} ({', '.join(told)})" if told else config.name
+    shown = [f"{key}={shorten(str(value), _MAX_SHOWN)}" for key, value in settings.items()]
+    return f"{config.name} ({', '.join(shown)})" if shown else config.name
 
 
 def usual(target: Target) -> str:
-    """The name of the usual loss of a kind of target."""
+    """The name of the usual loss for a kind of target."""
     match target:
         case Classes() | NextTokens():
             return "cross_entropy"

@@ -23,8 +23,8 @@ class BCEWithLogitsConfig(EntryConfig):
     @field_validator("pos_weight")
     @classmethod
     def _not_negative(cls, weights: Any) -> Any:
-        given = weights if isinstance(weights, list) else [weights]
-        if any(weight is not None and weight < 0 for weight in given):
+        values = weights if isinstance(weights, list) else [weights]
+        if any(weight is not None and weight < 0 for weight in values):
             raise ValueError("must be at least 0")
         return weights
 
@@ -37,7 +37,7 @@ class BCEWithLogits(Loss):
     arXiv:2110.00476). The mean is over samples and outputs.
 
     Raises:
-        SpecError: the target is real values; a number of weights other than the number of outputs.
+        SpecError: the target is real values, or the number of weights is not that of outputs.
     """
 
     accepts = (Flags, Classes)

@@ -1,9 +1,8 @@
-"""Cross-entropy from features and a linear head, whose logits never exist all at once.
+"""Cross-entropy from features and a linear head, without all logits in memory at once.
 
-A vocabulary of 50,000 tokens makes logits that take far more memory than the rest of a step. They are
-made for some positions at a time here, and become what the backward pass needs of them at once: the
-gradients of features, weight and bias. They are multiplied in the precision of the run, and whatever is
-added up is float32.
+With a vocabulary of 50,000 tokens, logits take far more memory than the rest of a step. Here they are
+computed for some positions at a time, and turned at once into what the backward pass needs of them: the
+gradients of features, weight and bias. Products are computed in the run's precision, sums in float32.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from torch import Tensor
 from bigmodel.spec import IGNORED
 
 POSITIONS = 1024
-"""Those whose logits exist at once: more is no faster."""
+"""How many positions have their logits in memory at once: more are no faster."""
 
 
 def total_cross_entropy(
     features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """What torch's `cross_entropy(linear(features, weight, bias), targets, reduction="sum")` gives.
+    """Computes `cross_entropy(linear(features, weight, bias), targets, reduction="sum")` of torch.
 
     Args:
         features: (positions, width).
@@ -31,7 +30,7 @@ def total_cross_entropy(
         smoothing: share of each label that is spread evenly over all classes.
 
     Returns:
-        A float32 without dimensions. Its backward pass can be done once, and not differentiated.
+        float32 without dimensions. Its backward pass can be done once, and not differentiated.
     """
     kind, dtype = features.device.type, features.dtype
     if torch.is_autocast_enabled(kind):
@@ -42,7 +41,7 @@ def total_cross_entropy(
 
 
 class _Chunked(torch.autograd.Function):
-    """Gradients are those of the sum; the backward pass multiplies them with what arrives there."""
+    """Computes the gradients of the sum in the forward pass; the backward pass only scales them."""
 
     @staticmethod
     def forward(
@@ -58,8 +57,8 @@ class _Chunked(torch.autograd.Function):
         to_weight = torch.zeros_like(weight, dtype=torch.float32)
         to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         to_features = []
-        pieces = zip(torch.split(features, POSITIONS), torch.split(targets, POSITIONS), strict=True)
-        for x, wanted in ((piece.to(dtype), wanted) for piece, wanted in pieces):
+        chunks = zip(torch.split(features, POSITIONS), torch.split(targets, POSITIONS), strict=True)
+        for x, wanted in ((chunk.to(dtype), wanted) for chunk, wanted in chunks):
             losses, to_logits = _scored(_logits(x, cast, bias), wanted, smoothing)
             total += losses
             if to_bias is not None:
@@ -75,7 +74,7 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         if ctx.gradients is None:
             raise RuntimeError("the backward pass of this loss can be done once only")
-        gradients, ctx.gradients = ctx.gradients, None  # they are scaled where they lie
+        gradients, ctx.gradients = ctx.gradients, None  # they are scaled in place
         scaled = [
             None if gradient is None else gradient.mul_(upstream).to(dtype)
             for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
@@ -91,7 +90,7 @@ def _logits(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _scored(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """The sum of the losses, and its gradient by the logits, in whose memory it is made."""
+    """The sum of the losses, and its gradient by the logits, which overwrites them."""
     real = targets != IGNORED
     places, weights = targets.where(real, 0).unsqueeze(1), real.float()
     logits -= logits.amax(1, keepdim=True)
@@ -108,10 +107,10 @@ def _scored(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, 
 
 
 def _add_product(to_weight: Tensor, to_logits: Tensor, x: Tensor) -> None:
-    """Adds what a piece gives of the weight's gradient.
+    """Adds a chunk's part of the weight's gradient.
 
-    A sum over positions may leave fp16's range, where the gradients' scale, which comes later, could not
-    bring it back: features are taken smaller by as much as is needed, which only the device knows.
+    In fp16 a sum over positions may overflow, and the scale of the gradients comes too late to prevent
+    that: features are scaled down as far as is needed, which only the device knows.
     """
     if x.dtype == torch.float32:
         to_weight.addmm_(to_logits.t(), x)

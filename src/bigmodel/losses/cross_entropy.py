@@ -16,10 +16,10 @@ from bigmodel.registry import EntryConfig, losses
 from bigmodel.spec import IGNORED, Classes, DataSpec, NextTokens
 
 _MANY_LOGITS = 1 << 26
-"""From so many logits on, 256 MiB and as much for their gradient, they are made piece by piece.
+"""From this many logits on (256 MiB, and as much for their gradient) they are computed in chunks.
 
-It is done for the memory. Measured on one CPU core, forward and backward, the time is 0.75 times as long
-with 1,024 positions × 8,000 tokens (width 256)."""
+This saves memory. On one CPU core, with 1,024 positions × 8,000 tokens (width 256), forward and backward
+take 0.75 times as long as without chunks."""
 
 
 class CrossEntropyConfig(EntryConfig):
@@ -33,7 +33,7 @@ class CrossEntropyConfig(EntryConfig):
     @field_validator("class_weights")
     @classmethod
     def _positive(cls, weights: Any) -> Any:
-        # A batch of nothing but samples without weight would have no mean.
+        # A batch in which no sample has any weight would have no mean.
         if isinstance(weights, list) and any(weight <= 0 for weight in weights):
             raise ValueError("every weight must be above 0")
         return weights
@@ -43,14 +43,14 @@ class CrossEntropyConfig(EntryConfig):
 class CrossEntropy(Loss):
     """-log softmax(outputs)[target], with label smoothing (Szegedy et al. 2016, arXiv:1512.00567).
 
-    Of next tokens, the mean is over all positions of all samples where one is asked for.
+    For next tokens, the mean is over all positions of all samples that have a target.
 
     With class weights the normaliser is the sum of the samples' weights, as in torch. "balanced" gives
     class c the weight samples / (classes * count of c), so that all classes count alike.
 
     Raises:
-        SpecError: the target has no classes or tokens; a number of weights other than the number of
-            classes; balanced weights where a class has no training sample; weights for tokens.
+        SpecError: the target has no classes or tokens; the number of weights is not that of classes;
+            balanced weights, and a class without training sample; weights for tokens.
     """
 
     accepts = (Classes, NextTokens)
@@ -78,24 +78,25 @@ class CrossEntropy(Loss):
         )
 
     def with_head(self, features: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
-        """See `Loss.with_head`; many logits are never there at once, where the head is linear."""
+        """See `Loss.with_head`; with a linear head, many logits are computed in chunks."""
         few = targets.numel() * self.output_size < _MANY_LOGITS or not self.of_tokens
         is_linear = getattr(head, "is_linear", isinstance(head, nn.Linear))
         if few or not is_linear:
             return super().with_head(features, head, targets)
         weight, bias = cast(Tensor, head.weight), cast("Tensor | None", head.bias)
-        rows, places = features.flatten(0, -2), targets.flatten()
-        return total_cross_entropy(rows, weight, bias, places, self.label_smoothing)
+        positions = features.flatten(0, -2), weight, bias, targets.flatten()
+        return total_cross_entropy(*positions, self.label_smoothing)
 
     def normaliser(self, targets: Tensor) -> Tensor | int:
-        """The number of samples, or the sum of their classes' weights; of tokens those asked for."""
+        """The number of samples, or the sum of their classes' weights; for tokens, how many have a
+        target."""
         if self.of_tokens:
             return (targets != IGNORED).sum()
         return targets.shape[0] if self.class_weights is None else self.class_weights[targets].sum()
 
 
 def _weights(choice: Literal["balanced"] | list[float] | None, spec: DataSpec) -> list[float] | None:
-    """One weight per class, or None where all are equal."""
+    """One weight per class, or None if all are equal."""
     target, data = spec.target, spec.name
     if choice is None:
         return None

@@ -1,4 +1,4 @@
-"""Losses of real values, element by element, in the standardised unit of the targets."""
+"""Losses for real values, element by element, in the standardised unit of the targets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class L1Config(EntryConfig):
 
 @losses.register("l1", L1Config)
 class L1(Regression):
-    """|e|: less drawn to outliers than the square."""
+    """|e|: less sensitive to outliers than the square."""
 
     def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `Regression.total`."""

@@ -1,7 +1,7 @@
-"""Metrics: what people judge a model by. They follow from the kind of target.
+"""Metrics of models; the kind of target decides which there are.
 
-Sums are added up on the device, sample by sample, so that figures do not depend on how samples are
-batched, and fetched once by `compute`. They are plain sums: those of several processes may be added.
+Sums are added up on the device, sample by sample, so that figures do not depend on the batches, and
+fetched once by `compute`. They are plain sums: those of several processes can be added.
 """
 
 from bigmodel.metrics.base import Metrics, defined

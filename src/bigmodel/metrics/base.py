@@ -1,4 +1,4 @@
-"""What all metrics share: sums on the device, fetched once."""
+"""The base of all metrics: sums on the device, fetched once."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ class Metrics:
         self._bind(sums)
 
     def _bind(self, sums: Tensor) -> None:
-        """Adds up into `sums` from now on."""
+        """Makes `sums` the tensor to add to."""
         self._sums = sums
 
     @property
     def sums(self) -> Tensor:
-        """The sums themselves: whoever adds to them has to `count` the samples."""
+        """The sums themselves: a caller that adds to them has to `count` the samples."""
         return self._sums
 
     def over(self, sums: Tensor) -> Self:
-        """Metrics like these that add up into `sums`; these are left alone."""
+        """A copy that adds to `sums` instead; the original is left alone."""
         other = copy.copy(self)
         other._bind(sums)
         return other
 
     @property
     def samples(self) -> int:
-        """How many samples have been added up."""
+        """How many samples have been added."""
         return self._count
 
     def count(self, samples: int) -> None:
-        """Notes that the sums have grown by so many samples."""
+        """Records that so many samples were added to the sums."""
         self._count += samples
 
-    def add(self, sums: Tensor, samples: int, fit: Tensor) -> None:
-        """Adds what metrics `over` such sums have added up of so many samples, where `fit` says so."""
-        self._sums.add_(torch.where(fit, sums, 0))
+    def add(self, sums: Tensor, samples: int, valid: Tensor) -> None:
+        """Adds the sums of so many samples, gathered by a copy made with `over`, if `valid` is true."""
+        self._sums.add_(torch.where(valid, sums, 0))
         self.count(samples)
 
-    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
+    def update(self, outputs: Tensor, targets: Tensor, valid: Tensor | None = None) -> None:
         """Adds a batch. Never waits for the device.
 
         Args:
             outputs: the model's raw outputs, (batch, output_size).
             targets: (batch,) int64 for classes, (batch, count) for flags and values.
-            fit: whether the batch is to count, a bool on the device; None: it is.
+            valid: whether the batch counts, a bool on the device; None: it does.
 
         Raises:
             SpecError: the shapes do not go together; they are never broadcast.
@@ -70,14 +70,14 @@ class Metrics:
         raise NotImplementedError
 
     def compute(self, *, of_all: bool = True) -> dict[str, float]:
-        """The figures of all samples since the last reset, fetched at once; none without samples.
+        """The figures of all samples since the last reset, in one transfer; empty without samples.
 
-        Where the model has given NaN or infinity for a single one of them, every figure is NaN. A figure
-        that the samples leave undefined, such as r2 where all truths are equal, is NaN alone.
+        If the model gave NaN or infinity for any sample, every figure is NaN. A figure that is undefined
+        for these samples, such as r2 when all true values are equal, is NaN by itself.
 
         Args:
-            of_all: whether all samples have to count; without, the figures are those of batches that
-                were `fit`, and NaN where none was.
+            of_all: whether all samples have to count. Otherwise the figures are those of the `valid`
+                batches, and NaN if there was none.
         """
         if not self._count:
             return {}
@@ -87,13 +87,13 @@ class Metrics:
         return figures if is_whole and bool(sums.isfinite().all()) else dict.fromkeys(figures, math.nan)
 
     def reset(self) -> None:
-        """Forgets all samples."""
+        """Resets all sums."""
         self._sums.zero_()
         self._count = 0
 
     @property
     def confusion(self) -> Tensor | None:
-        """Counts, truth by prediction, (classes, classes) int64; None where they are not kept."""
+        """The confusion matrix, truth by prediction, (classes, classes) int64; None if there is none."""
         return None
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ class Metrics:
         return {"sums": sums[:-1], "counted": sums[-1], "count": count}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes over what `state_dict` gave.
+        """Loads what `state_dict` returned.
 
         Raises:
             ValueError: it is the state of metrics for another target.
@@ -115,19 +115,19 @@ class Metrics:
                 f"metrics: sums of shape {tuple(state['sums'].shape)}, not {tuple(own.shape)}."
             )
         own.copy_(state["sums"])
-        if self.counts_samples:  # an earlier version's counted all
+        if self.counts_samples:  # in earlier versions all samples counted
             self._sums[-1].copy_(state.get("counted", state["count"]))
         self._count = int(state["count"])
 
     def _ones(self, like: Tensor) -> Tensor:
-        """Ones of that shape, always of one dtype, which are made once: an update takes microseconds.
-        Not for what is traced or captured."""
+        """Cached ones of that shape, always of one dtype: an update takes microseconds. Not to be used
+        when a graph is traced or captured."""
         if (ones := self._kept_ones.get(like.shape)) is None:
             ones = self._kept_ones[like.shape] = torch.ones_like(like)
         return ones
 
     def _counted(self, sums: Tensor) -> float:
-        """How many samples are in the sums: those that were fit, with outputs that are defined."""
+        """How many samples count: those of valid batches for which the outputs are defined."""
         return float(sums[-1].min())
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
@@ -135,9 +135,9 @@ class Metrics:
 
 
 def defined(outputs: Tensor, target: Target) -> Tensor:
-    """Which samples a model says anything of, (…) bool: none for which it gives NaN or infinity.
+    """Which samples have defined outputs, (…) bool: not those for which the model gives NaN or infinity.
 
-    Of classes and tokens, one of -infinity is only impossible, as long as another is not.
+    A logit of -infinity only makes a class or token impossible, unless all of them are.
 
     Args:
         outputs: raw, (…, output_size).
@@ -147,19 +147,20 @@ def defined(outputs: Tensor, target: Target) -> Tensor:
     return outputs.isfinite().all(-1)
 
 
-def counted(outputs: Tensor, target: Target, fit: Tensor | None) -> Tensor | None:
-    """Which samples of a batch count, (batch,) bool: those that are defined, where the batch is `fit`.
+def counted(outputs: Tensor, target: Target, valid: Tensor | None) -> Tensor | None:
+    """Which samples of a batch count, (batch,) bool: those with defined outputs in a `valid` batch.
 
     Returns:
-        None where all do, which a CPU tells by a single sum for nearly every batch: nobody waits there.
+        None if all of them count. On a CPU, where nothing has to be waited for, a single sum shows that
+        for nearly every batch.
     """
-    if fit is None and outputs.device.type == "cpu" and math.isfinite(outputs.sum().item()):
+    if valid is None and outputs.device.type == "cpu" and math.isfinite(outputs.sum().item()):
         return None
-    known = defined(outputs, target)
-    return known if fit is None else known & fit
+    is_defined = defined(outputs, target)
+    return is_defined if valid is None else is_defined & valid
 
 
-def misfit(outputs: Tensor, targets: Tensor, expected: tuple[int, ...]) -> SpecError:
+def shape_error(outputs: Tensor, targets: Tensor, expected: tuple[int, ...]) -> SpecError:
     return SpecError(
         f"metrics: outputs of shape {tuple(outputs.shape)} do not go with targets of shape"
         f" {tuple(targets.shape)}; expected outputs of shape {expected}."

@@ -1,4 +1,4 @@
-"""Which figures a kind of target has."""
+"""The figures of each kind of target."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
 
 
 def metric_names(target: Target) -> dict[str, str]:
-    """The figures an evaluation gives, without the part's prefix, each with which way is better.
+    """The figures of an evaluation, without the part's prefix, and which direction is better.
 
     Returns:
-        `max` or `min` by name. `loss`, which the loss itself gives, is among them.
+        `max` or `min` by name. `loss`, which the loss itself computes, is among them.
     """
     match target:
         case Classes(count=count):
@@ -33,7 +33,7 @@ def metric_names(target: Target) -> dict[str, str]:
             return {"loss": "min", "perplexity": "min", **counted, "accuracy": "max"}
 
 
-_WHY = {
+_UNDEFINED_REASONS = {
     "r2": "all of its values are equal",
     "macro_f1": "no label is set in it, and none is predicted",
     "bits_per_character": "its tokens stand for no character",
@@ -41,20 +41,22 @@ _WHY = {
 
 
 def undefined_told(figures: Mapping[str, float]) -> dict[str, str]:
-    """Why figures are NaN that the samples of a part leave undefined, by name.
+    """The reason for each figure that is NaN because the samples of a part leave it undefined.
 
     Args:
-        figures: of an evaluation in which the model gave numbers alone.
+        figures: of an evaluation in which all outputs were finite.
     """
-    return {name: why for name, why in _WHY.items() if math.isnan(figures.get(name, 0.0))}
+    return {
+        name: reason for name, reason in _UNDEFINED_REASONS.items() if math.isnan(figures.get(name, 0.0))
+    }
 
 
 def default_monitor(target: Target) -> str:
-    """The figure to choose the best weights by, comparable between runs with different losses.
+    """The figure that chooses the best weights; it can be compared between runs with other losses.
 
-    `accuracy` of classes, `rmse` of real values. Of yes/no labels the `loss`: most are rare, so that
-    accuracy is high for a model that never says yes, and macro-F1 stays 0 until one does. `perplexity`
-    of next tokens, which knows no label smoothing.
+    `accuracy` for classes, `rmse` for real values. For yes/no labels the `loss`: most labels are rare,
+    so that accuracy is high for a model that never predicts one, and macro-F1 stays 0 until it does.
+    `perplexity` for next tokens, since label smoothing does not change it.
     """
     match target:
         case Classes():
@@ -71,8 +73,8 @@ def metrics_for(target: Target, device: torch.device | str, light: bool = False)
     """Empty metrics for a kind of target.
 
     Args:
-        device: where outputs and targets will lie.
-        light: leave out `top5_accuracy`, which doubles the time of an update: for training steps.
+        device: of outputs and targets.
+        light: without `top5_accuracy`, which doubles the time of an update: for training steps.
     """
     device = torch.device(device)
     match target:

@@ -1,19 +1,19 @@
-"""Figures of classes, and of labels that do not exclude each other."""
+"""Metrics of classes, and of labels that do not exclude each other."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from bigmodel.metrics.base import Metrics, counted, misfit
+from bigmodel.metrics.base import Metrics, counted, shape_error
 from bigmodel.spec import Classes, Flags
 
 CONFUSION_LIMIT = 1024
-"""Most classes of which a whole confusion matrix is kept: 8 MiB. Beyond, three counts for each class."""
+"""With more classes, three counts for each class replace the confusion matrix, of 8 MiB here."""
 
 
 class ClassMetrics(Metrics):
-    """accuracy, top5_accuracy (of more than 5 classes) and macro_f1.
+    """accuracy, top5_accuracy (if there are more than 5 classes) and macro_f1.
 
     The prediction is the class of the largest output. macro_f1 is the mean of F1 = 2 TP / (2 TP + FP +
     FN) over the classes that occur as truth or prediction.
@@ -29,15 +29,15 @@ class ClassMetrics(Metrics):
 
     def _bind(self, sums: Tensor) -> None:
         super()._bind(sums)
-        # One tensor, so that one transfer fetches all: counts, then hits among the first five.
+        # One tensor, so that one transfer fetches everything: counts, then hits among the first five.
         self._counts, self._top5_hits = sums[:-1], sums[-1]
 
-    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
+    def update(self, outputs: Tensor, targets: Tensor, valid: Tensor | None = None) -> None:
         """See `Metrics.update`."""
         samples = targets.shape[0]
         if outputs.shape != (samples, self._classes) or targets.dim() != 1:
-            raise misfit(outputs, targets, (samples, self._classes))
-        predictions, mask = outputs.argmax(1), counted(outputs, self._target, fit)
+            raise shape_error(outputs, targets, (samples, self._classes))
+        predictions, mask = outputs.argmax(1), counted(outputs, self._target, valid)
         ones = self._ones(targets) if mask is None else mask.long()
         if self._square:
             cells = torch.add(predictions, targets, alpha=self._classes)
@@ -59,7 +59,7 @@ class ClassMetrics(Metrics):
         return self._counts.view(self._classes, -1).clone() if self._square else None
 
     def _counted(self, sums: Tensor) -> float:
-        """See `Metrics`: each sample that counts has one truth."""
+        """See `Metrics`: each sample that counts has one true class."""
         return float(sums[:-1].sum() if self._square else sums[: self._classes].sum())
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
@@ -79,9 +79,9 @@ class ClassMetrics(Metrics):
 class FlagMetrics(Metrics):
     """accuracy, the share of single labels that are right, and macro_f1, the mean of F1 over all labels.
 
-    A label is said to be set where its output is above 0. The F1 of a label that is neither set nor
-    predicted anywhere is not defined: it is left out of the mean, as scikit-learn does with
-    `zero_division=nan`, and the mean of none is NaN.
+    A label is predicted if its output is above 0. The F1 of a label that is neither set nor predicted
+    for any sample is undefined and left out of the mean, as scikit-learn does with `zero_division=nan`.
+    The mean over no label is NaN.
     """
 
     counts_samples = True
@@ -91,15 +91,15 @@ class FlagMetrics(Metrics):
         super().__init__(torch.zeros(4, target.count, dtype=torch.int64, device=device))
         self._target = target
 
-    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
+    def update(self, outputs: Tensor, targets: Tensor, valid: Tensor | None = None) -> None:
         """See `Metrics.update`."""
         if outputs.shape != targets.shape or outputs.dim() != 2:
-            raise misfit(outputs, targets, tuple(targets.shape))
-        said, true, mask = outputs > 0, targets > 0.5, counted(outputs, self._target, fit)
-        whole = torch.ones_like(said)
+            raise shape_error(outputs, targets, tuple(targets.shape))
+        predicted, true, mask = outputs > 0, targets > 0.5, counted(outputs, self._target, valid)
+        ones = torch.ones_like(predicted)
         if mask is not None:
-            said, true, whole = (flags & mask.unsqueeze(1) for flags in (said, true, whole))
-        self._sums.add_(torch.stack((true, said, true & said, whole)).sum(1))
+            predicted, true, ones = (flags & mask.unsqueeze(1) for flags in (predicted, true, ones))
+        self._sums.add_(torch.stack((true, predicted, true & predicted, ones)).sum(1))
         self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:

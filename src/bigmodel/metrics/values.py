@@ -1,21 +1,21 @@
-"""Figures of real values."""
+"""Metrics of real values."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from bigmodel.metrics.base import Metrics, misfit
+from bigmodel.metrics.base import Metrics, shape_error
 from bigmodel.spec import Values
 
 
 class ValueMetrics(Metrics):
     """mae and rmse in the target's own unit, and r2 = 1 - Σ error² / Σ (truth - mean truth)².
 
-    Of several outputs, the mean over them. Targets come standardised, that is, shifted near 0 already,
-    so that sums of squares in float64 lose nothing to cancellation. Where all truths of an output are
-    equal, as a single one always is, its r2 is not defined: it is left out of the mean, and NaN where
-    nothing else is in it (scikit-learn's `r2_score` with `force_finite=False` gives no number either).
+    With several outputs, the mean over them. Targets are standardised, that is, near 0 already, so that
+    sums of squares in float64 lose nothing to cancellation. If all truths of an output are equal, its r2
+    is undefined and left out of the mean, which is NaN if nothing is left (as scikit-learn's `r2_score`
+    with `force_finite=False`).
     """
 
     counts_samples = True
@@ -23,27 +23,27 @@ class ValueMetrics(Metrics):
     def __init__(self, target: Values, device: torch.device) -> None:
         # MPS has no float64
         precision = torch.float32 if device.type == "mps" else torch.float64
-        # Σ |error|, Σ error², Σ truth, Σ truth², samples; NaN and infinity come through
+        # Σ |error|, Σ error², Σ truth, Σ truth², samples; NaN and infinity stay visible in the sums
         super().__init__(torch.zeros(5, target.count, dtype=precision, device=device))
         self._std = torch.tensor(target.std, dtype=torch.float64)
 
-    def update(self, outputs: Tensor, targets: Tensor, fit: Tensor | None = None) -> None:
+    def update(self, outputs: Tensor, targets: Tensor, valid: Tensor | None = None) -> None:
         """See `Metrics.update`."""
         if outputs.shape != targets.shape or outputs.dim() != 2:
-            raise misfit(outputs, targets, tuple(targets.shape))
+            raise shape_error(outputs, targets, tuple(targets.shape))
         truth = targets.to(self._sums.dtype)
         error = outputs.detach() - truth
-        ones = self._ones(truth) if fit is None else torch.ones_like(truth)
+        ones = self._ones(truth) if valid is None else torch.ones_like(truth)
         each = (error.abs(), error * error, truth, truth * truth, ones)
         new = torch.stack(each).sum(1)
-        self._sums.add_(new if fit is None else torch.where(fit, new, 0))
+        self._sums.add_(new if valid is None else torch.where(valid, new, 0))
         self.count(targets.shape[0])
 
     def _figures(self, sums: Tensor) -> dict[str, float]:
         absolute, squared, truth, truth_squared, counted = sums.double()
         count = counted.clamp(min=1)
         spread = truth_squared - truth * truth / count
-        # what rounding leaves of a spread of 0
+        # What rounding leaves of a spread of 0 is no spread.
         spread[spread <= count * torch.finfo(self._sums.dtype).eps * truth_squared] = 0.0
         differs = spread > 0
         return {
