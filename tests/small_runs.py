@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bigmodel.build.runs import build_run
 from bigmodel.config import RunConfig, parse
 from bigmodel.data.prepared import Prepared
-from bigmodel.reporting.base import Evaluation, Progress, Record, RunInfo, Sink, Summary
+from bigmodel.reporting.base import EvaluationResult, ProgressReport, Record, RunInfo, Sink, Summary
 from bigmodel.training.run import Run
 
 STEPS_PER_EPOCH = 6
@@ -46,8 +46,8 @@ class Recorder(Sink):
         self.info: RunInfo | None = None
         self.records: list[Record] = []
         self.logged: list[Record] = []
-        self.signs: list[Progress] = []
-        self.evaluations: list[tuple[int, Evaluation]] = []
+        self.signs: list[ProgressReport] = []
+        self.evaluations: list[tuple[int, EvaluationResult]] = []
         self.messages: list[str] = []
         self.rewound: list[int] = []
         self.summary: Summary | None = None
@@ -56,7 +56,7 @@ class Recorder(Sink):
         self.calls.append("start")
         self.info = info
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: ProgressReport) -> None:
         self.signs.append(progress)
 
     def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
@@ -67,7 +67,7 @@ class Recorder(Sink):
         self.calls.append("log")
         self.logged.append(record)
 
-    def evaluated(self, evaluation: Evaluation, step: int) -> None:
+    def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
         self.calls.append("evaluated")
         self.evaluations.append((step, evaluation))
 

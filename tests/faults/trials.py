@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.checkpointing import checkpoint, manifest
-from bigmodel.reporting.lines import SPEEDS
+from bigmodel.reporting.formatting import SPEEDS
 from bigmodel.reporting.summary import read_summary
 
 RECIPE = (

@@ -32,7 +32,7 @@ def info(folder: Path, **changes: Any) -> RunInfo:
         "first_step": 0,
         "monitor": "val/accuracy",
     }
-    facts |= {"recorded": changes.get("first_step", 0)}
+    facts |= {"last_recorded_step": changes.get("first_step", 0)}
     return RunInfo(**(facts | changes))
 
 

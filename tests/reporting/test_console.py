@@ -10,13 +10,13 @@ import pytest
 from rich.text import Text
 
 from bigmodel.reporting import console as console_module
-from bigmodel.reporting.base import Progress, Summary
+from bigmodel.reporting.base import ProgressReport, Summary
 from bigmodel.reporting.console import Console
 from tests.reporting import facts
 
 
-def life(step: int) -> Progress:
-    return Progress(epoch=3, step=step, loss=0.5, figure=0.9, samples_per_second=12000)
+def life(step: int) -> ProgressReport:
+    return ProgressReport(epoch=3, step=step, loss=0.5, figure=0.9, samples_per_second=12000)
 
 
 def whole_run(console: Console, folder: Path, summary: Summary | None = None) -> None:

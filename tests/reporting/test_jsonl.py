@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.errors import CheckpointError
-from bigmodel.reporting.jsonl import JsonLines, damage
+from bigmodel.reporting.jsonl import JsonLines, damaged_lines
 from tests.reporting import facts
 
 
@@ -98,12 +98,12 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 def test_damaged_records_are_told_and_kept_aside(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert damage(tmp_path) is None
+    assert damaged_lines(tmp_path) is None
     path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert damage(tmp_path) is None, "a torn last line is usual"
+    assert damaged_lines(tmp_path) is None, "a torn last line is usual"
     whole = '{"step": 1}\n\x00\x01garbage\n{"step": 3}\n[]\n'
     path.write_text(whole)
-    told = damage(tmp_path)
+    told = damaged_lines(tmp_path)
     assert told is not None
     assert "2 lines are damaged" in told
     assert (tmp_path / "metrics.jsonl.damaged").read_text() == whole
@@ -113,7 +113,7 @@ def test_numbers_that_are_no_steps_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     odd = ["1e999", "NaN", "-Infinity", "[]", "null", f"1{'0' * 5001}"]
     path.write_text("".join(f'{{"step": {number}}}\n' for number in [1, *odd]))
-    told = damage(tmp_path)
+    told = damaged_lines(tmp_path)
     assert told is not None
     assert f"{len(odd)} lines are damaged" in told
     write(tmp_path, 2, first_step=1)
@@ -122,7 +122,7 @@ def test_numbers_that_are_no_steps_are_damage(tmp_path: Path) -> None:
 
 def test_a_line_nested_deep_is_damage(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": ' + "[" * 30_000 + "\n")
-    assert "1 lines are damaged" in str(damage(tmp_path))
+    assert "1 lines are damaged" in str(damaged_lines(tmp_path))
 
 
 def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
     path.write_text(line * 100_000 + "x" * 5_000_000 + line + line.replace("1", "9"))
     size = path.stat().st_size
     tracemalloc.start()
-    told = damage(tmp_path)
+    told = damaged_lines(tmp_path)
     write(tmp_path, first_step=5)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bigmodel.reporting.base import Sample
+from bigmodel.reporting.base import PredictedSample
 from bigmodel.reporting.pictures import RIGHT, WRONG, confusion_matrix, sample_grid
 
 
@@ -41,22 +41,22 @@ def test_the_colour_is_the_share_of_the_row() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 5, 9), (1, 600, 400), (1, 1, 784)])
 def test_samples_of_any_image_shape(shape: tuple[int, int, int]) -> None:
-    grid = sample_grid([Sample(torch.rand(shape), "3", "3", True)] * 5)
+    grid = sample_grid([PredictedSample(torch.rand(shape), "3", "3", True)] * 5)
     assert grid.width <= 1100
     assert grid.height <= 1100
 
 
 def test_right_and_wrong_differ_in_colour() -> None:
     black = torch.zeros(1, 8, 8)
-    assert RIGHT in colours(sample_grid([Sample(black, "3", "3", True)]))
-    assert WRONG not in colours(sample_grid([Sample(black, "3", "3", True)]))
-    assert WRONG in colours(sample_grid([Sample(black, "3", "8", False)]))
-    assert not {RIGHT, WRONG} & colours(sample_grid([Sample(black, "1.5", "1.7", None)]))
+    assert RIGHT in colours(sample_grid([PredictedSample(black, "3", "3", True)]))
+    assert WRONG not in colours(sample_grid([PredictedSample(black, "3", "3", True)]))
+    assert WRONG in colours(sample_grid([PredictedSample(black, "3", "8", False)]))
+    assert not {RIGHT, WRONG} & colours(sample_grid([PredictedSample(black, "1.5", "1.7", None)]))
 
 
 def test_pixels_are_enlarged_without_smoothing() -> None:
     board = torch.tensor([[0.0, 1.0], [0.5, float("nan")]]).view(1, 2, 2)
-    grid = sample_grid([Sample(board, "", "", None)])
+    grid = sample_grid([PredictedSample(board, "", "", None)])
     inside = grid.crop((15, 15, 15 + 64, 15 + 64))
     assert colours(inside) == {(0, 0, 0), (255, 255, 255), (128, 128, 128)}
     assert inside.getpixel((40, 10)) == (255, 255, 255)

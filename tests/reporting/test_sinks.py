@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from bigmodel.reporting.base import Evaluation, Progress, Sink, Sinks
+from bigmodel.reporting.base import EvaluationResult, ProgressReport, Sink, Sinks
 from tests.reporting import facts
 
 ALL = ["start", "progress", "evaluated", "weights", "record", "log", "message", "finish", "close"]
@@ -36,8 +36,8 @@ for each in ALL:
 
 def everything(sink: Sink, folder: Path) -> None:
     sink.start(facts.info(folder))
-    sink.progress(Progress(1, 1, None, None, 0.0))
-    sink.evaluated(Evaluation({"loss": 1.0}), 1)
+    sink.progress(ProgressReport(1, 1, None, None, 0.0))
+    sink.evaluated(EvaluationResult({"loss": 1.0}), 1)
     sink.weights(nn.Linear(1, 1), 1)
     sink.record(facts.record(1), facts.record(1))
     sink.log(facts.record(1))

@@ -12,14 +12,14 @@ from torch import nn
 
 from bigmodel.reporting import events
 from bigmodel.reporting import tensorboard as module
-from bigmodel.reporting.base import Evaluation, Sample, Sinks
+from bigmodel.reporting.base import EvaluationResult, PredictedSample, Sinks
 from bigmodel.reporting.tensorboard import TensorBoard, hyperparameters, sample_table
 from tests.reporting import facts
 
 
-def evaluation(shape: tuple[int, ...] = (1, 8, 8), classes: int = 3) -> Evaluation:
-    samples = [Sample(torch.rand(shape), "a", "b", False)] * 3
-    return Evaluation({"loss": 1.0}, torch.eye(classes), ["a", "b", "c"][:classes], samples)
+def evaluation(shape: tuple[int, ...] = (1, 8, 8), classes: int = 3) -> EvaluationResult:
+    samples = [PredictedSample(torch.rand(shape), "a", "b", False)] * 3
+    return EvaluationResult({"loss": 1.0}, torch.eye(classes), ["a", "b", "c"][:classes], samples)
 
 
 def run(
@@ -224,9 +224,9 @@ def test_samples_that_are_no_images_become_a_table(tmp_path: Path) -> None:
 
 def test_sample_table() -> None:
     samples = [
-        Sample(torch.tensor([1.0, 2.5]), "a|b", "a|b", True),
-        Sample(torch.arange(12), "1", "2", False),
-        Sample(torch.zeros(1), "1.5", "1.7", None),
+        PredictedSample(torch.tensor([1.0, 2.5]), "a|b", "a|b", True),
+        PredictedSample(torch.arange(12), "1", "2", False),
+        PredictedSample(torch.zeros(1), "1.5", "1.7", None),
     ]
     assert sample_table(samples).splitlines()[2:] == [
         "| 1, 2.5 | a\\|b | a\\|b | ✓ |",

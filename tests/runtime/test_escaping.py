@@ -17,7 +17,7 @@ from bigmodel.cli.commands import outputs
 from bigmodel.cli.launch.help import help_text
 from bigmodel.models.summary import Layer
 from bigmodel.reporting import pictures, tensorboard
-from bigmodel.reporting.base import Sample, Written
+from bigmodel.reporting.base import GeneratedText, PredictedSample
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.leaderboard import Row, print_leaderboard
@@ -105,9 +105,9 @@ MARKUP = "![i](http://x/y.png) [l](http://x) <img src=z> <b>*b*</b> `c` &amp; a|
     [
         lambda text: tensorboard.run_table(facts.info(Path("run"), rows=[("Data", text)], title=text)),
         lambda text: tensorboard.model_table([Layer(text, text, text, 1)]),
-        lambda text: tensorboard.sample_table([Sample(text, text, text, True)]),
-        lambda text: tensorboard.written_table([Written(text, text, text)]),
-        lambda text: tensorboard.written_table([Written(f"{text}\n```\n{text}", text, text)]),
+        lambda text: tensorboard.sample_table([PredictedSample(text, text, text, True)]),
+        lambda text: tensorboard.generated_table([GeneratedText(text, text, text)]),
+        lambda text: tensorboard.generated_table([GeneratedText(f"{text}\n```\n{text}", text, text)]),
         lambda text: tensorboard.config_block({"data": {"path": f"{text}\n```\n{text}"}}),
     ],
     ids=["run", "model", "samples", "written", "written lines", "config"],
@@ -134,7 +134,7 @@ def test_hyperparameters_and_pictures() -> None:
 
     assert not OBEYED.search(str(session_start({f"data.{NASTY}": NASTY}).metadata.plugin_data.content))
     pictures.confusion_matrix(torch.eye(2), [NASTY, "b"])
-    pictures.sample_grid([Sample(torch.rand(1, 8, 8), NASTY, NASTY, False)])
+    pictures.sample_grid([PredictedSample(torch.rand(1, 8, 8), NASTY, NASTY, False)])
 
 
 class Terminal(io.StringIO):

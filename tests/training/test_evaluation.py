@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import make_batches
-from bigmodel.reporting.base import Evaluation
+from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.evaluation import SAMPLES, evaluate
 from bigmodel.training.loop import Run
 from tests.small_runs import built, config, model_inputs
@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def judged(run: Run, size: int = 5, part: PartName = "train", samples: bool = False) -> Evaluation:
+def judged(run: Run, size: int = 5, part: PartName = "train", samples: bool = False) -> EvaluationResult:
     """The run's model by a part in batches of `size`: 64 training samples leave a last batch of 4."""
     data = run.dataset
     batches = make_batches(data, part, config().data, shuffle=False, batch_size=size)

@@ -13,7 +13,7 @@ from torch import nn
 from bigmodel.checkpointing import checkpoint
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.parts import Part
-from bigmodel.reporting.base import Evaluation
+from bigmodel.reporting.base import EvaluationResult
 from bigmodel.reporting.summary import read_summary
 from bigmodel.training import validation
 from bigmodel.training.loop import fit
@@ -27,7 +27,7 @@ def script(
     """Evaluations of the validation part say `values`, one after the other."""
     real, rest = validation.evaluate, iter(values)
 
-    def told(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> Evaluation:
+    def told(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> EvaluationResult:
         evaluation = real(model, batches, *args, **more)
         if batches is run.val:
             evaluation.figures[name] = next(rest)
@@ -142,7 +142,7 @@ def test_the_test_part_is_read_once_with_the_best_weights(
     run = replace(run, test=part)
     scripted, seen = validation.evaluate, []
 
-    def spy(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> Evaluation:
+    def spy(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> EvaluationResult:
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         seen.append(("test" if batches is run.test else "val", weights))
         return scripted(model, batches, *args, **more)

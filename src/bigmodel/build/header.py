@@ -12,7 +12,7 @@ from bigmodel.losses import Loss
 from bigmodel.models.summary import Layer
 from bigmodel.optim.schedulers import EXTENSIONS, Change
 from bigmodel.reporting.base import RunInfo
-from bigmodel.reporting.lines import shown_path
+from bigmodel.reporting.formatting import shown_path
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Target, Values
 from bigmodel.training.plan import Monitored, Plan

@@ -37,8 +37,8 @@ from bigmodel.registry import PER_INVOCATION
 from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
-from bigmodel.reporting.jsonl import JsonLines, damage
-from bigmodel.reporting.lines import shown_path
+from bigmodel.reporting.formatting import shown_path
+from bigmodel.reporting.jsonl import JsonLines, damaged_lines
 from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.runtime import activity
 from bigmodel.runtime.device import Runtime, environment, keep_memory, measure_kernels, prepare
@@ -163,7 +163,7 @@ def resume_run(
     if others:
         told = [*(changed or []), *([] if difference is None else [difference])]
         rows.append(("Changed", "; ".join(told)))
-    warnings = (newest.warning, damage(run.info.folder))
+    warnings = (newest.warning, damaged_lines(run.info.folder))
     if unsure:
         rows.append(("Data", UNSURE))
     rows += [("Warning", warning) for warning in warnings if warning is not None]
@@ -174,7 +174,7 @@ def resume_run(
     info = replace(
         run.info,
         first_step=progress.step,
-        recorded=progress.last_completed_step,
+        last_recorded_step=progress.last_completed_step,
         rows=rows,
     )
     return replace(run, info=info)

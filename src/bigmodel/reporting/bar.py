@@ -10,15 +10,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bigmodel.reporting.base import Progress, RunInfo
-from bigmodel.reporting.lines import clock, figure, speeds
+from bigmodel.reporting.base import ProgressReport, RunInfo
+from bigmodel.reporting.formatting import clock, figure, speeds
 
 NARROWEST, WIDEST = 8, 40
 """Columns of the bar itself. What would make it narrower is left out, the least important first."""
 
 
 class Bar:
-    """A renderable that shows the newest `Progress`; the thread that draws it is the only one to.
+    """A renderable that shows the newest `ProgressReport`; the thread that draws it is the only one to.
 
     Args:
         info: what runs.
@@ -29,9 +29,9 @@ class Bar:
         self._info = info
         self._now = now
         self._began = now()
-        self._newest: tuple[float, Progress] | None = None
+        self._newest: tuple[float, ProgressReport] | None = None
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: ProgressReport) -> None:
         """Takes over where training stands; draws nothing."""
         self._newest = (self._now(), progress)
 
@@ -58,7 +58,7 @@ class Bar:
         line.add_row(head, " ", bar, *(Text(f"  {text}", no_wrap=True) for text in facts.values()))
         yield line
 
-    def _facts(self, newest: tuple[float, Progress] | None) -> dict[str, str]:
+    def _facts(self, newest: tuple[float, ProgressReport] | None) -> dict[str, str]:
         if newest is None:
             return {}
         moment, progress = newest
@@ -74,7 +74,7 @@ class Bar:
             facts["left"] = f"{clock(left)} left"
         return facts
 
-    def _seconds_left(self, moment: float, progress: Progress) -> float | None:
+    def _seconds_left(self, moment: float, progress: ProgressReport) -> float | None:
         """From the mean pace of all steps since the start, evaluations and saves included."""
         done = progress.step - self._info.first_step
         if done <= 0:

@@ -36,7 +36,7 @@ class RunInfo:
         steps_per_epoch: optimizer steps in one of them.
         total_steps: optimizer steps in all.
         first_step: 0, or the step a resumed run goes on from.
-        recorded: the newest step whose figures stand; what a resumed run finds of later ones is void.
+        last_recorded_step: figures of later steps, which a resumed run may find, are dropped.
         monitor: the metric that chooses the best checkpoint, such as `val/accuracy`.
     """
 
@@ -50,11 +50,11 @@ class RunInfo:
     total_steps: int
     first_step: int
     monitor: str
-    recorded: int = 0
+    last_recorded_step: int = 0
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressReport:
     """Where training stands now, told a few times a second.
 
     Attributes:
@@ -79,7 +79,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PredictedSample:
     """One validation sample with what the model said of it.
 
     Attributes:
@@ -95,7 +95,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     """What a model wrote: `text`, given `prompt`; `truth` is what it should be, or empty."""
 
     prompt: str
@@ -104,7 +104,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationResult:
     """One pass over a held-out part.
 
     Attributes:
@@ -112,15 +112,15 @@ class Evaluation:
         confusion: (classes, classes) counts, truth by prediction; None where there are no classes.
         class_names: labels of its rows and columns.
         samples: the first few samples of the part.
-        written: a few texts that the model wrote.
+        generated: a few texts that the model wrote.
         undefined: whether the model gave NaN or infinity, so that no figure is known: all are NaN.
     """
 
     figures: dict[str, float]
     confusion: Tensor | None = None
     class_names: Sequence[str] = ()
-    samples: Sequence[Sample] = ()
-    written: Sequence[Written] = ()
+    samples: Sequence[PredictedSample] = ()
+    generated: Sequence[GeneratedText] = ()
     undefined: bool = False
 
 
@@ -158,7 +158,7 @@ class Sink:
     def start(self, info: RunInfo) -> None:
         """Training is about to begin."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: ProgressReport) -> None:
         """A sign of life, a few times a second."""
 
     def record(self, record: Record, best: Record) -> None:
@@ -168,7 +168,7 @@ class Sink:
     def log(self, record: Record) -> None:
         """The same figures when a printed line is due (`trainer.log_every`)."""
 
-    def evaluated(self, evaluation: Evaluation, step: int) -> None:
+    def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
         """The validation part was read after `step` optimizer steps."""
 
     def weights(self, model: nn.Module, step: int) -> None:
@@ -210,7 +210,7 @@ class Sinks(Sink):
         self._place = disk.HeldFolder(info.folder)
         self._tell(lambda sink: sink.start(info))
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: ProgressReport) -> None:
         self._tell(lambda sink: sink.progress(progress))
 
     def record(self, record: Record, best: Record) -> None:
@@ -219,7 +219,7 @@ class Sinks(Sink):
     def log(self, record: Record) -> None:
         self._tell(lambda sink: sink.log(record))
 
-    def evaluated(self, evaluation: Evaluation, step: int) -> None:
+    def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
         self._tell(lambda sink: sink.evaluated(evaluation, step))
 
     def weights(self, model: nn.Module, step: int) -> None:

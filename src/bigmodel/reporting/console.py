@@ -14,15 +14,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from bigmodel.reporting import lines
+from bigmodel.reporting import formatting
 from bigmodel.reporting.bar import Bar
-from bigmodel.reporting.base import Progress, Record, RunInfo, Sink, Summary
+from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Summary
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime import activity
 from bigmodel.runtime.escaping import escape_line, escape_message
 
 LOG = "train.log"
-SIGN_OF_LIFE = 30.0
+PROGRESS_LINE_SECONDS = 30.0
 """Seconds of silence, off a terminal, after which a line says that training goes on."""
 
 REFRESH = 5
@@ -74,7 +74,7 @@ class Console(Sink):
 
     def start(self, info: RunInfo) -> None:
         self._info = info
-        rows = [(escape_line(label), escape_line(text)) for label, text in lines.header_rows(info)]
+        rows = [(escape_line(label), escape_line(text)) for label, text in formatting.header_rows(info)]
         grid = Table.grid(padding=(0, 2))
         for label, text in rows:
             style = _STYLES["warning"] if label == "Warning" else ""
@@ -91,36 +91,36 @@ class Console(Sink):
                 )
                 self._live.start()
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: ProgressReport) -> None:
         if self._bar is not None:
             self._bar.update(progress)
-        if self._info is not None and time.monotonic() - self._spoke >= SIGN_OF_LIFE:
-            self._tell([lines.life_line(progress, self._info)])
+        if self._info is not None and time.monotonic() - self._spoke >= PROGRESS_LINE_SECONDS:
+            self._tell([formatting.progress_line(progress, self._info)])
 
     def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
         self._best = best
 
     def log(self, record: Record) -> None:
         assert self._info is not None, "log before start"
-        line, monitor = lines.log_line(record, self._info.steps_per_epoch), self._info.monitor
-        text = Text(line if self._rich is None else lines.wrapped(line, self._rich.width))
+        line, monitor = formatting.log_line(record, self._info.steps_per_epoch), self._info.monitor
+        text = Text(line if self._rich is None else formatting.wrapped(line, self._rich.width))
         if monitor in record and record[monitor] == self._best.get(monitor):
-            text.highlight_words([lines.log_figures(record)[monitor]], "good")
+            text.highlight_words([formatting.log_figures(record)[monitor]], "good")
         self._tell([line], text)
 
     def message(self, text: str, level: str = "info") -> None:
-        line = escape_message(lines.message_line(text, level))
+        line = escape_message(formatting.message_line(text, level))
         self._tell([line], Text(line, _STYLES.get(level, "")))
 
     def finish(self, summary: Summary, folder: Path) -> None:
         self._stop_bar()
         root = self._info.config.get("output_dir") if self._info else None
-        logdir = lines.logdir_of(folder, Path(root) if isinstance(root, str) else None)
-        results, outcome = lines.result_lines(summary), escape_message(lines.outcome(summary))
+        logdir = formatting.logdir_of(folder, Path(root) if isinstance(root, str) else None)
+        results, outcome = formatting.result_lines(summary), escape_message(formatting.outcome(summary))
         if results:
             self._tell(results, _results(summary))
         self._tell([outcome], Text(outcome, _STYLES.get(summary.status, "")))
-        for label, pointer in lines.pointers(summary, folder, logdir):
+        for label, pointer in formatting.next_steps(summary, folder, logdir):
             text = escape_line(pointer)
             self._tell(
                 [f"{label}: {text}"], Text.assemble((f"{label}: ", "label"), text), soft_wrap=True
@@ -193,11 +193,11 @@ def _results(summary: Summary) -> Table:
     for name, record in columns.items():
         when = f"\nepoch {record['epoch']}" if "epoch" in record else ""
         table.add_column(Text.assemble(name, (when, "faint")), justify="right", header_style="label")
-    metrics = dict.fromkeys(key for record in columns.values() for key in lines.figures_of(record))
+    metrics = dict.fromkeys(key for record in columns.values() for key in formatting.figures_of(record))
     for metric in metrics:
         cells = []
         for name, record in columns.items():
             style = "good" if (name, metric) == ("best", summary.monitor) else ""
-            cells.append(Text(lines.figure(record[metric]) if metric in record else "", style))
+            cells.append(Text(formatting.figure(record[metric]) if metric in record else "", style))
         table.add_row(metric, *cells)
     return table

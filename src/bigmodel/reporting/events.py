@@ -33,7 +33,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore
 from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData  # type: ignore[import-untyped]
 from torch import Tensor
 
-from bigmodel.reporting.records import framed
+from bigmodel.reporting.tfrecord import frame_record
 from bigmodel.runtime.escaping import escape, escape_line
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class EventFile:
 
     def _write(self, event: Any) -> None:
         event.wall_time = time.time()
-        self._file.write(framed(event.SerializeToString()))
+        self._file.write(frame_record(event.SerializeToString()))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 

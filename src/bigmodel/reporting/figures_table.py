@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from bigmodel.reporting.lines import figure
+from bigmodel.reporting.formatting import figure
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime.escaping import escape_line
 

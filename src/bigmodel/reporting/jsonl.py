@@ -33,7 +33,7 @@ class JsonLines(Sink):
         self._file: TextIO | None = None
 
     def start(self, info: RunInfo) -> None:
-        self._open(info.recorded)
+        self._open(info.last_recorded_step)
 
     def rewind(self, step: int) -> None:
         self.close()
@@ -68,7 +68,7 @@ class JsonLines(Sink):
             raise disk.write_error(self._path, error, 0) from error
 
 
-def damage(folder: Path) -> str | None:
+def damaged_lines(folder: Path) -> str | None:
     """What to tell of a run's records that cannot be read, in one sentence; a torn last line is usual.
 
     They are about to be dropped: a copy of the file is kept beside it.

@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bigmodel.reporting.lines import duration, figure, shown_path
+from bigmodel.reporting.formatting import duration, figure, shown_path
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape_line, escape_message

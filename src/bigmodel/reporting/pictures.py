@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from bigmodel.reporting.base import Sample
+from bigmodel.reporting.base import PredictedSample
 from bigmodel.runtime.escaping import escape_line
 
 INK, FAINT, PAPER = (32, 33, 36), (120, 124, 130), (255, 255, 255)
@@ -60,7 +60,7 @@ def is_image(inputs: Tensor) -> bool:
     return inputs.dim() == 3
 
 
-def sample_grid(samples: Sequence[Sample]) -> Image.Image:
+def sample_grid(samples: Sequence[PredictedSample]) -> Image.Image:
     """Draws images in rows of four (eight where there are many), each with what the model said below it.
 
     A green frame means right; a red one wrong, with the truth in words.
@@ -85,7 +85,7 @@ def sample_grid(samples: Sequence[Sample]) -> Image.Image:
 def _place(
     grid: Image.Image,
     draw: ImageDraw.ImageDraw,
-    sample: Sample,
+    sample: PredictedSample,
     picture: Image.Image,
     corner: tuple[int, int],
     room: int,

@@ -12,7 +12,15 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
-from bigmodel.reporting.base import Evaluation, Record, RunInfo, Sample, Sink, Summary, Written
+from bigmodel.reporting.base import (
+    EvaluationResult,
+    GeneratedText,
+    PredictedSample,
+    Record,
+    RunInfo,
+    Sink,
+    Summary,
+)
 from bigmodel.runtime.escaping import escape_line
 
 if TYPE_CHECKING:
@@ -60,7 +68,7 @@ class TensorBoard(Sink):
     def __init__(self, folder: Path) -> None:
         self._folder = folder / FOLDER
         self._events: EventFile | None = None
-        self._waiting: tuple[Evaluation, int] | None = None
+        self._waiting: tuple[EvaluationResult, int] | None = None
         self._monitor = ""
         self._drawn = 0.0
 
@@ -72,7 +80,7 @@ class TensorBoard(Sink):
         hparams = events.EventFile(self._folder, HPARAMS)
         hparams.add(0, [events.session_start(hyperparameters(info.config))])
         hparams.close()
-        self._open(info.recorded)
+        self._open(info.last_recorded_step)
         assert self._events is not None
         texts = {
             "run": run_table(info),
@@ -113,7 +121,7 @@ class TensorBoard(Sink):
             shown |= results("best", best, self._monitor)
         self._events.add(int(record["step"]), [scalar(name, value) for name, value in shown.items()])
 
-    def evaluated(self, evaluation: Evaluation, step: int) -> None:
+    def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
         self._waiting = (evaluation, step)
         if time.monotonic() - self._drawn >= PICTURES_EVERY:
             self._draw()
@@ -162,8 +170,8 @@ class TensorBoard(Sink):
         if evaluation.confusion is not None:
             drawn = pictures.confusion_matrix(evaluation.confusion, evaluation.class_names)
             values.append(image("confusion matrix", drawn))
-        if evaluation.written:
-            values.append(text("samples", written_table(evaluation.written)))
+        if evaluation.generated:
+            values.append(text("samples", generated_table(evaluation.generated)))
         first = evaluation.samples[0].inputs if evaluation.samples else ""
         if isinstance(first, Tensor) and pictures.is_image(first):
             values.append(image("samples", pictures.sample_grid(evaluation.samples)))
@@ -220,7 +228,7 @@ def model_table(layers: Sequence[Layer]) -> str:
     return _markdown(("layer", "kind", "output shape", "parameters"), rows)
 
 
-def sample_table(samples: Sequence[Sample]) -> str:
+def sample_table(samples: Sequence[PredictedSample]) -> str:
     """Samples that are no images, as a Markdown table: first inputs, prediction, truth."""
     rows = []
     for sample in samples:
@@ -230,7 +238,7 @@ def sample_table(samples: Sequence[Sample]) -> str:
     return _markdown(("inputs", "prediction", "truth", ""), rows)
 
 
-def written_table(texts: Sequence[Written]) -> str:
+def generated_table(texts: Sequence[GeneratedText]) -> str:
     """What a model wrote, in Markdown: what it was given, its text, and what is right.
 
     A table, or, where lines matter, a block for each text.

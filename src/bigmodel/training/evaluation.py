@@ -14,7 +14,7 @@ from bigmodel.data.reader import TextReader
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.models.base import eval_mode
-from bigmodel.reporting.base import Evaluation, Sample
+from bigmodel.reporting.base import EvaluationResult, PredictedSample
 from bigmodel.runtime import activity
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Classes, NextTokens, Tokens, Values
@@ -35,7 +35,7 @@ def evaluate(
     samples: bool = False,
     at_once: int | None = None,
     between: Callable[[], None] = lambda: None,
-) -> Evaluation:
+) -> EvaluationResult:
     """Judges a model by every sample of a part, model and loss in evaluation mode.
 
     Where it gives NaN or infinity for one of them, every figure is NaN; one that the samples leave
@@ -51,7 +51,7 @@ def evaluate(
     metrics.reset()
     total = torch.zeros((), device=runtime.device)
     weight: torch.Tensor | int = 0
-    shown: list[Sample] = []
+    shown: list[PredictedSample] = []
     done = 0
     size = len(batches.part)
     said = activity.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
@@ -71,7 +71,7 @@ def evaluate(
     undefined = math.isnan(figures["loss"]) or all(map(math.isnan, judged.values()))
     if undefined:  # the loss may be finite where it passes over a sample
         figures = dict.fromkeys(figures, math.nan)
-    return Evaluation(
+    return EvaluationResult(
         figures=figures,
         undefined=undefined,
         confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
@@ -88,7 +88,7 @@ def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:
         yield from map(Batch, torch.split(batch.inputs, at_once), torch.split(batch.targets, at_once))
 
 
-def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[Sample]:
+def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[PredictedSample]:
     inputs = _shown(batch.inputs[:count], dataset)
     predictions = outputs[:count].float().tolist()
     truths = batch.targets[:count].tolist()
@@ -96,7 +96,7 @@ def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) 
     told = [(spec.label(p), spec.truth(t)) for p, t in zip(predictions, truths, strict=True)]
     judged = not isinstance(spec.target, Values)
     return [
-        Sample(x, said, true, said == true if judged else None)
+        PredictedSample(x, said, true, said == true if judged else None)
         for x, (said, true) in zip(inputs, told, strict=True)
     ]
 

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from bigmodel.data.base import Batch
 from bigmodel.engine.step import unmarked
-from bigmodel.reporting.lines import shown_path
+from bigmodel.reporting.formatting import shown_path
 from bigmodel.training.plan import Plan
 from bigmodel.training.run import Run
 from bigmodel.training.trace import breakdown, table
@@ -75,10 +75,10 @@ class Profiler:
     """What the loop tells of its steps. This one profiles nothing.
 
     Attributes:
-        reach: how many steps an engine may do before the next call of `step`.
+        steps_per_call: how many steps an engine may do before the next call of `step`.
     """
 
-    reach = sys.maxsize
+    steps_per_call = sys.maxsize
 
     def data(self, blocks: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """The same batches; the time that it takes to get them is the phase `data`."""
@@ -143,7 +143,7 @@ class _TorchProfiler(Profiler):
             self._profile.start()
 
     @property
-    def reach(self) -> int:  # type: ignore[override]
+    def steps_per_call(self) -> int:  # type: ignore[override]
         """See `Profiler`: a call of an engine ends where the recording begins or ends."""
         ahead = [at - self._done for at in (self._settle_at, self._begin, self._end)]
         return min((steps for steps in ahead if steps > 0), default=sys.maxsize)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bigmodel.reporting.base import Progress, Record
+from bigmodel.reporting.base import ProgressReport, Record
 from bigmodel.training.progress import Validation
 from bigmodel.training.run import Run
 
@@ -37,7 +37,7 @@ def update_progress_bar(run: Run) -> None:
     run.saver.check()
     progress = run.state.progress
     run.sinks.progress(
-        Progress(
+        ProgressReport(
             epoch=run.epoch_of(progress.step),
             step=progress.step,
             loss=progress.mean_loss if progress.loss_weight else None,

@@ -44,7 +44,7 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Iterator[tuple[int, Due |
                     yield 0, Due()
                     done = 1
                 else:
-                    done = _call_engine(run, ready, event, profiler.reach)
+                    done = _call_engine(run, ready, event, profiler.steps_per_call)
                 watch.count(samples_of(ready[:done]))
                 del ready[:done]
                 at_event = progress.step + done >= event

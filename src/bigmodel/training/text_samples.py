@@ -14,7 +14,7 @@ from bigmodel.data.reader import TextReader
 from bigmodel.errors import require
 from bigmodel.models.base import Model, Writer
 from bigmodel.models.generation import Sampling, generate, translate
-from bigmodel.reporting.base import Written
+from bigmodel.reporting.base import GeneratedText
 from bigmodel.runtime import activity
 from bigmodel.spec import NextTokens, TokenPair
 
@@ -71,7 +71,7 @@ class TextSampler:
         *,
         samples: bool,
         at_once: int = AT_ONCE,
-    ) -> tuple[dict[str, float], list[Written]]:
+    ) -> tuple[dict[str, float], list[GeneratedText]]:
         """Has a model write about a part.
 
         Args:
@@ -92,7 +92,7 @@ class TextSampler:
             return {"bleu": bleu([p.text for p in pairs], [p.truth for p in pairs])}, pairs[:SAMPLES]
         return {}, self._continuations(model, part) if samples and isinstance(part, Windows) else []
 
-    def _continuations(self, model: Model, part: Windows) -> list[Written]:
+    def _continuations(self, model: Model, part: Windows) -> list[GeneratedText]:
         """The beginnings of a few windows, spread over the part, and how the model goes on."""
         places = torch.arange(min(SAMPLES, len(part))) * (len(part) // min(SAMPLES, len(part)))
         most = min(_PROMPT, part.length // 2 or 1)
@@ -100,7 +100,7 @@ class TextSampler:
         sampling = Sampling(max_tokens=_CONTINUED, temperature=_TEMPERATURE)
         written = generate(model, prompts, sampling, self.dataset.spec, self.device)
         return [
-            Written(self.reader.decode(prompt), self.reader.decode(tokens), "")
+            GeneratedText(self.reader.decode(prompt), self.reader.decode(tokens), "")
             for prompt, tokens in zip(prompts, written, strict=True)
         ]
 
@@ -112,7 +112,7 @@ class TextSampler:
         beams: int,
         between: Callable[[], None],
         at_once: int,
-    ) -> list[Written]:
+    ) -> list[GeneratedText]:
         """The first pairs of a part: source, translation, and the translation that was given."""
         target = self.dataset.spec.target
         assert isinstance(target, NextTokens)
@@ -133,7 +133,7 @@ class TextSampler:
                     written[index] = tokens
         words = self.reader.decode
         three = zip(source, written, reference, strict=True)
-        return [Written(words(s), words(t), words(r)) for s, t, r in three]
+        return [GeneratedText(words(s), words(t), words(r)) for s, t, r in three]
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> float:

@@ -12,7 +12,7 @@ from bigmodel.data.batching.batches import Batches
 from bigmodel.errors import CheckpointError, UndefinedError
 from bigmodel.metrics import undefined_told
 from bigmodel.models.base import Writer
-from bigmodel.reporting.base import Evaluation
+from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.evaluation import evaluate
 from bigmodel.training.plan import Monitored
 from bigmodel.training.progress import Validation
@@ -87,10 +87,10 @@ def _best_weights(run: Run) -> TensorGroups:
     return groups
 
 
-def _evaluate(run: Run, part: Batches, *, samples: bool) -> tuple[Evaluation, int | None]:
+def _evaluate(run: Run, part: Batches, *, samples: bool) -> tuple[EvaluationResult, int | None]:
     """One pass over a part, and how many samples went through the model at once; None: a batch."""
 
-    def attempt(size: int) -> Evaluation:
+    def attempt(size: int) -> EvaluationResult:
         return evaluate(
             run.state.model,
             part,
@@ -113,8 +113,8 @@ def _evaluate(run: Run, part: Batches, *, samples: bool) -> tuple[Evaluation, in
 
 
 def _add_texts(
-    run: Run, part: PartName, evaluation: Evaluation, at_once: int | None, *, samples: bool
-) -> Evaluation:
+    run: Run, part: PartName, evaluation: EvaluationResult, at_once: int | None, *, samples: bool
+) -> EvaluationResult:
     """The same with texts that the model writes about the part, and their figures."""
     sampler, model = run.text_sampler, run.state.model
     if sampler is None:
@@ -132,10 +132,10 @@ def _add_texts(
         )
     except UndefinedError:
         return replace(evaluation, figures=unknown)
-    return replace(evaluation, figures={**evaluation.figures, **figures}, written=texts)
+    return replace(evaluation, figures={**evaluation.figures, **figures}, generated=texts)
 
 
-def _warn_undefined(run: Run, evaluation: Evaluation) -> None:
+def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
     """Says which figures of the validation part are NaN, and why, when they begin to be."""
     before = run.state.progress.figures
     if evaluation.undefined:

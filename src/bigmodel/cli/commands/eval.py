@@ -22,7 +22,7 @@ from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, co
 from bigmodel.metrics import metrics_for, undefined_told
 from bigmodel.models.base import Writer
 from bigmodel.reporting.figures_table import print_figures
-from bigmodel.reporting.lines import shown_path
+from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.summary import jsonable
 from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Values
 from bigmodel.training.evaluation import evaluate

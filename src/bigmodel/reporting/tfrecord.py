@@ -14,7 +14,7 @@ _AT_ONCE = 512
 """Bytes that are looked up at once; the table has a row of 256 for each."""
 
 
-def framed(record: bytes) -> bytes:
+def frame_record(record: bytes) -> bytes:
     """A record as it stands in a file."""
     length = len(record).to_bytes(8, "little")
     return length + _masked(length) + record + _masked(record)

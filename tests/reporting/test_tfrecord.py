@@ -7,7 +7,7 @@ import pytest
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as reference
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from bigmodel.reporting.records import crc32c, framed
+from bigmodel.reporting.tfrecord import crc32c, frame_record
 
 
 def test_a_known_sum() -> None:
@@ -20,4 +20,4 @@ def test_as_tensorboard_writes_it(length: int) -> None:
     assert crc32c(content) == reference(content)
     written = io.BytesIO()
     RecordWriter(written).write(content)
-    assert framed(content) == written.getvalue()
+    assert frame_record(content) == written.getvalue()

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.reporting import lines
-from bigmodel.reporting.base import Progress
+from bigmodel.reporting import formatting
+from bigmodel.reporting.base import ProgressReport
+from bigmodel.reporting.formatting import logdir_of, progress_line, tensorboard_command
 from tests.reporting import facts
 
 
@@ -25,7 +26,7 @@ from tests.reporting import facts
     ],
 )
 def test_figures_never_round_to_nothing(value: float, text: str) -> None:
-    assert lines.figure(value) == text
+    assert formatting.figure(value) == text
 
 
 @pytest.mark.parametrize(
@@ -33,34 +34,34 @@ def test_figures_never_round_to_nothing(value: float, text: str) -> None:
     [(0.04, "0.0 s"), (3.21, "3.2 s"), (59.97, "1 min 00 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")],
 )
 def test_durations_in_words(seconds: float, text: str) -> None:
-    assert lines.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-1, "0:00"), (12.4, "0:12"), (3725, "1:02:05")])
 def test_durations_as_a_clock(seconds: float, text: str) -> None:
-    assert lines.clock(seconds) == text
+    assert formatting.clock(seconds) == text
 
 
 def test_log_line_is_the_article_s_with_validation_behind() -> None:
     line = "Epoch 10, Loss: 0.1234, val/loss: 0.0987, val/accuracy: 0.9722"
-    assert lines.log_line(facts.record(10), 23) == line
+    assert formatting.log_line(facts.record(10), 23) == line
 
 
 def test_log_line_without_evaluation() -> None:
-    assert lines.log_line({"epoch": 3, "step": 69, "train/loss": 3e-5, "lr": 0.1}, 23) == (
+    assert formatting.log_line({"epoch": 3, "step": 69, "train/loss": 3e-5, "lr": 0.1}, 23) == (
         "Epoch 3, Loss: 3e-05"
     )
 
 
 def test_log_line_in_the_middle_of_an_epoch_tells_the_step() -> None:
     record = {"epoch": 3, "step": 50, "train/loss": 0.5}
-    assert lines.log_line(record, 23) == "Epoch 3, Loss: 0.5000, step: 50"
+    assert formatting.log_line(record, 23) == "Epoch 3, Loss: 0.5000, step: 50"
 
 
 def test_a_wide_line_breaks_after_a_comma_only() -> None:
-    line = lines.log_line(facts.record(10), 23)
-    assert lines.wrapped(line, 80) == line
-    assert lines.wrapped(line, 40).split("\n") == [
+    line = formatting.log_line(facts.record(10), 23)
+    assert formatting.wrapped(line, 80) == line
+    assert formatting.wrapped(line, 40).split("\n") == [
         "Epoch 10, Loss: 0.1234,",
         "    val/loss: 0.0987,",
         "    val/accuracy: 0.9722",
@@ -68,25 +69,25 @@ def test_a_wide_line_breaks_after_a_comma_only() -> None:
 
 
 def test_sign_of_life(tmp_path: Path) -> None:
-    progress = Progress(epoch=3, step=60, loss=0.5, figure=0.9, samples_per_second=12345.6)
-    assert lines.life_line(progress, facts.info(tmp_path)) == (
+    progress = ProgressReport(epoch=3, step=60, loss=0.5, figure=0.9, samples_per_second=12345.6)
+    assert progress_line(progress, facts.info(tmp_path)) == (
         "Epoch 3, Loss: 0.5000, val/accuracy: 0.9000, step: 60 of 690, 12,346 samples/s"
     )
     quick = replace(progress, tokens_per_second=98765.4, mfu=0.0412, memory_gib=1.25)
-    assert lines.life_line(quick, facts.info(tmp_path)).endswith(
+    assert progress_line(quick, facts.info(tmp_path)).endswith(
         " step: 60 of 690, 98,765 tokens/s, MFU 4.1 %, 1.2 GiB"
     )
-    nothing = Progress(epoch=1, step=1, loss=None, figure=None, samples_per_second=10)
-    assert lines.life_line(nothing, facts.info(tmp_path)) == "Epoch 1, step: 1 of 690, 10 samples/s"
+    nothing = ProgressReport(epoch=1, step=1, loss=None, figure=None, samples_per_second=10)
+    assert progress_line(nothing, facts.info(tmp_path)) == "Epoch 1, step: 1 of 690, 10 samples/s"
 
 
 def test_results() -> None:
-    assert lines.result_lines(facts.summary()) == [
+    assert formatting.result_lines(facts.summary()) == [
         "Best: epoch 18, train/loss 0.1234, val/loss 0.0987, val/accuracy 0.9833",
         "Final: epoch 30, train/loss 0.1234, val/loss 0.0987, val/accuracy 0.9722",
         "Test: test/loss 0.2000, test/accuracy 0.9611",
     ]
-    assert lines.result_lines(facts.summary(best={}, final={}, test={})) == []
+    assert formatting.result_lines(facts.summary(best={}, final={}, test={})) == []
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_results() -> None:
     ],
 )
 def test_outcome(status: str, error: str | None, text: str) -> None:
-    assert lines.outcome(facts.summary(status, error=error)) == text
+    assert formatting.outcome(facts.summary(status, error=error)) == text
 
 
 def test_tensorboard_is_pointed_at_all_runs_where_this_one_is_among_them(
@@ -111,36 +112,34 @@ def test_tensorboard_is_pointed_at_all_runs_where_this_one_is_among_them(
     monkeypatch.chdir(tmp_path)
     inside, elsewhere = tmp_path / "outputs/2026-11-23/10-15-02", tmp_path / "my runs"
     root = Path("outputs")
-    assert lines.tensorboard_command(lines.logdir_of(inside, root)) == "tensorboard --logdir outputs"
-    assert (
-        lines.tensorboard_command(lines.logdir_of(elsewhere, root)) == "tensorboard --logdir 'my runs'"
-    )
-    assert lines.tensorboard_command(lines.logdir_of(inside, None)) == (
+    assert tensorboard_command(logdir_of(inside, root)) == "tensorboard --logdir outputs"
+    assert tensorboard_command(logdir_of(elsewhere, root)) == "tensorboard --logdir 'my runs'"
+    assert tensorboard_command(logdir_of(inside, None)) == (
         "tensorboard --logdir outputs/2026-11-23/10-15-02"
     )
     monkeypatch.chdir(tmp_path.parent)
-    assert lines.shown_path(tmp_path / "a") == f"{tmp_path.name}/a"
+    assert formatting.shown_path(tmp_path / "a") == f"{tmp_path.name}/a"
     monkeypatch.chdir("/")
-    assert lines.shown_path(Path("/")) == "."
+    assert formatting.shown_path(Path("/")) == "."
 
 
 def test_pointers_name_only_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
-    assert lines.pointers(facts.summary("failed"), folder, folder) == []
+    assert formatting.next_steps(facts.summary("failed"), folder, folder) == []
     for name in ("checkpoints/best", "checkpoints/last", "tensorboard"):
         (folder / name).mkdir(parents=True)
-    assert lines.pointers(facts.summary("stopped"), folder, folder) == [
+    assert formatting.next_steps(facts.summary("stopped"), folder, folder) == [
         ("Checkpoints", "run/checkpoints (best, last)"),
         ("Go on with", "bigmodel-train resume=run"),
         ("TensorBoard", "tensorboard --logdir run"),
     ]
-    assert "Go on with" not in dict(lines.pointers(facts.summary(), folder, folder))
+    assert "Go on with" not in dict(formatting.next_steps(facts.summary(), folder, folder))
 
 
 def test_long_runs_have_thousands(tmp_path: Path) -> None:
-    progress = Progress(epoch=1200, step=60_000, loss=54321.5, figure=None, samples_per_second=10)
-    told = lines.life_line(progress, facts.info(tmp_path, total_steps=1_200_000))
+    progress = ProgressReport(epoch=1200, step=60_000, loss=54321.5, figure=None, samples_per_second=10)
+    told = progress_line(progress, facts.info(tmp_path, total_steps=1_200_000))
     assert told == "Epoch 1200, Loss: 54,321.5000, step: 60,000 of 1,200,000, 10 samples/s"
     record = {"epoch": 3, "step": 5000, "train/loss": 0.5}
-    assert lines.log_line(record, 2300).endswith(", step: 5,000")
+    assert formatting.log_line(record, 2300).endswith(", step: 5,000")

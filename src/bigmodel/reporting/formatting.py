@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from bigmodel.errors import counted, program, shell_quoted
-from bigmodel.reporting.base import Progress, Record, RunInfo, Summary
+from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Summary
 
 SPEEDS = ("samples_per_second", "tokens_per_second", "mfu", "memory_gib")
 _NOT_FIGURES = ("epoch", "step", "lr", "grad_norm", *SPEEDS)
@@ -69,7 +69,7 @@ def log_figures(record: Record) -> dict[str, str]:
     return shown | {n: f"{n}: {figure(v)}" for n, v in record.items() if n.startswith("val/")}
 
 
-def life_line(progress: Progress, info: RunInfo) -> str:
+def progress_line(progress: ProgressReport, info: RunInfo) -> str:
     """`Epoch 3, Loss: 0.1234, val/accuracy: 0.9722, step: 1,200 of 3,000, 12,345 samples/s`."""
     parts = [f"Epoch {progress.epoch}"]
     if progress.loss is not None:
@@ -80,7 +80,7 @@ def life_line(progress: Progress, info: RunInfo) -> str:
     return ", ".join([*parts, *speeds(progress).values()])
 
 
-def speeds(progress: Progress) -> dict[str, str]:
+def speeds(progress: ProgressReport) -> dict[str, str]:
     """How fast training is, in words: `speed`, in tokens where there are any; `mfu` and `memory`."""
     told = {"speed": f"{progress.samples_per_second:,.0f} samples/s"}
     if progress.tokens_per_second is not None:
@@ -134,7 +134,7 @@ def outcome(summary: Summary) -> str:
     return f"{summary.status.capitalize()} after {done}{reason}"
 
 
-def pointers(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, str]]:
+def next_steps(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, str]]:
     """Where to look next, as label and text: checkpoints, how to go on, the TensorBoard command.
 
     Args:
