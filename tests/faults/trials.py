@@ -179,7 +179,7 @@ def _hold_at(where: str, number: str = "1") -> None:
         "compiling": (compiler, "_compiled"),
         "step": (records, "make_record"),
         "sync": (os, "fsync"),
-        "gathering": (prefetch, "_fulfil"),
+        "gathering": (prefetch, "_run"),
     }[where]
     act, calls = getattr(owner, name), itertools.count(1)
 

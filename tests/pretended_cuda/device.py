@@ -171,8 +171,10 @@ def _pretend() -> None:
         def wait_stream(self, other: Stream) -> None:
             self.awaited.add(other)
 
+        def record_event(self) -> Event:
+            return Event(self)
+
         def wait_event(self, event: Event) -> None:
-            assert event.stream is not None, "an event that was not recorded is not waited for"
             self.awaited.add(event.stream)
 
         def is_capturing(self) -> bool:
@@ -180,11 +182,8 @@ def _pretend() -> None:
 
         synchronize = waited
 
-    class Event:
-        stream: Stream | None = None
-
-        def record(self, stream: Stream) -> None:
-            self.stream = stream
+    class Event(NamedTuple):
+        stream: Stream
 
     current, default = threading.local(), Stream()
 
@@ -219,7 +218,6 @@ def _pretend() -> None:
         "set_sync_debug_mode": set_sync_debug_mode,
         "get_sync_debug_mode": lambda: device.sync_debug,
         "Stream": Stream,
-        "Event": Event,
         "CUDAGraph": CUDAGraph,
         "graph": device.capture,
         "stream": on_stream,

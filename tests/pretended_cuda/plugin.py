@@ -57,11 +57,11 @@ def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _in_turns(mode: Pretended, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Within it, threads that gather batches have the mode too, and do so while this one waits for them:
     torch's mode is for one thread at a time."""
-    turn, fulfil = threading.Lock(), prefetch._fulfil
+    turn, run = threading.Lock(), prefetch._run
 
     def in_mode(*arguments: Any) -> None:
         with turn, mode:
-            fulfil(*arguments)
+            run(*arguments)
 
     def giving_way(act: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -73,7 +73,7 @@ def _in_turns(mode: Pretended, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
         return call
 
-    monkeypatch.setattr(prefetch, "_fulfil", in_mode)
+    monkeypatch.setattr(prefetch, "_run", in_mode)
     for name in ("wait", "_end"):
         monkeypatch.setattr(prefetch, name, giving_way(getattr(prefetch, name)))
     with turn:

@@ -1,15 +1,16 @@
 """Threads that gather batches ahead of training.
 
-Samples are tensors in memory or mapped from files, which torch gathers without Python's global lock, so
-threads do what processes would, without copies of the data or shared memory. The training thread takes
-what they gather in order, and raises their errors itself, between two steps.
+Samples are tensors in memory or mapped from files, and torch gathers them without Python's global lock.
+Threads therefore do what processes would, without copies of the data or shared memory. The training
+thread takes the results in order, and raises errors of the threads itself, between two steps.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import SimpleQueue
@@ -24,22 +25,25 @@ from bigmodel.errors import DataError
 Samples = tuple[Tensor, Tensor]
 """Inputs and targets."""
 
-_AHEAD = 2  # blocks for each thread: one that is gathered, and one that waits for training
+Read = Callable[[], Samples]
+"""Gathers one block."""
+
+_AHEAD = 2  # blocks for each thread: one being gathered, and one that waits for training
 _POLL = 0.5  # seconds between two calls of `between`
 _PATIENCE = 3.0  # seconds for threads to finish the blocks that they are gathering
 
-_Tasks = SimpleQueue[tuple[Future[Samples], Callable[[], Samples]] | None]
+_Task = tuple["Future[_Gathered]", Read]
+_Gathered = tuple[Samples, torch.cuda.Event | None]  # with when it is on the device
 
 
 @dataclass
 class Prefetcher:
-    """How batches are gathered: by `threads` ahead of training, or, with 0, when training asks for them.
+    """How batches are gathered: by `threads` ahead of training or, with 0, when training asks for them.
 
     Attributes:
         threads: how many.
         timeout: seconds to wait for a block before the run fails.
-        device: where the batches are wanted. Threads queue copies to CUDA on a stream of their own, so
-            that copies and steps overlap.
+        device: where the batches are wanted.
     """
 
     threads: int = 0
@@ -47,17 +51,18 @@ class Prefetcher:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
-        # One for all epochs: memory that CUDA's allocator frees is used again on the same stream only.
+        # On a stream of their own, copies to CUDA overlap with steps. All epochs share it, since memory
+        # is reused only on the stream that it was allocated on.
         beside = self.threads > 0 and self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if beside else None  # type: ignore[no-untyped-call]
 
     def gather(
-        self, reads: Iterable[Callable[[], Samples]], between: Callable[[], None] = lambda: None
+        self, reads: Iterable[Read], between: Callable[[], None] = lambda: None
     ) -> Generator[Samples, None, None]:
-        """The results of `reads`, in order. Threads end when the iterator is exhausted or closed.
+        """The results of `reads`, in order. Threads end when the generator is exhausted or closed.
 
         Args:
-            reads: each gathers one block. At most two for each thread are ahead of the consumer.
+            reads: at most two for each thread run ahead of the consumer.
             between: called about twice a second while the consumer waits; what it raises ends the epoch.
 
         Raises:
@@ -67,67 +72,34 @@ class Prefetcher:
         if not self.threads:
             for read in reads:
                 yield read()
-        elif self._stream is None:
-            yield from self._ahead(reads, between)
-        else:
-            yield from self._copied_ahead(reads, between, self._stream)
-
-    def _ahead(
-        self, reads: Iterable[Callable[[], Samples]], between: Callable[[], None]
-    ) -> Generator[Samples, None, None]:
-        left, tasks, pending = iter(reads), _Tasks(), deque[Future[Samples]]()
+            return
+        if self._stream is not None:  # statistics that scale inputs may still be on their way there
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        remaining, tasks = iter(reads), SimpleQueue[_Task | None]()
+        pending: deque[Future[_Gathered]] = deque()
         threads: list[Thread] = []
         try:
             self._start(threads, tasks)
             while True:
-                for read in islice(left, _AHEAD * self.threads - len(pending)):
+                for read in islice(remaining, _AHEAD * self.threads - len(pending)):
                     pending.append(Future())
                     tasks.put((pending[-1], read))
                 if not pending:
                     return
                 self._wait(pending[0], between)
-                yield pending.popleft().result()
+                yield self._received(*pending.popleft().result())
         finally:
             for future in pending:
                 future.cancel()
             _end(threads, tasks)
 
-    def _copied_ahead(
-        self,
-        reads: Iterable[Callable[[], Samples]],
-        between: Callable[[], None],
-        stream: torch.cuda.Stream,
-    ) -> Generator[Samples, None, None]:
-        """The same where reads queue copies and kernels: on `stream`, beside those of the steps."""
-        copied: deque[torch.cuda.Event] = deque()  # in the order of the reads, as they are handed out
-
-        def on_stream(read: Callable[[], Samples], done: torch.cuda.Event) -> Samples:
-            # The current stream, and with it the device, are a thread's own.
-            with torch.cuda.stream(stream):
-                samples = read()
-                done.record(stream)
-            return samples
-
-        def queued() -> Iterator[Callable[[], Samples]]:
-            for read in reads:
-                copied.append(torch.cuda.Event())  # type: ignore[no-untyped-call]
-                yield lambda read=read, done=copied[-1]: on_stream(read, done)  # type: ignore[misc]
-
-        # Statistics that inputs are scaled by may still be on their way to the device.
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        for samples in self._ahead(queued(), between):
-            steps = torch.cuda.current_stream(self.device)
-            steps.wait_event(copied.popleft())
-            for tensor in samples:
-                # Freed by the training thread, its memory waits for the steps before `stream` gets it.
-                tensor.record_stream(steps)
-            yield samples
-
-    def _start(self, threads: list[Thread], tasks: _Tasks) -> None:
+    def _start(self, threads: list[Thread], tasks: SimpleQueue[_Task | None]) -> None:
         for number in range(self.threads):
-            # Daemons: a thread that hangs, in a read from a network disk say, cannot be ended from
-            # outside, and the process exits without it.
-            thread = Thread(target=_work, args=(tasks,), name=f"prefetch {number}", daemon=True)
+            # Daemons: a thread that hangs, say in a read from a network disk, cannot be ended from
+            # outside; the process can still exit.
+            thread = Thread(
+                target=_work, args=(tasks, self._stream), name=f"prefetch {number}", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError as error:
@@ -137,7 +109,7 @@ class Prefetcher:
                 ) from error
             threads.append(thread)
 
-    def _wait(self, future: Future[Samples], between: Callable[[], None]) -> None:
+    def _wait(self, future: Future[_Gathered], between: Callable[[], None]) -> None:
         deadline = monotonic() + self.timeout
         while not wait([future], min(self.timeout, _POLL)).done:
             between()
@@ -148,30 +120,43 @@ class Prefetcher:
                     " read in the training thread, without a limit."
                 )
 
+    def _received(self, samples: Samples, copied: torch.cuda.Event | None) -> Samples:
+        if copied is not None:
+            steps = torch.cuda.current_stream(self.device)
+            steps.wait_event(copied)
+            for tensor in samples:
+                # Its memory was allocated on the threads' stream, and may be reused there as soon as
+                # this thread drops the batch; the steps that read it may not have run by then.
+                tensor.record_stream(steps)
+        return samples
 
-def _work(tasks: _Tasks) -> None:
-    """What a thread does until it gets None."""
-    torch.set_num_threads(1)  # an operation of this thread uses one core; `data.workers` says how many
-    while (task := tasks.get()) is not None:
-        _fulfil(*task)
-        del task  # a block in it would stay in memory while the thread waits
+
+def _work(tasks: SimpleQueue[_Task | None], stream: torch.cuda.Stream | None) -> None:
+    """Runs tasks until one is None."""
+    torch.set_num_threads(1)  # an operation in this thread takes one core; `threads` says how many
+    # Streams and devices are current for one thread only.
+    with nullcontext() if stream is None else torch.cuda.stream(stream):
+        while (task := tasks.get()) is not None:
+            _run(*task, stream)
+            del task  # it would keep its block in memory while this thread waits
 
 
-def _fulfil(future: Future[Samples], read: Callable[[], Samples]) -> None:
+def _run(future: Future[_Gathered], read: Read, stream: torch.cuda.Stream | None) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
-        future.set_result(read())
+        samples = read()
+        future.set_result((samples, None if stream is None else stream.record_event()))
     except BaseException as error:  # the training thread raises it
         future.set_exception(error)
 
 
-def _end(threads: list[Thread], tasks: _Tasks) -> None:
-    """Waits until the threads are gone, but not for one that hangs."""
+def _end(threads: list[Thread], tasks: SimpleQueue[_Task | None]) -> None:
+    """Waits until the threads have ended, but not for one that hangs."""
     for _ in threads:
         tasks.put(None)
     deadline = monotonic() + _PATIENCE
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
-    # For torch, what a thread set last is also what threads begin with: back to this thread's number.
+    # torch starts new threads with the number that any thread set last: set this thread's again.
     torch.set_num_threads(torch.get_num_threads())
