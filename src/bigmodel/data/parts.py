@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -45,17 +45,20 @@ class SplitData(ABC):
     Subclasses are dataclasses; their fields that are tensors are all that is stored.
     """
 
-    @abstractmethod
+    _by_sample: ClassVar[tuple[str, ...]]
+    """Fields with a row for each sample."""
+
     def __len__(self) -> int:
-        """The number of samples."""
+        return len(getattr(self, self._by_sample[-1]))
 
     @abstractmethod
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
         """Inputs and targets of some samples, in that order, on the device of the part."""
 
-    @abstractmethod
     def select(self, index: Tensor) -> Self:
         """The samples at `index`, (count,) int64, in that order, as a part of their own."""
+        chosen = {name: getattr(self, name).index_select(0, index) for name in self._by_sample}
+        return replace(self, **chosen)  # type: ignore[type-var]
 
     @property
     def lengths(self) -> Tensor | None:
@@ -94,11 +97,10 @@ class Part(SplitData):
         targets: as in `Batch`.
     """
 
+    _by_sample = ("inputs", "targets")
+
     inputs: Tensor
     targets: Tensor
-
-    def __len__(self) -> int:
-        return self.targets.shape[0]
 
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
         """See `SplitData.take`."""
@@ -106,10 +108,6 @@ class Part(SplitData):
             _taken(self.inputs, chosen, options.pinned),
             _taken(self.targets, chosen, options.pinned),
         )
-
-    def select(self, index: Tensor) -> Part:
-        """See `SplitData.select`."""
-        return Part(self.inputs.index_select(0, index), self.targets.index_select(0, index))
 
 
 @dataclass
@@ -122,6 +120,8 @@ class Windows(SplitData):
         length: tokens in a window.
         ragged: whether the last window may reach beyond the text; what lies there has no target.
     """
+
+    _by_sample = ("starts",)
 
     stream: Tensor
     starts: Tensor
@@ -139,9 +139,6 @@ class Windows(SplitData):
         count = -(-asked // length) if whole else asked // length
         return cls(stream, torch.arange(max(count, 0)) * length, length, ragged=count * length > asked)
 
-    def __len__(self) -> int:
-        return len(self.starts)
-
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
         """See `SplitData.take`. Each epoch's windows begin up to a window later than they are stored."""
         starts, last = self.starts[chosen], len(self.stream) - self.length - 1
@@ -153,10 +150,6 @@ class Windows(SplitData):
         if self.ragged:
             targets = targets.masked_fill(index[:, 1:] >= len(self.stream), IGNORED)
         return inputs, targets
-
-    def select(self, index: Tensor) -> Windows:
-        """See `SplitData.select`."""
-        return replace(self, starts=self.starts[index])
 
 
 @dataclass
@@ -170,14 +163,13 @@ class Texts(SplitData):
         pad: the token that fills up texts shorter than the longest of a batch.
     """
 
+    _by_sample = ("starts", "sizes", "targets")
+
     tokens: Tensor
     starts: Tensor
     sizes: Tensor
     targets: Tensor
     pad: int
-
-    def __len__(self) -> int:
-        return len(self.starts)
 
     @property
     def lengths(self) -> Tensor:
@@ -191,11 +183,6 @@ class Texts(SplitData):
         inputs = _padded(self.tokens, self.starts[chosen], sizes, width, self.pad)
         return inputs, self.targets[chosen]
 
-    def select(self, index: Tensor) -> Texts:
-        """See `SplitData.select`."""
-        starts, sizes, targets = (x[index] for x in (self.starts, self.sizes, self.targets))
-        return replace(self, starts=starts, sizes=sizes, targets=targets)
-
 
 @dataclass
 class TextPairs(SplitData):
@@ -208,14 +195,13 @@ class TextPairs(SplitData):
         start: the token before the target's first.
     """
 
+    _by_sample = ("starts", "sizes")
+
     tokens: Tensor
     starts: Tensor
     sizes: Tensor
     pad: int
     start: int
-
-    def __len__(self) -> int:
-        return len(self.starts)
 
     @property
     def lengths(self) -> Tensor:
@@ -234,10 +220,6 @@ class TextPairs(SplitData):
         known = torch.cat([target.new_full((len(target), 1), self.start), target[:, :-1]], dim=1)
         known = known.masked_fill(~asked, self.pad)
         return torch.stack([source, known], dim=1), target.masked_fill(~asked, IGNORED)
-
-    def select(self, index: Tensor) -> TextPairs:
-        """See `SplitData.select`."""
-        return replace(self, starts=self.starts[index], sizes=self.sizes[index])
 
 
 def _taken(stored: Tensor, chosen: Chosen, pinned: bool) -> Tensor:
