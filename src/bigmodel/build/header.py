@@ -43,7 +43,7 @@ def run_info(
     rows = [
         ("Model", f"{model}, {counted(parameters, 'parameter')}"),
         ("Data", str(dataset.spec)),
-        *dataset.told,
+        *dataset.header_rows,
         *([("Left out", _listed(dataset.left_out))] if dataset.left_out else []),
         (
             "Optimizer",

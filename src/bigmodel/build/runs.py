@@ -270,8 +270,10 @@ def dataset_of(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
         counts = torch.bincount(train.targets, minlength=target.count).tolist()
         target = replace(target, counts=tuple(counts))
     spec = replace(dataset.spec, sizes=sizes, target=target)
-    told = [*dataset.told, *told]
-    return replace(dataset, train=train, val=parts["val"], test=parts.get("test"), spec=spec, told=told)
+    told = [*dataset.header_rows, *told]
+    return replace(
+        dataset, train=train, val=parts["val"], test=parts.get("test"), spec=spec, header_rows=told
+    )
 
 
 def _batches(

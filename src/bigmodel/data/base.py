@@ -134,7 +134,7 @@ class Dataset:
         test: an official test part, read once at the end; None where the source has none.
         mean, std: see `Prepared`.
         reader: how new files become samples like these; None: the source reads none.
-        told: what was understood of the user's data, label and text of each line for the header.
+        header_rows: what was understood of the user's data, label and text of each row of the header.
         left_out: how many samples were left out, by reason; the header and the summary tell it.
         read: what the source has read; None: it does not say, and the values tell it. See `fingerprint`.
     """
@@ -146,7 +146,7 @@ class Dataset:
     mean: Tensor | None = None
     std: Tensor | None = None
     reader: Reader | None = None
-    told: list[tuple[str, str]] = field(default_factory=list)
+    header_rows: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     read: SourceDigest | None = None
 

@@ -26,16 +26,16 @@ class Found:
         columns: what tells the samples apart, column by column, such as `file` or those of the table
             itself, which are Arrow's; a prediction is written beside them.
         left_out: how many samples were left out, by reason.
-        told: what else is to be told of them, label and text of each line.
+        header_rows: what else the user should know of them, label and text of each row.
     """
 
     part: SplitData
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
-    told: list[tuple[str, str]] = field(default_factory=list)
+    header_rows: list[tuple[str, str]] = field(default_factory=list)
 
 
-def told_cut(count: int, one: str, most: str, *, purpose: str = "") -> list[tuple[str, str]]:
+def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> list[tuple[str, str]]:
     """The line that tells how many samples are longer than what is read of one; none where none is."""
     return [("Cut", f"{counted(count, one)}{purpose}, to {most}")] if count else []
 

@@ -56,7 +56,7 @@ def test_durations_are_real_values_in_seconds(bigmodel: Bigmodel, tmp_path: Path
         took = [{"pandas": as_pandas, "iso": as_iso}[kind](some) for some in SECONDS]
     path = save(table_of(took), tmp_path / ("a.parquet" if kind == "parquet" else "a.csv"))
     made = trained(tmp_path / "run", path)
-    told = dict(made.dataset.told)
+    told = dict(made.dataset.header_rows)
     assert told["Target"] == "took, a real value in seconds (duration; as classes: data.task=classes)"
     spec = made.dataset.spec.target
     train = made.dataset.parts["train"].targets * spec.std[0] + spec.mean[0]
@@ -76,7 +76,7 @@ def test_durations_are_real_values_in_seconds(bigmodel: Bigmodel, tmp_path: Path
 def test_an_odd_duration_leaves_its_row_out(tmp_path: Path) -> None:
     took = [as_iso(some) for some in SECONDS]
     took[5] = "late"
-    told = trained(tmp_path / "run", save(table_of(took), tmp_path / "a.csv")).dataset.told
+    told = trained(tmp_path / "run", save(table_of(took), tmp_path / "a.csv")).dataset.header_rows
     lines = "\n".join(line for _, line in told)
     assert (
         f"target 'took': 1 of {ROWS} cells is no duration and its row is left out, the first in" in lines
@@ -86,12 +86,12 @@ def test_an_odd_duration_leaves_its_row_out(tmp_path: Path) -> None:
 def test_durations_are_classes_where_the_user_says_so(tmp_path: Path) -> None:
     took = [as_iso(60 * (i % 2 + 1)) for i in range(ROWS)]
     path = save(table_of(took), tmp_path / "a.csv")
-    told = dict(trained(tmp_path / "run", path, task="classes").dataset.told)
+    told = dict(trained(tmp_path / "run", path, task="classes").dataset.header_rows)
     assert told["Target"].startswith("took, 2 classes: PT0H1M")
 
 
 def test_mostly_durations_are_values_where_the_user_says_so(tmp_path: Path) -> None:
     took = [as_iso(some) if i % 4 else "late" for i, some in enumerate(SECONDS)]
     path = save(table_of(took), tmp_path / "a.csv")
-    told = dict(trained(tmp_path / "run", path, task="values").dataset.told)
+    told = dict(trained(tmp_path / "run", path, task="values").dataset.header_rows)
     assert told["Target"].startswith("took, a real value in seconds")

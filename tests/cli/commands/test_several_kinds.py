@@ -36,7 +36,7 @@ def trained(folder: Path, path: Path, **said: Any) -> list[str]:
     made, _ = built(folder, {"data": {"name": "table", "path": str(path), "target": "y", **said}})
     folder.mkdir()
     fit(made)
-    return [f"{label}: {line}" for label, line in made.dataset.told]
+    return [f"{label}: {line}" for label, line in made.dataset.header_rows]
 
 
 @pytest.mark.parametrize("invalid", ["n.a.", True, ["a"], {"a": 1}])

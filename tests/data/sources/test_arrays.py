@@ -311,12 +311,12 @@ def test_classes_are_told_with_their_counts_and_features_that_never_change(tmp_p
     labels = np.array(["no", "yes"] * (COUNT // 2))
     labels[0] = "No"
     dataset = built(saved(tmp_path, inputs=inputs, targets=labels))
-    assert dict(dataset.told)["Classes"] == "No 1, no 19, yes 20"
-    warnings = [line for label, line in dataset.told if label == "Warning"]
+    assert dict(dataset.header_rows)["Classes"] == "No 1, no 19, yes 20"
+    warnings = [line for label, line in dataset.header_rows if label == "Warning"]
     assert warnings == [
         "1 class has a single sample, by which nothing can be judged: No",
         "classes that differ in case alone are told apart: No, no",
         "nothing can be learnt from 2 of 4 features, which are constant (counted from 0): 1, 3",
     ]
     plain = built(saved(tmp_path, "b.npz", inputs=real(4), targets=real()))
-    assert [label for label, _ in plain.told] == ["Arrays"]
+    assert [label for label, _ in plain.header_rows] == ["Arrays"]

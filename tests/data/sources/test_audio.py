@@ -49,7 +49,7 @@ def test_reads_recordings_with_their_labels(recordings):
     for part in dataset.parts.values():
         pitch = part.inputs[:, 0, 10].argmax(1)
         assert torch.equal(pitch > 10, part.targets == 0)
-    [(label, text)] = dataset.told
+    [(label, text)] = dataset.header_rows
     assert label == "Recordings"
     assert text.startswith("20 FLAC/WAV/MP3/OGG, 0.20 to 0.")
     assert "heard for 0.25 s at 8,000 Hz" in text
@@ -146,7 +146,7 @@ def test_any_rate_sounds_alike(tmp_path):
     for label in (0, 1):
         same = found.inputs[found.targets == label][:, 0, 2:-2]
         assert (same - same[0]).abs().max() < 0.05
-    assert "8,000 to 44,100 Hz" in dataset.told[0][1]
+    assert "8,000 to 44,100 Hz" in dataset.header_rows[0][1]
 
 
 def spoilt(folder):
@@ -181,7 +181,7 @@ def test_a_cache_spares_the_second_reading(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr("bigmodel.data.media.audio.read_recording", None)
     second = built(recordings, cache=kept)
     assert torch.equal(first.train.inputs, second.train.inputs)
-    assert first.told == second.told
+    assert first.header_rows == second.header_rows
 
 
 def test_names_of_spoken_digits(tmp_path):
@@ -224,7 +224,7 @@ def test_a_class_of_silence(recordings):
     dataset = built(recordings)
     check(dataset)
     assert "none" in dataset.spec.target.names
-    assert ("Silent", "6 recordings throughout") in dataset.told
+    assert ("Silent", "6 recordings throughout") in dataset.header_rows
 
 
 def test_what_differs_from_training_is_told(recordings, tmp_path):
@@ -237,11 +237,11 @@ def test_what_differs_from_training_is_told(recordings, tmp_path):
     soundfile.write(folder / "c.wav", np.stack([sound, -sound], 1), RATE)
     told = [
         line
-        for label, line in dataset.reader.read(folder, with_targets=False).told
+        for label, line in dataset.reader.read(folder, with_targets=False).header_rows
         if label == "Warning"
     ]
     assert len(told) == 3
     assert told[0].startswith("the channels of 1 recording cancel each other")
     assert f"such as {2 * RATE:,} Hz (training: {RATE:,} Hz)" in told[1]
     assert "1 of 3 recordings are louder or softer" in told[2]
-    assert not dataset.reader.read(recordings, with_targets=True).told
+    assert not dataset.reader.read(recordings, with_targets=True).header_rows

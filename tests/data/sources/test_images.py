@@ -75,7 +75,7 @@ def test_reads_pictures_with_their_labels(photos):
         assert torch.equal(redder, part.targets == 0)
     level = dataset.train.inputs.float() / 255
     torch.testing.assert_close(dataset.mean.flatten(), level.mean((0, 2, 3)))
-    [(label, text)] = dataset.told
+    [(label, text)] = dataset.header_rows
     assert label == "Pictures"
     assert text == ("20 JPEG/PNG/BMP/WEBP, 40×30 to 40×39, cropped to 8×8 in colours; cat 10, dog 10")
 
@@ -303,8 +303,8 @@ def test_a_cache_spares_the_second_reading(photos, tmp_path, monkeypatch):
         patched.setattr(cache, "_decode_all", never)
         second = built(photos, cache=str(kept))
         assert torch.equal(first.train.inputs, second.train.inputs)
-        assert second.told == first.told
-        assert not any(label == "Cache" for label, _ in second.told)
+        assert second.header_rows == first.header_rows
+        assert not any(label == "Cache" for label, _ in second.header_rows)
         second.train.inputs.zero_()  # a mapped file stays as it is
         assert torch.equal(built(photos, cache=str(kept)).train.inputs, first.train.inputs)
         os.utime(photos / "cat" / "0.png", (1, 1))
@@ -357,7 +357,7 @@ def test_pictures_that_change_while_they_are_read_are_not_kept(photos, tmp_path,
     monkeypatch.setattr(cache, "_decode_all", filled)
     dataset = built(photos, cache=str(tmp_path / "cache"))
     assert list((tmp_path / "cache").iterdir()) == []
-    assert ("Cache", "files changed while they were read: kept in memory alone") in dataset.told
+    assert ("Cache", "files changed while they were read: kept in memory alone") in dataset.header_rows
 
 
 DAMAGE = {
@@ -376,16 +376,16 @@ def test_a_damaged_cache_is_made_anew(photos, tmp_path, damage):
     damage(entries(kept)[0])
     second = built(photos, cache=str(kept))
     assert torch.equal(inputs, second.train.inputs)
-    [text] = [text for label, text in second.told if label == "Cache"]
+    [text] = [text for label, text in second.header_rows if label == "Cache"]
     assert "is damaged" in text
     assert text.endswith("made anew")
-    assert not any(label == "Cache" for label, _ in built(photos, cache=str(kept)).told)
+    assert not any(label == "Cache" for label, _ in built(photos, cache=str(kept)).header_rows)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(photos, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("", encoding="utf-8")
     dataset = built(photos, cache=str(tmp_path / "file"))
-    assert any("kept in memory alone" in text for _, text in dataset.told)
+    assert any("kept in memory alone" in text for _, text in dataset.header_rows)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -393,7 +393,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(photos, tmp_path, monkey
     monkeypatch.setattr(cache, "_reserve", full)
     dataset = built(photos, cache=str(tmp_path / "cache"))
     assert torch.equal(dataset.train.inputs, built(photos).train.inputs)
-    assert any("No space left on device" in text for _, text in dataset.told)
+    assert any("No space left on device" in text for _, text in dataset.header_rows)
     assert list((tmp_path / "cache").iterdir()) == []
 
 

@@ -133,8 +133,8 @@ def test_long_pairs_are_not_learnt_from_but_judged_by(tmp_path):
     assert references[1] == "v" + "w" * 60
     assert dataset.spec.input.length == int(dataset.val.sizes.max())
     cut = sum(len(text.encode()) > 19 for text in (tmp_path / "train.de").read_text().splitlines())
-    assert dict(dataset.told)["Cut"].endswith("sources to judge by, to 20 tokens")
-    assert int(dict(dataset.told)["Cut"].split()[0]) <= cut
+    assert dict(dataset.header_rows)["Cut"].endswith("sources to judge by, to 20 tokens")
+    assert int(dict(dataset.header_rows)["Cut"].split()[0]) <= cut
     with pytest.raises(DataError, match=r"data.length=2: all .* training pairs are longer; the short"):
         built(files, length=2)
 

@@ -79,7 +79,7 @@ def test_columns_are_found_out_and_told(path):
     names = ("size", "size (missing)", "rooms", "city", "garden", *dates)
     assert dataset.spec.input == Features(9, names, (0, 0, 0, 4, 4, 0, 0, 0, 0))
     assert dataset.spec.sizes == {"train": 160, "val": 40}
-    assert dataset.told == [
+    assert dataset.header_rows == [
         (
             "Columns",
             "2 numbers, 2 categories (city 3, garden 3), 1 date (sold);"
@@ -148,7 +148,9 @@ def test_kinds_can_be_said(path):
     dataset = built(path, columns=kinds, ignore=["sold"], min_count=1, max_categories=5)
     names = dict(zip(dataset.spec.input.names, dataset.spec.input.categories, strict=True))
     assert names == {"id": 6, "size": 0, "size (missing)": 0, "rooms": 6, "garden": 4}
-    assert dataset.told[0][1].endswith("ignored: city (as asked), sold (as asked), country (constant)")
+    assert dataset.header_rows[0][1].endswith(
+        "ignored: city (as asked), sold (as asked), country (constant)"
+    )
 
 
 def test_categories_count_from_the_most_frequent_and_rare_ones_become_0(tmp_path):
@@ -167,7 +169,7 @@ def test_identifiers_and_row_numbers_are_no_features(tmp_path):
         for i in range(60)
     ]
     dataset = built(written(tmp_path / "a.csv", rows), "y")
-    assert dataset.told[0][1] == (
+    assert dataset.header_rows[0][1] == (
         "1 number, 1 category (zip 2); ignored: column 1 (counts the rows), code (all different)"
     )
 
@@ -198,7 +200,7 @@ def test_targets_are_classes_or_values(tmp_path, values, task, expected):
         assert isinstance(target, Classes)
         assert target.names == expected
         assert sum(target.counts) == dataset.spec.sizes["train"]
-        assert dataset.told[1][1].startswith(f"y, {len(expected)} classes: {expected[0]}")
+        assert dataset.header_rows[1][1].startswith(f"y, {len(expected)} classes: {expected[0]}")
 
 
 def test_rows_keep_their_label(tmp_path):
@@ -250,7 +252,7 @@ def test_parts_may_have_files_of_their_own(path, tmp_path):
     dataset = built(path, **files)
     assert dataset.spec.sizes == {"train": 200, "val": 29, "test": 29}
     assert dataset.left_out == {"no target": 2}
-    assert dataset.told[-2:] == [
+    assert dataset.header_rows[-2:] == [
         ("Unseen in val", "city in 30 rows"),
         ("Unseen in test", "city in 30 rows"),
     ]
@@ -278,7 +280,7 @@ def test_new_rows_need_no_answers_and_may_have_more_columns(path, tmp_path):
     assert found.part.targets.shape == (5, 1)
     assert (found.part.inputs[:, 3] == 0).all()
     assert found.columns["new"].to_pylist() == ["1"] * 5
-    assert found.told == [("Unseen categories", "city in 5 rows")]
+    assert found.header_rows == [("Unseen categories", "city in 5 rows")]
 
 
 @pytest.mark.parametrize(
@@ -411,7 +413,7 @@ def test_parts_are_told_in_their_order(path):
 def test_identifiers_that_differ_in_their_last_digits_are_told_and_kept(tmp_path, suffix):
     rows = [{"id": 2**64 + i % 3, "x": i % 7, "y": i + 0.5} for i in range(60)]
     path = written(tmp_path / f"a.{suffix}", rows)
-    assert built(path, "y").told[-1] == (
+    assert built(path, "y").header_rows[-1] == (
         "Warning",
         "left out: id (equal in the digits that a number keeps). To learn from it:"
         " data.columns.id=category",
@@ -437,14 +439,14 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
     path = written(tmp_path / "a.csv", rows, quoted=True)
     dataset = built(path, "y", val_fraction=0.01, normalize=False)
     assert dataset.spec.input.names == ("x", "x (missing)")
-    assert dataset.told[-1] == (
+    assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': 1 of 450 cells is no number and taken for missing, the first in row 7 (counted from"
         f" 0): {cell!r}. Where they are words: data.columns.x=category",
     )
     found = dataset.reader.read(path, with_targets=False)
     assert found.part.inputs[7].tolist() == [dataset.reader.columns[0].scale.fill, 1]
-    assert found.told[0][1].endswith(f"the first in row 7 (counted from 0): {cell!r}.")
+    assert found.header_rows[0][1].endswith(f"the first in row 7 (counted from 0): {cell!r}.")
     assert found.columns["x"][7].as_py() == cell
 
 
@@ -457,10 +459,10 @@ def test_infinite_numbers_are_told_as_such_and_not_as_words(tmp_path, cell):
         "column 'x': 1 of 100 cells is no finite number that a model can hold and taken for missing,"
         f" the first in row 7 (counted from 0): {cell!r}."
     )
-    assert dataset.told[-1] == ("Warning", told)
+    assert dataset.header_rows[-1] == ("Warning", told)
     target = built(path, "x")
-    assert "1 of 100 cells is no finite number that a model can hold" in target.told[-1][1]
-    assert target.told[-1][1].endswith(f"{cell!r}.")
+    assert "1 of 100 cells is no finite number that a model can hold" in target.header_rows[-1][1]
+    assert target.header_rows[-1][1].endswith(f"{cell!r}.")
     with pytest.raises(DataError, match=f"holds '{cell}'; .* where the value is missing$"):
         dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), with_targets=True)
 
@@ -470,7 +472,7 @@ def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
     path = written(tmp_path / "a.csv", rows)
     for normalize in (True, False):
         dataset = built(path, "y", normalize=normalize, val_fraction=0.01)
-        assert dataset.told[-1] == (
+        assert dataset.header_rows[-1] == (
             "Warning",
             "column 'x': 1 of 450 cells is no finite number that a model can hold and taken for missing,"
             " the first in row 7 (counted from 0): '1e39'.",
@@ -479,7 +481,7 @@ def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
         found = dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), with_targets=True)
         assert found.part.inputs.isfinite().all()
         assert found.part.inputs[0, 1] == 1
-        assert "the first in row 0 (counted from 0): '1e39'." in found.told[0][1]
+        assert "the first in row 0 (counted from 0): '1e39'." in found.header_rows[0][1]
 
 
 @pytest.mark.parametrize(
@@ -505,7 +507,7 @@ def test_targets_too_large_for_a_model(tmp_path):
     rows = [{"x": str(i % 7), "y": "1e39" if i == 7 else f"{i}.5"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows), "y")
     assert dataset.left_out == {"no target": 1}
-    assert "is no finite number that a model can hold and its row is" in dataset.told[-1][1]
+    assert "is no finite number that a model can hold and its row is" in dataset.header_rows[-1][1]
     for row in rows:
         row["y"] = "1e39"
     with pytest.raises(
@@ -520,7 +522,7 @@ def test_what_was_odd_in_training_is_missing_in_any_new_row(tmp_path):
     reader = from_plain(json.loads(json.dumps(to_plain(reader))))
     found = reader.read(written(tmp_path / "b.csv", rows[7:8]), with_targets=True)
     assert found.part.inputs[0, 1] == 1
-    assert found.told[0][0] == "Warning"
+    assert found.header_rows[0][0] == "Warning"
     rows[7]["x"] = "other"
     with pytest.raises(DataError, match=r"column 'x' is one of numbers, but row 0 .* holds 'other'"):
         reader.read(written(tmp_path / "b.csv", rows[7:8]), with_targets=True)
@@ -534,7 +536,7 @@ def test_more_than_a_few_odd_cells_are_missing_by_the_users_word_alone(tmp_path)
     assert built(path, "y").spec.input.names == ("z",)
     dataset = built(path, "y", columns={"x": "number"})
     assert dataset.spec.input.names == ("x", "x (missing)", "z")
-    assert "10 of 90 cells are no numbers and taken for missing" in dataset.told[-1][1]
+    assert "10 of 90 cells are no numbers and taken for missing" in dataset.header_rows[-1][1]
     assert len(dataset.reader.read(path, with_targets=True).part) == 90
 
 
@@ -545,7 +547,7 @@ def test_a_few_rows_have_an_odd_target(tmp_path):
     assert isinstance(dataset.spec.target, Classes)
     assert dataset.spec.target.names == tuple(str(number) for number in range(13))
     assert dataset.left_out == {"no target": 2}
-    assert dataset.told[-1] == (
+    assert dataset.header_rows[-1] == (
         "Warning",
         "target 'y': 2 of 130 cells are no numbers and their rows are left out, the first in row 30"
         " (counted from 0): 'unknown'. Where they are classes: data.task=classes",
@@ -573,8 +575,8 @@ def test_numbers_are_read_as_all_of_a_column_is_written(tmp_path, cells, read, s
     rows = [{"x": cells[i % 3], "y": f"{i}.5"} for i in range(60)] + [{"x": "k.A.", "y": "0.5"}]
     path = written(tmp_path / "a.csv", rows, quoted=True)
     dataset = built(path, "y", normalize=False)
-    assert dataset.told[1] == ("Numbers", f"x ({said})")
-    assert "1 of 61 cells is no number" in dataset.told[3][1]
+    assert dataset.header_rows[1] == ("Numbers", f"x ({said})")
+    assert "1 of 61 cells is no number" in dataset.header_rows[3][1]
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
     found = reader.read(written(tmp_path / "b.csv", rows[:3], quoted=True), with_targets=False)
     assert found.part.inputs[:, 0].tolist() == read
@@ -584,7 +586,7 @@ def test_numbers_that_may_be_read_in_two_ways_are_told_with_both(tmp_path):
     rows = [{"x": f"{1 + i % 9}.{100 + i}", "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y", normalize=False)
-    assert dataset.told[-1] == (
+    assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': its numbers are read as decimal point, and would do as decimal comma, thousands set"
         " apart by a point: then say 'data.columns.x={number: \"1.200,5\"}' (as it is:"
@@ -592,9 +594,9 @@ def test_numbers_that_may_be_read_in_two_ways_are_told_with_both(tmp_path):
     )
     assert dataset.train.inputs.max() < 10
     said = built(path, "y", normalize=False, columns={"x": {"number": "1.200,5"}})
-    assert said.told[-1] == ("Target", "y, a real value")
+    assert said.header_rows[-1] == ("Target", "y, a real value")
     assert said.train.inputs.min() > 1000
-    assert len(built(path, "y", columns={"x": "number"}).told) == 2
+    assert len(built(path, "y", columns={"x": "number"}).header_rows) == 2
     target = built(path, "x", normalize=False, columns={"x": {"number": "1.200,5"}})
     assert target.spec.target.mean[0] > 1000
     with pytest.raises(ConfigError, match=r"'1.200' may be two numbers; write one with decimals"):
@@ -606,7 +608,7 @@ def test_many_columns_that_may_be_read_in_two_ways_share_a_line(tmp_path):
         {"x": f"{1 + i % 9}.{100 + i}", "z": f"{2 + i % 7}.{200 + i}", "y": f"{i}.5"} for i in range(60)
     ]
     path = written(tmp_path / "a.csv", rows)
-    (told,) = (text for label, text in built(path, "y").told if label == "Warning")
+    (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
     assert told.startswith("columns x, z: their numbers are read as decimal point, and would do as")
     both = {"x": {"number": "1.200,5"}, "z": {"number": "1.200,5"}}
     typed = shlex.split(told.split("then say ")[1].partition(" (as it is")[0])[0]
@@ -617,15 +619,15 @@ def test_many_columns_that_may_be_read_in_two_ways_share_a_line(tmp_path):
 def test_what_to_type_for_many_columns_names_them_all(tmp_path):
     rows = [{**{f"n{k}": f"{1 + i % 9}.{100 + i}" for k in range(21)}, "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows)
-    (told,) = (text for label, text in built(path, "y").told if label == "Warning")
+    (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
     typed = shlex.split(told.split("then say ")[1].partition(" (as it is")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
     said = built(path, "y", columns=text)
-    assert [label for label, _ in said.told] == ["Columns", "Numbers", "Target"]
+    assert [label for label, _ in said.header_rows] == ["Columns", "Numbers", "Target"]
     rows = [
         {**{f"n{k}": f"w{i % 35} {k}" for k in range(21)}, "x": str(i % 7), "y": i} for i in range(60)
     ]
-    (told,) = (text for label, text in built(written(path, rows), "y").told if label == "Warning")
+    (told,) = (text for label, text in built(written(path, rows), "y").header_rows if label == "Warning")
     typed = shlex.split(told.split("learn from them: ")[1])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert len(built(path, "y", columns=text).spec.input.names) == 22
@@ -635,23 +637,23 @@ def test_what_to_type_names_no_column_that_cannot_be_typed(tmp_path):
     names = ["n", "tab\there", "b:number, c", "m", "two\nlines", 'say "x"']
     rows = [{**dict.fromkeys(names, f"{1 + i % 9}.{100 + i}"), "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows, quoted=True)
-    (told,) = (text for label, text in built(path, "y").told if label == "Warning")
+    (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
     assert "(the 3 of 6 that can be typed)" in told
     typed = shlex.split(told.split("then say ")[1].partition(" (the")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
-    assert built(path, "y", columns=text).told[1][1].startswith("n (decimal comma")
+    assert built(path, "y", columns=text).header_rows[1][1].startswith("n (decimal comma")
 
 
 def test_what_to_type_for_very_many_columns_says_how_many_it_names(tmp_path):
     rows = [{**{f"n{k}": f"{1 + i % 9}.{100 + i}" for k in range(60)}, "y": f"{i}.5"} for i in range(60)]
-    (told,) = (text for label, text in built(written(tmp_path / "a.csv", rows), "y").told[-1:])
+    (told,) = (text for label, text in built(written(tmp_path / "a.csv", rows), "y").header_rows[-1:])
     assert "(the first 50 of 60)" in told
 
 
 def test_a_cell_that_decides_how_all_others_are_read_is_told(tmp_path):
     rows = [{"x": "12,5" if i == 7 else f"{1 + i % 9},{100 + i}", "y": f"{i}.5"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")
-    assert dataset.told[-1][1].startswith(
+    assert dataset.header_rows[-1][1].startswith(
         "column 'x': its numbers are read as decimal comma, which a few such as '12,5' decide, and the"
         " others would do as thousands set apart by a comma: then say"
     )
@@ -661,20 +663,23 @@ def test_a_target_that_may_be_read_in_two_ways_is_told(tmp_path):
     rows = [{"x": str(i % 7), "y": f"{1 + i % 9},{100 + i}"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")
     assert dataset.spec.target.mean[0] > 1000
-    assert "target 'y': its numbers are read as thousands set apart by a comma" in dataset.told[-1][1]
+    assert (
+        "target 'y': its numbers are read as thousands set apart by a comma"
+        in dataset.header_rows[-1][1]
+    )
 
 
 @pytest.mark.parametrize("every", [4, 9])
 def test_words_that_are_mostly_numbers_are_told(tmp_path, every):
     rows = [{"x": "a" if i % every == 1 else str(i % 40), "y": f"{i}.5"} for i in range(360)]
     path = written(tmp_path / "a.csv", rows)
-    assert built(path, "y").told[-1] == (
+    assert built(path, "y").header_rows[-1] == (
         "Warning",
         f"column 'x' is read as words: {360 // every} of 360 cells are no numbers, the first in row 1"
         " (counted from 0): 'a'. To read it as numbers, these missing: data.columns.x=number (as it is:"
         " data.columns.x=category)",
     )
-    assert len(built(path, "y", columns={"x": "category"}).told) == 2
+    assert len(built(path, "y", columns={"x": "category"}).header_rows) == 2
 
 
 def test_a_sole_column_that_is_refused_names_the_culprit(tmp_path):
@@ -691,17 +696,17 @@ def test_classes_that_are_mostly_numbers_are_told(tmp_path):
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y")
     assert len(dataset.spec.target.names) == 14
-    assert dataset.told[-1] == (
+    assert dataset.header_rows[-1] == (
         "Warning",
         "target 'y' is read as words: 10 of 140 cells are no numbers, the first in row 13 (counted from"
         " 0): 'unknown'. To leave these rows out: data.task=values (as it is: data.task=classes)",
     )
-    assert len(built(path, "y", task="classes").told) == 2
+    assert len(built(path, "y", task="classes").header_rows) == 2
 
 
 def test_classes_of_words_and_numbers_are_told_without_the_advice_to_leave_half_out(tmp_path):
     rows = [{"x": str(i % 7), "y": ["Yes", "No", "1", "0"][i % 4]} for i in range(140)]
-    assert built(written(tmp_path / "a.csv", rows), "y").told[-1] == (
+    assert built(written(tmp_path / "a.csv", rows), "y").header_rows[-1] == (
         "Warning",
         "target 'y' holds words and numbers, which are told apart: 70 of 140 cells are no numbers, the"
         " first in row 0 (counted from 0): 'Yes'. Where some of both mean the same, give them one"
@@ -723,7 +728,7 @@ def test_numbers_that_look_like_identifiers_are_told(tmp_path):
     ]
     path = written(tmp_path / "a.csv", rows, quoted=True)
     dataset = built(path, "y")
-    told = [told for label, told in dataset.told if label == "Warning"]
+    told = [told for label, told in dataset.header_rows if label == "Warning"]
     assert told[0] == (
         "column 'phone': all of its numbers have as many groups of digits as '735 586 100'. Where they"
         " are identifiers: data.columns.phone=category"
@@ -733,7 +738,7 @@ def test_numbers_that_look_like_identifiers_are_told(tmp_path):
     assert len(told) == 3
     assert dataset.spec.input.names == ("phone", "version", "people", "sum")
     said = built(path, "y", columns={"phone": "number", "version": "category"}, ignore=["ip"])
-    assert not any("groups of digits" in told for _, told in said.told)
+    assert not any("groups of digits" in told for _, told in said.header_rows)
 
 
 def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
@@ -741,15 +746,15 @@ def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y")
     assert dataset.spec.input == Features(1, ("x",))
-    assert dataset.told[-1] == (
+    assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': 1 of 100 cells has a leading zero and is read as a number, the first in row 7"
         " (counted from 0): '05'. Where they are words: data.columns.x=category",
     )
-    assert len(built(path, "y", columns={"x": "number"}).told) == 2
+    assert len(built(path, "y", columns={"x": "number"}).header_rows) == 2
     target = built(path, "x")
     assert isinstance(target.spec.target, Values)
-    assert target.told[-1][1].endswith(
+    assert target.header_rows[-1][1].endswith(
         "(counted from 0): '05'. Where they are classes: data.task=classes"
     )
 
@@ -757,7 +762,9 @@ def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
 def test_many_leading_zeros_make_words_and_the_first_is_told(tmp_path):
     rows = [{"x": f"0{i}" if i % 5 == 0 else str(i), "z": i % 7, "y": f"{i}.5"} for i in range(30)]
     (left,) = (
-        told for label, told in built(written(tmp_path / "a.csv", rows), "y").told if label == "Warning"
+        told
+        for label, told in built(written(tmp_path / "a.csv", rows), "y").header_rows
+        if label == "Warning"
     )
     assert "x (words, all different: 6 of 30 cells have a leading zero, the first in row 0" in left
     assert left.endswith("To learn from it: data.columns.x=category")
@@ -772,7 +779,7 @@ def test_an_odd_cell_of_another_unit_is_told_as_such(tmp_path):
         }
         for i in range(100)
     ]
-    told = [told for label, told in built(written(tmp_path / "a.csv", rows), "y").told]
+    told = [told for label, told in built(written(tmp_path / "a.csv", rows), "y").header_rows]
     assert any(
         "the first in row 7 (counted from 0): '1.5 kg' (in kg, not in g)." in line for line in told
     )
@@ -790,11 +797,11 @@ def test_a_run_of_before_goes_on_with_the_columns_that_it_read(tmp_path):
     again = data.build(config.going_on(old.prepared))
     assert again.reader == old.reader
     assert torch.equal(again.train.inputs, old.train.inputs)
-    assert again.told[:2] == [
+    assert again.header_rows[:2] == [
         ("Columns", "2 numbers; ignored: x (as before in this run)"),
         ("Target", "y, a real value"),
     ]
-    assert len(again.told) == 2
+    assert len(again.header_rows) == 2
 
 
 def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):
@@ -803,7 +810,7 @@ def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):
     ]
     dataset = built(written(tmp_path / "a.csv", rows), "y")
     assert dataset.spec.input.names == ("x",)
-    assert dataset.told[-1] == (
+    assert dataset.header_rows[-1] == (
         "Warning",
         "left out: column 1 (counts the rows), Unnamed: 0 (counts the rows). To learn from them:"
         " 'data.columns=\"{column 1: number, Unnamed: 0: number}\"'",
@@ -814,7 +821,7 @@ def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):
     pq.write_table(table, tmp_path / "b.parquet")
     dataset = built(tmp_path / "b.parquet", "y")
     assert dataset.spec.input.names == ("x",)
-    assert dataset.told[-1][1].endswith("To learn from it: data.columns.__index_level_0__=number")
+    assert dataset.header_rows[-1][1].endswith("To learn from it: data.columns.__index_level_0__=number")
 
 
 @pytest.mark.parametrize(
@@ -825,7 +832,7 @@ def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):
 def test_what_to_type_for_a_column(tmp_path, name, typed):
     rows = [{name: "no" if i == 3 else str(i), "z": str(i % 7), "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows)
-    assert built(path, "y").told[-1][1].endswith(f"words: {typed}")
+    assert built(path, "y").header_rows[-1][1].endswith(f"words: {typed}")
     assert built(path, "y", columns={name: "ignore"}).spec.input.names == ("z",)
     assert built(path, "y", columns=f"{{{name}: ignore}}").spec.input.names == ("z",)
     with pytest.raises(ConfigError, match=r"data\.columns=.*is no name with its kind"):
@@ -849,7 +856,7 @@ def test_targets_that_cannot_be_learnt(tmp_path, cells, words):
 def test_columns_of_lists_are_told_and_left_alone(tmp_path):
     rows = [{"x": i, "tags": [i], "y": i + 0.5} for i in range(60)]
     dataset = built(written(tmp_path / "a.jsonl", rows), "y", columns={"tags": "number"})
-    assert dataset.told[0][1] == "1 number; ignored: tags (list<item: int64>)"
+    assert dataset.header_rows[0][1] == "1 number; ignored: tags (list<item: int64>)"
 
 
 def test_many_infinite_numbers_are_refused(tmp_path):

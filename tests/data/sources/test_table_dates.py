@@ -31,15 +31,15 @@ def test_dates_that_could_be_read_otherwise_are_told_with_what_to_type(tmp_path)
     cells = [f"{1 + i % 11:02d}/{1 + i % 12:02d}/2020" for i in range(ROWS)]
     path = table_of(tmp_path / "a.csv", cells)
     dataset = built(path, "y", normalize=False)
-    assert ("Dates", "when (%m/%d/%Y)") in dataset.told
+    assert ("Dates", "when (%m/%d/%Y)") in dataset.header_rows
     assert (
         "Warning",
         "column 'when': it is read as dates (%m/%d/%Y), and would do as dates (%d/%m/%Y): then say"
         " 'data.columns.when={date: \"%d/%m/%Y\"}' (as it is: 'data.columns.when={date: \"%m/%d/%Y\"}')",
-    ) in dataset.told
+    ) in dataset.header_rows
     said = built(path, "y", normalize=False, columns={"when": {"date": "%d/%m/%Y"}})
-    assert ("Dates", "when (%d/%m/%Y)") in said.told
-    assert not [line for label, line in said.told if label == "Warning"]
+    assert ("Dates", "when (%d/%m/%Y)") in said.header_rows
+    assert not [line for label, line in said.header_rows if label == "Warning"]
     late = table_of(tmp_path / "late.csv", ["31/01/2020"])
     month = said.spec.input.names.index("when (month)")
     assert (again(said).read(late, with_targets=False).part.inputs[:, month] == 1).all()
@@ -92,12 +92,12 @@ def test_one_odd_date_is_missing_and_told(tmp_path):
         "Warning",
         "column 'when': 1 of 60 cells is no date and taken for missing, the first in row 59 (counted"
         " from 0): '2022-13-01'. Where they are words: data.columns.when=category",
-    ) in dataset.told
+    ) in dataset.header_rows
     found = again(dataset).read(
         table_of(tmp_path / "b.csv", ["2022-13-01", *cells[:20]]), with_targets=False
     )
     assert found.columns["when"][0].as_py() == "2022-13-01"
-    assert any("cells are no dates and taken for missing" in line for _, line in found.told)
+    assert any("cells are no dates and taken for missing" in line for _, line in found.header_rows)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_one_odd_date_is_missing_and_told(tmp_path):
 )  # fmt: skip
 def test_what_a_model_reads_of_each_kind(tmp_path, cells, told, names):
     dataset = built(table_of(tmp_path / "a.csv", cells), "y")
-    assert dataset.told[0] == ("Columns", told)
+    assert dataset.header_rows[0] == ("Columns", told)
     assert list(dataset.spec.input.names) == [f"when ({name})" for name in names]
     assert torch.isfinite(dataset.part("train").inputs).all()
 
@@ -125,9 +125,9 @@ def test_words_that_are_mostly_dates_are_told(tmp_path):
         "column 'when' is read as words: 15 of 60 cells are no dates (ISO), the first in row 0 (counted"
         " from 0): 'unknown'. To read it as dates, these missing: data.columns.when=date (as it is:"
         " data.columns.when=category)",
-    ) in built(path, "y").told
-    assert ("Columns", "1 date (when)") in built(path, "y", columns={"when": "date"}).told
-    assert built(path, "when").told[-1][0] != "Warning"  # dates are no values to learn
+    ) in built(path, "y").header_rows
+    assert ("Columns", "1 date (when)") in built(path, "y", columns={"when": "date"}).header_rows
+    assert built(path, "when").header_rows[-1][0] != "Warning"  # dates are no values to learn
 
 
 NINE = np.array([1_580_466_600_123_456_789 + i * 86_400 * 10**9 * 31 for i in range(ROWS)])

@@ -101,7 +101,7 @@ def test_the_vocabulary_is_that_of_the_training_part(tmp_path):
 
 
 def test_it_tells_what_it_understood(said):
-    told = dict(built(said).told)
+    told = dict(built(said).header_rows)
     assert told["Text"] == "860 characters in 1 file, 18 different; first 90 % to learn from"
     assert told["Vocabulary"] == "18 characters; 774 tokens to learn from"
 

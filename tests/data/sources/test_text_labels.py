@@ -72,8 +72,8 @@ def test_long_texts_are_cut_and_told(tmp_path):
     dataset = built(written(tmp_path / "a.csv", lines), unit="byte", length=30)
     check(dataset)
     assert int(torch.cat([dataset.train.sizes, dataset.val.sizes]).max()) == 30
-    assert dict(dataset.told)["Cut"] == "2 texts, to 30 tokens"
-    assert "Cut" not in dict(built(written(tmp_path / "a.csv", rows())).told)
+    assert dict(dataset.header_rows)["Cut"] == "2 texts, to 30 tokens"
+    assert "Cut" not in dict(built(written(tmp_path / "a.csv", rows())).header_rows)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
     path = written(tmp_path / "a.csv", rows(60, ["True", "true", "FALSE"]))
     dataset = built(path, task="classes")
     assert dataset.spec.target.names == ("FALSE", "True")
-    assert dict(dataset.told)["Spellings"] == "true = True"
+    assert dict(dataset.header_rows)["Spellings"] == "true = True"
     new = pa.table({"review": ["soft words"] * 3, "stars": [True, False, None]}).slice(0, 2)
     pq.write_table(new, tmp_path / "new.parquet")
     found = dataset.reader.read(tmp_path / "new.parquet", with_targets=True)
@@ -157,7 +157,7 @@ def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_pa
     (tmp_path / "Thumbs.db").write_bytes(b"\x00")
     dataset = built(tmp_path, unit="character")
     assert dataset.spec.target.names == ("bad", "good")
-    told = dict(dataset.told)
+    told = dict(dataset.header_rows)
     assert told["Passed over"] == "what systems leave behind: Thumbs.db, __MACOSX"
     assert told["Empty folders"] == "fair"
 

@@ -68,7 +68,7 @@ def test_truth_is_one_thing_in_training_and_in_prediction(tmp_path, learnt, time
     found = reading(dataset, truths(tmp_path, time_format))
     assert found.part.inputs.tolist() == own.part.inputs.tolist()
     assert found.part.targets.tolist() == own.part.targets.tolist()
-    assert "Unseen categories" not in dict(found.told)
+    assert "Unseen categories" not in dict(found.header_rows)
 
 
 @ways
@@ -86,7 +86,7 @@ def test_a_column_may_spell_it_in_all_ways_at_once(tmp_path):
     dataset = built(written(tmp_path / "a.csv", rows))
     assert dataset.spec.target.names == ("FALSE", "TRUE")
     assert dict(zip(dataset.spec.input.names, dataset.spec.input.categories, strict=True))["on"] == 3
-    told = dict(dataset.told)["Spellings"]
+    told = dict(dataset.header_rows)["Spellings"]
     assert told.endswith("; y: 0, False, false = FALSE; 1, True, true = TRUE")
     on = told.removeprefix("on: ").split("; y: ")[0]
     assert sorted(
@@ -98,8 +98,8 @@ def test_a_few_words_among_digits_are_truth_and_not_missing(tmp_path):
     rows = [{"x": i, "on": i % 2, "y": i / 8} for i in range(200)]
     rows[7]["on"] = "True"
     dataset = built(written(tmp_path / "a.csv", rows))
-    assert "Warning" not in dict(dataset.told)
-    assert dict(dataset.told)["Spellings"] == "on: 1 = True; 0 = false"
+    assert "Warning" not in dict(dataset.header_rows)
+    assert dict(dataset.header_rows)["Spellings"] == "on: 1 = True; 0 = false"
     assert (
         reading(dataset, tmp_path / "a.csv").part.inputs[7].tolist()[1:]
         == (reading(dataset, tmp_path / "a.csv").part.inputs[9].tolist()[1:])
@@ -129,7 +129,7 @@ def test_a_category_of_training_is_found_in_any_spelling(tmp_path, learnt, new, 
     texts = new if ending == "csv" else [value or None for value in new]
     found = reading(dataset, written(tmp_path / f"new.{ending}", rows(texts)))
     assert found.part.inputs.tolist() == own.part.inputs.tolist()
-    assert "Unseen categories" not in dict(found.told)
+    assert "Unseen categories" not in dict(found.header_rows)
 
 
 def test_what_may_be_told_apart_is(tmp_path):
@@ -138,17 +138,17 @@ def test_what_may_be_told_apart_is(tmp_path):
     dataset = built(written(tmp_path / "a.csv", rows), task="classes")
     assert set(dataset.spec.target.names) == set(spelt)
     assert dict(zip(dataset.spec.input.names, dataset.spec.input.categories, strict=True))["c"] == 7
-    assert "Spellings" not in dict(dataset.told)
+    assert "Spellings" not in dict(dataset.header_rows)
 
 
 def test_a_rare_spelling_counts_for_the_category_it_differs_from_in_case_alone(tmp_path):
     rows = [{"x": i, "c": ["Köln", "Bonn"][i % 2], "y": i / 4} for i in range(100)]
     rows[3]["c"] = "bonn"
     dataset = built(written(tmp_path / "a.csv", rows), val_path=str(written(tmp_path / "b.csv", rows)))
-    assert dict(dataset.told)["Spellings"] == "c: bonn = Bonn"
+    assert dict(dataset.header_rows)["Spellings"] == "c: bonn = Bonn"
     found = reading(dataset, tmp_path / "a.csv")
     assert found.part.inputs[3, 1:].tolist() == found.part.inputs[5, 1:].tolist()
-    assert "Unseen in val" not in dict(dataset.told)
+    assert "Unseen in val" not in dict(dataset.header_rows)
 
 
 def test_a_class_that_training_has_not_is_refused_all_the_same(tmp_path):
@@ -169,9 +169,9 @@ def test_what_new_files_spell_otherwise_is_told(tmp_path):
 
     test = written(tmp_path / "test.csv", rows("BONN"))
     dataset = built(written(tmp_path / "a.csv", rows("Bonn")), test_path=str(test))
-    assert dict(dataset.told)["Spellings in test"] == "c: BONN = Bonn"
+    assert dict(dataset.header_rows)["Spellings in test"] == "c: BONN = Bonn"
     found = reading(dataset, written(tmp_path / "new.csv", rows("bonn")), with_targets=False)
-    assert found.told == [("Spellings", "c: bonn = Bonn")]
+    assert found.header_rows == [("Spellings", "c: bonn = Bonn")]
     assert found.columns["c"][:2].to_pylist() == ["bonn", "Rome"]  # as they stand there
 
 
@@ -197,14 +197,14 @@ def test_a_run_of_before_goes_on_with_the_categories_that_it_told_apart(tmp_path
 def test_classes_are_told_with_their_counts_and_those_of_a_single_row(tmp_path):
     rows = [{"x": i, "y": ["a", "A", "b"][i % 3]} for i in range(90)] + [{"x": 0, "y": "c"}]
     dataset = built(written(tmp_path / "a.csv", rows))
-    assert dict(dataset.told)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 1"
-    warnings = [line for label, line in dataset.told if label == "Warning"]
+    assert dict(dataset.header_rows)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 1"
+    warnings = [line for label, line in dataset.header_rows if label == "Warning"]
     assert any("single sample, by which nothing can be judged: c" in line for line in warnings)
     assert any("differ in case alone are told apart: A, a" in line for line in warnings)
     path = str(written(tmp_path / "val.csv", [{"x": 0, "y": "c"}]))
     judged = built(tmp_path / "a.csv", val_path=path)
-    assert dict(judged.told)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 2"
-    assert not any("single sample" in line for _, line in judged.told)
+    assert dict(judged.header_rows)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 2"
+    assert not any("single sample" in line for _, line in judged.header_rows)
 
 
 def test_a_column_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):

@@ -27,7 +27,7 @@ def continents(path, classes=("EU", "NA", "AS", ""), count=80):
 
 
 def of_label(dataset, label):
-    return [line for name, line in dataset.told if name == label]
+    return [line for name, line in dataset.header_rows if name == label]
 
 
 @pytest.mark.parametrize("task", ["auto", "classes"])

@@ -140,8 +140,8 @@ def own_data(loaded: LoadedRun) -> EvalData:
             note(f"Warning: the data is not what the run was trained on: {found.change}.")
         if found.unsure:
             note(f"Data: {UNSURE}.")
-    for told in dataset.told:
-        note(": ".join(told))
+    for row in dataset.header_rows:
+        note(": ".join(row))
     report_skipped(dataset.left_out)
     part: PartName = "val" if dataset.test is None else "test"
     name = "validation" if part == "val" else "test"

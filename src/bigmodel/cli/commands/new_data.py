@@ -33,7 +33,7 @@ def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targe
         found = reader.read(path, with_targets=targets, max_bad=arguments.max_bad)
     except BigModelError as error:
         raise type(error)(_with_options(str(error), option)) from error
-    for line in found.told:
+    for line in found.header_rows:
         note(": ".join(line))
     report_skipped(found.left_out)
     return found

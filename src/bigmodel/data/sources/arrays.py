@@ -61,7 +61,10 @@ def arrays(config: ArraysConfig) -> Dataset:
         mean=scaled.mean,
         std=scaled.std,
         read=content.read(),
-        told=[("Arrays", f"{path.name}: {samples.input}, {samples.target}"), *_warnings(samples, parts)],
+        header_rows=[
+            ("Arrays", f"{path.name}: {samples.input}, {samples.target}"),
+            *_warnings(samples, parts),
+        ],
         left_out={NOT_FINITE: left_out} if left_out else {},
     )
 

@@ -35,7 +35,7 @@ from bigmodel.data.files.samples import (
 )
 from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, duration
 from bigmodel.data.normalize import image_statistics
-from bigmodel.data.reader import Found, reads, told_cut
+from bigmodel.data.reader import Found, reads, truncation_row
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import Config, data
@@ -135,7 +135,7 @@ def audio(config: AudioConfig) -> Dataset:
             target_encoder=TargetEncoder.of(dataset.spec.target),
             training_statistics=RecordingStatistics.of(read.rows),
         ),
-        told=[*_messages(found, read.rows, settings, labels), *warnings],
+        header_rows=[*_messages(found, read.rows, settings, labels), *warnings],
         left_out=read.left_out,
         read=read.digest.read(exact=False),
     )
@@ -283,5 +283,5 @@ class AudioReader(FilesReader):
         seconds = self.settings.samples / self.settings.rate
         cut = sum(note[2] > seconds for note in rows.notes)
         other = [] if self.training_statistics is None else self.training_statistics.differing(rows)
-        told = [*found.told, *_cancelled_warning(rows), *other]
-        return replace(found, told=[*told, *told_cut(cut, "recording", f"{seconds:.2f} s")])
+        told = [*found.header_rows, *_cancelled_warning(rows), *other]
+        return replace(found, header_rows=[*told, *truncation_row(cut, "recording", f"{seconds:.2f} s")])

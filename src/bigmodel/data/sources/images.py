@@ -97,7 +97,7 @@ def images(config: ImagesConfig) -> Dataset:
         reader=ImagesReader(
             settings=settings, patterns=config.for_new_files(), target_encoder=target_encoder
         ),
-        told=[*_messages(found, read.rows, settings, labels), *warnings],
+        header_rows=[*_messages(found, read.rows, settings, labels), *warnings],
         left_out=read.left_out,
         read=read.digest.read(),
     )

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs
-from bigmodel.data.reader import Found, reads, told_cut
+from bigmodel.data.reader import Found, reads, truncation_row
 from bigmodel.data.texts.files import read_lines
 from bigmodel.data.texts.pair_files import (
     PairFilesConfig,
@@ -107,7 +107,7 @@ class PairsReader(VocabularyReader):
         if with_targets:
             columns["target"] = pairs.targets
         stored, cut = _encode_pairs(self.vocabulary, pairs, self.length)
-        told = told_cut(cut, "source", f"{self.length:,} tokens")
+        told = truncation_row(cut, "source", f"{self.length:,} tokens")
         return Found(stored, columns, pairs.left_out, told)
 
     def _not_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
@@ -184,7 +184,7 @@ def pairs(config: PairsConfig) -> Dataset:
     told = [
         ("Pairs", f"{len(stored['train']):,} to learn from"),
         ("Vocabulary", f"{vocabulary}; both sides share it"),
-        *told_cut(cut, "source", f"{config.length:,} tokens", purpose=" to judge by"),
+        *truncation_row(cut, "source", f"{config.length:,} tokens", purpose=" to judge by"),
     ]
     spec = DataSpec(
         "pairs",
@@ -205,7 +205,7 @@ def pairs(config: PairsConfig) -> Dataset:
         val=stored["val"],
         test=stored.get("test"),
         reader=reader,
-        told=told,
+        header_rows=told,
         left_out=dict(left_out),
     )
 

@@ -79,7 +79,7 @@ def table(config: TableConfig) -> Dataset:
     dataset = completed(spec, parts, config.learnt(spec.input))
     reader = reader.model_copy(update={"target_encoder": TargetEncoder.of(dataset.spec.target)})
     return replace(
-        dataset, reader=reader, told=lines + told, left_out=dict(left_out), read=digest.read()
+        dataset, reader=reader, header_rows=lines + told, left_out=dict(left_out), read=digest.read()
     )
 
 

@@ -137,7 +137,7 @@ def text(config: TextConfig) -> Dataset:
         val=windows["val"],
         test=windows.get("test"),
         reader=reader,
-        told=[
+        header_rows=[
             ("Text", _summary(passages, learnt_from)),
             ("Vocabulary", f"{vocabulary}; {_token_count(streams['train'])} to learn from"),
         ],

@@ -24,7 +24,7 @@ from bigmodel.data.canonical import alias_summary
 from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import SplitData, Texts
-from bigmodel.data.reader import Found, reads, told_cut
+from bigmodel.data.reader import Found, reads, truncation_row
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
 from bigmodel.data.texts.files import TextFilesConfig
 from bigmodel.data.texts.labelled_texts import LabelledTexts, Layout, layout_kind, read_labelled_texts
@@ -106,7 +106,7 @@ class TextLabelsReader(VocabularyReader):
         else:
             targets = self.target_encoder.blank(len(rows.texts))
         tokens, cut = _encode_texts(self.vocabulary, rows.texts, self.length, targets)
-        told = [*rows.told, *told_cut(cut, "text", f"{self.length:,} tokens")]
+        told = [*rows.told, *truncation_row(cut, "text", f"{self.length:,} tokens")]
         return Found(tokens, rows.columns, rows.left_out, told)
 
 
@@ -157,7 +157,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
             else class_warnings(found.target.names, _class_counts(found))
         ),
         ("Vocabulary", str(vocabulary)),
-        *told_cut(cut, "text", f"{config.length:,} tokens"),
+        *truncation_row(cut, "text", f"{config.length:,} tokens"),
     ]
     reader = TextLabelsReader(
         vocabulary=vocabulary,
@@ -167,7 +167,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         target_encoder=TargetEncoder.of(done.spec.target),
     )
     read = content.read()
-    return replace(done, reader=reader, told=told, left_out=found.left_out, read=read)
+    return replace(done, reader=reader, header_rows=told, left_out=found.left_out, read=read)
 
 
 class _LabelledParts(NamedTuple):
