@@ -114,6 +114,25 @@ def test_limits_leave_so_many_batches_of_samples(tmp_path: Path) -> None:
     assert torch.equal(again.dataset.train.inputs, run.dataset.train.inputs)
 
 
+def test_the_split_seed_decides_which_windows_of_a_text_a_limit_keeps(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(map(chr, range(97, 123))) * 200)
+    text = {"name": "text", "path": str(tmp_path / "a.txt"), "context": 4, "batch_size": 12}
+    starts = [
+        built(
+            tmp_path,
+            {
+                "data": text | {"split_seed": seed},
+                "model": {"name": "rnn"},
+                "loss": {"name": "cross_entropy"},
+                "trainer.limit.train": 2,
+            },
+        )[0].dataset.train.starts
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
 def test_the_test_part_is_limited_as_the_others_are(tmp_path: Path) -> None:
     tested = {"data": {"name": "tested", "batch_size": 12}}
 

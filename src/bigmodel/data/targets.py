@@ -12,11 +12,9 @@ from torch import Tensor
 
 from bigmodel.data.canonical import ValueIndex, canonical_names
 from bigmodel.data.normalize import scored
-from bigmodel.errors import DataError, did_you_mean
+from bigmodel.errors import DataError, did_you_mean, join_names
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Flags, Target, Values
-
-_LISTED = 5  # how many labels a message names
 
 
 class TargetEncoder(Config):
@@ -82,12 +80,10 @@ def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Te
     index = ValueIndex(names).of(different)
     unknown = [word for word in different if word not in index]
     if unknown:
-        told = ", ".join(repr(label) for label in unknown[:_LISTED])
-        more = ", …" if len(unknown) > _LISTED else ""
-        known = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
         raise DataError(
-            f"{where}: the training data has no label {told}{more}; its labels are {known}."
-            f"{did_you_mean(unknown[0], names)} Correct or remove these samples."
+            f"{where}: the training data has no label {join_names(list(map(repr, unknown)))}; its"
+            " labels are"
+            f" {join_names(names)}.{did_you_mean(unknown[0], names)} Correct or remove these samples."
         )
     return torch.tensor([index[word] for word in words], dtype=torch.int64)
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from bigmodel.data.base import DataConfig, PartName
 from bigmodel.data.paths import check_no_device
 from bigmodel.data.splits import check_learnable, group_split, plain_split, stratified_split
-from bigmodel.errors import ConfigError, DataError, did_you_mean
+from bigmodel.errors import ConfigError, DataError, did_you_mean, join_names
 
-_LISTED = 5  # classes that a message names
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -223,7 +222,7 @@ def check_trained_classes(names: Sequence[str], training: Tensor, where: str, wh
     missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
     if missing:
         raise DataError(
-            f"{where}: no {what} of label {', '.join(map(repr, missing[:_LISTED]))} are in the training"
+            f"{where}: no {what} of label {join_names(list(map(repr, missing)))} are in the training"
             " part, so that nothing is learnt of it. Give it some, or take it out of the other parts;"
             " with groups, another data.split_seed may do."
         )

@@ -388,7 +388,7 @@ def test_unreadable_files_are_counted_and_named():
     with pytest.raises(DataError) as caught:
         check_unreadable(bad, 1234, 3, "notes")
     words = str(caught.value)
-    assert "7 of 1,234 notes cannot be read: 0.txt (it is empty); 1.txt" in words
+    assert "7 of 1,234 notes cannot be read: 0.txt (it is empty), 1.txt" in words
     assert words.endswith("raise data.max_bad=7 to leave them out.")
     assert check_unreadable(bad, 1234, 7, "notes") == {"notes that cannot be read": 7}
     assert check_unreadable([], 1234, 0, "notes") == {}

@@ -180,7 +180,7 @@ def test_folders_of_parts_and_a_file_that_is_no_text(tmp_path):
 def test_rows_without_text_or_label(tmp_path):
     lines = [*rows(), ("", "1"), ("fine", ""), (" ", "2"), ("fine", "nan")]
     path = written(tmp_path / "a.csv", lines)
-    words = r"4 of 54 texts cannot be read: row 50 \(no text\); row 51 \(no label\); .*data.max_bad=4"
+    words = r"4 of 54 texts cannot be read: row 50 \(no text\), row 51 \(no label\), .*data.max_bad=4"
     with pytest.raises(DataError, match=words):
         built(path, max_bad=3)
     dataset = built(path, max_bad=4)

@@ -16,7 +16,7 @@ from bigmodel.data.normalize import standard
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader, reads
 from bigmodel.data.targets import TargetEncoder
-from bigmodel.errors import DataError
+from bigmodel.errors import DataError, join_names
 from bigmodel.spec import DataSpec, Features, Image, Tokens
 from bigmodel.spec import Sequence as Steps
 
@@ -196,7 +196,7 @@ class ArraysReader(Reader):
         if own.shape[1:] != (len(names),):
             raise DataError(
                 f"{where}: has shape {tuple(given.shape)}, expected (samples, {len(names)}) for"
-                f" {', '.join(names[:5])}."
+                f" {join_names(names)}."
             )
         if kind == "flags" and bool(((own != 0) & (own != 1)).any()):
             raise DataError(f"{where}: flags must be 0 or 1.")
@@ -276,9 +276,9 @@ def finite_rows(inputs: Tensor, targets: Tensor, max_bad: int, where: str) -> Te
             fine &= numbers.isfinite().flatten(1).all(1)
     bad = (~fine).nonzero().flatten().tolist()
     if len(bad) > max_bad:
-        rows = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
         raise DataError(
-            f"{where}: {len(bad):,} of {len(inputs):,} samples hold NaN or infinity, in rows {rows}"
-            f" (counted from 0). Mend them, or raise data.max_bad={len(bad)} to leave them out."
+            f"{where}: {len(bad):,} of {len(inputs):,} samples hold NaN or infinity, in rows"
+            f" {join_names(list(map(str, bad)))} (counted from 0). Mend them, or raise"
+            f" data.max_bad={len(bad)} to leave them out."
         )
     return fine.nonzero().flatten()

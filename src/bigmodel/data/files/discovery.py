@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from bigmodel.data.files.name_patterns import (
-    LISTED,
     PART_FOLDERS,
     FilePatterns,
     Files,
+    kinds_of_files,
     mark_test_files,
     match_groups,
     parse_number,
@@ -30,7 +30,7 @@ from bigmodel.data.files.name_patterns import (
 )
 from bigmodel.data.ignored_files import first_system_name, is_ignored, is_system_file
 from bigmodel.data.paths import check_inside
-from bigmodel.errors import DataError, setting
+from bigmodel.errors import DataError, join_names, setting
 from bigmodel.runtime.escaping import escape
 
 
@@ -179,8 +179,7 @@ def _walk(folder: Path, where: str, passed: set[str]) -> Iterator[Path]:
 def _other_files(ignored: Counter[str]) -> str:
     if not ignored:
         return ": it is empty"
-    told = ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common(LISTED))
-    return f", but {ignored.total():,} other files: {told}"
+    return f", but {kinds_of_files(ignored)}"
 
 
 def _part_folders(names: list[str], where: str) -> tuple[list[str], list[str] | None]:
@@ -212,7 +211,7 @@ def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[
     if loose:
         raise DataError(
             f"{where}: {len(loose):,} {what} lie outside the folders of the classes:"
-            f" {', '.join(loose[:LISTED])}. Move them into the folder of their class, or away."
+            f" {join_names(loose)}. Move them into the folder of their class, or away."
         )
     labels = [name.split("/", 1)[0] for name in names]
     within = {name.split("/")[1] for name in names if name.count("/") > 1}
@@ -303,10 +302,9 @@ def _as_text(value: object) -> str:
 def _check_filled(values: Sequence[object], name: str, where: str) -> None:
     empty = [row for row, value in enumerate(values) if not _as_text(value)]
     if empty:
-        rows = ", ".join(str(row) for row in empty[:LISTED])
         raise DataError(
-            f"{where}: column '{name}' is empty in {len(empty):,} of {len(values):,} rows: {rows}"
-            f"{', …' if len(empty) > LISTED else ''} (counted from 0). Fill them in, or"
+            f"{where}: column '{name}' is empty in {len(empty):,} of {len(values):,} rows:"
+            f" {join_names(list(map(str, empty)))} (counted from 0). Fill them in, or"
             " remove the rows."
         )
 

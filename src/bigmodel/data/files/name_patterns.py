@@ -14,13 +14,12 @@ from pydantic import Field, ValidationInfo, field_validator
 from bigmodel.data.libraries import regex
 from bigmodel.data.text_encoding import Encoding
 from bigmodel.data.user_data import PART_NAMES
-from bigmodel.errors import DataError, require
+from bigmodel.errors import DataError, join_names, require
 from bigmodel.registry import Config
 
 PART_FOLDERS = set(PART_NAMES)
 """Names of folders that hold a part of the data, not a class."""
 
-LISTED = 5  # files that a message names
 _SECONDS = 5  # of the processor for one path, which takes microseconds
 
 
@@ -120,6 +119,12 @@ class Files:
         return len(self.labels) > 0 and isinstance(self.labels[0], float)
 
 
+def kinds_of_files(counts: Counter[str]) -> str:
+    """How many files there are of each kind, the most frequent first."""
+    kinds = [f"{count:,} {kind}" for kind, count in counts.most_common()]
+    return f"{counts.total():,} other files: {join_names(kinds)}"
+
+
 def _search(pattern: str, name: str, key: str) -> Any:
     """What a pattern finds in a path.
 
@@ -156,7 +161,7 @@ def match_groups(pattern: str, names: Sequence[str], key: str, where: str) -> li
     if missing:
         raise DataError(
             f"data.{key}={pattern!r}: finds nothing in {len(missing):,} of {len(names):,} paths of"
-            f" {where}: {', '.join(missing[:LISTED])}{', …' if len(missing) > LISTED else ''}."
+            f" {where}: {join_names(missing)}."
         )
     return [match[1] for match in found if match is not None]
 

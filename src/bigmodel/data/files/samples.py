@@ -23,7 +23,7 @@ from bigmodel.data.files.decode_cache import (
     file_digests,
 )
 from bigmodel.data.files.discovery import find_files
-from bigmodel.data.files.name_patterns import LISTED, FilePatterns, Files, parse_number
+from bigmodel.data.files.name_patterns import FilePatterns, Files, kinds_of_files, parse_number
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
@@ -35,7 +35,7 @@ from bigmodel.data.user_data import (
     separate_parts,
     split_samples,
 )
-from bigmodel.errors import DataError
+from bigmodel.errors import DataError, join_names
 from bigmodel.spec import Classes, Target, Values
 
 
@@ -230,15 +230,13 @@ def file_messages(files: Files, trouble: str = "") -> list[tuple[str, str]]:
     """Lines about files that are no samples, and about the cache."""
     told = []
     if files.ignored:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in files.ignored.most_common(LISTED))
-        told.append(("Ignored", f"{files.ignored.total():,} other files: {kinds}"))
+        told.append(("Ignored", kinds_of_files(files.ignored)))
     if files.passed_over:
         told.append(("Passed over", f"what systems leave behind: {', '.join(files.passed_over)}"))
     if told_apart := alias_summary(files.aliases):
         told.append(("Spellings", told_apart))
     if files.empty:
-        more = f", … ({len(files.empty):,} in all)" if len(files.empty) > LISTED else ""
-        told.append(("Empty folders", ", ".join(files.empty[:LISTED]) + more))
+        told.append(("Empty folders", join_names(files.empty)))
     if trouble:
         told.append(("Cache", trouble))
     return told
@@ -305,11 +303,10 @@ def check_unreadable(
         DataError: there are more of them.
     """
     if len(bad) > max_bad:
-        told = "; ".join(f"{name} ({reason})" for name, reason in bad[:LISTED])
-        more = "; …" if len(bad) > LISTED else ""
+        faults = join_names([f"{name} ({reason})" for name, reason in bad])
         some = f", or raise data.max_bad={len(bad)} to leave them out" if len(bad) < files else ""
         raise DataError(
-            f"data: {len(bad):,} of {files:,} {what} cannot be read: {told}{more}. Mend or remove them"
+            f"data: {len(bad):,} of {files:,} {what} cannot be read: {faults}. Mend or remove them"
             f"{some}."
         )
     return {f"{what} that cannot be read": len(bad)} if bad else {}

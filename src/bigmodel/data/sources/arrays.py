@@ -21,12 +21,12 @@ from bigmodel.data.arrays.inference import ArraySamples, ArraysConfig, interpret
 from bigmodel.data.arrays.reader import NOT_FINITE, ArraysReader, finite_rows
 from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
+from bigmodel.data.class_counts import describe_target
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Part
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.data.user_data import check_trained_classes, resolve_path, separate_parts, split_samples
-from bigmodel.errors import ConfigError, DataError
+from bigmodel.errors import ConfigError, DataError, join_names
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features
 
@@ -69,23 +69,18 @@ def arrays(config: ArraysConfig) -> Dataset:
     )
 
 
-_MAX_NAMES = 8  # features that a line names
-
-
 def _warnings(samples: ArraySamples, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
     """The classes with their counts; and what is odd about them, and about features."""
     lines = []
     if isinstance(target := samples.target, Classes):
-        counts = count_classes((part.targets for part in parts.values()), target.count)
-        lines.append(("Classes", class_summary(target.names, counts)))
-        lines += class_warnings(target.names, counts)
+        classes, warnings = describe_target(target, (part.targets for part in parts.values()))
+        lines += [("Classes", classes), *warnings]
     training = parts["train"].inputs
     if isinstance(samples.input, Features) and samples.input.count > 1:
         constant = (training == training[:1]).all(0).nonzero().flatten().tolist()
-        some = ", ".join(map(str, constant[:_MAX_NAMES])) + (", …" if len(constant) > _MAX_NAMES else "")
         if constant:
             told = f"nothing can be learnt from {len(constant):,} of {samples.input}, which are constant"
-            lines.append(("Warning", f"{told} (counted from 0): {some}"))
+            lines.append(("Warning", f"{told} (counted from 0): {join_names(list(map(str, constant)))}"))
     return lines
 
 

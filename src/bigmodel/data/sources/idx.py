@@ -7,10 +7,8 @@ integer, then the bytes themselves.
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +21,7 @@ from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.memory_check import check_memory, free_memory
 from bigmodel.data.parts import Part
 from bigmodel.data.paths import check_inside
+from bigmodel.data.text_encoding import open_decompressed
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Image
@@ -173,23 +172,11 @@ def read_idx(path: Path, kind: str) -> Tensor:
         DataError: it cannot be read, is of the other kind or of none, or is longer or shorter than
             its own header says. The message names the file, what was found and what is expected.
     """
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            if not packed:
-                return _parse(raw, path, kind)
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                return _parse(unpacked, path, kind)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: the gzip file is damaged or cut short ({error}). Get it again."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    with open_decompressed(path) as file:
+        return _parse(file, path, kind)
 
 
-def _parse(file: BinaryIO | gzip.GzipFile, path: Path, kind: str) -> Tensor:
+def _parse(file: BinaryIO, path: Path, kind: str) -> Tensor:
     """The header, checked, then just as many bytes as it promises."""
     expected, dimensions = _MAGIC[kind], _MAGIC[kind] & 0xFF
     head = file.read(4 + 4 * dimensions)
@@ -219,7 +206,7 @@ def _parse(file: BinaryIO | gzip.GzipFile, path: Path, kind: str) -> Tensor:
     return torch.frombuffer(body, dtype=torch.uint8).view(shape)
 
 
-def _read_up_to(file: BinaryIO | gzip.GzipFile, limit: int) -> bytearray:
+def _read_up_to(file: BinaryIO, limit: int) -> bytearray:
     """At most `limit` bytes, piece by piece: a wrong header must not ask for all memory at once."""
     body = bytearray()
     while len(body) < limit and (piece := file.read(min(_CHUNK, limit - len(body)))):

@@ -20,7 +20,7 @@ from pydantic import Field
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import Found, reads, truncation_row
-from bigmodel.data.texts.files import read_lines
+from bigmodel.data.texts.files import read_lines, vocabulary_of
 from bigmodel.data.texts.pair_files import (
     PairFilesConfig,
     Pairs,
@@ -32,9 +32,8 @@ from bigmodel.data.texts.pair_files import (
     read_pair_table,
     read_part,
 )
-from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, build_vocabulary
 from bigmodel.data.texts.vocabulary import Encoded, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import resolve_path, split_samples
+from bigmodel.data.user_data import split_samples
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, NextTokens, TokenPair
@@ -51,14 +50,6 @@ class PairsConfig(PairFilesConfig):
     )
     batch_tokens: int = Field(
         default=4096, ge=1, description="most tokens in a batch, those that fill it up included"
-    )
-    vocab_size: int = Field(
-        default=8000,
-        ge=MIN_VOCAB_SIZE,
-        description="most tokens, pieces of words of both sides, special ones included",
-    )
-    tokenizer: str | None = Field(
-        default=None, description="a tokenizer.json to use in place of learnt pieces; null: none"
     )
     length: int = Field(
         default=128,
@@ -153,14 +144,9 @@ def pairs(config: PairsConfig) -> Dataset:
     """
     check_paths(config)
     parts = _read_parts(config)
-    if (learnt := config.learnt_reader(PairsReader)) is not None:
-        vocabulary = learnt.vocabulary
-    else:
-        given = None if config.tokenizer is None else resolve_path(config, "tokenizer")
-        learnt_from = [*parts["train"].sources, *parts["train"].targets]
-        vocabulary = build_vocabulary(
-            learnt_from, "bpe", config.vocab_size, given, ["pad", "start", "end"]
-        )
+    training = [*parts["train"].sources, *parts["train"].targets]
+    before = config.learnt_reader(PairsReader)
+    vocabulary = vocabulary_of(config, before, training, "bpe", ["pad", "start", "end"])
     if not vocabulary.exact:
         raise DataError(
             f"data.tokenizer={config.tokenizer}: it changes texts: decoding does not give them back, so"

@@ -20,16 +20,21 @@ from torch import Tensor
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import SplitData, Windows
 from bigmodel.data.reader import Found, reads
-from bigmodel.data.texts.files import Passage, TextFilesConfig, read_files, read_texts, text_files_in
+from bigmodel.data.texts.files import (
+    Passage,
+    TextFilesConfig,
+    read_files,
+    read_texts,
+    text_files_in,
+    vocabulary_of,
+)
 from bigmodel.data.texts.tokenizer_training import (
-    MIN_VOCAB_SIZE,
     Special,
     Unit,
-    build_vocabulary,
     distinct_characters,
 )
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import resolve_path, separate_parts
+from bigmodel.data.user_data import separate_parts
 from bigmodel.errors import DataError, counted
 from bigmodel.registry import data
 from bigmodel.runtime import activity
@@ -49,7 +54,7 @@ class TextConfig(TextFilesConfig):
         default=0.1, gt=0, lt=1, description="share of the text held out for validation: its last part"
     )
     split_seed: int = Field(
-        default=0, ge=0, description="without effect: a text is split by place, not by chance"
+        default=0, ge=0, description="seed of what trainer.limit keeps; a text itself is split by place"
     )
     max_bad: int = Field(
         default=0, ge=0, description="files that may be left out because they cannot be read"
@@ -57,12 +62,6 @@ class TextConfig(TextFilesConfig):
     unit: Unit = Field(
         default="character",
         description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
-    )
-    vocab_size: int = Field(
-        default=8000, ge=MIN_VOCAB_SIZE, description="most tokens of unit=bpe, special ones included"
-    )
-    tokenizer: str | None = Field(
-        default=None, description="a tokenizer.json to use in place of unit; null: none"
     )
     context: int = Field(default=128, ge=1, description="tokens that a model sees at once")
 
@@ -111,12 +110,10 @@ def text(config: TextConfig) -> Dataset:
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
     learnt_from = [passage.text for passage in parts["train"]]
     special: list[Special] = ["end"] if several else []
-    learnt = config.learnt_reader(TextDataReader)
-    if learnt is not None and several == (learnt.vocabulary.end is not None):
-        vocabulary = learnt.vocabulary
-    else:
-        given = None if config.tokenizer is None else resolve_path(config, "tokenizer")
-        vocabulary = build_vocabulary(learnt_from, config.unit, config.vocab_size, given, special)
+    before = config.learnt_reader(TextDataReader)
+    if before is not None and several != (before.vocabulary.end is not None):
+        before = None
+    vocabulary = vocabulary_of(config, before, learnt_from, config.unit, special)
     with activity.report_progress("Turning the text into tokens"):
         streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
     _check_sizes(config, streams)

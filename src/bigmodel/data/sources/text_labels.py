@@ -26,9 +26,9 @@ from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import SplitData, Texts
 from bigmodel.data.reader import Found, reads, truncation_row
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
-from bigmodel.data.texts.files import TextFilesConfig
+from bigmodel.data.texts.files import TextFilesConfig, vocabulary_of
 from bigmodel.data.texts.labelled_texts import LabelledTexts, Layout, layout_kind, read_labelled_texts
-from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, Unit, build_vocabulary
+from bigmodel.data.texts.tokenizer_training import Unit
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
 from bigmodel.data.user_data import (
     Words,
@@ -72,12 +72,6 @@ class TextLabelsConfig(TextFilesConfig):
     unit: Unit = Field(
         default="bpe",
         description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
-    )
-    vocab_size: int = Field(
-        default=8000, ge=MIN_VOCAB_SIZE, description="most tokens of unit=bpe, special ones included"
-    )
-    tokenizer: str | None = Field(
-        default=None, description="a tokenizer.json to use in place of unit; null: none"
     )
     length: int = Field(default=256, ge=1, description="most tokens of a text; longer ones are cut")
 
@@ -128,14 +122,8 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         encoding=config.encoding,
     )
     found = _read_parts(config, layout)
-    if (learnt := config.learnt_reader(TextLabelsReader)) is not None:
-        vocabulary = learnt.vocabulary
-    else:
-        given = None if config.tokenizer is None else resolve_path(config, "tokenizer")
-        learnt_from = found.parts["train"][0]
-        vocabulary = build_vocabulary(
-            learnt_from, config.unit, config.vocab_size, given, ["pad", "unknown"]
-        )
+    before, training = config.learnt_reader(TextLabelsReader), found.parts["train"][0]
+    vocabulary = vocabulary_of(config, before, training, config.unit, ["pad", "unknown"])
     content = DigestBuilder()
     stored: dict[PartName, SplitData] = {}
     cut = 0

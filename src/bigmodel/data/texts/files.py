@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import glob
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from bigmodel.data.text_encoding import (
     guess_utf16,
     open_decompressed,
 )
+from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, Special, Unit, build_vocabulary
+from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
 from bigmodel.data.user_data import UserDataConfig, resolve_path
 from bigmodel.errors import DataError, shell_quoted
 
@@ -30,12 +33,43 @@ _LISTED = 5  # how many of them a message names
 
 
 class TextFilesConfig(UserDataConfig):
-    """How text files are written."""
+    """How text files are written, and what their tokens may be."""
 
     encoding: Encoding = Field(
         default="utf-8",
         description="how text files are written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
     )
+    vocab_size: int = Field(
+        default=8000,
+        ge=MIN_VOCAB_SIZE,
+        description="most tokens that are learnt (bpe), special ones included",
+    )
+    tokenizer: str | None = Field(
+        default=None, description="a tokenizer.json to use instead; null: none"
+    )
+
+
+def vocabulary_of(
+    config: TextFilesConfig,
+    before: VocabularyReader | None,
+    texts: Sequence[str],
+    unit: Unit,
+    special: Sequence[Special],
+) -> Vocabulary:
+    """The vocabulary that a run has used before, or else that of a training part.
+
+    Args:
+        before: the reader in the run's checkpoint; None if there is none.
+        texts: the training part.
+        unit, special: see `build_vocabulary`.
+
+    Raises:
+        DataError: the tokenizer that `config` names cannot be read.
+    """
+    if before is not None:
+        return before.vocabulary
+    tokenizer = None if config.tokenizer is None else resolve_path(config, "tokenizer")
+    return build_vocabulary(texts, unit, config.vocab_size, tokenizer, special)
 
 
 class Passage(NamedTuple):
