@@ -1,4 +1,4 @@
-"""Attention after its formulas: softmaxed scores of queries and keys weigh the values."""
+"""Attention networks with a choice of score functions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Score = Literal["dot", "scaled_dot", "general", "additive"]
 
 
 class AttentionConfig(EntryConfig):
-    """What can be chosen about the attention network."""
+    """Options of the attention network."""
 
     score: Score = Field(
         default="scaled_dot",
@@ -74,13 +74,13 @@ class ScoredAttention(nn.Module):
 
     - `dot`: q · k,
     - `scaled_dot`: q · k / √d (Vaswani et al. 2017, arXiv:1706.03762),
-    - `general`: q · W k, with W learnt in each head (Luong et al. 2015, arXiv:1508.04025),
-    - `additive`: w · tanh(q + k), with w learnt in each head; q and k being projections, this is the
+    - `general`: q · W k, with a W for each head (Luong et al. 2015, arXiv:1508.04025),
+    - `additive`: w · tanh(q + k), with a w for each head; since q and k are projections, this is the
       vᵀ tanh(W s + U h) of Bahdanau et al. 2014 (arXiv:1409.0473). It needs memory for batch ×
       positions² × dim numbers.
 
-    Shapes: (batch, positions, dim) → the same; with `mask`, (batch, 1, 1, positions), keys that are
-    False have no weight.
+    Shapes: (batch, positions, dim) → the same. With `mask`, (batch, 1, 1, positions), keys that are
+    False get no weight.
     """
 
     def __init__(self, dim: int, num_heads: int, score: Score, dropout: float = 0.0) -> None:
@@ -117,7 +117,7 @@ class ScoredAttention(nn.Module):
         return outputs
 
     def weights(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The weights a_ij themselves: (batch, heads, queries, keys), each row adding up to 1."""
+        """The weights a_ij: (batch, heads, queries, keys), each row adding up to 1."""
         query, key, _ = self._heads(inputs)
         if self.score == "additive":
             return _softmax(self._additive_scores(query, key), mask)
@@ -131,7 +131,7 @@ class ScoredAttention(nn.Module):
         return query, key, value
 
     def _scaled(self, query: Tensor) -> tuple[Tensor, float]:
-        """Queries and the factor with which their dot product with keys is the score."""
+        """Queries, and the factor that makes their dot product with keys the score."""
         if self.score == "general":
             return query @ self.general, 1.0
         return query, self.head_dim**-0.5 if self.score == "scaled_dot" else 1.0
@@ -143,22 +143,22 @@ class ScoredAttention(nn.Module):
 
 
 def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Over the keys that `mask` leaves."""
+    """Over the keys where `mask` is True."""
     return torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), dim=-1)
 
 
 @models.register("attention", AttentionConfig)
 class Attention(Model):
-    """Attention over the positions of any input, layer on layer, with a residual path.
+    """Attention layers with a residual path, over the positions of any input.
 
     An image is read as patches (or pixels), a sequence step by step, tokens embedded, plain features as
-    a position each. Between the layers there is nothing but a norm and the sum; after them, one hidden
-    layer looks at each position by itself.
+    a position each. Between the layers there is only a norm; after them, one hidden layer is applied at
+    each position.
 
-    The inputs' own channels are mapped to `dim` first, whatever their number, each pair of positions has
-    one score in each head, and the softmax runs over the keys, so that weights and values always meet in
-    shape. (The article's listing expects 32 channels of images that have 3, and scores 64 wide that are
-    32: it never runs.)
+    The inputs' channels are mapped to `dim` first, whatever their number, each pair of positions has one
+    score in each head, and the softmax runs over the keys, so that the shapes of weights and values
+    always match. (The article's listing expects 32 channels of images that have 3, and scores 64 wide
+    that are 32: it never runs.)
 
     Shapes: (batch, *spec.input.shape) → features (batch, width, times positions with readout=flatten)
     → (batch, output_size).
@@ -171,7 +171,7 @@ class Attention(Model):
         dim, grid = config.dim, grid_of(spec.input, config.patch_size)
         self.embedding = embed(spec, dim, config.patch_size, "attention")
         self.positions: nn.Module | None = None
-        # features have no order, and a vector of their own already
+        # Features have no order, and each has a vector of its own already.
         if config.position != "none" and not isinstance(spec.input, Features):
             self.positions = Positions(config.position, grid, dim)
         self.layers = nn.ModuleList(
@@ -205,9 +205,9 @@ class Attention(Model):
         return self._dropped(x.flatten(1))
 
     def attention_weights(self, inputs: Tensor) -> Tensor:
-        """What each position looks at, in evaluation mode: (batch, depth, heads, queries, keys).
+        """The attention weights in evaluation mode: (batch, depth, heads, queries, keys).
 
-        Each row adds up to 1. Positions are in reading order: patches row by row. Padding has weight 0.
+        Each row adds up to 1. Positions are in reading order, patches row by row. Padding has weight 0.
         """
         weights = []
         with torch.no_grad(), eval_mode(self):
@@ -219,7 +219,7 @@ class Attention(Model):
         return torch.stack(weights, dim=1)
 
     def _embedded(self, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Vectors with positions, how many of them are real, and as a mask of keys; None: all."""
+        """Vectors with positions, how many of them are real, and a mask of real keys; None: all."""
         x: Tensor = self.embedding(inputs)
         x = x if self.positions is None else self.positions(x)
         if self.pad is None:

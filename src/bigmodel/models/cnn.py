@@ -1,4 +1,4 @@
-"""The convolutional network, plain or residual, over images or in one dimension."""
+"""Convolutional networks, plain or residual, over images or in one dimension."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ POOLS = {
 }
 
 CHANNELS_LAST = {"cpu", "cuda"}
-"""Devices on which images are faster with the channels of a pixel side by side in memory."""
+"""Devices on which images are faster if the channels of a pixel are neighbours in memory."""
 
 Size = Annotated[int, Field(ge=1)]
 
 
 class CNNConfig(EntryConfig):
-    """What can be chosen about the convolutional network."""
+    """Options of the convolutional network."""
 
     channels: list[Size] = Field(
         default=[32, 64, 64, 128], min_length=1, description="width of each layer, or residual block"
@@ -102,32 +102,35 @@ class CNNConfig(EntryConfig):
         return layer + 1 < len(self.channels) and self.channels[layer + 1] > self.channels[layer]
 
 
-def halving(pooling: str, sizes: list[int]) -> nn.Module:
-    """Makes 2×2 pixels or 2 steps one; the last window of an odd size holds less, a size of 1 stays."""
+def make_pool(pooling: str, sizes: list[int]) -> nn.Module:
+    """Pools 2×2 pixels or 2 steps into one. The last window of an odd size is smaller; a size of 1
+    stays."""
     kind: Callable[..., nn.Module] = POOLS[pooling, len(sizes)]
     return kind(tuple(min(2, size) for size in sizes), ceil_mode=True)
 
 
-def pooled(pool: nn.Module, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """`x` after a pool of real steps only, 0 where there are none, and which steps are real then.
+def masked_pool(pool: nn.Module, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Pools real steps only; returns `x`, 0 at padding, and the new mask.
 
     Args:
-        real: (batch, 1, steps), False from some step on; None: all are real.
+        mask: (batch, 1, steps), False from some step on; None: all steps are real.
     """
-    if real is None:
+    if mask is None:
         return pool(x), None
-    after = real[..., ::2]
+    pooled_mask = mask[..., ::2]
     if isinstance(pool, nn.MaxPool1d):
-        return pool(x.masked_fill(~real, -torch.inf)).masked_fill(~after, 0.0), after
-    shares = pool(real.to(x.dtype))  # a window with a step of padding is divided by what is left
-    return pool(x * real) / shares.masked_fill(~after, 1.0), after
+        x = pool(x.masked_fill(~mask, -torch.inf)).masked_fill(~pooled_mask, 0.0)
+        return x, pooled_mask
+    # The mean of a window with padding is divided by the share of real steps in it.
+    shares = pool(mask.to(x.dtype)).masked_fill(~pooled_mask, 1.0)
+    return pool(x * mask) / shares, pooled_mask
 
 
 class ConvLayer(nn.Module):
-    """A convolution that keeps the size, then a pool and batch norm where there are such.
+    """A convolution that keeps the size, then optionally a pool and batch norm.
 
     Shapes: (batch, inputs, *size) → (batch, outputs, *size), with size height and width, or steps,
-    halved by a pool. With `real`, (batch, 1, steps), padding is read as zeros, as if the text ended.
+    halved by a pool. With `mask`, (batch, 1, steps), padding is read as zeros, like the end of a text.
     """
 
     def __init__(
@@ -141,7 +144,7 @@ class ConvLayer(nn.Module):
     ) -> None:
         super().__init__()
         kind = nn.Conv2d if axes == 2 else nn.Conv1d
-        # a batch norm subtracts the mean, and a bias with it
+        # A batch norm subtracts the mean, and any bias with it.
         self.conv = kind(
             inputs, outputs, kernel_size, padding=kernel_size // 2, bias=not config.batch_norm
         )
@@ -151,19 +154,19 @@ class ConvLayer(nn.Module):
         if config.batch_norm:
             self.norm = BatchNorm(outputs)
 
-    def forward(self, inputs: Tensor, real: Tensor | None = None) -> Tensor:
-        x: Tensor = self.conv(inputs if real is None else inputs * real)
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        x: Tensor = self.conv(inputs if mask is None else inputs * mask)
         if self.pool is not None:
-            x, real = pooled(self.pool, x, real)
-        return x if self.norm is None else self.norm(x, real)
+            x, mask = masked_pool(self.pool, x, mask)
+        return x if self.norm is None else self.norm(x, mask)
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut around them (He et al. 2015, arXiv:1512.03385, figure 2).
 
-    It starts out as its shortcut: the last scale, or without batch norm the last kernel, is zero (Goyal
-    et al. 2017, arXiv:1706.02677, section 5.1), so that deep networks learn from the first step. Where
-    the width changes, the shortcut is a 1×1 convolution. A pool halves the sum.
+    It starts as its shortcut: the last scale, or without batch norm the last kernel, is zero (Goyal et
+    al. 2017, arXiv:1706.02677, section 5.1), so that deep networks learn from the first step. If the
+    width changes, the shortcut is a 1×1 convolution. A pool halves the sum.
     """
 
     def __init__(
@@ -186,23 +189,23 @@ class ResidualBlock(nn.Module):
         self.pool = pool
         self.activation = ACTIVATIONS[config.activation]
 
-    def forward(self, inputs: Tensor, real: Tensor | None = None) -> Tensor:
-        x: Tensor = self.second(self.activation(self.first(inputs, real)), real)
-        x = x + (inputs if self.shortcut is None else self.shortcut(inputs, real))
-        return x if self.pool is None else pooled(self.pool, x, real)[0]
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        x: Tensor = self.second(self.activation(self.first(inputs, mask)), mask)
+        x = x + (inputs if self.shortcut is None else self.shortcut(inputs, mask))
+        return x if self.pool is None else masked_pool(self.pool, x, mask)[0]
 
 
 @models.register("cnn", CNNConfig)
 class CNN(Model):
-    """Convolutions y = f(W * x + b) and pooling, then a classifier or regressor of its own.
+    """Convolutions y = f(W * x + b) and pooling, then a linear head.
 
     Two-dimensional over images, one-dimensional over sequences and embedded tokens. The head reads the
-    last map's channels, pooled over all places, and gives one output for each class or value, whatever
-    the size of the images. (The article's listing flattens a 10×8×8 map: 640 outputs for 10 classes.)
-    Odd sizes are halved upward, 7 to 4, so that no border is lost; a side of 1 stays.
+    last map's channels, pooled over all positions, and gives one output for each class or value,
+    whatever the size of the images. (The article's listing flattens a 10×8×8 map: 640 outputs for 10
+    classes.) Odd sizes are halved upwards, 7 to 4, so that no border is lost; a side of 1 stays.
 
-    Averages are taken of activations. Maxima are taken before norm and activation, which then have a
-    quarter of the work: a rising activation gives the same either way, and a training step on the CPU
+    Average pools follow the activation. Max pools come before norm and activation, which then have a
+    quarter of the work: for a rising activation the result is the same, and a training step on a CPU
     takes five sixths of the time.
 
     Shapes: (batch, *spec.input.shape) → features (batch, channels[-1], or all of the last map with
@@ -233,7 +236,7 @@ class CNN(Model):
         make = ResidualBlock if config.residual else ConvLayer
         self.layers, self.averages = nn.ModuleList(), nn.ModuleList()
         for layer, channels in enumerate(config.channels):
-            pool = halving(config.pooling, sizes) if config.pools(layer) else None
+            pool = make_pool(config.pooling, sizes) if config.pools(layer) else None
             maximum, average = (pool, None) if config.pooling == "max" else (None, pool)
             kernel_size = config.kernel_size(layer)
             self.layers.append(make(width, channels, kernel_size, len(sizes), config, maximum))
@@ -247,33 +250,34 @@ class CNN(Model):
         self.head = nn.Linear(width, spec.target.output_size)
 
     def features(self, inputs: Tensor) -> Tensor:
-        real = None
+        mask = None
         if self.pad is not None:
             if self.readout == "flatten":
                 inputs = pad_to_length(inputs, self.pad, self.length)
-            real = length_mask(text_lengths(inputs, self.pad), inputs.shape[1]).unsqueeze(1)
+            mask = length_mask(text_lengths(inputs, self.pad), inputs.shape[1]).unsqueeze(1)
         x = inputs if self.embedding is None else self.embedding(inputs)
         if self.steps_first:
             x = x.transpose(1, 2)  # (batch, channels, steps)
         elif x.device.type in CHANNELS_LAST:
             x = x.to(memory_format=torch.channels_last)
         for layer, average in zip(self.layers, self.averages, strict=True):
-            x = self.activation(layer(x, real))
-            if real is not None and layer.pool is not None:
-                real = real[..., ::2]
+            x = self.activation(layer(x, mask))
+            if mask is not None and layer.pool is not None:
+                mask = mask[..., ::2]
             if average is not None:
-                x, real = pooled(average, x, real)
-        x = self._read_out(x.flatten(2), real)
+                x, mask = masked_pool(average, x, mask)
+        x = self._read_out(x.flatten(2), mask)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _read_out(self, x: Tensor, real: Tensor | None) -> Tensor:
-        """(batch, channels, places) → (batch, width), from real places only."""
+    def _read_out(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, channels, positions) → (batch, width), from real positions only."""
         if self.readout == "max":
-            return (x if real is None else x.masked_fill(~real, -torch.inf)).amax(-1)
-        if real is not None:
-            x = x.masked_fill(~real, 0.0)
+            return (x if mask is None else x.masked_fill(~mask, -torch.inf)).amax(-1)
+        if mask is not None:
+            x = x.masked_fill(~mask, 0.0)
         if self.readout == "flatten":
             return x.flatten(1)
-        if real is None:  # channels last, as an image's are: so is then the gradient
+        if mask is None:
+            # With channels last, this way the gradient is channels last, too.
             return x.transpose(1, 2).mean(1) if x.stride(1) == 1 else x.mean(-1)
-        return x.sum(-1) / real.sum(-1)
+        return x.sum(-1) / mask.sum(-1)

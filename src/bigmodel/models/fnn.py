@@ -21,7 +21,7 @@ from bigmodel.spec import DataSpec, Features, Tokens
 
 
 class FNNConfig(EntryConfig):
-    """What can be chosen about the feed-forward network."""
+    """Options of the feed-forward network."""
 
     hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(
         default=[256, 128], description="width of each hidden layer; []: a linear model"
@@ -46,8 +46,7 @@ class FNN(Model):
     """Layers y = f(W x + b) one after another, over any kind of input.
 
     Images, sequences and features are read as one flat vector, with categories embedded; tokens are
-    embedded and averaged, without padding. The output is as wide as the target asks, for a whole batch
-    at once.
+    embedded and averaged, without padding.
 
     Shapes: (batch, *spec.input.shape) → features (batch, last hidden size) → (batch, output_size).
     """
@@ -71,7 +70,7 @@ class FNN(Model):
         self.layers = nn.ModuleList()
         self.norms = nn.ModuleList()
         for size in config.hidden_sizes:
-            # a batch norm subtracts the mean, and a bias with it
+            # A batch norm subtracts the mean, and any bias with it.
             layer = Linear(width, size, bias=config.norm != "batch")
             initialise(layer, config.activation)
             self.layers.append(layer)

@@ -1,4 +1,4 @@
-"""Recurrent networks over sequences, text, and images row by row; over text they can write."""
+"""Recurrent networks over sequences, text, and images row by row; they can write text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bigmodel.spec import DataSpec, Features, Image, Sequence, TokenPair, Tokens
 
 
 class RNNConfig(EntryConfig):
-    """What can be chosen about the recurrent network."""
+    """Options of the recurrent network."""
 
     cell: Literal["rnn", "lstm", "gru"] = Field(
         default="gru", description="what a step does: rnn (plain, tanh), lstm or gru"
@@ -50,12 +50,12 @@ class RNN(Writer):
     """A hidden state carried along the steps, h_t = f(W_hh h_{t-1} + W_xh x_t + b), and a head over it.
 
     Reads sequences, embedded tokens, and images row by row, from the top. "Last" means the last step
-    read: of the backward direction that is the first of the sequence. Padding is not read. Where the
-    target is the next token, the head reads the state after every step, and the model can write.
+    read: in the backward direction that is the first of the sequence. Padding is not read. If the target
+    is the next token, the head reads the state after every step, and the model can write.
 
-    The hidden state is made for the batch at hand, and one output is read for each sample, so that
-    outputs and targets have the same shape. (The article's listing fixes h₀ to a batch of one, by a
-    global, and compares outputs of shape (1, 1, 1) with targets of shape (1, 1).)
+    The initial state is made for each batch, and each sample has one output, so that outputs and targets
+    have the same shape. (The article's listing fixes h₀ to a batch of one, by a global, and compares
+    outputs of shape (1, 1, 1) with targets of shape (1, 1).)
 
     Shapes: (batch, *spec.input.shape) → features (batch, hidden_size × directions)
     → (batch, output_size); in writing (batch, length) → features (batch, length, hidden_size)

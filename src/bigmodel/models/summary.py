@@ -1,4 +1,4 @@
-"""A model's summary: its layers, what each puts out for one sample, and where the parameters are."""
+"""A model's summary: its layers, the output shape of each for one sample, and their parameters."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class Layer:
 
 
 def summarize(model: nn.Module, inputs: Tensor) -> list[Layer]:
-    """The layers of `model`, in the order they are made: those without parts, or with own parameters.
+    """The layers of `model` in the order of definition: modules without parts, or with own parameters.
 
     Runs the model once on the first sample, without gradients and in evaluation mode, and leaves it as
-    it was. A parameter that two layers share counts at the first; the counts add up to the model's own.
+    it was. A parameter that two layers share counts for the first, so that the counts add up to the
+    model's.
 
     Args:
         inputs: (batch, *input shape), on the model's device; only the first sample is used.
@@ -41,7 +42,7 @@ def summarize(model: nn.Module, inputs: Tensor) -> list[Layer]:
         )
     }
     shapes: dict[str, str] = {}
-    hooks = [module.register_forward_hook(_noting(shapes, name)) for name, module in chosen.items()]
+    hooks = [module.register_forward_hook(_shape_hook(shapes, name)) for name, module in chosen.items()]
     try:
         with torch.no_grad(), eval_mode(model):
             model(inputs[:1])
@@ -58,11 +59,11 @@ def summarize(model: nn.Module, inputs: Tensor) -> list[Layer]:
     return rows
 
 
-def _noting(shapes: dict[str, str], name: str) -> Callable[[nn.Module, Any, Any], None]:
-    """A forward hook that keeps the shape of the first output, without the batch."""
+def _shape_hook(shapes: dict[str, str], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    """A forward hook that records the shape of the first output, without the batch."""
 
-    def note(_module: nn.Module, _inputs: Any, outputs: Any) -> None:
+    def hook(_module: nn.Module, _inputs: Any, outputs: Any) -> None:
         first = outputs[0] if isinstance(outputs, tuple | list) else outputs
         shapes.setdefault(name, "×".join(str(size) for size in first.shape[1:]) or "1")
 
-    return note
+    return hook

@@ -1,4 +1,4 @@
-"""What can be chosen about the transformer, and what a choice rules out."""
+"""The transformer's options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bigmodel.registry import EntryConfig
 
 
 class TransformerConfig(EntryConfig):
-    """What can be chosen about the transformer."""
+    """Options of the transformer."""
 
     dim: int = Field(default=64, ge=1, description="size of the vector at each position")
     depth: int = Field(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bigmodel.models.cnn import halving, pooled
+from bigmodel.models.cnn import make_pool, masked_pool
 from bigmodel.models.layers.batch_norm import BatchNorm
 from bigmodel.models.layers.padding import (
     last_position,
@@ -42,9 +42,9 @@ def test_means_and_last_states_are_those_of_the_text_alone() -> None:
 @pytest.mark.parametrize("pooling", ["max", "avg"])
 @pytest.mark.parametrize("width", [7, 8, 1])
 def test_pools_see_no_padding(pooling: str, width: int) -> None:
-    pool, x = halving(pooling, [8]), torch.randn(width, 3, width)
+    pool, x = make_pool(pooling, [8]), torch.randn(width, 3, width)
     lengths = torch.arange(1, width + 1)
-    outputs, after = pooled(pool, x, length_mask(lengths, width).unsqueeze(1))
+    outputs, after = masked_pool(pool, x, length_mask(lengths, width).unsqueeze(1))
     for sample, length in enumerate(lengths.tolist()):
         size = math.ceil(length / 2)
         assert torch.allclose(outputs[sample, :, :size], pool(x[sample, :, :length]), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The parts of a transformer: attention to itself and to a source, feed-forward, and blocks of them."""
+"""The parts of a transformer: self-attention, cross-attention, feed-forward, and blocks of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bigmodel.models.transformer_config import TransformerConfig
 
 
 class HeadNorm(nn.RMSNorm):
-    """RMSNorm of a head's queries or keys, in their own precision, as torch's kernel wants it."""
+    """RMSNorm of a head's queries or keys in their own dtype, which torch's kernel requires."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         weight = self.weight.to(inputs.dtype)
@@ -21,12 +21,12 @@ class HeadNorm(nn.RMSNorm):
 
 
 class _Attention(nn.Module):
-    """What both kinds of attention share: heads, their norms, softmax(Q Kᵀ / √d) V and the output.
+    """The base of both kinds of attention: heads, their norms, softmax(Q Kᵀ / √d) V and the output.
 
     With fewer key-value heads than heads, each is shared by a group of consecutive heads (grouped-query
     attention, Ainslie et al. 2023, arXiv:2305.13245). With `qk_norm`, each head's queries and keys are
     divided by their root mean square and scaled by a learnt vector (after Henry et al. 2020,
-    arXiv:2010.04245, and Dehghani et al. 2023, arXiv:2302.05442), before any turning.
+    arXiv:2010.04245, and Dehghani et al. 2023, arXiv:2302.05442), before any rotation.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SelfAttention(_Attention):
 
     Args:
         causal: position i sees only positions up to i.
-        rotary: turns queries and keys by their position.
+        rotary: rotates queries and keys by their position.
         qk_norm: normalise queries and keys.
 
     Shapes: (batch, positions, dim) → the same.
@@ -100,11 +100,11 @@ class SelfAttention(_Attention):
     def forward(
         self, inputs: Tensor, mask: Tensor | None = None, cache: LayerKVCache | None = None
     ) -> Tensor:
-        """Attends to the inputs, and to what `cache` holds of earlier ones.
+        """Attends to the inputs, and to earlier ones in `cache`.
 
         Args:
-            mask: True where a key is real, (batch, 1, 1, positions); needless where causal, since
-                padding comes last.
+            mask: True if a key is real, (batch, 1, 1, positions); not needed if causal, since padding
+                comes last.
         """
         heads = self._split(self.qkv(inputs))
         positions = None if cache is None else cache.cache.positions
@@ -112,19 +112,19 @@ class SelfAttention(_Attention):
         if cache is not None:
             key, value = cache.update(key, value)
             mask = cache.cache.mask
-        # with a cache the mask, or a single query, which sees all there is, says enough
+        # With a cache there is one query, which sees every key that the mask leaves.
         causal = self.causal and mask is None and positions is None
         return self._attend(query, key, value, mask, causal)
 
     def _heads(self, heads: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, normalised and turned where they are to be."""
+        """Queries, keys and values, with norms and rotation applied."""
         shares = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
         if self.query_norm is not None and self.key_norm is not None:
             query, key, value = torch.split(heads, shares, dim=1)
             query, key = self.query_norm(query), self.key_norm(key)
             if self.rotary is not None:
                 query, key = self.rotary(query, positions), self.rotary(key, positions)
-        elif self.rotary is not None:  # both at once, with half as many kernels
+        elif self.rotary is not None:  # both at once, for half as many kernels
             both, value = torch.split(heads, [shares[0] + shares[1], shares[2]], dim=1)
             query, key = torch.split(self.rotary(both, positions), shares[:2], dim=1)
         else:
@@ -145,12 +145,12 @@ class CrossAttention(_Attention):
         self.key_value.stacked = [self.num_kv_heads * self.head_dim] * 2
 
     def read(self, source: Tensor) -> KeysValues:
-        """The source's keys and values, which stay the same while a text is written."""
+        """The source's keys and values, which stay the same during decoding."""
         key, value = self._split(self.key_value(source)).chunk(2, dim=1)
         return (key if self.key_norm is None else self.key_norm(key)), value
 
     def forward(self, inputs: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """Attends to a source that has been `read`; `mask` is True where it is real."""
+        """Attends to a source that has been `read`; `mask` is True at its real positions."""
         query = self._split(self.query(inputs))
         if self.query_norm is not None:
             query = self.query_norm(query)
@@ -201,14 +201,14 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each with a residual path around it; between them, maybe, a source.
+    """Self-attention, optionally cross-attention, then feed-forward, each with a residual path.
 
     Pre-norm (Xiong et al. 2020, arXiv:2002.04745): x + f(norm(x)); post-norm as in Vaswani et al. 2017:
     norm(x + f(x)).
 
     Args:
         causal: as in `SelfAttention`.
-        reads_source: attend to a source as well, after itself.
+        reads_source: with cross-attention.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class Block(nn.Module):
         return y
 
     def read(self, source: Tensor) -> KeysValues:
-        """A source's keys and values for this block: what `forward` wants of it."""
+        """A source's keys and values for this block, as `forward` takes them."""
         assert self.cross_attention is not None
         return self.cross_attention.read(source)
 

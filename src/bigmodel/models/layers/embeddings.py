@@ -1,4 +1,4 @@
-"""The ways from each kind of input to vectors: at positions for most models, in one row for others."""
+"""From each kind of input to vectors: one at each position, or one for the whole sample."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class StepEmbedding(nn.Linear):
 class Lookup(nn.Module):
     """Vectors of the categories of several columns, from one table in which each has its own rows.
 
-    One kernel serves them all. A category that training never saw, which has index 0, starts as zeros
-    and stays there, so that it says nothing.
+    One kernel serves all columns. A category that training never saw has index 0; its vector starts as
+    zeros and stays so, and carries no information.
 
-    Shapes: (batch, columns) whole numbers of any type → (batch, columns, dim).
+    Shapes: (batch, columns) integers of any dtype → (batch, columns, dim).
 
     Args:
         sizes: how many categories each column has.
-        std: the scale that the vectors start at.
+        std: standard deviation of the initial vectors.
     """
 
     offsets: Tensor
@@ -73,16 +73,16 @@ class Lookup(nn.Module):
 
 
 def columns_of(kind: Features) -> tuple[list[int], list[int]]:
-    """The columns that hold real values, and those that hold categories."""
+    """The indices of columns with real values, and of those with categories."""
     sizes = kind.categories or (0,) * kind.count
     return [i for i, k in enumerate(sizes) if not k], [i for i, k in enumerate(sizes) if k]
 
 
 class FeatureEmbedding(nn.Module):
-    """Makes each column of a table a vector of its own: its value times a learnt vector, plus another.
+    """Turns each column of a table into a vector: its value times a learnt vector, plus another one.
 
     The feature tokenizer of Gorishniy et al. 2021 (arXiv:2106.11959). A category is looked up instead.
-    The vector that is added says which column it is, so no position is needed.
+    The vector that is added says which column it is, so that no position is needed.
 
     Shapes: (batch, count) → (batch, count, dim), in the table's order.
     """
@@ -92,15 +92,16 @@ class FeatureEmbedding(nn.Module):
 
     def __init__(self, kind: Features, dim: int) -> None:
         super().__init__()
-        numbers, told = columns_of(kind)
+        numbers, categorical = columns_of(kind)
         self.weight: nn.Parameter | None = None
         if numbers:
             self.weight = nn.Parameter(nn.init.normal_(torch.empty(len(numbers), dim)))
         self.bias = nn.Parameter(nn.init.normal_(torch.empty(kind.count, dim)))
-        self.lookup = Lookup([kind.categories[i] for i in told], dim) if told else None
+        self.lookup = Lookup([kind.categories[i] for i in categorical], dim) if categorical else None
         self.num_real = len(numbers)
-        # real values lie side by side, then categories; afterwards all go back to their places
-        order = None if numbers + told == list(range(kind.count)) else torch.tensor(numbers + told)
+        # Real values come first, then categories; the vectors are put back in the table's order.
+        columns = numbers + categorical
+        order = None if columns == list(range(kind.count)) else torch.tensor(columns)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("places", None if order is None else order.argsort(), persistent=False)
 
@@ -116,11 +117,11 @@ class FeatureEmbedding(nn.Module):
 
 
 class ColumnEmbedding(nn.Module):
-    """Makes a table's row one flat vector: its real values, then a short vector for each category.
+    """Turns a table's row into one flat vector: its real values, then a short vector for each category.
 
-    A column of k categories gets min(most, round(1.6 · k^0.56)) numbers, the rule of thumb of fastai's
-    tabular models (Howard and Gugger 2020, arXiv:2002.04688). Columns with vectors of one size share a
-    table, so that there are few kernels however many columns there are.
+    A column of k categories gets min(max_dim, round(1.6 · k^0.56)) numbers, the rule of thumb of
+    fastai's tabular models (Howard and Gugger 2020, arXiv:2002.04688). Columns with vectors of one size
+    share a table, so that there are few kernels for any number of columns.
 
     Shapes: (batch, count) → (batch, width).
 
@@ -130,17 +131,17 @@ class ColumnEmbedding(nn.Module):
 
     numbers: Tensor
 
-    def __init__(self, kind: Features, most: int) -> None:
+    def __init__(self, kind: Features, max_dim: int) -> None:
         super().__init__()
-        numbers, told = columns_of(kind)
+        numbers, categorical = columns_of(kind)
         self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.int64), persistent=False)
         by_size: dict[int, list[int]] = {}
-        for column in told:
-            size = max(1, min(most, round(1.6 * kind.categories[column] ** 0.56)))
+        for column in categorical:
+            size = max(1, min(max_dim, round(1.6 * kind.categories[column] ** 0.56)))
             by_size.setdefault(size, []).append(column)
         self.lookups = nn.ModuleList()
         for index, (size, columns) in enumerate(by_size.items()):
-            # a category's vector is about as long as a standardised value
+            # A category's vector is about as long as a standardised value.
             sizes = [kind.categories[column] for column in columns]
             self.lookups.append(Lookup(sizes, size, std=size**-0.5))
             self.register_buffer(f"columns_{index}", torch.tensor(columns), persistent=False)
@@ -149,8 +150,8 @@ class ColumnEmbedding(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         parts = [inputs[:, self.numbers]]
         for index, lookup in enumerate(self.lookups):
-            told = inputs[:, self.get_buffer(f"columns_{index}")]
-            parts.append(lookup(told).flatten(1).to(inputs.dtype))
+            categories = inputs[:, self.get_buffer(f"columns_{index}")]
+            parts.append(lookup(categories).flatten(1).to(inputs.dtype))
         return torch.cat(parts, dim=1)
 
 
@@ -158,7 +159,7 @@ def embed(spec: DataSpec, dim: int, patch_size: int, model: str) -> nn.Module:
     """The module that maps the inputs of `spec`, whatever their kind, to (batch, positions, dim).
 
     Raises:
-        SpecError: the patches do not tile the image; pairs of texts, which are no single line.
+        SpecError: the patches do not tile the image, or the inputs are pairs of texts.
     """
     match spec.input:
         case Image(channels=channels) as image:
@@ -175,7 +176,7 @@ def embed(spec: DataSpec, dim: int, patch_size: int, model: str) -> nn.Module:
 
 
 def grid_of(kind: Input, patch_size: int) -> tuple[int, ...]:
-    """How the positions that `embed` gives lie: rows × columns of an image, else along one line."""
+    """The grid of the positions that `embed` returns: rows × columns of an image, else one line."""
     if isinstance(kind, Image):
         return (kind.height // patch_size, kind.width // patch_size)
     if isinstance(kind, TokenPair):
@@ -198,6 +199,6 @@ def _check_patches(image: Image, patch_size: int, model: str) -> None:
 
 
 def _unit_scale(layer: nn.Linear) -> None:
-    """Standardised inputs come out with unit variance, as positions and token vectors have."""
+    """Gives the outputs for standardised inputs unit variance, as positions and token vectors have."""
     nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Linear layers that are quick on every processor."""
+"""Linear layers that are fast on Intel's and AMD's processors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WORTHWHILE = 2**20
-"""Multiplications from which on oneDNN is the quicker one; below, starting it takes longest."""
+"""Multiplications from which on oneDNN is faster; below, its start-up dominates."""
 
 
 class Linear(nn.Linear):
-    """torch.nn.Linear: y = x Wᵀ + b, by the quickest way there is.
+    """torch.nn.Linear, y = x Wᵀ + b, by the faster of two libraries.
 
-    Torch multiplies float32 matrices with MKL, which keeps its widest instructions for Intel's
-    processors: on AMD's, oneDNN, which is in torch as well, takes half the time.
+    Torch multiplies float32 matrices with MKL, which uses its widest instructions on Intel's processors
+    only. On AMD's, oneDNN, which is part of torch as well, takes half the time.
 
     Attributes:
-        stacked: how many outputs each of several layers has that are stored as this one, such as
-            queries, keys and values; None: it is one. Optimizers of matrices heed it.
+        stacked: the numbers of outputs of several layers that are stored as this one, such as queries,
+            keys and values; None: it is one layer. Muon treats each as a matrix of its own.
 
     Shapes: (…, in_features) → (…, out_features).
     """
@@ -36,7 +36,7 @@ class Linear(nn.Linear):
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b; see `Linear`."""
     if (
-        is_plain(inputs, torch.float32)  # first: the compiler follows no further, and does better
+        is_plain(inputs, torch.float32)  # first: torch.compile traces no further
         and inputs.ndim > 1
         and worthwhile(inputs.numel() // weight.shape[1], weight)
     ):
@@ -45,7 +45,7 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b by the quicker way, in operations that have gradients of their own."""
+    """x Wᵀ + b by the faster library, inside functions that define their own gradients."""
     if worthwhile(inputs.numel() // weight.shape[1], weight):
         return _onednn(inputs, weight, bias)
     return F.linear(inputs, weight, bias)
@@ -54,7 +54,7 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 def outer(rows: Tensor, others: Tensor) -> Tensor:
     """Rᵀ S, such as a weight's gradient: (rows, a) and (rows, b) → (a, b).
 
-    The narrower factor comes first, since that one has to be turned around in memory.
+    The narrower factor comes first, since that one is transposed in memory.
     """
     if rows.shape[1] > others.shape[1]:
         return linear(others.t(), rows.t()).t()
@@ -62,8 +62,8 @@ def outer(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def is_plain(inputs: Tensor, *dtypes: torch.dtype) -> bool:
-    """Whether operations of our own may work on it: on a CPU, in one of these types, and nothing but
-    autograd follows what is done."""
+    """Whether custom operations can be used: on a CPU, in one of these dtypes, and with nothing but
+    autograd recording what is done."""
     return (
         not torch.compiler.is_compiling()
         and inputs.device.type == "cpu"
@@ -75,22 +75,22 @@ def is_plain(inputs: Tensor, *dtypes: torch.dtype) -> bool:
 
 
 def worthwhile(rows: int, weight: Tensor) -> bool:
-    """Whether oneDNN is the quicker one on this processor for x Wᵀ with so many rows of x."""
+    """Whether oneDNN is faster on this processor for x Wᵀ with so many rows of x."""
     return weight.dtype is torch.float32 and rows * weight.numel() >= WORTHWHILE and onednn_is_quicker()
 
 
 @cache
 def onednn_is_quicker() -> bool:
-    """Whether this is a processor of AMD's, and torch has oneDNN for it."""
+    """Whether this is one of AMD's processors, and torch was built with oneDNN."""
     if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
-    described = Path("/proc/cpuinfo")
-    return described.is_file() and "AuthenticAMD" in described.read_text(errors="replace")
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and "AuthenticAMD" in cpuinfo.read_text(errors="replace")
 
 
 def _onednn(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
-        weight = weight.contiguous()  # a part of a wider matrix takes a thousand times as long
+        weight = weight.contiguous()  # a slice of a wider matrix takes a thousand times as long
     outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return outputs
 
@@ -113,7 +113,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs, weight = ctx.saved_tensors
         needs_inputs, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = gradients[0].reshape(-1, gradients[0].shape[-1])  # flatten cannot be batched
+        rows = gradients[0].reshape(-1, gradients[0].shape[-1])  # flatten has no rule under vmap
         to_inputs = linear(gradients[0], weight.t()) if needs_inputs else None
         to_weight = outer(rows, inputs.reshape(-1, inputs.shape[-1])) if needs_weight else None
         return to_inputs, to_weight, rows.sum(0) if needs_bias else None

@@ -1,4 +1,4 @@
-"""Where a vector stands: sinusoidal, learnt and rotary positions, along a line or over an image.
+"""Position encodings: sinusoidal, learnt and rotary, along a line or over an image.
 
 Over an image each axis gets an equal share of the channels, rows first; along a line, which is one axis,
 the formulas are those of the papers.
@@ -37,14 +37,14 @@ def sinusoids(grid: tuple[int, ...], dim: int) -> Tensor:
     PE(p, 2i+1) = cos(p / base^(2i/d)).
     """
     share = 2 * math.ceil(dim / (2 * len(grid)))
-    turned = angles(grid, share)
-    return torch.stack([turned.sin(), turned.cos()], dim=-1).flatten(1)[:, :dim].contiguous()
+    rotation = angles(grid, share)
+    return torch.stack([rotation.sin(), rotation.cos()], dim=-1).flatten(1)[:, :dim].contiguous()
 
 
 class Positions(nn.Module):
-    """Adds a vector for its place to each position; without it, attention would not see the order.
+    """Adds a vector to each position, since attention does not see the order otherwise.
 
-    Both kinds start as large as the content, with unit variance: from smaller ones a small network
+    Both kinds start as large as the content, with unit variance. With smaller ones a small network
     learns what there is long before it learns where, and generalises less well.
 
     Args:
@@ -68,10 +68,11 @@ class Positions(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys by angles that grow with their position (Su et al. 2021, arXiv:2104.09864).
+    """Rotates queries and keys by angles that grow with their position (Su et al. 2021,
+    arXiv:2104.09864).
 
-    Channel i and channel i + d/2 of a head form a pair, turned by p · base^(-2i/d) at position p: the
-    score of a query and a key then depends on how far apart they are, not on where they are.
+    Channels i and i + d/2 of a head form a pair, rotated by p · base^(-2i/d) at position p. The score of
+    a query and a key then depends on their distance, not on where they are.
 
     Args:
         grid: the positions' grid; twice its number of axes divides `head_dim`.
@@ -86,10 +87,10 @@ class Rotary(nn.Module):
 
     def __init__(self, grid: tuple[int, ...], head_dim: int) -> None:
         super().__init__()
-        turned = angles(grid, head_dim // len(grid)).flatten(1)
-        # (x, y) turned is (x, y) · cos + (y, x) · (-sin, sin): three kernels, as wide as the head
-        sin = turned.sin()
-        self.register_buffer("cos", turned.cos().repeat(1, 2), persistent=False)
+        rotation = angles(grid, head_dim // len(grid)).flatten(1)
+        # (x, y) rotated is (x, y) · cos + (y, x) · (-sin, sin): three kernels, as wide as the head.
+        sin = rotation.sin()
+        self.register_buffer("cos", rotation.cos().repeat(1, 2), persistent=False)
         self.register_buffer("sin", torch.cat([-sin, sin], dim=1), persistent=False)
 
     def forward(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -97,7 +98,7 @@ class Rotary(nn.Module):
             cos, sin = self.cos[: inputs.shape[-2]], self.sin[: inputs.shape[-2]]
         else:
             cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
-        # in the inputs' own precision: values are bf16 under autocast, and attention wants all alike
+        # Under autocast values are bf16, and attention wants queries, keys and values in one dtype.
         cos, sin = cos.to(inputs.dtype), sin.to(inputs.dtype)
         swapped = inputs.roll(inputs.shape[-1] // 2, -1)
         return torch.addcmul(inputs * cos, swapped, sin)
