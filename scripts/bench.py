@@ -1,18 +1,18 @@
-"""Speed, ours against others, side by side: bare loops, Lightning, Transformers, a script of Hydra.
+"""Compares speed and memory: ours, bare loops, Lightning, Transformers, and a script that uses Hydra.
 
-    .venv/bin/python scripts/bench.py              # every line that a CPU can do, one thread
+    .venv/bin/python scripts/bench.py                # every line that a CPU can do, on one thread
     .venv/bin/python scripts/bench.py --device cuda  # on a GPU
-    .venv/bin/python scripts/bench.py --only 1 4   # some lines; --list says which there are
-    .venv/bin/python scripts/bench.py --docs       # puts the kept results into docs/performance.md
+    .venv/bin/python scripts/bench.py --only 1 4     # some lines; --list names them
+    .venv/bin/python scripts/bench.py --docs         # puts the kept results into docs/performance.md
 
-The sides of a line run in turns, A B A B, in processes of their own; what is told is the median ratio
-of the pairs, with its spread. First all sides do the same steps from the same weights on the same
-batches, and have to give the same losses, in fp32; ours also by its compiled steps, or CUDA graphs.
-Ours is the command with its defaults, in a pipe: plain lines, `metrics.jsonl`, TensorBoard and
-checkpoints. What is compared is the steady part of a run, between its first record and its last; whole
-runs, from the start of the process, are told too, with an empty and with a filled compile cache.
+The sides of a line run in turns, A B A B, each in its own process. The result is the median ratio of the
+pairs, with its spread. First all sides do the same steps from the same weights on the same batches, in
+fp32, and must give the same losses; ours also by its compiled steps, or CUDA graphs. Ours is the command
+with its defaults, in a pipe: plain lines, `metrics.jsonl`, TensorBoard and checkpoints. The steady part
+of a run is compared, between its first record and its last. Whole runs, from the start of the process,
+are reported too, with an empty and with a filled compile cache.
 
-Lightning and Transformers are installed once, into .bench-peers, by the versions in
+Lightning and Transformers are installed once, into .bench-peers, with the versions of
 bench-constraints.txt. Results are kept in scripts/results/speed. Fashion-MNIST is read from the folder
 that --data or BIGMODEL_BENCH_DATA names; without it, random pictures of its size are used, and the table
 says so.
@@ -74,16 +74,16 @@ def run(arguments: argparse.Namespace) -> None:
         for line in lines:
             print(f"{line.key}: {line.title}", file=sys.stderr)
             measure = driver.measure if line.work else commands.measure
-            made = None
+            result = None
             try:
                 found = measure(setting, line)
-                made = results[line.key] = figures.result(setting, line, found)
+                result = results[line.key] = figures.result(setting, line, found)
                 failed += [f"{line.key} ({side})" for side in found.failed]
             except hosts.BenchError as error:
                 failed.append(line.key)
                 print(f"{line.key}: {error}", file=sys.stderr)
             if output is not None:  # after each line: what is measured is not lost
-                figures.keep(output, arguments.device, {line.key: made})
+                figures.keep(output, arguments.device, {line.key: result})
     table.show(results)
     if failed:
         sys.exit(f"There are no figures of line {', '.join(failed)}; see above.")

@@ -259,7 +259,7 @@ ROWS = (
 )
 
 
-def tested(prover: Prover, name: str, share: float) -> dict[str, Any]:
+def measure(prover: Prover, name: str, share: float) -> dict[str, Any]:
     """One row as it is kept."""
     fill: Callable[[], Row] = getattr(prover, name)
     began = time.monotonic()
@@ -295,15 +295,14 @@ def table_row(row: dict[str, Any]) -> str:
 
 def markdown(rows: dict[str, dict[str, Any]]) -> str:
     """The table, and below it how, when and on what each row was measured."""
-    made: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name, row in rows.items():
         machine = f"{row['machine']['cpu']}, {row['machine']['cores']} cores"
         versions = ", ".join(f"{package} {number}" for package, number in row["versions"].items())
         share = "all tries" if row["share"] == 1 else f"{row['share']:g} of the tries"
-        made.setdefault(f"{share}; {machine}; {versions}; {row['date']}", []).append(name)
-    foot = [
-        f"- {how}." if len(made) == 1 else f"- {', '.join(names)}: {how}." for how, names in made.items()
-    ]
+        groups.setdefault(f"{share}; {machine}; {versions}; {row['date']}", []).append(name)
+    named = len(groups) > 1
+    foot = [f"- {', '.join(names)}: {how}." if named else f"- {how}." for how, names in groups.items()]
     return "\n".join([HEAD, *map(table_row, rows.values()), "", *foot])
 
 
@@ -330,7 +329,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prover = Prover(Path(folder), options.share)
         for name in options.only:
-            row = tested(prover, name, options.share)
+            row = measure(prover, name, options.share)
             print(table_row(row), flush=True)
             for fault in row["faults"]:
                 failed = True

@@ -1,4 +1,4 @@
-"""The works that `bench.py` times, on each side, and what is made of the figures.
+"""The works that `bench.py` times, on each side, and the figures from them.
 
 `works` says what is done, `lines` who does it against whom and what is aimed at. `ours`, `plain`,
 `with_lightning` and `with_transformers` do a work; `worker` is the process that they run in; `driver`

@@ -97,7 +97,7 @@ def measure(setting: Setting, line: Line) -> Measured:
     for side in found.left(sides):
         found.rounds[side], found.warm[side] = [], []
     _whole_runs(setting, line, sides, found)
-    if setting.device == "cpu":  # a GPU's step is captured anew by each run
+    if setting.device == "cpu":  # a GPU's step is captured again by each run
         found.filling = hosts.do(setting, "fill", line.ours, line.work)["total"]
     if found.losses:  # after the runs with empty caches: it leaves what it has compiled
         _check_engine(setting, line, found)
@@ -109,7 +109,7 @@ def measure(setting: Setting, line: Line) -> Measured:
 
 def _whole_runs(setting: Setting, line: Line, sides: dict[str, int], found: Measured) -> None:
     """A run of each side with empty caches; on a GPU one more with what they hold then, since the
-    processes that take turns there stay, and do not begin anew each time."""
+    processes that take turns there stay, and do not start again each time."""
     on_gpu = setting.device == "cuda"
     if not line.whole and on_gpu:
         return
@@ -150,10 +150,10 @@ def _compare_curves(line: Line, found: Measured) -> None:
             continue
         ours, theirs = found.rounds[line.ours][-1]["curve"], runs[-1]["curve"]
         at = min(len(ours), len(theirs)) - 1
-        said = f"mean loss before mark {at + 1} {ours[at]:.4g} of ours and {theirs[at]:.4g} of theirs"
-        found.checked[side] = "; ".join([*filter(None, [found.checked.get(side)]), said])
+        match = f"mean loss before mark {at + 1} {ours[at]:.4g} of ours and {theirs[at]:.4g} of theirs"
+        found.checked[side] = "; ".join([*filter(None, [found.checked.get(side)]), match])
         if not abs(ours[at] - theirs[at]) <= NEAR * ours[at]:
-            raise BenchError(f"{side} does other work than ours: {said}")
+            raise BenchError(f"{side} does other work than ours: {match}")
 
 
 def whole_seconds(run: Run) -> float:
@@ -185,8 +185,8 @@ def _check(setting: Setting, line: Line, others: list[str], found: Measured) -> 
             theirs = hosts.do(setting, "check", kind, line.work, live=live)
             bound = max(work.tolerance, TOLERANCES.get((kind, line.work), 0.0))
             apart = _apart(kind, found.losses, theirs["losses"], bound)
-            said = f"the first {len(found.losses)} losses differ by at most {apart:.1e}, relatively"
-            found.checked |= dict.fromkeys(alike, said)
+            match = f"the first {len(found.losses)} losses differ by at most {apart:.1e}, relatively"
+            found.checked |= dict.fromkeys(alike, match)
             if "parameters" in theirs:
                 found.parameters[kind] = theirs["parameters"]
 

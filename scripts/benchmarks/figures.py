@@ -1,4 +1,4 @@
-"""What is made of the runs: ratios of pairs, their median and spread, and the file that keeps them."""
+"""Figures from the runs: ratios of pairs, their median and spread, and the file that keeps them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def compared(contest: Contest, ours: Run, theirs: list[Run], matrix_flops: float
 
 
 def result(setting: Setting, line: Line, found: Measured) -> dict[str, Any]:
-    """All that is told of a line, as plain values."""
+    """The results of a line, as plain values."""
     cells = [_cell(setting, line, contest, found) for contest in line.contests]
     seconds = {
         side: {"median_ms_per_step": 1e3 * statistics.median(map(per_step, runs))}

@@ -35,12 +35,12 @@ class FailedError(BenchError):
     """The process of a side ended before it had answered.
 
     Attributes:
-        reason: the last line that it said, cut where it is long.
+        reason: the last line of its output, shortened if it is long.
     """
 
-    def __init__(self, what: str, said: str) -> None:
-        super().__init__(f"{what}:\n{said}")
-        self.reason = (said.strip().splitlines() or ["without a word"])[-1][:120].replace("|", "/")
+    def __init__(self, what: str, output: str) -> None:
+        super().__init__(f"{what}:\n{output}")
+        self.reason = (output.strip().splitlines() or ["no output"])[-1][:120].replace("|", "/")
 
 
 @dataclass
@@ -126,8 +126,8 @@ class Host:
             answer = ""
         total = time.perf_counter() - self.began
         if not answer:
-            said = self.log.read_text(errors="replace").strip()[-1500:] if self.log.is_file() else ""
-            raise FailedError(f"{order.side} failed at {order.mode} of {order.work}", said)
+            output = self.log.read_text(errors="replace").strip()[-1500:] if self.log.is_file() else ""
+            raise FailedError(f"{order.side} failed at {order.mode} of {order.work}", output)
         return json.loads(answer) | {"total": total}
 
     def close(self) -> None:
@@ -143,11 +143,11 @@ def setting(device: str, tiny: bool, pairs: int, data: Path | None) -> Iterator[
         if data is not None:
             (place / "pictures").symlink_to(data.resolve(), target_is_directory=True)
         found, trouble = peers.folder()
-        made = Setting(device, tiny, place, pairs, found, trouble)
+        ready = Setting(device, tiny, place, pairs, found, trouble)
         try:
-            yield made
+            yield ready
         finally:
-            for host in made.hosts.values():
+            for host in ready.hosts.values():
                 host.close()
 
 

@@ -103,7 +103,7 @@ def prepare(work: Work, folder: Path) -> dict[str, Any]:
     clock = Clock()
     run = replace(run, sinks=clock)
     fit(run)
-    losses = clock.losses[: len(batches)]  # those of the first epoch, whose batches are told
+    losses = clock.losses[: len(batches)]  # those of the first epoch, whose batches are known
     return {"losses": losses, "parameters": run.summary.parameters}
 
 
@@ -111,7 +111,7 @@ def verify(work: Work, folder: Path) -> dict[str, Any]:
     """The same steps again by the faster engine, several in a call, as it is used.
 
     Returns:
-        `steps` at which it told a mean loss, those `losses`, and the `engine` that there was in the end.
+        `steps` at which it reported a mean loss, those `losses`, and the `engine` at the end.
     """
     engine = "graph" if work.device == "cuda" else "compiled"
     work = checked(work)
@@ -122,12 +122,12 @@ def verify(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def run(
-    work: Work, *, told: Callable[[], None] = lambda: None, reports: bool = True, saves: bool = True
+    work: Work, *, on_end: Callable[[], None] = lambda: None, reports: bool = True, saves: bool = True
 ) -> dict[str, Any]:
     """One whole run by the command's own `main`, in a folder that is deleted afterwards.
 
     Args:
-        told: called once the run is over and before the folder is tidied up.
+        on_end: called once the run is over and before the folder is tidied up.
         reports: leave the sinks as they are: console, JSON lines and TensorBoard.
         saves: write checkpoints.
     """
@@ -139,7 +139,7 @@ def run(
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             sys.argv = ["bigmodel-train", *work.arguments(), f"output_dir={folder}"]
             main()
-            told()
+            on_end()
     finally:
         sys.argv, runs._sinks, runs.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
     return {"curve": clock.losses, "marks": clock.marks, "fit": clock.fit, "engine": clock.engine}

@@ -215,7 +215,7 @@ def run(
     own_rnn: bool = False,
     graphs: bool = False,
     workers: int = 0,
-    told: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """One whole run, or the first steps on the batches that ours began with; see `compiled_loss`."""
     round_as(check)
@@ -234,5 +234,5 @@ def run(
     else:
         batches = endless(work, start, workers)
     losses, marks = train(work, model, mean_loss, batches, (val[0], val[1]), copied=graphs)
-    told()
+    on_end()
     return {"losses": losses, "marks": marks, "parameters": parameters}

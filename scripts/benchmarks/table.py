@@ -13,7 +13,7 @@ from rich.table import Table
 from benchmarks.lines import AT_LEAST, LINES, Line
 
 PAIRS = 5
-"""Pairs of a figure for which their number need not be told."""
+"""The usual number of pairs; the table names any other."""
 
 
 def shown(value: float, measure: str) -> str:
@@ -48,7 +48,7 @@ def measured(cell: dict[str, Any]) -> str:
 
 def totals_of(result: dict[str, Any]) -> str:
     """Seconds of whole runs, with empty and filled caches, and of the run that filled ours."""
-    said = []
+    totals = []
     for side, seconds in result["totals"].items():
         states = [
             f"{state} {value:.{1 if value >= 1 else 2}f}"
@@ -56,28 +56,28 @@ def totals_of(result: dict[str, Any]) -> str:
             if value is not None
         ]
         if states:
-            said.append(f"{side}: {', '.join(states)} s")
-    if said and result.get("filling"):
-        said.append(f"ours filled its cache in {result['filling']:.0f} s")
-    return "; ".join(said)
+            totals.append(f"{side}: {', '.join(states)} s")
+    if totals and result.get("filling"):
+        totals.append(f"ours filled its cache in {result['filling']:.0f} s")
+    return "; ".join(totals)
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
     """What a reader has to know of a line's figures."""
-    said = [result["note"]] if result["note"] else []
+    notes = [result["note"]] if result["note"] else []
     if engines := result.get("engines"):
-        said.append(f"ours by {' or '.join(engines)} steps")
+        notes.append(f"ours by {' or '.join(engines)} steps")
     sizes = result.get("parameters", {})
     if len(set(sizes.values())) > 1:
-        said.append(", ".join(f"{side} has {count:,} parameters" for side, count in sizes.items()))
+        notes.append(", ".join(f"{side} has {count:,} parameters" for side, count in sizes.items()))
     for cell in result["cells"]:
         if cell["part"] > 1 and "ratio" in cell:
-            said.append(f"{cell['against']}: only 1/{cell['part']} of the steps, its rate taken a step")
+            notes.append(f"{cell['against']}: ran 1/{cell['part']} of the steps, compared per step")
         if cell.get("total_longer"):
-            said.append(
+            notes.append(
                 f"a whole run takes longer ({cell['against']}): {', '.join(cell['total_longer'])}"
             )
-    return said
+    return notes
 
 
 def show(results: dict[str, dict[str, Any]], console: Console | None = None) -> None:
@@ -136,29 +136,29 @@ def _entry(line: Line, against: str, device: str, result: dict[str, Any] | None)
     cell = next((cell for cell in cells if cell["against"] == against), None)
     if cell is None:
         return "not yet measured"
-    said = measured(cell)
+    text = measured(cell)
     if goal := goal_of(cell):
-        said += f"; goal {goal}" + ("" if cell.get("reached") in (True, None) else ", missed")
-    return said
+        text += f"; goal {goal}" + ("" if cell.get("reached") in (True, None) else ", missed")
+    return text
 
 
 def _foot(name: str, known: dict[str, Any]) -> str:
     """Machines, versions and dates beneath the table, each with its lines; remarks and whole runs."""
-    made: dict[str, list[str]] = {}
+    machines: dict[str, list[str]] = {}
     for key, result in known.items():
         machine = result["machine"]
         where = f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores"
         versions = ", ".join(f"{package} {number}" for package, number in result["versions"].items())
-        made.setdefault(f"{where}; {versions}; {result['date']}", []).append(key)
-    said = []
-    for how, keys in made.items():
-        which = f", line{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if len(made) > 1 else ""
-        said.append(f"- {'CPU' if name == 'cpu' else 'GPU'}{which}: {how}.")
+        machines.setdefault(f"{where}; {versions}; {result['date']}", []).append(key)
+    lines = []
+    for how, keys in machines.items():
+        which = f", line{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if len(machines) > 1 else ""
+        lines.append(f"- {'CPU' if name == 'cpu' else 'GPU'}{which}: {how}.")
     for key, result in known.items():
-        told = [*remarks(result), *([totals] if (totals := totals_of(result)) else [])]
-        if told:
-            said.append(f"- Line {key}: {'; '.join(told)}.")
-    return "\n".join(said)
+        notes = [*remarks(result), *([totals] if (totals := totals_of(result)) else [])]
+        if notes:
+            lines.append(f"- Line {key}: {'; '.join(notes)}.")
+    return "\n".join(lines)
 
 
 def update(page: Path, folder: Path) -> None:

@@ -69,7 +69,7 @@ def run(
     *,
     check: bool = False,
     workers: int = 0,
-    told: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """One whole run, or the first steps on the batches that ours began with."""
     warnings.filterwarnings("ignore", module="lightning")
@@ -96,6 +96,6 @@ def run(
         callbacks=[marks],
     )
     trainer.fit(module, batches, DataLoader(TensorDataset(*val), batch_size=len(val[0])))
-    told()
+    on_end()
     losses = torch.stack(module.losses).tolist()
     return {"losses": losses, "marks": marks.marks}

@@ -117,7 +117,7 @@ def run(
     *,
     check: bool = False,
     compiled: bool = False,
-    told: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """One whole run, or the first steps on the batches that ours began with."""
     round_as(check)
@@ -154,7 +154,7 @@ def run(
         model, arguments, train_dataset=Named(samples), callbacks=[marks], optimizers=(optimizer, None)
     )
     trainer.train()
-    told()
+    on_end()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     parameters = sum(p.numel() for p in model.parameters())
     return {"losses": losses, "curve": losses, "marks": marks.marks, "parameters": parameters}

@@ -1,7 +1,7 @@
 """The process that sides run in: `python -m benchmarks.worker LOG`, one order a line, one answer a line.
 
 An order is a JSON object, see `Order`; whatever is printed on the way goes to the file LOG. One process
-can do many orders, so that several can take turns without starting anew.
+can do many orders, so that several can take turns without starting again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.works import CHECKED_STEPS, WORKS, Work
 
 
 def side_of(name: str, work: Work, folder: Path, check: bool) -> Callable[..., dict[str, Any]]:
-    """What does a work; called with `told`, which it calls when its last step is done."""
+    """Does a work; called with `on_end`, which it calls when its last step is done."""
     match name.split("-"):
         case ["ours", *how]:
             from benchmarks import ours
@@ -70,10 +70,10 @@ def answered(work: Work, side: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """One run, and what it was like."""
     figures: dict[str, Any] = {}
 
-    def told() -> None:
+    def on_end() -> None:
         figures["ended"], figures["peak_memory"] = time.time(), peak_memory(work)
 
-    figures |= side(told=told)
+    figures |= side(on_end=on_end)
     marks = figures.pop("marks")
     losses = figures.get("losses", [])
     if "curve" not in figures:  # the mean loss of each stretch that ends with a mark, as ours tells it

@@ -22,7 +22,7 @@ class Work:
 
     Attributes:
         kind: which network and data; peers build theirs by it.
-        overrides: what `bigmodel-train` is told, on top of what the other fields say.
+        overrides: arguments of `bigmodel-train`, in addition to those of the other fields.
         steps: optimizer steps of the whole run.
         mark_every: steps between two readings of the clock, which are records of ours.
         validate_every: steps between two evaluations; the last step is always followed by one.
@@ -52,7 +52,7 @@ class Work:
     data_note: str = ""
 
     def arguments(self) -> list[str]:
-        """What `bigmodel-train` is told."""
+        """The arguments of `bigmodel-train`."""
         optimizer = "adam" if self.weight_decay is None else "adamw"
         decay = [] if self.weight_decay is None else [f"optimizer.weight_decay={self.weight_decay}"]
         threads = ["device.threads=1"] if self.device == "cpu" else []
@@ -258,12 +258,12 @@ def _pictures(folder: Path, few: bool) -> tuple[Path, str]:
     given = folder / "pictures"
     if given.is_dir():
         return given, ""
-    made = folder / "noise"
-    made.mkdir(exist_ok=True)
+    noise = folder / "noise"
+    noise.mkdir(exist_ok=True)
     for part, count in (("train", 1200 if few else 60_000), ("t10k", 200 if few else 10_000)):
-        images, labels = made / f"{part}-images-idx3-ubyte", made / f"{part}-labels-idx1-ubyte"
+        images, labels = noise / f"{part}-images-idx3-ubyte", noise / f"{part}-labels-idx1-ubyte"
         if not labels.is_file():
             draw = random.Random(count)
             images.write_bytes(struct.pack(">4i", 2051, count, 28, 28) + draw.randbytes(count * 784))
             labels.write_bytes(struct.pack(">2i", 2049, count) + bytes(draw.choices(range(10), k=count)))
-    return made, "random pictures of its size, as its files were not given"
+    return noise, "random pictures of its size, as its files were not given"

@@ -85,8 +85,8 @@ def test_the_compiled_bare_loop_has_its_loss_within(
 @pytest.mark.parametrize("name", sorted(WORKS))
 def test_losses_are_compared_in_fp32_and_closely(name: str, tmp_path: Path) -> None:
     work = WORKS[name]("cuda", True, tmp_path)
-    told = checked(work).arguments()
-    assert {"device.precision=fp32", "device.tf32=false"} <= set(told)
+    arguments = checked(work).arguments()
+    assert {"device.precision=fp32", "device.tf32=false"} <= set(arguments)
     assert work.tolerance <= 1e-3
 
 
@@ -180,8 +180,8 @@ def test_our_faster_engine_is_held_to_our_eager_losses(
     answer = hosts.do
 
     def verified(setting: Setting, mode: Any, *rest: Any, **more: Any) -> dict[str, Any]:
-        told = {"losses": [loss, 9.0], "steps": [2, 4], "engine": engine}  # step 4 has no eager loss
-        return told if mode == "verify" else answer(setting, mode, *rest, **more)
+        result = {"losses": [loss, 9.0], "steps": [2, 4], "engine": engine}  # step 4 has no eager loss
+        return result if mode == "verify" else answer(setting, mode, *rest, **more)
 
     monkeypatch.setattr(hosts, "do", verified)
     monkeypatch.setattr(hosts.peers, "missing", lambda names, *_: list(names))
@@ -192,8 +192,8 @@ def test_our_faster_engine_is_held_to_our_eager_losses(
         assert ("fill", "ours") in orders
         return
     cell = figures.result(setting, ONE, driver.measure(setting, ONE))["cells"][0]
-    said = "by compiled steps ours has the mean losses until steps 2 of its eager ones within 1.3e-05"
-    assert cell["checked"][-1].startswith(said)
+    match = "by compiled steps ours has the mean losses until steps 2 of its eager ones within 1.3e-05"
+    assert cell["checked"][-1].startswith(match)
 
 
 def test_our_compiled_steps_have_the_losses_of_eager_ones(tmp_path: Path) -> None:
@@ -257,9 +257,9 @@ def test_on_a_gpu_processes_stay_and_whole_runs_have_their_own(
     assert set(found.cold) == (driver.WHOLE & set(found.rounds) if line.whole else set())
     result = figures.result(setting, line, found)
     assert [cell["ratio"]["pairs"] for cell in result["cells"]] == [3] * len(line.contests)
-    told = len(orders)
+    count = len(orders)
     assert driver.measure(setting, line) is found  # what is known is not measured again
-    assert len(orders) == told
+    assert len(orders) == count
 
 
 def test_a_side_that_does_other_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +354,7 @@ def test_a_page_gets_the_table_between_its_marks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "goal", "figure", "said"),
+    ("measure", "goal", "figure", "shown"),
     [
         ("steady", 8, 7.504, ("≥ 8 ×", "7.50 × (7.50 to 7.50)")),
         ("slowed", 1.02, 1.0149, ("≤ 1.02 ×", "1.015 × (1.015 to 1.015)")),
@@ -364,11 +364,11 @@ def test_a_page_gets_the_table_between_its_marks(tmp_path: Path) -> None:
     ],
 )
 def test_figures_have_their_unit(
-    measure: str, goal: float | None, figure: float, said: tuple[str, str]
+    measure: str, goal: float | None, figure: float, shown: tuple[str, str]
 ) -> None:
     ratio = {"median": figure, "low": figure, "high": figure, "pairs": 5}
     cell = {"measure": measure, "goal": goal, "ratio": ratio}
-    assert (table.goal_of(cell), table.measured(cell)) == said
+    assert (table.goal_of(cell), table.measured(cell)) == shown
 
 
 def test_a_figure_stands_beside_what_it_was_measured_against() -> None:
@@ -376,13 +376,13 @@ def test_a_figure_stands_beside_what_it_was_measured_against() -> None:
     result["cells"][0]["against"] = ONE.contests[2].against
     rows = table.markdown([{"device": "cpu", "lines": {"1": result}}]).splitlines()
     at = next(place for place, row in enumerate(rows) if row.startswith("| 1 |"))
-    told = ["9.00 ×" in row for row in rows[at : at + 3]]
-    assert told == [False, False, True]
+    found = ["9.00 ×" in row for row in rows[at : at + 3]]
+    assert found == [False, False, True]
 
 
 def test_seconds_below_one_have_two_digits() -> None:
-    said = table.totals_of({"totals": {"ours": {"cold": 0.052, "warm": 12.34}}})
-    assert said == "ours: cold 0.05, warm 12.3 s"
+    shown = table.totals_of({"totals": {"ours": {"cold": 0.052, "warm": 12.34}}})
+    assert shown == "ours: cold 0.05, warm 12.3 s"
 
 
 def test_fewer_pairs_than_usual_are_told() -> None:
