@@ -39,7 +39,6 @@ from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.jsonl import JsonLines, damaged_lines
-from bigmodel.reporting.tensorboard import TensorBoard
 from bigmodel.runtime import activity
 from bigmodel.runtime.device import Runtime, environment, keep_memory, measure_kernels, prepare
 from bigmodel.spec import Classes, NextTokens
@@ -407,5 +406,7 @@ def _saver(config: RunConfig, folder: Path) -> Saver:
 def _sinks(config: RunConfig, folder: Path) -> Sink:
     sinks: list[Sink] = [Console(folder), JsonLines(folder)]
     if config.trainer.tensorboard:
+        from bigmodel.reporting.tensorboard import TensorBoard  # slow to import
+
         sinks.append(TensorBoard(folder))
     return Sinks(sinks)

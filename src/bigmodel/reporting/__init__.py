@@ -1,1 +1,1 @@
-"""Where figures go: console, TensorBoard, JSON lines. Sinks behind one small interface."""
+"""Where figures go: console, TensorBoard and JSON lines, sinks behind one small interface."""

@@ -1,4 +1,4 @@
-"""The live line of a terminal: how far training is, and how well it goes."""
+"""The live line of a terminal: progress, loss, metric and speed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bigmodel.reporting.base import ProgressReport, RunInfo
 from bigmodel.reporting.formatting import clock, figure, speeds
 
 NARROWEST, WIDEST = 8, 40
-"""Columns of the bar itself. What would make it narrower is left out, the least important first."""
+"""Columns of the bar itself. Facts that leave it less are left out, the least important first."""
 
 
 class Bar:
-    """A renderable that shows the newest `ProgressReport`; the thread that draws it is the only one to.
+    """A renderable of the newest `ProgressReport`. Only rich's thread draws it.
 
     Args:
         info: what runs.
@@ -32,7 +32,7 @@ class Bar:
         self._newest: tuple[float, ProgressReport] | None = None
 
     def update(self, progress: ProgressReport) -> None:
-        """Takes over where training stands; draws nothing."""
+        """Keeps the report for the next drawing; draws nothing itself."""
         self._newest = (self._now(), progress)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -75,7 +75,7 @@ class Bar:
         return facts
 
     def _seconds_left(self, moment: float, progress: ProgressReport) -> float | None:
-        """From the mean pace of all steps since the start, evaluations and saves included."""
+        # The mean pace since the start, so that evaluations and saves count as well.
         done = progress.step - self._info.first_step
         if done <= 0:
             return None

@@ -1,7 +1,7 @@
-"""The interface of a sink, which is its own null object, and the facts that sinks are told.
+"""The interface of a sink, which is its own null object, and the data that sinks receive.
 
-The loop calls a `Sink`; `Sinks` passes each call on to many. Plain data only: a sink never sees the
-optimizer or the loop, and none of them decides anything.
+The loop calls one `Sink`; `Sinks` passes each call on to several. Sinks receive plain data: they see
+neither the optimizer nor the loop, and decide nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from bigmodel.models.summary import Layer
 from bigmodel.runtime import disk
 
 Record = dict[str, float | int]
-"""Figures of one moment: always `epoch` and `step`; then `train/loss`, `val/accuracy`, `lr`, …"""
+"""The figures of one moment: always `epoch` and `step`; then `train/loss`, `val/accuracy`, `lr`, …"""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is about to run, for headers.
+    """A run that is about to start, for headers.
 
     Attributes:
         title: such as `fnn on digits`.
@@ -32,10 +32,10 @@ class RunInfo:
         config: the whole configuration as plain nested values.
         layers: the model's summary.
         folder: the run's folder.
-        epochs: how many epochs will run in all.
-        steps_per_epoch: optimizer steps in one of them.
+        epochs: how many epochs the run has in all.
+        steps_per_epoch: optimizer steps in an epoch.
         total_steps: optimizer steps in all.
-        first_step: 0, or the step a resumed run goes on from.
+        first_step: 0, or how many steps a resumed run has done already.
         last_recorded_step: figures of later steps, which a resumed run may find, are dropped.
         monitor: the metric that chooses the best checkpoint, such as `val/accuracy`.
     """
@@ -55,17 +55,17 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class ProgressReport:
-    """Where training stands now, told a few times a second.
+    """Where training stands, a few times a second.
 
     Attributes:
-        epoch: the running epoch, from 1.
+        epoch: the current epoch, from 1.
         step: optimizer steps done in all.
         loss: the mean training loss of this epoch so far; None before the first figure.
         figure: the newest value of the monitored metric; None before the first evaluation.
-        samples_per_second: throughput of training, evaluations left out.
-        tokens_per_second: the same in tokens; None where samples are no texts.
-        mfu: the share of the GPU's peak that the model makes use of, 0 to 1; None where it is not known.
-        memory_gib: the most memory that was in use on the GPU; None without one.
+        samples_per_second: throughput of training, without evaluations.
+        tokens_per_second: the same in tokens; None unless samples are texts.
+        mfu: model FLOPs utilisation, the share of the GPU's peak, 0 to 1; None if unknown.
+        memory_gib: peak memory of the GPU; None without one.
     """
 
     epoch: int
@@ -80,12 +80,12 @@ class ProgressReport:
 
 @dataclass(frozen=True)
 class PredictedSample:
-    """One validation sample with what the model said of it.
+    """A validation sample with its prediction.
 
     Attributes:
-        inputs: as the model saw it, undone to its stored scale (images: 0 to 1); of a text, its words.
+        inputs: what the model saw, back on its stored scale (images: 0 to 1); the words of a text.
         prediction, truth: in words.
-        correct: whether they agree; None where that is no question, as with real values.
+        correct: whether they agree; None for real values, which are never exactly right.
     """
 
     inputs: Tensor | str
@@ -96,7 +96,7 @@ class PredictedSample:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """What a model wrote: `text`, given `prompt`; `truth` is what it should be, or empty."""
+    """A text that a model generated from `prompt`; `truth` is the reference, or empty."""
 
     prompt: str
     text: str
@@ -105,15 +105,15 @@ class GeneratedText:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One pass over a held-out part.
+    """The result of one pass over a held-out part.
 
     Attributes:
         figures: by metric name without the part: `loss`, `accuracy`, `mae`, …
-        confusion: (classes, classes) counts, truth by prediction; None where there are no classes.
-        class_names: labels of its rows and columns.
+        confusion: (classes, classes) counts, truth by prediction; None for other targets.
+        class_names: the labels of its rows and columns.
         samples: the first few samples of the part.
-        generated: a few texts that the model wrote.
-        undefined: whether the model gave NaN or infinity, so that no figure is known: all are NaN.
+        generated: a few texts that the model generated.
+        undefined: whether the model gave NaN or infinity; all figures are NaN then.
     """
 
     figures: dict[str, float]
@@ -126,8 +126,10 @@ class EvaluationResult:
 
 @dataclass
 class Summary:
-    """How a run ended; `summary.json` holds just this. `skipped` counts updates that were left out, and
-    `left_out` samples, by reason; `loss` says what the losses are of."""
+    """How a run ended: the content of `summary.json`.
+
+    `skipped` counts updates that were left out, `left_out` samples by reason; `loss` describes the loss.
+    """
 
     status: str  # "running" | "finished" | "stopped" | "failed"
     best: dict[str, float | int] = field(default_factory=dict)
@@ -147,10 +149,10 @@ class Summary:
 
 
 class Sink:
-    """Receives what happens in a run. Every method does nothing here: override what is of use.
+    """Receives the events of a run. Methods do nothing by default: override those of use.
 
     Attributes:
-        essential: whether a fault in it ends the run. One that is not is dropped, with a warning.
+        essential: whether an error in it ends the run. Any other sink is dropped, with a warning.
     """
 
     essential = True
@@ -159,7 +161,7 @@ class Sink:
         """Training is about to begin."""
 
     def progress(self, progress: ProgressReport) -> None:
-        """A sign of life, a few times a second."""
+        """Where training stands, a few times a second."""
 
     def record(self, record: Record, best: Record) -> None:
         """Figures of an epoch (or of a step, with `trainer.record_every_steps`), and those of the best
@@ -169,7 +171,7 @@ class Sink:
         """The same figures when a printed line is due (`trainer.log_every`)."""
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
-        """The validation part was read after `step` optimizer steps."""
+        """The validation part was evaluated after `step` optimizer steps."""
 
     def weights(self, model: nn.Module, step: int) -> None:
         """The model's weights, for histograms."""
@@ -178,27 +180,27 @@ class Sink:
         """Something to tell the user: `info`, `warning` or `error`."""
 
     def flush(self) -> None:
-        """A checkpoint is about to be taken: hand on to the system all that was told."""
+        """A checkpoint is about to be saved: hand all that is buffered to the operating system."""
 
     def rewind(self, step: int) -> None:
-        """Training has gone back to where it was after `step`: what was told of later steps is void."""
+        """Training went back to where it was after `step`: drop what was reported of later steps."""
 
     def finish(self, summary: Summary, folder: Path) -> None:
         """The run is over, however it ended."""
 
     def close(self) -> None:
-        """Nothing follows: write what is buffered and free what is held."""
+        """Nothing follows: write what is buffered and release files."""
 
     def abandon(self) -> None:
-        """The folder is gone: free what is held, and write nothing more."""
+        """The folder is gone: release files, and write nothing more."""
         self.close()
 
 
 class Sinks(Sink):
     """Passes every call on to each of its sinks, in order.
 
-    All are told before an essential one's error is raised; any other that fails is dropped, and the
-    rest pass on a warning. Once the run's folder was moved or deleted, nobody is told anything, and
+    Every sink is called before the error of an essential one is raised. Any other that fails is dropped,
+    with a warning through the rest. Once the run's folder was moved or deleted no sink is called, and
     every call but `close` raises CheckpointError.
     """
 
@@ -208,38 +210,38 @@ class Sinks(Sink):
 
     def start(self, info: RunInfo) -> None:
         self._place = disk.HeldFolder(info.folder)
-        self._tell(lambda sink: sink.start(info))
+        self._for_each(lambda sink: sink.start(info))
 
     def progress(self, progress: ProgressReport) -> None:
-        self._tell(lambda sink: sink.progress(progress))
+        self._for_each(lambda sink: sink.progress(progress))
 
     def record(self, record: Record, best: Record) -> None:
-        self._tell(lambda sink: sink.record(record, best))
+        self._for_each(lambda sink: sink.record(record, best))
 
     def log(self, record: Record) -> None:
-        self._tell(lambda sink: sink.log(record))
+        self._for_each(lambda sink: sink.log(record))
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
-        self._tell(lambda sink: sink.evaluated(evaluation, step))
+        self._for_each(lambda sink: sink.evaluated(evaluation, step))
 
     def weights(self, model: nn.Module, step: int) -> None:
-        self._tell(lambda sink: sink.weights(model, step))
+        self._for_each(lambda sink: sink.weights(model, step))
 
     def message(self, text: str, level: str = "info") -> None:
-        self._tell(lambda sink: sink.message(text, level))
+        self._for_each(lambda sink: sink.message(text, level))
 
     def flush(self) -> None:
-        self._tell(lambda sink: sink.flush())
+        self._for_each(lambda sink: sink.flush())
 
     def rewind(self, step: int) -> None:
-        self._tell(lambda sink: sink.rewind(step))
+        self._for_each(lambda sink: sink.rewind(step))
 
     def finish(self, summary: Summary, folder: Path) -> None:
-        self._tell(lambda sink: sink.finish(summary, folder))
+        self._for_each(lambda sink: sink.finish(summary, folder))
 
     def close(self) -> None:
         try:
-            self._tell(lambda sink: sink.close())
+            self._for_each(lambda sink: sink.close())
         except CheckpointError:
             if self._place is None or self._place.is_there():
                 raise
@@ -249,7 +251,7 @@ class Sinks(Sink):
             if self._place is not None:
                 self._place.close()
 
-    def _tell(self, act: Callable[[Sink], None]) -> None:
+    def _for_each(self, act: Callable[[Sink], None]) -> None:
         if self._place is not None:
             self._place.check()
         failure: Exception | None = None

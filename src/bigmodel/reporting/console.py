@@ -23,10 +23,10 @@ from bigmodel.runtime.escaping import escape_line, escape_message
 
 LOG = "train.log"
 PROGRESS_LINE_SECONDS = 30.0
-"""Seconds of silence, off a terminal, after which a line says that training goes on."""
+"""Seconds without a line, off a terminal, after which one says how far training is."""
 
 REFRESH = 5
-"""How often a second the bar is drawn: smooth to the eye, and nothing that training would notice."""
+"""How often a second the bar is drawn: smooth to the eye, and too rarely to slow training down."""
 
 _STYLES = {
     "warning": "warning",
@@ -38,17 +38,17 @@ _STYLES = {
 
 
 class Console(Sink):
-    """Tells the user what happens, and writes the same to `train.log` without colours.
+    """Prints what happens, and writes the same to `train.log` without colours.
 
-    Where nobody reads any more (a closed pipe) or the disk takes no more, it falls silent there, and
+    If the stream is closed (a pipe without a reader) or the disk is full, it stops writing there, and
     training goes on.
 
     Args:
-        folder: the run's, for `train.log`; None writes none.
-        terminal: whether to show colours and a bar; None finds out.
+        folder: the run's, for `train.log`; None writes no log.
+        terminal: whether to show colours and a bar; None asks the stream.
         stream: what to write to; None is standard output.
         width: columns; None measures the terminal.
-        recording: keep what a terminal shows, for `save_svg`; there is no bar then.
+        recording: keep what a terminal shows, for `save_svg`, and show no bar.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Console(Sink):
         self._bar: Bar | None = None
         self._info: RunInfo | None = None
         self._best: Record = {}
-        self._spoke = time.monotonic()
+        self._last_line_at = time.monotonic()
 
     def start(self, info: RunInfo) -> None:
         self._info = info
@@ -82,7 +82,7 @@ class Console(Sink):
         panel = Panel(
             grid, title=Text(escape_line(info.title), "label"), title_align="left", expand=False
         )
-        self._tell([f"{label}: {text}" for label, text in rows], panel)
+        self._write([f"{label}: {text}" for label, text in rows], panel)
         if self._rich is not None:
             self._bar = Bar(info)
             if not self._recording:
@@ -94,8 +94,8 @@ class Console(Sink):
     def progress(self, progress: ProgressReport) -> None:
         if self._bar is not None:
             self._bar.update(progress)
-        if self._info is not None and time.monotonic() - self._spoke >= PROGRESS_LINE_SECONDS:
-            self._tell([formatting.progress_line(progress, self._info)])
+        if self._info is not None and time.monotonic() - self._last_line_at >= PROGRESS_LINE_SECONDS:
+            self._write([formatting.progress_line(progress, self._info)])
 
     def record(self, record: Record, best: Record) -> None:  # noqa: ARG002
         self._best = best
@@ -106,11 +106,11 @@ class Console(Sink):
         text = Text(line if self._rich is None else formatting.wrapped(line, self._rich.width))
         if monitor in record and record[monitor] == self._best.get(monitor):
             text.highlight_words([formatting.log_figures(record)[monitor]], "good")
-        self._tell([line], text)
+        self._write([line], text)
 
     def message(self, text: str, level: str = "info") -> None:
         line = escape_message(formatting.message_line(text, level))
-        self._tell([line], Text(line, _STYLES.get(level, "")))
+        self._write([line], Text(line, _STYLES.get(level, "")))
 
     def finish(self, summary: Summary, folder: Path) -> None:
         self._stop_bar()
@@ -118,11 +118,11 @@ class Console(Sink):
         logdir = formatting.logdir_of(folder, Path(root) if isinstance(root, str) else None)
         results, outcome = formatting.result_lines(summary), escape_message(formatting.outcome(summary))
         if results:
-            self._tell(results, _results(summary))
-        self._tell([outcome], Text(outcome, _STYLES.get(summary.status, "")))
+            self._write(results, _results(summary))
+        self._write([outcome], Text(outcome, _STYLES.get(summary.status, "")))
         for label, pointer in formatting.next_steps(summary, folder, logdir):
             text = escape_line(pointer)
-            self._tell(
+            self._write(
                 [f"{label}: {text}"], Text.assemble((f"{label}: ", "label"), text), soft_wrap=True
             )
 
@@ -133,7 +133,7 @@ class Console(Sink):
             self._log = None
 
     def save_svg(self, path: Path, title: str = "bigmodel-train") -> None:
-        """Saves what was shown so far as a picture of a terminal; needs `recording` and a terminal.
+        """Saves all output so far as a picture of a terminal; needs `recording` and a terminal.
 
         Args:
             path: of the SVG file.
@@ -143,13 +143,13 @@ class Console(Sink):
         assert self._recording
         self._rich.save_svg(str(path), title=title)
 
-    def _tell(self, plain: Sequence[str], *shown: RenderableType, soft_wrap: bool = False) -> None:
-        """Plain lines to the log and, off a terminal, to the stream; what is `shown` to a terminal.
+    def _write(self, plain: Sequence[str], *shown: RenderableType, soft_wrap: bool = False) -> None:
+        """Writes plain lines to the log and, off a terminal, to the stream; `shown` goes to a terminal.
 
         Args:
-            soft_wrap: let the terminal break long lines, so that they can be copied whole.
+            soft_wrap: let the terminal wrap long lines, so that they can be copied whole.
         """
-        self._spoke = time.monotonic()
+        self._last_line_at = time.monotonic()
         activity.note_output()
         try:
             if self._rich is not None:
@@ -157,11 +157,11 @@ class Console(Sink):
                     self._rich.print(renderable, soft_wrap=soft_wrap)
             elif self._stream is not None:
                 write_line(self._stream, "\n".join(plain))
-        except (OSError, ValueError):  # nobody reads any more; a closed file raises ValueError
+        except (OSError, ValueError):  # no reader any more; a closed file raises ValueError
             self._rich = self._stream = None
-        self._note(plain)
+        self._write_log(plain)
 
-    def _note(self, plain: Sequence[str]) -> None:
+    def _write_log(self, plain: Sequence[str]) -> None:
         if self._folder is None:
             return
         try:
@@ -182,10 +182,8 @@ class Console(Sink):
 
 
 def _results(summary: Summary) -> Table:
-    """Best and final figures side by side; the test's under the best, whose weights they are of.
-
-    The monitored figure's best is green.
-    """
+    """Best and final figures side by side. Those of the test part are of the best weights, so they stand
+    under the best; the monitored one is green."""
     columns = {"best": summary.best | summary.test, "final": summary.final}
     columns = {name: record for name, record in columns.items() if record}
     table = Table(box=None, padding=(0, 2), pad_edge=False)

@@ -1,9 +1,9 @@
 """TensorBoard's event files, written directly: one event holds all figures of a moment.
 
-`SummaryWriter` writes an event a scalar, and its thread prints a traceback when the disk is full. Here
-an error is raised where it happens. The format is a TFRecord file of `Event` messages. Importing this
-module imports TensorBoard's messages and no more of it: what makes them there loads a stub of
-TensorFlow, which takes longer than all that is written in a short run.
+`SummaryWriter` writes an event per scalar, and its thread prints a traceback when the disk is full;
+here an error is raised where it happens. The format is a TFRecord file of `Event` messages. Only
+TensorBoard's messages are imported: its functions that make them load a stub of TensorFlow, which takes
+longer than a short run spends on writing.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ BINS = 64
 
 
 class EventFile:
-    """One event file, open for writing. Files of a folder are read in the order of their names.
+    """An event file, open for writing. The files of a folder are read in the order of their names.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         suffix: end of the file's name.
 
     Raises:
@@ -71,7 +71,7 @@ class EventFile:
             self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def flush(self) -> None:
-        """Hands what was added to readers."""
+        """Hands what was added to the operating system, so that readers see it."""
         self._file.flush()
         self._flushed = time.monotonic()
 
@@ -80,7 +80,7 @@ class EventFile:
         self._file.close()
 
     def abandon(self) -> None:
-        """Closes the file, and writes nothing of what was added since it was flushed."""
+        """Closes the file without what was added since the last flush: its folder is gone."""
         with Path(os.devnull).open("wb") as nothing:
             os.dup2(nothing.fileno(), self._file.fileno())
         self._file.close()
@@ -93,19 +93,19 @@ class EventFile:
 
 
 def scalar(tag: str, value: float) -> Any:
-    """A figure, for the Scalars page."""
+    """A figure for the Scalars page."""
     return Summary.Value(tag=tag, simple_value=float(value))
 
 
 def text(tag: str, markdown: str) -> Any:
-    """Markdown, for the Text page."""
+    """Markdown for the Text page."""
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
     tensor = TensorProto(dtype=DT_STRING, string_val=[escape(markdown).encode()], tensor_shape=shape)
     return Summary.Value(tag=tag, metadata=_metadata("text", TextPluginData(), tag), tensor=tensor)
 
 
 def image(tag: str, picture: Pictures.Image) -> Any:
-    """A picture, for the Images page."""
+    """A picture for the Images page."""
     data = io.BytesIO()
     picture.save(data, "PNG")
     return Summary.Value(
@@ -120,11 +120,11 @@ def image(tag: str, picture: Pictures.Image) -> Any:
 
 
 def histogram(tag: str, values: Tensor) -> Any:
-    """The distribution of finite `values`, of any shape, in equal bins, for the Histograms page."""
+    """The distribution of the finite `values`, of any shape, in equal bins, for the Histograms page."""
     flat = values.detach().to("cpu", torch.float32).flatten()
     low, high = _extremes(flat)
     if not (math.isfinite(low) and math.isfinite(high)):
-        flat = flat[flat.isfinite()]  # seldom, and a copy of all
+        flat = flat[flat.isfinite()]  # a copy, but rarely needed
         low, high = _extremes(flat)
     if low == high:  # a constant gets one bar of visible width
         low, high = low - 0.5, high + 0.5
@@ -145,7 +145,7 @@ def histogram(tag: str, values: Tensor) -> Any:
 
 
 def _extremes(values: Tensor) -> tuple[float, float]:
-    """The smallest and the largest; NaN where there is one among them."""
+    """The smallest and the largest; NaN if there is one among them."""
     if not len(values):
         return 0.0, 0.0
     low, high = values.aminmax()
@@ -153,10 +153,10 @@ def _extremes(values: Tensor) -> tuple[float, float]:
 
 
 def session_start(hparams: Mapping[str, bool | float | str]) -> Any:
-    """A run's hyperparameters, for the HParams page.
+    """A run's hyperparameters for the HParams page.
 
-    No description of the experiment goes with them: the page takes the first it finds, and would leave
-    out what other runs have besides. Without one it gathers the hyperparameters of all.
+    They come without a description of the experiment: the page takes the first that it finds, and would
+    leave out the hyperparameters that only other runs have. Without one it collects those of all runs.
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for key, value in hparams.items():
@@ -188,13 +188,13 @@ def session_end(status: str) -> Any:
 
 
 def _hparams_value(tag: str, content: Any) -> Any:
-    """What the HParams page reads stands in the metadata; the tensor has to be there, and is empty."""
+    # The page reads the metadata alone, but the value needs a tensor as well.
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)])
     nothing = TensorProto(dtype=DT_FLOAT, tensor_shape=shape)
     return Summary.Value(tag=tag, metadata=_metadata("hparams", content), tensor=nothing)
 
 
 def _metadata(page: str, content: Any, name: str = "") -> Any:
-    """Says which page of TensorBoard shows a value, and under which name. Formats have version 0."""
+    """Which page of TensorBoard shows a value, and under which name."""
     data = SummaryMetadata.PluginData(plugin_name=page, content=content.SerializeToString())
     return SummaryMetadata(display_name=name, plugin_data=data)

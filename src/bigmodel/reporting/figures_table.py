@@ -1,4 +1,4 @@
-"""The figures of one evaluation, as a table to look at."""
+"""The figures of one evaluation as a table."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def print_figures(
     terminal: bool | None = None,
     width: int | None = None,
 ) -> None:
-    """Prints what was judged, and the figures.
+    """Prints what was evaluated, and the figures.
 
     Args:
         title: such as the run's folder.
         rows: label and text of each line above the figures.
         figures: by name.
         stream: what to write to; None is standard output.
-        terminal: whether to draw for a terminal; None finds out.
+        terminal: whether to draw for a terminal; None asks the stream.
         width: columns; None measures the terminal.
     """
     stream = sys.stdout if stream is None else stream

@@ -1,4 +1,4 @@
-"""What is said of a run, as plain text: the same words on a terminal, in a pipe and in `train.log`."""
+"""What is reported of a run as plain text: the same on a terminal, in a pipe and in `train.log`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_FIGURES = ("epoch", "step", "lr", "grad_norm", *SPEEDS)
 
 
 def figure(value: float | int) -> str:
-    """A metric to 4 decimals; to 3 significant digits where those would show nothing."""
+    """A metric to 4 decimals, or to 3 significant digits if those would show nothing."""
     if isinstance(value, int):
         return f"{value:,}"
     if value != 0 and abs(value) < 1e-4:
@@ -24,7 +24,7 @@ def figure(value: float | int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words: `3.2 s`, `2 min 05 s`, `1 h 02 min`."""
+    """A duration: `3.2 s`, `2 min 05 s`, `1 h 02 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time as a clock shows it: `0:12`, `1:02:05`."""
+    """A duration as a clock shows it: `0:12`, `1:02:05`."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
@@ -42,10 +42,10 @@ def clock(seconds: float) -> str:
 def log_line(record: Record, steps_per_epoch: int = 1) -> str:
     """`Epoch 10, Loss: 0.1234, val/loss: 0.0987, val/accuracy: 0.9722`, as the article prints it.
 
-    In the middle of an epoch the step follows at the end.
+    In the middle of an epoch it ends with the step.
 
     Args:
-        record: figures; the validation's are shown where there are any.
+        record: figures; those of the validation part are shown if there are any.
         steps_per_epoch: optimizer steps in an epoch.
     """
     parts = [f"Epoch {record['epoch']}", *log_figures(record).values()]
@@ -55,7 +55,7 @@ def log_line(record: Record, steps_per_epoch: int = 1) -> str:
 
 
 def wrapped(line: str, width: int) -> str:
-    """A log line broken after commas where it is wider than `width`: figures keep their names."""
+    """A log line wrapped after commas to `width` columns, so that figures stay with their names."""
     held = line.replace(": ", ":\0")
     broken = textwrap.fill(
         held, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
@@ -81,19 +81,19 @@ def progress_line(progress: ProgressReport, info: RunInfo) -> str:
 
 
 def speeds(progress: ProgressReport) -> dict[str, str]:
-    """How fast training is, in words: `speed`, in tokens where there are any; `mfu` and `memory`."""
-    told = {"speed": f"{progress.samples_per_second:,.0f} samples/s"}
+    """`speed`, of tokens if samples are texts, and on a GPU `mfu` and `memory`, as text."""
+    texts = {"speed": f"{progress.samples_per_second:,.0f} samples/s"}
     if progress.tokens_per_second is not None:
-        told["speed"] = f"{progress.tokens_per_second:,.0f} tokens/s"
+        texts["speed"] = f"{progress.tokens_per_second:,.0f} tokens/s"
     if progress.mfu is not None:
-        told["mfu"] = f"MFU {100 * progress.mfu:.{1 if progress.mfu < 0.1 else 0}f} %"
+        texts["mfu"] = f"MFU {100 * progress.mfu:.{1 if progress.mfu < 0.1 else 0}f} %"
     if progress.memory_gib is not None:
-        told["memory"] = f"{progress.memory_gib:.1f} GiB"
-    return told
+        texts["memory"] = f"{progress.memory_gib:.1f} GiB"
+    return texts
 
 
 def header_rows(info: RunInfo) -> list[tuple[str, str]]:
-    """The header's labels and texts; a resumed run says from where it goes on."""
+    """The header's labels and texts; for a resumed run also where it continues."""
     rows = list(info.rows)
     if info.first_step:
         epoch = info.first_step // info.steps_per_epoch
@@ -103,7 +103,7 @@ def header_rows(info: RunInfo) -> list[tuple[str, str]]:
 
 
 def message_line(text: str, level: str) -> str:
-    """A message with its level in front, unless it merely informs."""
+    """A message with its level in front, unless that is `info`."""
     return text if level == "info" else f"{level.capitalize()}: {text}"
 
 
@@ -120,7 +120,7 @@ def result_lines(summary: Summary) -> list[str]:
 
 
 def figures_of(record: Record) -> Record:
-    """The losses and metrics of a record, without what only says when and how fast."""
+    """The losses and metrics of a record, without time, speed and learning rate."""
     return {name: value for name, value in record.items() if name not in _NOT_FIGURES}
 
 
@@ -135,11 +135,11 @@ def outcome(summary: Summary) -> str:
 
 
 def next_steps(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, str]]:
-    """Where to look next, as label and text: checkpoints, how to go on, the TensorBoard command.
+    """What to do next, as label and text: checkpoints, how to resume, the TensorBoard command.
 
     Args:
         folder: the run's.
-        logdir: what TensorBoard is to be pointed at.
+        logdir: the folder for TensorBoard.
     """
     rows = []
     kept = [name for name in ("best", "last") if (folder / "checkpoints" / name).is_dir()]
@@ -160,13 +160,13 @@ def tensorboard_command(logdir: Path) -> str:
 
 
 def logdir_of(folder: Path, root: Path | None) -> Path:
-    """What TensorBoard is pointed at: the folder of all runs if this one lies in it, else its own."""
+    """The folder for TensorBoard: that of all runs if this one lies in it, else its own."""
     if root is None:
         return folder
     return root if folder.resolve().is_relative_to(root.resolve()) else folder
 
 
 def shown_path(path: Path) -> str:
-    """A path relative to the current folder where it lies in it, else absolute."""
+    """A path relative to the current folder if it lies in it, else absolute."""
     full, here = path.resolve(), Path.cwd()
     return os.path.relpath(full, here) if full.is_relative_to(here) else str(full)

@@ -21,11 +21,11 @@ _LONGEST = 1 << 20  # bytes of a line that may be a record
 
 
 class JsonLines(Sink):
-    """Appends each record to `metrics.jsonl` in the run's folder, and hands it on at once.
+    """Appends each record to `metrics.jsonl` in the run's folder, and flushes it at once.
 
-    A run that is resumed first drops the records of steps that it will do again, and a last line that
-    was cut off. NaN and infinity become null. Errors are raised as CheckpointError: figures are not
-    lost in silence.
+    A resumed run first drops the records of steps that it will do again, and a last line that was cut
+    off. NaN and infinity become null. Errors are raised as CheckpointError, so that no figures are lost
+    silently.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class JsonLines(Sink):
         self._open(step)
 
     def _open(self, step: int) -> None:
-        """Opens the file to go on after `step`."""
+        """Opens the file to continue after `step`."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.exists():
@@ -69,9 +69,9 @@ class JsonLines(Sink):
 
 
 def damaged_lines(folder: Path) -> str | None:
-    """What to tell of a run's records that cannot be read, in one sentence; a torn last line is usual.
+    """A warning if a run's file has lines that cannot be read, other than a last one that was cut off.
 
-    They are about to be dropped: a copy of the file is kept beside it.
+    They are dropped when the run is resumed, so a copy of the file is kept beside it.
     """
     path = folder / NAME
     try:
@@ -82,7 +82,7 @@ def damaged_lines(folder: Path) -> str | None:
         if not broken:
             return None
         shutil.copy(path, path.with_name(f"{NAME}.damaged"))
-    except OSError:  # there is none; whoever opens it says so
+    except OSError:  # there is no file; if it is needed, opening it raises the error
         return None
     return f"{path}: {broken:,} lines are damaged and left out; {NAME}.damaged keeps them."
 
@@ -102,14 +102,14 @@ def _drop_after(path: Path, step: int) -> None:
 
 
 def _lines(file: BinaryIO, step: int) -> Iterator[tuple[bytes, bool]]:
-    """Each line, and whether it is a whole record up to `step`; one that is too long comes in pieces."""
+    """Each line, and whether it is a whole record up to `step`; one that is too long comes in parts."""
     begins = True
     while line := file.readline(_LONGEST):
-        yield line, begins and _belongs(line, step)
+        yield line, begins and _is_record(line, step)
         begins = line.endswith(b"\n")
 
 
-def _belongs(line: bytes, step: int) -> bool:
+def _is_record(line: bytes, step: int) -> bool:
     try:
         return line.endswith(b"\n") and int(json.loads(line.decode())["step"]) <= step
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

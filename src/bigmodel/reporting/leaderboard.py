@@ -1,4 +1,4 @@
-"""The jobs of a sweep, best first: as a table to look at, and as `leaderboard.csv`."""
+"""The jobs of a sweep, best first: as a printed table and as `leaderboard.csv`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Row:
 
     Attributes:
         job: its number or name in the sweep.
-        changed: the overrides in which the jobs differ, key to value.
-        metric: the best value of the monitored metric; None where it never got that far.
+        changed: the overrides in which jobs differ, key to value.
+        metric: the best value of the monitored metric; None if the job was never evaluated.
         seconds: how long it ran.
         status: `finished`, `stopped`, `failed` or `running`.
-        folder: where it wrote.
+        folder: its run folder.
         error: why it failed, or has no rank.
-        loss: what its losses are of.
-        val_loss: the validation loss of its best.
+        loss: a description of its loss.
+        val_loss: the validation loss of its best record.
     """
 
     job: str
@@ -52,7 +52,7 @@ class Row:
 def rank(rows: Sequence[Row], mode: str) -> list[Row]:
     """The rows, best first: those that finished with a metric, then the unfinished, then the failed.
 
-    Among equals the one with the lower validation loss comes first, where all losses are of one kind.
+    Of equal ones the job with the lower validation loss comes first, if all jobs use the same loss.
 
     Args:
         mode: `max` or `min`: which way the metric is better.
@@ -89,7 +89,7 @@ def write_csv(rows: Sequence[Row], path: Path, metric_name: str, mode: str) -> N
     keys = _keys(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    loss = [_LOSS] if _tells_losses(rows, metric_name) else []
+    loss = [_LOSS] if _shows_losses(rows, metric_name) else []
     writer.writerow(["rank", "job", *keys, metric_name, *loss, "seconds", "status", "folder", "error"])
     for place, row in enumerate(rank(rows, mode), start=1):
         values = [row.changed.get(key, "") for key in keys]
@@ -113,7 +113,7 @@ def print_leaderboard(
 
     Args:
         stream: what to write to; None is standard output.
-        terminal: whether to draw for a terminal; None finds out.
+        terminal: whether to draw for a terminal; None asks the stream.
         width: columns; None measures the terminal. Plain text is as wide as it needs to be.
     """
     stream = sys.stdout if stream is None else stream
@@ -143,12 +143,12 @@ def print_leaderboard(
 
 
 def _losses(rows: Sequence[Row], metric_name: str) -> set[str]:
-    """The losses that jobs are ranked by; none where they are ranked by something else."""
+    """The losses that jobs are ranked by; empty if they are ranked by another metric."""
     return {row.loss for row in rows if row.loss} if metric_name.endswith("/loss") else set()
 
 
-def _tells_losses(rows: Sequence[Row], metric_name: str) -> bool:
-    """Whether a column says what losses are of: different ones, or one with settings of its own."""
+def _shows_losses(rows: Sequence[Row], metric_name: str) -> bool:
+    """Whether a column describes the losses: there are different ones, or one with settings."""
     losses = _losses(rows, metric_name)
     return len(losses) > 1 or any(" " in loss for loss in losses)
 
@@ -171,7 +171,7 @@ def _cells(
         folded: all changes in one column instead of one each.
     """
     keys = _keys(ranked)
-    loss = [_LOSS] if _tells_losses(ranked, metric_name) else []
+    loss = [_LOSS] if _shows_losses(ranked, metric_name) else []
     heads = ["#", "job", *(["changes"] if folded else keys), metric_name, *loss, "time", "status"]
     table = [[*heads, "folder"] if folders else heads]
     for place, row in enumerate(ranked, start=1):
@@ -191,7 +191,7 @@ def _cells(
 
 
 def _fitting(ranked: Sequence[Row], metric_name: str, width: int) -> tuple[list[list[str]], str]:
-    """The fullest table that fits, and a line on the folders where their column does not."""
+    """The most complete table that fits, and a line about the folders if their column does not."""
     full = _cells(ranked, metric_name, folders=True)
     if _width(full) <= width or not ranked:
         return full, ""

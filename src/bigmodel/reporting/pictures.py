@@ -16,16 +16,16 @@ INK, FAINT, PAPER = (32, 33, 36), (120, 124, 130), (255, 255, 255)
 DEEP = (8, 69, 148)
 RIGHT, WRONG, NEUTRAL = (19, 115, 51), (197, 34, 31), (200, 203, 208)
 LABELLED = 30
-"""Up to so many classes have names and counts in the matrix; more are shown as colour only."""
+"""Up to this many classes have names and counts in the matrix; more are shown by colour only."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
-    """Draws how often each class was taken for which.
+    """Draws how often each class was predicted as which.
 
     The colour is the share of the row, that is of the samples of one true class, on a square-root scale,
-    so that rare mistakes are seen; the numbers are counts.
+    so that rare mistakes are visible; the numbers are counts.
 
     Args:
         counts: (classes, classes), truth by prediction.
@@ -37,7 +37,7 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
     font = _font(14)
     shown = [_shortened(name, font, 140) for name in names] if labelled else []
     longest = max((_width(name, font) for name in shown), default=0)
-    flat = longest <= cell - 6  # names of columns fit above them; else they are written upwards
+    flat = longest <= cell - 6  # names of columns fit above them; otherwise they are written upwards
     left, top = 40 + longest, 36 + (18 if flat else longest)
     side = cell * size
     picture = Image.new("RGB", (left + side + 106, top + max(side, 150) + 12), PAPER)
@@ -56,12 +56,12 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
 
 
 def is_image(inputs: Tensor) -> bool:
-    """Whether one sample's inputs are (channels, height, width)."""
+    """Whether one sample's inputs have the shape (channels, height, width)."""
     return inputs.dim() == 3
 
 
 def sample_grid(samples: Sequence[PredictedSample]) -> Image.Image:
-    """Draws images in rows of four (eight where there are many), each with what the model said below it.
+    """Draws images in rows of four (eight if there are many), each with its prediction below it.
 
     A green frame means right; a red one wrong, with the truth in words.
 
@@ -103,7 +103,7 @@ def _place(
 
 
 def _sample_picture(inputs: Tensor) -> Image.Image:
-    """One image, enlarged by a whole factor without smoothing to about 64 pixels or more."""
+    """One image, enlarged without smoothing by a whole factor to about 64 pixels or more."""
     channels, height, width = inputs.shape
     shown = inputs if channels == 3 else inputs[:1]
     bytes_ = (shown.to("cpu", torch.float32).nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
@@ -117,7 +117,7 @@ def _sample_picture(inputs: Tensor) -> Image.Image:
 
 
 def _coloured(shares: Tensor) -> Image.Image:
-    """Shares from 0 to 1, (rows, columns), as a picture with a pixel each, from white to deep blue."""
+    """Shares from 0 to 1, (rows, columns), as a picture with one pixel each, from white to deep blue."""
     depth = shares.clamp(0, 1).sqrt().unsqueeze(-1)
     pixels = torch.tensor(PAPER, dtype=depth.dtype) * (1 - depth) + torch.tensor(DEEP) * depth
     return Image.fromarray(pixels.round().to(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""`summary.json`: how a run ended, or that it is running, in one small file that is always whole."""
+"""`summary.json`: how a run ended, or that it is running, in one small file that is always complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "summary.json"
 
 
 def write_summary(summary: Summary, folder: Path) -> None:
-    """Writes `summary.json`, whole or not at all; NaN and infinity, which JSON lacks, become null.
+    """Writes `summary.json` atomically; NaN and infinity, which JSON lacks, become null.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -29,7 +29,7 @@ def write_summary(summary: Summary, folder: Path) -> None:
 
 
 def read_summary(folder: Path) -> Summary | None:
-    """What `summary.json` says; None where there is none. A figure that was null comes back as NaN.
+    """Reads `summary.json`; None if there is no such file. Figures that are null become NaN.
 
     Raises:
         CheckpointError: the file cannot be read, or is not a summary.
@@ -56,15 +56,15 @@ def read_summary(folder: Path) -> Summary | None:
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(map(str, wrong["loc"]))
-        said = f"{wrong['input']!r:.60}"
-        raise CheckpointError(f"{path}: `{key}` is {said}: {wrong['msg']}. {_REMEDY}") from error
+        value = f"{wrong['input']!r:.60}"
+        raise CheckpointError(f"{path}: `{key}` is {value}: {wrong['msg']}. {_REMEDY}") from error
 
 
 _REMEDY = "The run's checkpoints are not affected; move the file aside to go on without it."
 
 
 def jsonable(value: Any) -> Any:
-    """The same value with null in the place of NaN and infinity, which are not valid JSON."""
+    """The same value with None for NaN and infinity, which are not valid JSON."""
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):

@@ -6,12 +6,13 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
+from bigmodel.reporting import events
 from bigmodel.reporting.base import (
     EvaluationResult,
     GeneratedText,
@@ -23,17 +24,14 @@ from bigmodel.reporting.base import (
 )
 from bigmodel.runtime.escaping import escape_line
 
-if TYPE_CHECKING:
-    from bigmodel.reporting.events import EventFile
-
 FOLDER = "tensorboard"
 HPARAMS = ".hparams"
-"""How names of the files end that hold hyperparameters and results, so that a resume can replace them:
-TensorBoard keeps the first it reads."""
+"""Suffix of the files with hyperparameters and results. TensorBoard keeps the first it reads, so a run
+that is resumed replaces them."""
 
 PICTURES_EVERY = 60.0
-"""Seconds between pictures while training goes on; drawing takes as long as a small epoch. The last
-evaluation is always drawn."""
+"""Seconds between pictures during training; drawing takes as long as a small epoch. The last evaluation
+is always drawn."""
 
 _NOT_HYPERPARAMETERS = (
     "output_dir",
@@ -56,8 +54,7 @@ _NOT_HYPERPARAMETERS = (
 class TensorBoard(Sink):
     """Writes event files into `tensorboard/` of the run's folder; the x axis is the optimizer step.
 
-    TensorBoard is imported when training begins. It is not essential: whatever goes wrong here, the run
-    goes on without it.
+    It is not essential: if anything fails here, the run goes on without it.
 
     Args:
         folder: the run's.
@@ -67,14 +64,12 @@ class TensorBoard(Sink):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / FOLDER
-        self._events: EventFile | None = None
-        self._waiting: tuple[EvaluationResult, int] | None = None
+        self._events: events.EventFile | None = None
+        self._not_drawn: tuple[EvaluationResult, int] | None = None
         self._monitor = ""
         self._drawn = 0.0
 
     def start(self, info: RunInfo) -> None:
-        from bigmodel.reporting import events
-
         for stale in self._folder.glob(f"*{HPARAMS}"):
             stale.unlink()
         hparams = events.EventFile(self._folder, HPARAMS)
@@ -102,7 +97,6 @@ class TensorBoard(Sink):
 
     def _open(self, step: int) -> None:
         """Starts a new file, which continues older ones after `step`."""
-        from bigmodel.reporting import events
 
         continues = any(not path.name.endswith(HPARAMS) for path in self._folder.glob("events.out.*"))
         self._events = events.EventFile(self._folder)
@@ -112,35 +106,31 @@ class TensorBoard(Sink):
     def record(self, record: Record, best: Record) -> None:
         if self._events is None:
             return
-        from bigmodel.reporting.events import scalar
-
         shown = {name: value for name, value in record.items() if name != "step"}
         if self._monitor in record:
             # TensorBoard opens the first groups of curves, and lists the first metrics of its table, by
             # name: as a curve the best comes first in both.
             shown |= results("best", best, self._monitor)
-        self._events.add(int(record["step"]), [scalar(name, value) for name, value in shown.items()])
+        self._events.add(
+            int(record["step"]), [events.scalar(name, value) for name, value in shown.items()]
+        )
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
-        self._waiting = (evaluation, step)
+        self._not_drawn = (evaluation, step)
         if time.monotonic() - self._drawn >= PICTURES_EVERY:
             self._draw()
 
     def weights(self, model: nn.Module, step: int) -> None:
         if self._events is None:
             return
-        from bigmodel.reporting.events import histogram
-
         named = model.named_parameters()
-        self._events.add(step, [histogram(f"weights/{name}", weight) for name, weight in named])
+        self._events.add(step, [events.histogram(f"weights/{name}", weight) for name, weight in named])
 
     def finish(self, summary: Summary, folder: Path) -> None:  # noqa: ARG002
         if self._events is None:
             return
-        from bigmodel.reporting import events
-
         self._draw()
-        self._events.close()  # first: files are read in order, and the newest counts
+        self._events.close()  # first: files are read in the order of their times
         self._events = None
         figures = results("best", summary.best, summary.monitor) | summary.test
         figures |= results("final", summary.final, "train/loss")
@@ -160,30 +150,29 @@ class TensorBoard(Sink):
             self._events = None
 
     def _draw(self) -> None:
-        if self._waiting is None or self._events is None:
+        if self._not_drawn is None or self._events is None:
             return
-        from bigmodel.reporting import pictures
-        from bigmodel.reporting.events import image, text
+        from bigmodel.reporting import pictures  # Pillow is loaded when there is something to draw
 
-        (evaluation, step), self._waiting = self._waiting, None
+        (evaluation, step), self._not_drawn = self._not_drawn, None
         values = []
         if evaluation.confusion is not None:
             drawn = pictures.confusion_matrix(evaluation.confusion, evaluation.class_names)
-            values.append(image("confusion matrix", drawn))
+            values.append(events.image("confusion matrix", drawn))
         if evaluation.generated:
-            values.append(text("samples", generated_table(evaluation.generated)))
+            values.append(events.text("samples", generated_table(evaluation.generated)))
         first = evaluation.samples[0].inputs if evaluation.samples else ""
         if isinstance(first, Tensor) and pictures.is_image(first):
-            values.append(image("samples", pictures.sample_grid(evaluation.samples)))
+            values.append(events.image("samples", pictures.sample_grid(evaluation.samples)))
         elif evaluation.samples:
-            values.append(text("samples", sample_table(evaluation.samples)))
+            values.append(events.text("samples", sample_table(evaluation.samples)))
         self._events.add(step, values)
         self._events.flush()
         self._drawn = time.monotonic()
 
 
 def results(group: str, record: Record, *also: str) -> Record:
-    """The validation figures of a record, and others by name, under a group: `final/val/accuracy`."""
+    """The validation figures of a record, and those named, under a group: `final/val/accuracy`."""
     return {
         f"{group}/{name}": value
         for name, value in record.items()
@@ -192,7 +181,8 @@ def results(group: str, record: Record, *also: str) -> Record:
 
 
 def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
-    """The configuration as flat keys: lists as text, `model.name` as `model`, no nulls and no noise."""
+    """The configuration by flat keys, lists as text and `model.name` as `model`, without nulls and what
+    is no hyperparameter."""
     flat: dict[str, bool | float | str] = {}
     for name, value in config.items():
         key = prefix.removesuffix(".") if prefix and name == "name" else f"{prefix}{name}"
@@ -239,10 +229,8 @@ def sample_table(samples: Sequence[PredictedSample]) -> str:
 
 
 def generated_table(texts: Sequence[GeneratedText]) -> str:
-    """What a model wrote, in Markdown: what it was given, its text, and what is right.
-
-    A table, or, where lines matter, a block for each text.
-    """
+    """Generated texts in Markdown, with prompt and reference: a table, or a block for each if a text has
+    several lines."""
     if any("\n" in text for written in texts for text in (written.prompt, written.text)):
         return "\n".join(_block(f"{w.prompt}⟫{w.text}\n") for w in texts)
     known = any(written.truth for written in texts)
@@ -256,13 +244,13 @@ def _numbers(values: Tensor) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text for a cell: Markdown and HTML in it, such as a picture from elsewhere, mean nothing."""
+    """Text for a cell, with Markdown and HTML escaped: no text may load a picture from elsewhere."""
     marked = re.sub(r"[\\`*_\[\]|]", r"\\\g<0>", escape_line(text.replace("\n", " ")))
     return marked.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _block(text: str, language: str = "") -> str:
-    """A block of text as it is, whatever rows of backquotes it holds."""
+    """A block of verbatim text, whatever rows of backquotes it holds."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}{fence}\n"
 

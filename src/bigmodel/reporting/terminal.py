@@ -1,4 +1,4 @@
-"""Whether someone is watching: a live display on a terminal, plain lines everywhere else."""
+"""Terminals: whether there is one, how rich draws on it, and plain lines everywhere else."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bigmodel.runtime.escaping import escape
 THEME = Theme(
     {"good": "green", "warning": "yellow", "error": "bold red", "label": "bold", "faint": "dim"}
 )
-"""Colours mean something: green is good or best, yellow a warning, red an error, dim secondary."""
+"""What colours mean: green is good or best, yellow a warning, red an error, dim secondary."""
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that lets lines be redrawn.
+    """Whether `stream` is a terminal on which lines can be redrawn.
 
-    Not so for a pipe, a file, `nohup` and Slurm, whatever FORCE_COLOR says, since a bar would fill them;
-    nor where TERM is `dumb`, CI is set, or the encoding has no box-drawing characters. NO_COLOR
-    (https://no-color.org) takes the colours away and changes nothing else.
+    False for a pipe, a file, `nohup` and Slurm, whatever FORCE_COLOR says, since a bar would flood them;
+    and if TERM is `dumb`, CI is set, or the encoding has no box-drawing characters. NO_COLOR
+    (https://no-color.org) removes the colours and changes nothing else.
     """
     if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
         return False
@@ -33,13 +33,13 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def rich_console(stream: TextIO, *, width: int | None = None, recording: bool = False) -> Console:
-    """A rich console for a terminal. Text is shown as it is, control characters too: no markup, emoji
-    codes or guessed colours.
+    """A rich console for a terminal that shows text as it is: no markup, emoji codes or guessed colours,
+    and control characters escaped.
 
     Args:
         stream: what to write to.
         width: columns; None measures the terminal.
-        recording: keep what is written, for an SVG, in the same colours on every machine.
+        recording: keep the output for an SVG, in the same colours on every machine.
     """
     return _Console(
         file=stream,
@@ -57,7 +57,7 @@ def rich_console(stream: TextIO, *, width: int | None = None, recording: bool = 
 
 
 class _Console(Console):
-    """One that sends no control characters but its own."""
+    """A console that sends no control characters but its own."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -67,7 +67,7 @@ class _Console(Console):
 
 
 def write_line(stream: TextIO, text: str) -> None:
-    """Writes one plain line and hands it on at once; what the encoding lacks becomes `?`."""
+    """Writes one plain line and flushes; characters that the encoding lacks become `?`."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(escape(text).encode(encoding, "replace").decode(encoding) + "\n")
     stream.flush()
