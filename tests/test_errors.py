@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from bigmodel import errors
-from bigmodel.cli.launch.flags import adding
+from bigmodel.cli.launch.flags import add_pluses
 from bigmodel.data.tabular.column_options import column_option, parse_entries
 from bigmodel.errors import (
     BigModelError,
@@ -184,7 +184,7 @@ def test_kinds_of_columns_survive_too(shell: str, tmp_path: Path) -> None:
     for word, name in zip(
         arrived([column_option(n, "category") for n in names], shell, tmp_path), names, strict=True
     ):
-        [override] = adding([word], ["data.columns"])
+        [override] = add_pluses([word], ["data.columns"])
         parsed = PARSER.parse_override(override)
         value = OmegaConf.to_container(OmegaConf.create({"it": parsed.value()}), resolve=True)["it"]
         if isinstance(value, str) and parsed.key_or_group == "data.columns":

@@ -222,7 +222,7 @@ def test_a_command_runs(
 @pytest.mark.parametrize("line", [line for line in NOT_RUN if line.startswith("bigmodel-train ")])
 def test_a_command_that_is_not_run_is_composed(line: str) -> None:
     """It is checked as far as a run comes before it looks for its device."""
-    words = flags.adding(flags.indexed(shlex.split(line)[1:]), INDEX.open_paths())
+    words = flags.add_pluses(flags.expand_device_index(shlex.split(line)[1:]), INDEX.open_paths())
     arguments = flags.parse_flags(words, CONFIGS)
     register_resolver()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigmodel.cli.launch.lock import owner
+from bigmodel.cli.launch.lock import holder
 from tests.faults import trials
 
 SIZES = {"ext4": 64, "xfs": 320, "btrfs": 128}
@@ -159,7 +159,7 @@ def _wait_at_random(attempt: trials.Attempt, seed: int) -> bool:
     in_a_save, wanted = chance.random() < 0.5, chance.randrange(1, 8)
     while attempt.process.is_alive():
         run = trials.run_folder(attempt.cwd)
-        if run is not None and owner(run) is not None:
+        if run is not None and holder(run) is not None:
             break
         time.sleep(0.001)
     if not in_a_save:

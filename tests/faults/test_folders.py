@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.cli.launch.lock import owned, owner
+from bigmodel.cli.launch.lock import holder, locked
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
 from tests.faults import damage, foreign, trials
@@ -92,7 +92,7 @@ def test_a_job_in_a_folder_that_another_has_leaves_it_alone(tmp_path: Path) -> N
     """As with two sweeps in one folder: the other's record and summary stay."""
     other = tmp_path / "mine" / "1"
     other.mkdir(parents=True)
-    with owned(other):
+    with locked(other):
         before = sorted(other.iterdir())
         words = ("-m", "hydra.sweep.dir=mine", "seed=1,2", *QUICK)
         attempt = trials.launch(tmp_path, *words)
@@ -107,7 +107,7 @@ def test_a_job_in_a_folder_that_another_has_leaves_it_alone(tmp_path: Path) -> N
 def test_two_sweeps_in_one_folder_at_once(tmp_path: Path) -> None:
     words = ("-m", "hydra.sweep.dir=mine", *QUICK)
     first = trials.launch(tmp_path, *words, "seed=1,2,3")
-    while owner(tmp_path / "mine") is None:
+    while holder(tmp_path / "mine") is None:
         assert first.process.is_alive(), first.log
         time.sleep(0.001)
     second = trials.launch(tmp_path, *words, "seed=7,8,9")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.cli.launch import lock, run_folder
-from bigmodel.cli.launch.lock import NAME, owned, owner
+from bigmodel.cli.launch.lock import NAME, holder, locked
 from bigmodel.errors import CheckpointError
 from tests.faults import damage, trials
 
@@ -59,7 +59,7 @@ def test_a_stale_lock_is_recovered(tmp_path: Path, run: Path) -> None:
     first.process.kill()
     first.process.join()
     assert (run / NAME).exists()
-    assert owner(run) is None
+    assert holder(run) is None
     second = trials.launch(tmp_path, f"resume={run}")
     assert second.wait() == 0, second.log
     assert not (run / NAME).exists()
@@ -67,7 +67,7 @@ def test_a_stale_lock_is_recovered(tmp_path: Path, run: Path) -> None:
 
 def _look(folder: Path, ready: object, until: object) -> None:
     while not until.is_set():  # type: ignore[attr-defined]
-        owner(folder)
+        holder(folder)
         ready.set()  # type: ignore[attr-defined]
 
 
@@ -79,7 +79,7 @@ def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
     try:
         assert ready.wait(trials.HANGS)
         for _ in range(100):
-            with owned(tmp_path):
+            with locked(tmp_path):
                 pass
     finally:
         until.set()
@@ -108,11 +108,11 @@ def test_who_looks_for_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
         real(file, flags, *part)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fcntl, "lockf", lockf)
-    monkeypatch.setattr(lock, "_PATIENCE", 0)
+    monkeypatch.setattr(lock, "_WAIT_SECONDS", 0)
     try:
         assert ready.wait(trials.HANGS)
-        assert owner(tmp_path) is None, "nor do those who look see each other"
-        with owned(tmp_path):
+        assert holder(tmp_path) is None, "nor do those who look see each other"
+        with locked(tmp_path):
             assert until.is_set()
     finally:
         until.set()
@@ -124,7 +124,7 @@ def test_who_looks_for_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_an_old_file_with_anything_in_it_keeps_nobody_out(tmp_path: Path, content: str) -> None:
     (tmp_path / NAME).write_text(content)
-    with owned(tmp_path):
+    with locked(tmp_path):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
@@ -146,11 +146,11 @@ def test_without_locks_of_the_system_the_file_s_word_counts(
     if taken:
         with (
             pytest.raises(CheckpointError, match=f"process {pid} on {host}, since today"),
-            owned(tmp_path),
+            locked(tmp_path),
         ):
             pass
     else:
-        with owned(tmp_path):
+        with locked(tmp_path):
             pass
 
 
@@ -159,11 +159,11 @@ def test_where_no_process_can_be_asked_the_file_says_what_to_do(
 ) -> None:
     """On Windows, asking would be Ctrl-C."""
     monkeypatch.setattr(lock, "fcntl", None)
-    monkeypatch.setattr(lock, "_MAY_ASK", False)
-    with owned(tmp_path):
+    monkeypatch.setattr(lock, "_CAN_PROBE", False)
+    with locked(tmp_path):
         found = (tmp_path / NAME).read_text()
     (tmp_path / NAME).write_text(found)
-    with pytest.raises(CheckpointError, match=r"if it is gone, remove .*\.lock"), owned(tmp_path):
+    with pytest.raises(CheckpointError, match=r"if it is gone, remove .*\.lock"), locked(tmp_path):
         pass
 
 
@@ -171,18 +171,18 @@ def test_where_no_process_can_be_asked_the_file_says_what_to_do(
 def test_another_s_file_of_that_name_is_left_alone(tmp_path: Path, content: str | bytes) -> None:
     whole = content if isinstance(content, bytes) else content.encode()
     (tmp_path / NAME).write_bytes(whole)
-    with pytest.raises(CheckpointError, match="is not what a run writes there"), owned(tmp_path):
+    with pytest.raises(CheckpointError, match="is not what a run writes there"), locked(tmp_path):
         pass
     assert (tmp_path / NAME).read_bytes() == whole
 
 
 def test_the_owner_may_look_at_its_folder(tmp_path: Path) -> None:
     """Closing any file that leads to a lock of this kind would give it back."""
-    with owned(tmp_path):
+    with locked(tmp_path):
         run_folder.check_free(tmp_path, "hydra.run.dir")
-        run_folder.tidy(tmp_path)
+        run_folder.remove_leftovers(tmp_path)
         code = "import sys, pathlib as p; from bigmodel.cli.launch import lock"
-        code += "; print(lock.owner(p.Path(sys.argv[1])))"
+        code += "; print(lock.holder(p.Path(sys.argv[1])))"
         words = [sys.executable, "-c", code, str(tmp_path)]
         told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert f"process {os.getpid()} on" in told

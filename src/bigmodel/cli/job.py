@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from bigmodel.cli import imports, session
 from bigmodel.cli.launch import run_folder
-from bigmodel.cli.launch.lock import owned
+from bigmodel.cli.launch.lock import locked
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.redaction import masked
 from bigmodel.runtime import activity, caches, disk
@@ -58,8 +58,8 @@ def run_job(config: DictConfig) -> float | None:
 
 def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
     if session.current.resumed is not None:
-        with owned(folder):
-            run_folder.tidy(folder)
+        with locked(folder):
+            run_folder.remove_leftovers(folder)
             run = _prepare_resumed(config, folder, session.current.resumed)
             if run is None:
                 return None
@@ -68,7 +68,7 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
     try:
         run_folder.check_free(folder, "hydra.run.dir")
         run = _prepare(config, folder)
-        with owned(folder):
+        with locked(folder):
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
             return _start(run, config, folder, hydra)
     except BaseException:
@@ -85,7 +85,7 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
     with contextlib.ExitStack() as stack:
         try:
             run_folder.check_free(folder, "hydra.sweep.dir")
-            stack.enter_context(owned(folder))
+            stack.enter_context(locked(folder))
             run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
             held = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
         except BigModelError as error:
@@ -156,7 +156,7 @@ def _how_to_continue(run: Any) -> str:
 
 def _start(run: Any, config: DictConfig, folder: Path, hydra: Any) -> float | None:
     """Starts a new run in a folder that is free and locked by this process."""
-    run_folder.tidy(folder)
+    run_folder.remove_leftovers(folder)
     run_folder.record_start(folder, config, hydra)
     return _fit(run)
 
@@ -183,5 +183,5 @@ def _record_failure(error: BaseException, config: DictConfig, folder: Path, hydr
 def _failed(error: BaseException, hydra: Any) -> float:
     if not isinstance(error, BigModelError):
         sys.stderr.write(escape(masked(traceback.format_exc())))
-    session.report(f"Job {hydra.job.num} ({run_folder.typed(hydra)}) failed: {reason(error)}")
+    session.report(f"Job {hydra.job.num} ({run_folder.typed_overrides(hydra)}) failed: {reason(error)}")
     return float("nan")

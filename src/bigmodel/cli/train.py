@@ -63,9 +63,9 @@ def _page(argv: list[str]) -> str | None:
         from bigmodel.cli.launch.help import help_page
 
         if any(":" in word for word in argv):  # `device=cuda:1`, which no file is called
-            from bigmodel.cli.launch.flags import indexed
+            from bigmodel.cli.launch.flags import expand_device_index
 
-            argv = indexed(argv)
+            argv = expand_device_index(argv)
         return help_page(config_dir(), argv)
     if "--version" in flags:
         from importlib.metadata import version
@@ -100,9 +100,9 @@ def _train(argv: list[str]) -> int:
     # What the user typed, step by step, to what Hydra reads. Secrets go first: errors quote the rest.
     argv = redact_overrides.redact_argv(argv)
     argv = flags.flags_first(argv, config_dir())
-    argv = flags.indexed(argv)
-    argv = flags.adding(argv, read_index([config_dir()]).open_paths())
-    argv, session.current.resumed, session.current.may_change = resume.settle(argv, config_dir())
+    argv = flags.expand_device_index(argv)
+    argv = flags.add_pluses(argv, read_index([config_dir()]).open_paths())
+    argv, session.current.resumed, session.current.may_change = resume.expand_resume(argv, config_dir())
     hydra_patches.guard(config_dir(), argv)
     try:
         with hydra_patches.owned_sweep_folder():
@@ -182,7 +182,7 @@ def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]
 def _explain(error: BaseException, argv: list[str]) -> str | None:
     """The one message for an error that a user can mend; None for a fault of ours."""
     if isinstance(error, ConfigError):
-        from bigmodel.cli.launch.sources import files_named
+        from bigmodel.cli.launch.file_errors import files_named
 
         with contextlib.suppress(BigModelError, OSError):  # no such folder: the error itself says so
             return files_named(str(error), config_dir(), argv)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bigmodel.cli.launch.flags import indexed
+from bigmodel.cli.launch.flags import expand_device_index
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from bigmodel.cli.launch.flags import indexed
     ],
 )
 def test_an_index_is_no_choice_of_a_file(typed: str, read: list[str]) -> None:
-    assert indexed(["-m", typed]) == ["-m", *read]
+    assert expand_device_index(["-m", typed]) == ["-m", *read]

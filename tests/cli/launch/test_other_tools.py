@@ -54,7 +54,7 @@ def accepted(words: list[str]) -> None:
 def test_what_is_advised_is_accepted_or_holds_no_value(choices: list[str]) -> None:
     hints = set()
     for name, value in itertools.product(other_tools.NAMES, VALUES):
-        told = other_tools.meant(name, value, INDEX, [*choices, f"{name}={value}"])
+        told = other_tools.suggest(name, value, INDEX, [*choices, f"{name}={value}"])
         if told and (hint := re.fullmatch(r"Did you mean (.+)\?( A run uses one GPU\.)?", told)):
             hints.add(hint[1])
         elif told:
@@ -66,7 +66,7 @@ def test_what_is_advised_is_accepted_or_holds_no_value(choices: list[str]) -> No
         words = [*choices, *batch]
         if "data=table" in words:
             words = ["data.path=x.csv", "data.target=y", *words]
-        accepted(list(dict.fromkeys(flags.indexed(words))))
+        accepted(list(dict.fromkeys(flags.expand_device_index(words))))
 
 
 def together(hints: Iterable[list[str]]) -> list[list[str]]:

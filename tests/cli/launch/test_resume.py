@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bigmodel.checkpointing import exact_json, manifest
-from bigmodel.cli.launch.resume import hydra_value, settle
+from bigmodel.cli.launch.resume import expand_resume, hydra_value
 from bigmodel.cli.launch.unfinished_runs import newest_unfinished
 from bigmodel.errors import CheckpointError, ConfigError
 from tests.cli.launch.conftest import write
@@ -19,13 +19,13 @@ from tests.cli.launch.runs import VALUES, changed, run_folder
 
 @pytest.mark.parametrize("argv", [[], ["model=cnn"], ["model=cnn", "resume=null"], ["resume="]])
 def test_without_it_nothing_changes(argv: list[str]) -> None:
-    assert settle(argv, Path("configs")) == (argv, None, False)
+    assert expand_resume(argv, Path("configs")) == (argv, None, False)
 
 
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_a_sweep_does_not_resume(flag: str) -> None:
     with pytest.raises(ConfigError, match="goes with one run, not with a sweep"):
-        settle([flag, "resume=auto", "seed=1,2"], Path("configs"))
+        expand_resume([flag, "resume=auto", "seed=1,2"], Path("configs"))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,9 @@ def test_a_sweep_does_not_resume(flag: str) -> None:
 )
 def test_hydra_gets_the_run_s_own_configuration_and_folder(tmp_path: Path, name: str) -> None:
     folder = run_folder(tmp_path / name, VALUES, "stopped")
-    argv, found, _ = settle(["trainer.epochs=50", f"resume={folder}", "--cfg", "job"], Path("configs"))
+    argv, found, _ = expand_resume(
+        ["trainer.epochs=50", f"resume={folder}", "--cfg", "job"], Path("configs")
+    )
     assert found == folder
     assert f"--config-path={folder}/.hydra" in argv
     assert "--config-name=config" in argv
@@ -65,22 +67,22 @@ def test_a_relative_folder_quotes_and_the_last_word(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_folder(tmp_path / "my run", VALUES, "stopped")
-    argv, found, _ = settle(["resume=other", "resume='my run/'"], Path("configs"))
+    argv, found, _ = expand_resume(["resume=other", "resume='my run/'"], Path("configs"))
     assert found == Path("my run")
     assert f"++resume='{tmp_path}/my run'" in argv
 
 
 def test_a_device_is_chosen_by_name_since_no_groups_are_left(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", VALUES, "stopped")
-    argv, *_ = settle([f"resume={folder}", "device=cpu", "device.threads=1"], Path("configs"))
+    argv, *_ = expand_resume([f"resume={folder}", "device=cpu", "device.threads=1"], Path("configs"))
     assert argv[-2:] == ["device.name=cpu", "++device.threads=1"]
 
 
 def test_plugins_are_never_taken_from_the_run(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", changed(plugins=["evil"]), "stopped")
-    argv, *_ = settle([f"resume={folder}"], Path("configs"))
+    argv, *_ = expand_resume([f"resume={folder}"], Path("configs"))
     assert "++plugins=[]" in argv
-    named, *_ = settle([f"resume={folder}", "plugins=[mine]"], Path("configs"))
+    named, *_ = expand_resume([f"resume={folder}", "plugins=[mine]"], Path("configs"))
     assert named.index("++plugins=[]") < named.index("++plugins=[mine]")  # the later one counts
 
 
@@ -88,10 +90,10 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=f"resume={tmp_path}/no: there is no such folder.*resume=auto"
     ):
-        settle([f"resume={tmp_path}/no"], Path("configs"))
+        expand_resume([f"resume={tmp_path}/no"], Path("configs"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"no run's folder: it has no \.hydra/config\.yaml"):
-        settle([f"resume={tmp_path}/empty"], Path("configs"))
+        expand_resume([f"resume={tmp_path}/empty"], Path("configs"))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_what_leads_to_the_newest_checkpoint_is_the_run(
 ) -> None:
     run = run_folder(tmp_path / "run", VALUES, "stopped")
     monkeypatch.chdir(tmp_path / cwd)
-    argv, found, _ = settle([f"resume={path.format(run=run)}"], Path("configs"))
+    argv, found, _ = expand_resume([f"resume={path.format(run=run)}"], Path("configs"))
     assert found is not None
     assert found.resolve() == run
     assert f"++resume='{run}'" in argv
@@ -130,10 +132,10 @@ def test_another_checkpoint_is_none_to_go_on_from(tmp_path: Path, name: str) -> 
     run = run_folder(tmp_path / "run", VALUES, "stopped")
     (run / "checkpoints" / name).mkdir()
     with pytest.raises(CheckpointError, match=rf"newest checkpoint and no other.*resume={run}$"):
-        settle([f"resume={run}/checkpoints/{name}"], Path("configs"))
+        expand_resume([f"resume={run}/checkpoints/{name}"], Path("configs"))
     (run / "checkpoints" / "last").rmdir()
     if name == "previous":  # what is left, and what the run has printed
-        assert settle([f"resume={run}/checkpoints/{name}"], Path("configs")).folder == run
+        assert expand_resume([f"resume={run}/checkpoints/{name}"], Path("configs")).folder == run
 
 
 def test_the_run_s_own_folder_may_be_named_as_well(
@@ -146,7 +148,7 @@ def test_the_run_s_own_folder_may_be_named_as_well(
         f"hydra.run.dir={tmp_path}/my run/",
         "++hydra.run.dir=my run",
     ):
-        argv, *_ = settle(["resume=my run", word], Path("configs"))
+        argv, *_ = expand_resume(["resume=my run", word], Path("configs"))
         assert [w for w in argv if "hydra.run.dir" in w] == [f"hydra.run.dir='{tmp_path}/my run'"]
 
 
@@ -161,13 +163,15 @@ def test_the_run_s_own_folder_may_be_named_as_well(
 def test_what_goes_with_no_run_that_has_begun(tmp_path: Path, word: str, words: str) -> None:
     folder = run_folder(tmp_path / "run", VALUES, "stopped")
     with pytest.raises(ConfigError, match=words):
-        settle([f"resume={folder}", word], Path("configs"))
+        expand_resume([f"resume={folder}", word], Path("configs"))
 
 
 @pytest.mark.parametrize("plus", ["", "+", "++"])
 def test_changes_are_wanted_with_or_without_a_plus(tmp_path: Path, plus: str) -> None:
     folder = run_folder(tmp_path / "run", VALUES, "stopped")
-    argv, _, may_change = settle([f"resume={folder}", f"{plus}resume_changed=true"], Path("configs"))
+    argv, _, may_change = expand_resume(
+        [f"resume={folder}", f"{plus}resume_changed=true"], Path("configs")
+    )
     assert may_change
     assert not any("resume_changed" in word for word in argv)
 
@@ -285,11 +289,11 @@ def test_auto_knows_the_user_s_own_choices(tmp_path: Path, house: Path) -> None:
 
 
 def test_auto_says_what_it_does(tmp_path: Path, house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert settle(["resume=auto", "seed=0"], house) == (["seed=0"], None, False)
+    assert expand_resume(["resume=auto", "seed=0"], house) == (["seed=0"], None, False)
     assert "a new one starts" in capsys.readouterr().out
     (run,) = runs(tmp_path, {"values": OURS | {"plugins": ["mine"]}})
     (run / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(OURS)))
-    argv, found, _ = settle(["resume=auto", "seed=0"], house)
+    argv, found, _ = expand_resume(["resume=auto", "seed=0"], house)
     assert (found, f"going on with {run}" in capsys.readouterr().out) == (run, True)
     assert f"--config-path={tmp_path / run}/.hydra" in argv
 
@@ -369,7 +373,7 @@ def test_a_damaged_configuration_is_restored_from_the_checkpoint(
     for folder in (run, other):
         path = folder / ".hydra" / "config.yaml"
         path.unlink() if damage is None else path.write_text(damage)
-    _, found, _ = settle([f"resume={run if how == 'folder' else 'auto'}"], house)
+    _, found, _ = expand_resume([f"resume={run if how == 'folder' else 'auto'}"], house)
     assert found == run
     assert "it is restored from the newest checkpoint." in capsys.readouterr().out
     restored = OmegaConf.load(run / ".hydra" / "config.yaml")
@@ -385,5 +389,5 @@ def test_without_settings_in_a_checkpoint_the_damage_is_told(tmp_path: Path) -> 
     run = run_folder(tmp_path / "run", VALUES, "stopped")
     (run / ".hydra" / "config.yaml").write_text("")
     with pytest.raises(CheckpointError, match="the run's own configuration is damaged"):
-        settle([f"resume={run}"], Path("configs"))
+        expand_resume([f"resume={run}"], Path("configs"))
     assert (run / ".hydra" / "config.yaml").read_text() == ""

@@ -28,7 +28,7 @@ POOLS = {
 
 @pytest.fixture(autouse=True)
 def _no_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "_made_on_the_way", {})
+    monkeypatch.setattr(run_folder, "_created_parents", {})
 
 
 @pytest.mark.parametrize("kind", POOLS)
@@ -231,7 +231,7 @@ def test_what_was_being_written_when_a_process_was_killed_goes(tmp_path: Path) -
     for name in (*ours, *others):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text")
-    run_folder.tidy(tmp_path)
+    run_folder.remove_leftovers(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(others)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from bigmodel.cli.launch.stored_config import SECTIONS, flatten, is_same, read_config
+from bigmodel.cli.launch.stored_config import SECTIONS, flatten, is_same_run, read_config
 from bigmodel.errors import CheckpointError
 from tests.cli.launch.conftest import write
 
@@ -73,20 +73,20 @@ def test_a_damaged_one_is_one_message_with_its_name(
 
 @pytest.mark.parametrize("key", ["optimizer.momentum", "model.dropout", "seed"])
 def test_a_setting_newer_than_the_run_was_at_what_is_now_its_default(configs: Path, key: str) -> None:
-    assert is_same(WHOLE, WHOLE, configs)
-    assert is_same(less(key), WHOLE, configs)
+    assert is_same_run(WHOLE, WHOLE, configs)
+    assert is_same_run(less(key), WHOLE, configs)
     config = OmegaConf.create(WHOLE)
     OmegaConf.update(config, key, 0.5)
     now: Any = OmegaConf.to_container(config)
-    assert not is_same(less(key), now, configs)
-    assert not is_same(now, less(key), configs), "and one that is gone made a difference"
+    assert not is_same_run(less(key), now, configs)
+    assert not is_same_run(now, less(key), configs), "and one that is gone made a difference"
 
 
 def test_a_setting_that_our_files_do_not_know_makes_a_difference(configs: Path) -> None:
     now = WHOLE | {"optimizer": WHOLE["optimizer"] | {"more": 1}}
-    assert not is_same(WHOLE, now, configs)
+    assert not is_same_run(WHOLE, now, configs)
     write(configs, {"optimizer/sgd.yaml": "name: sgd\nmore: 1\n"})
-    assert is_same(WHOLE, now, configs)
+    assert is_same_run(WHOLE, now, configs)
 
 
 def test_nested_settings_by_dotted_key() -> None:

@@ -13,7 +13,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.runtime.device_names import is_device
 
 
-def accepted(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -> bool:
+def are_allowed(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -> bool:
     """Whether `key=value` words are good ones beside the choices that are made.
 
     Args:
@@ -41,7 +41,7 @@ def accepted(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -> b
         group: _entries(group, index, line) for group in {key.partition(".")[0] for key in settings}
     }
     return all(
-        _takes(
+        _group_allows(
             group, {key: one for key, one in settings.items() if key.partition(".")[0] == group}, name
         )
         for group, names in entries.items()
@@ -63,15 +63,15 @@ def _entries(group: str, index: ConfigIndex, line: Sequence[str]) -> list[str]:
     ]
 
 
-def _takes(group: str, settings: dict[str, Any], name: str) -> bool:
+def _group_allows(group: str, settings: dict[str, Any], name: str) -> bool:
     """Whether the settings of one group bring no complaint that is not there without them."""
-    without = _complaints(group, {}, name)
+    without = _errors(group, {}, name)
     return not any(line.startswith(f"{group}.name=") for line in without) and not (
-        _complaints(group, settings, name) - without
+        _errors(group, settings, name) - without
     )
 
 
-def _complaints(group: str, settings: dict[str, Any], name: str) -> set[str]:
+def _errors(group: str, settings: dict[str, Any], name: str) -> set[str]:
     from bigmodel.config import TopConfig  # brings torch
     from bigmodel.registry import REGISTRIES, validate
     from bigmodel.runtime.device import DeviceConfig

@@ -23,7 +23,7 @@ FLAGS = (
     *("--help", "--help=all", "--version", "--multirun", "--cfg", "--resolve", "--info", "--package"),
     *("--config-dir", "--config-path", "--config-name", "--shell-completion", "--hydra-help"),
 )
-_OF_FOLDERS = ("--config-dir", "-cd", "--config-path", "-cp")
+_FOLDER_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
 _VALUES = {
     **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
     **dict.fromkeys(
@@ -32,7 +32,7 @@ _VALUES = {
     **dict.fromkeys(("--shell-completion", "-sc"), ("install=bash", "install=zsh", "install=fish")),
 }
 _PATHLIKE = re.compile(r"null|\"[^\"]*\"|'[^']*'|(?!true$|false$)[A-Za-z_./~].*")
-_ESCAPED, _BACKSLASH = re.compile(r"[^\w@%+=:,./-]"), r"\\\g<0>"
+_UNSAFE, _BACKSLASH = re.compile(r"[^\w@%+=:,./-]"), r"\\\g<0>"
 _BASH = r"""
 _bigmodel_train() {
     local IFS=$'\n'
@@ -126,22 +126,22 @@ class Offer(NamedTuple):
 def split(line: str, breaks: str = "") -> list[Word]:
     """The words of a line as a shell has them; the last, maybe empty, is the one at the cursor."""
     words: list[Word] = []
-    text, quote, kept, begun, at = "", "", 0, False, 0
+    text, quote, kept, started, at = "", "", 0, False, 0
     while at < len(line):
         char = line[at]
         at += 1
         if char == "\\" and quote != "'" and at < len(line):
-            text, begun, at = text + line[at], True, at + 1
+            text, started, at = text + line[at], True, at + 1
         elif quote:
             quote, text = ("", text) if char == quote else (quote, text + char)
         elif char in "'\"":
-            quote, begun, kept = char, True, len(text)
+            quote, started, kept = char, True, len(text)
         elif char.isspace():
-            if begun:
+            if started:
                 words.append(Word(text))
-            text, kept, begun = "", 0, False
+            text, kept, started = "", 0, False
         else:
-            text, begun = text + char, True
+            text, started = text + char, True
             kept = len(text) if char in breaks else kept
     return [*words, Word(text, quote, kept)]
 
@@ -151,9 +151,9 @@ def candidates(words: Sequence[Word], config_dir: Path) -> Iterator[Offer]:
     before, typed = [word.text for word in words[1:-1]], words[-1].text
     last = before[-1] if before else ""
     flag, equals, value = typed.partition("=")
-    if last in _OF_FOLDERS:
+    if last in _FOLDER_FLAGS:
         yield from (Offer(path) for path in _paths(typed, folders=True))
-    elif equals and flag in _OF_FOLDERS:
+    elif equals and flag in _FOLDER_FLAGS:
         yield from (Offer(f"{flag}={path}") for path in _paths(value, folders=True))
     elif last in _VALUES:
         yield from (Offer(f"{one} ") for one in _VALUES[last] if one.startswith(typed))
@@ -232,5 +232,5 @@ def _as_typed(offer: Offer, word: Word, shell: str, alone: bool) -> str:
     if word.quote:
         return inserted
     if inserted:
-        inserted = shell_quoted(inserted) if alone else _ESCAPED.sub(_BACKSLASH, inserted)
+        inserted = shell_quoted(inserted) if alone else _UNSAFE.sub(_BACKSLASH, inserted)
     return inserted + end

@@ -24,10 +24,10 @@ from omegaconf.errors import (
 )
 
 from bigmodel.cli.launch import other_tools
-from bigmodel.cli.launch.allowed_values import accepted
+from bigmodel.cli.launch.allowed_values import are_allowed
 from bigmodel.cli.launch.config_index import ConfigIndex, Group, read_index
+from bigmodel.cli.launch.file_errors import broken_file, out_of_hydra, output_folder
 from bigmodel.cli.launch.help import own_folders
-from bigmodel.cli.launch.unreadable_files import broken_file, out_of_hydra, output_folder
 from bigmodel.errors import BigModelError, did_you_mean, hydra_value, is_too_large, setting, shell_quoted
 
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
@@ -77,7 +77,7 @@ def _no_such_choice(case: Case) -> str | None:
     if not group:
         return f"--config-name {name}: there is no {name}.yaml in the folders of configurations."
     typed = _typed_value("data", case) or name
-    if group.partition("/")[0] == "data" and (file := other_tools.meant_file(typed)) is not None:
+    if group.partition("/")[0] == "data" and (file := other_tools.suggest_file(typed)) is not None:
         return f"data={typed}: data= says what kind of data it is. Did you mean {file}?"
     known = sorted(error.options or _choices(case.index, group))
     asked_by = re.match(r"In '(\w+/[^']+)': ", case.text)  # a file's own list of defaults
@@ -112,8 +112,8 @@ def _no_such_key(case: Case) -> str | None:
         value = next((a.partition("=")[2] for a in case.argv if a.startswith(f"{key}=")), "…")
         added = shell_quoted(f"+{key}={value}")
         return f"{source}{key}: nothing is chosen there yet. Add it with a plus: {added}."
-    if not source and (habit := _habit(key, _typed_value(key, case) or "", case)) is not None:
-        return habit
+    if not source and (hint := _other_tool_hint(key, _typed_value(key, case) or "", case)) is not None:
+        return hint
     group = index.groups.get(key.partition(".")[0])
     if group is not None and "." in key:
         return source + _no_such_setting(key, group, case)
@@ -143,7 +143,7 @@ def _wrong_grammar(case: Case) -> str | None:
     key, equals, value = text.partition("=")
     if not equals:
         having = [group.name for group in groups.values() if text in group.choices]
-        fix = other_tools.meant_word(text) or "As in optimizer.lr=0.1."
+        fix = other_tools.suggest_verb(text) or "As in optimizer.lr=0.1."
         if having:
             fix = f"Did you mean '{having[0]}={text}'?"
         elif text in groups:
@@ -151,8 +151,8 @@ def _wrong_grammar(case: Case) -> str | None:
         elif re.search(r"\w[: ]+\S", text):
             fix = f"Did you mean '{re.sub('[: ]+', '=', text, count=1)}'?"
         return f"{text}: expected key=value. {fix}"
-    if (habit := _habit(key, value, case)) is not None:
-        return habit
+    if (hint := _other_tool_hint(key, value, case)) is not None:
+        return hint
     unclosed = [end for start, end in BRACKETS if value.count(start) > value.count(end)]
     if " " in key:
         fix = "No blanks are allowed before '='."
@@ -178,7 +178,7 @@ def _sweep_without_flag(case: Case) -> str | None:
         return f"{text}: a run goes on with one value.{as_list}"
     several = f"several values need -m, for one run each: -m {shell_quoted(text)}."
     quoted = setting(key, value)
-    if not accepted([f"{key}={hydra_value(value, literal=True)}"], case.index, case.argv):
+    if not are_allowed([f"{key}={hydra_value(value, literal=True)}"], case.index, case.argv):
         return f"{text}: {several}{as_list}"
     if Path(value).exists():
         return f"{text}: Did you mean {quoted}? Otherwise {several}"
@@ -283,9 +283,9 @@ def _as_typed(text: str, case: Case) -> str:
     return text if text in case.argv else text.removeprefix("++")
 
 
-def _habit(key: str, value: str, case: Case) -> str | None:
+def _other_tool_hint(key: str, value: str, case: Case) -> str | None:
     """What is said of a setting as other tools have it."""
-    meant = other_tools.meant(key, value, case.index, case.argv)
+    meant = other_tools.suggest(key, value, case.index, case.argv)
     return None if meant is None else f"{key}: no such setting. {meant}"
 
 

@@ -29,19 +29,19 @@ def parse_flags(argv: Sequence[str], config_dir: Path) -> argparse.Namespace:
     """
     parser = get_args_parser()
 
-    def complain(message: str) -> NoReturn:
-        if (habit := _habit(message, argv, config_dir)) is not None:
-            raise ConfigError(f"{message}. Settings are written without dashes. {habit}")
+    def fail(message: str) -> NoReturn:
+        if (hint := _other_tool_hint(message, argv, config_dir)) is not None:
+            raise ConfigError(f"{message}. Settings are written without dashes. {hint}")
         raise ConfigError(
             f"{message}. Settings are written without dashes, as in trainer.epochs=3;"
             " bigmodel-train --help lists the flags."
         )
 
-    parser.error = complain  # type: ignore[method-assign]
+    parser.error = fail  # type: ignore[method-assign]
     return parser.parse_intermixed_args(list(argv))
 
 
-def _habit(message: str, argv: Sequence[str], config_dir: Path) -> str | None:
+def _other_tool_hint(message: str, argv: Sequence[str], config_dir: Path) -> str | None:
     """What was meant by a flag of another tool's, such as `--lr 0.1`."""
     unknown = re.match(r"unrecognized arguments: (-\S+)", message)
     if unknown is None or unknown[1] not in argv:
@@ -52,12 +52,12 @@ def _habit(message: str, argv: Sequence[str], config_dir: Path) -> str | None:
         value = after[0]
     key = key.lstrip("-")
     index = read_index([config_dir, *own_folders(argv)])
-    if (habit := other_tools.meant(key, value, index, argv)) is not None:
-        return habit
+    if (hint := other_tools.suggest(key, value, index, argv)) is not None:
+        return hint
     return f"Did you mean {shell_quoted(f'{key}={value}')}?" if "." in key and value else None
 
 
-def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
+def add_pluses(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
     """The same arguments, with Hydra's plus signs before settings that take keys of the user's own.
 
     Hydra asks for `+` where a key is new, and for none where a file has it already: `++` is both. Where
@@ -66,8 +66,8 @@ def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
     """
     words = list(argv)
     for name in open_keys:
-        places = [place for place, word in enumerate(words) if _is_of(word, name)]
-        if all(_grammatical(words[place], name) for place in places):
+        places = [place for place, word in enumerate(words) if _sets(word, name)]
+        if all(_fits_grammar(words[place], name) for place in places):
             for place in places:
                 words[place] = f"++{words[place]}"
             continue
@@ -79,7 +79,7 @@ def adding(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
     return words
 
 
-def indexed(argv: Iterable[str]) -> list[str]:
+def expand_device_index(argv: Iterable[str]) -> list[str]:
     """The same arguments with `device=cuda:1`, which no file is called, as `device.name=cuda:1`."""
     words: list[str] = []
     for word in argv:
@@ -93,13 +93,13 @@ def indexed(argv: Iterable[str]) -> list[str]:
     return words
 
 
-def _is_of(argument: str, name: str) -> bool:
+def _sets(argument: str, name: str) -> bool:
     """Whether an argument sets something of a setting that takes keys of the user's own."""
     key, equals, _ = argument.lstrip("+").partition("=")
     return bool(equals) and not argument.startswith("+") and (key == name or key.startswith(f"{name}."))
 
 
-def _grammatical(argument: str, name: str) -> bool:
+def _fits_grammar(argument: str, name: str) -> bool:
     """Whether Hydra reads it as it stands: `name.key=value`, or a mapping in braces."""
     key, _, value = argument.partition("=")
     if key == name:

@@ -1,11 +1,11 @@
 """A run's folder belongs to one process at a time.
 
-The owner holds a lock on `.lock` in the folder, which names it. The system gives the lock back when the
+The holder holds a lock on `.lock` in the folder, which names it. The system gives the lock back when the
 process ends, however it ends, so that a file that was left behind keeps nobody out. It is a POSIX record
-lock: processes forked from the owner do not have it.
+lock: processes forked from the holder do not have it.
 
-The first byte is the owner's alone. Who only looks shares the rest for that moment, which keeps neither
-an owner out nor another who looks.
+The first byte is the holder's alone. Who only looks shares the rest for that moment, which keeps neither
+an holder out nor another who looks.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ except ImportError:  # Windows has none: there, what the file says has to do
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
-_BEGINS = '{"pid": '
-_TAKEN = {errno.EACCES, errno.EAGAIN}
-_PATIENCE = 0.3
-"""Seconds in which an owner that has just ended takes the file away."""
-_MAY_ASK = os.name != "nt"
+_PREFIX = '{"pid": '
+_LOCKED_ERRORS = {errno.EACCES, errno.EAGAIN}
+_WAIT_SECONDS = 0.3
+"""Seconds in which an holder that has just ended takes the file away."""
+_CAN_PROBE = os.name != "nt"
 """Whether a process can be asked whether it is there; on Windows that would be Ctrl-C."""
 
 
 @contextlib.contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Within it, the folder is this process's.
 
     Raises:
@@ -47,20 +47,20 @@ def owned(folder: Path) -> Iterator[None]:
     """
     path = folder / NAME
     try:
-        file = _acquired(path)
+        file = _acquire(path)
     except OSError as error:
-        raise disk.write_error(path, error, len(_who())) from error
+        raise disk.write_error(path, error, len(_own_record())) from error
     try:
         yield
     finally:
-        _give_back(path, file)
+        _release(path, file)
 
 
-def owner(folder: Path) -> str | None:
+def holder(folder: Path) -> str | None:
     """Who has a run's folder now, in words; None where nobody has it."""
     try:
         with _opened(folder / NAME, "r+") as file:
-            return _in_the_way(file, _look)
+            return _blocking_holder(file, _lock_to_look)
     except OSError:
         return None
 
@@ -74,79 +74,79 @@ def _opened(path: Path, mode: str) -> IO[str]:
     return open(path, mode, encoding="utf-8", errors="replace", opener=opener)
 
 
-def _acquired(path: Path) -> IO[str]:
-    until = time.monotonic() + _PATIENCE
+def _acquire(path: Path) -> IO[str]:
+    until = time.monotonic() + _WAIT_SECONDS
     while True:
         file = _opened(path, "a+")
         try:
-            other = _in_the_way(file, _take)
+            other = _blocking_holder(file, _lock_exclusively)
             if other is not None and time.monotonic() > until:
                 raise CheckpointError(
                     f"{path.parent}: this run is going on already, in {other}. Wait for it, or stop it"
                     " first."
                 )
-            if other is None and _is_still(path, file):
-                if not _is_ours(file):
+            if other is None and _is_same_file(path, file):
+                if not _is_lock_file(file):
                     raise CheckpointError(
                         f"{path}: is not what a run writes there, and would be written over. Move it"
                         " away."
                     )
                 try:
                     file.truncate(0)
-                    os.write(file.fileno(), _who().encode())  # at once: nothing is left for `close`
+                    os.write(file.fileno(), _own_record().encode())  # unbuffered
                 except OSError:  # a full disk
-                    _give_back(path, file)
+                    _release(path, file)
                     raise
                 return file
         except BaseException:
             file.close()
             raise
-        file.close()  # its owner has just ended and taken the file away
+        file.close()  # its holder has just ended and taken the file away
         time.sleep(0.01)
 
 
-def _give_back(path: Path, file: IO[str]) -> None:
+def _release(path: Path, file: IO[str]) -> None:
     """Removes the file while it is locked, so that nobody can have taken it; not one that was moved with
     its folder, or another's that stands in its place."""
     with contextlib.suppress(OSError):  # the folder may be gone
-        if _is_still(path, file):
+        if _is_same_file(path, file):
             file.truncate(0)  # Windows removes no file that is open
             path.unlink()
     file.close()
 
 
-def _take(file: IO[str]) -> None:
+def _lock_exclusively(file: IO[str]) -> None:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
     fcntl.lockf(file, fcntl.LOCK_EX, 0, 1)  # waits for those who look
 
 
-def _look(file: IO[str]) -> None:
+def _lock_to_look(file: IO[str]) -> None:
     fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 0, 1)
 
 
-def _in_the_way(file: IO[str], lock: Callable[[IO[str]], None]) -> str | None:
-    """Takes the owner's part of the lock or a looker's; or says who has it."""
+def _blocking_holder(file: IO[str], lock: Callable[[IO[str]], None]) -> str | None:
+    """Takes the holder's part of the lock or a looker's; or says who has it."""
     if fcntl is not None:
         try:
             lock(file)
             return None
         except OSError as error:
-            if error.errno in _TAKEN:
-                return _told(file)[0]
+            if error.errno in _LOCKED_ERRORS:
+                return _recorded_holder(file)[0]
             # a file system without locks: what the file says has to do
-    words, alive = _told(file)
+    words, alive = _recorded_holder(file)
     return words if alive else None
 
 
-def _is_ours(file: IO[str]) -> bool:
-    """Whether an owner wrote it, or was about to; a power cut may have left zeros."""
+def _is_lock_file(file: IO[str]) -> bool:
+    """Whether an holder wrote it, or was about to; a power cut may have left zeros."""
     file.seek(0)
-    begun = file.read(len(_BEGINS)).strip("\0")
-    return _BEGINS.startswith(begun)
+    begun = file.read(len(_PREFIX)).strip("\0")
+    return _PREFIX.startswith(begun)
 
 
-def _told(file: IO[str]) -> tuple[str, bool]:
-    """Who the file says that its owner is, and whether that process may be alive."""
+def _recorded_holder(file: IO[str]) -> tuple[str, bool]:
+    """Who the file says that its holder is, and whether that process may be alive."""
     file.seek(0)
     try:
         found: dict[str, Any] = nested_json.loads(file.read())
@@ -154,7 +154,7 @@ def _told(file: IO[str]) -> tuple[str, bool]:
     except (ValueError, KeyError, TypeError, OverflowError):  # not written yet, or cut off
         return "another process", False
     words = f"process {pid} on {host}, since {started}"
-    if host != socket.gethostname() or not _MAY_ASK:
+    if host != socket.gethostname() or not _CAN_PROBE:
         return f"{words} (if it is gone, remove {file.name})", True
     return words, pid != os.getpid() and _is_alive(pid)
 
@@ -169,7 +169,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _is_still(path: Path, file: IO[str]) -> bool:
+def _is_same_file(path: Path, file: IO[str]) -> bool:
     """Whether the path leads to the very file that was locked."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
@@ -177,6 +177,6 @@ def _is_still(path: Path, file: IO[str]) -> bool:
         return False
 
 
-def _who() -> str:
+def _own_record() -> str:
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": now})

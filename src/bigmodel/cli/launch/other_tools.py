@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from bigmodel.cli.launch.allowed_values import accepted
+from bigmodel.cli.launch.allowed_values import are_allowed
 from bigmodel.cli.launch.config_index import ConfigIndex, Key
 from bigmodel.errors import hydra_value, setting, shell_quoted
 
@@ -82,7 +82,7 @@ _GPUS = (
     *("accelerator", "devices", "gpus", "n_gpus", "num_gpus", "n_gpu"),  # L T
     *("device_ids", "gpu_ids", "gpu", "cuda"),
 )
-_OTHER_UNITS = ("max_train_samples",)  # T: samples, where ours are batches
+_OTHER_UNITS = ("max_train_samples",)  # T: samples; ours are batches
 _WIDTHS = re.compile(r"[\[(]? *\d+ *(, *\d+ *)*,? *[\])]?")
 _PRECISIONS = {"16": "fp16", "32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 _PRECISIONS |= {"float32": "fp32", "no": "fp32", "16-mixed": "fp16", "bf16-mixed": "bf16"}
@@ -100,9 +100,9 @@ _KINDS = {
 
 def _by_name(entries: dict[str, str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for ours, names in entries.items():
+    for target, names in entries.items():
         for name in names.split():
-            found.setdefault(name, []).append(ours)
+            found.setdefault(name, []).append(target)
     return found
 
 
@@ -111,8 +111,8 @@ SWITCHES = {name: (on, off) for on, (off, names) in _SWITCHES.items() for name i
 NAMES = sorted({*SETTINGS, *SWITCHES, *_GPUS})
 
 
-def meant(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
-    """What to type in place of a setting that other tools call so, or None where no habit is known.
+def suggest(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
+    """What to type in place of a setting as other tools call it; None if the name is unknown.
 
     Args:
         key: as typed, with or without dashes or a section in front: `max_epochs`, `trainer.max_epochs`.
@@ -124,8 +124,8 @@ def meant(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str 
         A sentence: `Did you mean trainer.epochs=3?`, or what the setting is called here.
     """
     section, _, name = key.lstrip("-+").rpartition(".")
-    ours = f"{section}.{name}"
-    if section in index.groups and _having(ours, index):
+    target = f"{section}.{name}"
+    if section in index.groups and _choices_with(target, index):
         return None  # it is a setting of that section, of another choice than the one made
     name = name.replace("-", "_").lower()
     if name in SWITCHES:
@@ -136,47 +136,49 @@ def meant(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str 
     candidates = SETTINGS.get(name, [])
     found = next((one for one in candidates if one in known or one in index.groups), None)
     if found is None:
-        told = (_named(one, index, argv) for one in candidates)
-        return meant_data(value) if "data.path" in candidates else next(filter(None, told), None)
+        hints = (_describe(one, index, argv) for one in candidates)
+        return suggest_data(value) if "data.path" in candidates else next(filter(None, hints), None)
     if found == key:
         return None
-    if found == "data.path" and (file := meant_file(value)) is not None:
+    if found == "data.path" and (file := suggest_file(value)) is not None:
         return f"Did you mean {file}?"
-    for words in _written(name, found, value):
-        if accepted(words, index, argv):
+    for words in _spellings(name, found, value):
+        if are_allowed(words, index, argv):
             return _did_you_mean(words)
-    return _named(found, index, argv)
+    return _describe(found, index, argv)
 
 
-def meant_data(value: str) -> str | None:
+def suggest_data(value: str) -> str | None:
     """The same for data of a kind that is not chosen yet."""
-    file = meant_file(value)
+    file = suggest_file(value)
     return None if file is None else f"Did you mean {file}?"
 
 
-def _written(name: str, ours: str, value: str) -> list[list[str]]:
+def _spellings(name: str, target: str, value: str) -> list[list[str]]:
     """Ways to write a setting with its value, the likeliest first; none where it means another thing."""
     plain = value.strip("'\"")
     if not value or name in _OTHER_UNITS:
         return []
-    if ours == "resume" and plain != "auto" and not Path(plain).is_dir():
+    if target == "resume" and plain != "auto" and not Path(plain).is_dir():
         return []
-    if ours == "model.hidden_sizes" and name != "layers":
+    if target == "model.hidden_sizes" and name != "layers":
         return (
-            [[f"{ours}=[{','.join(re.findall(r'[0-9]+', value))}]"]] if _WIDTHS.fullmatch(value) else []
+            [[f"{target}=[{','.join(re.findall(r'[0-9]+', value))}]"]]
+            if _WIDTHS.fullmatch(value)
+            else []
         )
-    if ours == "device.precision":
+    if target == "device.precision":
         value = plain = _PRECISIONS.get(plain.lower(), plain.lower())
-    if ours == "trainer.checkpoint.monitor":
+    if target == "trainer.checkpoint.monitor":
         value = plain = re.sub(r"^(?:val|eval)_", "val/", plain)
         if not re.fullmatch(r"(val|train)/\w+", value):
             return []
-    if "." not in ours and ours in ("optimizer", "scheduler", "model", "loss"):
+    if "." not in target and target in ("optimizer", "scheduler", "model", "loss"):
         value = plain = plain.lower()
     before = ["scheduler.interval=epoch"] if name == "warmup_epochs" else []
-    ways = [f"{ours}={value}"]
+    ways = [f"{target}={value}"]
     if not _MEANT.fullmatch(value):
-        ways.append(f"{ours}={hydra_value(plain, literal=True)}")
+        ways.append(f"{target}={hydra_value(plain, literal=True)}")
     return [[*before, way] for way in ways]
 
 
@@ -185,11 +187,11 @@ def _switch(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> s
     on, off = SWITCHES[name]
     share = name == "overfit_batches" and _SHARE.fullmatch(value)
     if not share and not _ON.fullmatch(value) and not _OFF.fullmatch(value):
-        return _named(on.partition("=")[0], index, argv)
+        return _describe(on.partition("=")[0], index, argv)
     words = (off if _OFF.fullmatch(value) else on).split()
     if not words:
         return "Leave it out."
-    return _did_you_mean(words) if accepted(words, index, argv) else None
+    return _did_you_mean(words) if are_allowed(words, index, argv) else None
 
 
 def _device(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
@@ -211,8 +213,8 @@ def _device(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> s
     elif numbers or bare == "-1":
         several = bare == "-1" or int(bare) > 1
         device = "cpu" if bare.strip("0") == "" else "cuda"
-    if not accepted([f"device={device}"], index, argv):
-        return _named("device", index, argv)
+    if not are_allowed([f"device={device}"], index, argv):
+        return _describe("device", index, argv)
     return _did_you_mean([f"device={device}"]) + (" A run uses one GPU." if several else "")
 
 
@@ -220,34 +222,34 @@ def _did_you_mean(words: Sequence[str]) -> str:
     return f"Did you mean {' '.join(map(shell_quoted, words))}?"
 
 
-def _named(ours: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
+def _describe(target: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
     """What it is called here and what it holds, without a value."""
-    if ours in index.groups:
-        return f"Here it is {ours}, one of: {', '.join(sorted(index.groups[ours].choices))}."
-    having = _having(ours, index)
-    if not having:
-        top = next((key for key in index.top if key.path == ours), None)
-        return None if top is None else f"Here it is {ours}: {top.description}."
-    key = next(iter(having.values()))
-    only = "" if ours in index.paths(argv) else f", which only {', '.join(having)} knows"
-    return f"Here it is {ours}{only}: {key.description}."
+    if target in index.groups:
+        return f"Here it is {target}, one of: {', '.join(sorted(index.groups[target].choices))}."
+    choices = _choices_with(target, index)
+    if not choices:
+        top = next((key for key in index.top if key.path == target), None)
+        return None if top is None else f"Here it is {target}: {top.description}."
+    key = next(iter(choices.values()))
+    only = "" if target in index.paths(argv) else f", which only {', '.join(choices)} knows"
+    return f"Here it is {target}{only}: {key.description}."
 
 
-def _having(ours: str, index: ConfigIndex) -> dict[str, Key]:
+def _choices_with(target: str, index: ConfigIndex) -> dict[str, Key]:
     """The choices that have a setting."""
-    group = index.groups.get(ours.partition(".")[0])
+    group = index.groups.get(target.partition(".")[0])
     choices = group.choices.values() if group is not None else ()
-    return {f"{c.group}={c.name}": key for c in choices for key in c.keys if key.path == ours}
+    return {f"{c.group}={c.name}": key for c in choices for key in c.keys if key.path == target}
 
 
-def meant_file(path: str) -> str | None:
+def suggest_file(path: str) -> str | None:
     """What to type for a file that was named by itself, or None where its kind is not known."""
     name = PurePath(path).name.lower().removesuffix(".gz")
     kind = next((kind for kind, ends in _KINDS.items() if name.endswith(ends)), None)
     return None if kind is None else f"data={kind} {setting('data.path', path)}"
 
 
-def meant_word(word: str) -> str | None:
+def suggest_verb(word: str) -> str | None:
     """A sentence on a word that other tools begin with, such as `train` or `help`."""
     if word in _VERBS:
         other = _VERBS[word]
@@ -257,5 +259,5 @@ def meant_word(word: str) -> str | None:
     if word in ("eval", "evaluate", "validate", "test", "predict", "export"):
         verb = word if word in ("predict", "export") else "eval"
         return f"That is another program: bigmodel {verb} <run folder>."
-    file = meant_file(word)
+    file = suggest_file(word)
     return None if file is None else f"Did you mean {file}?"

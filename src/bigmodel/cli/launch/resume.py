@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from bigmodel.checkpointing import manifest
 from bigmodel.cli.launch.run_folder import RECORD
-from bigmodel.cli.launch.stored_config import mend, read_config, saved_settings
-from bigmodel.cli.launch.unfinished_runs import composed, newest_unfinished, split
+from bigmodel.cli.launch.stored_config import read_config, repair, saved_settings
+from bigmodel.cli.launch.unfinished_runs import compose_config, newest_unfinished, split_argv
 from bigmodel.errors import CheckpointError, ConfigError, hydra_value, shell_quoted
 from bigmodel.runtime.disk import check_regular
 from bigmodel.runtime.escaping import escape_message
@@ -20,7 +20,7 @@ GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
 PRESETS = ("experiment", "debug", "trainer")
 
 
-class Settled(NamedTuple):
+class Resume(NamedTuple):
     """What `resume=` comes to.
 
     Attributes:
@@ -34,7 +34,7 @@ class Settled(NamedTuple):
     may_change: bool = False
 
 
-def settle(argv: list[str], config_dir: Path) -> Settled:
+def expand_resume(argv: list[str], config_dir: Path) -> Resume:
     """Turns `resume=` into arguments with which Hydra composes the old run's own configuration.
 
     Args:
@@ -46,32 +46,32 @@ def settle(argv: list[str], config_dir: Path) -> Settled:
     """
     wanted = [word.split("=", 1)[1] for word in argv if word.startswith("resume=")]
     if not wanted or wanted[-1] in {"null", ""}:
-        return Settled(argv)
+        return Resume(argv)
     if {"-m", "--multirun"} & set(argv):
         raise ConfigError("resume goes with one run, not with a sweep (-m). Leave one of the two out.")
     may_change = _may_change(argv)
-    rest = [word for word in argv if not word.startswith("resume=") and not _says_may_change(word)]
+    rest = [word for word in argv if not word.startswith("resume=") and not _is_resume_changed(word)]
     if wanted[-1] == "auto":
         found = newest_unfinished(rest, config_dir)
         if found is None:
             print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
-            return Settled(rest)
+            return Resume(rest)
         print(escape_message(f"resume=auto: going on with {found}"))  # noqa: T201
-        return Settled(_arguments(_overrides_of(found), found, None), found, may_change)
+        return Resume(_arguments(_overrides_of(found), found, None), found, may_change)
     folder = _run_of(Path(wanted[-1].strip("'\"")))
     _check_is_run(folder)
-    mend(folder, f"resume={folder}")
-    return Settled(_arguments(rest, folder, config_dir if may_change else None), folder, may_change)
+    repair(folder, f"resume={folder}")
+    return Resume(_arguments(rest, folder, config_dir if may_change else None), folder, may_change)
 
 
 def _may_change(argv: list[str]) -> bool:
-    said = [word.partition("=")[2].lower() for word in argv if _says_may_change(word)]
-    if said and said[-1] not in {"true", "false"}:
-        raise ConfigError(f"resume_changed={said[-1]}: expected true or false.")
-    return bool(said) and said[-1] == "true"
+    given_values = [word.partition("=")[2].lower() for word in argv if _is_resume_changed(word)]
+    if given_values and given_values[-1] not in {"true", "false"}:
+        raise ConfigError(f"resume_changed={given_values[-1]}: expected true or false.")
+    return bool(given_values) and given_values[-1] == "true"
 
 
-def _says_may_change(word: str) -> bool:
+def _is_resume_changed(word: str) -> bool:
     return word.lstrip("+").startswith("resume_changed=")
 
 
@@ -81,13 +81,13 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
     Args:
         config_dir: where another choice in a group is looked up; None where none is allowed.
     """
-    overrides, extra = split(argv)
+    overrides, extra = split_argv(argv)
     others = {*overrides, extra}  # the run's own configuration is whole without a folder of files
     flags = [word for word in argv if word not in others and not word.startswith("--config-dir")]
     stored = read_config(folder)
-    on_top: list[str] = []
+    changes: list[str] = []
     for word in overrides:
-        on_top += _on_stored(word, folder, stored, config_dir, extra)
+        changes += _override_stored(word, folder, stored, config_dir, extra)
     quoted = hydra_value(str(folder.resolve()))
     return [
         f"--config-path={(folder / '.hydra').resolve()}",
@@ -99,11 +99,11 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
         f"hydra.run.dir={quoted}",
         f"++resume={quoted}",
         "++plugins=[]",
-        *on_top,
+        *changes,
     ]
 
 
-def _on_stored(
+def _override_stored(
     word: str, folder: Path, stored: dict[str, Any], config_dir: Path | None, extra: str | None
 ) -> list[str]:
     """An override for a stored config, which has no groups left to choose from, and lacks the keys that
@@ -129,7 +129,7 @@ def _on_stored(
                 f"{word}: the run in {folder} has {group}={made}, and goes on with it. Leave it out,"
                 " start anew, or add resume_changed=true to go on all the same."
             )
-        settings = composed([f"{group}={choice}"], config_dir, extra)[group]
+        settings = compose_config([f"{group}={choice}"], config_dir, extra)[group]
         plain = OmegaConf.to_container(settings, resolve=False)
         return [f"~{group}", f"+{group}={hydra_value(plain)}"]
     if group in PRESETS:

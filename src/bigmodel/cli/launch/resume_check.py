@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import BaseModel
 
-from bigmodel.cli.launch.stored_config import comparable, flatten, lasting, read_config
+from bigmodel.cli.launch.stored_config import comparable, flatten, read_config, run_settings
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret, redact
@@ -74,9 +74,9 @@ def check_same(
         ConfigError: each difference, old and new.
     """
     if settings is None:
-        old, new = flatten(lasting(read_config(folder))), flatten(comparable(config))
+        old, new = flatten(run_settings(read_config(folder))), flatten(comparable(config))
     else:
-        old, new = flatten(lasting(settings)), flatten(lasting(typed.values))
+        old, new = flatten(run_settings(settings)), flatten(run_settings(typed.values))
     known_since = dict(_defaults(typed))  # a run of an earlier version did what is now the default
     old = {key: known_since[key] for key in new if key in known_since} | old
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))

@@ -30,10 +30,10 @@ PLAN = "multirun.yaml"
 LEADERBOARD = "leaderboard.csv"
 
 _RECORDED = ("config.yaml", "hydra.yaml", "overrides.yaml")
-_UNFINISHED = re.compile(r"\.[\w.-]+\.\d+\.tmp")
+_LEFTOVER = re.compile(r"\.[\w.-]+\.\d+\.tmp")
 """Names of what a process was writing when it was killed."""
 
-_made_on_the_way: dict[Path, list[Path]] = {}
+_created_parents: dict[Path, list[Path]] = {}
 """For each folder that this process has claimed, the folders above it that were made with it."""
 
 
@@ -57,7 +57,7 @@ def claim(path: str) -> str:
             folder = Path(f"{path}_{attempt}" if attempt else path)
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
-                _made_on_the_way[folder.resolve()] = missing
+                _created_parents[folder.resolve()] = missing
                 return str(folder)
     except OSError as error:
         raise ConfigError(_unwritable(Path(path), error)) from error
@@ -114,7 +114,7 @@ def claimed_sweep(folder: Path) -> Iterator[None]:
             " with hydra.sweep.dir=<folder>."
         ) from error
     _check_no_sweep(folder)
-    with lock.owned(folder):
+    with lock.locked(folder):
         _check_no_sweep(folder)  # another process may have been quicker
         yield
 
@@ -128,19 +128,19 @@ def _check_no_sweep(folder: Path) -> None:
         )
 
 
-def tidy(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Removes what a process that was killed as it wrote left unfinished, in a folder that is ours."""
     places = (folder, *(folder / name for name in (RECORD, "checkpoints", "tensorboard")))
     for path in (path for place in places if place.is_dir() for path in place.iterdir()):
-        if not _UNFINISHED.fullmatch(path.name) or path.is_symlink():
+        if not _LEFTOVER.fullmatch(path.name) or path.is_symlink():
             continue
         if path.is_dir():
             _remove_unfinished_record(path)
-        elif _is_of_ours(path.name):
+        elif _is_our_name(path.name):
             path.unlink(missing_ok=True)
 
 
-def _is_of_ours(name: str) -> bool:
+def _is_our_name(name: str) -> bool:
     return name.startswith(
         tuple(f".{ours}." for ours in (*_RECORDED, *WRITTEN, retention.NAME, "events.out.tfevents"))
     )
@@ -150,7 +150,7 @@ def _remove_unfinished_record(path: Path) -> None:
     """Only with what a record consists of: anything else is somebody's."""
     names = {inner.name for inner in path.iterdir()}
     if path.name.startswith(f"{RECORD}.") and all(
-        name in _RECORDED or _is_of_ours(name) for name in names
+        name in _RECORDED or _is_our_name(name) for name in names
     ):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -159,22 +159,22 @@ def discard(folder: Path) -> None:
     """Removes a folder in which nothing began, and those made on the way to it, where they are empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()
-        for parent in _made_on_the_way.pop(folder.resolve(), []):
+        for parent in _created_parents.pop(folder.resolve(), []):
             parent.rmdir()
 
 
 def discard_claimed() -> None:
     """Removes what was claimed for a run that has not begun."""
-    for folder in list(_made_on_the_way):
+    for folder in list(_created_parents):
         (folder / lock.NAME).unlink(missing_ok=True)  # the process ends here, and gives nothing back
     discard_refused_sweep()
-    for folder in list(_made_on_the_way):
+    for folder in list(_created_parents):
         discard(folder)
 
 
 def discard_refused_sweep() -> None:
     """Removes the folder of a sweep that was refused before its first job: it holds a plan at most."""
-    for folder in list(_made_on_the_way):
+    for folder in list(_created_parents):
         if not any(path.is_dir() for path in folder.glob("*")):
             (folder / "multirun.yaml").unlink(missing_ok=True)
             discard(folder)
@@ -190,7 +190,7 @@ def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
         CheckpointError: they cannot be written; nothing of them is there then.
     """
     wrapped = OmegaConf.create({"hydra": hydra})
-    texts = (_settings(config), OmegaConf.to_yaml(wrapped), OmegaConf.to_yaml(hydra.overrides.task))
+    texts = (_stored_text(config), OmegaConf.to_yaml(wrapped), OmegaConf.to_yaml(hydra.overrides.task))
     record, unfinished = folder / RECORD, folder / f"{RECORD}.{os.getpid()}.tmp"
     place = record if record.is_dir() else unfinished
     try:
@@ -199,7 +199,7 @@ def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
             disk.write_bytes(place / name, text.encode())
         if place is unfinished:
             unfinished.rename(record)
-        for path in _perhaps_new(folder):
+        for path in _possibly_new(folder):
             disk.sync(path)
     except OSError as error:
         raise disk.write_error(record, error, sum(map(len, texts))) from error
@@ -207,14 +207,14 @@ def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _perhaps_new(folder: Path) -> Iterable[Path]:
+def _possibly_new(folder: Path) -> Iterable[Path]:
     """A folder and those above it that may have been made for it; the current one was there before."""
     old = (Path.cwd(), *Path.cwd().parents)
     return [folder, *(path for path in folder.absolute().parents if path not in old[1:])]
 
 
-def typed(hydra: DictConfig) -> str:
-    """What was typed for a run, in one line; what it refers to, such as a secret, stays unresolved."""
+def typed_overrides(hydra: DictConfig) -> str:
+    """What was typed for a run, in one line; references, such as those to secrets, stay unresolved."""
     plain: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
     return " ".join(plain["task"])
 
@@ -225,10 +225,10 @@ def write_config(folder: Path, config: DictConfig) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    disk.write_text(folder / RECORD / "config.yaml", _settings(config))
+    disk.write_text(folder / RECORD / "config.yaml", _stored_text(config))
 
 
-def _settings(config: DictConfig) -> str:
+def _stored_text(config: DictConfig) -> str:
     """The configuration as it is stored: `resume` stays as null, which Hydra needs to override it."""
     config = config.copy()
     with open_dict(config):

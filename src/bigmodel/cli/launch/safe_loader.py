@@ -58,10 +58,10 @@ TYPED_KEYS = (
     "hydra.job_logging.root.level",
     "hydra.hydra_logging.root.level",
 )
-NAMES_OF_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+FOLDER_KEYS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")
-OUTSIDE = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
-THE_DOOR = "Code of your own comes in as a plugin: 'plugins=[my_module]' on the command line."
+USER_PROVIDERS = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
+PLUGIN_HINT = "Code of your own comes in as a plugin: 'plugins=[my_module]' on the command line."
 
 
 def check_overrides(overrides: Iterable[str], typed: bool = True) -> None:
@@ -94,7 +94,7 @@ class Rules:
         inside = PurePosixPath(config_path)
         if inside.is_absolute() or ".." in inside.parts:  # it leads out of the folder it is in
             return False
-        if provider not in OUTSIDE:
+        if provider not in USER_PROVIDERS:
             return True
         return Path(source.removeprefix("file://")).resolve() == self.config_dir
 
@@ -158,7 +158,7 @@ class GuardedLoader(ConfigLoaderImpl):
                 raise ConfigError(
                     f"{file}: {path} cannot be set by a configuration file of one's own, because"
                     f" Hydra runs code that it names. Allowed there: {', '.join(FILE_KEYS)}."
-                    f" {THE_DOOR}"
+                    f" {PLUGIN_HINT}"
                 )
 
 
@@ -176,7 +176,7 @@ def _check_composed(config: DictConfig, rules: Rules) -> None:
             _refuse_target("the configuration", path)
         if _is_under(path, ("plugins",)):
             _check_plugin(path, value, rules)
-        if path in NAMES_OF_FOLDERS and _refers_to_secret(str(value)):
+        if path in FOLDER_KEYS and _refers_to_secret(str(value)):
             raise ConfigError(f"{path}={value}: a secret cannot be part of a folder's name.")
 
 
@@ -194,7 +194,7 @@ def _check_override(override: Override, text: str, typed: bool) -> None:
     if "_target_" in text:
         _refuse_target("the command line", text)
     if "hydra" in re.split(r"\W+", override.package or ""):
-        raise ConfigError(f"{text}: nothing can be put into Hydra's own configuration. {THE_DOOR}")
+        raise ConfigError(f"{text}: nothing can be put into Hydra's own configuration. {PLUGIN_HINT}")
     if not _is_under(key, ("hydra",)):
         return
     allowed = TYPED_KEYS if typed else FILE_KEYS
@@ -202,7 +202,7 @@ def _check_override(override: Override, text: str, typed: bool) -> None:
     if not (typed and key != "hydra.callbacks" if is_choice else _is_under(key, allowed)):
         raise ConfigError(
             f"{text}: cannot be set, because Hydra runs code that it names."
-            f" Allowed: {', '.join(allowed)}. {THE_DOOR}"
+            f" Allowed: {', '.join(allowed)}. {PLUGIN_HINT}"
         )
     if key == "hydra.searchpath" and "pkg:" in text:
         raise ConfigError(f"{text}: a package is code. Give a folder: 'hydra.searchpath=[my/configs]'.")
@@ -211,7 +211,7 @@ def _check_override(override: Override, text: str, typed: bool) -> None:
 def _refuse_target(source: str, path: str) -> NoReturn:
     raise ConfigError(
         f"{source}: {path}: a configuration cannot name code to run, so `_target_` is not allowed."
-        f" Remove it. {THE_DOOR}"
+        f" Remove it. {PLUGIN_HINT}"
     )
 
 

@@ -20,7 +20,7 @@ from bigmodel.runtime.escaping import escape_message
 SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
 """What every run has settings for."""
 
-_FOREIGN = ("hydra", "defaults")
+_FORBIDDEN = ("hydra", "defaults")
 """Keys that no run writes down: Hydra would take orders from them."""
 
 
@@ -42,12 +42,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
     if not isinstance(plain, dict):
         raise _damaged(path, "it holds no settings")
-    if (key := _foreign(plain)) is not None:  # no damage: somebody has put it there
+    if (key := _forbidden_key(plain)) is not None:  # no damage: somebody has put it there
         raise CheckpointError(
             f"{path}: the run's own configuration has been changed: `{key}` is not among a run's own"
             " settings. Take it out to go on; the checkpoints are not affected."
         )
-    if wrong := _what_is_wrong(plain):
+    if wrong := _problem_with(plain):
         raise _damaged(path, wrong)
     return {str(key): value for key, value in plain.items()}
 
@@ -59,12 +59,12 @@ def saved_settings(folder: Path) -> dict[str, Any] | None:
             found = manifest.facts_of(folder / "checkpoints" / name).get("settings")
         except CheckpointError:
             continue
-        if isinstance(found, dict) and _foreign(found) is None and _what_is_wrong(found) is None:
+        if isinstance(found, dict) and _forbidden_key(found) is None and _problem_with(found) is None:
             return {str(key): value for key, value in found.items()}
     return None
 
 
-def mend(folder: Path, said: str) -> None:
+def repair(folder: Path, said: str) -> None:
     """Restores a damaged configuration from the settings in the newest checkpoint.
 
     Raises:
@@ -76,7 +76,7 @@ def mend(folder: Path, said: str) -> None:
         settings = saved_settings(folder)
         if settings is None:
             raise
-        with lock.owned(folder):
+        with lock.locked(folder):
             _restore(folder, settings)
         why = str(error).partition(". ")[0]
         told = f"{said}: {why}; it is restored from the newest checkpoint."
@@ -116,15 +116,15 @@ def _literal(value: Any) -> Any:
 def comparable(config: DictConfig) -> dict[str, Any]:
     """A composed configuration in the form of `read_config`, less what belongs to one command line."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    return lasting({str(key): value for key, value in plain.items()})
+    return run_settings({str(key): value for key, value in plain.items()})
 
 
-def lasting(settings: dict[str, Any]) -> dict[str, Any]:
+def run_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that say what a run is."""
     return {key: value for key, value in settings.items() if key not in ("hydra", *PER_INVOCATION)}
 
 
-def is_same(theirs: dict[str, Any], ours: dict[str, Any], config_dir: Path) -> bool:
+def is_same_run(theirs: dict[str, Any], ours: dict[str, Any], config_dir: Path) -> bool:
     """Whether two configurations make the same run.
 
     Args:
@@ -154,11 +154,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _foreign(plain: dict[Any, Any]) -> str | None:
-    return next((key for key in _FOREIGN if key in plain), None)
+def _forbidden_key(plain: dict[Any, Any]) -> str | None:
+    return next((key for key in _FORBIDDEN if key in plain), None)
 
 
-def _what_is_wrong(plain: dict[Any, Any]) -> str | None:
+def _problem_with(plain: dict[Any, Any]) -> str | None:
     lacking = [name for name in SECTIONS if not _is_section(plain.get(name))]
     if lacking:
         return f"it lacks the settings of {', '.join(lacking)}"

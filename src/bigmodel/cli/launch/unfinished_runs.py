@@ -20,10 +20,10 @@ from bigmodel.cli.launch.run_folder import RECORD, register_resolver
 from bigmodel.cli.launch.safe_loader import check_overrides
 from bigmodel.cli.launch.stored_config import (
     comparable,
-    is_same,
-    lasting,
-    mend,
+    is_same_run,
     read_config,
+    repair,
+    run_settings,
     saved_settings,
 )
 from bigmodel.errors import CheckpointError, DamagedError, hydra_value
@@ -42,24 +42,25 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     names one folder for its run, it is that or none, and a finished one too.
     """
     register_resolver()
-    overrides, extra = split(argv)
-    config = composed(overrides, config_dir, extra)
+    overrides, extra = split_argv(argv)
+    config = compose_config(overrides, config_dir, extra)
     ours = comparable(config)
-    places, fixed = _places(config)
-    unsaved: Path | None = None
-    for folder in places:
-        if not fixed and (_status(folder) == "finished" or (unsaved and not has_checkpoint(folder))):
+    folders, fixed = _candidate_folders(config)
+    without_checkpoint: Path | None = None
+    for folder in folders:
+        is_older = without_checkpoint is not None and not has_checkpoint(folder)
+        if not fixed and (is_older or _status(folder) == "finished"):
             continue
         if not _was_started_with(folder, ours, config_dir):
             continue
-        taken_by = lock.owner(folder)
+        taken_by = lock.holder(folder)
         if taken_by is not None:
             print(escape_message(f"resume=auto: {folder} is going on already, in {taken_by}."))  # noqa: T201
         elif has_checkpoint(folder):
             return folder
-        elif not _lost_its_checkpoints(folder):
-            unsaved = folder
-    return unsaved
+        elif not _lost_checkpoints(folder):
+            without_checkpoint = folder
+    return without_checkpoint
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -75,18 +76,18 @@ def check_may_restart(folder: Path) -> None:
     Raises:
         CheckpointError: it had some, and somebody has taken them away.
     """
-    if _lost_its_checkpoints(folder):
+    if _lost_checkpoints(folder):
         raise CheckpointError(
             f"{folder / 'checkpoints'}: there is no checkpoint to go on from: the run had saved some,"
             " and they are gone. Put them back, or start anew in another folder."
         )
 
 
-def _lost_its_checkpoints(folder: Path) -> bool:
+def _lost_checkpoints(folder: Path) -> bool:
     return _status(folder) == "finished" or retention.has_saved(folder / "checkpoints")
 
 
-def _places(config: DictConfig) -> tuple[list[Path], bool]:
+def _candidate_folders(config: DictConfig) -> tuple[list[Path], bool]:
     """Where runs of a configuration lie, the newest first; and whether it names one folder for them."""
     patterns = [f"{config.output_dir}/{_ANY}/{_ANY}"]
     wanted = _wanted_folder(config)
@@ -105,14 +106,14 @@ def _places(config: DictConfig) -> tuple[list[Path], bool]:
 def _wanted_folder(config: DictConfig) -> str | None:
     """What `hydra.run.dir` comes to, with marks for what is another each time; None: not known."""
     try:
-        with _marks_for_what_changes():
+        with _placeholders():
             return str(config.hydra.run.dir)
     except (OmegaConfBaseException, ValueError):
         return None
 
 
 @contextlib.contextmanager
-def _marks_for_what_changes() -> Iterator[None]:
+def _placeholders() -> Iterator[None]:
     """Within it, no reference to a new folder makes one, and none to the time depends on it."""
     OmegaConf.register_new_resolver("now", lambda _: _ANY, replace=True)
     OmegaConf.register_new_resolver("new_folder", lambda path: f"{path}{_ANY}", replace=True)
@@ -135,17 +136,17 @@ def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> b
         from bigmodel.config import to_shown  # brings torch
 
         resolved = to_shown(OmegaConf.create(ours))
-        same = is_same(lasting(saved), lasting(resolved), config_dir)
-        if same and lock.owner(folder) is None:
-            mend(folder, "resume=auto")
+        same = is_same_run(run_settings(saved), run_settings(resolved), config_dir)
+        if same and lock.holder(folder) is None:
+            repair(folder, "resume=auto")
         return same
     except CheckpointError as error:
         print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
         return False
-    return is_same(lasting(theirs), ours, config_dir)
+    return is_same_run(run_settings(theirs), ours, config_dir)
 
 
-def composed(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:
+def compose_config(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:
     """The configuration that our own files, and those of `--config-dir`, give."""
     check_overrides(overrides)  # Hydra imports a package that is named as a search path
     search = [f"hydra.searchpath={hydra_value([f'file://{Path(extra).resolve()}'])}"] if extra else []
@@ -155,7 +156,7 @@ def composed(overrides: list[str], config_dir: Path, extra: str | None) -> DictC
     return config
 
 
-def split(argv: list[str]) -> tuple[list[str], str | None]:
+def split_argv(argv: list[str]) -> tuple[list[str], str | None]:
     """Parts the command line into overrides and the value of `--config-dir`."""
     overrides, config_dir, words = [], None, iter(argv)
     for word in words:
