@@ -80,7 +80,7 @@ def accuracy_of_last(folder: Path) -> float:
     """The accuracy on the official test set with a run's last weights, which the run never evaluated."""
     from omegaconf import OmegaConf
 
-    from bigmodel.build.runs import build_run
+    from bigmodel.build.new_run import build_run
     from bigmodel.checkpointing import checkpoint
     from bigmodel.config import parse, to_plain
     from bigmodel.training.evaluation import evaluate

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.ours import composed
 
-from bigmodel.build.runs import build_run
+from bigmodel.build.new_run import build_run
 from bigmodel.config import parse
 from bigmodel.reporting.base import Sinks
 from bigmodel.reporting.console import Console

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bigmodel.build.runs import build_run
+from bigmodel.build.new_run import build_run
 from bigmodel.config import RunConfig, parse
 from bigmodel.data.prepared import Prepared
 from bigmodel.reporting.base import EvaluationResult, ProgressReport, Record, RunInfo, Sink, Summary

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.works import Work, checked
-from bigmodel.build import runs
-from bigmodel.build.runs import build_run
+from bigmodel.build import new_run
+from bigmodel.build.new_run import build_run
 from bigmodel.checkpointing.saver import Saver
 from bigmodel.cli.train import config_dir, main
 from bigmodel.config import parse
@@ -131,9 +131,9 @@ def run(
         reports: leave the sinks as they are: console, JSON lines and TensorBoard.
         saves: write checkpoints.
     """
-    clock, make_sinks, make_saver = Clock(), runs._sinks, runs.Saver
-    runs._sinks = lambda *args: Sinks([make_sinks(*args), clock]) if reports else clock
-    runs.Saver = make_saver if saves else NoSaver  # type: ignore[misc]
+    clock, make_sinks, make_saver = Clock(), new_run._sinks, new_run.Saver
+    new_run._sinks = lambda *args: Sinks([make_sinks(*args), clock]) if reports else clock
+    new_run.Saver = make_saver if saves else NoSaver  # type: ignore[misc]
     argv = sys.argv
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
@@ -141,5 +141,5 @@ def run(
             main()
             on_end()
     finally:
-        sys.argv, runs._sinks, runs.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
+        sys.argv, new_run._sinks, new_run.Saver = argv, make_sinks, make_saver  # type: ignore[misc]
     return {"curve": clock.losses, "marks": clock.marks, "fit": clock.fit, "engine": clock.engine}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bigmodel.build.header import loss_told
+from bigmodel.build.header import describe_loss
 from bigmodel.spec import Classes, Values
 
 
@@ -29,4 +29,4 @@ from bigmodel.spec import Classes, Values
 )
 def test_a_loss_says_what_unit_it_is_in(target: Any, told: str) -> None:
     loss: Any = SimpleNamespace(described="mse")
-    assert loss_told(loss, target) == told
+    assert describe_loss(loss, target) == told

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel import registry
-from bigmodel.build.runs import build_run, resume_run
+from bigmodel.build.new_run import build_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import DataConfig, Dataset
 from bigmodel.data.parts import Part

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bigmodel import registry
-from bigmodel.build.runs import resume_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.errors import SpecError
 from bigmodel.metrics import metric_names
 from bigmodel.training.loop import Run, fit

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.build.runs import build_run
+from bigmodel.build.new_run import build_run
 from bigmodel.data.base import Batch
 from bigmodel.engine import cache, candidates, compiler
 from bigmodel.engine.cache import MAX_LIBRARIES, CacheEntry

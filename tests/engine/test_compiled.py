@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.build.runs import resume_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.engine import compiler
 from bigmodel.engine.compiled import CompiledEngine

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.build.runs import resume_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.engine import candidates, selection
 from bigmodel.engine.base import Engine
 from bigmodel.engine.fixed_shape import FixedShapeEngine

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from bigmodel import registry
-from bigmodel.build.runs import build_run, resume_run
+from bigmodel.build.new_run import build_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.config import parse
 from bigmodel.training.loop import fit

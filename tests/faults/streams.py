@@ -97,7 +97,7 @@ def _call_in_copies(calls: str) -> None:
     """Copies this process for each call, once all that they have in common is loaded."""
     for module in (
         *("torch.export", "torch.onnx._internal.exporter._core", "onnxscript", "onnxruntime"),
-        *("hydra.main", "bigmodel.cli.train", "bigmodel.build.runs", "bigmodel.training.loop"),
+        *("hydra.main", "bigmodel.cli.train", "bigmodel.build.new_run", "bigmodel.training.loop"),
         *("bigmodel.cli.commands.main", "bigmodel.cli.commands.export"),
     ):
         importlib.import_module(module)

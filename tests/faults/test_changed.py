@@ -74,7 +74,7 @@ def test_another_size_of_model_cannot_be(command: Command) -> None:
     result = command(f"resume={first.folder}", word, "trainer.epochs=2", "resume_changed=true")
     assert result.status == 1
     assert "The checkpoint holds another model" in result.err
-    assert "start anew" in result.err
+    assert "start a new run" in result.err
     assert len(result.err.splitlines()) == 1
 
 
@@ -154,7 +154,7 @@ def test_a_change_counts_from_the_first_save_with_it(
     first = command(*SHORT, "trainer.epochs=1", "scheduler=constant")
     changed = ("trainer.epochs=2", "optimizer.lr=0.5", "resume_changed=true")
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train", lambda _: (_ for _ in ()).throw(SystemExit(9)))
+        patch.setattr(loop, "steps", lambda *_: (_ for _ in ()).throw(SystemExit(9)))
         command(f"resume={first.folder}", *changed)
     plain = command(f"resume={first.folder}", "trainer.epochs=2")
     assert plain.status == 1

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bigmodel.build.runs import build_run, resume_run
+from bigmodel.build.new_run import build_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.errors import DeviceError
 from bigmodel.training.loop import fit

@@ -134,7 +134,15 @@ LOADING = (
         "hydra",
         "antlr4",
     ),
-    *("omegaconf", "torch", "torch._C", "torch.nn.modules", "numpy", "bigmodel.build.runs", "pydantic"),
+    *(
+        "omegaconf",
+        "torch",
+        "torch._C",
+        "torch.nn.modules",
+        "numpy",
+        "bigmodel.build.new_run",
+        "pydantic",
+    ),
 )
 """What is imported one after the other, until the data is read."""
 
@@ -160,8 +168,8 @@ BEFORE_TRAINING = (
     "import pyarrow.lib",
     "import pyarrow.compute",
     "call bigmodel.data.sources.table:split_samples",
-    "call bigmodel.build.runs:build_run",
-    "drop bigmodel.build.runs:build_run",
+    "call bigmodel.build.new_run:build_run",
+    "drop bigmodel.build.new_run:build_run",
 )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bigmodel.build.runs import build_run
+from bigmodel.build.new_run import build_run
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import DataConfig, Dataset
 from bigmodel.data.checks import check

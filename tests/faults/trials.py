@@ -54,7 +54,7 @@ HANGS = 600.0
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["bigmodel.build.runs", "bigmodel.training.loop", "bigmodel.reporting.events"]
+    ["bigmodel.build.new_run", "bigmodel.training.loop", "bigmodel.reporting.events"]
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bigmodel import registry
-from bigmodel.build.runs import resume_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.base import Dataset, ImageConfig

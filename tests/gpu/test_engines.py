@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.build.runs import resume_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.reporting.base import Record
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bigmodel import registry
-from bigmodel.build.runs import build_run
+from bigmodel.build.new_run import build_run
 from bigmodel.config import parse
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.reporting.base import Sink

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as reference
 
-from bigmodel.build.runs import resume_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import exact_json
 from bigmodel.errors import ConfigError
 from bigmodel.optim.schedulers import EXTENSIONS, Schedule
@@ -203,7 +203,7 @@ def test_a_run_that_was_extended_and_stopped_equals_one_that_was_not_stopped(
         assert all(torch.equal(value, ends[1][group][key]) for key, value in tensors.items()), group
 
 
-def stopping(record: Record) -> None:
+def stopping(record: Record, best: Record) -> None:  # noqa: ARG001
     if record["step"] == 4 * STEPS_PER_EPOCH:  # the epoch before has been saved
         raise KeyboardInterrupt
 

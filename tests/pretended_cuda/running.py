@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bigmodel import registry
-from bigmodel.build.runs import resume_run
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.training.loop import fit
 from tests.pretended_cuda.device import device, is_lent

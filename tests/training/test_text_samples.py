@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.build.runs import build_run
+from bigmodel.build.new_run import build_run
 from bigmodel.config import parse
 from bigmodel.models.base import Writer
 from bigmodel.reporting.base import EvaluationResult

@@ -10,13 +10,11 @@ from bigmodel.data.base import Dataset
 from bigmodel.errors import counted
 from bigmodel.losses import Loss
 from bigmodel.models.summary import Layer
-from bigmodel.optim.schedulers import EXTENSIONS, Change
 from bigmodel.reporting.base import RunInfo
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Target, Values
 from bigmodel.training.plan import Monitored, Plan
-from bigmodel.training.run import Run
 
 
 def run_info(
@@ -28,12 +26,12 @@ def run_info(
     monitor: Monitored,
     folder: Path,
     loss: Loss,
-    told: list[tuple[str, str]],
+    part_rows: list[tuple[str, str]],
 ) -> RunInfo:
     """What is about to run, with a line for each thing to know.
 
     Args:
-        told: lines about the parts, with their labels.
+        part_rows: lines about the parts, with their labels.
     """
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
     length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"
@@ -49,9 +47,9 @@ def run_info(
             "Optimizer",
             f"{config.optimizer.name}, learning rate {rate:g}, {config.scheduler.name} schedule",
         ),
-        ("Loss", loss_told(loss, dataset.spec.target)),
+        ("Loss", describe_loss(loss, dataset.spec.target)),
         ("Device", str(runtime)),
-        *told,
+        *part_rows,
         ("Training", f"{length}, batches of {_batch(config)}"),
         ("Output", shown_path(folder)),
     ]
@@ -71,7 +69,7 @@ def run_info(
     )
 
 
-def loss_told(loss: Loss, target: Target) -> str:
+def describe_loss(loss: Loss, target: Target) -> str:
     """A loss, and what its figures are of where that is not what the others are of: standardised values.
 
     `mse, of the target in units of its standard deviation, 77.2`
@@ -82,20 +80,6 @@ def loss_told(loss: Loss, target: Target) -> str:
         return f"{loss.described}, of the targets, each in units of its standard deviation"
     unit = f"{target.std[0]:,.4g}" if target.std[0] < 10_000 else f"{target.std[0]:,.0f}"
     return f"{loss.described}, of the target in units of its standard deviation, {unit}"
-
-
-def extension(change: Change, run: Run) -> str:
-    """What another length of a run that goes on does to its learning rate."""
-    first = run.state.optimizer.param_groups[0]
-    rate = float(first.get("initial_lr", first["lr"]))
-    extend = run.settings["scheduler"].get("extend", EXTENSIONS[0])
-    others = " or ".join(choice for choice in EXTENSIONS if choice != extend)
-    return (
-        f"{counted(run.plan.steps, 'step')} instead of {change.planned:,}:"
-        f" at step {run.state.progress.step:,}"
-        f" the learning rate goes from {rate * change.before:.3g} to {rate * change.after:.3g} by"
-        f" scheduler.extend={extend} ({others}: otherwise)"
-    )
 
 
 def _batch(config: RunConfig) -> str:

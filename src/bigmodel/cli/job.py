@@ -39,7 +39,7 @@ def run_job(config: DictConfig) -> float | None:
         caches.use_private_folders()
         with imports.importing():
             # Everything slow to load; the loop too, since a run on record should train at once.
-            import bigmodel.build.runs
+            import bigmodel.build.new_run
             import bigmodel.training.loop  # noqa: F401
 
         session.current.started = True
@@ -105,7 +105,7 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
 
 def _prepare(config: DictConfig, folder: Path) -> Any:
     """Everything that can be refused is refused here, before the first step and the first file."""
-    from bigmodel.build.runs import build_run
+    from bigmodel.build.new_run import build_run
     from bigmodel.config import parse, to_plain, to_shown
 
     typed = parse(to_plain(config), to_shown(config))
@@ -119,7 +119,9 @@ def _prepare(config: DictConfig, folder: Path) -> Any:
 
 def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     """The same for a run that is resumed; None if it is finished."""
-    from bigmodel.build.runs import build_run, dataset_of, learnt_before, resume_run
+    from bigmodel.build.dataset import read_dataset
+    from bigmodel.build.new_run import build_run
+    from bigmodel.build.resumed_run import resume_run, saved_statistics
     from bigmodel.checkpointing.checkpoint import load_newest
     from bigmodel.cli.launch.resume_check import check_plugins, check_same
     from bigmodel.cli.launch.unfinished_runs import check_may_restart, has_checkpoint
@@ -136,8 +138,8 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, session.current.may_change)
-    run = build_run(typed, folder, learnt_before(newest, changed))
-    run = resume_run(run, newest, changed, partial(dataset_of, typed))
+    run = build_run(typed, folder, saved_statistics(newest, changed))
+    run = resume_run(run, newest, changed, partial(read_dataset, typed))
     summary = read_summary(folder)
     if run.over and summary is not None and summary.status == "finished":
         print(escape_message(f"{folder}: this run is finished. {_how_to_continue(run)}"))  # noqa: T201

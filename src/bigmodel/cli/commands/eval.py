@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bigmodel.build.header import loss_told
-from bigmodel.build.runs import EVALUATION_BATCHES, UNSURE, dataset_of
+from bigmodel.build.dataset import UNSURE, read_dataset
+from bigmodel.build.header import describe_loss
+from bigmodel.build.new_run import EVALUATION_BATCHES
 from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
 from bigmodel.cli.commands.outputs import data_stream
@@ -79,7 +80,7 @@ def run(arguments: Namespace) -> None:
     rows = [
         ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
         ("Data", f"{data.source}, {counted(samples, 'sample')}"),
-        ("Loss", loss_told(loaded.loss(), loaded.prepared.spec.target)),
+        ("Loss", describe_loss(loaded.loss(), loaded.prepared.spec.target)),
         ("Device", str(loaded.runtime)),
     ]
     print_figures(shown_path(loaded.run_path.folder), rows, named)
@@ -121,7 +122,7 @@ def own_data(loaded: LoadedRun) -> EvalData:
     """
     try:
         config = loaded.config()
-        dataset = dataset_of(config, loaded.prepared)
+        dataset = read_dataset(config, loaded.prepared)
     except (ConfigError, DataError) as error:
         raise type(error)(
             f"{error}\nThat is the run's own data; --data evaluates on another file or folder."
@@ -135,7 +136,7 @@ def own_data(loaded: LoadedRun) -> EvalData:
         )
     if loaded.fingerprint is not None:
         known = loaded.prepared.to_facts()
-        found = compare(loaded.fingerprint, dataset, known, lambda: dataset_of(config))
+        found = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
         if found.change is not None:
             note(f"Warning: the data is not what the run was trained on: {found.change}.")
         if found.unsure:

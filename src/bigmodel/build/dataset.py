@@ -1,0 +1,76 @@
+"""The data of a run: read, checked, and cut to size if a quick look is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from bigmodel import registry
+from bigmodel.build import user_parts
+from bigmodel.config import RunConfig
+from bigmodel.data.base import Dataset
+from bigmodel.data.checks import check
+from bigmodel.data.parts import Part, SplitData, Texts
+from bigmodel.data.prepared import Prepared
+from bigmodel.errors import DataError
+from bigmodel.runtime import activity
+from bigmodel.spec import Classes
+
+UNSURE = (
+    "as many samples as the run has learnt from; whether they are the same cannot be told, since its"
+    " checkpoint is of an earlier version and maybe of another processor"
+)
+
+
+def read_dataset(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
+    """The data, read and checked; fewer samples, drawn once, if `trainer.limit` says so.
+
+    Args:
+        config: of the run.
+        learnt: statistics and vocabularies that the run has learnt from the data already; they are not
+            computed again if the data still fits them.
+
+    Raises:
+        ConfigError, DataError: it is not there, or is not what a model can learn from.
+    """
+    with activity.report_progress("Reading the data"):
+        try:
+            found = registry.data.build(config.data.going_on(learnt))
+        except DataError:
+            if learnt is None:
+                raise
+            found = registry.data.build(config.data)  # it has changed, and its own error is to be seen
+        dataset = user_parts.check_dataset(found, config.data)
+        check(dataset)
+    parts = {name: _limited(part, name, config) for name, part in dataset.parts.items()}
+    rows = [
+        ("Limited", f"{name} to {len(parts[name]):,} of {len(whole):,}, by trainer.limit.{name}")
+        for name, whole in dataset.parts.items()
+        if parts[name] is not whole
+    ]
+    train, target = parts["train"], dataset.spec.target
+    if isinstance(target, Classes) and isinstance(train, Part | Texts):
+        counts = torch.bincount(train.targets, minlength=target.count).tolist()
+        target = replace(target, counts=tuple(counts))
+    sizes = dataset.spec.sizes | {name: len(part) for name, part in parts.items()}
+    return replace(
+        dataset,
+        train=train,
+        val=parts["val"],
+        test=parts.get("test"),
+        spec=replace(dataset.spec, sizes=sizes, target=target),
+        header_rows=[*dataset.header_rows, *rows],
+    )
+
+
+def _limited(part: SplitData, name: str, config: RunConfig) -> SplitData:
+    """As many samples as `trainer.limit` allows batches of."""
+    batches = getattr(config.trainer.limit, name)
+    size, tokens = config.data.batch_size, config.data.token_bound
+    if tokens is not None and part.lengths is not None:  # about as many samples as fit in a batch
+        size = min(size, max(1, round(tokens / float(part.lengths.double().mean()))))
+    if batches is None or batches * size >= len(part):
+        return part
+    generator = torch.Generator().manual_seed(config.data.split_seed)
+    return part.select(torch.randperm(len(part), generator=generator)[: batches * size])

@@ -1,0 +1,155 @@
+"""A run that goes on: built from its own configuration, put where its newest checkpoint left it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bigmodel.build.dataset import UNSURE
+from bigmodel.checkpointing.checkpoint import Newest, load_newest
+from bigmodel.data.base import Dataset
+from bigmodel.data.fingerprint import compare
+from bigmodel.data.prepared import Prepared
+from bigmodel.errors import CheckpointError, ConfigError, DataError, counted
+from bigmodel.optim.schedulers import EXTENSIONS
+from bigmodel.reporting.formatting import shown_path
+from bigmodel.reporting.jsonl import damaged_lines
+from bigmodel.training.run import Run
+
+
+def resume_run(
+    run: Run,
+    newest: Newest | None = None,
+    changed: Sequence[str] | None = None,
+    reread: Callable[[], Dataset] | None = None,
+) -> Run:
+    """Puts a run, built from its own configuration, where its newest checkpoint left it.
+
+    Args:
+        newest: its newest checkpoint, if it has been read already.
+        changed: settings, by dotted key, that the user wants to be others now; the data may differ too
+            then. None: nothing may differ.
+        reread: reads the data without the statistics saved in the checkpoint; None: the run was built
+            without them.
+
+    Raises:
+        CheckpointError: it has none that is whole, or another run's.
+        ConfigError: it is to be shorter than it is already.
+        DataError: the data is not what the run has learnt from.
+    """
+    newest = newest or load_newest(run.saver.checkpoints)
+    difference, unsure = None, False
+    if newest.facts["data"] is not None:
+        saved = newest.facts.get("prepared")
+        compared = compare(newest.facts["data"], run.dataset, saved, reread or (lambda: run.dataset))
+        difference, unsure = compared.change, compared.unsure
+    if difference is not None and changed is None:
+        raise DataError(
+            f"resume={run.info.folder}: the data is not what this run has learnt from: {difference}."
+            " Give the data back as it was, start a new run, or add resume_changed=true to go on anyway."
+        )
+    keys, words = list(changed or []), list(changed or [])
+    if difference is not None:
+        keys.append("data")
+        words.append(difference)
+    _load(run, newest, keys)
+    progress = run.state.progress
+    info = replace(
+        run.info,
+        first_step=progress.step,
+        last_recorded_step=progress.last_completed_step,
+        rows=[*run.info.rows, *_header_rows(run, newest, words, unsure)],
+    )
+    return replace(run, info=info)
+
+
+def saved_statistics(newest: Newest, changed: Sequence[str] | None = None) -> Prepared | None:
+    """What a run has learnt from its data (statistics, vocabularies), by its newest checkpoint.
+
+    Args:
+        changed: settings, by dotted key, that are others now.
+
+    Returns:
+        None if the checkpoint does not say, or the data is to be read in another way now.
+    """
+    facts = newest.facts.get("prepared")
+    if facts is None or any(key.startswith("data.") for key in changed or []):
+        return None
+    try:
+        return Prepared.from_facts(facts)
+    except (DataError, KeyError, TypeError, ValueError):  # of another version: it is learnt again
+        return None
+
+
+def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
+    facts = newest.facts
+    try:
+        _check_length(run, facts["progress"]["step"])
+        run.state.load(newest.groups, facts | {"scheduler": _schedule_facts(run, facts)}, changed)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{newest.folder}: this is no state of such a run ({type(error).__name__}: {error})."
+        ) from error
+    run.saver.damaged = newest.damaged
+    # The patience may be another now.
+    progress, patience = run.state.progress, run.config.early_stopping.patience
+    progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
+
+
+def _header_rows(
+    run: Run, newest: Newest, changed: Sequence[str], unsure: bool
+) -> list[tuple[str, str]]:
+    warnings = (newest.warning, damaged_lines(run.info.folder))
+    rows = [
+        ("Checkpoint", shown_path(newest.folder)),
+        ("Changed", "; ".join(changed)),
+        ("Data", UNSURE if unsure else ""),
+        *(("Warning", warning or "") for warning in warnings),
+        ("Schedule", _schedule_change(run)),
+    ]
+    if run.state.optimizer_reset:
+        rows.append(("Begun anew", "the optimizer's moments, which do not fit the new settings"))
+    return [(label, text) for label, text in rows if text]
+
+
+def _check_length(run: Run, done: int) -> None:
+    """Raises ConfigError if a run has done more steps than it is to do now."""
+    trainer, plan = run.config, run.plan
+    if done <= plan.steps:
+        return
+    key, wanted = ("epochs", trainer.epochs) if trainer.max_steps is None else ("max_steps", plan.steps)
+    unit, per = ("epoch", plan.steps_per_epoch) if key == "epochs" else ("step", 1)
+    unit += "" if wanted == 1 else "s"
+    raise ConfigError(
+        f"resume={run.info.folder}: trainer.{key}={wanted}: the run is already past {wanted:,} {unit}:"
+        f" it has done {done / per:,g}. Its checkpoints hold what it has learnt until there; to go on,"
+        f" give more, such as trainer.{key}={2 * math.ceil(done / per)}."
+    )
+
+
+def _schedule_facts(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
+    """The schedule's saved state. Earlier versions did not save the length that it was planned for,
+    which follows from their settings."""
+    trainer = (facts.get("settings") or {}).get("trainer") or {}
+    steps = trainer.get("max_steps") or trainer.get("epochs", 0) * run.plan.steps_per_epoch
+    span = {"span": run.state.schedule.planned(steps)} if steps else {}
+    return {**span, **facts["scheduler"]}
+
+
+def _schedule_change(run: Run) -> str:
+    """What another length of the run does to its learning rate; empty if that is as it was."""
+    change = run.state.schedule.change
+    if change is None:
+        return ""
+    first = run.state.optimizer.param_groups[0]
+    rate = float(first.get("initial_lr", first["lr"]))
+    extend = run.settings["scheduler"].get("extend", EXTENSIONS[0])
+    others = " or ".join(choice for choice in EXTENSIONS if choice != extend)
+    return (
+        f"{counted(run.plan.steps, 'step')} instead of {change.planned:,}:"
+        f" at step {run.state.progress.step:,}"
+        f" the learning rate goes from {rate * change.before:.3g} to {rate * change.after:.3g} by"
+        f" scheduler.extend={extend} ({others}: otherwise)"
+    )

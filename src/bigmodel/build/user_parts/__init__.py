@@ -1,0 +1,64 @@
+"""What parts of the user's own promise, tried on a few samples before the first step.
+
+A mistake in them would end in a traceback, or silently train something else. Our own parts are not
+tried: tests have done that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from bigmodel.build.user_parts.isolation import isolated_randomness
+from bigmodel.build.user_parts.loss import try_loss, warn_wrong_form
+from bigmodel.build.user_parts.model import check_model, try_model
+from bigmodel.build.user_parts.optimizer import check_optimizer, try_schedule
+from bigmodel.data.base import Batch, Dataset
+from bigmodel.errors import SpecError
+from bigmodel.losses import Loss
+from bigmodel.registry import EntryConfig, is_ours
+from bigmodel.spec import DataSpec, NextTokens
+
+__all__ = ["check_dataset", "check_model", "check_optimizer", "try_parts", "try_schedule"]
+
+_SAMPLES, _TEXTS = 64, 4
+"""Most samples that parts are tried on; of texts, which have outputs for each token, fewer."""
+
+
+def try_parts(
+    config: tuple[EntryConfig, EntryConfig], model: nn.Module, loss: Loss, batch: Batch, spec: DataSpec
+) -> list[str]:
+    """Tries a model and a loss of the user's own on the first samples of a batch.
+
+    Args:
+        config: of the model and of the loss.
+
+    Returns:
+        What trains, but maybe not as was meant: warnings.
+
+    Raises:
+        SpecError: one of them breaks what it promises.
+    """
+    of_model, of_loss = config
+    own_model, own_loss = (not is_ours(c, kind) for c, kind in ((of_model, "model"), (of_loss, "loss")))
+    if not (own_model or own_loss):
+        return []
+    most = _TEXTS if isinstance(spec.target, NextTokens) else _SAMPLES
+    inputs, targets = (tensor[:most] for tensor in batch)
+    with isolated_randomness():
+        outputs, warnings = try_model(model, of_model.name, inputs, spec)
+        if own_loss:
+            warnings += try_loss(loss, outputs, targets)
+        warnings += warn_wrong_form(of_model.name, loss, own_loss, outputs, spec)
+    return warnings
+
+
+def check_dataset(dataset: Any, config: EntryConfig) -> Dataset:
+    """The data set, where it is one."""
+    if isinstance(dataset, Dataset):
+        return dataset
+    raise SpecError(
+        f"data={config.name}: what is registered gives a {type(dataset).__name__}. A data source gives a"
+        " Dataset: end it with `return assemble(config, spec, Part(inputs, targets))`."
+    )

@@ -1,0 +1,93 @@
+"""Trying a part of the user's own: the trial leaves no trace, and whatever fails is one message."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.errors import BigModelError, SpecError, is_too_large
+from bigmodel.models.base import eval_mode
+from bigmodel.runtime.device import random_facts, random_tensors, restore_random
+
+PartT = TypeVar("PartT", bound=nn.Module)
+
+
+@contextmanager
+def isolated_randomness() -> Iterator[None]:
+    """What is drawn at random inside leaves every generator as it was."""
+    tensors, facts = random_tensors(), random_facts()
+    try:
+        yield
+    finally:
+        restore_random(tensors, facts)
+
+
+@contextmanager
+def isolated(part: PartT) -> Iterator[PartT]:
+    """A part to try, in evaluation mode, of which no trace stays: a copy, or where it cannot be copied
+    itself, its attributes and buffers put back."""
+    try:
+        tried = copy.deepcopy(part)
+    except Exception:  # such as a lock or an open file
+        kept = [(module, _shallow_copy(vars(module))) for module in part.modules()]
+        before = {name: value.clone() for name, value in part.state_dict(keep_vars=True).items()}
+        try:
+            with eval_mode(part):
+                yield part
+        finally:
+            for module, attributes in kept:
+                vars(module).clear()
+                vars(module).update(attributes)
+            with torch.no_grad():
+                for name, value in part.state_dict(keep_vars=True).items():
+                    value.copy_(before[name])
+        return
+    with eval_mode(tried):
+        yield tried
+
+
+def _shallow_copy(attributes: dict[str, Any]) -> dict[str, Any]:
+    plain = (dict, list, set)
+    return {name: copy.copy(v) if isinstance(v, plain) else v for name, v in attributes.items()}
+
+
+@contextmanager
+def reported_as(label: str, inputs: str) -> Iterator[None]:
+    """Whatever goes wrong inside, in one message.
+
+    Raises:
+        SpecError: something has.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a (target|input) size")  # they are broadcast
+            yield
+    except BigModelError:
+        raise
+    except Exception as error:
+        if is_too_large(error):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        raise SpecError(f"{label}: it fails on {inputs}: {type(error).__name__}: {first}") from error
+
+
+def warn_of_leak(label: str, call: Callable[[], object]) -> list[str]:
+    """A warning if each call leaves more tensors with a gradient behind."""
+    counts = []
+    for _ in range(3):
+        call()
+        tensors = (value for value in gc.get_objects() if type(value) is Tensor)
+        counts.append(sum(tensor.grad_fn is not None for tensor in tensors))
+    if not counts[0] < counts[1] < counts[2]:
+        return []
+    return [
+        f"{label} keeps all that it has computed, such as by appending to a list, so that memory grows"
+        " with each step. Keep the newest alone, or numbers: value.item()."
+    ]

@@ -1,0 +1,83 @@
+"""Whether an optimizer and a schedule of the user's own can train a model."""
+
+from __future__ import annotations
+
+import inspect
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import nn
+
+from bigmodel.build.user_parts.isolation import reported_as
+from bigmodel.errors import SpecError
+from bigmodel.optim.schedulers import Schedule
+from bigmodel.registry import EntryConfig, is_ours
+
+_REQUIRED = ("param_groups", "state", "step", "state_dict", "load_state_dict")
+"""What training asks of an optimizer; one that wraps another need not be of torch's class."""
+
+
+def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> list[str]:
+    """Whether an optimizer of the user's own can train a model; gives warnings.
+
+    Raises:
+        SpecError: it is none, its `step` wants more than gradients, or it trains another's parameters.
+    """
+    label = f"optimizer={config.name}"
+    if is_ours(config, "optimizer"):
+        return []
+    if lacking := [name for name in _REQUIRED if not hasattr(optimizer, name)]:
+        raise SpecError(
+            f"{label}: what is registered gives a {type(optimizer).__name__} without {lacking[0]},"
+            " called with its config and the model. It has to give a torch.optim.Optimizer over"
+            f" model.parameters(), or what has the same {', '.join(_REQUIRED)}."
+        )
+    if isinstance(optimizer, torch.optim.LBFGS) or _needs_closure(optimizer):
+        raise SpecError(
+            f"{label}: its step() wants a closure that computes the loss again; a step here has"
+            " gradients alone."
+        )
+    theirs = {p for group in optimizer.param_groups for p in group["params"]}
+    trainable = {p: name for name, p in model.named_parameters() if p.requires_grad}
+    if theirs - set(model.parameters()):
+        raise SpecError(
+            f"{label}: it was given tensors that are not the model's parameters, such as copies, so that"
+            " the model would not change. Give it model.parameters()."
+        )
+    left = [name for p, name in trainable.items() if p not in theirs]
+    if len(left) == len(trainable):
+        raise SpecError(f"{label}: it was given none of the model's trainable parameters.")
+    if not left:
+        return []
+    listed = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+    return [f"{label} was not given {len(left):,} of {len(trainable):,} parameters ({listed})."]
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `step` cannot be called without an argument."""
+    parameters = list(inspect.signature(optimizer.step).parameters.values())
+    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+
+
+def try_schedule(schedule: Schedule, steps: int, config: EntryConfig) -> None:
+    """Whether a schedule of the user's own gives multipliers of the learning rate.
+
+    Args:
+        steps: of the run.
+
+    Raises:
+        SpecError: it fails, or one is no finite number from 0 on.
+    """
+    if is_ours(config, "scheduler"):
+        return
+    label = f"scheduler={config.name}"
+    for step in {0, min(1, steps - 1), steps // 2, steps - 1}:
+        with reported_as(label, f"step {step:,} of {steps:,}"):
+            factor: Any = schedule.factor(step)
+        is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if not is_number or not isfinite(factor) or factor < 0:
+            raise SpecError(
+                f"{label}: its multiplier of the learning rate at step {step:,} is {factor!r}"
+                f" ({type(factor).__name__}). `shape(t, total)` gives a number from 0 on."
+            )
