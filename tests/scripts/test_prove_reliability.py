@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import prove_reliability
 import pytest
 from prove_reliability import ROWS, Prover, Row, keep, measure, update
 
@@ -107,3 +108,13 @@ def test_a_page_gets_the_table_between_its_marks(tmp_path: Path) -> None:
         "- fuzz: 0.5 of the tries; a processor, 2 cores; python 3.13; 2026-01-02.\n"
         "<!-- /reliability -->\nafter\n"
     )
+
+
+def test_the_page_has_the_results_that_are_kept(tmp_path: Path) -> None:
+    copy = tmp_path / "promises.md"
+    copy.write_text(prove_reliability.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    update(copy, prove_reliability.RESULTS)
+    assert copy.read_text(encoding="utf-8") == prove_reliability.PAGE.read_text(encoding="utf-8")
+    rows = json.loads(prove_reliability.RESULTS.read_text(encoding="utf-8"))
+    assert list(rows) == list(ROWS)
+    assert set(every_step.VARIANTS) <= set(rows["steps"]["cases"])
