@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 ALLOWED = {
-    # what it is made with
+    # hard dependencies, and Pillow, which comes with TensorBoard
     "bigmodel", "torch", "numpy", "hydra", "omegaconf", "pydantic", "rich", "yaml", "safetensors",
     "google", "tensorboard", "PIL",
-    # what those need
+    # their own dependencies
     "_yaml", "annotated_types", "antlr4", "functorch", "packaging", "pydantic_core", "torchgen",
     "tqdm", "typing_extensions", "typing_inspection", "__mp_main__",
 }  # fmt: skip

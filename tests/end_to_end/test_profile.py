@@ -27,21 +27,21 @@ def test_a_table_and_a_trace(command: Command, model: str) -> None:
     assert {"ProfilerStep#18", "data", "forward", "backward", "optimizer"} <= set(names)
 
 
-def test_a_run_goes_on_with_a_look_or_without_and_ends_the_same(command: Command) -> None:
+def test_a_run_goes_on_profiled_or_not_and_ends_the_same(command: Command) -> None:
     first = command(*SHORT, "profile=true", "trainer.epochs=4", "trainer.max_steps=12")
     assert first.folder is not None
     assert "profile" not in (first.folder / ".hydra" / "config.yaml").read_text()
     without = command(f"resume={first.folder}", "trainer.max_steps=36")
     assert without.status == 0, without.err
     assert "Profile of steps" not in without.out
-    looked = command(f"resume={first.folder}", "trainer.max_steps=60", "profile=true")
-    assert looked.status == 0, looked.err
-    assert "Profile of steps 49 to 59, " in looked.out
+    profiled = command(f"resume={first.folder}", "trainer.max_steps=60", "profile=true")
+    assert profiled.status == 0, profiled.err
+    assert "Profile of steps 49 to 59, " in profiled.out
     plain = command(*SHORT, "trainer.epochs=4", "trainer.max_steps=12")
     plain = command(f"resume={plain.folder}", "trainer.max_steps=36")
     plain = command(f"resume={plain.folder}", "trainer.max_steps=60")
     assert plain.folder is not None
-    assert plain.folder != looked.folder
+    assert plain.folder != profiled.folder
     ended = [checkpoint.load(run / "checkpoints" / "last")[0] for run in (first.folder, plain.folder)]
     for name, weights in ended[0]["model"].items():
         assert torch.equal(weights, ended[1]["model"][name])

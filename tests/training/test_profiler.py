@@ -50,7 +50,7 @@ def test_which_steps(
     assert window(plan(steps_per_epoch, **settings), done) == chosen
 
 
-def looked_at(folder: Path, settings: dict[str, Any]) -> tuple[Run, Recorder]:
+def profiled_run(folder: Path, settings: dict[str, Any]) -> tuple[Run, Recorder]:
     run, told = built(folder, {"profile": True, "trainer.max_steps": 24} | settings)
     assert run.profiled
     fit(run)
@@ -64,7 +64,7 @@ def trace_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_trace_is_written_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run, told = looked_at(tmp_path, {})
+    run, told = profiled_run(tmp_path, {})
     marks = Counter(event["name"] for event in trace_of(tmp_path) if event.get("ph") == "X")
     profiled, written = told.messages
     assert profiled.startswith("Profile of steps 13 to 23, ")
@@ -82,7 +82,9 @@ def test_a_trace_is_written_and_told(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    "settings", [{"trainer.clip_norm": 0.5, "trainer.accumulate": 2}, {"trainer.epochs": 5}], ids=str
+    "settings",
+    [{"trainer.clip_norm": 0.5, "trainer.accumulate": 2}, {"trainer.epochs": 5}],
+    ids=["micro batches", "epochs"],
 )
 def test_nothing_changes_by_it(tmp_path: Path, settings: dict[str, Any]) -> None:
     runs = {}
@@ -91,9 +93,9 @@ def test_nothing_changes_by_it(tmp_path: Path, settings: dict[str, Any]) -> None
         fit(run)
         records = [{k: v for k, v in r.items() if k != "samples_per_second"} for r in told.records]
         runs[profiled] = (records, run.state.model.state_dict(), run.state.progress.step)
-    (plain, weights, steps), (looked, theirs, also) = runs[False], runs[True]
+    (plain, weights, steps), (with_profile, theirs, also) = runs[False], runs[True]
     assert steps == also
-    assert plain == looked
+    assert plain == with_profile
     assert all(torch.equal(value, theirs[name]) for name, value in weights.items())
     assert (tmp_path / "True" / "profile").is_dir()
     assert not (tmp_path / "False" / "profile").exists()
@@ -117,28 +119,28 @@ def test_a_step_without_phases(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_too_short_says_so(tmp_path: Path) -> None:
-    _, told = looked_at(tmp_path, {"trainer.max_steps": LEAST - 1})
+    _, told = profiled_run(tmp_path, {"trainer.max_steps": LEAST - 1})
     assert told.messages == [f"profile=true: fewer than {LEAST} steps are left, too few to profile."]
     assert not (tmp_path / "profile").exists()
 
 
-def test_a_run_that_stops_early_before_the_look(tmp_path: Path) -> None:
+def test_a_run_that_stops_early_before_the_window(tmp_path: Path) -> None:
     stopping = {"trainer.early_stopping": {"patience": 1, "min_delta": 100.0}}
-    run, told = looked_at(tmp_path, stopping | {"trainer.max_steps": 40})
+    run, told = profiled_run(tmp_path, stopping | {"trainer.max_steps": 40})
     assert run.state.progress.step == 2 * STEPS_PER_EPOCH
     assert told.messages[1:] == ["profile=true: training ended before the steps to profile."]
     assert run.step.phase is unmarked
 
 
-def test_a_run_that_stops_early_within_the_look(tmp_path: Path) -> None:
+def test_a_run_that_stops_early_within_the_window(tmp_path: Path) -> None:
     stopping = {"trainer.early_stopping": {"patience": 2, "min_delta": 100.0}}
-    run, told = looked_at(tmp_path, stopping)
+    run, told = profiled_run(tmp_path, stopping)
     assert run.state.progress.step == 3 * STEPS_PER_EPOCH
     assert told.messages[1].startswith("Profile of steps 13 to 18, ")
     assert sum(event["name"] == "optimizer" for event in trace_of(tmp_path)) == 6
 
 
-def test_an_error_within_the_look_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_within_the_window_leaves_nothing(tmp_path: Path) -> None:
     run, told = built(tmp_path, {"profile": True, "trainer.max_steps": 24})
     batches, seen = run.train.blocks, Counter[str]()
 
@@ -162,13 +164,13 @@ def test_an_error_within_the_look_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_disk_that_takes_nothing_is_no_end(tmp_path: Path) -> None:
     (tmp_path / "profile").write_text("in the way")
-    run, told = looked_at(tmp_path, {})
+    run, told = profiled_run(tmp_path, {})
     assert run.summary.status == "finished"
     assert any(text.startswith("profile=true: no trace was written: ") for text in told.messages)
 
 
 def test_time_without_the_profiler_stands_beside(tmp_path: Path) -> None:
-    _, told = looked_at(tmp_path, {"trainer.max_steps": 60})
+    _, told = profiled_run(tmp_path, {"trainer.max_steps": 60})
     assert "ms without the profiler):" in told.messages[0]
 
 
@@ -189,7 +191,9 @@ class Many(Engine):
         )
 
 
-def test_calls_end_where_the_look_begins_and_ends_and_are_long_again_afterwards(tmp_path: Path) -> None:
+def test_calls_end_where_the_window_begins_and_ends_and_are_long_again_afterwards(
+    tmp_path: Path,
+) -> None:
     calls = {}
     for profiled in (False, True):
         settings = {"profile": profiled, "trainer.max_steps": 60, "trainer.epochs": 10}
@@ -199,9 +203,13 @@ def test_calls_end_where_the_look_begins_and_ends_and_are_long_again_afterwards(
         fit(run)
         calls[profiled] = many.calls
     assert told.messages[0].startswith("Profile of steps 25 to 29, ")
-    plain, looked = calls[False], calls[True]
-    assert (plain[28], looked[28], looked[29]) == (2, 1, 1)  # the look is over after step 29
-    assert {step: size for step, size in looked.items() if step >= 30} == {
+    plain, profiled_calls = calls[False], calls[True]
+    assert (plain[28], profiled_calls[28], profiled_calls[29]) == (
+        2,
+        1,
+        1,
+    )  # the window ends after step 29
+    assert {step: size for step, size in profiled_calls.items() if step >= 30} == {
         step: size for step, size in plain.items() if step >= 30
     }
     assert plain[30] == 4

@@ -122,34 +122,22 @@ def image(tag: str, picture: Pictures.Image) -> Any:
 def histogram(tag: str, values: Tensor) -> Any:
     """The distribution of the finite `values`, of any shape, in equal bins, for the Histograms page."""
     flat = values.detach().to("cpu", torch.float32).flatten()
-    low, high = _extremes(flat)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        flat = flat[flat.isfinite()]  # a copy, but rarely needed
-        low, high = _extremes(flat)
-    if low == high:  # a constant gets one bar of visible width
-        low, high = low - 0.5, high + 0.5
-    counts = torch.histc(flat, BINS, low, high)
-    edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
+    if not bool((finite := flat.isfinite()).all()):
+        flat = flat[finite]
+    counts, edges = torch.histogram(flat, BINS)
+    low, *limits = edges.tolist()
     return Summary.Value(
         tag=tag,
         histo=HistogramProto(
             min=low,
-            max=high,
+            max=limits[-1],
             num=len(flat),
             sum=flat.sum(dtype=torch.float64).item(),
             sum_squares=torch.linalg.vector_norm(flat, dtype=torch.float64).item() ** 2,
-            bucket_limit=[low, *edges[1:].tolist()],  # the first bucket ends where the values begin
+            bucket_limit=[low, *limits],  # the first bucket ends where the values begin
             bucket=[0.0, *counts.tolist()],
         ),
     )
-
-
-def _extremes(values: Tensor) -> tuple[float, float]:
-    """The smallest and the largest; NaN if there is one among them."""
-    if not len(values):
-        return 0.0, 0.0
-    low, high = values.aminmax()
-    return low.item(), high.item()
 
 
 def session_start(hparams: Mapping[str, bool | float | str]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,12 @@ def read_summary(folder: Path) -> Summary | None:
         raise CheckpointError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
     if not isinstance(found, dict) or not isinstance(found.get("status"), str):
         raise CheckpointError(f"{path}: is no run's summary: it has no `status`. {_REMEDY}")
-    known = {field.name for field in fields(Summary)}
     for name in ("best", "final", "test"):
-        figures = found.get(name) or {}
-        if not isinstance(figures, dict):
-            raise CheckpointError(
-                f"{path}: `{name}` should hold figures by name, not {figures!r}. {_REMEDY}"
-            )
-        found[name] = {key: math.nan if value is None else value for key, value in figures.items()}
+        if isinstance(figures := found.get(name), dict):
+            found[name] = {key: math.nan if value is None else value for key, value in figures.items()}
     try:
-        return TypeAdapter(Summary).validate_python({k: v for k, v in found.items() if k in known})
+        # Keys that another version has written are ignored.
+        return TypeAdapter(Summary).validate_python(found)
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(map(str, wrong["loc"]))
