@@ -139,14 +139,14 @@ def test_bounded_instructions_make_it_another() -> None:
     """The compiler writes for the instructions that $ATEN_CPU_CAPABILITY allows, once for a process."""
     known = "from bigmodel.engine import cache; print(cache._machine())"
     environments = (os.environ, os.environ | {"ATEN_CPU_CAPABILITY": "default"})
-    told = [
+    results = [
         subprocess.run([sys.executable, "-c", known], env=e, capture_output=True, text=True, check=True)
         for e in environments
     ]
     if os.environ.get("ATEN_CPU_CAPABILITY") == "default":
-        assert told[0].stdout == told[1].stdout
+        assert results[0].stdout == results[1].stdout
     else:
-        assert told[0].stdout != told[1].stdout
+        assert results[0].stdout != results[1].stdout
 
 
 def test_a_users_own_model_is_not_kept() -> None:
@@ -230,9 +230,9 @@ def linear_step() -> Step:
     return make_step(build("fnn", FEATURES, hidden_sizes=[]), FEATURES, {"name": "sgd", "momentum": 0.9})
 
 
-def is_found(step: Step, like: Batch, told: list[str]) -> bool:
+def is_found(step: Step, like: Batch, messages: list[str]) -> bool:
     candidate = candidates.CompileCandidate(step, like, 1.0, 10**6, True, {})
-    return candidates.select_engine(candidate, "compiled", told.append, nullcontext) is not None
+    return candidates.select_engine(candidate, "compiled", messages.append, nullcontext) is not None
 
 
 @pytest.fixture(scope="module")
@@ -264,14 +264,14 @@ def compiled(real: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @needs_compiler
 def test_a_damaged_library_is_compiled_anew(compiled: list[Path], folder: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     step, like = begun(linear_step(), FEATURES), make_batch(FEATURES)
-    assert is_found(step, like, told), told
-    assert is_found(step, like, told), told
+    assert is_found(step, like, messages), messages
+    assert is_found(step, like, messages), messages
     assert len(compiled) == 1
     # As a crash of the machine may leave it; a file that is in use is never written to.
     compiled[0].with_suffix(".sha256").write_text("")
-    assert is_found(step, like, told), told
+    assert is_found(step, like, messages), messages
     assert len(compiled) == 2
     assert sorted(path.suffix for path in folder.iterdir()) == [".sha256", ".so"], "nothing is left over"
     assert entry_of(step).is_complete
@@ -281,8 +281,8 @@ def test_a_damaged_library_is_compiled_anew(compiled: list[Path], folder: Path) 
 def test_a_users_own_model_is_compiled_each_time(compiled: list[Path], folder: Path) -> None:
     step = begun(linear_step(), FEATURES)
     step.model.__class__ = type("Own", (type(step.model),), {"__module__": "my_package"})
-    told: list[str] = []
-    assert is_found(step, make_batch(FEATURES), told), told
+    messages: list[str] = []
+    assert is_found(step, make_batch(FEATURES), messages), messages
     assert len(compiled) == 1
     assert not compiled[0].exists()
     assert not folder.exists()
@@ -294,9 +294,9 @@ def test_without_a_place_to_keep_it_the_run_goes_on(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "file"))
-    told: list[str] = []
-    assert is_found(begun(linear_step(), FEATURES), make_batch(FEATURES), told)
-    assert f"{tmp_path / 'file'}: is no folder" in told[0]
+    messages: list[str] = []
+    assert is_found(begun(linear_step(), FEATURES), make_batch(FEATURES), messages)
+    assert f"{tmp_path / 'file'}: is no folder" in messages[0]
     assert not compiled[0].is_relative_to(tmp_path)
 
 
@@ -304,15 +304,15 @@ def test_without_a_place_to_keep_it_the_run_goes_on(
 def test_a_library_that_others_could_have_put_there_is_not_loaded(
     folder: Path, compiled: list[Path]
 ) -> None:
-    step, like, told = begun(linear_step(), FEATURES), make_batch(FEATURES), list[str]()
-    assert is_found(step, like, told), told
+    step, like, messages = begun(linear_step(), FEATURES), make_batch(FEATURES), list[str]()
+    assert is_found(step, like, messages), messages
     folder.chmod(0o777)
     planted = compiled[0]
     planted.unlink()  # it is in use, and such a file is never written to
     planted.write_bytes(b"a stranger's")
     CacheEntry(planted).seal()
-    assert is_found(step, like, told), told
-    assert any(f"{folder}: can be written by others" in line for line in told), told
+    assert is_found(step, like, messages), messages
+    assert any(f"{folder}: can be written by others" in line for line in messages), messages
     assert len(compiled) == 2
     assert not compiled[1].is_relative_to(folder)
 
@@ -326,13 +326,13 @@ def test_without_a_compiler_the_run_goes_on(
 
     monkeypatch.setattr(compiler, "trace", tracing)
     monkeypatch.setenv("CXX", name)
-    step, told = begun(linear_step(), FEATURES), list[str]()
-    assert not is_found(step, make_batch(FEATURES), told)
-    assert len(told) == 1
-    assert told[0].startswith(
+    step, messages = begun(linear_step(), FEATURES), list[str]()
+    assert not is_found(step, make_batch(FEATURES), messages)
+    assert len(messages) == 1
+    assert messages[0].startswith(
         "Steps are done one by one by torch's operations: compiling needs a C++ compiler, and"
         f" {name} is none that can be started. Install "
     )
-    assert "Error" not in told[0]
+    assert "Error" not in messages[0]
     assert list(folder.iterdir()) == [], "nothing half done"
     assert step(make_batch(FEATURES))

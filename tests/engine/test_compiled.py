@@ -75,7 +75,7 @@ def without_speed(record: Record) -> Record:
     return {key: value for key, value in record.items() if key != "samples_per_second"}
 
 
-def stop_after(run: Run, told: Recorder, step: int) -> None:
+def stop_after(run: Run, recorder: Recorder, step: int) -> None:
     """Has the process be asked to stop when the record of a step is there."""
 
     class Stopping(Recorder):
@@ -85,7 +85,7 @@ def stop_after(run: Run, told: Recorder, step: int) -> None:
                 run.signals._asked_to_stop(signal.SIGTERM, None)
 
     stopping = Stopping()
-    stopping.records = told.records
+    stopping.records = recorder.records
     with pytest.raises(Stopped):
         fit(replace(run, sinks=stopping))
 
@@ -148,25 +148,25 @@ class _Called:
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path, step: int) -> None:
     whole, wanted = step_by_step(tmp_path / "whole", "compiled")
     fit(whole)
-    first, told = step_by_step(tmp_path / "stopped", "compiled")
-    stop_after(first, told, step)
+    first, recorder = step_by_step(tmp_path / "stopped", "compiled")
+    stop_after(first, recorder, step)
     again, rest = step_by_step(tmp_path / "stopped", "compiled")
     torch.manual_seed(123)
     fit(resume_run(again))
     assert is_compiled(again)
     assert_equal(again, whole)
-    records = [*told.records, *rest.records]
+    records = [*recorder.records, *rest.records]
     assert list(map(without_speed, records)) == list(map(without_speed, wanted.records))
 
 
 def test_from_eager_to_compiled_and_back(tmp_path: Path) -> None:
     eager, _ = step_by_step(tmp_path / "eager", "eager")
     fit(eager)
-    first, told = step_by_step(tmp_path / "turns", "eager")
-    stop_after(first, told, 10)
-    second, told = step_by_step(tmp_path / "turns", "compiled")
+    first, recorder = step_by_step(tmp_path / "turns", "eager")
+    stop_after(first, recorder, 10)
+    second, recorder = step_by_step(tmp_path / "turns", "compiled")
     second = resume_run(second, changed=["device.engine"])
-    stop_after(second, told, 20)
+    stop_after(second, recorder, 20)
     assert is_compiled(second)
     third, _ = step_by_step(tmp_path / "turns", "eager")
     fit(resume_run(third, changed=["device.engine"]))
@@ -183,12 +183,12 @@ def spoil(run: Run) -> None:
 def test_bad_batches_are_skipped_as_by_eager_steps(tmp_path: Path) -> None:
     runs = []
     for engine in ("eager", "compiled"):
-        run, told = run_of(tmp_path / engine, engine, **{"trainer.on_nonfinite": "skip"})
+        run, recorder = run_of(tmp_path / engine, engine, **{"trainer.on_nonfinite": "skip"})
         spoil(run)
         fit(run)
         runs.append(run)
         assert run.summary.skipped == EPOCHS
-        assert [message for message in told.messages if "at step 2 " in message]
+        assert [message for message in recorder.messages if "at step 2 " in message]
     assert is_compiled(runs[1])
     assert_near(*runs)
 
@@ -198,12 +198,12 @@ def test_bad_batches_are_passed_over_as_by_eager_steps(tmp_path: Path) -> None:
     settings = {"trainer.on_nonfinite": "rewind", "trainer.epochs": 3}
     runs = []
     for engine in ("eager", "compiled"):
-        run, told = run_of(tmp_path / engine, engine, **settings)
+        run, recorder = run_of(tmp_path / engine, engine, **settings)
         spoil(run)
         fit(run)
         runs.append(run)
         assert len(run.state.progress.skipped_steps) == 3
-        assert told.rewound[0] == 0
+        assert recorder.rewound[0] == 0
     assert is_compiled(runs[1])
     assert runs[0].state.progress.skipped_steps == runs[1].state.progress.skipped_steps
     assert_near(*runs)
@@ -232,7 +232,7 @@ def _handlers() -> Iterator[None]:
 def test_a_stop_while_compiling_is_heeded_at_once(tmp_path: Path) -> None:
     whole, _ = run_of(tmp_path / "whole", "compiled")
     fit(whole)
-    stopped, told = run_of(tmp_path / "stopped", "compiled")
+    stopped, recorder = run_of(tmp_path / "stopped", "compiled")
 
     def slow(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -243,7 +243,7 @@ def test_a_stop_while_compiling_is_heeded_at_once(tmp_path: Path) -> None:
         patch.setattr(compiler, "_compile", slow)
         with stopped.signals.installed(), pytest.raises(Stopped):
             fit(stopped)
-    assert "Compiling the step" in told.messages[-1]
+    assert "Compiling the step" in recorder.messages[-1]
     _, facts = checkpoint.load(tmp_path / "stopped" / "checkpoints" / "last")
     assert (facts["progress"]["step"], facts["choice"]["engine"]) == (1, None)
     again, _ = run_of(tmp_path / "stopped", "compiled")
@@ -256,10 +256,10 @@ def test_each_step_of_a_call_keeps_its_own_figures(tmp_path: Path) -> None:
     plain = {"model.dropout": 0.0, "trainer.epochs": 3, "trainer.eval_every": 3}
     losses = {}
     for engine in ("eager", "compiled"):
-        run, told = run_of(tmp_path / engine, engine, **plain)
+        run, recorder = run_of(tmp_path / engine, engine, **plain)
         fit(run)
-        losses[engine] = [record["train/loss"] for record in told.records]
-        assert len(told.records) == 3
+        losses[engine] = [record["train/loss"] for record in recorder.records]
+        assert len(recorder.records) == 3
     assert is_compiled(run)
     assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-5)
     engine_of = run.engine._engine  # type: ignore[attr-defined]

@@ -134,12 +134,12 @@ def test_the_number_of_threads_is_kept_and_only_where_it_is_to_be_chosen() -> No
 
 
 def test_batches_of_many_shapes_are_done_one_by_one(made: Made) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     engine = AutoEngine(small_step(), Choice(), "compiled", False, {}, None)
-    engine.start(1000, told.append, nullcontext)
+    engine.start(1000, messages.append, nullcontext)
     train(engine, 20)
     assert (engine.name, made.kinds) == ("eager", [])
-    assert told == ["Steps are done one by one by torch's operations: batches have many shapes."]
+    assert messages == ["Steps are done one by one by torch's operations: batches have many shapes."]
 
 
 def test_an_interruption_of_the_choice_is_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,9 +212,9 @@ def test_where_bits_are_to_be_the_same_nothing_is_chosen(tmp_path: Path) -> None
 
 
 def test_accumulated_batches_stay_in_pieces(tmp_path: Path) -> None:
-    run, told = built(
+    run, recorder = built(
         tmp_path, {"trainer.accumulate": 2, "device.engine": "compiled", "trainer.epochs": 4}
     )
     fit(run)
-    assert "batches go through the model in pieces" in told.messages[0]
+    assert "batches go through the model in pieces" in recorder.messages[0]
     assert run.state.choice.engine == "eager"

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +47,7 @@ class StepInputs(NamedTuple):
 Named = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class StepTensors:
+class StepTensors(NamedTuple):
     """All tensors that a step works on, by name.
 
     Attributes:
@@ -98,18 +96,17 @@ class StepTensors:
     @property
     def changed(self) -> Named:
         """Those that a step changes, as `weights.layers.0.weight`."""
-        kinds = [field.name for field in fields(self) if field.name != "constants"]
-        return {f"{kind}.{name}": t for kind in kinds for name, t in getattr(self, kind).items()}
+        kinds = list(zip(self._fields, self, strict=True))[:-1]
+        return {f"{kind}.{name}": tensor for kind, named in kinds for name, tensor in named.items()}
 
     def flatten(self) -> list[Tensor]:
         """All of them in a fixed order."""
-        return [*self.changed.values(), *self.constants.values()]
+        return [tensor for named in self for tensor in named.values()]
 
-    def unflatten(self, tensors: Iterable[Tensor]) -> Self:
+    def unflatten(self, tensors: Iterable[Tensor]) -> StepTensors:
         """Others by the same names, in the order of `flatten`."""
         rest = iter(tensors)
-        kinds = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*({name: next(rest) for name in kind} for kind in kinds))
+        return StepTensors(*({name: next(rest) for name in named} for named in self))
 
 
 class FunctionalStep:
@@ -150,7 +147,10 @@ class FunctionalStep:
         outputs, total, normaliser = self._forward_pass.call(
             weights | buffers, tensors.constants, inputs
         )
-        gradients = _gradients(total, normaliser, weights)
+        # Backward starts from 1 / normaliser, so that no division enters the graph.
+        start = normaliser.reciprocal()
+        found = torch.autograd.grad(total, list(weights.values()), start, allow_unused=True)
+        gradients = {name: g for name, g in zip(weights, found, strict=True) if g is not None}
         with torch.no_grad():
             norm = nn.utils.get_total_norm(gradients.values(), foreach=False)
             is_finite = _all_finite([total, *buffers.values(), *gradients.values()])
@@ -294,14 +294,6 @@ def _swap_optimizer_tensors(
         for group, original in zip(optimizer.param_groups, groups, strict=True):
             group.clear()
             group.update(original)
-
-
-def _gradients(total: Tensor, normaliser: Tensor, weights: Named) -> Named:
-    """The gradients of the mean loss; weights that it does not depend on have none."""
-    # Backward starts from 1 / normaliser, so that no division enters the graph.
-    start = normaliser.reciprocal()
-    found = torch.autograd.grad(total, list(weights.values()), start, allow_unused=True)
-    return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
 
 
 def _all_finite(tensors: list[Tensor]) -> Tensor:

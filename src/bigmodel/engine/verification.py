@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from bigmodel.data.base import Batch
 from bigmodel.engine.fixed_shape import FixedShapeEngine, step_inputs
-from bigmodel.engine.functional_step import FunctionalStep, Named, StepTensors, is_step_count
+from bigmodel.engine.functional_step import FunctionalStep, StepTensors, is_step_count
 from bigmodel.engine.step import Step
 from bigmodel.runtime.device import random_tensors, restore_generators
 
@@ -59,19 +58,17 @@ def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> 
     """
     step, tensors = engine.step, function.tensors
     tolerance = 1.0 if step.runtime.precision == "fp32" else _MIXED_FACTOR
-    before = _copy_changed(tensors)
+    before = _copies(tensors)
     with state_restored(step, function):
         inputs = step_inputs(batch, step, 0.0 if step.ema is None else step.ema.next_share())
         figures = engine.run_step(inputs).tolist()
-        after = _copy_changed(tensors)
+        after = _copies(tensors)
     with state_restored(step, function):
         expected = step.full_batch_step(batch).tolist()
         fault = _figures_fault(figures, expected, tolerance * _FIGURES_RTOL)
         for kind, share in _TOLERANCES.items():
             bound = min(tolerance * share, _MAX_TOLERANCE)
-            fault = fault or _tensors_fault(
-                kind, before[kind], after[kind], getattr(tensors, kind), bound
-            )
+            fault = fault or _tensors_fault(kind, before, after, tensors, bound)
     with state_restored(step, function):
         calls = [lambda: engine.run_step(inputs), lambda: step.full_batch_step(batch)]
         times = [[_seconds(call, batch) for call in calls] for _ in range(_TIMED_STEPS)]
@@ -98,13 +95,8 @@ def state_restored(step: Step, function: FunctionalStep) -> Iterator[None]:
             parameter.grad = None
 
 
-def _copy_changed(tensors: StepTensors) -> dict[str, Named]:
-    """Copies of the tensors that a step changes, by kind."""
-    return {
-        field.name: {name: t.clone() for name, t in getattr(tensors, field.name).items()}
-        for field in fields(tensors)
-        if field.name in _TOLERANCES
-    }
+def _copies(tensors: StepTensors) -> StepTensors:
+    return tensors.unflatten(tensor.clone() for tensor in tensors.flatten())
 
 
 def _seconds(call: Callable[[], Tensor], batch: Batch) -> float:
@@ -124,14 +116,17 @@ def _figures_fault(figures: list[float], expected: list[float], rtol: float) -> 
     return None
 
 
-def _tensors_fault(kind: str, before: Named, after: Named, expected: Named, bound: float) -> str | None:
+def _tensors_fault(
+    kind: str, before: StepTensors, after: StepTensors, expected: StepTensors, bound: float
+) -> str | None:
     """How far the tensors of a kind are from what the eager step makes of them, in words."""
     change = error = 0.0
-    for name, wanted in expected.items():
+    old, got = getattr(before, kind), getattr(after, kind)
+    for name, wanted in getattr(expected, kind).items():
         if kind == "optimizer_state" and is_step_count(name):
             continue  # a large count would hide everything else
-        change += float((wanted.double() - before[name].double()).square().sum())
-        error += float((wanted.double() - after[name].double()).square().sum())
+        change += float((wanted.double() - old[name].double()).square().sum())
+        error += float((wanted.double() - got[name].double()).square().sum())
     # Written so that NaN is a fault.
     if error <= bound**2 * change:
         return None

@@ -13,18 +13,20 @@ def cannot_read(model: str, spec: DataSpec, advice: str) -> SpecError:
     return SpecError(f"model={model} cannot read data={spec.name}, which holds {spec.input}. {advice}")
 
 
+def refuse_pairs(model: str, spec: DataSpec) -> None:
+    """Raises SpecError if the inputs are pairs of texts."""
+    if isinstance(spec.input, TokenPair):
+        advice = "It has no part that writes a text after reading another: use model=transformer."
+        raise cannot_read(model, spec, advice)
+
+
 def refuse_writing(model: str, spec: DataSpec) -> None:
     """Refuses data that asks for written text, for models that read each input as a whole.
 
     Raises:
         SpecError: the inputs are pairs of texts, or the target is the next token.
     """
-    if isinstance(spec.input, TokenPair):
-        raise cannot_read(
-            model,
-            spec,
-            "It has no part that writes a text after reading another: use model=transformer.",
-        )
+    refuse_pairs(model, spec)
     if isinstance(spec.target, NextTokens):
         raise SpecError(
             f"model={model} cannot write: data={spec.name} asks for {spec.target} at every position,"

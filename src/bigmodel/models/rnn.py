@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.models.base import DecodingCache, Writer
-from bigmodel.models.checks import cannot_read, check_writing
+from bigmodel.models.checks import cannot_read, check_writing, refuse_pairs
 from bigmodel.models.layers.padding import last_position, masked_mean, pad_token, text_lengths
 from bigmodel.models.layers.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
 from bigmodel.runtime.device import sent
-from bigmodel.spec import DataSpec, Features, Image, Sequence, TokenPair, Tokens
+from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
 
 
 class RNNConfig(EntryConfig):
@@ -68,6 +68,7 @@ class RNN(Writer):
 
     def __init__(self, config: RNNConfig, spec: DataSpec) -> None:
         super().__init__()
+        refuse_pairs("rnn", spec)
         self.embedding: nn.Embedding | None = None
         self.by_rows = isinstance(spec.input, Image)
         match spec.input:
@@ -83,12 +84,6 @@ class RNN(Writer):
                     "rnn",
                     spec,
                     "A recurrent network reads steps, and features have no order: use model=fnn.",
-                )
-            case TokenPair():
-                raise cannot_read(
-                    "rnn",
-                    spec,
-                    "It has no part that writes a text after reading another: use model=transformer.",
                 )
         self.writes = check_writing("rnn", spec)
         if self.writes and config.bidirectional:
