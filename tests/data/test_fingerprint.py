@@ -185,7 +185,7 @@ SOURCES = ["digits", "iris", "wine", "breast_cancer", "diabetes", "synthetic"]
 
 
 def read_anew(name, learnt=None, **values):
-    return data.build(data.parse({"name": name, **values}).going_on(learnt))
+    return data.build(data.parse({"name": name, **values}).resuming(learnt))
 
 
 @pytest.mark.parametrize("name", SOURCES)

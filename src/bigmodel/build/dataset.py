@@ -36,7 +36,7 @@ def read_dataset(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
     """
     with activity.report_progress("Reading the data"):
         try:
-            found = registry.data.build(config.data.going_on(learnt))
+            found = registry.data.build(config.data.resuming(learnt))
         except DataError:
             if learnt is None:
                 raise

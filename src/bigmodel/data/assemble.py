@@ -1,4 +1,4 @@
-"""From samples as a source reads them to a `Dataset`: checked, split, normalised.
+"""From samples as a source reads them to a `Dataset`: checked, split, standardised.
 
 A source, a user's own too, reads its inputs and targets, says what they are, and calls `assemble`:
 
@@ -41,14 +41,14 @@ def assemble(
 
     Args:
         config: says how large the validation part is and how it is drawn.
-        spec: name, inputs and target. What only the training part can tell is filled in here: the
+        spec: name, inputs and target. What follows from the training part is filled in here: the
             `counts` of classes, the `mean` and `std` of values, and `sizes`.
         samples: what to split. Real numbers may be of any floating type; values are in their own unit.
         test: an official test part, in the same form.
         normalize: standardise the inputs. Features and sequences are changed once, here; images stay
             as they are stored, and `Dataset.mean` and `std` say what to do with each batch.
-        as_read: whether samples are what was read, to the last bit; else real numbers count as computed,
-            so that a run may go on on another processor, which computes them a little differently.
+        as_read: whether samples are what was read, to the last bit. Otherwise real numbers count as
+            computed, so that a run may be resumed on another processor, which rounds differently.
 
     Raises:
         DataError: the samples are not what the spec says, or a part would be empty.
@@ -73,7 +73,7 @@ def assemble(
 
 
 class Standardised(NamedTuple):
-    """Parts that a model can be given, and what is to be known of them.
+    """Parts with inputs as a model expects them, or images as they are stored.
 
     Attributes:
         parts: features and sequences standardised.
@@ -90,7 +90,7 @@ class Standardised(NamedTuple):
 def standardised(
     config: DataConfig, inputs: Input, parts: Mapping[PartName, Part], normalize: bool
 ) -> Standardised:
-    """Parts by the statistics that a run has learnt already, or else by those of the training part."""
+    """Standardises parts by what a resumed run has learnt, or by statistics of the training part."""
     if not normalize or isinstance(inputs, Tokens):
         return Standardised(parts)
     learnt, training = config.learnt(inputs), parts["train"].inputs
@@ -107,14 +107,14 @@ def standardised(
 def completed(
     spec: DataSpec, parts: Mapping[PartName, SplitData], learnt: Prepared | None = None
 ) -> Dataset:
-    """A `Dataset` of parts that are split already; for sources that learn from training themselves.
+    """A `Dataset` of parts that are split already, for sources that do that themselves.
 
     Args:
         spec: name, inputs and target; `counts` of classes, `mean` and `std` of values and `sizes` are
             filled in here, from the training part.
         parts: `train`, `val` and maybe `test`; inputs ready, or images as they are stored. Values are in
             their own unit: they are standardised here.
-        learnt: what a run that goes on has learnt from the source, `config.learnt(spec.input)`.
+        learnt: what a resumed run has learnt from the source, `config.learnt(spec.input)`.
 
     Raises:
         DataError: a part is not what the spec says.
@@ -122,15 +122,14 @@ def completed(
     for name, part in parts.items():
         check_part(part, spec, name)
     target = _completed(spec.target, parts["train"], learnt)
-    every: tuple[PartName, ...] = ("train", "val", "test")  # as a header tells them, however they came
-    sizes: dict[str, int] = {name: len(parts[name]) for name in every if name in parts}
     ready = {name: _ready(part, target) for name, part in parts.items()}
-    spec = replace(spec, target=target, sizes=sizes)
-    return Dataset(spec, ready["train"], ready["val"], ready.get("test"))
+    done = Dataset(spec, ready["train"], ready["val"], ready.get("test"))
+    sizes = {str(name): len(part) for name, part in done.parts.items()}  # in the order of the header
+    return replace(done, spec=replace(spec, target=target, sizes=sizes))
 
 
 def _completed(target: Target, training: SplitData, learnt: Prepared | None) -> Target:
-    """The target with what only the training part's targets can tell, or what was learnt of them."""
+    """The target with what follows from the training part, or what a resumed run has learnt of it."""
     if not isinstance(training, Part | Texts):
         return target
     match target:
@@ -151,8 +150,6 @@ def _ready(part: SplitData, target: Target) -> SplitData:
     """Bytes and tokens as they are, other inputs in float32, targets as a loss reads them."""
     if not isinstance(part, Part | Texts) or isinstance(target, NextTokens):
         return part
-    targets = scored(part.targets, target)
-    if isinstance(part, Texts):
-        return replace(part, targets=targets)
-    inputs = part.inputs
-    return Part(inputs.float() if inputs.is_floating_point() else inputs, targets)
+    if isinstance(part, Part) and part.inputs.is_floating_point():
+        part = replace(part, inputs=part.inputs.float())
+    return replace(part, targets=scored(part.targets, target))

@@ -1,4 +1,4 @@
-"""Random changes to training images, on whole batches where the data lies.
+"""Random changes to training images, on whole batches, on the device of the images.
 
 What happens to an image depends on (seed, epoch, sample index) alone, see `counter_rng`. All of it is
 done in the stored scale, before normalisation, so that what comes in from outside an image is black.
@@ -18,7 +18,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.registry import Config
 from bigmodel.spec import Image
 
-_SMALLEST_AREA = 0.02  # of an image: less would hardly be seen
+_SMALLEST_AREA = 0.02  # of an image: less would hardly be visible
 _LARGEST_ASPECT = 3.3  # height over width of an erased rectangle, or its inverse
 _NUMBERS = 8  # random numbers for each image, used or not, so that one option never changes another
 
@@ -46,7 +46,7 @@ class AugmentConfig(Config):
 
 
 def check_augment(config: AugmentConfig, image: Image) -> None:
-    """Raises ConfigError where images of this size cannot be shifted as far as `config` says."""
+    """Raises ConfigError if images of this size cannot be shifted as far as `config` says."""
     if config.shift >= min(image.height, image.width):
         raise ConfigError(
             f"data.augment.shift={config.shift}: must be smaller than the images, which are"
@@ -55,7 +55,7 @@ def check_augment(config: AugmentConfig, image: Image) -> None:
 
 
 def augment(images: Tensor, config: AugmentConfig, index: Tensor, key: int) -> Tensor:
-    """Flips, shifts and erases each image as its own random numbers say.
+    """Flips, shifts and erases each image by random numbers of its own.
 
     Shifting over a black border is what "random crop with padding" does (He et al., "Deep residual
     learning", 2016); erasing follows Zhong et al., "Random erasing data augmentation" (2017).
@@ -67,7 +67,7 @@ def augment(images: Tensor, config: AugmentConfig, index: Tensor, key: int) -> T
         key: from `counter_rng.key_of`, of the seed and the epoch.
 
     Returns:
-        Images like `images`, which stay as they were.
+        New images of the same shape and type.
     """
     random = uniforms(key, index, _NUMBERS)
     row = torch.arange(len(images), device=images.device)
@@ -104,7 +104,7 @@ def _erasure(images: Tensor, config: AugmentConfig, random: Tensor) -> Tensor:
 
 
 def _inside(length: int, share: Tensor, place: Tensor) -> Tensor:
-    """Which of `length` pixels lie in a stretch of that share, put at random: (batch, length)."""
+    """Which of `length` pixels are in a stretch of that share, at `place` (0 to 1): (batch, length)."""
     stretch = (share * length).round().clamp(1, length)
     first = (place * (length - stretch + 1)).floor().minimum(length - stretch)
     pixel = torch.arange(length, device=place.device)

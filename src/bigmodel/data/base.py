@@ -1,4 +1,4 @@
-"""What every data source gives: tensors in parts, a spec, and the way from storage to model inputs."""
+"""What every data source returns: parts, a spec, and the way from storage to model inputs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Batch(NamedTuple):
 
 
 def samples_of(batches: Sequence[Batch]) -> int:
-    """Samples in batches that are alike but for the last, as they come together; none is none."""
+    """Samples in a list of batches that have the same size, except the last; 0 for an empty list."""
     return len(batches[0]) * (len(batches) - 1) + len(batches[-1]) if batches else 0
 
 
 class DataConfig(EntryConfig):
-    """What all data sources have in common."""
+    """Settings of all data sources."""
 
     batch_size: int = Field(default=64, ge=1, description="samples in a batch")
     val_fraction: float = Field(
@@ -66,34 +66,31 @@ class DataConfig(EntryConfig):
         description="threads that gather training batches ahead; 0: none, as each is needed",
     )
     timeout: float = Field(
-        default=10.0,
-        gt=0,
-        description="seconds to wait for a thread's batch before the run fails",
+        default=10.0, gt=0, description="seconds to wait for a thread's batch before the run fails"
     )
 
     _learnt: Prepared | None = PrivateAttr(default=None)
 
-    def going_on(self, learnt: Prepared | None) -> Self:
-        """The same, for a run that has learnt from the source before: statistics and vocabularies are
-        taken from there, since computed again, on another processor, they would differ in their last
-        bits."""
-        known = self.model_copy()
-        known._learnt = learnt
-        return known
+    def resuming(self, learnt: Prepared | None) -> Self:
+        """A copy for a run that is resumed, with the statistics and vocabularies that it has learnt:
+        computed again on another processor, they would differ in their last bits."""
+        resumed = self.model_copy()
+        resumed._learnt = learnt
+        return resumed
 
     def learnt(self, inputs: Input) -> Prepared | None:
-        """What a run has learnt from such inputs; None where it begins, or has learnt from others."""
-        known = self._learnt
-        return known if known is not None and known.spec.input == inputs else None
+        """What a resumed run has learnt from such inputs; None for a new run, or for other inputs."""
+        learnt = self._learnt
+        return learnt if learnt is not None and learnt.spec.input == inputs else None
 
     def learnt_reader(self, kind: type[ReaderT]) -> ReaderT | None:
-        """The reader that a run has learnt from the source; None where it begins."""
+        """The reader that a resumed run has learnt from the source; None for a new run."""
         reader = None if self._learnt is None else self._learnt.reader
         return reader if isinstance(reader, kind) else None
 
     @property
     def token_bound(self) -> int | None:
-        """The most tokens of a batch, where a source bounds them (`batch_tokens`)."""
+        """The most tokens of a batch, if the source has `batch_tokens`."""
         return getattr(self, "batch_tokens", None)
 
     @field_validator("workers")
@@ -101,14 +98,14 @@ class DataConfig(EntryConfig):
     def _not_on_device(cls, workers: int, info: ValidationInfo) -> int:
         if workers > 0 and info.data.get("on_device"):
             raise ValueError(
-                "with data.on_device=true the device prepares the batches itself. Say data.workers=0,"
-                " or data.on_device=null"
+                "with data.on_device=true the device gathers the batches itself. Set data.workers=0 or"
+                " data.on_device=null"
             )
         return workers
 
 
 class RealConfig(DataConfig):
-    """What data sources have in common whose inputs are real numbers."""
+    """Settings of data sources whose inputs are real numbers."""
 
     normalize: bool = Field(
         default=True,
@@ -117,7 +114,7 @@ class RealConfig(DataConfig):
 
 
 class ImageConfig(RealConfig):
-    """What sources of images have in common; `Batches` augments for any source configured by one."""
+    """Settings of image sources. `make_batches` augments images of any source that has them."""
 
     augment: AugmentConfig = Field(
         default=AugmentConfig(), description="random changes to training images, new in each epoch"
@@ -130,12 +127,12 @@ class Dataset:
 
     Attributes:
         spec: what the data looks like.
-        train, val: what is learnt from, and what is held out to judge by.
-        test: an official test part, read once at the end; None where the source has none.
+        train, val: the training part, and what is held out for validation.
+        test: an official test part, evaluated once at the end; None if the source has none.
         mean, std: see `Prepared`.
-        reader: how new files become samples like these; None: the source reads none.
+        reader: how new files become samples like these; None: the source reads no files.
         header_rows: what was understood of the user's data, label and text of each row of the header.
-        left_out: how many samples were left out, by reason; the header and the summary tell it.
+        left_out: how many samples were left out, by reason, for the header and the summary.
         read: what the source has read; None: it does not say, and the values tell it. See `fingerprint`.
     """
 
@@ -152,9 +149,9 @@ class Dataset:
 
     @property
     def parts(self) -> dict[PartName, SplitData]:
-        """The parts there are, by name."""
-        there: dict[PartName, SplitData] = {"train": self.train, "val": self.val}
-        return there if self.test is None else {**there, "test": self.test}
+        """All parts, by name."""
+        parts: dict[PartName, SplitData] = {"train": self.train, "val": self.val}
+        return parts if self.test is None else {**parts, "test": self.test}
 
     def part(self, name: PartName) -> SplitData:
         """The part of that name.
@@ -168,6 +165,6 @@ class Dataset:
 
     @property
     def prepared(self) -> Prepared:
-        """What stands between the stored samples and a model."""
+        """The way from stored samples to model inputs."""
         stored = isinstance(self.train, Part) and self.train.inputs.dtype == torch.uint8
         return Prepared(self.spec, self.mean, self.std, stored, self.reader)

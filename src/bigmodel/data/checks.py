@@ -1,4 +1,4 @@
-"""What any data source must give; whatever breaks it is said before the first step."""
+"""What every data source must return; errors are found before the first step."""
 
 from __future__ import annotations
 
@@ -26,14 +26,10 @@ def check(dataset: Dataset) -> None:
     parts = dataset.parts
     for name, part in parts.items():
         check_part(part, spec, name)
-        if isinstance(part, Part) and part.inputs.dtype in (
-            torch.float64,
-            torch.float16,
-            torch.bfloat16,
-        ):
+        dtype = part.inputs.dtype if isinstance(part, Part) else None
+        if dtype is not None and dtype.is_floating_point and dtype != torch.float32:
             raise DataError(
-                f"data '{spec.name}', {name} part: inputs must be float32, got {part.inputs.dtype}:"
-                " inputs.float() makes them so."
+                f"data '{spec.name}', {name} part: inputs must be float32, not {dtype}: inputs.float()"
             )
     if isinstance(spec.target, Classes):
         _check_every_class_occurs(parts.values(), spec.target, f"data '{spec.name}'")
@@ -52,7 +48,7 @@ def check(dataset: Dataset) -> None:
 
 
 def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
-    """Checks one part; see `check`. Real numbers may still be of any floating type."""
+    """Checks one part; see `check`. Real numbers may have any floating type."""
     where = f"data '{spec.name}', {name} part"
     if isinstance(part, Part):
         _check_dense(part, spec, where)
@@ -73,7 +69,7 @@ def _check_dense(part: Part, spec: DataSpec, where: str) -> None:
     for what, values in (("inputs", part.inputs), ("targets", part.targets)):
         if not isinstance(values, Tensor):
             raise DataError(
-                f"{where}: {what} are a {type(values).__name__}, no tensor: torch.as_tensor makes one."
+                f"{where}: {what} are a {type(values).__name__}, not a tensor: use torch.as_tensor."
             )
     if part.inputs.ndim == 0 or len(part.inputs) == 0:
         raise DataError(f"{where}: it is empty.")
@@ -89,8 +85,8 @@ def _check_inputs(inputs: Tensor, spec: DataSpec, where: str) -> None:
     expected = spec.input.shape
     if tuple(inputs.shape[1:]) != expected:
         raise DataError(
-            f"{where}: inputs have shape {_shape(inputs)}, but the spec ({spec.input}) says"
-            f" {_shape_words(expected)}."
+            f"{where}: inputs have shape {tuple(inputs.shape)}, but the spec ({spec.input}) says"
+            f" {_expected(expected)}."
         )
     if isinstance(spec.input, Tokens):
         if inputs.dtype != torch.int64:
@@ -112,8 +108,8 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
     expected = () if isinstance(target, Classes) else (target.count,)
     if tuple(targets.shape[1:]) != expected:
         raise DataError(
-            f"{where}: targets have shape {_shape(targets)}, but the spec ({target})"
-            f" says {_shape_words(expected)}."
+            f"{where}: targets have shape {tuple(targets.shape)}, but the spec ({target})"
+            f" says {_expected(expected)}."
         )
     if isinstance(target, Classes):
         if targets.dtype != torch.int64:
@@ -124,12 +120,12 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
         raise DataError(f"{where}: targets must be floating point, got {targets.dtype}.")
     _check_finite(targets, "targets", target.names, where)
     if isinstance(target, Flags):
-        _complain((targets != 0) & (targets != 1), targets, "flags are neither 0 nor 1", where)
+        _refuse((targets != 0) & (targets != 1), targets, "flags are neither 0 nor 1", where)
 
 
 def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where: str) -> None:
-    """A class without samples is a label that was skipped, or a name too many: a model would reserve an
-    output for it, and figures over classes would say less than they seem to."""
+    # A class without samples is a label that was skipped, or a name too many. A model would have an
+    # output for it, and means over classes would be misleading.
     labelled = [part for part in parts if isinstance(part, Part | Texts)]
     counts = sum(torch.bincount(part.targets, minlength=target.count) for part in labelled)
     missing = torch.as_tensor(counts == 0).nonzero().flatten().tolist()
@@ -138,18 +134,15 @@ def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where
         more = ", …" if len(missing) > _LISTED else ""
         raise DataError(
             f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any part: {named}"
-            f"{more}. Labels count from 0 without gaps: number them anew, or leave the names of classes"
+            f"{more}. Labels count from 0 without gaps: renumber them, or leave the names of classes"
             " that do not occur out of the spec."
         )
 
 
 def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
-    _complain(
-        (numbers < 0) | (numbers > count - 1),  # not >= count: 256 is no byte
-        numbers,
-        f"{what} are out of range: 0 to {count - 1} are allowed for {count} {_KINDS[what]}",
-        where,
-    )
+    outside = (numbers < 0) | (numbers > count - 1)  # not >= count: 256 is no byte
+    allowed = f"0 to {count - 1} are allowed for {count} {_KINDS[what]}"
+    _refuse(outside, numbers, f"{what} are out of range: {allowed}", where)
 
 
 _LISTED = 5  # how many of them a message names
@@ -158,13 +151,11 @@ _KINDS = {"labels": "classes", "tokens": "words"}
 
 def _check_finite(numbers: Tensor, what: str, names: tuple[str, ...], where: str) -> None:
     if not bool(numbers.sum().isfinite()):  # cheap, and enough for clean data
-        _complain(~numbers.isfinite(), numbers, f"{what} are not finite", where, names)
+        _refuse(~numbers.isfinite(), numbers, f"{what} are not finite", where, names)
 
 
-def _complain(
-    wrong: Tensor, numbers: Tensor, what: str, where: str, names: tuple[str, ...] = ()
-) -> None:
-    """Raises DataError where anything is wrong, with how many and where the first one is."""
+def _refuse(wrong: Tensor, numbers: Tensor, what: str, where: str, names: tuple[str, ...] = ()) -> None:
+    """Raises DataError if anything is wrong, with how many there are and where the first one is."""
     count = int(wrong.sum())
     if count == 0:
         return
@@ -177,9 +168,5 @@ def _complain(
     )
 
 
-def _shape(tensor: Tensor) -> str:
-    return _shape_words(tuple(tensor.shape[1:]), len(tensor))
-
-
-def _shape_words(shape: tuple[int, ...], samples: int | str = "samples") -> str:
-    return "(" + ", ".join(str(size) for size in (samples, *shape)) + ("," if not shape else "") + ")"
+def _expected(shape: tuple[int, ...]) -> str:
+    return str(("samples", *shape)).replace("'", "")

@@ -1,8 +1,8 @@
-"""A data source's fingerprint: tells whether a run goes on with the data that it began with.
+"""A data source's fingerprint: says whether a run is resumed with the data that it began with.
 
-It is the same on any processor: of what the source says it has read, or else of the values themselves,
-whole numbers to the bit, real ones by sums that are compared within what rounding may change. To round
-each number before it is hashed would not do: some always lie where two roundings meet.
+It is the same on any processor. It is made of what the source has read, or else of the values: integers
+to the bit, real numbers by sums that are compared with a tolerance for rounding. Hashing rounded numbers
+would not do: some always lie where two roundings meet.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ _ROUNDING = 2.0**-13
 make of them: a thousand times the rounding of float32, of which a computation has many."""
 
 _NOTHING = 2.0**-20
-"""As a share of the largest column, what is as good as 0."""
+"""As a share of the largest column, what counts as 0."""
 
 _OTHER = "as many samples in each part, but other content"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Whether data is what a run has learnt from.
+    """Whether data is what a run was trained on.
 
     Attributes:
-        change: how it differs, in one sentence without a full stop; None: it does not, as far as is
-            known.
-        unsure: whether that cannot be known.
+        change: how it differs, in one sentence without a full stop; None: no difference was found.
+        unsure: whether a difference cannot be excluded.
     """
 
     change: str | None = None
@@ -48,7 +47,7 @@ class Compared:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What a data source holds, in a few words that JSON can keep.
+    """What a data source holds, as a few JSON values.
 
     Returns:
         `sizes`: samples in each part, by name. `read`: the digest of what the source has read, where it
@@ -108,7 +107,7 @@ def compare(
         return Compared()
     if learnt is None:
         return Compared(unsure=True)
-    if ("sha256" in old and _is_exact(dataset)) or not _alike(learnt, anew().prepared.to_facts()):
+    if ("sha256" in old and _is_exact(dataset)) or not _equal(learnt, anew().prepared.to_facts()):
         return Compared(_OTHER)
     return Compared(unsure=True)
 
@@ -190,13 +189,12 @@ def _near(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return True
 
 
-def _alike(old: Any, new: Any) -> bool:
-    """Whether what was learnt of data is the same: words and counts exactly, real numbers but for
-    rounding."""
+def _equal(old: Any, new: Any) -> bool:
+    """Whether what was learnt is the same: words and counts exactly, real numbers but for rounding."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return old.keys() == new.keys() and all(_alike(old[key], new[key]) for key in old)
+        return old.keys() == new.keys() and all(_equal(old[key], new[key]) for key in old)
     if isinstance(old, list | tuple) and isinstance(new, list | tuple):
-        return len(old) == len(new) and all(map(_alike, old, new))
+        return len(old) == len(new) and all(map(_equal, old, new))
     if isinstance(old, float) and isinstance(new, float):
         return math.isclose(old, new, rel_tol=_ROUNDING, abs_tol=1e-6)
     return bool(old == new)

@@ -1,7 +1,7 @@
 """Mean and standard deviation of the training part, for images, features, sequences and targets.
 
-Everything is summed in float64. What never changes in the training part gets a deviation of 1, so
-that nothing is ever divided by 0.
+Everything is summed in float64. A column that is constant in the training part gets a deviation of 1,
+so that nothing is divided by 0.
 """
 
 from __future__ import annotations
@@ -24,21 +24,19 @@ def image_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two float32 tensors of shape (channels, 1, 1).
     """
-    if images.dtype == torch.uint8:
-        mean, std = _byte_statistics(images)
-    else:
-        mean, std = _float_statistics(images)
+    statistics = _byte_statistics if images.dtype == torch.uint8 else _float_statistics
+    mean, std = statistics(images)
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 
 def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column of (…, columns), over all else, as float64 (columns,).
+    """Mean and deviation of each column of (…, columns), over all other dimensions: float64 (columns,).
 
     Both are rounded to 44 bits: the last digits of a sum in float64 depend on the number of threads, and
-    inputs are to be the same on any machine.
+    inputs must be the same on any machine.
 
     Raises:
-        DataError: they are too large to be squared.
+        DataError: values are too large to be squared.
     """
     rows = values.reshape(-1, values.shape[-1]).double()
     mean, std = rows.mean(0), rows.std(0, correction=0)
@@ -52,14 +50,14 @@ def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def standard(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(numbers - mean) / std, worked out in float64, as float32."""
+    """(numbers - mean) / std, computed in float64, as float32."""
     return ((numbers.double() - mean) / std).float()
 
 
 def scored(targets: Tensor, target: Target) -> Tensor:
     """Targets, values in their own unit, as a loss reads them."""
     if isinstance(target, Values):
-        # in float32 first, as ever: runs that exist go on with the very same targets
+        # Rounded to float32 first, as in runs that exist: resumed, they need the very same targets.
         mean, std = (torch.tensor(figures).double() for figures in (target.mean, target.std))
         return standard(targets, mean, std)
     return targets if isinstance(target, Classes) else targets.float()
@@ -71,7 +69,7 @@ def _rounded(values: Tensor) -> Tensor:
 
 
 def _byte_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact, from how often each byte occurs in each channel."""
+    """Exact, from a histogram of each channel."""
     whole = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for chunk in torch.split(images, _CHUNK):
         for channel, seen in zip(chunk.unbind(1), whole, strict=True):
@@ -86,7 +84,7 @@ def _byte_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _float_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """In two passes, as a single one loses digits where the mean is large."""
+    """In two passes, since a single one loses digits when the mean is large."""
     pixels = images.shape[0] * images.shape[2] * images.shape[3]
     mean = _sum_over(images, torch.zeros(images.shape[1]).double(), power=1) / pixels
     variance = _sum_over(images, mean, power=2) / pixels

@@ -104,10 +104,8 @@ class Part(SplitData):
 
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
         """See `SplitData.take`."""
-        return (
-            _taken(self.inputs, chosen, options.pinned),
-            _taken(self.targets, chosen, options.pinned),
-        )
+        inputs, targets = (_taken(x, chosen, options.pinned) for x in (self.inputs, self.targets))
+        return inputs, targets
 
 
 @dataclass
@@ -223,13 +221,12 @@ class TextPairs(SplitData):
 
 
 def _taken(stored: Tensor, chosen: Chosen, pinned: bool) -> Tensor:
-    if not pinned:
-        return stored[chosen] if isinstance(chosen, slice) else stored.index_select(0, chosen)
-    # `index_select(…).pin_memory()` would copy every sample twice.
-    count = chosen.stop - chosen.start if isinstance(chosen, slice) else len(chosen)
-    locked = torch.empty((count, *stored.shape[1:]), dtype=stored.dtype, pin_memory=True)
     if isinstance(chosen, slice):
-        return locked.copy_(stored[chosen])
+        return stored[chosen]  # a view: it is copied once, into page-locked memory or to the device
+    if not pinned:
+        return stored.index_select(0, chosen)
+    # `index_select(…).pin_memory()` would copy every sample twice.
+    locked = torch.empty((len(chosen), *stored.shape[1:]), dtype=stored.dtype, pin_memory=True)
     return torch.index_select(stored, 0, chosen, out=locked)
 
 

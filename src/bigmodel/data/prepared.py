@@ -1,4 +1,4 @@
-"""What stands between stored samples and a model, and travels with a run in each checkpoint."""
+"""The way from stored samples to model inputs, which is part of each checkpoint."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that stands between stored samples and a model; what a checkpoint keeps of the data.
+    """The way from stored samples to model inputs: what a checkpoint keeps of the data.
 
     Attributes:
         spec: what the data looks like.
         mean, std: statistics of the training part that map stored inputs to model inputs,
-            `(inputs - mean) / std`, broadcast over a batch; None where they are stored ready.
+            `(inputs - mean) / std`, broadcast over a batch; None if they are stored ready.
             Bytes (uint8 images) count as 0 to 1 here: 255 is 1.
         bytes: whether inputs are stored as bytes that count as 0 to 1.
-        reader: how new files become stored samples; None where the source cannot read any.
+        reader: how new files become stored samples; None if the source cannot read any.
     """
 
     spec: DataSpec
@@ -50,7 +50,7 @@ class Prepared:
     reader: Reader | None = None
 
     def scaling(self, device: torch.device | str = "cpu") -> Scaling | None:
-        """The way from stored inputs to model inputs, on `device`; None where they are ready."""
+        """The way from stored inputs to model inputs, on `device`; None if they are ready."""
         unit = 255.0 if self.bytes else 1.0
         if self.mean is None or self.std is None:
             if unit == 1.0:
@@ -60,7 +60,7 @@ class Prepared:
         return Scaling(scale.float().to(device), shift.float().to(device))
 
     def denormalize(self, inputs: Tensor) -> Tensor:
-        """Model inputs, (batch, *spec.input.shape), undone to show them: images from 0 to 1.
+        """Unscales model inputs, (batch, *spec.input.shape), to show them; images from 0 to 1.
 
         Features and sequences that were standardised once, when they were read, stay so.
         """
@@ -80,29 +80,28 @@ class Prepared:
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Prepared:
-        """What `to_facts` took apart.
+        """The inverse of `to_facts`.
 
         Raises:
-            DataError: the reader is a plugin's that was not loaded.
-            KeyError, TypeError, ValueError: these are no such facts.
+            DataError: the reader is from a plugin that was not loaded.
+            KeyError, TypeError, ValueError: the facts are damaged.
         """
         reader = None if facts["reader"] is None else readers.from_plain(facts["reader"])
-        return cls(
-            _whole(facts["spec"]), _tensor(facts["mean"]), _tensor(facts["std"]), facts["bytes"], reader
-        )
+        mean, std = _tensor(facts["mean"]), _tensor(facts["std"])
+        return cls(_spec_of(facts["spec"]), mean, std, facts["bytes"], reader)
 
 
 def _plain(value: Any) -> Any:
-    """A spec and the specs in it as dicts that name their kind."""
+    """A spec, and the specs in it, as dicts with their class name as `kind`."""
     if is_dataclass(value):
         named = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         return {"kind": type(value).__name__, **named}
     return value
 
 
-def _whole(plain: Any) -> Any:
+def _spec_of(plain: Any) -> Any:
     if isinstance(plain, dict) and "kind" in plain:
-        named = {key: _whole(value) for key, value in plain.items() if key != "kind"}
+        named = {key: _spec_of(value) for key, value in plain.items() if key != "kind"}
         return getattr(specs, plain["kind"])(**named)
     return plain
 

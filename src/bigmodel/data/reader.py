@@ -1,7 +1,7 @@
-"""What a source has learnt from its training part, and how new files become samples by it.
+"""What a source has learnt from its training part, and how new files become samples with it.
 
-A reader is plain data: categories, statistics, vocabularies, labels. It travels in each checkpoint, so
-that a run can be asked about new files wherever it lies, and nothing but the run is needed for that.
+A reader is plain data: categories, statistics, vocabularies, labels. It is stored in each checkpoint, so
+that new files can be evaluated with nothing but the run's folder.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Found:
     """Samples that a reader found in new files.
 
     Attributes:
-        part: the samples; targets are meaningless where no answers were asked for.
-        columns: what tells the samples apart, column by column, such as `file` or those of the table
-            itself, which are Arrow's; a prediction is written beside them.
+        part: the samples; their targets are meaningless if none were asked for.
+        columns: what identifies the samples, such as `file`, or the columns of the table itself, which
+            are Arrow's; predictions are written beside them.
         left_out: how many samples were left out, by reason.
         header_rows: what else the user should know of them, label and text of each row.
     """
@@ -36,15 +36,15 @@ class Found:
 
 
 def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> list[tuple[str, str]]:
-    """The line that tells how many samples are longer than what is read of one; none where none is."""
+    """A row of the header that says how many samples were truncated; empty if none was."""
     return [("Cut", f"{counted(count, one)}{purpose}, to {most}")] if count else []
 
 
 class Reader(StoredConfig):
-    """Base of all readers: its fields are what was learnt, as JSON can hold it."""
+    """Base of all readers. Its fields are what was learnt, as JSON values."""
 
     def encoded(self, encoding: str) -> Self:
-        """The same reader, for files that are written in another encoding.
+        """The same reader, for files in another encoding.
 
         Raises:
             DataError: it reads no text.
@@ -55,11 +55,11 @@ class Reader(StoredConfig):
         return changed
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
-        """The samples of new files, in the order in which they stand there.
+        """The samples of new files, in their order.
 
         Args:
             path: a file or folder of the same kind as the source was learnt from.
-            with_targets: read the targets too, to judge by; without, a file need not have any.
+            with_targets: read the targets too, for evaluation; otherwise a file need not have any.
             max_bad: unreadable samples that may be left out.
 
         Raises:
@@ -72,7 +72,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def _encoded(config: ConfigT, encoding: str) -> ConfigT:
-    """A configuration with another encoding in it and in those that it holds; itself without one."""
+    """A configuration with another encoding, in nested ones too; itself if it has none."""
     update: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
@@ -87,7 +87,7 @@ class TextReader(Reader):
     """Base of the readers of texts: words to tokens and back."""
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without any that stand for its start or end.
+        """The tokens of a text, without start and end tokens.
 
         Raises:
             DataError: a character is not in the vocabulary.
@@ -95,7 +95,7 @@ class TextReader(Reader):
         raise NotImplementedError
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens; those that stand for no text are left out."""
+        """The text of tokens, without special ones."""
         raise NotImplementedError
 
 
@@ -105,7 +105,7 @@ _READERS: dict[str, type[Reader]] = {}
 
 
 def reads(name: str) -> Callable[[ReaderT], ReaderT]:
-    """Decorator of a reader: the name by which a checkpoint tells which one it holds."""
+    """Decorator of a reader: its name in checkpoints."""
 
     def add(reader: ReaderT) -> ReaderT:
         _READERS[name] = reader
@@ -121,10 +121,10 @@ def to_plain(reader: Reader) -> dict[str, Any]:
 
 
 def from_plain(plain: dict[str, Any]) -> Reader:
-    """The reader that `to_plain` took apart.
+    """The inverse of `to_plain`.
 
     Raises:
-        DataError: no module that is loaded knows this kind.
+        DataError: no loaded module has a reader of this name.
     """
     if plain["name"] not in _READERS:
         raise DataError(

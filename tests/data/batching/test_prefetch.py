@@ -301,7 +301,7 @@ def test_memory_of_a_batch_is_not_used_again_before_its_step_is_done():
 
 
 def test_data_on_the_device_has_no_need_of_them():
-    words = r"data\.workers=2: .*data\.on_device=true .* Say data\.workers=0, or data\.on_device=null"
+    words = r"data\.workers=2: .*data\.on_device=true .* Set data\.workers=0 or data\.on_device=null"
     with pytest.raises(ConfigError, match=words):
         data.parse({"name": "digits", "workers": 2, "on_device": True})
 

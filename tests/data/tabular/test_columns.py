@@ -188,7 +188,7 @@ def test_a_run_of_before_goes_on_with_the_categories_that_it_told_apart(tmp_path
     assert found.tolist() == [[3.0, 1.0, 2.0][i % 3] for i in range(90)]
     known = replace(dataset.prepared, reader=old, spec=replace(dataset.spec, input=old.spec))
     again = table(
-        data.parse({"name": "table", "path": str(tmp_path / "a.csv"), "target": "y"}).going_on(known)
+        data.parse({"name": "table", "path": str(tmp_path / "a.csv"), "target": "y"}).resuming(known)
     )
     assert again.reader.columns == old.columns
     assert again.spec.input == old.spec

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig, augment, check_augment
 from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
-from bigmodel.data.batching.prefetch import Prefetcher, Samples
+from bigmodel.data.batching.prefetch import Prefetcher, Read, Samples
 from bigmodel.data.counter_rng import generator_of, key_of
 from bigmodel.data.parts import Chosen, GatherOptions, SplitData
 from bigmodel.data.prepared import Scaling
@@ -42,18 +42,16 @@ class Batches(ABC):
         part: the samples as they are stored, in the device's memory or on the host.
         batch_size: samples in one batch, or in one micro-batch of a group.
         group: how many batches of `batch_size` come as one, for gradient accumulation.
-        device: where the batches are wanted.
         seed: with the epoch, decides the order and the augmentation.
         shuffle: a new order each epoch.
         drop_last: leave out a last batch that is smaller.
-        prefetcher: gathers them.
+        prefetcher: gathers them, for its device.
         steps_per_epoch: (grouped) batches in one epoch.
     """
 
     part: SplitData
     batch_size: int
     group: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     shuffle: bool = True
     drop_last: bool = False
@@ -70,7 +68,7 @@ class Batches(ABC):
         return self.batch_size * self.group
 
     @abstractmethod
-    def reads(self, epoch: int, start: int) -> Iterator[Callable[[], Samples]]:
+    def reads(self, epoch: int, start: int) -> Iterator[Read]:
         """What gathers each block of an epoch, from batch `start` on. Any thread may call one."""
 
     def blocks(
@@ -92,9 +90,9 @@ class Batches(ABC):
             DataError: a thread gave nothing in time.
             Exception: whatever reading the samples raised.
         """
+        size = self.grouped
         with closing(self.prefetcher.gather(self.reads(epoch, start), between)) as gathered:
             for inputs, targets in gathered:
-                size = self.grouped
                 yield list(map(Batch, torch.split(inputs, size), torch.split(targets, size)))
 
     def epoch(
@@ -127,13 +125,13 @@ class FixedBatches(Batches):
     def _block_batches(self) -> int:
         stored = self.part.take(slice(0, 1))[0]
         sample_bytes = stored.numel() * max(4, stored.element_size())
-        fitting = _BLOCK_BYTES.get(self.device.type, _BLOCK_BYTES["cuda"])
-        count = fitting // (sample_bytes * self.grouped)
+        block_bytes = _BLOCK_BYTES.get(self.prefetcher.device.type, _BLOCK_BYTES["cuda"])
+        count = block_bytes // (sample_bytes * self.grouped)
         if threads := self.prefetcher.threads:
             count = min(count, math.ceil(self.steps_per_epoch / (_BLOCKS_PER_THREAD * threads)))
         return max(1, count)
 
-    def reads(self, epoch: int, start: int) -> Iterator[Callable[[], Samples]]:
+    def reads(self, epoch: int, start: int) -> Iterator[Read]:
         """See `Batches.reads`."""
         order = self.order(epoch)
         for first in range(start * self.grouped, self._stop, self._block):
@@ -150,11 +148,12 @@ class FixedBatches(Batches):
     def _read(self, epoch: int, order: Tensor | None, first: int, stop: int) -> Samples:
         chosen = slice(first, stop) if order is None else order[first:stop]
         options = GatherOptions(key_of(self.seed, epoch, _WINDOWS) if self.shuffle else 0)
-        inputs, targets = _gathered(self.part, chosen, self.device, options)
+        device = self.prefetcher.device
+        inputs, targets = _gathered(self.part, chosen, device, options)
         if self.augmentation is not None:
             index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
             key = key_of(self.seed, epoch, _AUGMENT)
-            inputs = augment(inputs, self.augmentation, sent(index, self.device), key)
+            inputs = augment(inputs, self.augmentation, sent(index, device), key)
         if self.scaling is not None:
             inputs = self.scaling(inputs)
         return inputs, targets
@@ -182,22 +181,20 @@ class BucketedBatches(Batches):
         self._bounds = self._cuts(self._lengths.sort().values.tolist())
         self.steps_per_epoch = len(self._bounds) - 1
 
-    def reads(self, epoch: int, start: int) -> Iterator[Callable[[], Samples]]:
+    def reads(self, epoch: int, start: int) -> Iterator[Read]:
         """See `Batches.reads`."""
         order = self._order(epoch)
         stored = sent(order, self.part.device)  # once an epoch: its batches are slices of it
-        batches = torch.arange(self.steps_per_epoch)
+        numbers = torch.arange(self.steps_per_epoch)
         if self.shuffle:
-            batches = torch.randperm(
-                self.steps_per_epoch, generator=generator_of(self.seed, epoch, _BUCKETS)
-            )
-        for number in batches.tolist()[start:]:
+            numbers = torch.randperm(len(numbers), generator=generator_of(self.seed, epoch, _BUCKETS))
+        for number in numbers.tolist()[start:]:
             yield partial(self._read, order, stored, self._bounds[number], self._bounds[number + 1])
 
     def _read(self, order: Tensor, stored: Tensor, first: int, stop: int) -> Samples:
         # Looked up on the host: where the part is on a device, its own lengths would be waited for.
         widest = GatherOptions(width=int(self._lengths[order[first:stop]].max()))
-        return _gathered(self.part, stored[first:stop], self.device, widest)
+        return _gathered(self.part, stored[first:stop], self.prefetcher.device, widest)
 
     def _order(self, epoch: int) -> Tensor:
         """All samples in the order in which they are cut into batches: (samples,) int64."""
@@ -239,7 +236,6 @@ def make_batches(
         dataset: the data.
         name: which part of it. Only the training part is gathered by threads (`config.workers`).
         config: batch size, drop_last, on_device, workers and, for images, augmentation.
-        device: where the batches are wanted.
         seed: with the epoch, decides the order and the augmentation.
         shuffle: a new order each epoch; None: for the training part. Without, samples come in the
             order they are stored in (but see `BucketedBatches`) and `drop_last` does not count.
@@ -262,7 +258,6 @@ def make_batches(
         "part": stored,
         "batch_size": batch_size or config.batch_size,
         "group": group,
-        "device": device,
         "seed": seed,
         "shuffle": shuffle,
         "drop_last": config.drop_last and shuffle,
@@ -304,7 +299,7 @@ def _resident(part: SplitData, wanted: bool | None, device: torch.device) -> boo
     if wanted and needed > free:
         raise ConfigError(
             f"data.on_device=true: {needed / 2**30:.1f} GiB of data do not fit into the"
-            f" {free / 2**30:.1f} GiB that are free on {device}. Say data.on_device=null."
+            f" {free / 2**30:.1f} GiB that are free on {device}. Set data.on_device=null."
         )
     return bool(wanted) or needed < free / 2
 
