@@ -53,17 +53,17 @@ def test_one_group_cannot_be_parted():
 
 
 def test_marks_decide_and_what_is_not_marked_is_held_out():
-    marks = ["train"] * 8 + ["Test", "dev"]
-    parts = split_samples(config(), 10, marks=marks)
+    assigned_parts = ["train"] * 8 + ["Test", "dev"]
+    parts = split_samples(config(), 10, assigned_parts=assigned_parts)
     assert parts["test"].tolist() == [8]
     assert parts["val"].tolist() == [9]
-    parts = split_samples(config(), 10, marks=["train"] * 9 + ["test"])
+    parts = split_samples(config(), 10, assigned_parts=["train"] * 9 + ["test"])
     assert len(parts["val"]) == 2
     assert 9 not in parts["val"]
 
 
 @pytest.mark.parametrize(
-    ("marks", "message"),
+    ("assigned_parts", "message"),
     [
         (["train", "tset"], r"data\.split: 'tset' in row 1 .* names no part. Known are train"),
         (["train", ""], r"data\.split: is empty in row 1 \(counted from 0\)\. Known are train"),
@@ -71,9 +71,9 @@ def test_marks_decide_and_what_is_not_marked_is_held_out():
         (["val", "test"], r"no row is marked train"),
     ],
 )
-def test_wrong_marks(marks, message):
+def test_wrong_marks(assigned_parts, message):
     with pytest.raises(DataError, match=message):
-        split_samples(config(), 2, marks=marks)
+        split_samples(config(), 2, assigned_parts=assigned_parts)
 
 
 def test_a_part_with_a_file_of_its_own_takes_nothing():

@@ -112,7 +112,7 @@ def split_samples(
     *,
     labels: Tensor | None = None,
     groups: Sequence[Any] | None = None,
-    marks: Sequence[str | None] | None = None,
+    assigned_parts: Sequence[str | None] | None = None,
     named: Callable[[int], str] = "row {}".format,
 ) -> dict[PartName, Tensor]:
     """Which samples go where; a part that has a file of its own (`val_path`, `test_path`) is left out.
@@ -121,8 +121,8 @@ def split_samples(
         samples: how many there are.
         labels: (samples,) int64 class indices, to share each class out in proportion.
         groups: what each sample belongs to, such as a patient: all of a group go to the same part.
-        marks: where each sample goes as the data itself says: train, val (or valid, validation, dev) or
-            test. A part that no sample is marked for is held out by its fraction.
+        assigned_parts: where each sample goes as the data itself says: train, val (or valid,
+            validation, dev) or test. A part that no sample is assigned to is held out by its fraction.
         named: what a message calls a sample.
 
     Raises:
@@ -131,8 +131,8 @@ def split_samples(
     if groups is not None:
         _check_groups(groups, named)
     rest, parts = torch.arange(samples), {}
-    if marks is not None:
-        parts = _split_as_marked(marks, named)
+    if assigned_parts is not None:
+        parts = _split_as_marked(assigned_parts, named)
         rest = parts.pop("train", torch.empty(0, dtype=torch.int64))
     held: list[tuple[PartName, float]] = []
     if config.test_path is None and "test" not in parts and config.test_fraction > 0:
@@ -178,9 +178,11 @@ PART_NAMES: dict[str, PartName] = {
 """How a part may be named, in small letters."""
 
 
-def _split_as_marked(marks: Sequence[str | None], named: Callable[[int], str]) -> dict[PartName, Tensor]:
+def _split_as_marked(
+    assigned_parts: Sequence[str | None], named: Callable[[int], str]
+) -> dict[PartName, Tensor]:
     rows: dict[PartName, list[int]] = {}
-    for row, mark in enumerate(marks):
+    for row, mark in enumerate(assigned_parts):
         part = PART_NAMES.get(str(mark).strip().lower())
         if part is None:
             where = f"{named(row)} (counted from 0)"

@@ -170,8 +170,8 @@ def test_what_stands_above_a_header_is_passed_over(tmp_path, case):
     found = [list(row) for row in zip(*columns, strict=True)]
     assert found == (rows or [["1", "2", "3", "4"], ["5", "6", "7", "8"]])
     told = case not in ("blank lines", "tabs", "pipes")
-    assert bool(table.told) == told
-    assert not told or all(label == "Passed over" for label, _ in table.told)
+    assert bool(table.header_rows) == told
+    assert not told or all(label == "Passed over" for label, _ in table.header_rows)
 
 
 @pytest.mark.parametrize(
@@ -199,13 +199,13 @@ def test_a_header_that_is_repeated_is_no_row(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\na,b\n3,4\na,b\n", encoding="utf-8")
     table = read_table(tmp_path / "a.csv", "data.path")
     assert as_strings(table.column("a")) == ["1", "3"]
-    assert table.told == [("Passed over", "2 rows of a.csv that repeat the header")]
+    assert table.header_rows == [("Passed over", "2 rows of a.csv that repeat the header")]
 
 
 def test_a_row_of_totals_is_told(tmp_path):
     (tmp_path / "a.csv").write_text("shop,sales\nx,2\ny,3\nTotal,5\n", encoding="utf-8")
     table = read_table(tmp_path / "a.csv", "data.path")
-    assert table.told == [
+    assert table.header_rows == [
         (
             "Warning",
             f"{tmp_path / 'a.csv'}: its last row begins with 'Total'. Remove it where it sums up.",

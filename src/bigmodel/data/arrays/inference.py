@@ -63,7 +63,7 @@ class ArraySamples:
     targets: Tensor
     indexed: bool
     groups: list[object] | None
-    marks: list[str] | None
+    assigned_parts: list[str] | None
 
 
 def interpret_arrays(file: Arrays, config: ArraysConfig, where: str) -> ArraySamples:
@@ -93,9 +93,9 @@ def interpret_arrays(file: Arrays, config: ArraysConfig, where: str) -> ArraySam
             raise DataError(f"{key}={name}: holds {len(values):,} for {len(inputs):,} samples.")
         return list(values)
 
-    marks = column(config.split, "data.split")
+    assigned_parts = column(config.split, "data.split")
     groups = column(config.group, "data.group")
-    named = None if marks is None else [str(mark) for mark in marks]
+    named = None if assigned_parts is None else [str(mark) for mark in assigned_parts]
     return ArraySamples(kind, inputs, target, targets, indexed, groups, named)
 
 

@@ -6,7 +6,7 @@
     photos.csv                a list, with columns `file` and `label`
 
 Files come in the order of their names, wherever they are found. Hidden ones are passed over, and so is
-what systems leave behind; see `clutter`.
+what systems leave behind; see `system_names`.
 """
 
 from __future__ import annotations
@@ -108,22 +108,22 @@ def _find_in_folder(
     names = [path.relative_to(folder).as_posix() for path in paths]
     for name in names:
         _check_utf8_name(name, where)
-    files = Files(paths, names, ignored=ignored, passed_over=sorted(passed))
+    files = Files(paths, names, ignored=ignored, system_files=sorted(passed))
     if not labelled:
         return files
-    below, marks = _part_folders(names, where) if parts else (names, None)
+    below, assigned_parts = _part_folders(names, where) if parts else (names, None)
     empty: list[str] = []
     if patterns.label_pattern is not None:
         labels = match_groups(patterns.label_pattern, names, "label_pattern", where)
     else:
         labels = _top_folders(below, folder, what, where)
-        empty = _empty_folders(folder, names, deeper=marks is not None)
+        empty = _empty_folders(folder, names, deeper=assigned_parts is not None)
     if patterns.test_pattern is not None:
-        marks = mark_test_files(patterns.test_pattern, names, marks, where)
+        assigned_parts = mark_test_files(patterns.test_pattern, names, assigned_parts, where)
     groups = None
     if patterns.group_pattern is not None:
         groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
-    return replace(files, labels=labels, marks=marks, groups=groups, empty=empty)
+    return replace(files, labels=labels, assigned_parts=assigned_parts, groups=groups, empty=empty)
 
 
 def _empty_folders(folder: Path, names: Sequence[str], *, deeper: bool) -> list[str]:
@@ -238,8 +238,8 @@ def _read_list(
     table = read_table(path, "data.path", encoding=patterns.encoding)
     listed = get_column(table, patterns.file, "data.file").to_pylist()
     _check_filled(listed, patterns.file, where)
-    clutter = [first_system_name(PurePath(str(name))) for name in listed]
-    kept = [row for row, found in enumerate(clutter) if found is None]
+    system_names = [first_system_name(PurePath(str(name))) for name in listed]
+    kept = [row for row, found in enumerate(system_names) if found is None]
     if not kept:
         raise DataError(f"{where}: lists no {what}.")
 
@@ -261,7 +261,7 @@ def _read_list(
             f"{where}: lists {len(other):,} files that are no {what}, such as {other[0]}. Known are"
             f" {', '.join(sorted(suffixes))}."
         )
-    files = Files(paths, names, passed_over=sorted({found for found in clutter if found}))
+    files = Files(paths, names, system_files=sorted({found for found in system_names if found}))
     if not labelled:
         return files
     if patterns.label_pattern is not None:
@@ -270,16 +270,16 @@ def _read_list(
         )
     else:
         labels = _list_labels(values(patterns.label, "label"), patterns, where)
-    groups = marks = None
+    groups = assigned_parts = None
     if patterns.group is not None:
         groups = [_as_text(value) for value in values(patterns.group, "group")]
     elif patterns.group_pattern is not None:
         groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
     if patterns.split is not None:
-        marks = [_as_text(value) for value in values(patterns.split, "split")]
+        assigned_parts = [_as_text(value) for value in values(patterns.split, "split")]
     if patterns.test_pattern is not None:
-        marks = mark_test_files(patterns.test_pattern, names, marks, where)
-    return replace(files, labels=labels, groups=groups, marks=marks)
+        assigned_parts = mark_test_files(patterns.test_pattern, names, assigned_parts, where)
+    return replace(files, labels=labels, groups=groups, assigned_parts=assigned_parts)
 
 
 def _check_once(names: Sequence[str], paths: Sequence[Path], what: str, where: str) -> None:

@@ -96,9 +96,9 @@ class Files:
         names: of each file, as a user knows it: its path within the folder or list.
         labels: of each file; numbers where a list has real ones; empty where none are asked for.
         groups: what each belongs to; None where that is not told.
-        marks: which part each is in; None where that is not told.
+        assigned_parts: which part each is in; None where that is not told.
         ignored: how many files of other kinds there are, by suffix.
-        passed_over: names of what systems have left beside them.
+        system_files: names of what systems have left beside them.
         aliases: labels that are spelt otherwise than their class is called, with that class.
         empty: folders that name no class because no file lies in them.
     """
@@ -107,9 +107,9 @@ class Files:
     names: list[str]
     labels: list[str] | list[float] = field(default_factory=list)
     groups: list[str] | None = None
-    marks: list[str] | None = None
+    assigned_parts: list[str] | None = None
     ignored: Counter[str] = field(default_factory=Counter)
-    passed_over: list[str] = field(default_factory=list)
+    system_files: list[str] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
 
@@ -167,7 +167,7 @@ def match_groups(pattern: str, names: Sequence[str], key: str, where: str) -> li
 
 
 def mark_test_files(
-    pattern: str, names: Sequence[str], marks: list[str] | None, where: str
+    pattern: str, names: Sequence[str], assigned_parts: list[str] | None, where: str
 ) -> list[str]:
     """The part of each file, where a pattern finds the test part."""
     found = [_search(pattern, name, "test_pattern") is not None for name in names]
@@ -177,7 +177,7 @@ def mark_test_files(
             f"data.test_pattern={pattern!r}: finds {matched} of {len(names):,} paths of {where}, such as"
             f" {names[0]}."
         )
-    folder_marks = marks or ["train"] * len(names)
+    folder_marks = assigned_parts or ["train"] * len(names)
     return ["test" if hit else mark for hit, mark in zip(found, folder_marks, strict=True)]
 
 

@@ -101,8 +101,10 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         check_classes(names, where)
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
-    groups, marks = files.groups, files.marks
-    parts = split_samples(config, len(files.paths), labels=labels, groups=groups, marks=marks)
+    groups, assigned_parts = files.groups, files.assigned_parts
+    parts = split_samples(
+        config, len(files.paths), labels=labels, groups=groups, assigned_parts=assigned_parts
+    )
     for part in separate_parts(config, parts):
         files, targets, parts[part] = _with_separate_part(
             config, part, files, targets, target, suffixes, what
@@ -146,7 +148,7 @@ def _with_separate_part(
         paths=files.paths + more.paths,
         names=files.names + more.names,
         ignored=files.ignored + more.ignored,
-        passed_over=sorted({*files.passed_over, *more.passed_over}),
+        system_files=sorted({*files.system_files, *more.system_files}),
         empty=[*files.empty, *(f"{getattr(config, key)}/{name}" for name in more.empty)],
     )
     return joined, torch.cat([targets, own]), rows
@@ -228,18 +230,20 @@ def format_summary(kinds: Iterable[str]) -> str:
 
 def file_messages(files: Files, trouble: str = "") -> list[tuple[str, str]]:
     """Lines about files that are no samples, and about the cache."""
-    told = []
+    header_rows = []
     if files.ignored:
-        told.append(("Ignored", kinds_of_files(files.ignored)))
-    if files.passed_over:
-        told.append(("Passed over", f"what systems leave behind: {', '.join(files.passed_over)}"))
+        header_rows.append(("Ignored", kinds_of_files(files.ignored)))
+    if files.system_files:
+        header_rows.append(
+            ("Passed over", f"what systems leave behind: {', '.join(files.system_files)}")
+        )
     if told_apart := alias_summary(files.aliases):
-        told.append(("Spellings", told_apart))
+        header_rows.append(("Spellings", told_apart))
     if files.empty:
-        told.append(("Empty folders", join_names(files.empty)))
+        header_rows.append(("Empty folders", join_names(files.empty)))
     if trouble:
-        told.append(("Cache", trouble))
-    return told
+        header_rows.append(("Cache", trouble))
+    return header_rows
 
 
 class FilesReader(Reader):

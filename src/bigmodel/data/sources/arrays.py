@@ -45,7 +45,7 @@ def arrays(config: ArraysConfig) -> Dataset:
     parts = _parts(config, samples, fine)
     if isinstance(samples.target, Classes):
         check_trained_classes(samples.target.names, parts["train"].targets, where, "samples")
-    content = (
+    digest = (
         DigestBuilder()
         .parts(parts)
         .files(resolve_path(config, f"{part}_path") for part in separate_parts(config))
@@ -60,7 +60,7 @@ def arrays(config: ArraysConfig) -> Dataset:
         dataset,
         mean=scaled.mean,
         std=scaled.std,
-        read=content.read(),
+        read=digest.read(),
         header_rows=[
             ("Arrays", f"{path.name}: {samples.input}, {samples.target}"),
             *_warnings(samples, parts),
@@ -79,8 +79,12 @@ def _warnings(samples: ArraySamples, parts: Mapping[PartName, Part]) -> list[tup
     if isinstance(samples.input, Features) and samples.input.count > 1:
         constant = (training == training[:1]).all(0).nonzero().flatten().tolist()
         if constant:
-            told = f"nothing can be learnt from {len(constant):,} of {samples.input}, which are constant"
-            lines.append(("Warning", f"{told} (counted from 0): {join_names(list(map(str, constant)))}"))
+            header_rows = (
+                f"nothing can be learnt from {len(constant):,} of {samples.input}, which are constant"
+            )
+            lines.append(
+                ("Warning", f"{header_rows} (counted from 0): {join_names(list(map(str, constant)))}")
+            )
     return lines
 
 
@@ -92,7 +96,9 @@ def _parts(config: ArraysConfig, samples: ArraySamples, fine: Tensor) -> dict[Pa
         len(fine),
         labels=samples.targets[fine] if isinstance(samples.target, Classes) else None,
         groups=None if samples.groups is None else [samples.groups[row] for row in rows],
-        marks=None if samples.marks is None else [samples.marks[row] for row in rows],
+        assigned_parts=None
+        if samples.assigned_parts is None
+        else [samples.assigned_parts[row] for row in rows],
     )
     for part in ("val", "test"):
         if part in found and getattr(config, f"{part}_path") is not None:

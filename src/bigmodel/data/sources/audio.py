@@ -207,10 +207,10 @@ def _messages(
         f"{len(rows.kept):,} {kinds}, {lasting[0]:.2f} to {lasting[-1]:.2f} s at {rate} Hz, heard for"
         f" {seconds:.2f} s at {settings.rate:,} Hz ({cut:,} cut short); {labels}"
     )
-    told = [("Recordings", text)]
+    header_rows = [("Recordings", text)]
     if silent:
-        told.append(("Silent", f"{silent:,} recordings throughout"))
-    return [*told, *_cancelled_warning(rows), *file_messages(found.files, rows.trouble)]
+        header_rows.append(("Silent", f"{silent:,} recordings throughout"))
+    return [*header_rows, *_cancelled_warning(rows), *file_messages(found.files, rows.trouble)]
 
 
 def _cancelled_warning(rows: DecodedRows) -> list[tuple[str, str]]:
@@ -243,11 +243,11 @@ class RecordingStatistics(Config):
 
     def differing(self, rows: DecodedRows) -> list[tuple[str, str]]:
         """Warnings of new recordings that are not like them."""
-        told = []
+        header_rows = []
         rates = [note[1] for note in rows.notes if note[1] not in self.rates]
         if rates:
             known = ", ".join(f"{rate:,}" for rate in self.rates)
-            told.append(
+            header_rows.append(
                 f"{len(rates):,} of {len(rows.notes):,} recordings have a rate that training's had not,"
                 f" such as {rates[0]:,} Hz (training: {known} Hz); they are resampled, but may lack"
                 " pitches or hold others"
@@ -257,11 +257,11 @@ class RecordingStatistics(Config):
             low, high = self.levels
             far = [one for one in levels if not low - _LOUDER_DB <= one <= high + _LOUDER_DB]
             if far:
-                told.append(
+                header_rows.append(
                     f"{len(far):,} of {len(rows.notes):,} recordings are louder or softer than any of"
                     f" training's, such as {far[0]:.0f} dB (training: {low:.0f} to {high:.0f} dB)"
                 )
-        return [("Warning", line) for line in told]
+        return [("Warning", line) for line in header_rows]
 
 
 @reads("audio")
@@ -283,5 +283,7 @@ class AudioReader(FilesReader):
         seconds = self.settings.samples / self.settings.rate
         cut = sum(note[2] > seconds for note in rows.notes)
         other = [] if self.training_statistics is None else self.training_statistics.differing(rows)
-        told = [*found.header_rows, *_cancelled_warning(rows), *other]
-        return replace(found, header_rows=[*told, *truncation_row(cut, "recording", f"{seconds:.2f} s")])
+        header_rows = [*found.header_rows, *_cancelled_warning(rows), *other]
+        return replace(
+            found, header_rows=[*header_rows, *truncation_row(cut, "recording", f"{seconds:.2f} s")]
+        )

@@ -98,8 +98,8 @@ class PairsReader(VocabularyReader):
         if with_targets:
             columns["target"] = pairs.targets
         stored, cut = _encode_pairs(self.vocabulary, pairs, self.length)
-        told = truncation_row(cut, "source", f"{self.length:,} tokens")
-        return Found(stored, columns, pairs.left_out, told)
+        header_rows = truncation_row(cut, "source", f"{self.length:,} tokens")
+        return Found(stored, columns, pairs.left_out, header_rows)
 
     def _not_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
         """The pairs whose references are no longer than any that the run has seen."""
@@ -167,7 +167,7 @@ def pairs(config: PairsConfig) -> Dataset:
     if long:
         left_out[f"training pairs longer than {config.length:,} tokens"] = long
     longest = max(config.length, *(int(part.sizes.max()) for part in stored.values()))
-    told = [
+    header_rows = [
         ("Pairs", f"{len(stored['train']):,} to learn from"),
         ("Vocabulary", f"{vocabulary}; both sides share it"),
         *truncation_row(cut, "source", f"{config.length:,} tokens", purpose=" to judge by"),
@@ -191,7 +191,7 @@ def pairs(config: PairsConfig) -> Dataset:
         val=stored["val"],
         test=stored.get("test"),
         reader=reader,
-        header_rows=told,
+        header_rows=header_rows,
         left_out=dict(left_out),
     )
 

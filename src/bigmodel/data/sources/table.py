@@ -49,13 +49,15 @@ def table(config: TableConfig) -> Dataset:
     for part, rows in target.parts.items():
         digest.tensor(part, torch.from_numpy(rows))
     parts, new_cells = _encode_parts(found, reader, target)
-    told = [*report.alias_line(_aliases(reader)), *warnings, *found.told]
+    header_rows = [*report.alias_line(_aliases(reader)), *warnings, *found.header_rows]
     if config.task == "auto" and target.column.name not in config.columns:
         texts = report.target_warnings(target.column, target.inferred)
-        told += [("Warning", text) for text in texts]
-    told += report.missing_lines(found.missing_counts, reader.columns, target.column, found.missing)
-    told += unused_word_warning(found.missing, found.missing_counts, str(found.path))
-    told += report.invalid_cell_warnings(reader.columns, target.column, new_cells, training=True)
+        header_rows += [("Warning", text) for text in texts]
+    header_rows += report.missing_lines(
+        found.missing_counts, reader.columns, target.column, found.missing
+    )
+    header_rows += unused_word_warning(found.missing, found.missing_counts, str(found.path))
+    header_rows += report.invalid_cell_warnings(reader.columns, target.column, new_cells, training=True)
     left_out = Counter(found.left_out)
     if len(target.rows) < found.num_rows:
         left_out["no target"] = found.num_rows - len(target.rows)
@@ -68,18 +70,22 @@ def table(config: TableConfig) -> Dataset:
         parts[part] = samples.part
         left_out.update(other.left_out)
         left_out.update(samples.left_out)
-        told += other.told
-        told += report.new_cell_lines(reader.columns, target.column, samples.new_cells, part)
+        header_rows += other.header_rows
+        header_rows += report.new_cell_lines(reader.columns, target.column, samples.new_cells, part)
     labels, counts = target.column.labels, None
     if labels is not None:
         counts = count_classes((part.targets for part in parts.values()), len(labels))
     lines.append(("Target", report.target_summary(target.column, counts)))
-    told += class_warnings(labels or (), counts or ())
+    header_rows += class_warnings(labels or (), counts or ())
     spec = DataSpec(config.name, reader.spec, target.column.spec)
     dataset = completed(spec, parts, config.learnt(spec.input))
     reader = reader.model_copy(update={"target_encoder": TargetEncoder.of(dataset.spec.target)})
     return replace(
-        dataset, reader=reader, header_rows=lines + told, left_out=dict(left_out), read=digest.read()
+        dataset,
+        reader=reader,
+        header_rows=lines + header_rows,
+        left_out=dict(left_out),
+        read=digest.read(),
     )
 
 
@@ -139,7 +145,7 @@ def _read_target(config: TableConfig, found: Table) -> _Target:
         len(rows),
         labels=None if column.labels is None else targets,
         groups=_column_values(found, config.group, "data.group", rows),
-        marks=_column_values(found, config.split, "data.split", rows),
+        assigned_parts=_column_values(found, config.split, "data.split", rows),
         named=lambda sample: f"row {rows[sample]}",
     )
     if column.labels is not None:

@@ -100,8 +100,8 @@ class TextLabelsReader(VocabularyReader):
         else:
             targets = self.target_encoder.blank(len(rows.texts))
         tokens, cut = _encode_texts(self.vocabulary, rows.texts, self.length, targets)
-        told = [*rows.told, *truncation_row(cut, "text", f"{self.length:,} tokens")]
-        return Found(tokens, rows.columns, rows.left_out, told)
+        header_rows = [*rows.header_rows, *truncation_row(cut, "text", f"{self.length:,} tokens")]
+        return Found(tokens, rows.columns, rows.left_out, header_rows)
 
 
 @data.register("text_labels", TextLabelsConfig)
@@ -124,21 +124,21 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     found = _read_parts(config, layout)
     before, training = config.learnt_reader(TextLabelsReader), found.parts["train"][0]
     vocabulary = vocabulary_of(config, before, training, config.unit, ["pad", "unknown"])
-    content = DigestBuilder()
+    digest = DigestBuilder()
     stored: dict[PartName, SplitData] = {}
     cut = 0
     for name, (texts, targets) in found.parts.items():
         stored[name], longer = _encode_texts(vocabulary, texts, config.length, targets)
         cut += longer
-        content.tensor(name, targets)
+        digest.tensor(name, targets)
         for text in texts:
-            content.word(text)
+            digest.word(text)
     tokens = Tokens(config.length, vocabulary.size, vocabulary.pad)
     spec = DataSpec("text_labels", tokens, found.target)
     done = completed(spec, stored, config.learnt(tokens))
-    told = [
+    header_rows = [
         ("Texts", _summary(found)),
-        *found.told,
+        *found.header_rows,
         *(
             []
             if isinstance(found.target, Values)
@@ -154,8 +154,8 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         layout=layout,
         target_encoder=TargetEncoder.of(done.spec.target),
     )
-    read = content.read()
-    return replace(done, reader=reader, header_rows=told, left_out=found.left_out, read=read)
+    read = digest.read()
+    return replace(done, reader=reader, header_rows=header_rows, left_out=found.left_out, read=read)
 
 
 class _LabelledParts(NamedTuple):
@@ -164,7 +164,7 @@ class _LabelledParts(NamedTuple):
     target: Classes | Values
     parts: dict[PartName, tuple[list[str], Tensor]]
     left_out: dict[str, int]
-    told: list[tuple[str, str]]
+    header_rows: list[tuple[str, str]]
 
 
 def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
@@ -177,8 +177,8 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
     else:
         reader = config.learnt_reader(TextLabelsReader)
         names, aliases = class_names(rows.labels, None if reader is None else reader.target_encoder)
-        if told := alias_summary(aliases):
-            rows.told.append(("Spellings", told))
+        if header_rows := alias_summary(aliases):
+            rows.header_rows.append(("Spellings", header_rows))
         check_classes(names, where)
         if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
             raise DataError(
@@ -194,7 +194,7 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         len(rows.texts),
         labels=labels,
         groups=rows.groups,
-        marks=rows.marks,
+        assigned_parts=rows.assigned_parts,
         named=rows.names.__getitem__,
     )
     parts = {
@@ -212,7 +212,7 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         check_trained_classes(target.names, parts["train"][1], where, "texts")
     in_turn: tuple[PartName, ...] = ("train", "val", "test")
     parts = {name: parts[name] for name in in_turn if name in parts}
-    return _LabelledParts(target, parts, dict(left_out), rows.told)
+    return _LabelledParts(target, parts, dict(left_out), rows.header_rows)
 
 
 def _are_real_values(labels: Sequence[str]) -> bool:

@@ -46,7 +46,7 @@ class CsvDialect:
     spaced: bool
     closed: bool
 
-    def told(self, path: Path) -> list[tuple[str, str]]:
+    def header_rows(self, path: Path) -> list[tuple[str, str]]:
         """Lines for the header of a run on what was passed over."""
         lines = []
         if self.above:

@@ -54,7 +54,7 @@ class CsvScan:
     headers: int = 0
     last: str | None = None
 
-    def told(self, path: Path) -> list[tuple[str, str]]:
+    def header_rows(self, path: Path) -> list[tuple[str, str]]:
         """Lines for the header of a run."""
         lines = []
         if self.headers:

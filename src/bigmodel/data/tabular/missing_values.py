@@ -38,14 +38,14 @@ def null_missing_words(
 
 
 def unused_word_warning(
-    marks: Sequence[str], missing_counts: Mapping[str, Mapping[str, int]], where: str
+    missing: Sequence[str], missing_counts: Mapping[str, Mapping[str, int]], where: str
 ) -> list[tuple[str, str]]:
     """A warning where words that a user names stand nowhere.
 
     Args:
         missing_counts: how often which words were taken for missing, by column.
     """
-    unfound = [mark for mark in marks if not any(mark in counts for counts in missing_counts.values())]
+    unfound = [mark for mark in missing if not any(mark in counts for counts in missing_counts.values())]
     if not unfound:
         return []
     named = " and ".join(map(repr, unfound))
@@ -53,12 +53,14 @@ def unused_word_warning(
     return [("Warning", f"data.missing: {named} {stand} in no column of {where}")]
 
 
-def count_missing_words(column: Any, marks: Sequence[str]) -> dict[str, int]:
+def count_missing_words(column: Any, missing: Sequence[str]) -> dict[str, int]:
     """How often each of some words stands in a column of text, the most frequent first."""
-    if not marks or not is_text(column.type):
+    if not missing or not is_text(column.type):
         return {}
     text = text_values(column)
-    found = text.filter(pc.is_in(text, value_set=pa.array(marks, text.type))).value_counts().to_pylist()
+    found = (
+        text.filter(pc.is_in(text, value_set=pa.array(missing, text.type))).value_counts().to_pylist()
+    )
     found.sort(key=lambda row: (-row["counts"], row["values"]))
     return {row["values"]: row["counts"] for row in found}
 

@@ -172,8 +172,8 @@ def identifier_groups(column: Any, number_format: NumberFormat) -> str:
         return ""
     text = without_missing(column)
     text = text.filter(number_format.fits(normalize_number_text(text)))
-    marks = pc.count_substring(normalize_number_text(text), number_format.thousands)
-    fewest, most = pc.min_max(marks).as_py().values()
+    missing = pc.count_substring(normalize_number_text(text), number_format.thousands)
+    fewest, most = pc.min_max(missing).as_py().values()
     if fewest != most or (most or 0) < 2 or not all_whole(text, number_format):
         return ""
     return str(text[0].as_py())
@@ -212,17 +212,17 @@ def missing_words_in(column: Any, *, words_too: bool) -> list[str]:
     """
     if not is_text(column.type):
         return []
-    text, marks = text_values(column), _MISSING_WORDS if words_too else _NOT_NUMBERS
-    found = text.filter(pc.is_in(text, value_set=pa.array(marks, text.type)))
+    text, missing = text_values(column), _MISSING_WORDS if words_too else _NOT_NUMBERS
+    found = text.filter(pc.is_in(text, value_set=pa.array(missing, text.type)))
     return sorted(found.unique().to_pylist())
 
 
-def text_without(column: Any, marks: Sequence[str]) -> Any:
+def text_without(column: Any, missing: Sequence[str]) -> Any:
     """A column as `words`, some of which are null as well."""
     text = text_values(column)
-    if not marks:
+    if not missing:
         return text
-    return pc.if_else(pc.is_in(text, value_set=pa.array(marks, text.type)), None, text)
+    return pc.if_else(pc.is_in(text, value_set=pa.array(missing, text.type)), None, text)
 
 
 def is_text(kind: Any) -> bool:

@@ -61,7 +61,7 @@ class TableReader(Reader):
     @property
     def spec(self) -> Features:
         """The inputs: what each column became, one after another."""
-        outputs = [output for learnt in self.columns for output in learnt.outputs]
+        outputs = [output for fitted in self.columns for output in fitted.outputs]
         sizes = tuple(size for _, size in outputs)
         return Features(len(outputs), tuple(name for name, _ in outputs), sizes if any(sizes) else ())
 
@@ -72,8 +72,8 @@ class TableReader(Reader):
         samples = self.samples(table, with_targets)
         columns = _raw_columns(table, samples.kept)
         part = Part(samples.part.inputs, self.target_encoder.scored(samples.part.targets))
-        told = [*table.told, *new_cell_lines(self.columns, self.target, samples.new_cells)]
-        return Found(part, columns, table.left_out | samples.left_out, told)
+        header_rows = [*table.header_rows, *new_cell_lines(self.columns, self.target, samples.new_cells)]
+        return Found(part, columns, table.left_out | samples.left_out, header_rows)
 
     def samples(self, table: Table, with_targets: bool) -> TableSamples:
         """The rows of a table as samples, real values in their own unit; rows without an answer are left
@@ -115,33 +115,33 @@ class TableReader(Reader):
         rows = table.num_rows if order is None else len(order)
         out = np.empty((rows, self.spec.count), np.float32)
         new_cells, start = {}, 0
-        for learnt in self.columns:
-            if learnt.name not in table:
+        for fitted in self.columns:
+            if fitted.name not in table:
                 raise DataError(
-                    f"{table.path}: there is no column '{learnt.name}', which the run has learnt from."
-                    f"{did_you_mean(learnt.name, table.column_names)} It reads"
+                    f"{table.path}: there is no column '{fitted.name}', which the run has learnt from."
+                    f"{did_you_mean(fitted.name, table.column_names)} It reads"
                     f" {name_list(known.name for known in self.columns)}."
                 )
-            stop = start + len(learnt.outputs)
+            stop = start + len(fitted.outputs)
             values = np.empty((table.num_rows, stop - start), np.float32)
-            new_cells[learnt.name] = _encode_column(
-                learnt, table.column(learnt.name), values, str(table.path)
+            new_cells[fitted.name] = _encode_column(
+                fitted, table.column(fitted.name), values, str(table.path)
             )
             out[:, start:stop] = values if order is None else values[order]
             start = stop
         return torch.from_numpy(out), new_cells
 
 
-def _encode_column(learnt: FittedColumn, column: Any, out: NDArray[np.float32], where: str) -> NewCells:
+def _encode_column(fitted: FittedColumn, column: Any, out: NDArray[np.float32], where: str) -> NewCells:
     """A column, a stretch of rows at a time: little is in memory more than once."""
     new_cells = NewCells()
     for first in range(0, len(column), _CHUNK_ROWS):
         stretch = slice(first, first + _CHUNK_ROWS)
-        new_cells += learnt.encode(column.slice(first, _CHUNK_ROWS), out[stretch], where, first)
-    if isinstance(learnt, MeasuredColumn) and not new_cells.invalid.are_few(learnt.max_invalid):
-        other = learnt.other if isinstance(learnt, DateColumn) else ""
+        new_cells += fitted.encode(column.slice(first, _CHUNK_ROWS), out[stretch], where, first)
+    if isinstance(fitted, MeasuredColumn) and not new_cells.invalid.are_few(fitted.max_invalid):
+        other = fitted.other if isinstance(fitted, DateColumn) else ""
         message = too_many_invalid(
-            learnt.name, learnt.described, new_cells.invalid, learnt.noun, learnt.max_invalid, other
+            fitted.name, fitted.described, new_cells.invalid, fitted.noun, fitted.max_invalid, other
         )
         raise DataError(f"{where}: {message}")
     return new_cells

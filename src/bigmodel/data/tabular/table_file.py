@@ -37,7 +37,7 @@ class Table:
         column_names: in the order of the file.
         num_rows: in each column.
         left_out: how many rows were left out because they could not be read, by reason.
-        told: what else is to be told of the files, label and text of each line.
+        header_rows: what else is to be told of the files, label and text of each line.
         files: that they were read from.
         missing: words that stand for a missing value, by the user's word.
         missing_counts: how often each word was taken for a missing value, by column.
@@ -49,12 +49,12 @@ class Table:
         files: list[Path],
         sources: list[ColumnSource],
         left_out: dict[str, int],
-        told: list[tuple[str, str]],
+        header_rows: list[tuple[str, str]],
     ) -> None:
         self.path = path
         self.files = files
         self.left_out = left_out
-        self.told = told
+        self.header_rows = header_rows
         self.column_names = sources[0].names
         self._known = frozenset(self.column_names)
         self.num_rows = sum(source.rows for source in sources)
@@ -119,11 +119,11 @@ def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") 
     """
     files = _table_files(path, key) if path.is_dir() else [path]
     bad: list[str] = []  # what is wrong with each row that was left out
-    told: list[tuple[str, str]] = []
+    header_rows: list[tuple[str, str]] = []
     sources: list[ColumnSource] = []
     for file in files:
         try:
-            sources.append(_read_file(file, key, bad, max_bad, encoding, told))
+            sources.append(_read_file(file, key, bad, max_bad, encoding, header_rows))
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror or error}.") from error
         if set(sources[-1].names) != set(sources[0].names):
@@ -134,7 +134,7 @@ def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") 
             )
     if sum(source.rows for source in sources) == 0:
         raise DataError(f"{path}: it has columns ({name_list(sources[0].names)}), but no rows.")
-    return Table(path, files, sources, {"unreadable row": len(bad)} if bad else {}, told)
+    return Table(path, files, sources, {"unreadable row": len(bad)} if bad else {}, header_rows)
 
 
 def get_column(table: Table, name: str, key: str) -> Any:
@@ -205,7 +205,7 @@ def _file_type(path: Path) -> str | None:
 
 
 def _read_file(
-    path: Path, key: str, bad: list[str], max_bad: int, encoding: str, told: list[tuple[str, str]]
+    path: Path, key: str, bad: list[str], max_bad: int, encoding: str, header_rows: list[tuple[str, str]]
 ) -> ColumnSource:
     kind = _file_type(path)
     if kind is None:
@@ -226,13 +226,13 @@ def _read_file(
     from bigmodel.data.tabular.csv_reader import BLOCK_SIZES, CsvScan, LongRowError, read_csv_batches
 
     heading = detect_dialect(path, kind, encoding)
-    told += heading.told(path)
+    header_rows += heading.header_rows(path)
     before = len(bad)
     for block in BLOCK_SIZES:
         seen = CsvScan()
         with contextlib.suppress(LongRowError):
             source = SpooledColumns(path, read_csv_batches(path, heading, refuse, block, seen))
-            told += seen.told(path)
+            header_rows += seen.header_rows(path)
             return source
         del bad[before:]
     raise AssertionError("the last block is always tried to its end")

@@ -136,22 +136,22 @@ class TargetColumn(StoredConfig):
                     " (counted from 0), but data.task=values needs numbers. Say data.task=classes, or"
                     " choose another data.target."
                 )
-        marks = missing_words_in(column, words_too=True)
-        named = bool(marks) and not default_missing  # NA is a word, as classes are
+        missing = missing_words_in(column, words_too=True)
+        named = bool(missing) and not default_missing  # NA is a word, as classes are
         if task == "classes" and (inferred.invalid.count or str(inferred.number_format) or named):
             inferred = InferredType("text")  # by the user's word
         if inferred.kind == "number" or (inferred.kind == "duration" and task != "classes"):
             return cls._of_numbers(name, column, task, inferred, where)
-        learnt = cls(
-            name=name, missing=marks if default_missing else [], default_missing=default_missing
+        fitted = cls(
+            name=name, missing=missing if default_missing else [], default_missing=default_missing
         )._of_words(column, where)
         if (
             task == "auto"
             and inferred.mostly_measured
-            and 2 * len(learnt.labels or ()) > inferred.invalid.filled
+            and 2 * len(fitted.labels or ()) > inferred.invalid.filled
         ):
-            learnt._check_no_values(inferred, where)
-        return learnt
+            fitted._check_no_values(inferred, where)
+        return fitted
 
     def _check_no_values(self, inferred: InferredType, where: str) -> None:
         """Refuses words of which hardly any is there twice, where most could be real values."""
@@ -193,7 +193,7 @@ class TargetColumn(StoredConfig):
             raise DataError(
                 f"{where}: target '{name}' holds no value at all. Choose another data.target."
             )
-        learnt = cls(
+        fitted = cls(
             name=name,
             missing=missing_words_in(column, words_too=False),
             number_format=inferred.number_format,
@@ -208,11 +208,11 @@ class TargetColumn(StoredConfig):
             or task == "values"
             or (task == "auto" and _is_real_valued(column, cells, inferred.number_format))
         ):
-            return learnt
+            return fitted
         if np.nanmax(np.abs(cells.values)) >= MAX_EXACT_INTEGER:
-            return learnt._of_words(column, where)
-        labels = learnt._known(_number_labels(cells.values), column, where)
-        return learnt.model_copy(update={"labels": labels, "numeric": True})
+            return fitted._of_words(column, where)
+        labels = fitted._known(_number_labels(cells.values), column, where)
+        return fitted.model_copy(update={"labels": labels, "numeric": True})
 
     def _known(self, labels: list[str], column: Any, where: str) -> list[str]:
         """Classes that can be told apart.
@@ -273,8 +273,8 @@ class TargetColumn(StoredConfig):
                 self._refuse(int(unknown.argmax()), _number_text(values[unknown.argmax()]), where)
             return EncodedTarget(torch.from_numpy(index.astype(np.int64)), filled, invalid)
         default_missing = missing_words_in(column, words_too=True) if self.default_missing else []
-        marks = {*default_missing, *self.missing, *self.invalid}.difference(self.labels)
-        encoded = self._encode_words(text_without(column, sorted(marks)), self.labels, where)
+        missing = {*default_missing, *self.missing, *self.invalid}.difference(self.labels)
+        encoded = self._encode_words(text_without(column, sorted(missing)), self.labels, where)
         if not self.invalid:
             return encoded
         text = text_values(column)
@@ -286,9 +286,11 @@ class TargetColumn(StoredConfig):
 
     def missing_told(self, column: Any) -> str:
         """How many rows hold which words that are taken for missing, to go on with a sentence."""
-        marks = missing_words_in(column, words_too=self.labels is not None and not self.numeric)
-        marks = marks if self.default_missing else []
-        counts = count_missing_words(column, [mark for mark in marks if mark not in (self.labels or ())])
+        missing = missing_words_in(column, words_too=self.labels is not None and not self.numeric)
+        missing = missing if self.default_missing else []
+        counts = count_missing_words(
+            column, [mark for mark in missing if mark not in (self.labels or ())]
+        )
         return f" ({missing_counts_summary(counts)} taken for missing)" if counts else ""
 
     def nothing(self, rows: int) -> Tensor:

@@ -49,20 +49,21 @@ class LabelledTexts:
         texts: themselves; none is empty.
         labels: of each text; empty where none were asked for.
         names: what a message calls each text, such as `row 5`.
-        groups, marks: what each belongs to and which part it is in; None where that is not told.
+        groups, assigned_parts: what each belongs to and which part it is in; None if that is not
+            known.
         columns: see `Found.columns`.
         left_out: how many texts were left out, by reason.
-        told: what else is to be told of them, label and text of each line.
+        header_rows: what else is to be told of them, label and text of each line.
     """
 
     texts: list[str]
     labels: list[str]
     names: list[str]
     groups: list[str] | None = None
-    marks: list[str] | None = None
+    assigned_parts: list[str] | None = None
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
-    told: list[tuple[str, str]] = field(default_factory=list)
+    header_rows: list[tuple[str, str]] = field(default_factory=list)
 
 
 def layout_kind(path: Path) -> Literal["table", "folders"]:
@@ -118,16 +119,23 @@ def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
     def chosen(values: list[str | None] | None) -> list[str]:
         return [values[row] or "" for row in kept] if values else []
 
-    marks = groups = None
+    assigned_parts = groups = None
     if labelled and layout.group is not None:
         groups = chosen(cells(layout.group, "data.group"))
     if labelled and layout.split is not None:
-        marks = chosen(cells(layout.split, "data.split"))
+        assigned_parts = chosen(cells(layout.split, "data.split"))
     others = () if labelled else table.column_names
     columns = {name: table.as_it_stands(name).take(kept) for name in others}
     names = [f"row {row}" for row in kept]
     return LabelledTexts(
-        chosen(found), chosen(labels), names, groups, marks, columns, left_out, table.told
+        chosen(found),
+        chosen(labels),
+        names,
+        groups,
+        assigned_parts,
+        columns,
+        left_out,
+        table.header_rows,
     )
 
 
@@ -156,9 +164,11 @@ def _read_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: 
         return [str(values[place]) for place in kept] if values else []
 
     names = chosen(files.names)
-    marks = None if files.marks is None else chosen(files.marks)
-    told, labels = file_messages(files), chosen(files.labels)
-    return LabelledTexts(found, labels, names, None, marks, {"file": names}, left_out, told)
+    assigned_parts = None if files.assigned_parts is None else chosen(files.assigned_parts)
+    header_rows, labels = file_messages(files), chosen(files.labels)
+    return LabelledTexts(
+        found, labels, names, None, assigned_parts, {"file": names}, left_out, header_rows
+    )
 
 
 def _is_missing(label: str | None, words: Collection[str]) -> bool:

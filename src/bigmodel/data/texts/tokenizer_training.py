@@ -89,8 +89,10 @@ def _train_bpe(texts: Sequence[str], size: int) -> str:
             yield from _split_long_words(piece)
             read += len(piece)
 
-    told = f"Learning pieces of words from {size:,} characters"
-    with activity.report_progress(lambda: told if read == size else f"{told}, {read:,} of them read"):
+    activity_name = f"Learning pieces of words from {size:,} characters"
+    with activity.report_progress(
+        lambda: activity_name if read == size else f"{activity_name}, {read:,} of them read"
+    ):
         activity.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
 

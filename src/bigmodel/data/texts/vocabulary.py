@@ -251,9 +251,9 @@ class Vocabulary(Config):
                 if panicked
                 else _tokenizer_advice(error)
             )
-            told = next(iter(str(error).splitlines()), type(error).__name__)
+            fault = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(
-                f"data.tokenizer: the tokenizer fails on a text: {told}. {why} Give another"
+                f"data.tokenizer: the tokenizer fails on a text: {fault}. {why} Give another"
                 " tokenizer.json."
             ) from error
 
