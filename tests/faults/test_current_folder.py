@@ -115,6 +115,8 @@ def test_compiling(tmp_path: Path, setting: str) -> None:
     fired = set_traps(data)
     temporary.mkdir()
     small = ("device=cpu", "device.threads=1", "model.hidden_sizes=[]", "trainer.epochs=1")
+    if setting == "device.compile=true":  # compiles once more for each other size of batch
+        small += ("trainer.limit.train=1", "trainer.limit.val=1")
     environment = {"BIGMODEL_CACHE": str(cache), "TMPDIR": str(temporary)}
     told = started(data, BIN / "bigmodel-train", *small, setting, **environment)
     assert any(path.suffix == ".so" for path in cache.rglob("*")), told
