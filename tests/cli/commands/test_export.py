@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import soundfile
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from bigmodel.cli.commands.export import graph_of
+from bigmodel.cli.commands.export import Graph, graph_of
 from bigmodel.cli.commands.graph import compare
 from bigmodel.cli.commands.graph_inputs import front_of
 from bigmodel.cli.commands.graph_outputs import ExportedModel
@@ -25,7 +26,7 @@ from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.rows import decode_outputs, model_outputs
 from bigmodel.errors import SpecError
 from bigmodel.registry import data
-from bigmodel.spec import Classes, Features
+from bigmodel.spec import Classes, Features, Tokens
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
@@ -33,6 +34,13 @@ from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built
 
 BATCHES = (1, 3, 17)
+Export = Callable[[str], Graph]
+
+
+@pytest.fixture(scope="session")
+def export(made: Run) -> Export:
+    """The graph of a run by its name; writing one takes seconds, so each is written once."""
+    return cache(lambda name: graph_of(loaded(made(name))))
 
 
 def session_of(made: Any) -> onnxruntime.InferenceSession:
@@ -55,7 +63,7 @@ def assert_same(
 
 
 @pytest.mark.parametrize("name", ["classes", "values", "flags", "images", "sequences", "tokens"])
-def test_arrays(made: Run, tmp_path: Path, name: str) -> None:
+def test_arrays(made: Run, export: Export, tmp_path: Path, name: str) -> None:
     draw = np.random.default_rng(0)
     inputs: Any = {
         "images": draw.integers(0, 256, (17, 1, 8, 8)).astype(np.uint8),
@@ -64,7 +72,7 @@ def test_arrays(made: Run, tmp_path: Path, name: str) -> None:
     }.get(name, draw.normal(size=(17, 5)).astype(np.float32))
     np.savez(tmp_path / "new.npz", inputs=inputs)
     run = loaded(made(name))
-    graph, front, *_ = graph_of(run)
+    graph, front, *_ = export(name)
     feed = {front.inputs[0].name: inputs}
     assert_same(session_of(graph), feed, predicted(run, tmp_path / "new.npz"))
 
@@ -90,9 +98,9 @@ def test_sounds_are_given_by_their_samples(made: Run, name: str) -> None:
     assert_same(session_of(graph), {"sound": given}, predicted(run, folder))
 
 
-def test_classes_come_with_their_labels(made: Run) -> None:
+def test_classes_come_with_their_labels(made: Run, export: Export) -> None:
     run = loaded(made("classes"))
-    graph, _, *_ = graph_of(run)
+    graph, *_ = export("classes")
     probabilities, index, label = session_of(graph).run(None, {"inputs": np.zeros((2, 5), np.float32)})
     target = run.prepared.spec.target
     assert isinstance(target, Classes)
@@ -103,7 +111,7 @@ def test_classes_come_with_their_labels(made: Run) -> None:
     assert [one["name"] for one in told["inputs"]] == ["inputs"]
 
 
-def test_a_table_is_given_by_its_own_columns(made: Run, tmp_path: Path) -> None:
+def test_a_table_is_given_by_its_own_columns(made: Run, export: Export, tmp_path: Path) -> None:
     rows = [
         {"city": city, "area": area, "built": f"2024-0{1 + n % 9}-11"}
         for n, (city, area) in enumerate(
@@ -115,7 +123,7 @@ def test_a_table_is_given_by_its_own_columns(made: Run, tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     run = loaded(made("table"))
-    graph, front, *_ = graph_of(run)
+    graph, front, *_ = export("table")
     named = {given.name: given for given in front.inputs}
     assert {"city", "area", "built"} == named.keys()
     assert named["city"].kind == "word"
@@ -238,9 +246,9 @@ def test_pairs(made: Run) -> None:
     assert [given.name for given in graph.graph.input] == ["source", "target"]
 
 
-def test_a_graph_that_answers_otherwise_is_refused(made: Run) -> None:
+def test_a_graph_that_answers_otherwise_is_refused(made: Run, export: Export) -> None:
     run = loaded(made("classes"))
-    graph, front, *_ = graph_of(run)
+    graph, front, *_ = export("classes")
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
     whole = ExportedModel(front_of(run.prepared).module, run.model, run.prepared.spec.target).eval()
@@ -250,10 +258,19 @@ def test_a_graph_that_answers_otherwise_is_refused(made: Run) -> None:
 
 @pytest.mark.parametrize("name", ["classes", "table", "sequences", "reviews"])
 def test_without_onnxruntime_graphs_are_compared_all_the_same(
-    made: Run, monkeypatch: pytest.MonkeyPatch, name: str
+    made: Run, export: Export, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    graph, front, any_length, _ = export(name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    graph_of(loaded(made(name)))
+    run = loaded(made(name))
+    spec = run.prepared.spec
+    whole = ExportedModel(front.module, run.model, spec.target).eval()
+    longest = spec.input.length if isinstance(spec.input, Tokens) else 1
+    compare(graph, whole, front, longest, any_length)
+    with torch.no_grad():
+        next(run.model.parameters()).add_(1.0)
+    with pytest.raises(SpecError, match="differ from the model's by"):
+        compare(graph, whole, front, longest, any_length)
 
 
 def failing(date_format: Callable[[int], bool]) -> Callable[..., Any]:
