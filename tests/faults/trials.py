@@ -176,7 +176,7 @@ def _hold_at(where: str, number: str = "1") -> None:
     owner, name = {
         "evaluation": (validation, "evaluate"),
         "saving": (checkpoint, "save"),
-        "compiling": (compiler, "_compiled"),
+        "compiling": (compiler, "_compile"),
         "step": (records, "make_record"),
         "sync": (os, "fsync"),
         "gathering": (prefetch, "_run"),
@@ -218,7 +218,7 @@ were recorded and nothing saved; when two steps were saved; when `summary.json` 
 def _kill_at(moment: str) -> None:
     from bigmodel.checkpointing import checkpoint
     from bigmodel.runtime import disk
-    from bigmodel.training import loop
+    from bigmodel.training import lifecycle, loop
 
     saves = 0
 
@@ -244,7 +244,7 @@ def _kill_at(moment: str) -> None:
         if summary.status == "finished":
             kill()
 
-    real_put, real_save, real_summary = disk.write_bytes, checkpoint.save, loop.write_summary
+    real_put, real_save, real_summary = disk.write_bytes, checkpoint.save, lifecycle.write_summary
     if moment == "record":
         disk.write_bytes = put
     elif moment == "recorded":
@@ -252,7 +252,7 @@ def _kill_at(moment: str) -> None:
     elif moment in {"records", "saved"}:
         checkpoint.save = save
     else:
-        loop.write_summary = write_summary
+        lifecycle.write_summary = write_summary
 
 
 def launch_at_once(cwd: Path, count: int, *argv: str) -> list[str]:
@@ -319,6 +319,8 @@ def event_scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     """Every (step, value) of a curve, as TensorBoard reads the run's event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    if not (folder / "tensorboard").exists():  # it was killed before there was one
+        return []
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     if tag not in events.Tags()["scalars"]:
         return []
