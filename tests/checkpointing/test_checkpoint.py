@@ -112,7 +112,7 @@ def test_what_is_no_folder_is_not_replaced(tmp_path: Path, name: str, kind: str)
     else:
         (tmp_path / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match=f"{name}: this is no checkpoint, which is a folder"):
-        checkpoint.tidy(tmp_path)
+        checkpoint.remove_unfinished(tmp_path)
 
 
 def test_a_damaged_newest_gives_way_to_the_one_before_with_a_warning(tmp_path: Path) -> None:

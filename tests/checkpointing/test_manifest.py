@@ -10,12 +10,12 @@ from bigmodel.errors import CheckpointError
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "a.bin").write_bytes(b"content")
-    (tmp_path / "manifest.json").write_text(manifest.manifest_of(tmp_path))
+    (tmp_path / "manifest.json").write_text(manifest.build_manifest(tmp_path))
     return tmp_path
 
 
 def test_what_was_written_is_whole(folder: Path) -> None:
-    assert manifest.verified(folder) == (manifest.SCHEMA, ["a.bin"])
+    assert manifest.verify(folder) == (manifest.SCHEMA, ["a.bin"])
 
 
 def test_any_other_byte_in_it_shows(folder: Path) -> None:
@@ -26,7 +26,7 @@ def test_any_other_byte_in_it_shows(folder: Path) -> None:
             changed = content[:place] + bytes([content[place] ^ bits]) + content[place + 1 :]
             path.write_bytes(changed)
             with pytest.raises(CheckpointError):
-                manifest.verified(folder)
+                manifest.verify(folder)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "link"])
@@ -38,11 +38,11 @@ def test_nothing_outside_is_read(folder: Path, name: str) -> None:
     entry = {name: json.loads((folder / "manifest.json").read_text())["files"]["a.bin"]}
     (inside / "manifest.json").write_text(manifest._text(manifest.SCHEMA, entry))
     with pytest.raises(CheckpointError, match="leads out of the checkpoint"):
-        manifest.verified(inside)
+        manifest.verify(inside)
 
 
 def test_a_newer_schema_turned_into_the_first_is_found(folder: Path) -> None:
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('"schema":2', '"schema":1'))
     with pytest.raises(CheckpointError, match="has changed"):
-        manifest.verified(folder)
+        manifest.verify(folder)

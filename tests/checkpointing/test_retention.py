@@ -19,12 +19,12 @@ def at(step: int, keep: int = 1) -> dict[str, Any]:
 
 def save_best(folder: Path, keep: int, *steps: int) -> None:
     for step in steps:
-        retention.make_room(folder, keep, step)
+        retention.rotate(folder, keep, step)
         checkpoint.save(folder / "best", GROUPS, at(step, keep))
 
 
 def steps(folder: Path) -> dict[str, float]:
-    return {path.name: manifest.step_of(path) for path in folder.iterdir() if path.is_dir()}
+    return {path.name: manifest.peek_step(path) for path in folder.iterdir() if path.is_dir()}
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -34,7 +34,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    retention.begin(tmp_path)
+    retention.initialize(tmp_path)
     return tmp_path
 
 
@@ -57,8 +57,8 @@ def test_a_copy_of_the_user_s_is_left_alone(folder: Path, name: str, keep: int) 
     before = content(folder / name)
     save_best(folder, keep, 2, 3, 4)
     assert content(folder / name) == before
-    ours = [folder / "best", *retention.places(folder)]
-    assert [manifest.step_of(place) for place in ours] == [4, 3, 2][:keep]
+    ours = [folder / "best", *retention.kept_checkpoints(folder)]
+    assert [manifest.peek_step(place) for place in ours] == [4, 3, 2][:keep]
     assert folder / name not in ours
 
 
@@ -82,7 +82,7 @@ def test_a_folder_put_in_the_place_of_ours_is_not_ours(folder: Path) -> None:
     shutil.rmtree(folder / "best-2")
     shutil.copytree(folder / "best", folder / "best-2")
     save_best(folder, 3, 4, 5)
-    assert manifest.step_of(folder / "best-2") == 3
+    assert manifest.peek_step(folder / "best-2") == 3
     assert steps(folder) == {"best": 5, "best-2": 3, "best-3": 4, "best-4": 3}
 
 
@@ -91,7 +91,7 @@ def test_what_somebody_put_into_ours_stays(folder: Path) -> None:
     (folder / "best" / "notes.txt").write_text("a good one")
     save_best(folder, 1, 2)
     assert (folder / ".best.old.left" / "notes.txt").read_text() == "a good one"
-    assert manifest.step_of(folder / "best") == 2
+    assert manifest.peek_step(folder / "best") == 2
 
 
 @pytest.mark.parametrize("killed_after", [0, 1, 2])
@@ -113,9 +113,9 @@ def test_where_it_is_killed_all_are_ours_still(
         patch.setattr(Path, "rename", rename)
         with pytest.raises(KeyboardInterrupt):
             save_best(folder, 3, 4)
-    checkpoint.tidy(folder)
+    checkpoint.remove_unfinished(folder)
     assert checkpoint.load_best(folder)[1]["progress"]["step"] == 3
-    ours = [place for place in checkpoint.best_places(folder) if place.is_dir()]
+    ours = [place for place in checkpoint.best_candidates(folder) if place.is_dir()]
     assert {place.name for place in ours} == set(steps(folder))
     save_best(folder, 3, 4)
     assert steps(folder) == {"best": 4, "best-2": 3, "best-3": 2}
@@ -125,19 +125,23 @@ def test_where_it_is_killed_all_are_ours_still(
 def test_a_run_without_a_list_has_kept_as_many_as_it_was_told(tmp_path: Path, keep: int) -> None:
     for name, step in {"best": 9, "best-2": 7, "best-3": 5, "best-4": 3, "best-5": 9}.items():
         checkpoint.save(tmp_path / name, GROUPS, at(step, keep))
-    retention.begin(tmp_path)
-    assert [place.name for place in retention.places(tmp_path)] == ["best-2", "best-3"][: keep - 1]
+    retention.initialize(tmp_path)
+    assert [place.name for place in retention.kept_checkpoints(tmp_path)] == ["best-2", "best-3"][
+        : keep - 1
+    ]
     save_best(tmp_path, keep, 10)
     others = {"best-4": 3, "best-5": 9}
     assert steps(tmp_path).items() >= others.items()
-    assert [manifest.step_of(place) for place in retention.places(tmp_path)] == [9, 7][: keep - 1]
+    assert [manifest.peek_step(place) for place in retention.kept_checkpoints(tmp_path)] == [9, 7][
+        : keep - 1
+    ]
 
 
 def test_a_copy_of_the_best_in_a_run_without_a_list_is_no_second_best(tmp_path: Path) -> None:
     for name in ("best", "best-2"):
         checkpoint.save(tmp_path / name, GROUPS, at(9, keep=3))
-    retention.begin(tmp_path)
-    assert retention.places(tmp_path) == []
+    retention.initialize(tmp_path)
+    assert retention.kept_checkpoints(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"saved": 1}', '{"kept": {"best-2": 3}}', "[" * 99999])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bigmodel.checkpointing.serialization import plain_names, upgraded
+from bigmodel.checkpointing.serialization import plain_names, upgrade
 
 
 class Wrapped(nn.Module):
@@ -36,7 +36,7 @@ def test_the_first_schema_gets_back_its_tuples() -> None:
         "python_random": [3, [1, 2], None],
         "optimizer": {"param_groups": [{"params": [0, 1], "betas": [0.9, 0.99], "lr": 0.1}]},
     }
-    _, new = upgraded(1, {}, facts)
+    _, new = upgrade(1, {}, facts)
     assert new["progress"] == {"step": 3, "attended": 3}
     assert new["random"] == {"python": (3, (1, 2), None), "numpy": None}
     assert new["optimizer"]["param_groups"] == [{"params": [0, 1], "betas": (0.9, 0.99), "lr": 0.1}]

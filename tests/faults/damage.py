@@ -170,5 +170,5 @@ def until_step(attempt: trials.Attempt, step: int) -> None:
 
 def _step(cwd: Path) -> float:
     folder = trials.run_folder(cwd)
-    step = manifest.step_of(folder / "checkpoints" / "last") if folder else 0.0
+    step = manifest.peek_step(folder / "checkpoints" / "last") if folder else 0.0
     return 0.0 if step == float("inf") else step

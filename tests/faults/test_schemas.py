@@ -24,7 +24,7 @@ def test_each_schema_has_its_run() -> None:
 @pytest.mark.parametrize("schema", range(1, manifest.SCHEMA + 1))
 def test_an_older_run_goes_on(tmp_path: Path, schema: int) -> None:
     run = Path(shutil.copytree(SCHEMAS / str(schema), tmp_path / "run"))
-    assert manifest.verified(run / "checkpoints" / "last")[0] == schema
+    assert manifest.verify(run / "checkpoints" / "last")[0] == schema
     attempt = trials.launch(
         tmp_path, "resume=run", "trainer.max_steps=8", "trainer.record_every_steps=1"
     )
@@ -32,7 +32,7 @@ def test_an_older_run_goes_on(tmp_path: Path, schema: int) -> None:
     assert "Resuming: after step 5 of 8" in attempt.log
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {record["step"]: record["train/loss"] for record in records} == pytest.approx(LEFT, rel=1e-5)
-    assert manifest.verified(run / "checkpoints" / "last")[0] == manifest.SCHEMA
+    assert manifest.verify(run / "checkpoints" / "last")[0] == manifest.SCHEMA
 
 
 def test_a_newer_one_is_refused_by_its_version(tmp_path: Path) -> None:

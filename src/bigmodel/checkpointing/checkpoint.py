@@ -1,11 +1,12 @@
-"""Checkpoints: written whole or not at all, verified before they are believed. Never any code inside.
+"""Checkpoints: written completely or not at all, and verified before use. They never hold code.
 
-A checkpoint is a folder. Tensors lie in safetensors files, one a group; everything else in `state.json`;
-`manifest.json`, written last, gives the size and SHA-256 of each. Why it holds:
+A checkpoint is a folder. Tensors are in safetensors files, one per group; everything else is in
+`state.json`; `manifest.json`, written last, gives the size and SHA-256 of each. This makes it safe:
 
-* the folder is filled under a temporary name, synced to disk, and renamed: a name means a whole folder;
-* the `last` that is replaced becomes `previous` first: at every moment a whole one lies on the disk;
-* every byte is compared with the manifest before any of it is used, and the manifest with its own sum.
+* the folder is filled under a temporary name, synced to disk, and renamed, so that a folder with a
+  checkpoint's name is complete;
+* a `last` that is replaced becomes `previous` first, so that a complete one is always on the disk;
+* every byte is compared with the manifest before any of it is used, and the manifest with its own hash.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from safetensors.torch import load_file, save_file
 
 from bigmodel.checkpointing import exact_json, manifest, retention
 from bigmodel.checkpointing.manifest import BEST, GENERATIONS, STATE
-from bigmodel.checkpointing.serialization import TensorGroups, upgraded
+from bigmodel.checkpointing.serialization import TensorGroups, upgrade
 from bigmodel.errors import CheckpointError, DamagedError
 from bigmodel.runtime import disk
 
 _UNFINISHED = re.compile(r"\.(last|best)\.\d+\.tmp")
-"""Names of folders that are being filled."""
+"""Names of folders that are being written."""
 
 
 def save(
@@ -38,25 +39,25 @@ def save(
     *also: Path,
     place: disk.HeldFolder | None = None,
 ) -> None:
-    """Writes a checkpoint and puts it in the place of `folder`.
+    """Writes a checkpoint and replaces `folder` by it.
 
     Args:
-        folder: such as `checkpoints/last`; what holds it has to be there.
+        folder: such as `checkpoints/last`; its parent has to exist.
         groups: tensors by group and name.
         facts: anything that `exact_json` can hold.
-        also: other places for the same checkpoint, such as `checkpoints/best`; they get it first.
+        also: further folders for the same checkpoint, such as `checkpoints/best`; they get it first.
         place: the run's folder, where all this is done only as long as it is there.
 
     Raises:
-        CheckpointError: it cannot be written; what lay there before is still whole, and nothing
-            unfinished stays. The message gives the bytes that are needed and those that are free.
+        CheckpointError: it cannot be written. The old checkpoint is untouched, and nothing unfinished
+            stays. The message gives the bytes that are needed and those that are free.
     """
     made: list[Path] = []
     text = ""
     try:
         text = exact_json.dumps(facts)
         made.append(_temporary(folder))
-        _fill(made[0], groups, text)
+        _write_files(made[0], groups, text)
         for other in also:
             made.append(_temporary(other))
             _copy(made[0], made[-1])
@@ -76,12 +77,12 @@ def save(
 
 
 def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
-    """Reads a checkpoint, every byte of it checked, in the form of the newest schema.
+    """Reads and verifies a checkpoint; an old schema is upgraded.
 
     Raises:
-        CheckpointError: it is not there, not whole, or of a newer version.
+        CheckpointError: it does not exist, is damaged, or is of a newer version.
     """
-    schema, files = manifest.verified(folder)
+    schema, files = manifest.verify(folder)
     if STATE not in files:
         raise DamagedError(f"{folder}: the checkpoint is damaged: {STATE} is not part of it.")
     try:
@@ -89,19 +90,18 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
             Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")
         }
         facts: dict[str, Any] = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
-        return upgraded(schema, groups, facts)
+        return upgrade(schema, groups, facts)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
 
 
 class Newest(NamedTuple):
-    """What a run goes on from.
+    """The checkpoint to resume from.
 
     Attributes:
-        folder: the newest whole checkpoint.
-        groups, facts: its content, as `load` gives it.
-        damaged: newer ones that are not whole, and `warning`, which names them; None where there are
-            none.
+        folder: the newest intact checkpoint.
+        groups, facts: its content, as `load` returns it.
+        damaged: newer ones that are damaged; `warning` names them, and is None if there are none.
     """
 
     folder: Path
@@ -112,38 +112,39 @@ class Newest(NamedTuple):
 
 
 def load_newest(checkpoints: Path) -> Newest:
-    """The checkpoint to go on from: `last`, or the newest whole one where it is damaged.
+    """The checkpoint to resume from: `last`, or the newest intact one if that is damaged.
 
     Raises:
-        CheckpointError: the run has none that is whole; or the newest is of a newer version, or cannot
-            be read although it may be whole.
+        CheckpointError: the run has none that is intact; or the newest is of a newer version, or cannot
+            be read although it may be intact.
     """
-    there = whole_or_damaged(checkpoints)
+    there = resume_candidates(checkpoints)
     if not there:
         raise CheckpointError(
             f"{checkpoints}: there is no checkpoint to go on from. The run ended before its first save."
         )
-    complaints: list[str] = []
+    messages: list[str] = []
     for index, folder in enumerate(there):
         try:
             groups, facts = load(folder)
         except DamagedError as error:
-            complaints.append(str(error))
+            messages.append(str(error))
             continue
-        warning = " ".join([*complaints, f"Going on from the one before, {folder.name}."])
-        return Newest(folder, groups, facts, there[:index], warning if complaints else None)
-    raise CheckpointError("\n".join([*complaints, "No whole checkpoint is left to go on from."]))
+        warning = " ".join([*messages, f"Going on from the one before, {folder.name}."])
+        return Newest(folder, groups, facts, there[:index], warning if messages else None)
+    raise CheckpointError("\n".join([*messages, "No whole checkpoint is left to go on from."]))
 
 
-def whole_or_damaged(checkpoints: Path) -> list[Path]:
-    """The checkpoints that a run could go on from, the newest first: to be verified."""
+def resume_candidates(checkpoints: Path) -> list[Path]:
+    """The unverified checkpoints that a run could resume from, the newest first."""
     generations = [checkpoints / name for name in GENERATIONS]
-    return [place for place in (*generations, *best_places(checkpoints)) if place.is_dir()]
+    return [place for place in (*generations, *best_candidates(checkpoints)) if place.is_dir()]
 
 
-def best_places(checkpoints: Path) -> list[Path]:
-    """Where the best weights lie: the first that is there. The others are for a save cut off halfway."""
-    return [*(checkpoints / name for name in BEST), *retention.places(checkpoints)]
+def best_candidates(checkpoints: Path) -> list[Path]:
+    """Folders of the best weights. The first that exists counts: the second is there if a save was
+    interrupted halfway, and the others hold earlier bests."""
+    return [*(checkpoints / name for name in BEST), *retention.kept_checkpoints(checkpoints)]
 
 
 def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
@@ -152,7 +153,7 @@ def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    for place in best_places(checkpoints):
+    for place in best_candidates(checkpoints):
         if place.is_dir():
             return load(place)
     raise CheckpointError(f"{checkpoints}: there is no best checkpoint: nothing was ever the best.")
@@ -173,11 +174,11 @@ def replace(source: Path, target: Path) -> None:
     disk.sync(target.parent)
 
 
-def tidy(checkpoints: Path) -> None:
-    """Removes what a process that was killed in the middle of a save left unfinished.
+def remove_unfinished(checkpoints: Path) -> None:
+    """Removes what a killed process left unfinished.
 
     Raises:
-        CheckpointError: something that is no checkpoint stands in the place of one.
+        CheckpointError: a checkpoint's name belongs to something else, such as a file.
     """
     for place in (checkpoints / name for name in (*GENERATIONS, *BEST)):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
@@ -194,7 +195,7 @@ def tidy(checkpoints: Path) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Takes a damaged checkpoint out of the row, so that it never takes a whole one's place."""
+    """Renames a damaged checkpoint, so that it never replaces an intact one."""
     with contextlib.suppress(FileNotFoundError):
         folder.rename(disk.free_name(folder, "damaged"))
 
@@ -206,15 +207,15 @@ def _temporary(folder: Path) -> Path:
     return temporary
 
 
-def _fill(folder: Path, groups: TensorGroups, state: str) -> None:
-    """Writes all files and has the disk hold them; the manifest comes last."""
+def _write_files(folder: Path, groups: TensorGroups, state: str) -> None:
+    """Writes and syncs all files; the manifest comes last."""
     disk.write_bytes(folder / STATE, state.encode())
     for group, tensors in groups.items():
         path = folder / f"{group}.safetensors"
-        save_file(_owned(tensors), path)
+        save_file(_contiguous_cpu(tensors), path)
         shutil.copymode(folder / STATE, path)  # safetensors lets nobody else read it
         disk.sync(path)
-    disk.write_bytes(folder / manifest.NAME, manifest.manifest_of(folder).encode())
+    disk.write_bytes(folder / manifest.NAME, manifest.build_manifest(folder).encode())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -223,7 +224,7 @@ def _copy(source: Path, target: Path) -> None:
     disk.sync(target)
 
 
-def _owned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _contiguous_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Contiguous copies on the CPU where needed: safetensors takes no shared or strided memory."""
     seen: set[int] = set()
     owned = {}

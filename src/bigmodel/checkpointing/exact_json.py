@@ -1,6 +1,6 @@
-"""JSON that gives back what went in: integer keys, tuples, NaN and infinity, which plain JSON loses.
+"""JSON that also keeps what plain JSON loses: integer keys, tuples, NaN and infinity.
 
-What plain JSON cannot say is written as an object with one key that begins with `!`:
+Those are written as an object with one key that begins with `!`:
 
     {1: "a"}        {"!dict": [[1, "a"]]}
     (0.9, 0.999)    {"!tuple": [0.9, 0.999]}
@@ -20,23 +20,23 @@ def dumps(value: Any) -> str:
     """The value as text: one line, valid JSON.
 
     Raises:
-        TypeError: it holds something else than None, bool, int, float, str, list, tuple and dict. The
+        TypeError: it holds something other than None, bool, int, float, str, list, tuple and dict. The
             message says where.
     """
-    return json.dumps(_written(value, "state"), allow_nan=False, separators=(",", ":"))
+    return json.dumps(_encode(value, "state"), allow_nan=False, separators=(",", ":"))
 
 
 def loads(text: str) -> Any:
-    """The value that `dumps` wrote; any plain JSON comes back as `json.loads` gives it.
+    """The value that `dumps` wrote; plain JSON is read as by `json.loads`.
 
     Raises:
         ValueError: the text is no JSON, nested too deep, or has an object of a kind that `dumps` never
             writes.
     """
-    return nested_json.loads(text, object_hook=_read)
+    return nested_json.loads(text, object_hook=_decode)
 
 
-def _written(value: Any, path: str) -> Any:
+def _encode(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -44,26 +44,26 @@ def _written(value: Any, path: str) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"!float": repr(float(value))}
     if isinstance(value, tuple):
-        return {"!tuple": _items(value, path)}
+        return {"!tuple": _encode_all(value, path)}
     if isinstance(value, list):
-        return _items(value, path)
+        return _encode_all(value, path)
     if isinstance(value, dict):
         if all(isinstance(key, str) and not key.startswith("!") for key in value):
-            return {key: _written(item, f"{path}.{key}") for key, item in value.items()}
-        pairs = [[_written(k, f"{path} key"), _written(v, f"{path}.{k}")] for k, v in value.items()]
+            return {key: _encode(item, f"{path}.{key}") for key, item in value.items()}
+        pairs = [[_encode(k, f"{path} key"), _encode(v, f"{path}.{k}")] for k, v in value.items()]
         return {"!dict": pairs}
     raise TypeError(f"{path}: a {type(value).__name__} cannot be kept in JSON: {value!r}")
 
 
-def _items(values: list[Any] | tuple[Any, ...], path: str) -> list[Any]:
-    return [_written(item, f"{path}[{index}]") for index, item in enumerate(values)]
+def _encode_all(values: list[Any] | tuple[Any, ...], path: str) -> list[Any]:
+    return [_encode(item, f"{path}[{index}]") for index, item in enumerate(values)]
 
 
-def _read(found: dict[str, Any]) -> Any:
-    kind = next(iter(found), "")
+def _decode(value: dict[str, Any]) -> Any:
+    kind = next(iter(value), "")
     if not kind.startswith("!"):
-        return found
-    content = found[kind]
+        return value
+    content = value[kind]
     match kind:
         case "!float" if content in {"nan", "inf", "-inf"}:
             return float(content)

@@ -2,7 +2,7 @@
 
     {"schema":2,"files":{"model.safetensors":{"bytes":428,"sha256":"bbee…"}, …},"sha256":"6dd9…"}
 
-It is written in one way only, so that any other byte in it shows.
+Equal content is always written as the same text, so that a change of any byte is noticed.
 """
 
 from __future__ import annotations
@@ -32,17 +32,16 @@ BEST = ("best", ".best.old")
 _SUMMED_SINCE = 2
 
 
-def manifest_of(folder: Path) -> str:
-    """The manifest's text for all files that are in a folder now."""
+def build_manifest(folder: Path) -> str:
+    """The manifest's text for all files in a folder."""
     return _text(SCHEMA, {path.name: _fingerprint(path) for path in sorted(folder.iterdir())})
 
 
-def verified(folder: Path) -> tuple[int, list[str]]:
-    """The schema and the files of a checkpoint, every byte of which is what was written.
+def verify(folder: Path) -> tuple[int, list[str]]:
+    """Checks every byte of a checkpoint; returns its schema and the names of its files.
 
     Raises:
-        DamagedError: a file or the manifest is missing, shorter, or other than it was, or leads out of
-            the folder.
+        DamagedError: a file or the manifest is missing, has changed, or leads out of the folder.
         CheckpointError: the checkpoint is of a newer version, or cannot be read.
     """
     schema, files = _read(folder)
@@ -59,13 +58,13 @@ def verified(folder: Path) -> tuple[int, list[str]]:
     return schema, list(files)
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
-    """All that a checkpoint holds but its tensors, every byte of it verified.
+def read_facts(folder: Path) -> dict[str, Any]:
+    """All that a checkpoint holds but its tensors; every byte is verified.
 
     Raises:
         CheckpointError: as `verified`.
     """
-    verified(folder)
+    verify(folder)
     try:
         facts: dict[str, Any] = exact_json.loads(read_text(folder / STATE))
     except (OSError, ValueError) as error:
@@ -73,8 +72,8 @@ def facts_of(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def facts_at_a_glance(folder: Path) -> dict[str, Any]:
-    """The same, unverified; nothing where there is no checkpoint, or a damaged one."""
+def peek_facts(folder: Path) -> dict[str, Any]:
+    """The same without verifying it; empty if there is no checkpoint, or its state is no JSON."""
     try:
         facts = exact_json.loads(read_text(folder / STATE))
     except (OSError, ValueError, TypeError):
@@ -82,16 +81,16 @@ def facts_at_a_glance(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def step_of(folder: Path) -> float:
-    """After which step a checkpoint was taken, at a glance; infinity without one."""
+def peek_step(folder: Path) -> float:
+    """After which step a checkpoint was taken, unverified; infinity if there is none."""
     try:
-        return float(facts_at_a_glance(folder)["progress"]["step"])
+        return float(peek_facts(folder)["progress"]["step"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return math.inf
 
 
 def remove(folder: Path) -> None:
-    """Removes a checkpoint, whole or not; what somebody has put into it stays, in a folder beside."""
+    """Removes a checkpoint, whole or not; files that others put into it stay, in a renamed folder."""
     with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way yet
         for path in sorted(folder.iterdir(), key=lambda path: path.name == NAME):  # which names it, last
             if path.is_file() and _is_part(path):

@@ -1,7 +1,7 @@
-"""Which of a run's best checkpoints are kept beside `best`: `best-2`, the best before it, and so on.
+"""Which earlier best checkpoints are kept beside `best`: `best-2`, the one before it, and so on.
 
-Users put copies of their own there: `best-2.bak`, `best-20261128`. What is not ours is never renamed or
-removed, and a name that it has is passed over. Ours is what a small file lists, by name and content:
+Users put copies of their own there: `best-2.bak`, `best-20261128`. Those are never renamed or removed,
+and their names are not used. The run's own are listed in a small file, by name and content:
 
     {"saved": true, "kept": {"best-2": ["<SHA-256 of its manifest>"]}}
 """
@@ -24,23 +24,23 @@ NAME = ".kept.json"
 _FORM = re.compile(r"best-([2-9]|[1-9]\d+)")
 
 
-def begin(checkpoints: Path) -> None:
-    """Makes the list of a run that has none: a new one, or one of an earlier version.
+def initialize(checkpoints: Path) -> None:
+    """Writes the list if there is none: for a new run, or one of an earlier version.
 
     Raises:
         CheckpointError: it cannot be written.
     """
     if not (checkpoints / NAME).exists():
-        _write(checkpoints, {"saved": False, "kept": _sums(_of_earlier_version(checkpoints))})
+        _write(checkpoints, {"saved": False, "kept": _hashes(_of_earlier_version(checkpoints))})
 
 
 def has_saved(checkpoints: Path) -> bool:
-    """Whether the run has ever saved anything, as far as its list says; it is never taken back."""
+    """Whether the run has ever saved anything, according to its list."""
     return bool(_read(checkpoints)["saved"])
 
 
-def note_saved(checkpoints: Path) -> None:
-    """Notes that the run has saved something.
+def mark_saved(checkpoints: Path) -> None:
+    """Records in the list that the run has saved something.
 
     Raises:
         CheckpointError: the list cannot be written.
@@ -50,82 +50,83 @@ def note_saved(checkpoints: Path) -> None:
         _write(checkpoints, listed | {"saved": True})
 
 
-def places(checkpoints: Path) -> list[Path]:
-    """The best checkpoints of the run's own that lie beside `best`, the better first."""
+def kept_checkpoints(checkpoints: Path) -> list[Path]:
+    """The run's own checkpoints beside `best`, the better first."""
     if not (checkpoints / NAME).exists():
         return _of_earlier_version(checkpoints)
     kept = _read(checkpoints)["kept"]
     found = [checkpoints / name for name in kept if _FORM.fullmatch(name)]
-    return sorted((p for p in found if _sum(p) in kept[p.name]), key=_rank)
+    return sorted((p for p in found if _hash(p) in kept[p.name]), key=_rank)
 
 
-def make_room(checkpoints: Path, keep: int, step: int) -> None:
-    """Makes room for a new `best`: yesterday's becomes `best-2`, and so on; `keep` of them stay.
+def rotate(checkpoints: Path, keep: int, step: int) -> None:
+    """Frees the name `best` for a new checkpoint: the old one becomes `best-2`, and so on.
 
     Args:
-        keep: how many best checkpoints are kept, at least 1.
-        step: after which the new one is taken. One that is no older is of a future that was lost when
-            the run was killed, and comes again: it is no second best.
+        keep: how many best checkpoints are kept, the new one included; at least 1.
+        step: after which the new one is taken. Old ones of this step or later are removed: the run was
+            killed after them and has gone back, so that they come again.
 
     Raises:
         CheckpointError: the list cannot be written.
         OSError: a folder cannot be renamed.
     """
-    ours = places(checkpoints)
-    there = [checkpoints / "best", *ours]
-    older = [place for place in there if manifest.step_of(place) < step][: keep - 1]
+    kept = kept_checkpoints(checkpoints)
+    older = [p for p in (checkpoints / "best", *kept) if manifest.peek_step(p) < step][: keep - 1]
     ranked = (checkpoints / f"best-{rank}" for rank in itertools.count(2))
-    names = (place for place in ranked if place in ours or not os.path.lexists(place))
-    moves = [(place, next(names)) for place in older]
-    if ours or moves:  # first: whatever is renamed from here on is listed under both its names
-        planned = _sums(ours)
-        for place, target in moves:
-            planned[target.name] = [*planned.get(target.name, []), *filter(None, [_sum(place)])]
-        _write(checkpoints, _read(checkpoints) | {"kept": planned})
-    for place in ours:
-        if place not in older:
-            manifest.remove(place)
-    moves = [(place, target) for place, target in moves if place != target]
-    while moves:  # their order stays, so that one of them has a free place ahead
-        place, target = next(move for move in moves if not move[1].exists())
-        place.rename(target)
-        moves.remove((place, target))
+    names = (path for path in ranked if path in kept or not os.path.lexists(path))
+    moves = [(path, next(names)) for path in older]
+    if kept or moves:
+        # Before anything is renamed: if the process is killed meanwhile, a checkpoint is listed under
+        # its old and its new name, and is the run's own under either.
+        listed = _hashes(kept)
+        for path, target in moves:
+            listed[target.name] = [*listed.get(target.name, []), *filter(None, [_hash(path)])]
+        _write(checkpoints, _read(checkpoints) | {"kept": listed})
+    for path in kept:
+        if path not in older:
+            manifest.remove(path)
+    moves = [(path, target) for path, target in moves if path != target]
+    while moves:  # they keep their order, so that the name of at least one is free
+        path, target = next(move for move in moves if not move[1].exists())
+        path.rename(target)
+        moves.remove((path, target))
 
 
 def _of_earlier_version(checkpoints: Path) -> list[Path]:
-    """What a version without a list has kept: as many as it was to, each older than the one before."""
-    facts = manifest.facts_at_a_glance(checkpoints / "best")
+    """What a version without a list has kept: at most `keep`, each older than the one before."""
+    facts = manifest.peek_facts(checkpoints / "best")
     try:
         keep = int(facts["settings"]["trainer"]["checkpoint"]["keep"])
     except (KeyError, TypeError, ValueError, OverflowError):
         keep = 1
-    found, step = [], manifest.step_of(checkpoints / "best")
+    found, step = [], manifest.peek_step(checkpoints / "best")
     for rank in range(2, keep + 1):
-        place = checkpoints / f"best-{rank}"
-        if not manifest.step_of(place) < step:
+        path = checkpoints / f"best-{rank}"
+        if not manifest.peek_step(path) < step:
             break
-        found.append(place)
-        step = manifest.step_of(place)
+        found.append(path)
+        step = manifest.peek_step(path)
     return found
 
 
-def _rank(place: Path) -> int:
-    return int(place.name.removeprefix("best-"))
+def _rank(path: Path) -> int:
+    return int(path.name.removeprefix("best-"))
 
 
-def _sums(found: list[Path]) -> dict[str, list[str]]:
-    return {place.name: [total] for place in found if (total := _sum(place)) is not None}
+def _hashes(found: list[Path]) -> dict[str, list[str]]:
+    return {path.name: [hash_] for path in found if (hash_ := _hash(path)) is not None}
 
 
-def _sum(place: Path) -> str | None:
+def _hash(path: Path) -> str | None:
     try:
-        return hashlib.sha256((place / manifest.NAME).read_bytes()).hexdigest()
+        return hashlib.sha256((path / manifest.NAME).read_bytes()).hexdigest()
     except OSError:
         return None
 
 
 def _read(checkpoints: Path) -> dict[str, Any]:
-    """The list; where it is damaged, nothing is known to be ours, and all is left alone."""
+    """The list; an empty one if it is damaged, so that nothing is renamed or removed."""
     try:
         found = nested_json.loads(read_text(checkpoints / NAME))
         kept = {str(name): list(map(str, sums)) for name, sums in found["kept"].items()}

@@ -1,4 +1,4 @@
-"""When a run's checkpoints are written: beside training, from a copy, one at a time."""
+"""Writes a run's checkpoints in the background, from a copy, one at a time."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ from bigmodel.runtime import disk
 
 
 class Snapshot(NamedTuple):
-    """A state as it was at one moment, in memory of its own."""
+    """A copy of a state, which training does not change any more."""
 
     groups: TensorGroups
     facts: dict[str, Any]
 
 
 class Saver:
-    """Keeps `last` and the best checkpoints of a run, writing no more often than makes sense.
+    """Writes `last` and the best checkpoints of a run, no more often than makes sense.
 
-    A state that is offered is copied, and a thread writes the copy while training goes on. At most one
-    write is under way: whoever has the next waits for it. What goes wrong in it is raised by the next
-    call of any method.
+    A state that is offered is copied, and a thread writes the copy while training goes on. Only one
+    write is under way at a time: the next one waits for it. Its error is raised by the next call of any
+    method.
 
-    Between two writes at least `interval` seconds pass, so that epochs of a few milliseconds are not
-    spent on the disk; what is due meanwhile is kept in memory until the next write, or until `flush`.
-    That is the newest state and the `keep` newest of those that were the best: with what is being
-    written and one that is being copied, 2 × `keep` + 3 copies at most.
+    At least `interval` seconds pass between two writes, since epochs may take milliseconds. What is due
+    meanwhile is kept in memory until the next write, or until `flush`: the newest state and the `keep`
+    newest bests. With those being written and one being copied, there are 2 × `keep` + 3 copies at most.
 
     Args:
         checkpoints: the folder for all of them.
-        keep: how many are kept of those that were the best.
+        keep: how many best checkpoints are kept.
         interval: seconds.
-        clock: seconds from any moment on; never goes back.
-        records: files, and folders of files, in which each step is told: they are on the disk before a
-            checkpoint that counts on them.
+        clock: a monotonic clock, in seconds.
+        records: files, and folders of files, that hold the figures of each step; they are synced to disk
+            before a checkpoint that relies on them.
 
     Attributes:
-        damaged: checkpoints that a resume found damaged; `start` takes them out of the row.
+        damaged: checkpoints that a resume found damaged; `start` renames them.
         place: the run's folder as it was at the start; None before.
     """
 
@@ -75,7 +74,7 @@ class Saver:
         self._memory: list[TensorGroups] = []
 
     def start(self) -> None:
-        """Makes the folder, and removes what a process that was killed left unfinished in it.
+        """Makes the folder, and removes what a killed process left unfinished in it.
 
         Raises:
             CheckpointError: it cannot be made or written to.
@@ -84,8 +83,8 @@ class Saver:
             disk.make_folder(self.checkpoints)
             for folder in self.damaged:
                 checkpoint.set_aside(folder)
-            checkpoint.tidy(self.checkpoints)
-            retention.begin(self.checkpoints)
+            checkpoint.remove_unfinished(self.checkpoints)
+            retention.initialize(self.checkpoints)
             self.place = disk.HeldFolder(self.checkpoints.parent)
         except OSError as error:
             raise CheckpointError(
@@ -94,26 +93,26 @@ class Saver:
             ) from error
 
     @property
-    def since_write(self) -> float:
+    def seconds_since_write(self) -> float:
         """Seconds since the last write began."""
         return self._clock() - self._written
 
     def offer(
         self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
     ) -> None:
-        """Takes a state to be saved, now or when the interval is over.
+        """Takes a state to be saved, now or after the interval.
 
         Args:
-            groups, facts: as `checkpoint.save` takes them; the tensors are copied.
-            best: it is the best so far.
-            last: it is one to go on from.
+            groups, facts: as for `checkpoint.save`; the tensors are copied.
+            best: whether it is the best so far.
+            last: whether it is one to resume from.
             now: write it at once, whenever the last write was.
 
         Raises:
-            CheckpointError: the disk did not take the one before.
+            CheckpointError: the write before has failed.
         """
         self.check()
-        now = now or self.since_write >= self._interval
+        now = now or self.seconds_since_write >= self._interval
         snapshot = self._copied(groups, facts)
         if best:
             self._best = [*self._best, snapshot][-self._keep :]
@@ -123,7 +122,7 @@ class Saver:
             self._send()
 
     def check(self) -> None:
-        """Raises CheckpointError where a write that is over has failed."""
+        """Raises CheckpointError if a write that is over has failed."""
         if self._flight is not None and self._flight.done():
             self.wait()
 
@@ -131,7 +130,7 @@ class Saver:
         """Waits until nothing is being written.
 
         Raises:
-            CheckpointError: the disk did not take it.
+            CheckpointError: the write failed.
         """
         if self._flight is not None:
             flight, self._flight = self._flight, None
@@ -139,16 +138,16 @@ class Saver:
             flight.result()
 
     def flush(self) -> None:
-        """Writes what is held back, and waits until it is on the disk.
+        """Writes what is kept in memory, and waits until it is on the disk.
 
         Raises:
-            CheckpointError: the disk does not take it.
+            CheckpointError: a write failed.
         """
         self._send()
         self.wait()
 
     def close(self) -> None:
-        """Ends the thread; what is held back is dropped."""
+        """Ends the thread; what was not written is dropped."""
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
@@ -156,7 +155,7 @@ class Saver:
             self.place.close()
 
     def _send(self) -> None:
-        """Hands what is held back to the thread, when it is free."""
+        """Hands what is kept in memory to the thread, once it is free."""
         self.wait()
         best, last = self._best, self._last
         if not best and last is None:
@@ -169,12 +168,12 @@ class Saver:
         self._flight = self._thread.submit(self._write, best, last)
 
     def _write(self, best: list[Snapshot], last: Snapshot | None) -> None:
-        """`last` comes last: what a run goes on from knows of no best that is not there."""
+        # `last` comes last, so that a resumed run knows of no best that does not exist.
         folder, also = self.checkpoints / "last", self.checkpoints / "best"
         self._sync_records()
         for snapshot in best:
             self._check_place()
-            retention.make_room(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
+            retention.rotate(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
             if snapshot is last:
                 checkpoint.save(folder, *snapshot, also, place=self.place)
             else:
@@ -184,7 +183,7 @@ class Saver:
             checkpoint.save(folder, *last, place=self.place)
         if not self._noted:
             self._check_place()
-            retention.note_saved(self.checkpoints)
+            retention.mark_saved(self.checkpoints)
             self._noted = True
 
     def _sync_records(self) -> None:
@@ -203,13 +202,13 @@ class Saver:
             self.place.check()
 
     def _copied(self, groups: TensorGroups, facts: dict[str, Any]) -> Snapshot:
-        """A copy, in memory that no snapshot needs any more: asking for new takes longer than that."""
+        """A copy, in memory that no other snapshot uses any more: allocating takes longer."""
         needed = [held.groups for held in (*self._best, self._last, *self._in_flight) if held]
         used = [m for m in self._memory if any(m is groups for groups in needed)]
         free = [m for m in self._memory if all(m is not groups for groups in needed)]
-        room = free.pop() if free else {}
+        memory = free.pop() if free else {}
         copies = {
-            group: {name: _into(room.get(group, {}).get(name), t) for name, t in tensors.items()}
+            group: {name: _copy_into(memory.get(group, {}).get(name), t) for name, t in tensors.items()}
             for group, tensors in groups.items()
         }
         self._memory = [*used, *free[:1], copies]  # one to spare, however many were needed once
@@ -218,9 +217,9 @@ class Saver:
         return Snapshot(copies, facts)
 
 
-def _into(memory: Tensor | None, tensor: Tensor) -> Tensor:
-    """A copy on the CPU, in `memory` if it fits; from CUDA it is queued into page-locked memory, as far
-    as there is any."""
+def _copy_into(memory: Tensor | None, tensor: Tensor) -> Tensor:
+    """A copy on the CPU, in `memory` if it fits; from CUDA it is queued, into page-locked memory if any
+    is left."""
     if memory is None or memory.shape != tensor.shape or memory.dtype != tensor.dtype:
         try:
             memory = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)

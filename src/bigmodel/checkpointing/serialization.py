@@ -1,6 +1,6 @@
-"""The form in which a state is saved: plain names, tensors by name, and facts that JSON can hold.
+"""How a state is saved: plain names, tensors by name, and facts that JSON can hold.
 
-Whatever turns one into the other, without a file, stands here; also how older forms become today's.
+Here is what converts between those and live objects, and what upgrades older schemas; no files.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ WRAPPERS = {
     "DistributedDataParallel": "module",
     "AveragedModel": "module",
 }
-"""Classes of torch's that hold a module of another's under a name of their own."""
+"""Classes of torch that wrap a module, and the name under which they hold it."""
 
 
 def plain_names(model: nn.Module) -> dict[str, str]:
-    """Each name of the model's state dict, and the same without what compiling or wrapping put in."""
+    """Maps each name of the model's state dict to the name without what compiling or wrapping added."""
     return {name: ".".join(_plain(model, name.split("."))) for name in model.state_dict()}
 
 
@@ -35,13 +35,13 @@ def _plain(module: nn.Module | None, path: list[str]) -> list[str]:
     return [*([] if dropped else [first]), *_plain(inner, rest)]
 
 
-def upgraded(
+def upgrade(
     schema: int, groups: TensorGroups, facts: dict[str, Any]
 ) -> tuple[TensorGroups, dict[str, Any]]:
-    """A state as some earlier schema saved it, in today's form.
+    """Turns a state saved by an earlier schema into today's form.
 
-    Schema 1 lost tuples to plain JSON, and knew neither micro-batches, the newest gradient norm, the
-    data's fingerprint, nor NumPy's random state.
+    Schema 1 lost tuples to plain JSON, and had no micro-batches, gradient norm, fingerprint of the data
+    or NumPy random state.
 
     Raises:
         KeyError, TypeError: it is no state of that schema.
@@ -58,7 +58,7 @@ def upgraded(
 
 
 def flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Parts an optimizer's state dict into tensors, named `<parameter>.<slot>`, and plain values."""
+    """Splits an optimizer's state dict into tensors, named `<parameter>.<slot>`, and plain values."""
     tensors: dict[str, Tensor] = {}
     values: list[list[Any]] = []
     for index, slots in state["state"].items():
@@ -76,7 +76,7 @@ def flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[st
 
 
 def unflatten_optimizer(tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, Any]:
-    """The state dict that `flatten_optimizer` parted."""
+    """The state dict that `flatten_optimizer` split."""
     state: dict[int, dict[str, Any]] = {}
     groups = [dict(group) for group in facts["param_groups"]]
     for name, value in tensors.items():

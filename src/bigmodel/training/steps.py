@@ -89,4 +89,4 @@ def _call_engine(run: Run, ready: list[Batch], event: int, most: int) -> int:
 
 def _minutes_are_over(run: Run) -> bool:
     minutes = run.config.checkpoint.every_minutes
-    return minutes is not None and run.saver.since_write >= 60 * minutes
+    return minutes is not None and run.saver.seconds_since_write >= 60 * minutes

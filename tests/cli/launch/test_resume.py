@@ -355,7 +355,7 @@ def saved_state(folder: Path, settings: dict[str, Any]) -> None:
     last = folder / "checkpoints" / "last"
     last.mkdir(parents=True, exist_ok=True)
     (last / "state.json").write_text(exact_json.dumps({"settings": settings}))
-    (last / "manifest.json").write_text(manifest.manifest_of(last))
+    (last / "manifest.json").write_text(manifest.build_manifest(last))
 
 
 @pytest.mark.parametrize("damage", ["", "model: {name: fn", "model: 3\n", None])

@@ -167,7 +167,7 @@ def _load_checkpoint(
     if run_path.checkpoint is not None:
         return checkpoint.load(run_path.checkpoint)
     if weights == "best":
-        if any(best.is_dir() for best in checkpoint.best_places(run_path.checkpoints)):
+        if any(best.is_dir() for best in checkpoint.best_candidates(run_path.checkpoints)):
             try:
                 return checkpoint.load_best(run_path.checkpoints)
             except DamagedError as error:
@@ -180,7 +180,7 @@ def _load_checkpoint(
     except DamagedError:
         raise
     except CheckpointError as error:
-        if checkpoint.whole_or_damaged(run_path.checkpoints):
+        if checkpoint.resume_candidates(run_path.checkpoints):
             raise
         raise CheckpointError(
             f"{run_path.folder}: the run has no checkpoint: it ended before its first save."

@@ -56,7 +56,7 @@ def saved_settings(folder: Path) -> dict[str, Any] | None:
     """The same from a run's newest whole checkpoint; None where none has it."""
     for name in manifest.GENERATIONS:
         try:
-            found = manifest.facts_of(folder / "checkpoints" / name).get("settings")
+            found = manifest.read_facts(folder / "checkpoints" / name).get("settings")
         except CheckpointError:
             continue
         if isinstance(found, dict) and _forbidden_key(found) is None and _problem_with(found) is None:

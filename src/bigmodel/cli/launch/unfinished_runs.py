@@ -67,7 +67,9 @@ def has_checkpoint(folder: Path) -> bool:
     """Whether a run has anything to go on from, whole or damaged."""
     checkpoints = folder / "checkpoints"
     names = (*manifest.GENERATIONS, *manifest.BEST)
-    return any((checkpoints / name).exists() for name in names) or bool(retention.places(checkpoints))
+    return any((checkpoints / name).exists() for name in names) or bool(
+        retention.kept_checkpoints(checkpoints)
+    )
 
 
 def check_may_restart(folder: Path) -> None:
