@@ -21,11 +21,13 @@ import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from bigmodel import registry
+from bigmodel import registry, spec
 from bigmodel.cli.launch import flags
 from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.run_folder import register_resolver
 from bigmodel.config import parse, to_plain
+from bigmodel.errors import SpecError
+from bigmodel.spec import Input, Target
 from tests.cli.commands.cli import Bigmodel, caller
 from tests.end_to_end import pages
 from tests.end_to_end.conftest import Command
@@ -353,6 +355,32 @@ def test_the_public_interface_is_there() -> None:
         if not hasattr(importlib.import_module(module), name)
     ]
     assert missing == []
+
+
+INPUTS: dict[str, tuple[Input, Target]] = {
+    "images": (spec.Image(1, 8, 8), spec.Classes(("a", "b"), (1, 1))),
+    "sequences": (spec.Sequence(6, 3), spec.Classes(("a", "b"), (1, 1))),
+    "text": (spec.Tokens(8, 20), spec.Classes(("a", "b"), (1, 1))),
+    "plain features": (spec.Features(4), spec.Classes(("a", "b"), (1, 1))),
+    "generates text": (spec.Tokens(8, 20), spec.NextTokens(20)),
+    "translates": (spec.TokenPair(8, 20, pad=0, start=1, end=2), spec.NextTokens(20, end=2)),
+}
+
+
+@pytest.mark.parametrize("row", INPUTS)
+def test_models_read_what_the_table_says(row: str) -> None:
+    page = (pages.ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    cells = dict(re.findall(r"^\| ([\w ]+) \| (.+) \|$", page, re.MULTILINE))[row].split(" | ")
+    models = (["fnn"], ["cnn"], ["rnn"], ["attention", "transformer"])
+    for names, cell in zip(models, cells, strict=True):
+        for name in names:
+            config = registry.models.parse({"name": name})
+            try:
+                registry.models.build(config, spec.DataSpec("data", *INPUTS[row]))
+                accepted = True
+            except SpecError:
+                accepted = False
+            assert accepted == (cell != "no" and ("`" not in cell or f"`{name}`" in cell)), (name, cell)
 
 
 def test_the_rooms_are_those_that_the_import_linter_checks() -> None:
