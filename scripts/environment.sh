@@ -5,7 +5,7 @@
 #
 # A stamp, written last, says that an installation is whole and what it was made from. With the same
 # pyproject.toml and pins nothing is installed again; where they changed, .venv is brought up to date;
-# where there is no stamp, because that was interrupted, .venv is made anew.
+# without a stamp, because an installation was interrupted, .venv is made from scratch.
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 venv="$root/.venv"
@@ -81,7 +81,7 @@ uv_install() {
 
 install_rest() { # run or test
   installer=pip_install
-  # What they are set to is not kept: it may hold a password, and the log is shown where something fails.
+  # Their values are not logged: one may hold a password, and the log is shown if something fails.
   if uv_settings >/dev/null && find_uv; then installer=uv_install; fi
   printf ', by %s' "${installer%_install}" >&3
   # shellcheck disable=SC2046 # one requirement a word
