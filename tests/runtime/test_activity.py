@@ -58,8 +58,8 @@ def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word puts the next sign off: it is due a whole silence later."""
     clock, waits, heard = [0.0], [], Heard("Reading")
     monkeypatch.setattr(activity, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(activity, "_works", [activity._Work("Reading", 0.0)])
-    monkeypatch.setattr(activity, "_spoken", 0.0)
+    monkeypatch.setattr(activity, "_tasks", [activity._Task("Reading", 0.0)])
+    monkeypatch.setattr(activity, "_last_output", 0.0)
 
     class Over:
         def wait(self, seconds: float) -> bool:
@@ -70,7 +70,7 @@ def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
             return len(waits) == 3
 
     with activity.reporting_to(heard):
-        activity._beat(Over())  # type: ignore[arg-type]
+        activity._print_when_due(Over())  # type: ignore[arg-type]
     assert waits == [30.5, 30.5, 30.5]
     assert heard.lines == ["Reading, 1 min 01 s so far"]
 
@@ -85,7 +85,7 @@ def test_nothing_is_said_when_all_is_done() -> None:
             if thread.name == "signs of life":
                 thread.join(PATIENCE)
                 assert not thread.is_alive()
-    assert not activity._works
+    assert not activity._tasks
 
 
 @pytest.mark.parametrize("seconds", [0.0, 59.6, 61.0, 3600.0])

@@ -16,7 +16,7 @@ from bigmodel.engine.base import Engine
 from bigmodel.engine.functional_step import StepInputs
 from bigmodel.engine.step import Step
 from bigmodel.optim.schedulers import apply
-from bigmodel.runtime.device import sent
+from bigmodel.runtime.device import to_device
 
 COMPILED_STEP = "compiled step"
 """What a profile calls a step that is one piece, without phases of its own."""
@@ -79,7 +79,7 @@ class FixedShapeEngine(Engine):
         learning_rates = torch.outer(torch.tensor(factors, dtype=torch.float64), base_rates)
         shares = [0.0 if ema is None else ema.next_share() for _ in factors]
         columns = (learning_rates, torch.tensor(shares, dtype=torch.float64))
-        return sent(torch.column_stack(columns), self._device).unbind()
+        return to_device(torch.column_stack(columns), self._device).unbind()
 
 
 def step_inputs(batch: Batch, step: Step, share: float = 0.0) -> StepInputs:

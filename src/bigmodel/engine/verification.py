@@ -16,7 +16,7 @@ from bigmodel.data.base import Batch
 from bigmodel.engine.fixed_shape import FixedShapeEngine, step_inputs
 from bigmodel.engine.functional_step import FunctionalStep, StepTensors, is_step_count
 from bigmodel.engine.step import Step
-from bigmodel.runtime.device import random_tensors, restore_generators
+from bigmodel.runtime import rng
 
 _TIMED_STEPS = 5
 _FIGURES_RTOL = 1e-3
@@ -80,14 +80,14 @@ def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> 
 def state_restored(step: Step, function: FunctionalStep) -> Iterator[None]:
     """Whatever steps are done in it, afterwards the state is as it was."""
     changed = function.tensors.changed
-    before, random = {name: tensor.clone() for name, tensor in changed.items()}, random_tensors()
+    before, random = {name: tensor.clone() for name, tensor in changed.items()}, rng.torch_states()
     samples, updates = step.metrics.samples, 0 if step.ema is None else step.ema.updates
     try:
         yield
     finally:
         for name, tensor in changed.items():
             tensor.copy_(before[name])
-        restore_generators(random)
+        rng.restore_torch(random)
         step.metrics.count(samples - step.metrics.samples)
         if step.ema is not None:
             step.ema.updates = updates

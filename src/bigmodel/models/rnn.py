@@ -15,7 +15,7 @@ from bigmodel.models.checks import cannot_read, check_writing, refuse_pairs
 from bigmodel.models.layers.padding import last_position, masked_mean, pad_token, text_lengths
 from bigmodel.models.layers.recurrent import Recurrent, State
 from bigmodel.registry import EntryConfig, models
-from bigmodel.runtime.device import sent
+from bigmodel.runtime.device import to_device
 from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
 
 
@@ -130,7 +130,7 @@ class RNN(Writer):
         del max_length
         assert self.embedding is not None
         is_uniform = min(lengths) == max(lengths)
-        ends = None if is_uniform else sent(torch.tensor(lengths), inputs.device)
+        ends = None if is_uniform else to_device(torch.tensor(lengths), inputs.device)
         x, state = self.recurrent.run(self.embedding(inputs[:, : max(lengths)]), None, ends)
         logits: Tensor = self.head(last_position(x, ends))
         return logits, RNNCache(state)
@@ -150,5 +150,5 @@ class RNNCache(DecodingCache):
         self.state = state
 
     def select(self, rows: list[int]) -> RNNCache:
-        index = sent(torch.tensor(rows), self.state[0].device)
+        index = to_device(torch.tensor(rows), self.state[0].device)
         return RNNCache(tuple(part[:, index] for part in self.state))

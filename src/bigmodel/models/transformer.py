@@ -27,7 +27,7 @@ from bigmodel.models.layers.padding import (
 from bigmodel.models.layers.positions import Positions, Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
-from bigmodel.runtime.device import sent
+from bigmodel.runtime.device import to_device
 from bigmodel.spec import DataSpec, Features, NextTokens, TokenPair, Tokens
 
 GPT2_STD = 0.02
@@ -191,7 +191,7 @@ class Transformer(TransformerBase):
     def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, KVCache]:
         """See `Writer.prefill`; `max_length` is at most the spec's length."""
         cache = KVCache(len(self.blocks), lengths, max_length, inputs.device)
-        return self._next_logits(inputs, cache, sent(torch.tensor(lengths), inputs.device)), cache
+        return self._next_logits(inputs, cache, to_device(torch.tensor(lengths), inputs.device)), cache
 
 
 class EncoderDecoder(TransformerBase):
@@ -236,7 +236,7 @@ class EncoderDecoder(TransformerBase):
         encoded, cache.source_mask = self._encode(inputs[:, 0])
         for block, layer in zip(self._decoder_blocks, cache.layers, strict=True):
             layer.source = block.read(encoded)
-        ends = sent(torch.tensor(lengths), inputs.device)
+        ends = to_device(torch.tensor(lengths), inputs.device)
         return self._next_logits(inputs[:, 1, : cache.longest], cache, ends), cache
 
     def _encode(self, source: Tensor) -> tuple[Tensor, Tensor]:

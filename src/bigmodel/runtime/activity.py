@@ -1,9 +1,9 @@
-"""Signs of life: whatever takes long says so, every 30 seconds without a word, by one thread.
+"""Progress lines: whatever takes long says so after every 30 silent seconds, from one thread.
 
     with activity.report_progress("Learning pieces of words"):
         …
 
-`interruptible` keeps a process answering to signals while a library computes.
+`interruptible` keeps a process responsive to signals while a library computes.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ from typing import NamedTuple, TypeVar
 T = TypeVar("T")
 
 SILENCE = 30.0
-"""Seconds without a word after which a line says what is being done."""
+"""Seconds without output after which a line says what is being done."""
 
 _SLACK = 0.5
-"""Seconds that are left to whoever has more to say than that, such as training."""
+"""Extra seconds that give way to whoever prints more than that, such as training."""
 
 
 What = str | Callable[[], str]
 
 
-class _Work(NamedTuple):
+class _Task(NamedTuple):
     what: What
     began: float
 
 
-def _to_stderr(text: str) -> None:
+def _print(text: str) -> None:
     with suppress(OSError, ValueError, AttributeError):  # nobody reads
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-_works: list[_Work] = []
-_spoken = 0.0
-_say: Callable[[str], None] = _to_stderr
+_tasks: list[_Task] = []
+_last_output = 0.0
+_say: Callable[[str], None] = _print
 
 
 @contextmanager
 def report_progress(what: What) -> Iterator[None]:
-    """Within it, `what` is told after each `SILENCE`, and for how long it has been done; of several, one
-    in the other, the innermost. A function is asked then, so that it can say how far the work is."""
-    global _spoken
-    outermost = not _works
-    work = _Work(what, time.monotonic())
-    _works.append(work)
+    """Within it, `what` is printed after each `SILENCE`, with the time it has taken; of nested ones, the
+    innermost. A function is called then, so that it can say how far the work is."""
+    global _last_output
+    outermost = not _tasks
+    task = _Task(what, time.monotonic())
+    _tasks.append(task)
     over = threading.Event()
     if outermost:
-        _spoken = time.monotonic()
-        threading.Thread(target=_beat, args=(over,), name="signs of life", daemon=True).start()
+        _last_output = time.monotonic()
+        threading.Thread(target=_print_when_due, args=(over,), name="progress", daemon=True).start()
     try:
         yield
     finally:
         over.set()
-        _works.remove(work)
+        _tasks.remove(task)
 
 
 @contextmanager
 def reporting_to(say: Callable[[str], None]) -> Iterator[None]:
-    """Within it, signs of life are lines that `say` is given; else they go to standard error."""
+    """Within it, progress lines go to `say` instead of standard error."""
     global _say
     before, _say = _say, say
     try:
@@ -73,24 +73,24 @@ def reporting_to(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def note_output() -> None:
-    """Something was said: the next sign of life is not due before another `SILENCE`."""
-    global _spoken
-    _spoken = time.monotonic()
+    """Something was printed: the next progress line is due only after another `SILENCE`."""
+    global _last_output
+    _last_output = time.monotonic()
 
 
 def interruptible(work: Callable[[], T]) -> T:
-    """What `work` gives, which a library does without holding Python up: done by another thread, so that
-    this one answers to signals meanwhile. What is left in this way goes on until the process ends.
+    """The result of `work`, computed by another thread so that this one handles signals meanwhile; for
+    libraries that release the GIL. Work that a signal interrupts goes on until the process ends.
 
     Raises:
         BaseException: whatever `work` raises.
     """
-    given: list[T] = []
+    results: list[T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            given.append(work())
+            results.append(work())
         except BaseException as error:  # a panic of a library in Rust is no Exception
             raised.append(error)
 
@@ -100,17 +100,17 @@ def interruptible(work: Callable[[], T]) -> T:
         thread.join(0.1)  # a join without a limit would hold signals up on some systems
     if raised:
         raise raised[0]
-    return given[0]
+    return results[0]
 
 
-def _beat(over: threading.Event) -> None:
-    while not over.wait(max(0.0, _spoken + SILENCE + _SLACK - time.monotonic())):
-        works = list(_works)
-        if works and time.monotonic() - _spoken >= SILENCE:
-            what, began = works[-1]
+def _print_when_due(over: threading.Event) -> None:
+    while not over.wait(max(0.0, _last_output + SILENCE + _SLACK - time.monotonic())):
+        tasks = list(_tasks)
+        if tasks and time.monotonic() - _last_output >= SILENCE:
+            what, began = tasks[-1]
             note_output()
-            told = what if isinstance(what, str) else what()
-            _say(f"{told}, {_words(time.monotonic() - began)} so far")
+            text = what if isinstance(what, str) else what()
+            _say(f"{text}, {_words(time.monotonic() - began)} so far")
 
 
 def _words(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The machine a run uses: device, precision, threads, seeds."""
+"""The machine that a run uses: its device, its precision, and how its libraries are set up."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import contextlib
 import ctypes
 import os
 import platform
-import random
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from bigmodel.errors import DeviceError, counted
 from bigmodel.registry import Config
+from bigmodel.runtime import rng
 from bigmodel.runtime.device_names import ALLOWED, is_device
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -130,24 +129,21 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         torch.use_deterministic_algorithms(config.deterministic)  # loads the compiler: 80 MB, a second
     measure_kernels(False)  # until it is known what shapes there are
-    torch.manual_seed(seed)
-    random.seed(seed)  # what a user's own code may draw from
-    np.random.seed(seed % 2**32)
+    rng.seed_all(seed)
     return Runtime(device, precision, emulated)
 
 
 def measure_kernels(wanted: bool) -> None:
-    """Whether cuDNN measures its kernels at each shape that it meets for the first time, and takes the
-    quickest from then on: wanted where shapes come again, not where each batch has its own width. Never
-    where the same bits are wanted each time."""
+    """Whether cuDNN benchmarks its kernels for each new shape and then uses the fastest: worth it if
+    shapes recur, not if each batch has its own width. Never in deterministic runs."""
     torch.backends.cudnn.benchmark = wanted and not torch.are_deterministic_algorithms_enabled()
 
 
 def keep_memory() -> None:
-    """Has the C library keep memory that is freed, for the next step, instead of handing it back to the
-    system, which clears every page of it anew: 2 to 9 % of a small transformer's step on a CPU.
+    """Has the C library keep freed memory for the next step instead of returning it to the system, which
+    clears every page again: 2 to 9 % of a small transformer's step on a CPU.
 
-    Does nothing where the C library is none of GNU's.
+    Does nothing unless the C library is GNU's.
     """
     if sys.platform != "linux":
         return
@@ -167,9 +163,9 @@ def available() -> list[str]:
     return names
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on `device`, without a wait: to CUDA it is queued, out of page-locked memory, which torch
-    uses again only when the copy out of it is done."""
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on `device`. To CUDA the copy is queued from pinned memory, so the host does not wait;
+    torch reuses that memory only after the copy has finished."""
     if torch.device(device).type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -184,37 +180,6 @@ def environment(runtime: Runtime) -> dict[str, str]:
         "device": str(runtime),
         "cuda": str(torch.version.cuda),
     }
-
-
-def random_tensors() -> dict[str, Tensor]:
-    """The states of torch's own generators, by device; CUDA's where this process uses it, since asking
-    would take a few hundred MB there."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def random_facts() -> dict[str, Any]:
-    """The states of the generators that are not torch's, which a user's own code may draw from."""
-    kind, numbers, *rest = np.random.get_state()
-    assert isinstance(numbers, np.ndarray)
-    return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
-
-
-def restore_generators(tensors: dict[str, Tensor]) -> None:
-    """Takes over what `random_tensors` gave."""
-    torch.set_rng_state(tensors["cpu"].cpu())
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"].cpu())
-
-
-def restore_random(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Takes over what `random_tensors` and `random_facts` gave."""
-    restore_generators(tensors)
-    random.setstate(facts["python"])
-    if facts["numpy"] is not None:
-        np.random.set_state(facts["numpy"])
 
 
 def _device(name: str) -> torch.device:
@@ -237,7 +202,7 @@ def _device(name: str) -> torch.device:
 
 
 def _listed(kind: str, count: int) -> list[str]:
-    """All devices of a kind, with what they are where that can be told."""
+    """All devices of a kind, with their names if known."""
     if kind != "cuda":
         return [f"{kind}:{index}" for index in range(count)]
     return [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count)]

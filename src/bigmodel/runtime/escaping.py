@@ -1,7 +1,7 @@
-"""Texts as they may be shown: names come from data and files, and a terminal obeys what they hold.
+"""Texts that are safe to print: names come from data and files, and terminals obey control characters.
 
-Colours, titles, links, the clipboard: control characters ask for all of it. So these are shown, as
-Python writes them, and not sent. Files that programs read keep values as they are.
+They set colours, titles, links, even the clipboard. So they are printed as Python escapes them. Files
+that programs read keep values as they are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def escape(text: str) -> str:
 
 
 def escape_line(text: str) -> str:
-    r"""The same of what has to be one line, such as a name: `\n` is shown too."""
+    r"""The same for what has to stay on one line, such as a name: `\n` is escaped too."""
     return text.translate(_OF_A_LINE)
 
 
@@ -51,7 +51,7 @@ def escape_message(text: str) -> str:
 
 
 def escape_library_output() -> None:
-    """Has what others tell shown like this too: log records, warnings, and the last traceback."""
+    """Escapes what libraries print as well: log records, warnings and uncaught tracebacks."""
     import logging  # takes longer than a page of help, which needs none
 
     class Record(logging.LogRecord):

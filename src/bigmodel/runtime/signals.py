@@ -54,7 +54,7 @@ _WORDS: dict[int | None, str] = {
 }
 _STOP, _SAVE = ("SIGTERM", "SIGINT", "SIGHUP"), ("SIGUSR1",)
 NUMBERS = tuple(getattr(signal, name) for name in _STOP + _SAVE if hasattr(signal, name))
-"""The signals that are minded here."""
+"""The signals that are handled here."""
 
 _IMPORT = "<frozen importlib._bootstrap>"
 
@@ -69,14 +69,14 @@ class SignalMode(enum.Enum):
 
 
 class Signals:
-    """Requests from outside, and whether they have been heeded.
+    """Requests from outside, and whether they have been acknowledged.
 
     Args:
-        program: whose name is said when the process is left at once.
+        program: whose name is printed when the process ends at once.
 
     Attributes:
-        pending: whether anything was asked for that training has not done yet.
-        on_leaving: what to do before the process is left without further ado; must be quick.
+        pending: whether a request is waiting for training to act on it.
+        on_leaving: what to do before the process ends at once; must be quick.
     """
 
     def __init__(self, program: str = "bigmodel-train") -> None:
@@ -133,7 +133,7 @@ class Signals:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within it, a request to stop waits until it is heeded."""
+        """Within it, a request to stop waits until it is acknowledged."""
         before, self._mode = self._mode, SignalMode.WAIT
         try:
             yield
@@ -142,7 +142,7 @@ class Signals:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Within it, a request to stop raises Stopped at once: nothing is at stake."""
+        """Within it, a request to stop raises Stopped at once: nothing can be lost."""
         before = self._mode
         self.enter(SignalMode.RAISE)
         try:
@@ -156,7 +156,7 @@ class Signals:
             raise Stopped(self._stop)
 
     def acknowledged(self) -> None:
-        """Tells that everything is saved.
+        """Says that everything is saved.
 
         Raises:
             Stopped: the process was asked to stop.
@@ -165,11 +165,11 @@ class Signals:
         self.check()
 
     def over(self, status: int) -> None:
-        """Nothing is left to be done: a request to stop ends the process with `status`, here and now."""
+        """All work is done: a request to stop now ends the process at once, with `status`."""
         self._mode, self._status = SignalMode.OVER, status
 
     def ignore(self) -> None:
-        """Nothing of ours runs any more; the interpreter, taking itself down, is not to be disturbed."""
+        """Ignores signals while the interpreter shuts down: nothing of ours runs any more."""
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
@@ -204,7 +204,7 @@ class Signals:
         self.pending = True
 
     def _raise(self, frame: FrameType | None) -> None:
-        """Raises Stopped in a frame; where that is importing something, as soon as it is there."""
+        """Raises Stopped in a frame; if that is importing something, once the import is done."""
         outside = _importer(frame)
         if outside is None:
             self.check()
@@ -212,7 +212,7 @@ class Signals:
             self._raise_later(outside)
 
     def _raise_later(self, frame: FrameType) -> None:
-        """Has Stopped raised in a frame once it goes on, as a debugger would step into it."""
+        """Raises Stopped in a frame once it continues, by a trace function, as debuggers do."""
         before = sys.gettrace()
 
         def stop(*_: object) -> None:
@@ -224,7 +224,7 @@ class Signals:
         sys.settrace(before or (lambda *_: None))
 
     def _unraisable(self, lost: sys.UnraisableHookArgs) -> None:
-        """What was raised in a destructor goes nowhere; a request to stop goes to who let it run."""
+        """Python drops what a destructor raises; a request to stop is raised in its caller instead."""
         frame = sys._getframe().f_back
         if not isinstance(lost.exc_value, Stopped):
             self._hook(lost)
@@ -232,7 +232,7 @@ class Signals:
             self._raise_later(_importer(frame) or frame)
 
     def _leave(self, number: int) -> None:
-        """Ends the process here and now, without unwinding what may be half done."""
+        """Ends the process at once, without unwinding what may be half done."""
         try:
             self.on_leaving()
             if sys.stdout.isatty():

@@ -27,7 +27,8 @@ from bigmodel.errors import CheckpointError, NonFiniteError
 from bigmodel.metrics import Metrics
 from bigmodel.optim.optimizers import evaluation_weights, own_options, training_weights
 from bigmodel.optim.schedulers import Schedule
-from bigmodel.runtime.device import Choice, random_facts, random_tensors, restore_random
+from bigmodel.runtime import rng
+from bigmodel.runtime.device import Choice
 from bigmodel.training.progress import Progress
 
 _EVALUATION_KEYS = ("data", "loss.", "trainer.checkpoint.m", "trainer.early_stopping.m")
@@ -101,7 +102,7 @@ class State:
             "model": self._weights(),
             "optimizer": optimizer_tensors,
             "metrics": self.metrics.state_dict(),
-            "random": random_tensors(),
+            "random": rng.torch_states(),
         }
         if self.averages:
             with self.evaluation_weights():
@@ -122,7 +123,7 @@ class State:
             "ema_updates": None if self.ema is None else self.ema.updates,
             "micro_batch": self.accumulation.micro_batch,
             "grad_norm": None if norm is None else float(norm),
-            "random": random_facts(),
+            "random": rng.python_states(),
             "choice": asdict(self.choice),
         }
         return groups, facts
@@ -154,7 +155,7 @@ class State:
             self._load_choice,
         ):
             load_part(saved)
-        restore_random(groups["random"], facts["random"])
+        rng.restore(groups["random"], facts["random"])
 
     def load_model(self, weights: dict[str, Tensor]) -> None:
         """Takes over weights alone.

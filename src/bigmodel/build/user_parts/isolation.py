@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bigmodel.errors import BigModelError, SpecError, is_too_large
 from bigmodel.models.base import eval_mode
-from bigmodel.runtime.device import random_facts, random_tensors, restore_random
+from bigmodel.runtime import rng
 
 PartT = TypeVar("PartT", bound=nn.Module)
 
@@ -22,11 +22,11 @@ PartT = TypeVar("PartT", bound=nn.Module)
 @contextmanager
 def isolated_randomness() -> Iterator[None]:
     """What is drawn at random inside leaves every generator as it was."""
-    tensors, facts = random_tensors(), random_facts()
+    tensors, facts = rng.torch_states(), rng.python_states()
     try:
         yield
     finally:
-        restore_random(tensors, facts)
+        rng.restore(tensors, facts)
 
 
 @contextmanager

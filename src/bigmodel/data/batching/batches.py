@@ -26,7 +26,7 @@ from bigmodel.data.counter_rng import generator_of, key_of
 from bigmodel.data.parts import Chosen, GatherOptions, SplitData
 from bigmodel.data.prepared import Scaling
 from bigmodel.errors import ConfigError
-from bigmodel.runtime.device import sent
+from bigmodel.runtime.device import to_device
 from bigmodel.spec import Image
 
 _BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 64 << 20}  # fits a cache; keeps a GPU busy
@@ -143,7 +143,7 @@ class FixedBatches(Batches):
             return None
         # Drawn on the CPU, so that it is the same for every device.
         drawn = torch.randperm(len(self.part), generator=generator_of(self.seed, epoch, _ORDER))
-        return sent(drawn, self.part.device)
+        return to_device(drawn, self.part.device)
 
     def _read(self, epoch: int, order: Tensor | None, first: int, stop: int) -> Samples:
         chosen = slice(first, stop) if order is None else order[first:stop]
@@ -153,7 +153,7 @@ class FixedBatches(Batches):
         if self.augmentation is not None:
             index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
             key = key_of(self.seed, epoch, _AUGMENT)
-            inputs = augment(inputs, self.augmentation, sent(index, device), key)
+            inputs = augment(inputs, self.augmentation, to_device(index, device), key)
         if self.scaling is not None:
             inputs = self.scaling(inputs)
         return inputs, targets
@@ -184,7 +184,7 @@ class BucketedBatches(Batches):
     def reads(self, epoch: int, start: int) -> Iterator[Read]:
         """See `Batches.reads`."""
         order = self._order(epoch)
-        stored = sent(order, self.part.device)  # once an epoch: its batches are slices of it
+        stored = to_device(order, self.part.device)  # once an epoch: its batches are slices of it
         numbers = torch.arange(self.steps_per_epoch)
         if self.shuffle:
             numbers = torch.randperm(len(numbers), generator=generator_of(self.seed, epoch, _BUCKETS))
@@ -285,7 +285,7 @@ def _gathered(part: SplitData, chosen: Chosen, device: torch.device, options: Ga
     if part.device.type == device.type:
         return part.take(chosen, options)
     inputs, targets = part.take(chosen, replace(options, pinned=device.type == "cuda"))
-    return sent(inputs, device), sent(targets, device)
+    return to_device(inputs, device), to_device(targets, device)
 
 
 def _resident(part: SplitData, wanted: bool | None, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.models.base import Writer
-from bigmodel.runtime.device import sent
+from bigmodel.runtime.device import to_device
 from bigmodel.spec import DataSpec, TokenPair, Tokens
 
 
@@ -77,7 +77,7 @@ class DecodingBatch:
         if is_window_moved:  # all positions are others now
             self.prefill()
         else:
-            new = sent(torch.tensor(tokens), self.device)
+            new = to_device(torch.tensor(tokens), self.device)
             self._set_logits(self.model.decode(new, self.cache))
 
     def select(self, rows: list[int]) -> None:
@@ -98,4 +98,4 @@ class DecodingBatch:
     def _padded(self, rows: list[list[int]], width: int = 0) -> Tensor:
         width = width or max(len(row) for row in rows)
         padded = [row + [self.pad] * (width - len(row)) for row in rows]
-        return sent(torch.tensor(padded), self.device)
+        return to_device(torch.tensor(padded), self.device)

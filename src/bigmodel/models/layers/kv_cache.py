@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.models.base import DecodingCache
-from bigmodel.runtime.device import sent
+from bigmodel.runtime.device import to_device
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values: (batch, kv_heads, positions, head_dim) each."""
@@ -49,7 +49,7 @@ class KVCache(DecodingCache):
 
     def advance(self) -> None:
         """Makes room for one more token of each text."""
-        self.positions = sent(torch.tensor(self.lengths), self.device).unsqueeze(1)
+        self.positions = to_device(torch.tensor(self.lengths), self.device).unsqueeze(1)
         self.lengths = [length + 1 for length in self.lengths]
         self.mask = None
         if not self.is_uniform:
@@ -59,7 +59,7 @@ class KVCache(DecodingCache):
     def select(self, rows: list[int]) -> KVCache:
         lengths = [self.lengths[row] for row in rows]
         selected = KVCache(len(self.layers), lengths, self.max_length, self.device)
-        index = sent(torch.tensor(rows), self.device)
+        index = to_device(torch.tensor(rows), self.device)
         selected.source_mask = None if self.source_mask is None else self.source_mask[index]
         for old, new in zip(self.layers, selected.layers, strict=True):
             new.own, new.source = _select(old.own, index), _select(old.source, index)

@@ -1,0 +1,48 @@
+"""The random number generators: seeded together, saved with a run and restored when it resumes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_all(seed: int) -> None:
+    """Seeds torch's generators, and Python's and NumPy's, which a user's own code may use."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def torch_states() -> dict[str, Tensor]:
+    """The states of torch's generators by device; CUDA's only if this process uses CUDA: asking would
+    initialise it, which takes a few hundred MB there."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def python_states() -> dict[str, Any]:
+    """The states of Python's and NumPy's generators, as JSON can hold them."""
+    kind, numbers, *rest = np.random.get_state()
+    assert isinstance(numbers, np.ndarray)
+    return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
+
+
+def restore_torch(tensors: dict[str, Tensor]) -> None:
+    """Restores the states of `torch_states`."""
+    torch.set_rng_state(tensors["cpu"].cpu())
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"].cpu())
+
+
+def restore(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Restores the states of `torch_states` and `python_states`."""
+    restore_torch(tensors)
+    random.setstate(facts["python"])
+    if facts["numpy"] is not None:
+        np.random.set_state(facts["numpy"])
