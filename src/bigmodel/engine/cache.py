@@ -28,7 +28,7 @@ from bigmodel.engine.step import Step
 from bigmodel.runtime import caches
 
 MAX_LIBRARIES = 64
-"""More are not kept, of a megabyte or two each: those go that were used longest ago."""
+"""Of a megabyte or two each; beyond that, the least recently used ones are deleted."""
 
 MAX_AGE = 30 * 24 * 3600.0
 """Seconds after which a note that a step is better not compiled no longer counts."""

@@ -1,6 +1,6 @@
 """Steps as a CUDA graph: the kernels of a whole step, launched by one call.
 
-The kernels are those of the eager step, fused optimizer included. What goes is the time that Python and
+The kernels are those of the eager step, fused optimizer included. A graph saves the time that Python and
 torch take to launch them one by one, which is most of the time for small networks.
 """
 
@@ -91,8 +91,8 @@ class GraphEngine(FixedShapeEngine):
 
     def run_step(self, inputs: StepInputs) -> Tensor:
         """See `FixedShapeEngine.run_step`; the next call overwrites the figures."""
-        for kept, new in zip(self._batch, inputs[:2], strict=True):
-            kept.copy_(new)
+        for fixed, new in zip(self._batch, inputs[:2], strict=True):
+            fixed.copy_(new)
         torch._foreach_copy_(self._learning_rates, list(inputs.rates[:-1].unbind()))
         self._graph.replay()
         return self._figures

@@ -117,7 +117,7 @@ class FunctionalStep:
             so that the optimizer has its state.
 
     Attributes:
-        tensors: those that the step itself works on.
+        tensors: the ones that the step itself works on.
 
     Raises:
         UntraceableError: the step keeps something that is no tensor from one update to the next.
@@ -134,7 +134,7 @@ class FunctionalStep:
         """Does one step, in place.
 
         Args:
-            tensors: those of `self.tensors`, or others by the same names.
+            tensors: `self.tensors`, or others by the same names.
             inputs: the batch and its rates.
 
         Returns:
@@ -308,8 +308,8 @@ def _assign_where(condition: Tensor, tensors: Named, new: Named) -> None:
 
 
 def _first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """For each name of the state dict the one that `named_parameters` and `named_buffers` give: a shared
-    weight has several."""
+    """Maps names of the state dict, of which a shared weight has several, to those in `named_parameters`
+    and `named_buffers`."""
     first = {id(t): name for name, t in chain(model.named_parameters(), model.named_buffers())}
     state = model.state_dict(keep_vars=True)
     return {name: first[id(state[name])] for name in names}

@@ -45,7 +45,7 @@ class AttentionConfig(EntryConfig):
         default=2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
     )
     position: Literal["none", "sinusoidal", "learned"] = Field(
-        default="learned", description="how a vector's place is told: none, sinusoidal or learned"
+        default="learned", description="position encoding: none, sinusoidal or learned"
     )
     hidden_size: int = Field(
         default=128, ge=0, description="width of the layer at each position after attention; 0: none"

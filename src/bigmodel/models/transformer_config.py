@@ -34,7 +34,7 @@ class TransformerConfig(EntryConfig):
         default=4.0, gt=0, le=64, description="width of the feed-forward layer over dim"
     )
     position: Literal["sinusoidal", "learned", "rotary"] = Field(
-        default="learned", description="how a vector's place is told: sinusoidal, learned or rotary"
+        default="learned", description="position encoding: sinusoidal, learned or rotary"
     )
     norm: Literal["layernorm", "rmsnorm"] = Field(
         default="layernorm", description="layernorm or rmsnorm"

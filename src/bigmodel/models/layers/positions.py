@@ -1,7 +1,7 @@
 """Position encodings: sinusoidal, learnt and rotary, along a line or over an image.
 
-Over an image each axis gets an equal share of the channels, rows first; along a line, which is one axis,
-the formulas are those of the papers.
+Over an image each axis gets an equal share of the channels, rows first. A line is one axis, with the
+formulas of the papers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMAGE_BASE = 100.0
 
 
 def coordinates(grid: tuple[int, ...]) -> Tensor:
-    """Whole-number coordinates of each position of a grid, row by row: (positions, axes), float32."""
+    """Integer coordinates of each position of a grid, row by row: (positions, axes), float32."""
     axes = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
     return torch.stack([axis.flatten() for axis in axes], dim=1).float()
 
@@ -51,7 +51,7 @@ class Positions(nn.Module):
         kind: `sinusoidal` (fixed) or `learned`.
 
     Shapes: (batch, positions, dim) → the same. Fewer positions than the grid holds are the first ones,
-    or those that `positions` names, (batch, positions) whole numbers.
+    or those in `positions`, (batch, positions) integers.
     """
 
     weight: Tensor
@@ -79,7 +79,7 @@ class Rotary(nn.Module):
         head_dim: channels of a head.
 
     Shapes: (batch, heads, positions, head_dim) → the same. Positions are the first ones of the grid, or
-    those that `positions` names, (batch, positions) whole numbers.
+    those in `positions`, (batch, positions) integers.
     """
 
     cos: Tensor

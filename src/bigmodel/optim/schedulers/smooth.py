@@ -102,7 +102,7 @@ class OneCycle(Scheduler):
 
 
 class PolynomialConfig(SchedulerConfig):
-    power: float = Field(default=1.0, gt=0, description="1: a straight line; above: quicker at first")
+    power: float = Field(default=1.0, gt=0, description="1: a straight line; above: faster at first")
     end_factor: float = Field(
         default=0.0, ge=0, description="multiplier that the run ends with; above 1 the rate grows"
     )

@@ -84,9 +84,7 @@ class Exponential(Scheduler):
 
 class PlateauConfig(SchedulerConfig):
     factor: float = Field(default=0.1, gt=0, lt=1, description="factor of each drop, 0 to 1")
-    patience: int = Field(
-        default=10, ge=0, description="evaluations without improvement that are borne before a drop"
-    )
+    patience: int = Field(default=10, ge=0, description="evaluations without improvement before a drop")
     threshold: float = Field(
         default=1e-4, ge=0, description="least improvement that counts, as a share of the best so far"
     )
