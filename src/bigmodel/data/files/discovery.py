@@ -6,7 +6,7 @@
     photos.csv                a list, with columns `file` and `label`
 
 Files come in the order of their names, wherever they are found. Hidden ones are passed over, and so is
-what systems leave behind; see `system_names`.
+what systems leave behind; see `ignored_files`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from bigmodel.data.files.name_patterns import (
     PART_FOLDERS,
@@ -49,7 +50,7 @@ def find_files(
 
     Args:
         path: folder, list or single file.
-        suffixes, what: as in `collect`.
+        suffixes, what: as in `samples.collect_files`.
         patterns: how files tell what they are.
         where: begins a message: the option and its value.
         labelled: whether labels are needed.
@@ -57,15 +58,31 @@ def find_files(
         new: whether training is over: a list's files may then lie beside it as well as in `root`.
 
     Raises:
-        DataError: see `collect`.
+        DataError: see `samples.collect_files`.
     """
+    search = _Search(suffixes, what, patterns, where)
     if path.is_dir():
-        return _find_in_folder(path, suffixes, what, patterns, where, labelled, parts)
-    if path.suffix.lower() in suffixes:
-        _check_utf8_name(path.name, where)
-        files = Files([path], [path.name])
-        return replace(files, labels=_label_of_file(path, patterns)) if labelled else files
-    return _read_list(path, suffixes, what, patterns, where, labelled, new)
+        return _find_in_folder(path, search, labelled, parts)
+    if path.suffix.lower() not in suffixes:
+        return _read_list(path, search, labelled, new)
+    _check_utf8_name(path.name, where)
+    files = Files([path], [path.name])
+    if not labelled:
+        return files
+    if patterns.label_pattern is None:
+        return replace(files, labels=[path.absolute().parent.name])
+    return replace(
+        files, labels=match_groups(patterns.label_pattern, files.names, "label_pattern", str(path))
+    )
+
+
+class _Search(NamedTuple):
+    """What is looked for; see `find_files`."""
+
+    suffixes: Collection[str]
+    what: str
+    patterns: FilePatterns
+    where: str
 
 
 def _check_utf8_name(name: str, where: str) -> None:
@@ -79,32 +96,17 @@ def _check_utf8_name(name: str, where: str) -> None:
         ) from None
 
 
-def _label_of_file(path: Path, patterns: FilePatterns) -> list[str]:
-    """The label of a single file: what its name tells, or its folder's."""
-    if patterns.label_pattern is None:
-        return [path.absolute().parent.name]
-    return match_groups(patterns.label_pattern, [path.name], "label_pattern", str(path))
-
-
-def _find_in_folder(
-    folder: Path,
-    suffixes: Collection[str],
-    what: str,
-    patterns: FilePatterns,
-    where: str,
-    labelled: bool,
-    parts: bool,
-) -> Files:
+def _find_in_folder(folder: Path, search: _Search, labelled: bool, parts: bool) -> Files:
+    what, where = search.what, search.where
     paths, ignored, passed = [], Counter[str](), set[str]()
     for path in _walk(folder, where, passed):
-        if path.suffix.lower() in suffixes:
+        if path.suffix.lower() in search.suffixes:
             paths.append(path)
         else:
             ignored[path.suffix.lower() or "no suffix"] += 1
     if not paths:
-        raise DataError(
-            f"{where}: holds no {what} ({', '.join(sorted(suffixes))}){_other_files(ignored)}."
-        )
+        known = ", ".join(sorted(search.suffixes))
+        raise DataError(f"{where}: holds no {what} ({known}){_other_files(ignored)}.")
     names = [path.relative_to(folder).as_posix() for path in paths]
     for name in names:
         _check_utf8_name(name, where)
@@ -112,18 +114,24 @@ def _find_in_folder(
     if not labelled:
         return files
     below, assigned_parts = _part_folders(names, where) if parts else (names, None)
-    empty: list[str] = []
-    if patterns.label_pattern is not None:
-        labels = match_groups(patterns.label_pattern, names, "label_pattern", where)
-    else:
+    if search.patterns.label_pattern is None:
         labels = _top_folders(below, folder, what, where)
         empty = _empty_folders(folder, names, deeper=assigned_parts is not None)
+        files = replace(files, labels=labels, empty=empty)
+    return _match_patterns(replace(files, assigned_parts=assigned_parts), search)
+
+
+def _match_patterns(files: Files, search: _Search) -> Files:
+    """Files with the labels, groups and parts that patterns find in their paths."""
+    patterns, names, where = search.patterns, files.names, search.where
+    labels, groups, assigned_parts = files.labels, files.groups, files.assigned_parts
+    if patterns.label_pattern is not None:
+        labels = match_groups(patterns.label_pattern, names, "label_pattern", where)
+    if patterns.group_pattern is not None and groups is None:
+        groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
     if patterns.test_pattern is not None:
         assigned_parts = mark_test_files(patterns.test_pattern, names, assigned_parts, where)
-    groups = None
-    if patterns.group_pattern is not None:
-        groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
-    return replace(files, labels=labels, assigned_parts=assigned_parts, groups=groups, empty=empty)
+    return replace(files, labels=labels, groups=groups, assigned_parts=assigned_parts)
 
 
 def _empty_folders(folder: Path, names: Sequence[str], *, deeper: bool) -> list[str]:
@@ -223,18 +231,11 @@ def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[
     return labels
 
 
-def _read_list(
-    path: Path,
-    suffixes: Collection[str],
-    what: str,
-    patterns: FilePatterns,
-    where: str,
-    labelled: bool,
-    new: bool,
-) -> Files:
+def _read_list(path: Path, search: _Search, labelled: bool, new: bool) -> Files:
     """The files that a table lists, in its order."""
     from bigmodel.data.tabular.table_file import get_column, read_table
 
+    _, what, patterns, where = search
     table = read_table(path, "data.path", encoding=patterns.encoding)
     listed = get_column(table, patterns.file, "data.file").to_pylist()
     _check_filled(listed, patterns.file, where)
@@ -242,44 +243,44 @@ def _read_list(
     kept = [row for row, found in enumerate(system_names) if found is None]
     if not kept:
         raise DataError(f"{where}: lists no {what}.")
-
-    def values(name: str, key: str) -> list[object]:
-        return list(get_column(table, name, f"data.{key}").take(kept).to_pylist())
-
     names = [str(listed[row]) for row in kept]
     folder = path.absolute().parent
     if patterns.root is not None and not (new and (folder / names[0]).exists()):
         folder = Path(patterns.root).expanduser()
     paths = [folder / name for name in names]
-    if labelled:
-        _check_once(names, paths, what, where)
-    for entry in paths:
-        check_inside(entry, folder, "data.root")
-    other = [name for name in names if Path(name).suffix.lower() not in suffixes]
-    if other:
-        raise DataError(
-            f"{where}: lists {len(other):,} files that are no {what}, such as {other[0]}. Known are"
-            f" {', '.join(sorted(suffixes))}."
-        )
+    _check_listed(names, paths, folder, search, once=labelled)
     files = Files(paths, names, system_files=sorted({found for found in system_names if found}))
     if not labelled:
         return files
-    if patterns.label_pattern is not None:
-        labels: list[str] | list[float] = match_groups(
-            patterns.label_pattern, names, "label_pattern", where
-        )
-    else:
+
+    def values(name: str, key: str) -> list[object]:
+        return list(get_column(table, name, f"data.{key}").take(kept).to_pylist())
+
+    if patterns.label_pattern is None:
         labels = _list_labels(values(patterns.label, "label"), patterns, where)
-    groups = assigned_parts = None
+        files = replace(files, labels=labels)
     if patterns.group is not None:
-        groups = [_as_text(value) for value in values(patterns.group, "group")]
-    elif patterns.group_pattern is not None:
-        groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
+        files = replace(files, groups=[_as_text(value) for value in values(patterns.group, "group")])
     if patterns.split is not None:
         assigned_parts = [_as_text(value) for value in values(patterns.split, "split")]
-    if patterns.test_pattern is not None:
-        assigned_parts = mark_test_files(patterns.test_pattern, names, assigned_parts, where)
-    return replace(files, labels=labels, groups=groups, assigned_parts=assigned_parts)
+        files = replace(files, assigned_parts=assigned_parts)
+    return _match_patterns(files, search)
+
+
+def _check_listed(
+    names: Sequence[str], paths: Sequence[Path], folder: Path, search: _Search, *, once: bool
+) -> None:
+    """Raises DataError if a listed file is outside the folder or of another kind, or is listed twice."""
+    if once:
+        _check_once(names, paths, search.what, search.where)
+    for path in paths:
+        check_inside(path, folder, "data.root")
+    other = [name for name in names if Path(name).suffix.lower() not in search.suffixes]
+    if other:
+        raise DataError(
+            f"{search.where}: lists {len(other):,} files that are no {search.what}, such as {other[0]}."
+            f" Known are {', '.join(sorted(search.suffixes))}."
+        )
 
 
 def _check_once(names: Sequence[str], paths: Sequence[Path], what: str, where: str) -> None:
