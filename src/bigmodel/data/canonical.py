@@ -112,7 +112,7 @@ def alias_summary(names: Mapping[str, str]) -> str:
     """Which spellings are called by another one; empty where none is.
 
     Args:
-        names: of the value of each spelling, as `settled` gives them.
+        names: of the value of each spelling, as `canonical_names` gives them.
     """
     others: dict[str, list[str]] = defaultdict(list)
     for word, name in names.items():

@@ -47,7 +47,7 @@ def _with_count(name: str, count: int) -> str:
 
 
 def class_warnings(names: Sequence[str], counts: Sequence[int]) -> list[tuple[str, str]]:
-    """What is odd about classes: those of a single sample, and names that nearly are the same."""
+    """Warnings about classes: those of a single sample, and names that differ in case alone."""
     lines = []
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if single:

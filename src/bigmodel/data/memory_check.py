@@ -30,7 +30,7 @@ def free_memory() -> int:
 
 
 def check_memory(size: int, where: str) -> None:
-    """Raises DataError where `size` bytes are more than there is memory for.
+    """Raises DataError if `size` bytes are more than there is memory for.
 
     Args:
         size: bytes.

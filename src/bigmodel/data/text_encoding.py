@@ -168,12 +168,12 @@ class _Transcoded(io.RawIOBase):
 
 
 def check_utf8(path: Path) -> None:
-    """Raises DataError where a file is not UTF-8: in which line, and what it may be instead."""
+    """Raises DataError if a file is not UTF-8: in which line, and what it may be instead."""
     check_encoding(path, "utf-8")
 
 
 def check_encoding(path: Path, encoding: str) -> None:
-    """Raises DataError where a file is not of an encoding: in which line, and what it may be instead."""
+    """Raises DataError if a file is not of an encoding: in which line, and what it may be instead."""
     decoder = codecs.getincrementaldecoder(encoding)()
     lines = 1
     with open_decompressed(path) as file:
@@ -189,7 +189,7 @@ def check_encoding(path: Path, encoding: str) -> None:
 
 
 def check_not_utf16(path: Path, head: bytes) -> None:
-    """Raises DataError where a file's first bytes, taken for UTF-8, are of no text in it."""
+    """Raises DataError if a file's first bytes, taken for UTF-8, are of no text in it."""
     if b"\x00" in head:
         place = head.index(b"\x00")
         if (wide := guess_utf16(head)) is not None:

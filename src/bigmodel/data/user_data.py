@@ -213,7 +213,7 @@ def _empty(value: Any) -> bool:
 
 
 def check_trained_classes(names: Sequence[str], training: Tensor, where: str, what: str) -> None:
-    """Raises DataError where a class has no sample to learn from.
+    """Raises DataError if a class has no sample to learn from.
 
     Args:
         names: of the classes.
@@ -231,7 +231,7 @@ def check_trained_classes(names: Sequence[str], training: Tensor, where: str, wh
 
 
 def check_classes(names: Sequence[str], what: str) -> None:
-    """Raises DataError where there are fewer than two classes to tell apart; `what` says where from."""
+    """Raises DataError if there are fewer than two classes to tell apart; `what` says where from."""
     if len(names) < 2:
         raise DataError(
             f"{what}: all samples have the same label, {names[0]!r}, so that there is nothing to tell"

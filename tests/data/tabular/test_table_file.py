@@ -282,7 +282,7 @@ def test_cells_of_several_kinds_make_one_column_of_json_lines(tmp_path, monkeypa
     assert table.column("b").to_pylist() == [None, "true", "0", None, None, None]
     assert table.column("o").to_pylist() == ['{"a": 1}', None, '{"a": "z"}', None, None, None]
     assert table.column("h").to_pylist() == [None, "1e400", "2", None, None, None]
-    assert json_values(table.as_it_stands("a")) == [1.5, "z", "1.5", None, [1.5, "é"], False]
+    assert json_values(table.raw_column("a")) == [1.5, "z", "1.5", None, [1.5, "é"], False]
 
 
 def test_files_of_a_folder_whose_columns_are_of_several_kinds(tmp_path):
@@ -291,7 +291,7 @@ def test_files_of_a_folder_whose_columns_are_of_several_kinds(tmp_path):
     table = read_table(tmp_path, "data.path")
     assert table.column("a").to_pylist() == ["1", "2", "3", "x"]
     assert table.column("b").to_pylist() == ["true", None, "0", "1"]
-    assert json_values(table.as_it_stands("a")) == [1, 2, "3", "x"]
+    assert json_values(table.raw_column("a")) == [1, 2, "3", "x"]
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ class Files:
         paths: in their order.
         names: of each file, as a user knows it: its path within the folder or list.
         labels: of each file; numbers where a list has real ones; empty where none are asked for.
-        groups: what each belongs to; None where that is not told.
-        assigned_parts: which part each is in; None where that is not told.
+        groups: what each belongs to; None if that is not known.
+        assigned_parts: which part each is in; None if that is not known.
         ignored: how many files of other kinds there are, by suffix.
         system_files: names of what systems have left beside them.
         aliases: labels that are spelt otherwise than their class is called, with that class.

@@ -155,7 +155,7 @@ def _with_separate_part(
 
 
 def _check_training_part(found: CollectedFiles, training: Tensor, what: str) -> None:
-    """Raises DataError where a class has no file among those that are learnt from, `training`."""
+    """Raises DataError if a class has no file among those that are learnt from, `training`."""
     if isinstance(found.target, Classes):
         check_trained_classes(found.target.names, found.targets[training], "data", what)
 

@@ -119,7 +119,7 @@ def duration(path: Path) -> float:
     """Seconds of a recording, by its header.
 
     Raises:
-        Unreadable: see `listen`.
+        UnreadableFileError: see `read_recording`.
     """
     try:
         check_regular(path)
@@ -136,8 +136,8 @@ class Recording(NamedTuple):
         sound: (samples,) float32 from -1 to 1.
         rate: samples a second that it had.
         seconds: that it lasts.
-        level: see `level`.
-        cancelled: see `mixed`.
+        level: see `loudness_db`.
+        cancelled: see `mix_channels`.
     """
 
     sound: Tensor
@@ -151,7 +151,7 @@ def read_recording(path: Path, rate: int) -> Recording:
     """A recording, its channels mixed, at another rate.
 
     Raises:
-        Unreadable: it is not there, broken, cut short, empty or hours long; says why.
+        UnreadableFileError: it is not there, broken, cut short, empty or hours long; says why.
     """
     try:
         check_regular(path)
@@ -240,7 +240,7 @@ def decode(
         Format, rate, seconds and level that it had, and whether its channels cancelled each other.
 
     Raises:
-        Unreadable: see `listen`.
+        UnreadableFileError: see `read_recording`.
     """
     heard = read_recording(path, settings.rate)
     sound = heard.sound

@@ -79,7 +79,7 @@ def open_image(path: Path) -> Iterator[Any]:
     """A picture whose pixels are not read yet.
 
     Raises:
-        Unreadable: it is not there, broken, no picture, or beyond any reasonable size; says why.
+        UnreadableFileError: it is missing, broken, no picture, or enormous; the message says why.
     """
     try:
         check_regular(path)
@@ -102,7 +102,7 @@ def image_info(path: Path) -> tuple[str, int, int, bool]:
     """Format, height and width of a picture, and whether it is grey, without reading its pixels.
 
     Raises:
-        Unreadable: see `opened`.
+        UnreadableFileError: see `open_image`.
     """
     with open_image(path) as picture:
         return (*_image_info(picture),)
@@ -126,7 +126,7 @@ def decode(path: Path, row: Tensor, settings: ResizeSettings) -> tuple[str, int,
         Format, height and width that it had.
 
     Raises:
-        Unreadable: see `opened`; or it is of a kind that has no white.
+        UnreadableFileError: see `open_image`; or it is of a kind that has no white.
     """
     with open_image(path) as picture:
         kind, height, width, _ = _image_info(picture)

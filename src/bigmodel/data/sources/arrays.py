@@ -70,7 +70,7 @@ def arrays(config: ArraysConfig) -> Dataset:
 
 
 def _warnings(samples: ArraySamples, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
-    """The classes with their counts; and what is odd about them, and about features."""
+    """The classes with their counts; and warnings about them, and about features."""
     lines = []
     if isinstance(target := samples.target, Classes):
         classes, warnings = describe_target(target, (part.targets for part in parts.values()))

@@ -2,8 +2,9 @@
 
     bigmodel-train data=audio data.path=recordings/ model=cnn
 
-with `recordings/yes/1.wav`, or names or a list that tell; see `finding` for all ways. Recordings are
-mixed to one channel, resampled, cut or filled up to one duration, and read as log-mel spectrograms.
+with `recordings/yes/1.wav`, or names or a list that tell; see `files.discovery` for all ways.
+Recordings are mixed to one channel, resampled, cut or filled up to one duration, and read as log-mel
+spectrograms.
 """
 
 from __future__ import annotations

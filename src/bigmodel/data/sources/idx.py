@@ -134,7 +134,7 @@ def _file_name(stem: str) -> str:
 
 
 def _find_file(folder: Path, stem: str) -> Path | None:
-    """The file in either spelling, gzip or not; None where there is none."""
+    """The file in either spelling, gzip or not; None if there is none."""
     name = _file_name(stem)
     for spelling in (name, name.replace("-idx", ".idx")):
         for path in (folder / spelling, folder / f"{spelling}.gz"):

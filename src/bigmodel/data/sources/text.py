@@ -180,7 +180,7 @@ def _token_stream(vocabulary: Vocabulary, passages: Sequence[Passage]) -> Tensor
 
 
 def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
-    """Raises DataError where a part is too short."""
+    """Raises DataError if a part is too short."""
     found = len(streams["train"])
     if found <= config.context:
         most = f"Lower it to at most {found - 1:,}, or give" if found > 1 else "Give"

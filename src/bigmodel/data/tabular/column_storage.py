@@ -24,7 +24,7 @@ _IN_MEMORY = 8 << 20  # bytes up to which a table needs no file on disk
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
-    """Raises DataError where two columns have the same name."""
+    """Raises DataError if two columns have the same name."""
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{path}: column '{twice}' is there twice. Give one of them another name.")

@@ -117,8 +117,8 @@ class MeasuredColumn(StoredConfig):
     Attributes:
         flag: whether a column for the model says which values are missing; it does where any are in
             training.
-        invalid: what odd cells held, wherever they stood; see `invalid`.
-        max_invalid: share of cells that may be odd.
+        invalid: what invalid cells held, wherever they stood; see `type_inference`.
+        max_invalid: share of cells that may be invalid.
     """
 
     name: str
@@ -217,11 +217,11 @@ class NumberColumn(MeasuredColumn):
 
 
 class DateColumn(MeasuredColumn):
-    """A column of dates, times of day or durations, of which a model reads `calendar_parts.PARTS`.
+    """A column of dates, times of day or durations, of which a model reads `CALENDAR_PARTS`.
 
     Attributes:
-        time_format: how they are written; see `date_formats.WAYS`.
-        other: another way that would do for all of training, and reads other dates; see `dates.When`.
+        time_format: how they are written; see `date_formats.KNOWN_FORMATS`.
+        other: another format that fits all of training and reads other dates.
         parts: those that differ in training.
     """
 
@@ -306,7 +306,7 @@ class CategoryColumn(StoredConfig):
     Attributes:
         values: the categories of the training part, the most frequent first; None is a missing value.
             They count from 1: 0 is whatever is not among them.
-        aliases: other spellings in training, with the category that they are; see `spellings`.
+        aliases: other spellings in training, with the category that they are; see `canonical`.
     """
 
     kind: Literal["category"] = "category"
@@ -323,7 +323,7 @@ class CategoryColumn(StoredConfig):
         Args:
             most: categories at most; rarer values than those become 0.
             min_count: rows that a category needs in training.
-            chosen: a category by the user's word, however many values there are.
+            chosen: a category that the user names, however many values there are.
         """
         text = text_values(column).take(rows)
         missing = int(text.null_count)

@@ -132,7 +132,7 @@ class _Candidate:
     """A file's header, as one separator has it.
 
     Attributes:
-        header: None where there is none.
+        header: None if there is none.
         end: characters up to its end.
         above: lines before it that are none of the table.
         below: some rows.

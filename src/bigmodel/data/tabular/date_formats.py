@@ -99,7 +99,7 @@ def format_pattern(time_format: str) -> str:
 
 
 def check_format(time_format: str) -> None:
-    """Raises ValueError where a user's format is none."""
+    """Raises ValueError if a user's format is none."""
     try:
         format_pattern(time_format)
     except ValueError as error:
@@ -180,7 +180,7 @@ clock's round; of a duration the seconds."""
 
 
 def calendar_part(values: Any, kind: TimeKind, part: str, library: Any = np) -> Any:
-    """One of a kind's `PARTS` of seconds; NaN where a value is missing.
+    """One of a kind's `CALENDAR_PARTS` of seconds; NaN where a value is missing.
 
     Args:
         values: float64, an array or a tensor.

@@ -49,7 +49,7 @@ class DateFormat(NamedTuple):
     """How a column of dates or times is written.
 
     Attributes:
-        time_format: one of `WAYS` or `UNITS`, or a format as for `strptime`.
+        time_format: one of `KNOWN_FORMATS` or `EPOCH_UNITS`, or a format as for `strptime`.
         other: another way that reads as many cells, and otherwise; empty: there is none.
     """
 
@@ -90,7 +90,7 @@ def format_of_type(kind: Any) -> str:
 
 
 def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | None:
-    """How most cells of a column are written as dates or times; None where hardly any is one.
+    """How most cells of a column are written as dates or times; None if hardly any is one.
 
     Args:
         column: of any type.

@@ -34,7 +34,7 @@ def read_json_batches(
 
     The file is read twice: a column is of the kind that all of its values together are of, whole
     numbers and broken ones alike, and what looks like a date in some of them stays text. Values of
-    several kinds in one column stay as they are written, `as_json`; so do numbers of which float64
+    several kinds in one column stay as they are written, as JSON; so do numbers of which float64
     would take some whole ones for others.
 
     Args:

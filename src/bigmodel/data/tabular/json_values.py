@@ -18,7 +18,7 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 def to_castable(column: Any) -> Any:
     """A column that Arrow makes text of: lists and objects are JSON, bytes and durations text.
 
-    What is `as_json` is text as it is written, words without quotation marks.
+    Values from `to_json_column` are text as it is written, words without quotation marks.
     """
     kind = column.type
     if is_json(kind):

@@ -69,7 +69,7 @@ class NumberFormat(Config):
 
     @property
     def unit(self) -> str:
-        """Currency, percent or unit, empty where there is none."""
+        """Currency, percent or unit, empty if there is none."""
         return self.before or self.after
 
     @property
@@ -94,7 +94,7 @@ class NumberFormat(Config):
         return choice.best
 
     def fits(self, text: Any) -> Any:
-        """Which cells of text, made alike by `alike`, are numbers that are written so."""
+        """Which cells of text, after `normalize_number_text`, are numbers that are written so."""
         return pc.match_substring_regex(text, self.pattern)
 
     def read(self, text: Any) -> Numbers:
@@ -166,7 +166,7 @@ def normalize_number_text(text: Any) -> Any:
 
 
 def find_number_format(text: Any) -> FormatChoice | None:
-    """How most of a column's cells can be read as numbers; None where hardly any can.
+    """How most of a column's cells can be read as numbers; None if hardly any can.
 
     Args:
         text: cells of text, null where a value is missing.
@@ -219,7 +219,7 @@ def check_plain_format(text: Any) -> FormatChoice:
 
 
 def unit_of(cell: str) -> str:
-    """The currency, percent or unit of a number, however it is written; empty where there is none."""
+    """The currency, percent or unit of a number, however it is written; empty if there is none."""
     (found,) = pc.extract_regex(
         normalize_number_text(pa.chunked_array([pa.array([cell])])), _WITH_UNITS
     ).to_pylist()

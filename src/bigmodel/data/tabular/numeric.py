@@ -36,7 +36,7 @@ def _all_boolean(text: Any) -> bool:
 
 
 def booleans_to_digits(text: Any) -> Any:
-    """A column that `holds_truth` with 1 for true and 0 for false."""
+    """A column that `is_boolean_text` with 1 for true and 0 for false."""
     places = pc.index_in(pc.utf8_lower(text), value_set=pa.array([*_DIGITS], text.type))
     return pa.array([*_DIGITS.values()], text.type).take(places)
 
@@ -57,7 +57,7 @@ class ParsedCells(NamedTuple):
     """The cells of a column as numbers.
 
     Attributes:
-        values: NaN where one is missing or odd.
+        values: NaN where one is missing or invalid.
         invalid: which hold anything that is no finite number, written as the column's are.
         infinite: which of them are numbers all the same.
         filled: how many hold anything.

@@ -48,7 +48,7 @@ class TableReader(Reader):
         columns: those that a model reads, in the order of its inputs.
         target: the one that is asked for.
         target_encoder: what scores its values as those of training were.
-        missing: words that stand for a missing value, by the user's word.
+        missing: words that stand for a missing value, that the user names.
         encoding: of text files.
     """
 
@@ -103,7 +103,7 @@ class TableReader(Reader):
         return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, new_cells)
 
     def inputs(self, table: Table, order: RowIndex | None = None) -> tuple[Tensor, dict[str, NewCells]]:
-        """The rows of a table as a model reads them, (rows, count) float32, and `Samples.strange`.
+        """The rows of a table as a model reads them, (rows, count) float32, and what is new in them.
 
         Args:
             table: the rows.
@@ -149,5 +149,5 @@ def _encode_column(fitted: FittedColumn, column: Any, out: NDArray[np.float32], 
 
 def _raw_columns(table: Table, kept: RowIndex | None) -> dict[str, Any]:
     """The columns of the file, as a prediction is written beside them."""
-    columns = ((name, table.as_it_stands(name)) for name in table.column_names)
+    columns = ((name, table.raw_column(name)) for name in table.column_names)
     return {name: values if kept is None else values.take(kept) for name, values in columns}

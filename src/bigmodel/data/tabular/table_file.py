@@ -39,7 +39,7 @@ class Table:
         left_out: how many rows were left out because they could not be read, by reason.
         header_rows: what else is to be told of the files, label and text of each line.
         files: that they were read from.
-        missing: words that stand for a missing value, by the user's word.
+        missing: words that stand for a missing value, that the user names.
         missing_counts: how often each word was taken for a missing value, by column.
     """
 
@@ -68,9 +68,9 @@ class Table:
         return name in self._known
 
     def column(self, name: str) -> Any:
-        """One column of the table, `as_it_stands`, but null where it holds one of `missing`, and text
+        """One column of the table, `raw_column`, but null where it holds one of `missing`, and text
         where its values are of several kinds."""
-        found = self.as_it_stands(name)
+        found = self.raw_column(name)
         if is_json(found.type):
             found = pa.chunked_array([to_castable(found)])
         if self.missing:
@@ -90,7 +90,7 @@ class Table:
         """Notes how often which words of a column are taken for missing."""
         self.missing_counts.setdefault(name, {}).update(missing_counts)
 
-    def as_it_stands(self, name: str) -> Any:
+    def raw_column(self, name: str) -> Any:
         """One column of the table, a `pyarrow.ChunkedArray`: text, as it stands there, in CSV and TSV
         and numbers, text or whatever else the file says otherwise, JSON where its values are of several
         kinds; what is empty is null."""
@@ -110,7 +110,7 @@ def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") 
     Args:
         path: the file; the files of a folder are put one below the other, in the order of their names.
         key: the option that names it, such as `data.path`, for messages.
-        max_bad: rows that may be left out because they cannot be read; `Columns.left_out` counts them.
+        max_bad: rows that may be left out because they cannot be read; `Table.left_out` counts them.
         encoding: that text is written in, unless a byte-order mark says otherwise.
 
     Raises:
@@ -141,7 +141,7 @@ def get_column(table: Table, name: str, key: str) -> Any:
     """One column by the name that a user gave, a `pyarrow.ChunkedArray`.
 
     Args:
-        table: what `read_columns` found.
+        table: what `read_table` found.
         name: of the column.
         key: the option that names it, such as `data.target`, for the message.
 
@@ -153,7 +153,7 @@ def get_column(table: Table, name: str, key: str) -> Any:
 
 
 def check_column(table: Table, name: str, key: str) -> None:
-    """Raises DataError where there is no such column; see `column`."""
+    """Raises DataError if there is no such column; see `column`."""
     if name not in table:
         raise DataError(
             f"{key}={name}: {table.path} has no such column.{did_you_mean(name, table.column_names)}"

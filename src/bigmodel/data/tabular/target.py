@@ -74,7 +74,7 @@ class TargetColumn(StoredConfig):
         numeric: labels are numbers, so that 1 and 1.0 are the same.
         missing: words that stood for a missing value, such as R's NA.
         default_missing: whether NA and its like are missing among labels that are words.
-        aliases: other spellings of labels, with the label that they are; see `spellings`.
+        aliases: other spellings of labels, with the label that they are; see `canonical`.
         number_format: how its numbers are written.
         duration: values are durations, in seconds.
         invalid, max_invalid: see `columns.MeasuredColumn`.
@@ -139,7 +139,7 @@ class TargetColumn(StoredConfig):
         missing = missing_words_in(column, words_too=True)
         named = bool(missing) and not default_missing  # NA is a word, as classes are
         if task == "classes" and (inferred.invalid.count or str(inferred.number_format) or named):
-            inferred = InferredType("text")  # by the user's word
+            inferred = InferredType("text")  # that the user names
         if inferred.kind == "number" or (inferred.kind == "duration" and task != "classes"):
             return cls._of_numbers(name, column, task, inferred, where)
         fitted = cls(

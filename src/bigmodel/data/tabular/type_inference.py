@@ -1,4 +1,9 @@
-"""What kind of column one is: decided by all of its cells, of which a few may be odd."""
+"""Infers what kind of column one is, from all of its cells.
+
+A column is of the kind that nearly all of its cells are of. The others, such as one `unknown` among
+numbers, are invalid: they count as missing and are reported. If they are more than a few, the column is
+of another kind.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +35,23 @@ from bigmodel.data.tabular.numeric import (
 )
 
 MAX_INVALID = 0.05
-"""Share of a column's cells, missing ones aside, that may be odd."""
+"""Share of a column's cells, missing ones aside, that may be invalid."""
 
 MAX_INVALID_IF_CHOSEN = 0.5
 """The same where the user says what kind the column is of."""
 
-_MAX_KEPT = 1000  # different odd cells that are learnt by heart
+_MAX_KEPT = 1000  # different invalid cells that are learnt by heart
 
 
 @dataclass(frozen=True)
 class InvalidCells:
-    """The odd cells of a column.
+    """The invalid cells of a column.
 
     Attributes:
         filled: cells of the column that hold anything.
-        count: how many of them are odd.
+        count: how many of them are invalid.
         row, value: where the first one stands, counted from 0, and what it holds.
-        known: how many of them may be odd at any time: words that were odd in training already.
+        known: how many of them may be always invalid: words that were invalid in training already.
         too_large: the first is a number, but infinite or too large for a model.
     """
 
@@ -74,8 +79,8 @@ class InvalidCells:
             invalid: which of its cells are.
             filled: how many hold anything.
             first: the row at which the stretch begins.
-            known: words that were odd in training.
-            too_large: which cells are odd because they are infinite or too large for a model.
+            known: words that were invalid in training.
+            too_large: which cells are invalid because they are infinite or too large for a model.
         """
         count = int(np.count_nonzero(invalid))
         if count == 0:
@@ -101,7 +106,7 @@ class InvalidCells:
         return replace(self, known=self.known + count)
 
     def are_few(self, most: float = MAX_INVALID) -> bool:
-        """Whether they may be taken for missing; what was odd in training may be at any time."""
+        """Whether they may be taken for missing; what was invalid in training may always be."""
         return self.count - self.known <= most * self.filled
 
     def __str__(self) -> str:
@@ -113,7 +118,7 @@ NONE_INVALID = InvalidCells()
 
 
 def invalid_values(column: Any, invalid: NDArray[np.bool_]) -> list[str]:
-    """What stands in the odd cells of a column, the most frequent first."""
+    """What stands in the invalid cells of a column, the most frequent first."""
     counted = _texts_at(column, invalid).value_counts().to_pylist()
     counted.sort(key=lambda row: (-row["counts"], row["values"]))
     return [row["values"] for row in counted[:_MAX_KEPT]]
@@ -209,12 +214,12 @@ def _leading_zeros(column: Any) -> InvalidCells:
 
 
 def as_times(column: Any, kind: TimeKind | None = None, time_format: str = "") -> InferredType:
-    """A column as one of dates, times of day or durations, however many of its cells are odd.
+    """A column as one of dates, times of day or durations, however many of its cells are invalid.
 
     Args:
         column: of any kind but `other`.
         kind: which of the three the user says that it holds; None: any.
-        time_format: how they are written, by the user's word; empty: to be found out.
+        time_format: how they are written, that the user names; empty: to be found out.
     """
     date_format = (
         DateFormat(time_format)
@@ -230,7 +235,7 @@ def as_times(column: Any, kind: TimeKind | None = None, time_format: str = "") -
 
 
 def as_numbers(column: Any, number_format: NumberFormat | None = None) -> InferredType:
-    """A column as one of numbers, however many of its cells are odd.
+    """A column as one of numbers, however many of its cells are invalid.
 
     Args:
         column: of any kind but `other`.

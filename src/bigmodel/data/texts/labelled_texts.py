@@ -125,7 +125,7 @@ def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
     if labelled and layout.split is not None:
         assigned_parts = chosen(cells(layout.split, "data.split"))
     others = () if labelled else table.column_names
-    columns = {name: table.as_it_stands(name).take(kept) for name in others}
+    columns = {name: table.raw_column(name).take(kept) for name in others}
     names = [f"row {row}" for row in kept]
     return LabelledTexts(
         chosen(found),

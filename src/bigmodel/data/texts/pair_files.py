@@ -79,7 +79,7 @@ class Pairs:
 
 
 def check_paths(config: PairFilesConfig) -> None:
-    """Raises ConfigError where the options do not say where both sides of each part lie."""
+    """Raises ConfigError if the options do not say where both sides of each part lie."""
     for key in ("source", "target"):
         if getattr(config, key) is None:
             raise ConfigError(f"data.{key}: is not given. {_TWO_WAYS}")
