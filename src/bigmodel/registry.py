@@ -102,7 +102,7 @@ class Registry:
         """
         if not (isinstance(config, type) and issubclass(config, EntryConfig)):
             raise ConfigError(
-                f"{self.kind} '{name}': {config!r} is no class of options. Derive one from"
+                f"{self.kind} '{name}': {config!r} is not a configuration class. Derive one from"
                 f' bigmodel.registry.EntryConfig and register with it: .register("{name}", MyConfig).'
             )
 
@@ -217,24 +217,24 @@ def is_ours(config: EntryConfig, kind: str) -> bool:
 
 def validate(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
     """`values` as a `schema`, or a ConfigError that names each wrong key under the prefix `key`."""
-    if beyond := list(_beyond(values, key)):
-        raise ConfigError("\n".join(beyond))
+    if oversized := list(_oversized(values, key)):
+        raise ConfigError("\n".join(oversized))
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(
-            "\n".join(_complaint(schema, issue, key) for issue in error.errors())
+            "\n".join(_error_line(schema, issue, key) for issue in error.errors())
         ) from None
 
 
-def _beyond(value: Any, path: str) -> Iterator[str]:
-    """A complaint about each whole number that 64 bits do not hold, whatever the setting allows."""
+def _oversized(value: Any, path: str) -> Iterator[str]:
+    """An error line for each whole number beyond 64 bits, whatever the setting allows."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _beyond(inner, f"{path}.{name}".strip("."))
+            yield from _oversized(inner, f"{path}.{name}".strip("."))
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _beyond(inner, path)
+            yield from _oversized(inner, path)
     elif isinstance(value, int) and value.bit_length() > 63:
         yield f"{path}={_quoted(redact(path, value))}: should be within 64 bits, ±{2**63 - 1:,}."
 
@@ -250,7 +250,7 @@ def load_plugins(modules: list[str]) -> None:
     """
     for module in modules:
         try:
-            _reach(module)
+            _add_current_folder(module)
             importlib.import_module(module)
         except BigModelError:
             raise
@@ -267,11 +267,11 @@ def load_plugins(modules: list[str]) -> None:
             ) from error
 
 
-def _reach(module: str) -> None:
-    """Puts the current folder last on the path for a module that lies there and nowhere else.
+def _add_current_folder(module: str) -> None:
+    """Appends the current folder to the path if a module is there and nowhere else.
 
-    There it stays: a plugin may import what lies beside it at any time, and workers that are spawned
-    take over the path.
+    It stays there: a plugin may import its neighbours at any time, and spawned processes inherit the
+    path.
     """
     package, here = module.partition(".")[0], str(Path.cwd())
     if package in sys.modules or importlib.util.find_spec(package) is not None:
@@ -293,7 +293,7 @@ def _name(factory: Callable[..., Any]) -> str:
     return named.__qualname__
 
 
-def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:
+def _error_line(schema: type[BaseModel], issue: Any, key: str) -> str:
     """One line for one of pydantic's errors: key, value, what is allowed, the likely fix."""
     path = ".".join([key, *(str(part) for part in issue["loc"] if not _is_tag(part))]).strip(".")
     if issue["type"] == "extra_forbidden":
@@ -305,12 +305,12 @@ def _complaint(schema: type[BaseModel], issue: Any, key: str) -> str:
     if issue["type"] == "missing":
         return f"{path}: is required and was not given."
     message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    told = f"{path}={_quoted(redact(path, issue['input']))}: {message}."
-    return told + _way_out(path, issue["type"], issue["input"])
+    line = f"{path}={_quoted(redact(path, issue['input']))}: {message}."
+    return line + _suggest_fix(path, issue["type"], issue["input"])
 
 
-def _way_out(path: str, fault: str, value: Any) -> str:
-    """How to write a value of the wrong type that was likely meant otherwise."""
+def _suggest_fix(path: str, fault: str, value: Any) -> str:
+    """How to write a value of the wrong type, if it is clear what was meant."""
     if isinstance(value, str) and redact(path, value) != value:  # a secret
         return ""
     if fault == "list_type" and isinstance(value, str | int | float):

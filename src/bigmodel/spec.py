@@ -86,8 +86,10 @@ class Features:
         return (self.count,)
 
     def __str__(self) -> str:
-        told = sum(size > 0 for size in self.categories)
-        return counted(self.count, "feature") + (f", {told:,} of them categories" if told else "")
+        categories = sum(size > 0 for size in self.categories)
+        return counted(self.count, "feature") + (
+            f", {categories:,} of them categories" if categories else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ class NextTokens:
 Target = Classes | Flags | Values | NextTokens
 
 UNDEFINED = "undefined"
-"""What is said of a sample for which a model gives NaN or infinity."""
+"""What is shown for a sample for which a model gives NaN or infinity."""
 
 
 @dataclass(frozen=True)

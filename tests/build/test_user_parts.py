@@ -783,7 +783,7 @@ def test_a_loss_is_validated_in_evaluation_mode(own: Own, tmp_path: Path) -> Non
 
 
 def test_options_have_to_be_a_class_of_options() -> None:
-    with pytest.raises(ConfigError, match="is no class of options"):
+    with pytest.raises(ConfigError, match="is not a configuration class"):
         registry.losses.register("my_own", dict)  # type: ignore[arg-type]
 
 

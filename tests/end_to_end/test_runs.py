@@ -94,7 +94,7 @@ def test_a_model_that_gives_nan_has_no_rank(command: Command, tmp_path: Path) ->
     rows = list(csv.DictReader(next(tmp_path.rglob("leaderboard.csv")).read_text().splitlines()))
     assert [(row["rank"], row["optimizer.lr"]) for row in rows] == [("1", "0.003"), ("", "1e+30")]
     assert rows[1]["val/accuracy"] == ""
-    told = "val/accuracy was never a number: the model gave NaN or infinity whenever it was judged"
+    told = "val/accuracy was never a number: the model gave NaN or infinity in every evaluation"
     assert rows[1]["error"] == told
     assert f"Job 0 (optimizer.lr=1e+30) finished: {told}" in result.out
 

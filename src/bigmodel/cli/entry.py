@@ -49,7 +49,7 @@ def _run(program: str, module: str) -> NoReturn:
         status = 0
     except SystemExit as end:
         status = end.code
-    except KeyboardInterrupt as stop:  # while an end was being told
+    except KeyboardInterrupt as stop:  # while the outcome was being printed
         status = signals.status(stop)
         sys.stderr.write(f"{program}: Stopped.\n")
     finally:

@@ -1,4 +1,4 @@
-"""Folders for what can be made anew. Those for machine code are private.
+"""Cache folders. Those for machine code are private.
 
 Whoever can put a library into such a folder, or the folder into another's place, has it run by whoever
 compiles. So each belongs to the user alone, and nobody but root can replace it or what it lies in. Where
@@ -27,7 +27,7 @@ _refused: dict[str, str] = {}
 
 
 def user_cache() -> Path | None:
-    """Where this program keeps what it can make anew; None for a user without a home."""
+    """This program's cache folder; None for a user without a home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "bigmodel"

@@ -1,6 +1,6 @@
 """Files that are there whole or not at all, after a power cut too; what to say when the disk takes none.
 
-What the system has been told is on the disk only once it was synced: a file's content by syncing the
+What was written is on the disk only once it was synced: a file's content by syncing the
 file, its name by syncing the folder that holds it. A file that was renamed into place before its content
 was synced comes back empty.
 """
@@ -115,7 +115,7 @@ def free_name(path: Path, what: str) -> Path:
 
 
 class HeldFolder:
-    """A folder as it stands now, told from any other that comes to have its name.
+    """A folder as it is now, distinguished from any other that later gets its name.
 
     It is held open, so that the system gives its number to no other. A folder that cannot be held, as on
     Windows, counts as being in its place.
@@ -165,7 +165,7 @@ def write_error(path: Path, error: Exception, needed: int) -> CheckpointError:
 
     Args:
         path: what was to be written.
-        error: what the system said.
+        error: the system's.
         needed: bytes.
     """
     if not path.parent.is_dir():
@@ -174,10 +174,10 @@ def write_error(path: Path, error: Exception, needed: int) -> CheckpointError:
         free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
     except OSError as unknown:
         free = f"what is free there is not known ({unknown.strerror})"
-    said = getattr(error, "strerror", None) or error
+    reason = getattr(error, "strerror", None) or error
     return CheckpointError(
-        f"{path}: cannot be written: {said}. It needs {needed:,} bytes, and {free}. Make room, or see to"
-        " the folder's permissions; then go on with resume=<the run's folder>."
+        f"{path}: cannot be written: {reason}. It needs {needed:,} bytes, and {free}. Make room, or"
+        " see to the folder's permissions; then go on with resume=<the run's folder>."
     )
 
 

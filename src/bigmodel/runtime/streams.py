@@ -116,7 +116,7 @@ def check_result() -> None:
     """Makes sure that all which was printed until now has arrived.
 
     Raises:
-        SystemExit: who read has seen enough; there is nothing to be told.
+        SystemExit: the reader has closed the pipe; nothing needs to be reported.
         DataError: it could not be written.
     """
     from bigmodel.errors import DataError  # not needed at the start

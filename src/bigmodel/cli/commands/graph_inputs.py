@@ -279,8 +279,8 @@ def _of_table(reader: TableReader) -> Front:
     return Front(inputs, Columns(measured), _sentence(sorted(seconds)))
 
 
-def _sentence(said: list[str]) -> str:
-    text = "; ".join(said)
+def _sentence(parts: list[str]) -> str:
+    text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 

@@ -54,7 +54,7 @@ def names_of(target: Target, inputs: Collection[str]) -> list[str]:
 
 
 def free(name: str, inputs: Collection[str]) -> str:
-    """A name that no input has, told apart as `predict` does it."""
+    """A name that no input has, changed as `predict` changes it."""
     while name in inputs:
         name = f"{name} (predicted)"
     return name

@@ -95,7 +95,7 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
 
 
 def merge_columns(own: Mapping[str, Sequence[Any]], predicted: Mapping[str, Any]) -> dict[str, Any]:
-    """The samples' own columns, then the predictions; one of the same name is told apart."""
+    """The samples' own columns, then the predictions; one of the same name gets another."""
     columns: dict[str, Any] = dict(own)
     for name, values in predicted.items():
         free = name

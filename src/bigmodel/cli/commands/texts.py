@@ -31,7 +31,7 @@ from bigmodel.runtime.escaping import escape
 from bigmodel.spec import NextTokens, TokenPair
 
 _AT_ONCE = 128  # texts that are written side by side
-_TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # where nothing else is said
+_TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # defaults
 _PENDING = 8  # tokens that may be held back for the rest of a character: it has at most 4 bytes
 
 
@@ -202,7 +202,7 @@ def _encoded(reader: TextReader, text: str, loaded: LoadedRun, where: str = "--p
 
 
 def _sampling(loaded: LoadedRun, arguments: Namespace) -> Sampling:
-    """How the next token is chosen; translations are searched for where nothing else is said."""
+    """How the next token is chosen; translations use beam search by default."""
     pair = loaded.prepared.spec.input
     draws = [arguments.temperature, arguments.top_k, arguments.top_p]
     drawn = any(value is not None for value in draws)
@@ -221,8 +221,8 @@ def _sampling(loaded: LoadedRun, arguments: Namespace) -> Sampling:
             seed=arguments.seed,
         )
     except ConfigError as error:  # in the words of the command line
-        told = re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
-        raise ConfigError(told.replace(", or null", "")) from None
+        text = re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
+        raise ConfigError(text.replace(", or null", "")) from None
 
 
 def _written(loaded: LoadedRun, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:

@@ -1,4 +1,4 @@
-"""Tab completion: what may follow on a command line, told to a shell that asks.
+"""Tab completion: what may follow on a command line, printed for a shell that asks.
 
 `bigmodel-train -sc install=bash` prints a few lines for the shell, which from then on asks
 `bigmodel-train -sc query=bash` with the line so far in COMP_LINE and the cursor's place in COMP_POINT.

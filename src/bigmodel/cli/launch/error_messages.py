@@ -62,7 +62,7 @@ def explain(error: BaseException, config_dir: Path, argv: Sequence[str]) -> str 
             return str(cause)
     try:
         index = read_index([config_dir, *own_folders(argv)])
-    except (BigModelError, OSError):  # no such --config-dir: Hydra has said so
+    except (BigModelError, OSError):  # no such --config-dir: Hydra's own error says so
         index = ConfigIndex((), {})
     case = Case(error, str(error), index, argv)
     return next((message for kind in KINDS if (message := kind(case)) is not None), None)
@@ -284,7 +284,7 @@ def _as_typed(text: str, case: Case) -> str:
 
 
 def _other_tool_hint(key: str, value: str, case: Case) -> str | None:
-    """What is said of a setting as other tools have it."""
+    """The message for a setting as other tools call it."""
     meant = other_tools.suggest(key, value, case.index, case.argv)
     return None if meant is None else f"{key}: no such setting. {meant}"
 

@@ -183,7 +183,7 @@ def discard_refused_sweep() -> None:
 def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
     """Writes `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`, as Hydra would: all or nothing.
 
-    Hydra itself writes them before the configuration is checked; so it is told not to, and a mistake
+    Hydra would write them before the configuration is checked. It is set not to, so that a mistake
     leaves nothing behind.
 
     Raises:

@@ -4,7 +4,7 @@ Hydra builds whatever a `_target_` names: callbacks, log handlers, sweepers and 
 the first line of ours. So each configuration is checked inside Hydra's own loader, after it is composed
 and before anything is made of it: the main one, every job's of a sweep, and also in worker processes.
 
-What is trusted is told by where it comes from:
+What is trusted depends on where it comes from:
 
 * what ships with bigmodel, Hydra and installed Hydra plugins is trusted;
 * a configuration file from anywhere else sets settings, and only a few of Hydra's (`FILE_KEYS`);

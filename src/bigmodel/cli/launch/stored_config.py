@@ -64,7 +64,7 @@ def saved_settings(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def repair(folder: Path, said: str) -> None:
+def repair(folder: Path, prefix: str) -> None:
     """Restores a damaged configuration from the settings in the newest checkpoint.
 
     Raises:
@@ -79,8 +79,8 @@ def repair(folder: Path, said: str) -> None:
         with lock.locked(folder):
             _restore(folder, settings)
         why = str(error).partition(". ")[0]
-        told = f"{said}: {why}; it is restored from the newest checkpoint."
-        print(escape_message(told))  # noqa: T201
+        message = f"{prefix}: {why}; it is restored from the newest checkpoint."
+        print(escape_message(message))  # noqa: T201
 
 
 def _restore(folder: Path, settings: dict[str, Any]) -> None:
