@@ -176,7 +176,7 @@ def test_activations_are_their_formulas(activation: str, formula: Any) -> None:
 
 
 def preset(name: str) -> dict[str, Any]:
-    path = Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml"
+    path = Path(__file__).parents[3] / "configs" / "model" / f"{name}.yaml"
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return values
 
