@@ -17,20 +17,20 @@ from tests.pretended_cuda.kinds import KINDS, data_of
 from tests.small_runs import built
 
 WAITS = {
-    "step_figures._fetched": "what steps gave, when a line is due",
-    "records.make_record": "the gradient's norm, for a record",
+    "engine.step_figures._fetched": "what steps gave, when a line is due",
+    "training.records.make_record": "the gradient's norm, for a record",
     "metrics.base.Metrics.compute": "figures, for a record and at an evaluation's end",
-    "evaluate.evaluate": "the loss and the confusion matrix, at an evaluation's end",
-    "evaluate._samples": "predictions that a report shows",
-    "evaluate._shown": "inputs that a report shows",
-    "state.State._check_finite": "before a model is judged or saved",
-    "state.State.save": "numbers of a checkpoint",
-    "saver.Saver._copied": "copies for a checkpoint, which are queued",
-    "generation.decoding.DecodingBatch._set_logits": "the next token, when a text is written",
+    "training.evaluation.evaluate": "the loss and the confusion matrix, at an evaluation's end",
+    "training.evaluation._samples": "predictions that a report shows",
+    "training.evaluation._shown": "inputs that a report shows",
+    "training.state.State._check_finite": "before a model is judged or saved",
+    "training.state.State.save": "numbers of a checkpoint",
+    "checkpointing.saver.Saver._copied": "copies for a checkpoint, which are queued",
+    "models.generation.decoding.DecodingBatch._set_logits": "the next token, when a text is written",
 }
 """Where the host may wait for the device while a run goes on, and for what."""
 
-FIRST = {"optimizers.masked.step_on_device": "whether an optimizer begins to keep its state"}
+FIRST = {"optim.optimizers.masked.step_on_device": "whether an optimizer begins to keep its state"}
 """Where the host may wait within a run's first step."""
 
 SMALL: dict[str, dict[str, Any]] = {
