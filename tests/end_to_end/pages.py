@@ -33,13 +33,15 @@ def blocks() -> Iterator[Block]:
 
 
 def commands() -> list[str]:
-    """Each command of a `sh` block once, without its comment."""
+    """Each command of a `sh` block, or in a sentence, once and without its comment."""
     found = [
         line
         for block in blocks()
         if block.language == "sh"
         for line in block.text.replace("\\\n", " ").splitlines()
     ]
+    programs = ("bigmodel-train ", "bigmodel train ")
+    found += [piece for _, piece in quoted() if piece.startswith(programs) and "…" not in piece]
     plain = (_without_comment(line) for line in found)
     return list(dict.fromkeys(line for line in plain if line))
 

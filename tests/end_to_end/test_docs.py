@@ -53,7 +53,6 @@ QUICK = ("device.threads=1", "trainer.limit.val=1", "trainer.limit.test=1", "tra
 SMALLER = {
     "debug=overfit": ("trainer.epochs=2",),
     "profile=true": ("trainer.max_steps=12", "trainer.limit.train=12"),
-    "trainer.patience": ("trainer.max_steps=2",),
     "multi30k_cpu": ("data.vocab_size=300", "trainer.max_steps=2", "model.dim=16"),
     "experiment=seed_": ("data.samples=20", "trainer.max_steps=2"),
     "data=pairs": ("data.vocab_size=300", "trainer.max_steps=2"),
