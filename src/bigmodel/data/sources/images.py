@@ -2,8 +2,8 @@
 
     bigmodel-train data=images data.path=photos/ model=cnn
 
-with `photos/cat/1.jpg`, or a list `photos.csv` with columns `file` and `label`; see `finding` for all
-ways. Pictures are read once, made one size, and kept in a cache for the runs to come.
+with `photos/cat/1.jpg`, or a list `photos.csv` with columns `file` and `label`; see `files.discovery`
+for all ways. Pictures are read once, made one size, and kept in a cache for the runs to come.
 """
 
 from __future__ import annotations

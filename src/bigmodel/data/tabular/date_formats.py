@@ -133,11 +133,7 @@ def time_kind(time_format: str) -> TimeKind:
     """What is written so."""
     if time_format in (TIME_OF_DAY, DURATION):
         return "time" if time_format == TIME_OF_DAY else "duration"
-    return "time" if _is_format(time_format) and not re.search(r"%[YyFD]", time_format) else "date"
-
-
-def _is_format(time_format: str) -> bool:
-    return "%" in time_format
+    return "time" if "%" in time_format and not re.search(r"%[YyFD]", time_format) else "date"
 
 
 _ISO_DAY = r"^(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"

@@ -111,16 +111,8 @@ def _json_value(cell: Any) -> Any:
 
 
 def _is_binary(kind: Any) -> bool:
-
-    return any(
-        matches(kind)
-        for matches in (
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_fixed_size_binary,
-            pa.types.is_binary_view,
-        )
-    )
+    of_any_size = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(of_any_size or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _struct_values(column: Any) -> list[Any]:

@@ -110,16 +110,8 @@ def parse_plain_numbers(text: Any) -> ParsedCells | None:
 
 
 def _is_numeric_type(kind: Any) -> bool:
-
-    return any(
-        matches(kind)
-        for matches in (
-            pa.types.is_integer,
-            pa.types.is_floating,
-            pa.types.is_decimal,
-            pa.types.is_boolean,
-        )
-    )
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return bool(number or pa.types.is_boolean(kind))
 
 
 def _cast_all(text: Any) -> Numbers | None:
