@@ -74,9 +74,12 @@ def _call_engine(run: Run, ready: list[Batch], event: int, most: int) -> int:
         How many were done; 0 if the engine was paused between two micro-batches.
     """
     progress = run.state.progress
-    skipped = [step - 1 for step in progress.skipped_steps if step > progress.step]
-    batches = ready[: min(run.engine.steps_per_call, most, min([event, *skipped]) - progress.step)]
-    factors = [run.state.schedule.factor(progress.step + ahead) for ahead in range(len(batches))]
+    limit = min(run.engine.steps_per_call, most, event - progress.step)
+    if progress.skipped_steps:
+        ahead = [step for step in progress.skipped_steps if step > progress.step]
+        limit = min([limit, *(step - 1 - progress.step for step in ahead)])
+    batches = ready[:limit]
+    factors = [run.state.schedule.factor(progress.step + index) for index in range(len(batches))]
     # The gradient's norm costs a kernel or two; it is measured only where a record may need it.
     measure = progress.step + len(batches) == event
     while True:
