@@ -76,9 +76,9 @@ def test_signs_of_life_change_no_figure(tmp_path: Path, monkeypatch: pytest.Monk
     busy, told = built(tmp_path / "b", SGD)
     for run in (quiet, busy):
         run.info.folder.mkdir()
-    monkeypatch.setattr(stopwatch, "SIGN_OF_LIFE", 1e9)
+    monkeypatch.setattr(stopwatch, "UPDATE_INTERVAL", 1e9)
     fit(quiet)
-    monkeypatch.setattr(stopwatch, "SIGN_OF_LIFE", -1.0)
+    monkeypatch.setattr(stopwatch, "UPDATE_INTERVAL", -1.0)
     fit(busy)
     assert without.signs == []
     assert [sign.step for sign in told.signs] == list(range(1, 13))

@@ -36,17 +36,17 @@ def evaluate(
     at_once: int | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> EvaluationResult:
-    """Judges a model by every sample of a part, model and loss in evaluation mode.
+    """Evaluates a model on every sample of a part, model and loss in evaluation mode.
 
-    Where it gives NaN or infinity for one of them, every figure is NaN; one that the samples leave
-    undefined, such as r2 where all truths are equal, is NaN alone.
+    If the model returns NaN or infinity for a sample, every figure is NaN. A figure that the samples
+    leave undefined, such as r2 if all targets are equal, is NaN alone.
 
     Args:
         batches: the part, in order.
-        metrics: are reset first.
-        samples: whether to keep the first few with their predictions.
+        metrics: they are reset first.
+        samples: whether to keep the first few samples with their predictions.
         at_once: most samples that go through the model at once; None: a batch.
-        between: called before each of them; what it raises ends the pass.
+        between: called before each batch; what it raises ends the pass.
     """
     metrics.reset()
     total = torch.zeros((), device=runtime.device)
@@ -54,8 +54,8 @@ def evaluate(
     shown: list[PredictedSample] = []
     done = 0
     size = len(batches.part)
-    said = activity.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
-    with eval_mode(model), eval_mode(loss), said:
+    reporting = activity.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
+    with eval_mode(model), eval_mode(loss), reporting:
         for batch in _cut(batches.epoch(0), at_once):
             between()
             with runtime.autocast():
@@ -66,10 +66,10 @@ def evaluate(
             done += len(batch)
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
-    target, judged = dataset.spec.target, metrics.compute()
-    figures = {"loss": float(total / weight), **judged}
-    undefined = math.isnan(figures["loss"]) or all(map(math.isnan, judged.values()))
-    if undefined:  # the loss may be finite where it passes over a sample
+    target, computed = dataset.spec.target, metrics.compute()
+    figures = {"loss": float(total / weight), **computed}
+    undefined = math.isnan(figures["loss"]) or all(map(math.isnan, computed.values()))
+    if undefined:  # the loss may be finite if it ignores that sample
         figures = dict.fromkeys(figures, math.nan)
     return EvaluationResult(
         figures=figures,
@@ -93,11 +93,11 @@ def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) 
     predictions = outputs[:count].float().tolist()
     truths = batch.targets[:count].tolist()
     spec = dataset.spec
-    told = [(spec.label(p), spec.truth(t)) for p, t in zip(predictions, truths, strict=True)]
-    judged = not isinstance(spec.target, Values)
+    pairs = [(spec.label(p), spec.truth(t)) for p, t in zip(predictions, truths, strict=True)]
+    comparable = not isinstance(spec.target, Values)
     return [
-        PredictedSample(x, said, true, said == true if judged else None)
-        for x, (said, true) in zip(inputs, told, strict=True)
+        PredictedSample(x, predicted, true, predicted == true if comparable else None)
+        for x, (predicted, true) in zip(inputs, pairs, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a run sets out to do, and when each thing is due."""
+"""How long a run is, and when each thing in it is due."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class TrainerConfig(Config):
 
 @dataclass(frozen=True)
 class Monitored:
-    """A metric that decides something.
+    """A metric that decides which checkpoint is the best, or when to stop.
 
     Attributes:
         name: such as `val/accuracy`.
@@ -140,15 +140,15 @@ class Monitored:
     ) -> bool:
         """Whether `value` beats `than`, or equals it at a lower validation loss.
 
-        Accuracy comes in steps, and is often at its highest long before the model is at its best: the
-        first of equals would be the one that is least sure of what it says.
+        Accuracy comes in steps, and often reaches its highest value long before the model is at its
+        best: the first of equals would be the least confident one.
         """
         tied = value == than and its_loss is not None
         return self.better(value, than) or (tied and Monitored("loss", "min").better(loss, its_loss))
 
     def better(self, value: float, than: float | None, by: float = 0.0) -> bool:
-        """Whether `value` beats `than` by more than `by`; all that is finite beats None, and NaN and
-        infinity beat nothing."""
+        """Whether `value` beats `than` by more than `by`. Anything finite beats None; NaN and infinity
+        beat nothing."""
         if not math.isfinite(value):
             return False
         if than is None:
@@ -157,12 +157,12 @@ class Monitored:
 
 
 def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: str) -> Monitored:
-    """Settles which metric decides, before anything runs.
+    """Chooses the metric that decides, before anything runs.
 
     Args:
         name: as configured; `auto` takes `default`.
-        mode: as configured; `auto` takes what is usual for the metric.
-        known: each metric that there will be, with its usual mode.
+        mode: as configured; `auto` takes the usual one of the metric.
+        known: each metric of this run, with its usual mode.
         default: the metric that suits the target.
         key: the configuration key, for the message.
 
@@ -201,9 +201,9 @@ EVERYTHING = Due(evaluate=True, record=True, log=True, save=True, save_now=True)
 
 @dataclass(frozen=True)
 class Plan:
-    """The length of a run and the rhythm of everything in it, all in optimizer steps.
+    """The length of a run and how often things happen in it, all in optimizer steps.
 
-    Every epoch has the same number of steps, so that a cadence in epochs is one in steps.
+    Every epoch has the same number of steps, so that an interval in epochs is one in steps.
     """
 
     steps_per_epoch: int
@@ -217,9 +217,9 @@ class Plan:
 
     @classmethod
     def of(cls, config: TrainerConfig, steps_per_epoch: int) -> Plan:
-        """Turns the configured cadences into steps."""
+        """Turns the configured intervals into steps."""
 
-        def cadence(epochs: int, steps: int | None) -> int:
+        def interval(epochs: int, steps: int | None) -> int:
             return epochs * steps_per_epoch if steps is None else steps
 
         steps = config.max_steps or config.epochs * steps_per_epoch
@@ -227,17 +227,17 @@ class Plan:
             steps_per_epoch=steps_per_epoch,
             steps=steps,
             epochs=math.ceil(steps / steps_per_epoch),
-            evaluate_every=cadence(config.eval_every, config.eval_every_steps),
-            record_every=cadence(1, config.record_every_steps),
-            log_every=cadence(config.log_every, config.log_every_steps),
-            save_every=cadence(config.checkpoint.every, config.checkpoint.every_steps),
+            evaluate_every=interval(config.eval_every, config.eval_every_steps),
+            record_every=interval(1, config.record_every_steps),
+            log_every=interval(config.log_every, config.log_every_steps),
+            save_every=interval(config.checkpoint.every, config.checkpoint.every_steps),
             save_now=config.checkpoint.every_steps is not None,
         )
 
     def next_event(self, step: int) -> int:
         """The first step after `step` at which anything is due: until then the loop need not ask."""
-        rhythms = (self.evaluate_every, self.record_every, self.log_every, self.save_every)
-        return min(self.steps, *((step // every + 1) * every for every in rhythms))
+        intervals = (self.evaluate_every, self.record_every, self.log_every, self.save_every)
+        return min(self.steps, *((step // every + 1) * every for every in intervals))
 
     def due(self, step: int) -> Due:
         """What is to be done after `step` steps."""

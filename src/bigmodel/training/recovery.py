@@ -175,8 +175,8 @@ def evaluate_in_memory(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            told = _release(run.engine) if run.config.on_oom == "halve" else None
-            if told is None:
+            words = _release(run.engine) if run.config.on_oom == "halve" else None
+            if words is None:
                 if run.config.on_oom == "stop" or size == 1:
                     raise DeviceError(
                         f"Out of memory with {size} samples evaluated at once:"
@@ -184,8 +184,8 @@ def evaluate_in_memory(
                         " trainer.on_oom=halve."
                     ) from error
                 before, size = size, (size + 1) // 2
-                told = message(before, size)
-        run.sinks.message(told, "warning")
+                words = message(before, size)
+        run.sinks.message(words, "warning")
 
 
 def _release(engine: Engine) -> str | None:

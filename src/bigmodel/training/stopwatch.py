@@ -1,11 +1,11 @@
-"""The time that training takes, evaluations and saves left out, and when a sign of life is due."""
+"""The time that training takes without evaluations and saves, and when to update the progress bar."""
 
 from __future__ import annotations
 
 import time
 
-SIGN_OF_LIFE = 0.2
-"""Seconds between two looks at the training loss for the progress bar; each waits for the device."""
+UPDATE_INTERVAL = 0.2
+"""Seconds between two updates of the progress bar; each waits for the device to get the loss."""
 
 
 class Stopwatch:
@@ -20,19 +20,19 @@ class Stopwatch:
         self._samples += samples
 
     def tick(self) -> bool:
-        """Whether a sign of life is due."""
+        """Whether the progress bar is due to be updated."""
         now = time.perf_counter()
-        if now - self._ticked < SIGN_OF_LIFE:
+        if now - self._ticked < UPDATE_INTERVAL:
             return False
         self._ticked = now
         return True
 
     def speed(self) -> float:
-        """Samples per second since training went on last."""
+        """Samples per second since `resume`."""
         return self._samples / max(time.perf_counter() - self._began, 1e-9)
 
     def resume(self) -> None:
-        """Begins the next stretch."""
+        """Starts to measure the speed again, after an evaluation or a save."""
         self._began, self._samples = time.perf_counter(), 0
 
     def lap(self) -> float:

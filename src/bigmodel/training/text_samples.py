@@ -1,4 +1,4 @@
-"""What a model writes of held-out texts: samples to read, and BLEU of translations."""
+"""Texts that a model generates from held-out ones: samples to read, and BLEU of translations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bigmodel.runtime import activity
 from bigmodel.spec import NextTokens, TokenPair
 
 SAMPLES = 4
-"""Texts that are kept of each evaluation, for reports."""
+"""Texts of each evaluation that are kept for reports."""
 
 _PROMPT, _CONTINUED, _TEMPERATURE = 32, 200, 0.8  # tokens read and written of each sample, and how
 AT_ONCE = 128
@@ -48,7 +48,7 @@ class TextSampler:
     def of(
         cls, dataset: Dataset, model: nn.Module, device: torch.device, pairs: int, beams: int
     ) -> TextSampler | None:
-        """None where the data is no text, or the model cannot write."""
+        """None if the data is no text, or the model cannot generate."""
         if not isinstance(dataset.spec.target, NextTokens) or not isinstance(model, Writer):
             return None
         if not isinstance(dataset.reader, TextReader):
@@ -72,11 +72,11 @@ class TextSampler:
         samples: bool,
         at_once: int = AT_ONCE,
     ) -> tuple[dict[str, float], list[GeneratedText]]:
-        """Has a model write about a part.
+        """Generates texts from a part.
 
         Args:
-            between: called before each batch; what it raises ends it.
-            samples: whether samples are wanted; without, only what a figure needs is written.
+            between: called before each batch; what it raises is passed on.
+            samples: whether samples are wanted; if not, only what a figure needs is generated.
             at_once: most texts that are translated side by side, beams counted.
 
         Returns:

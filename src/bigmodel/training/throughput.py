@@ -46,13 +46,13 @@ gives them, without the maker's. A part of a GPU (MIG), or one for a notebook, h
 
 @dataclass(frozen=True)
 class Throughput:
-    """Turns samples per second into all that is told of speed.
+    """Turns samples per second into all figures of speed.
 
     Attributes:
         tokens: tokens of a sample, on average; None where samples are no texts.
         flops: floating-point operations that training takes for a sample; None: not known.
         peak: FLOP/s that the device can do; None: not known.
-        device: whose memory is told; None: nobody's.
+        device: whose memory is reported; None: none.
     """
 
     tokens: float | None = None
@@ -62,7 +62,7 @@ class Throughput:
 
     @classmethod
     def of(cls, dataset: Dataset, model: nn.Module, runtime: Runtime, sample: Tensor) -> Throughput:
-        """Finds out what there is to know. A model is asked for its FLOPs only where they are of use.
+        """Measures what the figures need. FLOPs are counted only if the peak is known.
 
         Args:
             model: on the device.
@@ -83,8 +83,8 @@ class Throughput:
         return cls(tokens, flops, peak, runtime.device)
 
     def figures(self, samples_per_second: float) -> dict[str, float]:
-        """What is told: `samples_per_second`, and as far as they are known `tokens_per_second`, `mfu`, a
-        share from 0 to 1, and `memory_gib`, the most that was in use.
+        """`samples_per_second`, and as far as known `tokens_per_second`, `mfu`, from 0 to 1, and
+        `memory_gib`, the most that was in use.
 
         MFU counts what the model asks for, not what is computed twice (Chowdhery et al. 2022,
         arXiv:2204.02311, appendix B).
@@ -100,8 +100,8 @@ class Throughput:
 
 
 def tokens_of(dataset: Dataset) -> float | None:
-    """The mean number of tokens of a training sample, without what fills it up; of pairs, of both texts.
-    None where samples are no texts."""
+    """The mean number of tokens of a training sample without padding; of pairs, of both texts. None if
+    samples are no texts."""
     part, inputs = dataset.train, dataset.spec.input
     if not isinstance(inputs, Tokens | TokenPair):
         return None
@@ -113,7 +113,7 @@ def tokens_of(dataset: Dataset) -> float | None:
 
 
 def peak_of(name: str, precision: str, tf32: bool) -> float | None:
-    """FLOP/s that a GPU can do in a number format; None where that is not known.
+    """FLOP/s that a GPU can do in a number format; None if unknown.
 
     Args:
         name: as torch gives it, such as `NVIDIA A100-SXM4-80GB`.
