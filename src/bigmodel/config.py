@@ -116,18 +116,20 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     Raises:
         ConfigError: anything that is wrong, all of it in one message.
     """
-    complaints: list[str] = []
+    error_messages: list[str] = []
 
     def attempt(check: Callable[[], Any]) -> Any:
         try:
             return check()
         except ConfigError as error:
-            complaints.append(str(error))
+            error_messages.append(str(error))
             return None
 
     rest = {key: value for key, value in values.items() if key not in GROUPS}
     for key in sorted(set(rest) - set(TopConfig.model_fields)):
-        complaints.append(f"{key}: no such key.{did_you_mean(key, [*GROUPS, *TopConfig.model_fields])}")
+        error_messages.append(
+            f"{key}: no such key.{did_you_mean(key, [*GROUPS, *TopConfig.model_fields])}"
+        )
         del rest[key]
     top = attempt(lambda: validate(TopConfig, rest, ""))
     if top is not None:
@@ -137,8 +139,8 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
         "device": attempt(lambda: validate(DeviceConfig, _group("device", values), "device")),
         "trainer": attempt(lambda: validate(TrainerConfig, _group("trainer", values), "trainer")),
     }
-    if complaints:
-        raise ConfigError("\n".join(complaints))
+    if error_messages:
+        raise ConfigError("\n".join(error_messages))
     return RunConfig(**entries, **plain, top=top, values=values if shown is None else shown)
 
 
