@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.digest import SourceDigest
+from bigmodel.data.former_names import former_name
 from bigmodel.data.parts import Part, SplitData
 from bigmodel.data.prepared import Prepared
 from bigmodel.data.reader import Reader
@@ -108,8 +109,7 @@ class RealConfig(DataConfig):
     """Settings of data sources whose inputs are real numbers."""
 
     normalize: bool = Field(
-        default=True,
-        description="standardise inputs with mean and deviation of the training part",
+        default=True, description="standardise inputs with mean and deviation of the training part"
     )
 
 
@@ -121,6 +121,7 @@ class ImageConfig(RealConfig):
     )
 
 
+@former_name("told", "header_rows")
 @dataclass
 class Dataset:
     """A data source, read and split.

@@ -13,12 +13,14 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from bigmodel.data.former_names import former_name
 from bigmodel.spec import IGNORED
 
 Chosen = slice | Tensor
 """Which samples: a slice of them, or their indices, (count,) int64."""
 
 
+@former_name("draw", "key")
 @dataclass(frozen=True)
 class GatherOptions:
     """How a part gathers samples.
@@ -34,6 +36,10 @@ class GatherOptions:
     key: int = 0
     pinned: bool = False
     width: int = 0
+
+    def kept(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples in page-locked memory if `pinned`, for parts that plugins define."""
+        return (inputs.pin_memory(), targets.pin_memory()) if self.pinned else (inputs, targets)
 
 
 _DEFAULT = GatherOptions()
@@ -83,9 +89,10 @@ class SplitData(ABC):
         return sum(value.nbytes for value in self.tensors().values())
 
 
-# Their names before, for plugins.
+# Former names, which plugins may import.
 Stored = SplitData
 Giving = GatherOptions
+PLAINLY = _DEFAULT
 
 
 @dataclass

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from bigmodel.data.former_names import former_name
 from bigmodel.data.parts import SplitData
 from bigmodel.data.stored_config import StoredConfig
 from bigmodel.errors import DataError, counted, did_you_mean
 from bigmodel.registry import Config
 
 
+@former_name("told", "header_rows")
 @dataclass
 class Found:
     """Samples that a reader found in new files.

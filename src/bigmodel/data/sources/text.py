@@ -28,11 +28,7 @@ from bigmodel.data.texts.files import (
     text_files_in,
     vocabulary_of,
 )
-from bigmodel.data.texts.tokenizer_training import (
-    Special,
-    Unit,
-    distinct_characters,
-)
+from bigmodel.data.texts.tokenizer_training import Special, Unit, distinct_characters
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
 from bigmodel.data.user_data import separate_parts
 from bigmodel.errors import DataError, counted

@@ -57,8 +57,7 @@ class TextLabelsConfig(TextFilesConfig):
     text: str = Field(default="text", description="column of the table that holds the texts")
     target: str = Field(default="label", description="column of the table that holds the labels")
     task: Literal["auto", "classes", "values"] = Field(
-        default="auto",
-        description="what labels are: classes, values, or auto: by what they look like",
+        default="auto", description="what labels are: classes, values, or auto: by what they look like"
     )
     missing: Words = Field(
         default=[], description="words that stand for a missing label, besides what is empty and nan"

@@ -19,8 +19,7 @@ class TableConfig(UserDataConfig):
 
     batch_size: int = Field(default=256, ge=1, description="samples in a batch")
     normalize: bool = Field(
-        default=True,
-        description="standardise numbers with mean and deviation of the training part",
+        default=True, description="standardise numbers with mean and deviation of the training part"
     )
     encoding: Encoding = Field(
         default="utf-8",

@@ -154,9 +154,7 @@ def _arrow_rows(
         read_options=pa_csv.ReadOptions(use_threads=False, block_size=block, column_names=names),
         parse_options=parsing,
         convert_options=pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
+            column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
         ),
     )
     try:

@@ -129,8 +129,7 @@ def _parse_block(block: bytes, schema: Any) -> Any:
             io.BytesIO(block),
             read_options=pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
             parse_options=pa_json.ParseOptions(
-                explicit_schema=schema,
-                unexpected_field_behavior="infer" if schema is None else "ignore",
+                explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
             ),
         )
     except pa.ArrowInvalid:
