@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel.errors import ConfigError, SpecError
@@ -27,12 +26,11 @@ def score(layer: ScoredAttention, head: int, q: Tensor, k: Tensor) -> Tensor:
             return layer.additive[head] @ torch.tanh(q + k)
 
 
-def by_hand(layer: ScoredAttention, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and weights of one sample (positions, dim), number by number."""
+def by_hand(layer: ScoredAttention, x: Tensor) -> Tensor:
+    """Outputs of one sample (positions, dim), number by number."""
     positions, dim = x.shape
     size = layer.head_dim
     query, key, value = (x @ layer.qkv.weight.T + layer.qkv.bias).split(dim, dim=1)
-    weights = torch.zeros(dim // size, positions, positions)
     mixed = torch.zeros(positions, dim)
     for head in range(dim // size):
         own = slice(head * size, (head + 1) * size)
@@ -42,9 +40,8 @@ def by_hand(layer: ScoredAttention, x: Tensor) -> tuple[Tensor, Tensor]:
                 q, k = query[i, own], key[j, own]
                 scores.append(score(layer, head, q, k).exp())
             for j in range(positions):
-                weights[head, i, j] = scores[j] / sum(scores)
-                mixed[i, own] += weights[head, i, j] * value[j, own]
-    return mixed @ layer.output.weight.T + layer.output.bias, weights
+                mixed[i, own] += scores[j] / sum(scores) * value[j, own]
+    return mixed @ layer.output.weight.T + layer.output.bias
 
 
 @pytest.mark.parametrize("num_heads", [1, 3])
@@ -55,9 +52,8 @@ def test_scores_and_sums_are_the_formulas(score: str, num_heads: int) -> None:
     x = torch.randn(2, 4, 6)
     with torch.no_grad():
         for sample in range(2):
-            outputs, weights = by_hand(layer, x[sample])
+            outputs = by_hand(layer, x[sample])
             assert torch.allclose(layer(x)[sample], outputs, atol=1e-5)
-            assert torch.allclose(layer.weights(x)[sample], weights, atol=1e-5)
 
 
 def test_scaled_dot_is_torch_multi_head_attention() -> None:
@@ -70,9 +66,8 @@ def test_scaled_dot_is_torch_multi_head_attention() -> None:
         state = {key.replace(theirs, ours): value for key, value in state.items()}
     layer.load_state_dict(state)
     x = torch.randn(3, 5, 12)
-    outputs, weights = reference(x, x, x, average_attn_weights=False)
+    outputs, _ = reference(x, x, x)
     assert torch.allclose(layer(x), outputs, atol=1e-5)
-    assert torch.allclose(layer.weights(x), weights, atol=1e-5)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -107,34 +102,6 @@ def test_dropout_acts_on_what_is_added_and_on_the_readout() -> None:
     assert dropped == pytest.approx(0.4, abs=0.06)
     unchanged = (seen[0] == model.positions(model.embedding(inputs))).float().mean().item()
     assert unchanged == pytest.approx(0.4, abs=0.03)
-
-
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("kind", ["image", "sequence", "tokens", "features"])
-def test_weights_are_returned_for_every_layer(kind: str, score: str) -> None:
-    of = spec(kind)
-    model = build("attention", of, score=score, dim=8, depth=3, dropout=0.5)
-    positions = {"image": 16, "sequence": 6, "tokens": 9, "features": 4}[kind]
-    inputs = samples(of.input, 2)
-    weights = model.attention_weights(inputs)
-    assert weights.shape == (2, 3, 4, positions, positions)
-    assert torch.allclose(weights.sum(-1), torch.ones(2, 3, 4, positions), atol=1e-5)
-    assert torch.equal(weights, model.attention_weights(inputs))  # without dropout
-    assert model.training
-    assert not weights.requires_grad
-
-
-def test_returned_weights_are_those_that_the_model_uses() -> None:
-    model = build("attention", spec("sequence"), dim=8, num_heads=2, depth=2).eval()
-    stir(model)
-    inputs = samples(spec("sequence").input, 2)
-    weights = model.attention_weights(inputs)
-    x = model.positions(model.embedding(inputs))
-    for depth, (layer, norm) in enumerate(zip(model.layers, model.norms, strict=True)):
-        value = layer.qkv(norm(x))[..., 16:].unflatten(-1, (2, 4)).transpose(1, 2)
-        x = x + layer.output((weights[:, depth] @ value).transpose(1, 2).flatten(2))
-    x = F.gelu(model.hidden(model.final_norm(x))).mean(1)
-    assert torch.allclose(model.features(inputs), x, atol=1e-5)
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from bigmodel.models.base import Model, eval_mode
+from bigmodel.models.base import Model
 from bigmodel.models.checks import check_divides, refuse_writing
 from bigmodel.models.layers.activations import initialise
 from bigmodel.models.layers.embeddings import embed, grid_of
@@ -33,29 +33,29 @@ class AttentionConfig(EntryConfig):
     """Options of the attention network."""
 
     score: Score = Field(
-        default="scaled_dot",
+        "scaled_dot",
         description="how query and key are compared: dot, scaled_dot, general or additive",
     )
-    dim: int = Field(default=64, ge=1, description="size of the vector at each position")
+    dim: int = Field(64, ge=1, description="size of the vector at each position")
     num_heads: int = Field(
-        default=4, ge=1, validate_default=True, description="attentions side by side; divides dim"
+        4, ge=1, validate_default=True, description="attentions side by side; divides dim"
     )
-    depth: int = Field(default=2, ge=1, description="attention layers on top of each other")
+    depth: int = Field(2, ge=1, description="attention layers on top of each other")
     patch_size: int = Field(
-        default=2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
+        2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
     )
     position: Literal["none", "sinusoidal", "learned"] = Field(
-        default="learned", description="position encoding: none, sinusoidal or learned"
+        "learned", description="position encoding: none, sinusoidal or learned"
     )
     hidden_size: int = Field(
-        default=128, ge=0, description="width of the layer at each position after attention; 0: none"
+        128, ge=0, description="width of the layer at each position after attention; 0: none"
     )
     readout: Literal["mean", "flatten"] = Field(
-        default="mean",
+        "mean",
         description="what the head sees: the mean over positions, or all of them (flatten)",
     )
     dropout: float = Field(
-        default=0.1,
+        0.1,
         ge=0,
         lt=1,
         description="share of weights and of outputs dropped in training, 0 to 1",
@@ -106,7 +106,9 @@ class ScoredAttention(nn.Module):
         query, key, value = self._heads(inputs)
         dropout = self.dropout if self.training else 0.0
         if self.score == "additive":
-            weights = _softmax(self._additive_scores(query, key), mask)
+            scores = self._additive_scores(query, key)
+            scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+            weights = torch.softmax(scores, dim=-1)
             mixed = F.dropout(weights, dropout) @ value if dropout else weights @ value
         else:
             query, scale = self._scaled(query)
@@ -115,14 +117,6 @@ class ScoredAttention(nn.Module):
             )
         outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return outputs
-
-    def weights(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The weights a_ij: (batch, heads, queries, keys), each row adding up to 1."""
-        query, key, _ = self._heads(inputs)
-        if self.score == "additive":
-            return _softmax(self._additive_scores(query, key), mask)
-        query, scale = self._scaled(query)
-        return _softmax(query @ key.transpose(-1, -2) * scale, mask)
 
     def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (batch, heads, positions, head_dim) each."""
@@ -140,11 +134,6 @@ class ScoredAttention(nn.Module):
         # (batch, heads, queries, keys, head_dim)
         pairs = torch.tanh(query.unsqueeze(3) + key.unsqueeze(2))
         return (pairs @ self.additive[:, None, :, None]).squeeze(-1)
-
-
-def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Over the keys where `mask` is True."""
-    return torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), dim=-1)
 
 
 @models.register("attention", AttentionConfig)
@@ -203,20 +192,6 @@ class Attention(Model):
         if lengths is not None:
             x = x.masked_fill(~length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)
         return self._dropped(x.flatten(1))
-
-    def attention_weights(self, inputs: Tensor) -> Tensor:
-        """The attention weights in evaluation mode: (batch, depth, heads, queries, keys).
-
-        Each row adds up to 1. Positions are in reading order, patches row by row. Padding has weight 0.
-        """
-        weights = []
-        with torch.no_grad(), eval_mode(self):
-            x, _, mask = self._embedded(inputs)
-            for layer, norm in zip(self.layers, self.norms, strict=True):
-                normed = norm(x)
-                weights.append(cast(ScoredAttention, layer).weights(normed, mask))
-                x = x + layer(normed, mask)
-        return torch.stack(weights, dim=1)
 
     def _embedded(self, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Vectors with positions, how many of them are real, and a mask of real keys; None: all."""

@@ -16,7 +16,7 @@ from bigmodel.models.layers.padding import (
     text_lengths,
 )
 from bigmodel.models.layers.recurrent import Recurrent
-from tests.models.cases import build, samples, spec, stir
+from tests.models.cases import build, samples, spec
 
 TORCH = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 TOKENS = torch.tensor([[5, 5, 0, 0], [0, 5, 0, 5], [0, 0, 0, 0], [5, 0, 0, 0]])
@@ -120,14 +120,3 @@ def test_a_state_goes_on_where_it_was_left(cell: str, fused: bool) -> None:
     first, between = ours.run(x[:, :4])
     second, _ = ours.run(x[:, 4:], between)
     assert torch.allclose(torch.cat([first, second], 1), reference(x)[0], atol=1e-6)
-
-
-@pytest.mark.parametrize("score", ["scaled_dot", "additive", "general"])
-def test_padding_has_no_attention_weight(score: str) -> None:
-    of = spec("padded")
-    model = build("attention", of, score=score)
-    stir(model)
-    inputs = samples(of.input, 3)
-    weights = model.attention_weights(inputs)
-    assert not weights.masked_select((inputs == 0)[:, None, None, None]).any()
-    assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:-1]), atol=1e-5)
