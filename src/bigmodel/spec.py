@@ -118,8 +118,22 @@ class TokenPair:
 Input = Image | Sequence | Tokens | Features | TokenPair
 
 
+class _Named:
+    """Base of targets whose outputs have names: a model gives one number for each of them."""
+
+    names: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @property
+    def output_size(self) -> int:
+        return self.count
+
+
 @dataclass(frozen=True)
-class Classes:
+class Classes(_Named):
     """Targets of shape (batch,): one class index each. A model gives one logit per class.
 
     Attributes:
@@ -130,38 +144,22 @@ class Classes:
     names: tuple[str, ...]
     counts: tuple[int, ...]
 
-    @property
-    def count(self) -> int:
-        return len(self.names)
-
-    @property
-    def output_size(self) -> int:
-        return self.count
-
     def __str__(self) -> str:
         return counted(self.count, "class", "classes")
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(_Named):
     """Targets of shape (batch, count), each 0.0 or 1.0: labels that do not exclude each other."""
 
     names: tuple[str, ...]
-
-    @property
-    def count(self) -> int:
-        return len(self.names)
-
-    @property
-    def output_size(self) -> int:
-        return self.count
 
     def __str__(self) -> str:
         return counted(self.count, "yes/no label")
 
 
 @dataclass(frozen=True)
-class Values:
+class Values(_Named):
     """Targets of shape (batch, count): real values, standardised with the training part's figures.
 
     `value = standardised * std + mean` gives back the data's own unit, in which errors are reported.
@@ -170,14 +168,6 @@ class Values:
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    @property
-    def count(self) -> int:
-        return len(self.names)
-
-    @property
-    def output_size(self) -> int:
-        return self.count
 
     def __str__(self) -> str:
         return counted(self.count, "real value")

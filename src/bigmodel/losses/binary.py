@@ -17,7 +17,7 @@ from bigmodel.spec import Classes, DataSpec, Flags
 
 class BCEWithLogitsConfig(EntryConfig):
     pos_weight: float | list[float] | None = Field(
-        default=None, description="factor on what is set: one for all or one per output; null: 1"
+        None, description="factor on what is set: one for all or one per output; null: 1"
     )
 
     @field_validator("pos_weight")

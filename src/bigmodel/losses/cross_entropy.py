@@ -24,10 +24,10 @@ take 0.75 times as long as without chunks."""
 
 class CrossEntropyConfig(EntryConfig):
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="share of each label spread evenly over all classes, 0 to 1"
+        0.0, ge=0, lt=1, description="share of each label spread evenly over all classes, 0 to 1"
     )
     class_weights: Literal["balanced"] | list[float] | None = Field(
-        default=None, description="one weight per class; balanced: by rarity; null: all equal"
+        None, description="one weight per class; balanced: by rarity; null: all equal"
     )
 
     @field_validator("class_weights")

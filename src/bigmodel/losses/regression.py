@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
@@ -12,50 +15,41 @@ from bigmodel.spec import DataSpec, Values
 
 
 class Regression(Loss):
-    """Base of the losses that compare real values; a subclass sums its own."""
+    """Base of the losses that compare real values, by a function of torch's.
+
+    Attributes:
+        function: of outputs and targets of one shape; with `reduction="sum"`, the sum over all elements.
+        options: its other arguments.
+    """
 
     accepts = (Values,)
+    function: ClassVar[Callable[..., Tensor]]
+    options: Mapping[str, float] = {}
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `Loss.forward`; targets have the outputs' shape, (batch, count)."""
         if outputs.shape != targets.shape:
             raise self.misfit(outputs, targets, f"(batch, {self.output_size})")
-        return self.total(outputs.float(), targets)
-
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The sum over all elements of two tensors of one shape."""
-        raise NotImplementedError
+        return type(self).function(outputs.float(), targets, reduction="sum", **self.options)
 
 
-class MSEConfig(EntryConfig):
-    pass
-
-
-@losses.register("mse", MSEConfig)
+@losses.register("mse", EntryConfig)
 class MSE(Regression):
     """e², with e = output - target."""
 
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """See `Regression.total`."""
-        return F.mse_loss(outputs, targets, reduction="sum")
+    function = F.mse_loss
 
 
-class L1Config(EntryConfig):
-    pass
-
-
-@losses.register("l1", L1Config)
+@losses.register("l1", EntryConfig)
 class L1(Regression):
     """|e|: less sensitive to outliers than the square."""
 
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """See `Regression.total`."""
-        return F.l1_loss(outputs, targets, reduction="sum")
+    function = F.l1_loss
 
 
 class HuberConfig(EntryConfig):
     delta: float = Field(
-        default=1.0, gt=0, description="error at which squared turns to absolute, in standard deviations"
+        1.0, gt=0, description="error at which squared turns to absolute, in standard deviations"
     )
 
 
@@ -63,10 +57,8 @@ class HuberConfig(EntryConfig):
 class Huber(Regression):
     """½e² for |e| <= delta, delta (|e| - ½ delta) beyond (Huber 1964)."""
 
+    function = F.huber_loss
+
     def __init__(self, config: HuberConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.delta = config.delta
-
-    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """See `Regression.total`."""
-        return F.huber_loss(outputs, targets, reduction="sum", delta=self.delta)
+        self.options = {"delta": config.delta}

@@ -25,16 +25,16 @@ _DECOUPLED = "shrink weights directly, as AdamW does; false: add the pull to the
 class MomentsConfig(OptimizerConfig):
     """Options of optimizers that keep running means of the gradient and of its square."""
 
-    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(2e-3, gt=0, description="learning rate, which the scheduler multiplies")
     betas: Betas = Field(
-        default=[0.9, 0.999],
+        [0.9, 0.999],
         description="share of the running means of gradient and square kept at each step, 0 to 1",
     )
-    eps: float = Field(default=1e-8, gt=0, description=_EPS)
+    eps: float = Field(1e-8, gt=0, description=_EPS)
 
 
 class AdamConfig(MomentsConfig):
-    amsgrad: bool = Field(default=False, description="divide by the largest running mean so far")
+    amsgrad: bool = Field(False, description="divide by the largest running mean so far")
 
 
 @optimizers.register("adam", AdamConfig)
@@ -50,7 +50,7 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 class AdamWConfig(AdamConfig):
     weight_decay: float = Field(
-        default=0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
+        0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
     )
 
 
@@ -64,10 +64,8 @@ def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class NAdamConfig(MomentsConfig):
-    momentum_decay: float = Field(
-        default=4e-3, ge=0, description="how fast the momentum rises to its full size"
-    )
-    decoupled_weight_decay: bool = Field(default=True, description=_DECOUPLED)
+    momentum_decay: float = Field(4e-3, ge=0, description="how fast the momentum rises to its full size")
+    decoupled_weight_decay: bool = Field(True, description=_DECOUPLED)
 
 
 @optimizers.register("nadam", NAdamConfig)
@@ -78,7 +76,7 @@ def nadam(config: NAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class RAdamConfig(MomentsConfig):
-    decoupled_weight_decay: bool = Field(default=True, description=_DECOUPLED)
+    decoupled_weight_decay: bool = Field(True, description=_DECOUPLED)
 
 
 @optimizers.register("radam", RAdamConfig)
@@ -91,14 +89,12 @@ def radam(config: RAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 class RMSpropConfig(OptimizerConfig):
     alpha: float = Field(
-        default=0.99, ge=0, lt=1, description="share of the running mean of squares kept, 0 to 1"
+        0.99, ge=0, lt=1, description="share of the running mean of squares kept, 0 to 1"
     )
-    eps: float = Field(default=1e-8, gt=0, description=_EPS)
-    momentum: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the last update carried on, 0 to 1"
-    )
+    eps: float = Field(1e-8, gt=0, description=_EPS)
+    momentum: float = Field(0.0, ge=0, lt=1, description="share of the last update carried on, 0 to 1")
     centered: bool = Field(
-        default=False, description="divide by the deviation, not by the root of the mean square"
+        False, description="divide by the deviation, not by the root of the mean square"
     )
 
 
@@ -110,12 +106,12 @@ def rmsprop(config: RMSpropConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class AdagradConfig(OptimizerConfig):
-    lr: float = Field(default=1e-2, gt=0, description="learning rate, which the scheduler multiplies")
-    lr_decay: float = Field(default=0.0, ge=0, description="the rate is divided by 1 + steps × this")
+    lr: float = Field(1e-2, gt=0, description="learning rate, which the scheduler multiplies")
+    lr_decay: float = Field(0.0, ge=0, description="the rate is divided by 1 + steps × this")
     initial_accumulator_value: float = Field(
-        default=0.0, ge=0, description="what the sums of squared gradients begin at"
+        0.0, ge=0, description="what the sums of squared gradients begin at"
     )
-    eps: float = Field(default=1e-10, gt=0, description=_EPS)
+    eps: float = Field(1e-10, gt=0, description=_EPS)
 
 
 @optimizers.register("adagrad", AdagradConfig)

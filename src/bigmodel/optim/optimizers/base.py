@@ -22,9 +22,9 @@ Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 class OptimizerConfig(EntryConfig):
     """Options of all optimizers."""
 
-    lr: float = Field(default=1e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(1e-3, gt=0, description="learning rate, which the scheduler multiplies")
     weight_decay: float = Field(
-        default=0.0, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
+        0.0, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
     )
 
 
@@ -76,10 +76,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         return [{"params": [p for _, _, p in everything], "weight_decay": 0.0}]
     decayed = [p for name, owner, p in everything if decays(name, owner, p)]
     spared = [p for name, owner, p in everything if not decays(name, owner, p)]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 

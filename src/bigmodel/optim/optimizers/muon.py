@@ -26,31 +26,29 @@ from bigmodel.registry import optimizers
 
 
 class MuonConfig(OptimizerConfig):
-    lr: float = Field(default=2e-3, gt=0, description="learning rate, which the scheduler multiplies")
+    lr: float = Field(2e-3, gt=0, description="learning rate, which the scheduler multiplies")
     weight_decay: float = Field(
-        default=0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
+        0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
     )
     momentum: float = Field(
-        default=0.95, ge=0, lt=1, description="share of the running mean of gradients kept, 0 to 1"
+        0.95, ge=0, lt=1, description="share of the running mean of gradients kept, 0 to 1"
     )
-    nesterov: bool = Field(default=True, description="look ahead along the momentum")
+    nesterov: bool = Field(True, description="look ahead along the momentum")
     ns_steps: int = Field(
-        default=5, ge=1, lt=100, description="Newton-Schulz iterations that orthogonalise an update"
+        5, ge=1, lt=100, description="Newton-Schulz iterations that orthogonalise an update"
     )
     adjust_lr: Literal["match_rms_adamw", "original"] = Field(
-        default="match_rms_adamw",
+        "match_rms_adamw",
         description="match_rms_adamw: updates as large as AdamW's; original: by the matrix's shape",
     )
     adamw_lr: float | None = Field(
-        default=None, gt=0, description="learning rate of all that is no hidden matrix; null: lr"
+        None, gt=0, description="learning rate of all that is no hidden matrix; null: lr"
     )
     betas: Betas = Field(
-        default=[0.9, 0.999],
+        [0.9, 0.999],
         description="AdamW's share of the running means of gradient and square kept, 0 to 1",
     )
-    eps: float = Field(
-        default=1e-8, gt=0, description="AdamW's addition to the divisor, so that it is never 0"
-    )
+    eps: float = Field(1e-8, gt=0, description="AdamW's addition to the divisor, so that it is never 0")
 
 
 @optimizers.register("muon", MuonConfig)

@@ -19,16 +19,16 @@ from bigmodel.registry import optimizers
 
 class ScheduleFreeAdamWConfig(OptimizerConfig):
     lr: float = Field(
-        default=2.5e-3, gt=0, description="learning rate, which the scheduler multiplies: use constant"
+        2.5e-3, gt=0, description="learning rate, which the scheduler multiplies: use constant"
     )
     weight_decay: float = Field(
-        default=0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
+        0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
     )
     betas: Betas = Field(
-        default=[0.9, 0.999],
+        [0.9, 0.999],
         description="nearness of gradients to the average; share of the mean square kept, 0 to 1",
     )
-    eps: float = Field(default=1e-8, gt=0, description="added to the divisor, so that it is never 0")
+    eps: float = Field(1e-8, gt=0, description="added to the divisor, so that it is never 0")
 
     @field_validator("betas")
     @classmethod

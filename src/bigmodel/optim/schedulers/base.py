@@ -25,22 +25,22 @@ EXTENSIONS: tuple[str, ...] = get_args(Extend)
 class SchedulerConfig(EntryConfig):
     """Options of all schedulers."""
 
-    interval: Literal["step", "epoch"] = Field(default="step", description=INTERVAL)
+    interval: Literal["step", "epoch"] = Field("step", description=INTERVAL)
     warmup: int = Field(
-        default=0, ge=0, description="steps (or epochs) of linear warm-up before the schedule begins"
+        0, ge=0, description="steps (or epochs) of linear warm-up before the schedule begins"
     )
     warmup_start: float = Field(
-        default=0.01, ge=0, le=1, description="multiplier that the warm-up begins with, 0 to 1"
+        0.01, ge=0, le=1, description="multiplier that the warm-up begins with, 0 to 1"
     )
     extend: Extend = Field(
-        default="stretch",
+        "stretch",
         description="of a run that goes on for longer: stretch the schedule over all of it; hold its"
         " last rate; or run it again over the steps that are left",
     )
 
 
 class Scheduler:
-    """Base of all schedulers: a linear warm-up, then `shape`.
+    """Base of all schedulers: a linear warm-up, then `shape`, which reads `self.config`.
 
     Args:
         config: the typed options.
@@ -51,6 +51,7 @@ class Scheduler:
     warmup = 0
 
     def __init__(self, config: SchedulerConfig, total: int) -> None:
+        self.config = config
         self.warmup = min(config.warmup, total)
         self._start = config.warmup_start
         self._rest = max(total - self.warmup, 1)

@@ -11,11 +11,7 @@ from bigmodel.optim.schedulers.base import Scheduler, SchedulerConfig
 from bigmodel.registry import schedulers
 
 
-class ConstantConfig(SchedulerConfig):
-    pass
-
-
-@schedulers.register("constant", ConstantConfig)
+@schedulers.register("constant", SchedulerConfig)
 class Constant(Scheduler):
     """The base rate throughout."""
 
@@ -26,7 +22,7 @@ class Constant(Scheduler):
 
 class LinearConfig(SchedulerConfig):
     end_factor: float = Field(
-        default=0.0, ge=0, description="multiplier that the run ends with; above 1 the rate grows"
+        0.0, ge=0, description="multiplier that the run ends with; above 1 the rate grows"
     )
 
 
@@ -34,46 +30,38 @@ class LinearConfig(SchedulerConfig):
 class Linear(Scheduler):
     """A straight line from 1 to `end_factor`, which the update after the last would have."""
 
-    def __init__(self, config: LinearConfig, total: int) -> None:
-        super().__init__(config, total)
-        self.end = config.end_factor
+    config: LinearConfig
 
     def shape(self, t: int, total: int) -> float:
         """1 + (end - 1) t / total."""
-        return 1 + (self.end - 1) * min(t / total, 1)
+        return 1 + (self.config.end_factor - 1) * min(t / total, 1)
 
 
 class CosineConfig(SchedulerConfig):
-    min_factor: float = Field(
-        default=0.0, ge=0, le=1, description="multiplier that the run ends with, 0 to 1"
-    )
+    min_factor: float = Field(0.0, ge=0, le=1, description="multiplier that the run ends with, 0 to 1")
 
 
 @schedulers.register("cosine", CosineConfig)
 class Cosine(Scheduler):
     """Half a cosine from 1 to `min_factor` (Loshchilov and Hutter 2016, arXiv:1608.03983)."""
 
-    def __init__(self, config: CosineConfig, total: int) -> None:
-        super().__init__(config, total)
-        self.end = config.min_factor
+    config: CosineConfig
 
     def shape(self, t: int, total: int) -> float:
         """min + (1 - min) (1 + cos(π t / total)) / 2."""
-        return _cosine(1.0, self.end, min(t / total, 1))
+        return _cosine(1.0, self.config.min_factor, min(t / total, 1))
 
 
 class OneCycleConfig(SchedulerConfig):
     pct_start: float = Field(
-        default=0.3, ge=0, le=1, description="share of the run in which the rate rises, 0 to 1"
+        0.3, ge=0, le=1, description="share of the run in which the rate rises, 0 to 1"
     )
     div_factor: float = Field(
-        default=25.0, ge=1, description="the rate begins at optimizer.lr, its peak, over this"
+        25.0, ge=1, description="the rate begins at optimizer.lr, its peak, over this"
     )
-    final_div_factor: float = Field(
-        default=1e4, ge=1, description="the rate ends at where it began over this"
-    )
+    final_div_factor: float = Field(1e4, ge=1, description="the rate ends at where it began over this")
     anneal: Literal["cosine", "linear"] = Field(
-        default="cosine", description="curve up and down: cosine or linear"
+        "cosine", description="curve up and down: cosine or linear"
     )
 
 
@@ -90,7 +78,7 @@ class OneCycle(Scheduler):
         self.begin = 1 / config.div_factor
         self.end = self.begin / config.final_div_factor
         self.pct_start = config.pct_start
-        self.curve = _cosine if config.anneal == "cosine" else _linear
+        self.curve = _CURVES[config.anneal]
 
     def shape(self, t: int, total: int) -> float:
         """Rises until update pct_start × total - 1, falls until the last, total - 1."""
@@ -102,9 +90,9 @@ class OneCycle(Scheduler):
 
 
 class PolynomialConfig(SchedulerConfig):
-    power: float = Field(default=1.0, gt=0, description="1: a straight line; above: faster at first")
+    power: float = Field(1.0, gt=0, description="1: a straight line; above: faster at first")
     end_factor: float = Field(
-        default=0.0, ge=0, description="multiplier that the run ends with; above 1 the rate grows"
+        0.0, ge=0, description="multiplier that the run ends with; above 1 the rate grows"
     )
 
 
@@ -112,19 +100,17 @@ class PolynomialConfig(SchedulerConfig):
 class Polynomial(Scheduler):
     """A power of what is left of the run."""
 
-    def __init__(self, config: PolynomialConfig, total: int) -> None:
-        super().__init__(config, total)
-        self.power, self.end = config.power, config.end_factor
+    config: PolynomialConfig
 
     def shape(self, t: int, total: int) -> float:
         """end + (1 - end) (1 - t / total)^power."""
-        left: float = (1 - min(t / total, 1)) ** self.power
-        return self.end + (1 - self.end) * left
+        end, left = self.config.end_factor, 1 - min(t / total, 1)
+        return float(end + (1 - end) * left**self.config.power)
 
 
 class InverseSqrtConfig(SchedulerConfig):
     timescale: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
+        None,
         description="steps (or epochs) after which the rate has fallen to 0.71; null: as many as warmup",
     )
 
@@ -148,14 +134,12 @@ class InverseSqrt(Scheduler):
 
 class WSDConfig(SchedulerConfig):
     decay: float = Field(
-        default=0.2, ge=0, le=1, description="share of the run, after warm-up, in which the rate falls"
+        0.2, ge=0, le=1, description="share of the run, after warm-up, in which the rate falls"
     )
     decay_shape: Literal["sqrt", "linear", "cosine"] = Field(
-        default="sqrt", description="how it falls: sqrt (1 - √progress), linear or cosine"
+        "sqrt", description="how it falls: sqrt (1 - √progress), linear or cosine"
     )
-    min_factor: float = Field(
-        default=0.0, ge=0, le=1, description="multiplier that the run ends with, 0 to 1"
-    )
+    min_factor: float = Field(0.0, ge=0, le=1, description="multiplier that the run ends with, 0 to 1")
 
 
 @schedulers.register("wsd", WSDConfig)
@@ -166,16 +150,16 @@ class WSD(Scheduler):
     al. 2024 (arXiv:2405.18392), who found 1 - √progress best.
     """
 
-    def __init__(self, config: WSDConfig, total: int) -> None:
-        super().__init__(config, total)
-        self.decay, self.end = config.decay, config.min_factor
-        self.curve = {"sqrt": _sqrt, "linear": _linear, "cosine": _cosine}[config.decay_shape]
+    config: WSDConfig
 
     def shape(self, t: int, total: int) -> float:
         """1 until t = (1 - decay) total, then a fall to `min_factor` at t = total."""
-        length = round(self.decay * total)
+        length = round(self.config.decay * total)
         elapsed = t - (total - length)
-        return 1.0 if elapsed <= 0 else self.curve(1.0, self.end, min(elapsed / max(length, 1), 1))
+        if elapsed <= 0:
+            return 1.0
+        curve = _CURVES[self.config.decay_shape]
+        return curve(1.0, self.config.min_factor, min(elapsed / max(length, 1), 1))
 
 
 def _linear(begin: float, end: float, progress: float) -> float:
@@ -188,3 +172,6 @@ def _cosine(begin: float, end: float, progress: float) -> float:
 
 def _sqrt(begin: float, end: float, progress: float) -> float:
     return begin + (end - begin) * math.sqrt(progress)
+
+
+_CURVES = {"linear": _linear, "cosine": _cosine, "sqrt": _sqrt}

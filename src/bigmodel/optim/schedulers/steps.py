@@ -13,33 +13,31 @@ from bigmodel.registry import schedulers
 
 
 class StepConfig(SchedulerConfig):
-    interval: Literal["step", "epoch"] = Field(default="epoch", description=INTERVAL)
+    interval: Literal["step", "epoch"] = Field("epoch", description=INTERVAL)
     step_size: int = Field(
-        default=10, ge=1, description="steps (or epochs), after warm-up, from one drop to the next"
+        10, ge=1, description="steps (or epochs), after warm-up, from one drop to the next"
     )
-    gamma: float = Field(default=0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
 
 
 @schedulers.register("step", StepConfig)
 class StepDecay(Scheduler):
     """A drop every `step_size`."""
 
-    def __init__(self, config: StepConfig, total: int) -> None:
-        super().__init__(config, total)
-        self.step_size, self.gamma = config.step_size, config.gamma
+    config: StepConfig
 
     def shape(self, t: int, total: int) -> float:  # noqa: ARG002
         """gamma^⌊t / step_size⌋."""
-        return float(self.gamma ** (t // self.step_size))
+        return float(self.config.gamma ** (t // self.config.step_size))
 
 
 class MultiStepConfig(SchedulerConfig):
-    interval: Literal["step", "epoch"] = Field(default="epoch", description=INTERVAL)
+    interval: Literal["step", "epoch"] = Field("epoch", description=INTERVAL)
     milestones: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[15, 25],
+        [15, 25],
         description="when the rate drops: steps (or epochs) from the very start, rising",
     )
-    gamma: float = Field(default=0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
 
     @field_validator("milestones")
     @classmethod
@@ -53,19 +51,17 @@ class MultiStepConfig(SchedulerConfig):
 class MultiStep(Scheduler):
     """A drop at each milestone, counted from the start of the run: a warm-up does not shift them."""
 
-    def __init__(self, config: MultiStepConfig, total: int) -> None:
-        super().__init__(config, total)
-        self.milestones, self.gamma = config.milestones, config.gamma
+    config: MultiStepConfig
 
     def shape(self, t: int, total: int) -> float:  # noqa: ARG002
         """gamma^(milestones reached)."""
-        return float(self.gamma ** bisect_right(self.milestones, t + self.warmup))
+        return float(self.config.gamma ** bisect_right(self.config.milestones, t + self.warmup))
 
 
 class ExponentialConfig(SchedulerConfig):
-    interval: Literal["step", "epoch"] = Field(default="epoch", description=INTERVAL)
+    interval: Literal["step", "epoch"] = Field("epoch", description=INTERVAL)
     gamma: float = Field(
-        default=0.95, gt=0, le=1, description="factor from each step (or epoch) to the next, 0 to 1"
+        0.95, gt=0, le=1, description="factor from each step (or epoch) to the next, 0 to 1"
     )
 
 
@@ -73,23 +69,21 @@ class ExponentialConfig(SchedulerConfig):
 class Exponential(Scheduler):
     """The same drop each time."""
 
-    def __init__(self, config: ExponentialConfig, total: int) -> None:
-        super().__init__(config, total)
-        self.gamma = config.gamma
+    config: ExponentialConfig
 
     def shape(self, t: int, total: int) -> float:  # noqa: ARG002
         """gamma^t."""
-        return float(self.gamma**t)
+        return float(self.config.gamma**t)
 
 
 class PlateauConfig(SchedulerConfig):
-    factor: float = Field(default=0.1, gt=0, lt=1, description="factor of each drop, 0 to 1")
-    patience: int = Field(default=10, ge=0, description="evaluations without improvement before a drop")
+    factor: float = Field(0.1, gt=0, lt=1, description="factor of each drop, 0 to 1")
+    patience: int = Field(10, ge=0, description="evaluations without improvement before a drop")
     threshold: float = Field(
-        default=1e-4, ge=0, description="least improvement that counts, as a share of the best so far"
+        1e-4, ge=0, description="least improvement that counts, as a share of the best so far"
     )
     min_factor: float = Field(
-        default=0.0, ge=0, le=1, description="multiplier below which the rate never drops, 0 to 1"
+        0.0, ge=0, le=1, description="multiplier below which the rate never drops, 0 to 1"
     )
 
 
@@ -101,9 +95,10 @@ class Plateau(Scheduler):
     best value; NaN and infinity never are one.
     """
 
+    config: PlateauConfig
+
     def __init__(self, config: PlateauConfig, total: int) -> None:
         super().__init__(config, total)
-        self.config = config
         self._level = 1.0
         self._best = math.nan  # no evaluation yet
         self._bad_evaluations = 0
