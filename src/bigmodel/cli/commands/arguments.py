@@ -147,12 +147,7 @@ def _predict(parser: Parser) -> None:
     texts.add_argument("--tokens", type=_count, metavar="N", help="most new tokens (default: 200)")
     texts.add_argument("--temperature", type=float, metavar="X", help="0: always the likeliest token")
     texts.add_argument("--top-k", type=_count, metavar="N", help="sample from the N likeliest tokens")
-    texts.add_argument(
-        "--top-p",
-        type=float,
-        metavar="P",
-        help="sample from tokens that make up P",
-    )
+    texts.add_argument("--top-p", type=float, metavar="P", help="sample from tokens that make up P")
     texts.add_argument("--beams", type=_count, metavar="N", help="beam search with N beams")
     texts.add_argument(
         "--seed", type=_whole, default=0, metavar="N", help="seed of sampling (default: 0)"
@@ -178,10 +173,7 @@ _MAX_BAD = "most samples to skip because they cannot be read (default: 0)"
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
     "predict": (_predict, "Predicts for new data with a run's model, or writes text with it."),
-    "export": (
-        _export,
-        "Exports a run's model, with its preprocessing, for other programs.",
-    ),
+    "export": (_export, "Exports a run's model, with its preprocessing, for other programs."),
 }
 
 

@@ -33,9 +33,7 @@ from bigmodel.training.text_samples import TextSampler
 class ReadingConfig(DataConfig):
     """How new data comes in batches."""
 
-    batch_tokens: int | None = Field(
-        default=None, description="most tokens in a batch of texts; null: no bound"
-    )
+    batch_tokens: int | None = Field(None, description="most tokens in a batch of texts; null: no bound")
 
 
 @dataclass(frozen=True)

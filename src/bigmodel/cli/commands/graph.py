@@ -8,7 +8,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,8 +116,7 @@ def compare(proto: Any, exported: nn.Module, front: Front, longest: int, any_len
             examples = [graph_input.example(samples, length, draw) for graph_input in front.inputs]
             with torch.inference_mode():
                 expected = exported(*examples)
-            feed = {g.name: _as_feed(g, e) for g, e in zip(front.inputs, examples, strict=True)}
-            found = run_graph(feed)
+            found = run_graph(_feed(front, examples))
             _check_equal(found[0], expected[0] if isinstance(expected, tuple) else expected, samples)
 
 
@@ -126,7 +125,7 @@ def _check_computes(run_graph: RunGraph, front: Front, longest: int, any_length:
     then the fault is not in their number or length."""
     examples = _examples(front, longest, any_length)
     try:
-        run_graph({g.name: _as_feed(g, e) for g, e in zip(front.inputs, examples, strict=True)})
+        run_graph(_feed(front, examples))
     except Exception as error:
         raise UncomparedError(_first_line(error)) from error
 
@@ -149,22 +148,15 @@ def _by_torch_export(
     exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool
 ) -> Any:
     """By torch.export, as torch recommends."""
-    shapes: list[dict[int, Any]] = []
-    for graph_input in front.inputs:
-        shape: dict[int, Any] = {0: Dim.DYNAMIC}
-        for axis, size in enumerate(graph_input.shape, start=1):
-            if size == LENGTH and any_length:
-                shape[axis] = Dim.DYNAMIC
-        shapes.append(shape)
+    shapes = tuple(
+        dict.fromkeys(_free_axes(graph_input, any_length), Dim.DYNAMIC) for graph_input in front.inputs
+    )
     program: Any = torch.onnx.export(
         exported,
         _examples(front, longest, any_length),
         dynamo=True,
-        dynamic_shapes=(tuple(shapes),),
-        input_names=[_inner(graph_input) for graph_input in front.inputs],
-        output_names=names_of(target, _names(front)),
-        opset_version=OPSET,
-        verbose=False,
+        dynamic_shapes=(shapes,),
+        **_export_options(front, target),
     )
     return program.model_proto
 
@@ -175,34 +167,42 @@ def _by_tracing(
     """By tracing, torch's older way, which some operators need for texts of any length."""
     import onnx
 
-    axes: dict[str, dict[int, str]] = {}
-    for graph_input in front.inputs:
-        axes[_inner(graph_input)] = {0: "batch"}
-        for axis, size in enumerate(graph_input.shape, start=1):
-            if size == LENGTH and any_length:
-                axes[_inner(graph_input)][axis] = LENGTH
-    outputs = names_of(target, _names(front))
+    options = _export_options(front, target)
+    axes = {name: {0: "batch"} for name in options["output_names"]}
+    axes |= {_inner(one): _free_axes(one, any_length) for one in front.inputs}
     with tempfile.TemporaryDirectory() as folder:
         torch.onnx.export(
             exported,
             _examples(front, longest, any_length),
             str(Path(folder) / "traced.onnx"),
             dynamo=False,
-            dynamic_axes={**axes, **{name: {0: "batch"} for name in outputs}},
-            input_names=[_inner(graph_input) for graph_input in front.inputs],
-            output_names=outputs,
-            opset_version=OPSET,
-            verbose=False,
+            dynamic_axes=axes,
+            **options,
         )
         return onnx.load(str(Path(folder) / "traced.onnx"))
 
 
+def _export_options(front: Front, target: Target) -> dict[str, Any]:
+    """The options of `torch.onnx.export` that both ways share."""
+    return {
+        "input_names": [_inner(graph_input) for graph_input in front.inputs],
+        "output_names": names_of(target, _names(front)),
+        "opset_version": OPSET,
+        "verbose": False,
+    }
+
+
+def _free_axes(graph_input: GraphInput, any_length: bool) -> dict[int, str]:
+    """The axes of an input whose size may differ from call to call, with their names."""
+    lengths = [axis for axis, size in enumerate(graph_input.shape, start=1) if size == LENGTH]
+    return {0: "batch"} | (dict.fromkeys(lengths, LENGTH) if any_length else {})
+
+
 def _examples(front: Front, longest: int, any_length: bool) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(0)
-    length = (
-        max(2, longest - 1) if any_length else longest
-    )  # the longest would be taken for the only one
-    return tuple(graph_input.example(3, min(length, longest), draw) for graph_input in front.inputs)
+    # Exporters would take the longest for the only length.
+    length = min(max(2, longest - 1), longest) if any_length else longest
+    return tuple(graph_input.example(3, length, draw) for graph_input in front.inputs)
 
 
 def _names(front: Front) -> list[str]:
@@ -217,13 +217,11 @@ def _inner(graph_input: GraphInput) -> str:
 def _name_sizes(proto: Any, target: Target, any_length: bool) -> None:
     """Names the sizes that may differ; exporters take some of the example's sizes for fixed."""
     del proto.graph.value_info[:]
-    for graph_input in (*proto.graph.input, *proto.graph.output):
-        sizes = graph_input.type.tensor_type.shape.dim
+    texts = [*proto.graph.input, *(proto.graph.output if isinstance(target, NextTokens) else [])]
+    for value in (*proto.graph.input, *proto.graph.output):
+        sizes = value.type.tensor_type.shape.dim
         sizes[0].dim_param = "batch"
-        is_text = isinstance(target, NextTokens) or graph_input.name in {
-            one.name for one in proto.graph.input
-        }
-        if any_length and is_text and len(sizes) > 1:
+        if any_length and value in texts and len(sizes) > 1:
             sizes[1].dim_param = LENGTH
 
 
@@ -241,10 +239,8 @@ def _add_word_inputs(proto: Any, inputs: list[GraphInput]) -> None:
             continue
         place = next(i for i, one in enumerate(proto.graph.input) if one.name == _inner(graph_input))
         shape = ["batch", *graph_input.shape]
-        proto.graph.input.remove(proto.graph.input[place])
-        proto.graph.input.insert(
-            place, helper.make_tensor_value_info(graph_input.name, TensorProto.STRING, shape)
-        )
+        word = helper.make_tensor_value_info(graph_input.name, TensorProto.STRING, shape)
+        proto.graph.input[place].CopyFrom(word)
         node = helper.make_node(
             "LabelEncoder",
             [graph_input.name],
@@ -290,6 +286,10 @@ def _check(proto: Any) -> None:
     import onnx
 
     onnx.checker.check_model(proto, full_check=True)
+
+
+def _feed(front: Front, examples: Sequence[Tensor]) -> dict[str, Any]:
+    return {one.name: _as_feed(one, e) for one, e in zip(front.inputs, examples, strict=True)}
 
 
 def _as_feed(graph_input: GraphInput, example: Tensor) -> Any:

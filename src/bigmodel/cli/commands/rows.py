@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bigmodel.cli.commands.graph_outputs import free
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.outputs import TABLES, check_kind, write_columns
@@ -98,10 +99,7 @@ def merge_columns(own: Mapping[str, Sequence[Any]], predicted: Mapping[str, Any]
     """The samples' own columns, then the predictions; one of the same name gets another."""
     columns: dict[str, Any] = dict(own)
     for name, values in predicted.items():
-        free = name
-        while free in columns:
-            free = f"{free} (predicted)"
-        columns[free] = values
+        columns[free(name, columns)] = values
     return columns
 
 

@@ -19,13 +19,7 @@ from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.files import read_lines
 from bigmodel.errors import ConfigError, DataError, counted
-from bigmodel.models.generation import (
-    Sampling,
-    UndefinedTextsError,
-    generate,
-    translate,
-    window_start,
-)
+from bigmodel.models.generation import Sampling, UndefinedTextsError, generate, translate, window_start
 from bigmodel.runtime import activity, streams
 from bigmodel.runtime.escaping import escape
 from bigmodel.spec import NextTokens, TokenPair
@@ -48,10 +42,7 @@ class Stream:
     """
 
     def __init__(
-        self,
-        decode: Callable[[list[int]], str],
-        write: Callable[[str], Any],
-        before: Sequence[int] = (),
+        self, decode: Callable[[list[int]], str], write: Callable[[str], Any], before: Sequence[int] = ()
     ) -> None:
         self._decode, self._write = decode, write
         self._before = list(before)
