@@ -23,22 +23,20 @@ from bigmodel.training.plan import TrainerConfig
 class TopConfig(Config):
     """The keys of the configuration that belong to no group."""
 
-    seed: int = Field(
-        default=0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout"
-    )
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout")
     plugins: list[str] = Field(
-        default=[], description="Python modules of yours that register models, data, losses, …"
+        [], description="Python modules of yours that register models, data, losses, …"
     )
-    output_dir: str = Field(default="outputs", min_length=1, description="folder that holds all runs")
+    output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
-        default=None,
+        None,
         description="run folder to go on with; auto: the newest unfinished run of this config",
     )
     resume_changed: bool = Field(
-        default=False, description="go on although settings or data are not those of the run"
+        False, description="go on although settings or data are not those of the run"
     )
     profile: bool = Field(
-        default=False, description="write a profiler trace of a few steps, and print where time goes"
+        False, description="write a profiler trace of a few steps, and print where time goes"
     )
 
 

@@ -28,7 +28,7 @@ _ENDS = (
 """How such a name ends that is written without a break: `dbpassword`."""
 
 _VOCABULARY = {
-    *("bos", "eos", "pad", "unk", "mask", "sep", "cls", "class", "start", "end", "stop", "special"),
+    *("bos", "eos", "pad", "unk", "mask", "sep", "cls", "class", "start", "end", "stop", "special")
 }
 """What makes a token a word of a text: `eos_token`."""
 

@@ -3,7 +3,7 @@
 A class is registered under its name together with its configuration:
 
     class FNNConfig(EntryConfig):
-        hidden_sizes: list[PositiveInt] = Field(default=[128], description="width of each layer")
+        hidden_sizes: list[PositiveInt] = Field([128], description="width of each layer")
 
     @models.register("fnn", FNNConfig)
     class FNN(Model):

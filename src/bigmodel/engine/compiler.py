@@ -43,10 +43,7 @@ library takes longer than the product itself."""
 
 
 def compile_step(
-    function: FunctionalStep,
-    inputs: StepInputs,
-    path: Path,
-    interruptible: Interruptible = nullcontext,
+    function: FunctionalStep, inputs: StepInputs, path: Path, interruptible: Interruptible = nullcontext
 ) -> None:
     """Compiles a step into a library at `path`; takes seconds to minutes.
 

@@ -36,40 +36,38 @@ class CNNConfig(EntryConfig):
     """Options of the convolutional network."""
 
     channels: list[Size] = Field(
-        default=[32, 64, 64, 128], min_length=1, description="width of each layer, or residual block"
+        [32, 64, 64, 128], min_length=1, description="width of each layer, or residual block"
     )
     kernel_sizes: list[Size] = Field(
-        default=[3],
+        [3],
         min_length=1,
         description="side of each layer's kernels in pixels or steps, odd; a single one serves all",
     )
     pooling: Literal["max", "avg"] = Field(
-        default="max", description="how 2×2 pixels, or 2 steps, become one: max or avg"
+        "max", description="how 2×2 pixels, or 2 steps, become one: max or avg"
     )
     pool_after: list[Size] | None = Field(
-        default=None,
+        None,
         description="layers after which sizes are halved, counted from 1; null: before each wider layer",
     )
-    batch_norm: bool = Field(
-        default=True, description="normalise each convolution's output over the batch"
-    )
+    batch_norm: bool = Field(True, description="normalise each convolution's output over the batch")
     activation: Activation = Field(
-        default="relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
+        "relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
     )
     residual: bool = Field(
-        default=False,
+        False,
         description="make each layer a block of two convolutions with a shortcut around them",
     )
     readout: Literal["mean", "max", "flatten"] = Field(
-        default="mean", description="what the head sees of the last map: its mean, max, or all (flatten)"
+        "mean", description="what the head sees of the last map: its mean, max, or all (flatten)"
     )
     dropout: float = Field(
-        default=0.0,
+        0.0,
         ge=0,
         lt=1,
         description="share of the features before the head dropped in training, 0 to 1",
     )
-    embedding_dim: int = Field(default=64, ge=1, description="size of a token's vector, for text only")
+    embedding_dim: int = Field(64, ge=1, description="size of a token's vector, for text only")
 
     @field_validator("kernel_sizes")
     @classmethod

@@ -24,20 +24,20 @@ class FNNConfig(EntryConfig):
     """Options of the feed-forward network."""
 
     hidden_sizes: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[256, 128], description="width of each hidden layer; []: a linear model"
+        [256, 128], description="width of each hidden layer; []: a linear model"
     )
     activation: Activation = Field(
-        default="relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
+        "relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
     )
     norm: Literal["none", "batch", "layer"] = Field(
-        default="none",
+        "none",
         description="normalisation of each layer before its activation: none, batch or layer",
     )
     dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="share of activations dropped in training, 0 to 1"
+        0.0, ge=0, lt=1, description="share of activations dropped in training, 0 to 1"
     )
     embedding_dim: int = Field(
-        default=64, ge=1, description="size of a token's vector, and the most that a category's may have"
+        64, ge=1, description="size of a token's vector, and the most that a category's may have"
     )
 
 

@@ -23,25 +23,23 @@ class RNNConfig(EntryConfig):
     """Options of the recurrent network."""
 
     cell: Literal["rnn", "lstm", "gru"] = Field(
-        default="gru", description="what a step does: rnn (plain, tanh), lstm or gru"
+        "gru", description="what a step does: rnn (plain, tanh), lstm or gru"
     )
-    hidden_size: int = Field(
-        default=128, ge=1, description="size of the hidden state, in each direction"
-    )
-    num_layers: int = Field(default=1, ge=1, description="recurrent layers on top of each other")
+    hidden_size: int = Field(128, ge=1, description="size of the hidden state, in each direction")
+    num_layers: int = Field(1, ge=1, description="recurrent layers on top of each other")
     bidirectional: bool = Field(
-        default=False, description="read in both directions, and give both states to the next layer"
+        False, description="read in both directions, and give both states to the next layer"
     )
     readout: Literal["last", "mean"] = Field(
-        default="last",
+        "last",
         description="what the head sees: the state after the last step, or the mean of all",
     )
     dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="share of each layer's outputs dropped in training, 0 to 1"
+        0.0, ge=0, lt=1, description="share of each layer's outputs dropped in training, 0 to 1"
     )
-    embedding_dim: int = Field(default=64, ge=1, description="size of a token's vector, for text only")
+    embedding_dim: int = Field(64, ge=1, description="size of a token's vector, for text only")
     fused: bool = Field(
-        default=True, description="torch's own fused kernels; false: the same, step by step in Python"
+        True, description="torch's own fused kernels; false: the same, step by step in Python"
     )
 
 

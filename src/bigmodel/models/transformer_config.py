@@ -13,64 +13,58 @@ from bigmodel.registry import EntryConfig
 class TransformerConfig(EntryConfig):
     """Options of the transformer."""
 
-    dim: int = Field(default=64, ge=1, description="size of the vector at each position")
-    depth: int = Field(
-        default=2, ge=1, description="blocks of attention and feed-forward, one after another"
-    )
+    dim: int = Field(64, ge=1, description="size of the vector at each position")
+    depth: int = Field(2, ge=1, description="blocks of attention and feed-forward, one after another")
     encoder_depth: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="blocks that read the source, for translation only; null: depth"
+        None, description="blocks that read the source, for translation only; null: depth"
     )
     num_heads: int = Field(
-        default=4, ge=1, validate_default=True, description="attentions side by side; divides dim"
+        4, ge=1, validate_default=True, description="attentions side by side; divides dim"
     )
     num_kv_heads: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
+        None,
         description="heads of keys and values, shared by groups; divides num_heads; null: num_heads",
     )
     qk_norm: bool = Field(
-        default=False, description="normalise each head's queries and keys, with a learnt scale"
+        False, description="normalise each head's queries and keys, with a learnt scale"
     )
-    mlp_ratio: float = Field(
-        default=4.0, gt=0, le=64, description="width of the feed-forward layer over dim"
-    )
+    mlp_ratio: float = Field(4.0, gt=0, le=64, description="width of the feed-forward layer over dim")
     position: Literal["sinusoidal", "learned", "rotary"] = Field(
-        default="learned", description="position encoding: sinusoidal, learned or rotary"
+        "learned", description="position encoding: sinusoidal, learned or rotary"
     )
-    norm: Literal["layernorm", "rmsnorm"] = Field(
-        default="layernorm", description="layernorm or rmsnorm"
-    )
+    norm: Literal["layernorm", "rmsnorm"] = Field("layernorm", description="layernorm or rmsnorm")
     norm_first: bool = Field(
-        default=True, description="normalise before attention and feed-forward; false: after, as in 2017"
+        True, description="normalise before attention and feed-forward; false: after, as in 2017"
     )
     activation: Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu"] = Field(
-        default="gelu",
+        "gelu",
         description="of the feed-forward layer: gelu, gelu_tanh, relu, relu_squared or swiglu",
     )
     bias: bool = Field(
-        default=True, description="a bias in the linear layers and norms of the blocks, and in the head"
+        True, description="a bias in the linear layers and norms of the blocks, and in the head"
     )
     initialisation: Literal["xavier", "gpt2"] = Field(
-        default="xavier", description="starting weights: xavier (by layer width) or gpt2 (std 0.02)"
+        "xavier", description="starting weights: xavier (by layer width) or gpt2 (std 0.02)"
     )
     zero_init_outputs: bool = Field(
-        default=False, description="start each block's outputs, and a head of its own, at zero"
+        False, description="start each block's outputs, and a head of its own, at zero"
     )
     tied_embeddings: bool = Field(
-        default=False, description="one matrix looks tokens up and scores the next, for text only"
+        False, description="one matrix looks tokens up and scores the next, for text only"
     )
     patch_size: int = Field(
-        default=2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
+        2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
     )
     causal: bool = Field(
-        default=False,
+        False,
         description="let each position see only itself and those before it; always so in writing",
     )
     readout: Literal["mean", "last"] | None = Field(
-        default=None,
+        None,
         description="what the head sees: mean or last position; null: last if causal, else mean",
     )
     dropout: float = Field(
-        default=0.1,
+        0.1,
         ge=0,
         lt=1,
         description="share of weights and of outputs dropped in training, 0 to 1",

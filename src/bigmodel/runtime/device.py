@@ -31,27 +31,25 @@ class DeviceConfig(Config):
     """Where and how precisely to compute."""
 
     name: str = Field(
-        default="auto",
+        "auto",
         description="which device, one of several as cuda:1; auto takes the fastest that is there",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto",
+        "auto",
         description="number format of matrix work; auto: bf16 (else fp16) on cuda, fp32 elsewhere",
     )
-    tf32: bool = Field(
-        default=True, description="let CUDA round fp32 matrix products to 19 bits, for speed"
-    )
-    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    tf32: bool = Field(True, description="let CUDA round fp32 matrix products to 19 bits, for speed")
+    compile: bool = Field(False, description="compile the model with torch.compile")
     engine: Literal["auto", "eager", "compiled", "graph"] = Field(
-        default="auto",
+        "auto",
         description="how steps are done: eager, compiled or (on cuda) as a graph; auto: by what pays",
     )
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
-        default="auto",
+        "auto",
         description="CPU threads of one operation; auto: torch's number or 1, by trial; null: torch's",
     )
     deterministic: bool = Field(
-        default=False, description="use only operations that give the same bits each time"
+        False, description="use only operations that give the same bits each time"
     )
 
     @field_validator("name")

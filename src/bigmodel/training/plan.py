@@ -20,107 +20,95 @@ class EarlyStoppingConfig(Config):
     """When to end a run that no longer gets better."""
 
     patience: int | None = Field(
-        default=None, ge=1, description="evaluations without improvement that end training; null: never"
+        None, ge=1, description="evaluations without improvement that end training; null: never"
     )
-    min_delta: float = Field(default=0.0, ge=0, description="least change that counts as improvement")
-    monitor: str = Field(
-        default="auto", description="metric to watch, such as val/loss; auto: the checkpoint's"
-    )
-    mode: Mode = Field(default="auto", description="whether higher (max) or lower (min) is better")
+    min_delta: float = Field(0.0, ge=0, description="least change that counts as improvement")
+    monitor: str = Field("auto", description="metric to watch, such as val/loss; auto: the checkpoint's")
+    mode: Mode = Field("auto", description="whether higher (max) or lower (min) is better")
 
 
 class CheckpointConfig(Config):
     """What is saved, and how often."""
 
     monitor: str = Field(
-        default="auto",
+        "auto",
         description="metric that chooses the best, such as val/accuracy, of equals by val/loss; auto: by"
         " the target",
     )
-    mode: Mode = Field(default="auto", description="whether higher (max) or lower (min) is better")
+    mode: Mode = Field("auto", description="whether higher (max) or lower (min) is better")
     keep: int = Field(
-        default=1,
+        1,
         ge=1,
         description="how many are kept of those that were the best: best, best-2 (the best before it),"
         " …; as many wait in memory at most",
     )
-    every: int = Field(default=1, ge=1, description="epochs between saves of `last`")
+    every: int = Field(1, ge=1, description="epochs between saves of `last`")
     every_steps: int | None = Field(
-        default=None, ge=1, description="optimizer steps between saves of `last`, instead of epochs"
+        None, ge=1, description="optimizer steps between saves of `last`, instead of epochs"
     )
     every_minutes: float | None = Field(
-        default=None, gt=0, description="minutes after which `last` is saved in any case; null: never"
+        None, gt=0, description="minutes after which `last` is saved in any case; null: never"
     )
-    interval: float = Field(
-        default=10.0, ge=0, description="least seconds between saves that are due by epochs"
-    )
+    interval: float = Field(10.0, ge=0, description="least seconds between saves that are due by epochs")
 
 
 class LimitConfig(Config):
     """A quick look: less data than there is."""
 
     train: int | None = Field(
-        default=None, ge=1, description="batches of the training part that are used at all"
+        None, ge=1, description="batches of the training part that are used at all"
     )
     val: int | None = Field(
-        default=None, ge=1, description="batches of the validation part that are used at all"
+        None, ge=1, description="batches of the validation part that are used at all"
     )
-    test: int | None = Field(
-        default=None, ge=1, description="batches of the test part that are used at all"
-    )
+    test: int | None = Field(None, ge=1, description="batches of the test part that are used at all")
 
 
 class TrainerConfig(Config):
     """How long to train, and what to do on the way."""
 
-    epochs: int = Field(default=30, ge=1, description="passes over the training part")
+    epochs: int = Field(30, ge=1, description="passes over the training part")
     max_steps: int | None = Field(
-        default=None,
+        None,
         ge=1,
         description="optimizer steps in all; where given, it rules and epochs does not",
     )
-    log_every: int = Field(default=10, ge=1, description="epochs between printed lines")
+    log_every: int = Field(10, ge=1, description="epochs between printed lines")
     log_every_steps: int | None = Field(
-        default=None, ge=1, description="optimizer steps between printed lines, instead of epochs"
+        None, ge=1, description="optimizer steps between printed lines, instead of epochs"
     )
-    eval_every: int = Field(default=1, ge=1, description="epochs between evaluations")
+    eval_every: int = Field(1, ge=1, description="epochs between evaluations")
     eval_every_steps: int | None = Field(
-        default=None, ge=1, description="optimizer steps between evaluations, instead of epochs"
+        None, ge=1, description="optimizer steps between evaluations, instead of epochs"
     )
     record_every_steps: int | None = Field(
-        default=None, ge=1, description="optimizer steps between records of figures; null: each epoch"
+        None, ge=1, description="optimizer steps between records of figures; null: each epoch"
     )
-    accumulate: int = Field(
-        default=1, ge=1, description="batches whose gradients add up to one optimizer step"
-    )
+    accumulate: int = Field(1, ge=1, description="batches whose gradients add up to one optimizer step")
     clip_norm: float | None = Field(
-        default=None, gt=0, description="bound on the norm of the whole gradient; null: none"
+        None, gt=0, description="bound on the norm of the whole gradient; null: none"
     )
     ema: float | None = Field(
-        default=None, gt=0, lt=1, description="decay of averaged weights, such as 0.999; null: none"
+        None, gt=0, lt=1, description="decay of averaged weights, such as 0.999; null: none"
     )
     on_nonfinite: OnNonFinite = Field(
-        default="stop",
+        "stop",
         description="where loss or gradient is NaN or infinite: stop; skip the update; or rewind to the"
         " last checkpoint and pass over the batch",
     )
     on_oom: OnOOM = Field(
-        default="halve",
+        "halve",
         description="where memory runs out: halve what goes through the model at once; or stop",
     )
-    tensorboard: bool = Field(default=True, description="write TensorBoard event files")
+    tensorboard: bool = Field(True, description="write TensorBoard event files")
     histograms: bool = Field(
-        default=False, description="write histograms of the weights to TensorBoard at each evaluation"
+        False, description="write histograms of the weights to TensorBoard at each evaluation"
     )
     early_stopping: EarlyStoppingConfig = Field(
-        default=EarlyStoppingConfig(), description="when to end a run that no longer gets better"
+        EarlyStoppingConfig(), description="when to end a run that no longer gets better"
     )
-    checkpoint: CheckpointConfig = Field(
-        default=CheckpointConfig(), description="what is saved, and how often"
-    )
-    limit: LimitConfig = Field(
-        default=LimitConfig(), description="a quick look with less data than there is"
-    )
+    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="what is saved, and how often")
+    limit: LimitConfig = Field(LimitConfig(), description="a quick look with less data than there is")
 
 
 @dataclass(frozen=True)

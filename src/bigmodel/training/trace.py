@@ -17,12 +17,7 @@ WAITING, OTHER = "waiting", "other"
 MOST_OPERATORS = 10
 
 _STEP = "ProfilerStep"  # how torch's names of the marks around steps begin
-_SYNCHRONIZE = (
-    "cudaDeviceSynchronize",
-    "cudaStreamSynchronize",
-    "cudaEventSynchronize",
-    "cudaMemcpy",
-)
+_SYNCHRONIZE = ("cudaDeviceSynchronize", "cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 _AUTOGRAD = "autograd::engine::evaluate_function: "  # what it does around a node, whose name follows
 _WIDEST = 44  # characters of an operator's name
 _MS = 1e-3  # milliseconds in a microsecond

@@ -51,11 +51,7 @@ def check_plugins(folder: Path, config: DictConfig) -> None:
 
 
 def check_same(
-    folder: Path,
-    config: DictConfig,
-    typed: RunConfig,
-    settings: dict[str, Any] | None,
-    may_change: bool,
+    folder: Path, config: DictConfig, typed: RunConfig, settings: dict[str, Any] | None, may_change: bool
 ) -> list[str] | None:
     """Makes sure that nothing differs from the old run which may not.
 

@@ -6,13 +6,7 @@ the whole text were read again at every step, whatever else is in the batch.
 
 from bigmodel.models.generation.decoding import window_start
 from bigmodel.models.generation.sampling import Sampling, probabilities
-from bigmodel.models.generation.writing import (
-    ENDED,
-    OnTokens,
-    UndefinedTextsError,
-    generate,
-    translate,
-)
+from bigmodel.models.generation.writing import ENDED, OnTokens, UndefinedTextsError, generate, translate
 
 __all__ = [
     "ENDED",

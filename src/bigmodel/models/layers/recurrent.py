@@ -197,12 +197,7 @@ class Recurrent(nn.RNNBase):
         return scan
 
     def _scan(
-        self,
-        x: Tensor,
-        weights: list[Tensor],
-        state: State,
-        reverse: bool,
-        lengths: Tensor | None,
+        self, x: Tensor, weights: list[Tensor], state: State, reverse: bool, lengths: Tensor | None
     ) -> tuple[Tensor, State]:
         """One layer in one direction, step by step: (batch, steps, width) → (batch, steps, hidden)."""
         weight_ih, weight_hh, bias_ih, bias_hh = weights
