@@ -24,20 +24,14 @@ class TopConfig(Config):
     """The keys of the configuration that belong to no group."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout")
-    plugins: list[str] = Field(
-        [], description="Python modules of yours that register models, data, losses, …"
-    )
+    plugins: list[str] = Field([], description="Python modules that register models, data, losses, …")
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
         None,
         description="run folder to go on with; auto: the newest unfinished run of this config",
     )
-    resume_changed: bool = Field(
-        False, description="go on although settings or data are not those of the run"
-    )
-    profile: bool = Field(
-        False, description="write a profiler trace of a few steps, and print where time goes"
-    )
+    resume_changed: bool = Field(False, description="go on although settings or data have changed")
+    profile: bool = Field(False, description="write a trace of a few steps, and print where time goes")
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,4 @@ def test_a_run_goes_on_profiled_or_not_and_ends_the_same(command: Command) -> No
 def test_help_tells_of_it(command: Command) -> None:
     shown = command("--help=all")
     assert "profile" in shown.out
-    assert "write a profiler trace of a few steps, and print where time goes" in " ".join(
-        shown.out.split()
-    )
+    assert "write a trace of a few steps, and print where time goes" in " ".join(shown.out.split())

@@ -37,9 +37,7 @@ class AttentionConfig(EntryConfig):
         description="how query and key are compared: dot, scaled_dot, general or additive",
     )
     dim: int = Field(64, ge=1, description="size of the vector at each position")
-    num_heads: int = Field(
-        4, ge=1, validate_default=True, description="attentions side by side; divides dim"
-    )
+    num_heads: int = Field(4, ge=1, validate_default=True, description="number of heads; divides dim")
     depth: int = Field(2, ge=1, description="attention layers on top of each other")
     patch_size: int = Field(
         2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"

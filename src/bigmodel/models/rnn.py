@@ -38,9 +38,7 @@ class RNNConfig(EntryConfig):
         0.0, ge=0, lt=1, description="share of each layer's outputs dropped in training, 0 to 1"
     )
     embedding_dim: int = Field(64, ge=1, description="size of a token's vector, for text only")
-    fused: bool = Field(
-        True, description="torch's own fused kernels; false: the same, step by step in Python"
-    )
+    fused: bool = Field(True, description="torch's fused kernels; false: the same steps in Python")
 
 
 @models.register("rnn", RNNConfig)

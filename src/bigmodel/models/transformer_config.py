@@ -18,16 +18,12 @@ class TransformerConfig(EntryConfig):
     encoder_depth: Annotated[int, Field(ge=1)] | None = Field(
         None, description="blocks that read the source, for translation only; null: depth"
     )
-    num_heads: int = Field(
-        4, ge=1, validate_default=True, description="attentions side by side; divides dim"
-    )
+    num_heads: int = Field(4, ge=1, validate_default=True, description="number of heads; divides dim")
     num_kv_heads: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="heads of keys and values, shared by groups; divides num_heads; null: num_heads",
     )
-    qk_norm: bool = Field(
-        False, description="normalise each head's queries and keys, with a learnt scale"
-    )
+    qk_norm: bool = Field(False, description="normalise each head's queries and keys, learning a scale")
     mlp_ratio: float = Field(4.0, gt=0, le=64, description="width of the feed-forward layer over dim")
     position: Literal["sinusoidal", "learned", "rotary"] = Field(
         "learned", description="position encoding: sinusoidal, learned or rotary"
@@ -41,7 +37,7 @@ class TransformerConfig(EntryConfig):
         description="of the feed-forward layer: gelu, gelu_tanh, relu, relu_squared or swiglu",
     )
     bias: bool = Field(
-        True, description="a bias in the linear layers and norms of the blocks, and in the head"
+        True, description="biases in the blocks' linear layers and norms, and in the head"
     )
     initialisation: Literal["xavier", "gpt2"] = Field(
         "xavier", description="starting weights: xavier (by layer width) or gpt2 (std 0.02)"

@@ -48,9 +48,7 @@ class DeviceConfig(Config):
         "auto",
         description="CPU threads of one operation; auto: torch's number or 1, by trial; null: torch's",
     )
-    deterministic: bool = Field(
-        False, description="use only operations that give the same bits each time"
-    )
+    deterministic: bool = Field(False, description="only operations that give the same bits each time")
 
     @field_validator("name")
     @classmethod

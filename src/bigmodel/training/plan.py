@@ -55,13 +55,9 @@ class CheckpointConfig(Config):
 class LimitConfig(Config):
     """A quick look: less data than there is."""
 
-    train: int | None = Field(
-        None, ge=1, description="batches of the training part that are used at all"
-    )
-    val: int | None = Field(
-        None, ge=1, description="batches of the validation part that are used at all"
-    )
-    test: int | None = Field(None, ge=1, description="batches of the test part that are used at all")
+    train: int | None = Field(None, ge=1, description="batches of the training part to use")
+    val: int | None = Field(None, ge=1, description="batches of the validation part to use")
+    test: int | None = Field(None, ge=1, description="batches of the test part to use")
 
 
 class TrainerConfig(Config):
@@ -85,9 +81,7 @@ class TrainerConfig(Config):
         None, ge=1, description="optimizer steps between records of figures; null: each epoch"
     )
     accumulate: int = Field(1, ge=1, description="batches whose gradients add up to one optimizer step")
-    clip_norm: float | None = Field(
-        None, gt=0, description="bound on the norm of the whole gradient; null: none"
-    )
+    clip_norm: float | None = Field(None, gt=0, description="bound on the gradient's norm; null: none")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of averaged weights, such as 0.999; null: none"
     )

@@ -88,14 +88,10 @@ def radam(config: RAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class RMSpropConfig(OptimizerConfig):
-    alpha: float = Field(
-        0.99, ge=0, lt=1, description="share of the running mean of squares kept, 0 to 1"
-    )
+    alpha: float = Field(0.99, ge=0, lt=1, description="share of the mean of squares kept, 0 to 1")
     eps: float = Field(1e-8, gt=0, description=_EPS)
     momentum: float = Field(0.0, ge=0, lt=1, description="share of the last update carried on, 0 to 1")
-    centered: bool = Field(
-        False, description="divide by the deviation, not by the root of the mean square"
-    )
+    centered: bool = Field(False, description="divide by the deviation, not the root of the mean square")
 
 
 @optimizers.register("rmsprop", RMSpropConfig)

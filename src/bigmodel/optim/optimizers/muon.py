@@ -30,9 +30,7 @@ class MuonConfig(OptimizerConfig):
     weight_decay: float = Field(
         0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
     )
-    momentum: float = Field(
-        0.95, ge=0, lt=1, description="share of the running mean of gradients kept, 0 to 1"
-    )
+    momentum: float = Field(0.95, ge=0, lt=1, description="share of the mean of gradients kept, 0 to 1")
     nesterov: bool = Field(True, description="look ahead along the momentum")
     ns_steps: int = Field(
         5, ge=1, lt=100, description="Newton-Schulz iterations that orthogonalise an update"

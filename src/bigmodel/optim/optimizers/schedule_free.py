@@ -18,9 +18,7 @@ from bigmodel.registry import optimizers
 
 
 class ScheduleFreeAdamWConfig(OptimizerConfig):
-    lr: float = Field(
-        2.5e-3, gt=0, description="learning rate, which the scheduler multiplies: use constant"
-    )
+    lr: float = Field(2.5e-3, gt=0, description="learning rate; the scheduler should be constant")
     weight_decay: float = Field(
         0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
     )

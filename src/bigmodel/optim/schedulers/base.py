@@ -26,12 +26,8 @@ class SchedulerConfig(EntryConfig):
     """Options of all schedulers."""
 
     interval: Literal["step", "epoch"] = Field("step", description=INTERVAL)
-    warmup: int = Field(
-        0, ge=0, description="steps (or epochs) of linear warm-up before the schedule begins"
-    )
-    warmup_start: float = Field(
-        0.01, ge=0, le=1, description="multiplier that the warm-up begins with, 0 to 1"
-    )
+    warmup: int = Field(0, ge=0, description="steps (or epochs) of linear warm-up before the schedule")
+    warmup_start: float = Field(0.01, ge=0, le=1, description="the warm-up's first multiplier, 0 to 1")
     extend: Extend = Field(
         "stretch",
         description="of a run that goes on for longer: stretch the schedule over all of it; hold its"

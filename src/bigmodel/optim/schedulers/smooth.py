@@ -21,9 +21,7 @@ class Constant(Scheduler):
 
 
 class LinearConfig(SchedulerConfig):
-    end_factor: float = Field(
-        0.0, ge=0, description="multiplier that the run ends with; above 1 the rate grows"
-    )
+    end_factor: float = Field(0.0, ge=0, description="multiplier at the end; above 1 the rate grows")
 
 
 @schedulers.register("linear", LinearConfig)
@@ -53,16 +51,10 @@ class Cosine(Scheduler):
 
 
 class OneCycleConfig(SchedulerConfig):
-    pct_start: float = Field(
-        0.3, ge=0, le=1, description="share of the run in which the rate rises, 0 to 1"
-    )
-    div_factor: float = Field(
-        25.0, ge=1, description="the rate begins at optimizer.lr, its peak, over this"
-    )
+    pct_start: float = Field(0.3, ge=0, le=1, description="share of the run with a rising rate, 0 to 1")
+    div_factor: float = Field(25.0, ge=1, description="the rate begins at the peak over this")
     final_div_factor: float = Field(1e4, ge=1, description="the rate ends at where it began over this")
-    anneal: Literal["cosine", "linear"] = Field(
-        "cosine", description="curve up and down: cosine or linear"
-    )
+    anneal: Literal["cosine", "linear"] = Field("cosine", description="the curve: cosine or linear")
 
 
 @schedulers.register("one_cycle", OneCycleConfig)
@@ -91,9 +83,7 @@ class OneCycle(Scheduler):
 
 class PolynomialConfig(SchedulerConfig):
     power: float = Field(1.0, gt=0, description="1: a straight line; above: faster at first")
-    end_factor: float = Field(
-        0.0, ge=0, description="multiplier that the run ends with; above 1 the rate grows"
-    )
+    end_factor: float = Field(0.0, ge=0, description="multiplier at the end; above 1 the rate grows")
 
 
 @schedulers.register("polynomial", PolynomialConfig)
@@ -133,9 +123,7 @@ class InverseSqrt(Scheduler):
 
 
 class WSDConfig(SchedulerConfig):
-    decay: float = Field(
-        0.2, ge=0, le=1, description="share of the run, after warm-up, in which the rate falls"
-    )
+    decay: float = Field(0.2, ge=0, le=1, description="share of the run after warm-up that decays")
     decay_shape: Literal["sqrt", "linear", "cosine"] = Field(
         "sqrt", description="how it falls: sqrt (1 - √progress), linear or cosine"
     )

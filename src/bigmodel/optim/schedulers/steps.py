@@ -14,9 +14,7 @@ from bigmodel.registry import schedulers
 
 class StepConfig(SchedulerConfig):
     interval: Literal["step", "epoch"] = Field("epoch", description=INTERVAL)
-    step_size: int = Field(
-        10, ge=1, description="steps (or epochs), after warm-up, from one drop to the next"
-    )
+    step_size: int = Field(10, ge=1, description="steps (or epochs) between drops, after warm-up")
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
 
 
@@ -60,9 +58,7 @@ class MultiStep(Scheduler):
 
 class ExponentialConfig(SchedulerConfig):
     interval: Literal["step", "epoch"] = Field("epoch", description=INTERVAL)
-    gamma: float = Field(
-        0.95, gt=0, le=1, description="factor from each step (or epoch) to the next, 0 to 1"
-    )
+    gamma: float = Field(0.95, gt=0, le=1, description="factor of each step (or epoch), 0 to 1")
 
 
 @schedulers.register("exponential", ExponentialConfig)
@@ -82,9 +78,7 @@ class PlateauConfig(SchedulerConfig):
     threshold: float = Field(
         1e-4, ge=0, description="least improvement that counts, as a share of the best so far"
     )
-    min_factor: float = Field(
-        0.0, ge=0, le=1, description="multiplier below which the rate never drops, 0 to 1"
-    )
+    min_factor: float = Field(0.0, ge=0, le=1, description="lowest multiplier of the rate, 0 to 1")
 
 
 @schedulers.register("plateau", PlateauConfig)
