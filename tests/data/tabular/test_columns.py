@@ -211,7 +211,7 @@ def test_a_column_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
     """Each of a million would take microseconds in Python, to be told apart all the same."""
     ids = pa.chunked_array([pa.array([f"user-{i}.0" for i in range(5000)] + ["Yes", "yes"])])
     rows = np.arange(len(ids))
-    monkeypatch.setattr("bigmodel.data.tabular.columns.canonical_names", None)
+    monkeypatch.setattr("bigmodel.data.canonical.canonical_names", None)
     assert CategoryColumn.fit("id", ids, rows, 1000, 2, False).reason == "all different"
     twice = pa.chunked_array([*ids.chunks, *ids.chunks[:1], ids.chunks[0].slice(0, 9)])
     rows = np.arange(len(ids) + 9)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,13 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bigmodel.data.canonical import (
-    ValueIndex,
-    canonical_names,
-    count_values,
-    index_of_values,
-    too_many_values,
-)
+from bigmodel.data import canonical
 from bigmodel.data.libraries import pc
 from bigmodel.data.normalize import value_statistics
 from bigmodel.data.stored_config import StoredConfig
@@ -136,6 +130,11 @@ class MeasuredColumn(StoredConfig):
         """What it is one of."""
         raise NotImplementedError
 
+    def _real_outputs(self, names: Iterable[str]) -> list[tuple[str, int]]:
+        """Outputs of real values, and one that says which are missing if there is a `flag`."""
+        flags = [f"{self.name} (missing)"] if self.flag else []
+        return [(name, 0) for name in (*names, *flags)]
+
 
 class NumberColumn(MeasuredColumn):
     """A column of numbers, written in a `number_format`."""
@@ -186,34 +185,29 @@ class NumberColumn(MeasuredColumn):
     @property
     def outputs(self) -> list[tuple[str, int]]:
         """Name of each column for the model, and how many categories it has, 0 for real values."""
-        return [(self.name, 0), *_missing_flag(self.name, self.flag)]
+        return self._real_outputs([self.name])
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
+    def encode(self, column: Any, out: NDArray[np.float32], first: int) -> NewCells:
         """Writes a stretch of the values as a model reads them into `out`, (rows, outputs).
 
         Args:
             column: the stretch.
             out: where to write.
-            where, first: the file and the row at which the stretch begins, for messages.
+            first: the row at which the stretch begins, for messages.
 
         Returns:
             What training has not seen.
         """
         cells = parse_numbers(column, self.number_format)
-        too_large = self.scale.overflows(cells.values)
-        missing = np.isnan(cells.values) | too_large
+        large = self.scale.overflows(cells.values)
+        missing = np.isnan(cells.values) | large
         out[:, 0] = self.scale(cells.values, missing)
         if self.flag:
             out[:, 1] = missing
-        invalid = InvalidCells.of(
-            column,
-            cells.invalid | too_large,
-            cells.filled,
-            first,
-            self.invalid,
-            too_large | cells.infinite,
-        )
-        return NewCells(invalid=invalid.and_known(int(np.count_nonzero(too_large))))
+        wrong, beyond = cells.invalid | large, large | cells.infinite
+        invalid = InvalidCells.of(column, wrong, cells.filled, first, self.invalid, beyond)
+        known = invalid.known + int(np.count_nonzero(large))
+        return NewCells(invalid=replace(invalid, known=known))
 
 
 class DateColumn(MeasuredColumn):
@@ -282,12 +276,9 @@ class DateColumn(MeasuredColumn):
     @property
     def outputs(self) -> list[tuple[str, int]]:
         """See `NumberColumn.outputs`."""
-        return [
-            *((f"{self.name} ({part})", 0) for part in self.parts),
-            *_missing_flag(self.name, self.flag),
-        ]
+        return self._real_outputs(f"{self.name} ({part})" for part in self.parts)
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
+    def encode(self, column: Any, out: NDArray[np.float32], first: int) -> NewCells:
         """See `NumberColumn.encode`."""
         cells = parse_times(column, self.time_format)
         missing = np.isnan(cells.values)
@@ -295,9 +286,8 @@ class DateColumn(MeasuredColumn):
             out[:, place] = scale(calendar_part(cells.values, self.times, part), missing)
         if self.flag:
             out[:, -1] = missing
-        return NewCells(
-            invalid=InvalidCells.of(column, cells.invalid, cells.filled, first, self.invalid)
-        )
+        invalid = InvalidCells.of(column, cells.invalid, cells.filled, first, self.invalid)
+        return NewCells(invalid=invalid)
 
 
 class CategoryColumn(StoredConfig):
@@ -327,24 +317,24 @@ class CategoryColumn(StoredConfig):
         """
         text = text_values(column).take(rows)
         missing = int(text.null_count)
-        most_told = len(rows) if chosen else max(2, (len(rows) - missing) / 2)
-        if (different := too_many_values(text, most_told)) is not None:  # a million take seconds else
+        limit = len(rows) if chosen else max(2, (len(rows) - missing) / 2)
+        # Counting a million different values takes seconds, so many are noticed first.
+        if (different := canonical.too_many_values(text, limit)) is not None:
             return _too_many_values(different + (missing > 0), len(rows))
-        spelt = count_values(text)
+        spelt = canonical.count_values(text)
         counted: Counter[str | None] = Counter({None: missing} if missing else {})
-        for word, name_of_value in canonical_names(spelt).items():
+        for word, name_of_value in canonical.canonical_names(spelt).items():
             counted[name_of_value] += spelt[word]
         if len(counted) == 1:
             return ExcludedColumn("empty" if missing else "constant")
-        if len(counted) > most_told:
+        if len(counted) > limit:
             return _too_many_values(len(counted), len(rows))
         ranked = sorted(counted, key=lambda value: (-counted[value], value is None, value or ""))
         values = [value for value in ranked if counted[value] >= min_count][:most]
         if not values:
-            return ExcludedColumn(
-                f"no value occurs {min_count} times, as data.min_count={min_count} asks for"
-            )
-        meant = ValueIndex(values).of(spelt)
+            asked = f"data.min_count={min_count}"
+            return ExcludedColumn(f"no value occurs {min_count} times, as {asked} asks for")
+        meant = canonical.ValueIndex(values).of(spelt)
         aliases = {word: str(values[place]) for word, place in meant.items() if word != values[place]}
         return cls(name=name, values=values, aliases=aliases)
 
@@ -353,17 +343,16 @@ class CategoryColumn(StoredConfig):
         """See `NumberColumn.outputs`."""
         return [(self.name, len(self.values) + 1)]
 
-    def encode(self, column: Any, out: NDArray[np.float32], where: str, first: int) -> NewCells:  # noqa: ARG002
+    def encode(self, column: Any, out: NDArray[np.float32], first: int) -> NewCells:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        found, aliases = index_of_values(text_values(column), self.values)
+        found, aliases = canonical.index_of_values(text_values(column), self.values)
         out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
         return NewCells(int(found.null_count), aliases=aliases)
 
 
 def _too_many_values(different: int, rows: int) -> ExcludedColumn:
-    return ExcludedColumn(
-        "all different" if different == rows else f"{different:,} different values", "category"
-    )
+    reason = "all different" if different == rows else f"{different:,} different values"
+    return ExcludedColumn(reason, "category")
 
 
 FittedColumn = NumberColumn | DateColumn | CategoryColumn
@@ -389,7 +378,3 @@ def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> N
             + ("" if normalize else ", or say data.normalize=true")
             + f", or leave it out: {ignoring}"
         )
-
-
-def _missing_flag(name: str, flag: bool) -> list[tuple[str, int]]:
-    return [(f"{name} (missing)", 0)] if flag else []

@@ -17,9 +17,7 @@ TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 ISO, ISO_WITH_ZONE, ISO_SOME_ZONES = "ISO", "ISO with zone", "ISO, some with zone"
 TIME_OF_DAY, DURATION = "time of day", "duration"
 DEFAULT_FORMATS: dict[TimeKind, str] = {"date": ISO, "time": TIME_OF_DAY, "duration": DURATION}
-EPOCH_UNITS = {
-    f"{unit} since 1970": 1000.0**power for power, unit in enumerate(("seconds", "milliseconds"))
-}
+EPOCH_UNITS = {"seconds since 1970": 1.0, "milliseconds since 1970": 1000.0}
 
 MONTHS = [
     *("january", "february", "march", "april", "may", "june"),
@@ -82,7 +80,8 @@ def format_pattern(time_format: str) -> str:
         if text[place] == "%":
             directive = _DIRECTIVES.get(text[place + 1 : place + 2])
             if directive is None:
-                raise ValueError(f"%{text[place + 1 : place + 2]} is none of {_known_directives()}")
+                known = " ".join(f"%{letter}" for letter in _DIRECTIVES)
+                raise ValueError(f"%{text[place + 1 : place + 2]} is none of {known}")
             if text[place + 2 : place + 3] == "%" or text[:place][-2:-1] == "%":
                 directive = directive.replace("{1,2}", "{2}")  # 20200131: nothing tells them apart
             found += directive
@@ -90,9 +89,8 @@ def format_pattern(time_format: str) -> str:
                 found += _FRACTION
             place += 2
         else:
-            found += (
-                _space_pattern(text[place + 1 :]) if text[place].isspace() else re.escape(text[place])
-            )
+            space = r"\s*" if text.startswith("%p", place + 1) else r"\s+"  # 8:15PM
+            found += space if text[place].isspace() else re.escape(text[place])
             place += 1
     _check_groups(re.findall(r"\?P<(\w+)>", found))
     return f"^{found}$"
@@ -106,18 +104,8 @@ def check_format(time_format: str) -> None:
         raise ValueError(f"{time_format!r} is no format of dates, such as %d/%m/%Y: {error}") from None
 
 
-def _space_pattern(rest: str) -> str:
-    return r"\s*" if rest.startswith("%p") else r"\s+"  # 8:15PM
-
-
-def _known_directives() -> str:
-    return " ".join(f"%{letter}" for letter in _DIRECTIVES)
-
-
 def _check_groups(groups: list[str]) -> None:
-    plain = [
-        group.removeprefix("short_").removeprefix("named_").removeprefix("half_") for group in groups
-    ]
+    plain = [re.sub("^(short|named|half)_", "", group) for group in groups]
     twice = next((group for group in plain if plain.count(group) > 1), None)
     if twice is not None:
         raise ValueError(f"it says the {twice} twice")
@@ -185,10 +173,9 @@ def calendar_part(values: Any, kind: TimeKind, part: str, library: Any = np) -> 
     if kind == "duration":
         return values + 0.0
     if kind == "time":
-        turn = values * (2 * math.pi / DAY)
-        return (
-            values / 3600 if part == "hour" else (library.sin if part == "sine" else library.cos)(turn)
-        )
+        if part == "hour":
+            return values / 3600
+        return (library.sin if part == "sine" else library.cos)(values * (2 * math.pi / DAY))
     floor = library.floor
     if part == "second":
         return values - 3600 * floor(values / 3600)

@@ -27,6 +27,7 @@ from bigmodel.data.tabular.date_formats import (
     format_pattern,
     time_kind,
 )
+from bigmodel.data.tabular.json_values import TICKS_PER_SECOND
 from bigmodel.data.tabular.number_formats import Numbers, sample_cells
 from bigmodel.data.tabular.numeric import (
     ParsedCells,
@@ -83,12 +84,6 @@ def time_kind_of_type(kind: Any) -> TimeKind | None:
     return "duration" if pa.types.is_duration(kind) else None
 
 
-def format_of_type(kind: Any) -> str:
-    """The way in which text holds what a column of a type of Arrow's for times holds."""
-    zone = pa.types.is_timestamp(kind) and kind.tz is not None
-    return ISO_WITH_ZONE if zone else DEFAULT_FORMATS[time_kind_of_type(kind) or "date"]
-
-
 def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | None:
     """How most cells of a column are written as dates or times; None if hardly any is one.
 
@@ -96,81 +91,60 @@ def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | 
         column: of any type.
         kind: what the user says that it holds: then numbers may be dates as well.
     """
-    if time_kind_of_type(column.type) is not None:
-        return DateFormat(format_of_type(column.type))
+    if (typed := time_kind_of_type(column.type)) is not None:
+        zone = pa.types.is_timestamp(column.type) and column.type.tz is not None
+        return DateFormat(ISO_WITH_ZONE if zone else DEFAULT_FORMATS[typed])
     if kind is None and not is_text(column.type):
         return None
-    ways = [*KNOWN_FORMATS, *(DIGIT_FORMATS if kind else ())]
+    formats = [*KNOWN_FORMATS, *DIGIT_FORMATS] if kind else [*KNOWN_FORMATS]
     text = without_missing(text_values(column)).drop_null()
-    counted = _count_fits(
-        text, [time_format for time_format in ways if kind in (None, time_kind(time_format))]
-    )
+    counted = _count_fits(text, [form for form in formats if kind in (None, time_kind(form))])
     if not counted:
         return _numbers_as_dates(column) if kind == "date" else None
     most = max(counted.values())
-    best, *others = _closest_first(
-        text, [time_format for time_format, count in counted.items() if count == most]
-    )
+    best, *others = _closest_first(text, [form for form, count in counted.items() if count == most])
     if best.startswith(ISO):  # which is never read otherwise
         return DateFormat(best)
-    read = _text_seconds(text, best) if others else None
-    other = next(
-        (time_format for time_format in others if _reads_differently(best, read, time_format, text)), ""
-    )
-    return DateFormat(best, other)
+    read = _text_seconds(text, best) if others else np.empty(0)
+    for other in others:
+        alike = time_kind(best) == time_kind(other)
+        if not alike or not np.array_equal(read, _text_seconds(text, other), equal_nan=True):
+            return DateFormat(best, other)
+    return DateFormat(best)
 
 
-def _count_fits(text: Any, ways: list[str]) -> dict[str, int]:
-    """How many cells each way reads, of those that read most."""
+def _count_fits(text: Any, formats: list[str]) -> dict[str, int]:
+    """How many cells each format reads, of those that read most."""
     some = sample_cells(text)
     few = some.take(np.linspace(0, len(some) - 1, min(len(some), _FIRST_CELLS)).astype(np.int64))
     if _MIN_FIT * len(few) > (pc.sum(pc.match_substring_regex(few, _BEGINNING)).as_py() or 0):
         return {}  # as most columns of words are
-    ways = [
-        time_format
-        for time_format in ways
-        if _count(_text_seconds(few, time_format)) >= _MIN_FIT * len(few) > 0
-    ]
-    counted = {time_format: _count(_text_seconds(some, time_format)) for time_format in ways}
+    formats = [form for form in formats if _count(few, form) >= _MIN_FIT * len(few) > 0]
+    counted = {form: _count(some, form) for form in formats}
     most = max(counted.values(), default=0)
     if most < _MIN_FIT * len(some) or most == 0:
         return {}
     if len(some) < len(text):
-        near = [time_format for time_format, count in counted.items() if count >= 0.8 * most]
-        if (
-            len(near) > 1
-            and _count(_text_seconds(text, near[0])) == len(text)
-            and near[0].startswith(ISO)
-        ):
+        near = [form for form, count in counted.items() if count >= 0.8 * most]
+        if len(near) > 1 and near[0].startswith(ISO) and _count(text, near[0]) == len(text):
             return {near[0]: len(text)}  # ISO is never read otherwise
-        counted = {time_format: _count(_text_seconds(text, time_format)) for time_format in near}
+        counted = {form: _count(text, form) for form in near}
     return counted
 
 
-def _closest_first(text: Any, ways: list[str]) -> list[str]:
-    """Ways that read as many cells. Where a year of two digits may stand first or last, first comes the
-    way by which most dates lie closer together: years are fewer than days."""
-    first = next((time_format for time_format in ways if time_format.startswith("%y")), None)
-    if first is None or first == ways[0]:
-        return ways
-    spreads = [
-        np.subtract(*np.nanpercentile(_text_seconds(text, time_format), [90, 10]))
-        for time_format in (ways[0], first)
-    ]
-    if spreads[1] >= spreads[0]:
-        return ways
-    return [first, *(time_format for time_format in ways if time_format != first)]
+def _closest_first(text: Any, formats: list[str]) -> list[str]:
+    """Formats that read as many cells. If a year of two digits may stand first or last, first comes the
+    format by which most dates lie closer together: years are fewer than days."""
+    first = next((form for form in formats if form.startswith("%y")), None)
+    if first is None or first == formats[0]:
+        return formats
+    both = (np.nanpercentile(_text_seconds(text, form), [10, 90]) for form in (formats[0], first))
+    usual, by_year = (high - low for low, high in both)
+    return formats if by_year >= usual else [first, *(form for form in formats if form != first)]
 
 
-def _count(values: Numbers) -> int:
-    return int(np.count_nonzero(~np.isnan(values)))
-
-
-def _reads_differently(best: str, read: Numbers | None, time_format: str, text: Any) -> bool:
-    if time_kind(best) != time_kind(time_format):
-        return True
-    assert read is not None
-    return not np.array_equal(read, _text_seconds(text, time_format), equal_nan=True)
+def _count(text: Any, time_format: str) -> int:
+    return int(np.count_nonzero(~np.isnan(_text_seconds(text, time_format))))
 
 
 def _numbers_as_dates(column: Any) -> DateFormat | None:
@@ -182,7 +156,6 @@ def _numbers_as_dates(column: Any) -> DateFormat | None:
 
 
 def _typed_seconds(column: Any) -> Numbers:
-
     kind = column.type
     narrow = pa.types.is_date32(kind) or pa.types.is_time32(kind)
     whole = pc.cast(pc.cast(column, pa.int32()) if narrow else column, pa.int64())
@@ -190,8 +163,7 @@ def _typed_seconds(column: Any) -> Numbers:
     if pa.types.is_date32(kind):
         values: Numbers = ticks * float(DAY)
     else:
-        unit = "ms" if pa.types.is_date64(kind) else kind.unit
-        second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+        second = TICKS_PER_SECOND["ms" if pa.types.is_date64(kind) else kind.unit]
         values = ticks // second + ticks % second / second  # ticks may be more than a float64 holds
     values[column.is_null().to_numpy()] = np.nan
     return values
@@ -235,7 +207,6 @@ class _MatchedGroups:
     """What a pattern's groups hold of cells that all fit it."""
 
     def __init__(self, found: Any) -> None:
-
         whole = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
         fields = [whole.type.field(place).name for place in range(whole.type.num_fields)]
         self.groups = dict(zip(fields, whole.flatten(), strict=True))
@@ -245,12 +216,12 @@ class _MatchedGroups:
         """NaN where parts are there that cannot be, such as a 13th month."""
         if kind == "duration":
             return self._duration()
-        hour, minute, second = self.number("hour", 0), self.number("minute", 0), self.number("second", 0)
+        hour, minute, second = map(self.number, ("hour", "minute", "second"))
         wrong = (hour > 23) | (minute > 59) | (second > 59)
         if "half" in self.groups:
             half_hour = self.number("half_hour", 12)
             wrong |= (half_hour < 1) | (half_hour > 12)
-            hour = half_hour % 12 + 12 * self._is("half", r"^[pP]")
+            hour = half_hour % 12 + 12 * self._matches("half", r"^[pP]")
         values = hour * 3600 + minute * 60 + second + self.fraction()
         if kind == "date":
             days, never = self._days()
@@ -260,19 +231,17 @@ class _MatchedGroups:
         return values
 
     def _duration(self) -> Numbers:
-        clock = self.number("hour", 0) * 3600 + self.number("minute", 0) * 60 + self.number("second", 0)
-        clock += self.number("hours", 0) * 3600 + self.number("minutes", 0) * 60
-        values = clock + self.number("seconds", 0) + self.fraction()
-        values += self.number("weeks", 0) * 7 * float(DAY)
-        days = self.number("days", 0) * float(DAY)
-        sign = 1 - 2 * self._is("sign", "^-")
+        hour, minute, second = map(self.number, ("hour", "minute", "second"))
+        clock = hour * 3600 + minute * 60 + second + self.fraction()
+        days, sign = self.number("days") * float(DAY), 1 - 2 * self._matches("sign", "^-")
+        values = days + clock * sign
         if "hours" in self.groups:  # ISO: a sign is that of all
-            said = [self.groups[name] for name in ("weeks", "days", "hours", "minutes", "seconds")]
-            values = (values + days) * sign
-            values[~np.any([_nonempty(group) for group in said], axis=0)] = np.nan
-        else:
-            values = days + values * sign
-        values[(self.number("minute", 0) > 59) | (self.number("second", 0) > 59)] = np.nan
+            units = ("weeks", "days", "hours", "minutes", "seconds")
+            weeks, _, hours, minutes, seconds = map(self.number, units)
+            clock = hours * 3600 + minutes * 60 + seconds + self.fraction() + weeks * 7 * float(DAY)
+            values = (clock + days) * sign
+            values[~np.any([self._matches(unit, ".") for unit in units], axis=0)] = np.nan
+        values[(minute > 59) | (second > 59)] = np.nan
         return values
 
     def _days(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -283,18 +252,12 @@ class _MatchedGroups:
             year = short + np.where(short < _CENTURY_PIVOT, 2000, 1900)
         month, day = self.number("month", 1), self.number("day", 1)
         if "named_month" in self.groups:
-            month = self._named_month()
+            short = pc.utf8_slice_codeunits(pc.utf8_lower(self.groups["named_month"]), 0, 3)
+            month = pc.index_in(short, value_set=pa.array([name[:3] for name in MONTHS])).to_numpy() + 1
         months = (year - 1970) * 12 + month.clip(1, 12) - 1
         first, after = (m.astype("M8[M]").astype("M8[D]").astype(np.int64) for m in (months, months + 1))
         wrong = (month < 1) | (month > 12) | (day < 1) | (day > after - first)
         return first + day - 1, wrong
-
-    def _named_month(self) -> NDArray[np.int64]:
-
-        names = pa.array([name[:3] for name in MONTHS])
-        short = pc.utf8_slice_codeunits(pc.utf8_lower(self.groups["named_month"]), 0, 3)
-        found: NDArray[np.int64] = pc.index_in(short, value_set=names).to_numpy().astype(np.int64)
-        return found + 1
 
     def _zone(self) -> NDArray[np.int64]:
         """Seconds by which a cell's clock is before Greenwich's."""
@@ -302,21 +265,21 @@ class _MatchedGroups:
             return np.zeros(self.rows, np.int64)
         digits = pc.replace_substring_regex(self.groups["zone"], r"[^0-9]", "")
         offset = _digits_to_int(pc.utf8_rpad(digits, 4, "0"), 0)
-        return (offset // 100 * 3600 + offset % 100 * 60) * (1 - 2 * self._is("zone", "^-"))
+        return (offset // 100 * 3600 + offset % 100 * 60) * (1 - 2 * self._matches("zone", "^-"))
 
-    def number(self, group: str, default: int) -> NDArray[np.int64]:
+    def number(self, group: str, default: int = 0) -> NDArray[np.int64]:
+        """What a group holds; `default` where it is empty, or if the pattern has no such group."""
         if group not in self.groups:
             return np.full(self.rows, default)
         return _digits_to_int(self.groups[group], default)
 
     def fraction(self) -> Numbers:
-
         if "fraction" not in self.groups:
             return np.zeros(self.rows)
         return _digits_to_int(pc.utf8_rpad(self.groups["fraction"], 9, "0"), 0) / 1e9
 
-    def _is(self, group: str, pattern: str) -> NDArray[np.int64]:
-
+    def _matches(self, group: str, pattern: str) -> NDArray[np.int64]:
+        """1 where a group holds what fits a pattern, else 0."""
         if group not in self.groups:
             return np.zeros(self.rows, np.int64)
         found = pc.match_substring_regex(self.groups[group], pattern).to_numpy(zero_copy_only=False)
@@ -327,10 +290,4 @@ def _digits_to_int(text: Any, default: int) -> NDArray[np.int64]:
     """Digits as numbers, a default where there are none; no number of them is too long for seconds."""
     digits = pc.if_else(pc.equal(text, ""), str(default), pc.utf8_slice_codeunits(text, 0, 12))
     found: NDArray[np.int64] = pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False)
-    return found
-
-
-def _nonempty(text: Any) -> NDArray[np.bool_]:
-
-    found: NDArray[np.bool_] = pc.not_equal(text, "").to_numpy(zero_copy_only=False)
     return found

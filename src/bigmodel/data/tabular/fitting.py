@@ -72,16 +72,14 @@ def fit_columns(
         if fit.chosen is None and fit.inferred.kind == "number":
             choices[name] = fit.inferred.choice
         if isinstance(column, MeasuredColumn):
-            table.count_missing(
-                name, count_missing_words(values, missing_words_in(values, words_too=False))
-            )
+            words = missing_words_in(values, words_too=False)
+            table.count_missing(name, count_missing_words(values, words))
     if not columns:
         reasons = [*chain(*warnings.values()), *report.excluded_warnings(excluded)]
         why = "; ".join(reasons) or ("all are left out, as asked." if excluded else "there is no other.")
         raise DataError(f"{table.path}: no column is left to learn '{target.name}' from: {why}")
-    reader = TableReader(
-        columns=columns, target=target, missing=list(table.missing), encoding=config.encoding
-    )
+    missing, encoding = list(table.missing), config.encoding
+    reader = TableReader(columns=columns, target=target, missing=missing, encoding=encoding)
     before = config.learnt_reader(TableReader)
     if before is not None and all(column.name in table for column in before.columns):
         reader = before.model_copy(update={"target": target})
@@ -143,22 +141,18 @@ class _ColumnFit:
         if self.chosen is None and is_row_index(self.name, self.values, self.position):
             return ExcludedColumn("counts the rows", "number")
         inferred = self.inferred
-        number_format = self.config.number_format_of(self.name)
-        if inferred.kind != "number" or number_format is not None:
-            inferred = as_numbers(self.values, number_format)
+        asked = self.config.number_format_of(self.name)
+        if inferred.kind != "number" or asked is not None:
+            inferred = as_numbers(self.values, asked)
         limit = MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN
         self._check_invalid(inferred, limit, "numbers", "number")
         if self.chosen is None:
-            words = f"words: {column_option(self.name, 'category')}"
-            self.warnings += report.leading_zero_warning(
-                f"column '{self.name}'", inferred.zero_led, words
-            )
+            what, words = f"column '{self.name}'", f"words: {column_option(self.name, 'category')}"
+            self.warnings += report.leading_zero_warning(what, inferred.zero_led, words)
             cell = identifier_groups(self.values, inferred.number_format)
             self.warnings += report.identifier_warning(self.name, cell)
-        normalize = self.config.normalize
-        return NumberColumn.fit(
-            self.name, self.values, self.rows, normalize, self.where, inferred.number_format, limit
-        )
+        common, number_format = (self.name, self.values, self.rows), inferred.number_format
+        return NumberColumn.fit(*common, self.config.normalize, self.where, number_format, limit)
 
     def _times(self) -> DateColumn | ExcludedColumn:
         chosen, inferred, limit = self.config.columns.get(self.name), self.inferred, MAX_INVALID
@@ -177,10 +171,8 @@ class _ColumnFit:
         return DateColumn.fit(self.name, self.values, self.rows, normalize, date_format, limit)
 
     def _categories(self) -> CategoryColumn | ExcludedColumn:
-        config, chosen = self.config, self.chosen is not None
-        column = CategoryColumn.fit(
-            self.name, self.values, self.rows, config.max_categories, config.min_count, chosen
-        )
+        chosen, limits = self.chosen is not None, (self.config.max_categories, self.config.min_count)
+        column = CategoryColumn.fit(self.name, self.values, self.rows, *limits, chosen)
         too_many = isinstance(column, ExcludedColumn) and column.possible_kind is not None
         zero_led = self.inferred.zero_led
         # If most cells have a leading zero, they are identifiers, and nothing is unusual about them.

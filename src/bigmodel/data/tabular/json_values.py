@@ -12,7 +12,8 @@ import numpy as np
 
 from bigmodel.data.libraries import pa, pc
 
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Of Arrow's units of time."""
 
 
 def to_castable(column: Any) -> Any:
@@ -22,13 +23,10 @@ def to_castable(column: Any) -> Any:
     """
     kind = column.type
     if is_json(kind):
-        return pa.array(map(_unquoted, _json_strings(column)), pa.string())
+        cells = _json_strings(column)
+        return pa.array((json.loads(c) if c and c[0] == '"' else c for c in cells), pa.string())
     if pa.types.is_nested(kind):
-        cells = (
-            None if cell is None else json.dumps(cell, ensure_ascii=False)
-            for cell in json_values(column)
-        )
-        return pa.array(cells, pa.string())
+        return pa.array(_written_as_json(column), pa.string())
     if _is_binary(kind) or pa.types.is_duration(kind):
         return pa.array(json_values(column), pa.string())
     if pa.types.is_timestamp(kind):
@@ -45,9 +43,8 @@ def json_values(column: Any) -> list[Any]:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = column.type
     if is_json(kind):
-        return [
-            None if cell is None else _json_value(json.loads(cell)) for cell in _json_strings(column)
-        ]
+        strings = _json_strings(column)
+        return [None if cell is None else _json_value(json.loads(cell)) for cell in strings]
     if pa.types.is_dictionary(kind):
         return json_values(column.dictionary_decode())
     if pa.types.is_struct(kind):
@@ -56,7 +53,8 @@ def json_values(column: Any) -> list[Any]:
         return _list_values(column)
     if pa.types.is_duration(kind):
         ticks = column.cast(pa.int64()).to_pylist()
-        return [None if tick is None else _duration(tick, _PER_SECOND[kind.unit]) for tick in ticks]
+        second = TICKS_PER_SECOND[kind.unit]
+        return [None if tick is None else _duration(tick, second) for tick in ticks]
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         found: list[Any] = _timestamps(column).to_pylist()
         return found
@@ -81,20 +79,18 @@ def to_json_column(column: Any) -> Any:
     """A column of any kind as one that can go on with values of another kind."""
     if is_json(column.type):
         return column
-    cells = (
-        None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in json_values(column)
-    )
-    return pa.chunked_array([json_column([*cells])])
+    return pa.chunked_array([json_column(_written_as_json(column))])
+
+
+def _written_as_json(column: Any) -> list[str | None]:
+    values = json_values(column)
+    return [None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in values]
 
 
 def _json_strings(column: Any) -> list[str | None]:
 
     cells: list[str | None] = column.cast(pa.string()).to_pylist()
     return cells
-
-
-def _unquoted(cell: str | None) -> str | None:
-    return json.loads(cell) if cell is not None and cell.startswith('"') else cell
 
 
 def _json_value(cell: Any) -> Any:
@@ -119,11 +115,8 @@ def _struct_values(column: Any) -> list[Any]:
     names = [column.type.field(place).name for place in range(column.type.num_fields)]
     fields = [json_values(values) for values in column.flatten()]
     rows = zip(*fields, strict=True) if fields else iter([()] * len(column))
-    filled = column.is_valid().to_pylist()
-    return [
-        dict(zip(names, row, strict=True)) if is_there else None
-        for row, is_there in zip(rows, filled, strict=True)
-    ]
+    both = zip(rows, column.is_valid().to_pylist(), strict=True)
+    return [dict(zip(names, row, strict=True)) if filled else None for row, filled in both]
 
 
 def _list_values(column: Any) -> list[Any]:

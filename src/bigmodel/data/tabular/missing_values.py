@@ -58,9 +58,8 @@ def count_missing_words(column: Any, missing: Sequence[str]) -> dict[str, int]:
     if not missing or not is_text(column.type):
         return {}
     text = text_values(column)
-    found = (
-        text.filter(pc.is_in(text, value_set=pa.array(missing, text.type))).value_counts().to_pylist()
-    )
+    words = text.filter(pc.is_in(text, value_set=pa.array(missing, text.type)))
+    found = words.value_counts().to_pylist()
     found.sort(key=lambda row: (-row["counts"], row["values"]))
     return {row["values"]: row["counts"] for row in found}
 

@@ -20,9 +20,7 @@ Numbers = NDArray[np.float64]
 
 _SAMPLE = 1000  # cells, drawn from all of the column, that decide which ways are tried on all
 _MIN_FIT = 0.8  # share of them that a way has to fit: the column's own is hardly ever as far from it
-_DECIDING_SHARE = (
-    0.05  # share of the cells with a mark in them that alone do not decide how all are read
-)
+_DECIDING_SHARE = 0.05  # share of the cells with a mark that alone do not decide how all are read
 _MIN_NUMBERS = 0.3  # share of them below which a column is not even mostly numbers
 _DIGITS = r"(?:\d[\d.,' ]*|[.,]\d+)(?:[eE][+-]?\d+)?"
 _INFINITE = r"^[+-]?(?i:inf|infinity)$"
@@ -34,9 +32,7 @@ _CURRENCY = rf"[A-Z]{{0,2}}\p{{Sc}}|{'|'.join(_CODES.split())}|Rs\.?|kr\.?|Kč|z
 _UNIT = rf"{_CURRENCY}|%|‰|[\p{{L}}°µ](?:[2-9]?[\p{{L}}°µ/²³^·*%-])*[2-9]?"  # m2, but not h15
 _BRACKETS = r"^([^()\d+-]*)\(\s*([^()+-]*\d[^()+-]*?)\s*\)([^()\d+-]*)$"  # (5), $(5), (5)%
 _IP = r"^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.|$)){4}$"  # addresses of machines are no numbers
-_WITH_UNITS = (
-    rf"^[+-]?\s*(?P<before>{_CURRENCY}|)\s*[+-]?\s*{_DIGITS}\s*(?P<after>{_UNIT}|)$"  # what is around it
-)
+_WITH_UNITS = rf"^[+-]?\s*(?P<before>{_CURRENCY}|)\s*[+-]?\s*{_DIGITS}\s*(?P<after>{_UNIT}|)$"
 
 
 class NumberFormat(Config):
@@ -88,9 +84,8 @@ class NumberFormat(Config):
         choice = find_number_format(text)
         if choice is None or choice.other is not None:
             wrong = "is no number" if choice is None else "may be two numbers"
-            raise ValueError(
-                f"{example!r} {wrong}; write one with decimals, such as {_CANDIDATES[5].example}"
-            )
+            better = _CANDIDATES[5].example
+            raise ValueError(f"{example!r} {wrong}; write one with decimals, such as {better}")
         return choice.best
 
     def fits(self, text: Any) -> Any:
@@ -111,8 +106,7 @@ class NumberFormat(Config):
                 text = pc.replace_substring(text, part, "")
         if self.decimal != ".":
             text = pc.replace_substring(text, self.decimal, ".")
-        found: Numbers = pc.cast(text, pa.float64()).to_numpy()
-        return found if found.flags.writeable else found.copy()
+        return to_floats(text)
 
     def __str__(self) -> str:
         """What is not plain of it."""
@@ -126,12 +120,15 @@ class NumberFormat(Config):
         return ", ".join(filter(None, said))
 
 
+def to_floats(column: Any, *, safe: bool = True) -> Numbers:
+    """A column of numbers, or of text in the plainest format, as an array that can be written to."""
+    found: Numbers = pc.cast(column, pa.float64(), safe=safe).to_numpy()
+    return found if found.flags.writeable else found.copy()
+
+
 PLAIN = NumberFormat()
 _CANDIDATES = [
-    PLAIN,
-    NumberFormat(thousands=","),
-    NumberFormat(thousands=" "),
-    NumberFormat(thousands="'"),
+    *(PLAIN, NumberFormat(thousands=","), NumberFormat(thousands=" "), NumberFormat(thousands="'")),
     NumberFormat(decimal=","),
     NumberFormat(decimal=",", thousands="."),
     NumberFormat(decimal=",", thousands=" "),
@@ -173,14 +170,12 @@ def find_number_format(text: Any) -> FormatChoice | None:
     """
     filled = text.drop_null()
     some = normalize_number_text(sample_cells(filled))
-    if pc.sum(pc.match_substring_regex(some, _IP), min_count=0).as_py() >= max(
-        1, (1 - _DECIDING_SHARE) * len(some)
-    ):
+    addresses = pc.sum(pc.match_substring_regex(some, _IP), min_count=0).as_py()
+    if addresses >= max(1, (1 - _DECIDING_SHARE) * len(some)):
         return None
     before, after = _find_units(some)
-    tried = [
-        candidate.model_copy(update={"before": before, "after": after}) for candidate in _CANDIDATES
-    ]
+    units = {"before": before, "after": after}
+    tried = [candidate.model_copy(update=units) for candidate in _CANDIDATES]
     counted = {candidate: _count(candidate, some) for candidate in tried} if len(some) else {}
     most = max(counted.values(), default=0)
     if most == 0 or (len(some) < len(filled) and most < _MIN_NUMBERS * len(some)):
@@ -197,11 +192,12 @@ def find_number_format(text: Any) -> FormatChoice | None:
         if candidate == best or count < (1 - _DECIDING_SHARE) * most:
             continue
         theirs = candidate.read(filled)
-        differing = _count_differing(read, theirs)
-        deciding_cell = np.isfinite(read) & np.isnan(theirs)
-        few = deciding_cell.sum() <= _DECIDING_SHARE * (differing + deciding_cell.sum())
+        both = ~(np.isnan(read) | np.isnan(theirs))
+        differing = int(np.count_nonzero(read[both] != theirs[both]))
+        deciding = np.isfinite(read) & np.isnan(theirs)
+        few = deciding.sum() <= _DECIDING_SHARE * (differing + deciding.sum())
         if differing and (few or count == most):
-            cell = filled[int(deciding_cell.argmax())].as_py() if deciding_cell.any() else ""
+            cell = filled[int(deciding.argmax())].as_py() if deciding.any() else ""
             return found._replace(other=candidate, deciding_cell=cell)
     return found
 
@@ -220,20 +216,13 @@ def check_plain_format(text: Any) -> FormatChoice:
 
 def unit_of(cell: str) -> str:
     """The currency, percent or unit of a number, however it is written; empty if there is none."""
-    (found,) = pc.extract_regex(
-        normalize_number_text(pa.chunked_array([pa.array([cell])])), _WITH_UNITS
-    ).to_pylist()
+    text = normalize_number_text(pa.array([cell]))
+    found = pc.extract_regex(text, _WITH_UNITS)[0].as_py()
     return (found["before"] or found["after"]) if found else ""
 
 
 def _count(candidate: NumberFormat, text: Any) -> int:
-
     return int(pc.sum(candidate.fits(text)).as_py() or 0)
-
-
-def _count_differing(one: Numbers, other: Numbers) -> int:
-    both = ~(np.isnan(one) | np.isnan(other))
-    return int(np.count_nonzero(one[both] != other[both]))
 
 
 def sample_cells(text: Any) -> Any:

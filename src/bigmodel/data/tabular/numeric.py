@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from bigmodel.data.libraries import pa, pc
 from bigmodel.data.tabular.json_values import to_castable
-from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers, normalize_number_text
+from bigmodel.data.tabular.number_formats import (
+    PLAIN,
+    NumberFormat,
+    Numbers,
+    normalize_number_text,
+    to_floats,
+)
 
 _DIGITS = {"true": "1", "false": "0", "1": "1", "0": "0", "1.0": "1", "0.0": "0"}
 _SAMPLE = 1000  # values that decide whether all are looked at
@@ -83,21 +89,17 @@ class ParsedCells(NamedTuple):
 
 def parse_numbers(column: Any, number_format: NumberFormat = PLAIN) -> ParsedCells:
     """A column as numbers, where they are written in a `number_format`."""
-    if is_text(column.type) or not _is_numeric_type(column.type):
-        text = text_values(column) if not is_text(column.type) else column
+    kind = column.type
+    if not (is_number_type(kind) or pa.types.is_boolean(kind)):
+        text = column if is_text(kind) else text_values(column)
         if number_format == PLAIN and (cells := parse_plain_numbers(text)) is not None:
             return cells
         text = without_missing(text)
-        truth = (
-            _cast_all(booleans_to_digits(text))
-            if number_format == PLAIN and is_boolean_text(text)
-            else None
-        )
-        values = number_format.read(text) if truth is None else truth
-        return ParsedCells.of(values, text.is_valid().to_numpy())
-    whole = pa.types.is_integer(column.type)  # beyond 2^53 between two float64: take the nearer
-    found: Numbers = pc.cast(column, pa.float64(), safe=not whole).to_numpy()
-    values = found if found.flags.writeable else found.copy()
+        if number_format == PLAIN and is_boolean_text(text):
+            text = booleans_to_digits(text)
+        return ParsedCells.of(number_format.read(text), text.is_valid().to_numpy())
+    whole = pa.types.is_integer(kind)  # beyond 2^53 between two float64: take the nearer
+    values = to_floats(column, safe=not whole)
     return ParsedCells.of(values, ~np.isnan(values))
 
 
@@ -109,18 +111,17 @@ def parse_plain_numbers(text: Any) -> ParsedCells | None:
     return None if values is None else ParsedCells.of(values, ~np.isnan(values))
 
 
-def _is_numeric_type(kind: Any) -> bool:
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    return bool(number or pa.types.is_boolean(kind))
+def is_number_type(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _cast_all(text: Any) -> Numbers | None:
     """Text as numbers, where all of it is written in the plainest way: much faster."""
     try:
-        found: Numbers = pc.cast(text, pa.float64()).to_numpy()
+        return to_floats(text)
     except pa.ArrowInvalid:
         return None
-    return found if found.flags.writeable else found.copy()
 
 
 def is_row_index(name: str, column: Any, place: int) -> bool:
@@ -149,10 +150,9 @@ def all_whole(column: Any, number_format: NumberFormat = PLAIN) -> bool:
         return bool(pa.types.is_integer(column.type)) or decimal
     text = normalize_number_text(without_missing(column))
     text = text.filter(number_format.fits(text))
-    return not pc.any(
-        pc.match_substring_regex(text, rf"\d[{number_format.decimal}eE]|[{number_format.decimal}]\d"),
-        min_count=0,
-    ).as_py()
+    mark = number_format.decimal
+    broken = pc.match_substring_regex(text, rf"\d[{mark}eE]|[{mark}]\d")
+    return not pc.any(broken, min_count=0).as_py()
 
 
 def identifier_groups(column: Any, number_format: NumberFormat) -> str:

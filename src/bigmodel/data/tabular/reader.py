@@ -70,7 +70,9 @@ class TableReader(Reader):
         table = read_table(path, "path", max_bad, self.encoding)
         table.missing = self.missing
         samples = self.samples(table, with_targets)
-        columns = _raw_columns(table, samples.kept)
+        columns = {name: table.raw_column(name) for name in table.column_names}
+        if samples.kept is not None:
+            columns = {name: values.take(samples.kept) for name, values in columns.items()}
         part = Part(samples.part.inputs, self.target_encoder.scored(samples.part.targets))
         header_rows = [*table.header_rows, *new_cell_lines(self.columns, self.target, samples.new_cells)]
         return Found(part, columns, table.left_out | samples.left_out, header_rows)
@@ -89,10 +91,10 @@ class TableReader(Reader):
         encoded = table.column(self.target.name)
         targets, filled, invalid = self.target.encode(encoded, str(table.path))
         if not filled.any():
-            missing_counts = self.target.missing_told(encoded)
+            missing = self.target.missing_told(encoded)
             raise DataError(
                 f"{table.path}: column '{self.target.name}', which holds the answers, has none in its"
-                f" {table.num_rows:,} rows{missing_counts}, so that there is nothing to judge by."
+                f" {table.num_rows:,} rows{missing}, so that there is nothing to judge by."
             )
         new_cells[self.target.name] = NewCells(invalid=invalid)
         part = Part(inputs, targets)
@@ -124,9 +126,8 @@ class TableReader(Reader):
                 )
             stop = start + len(fitted.outputs)
             values = np.empty((table.num_rows, stop - start), np.float32)
-            new_cells[fitted.name] = _encode_column(
-                fitted, table.column(fitted.name), values, str(table.path)
-            )
+            column = table.column(fitted.name)
+            new_cells[fitted.name] = _encode_column(fitted, column, values, str(table.path))
             out[:, start:stop] = values if order is None else values[order]
             start = stop
         return torch.from_numpy(out), new_cells
@@ -137,17 +138,10 @@ def _encode_column(fitted: FittedColumn, column: Any, out: NDArray[np.float32], 
     new_cells = NewCells()
     for first in range(0, len(column), _CHUNK_ROWS):
         stretch = slice(first, first + _CHUNK_ROWS)
-        new_cells += fitted.encode(column.slice(first, _CHUNK_ROWS), out[stretch], where, first)
-    if isinstance(fitted, MeasuredColumn) and not new_cells.invalid.are_few(fitted.max_invalid):
+        new_cells += fitted.encode(column.slice(first, _CHUNK_ROWS), out[stretch], first)
+    invalid = new_cells.invalid
+    if isinstance(fitted, MeasuredColumn) and not invalid.are_few(fitted.max_invalid):
+        name, holds, noun, limit = fitted.name, fitted.described, fitted.noun, fitted.max_invalid
         other = fitted.other if isinstance(fitted, DateColumn) else ""
-        message = too_many_invalid(
-            fitted.name, fitted.described, new_cells.invalid, fitted.noun, fitted.max_invalid, other
-        )
-        raise DataError(f"{where}: {message}")
+        raise DataError(f"{where}: {too_many_invalid(name, holds, invalid, noun, limit, other)}")
     return new_cells
-
-
-def _raw_columns(table: Table, kept: RowIndex | None) -> dict[str, Any]:
-    """The columns of the file, as a prediction is written beside them."""
-    columns = ((name, table.raw_column(name)) for name in table.column_names)
-    return {name: values if kept is None else values.take(kept) for name, values in columns}

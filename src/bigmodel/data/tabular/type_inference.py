@@ -26,6 +26,7 @@ from bigmodel.data.tabular.number_formats import (
 )
 from bigmodel.data.tabular.numeric import (
     is_boolean_text,
+    is_number_type,
     is_text,
     leading_zeros,
     parse_numbers,
@@ -101,10 +102,6 @@ class InvalidCells:
             known=self.known + other.known,
         )
 
-    def and_known(self, count: int) -> InvalidCells:
-        """The same with `count` more that are known."""
-        return replace(self, known=self.known + count)
-
     def are_few(self, most: float = MAX_INVALID) -> bool:
         """Whether they may be taken for missing; what was invalid in training may always be."""
         return self.count - self.known <= most * self.filled
@@ -160,13 +157,9 @@ class InferredType(NamedTuple):
 
     @property
     def mostly_measured(self) -> bool:
-        """Whether it is text that is mostly numbers, or, where `date_format` is known, dates or"
-        " times."""
-        return (
-            self.kind == "text"
-            and self.invalid.count > 0
-            and self.invalid.are_few(MAX_INVALID_IF_CHOSEN)
-        )
+        """Whether it is text that is mostly numbers, or dates or times if `date_format` is known."""
+        some = self.invalid.count > 0
+        return self.kind == "text" and some and self.invalid.are_few(MAX_INVALID_IF_CHOSEN)
 
 
 def infer_type(column: Any) -> InferredType:
@@ -178,7 +171,7 @@ def infer_type(column: Any) -> InferredType:
     kind = column.type
     if column.null_count == len(column):
         return InferredType("empty")
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if is_number_type(kind):
         return as_numbers(column)
     if time_kind_of_type(kind) is not None:
         return as_times(column)
@@ -221,17 +214,11 @@ def as_times(column: Any, kind: TimeKind | None = None, time_format: str = "") -
         kind: which of the three the user says that it holds; None: any.
         time_format: how they are written, that the user names; empty: to be found out.
     """
-    date_format = (
-        DateFormat(time_format)
-        if time_format
-        else find_date_format(column, kind) or DateFormat(DEFAULT_FORMATS[kind or "date"])
-    )
-    cells = parse_times(column, date_format.time_format)
-    return InferredType(
-        time_kind(date_format.time_format),
-        date_format=date_format,
-        invalid=InvalidCells.of(column, cells.invalid, cells.filled),
-    )
+    found = DateFormat(time_format) if time_format else find_date_format(column, kind)
+    found = found or DateFormat(DEFAULT_FORMATS[kind or "date"])
+    cells = parse_times(column, found.time_format)
+    invalid = InvalidCells.of(column, cells.invalid, cells.filled)
+    return InferredType(time_kind(found.time_format), date_format=found, invalid=invalid)
 
 
 def as_numbers(column: Any, number_format: NumberFormat | None = None) -> InferredType:
@@ -245,9 +232,10 @@ def as_numbers(column: Any, number_format: NumberFormat | None = None) -> Inferr
         return _numbers_in_format(column, FormatChoice(number_format))
     if not is_text(column.type):
         return _numbers_in_format(column, FormatChoice(PLAIN))
-    return _as_plain_numbers(column) or _numbers_in_format(
-        column, find_number_format(without_missing(column)) or FormatChoice(PLAIN)
-    )
+    if (plain := _as_plain_numbers(column)) is not None:
+        return plain
+    found = find_number_format(without_missing(column)) or FormatChoice(PLAIN)
+    return _numbers_in_format(column, found)
 
 
 def _as_plain_numbers(column: Any) -> InferredType | None:
@@ -255,29 +243,28 @@ def _as_plain_numbers(column: Any) -> InferredType | None:
     cells = parse_plain_numbers(column)
     if cells is None:
         return None
-    ways = check_plain_format(without_missing(column.slice(0, 1000)))
-    if ways.other is not None:
-        ways = check_plain_format(without_missing(column))
-    return _number_type(ways, InvalidCells(cells.filled))
+    choice = check_plain_format(without_missing(column.slice(0, 1000)))
+    if choice.other is not None:
+        choice = check_plain_format(without_missing(column))
+    return _number_type(choice, InvalidCells(cells.filled))
 
 
 def _as_formatted_numbers(column: Any) -> InferredType:
     """Other text; where hardly any of it is numbers, it is not read for the few."""
     text = without_missing(column)
-    ways = find_number_format(text)
-    if ways is not None:
-        return _numbers_in_format(column, ways)
+    choice = find_number_format(text)
+    if choice is not None:
+        return _numbers_in_format(column, choice)
     filled = len(text) - text.null_count
     return InferredType("text", invalid=InvalidCells(filled, filled))
 
 
-def _numbers_in_format(column: Any, ways: FormatChoice) -> InferredType:
-    cells = parse_numbers(column, ways.best)
+def _numbers_in_format(column: Any, choice: FormatChoice) -> InferredType:
+    cells = parse_numbers(column, choice.best)
     invalid = InvalidCells.of(column, cells.invalid & ~cells.infinite, cells.filled)
-    return _number_type(ways, invalid)
+    return _number_type(choice, invalid)
 
 
-def _number_type(ways: FormatChoice, invalid: InvalidCells) -> InferredType:
-    return InferredType(
-        "number", ways.best, ways.other, invalid=invalid, deciding_cell=ways.deciding_cell
-    )
+def _number_type(choice: FormatChoice, invalid: InvalidCells) -> InferredType:
+    best, other, cell = choice
+    return InferredType("number", best, other, invalid=invalid, deciding_cell=cell)
