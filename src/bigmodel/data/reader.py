@@ -17,6 +17,9 @@ from bigmodel.data.stored_config import StoredConfig
 from bigmodel.errors import DataError, counted, did_you_mean
 from bigmodel.registry import Config
 
+HeaderRows = list[tuple[str, str]]
+"""Label and text of each row of a run's header."""
+
 
 @former_name("told", "header_rows")
 @dataclass
@@ -34,10 +37,10 @@ class Found:
     part: SplitData
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
-    header_rows: list[tuple[str, str]] = field(default_factory=list)
+    header_rows: HeaderRows = field(default_factory=list)
 
 
-def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> list[tuple[str, str]]:
+def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> HeaderRows:
     """A row of the header that says how many samples were truncated; empty if none was."""
     return [("Cut", f"{counted(count, one)}{purpose}, to {most}")] if count else []
 

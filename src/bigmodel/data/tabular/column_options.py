@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, cast, get_args
 
-from bigmodel.errors import escape_interpolations, setting, shell_quoted
+from bigmodel.errors import escape_interpolations, shell_quoted
 
 PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")  # within braces, without quotes
@@ -37,11 +37,6 @@ def column_options(names: Iterable[str], kind: str | WrittenForm) -> str:
         return column_option(first, kind)
     themselves = map(escape_interpolations, (first, *more))
     return shell_quoted(as_one_text("data.columns", dict.fromkeys(themselves, kind)))
-
-
-def ignore_option(names: Iterable[str]) -> str:
-    """What to type to leave columns out."""
-    return setting("data.ignore", [*names])
 
 
 def assignment(key: str, name: str, value: str) -> str:

@@ -17,14 +17,9 @@ from bigmodel.data import canonical
 from bigmodel.data.libraries import pc
 from bigmodel.data.normalize import value_statistics
 from bigmodel.data.stored_config import StoredConfig
+from bigmodel.data.tabular import date_formats
 from bigmodel.data.tabular.column_options import column_option
-from bigmodel.data.tabular.date_formats import (
-    CALENDAR_PARTS,
-    TimeKind,
-    calendar_part,
-    describe_format,
-    time_kind,
-)
+from bigmodel.data.tabular.date_formats import CALENDAR_PARTS, TimeKind
 from bigmodel.data.tabular.dates import DateFormat, parse_times
 from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers
 from bigmodel.data.tabular.numeric import MAX_EXACT_INTEGER, MAX_FLOAT32, parse_numbers, text_values
@@ -227,7 +222,7 @@ class DateColumn(MeasuredColumn):
     @property
     def times(self) -> TimeKind:
         """Which of the three it holds."""
-        return time_kind(self.time_format)
+        return date_formats.time_kind(self.time_format)
 
     @property
     def noun(self) -> str:
@@ -235,7 +230,7 @@ class DateColumn(MeasuredColumn):
 
     @property
     def described(self) -> str:
-        return describe_format(self.time_format)
+        return date_formats.describe_format(self.time_format)
 
     @classmethod
     def fit(
@@ -248,12 +243,13 @@ class DateColumn(MeasuredColumn):
         max_invalid: float = MAX_INVALID,
     ) -> DateColumn | ExcludedColumn:
         """See `NumberColumn.fit`."""
-        cells, kind = parse_times(column, date_format.time_format), time_kind(date_format.time_format)
+        time_format = date_format.time_format
+        cells, kind = parse_times(column, time_format), date_formats.time_kind(time_format)
         values = cells.values[rows]
         missing = np.isnan(values)
         if missing.all():
             return ExcludedColumn("empty")
-        parts = {part: calendar_part(values, kind, part) for part in CALENDAR_PARTS[kind]}
+        parts = {part: date_formats.calendar_part(values, kind, part) for part in CALENDAR_PARTS[kind]}
         differing = {
             part: Scale.fit(found, normalize)
             for part, found in parts.items()
@@ -265,7 +261,7 @@ class DateColumn(MeasuredColumn):
             return ExcludedColumn("constant")
         return cls(
             name=name,
-            time_format=date_format.time_format,
+            time_format=time_format,
             other=date_format.other,
             parts=differing,
             flag=bool(missing.any()),
@@ -283,7 +279,7 @@ class DateColumn(MeasuredColumn):
         cells = parse_times(column, self.time_format)
         missing = np.isnan(cells.values)
         for place, (part, scale) in enumerate(self.parts.items()):
-            out[:, place] = scale(calendar_part(cells.values, self.times, part), missing)
+            out[:, place] = scale(date_formats.calendar_part(cells.values, self.times, part), missing)
         if self.flag:
             out[:, -1] = missing
         invalid = InvalidCells.of(column, cells.invalid, cells.filled, first, self.invalid)

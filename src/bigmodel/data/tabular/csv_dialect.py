@@ -51,9 +51,8 @@ class CsvDialect:
         lines = []
         if self.above:
             count = "a line" if len(self.above) == 1 else f"{len(self.above)} lines"
-            lines.append(
-                ("Passed over", f"{count} above the header of {path.name}: {self.above[0][:60]!r}")
-            )
+            text = f"{count} above the header of {path.name}: {self.above[0][:60]!r}"
+            lines.append(("Passed over", text))
         if self.spaced:
             lines.append(("Passed over", f"blanks behind separators in {path.name}"))
         if self.closed:
@@ -74,7 +73,8 @@ def detect_dialect(path: Path, kind: str, encoding: str) -> CsvDialect:
     text = _head(path, encoding)
     said, start = _sep_line(text)
     line = next((line for line in text[start:].splitlines() if line.strip()), "")
-    most = max(_SEPARATORS, key=_outside_quotes(line).count)
+    unquoted = "".join(line.split('"')[::2])
+    most = max(_SEPARATORS, key=unquoted.count)
     likely = said or ("\t" if kind == "TSV" else most)
     others = [] if said or kind == "TSV" else [one for one in _SEPARATORS if one != likely]
     try:
@@ -89,10 +89,8 @@ def detect_dialect(path: Path, kind: str, encoding: str) -> CsvDialect:
         raise DataError(f"{path}: its header cannot be read: {error}.") from error
     if found.header is None:
         raise DataError(f"{path}: the file is empty.")
-    rows = found.below
-    closed = bool(rows) and all(
-        len(row) == len(found.header) + 1 and not row[-1].strip() for row in rows
-    )
+    rows, width = found.below, len(found.header)
+    closed = bool(rows) and all(len(row) == width + 1 and not row[-1].strip() for row in rows)
     return CsvDialect(
         kind=kind,
         encoding=encoding,
@@ -168,19 +166,16 @@ class _Candidate:
         if not rows:
             return cls(None, start, [], [])
         place = _header_place(rows)
-        above = [
-            separator.join(row).strip(separator) for row in rows[:place] if any(map(str.strip, row))
-        ]
+        filled = (row for row in rows[:place] if any(map(str.strip, row)))
+        above = [separator.join(row).strip(separator) for row in filled]
         end = start + sum(map(len, lines[: ends[place]]))
         return cls(rows[place], end, above, rows[place + 1 :])
 
 
 def _header_place(rows: Sequence[Sequence[str]]) -> int:
     """Which row is the header: the first, unless titles or comments stand above it."""
-    first = 0
-    while first + 1 < len(rows) and _is_comment(
-        rows[first], rows[first + 1 : first + 2 + _ROWS_TO_MATCH]
-    ):
+    first, last = 0, len(rows) - 1
+    while first < last and _is_comment(rows[first], rows[first + 1 : first + 2 + _ROWS_TO_MATCH]):
         first += 1
     for place in range(first, min(len(rows) - 1, first + _MAX_ROWS_ABOVE)):
         row = rows[place]
@@ -218,10 +213,6 @@ def _has_spaced(text: str, separator: str, rows: Sequence[Sequence[str]]) -> boo
     return f"{separator}{blank}" in text and any(
         field.startswith(blank) and field.lstrip().startswith('"') for row in rows for field in row
     )
-
-
-def _outside_quotes(line: str) -> str:
-    return "".join(line.split('"')[::2])
 
 
 def _column_names(path: Path, header: list[str]) -> list[str]:

@@ -23,15 +23,8 @@ BLOCK_SIZES = (1 << 20, 32 << 20)
 _CHUNK = 1 << 20
 _ROWS = 10_000  # made one batch
 _SUM_LABELS = (
-    "total",
-    "totals",
-    "sum",
-    "grand total",
-    "summe",
-    "gesamt",
-    "insgesamt",
-    "somme",
-    "totale",
+    *("total", "totals", "sum", "grand total"),
+    *("summe", "gesamt", "insgesamt", "somme", "totale"),
 )
 _KEPT_ALIVE: deque[Any] = deque(maxlen=64)
 """The newest options. Threads of Arrow drop them last, and with them our function: where Python ends at
@@ -61,12 +54,8 @@ class CsvScan:
             rows = "a row" if self.headers == 1 else f"{self.headers:,} rows"
             lines.append(("Passed over", f"{rows} of {path.name} that repeat the header"))
         if self.last is not None and self.last.strip().lower().rstrip(":") in _SUM_LABELS:
-            lines.append(
-                (
-                    "Warning",
-                    f"{path}: its last row begins with {self.last!r}. Remove it where it sums up.",
-                )
-            )
+            text = f"{path}: its last row begins with {self.last!r}. Remove it where it sums up."
+            lines.append(("Warning", text))
         return lines
 
     def without_headers(self, batch: Any, heading: CsvDialect) -> Any:
@@ -212,11 +201,9 @@ def _python_rows(
         kept = [row for row in some if len(row) == width]
         bad += [(first * _ROWS + n, len(row)) for n, row in enumerate(some) if len(row) != width]
         _report_bad_rows(bad, heading, refuse)
-        columns = [
-            pa.array([value or None for value in column], pa.string())
-            for column in zip(*kept, strict=True)
-        ]
         if kept:
+            found = ([value or None for value in column] for column in zip(*kept, strict=True))
+            columns = [pa.array(values, pa.string()) for values in found]
             yield pa.RecordBatch.from_arrays(columns, names=[str(n) for n in range(width)])
     text.detach()
 
@@ -243,12 +230,8 @@ def _report_bad_rows(bad: list[Any], heading: CsvDialect, refuse: Callable[[str]
     while bad:
         number, actual = bad.pop(0)
         fields = "1 field" if actual == 1 else f"{actual:,} fields"
-        hint = (
-            f"Is {name} within a value? Then that value must stand in quotation marks."
-            if actual > expected
-            else "Is a value missing, or a quotation mark left open?"
-        )
-        refuse(
-            f"row {number} (counted from 0, below the header) has {fields}, but there are"
-            f" {expected:,} columns. {hint}"
-        )
+        hint = "Is a value missing, or a quotation mark left open?"
+        if actual > expected:
+            hint = f"Is {name} within a value? Then that value must stand in quotation marks."
+        row = f"row {number} (counted from 0, below the header)"
+        refuse(f"{row} has {fields}, but there are {expected:,} columns. {hint}")

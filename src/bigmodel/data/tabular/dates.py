@@ -13,29 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigmodel.data.libraries import pa, pc
-from bigmodel.data.tabular.date_formats import (
-    DAY,
-    DEFAULT_FORMATS,
-    DIGIT_FORMATS,
-    EPOCH_UNITS,
-    ISO,
-    ISO_WITH_ZONE,
-    KNOWN_FORMATS,
-    MONTHS,
-    PATTERNS,
-    TimeKind,
-    format_pattern,
-    time_kind,
-)
+from bigmodel.data.tabular import date_formats, numeric
+from bigmodel.data.tabular.date_formats import DAY, DEFAULT_FORMATS, ISO, ISO_WITH_ZONE, TimeKind
 from bigmodel.data.tabular.json_values import TICKS_PER_SECOND
 from bigmodel.data.tabular.number_formats import Numbers, sample_cells
-from bigmodel.data.tabular.numeric import (
-    ParsedCells,
-    is_text,
-    parse_numbers,
-    text_values,
-    without_missing,
-)
+from bigmodel.data.tabular.numeric import ParsedCells
 
 _CENTURY_PIVOT = 69  # as in POSIX: 69 is 1969, and 68 is 2068
 _MIN_FIT = 0.5  # share of a sample that a way has to fit to be tried on all
@@ -64,11 +46,11 @@ def parse_times(column: Any, time_format: str) -> ParsedCells:
     Args:
         column: text, or of a type of Arrow's for times of the same kind.
     """
-    if time_kind_of_type(column.type) == time_kind(time_format):
+    if time_kind_of_type(column.type) == date_formats.time_kind(time_format):
         values = _typed_seconds(column)
         filled = ~np.isnan(values)
     else:
-        text = without_missing(text_values(column))
+        text = numeric.without_missing(numeric.text_values(column))
         filled = text.is_valid().to_numpy()
         values = _text_seconds(text, time_format)
     invalid = filled & np.isnan(values)
@@ -94,11 +76,14 @@ def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | 
     if (typed := time_kind_of_type(column.type)) is not None:
         zone = pa.types.is_timestamp(column.type) and column.type.tz is not None
         return DateFormat(ISO_WITH_ZONE if zone else DEFAULT_FORMATS[typed])
-    if kind is None and not is_text(column.type):
+    if kind is None and not numeric.is_text(column.type):
         return None
-    formats = [*KNOWN_FORMATS, *DIGIT_FORMATS] if kind else [*KNOWN_FORMATS]
-    text = without_missing(text_values(column)).drop_null()
-    counted = _count_fits(text, [form for form in formats if kind in (None, time_kind(form))])
+    formats = [*date_formats.KNOWN_FORMATS]
+    if kind is not None:
+        formats = [*formats, *date_formats.DIGIT_FORMATS]
+        formats = [form for form in formats if date_formats.time_kind(form) == kind]
+    text = numeric.without_missing(numeric.text_values(column)).drop_null()
+    counted = _count_fits(text, formats)
     if not counted:
         return _numbers_as_dates(column) if kind == "date" else None
     most = max(counted.values())
@@ -107,7 +92,7 @@ def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | 
         return DateFormat(best)
     read = _text_seconds(text, best) if others else np.empty(0)
     for other in others:
-        alike = time_kind(best) == time_kind(other)
+        alike = date_formats.time_kind(best) == date_formats.time_kind(other)
         if not alike or not np.array_equal(read, _text_seconds(text, other), equal_nan=True):
             return DateFormat(best, other)
     return DateFormat(best)
@@ -149,10 +134,10 @@ def _count(text: Any, time_format: str) -> int:
 
 def _numbers_as_dates(column: Any) -> DateFormat | None:
     """Numbers that somebody says are dates: of seconds up to the year 5138, or else of milliseconds."""
-    values = parse_numbers(column).values
+    values = numeric.parse_numbers(column).values
     if np.isnan(values).all():
         return None
-    return DateFormat(list(EPOCH_UNITS)[int(np.nanmedian(np.abs(values)) >= 1e11)])
+    return DateFormat(list(date_formats.EPOCH_UNITS)[int(np.nanmedian(np.abs(values)) >= 1e11)])
 
 
 def _typed_seconds(column: Any) -> Numbers:
@@ -171,19 +156,19 @@ def _typed_seconds(column: Any) -> Numbers:
 
 def _text_seconds(text: Any, time_format: str) -> Numbers:
     """Text as seconds, NaN where it is missing or not written so."""
-    if time_format in EPOCH_UNITS:
-        values = parse_numbers(text).values
-        values /= EPOCH_UNITS[time_format]
+    if time_format in date_formats.EPOCH_UNITS:
+        values = numeric.parse_numbers(text).values
+        values /= date_formats.EPOCH_UNITS[time_format]
         return values
     if time_format in (ISO, ISO_WITH_ZONE) and (stamps := _iso_stamps(text, time_format)) is not None:
         return _typed_seconds(stamps)
-    patterns = PATTERNS.get(time_format) or [format_pattern(time_format)]
+    patterns = date_formats.PATTERNS.get(time_format) or [date_formats.format_pattern(time_format)]
     values = np.full(len(text), np.nan)
     for pattern in patterns:
         found = pc.extract_regex(text, pattern)
         fits = found.is_valid().to_numpy()
         if fits.any():
-            values[fits] = _MatchedGroups(found.drop_null()).seconds(time_kind(time_format))
+            values[fits] = _MatchedGroups(found.drop_null()).seconds(date_formats.time_kind(time_format))
     return values
 
 
@@ -192,7 +177,7 @@ def _iso_stamps(text: Any, time_format: str) -> Any:
     stamp = pa.timestamp("us", tz=None if time_format == ISO else "UTC")
     with contextlib.suppress(pa.ArrowInvalid):
         return pc.cast(text, stamp)
-    likely = pc.match_substring_regex(text, PATTERNS[time_format][0])
+    likely = pc.match_substring_regex(text, date_formats.PATTERNS[time_format][0])
     text = pc.if_else(likely, text, None)
     if time_format == ISO:
         text = pc.utf8_slice_codeunits(text, 0, _MICROSECONDS)
@@ -253,7 +238,8 @@ class _MatchedGroups:
         month, day = self.number("month", 1), self.number("day", 1)
         if "named_month" in self.groups:
             short = pc.utf8_slice_codeunits(pc.utf8_lower(self.groups["named_month"]), 0, 3)
-            month = pc.index_in(short, value_set=pa.array([name[:3] for name in MONTHS])).to_numpy() + 1
+            names = pa.array([name[:3] for name in date_formats.MONTHS])
+            month = pc.index_in(short, value_set=names).to_numpy() + 1
         months = (year - 1970) * 12 + month.clip(1, 12) - 1
         first, after = (m.astype("M8[M]").astype("M8[D]").astype(np.int64) for m in (months, months + 1))
         wrong = (month < 1) | (month > 12) | (day < 1) | (day > after - first)

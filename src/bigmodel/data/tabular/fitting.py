@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
 
-from bigmodel.data.tabular import report
+from bigmodel.data.tabular import report, type_inference
 from bigmodel.data.tabular.column_options import column_option
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
@@ -25,14 +25,7 @@ from bigmodel.data.tabular.numeric import identifier_groups, is_row_index, missi
 from bigmodel.data.tabular.reader import TableReader
 from bigmodel.data.tabular.table_file import Table
 from bigmodel.data.tabular.target import TargetColumn
-from bigmodel.data.tabular.type_inference import (
-    MAX_INVALID,
-    MAX_INVALID_IF_CHOSEN,
-    InferredType,
-    as_numbers,
-    as_times,
-    infer_type,
-)
+from bigmodel.data.tabular.type_inference import MAX_INVALID, MAX_INVALID_IF_CHOSEN, InferredType
 from bigmodel.errors import DataError
 
 
@@ -63,7 +56,8 @@ def fit_columns(
             excluded[name] = ExcludedColumn(report.AS_REQUESTED)
             continue
         values = table.column(name)
-        fit = _ColumnFit(config, name, position, values, infer_type(values), rows, str(table.path))
+        inferred, where = type_inference.infer_type(values), str(table.path)
+        fit = _ColumnFit(config, name, position, values, inferred, rows, where)
         column, warnings[name] = fit.column(), fit.warnings
         if isinstance(column, ExcludedColumn):
             excluded[name] = column
@@ -143,7 +137,7 @@ class _ColumnFit:
         inferred = self.inferred
         asked = self.config.number_format_of(self.name)
         if inferred.kind != "number" or asked is not None:
-            inferred = as_numbers(self.values, asked)
+            inferred = type_inference.as_numbers(self.values, asked)
         limit = MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN
         self._check_invalid(inferred, limit, "numbers", "number")
         if self.chosen is None:
@@ -151,15 +145,15 @@ class _ColumnFit:
             self.warnings += report.leading_zero_warning(what, inferred.zero_led, words)
             cell = identifier_groups(self.values, inferred.number_format)
             self.warnings += report.identifier_warning(self.name, cell)
-        common, number_format = (self.name, self.values, self.rows), inferred.number_format
-        return NumberColumn.fit(*common, self.config.normalize, self.where, number_format, limit)
+        cells, number_format = (self.name, self.values, self.rows), inferred.number_format
+        return NumberColumn.fit(*cells, self.config.normalize, self.where, number_format, limit)
 
     def _times(self) -> DateColumn | ExcludedColumn:
         chosen, inferred, limit = self.config.columns.get(self.name), self.inferred, MAX_INVALID
         if isinstance(chosen, dict):
-            inferred = as_times(self.values, time_format=chosen["date"])
+            inferred = type_inference.as_times(self.values, time_format=chosen["date"])
         elif chosen is not None:
-            inferred = as_times(self.values, cast(TimeKind, chosen))
+            inferred = type_inference.as_times(self.values, cast(TimeKind, chosen))
             limit = MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN
         date_format = inferred.date_format
         assert date_format is not None

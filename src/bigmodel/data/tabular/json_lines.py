@@ -11,25 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bigmodel.data import text_encoding
 from bigmodel.data.libraries import pa, pa_json
 from bigmodel.data.tabular.json_values import is_json, json_column
-from bigmodel.data.text_encoding import (
-    check_not_utf16,
-    check_utf8,
-    is_gzip,
-    name_without_gz,
-    open_as_utf8,
-)
 from bigmodel.errors import DataError
 from bigmodel.runtime import nested_json
+
+Refuse = Callable[[str], None]
+"""Takes what is wrong with a line; what it raises ends the reading."""
 
 _BLOCK = 8 << 20  # bytes parsed at once
 _LONG = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")  # not every such whole number is a float64
 
 
-def read_json_batches(
-    path: Path, refuse: Callable[[str], None], encoding: str = "utf-8"
-) -> Iterator[Any]:
+def read_json_batches(path: Path, refuse: Refuse, encoding: str = "utf-8") -> Iterator[Any]:
     """The objects of a JSON lines file as Arrow batches, with a column for each key.
 
     The file is read twice: a column is of the kind that all of its values together are of, whole
@@ -45,7 +40,6 @@ def read_json_batches(
     Raises:
         DataError: it is not of the encoding, or it holds nothing.
     """
-
     kinds: dict[str, Any] = {}
     long: set[str] = set()
     for first, block in _blocks(path, refuse, encoding):
@@ -61,9 +55,9 @@ def read_json_batches(
         yield from _typed_block(path, first, block, schema).to_batches()
 
 
-def _blocks(path: Path, refuse: Callable[[str], None], encoding: str) -> Iterator[tuple[int, bytes]]:
+def _blocks(path: Path, refuse: Refuse, encoding: str) -> Iterator[tuple[int, bytes]]:
     """Whole lines of a file, many at once, with the number of the first, counted from 0."""
-    with open_as_utf8(path, encoding) as file:
+    with text_encoding.open_as_utf8(path, encoding) as file:
         line, rest = 0, b""
         while piece := file.read(_BLOCK):
             if line == 0 and not rest:
@@ -77,23 +71,24 @@ def _blocks(path: Path, refuse: Callable[[str], None], encoding: str) -> Iterato
 
 
 def _check_start(path: Path, head: bytes) -> None:
-    check_not_utf16(path, head[:4096])
+    text_encoding.check_not_utf16(path, head[:4096])
     if head.lstrip().startswith(b"["):
-        lines = path.with_name(Path(name_without_gz(path)).stem + "-lines.jsonl")
+        lines = path.with_name(Path(text_encoding.name_without_gz(path)).stem + "-lines.jsonl")
         plain, bare = shlex.quote(str(lines)), shlex.quote(str(path))
-        convert = f"gunzip -c {bare} | jq -c '.[]'" if is_gzip(path) else f"jq -c '.[]' {bare}"
+        packed = text_encoding.is_gzip(path)
+        convert = f"gunzip -c {bare} | jq -c '.[]'" if packed else f"jq -c '.[]' {bare}"
         raise DataError(
             f"{path}: it holds one JSON list, but an object on each line is needed. Convert it:"
             f" {convert} > {plain}"
         )
 
 
-def _valid_lines(path: Path, first: int, block: bytes, refuse: Callable[[str], None]) -> bytes:
+def _valid_lines(path: Path, first: int, block: bytes, refuse: Refuse) -> bytes:
     """The lines of a block that are JSON objects; the others are refused."""
     try:
         block.decode()  # Arrow takes any bytes for text here
     except UnicodeDecodeError:
-        check_utf8(path)
+        text_encoding.check_utf8(path)
     lines = block.split(b"\n")
     deep = any(nested_json.deep_line(line) is not None for line in lines)  # on which Arrow would crash
     if not deep and _parse_block(block, None) is not None:
@@ -140,10 +135,9 @@ def _block_types(path: Path, first: int, block: bytes) -> dict[str, Any]:
     """The type of each key, as far as this block tells."""
     found = _parse_block(block, None)
     if found is not None:
-        return {
-            field.name: pa.string() if pa.types.is_timestamp(field.type) else field.type
-            for field in found.schema
-        }
+        types = {field.name: field.type for field in found.schema}
+        times = [name for name, kind in types.items() if pa.types.is_timestamp(kind)]
+        return types | dict.fromkeys(times, pa.string())
     rows = [json.loads(line) for line in _nonempty_lines(block)]
     kinds: dict[str, set[str]] = {}
     for row in rows:
@@ -224,9 +218,8 @@ def _typed_block(path: Path, first: int, block: bytes, schema: Any) -> Any:
         row = _RAW_NUMBERS.decode(line.decode())
         for name, some in cells.items():
             some.append(_as_written(row.get(name), line, name))
-    columns = [
-        json_column(cells[name]) if name in cells else found.column(name) for name in schema.names
-    ]
+    written = {name: json_column(some) for name, some in cells.items()}
+    columns = [written[name] if name in written else found.column(name) for name in schema.names]
     return pa.table(columns, schema=schema)
 
 

@@ -13,14 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigmodel.data.libraries import pa, pc
+from bigmodel.data.tabular import number_formats
 from bigmodel.data.tabular.json_values import to_castable
-from bigmodel.data.tabular.number_formats import (
-    PLAIN,
-    NumberFormat,
-    Numbers,
-    normalize_number_text,
-    to_floats,
-)
+from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers
 
 _DIGITS = {"true": "1", "false": "0", "1": "1", "0": "0", "1.0": "1", "0.0": "0"}
 _SAMPLE = 1000  # values that decide whether all are looked at
@@ -99,7 +94,7 @@ def parse_numbers(column: Any, number_format: NumberFormat = PLAIN) -> ParsedCel
             text = booleans_to_digits(text)
         return ParsedCells.of(number_format.read(text), text.is_valid().to_numpy())
     whole = pa.types.is_integer(kind)  # beyond 2^53 between two float64: take the nearer
-    values = to_floats(column, safe=not whole)
+    values = number_formats.to_floats(column, safe=not whole)
     return ParsedCells.of(values, ~np.isnan(values))
 
 
@@ -119,7 +114,7 @@ def is_number_type(kind: Any) -> bool:
 def _cast_all(text: Any) -> Numbers | None:
     """Text as numbers, where all of it is written in the plainest way: much faster."""
     try:
-        return to_floats(text)
+        return number_formats.to_floats(text)
     except pa.ArrowInvalid:
         return None
 
@@ -148,7 +143,7 @@ def all_whole(column: Any, number_format: NumberFormat = PLAIN) -> bool:
     if not is_text(column.type):
         decimal = pa.types.is_decimal(column.type) and column.type.scale <= 0
         return bool(pa.types.is_integer(column.type)) or decimal
-    text = normalize_number_text(without_missing(column))
+    text = number_formats.normalize_number_text(without_missing(column))
     text = text.filter(number_format.fits(text))
     mark = number_format.decimal
     broken = pc.match_substring_regex(text, rf"\d[{mark}eE]|[{mark}]\d")
@@ -163,8 +158,8 @@ def identifier_groups(column: Any, number_format: NumberFormat) -> str:
     if number_format.thousands not in (".", " ") or number_format.unit or not is_text(column.type):
         return ""
     text = without_missing(column)
-    text = text.filter(number_format.fits(normalize_number_text(text)))
-    missing = pc.count_substring(normalize_number_text(text), number_format.thousands)
+    text = text.filter(number_format.fits(number_formats.normalize_number_text(text)))
+    missing = pc.count_substring(number_formats.normalize_number_text(text), number_format.thousands)
     fewest, most = pc.min_max(missing).as_py().values()
     if fewest != most or (most or 0) < 2 or not all_whole(text, number_format):
         return ""

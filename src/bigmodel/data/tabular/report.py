@@ -8,6 +8,7 @@ from typing import get_args
 
 from bigmodel.data.canonical import alias_summary
 from bigmodel.data.class_counts import class_summary
+from bigmodel.data.reader import HeaderRows
 from bigmodel.data.tabular import column_options as typed
 from bigmodel.data.tabular.columns import (
     CategoryColumn,
@@ -19,31 +20,25 @@ from bigmodel.data.tabular.columns import (
     NewCells,
     NumberColumn,
 )
-from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, describe_format, time_kind
+from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, TIME_KINDS, describe_format, time_kind
 from bigmodel.data.tabular.dates import DateFormat
 from bigmodel.data.tabular.missing_values import missing_counts_summary
-from bigmodel.data.tabular.number_formats import PLAIN, FormatChoice, NumberFormat, unit_of
+from bigmodel.data.tabular.number_formats import FormatChoice, NumberFormat, unit_of
 from bigmodel.data.tabular.target import KEEP_MISSING_WORDS, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, InvalidCells
-from bigmodel.errors import join_names
+from bigmodel.errors import counted, join_names, setting
 
 _TOO_MANY_ROWS = 0.25  # share of a target's rows that nobody wants left out
 _UNTYPABLE = re.compile(r'"|\\$')  # would end the quotation marks around a name, or escape them
 _MAX_TYPED = 50  # names in a command to type
 AS_REQUESTED = "as asked"
 AS_IN_CHECKPOINT = "as before in this run"
-_PLURALS = {
-    "number": "numbers",
-    "category": "categories",
-    "date": "dates",
-    "time": "times",
-    "duration": "durations",
-}
+_WithCells = NumberColumn | DateColumn | TargetColumn
 
 
 def columns_summary(columns: Iterable[FittedColumn], excluded: Mapping[str, ExcludedColumn]) -> str:
     """What became of the columns, on one line."""
-    names_by_kind: dict[str, list[str]] = {kind: [] for kind in _PLURALS}
+    names_by_kind: dict[str, list[str]] = {kind: [] for kind in ("number", "category", *TIME_KINDS)}
     for column in columns:
         if isinstance(column, CategoryColumn):
             names_by_kind["category"].append(f"{column.name} {len(column.values):,}")
@@ -52,8 +47,9 @@ def columns_summary(columns: Iterable[FittedColumn], excluded: Mapping[str, Excl
     parts = []
     for kind, names in names_by_kind.items():
         if names:
-            word = kind if len(names) == 1 else _PLURALS[kind]
-            parts.append(f"{len(names)} {word}{f' ({join_names(names)})' if kind != 'number' else ''}")
+            which = "" if kind == "number" else f" ({join_names(names)})"
+            plural = "categories" if kind == "category" else f"{kind}s"
+            parts.append(f"{len(names)} {kind if len(names) == 1 else plural}{which}")
     ignored = f"; ignored: {excluded_summary(excluded)}" if excluded else ""
     return ", ".join(parts) + ignored
 
@@ -73,14 +69,11 @@ def excluded_warnings(excluded: Mapping[str, ExcludedColumn]) -> list[str]:
             options = _options_for(list(some), kind)
             texts.append(f"left out: {excluded_summary(some)}. To learn from {them}: {options}")
     silent = (AS_REQUESTED, AS_IN_CHECKPOINT)
-    rest = {
-        name: why
-        for name, why in excluded.items()
-        if why.possible_kind is None and why.reason not in silent
-    }
+    rest = {name: why for name, why in excluded.items() if why.possible_kind is None}
+    rest = {name: why for name, why in rest.items() if why.reason not in silent}
     if rest:
         cut = f" (the first {_MAX_TYPED} of {len(rest):,})" if len(rest) > _MAX_TYPED else ""
-        option = typed.ignore_option(list(rest)[:_MAX_TYPED])
+        option = setting("data.ignore", list(rest)[:_MAX_TYPED])
         texts.append(f"left out: {excluded_summary(rest)}. Where that is meant: {option}{cut}")
     return texts
 
@@ -99,16 +92,14 @@ def number_format_warnings(choices: Mapping[str, FormatChoice], what: str = "col
     texts = []
     for (best, other, _), cells in ambiguous.items():
         names, cell = list(cells), next(iter(cells.values()))
-        theirs = (
-            f"{what} '{names[0]}': its" if len(names) == 1 else f"{what}s {join_names(names)}: their"
-        )
+        several = len(names) > 1
+        theirs = f"{what}s {join_names(names)}: their" if several else f"{what} '{names[0]}': its"
         decides = f", which a few such as {cell!r} decide, and the others" if cell else ", and"
         this, that = (_options_for(names, {"number": choice.example}) for choice in (best, other))
         best_name, other_name = (str(choice) or "decimal point" for choice in (best, other))
         texts.append(
             f"{theirs} numbers are read as {best_name}{decides} would do as {other_name}: then say"
-            f" {that}"
-            f" (as it is: {this})"
+            f" {that} (as it is: {this})"
         )
     return texts
 
@@ -138,15 +129,11 @@ def target_warnings(target: TargetColumn, inferred: InferredType) -> list[str]:
         return []
     invalid = inferred.invalid
     cells = f"{_invalid_count(invalid, 'number')}, {invalid}"
-    if not invalid.are_few(_TOO_MANY_ROWS):
-        return [
-            f"{what} holds words and numbers, which are told apart: {cells}. Where some of both mean the"
-            " same, give them one spelling."
-        ]
-    return [
-        f"{what} is read as words: {cells}. To leave these rows out: data.task=values (as it is:"
-        " data.task=classes)"
-    ]
+    if invalid.are_few(_TOO_MANY_ROWS):
+        ways = "To leave these rows out: data.task=values (as it is: data.task=classes)"
+        return [f"{what} is read as words: {cells}. {ways}"]
+    advice = "Where some of both mean the same, give them one spelling."
+    return [f"{what} holds words and numbers, which are told apart: {cells}. {advice}"]
 
 
 def leading_zero_warning(what: str, zero_led: InvalidCells, way_out: str) -> list[str]:
@@ -164,12 +151,9 @@ def leading_zero_warning(what: str, zero_led: InvalidCells, way_out: str) -> lis
 
 def identifier_warning(name: str, cell: str) -> list[str]:
     """The warning that numbers may be identifiers, as all have as many groups of digits as `cell`."""
-    if not cell:
-        return []
-    return [
-        f"column '{name}': all of its numbers have as many groups of digits as {cell!r}. Where they are"
-        f" identifiers: {typed.column_option(name, 'category')}"
-    ]
+    option = typed.column_option(name, "category")
+    alike = f"column '{name}': all of its numbers have as many groups of digits as {cell!r}"
+    return [f"{alike}. Where they are identifiers: {option}"] if cell else []
 
 
 def _leading_zero_count(zero_led: InvalidCells) -> str:
@@ -186,10 +170,9 @@ def excluded_with_zeros(why: ExcludedColumn, zero_led: InvalidCells) -> Excluded
 def mostly_measured_warning(name: str, inferred: InferredType) -> str:
     """The warning that a column of words could be one of numbers, dates or times."""
     kind, cells = _mostly_measured(inferred)
-    return (
-        f"column '{name}' is read as words: {cells}. To read it as {kind}s, these missing:"
-        f" {typed.column_option(name, kind)} (as it is: {typed.column_option(name, 'category')})"
-    )
+    that, this = typed.column_option(name, kind), typed.column_option(name, "category")
+    ways = f"To read it as {kind}s, these missing: {that} (as it is: {this})"
+    return f"column '{name}' is read as words: {cells}. {ways}"
 
 
 def excluded_mostly_measured(why: ExcludedColumn, inferred: InferredType) -> ExcludedColumn:
@@ -206,7 +189,7 @@ def _mostly_measured(inferred: InferredType) -> tuple[Measured, str]:
         written = inferred.date_format.time_format
         kind = time_kind(written)
     within = f" ({written})" if written not in ("", kind) else ""
-    first = _first_invalid(inferred.invalid, inferred.number_format)
+    first = _first_invalid(inferred.invalid, inferred)
     return kind, f"{_invalid_count(inferred.invalid, kind)}{within}, {first}"
 
 
@@ -223,9 +206,7 @@ def written_lines(columns: Iterable[FittedColumn]) -> list[tuple[str, str]]:
     return [(label, join_names(names)) for label, names in lines if names]
 
 
-def alias_line(
-    aliases: Mapping[str, Mapping[str, str]], label: str = "Spellings"
-) -> list[tuple[str, str]]:
+def alias_line(aliases: Mapping[str, Mapping[str, str]], label: str = "Spellings") -> HeaderRows:
     """The line that says which spellings are one value.
 
     Args:
@@ -237,17 +218,14 @@ def alias_line(
 
 def date_format_warning(name: str, date_format: DateFormat) -> str:
     """The warning that dates or times of a column may be read in another format."""
-    this, that = (
-        typed.column_option(
-            name, time_kind(text) if text in DEFAULT_FORMATS.values() else {"date": text}
-        )
-        for text in date_format
-    )
+    plain = DEFAULT_FORMATS.values()
+    kinds: list[str | typed.WrittenForm] = [
+        time_kind(text) if text in plain else {"date": text} for text in date_format
+    ]
+    this, that = (typed.column_option(name, kind) for kind in kinds)
     best, other = map(describe_format, date_format)
-    return (
-        f"column '{name}': it is read as {best}, and would do as {other}: then say {that}"
-        f" (as it is: {this})"
-    )
+    ways = f"then say {that} (as it is: {this})"
+    return f"column '{name}': it is read as {best}, and would do as {other}: {ways}"
 
 
 def new_cell_lines(
@@ -261,11 +239,8 @@ def new_cell_lines(
     Args:
         part: that the rows are, such as `val`; empty: they are new data.
     """
-    unseen = [
-        f"{name} in {found.unseen:,} {'row' if found.unseen == 1 else 'rows'}"
-        for name, found in new_cells.items()
-        if found.unseen
-    ]
+    counts = {name: found.unseen for name, found in new_cells.items() if found.unseen}
+    unseen = [f"{name} in {counted(count, 'row')}" for name, count in counts.items()]
     within, of_part = (f" in {part}", f" of {part}") if part else ("", "")
     lines = [(f"Unseen{within or ' categories'}", ", ".join(unseen))] if unseen else []
     lines += alias_line({name: new.aliases for name, new in new_cells.items()}, f"Spellings{within}")
@@ -287,24 +262,20 @@ def invalid_cell_warnings(
         training: say what to type if these cells are not missing values.
     """
     texts = []
-    for column in columns:
+
+    def warn(column: _WithCells, what: str, outcome: str, way_out: str) -> None:
         invalid = new_cells[column.name].invalid
-        if isinstance(column, MeasuredColumn) and invalid.count:
-            number_format = column.number_format if isinstance(column, NumberColumn) else PLAIN
-            cells = f"{_invalid_count(invalid, column.noun)} and taken for missing"
-            text = f"column '{column.name}'{of_part}: {cells}, {_first_invalid(invalid, number_format)}."
-            if training and not invalid.too_large:
-                text += f" Where they are words: {typed.column_option(column.name, 'category')}"
-            texts.append(text)
-    if target.name in new_cells and (invalid := new_cells[target.name].invalid).count:
-        rows = "their rows are" if invalid.count > 1 else "its row is"
-        cells = f"{_invalid_count(invalid, target.noun)} and {rows} left out"
-        text = (
-            f"target '{target.name}'{of_part}: {cells}, {_first_invalid(invalid, target.number_format)}."
-        )
-        if training and not invalid.too_large:
-            text += " Where they are classes: data.task=classes"
-        texts.append(text)
+        cells = f"{_invalid_count(invalid, column.noun)} and {outcome}"
+        text = f"{what} '{column.name}'{of_part}: {cells}, {_first_invalid(invalid, column)}."
+        texts.append(text + (f" Where they are {way_out}" if training and not invalid.too_large else ""))
+
+    for column in columns:
+        if isinstance(column, MeasuredColumn) and new_cells[column.name].invalid.count:
+            words = f"words: {typed.column_option(column.name, 'category')}"
+            warn(column, "column", "taken for missing", words)
+    if target.name in new_cells and (count := new_cells[target.name].invalid.count):
+        rows = "their rows are" if count > 1 else "its row is"
+        warn(target, "target", f"{rows} left out", "classes: data.task=classes")
     return [("Warning", text) for text in texts]
 
 
@@ -340,11 +311,11 @@ def _invalid_count(invalid: InvalidCells, noun: str) -> str:
     return f"{invalid.count:,} of {invalid.filled:,} cells {are} no {noun}"
 
 
-def _first_invalid(invalid: InvalidCells, number_format: NumberFormat) -> str:
+def _first_invalid(invalid: InvalidCells, column: _WithCells | InferredType) -> str:
     """Which cell is the first invalid one, with its unit if the other cells have another."""
-    unit = unit_of(invalid.value) if number_format.unit else ""
-    differs = unit not in ("", number_format.unit)
-    return f"{invalid} (in {unit}, not in {number_format.unit})" if differs else str(invalid)
+    usual = "" if isinstance(column, DateColumn) else column.number_format.unit
+    unit = unit_of(invalid.value) if usual else ""
+    return f"{invalid} (in {unit}, not in {usual})" if unit not in ("", usual) else str(invalid)
 
 
 def target_summary(target: TargetColumn, counts: Sequence[int] | None = None) -> str:
@@ -375,12 +346,9 @@ def missing_lines(
         chosen: the words that the user has named.
     """
     names = [*(column.name for column in columns), target.name]
-    counted = [
-        f"{name}: {missing_counts_summary(counts)}"
-        for name in names
-        if (counts := missing_counts.get(name))
-    ]
-    lines = [("Missing", "; ".join(counted))] if counted else []
+    found = [(name, counts) for name in names if (counts := missing_counts.get(name))]
+    summaries = [f"{name}: {missing_counts_summary(counts)}" for name, counts in found]
+    lines = [("Missing", "; ".join(summaries))] if summaries else []
     of_target = missing_counts.get(target.name, {})
     may_be_class = {word: count for word, count in of_target.items() if word not in chosen}
     if may_be_class and target.labels is not None and not target.numeric:

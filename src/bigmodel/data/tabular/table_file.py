@@ -187,15 +187,10 @@ def _table_files(folder: Path, key: str) -> list[Path]:
 
 
 _FILE_TYPES = {
-    ".csv": "CSV",
-    ".txt": "CSV",
-    ".tsv": "TSV",
-    ".tab": "TSV",
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".jsonl": "JSON lines",
-    ".ndjson": "JSON lines",
-    ".json": "JSON lines",
+    **dict.fromkeys((".csv", ".txt"), "CSV"),
+    **dict.fromkeys((".tsv", ".tab"), "TSV"),
+    **dict.fromkeys((".parquet", ".pq"), "Parquet"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON lines"),
 }
 _KNOWN_TYPES = "Known are .csv, .tsv, .parquet and .jsonl, each also with .gz."
 
@@ -209,10 +204,8 @@ def _read_file(
 ) -> ColumnSource:
     kind = _file_type(path)
     if kind is None:
-        raise DataError(
-            f"{key}={path}: not a kind of table that can be read.{_conversion_advice(path)}"
-            f" {_KNOWN_TYPES}"
-        )
+        advice = f"{_conversion_advice(path)} {_KNOWN_TYPES}"
+        raise DataError(f"{key}={path}: not a kind of table that can be read.{advice}")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty.")
     if kind == "Parquet":

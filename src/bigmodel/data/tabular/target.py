@@ -15,20 +15,12 @@ from torch import Tensor
 from bigmodel.data.canonical import canonical_names, count_values, index_of_values, too_many_values
 from bigmodel.data.libraries import pa, pc
 from bigmodel.data.stored_config import StoredConfig
+from bigmodel.data.tabular import numeric
 from bigmodel.data.tabular.date_formats import DURATION, time_kind
 from bigmodel.data.tabular.dates import parse_times
 from bigmodel.data.tabular.missing_values import count_missing_words, missing_counts_summary
 from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat
-from bigmodel.data.tabular.numeric import (
-    MAX_EXACT_INTEGER,
-    MAX_FLOAT32,
-    ParsedCells,
-    all_whole,
-    missing_words_in,
-    parse_numbers,
-    text_values,
-    text_without,
-)
+from bigmodel.data.tabular.numeric import MAX_EXACT_INTEGER, MAX_FLOAT32, ParsedCells
 from bigmodel.data.tabular.type_inference import (
     MAX_INVALID,
     MAX_INVALID_IF_CHOSEN,
@@ -120,64 +112,53 @@ class TargetColumn(StoredConfig):
         if inferred.kind in ("empty", "other"):
             holds = "no value at all" if inferred.kind == "empty" else f"{column.type}"
             raise DataError(f"{where}: target '{name}' holds {holds}. Choose another data.target.")
-        if number_format is not None or (
-            task == "values" and inferred.kind not in ("number", "duration")
-        ):
-            timed = (
-                number_format is None
-                and inferred.date_format
-                and time_kind(inferred.date_format.time_format) == "duration"
-            )
+        measured = inferred.kind in ("number", "duration")
+        if number_format is not None or (task == "values" and not measured):
+            timed = number_format is None and _measured_noun(inferred) == "duration"
             inferred = as_times(column, "duration") if timed else as_numbers(column, number_format)
-            if not inferred.invalid.are_few(MAX_INVALID_IF_CHOSEN):
+            invalid = inferred.invalid
+            if not invalid.are_few(MAX_INVALID_IF_CHOSEN):
                 raise DataError(
-                    f"{where}: target '{name}' holds {inferred.invalid.value!r} in row"
-                    f" {inferred.invalid.row}"
-                    " (counted from 0), but data.task=values needs numbers. Say data.task=classes, or"
-                    " choose another data.target."
+                    f"{where}: target '{name}' holds {invalid.value!r} in row {invalid.row} (counted"
+                    " from 0), but data.task=values needs numbers. Say data.task=classes, or choose"
+                    " another data.target."
                 )
-        missing = missing_words_in(column, words_too=True)
+        missing = numeric.missing_words_in(column, words_too=True)
         named = bool(missing) and not default_missing  # NA is a word, as classes are
         if task == "classes" and (inferred.invalid.count or str(inferred.number_format) or named):
             inferred = InferredType("text")  # that the user names
         if inferred.kind == "number" or (inferred.kind == "duration" and task != "classes"):
             return cls._of_numbers(name, column, task, inferred, where)
-        fitted = cls(
-            name=name, missing=missing if default_missing else [], default_missing=default_missing
-        )._of_words(column, where)
-        if (
-            task == "auto"
-            and inferred.mostly_measured
-            and 2 * len(fitted.labels or ()) > inferred.invalid.filled
-        ):
+        fitted = cls(name=name, missing=[] if named else missing, default_missing=default_missing)
+        fitted = fitted._of_words(column, where)
+        rare = 2 * len(fitted.labels or ()) > inferred.invalid.filled
+        if task == "auto" and inferred.mostly_measured and rare:
             fitted._check_no_values(inferred, where)
         return fitted
 
     def _check_no_values(self, inferred: InferredType, where: str) -> None:
         """Refuses words of which hardly any is there twice, where most could be real values."""
-        noun = "number" if inferred.date_format is None else time_kind(inferred.date_format.time_format)
-        if noun not in ("number", "duration"):
-            return
-        invalid = inferred.invalid
+        noun, invalid = _measured_noun(inferred), inferred.invalid
         are = f"are no {noun}s" if invalid.count > 1 else f"is no {noun}"
-        raise DataError(
-            f"{where}: target '{self.name}' is read as words, of which hardly any is there twice:"
-            f" {invalid.count:,} of {invalid.filled:,} cells {are}, {invalid}. To leave these rows out:"
-            " data.task=values"
-        )
+        if noun in ("number", "duration"):
+            raise DataError(
+                f"{where}: target '{self.name}' is read as words, of which hardly any is there twice:"
+                f" {invalid.count:,} of {invalid.filled:,} cells {are}, {invalid}. To leave these rows"
+                " out: data.task=values"
+            )
 
     def _of_words(self, column: Any, where: str) -> TargetColumn:
         """The same with the classes of a column of words."""
-        text = text_without(column, [*self.missing, *self.invalid])
+        text = numeric.text_without(column, [*self.missing, *self.invalid])
         if (different := too_many_values(text, _max_classes(column))) is not None:
             raise self._too_many(different, text.unique().slice(0, 3).drop_null(), column, where)
         names = canonical_names(count_values(text))
         if len(set(names.values())) == 1 and self.missing:
+            missing = missing_counts_summary(count_missing_words(column, self.missing))
             raise DataError(
                 f"{where}: target '{self.name}' holds {next(iter(names.values()))!r} alone, with"
-                f" {missing_counts_summary(count_missing_words(column, self.missing))} taken for"
-                " missing, so that there is"
-                f" nothing to tell apart. Where that is a class: {KEEP_MISSING_WORDS}"
+                f" {missing} taken for missing, so that there is nothing to tell apart. Where that is a"
+                f" class: {KEEP_MISSING_WORDS}"
             )
         labels = self._known(sorted(set(names.values()), key=_natural_key), column, where)
         aliases = {word: label for word, label in names.items() if word != label}
@@ -188,30 +169,27 @@ class TargetColumn(StoredConfig):
         cls, name: str, column: Any, task: Task, inferred: InferredType, where: str
     ) -> TargetColumn:
         duration = inferred.kind == "duration"
-        cells = _parse_cells(column, inferred.number_format, duration)
-        if np.isnan(cells.values).all():
-            raise DataError(
-                f"{where}: target '{name}' holds no value at all. Choose another data.target."
-            )
+        number_format = inferred.number_format
+        cells = _parse_cells(column, number_format, duration)
+        values = cells.values[~np.isnan(cells.values)]
+        if not len(values):
+            holds = "no value at all"
+            raise DataError(f"{where}: target '{name}' holds {holds}. Choose another data.target.")
+        wrong = cells.invalid & ~cells.infinite
         fitted = cls(
             name=name,
-            missing=missing_words_in(column, words_too=False),
-            number_format=inferred.number_format,
+            missing=numeric.missing_words_in(column, words_too=False),
+            number_format=number_format,
             duration=duration,
-            invalid=invalid_values(column, cells.invalid & ~cells.infinite)
-            if inferred.invalid.count
-            else [],
+            invalid=invalid_values(column, wrong) if inferred.invalid.count else [],
             max_invalid=MAX_INVALID if inferred.invalid.are_few() else MAX_INVALID_IF_CHOSEN,
         )
-        if (
-            duration
-            or task == "values"
-            or (task == "auto" and _is_real_valued(column, cells, inferred.number_format))
-        ):
+        real = task == "auto" and _is_real_valued(column, cells, number_format)
+        if duration or task == "values" or real:
             return fitted
-        if np.nanmax(np.abs(cells.values)) >= MAX_EXACT_INTEGER:
+        if np.abs(values).max() >= MAX_EXACT_INTEGER:
             return fitted._of_words(column, where)
-        labels = fitted._known(_number_labels(cells.values), column, where)
+        labels = fitted._known([_number_text(value) for value in np.unique(values)], column, where)
         return fitted.model_copy(update={"labels": labels, "numeric": True})
 
     def _known(self, labels: list[str], column: Any, where: str) -> list[str]:
@@ -263,34 +241,30 @@ class TargetColumn(StoredConfig):
                 most = f" A model can hold {MAX_FLOAT32:.2g} at most." if invalid.too_large else ""
                 self._refuse(invalid.row, invalid.value, where, most)
             if self.labels is None:
-                return EncodedTarget(
-                    torch.from_numpy(np.where(filled, values, 0.0))[:, None], filled, invalid
-                )
+                numbers = torch.from_numpy(np.where(filled, values, 0.0))
+                return EncodedTarget(numbers[:, None], filled, invalid)
             known = np.array([float(label) for label in self.labels])
             index = np.searchsorted(known, np.where(filled, values, known[0])).clip(max=len(known) - 1)
             unknown = filled & (known[index] != values)
             if unknown.any():
                 self._refuse(int(unknown.argmax()), _number_text(values[unknown.argmax()]), where)
             return EncodedTarget(torch.from_numpy(index.astype(np.int64)), filled, invalid)
-        default_missing = missing_words_in(column, words_too=True) if self.default_missing else []
-        missing = {*default_missing, *self.missing, *self.invalid}.difference(self.labels)
-        encoded = self._encode_words(text_without(column, sorted(missing)), self.labels, where)
+        words = numeric.missing_words_in(column, words_too=True) if self.default_missing else []
+        missing = {*words, *self.missing, *self.invalid}.difference(self.labels)
+        encoded = self._encode_words(numeric.text_without(column, sorted(missing)), self.labels, where)
         if not self.invalid:
             return encoded
-        text = text_values(column)
-        invalid = pc.fill_null(
-            pc.is_in(text, value_set=pa.array(self.invalid, text.type)), False
-        ).to_numpy()
+        text = numeric.text_values(column)
+        found = pc.is_in(text, value_set=pa.array(self.invalid, text.type))
+        invalid = pc.fill_null(found, False).to_numpy()
         holding = int(encoded.filled.sum() + invalid.sum())
         return encoded._replace(invalid=InvalidCells.of(column, invalid, holding, known=self.invalid))
 
     def missing_told(self, column: Any) -> str:
         """How many rows hold which words that are taken for missing, to go on with a sentence."""
-        missing = missing_words_in(column, words_too=self.labels is not None and not self.numeric)
-        missing = missing if self.default_missing else []
-        counts = count_missing_words(
-            column, [mark for mark in missing if mark not in (self.labels or ())]
-        )
+        words = numeric.missing_words_in(column, words_too=self.labels is not None and not self.numeric)
+        missing = [word for word in words if word not in (self.labels or ())]
+        counts = count_missing_words(column, missing if self.default_missing else [])
         return f" ({missing_counts_summary(counts)} taken for missing)" if counts else ""
 
     def nothing(self, rows: int) -> Tensor:
@@ -298,15 +272,12 @@ class TargetColumn(StoredConfig):
         return torch.zeros(rows, 1) if self.labels is None else torch.zeros(rows, dtype=torch.int64)
 
     def _encode_words(self, text: Any, labels: list[str], where: str) -> EncodedTarget:
-
         found, _ = index_of_values(text, labels)
         if found.null_count > text.null_count:
             row = pc.index(pc.and_(found.is_null(), text.is_valid()), True).as_py()
             self._refuse(row, text[row].as_py(), where)
-        filled = text.is_valid().to_numpy()
-        return EncodedTarget(
-            torch.from_numpy(pc.fill_null(found, 0).to_numpy().astype(np.int64)), filled
-        )
+        index = pc.fill_null(found, 0).to_numpy().astype(np.int64)
+        return EncodedTarget(torch.from_numpy(index), text.is_valid().to_numpy())
 
     def _refuse(self, row: int, value: str, where: str, near: str = "") -> None:
         known = "a duration" if self.duration else "a finite number"
@@ -321,7 +292,7 @@ class TargetColumn(StoredConfig):
 
 
 def _parse_cells(column: Any, number_format: NumberFormat, duration: bool) -> ParsedCells:
-    return parse_times(column, DURATION) if duration else parse_numbers(column, number_format)
+    return parse_times(column, DURATION) if duration else numeric.parse_numbers(column, number_format)
 
 
 def _max_classes(column: Any) -> float:
@@ -339,12 +310,14 @@ def _is_real_valued(column: Any, cells: ParsedCells, number_format: NumberFormat
         return True
     missing = np.isnan(cells.values)
     filled = cells.values[~missing]
-    whole = all_whole(column, number_format) or (missing.any() and (filled == np.trunc(filled)).all())
+    whole = missing.any() and (filled == np.trunc(filled)).all()
+    whole = whole or numeric.all_whole(column, number_format)
     return not whole or len(np.unique(filled)) > _MOST_CLASSES
 
 
-def _number_labels(values: NDArray[np.float64]) -> list[str]:
-    return [_number_text(value) for value in np.unique(values[~np.isnan(values)])]
+def _measured_noun(inferred: InferredType) -> str:
+    """What most of the cells are that are not words."""
+    return "number" if inferred.date_format is None else time_kind(inferred.date_format.time_format)
 
 
 def _number_text(value: float) -> str:

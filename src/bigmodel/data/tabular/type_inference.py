@@ -15,25 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigmodel.data.libraries import pa
+from bigmodel.data.tabular import number_formats, numeric
 from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, TimeKind, time_kind
 from bigmodel.data.tabular.dates import DateFormat, find_date_format, parse_times, time_kind_of_type
-from bigmodel.data.tabular.number_formats import (
-    PLAIN,
-    FormatChoice,
-    NumberFormat,
-    check_plain_format,
-    find_number_format,
-)
-from bigmodel.data.tabular.numeric import (
-    is_boolean_text,
-    is_number_type,
-    is_text,
-    leading_zeros,
-    parse_numbers,
-    parse_plain_numbers,
-    text_values,
-    without_missing,
-)
+from bigmodel.data.tabular.number_formats import PLAIN, FormatChoice, NumberFormat
 
 MAX_INVALID = 0.05
 """Share of a column's cells, missing ones aside, that may be invalid."""
@@ -122,7 +107,7 @@ def invalid_values(column: Any, invalid: NDArray[np.bool_]) -> list[str]:
 
 
 def _texts_at(column: Any, invalid: NDArray[np.bool_]) -> Any:
-    return text_values(column.take(np.flatnonzero(invalid)))
+    return numeric.text_values(column.take(np.flatnonzero(invalid)))
 
 
 ColumnKind = Literal["number", "date", "time", "duration", "text", "empty", "other"]
@@ -171,19 +156,19 @@ def infer_type(column: Any) -> InferredType:
     kind = column.type
     if column.null_count == len(column):
         return InferredType("empty")
-    if is_number_type(kind):
+    if numeric.is_number_type(kind):
         return as_numbers(column)
     if time_kind_of_type(kind) is not None:
         return as_times(column)
     if pa.types.is_boolean(kind):
         return InferredType("text")
-    if not is_text(kind):
+    if not numeric.is_text(kind):
         return InferredType("other")
     zero_led = _leading_zeros(column)
     if not zero_led.are_few():
         return InferredType("text", zero_led=zero_led)
     found = _as_plain_numbers(column)
-    if found is None and is_boolean_text(without_missing(column)):
+    if found is None and numeric.is_boolean_text(numeric.without_missing(column)):
         return InferredType("text")
     found = found or _as_formatted_numbers(column)
     if found.invalid.filled == 0:
@@ -199,10 +184,10 @@ def infer_type(column: Any) -> InferredType:
 
 
 def _leading_zeros(column: Any) -> InvalidCells:
-    found = leading_zeros(column)
+    found = numeric.leading_zeros(column)
     if not found.any():
         return NONE_INVALID
-    filled = without_missing(column)
+    filled = numeric.without_missing(column)
     return InvalidCells.of(column, found, len(filled) - filled.null_count)
 
 
@@ -230,29 +215,29 @@ def as_numbers(column: Any, number_format: NumberFormat | None = None) -> Inferr
     """
     if number_format is not None:
         return _numbers_in_format(column, FormatChoice(number_format))
-    if not is_text(column.type):
+    if not numeric.is_text(column.type):
         return _numbers_in_format(column, FormatChoice(PLAIN))
     if (plain := _as_plain_numbers(column)) is not None:
         return plain
-    found = find_number_format(without_missing(column)) or FormatChoice(PLAIN)
+    found = number_formats.find_number_format(numeric.without_missing(column)) or FormatChoice(PLAIN)
     return _numbers_in_format(column, found)
 
 
 def _as_plain_numbers(column: Any) -> InferredType | None:
     """Text of which all is numbers in the plainest way, which is soon known."""
-    cells = parse_plain_numbers(column)
+    cells = numeric.parse_plain_numbers(column)
     if cells is None:
         return None
-    choice = check_plain_format(without_missing(column.slice(0, 1000)))
+    choice = number_formats.check_plain_format(numeric.without_missing(column.slice(0, 1000)))
     if choice.other is not None:
-        choice = check_plain_format(without_missing(column))
+        choice = number_formats.check_plain_format(numeric.without_missing(column))
     return _number_type(choice, InvalidCells(cells.filled))
 
 
 def _as_formatted_numbers(column: Any) -> InferredType:
     """Other text; where hardly any of it is numbers, it is not read for the few."""
-    text = without_missing(column)
-    choice = find_number_format(text)
+    text = numeric.without_missing(column)
+    choice = number_formats.find_number_format(text)
     if choice is not None:
         return _numbers_in_format(column, choice)
     filled = len(text) - text.null_count
@@ -260,7 +245,7 @@ def _as_formatted_numbers(column: Any) -> InferredType:
 
 
 def _numbers_in_format(column: Any, choice: FormatChoice) -> InferredType:
-    cells = parse_numbers(column, choice.best)
+    cells = numeric.parse_numbers(column, choice.best)
     invalid = InvalidCells.of(column, cells.invalid & ~cells.infinite, cells.filled)
     return _number_type(choice, invalid)
 
