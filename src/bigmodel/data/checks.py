@@ -22,29 +22,24 @@ def check(dataset: Dataset) -> None:
             sample in any part, or sizes or statistics that are wrong. The message gives the part,
             how many, and the first row.
     """
-    spec = dataset.spec
-    parts = dataset.parts
+    spec, parts = dataset.spec, dataset.parts
+    where = f"data '{spec.name}'"
     for name, part in parts.items():
         check_part(part, spec, name)
         dtype = part.inputs.dtype if isinstance(part, Part) else None
         if dtype is not None and dtype.is_floating_point and dtype != torch.float32:
-            raise DataError(
-                f"data '{spec.name}', {name} part: inputs must be float32, not {dtype}: inputs.float()"
-            )
+            wrong = f"inputs must be float32, not {dtype}: inputs.float()"
+            raise DataError(f"{where}, {name} part: {wrong}")
     if isinstance(spec.target, Classes):
-        _check_every_class_occurs(parts.values(), spec.target, f"data '{spec.name}'")
+        _check_every_class_occurs(parts.values(), spec.target, where)
     sizes = {name: len(part) for name, part in parts.items()}
     if spec.sizes != sizes:
-        raise DataError(f"data '{spec.name}': spec.sizes says {spec.sizes}, but the parts hold {sizes}.")
+        raise DataError(f"{where}: spec.sizes says {spec.sizes}, but the parts hold {sizes}.")
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
         if values is not None and not bool(values.isfinite().all()):
-            raise DataError(
-                f"data '{spec.name}': its {what} is not finite: {values.flatten().tolist()}."
-            )
+            raise DataError(f"{where}: its {what} is not finite: {values.flatten().tolist()}.")
     if dataset.std is not None and bool((dataset.std <= 0).any()):
-        raise DataError(
-            f"data '{spec.name}': its std must be above 0, got {dataset.std.flatten().tolist()}."
-        )
+        raise DataError(f"{where}: its std must be above 0, got {dataset.std.flatten().tolist()}.")
 
 
 def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
@@ -68,15 +63,13 @@ def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
 def _check_dense(part: Part, spec: DataSpec, where: str) -> None:
     for what, values in (("inputs", part.inputs), ("targets", part.targets)):
         if not isinstance(values, Tensor):
-            raise DataError(
-                f"{where}: {what} are a {type(values).__name__}, not a tensor: use torch.as_tensor."
-            )
+            kind = type(values).__name__
+            raise DataError(f"{where}: {what} are a {kind}, not a tensor: use torch.as_tensor.")
     if part.inputs.ndim == 0 or len(part.inputs) == 0:
         raise DataError(f"{where}: it is empty.")
-    if len(part.inputs) != len(part.targets):
-        raise DataError(
-            f"{where}: {len(part.inputs)} inputs, but {len(part.targets)} targets: one each is needed."
-        )
+    inputs, targets = len(part.inputs), len(part.targets)
+    if inputs != targets:
+        raise DataError(f"{where}: {inputs} inputs, but {targets} targets: one each is needed.")
     _check_inputs(part.inputs, spec, where)
     _check_targets(part.targets, spec, where)
 

@@ -50,9 +50,9 @@ def class_warnings(names: Sequence[str], counts: Sequence[int]) -> list[tuple[st
     """Warnings about classes: those of a single sample, and names that differ in case alone."""
     lines = []
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
-    if single:
-        have = "1 class has a single sample" if len(single) == 1 else f"{len(single):,} classes have a"
-        have += "" if len(single) == 1 else " single sample each"
+    if count := len(single):
+        several = f"{count:,} classes have a single sample each"
+        have = "1 class has a single sample" if count == 1 else several
         lines.append(f"{have}, by which nothing can be judged: {join_names(single)}")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:

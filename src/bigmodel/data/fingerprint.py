@@ -75,11 +75,8 @@ def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | Non
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         return ", ".join(_resized(name, before.get(name), now.get(name)) for name in changed)
-    if any(old.get(key) != new.get(key) for key in ("read", "exact")):
-        return _OTHER
-    if not _near(old.get("sums", {}), new.get("sums", {})):
-        return _OTHER
-    return None
+    exact = all(old.get(key) == new.get(key) for key in ("read", "exact"))
+    return None if exact and _near(old.get("sums", {}), new.get("sums", {})) else _OTHER
 
 
 def compare(
@@ -182,9 +179,8 @@ def _near(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         for kind in ("sums", "sizes"):
             pairs = zip(before[kind], now[kind], now["sizes"], strict=True)
             least = _NOTHING * max(now["sizes"])  # a constant that was standardised may be 0, or nearly
-            if any(
-                not abs(one - other) <= now["within"] * max(size, least) for one, other, size in pairs
-            ):
+            within = now["within"]
+            if any(not abs(one - other) <= within * max(size, least) for one, other, size in pairs):
                 return False
     return True
 

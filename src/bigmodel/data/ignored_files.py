@@ -9,22 +9,10 @@ from __future__ import annotations
 from pathlib import PurePath
 
 _NAMES = {
-    "__macosx",
-    "__pycache__",
-    "@eadir",
-    "@recently-snapshot",
-    "@recycle",
-    "@tmp",
-    "#recycle",
-    "#snapshot",
-    "$recycle.bin",
-    "recycler",
-    "system volume information",
-    "lost+found",
-    "desktop.ini",
-    "ehthumbs.db",
-    "thumbs.db",
-    "icon\r",
+    *("__macosx", "icon\r", "__pycache__", "lost+found"),  # of macOS, Python and ext4
+    *("@eadir", "@recently-snapshot", "@recycle", "@tmp", "#recycle", "#snapshot"),  # of storage servers
+    *("$recycle.bin", "recycler", "system volume information"),  # of Windows, as the next
+    *("desktop.ini", "ehthumbs.db", "thumbs.db"),
 }
 _HIDDEN = {".ds_store", ".fseventsd", ".ipynb_checkpoints", ".spotlight-v100", ".trashes"}
 

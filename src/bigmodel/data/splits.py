@@ -134,9 +134,9 @@ def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
     spare = int((counts - 1).clamp(min=0).sum())
     if round(len(labels) * fraction) <= spare:
         return
-    way = (
-        f"Lower it to at most {workable(spare, len(labels))}" if spare else "Give each class two samples"
-    )
+    way = "Give each class two samples"
+    if spare:
+        way = f"Lower it to at most {workable(spare, len(labels))}"
     raise DataError(
         f"data.{part}_fraction={fraction:g} of {len(labels):,} samples leaves a class without a sample"
         f" to learn from: beyond one for each of {int((counts > 0).sum()):,} classes, {spare} are left."

@@ -80,10 +80,10 @@ def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Te
     index = ValueIndex(names).of(different)
     unknown = [word for word in different if word not in index]
     if unknown:
+        known = f"{join_names(names)}.{did_you_mean(unknown[0], names)}"
         raise DataError(
             f"{where}: the training data has no label {join_names(list(map(repr, unknown)))}; its"
-            " labels are"
-            f" {join_names(names)}.{did_you_mean(unknown[0], names)} Correct or remove these samples."
+            f" labels are {known} Correct or remove these samples."
         )
     return torch.tensor([index[word] for word in words], dtype=torch.int64)
 
@@ -100,9 +100,8 @@ def class_names(
     if before is not None and set(before.names) == set(labels):
         return tuple(before.names), {}
     names = canonical_names(Counter(labels))
-    return sorted_names(list(names.values())), {
-        word: name for word, name in names.items() if word != name
-    }
+    aliases = {word: name for word, name in names.items() if word != name}
+    return sorted_names(list(names.values())), aliases
 
 
 def sorted_names(names: Sequence[str]) -> tuple[str, ...]:

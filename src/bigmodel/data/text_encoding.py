@@ -109,9 +109,8 @@ def open_decompressed(path: Path) -> Iterator[BinaryIO]:
             with path.open("rb") as plain:
                 yield plain
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: the gzip file is damaged or cut short ({error}). Get it again."
-        ) from error
+        fault = f"the gzip file is damaged or cut short ({error})"
+        raise DataError(f"{path}: {fault}. Get it again.") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -136,9 +135,8 @@ def open_as_utf8(path: Path, encoding: str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, buffered)
             return
         try:
-            yield cast(
-                BinaryIO, io.BufferedReader(_Transcoded(cast(BinaryIO, buffered), encoding), _CHUNK)
-            )
+            transcoded = _Transcoded(cast(BinaryIO, buffered), encoding)
+            yield cast(BinaryIO, io.BufferedReader(transcoded, _CHUNK))
         except UnicodeError:
             check_encoding(path, encoding)
             raise
@@ -193,9 +191,8 @@ def check_not_utf16(path: Path, head: bytes) -> None:
     if b"\x00" in head:
         place = head.index(b"\x00")
         if (wide := guess_utf16(head)) is not None:
-            raise DataError(
-                f"{path}: not UTF-8: byte 0x00 in line 1; likely {wide}: say data.encoding={wide}"
-            )
+            likely = f"likely {wide}: say data.encoding={wide}"
+            raise DataError(f"{path}: not UTF-8: byte 0x00 in line 1; {likely}")
         raise DataError(
             f"{path}: byte {place:,} (counted from 0) is NUL, which no text has. Is it a text file, and"
             " whole? Get it again, or remove that byte."
@@ -214,9 +211,8 @@ def _encoding_error(path: Path, encoding: str, line: int, error: UnicodeDecodeEr
     said = "UTF-8" if is_utf8(encoding) else encoding
     what = f"{path}: not {said}: byte 0x{around[error.start]:02x} in line {line:,}"
     if is_utf8(encoding):
-        return DataError(
-            f"{what}; likely {guess_encoding(around)}: say data.encoding={guess_encoding(around)}"
-        )
+        other = guess_encoding(around)
+        return DataError(f"{what}; likely {other}: say data.encoding={other}")
     return DataError(f"{what}: {error.reason}. Say data.encoding=utf-8, or whichever it is written in.")
 
 

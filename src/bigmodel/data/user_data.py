@@ -165,16 +165,12 @@ def _held_out(
     return plain_split(len(rest), fraction, seed, part)
 
 
-PART_NAMES: dict[str, PartName] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+_PART_SPELLINGS: dict[PartName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
 }
+PART_NAMES = {spelling: part for part, names in _PART_SPELLINGS.items() for spelling in names}
 """How a part may be named, in small letters."""
 
 
@@ -187,9 +183,8 @@ def _split_as_marked(
         if part is None:
             where = f"{named(row)} (counted from 0)"
             wrong = f"is empty in {where}" if _empty(mark) else f"{mark!r} in {where} names no part"
-            raise DataError(
-                f"data.split: {wrong}. Known are train, val (or valid, validation, dev) and test."
-            )
+            known = "train, val (or valid, validation, dev) and test"
+            raise DataError(f"data.split: {wrong}. Known are {known}.")
         rows.setdefault(part, []).append(row)
     if "train" not in rows:
         raise DataError("data.split: no row is marked train, so that there is nothing to learn from.")

@@ -132,9 +132,8 @@ def _read_member(path: Path, file: Any, name: str) -> Any:
             read_header = layout.read_array_header_1_0 if first else layout.read_array_header_2_0
             shape, _, dtype = read_header(content)
         except ValueError as error:
-            raise DataError(
-                f"{where} is empty, or none that numpy.savez has written: {error}."
-            ) from error
+            fault = "is empty, or none that numpy.savez has written"
+            raise DataError(f"{where} {fault}: {error}.") from error
         promised, there = math.prod(shape) * dtype.itemsize, file.zip.getinfo(member).file_size
         if not dtype.hasobject and promised != there - content.tell():
             raise DataError(

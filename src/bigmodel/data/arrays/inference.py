@@ -147,9 +147,8 @@ def _infer_input(given: Tensor, name: str) -> Literal["features", "sequence", "i
 
 def _tokens(given: Tensor, config: ArraysConfig) -> tuple[Input, Tensor]:
     if bool((given < 0).any()):
-        raise DataError(
-            f"data.inputs={config.inputs}: tokens are 0 or more, but there is {given.min()}."
-        )
+        least = given.min()
+        raise DataError(f"data.inputs={config.inputs}: tokens are 0 or more, but there is {least}.")
     largest = int(given.max()) if given.numel() else 0
     vocab_size = config.vocab_size or max(largest + 1, 2)
     if largest >= vocab_size:
@@ -191,9 +190,8 @@ def _targets(given: Tensor | list[str], config: ArraysConfig) -> tuple[Target, T
     if own.ndim != 2:
         raise DataError(f"{where}: has shape {tuple(given.shape)}, expected (samples, {task}).")
     if task == "flags" and bool(((own != 0) & (own != 1)).any()):
-        raise DataError(
-            f"{where}: flags are 0 or 1, but others are among them. Is data.task=values meant?"
-        )
+        fault = "flags are 0 or 1, but others are among them"
+        raise DataError(f"{where}: {fault}. Is data.task=values meant?")
     names = _output_names(config, own.shape[1], task.removesuffix("s"))
     if task == "flags":
         return Flags(names), own.float(), False

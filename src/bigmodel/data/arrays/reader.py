@@ -84,23 +84,19 @@ class ArraysReader(Reader):
             bytes: whether its images are stored as bytes.
         """
         mean, std = (None, None) if statistics is None else (s.tolist() for s in statistics)
-        learnt: dict[str, Any] = {
-            "target_encoder": TargetEncoder.of(spec.target),
-            "mean": mean,
-            "std": std,
-        }
-        shape = list(spec.input.shape)
+        reader = cls(target_encoder=TargetEncoder.of(spec.target), mean=mean, std=std)
         match spec.input:
             case Features(categories=categories):
-                return cls(input="features", shape=shape, categories=list(categories), **learnt)
+                kind: dict[str, Any] = {"input": "features", "categories": list(categories)}
             case Steps():
-                return cls(input="sequence", shape=shape, **learnt)
+                kind = {"input": "sequence"}
             case Image():
-                return cls(input="image", shape=shape, bytes=bytes, **learnt)
+                kind = {"input": "image", "bytes": bytes}
             case Tokens(vocab_size=vocab_size, pad=pad):
-                return cls(input="tokens", shape=shape, vocab_size=vocab_size, pad=pad, **learnt)
+                kind = {"input": "tokens", "vocab_size": vocab_size, "pad": pad}
             case _:
-                return cls(**learnt)
+                return reader
+        return reader.model_copy(update={"shape": list(spec.input.shape), **kind})
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
@@ -173,9 +169,8 @@ class ArraysReader(Reader):
         for column, size in enumerate(self.categories):
             values = inputs[:, column]
             if size > 0 and bool(((values != values.round()) | (values < 0) | (values >= size)).any()):
-                raise DataError(
-                    f"{where}: column {column} holds categories: 0 to {size - 1} are allowed."
-                )
+                allowed = f"0 to {size - 1} are allowed"
+                raise DataError(f"{where}: column {column} holds categories: {allowed}.")
 
     def _targets(self, arrays: Arrays, samples: int) -> Tensor:
         where = f"{arrays.path}: array '{self.targets}'"

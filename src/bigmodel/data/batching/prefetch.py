@@ -97,9 +97,8 @@ class Prefetcher:
         for number in range(self.threads):
             # Daemons: a thread that hangs, say in a read from a network disk, cannot be ended from
             # outside; the process can still exit.
-            thread = Thread(
-                target=_work, args=(tasks, self._stream), name=f"prefetch {number}", daemon=True
-            )
+            name, arguments = f"prefetch {number}", (tasks, self._stream)
+            thread = Thread(target=_work, args=arguments, name=name, daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:

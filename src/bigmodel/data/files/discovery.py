@@ -19,16 +19,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from bigmodel.data.files.name_patterns import (
-    PART_FOLDERS,
-    FilePatterns,
-    Files,
-    kinds_of_files,
-    mark_test_files,
-    match_groups,
-    parse_number,
-    suggest_pattern,
-)
+from bigmodel.data.files import name_patterns
+from bigmodel.data.files.name_patterns import FilePatterns, Files, Labels
 from bigmodel.data.ignored_files import first_system_name, is_ignored, is_system_file
 from bigmodel.data.paths import check_inside
 from bigmodel.errors import DataError, join_names, setting
@@ -66,14 +58,12 @@ def find_files(
     if path.suffix.lower() not in suffixes:
         return _read_list(path, search, labelled, new)
     _check_utf8_name(path.name, where)
-    files = Files([path], [path.name])
     if not labelled:
-        return files
-    if patterns.label_pattern is None:
-        return replace(files, labels=[path.absolute().parent.name])
-    return replace(
-        files, labels=match_groups(patterns.label_pattern, files.names, "label_pattern", str(path))
-    )
+        return Files([path], [path.name])
+    labels = [path.absolute().parent.name]
+    if (pattern := patterns.label_pattern) is not None:
+        labels = name_patterns.match_groups(pattern, [path.name], "label_pattern", str(path))
+    return Files([path], [path.name], labels=list(labels))
 
 
 class _Search(NamedTuple):
@@ -106,7 +96,8 @@ def _find_in_folder(folder: Path, search: _Search, labelled: bool, parts: bool) 
             ignored[path.suffix.lower() or "no suffix"] += 1
     if not paths:
         known = ", ".join(sorted(search.suffixes))
-        raise DataError(f"{where}: holds no {what} ({known}){_other_files(ignored)}.")
+        others = f", but {name_patterns.kinds_of_files(ignored)}" if ignored else ": it is empty"
+        raise DataError(f"{where}: holds no {what} ({known}){others}.")
     names = [path.relative_to(folder).as_posix() for path in paths]
     for name in names:
         _check_utf8_name(name, where)
@@ -126,11 +117,11 @@ def _match_patterns(files: Files, search: _Search) -> Files:
     patterns, names, where = search.patterns, files.names, search.where
     labels, groups, assigned_parts = files.labels, files.groups, files.assigned_parts
     if patterns.label_pattern is not None:
-        labels = match_groups(patterns.label_pattern, names, "label_pattern", where)
+        labels = name_patterns.match_groups(patterns.label_pattern, names, "label_pattern", where)
     if patterns.group_pattern is not None and groups is None:
-        groups = match_groups(patterns.group_pattern, names, "group_pattern", where)
-    if patterns.test_pattern is not None:
-        assigned_parts = mark_test_files(patterns.test_pattern, names, assigned_parts, where)
+        groups = name_patterns.match_groups(patterns.group_pattern, names, "group_pattern", where)
+    if (pattern := patterns.test_pattern) is not None:
+        assigned_parts = name_patterns.mark_test_files(pattern, names, assigned_parts, where)
     return replace(files, labels=labels, groups=groups, assigned_parts=assigned_parts)
 
 
@@ -141,9 +132,8 @@ def _empty_folders(folder: Path, names: Sequence[str], *, deeper: bool) -> list[
         names: of all files that there are.
         deeper: whether the folders at the top are parts, and those in them classes.
     """
-    known = {
-        "/".join(parts[:depth]) for parts in (name.split("/") for name in names) for depth in (1, 2)
-    }
+    split_names = [name.split("/") for name in names]
+    known = {"/".join(folders[:depth]) for folders in split_names for depth in (1, 2)}
     empty = []
     for top in _subfolders(folder):
         if top.name not in known:
@@ -184,16 +174,10 @@ def _walk(folder: Path, where: str, passed: set[str]) -> Iterator[Path]:
             yield path
 
 
-def _other_files(ignored: Counter[str]) -> str:
-    if not ignored:
-        return ": it is empty"
-    return f", but {kinds_of_files(ignored)}"
-
-
 def _part_folders(names: list[str], where: str) -> tuple[list[str], list[str] | None]:
     """Paths below the folders of parts, and the part of each; as they are where there are no such."""
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
-    known = {top for top in tops if top.lower() in PART_FOLDERS}
+    known = {top for top in tops if top.lower() in name_patterns.PART_FOLDERS}
     if len(known) > 1 and (known != tops or any("/" not in name for name in names)):
         other = sorted((tops - known) or {name for name in names if "/" not in name})
         raise DataError(
@@ -210,7 +194,7 @@ def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[
     """The class of each file, by the folder at the top of its path."""
     loose = [name for name in names if "/" not in name]
     if len(loose) == len(names):
-        pattern = setting("data.label_pattern", suggest_pattern(names))
+        pattern = setting("data.label_pattern", name_patterns.suggest_pattern(names))
         raise DataError(
             f"{where}: {len(names):,} {what}, such as {names[0]}, lie in no folder that could name their"
             f" class. Put those of each class into a folder of its own; or say {pattern} where names"
@@ -260,10 +244,9 @@ def _read_list(path: Path, search: _Search, labelled: bool, new: bool) -> Files:
         labels = _list_labels(values(patterns.label, "label"), patterns, where)
         files = replace(files, labels=labels)
     if patterns.group is not None:
-        files = replace(files, groups=[_as_text(value) for value in values(patterns.group, "group")])
+        files = replace(files, groups=[*map(_as_text, values(patterns.group, "group"))])
     if patterns.split is not None:
-        assigned_parts = [_as_text(value) for value in values(patterns.split, "split")]
-        files = replace(files, assigned_parts=assigned_parts)
+        files = replace(files, assigned_parts=[*map(_as_text, values(patterns.split, "split"))])
     return _match_patterns(files, search)
 
 
@@ -284,10 +267,9 @@ def _check_listed(
 
 
 def _check_once(names: Sequence[str], paths: Sequence[Path], what: str, where: str) -> None:
-    counted = Counter(map(os.path.normpath, paths))  # x/../a.png is a.png
-    twice = [
-        name for name, path in zip(names, paths, strict=True) if counted[os.path.normpath(path)] > 1
-    ]
+    plain = [*map(os.path.normpath, paths)]  # x/../a.png is a.png
+    counted = Counter(plain)
+    twice = [name for name, path in zip(names, plain, strict=True) if counted[path] > 1]
     if twice:
         raise DataError(
             f"{where}: lists {len(set(twice)):,} {what} more than once, such as {twice[0]}: one may be"
@@ -303,24 +285,22 @@ def _as_text(value: object) -> str:
 def _check_filled(values: Sequence[object], name: str, where: str) -> None:
     empty = [row for row, value in enumerate(values) if not _as_text(value)]
     if empty:
+        rows = join_names(list(map(str, empty)))
         raise DataError(
-            f"{where}: column '{name}' is empty in {len(empty):,} of {len(values):,} rows:"
-            f" {join_names(list(map(str, empty)))} (counted from 0). Fill them in, or"
-            " remove the rows."
+            f"{where}: column '{name}' is empty in {len(empty):,} of {len(values):,} rows: {rows}"
+            " (counted from 0). Fill them in, or remove the rows."
         )
 
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def _list_labels(
-    values: Sequence[object], patterns: FilePatterns, where: str
-) -> list[str] | list[float]:
+def _list_labels(values: Sequence[object], patterns: FilePatterns, where: str) -> Labels:
     """Labels of a list: numbers, where any has a fraction or it is said; all else names classes."""
     _check_filled(values, patterns.label, where)
     words = [str(value) for value in values]
     if patterns.task == "values":
-        return [parse_number(word, where) for word in words]
+        return [name_patterns.parse_number(word, where) for word in words]
     if all(_NUMBER.fullmatch(word) for word in words):
         numbers = [float(word) for word in words]
         if patterns.task == "auto" and not all(value.is_integer() for value in numbers):

@@ -76,15 +76,12 @@ class FilePatterns(Config):
 
     def for_new_files(self) -> FilePatterns:
         """What of it new files need: how they tell their labels, and where those of a list may lie."""
+        needed = self.model_dump(include={"label_pattern", "file", "label", "task", "encoding"})
         root = None if self.root is None else str(Path(self.root).expanduser().absolute())
-        return FilePatterns(
-            label_pattern=self.label_pattern,
-            file=self.file,
-            label=self.label,
-            root=root,
-            task=self.task,
-            encoding=self.encoding,
-        )
+        return FilePatterns(**needed, root=root)
+
+
+Labels = list[str] | list[float]
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Files:
 
     paths: list[Path]
     names: list[str]
-    labels: list[str] | list[float] = field(default_factory=list)
+    labels: Labels = field(default_factory=list)
     groups: list[str] | None = None
     assigned_parts: list[str] | None = None
     ignored: Counter[str] = field(default_factory=Counter)

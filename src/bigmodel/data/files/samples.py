@@ -12,29 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigmodel.data import user_data
 from bigmodel.data.base import PartName
 from bigmodel.data.canonical import alias_summary
 from bigmodel.data.digest import DigestBuilder
-from bigmodel.data.files.decode_cache import (
-    DecodedRows,
-    RowFormat,
-    cache_folder,
-    decode_files,
-    file_digests,
-)
+from bigmodel.data.files import decode_cache
+from bigmodel.data.files.decode_cache import DecodedRows, RowFormat
 from bigmodel.data.files.discovery import find_files
-from bigmodel.data.files.name_patterns import FilePatterns, Files, kinds_of_files, parse_number
+from bigmodel.data.files.name_patterns import FilePatterns, Files, Labels, kinds_of_files, parse_number
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
-from bigmodel.data.user_data import (
-    UserDataConfig,
-    check_classes,
-    check_trained_classes,
-    resolve_path,
-    separate_parts,
-    split_samples,
-)
+from bigmodel.data.user_data import UserDataConfig
 from bigmodel.errors import DataError, join_names
 from bigmodel.spec import Classes, Target, Values
 
@@ -88,7 +77,7 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         DataError: there are none, labels are missing, or there is nothing to tell apart.
     """
     where = f"data.path={config.path}"
-    files = find_files(resolve_path(config), suffixes, what, config, where)
+    files = find_files(user_data.resolve_path(config), suffixes, what, config, where)
     if files.real:
         target: Target = Values((config.label,), mean=(), std=())
         targets = torch.tensor(files.labels, dtype=torch.float64)[:, None]
@@ -98,26 +87,21 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         words = [str(label) for label in files.labels]
         names, aliases = class_names(words, None if reader is None else reader.target_encoder)
         files = replace(files, aliases=aliases)
-        check_classes(names, where)
+        user_data.check_classes(names, where)
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
-    groups, assigned_parts = files.groups, files.assigned_parts
-    parts = split_samples(
-        config, len(files.paths), labels=labels, groups=groups, assigned_parts=assigned_parts
-    )
-    for part in separate_parts(config, parts):
-        files, targets, parts[part] = _with_separate_part(
-            config, part, files, targets, target, suffixes, what
-        )
+    count, groups, marks = len(files.paths), files.groups, files.assigned_parts
+    parts = user_data.split_samples(config, count, labels=labels, groups=groups, assigned_parts=marks)
+    for part in user_data.separate_parts(config, parts):
+        files, targets, parts[part] = _add_part(config, part, files, targets, target, suffixes, what)
     every: tuple[PartName, ...] = ("train", "val", "test")
-    found = CollectedFiles(
-        files, target, targets, {name: parts[name] for name in every if name in parts}
-    )
+    ordered = {name: parts[name] for name in every if name in parts}
+    found = CollectedFiles(files, target, targets, ordered)
     _check_training_part(found, parts["train"], what)
     return found
 
 
-def _with_separate_part(
+def _add_part(
     config: FilesConfig,
     part: str,
     files: Files,
@@ -129,19 +113,16 @@ def _with_separate_part(
     """Files and targets with those of a part that lies elsewhere, and which they are."""
     key = f"{part}_path"
     where = f"data.{key}={getattr(config, key)}"
-    plain = config.model_copy(update={"test_pattern": None, "split": None, "group": None})
-    plain = plain.model_copy(update={"group_pattern": None})
-    more = find_files(resolve_path(config, key), suffixes, what, plain, where, parts=False)
+    marks = ("test_pattern", "split", "group", "group_pattern")
+    plain = config.model_copy(update=dict.fromkeys(marks))
+    more = find_files(user_data.resolve_path(config, key), suffixes, what, plain, where, parts=False)
     twice = {path.resolve() for path in files.paths} & {path.resolve() for path in more.paths}
     if twice:
         raise DataError(
             f"{where}: {len(twice):,} of its {what} are in another part too, such as {min(twice)}: a"
             " part to judge by must be new to the model. Give a place that is not within the other."
         )
-    if isinstance(target, Classes):
-        own = class_indices(more.labels, target.names, where)
-    else:
-        own = torch.tensor([parse_number(label, where) for label in more.labels]).double()[:, None]
+    own = _label_targets(more.labels, target.names if isinstance(target, Classes) else None, where)
     rows = torch.arange(len(files.paths), len(files.paths) + len(more.paths))
     joined = replace(
         files,
@@ -157,7 +138,7 @@ def _with_separate_part(
 def _check_training_part(found: CollectedFiles, training: Tensor, what: str) -> None:
     """Raises DataError if a class has no file among those that are learnt from, `training`."""
     if isinstance(found.target, Classes):
-        check_trained_classes(found.target.names, found.targets[training], "data", what)
+        user_data.check_trained_classes(found.target.names, found.targets[training], "data", what)
 
 
 @dataclass(frozen=True)
@@ -192,10 +173,9 @@ def read_samples(
         DataError: more than `max_bad` cannot be read, or a class has nothing left to learn from.
     """
     paths = found.ordered_paths
-    digests = file_digests(paths)
-    rows = decode_files(
-        paths, row, max_bad=max_bad, cache=cache_folder(cache), digests=digests, options=options
-    )
+    digests = decode_cache.file_digests(paths)
+    keep = {"cache": decode_cache.cache_folder(cache), "digests": digests, "options": options}
+    rows = decode_cache.decode_files(paths, row, max_bad=max_bad, **keep)
     bad = sorted((found.files.names[found.order[place]], reason) for place, reason in rows.bad)
     left_out = check_unreadable(bad, len(paths), max_bad, what)
     parts = _split_rows(found, rows, what)
@@ -234,9 +214,8 @@ def file_messages(files: Files, trouble: str = "") -> list[tuple[str, str]]:
     if files.ignored:
         header_rows.append(("Ignored", kinds_of_files(files.ignored)))
     if files.system_files:
-        header_rows.append(
-            ("Passed over", f"what systems leave behind: {', '.join(files.system_files)}")
-        )
+        left_behind = ", ".join(files.system_files)
+        header_rows.append(("Passed over", f"what systems leave behind: {left_behind}"))
     if told_apart := alias_summary(files.aliases):
         header_rows.append(("Spellings", told_apart))
     if files.empty:
@@ -276,26 +255,25 @@ class FilesReader(Reader):
         Raises:
             DataError: more than `max_bad` cannot be read, or all; or training had no such label.
         """
-        files = find_files(
-            path, suffixes, what, self.patterns, str(path), labelled=with_targets, new=True
-        )
-        rows = decode_files(files.paths, row)
+        where, encoder = str(path), self.target_encoder
+        files = find_files(path, suffixes, what, self.patterns, where, labelled=with_targets, new=True)
+        rows = decode_cache.decode_files(files.paths, row)
         bad = [(files.names[index], reason) for index, reason in rows.bad]
         left_out = check_unreadable(bad, len(files.paths), max_bad, what)
         if not rows.kept:
             name, reason = bad[0]
             raise DataError(f"{path}: none of its {what} can be read, such as {name}: {reason}.")
-        targets = self.target_encoder.blank(len(rows.kept))
+        targets = encoder.blank(len(rows.kept))
         if with_targets:
-            targets = encode_labels(files, self.target_encoder, str(path))[torch.tensor(rows.kept)]
+            classes = None if encoder.kind == "values" else encoder.names
+            own = _label_targets(files.labels, classes, where)
+            targets = encoder.scored(own)[torch.tensor(rows.kept)]
         names = [files.names[index] for index in rows.kept]
         found = Found(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
         return found, rows
 
 
-def check_unreadable(
-    bad: Sequence[tuple[str, str]], files: int, max_bad: int, what: str
-) -> dict[str, int]:
+def check_unreadable(bad: list[tuple[str, str]], files: int, max_bad: int, what: str) -> dict[str, int]:
     """How many were left out because they cannot be read, for `Dataset.left_out`.
 
     Args:
@@ -316,13 +294,13 @@ def check_unreadable(
     return {f"{what} that cannot be read": len(bad)} if bad else {}
 
 
-def encode_labels(files: Files, encoder: TargetEncoder, where: str) -> Tensor:
-    """New files' targets, as a loss reads them.
+def _label_targets(labels: Labels, classes: Sequence[str] | None, where: str) -> Tensor:
+    """Class indices, (files,) int64, or values in their own unit, (files, 1) float64, if `classes` is
+    None.
 
     Raises:
         DataError: a label is not one of the training data's.
     """
-    if encoder.kind == "values":
-        own = torch.tensor([parse_number(label, where) for label in files.labels]).double()[:, None]
-        return encoder.scored(own)
-    return encoder.indices(files.labels, where)
+    if classes is not None:
+        return class_indices(labels, classes, where)
+    return torch.tensor([parse_number(label, where) for label in labels]).double()[:, None]

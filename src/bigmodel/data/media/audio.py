@@ -158,9 +158,8 @@ def read_recording(path: Path, rate: int) -> Recording:
         with soundfile.SoundFile(str(path)) as file:
             own = int(file.samplerate)
             if file.frames > _MAX_SECONDS * own:
-                raise UnreadableFileError(
-                    f"it is {file.frames / own / 3600:.1f} hours long; cut it into samples"
-                )
+                hours = file.frames / own / 3600
+                raise UnreadableFileError(f"it is {hours:.1f} hours long; cut it into samples")
             promised = max(file.frames, header_frames(path))
             content = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
@@ -168,9 +167,8 @@ def read_recording(path: Path, rate: int) -> Recording:
     if len(content) == 0:
         raise UnreadableFileError("it holds no sound")
     if len(content) < _MIN_COMPLETE * promised:
-        raise UnreadableFileError(
-            f"it is cut short: {len(content) / own:.2f} s are there of {promised / own:.2f} s"
-        )
+        some, whole = len(content) / own, promised / own
+        raise UnreadableFileError(f"it is cut short: {some:.2f} s are there of {whole:.2f} s")
     channels = torch.from_numpy(content)
     if not bool(channels.isfinite().all()):
         raise UnreadableFileError("it holds samples that are not finite")
@@ -221,23 +219,20 @@ def resample(sound: Tensor, own: int, rate: int) -> Tensor:
         return sound
     from scipy.signal import resample_poly
 
-    common = math.gcd(own, rate)
-    made = resample_poly(
-        sound.double().numpy(), rate // common, own // common, window=("kaiser", _KAISER_BETA)
-    )
+    common, window = math.gcd(own, rate), ("kaiser", _KAISER_BETA)
+    made = resample_poly(sound.double().numpy(), rate // common, own // common, window=window)
     return torch.from_numpy(made).float()
 
 
-def decode(
-    path: Path, row: Tensor, settings: AudioSettings
-) -> tuple[str, int, float, float | None, bool]:
+Note = tuple[str, int, float, float | None, bool]
+"""Format, rate, seconds and level of a recording, and whether its channels cancelled each other."""
+
+
+def decode(path: Path, row: Tensor, settings: AudioSettings) -> Note:
     """Reads a recording into a row.
 
     Args:
         row: `hearing.shape` float32.
-
-    Returns:
-        Format, rate, seconds and level that it had, and whether its channels cancelled each other.
 
     Raises:
         UnreadableFileError: see `read_recording`.

@@ -23,24 +23,16 @@ from bigmodel.registry import Config
 from bigmodel.runtime.disk import check_regular
 
 SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".gif": "GIF",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    **{f".{kind.lower()}": kind for kind in ("PNG", "GIF", "BMP", "WEBP")},
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".ppm", ".pgm"), "PPM"),
 }
 _FORMATS = [*dict.fromkeys(SUFFIXES.values())]  # no others: some start other programs
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 _ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}  # orientations whose height and width are exchanged
-_REDUCING_GAP = (
-    2.0  # a quick first reduction leaves at least this many times the size: the eye sees nothing
-)
+_REDUCING_GAP = 2.0  # a quick first reduction leaves at least this many times the size
 
 Side = Annotated[int, Field(ge=1, le=65535)]
 
@@ -105,7 +97,7 @@ def image_info(path: Path) -> tuple[str, int, int, bool]:
         UnreadableFileError: see `open_image`.
     """
     with open_image(path) as picture:
-        return (*_image_info(picture),)
+        return _image_info(picture)
 
 
 def _image_info(picture: Any) -> tuple[str, int, int, bool]:

@@ -24,6 +24,7 @@ from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.class_counts import describe_target
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Part
+from bigmodel.data.reader import HeaderRows
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.data.user_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.errors import ConfigError, DataError, join_names
@@ -45,11 +46,8 @@ def arrays(config: ArraysConfig) -> Dataset:
     parts = _parts(config, samples, fine)
     if isinstance(samples.target, Classes):
         check_trained_classes(samples.target.names, parts["train"].targets, where, "samples")
-    digest = (
-        DigestBuilder()
-        .parts(parts)
-        .files(resolve_path(config, f"{part}_path") for part in separate_parts(config))
-    )
+    others = [resolve_path(config, f"{part}_path") for part in separate_parts(config)]
+    digest = DigestBuilder().parts(parts).files(others)
     scaled = standardised(config, samples.input, parts, config.normalize)
     spec = DataSpec("arrays", samples.input, samples.target)
     reader = ArraysReader.of(spec, scaled.statistics, bytes=samples.inputs.dtype == torch.uint8)
@@ -61,17 +59,14 @@ def arrays(config: ArraysConfig) -> Dataset:
         mean=scaled.mean,
         std=scaled.std,
         read=digest.read(),
-        header_rows=[
-            ("Arrays", f"{path.name}: {samples.input}, {samples.target}"),
-            *_warnings(samples, parts),
-        ],
+        header_rows=_header_rows(path.name, samples, parts),
         left_out={NOT_FINITE: left_out} if left_out else {},
     )
 
 
-def _warnings(samples: ArraySamples, parts: Mapping[PartName, Part]) -> list[tuple[str, str]]:
-    """The classes with their counts; and warnings about them, and about features."""
-    lines = []
+def _header_rows(name: str, samples: ArraySamples, parts: Mapping[PartName, Part]) -> HeaderRows:
+    """What the arrays are, classes with their counts; and warnings about classes and features."""
+    lines = [("Arrays", f"{name}: {samples.input}, {samples.target}")]
     if isinstance(target := samples.target, Classes):
         classes, warnings = describe_target(target, (part.targets for part in parts.values()))
         lines += [("Classes", classes), *warnings]
@@ -79,26 +74,22 @@ def _warnings(samples: ArraySamples, parts: Mapping[PartName, Part]) -> list[tup
     if isinstance(samples.input, Features) and samples.input.count > 1:
         constant = (training == training[:1]).all(0).nonzero().flatten().tolist()
         if constant:
-            header_rows = (
-                f"nothing can be learnt from {len(constant):,} of {samples.input}, which are constant"
-            )
-            lines.append(
-                ("Warning", f"{header_rows} (counted from 0): {join_names(list(map(str, constant)))}")
-            )
+            some, which = f"{len(constant):,} of {samples.input}", join_names([*map(str, constant)])
+            text = f"nothing can be learnt from {some}, which are constant (counted from 0): {which}"
+            lines.append(("Warning", text))
     return lines
 
 
 def _parts(config: ArraysConfig, samples: ArraySamples, fine: Tensor) -> dict[PartName, Part]:
     """The parts of the file itself, of the rows that are fine."""
     rows = fine.tolist()
+    groups, marks = samples.groups, samples.assigned_parts
     found = split_samples(
         config,
         len(fine),
         labels=samples.targets[fine] if isinstance(samples.target, Classes) else None,
-        groups=None if samples.groups is None else [samples.groups[row] for row in rows],
-        assigned_parts=None
-        if samples.assigned_parts is None
-        else [samples.assigned_parts[row] for row in rows],
+        groups=None if groups is None else [groups[row] for row in rows],
+        assigned_parts=None if marks is None else [marks[row] for row in rows],
     )
     for part in ("val", "test"):
         if part in found and getattr(config, f"{part}_path") is not None:
@@ -106,10 +97,8 @@ def _parts(config: ArraysConfig, samples: ArraySamples, fine: Tensor) -> dict[Pa
                 f"data.{part}_path={getattr(config, f'{part}_path')}: data.split={config.split} names a"
                 f" {part} part already. Leave one of them out."
             )
-    return {
-        name: Part(samples.inputs[fine[index]], samples.targets[fine[index]])
-        for name, index in found.items()
-    }
+    whole = Part(samples.inputs, samples.targets)
+    return {name: whole.select(fine[index]) for name, index in found.items()}
 
 
 def _with_separate_parts(

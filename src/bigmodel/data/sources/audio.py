@@ -24,16 +24,9 @@ from torch import Tensor
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.class_counts import describe_target
+from bigmodel.data.files import samples as file_samples
 from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableFileError, io_threads
-from bigmodel.data.files.samples import (
-    CollectedFiles,
-    FilesConfig,
-    FilesReader,
-    collect_files,
-    file_messages,
-    format_summary,
-    read_samples,
-)
+from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
 from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, duration
 from bigmodel.data.normalize import image_statistics
 from bigmodel.data.reader import Found, reads, truncation_row
@@ -48,9 +41,7 @@ _NOTES_VERSION = 2  # version of what is noted of each recording in the cache
 _COVERED = 0.95  # share of the training part that is heard to its end, where no duration is given
 
 _LOUDER_DB = 6.0  # dB that new recordings may be beyond training's before it is told
-_FRAME_MULTIPLE = (
-    8  # so many frames make a whole, where no duration is given, so that patches tile an image
-)
+_FRAME_MULTIPLE = 8  # frames, if no duration is given, are a multiple, so that patches tile an image
 
 
 class AudioConfig(FilesConfig, ImageConfig):
@@ -87,19 +78,15 @@ class AudioConfig(FilesConfig, ImageConfig):
             raise ValueError("form=raw is a sequence; say layout=sequence or form=log_mel")
         return layout
 
-    @field_validator("window")
+    @field_validator("window", "hop")
     @classmethod
-    def _some_samples(cls, window: float, info: ValidationInfo) -> float:
-        if window * info.data.get("rate", 16000) < 2:
+    def _some_samples(cls, seconds: float, info: ValidationInfo) -> float:
+        samples = seconds * info.data.get("rate", 16000)
+        if info.field_name == "window" and samples < 2:
             raise ValueError("it is shorter than two samples; 0.025 is usual")
-        return window
-
-    @field_validator("hop")
-    @classmethod
-    def _a_sample(cls, hop: float, info: ValidationInfo) -> float:
-        if hop * info.data.get("rate", 16000) < 1:
+        if samples < 1:
             raise ValueError("it is shorter than a sample; 0.01 is usual")
-        return hop
+        return seconds
 
 
 @data.register("audio", AudioConfig)
@@ -111,13 +98,13 @@ def audio(config: AudioConfig) -> Dataset:
             "data.augment: changes images, but these recordings are sequences. Say data.layout=image, or"
             " leave the augmentation out."
         )
-    found = collect_files(config, SUFFIXES, _WHAT)
-    before = config.learnt_reader(AudioReader)
-    settings = (
-        _audio_settings(config, layout, found.training_paths) if before is None else before.settings
-    )
+    found = file_samples.collect_files(config, SUFFIXES, _WHAT)
+    if (before := config.learnt_reader(AudioReader)) is not None:
+        settings = before.settings
+    else:
+        settings = _audio_settings(config, layout, found.training_paths)
     options = [_NOTES_VERSION, settings.model_dump()]
-    read = read_samples(found, _row(settings), _WHAT, config.max_bad, config.cache, options)
+    read = file_samples.read_samples(found, _row(settings), _WHAT, config.max_bad, config.cache, options)
     form: Input = Image(*settings.shape) if layout == "image" else Steps(*settings.shape)
     known = config.learnt(form)
     dataset = completed(DataSpec("audio", form, found.target), read.parts, known)
@@ -157,16 +144,8 @@ def _audio_settings(
         usual = _typical_seconds(training) * config.rate
         frames = max(1, math.ceil((usual - window) / hop) + 1)
         samples = window + hop * (_FRAME_MULTIPLE * math.ceil(frames / _FRAME_MULTIPLE) - 1)
-    return AudioSettings(
-        rate=config.rate,
-        samples=samples,
-        form=config.form,
-        layout=layout,
-        n_mels=config.n_mels,
-        window=window,
-        hop=hop,
-        fold=config.fold,
-    )
+    same = config.model_dump(include={"rate", "form", "n_mels", "fold"})
+    return AudioSettings(**same, samples=samples, layout=layout, window=window, hop=hop)
 
 
 def _typical_seconds(training: Sequence[Path]) -> float:
@@ -197,7 +176,7 @@ def _messages(
     found: CollectedFiles, rows: DecodedRows, settings: AudioSettings, labels: str
 ) -> list[tuple[str, str]]:
     """What was understood, for the header."""
-    kinds = format_summary(note[0] for note in rows.notes)
+    kinds = file_samples.format_summary(note[0] for note in rows.notes)
     rates = sorted({note[1] for note in rows.notes})
     rate = f"{rates[0]:,}" if len(rates) == 1 else f"{rates[0]:,} to {rates[-1]:,}"
     lasting = sorted(note[2] for note in rows.notes)
@@ -211,7 +190,8 @@ def _messages(
     header_rows = [("Recordings", text)]
     if silent:
         header_rows.append(("Silent", f"{silent:,} recordings throughout"))
-    return [*header_rows, *_cancelled_warning(rows), *file_messages(found.files, rows.trouble)]
+    header_rows += _cancelled_warning(rows)
+    return header_rows + file_samples.file_messages(found.files, rows.trouble)
 
 
 def _cancelled_warning(rows: DecodedRows) -> list[tuple[str, str]]:
@@ -285,6 +265,5 @@ class AudioReader(FilesReader):
         cut = sum(note[2] > seconds for note in rows.notes)
         other = [] if self.training_statistics is None else self.training_statistics.differing(rows)
         header_rows = [*found.header_rows, *_cancelled_warning(rows), *other]
-        return replace(
-            found, header_rows=[*header_rows, *truncation_row(cut, "recording", f"{seconds:.2f} s")]
-        )
+        header_rows += truncation_row(cut, "recording", f"{seconds:.2f} s")
+        return replace(found, header_rows=header_rows)

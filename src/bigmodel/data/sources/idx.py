@@ -28,16 +28,8 @@ from bigmodel.spec import Classes, DataSpec, Image
 
 _MNIST_CLASSES = tuple("0123456789")
 _FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
@@ -60,21 +52,18 @@ class IDXConfig(ImageConfig):
 @data.register("mnist", IDXConfig)
 def mnist(config: IDXConfig) -> Dataset:
     """70,000 handwritten digits, images 1×28×28 (LeCun et al., 1998), with their test part."""
-    return _read_dataset(
-        config, _MNIST_CLASSES, [], "The four files of the official MNIST distribution belong there."
-    )
+    help_text = "The four files of the official MNIST distribution belong there."
+    return _read_dataset(config, _MNIST_CLASSES, [], help_text)
 
 
 @data.register("fashion_mnist", IDXConfig)
 def fashion_mnist(config: IDXConfig) -> Dataset:
     """70,000 pictures of clothes, images 1×28×28 (Xiao et al., 2017), with their test part."""
-    return _read_dataset(
-        config,
-        _FASHION_CLASSES,
-        [_DEBIAN_FASHION],
+    help_text = (
         "Debian's package dataset-fashion-mnist has them (non-free; it installs into"
-        f" {_DEBIAN_FASHION}), and so has the official distribution of Zalando Research.",
+        f" {_DEBIAN_FASHION}), and so has the official distribution of Zalando Research."
     )
+    return _read_dataset(config, _FASHION_CLASSES, [_DEBIAN_FASHION], help_text)
 
 
 def _read_dataset(
@@ -181,28 +170,23 @@ def _parse(file: BinaryIO, path: Path, kind: str) -> Tensor:
     expected, dimensions = _MAGIC[kind], _MAGIC[kind] & 0xFF
     head = file.read(4 + 4 * dimensions)
     if len(head) < 4 or int.from_bytes(head[:4], "big") != expected:
-        raise DataError(
-            f"{path}: {_wrong_start(head)}, expected the magic number 0x{expected:08x} of {kind}."
-        )
-    if len(head) < 4 + 4 * dimensions:
-        raise DataError(
-            f"{path}: cut short within its header: {len(head)} bytes, expected {4 + 4 * dimensions}."
-        )
+        magic = f"the magic number 0x{expected:08x} of {kind}"
+        raise DataError(f"{path}: {_wrong_start(head)}, expected {magic}.")
+    if (short := len(head)) < (whole := 4 + 4 * dimensions):
+        raise DataError(f"{path}: cut short within its header: {short} bytes, expected {whole}.")
     shape = struct.unpack(f">{dimensions}I", head[4:])
+    form = "×".join(map(str, shape))
     if 0 in shape:
-        raise DataError(f"{path}: its header says {_shape_text(shape)}: it holds no {kind}.")
+        raise DataError(f"{path}: its header says {form}: it holds no {kind}.")
     size = math.prod(shape)
     free = free_memory()
     body = _read_up_to(file, min(size, free) + 1)
     if len(body) > free:
-        check_memory(size, f"{path}: {_shape_text(shape)} by its header")
+        check_memory(size, f"{path}: {form} by its header")
     if len(body) != size:
-        fault = "cut short" if len(body) < size else "too long"
-        found = f"{len(body):,}" if len(body) < size else "more"
-        raise DataError(
-            f"{path}: {fault}: its header says {_expected_size(shape)} of {kind}, found {found}."
-            " Get it again."
-        )
+        fault, found = ("cut short", f"{len(body):,}") if len(body) < size else ("too long", "more")
+        says = f"{form} = {size:,} bytes of {kind}" if len(shape) > 1 else f"{size:,} bytes of {kind}"
+        raise DataError(f"{path}: {fault}: its header says {says}, found {found}. Get it again.")
     return torch.frombuffer(body, dtype=torch.uint8).view(shape)
 
 
@@ -223,14 +207,3 @@ def _wrong_start(head: bytes) -> str:
         if magic == known:
             return f"found {kind} (magic number 0x{magic:08x}); are the files mixed up?"
     return f"found 0x{magic:08x} at its start: not an IDX file of bytes"
-
-
-def _expected_size(shape: tuple[int, ...]) -> str:
-    """How many bytes a header asks for, and why."""
-    return (
-        f"{_shape_text(shape)} = {math.prod(shape):,} bytes" if len(shape) > 1 else f"{shape[0]:,} bytes"
-    )
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return "×".join(str(size) for size in shape)

@@ -21,24 +21,11 @@ from pydantic import Field, field_validator
 from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, ImageConfig
 from bigmodel.data.class_counts import describe_target
+from bigmodel.data.files import samples as file_samples
 from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableFileError, io_threads
-from bigmodel.data.files.samples import (
-    CollectedFiles,
-    FilesConfig,
-    FilesReader,
-    collect_files,
-    file_messages,
-    format_summary,
-    read_samples,
-)
-from bigmodel.data.media.images import (
-    SUFFIXES,
-    ResizeSettings,
-    Side,
-    checked_image_sizes,
-    decode,
-    image_info,
-)
+from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
+from bigmodel.data.media import images as decoding
+from bigmodel.data.media.images import SUFFIXES, ResizeSettings, Side
 from bigmodel.data.reader import Found, reads
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.registry import data
@@ -78,11 +65,11 @@ class ImagesConfig(FilesConfig, ImageConfig):
 @data.register("images", ImagesConfig)
 def images(config: ImagesConfig) -> Dataset:
     """Pictures in files, as images channels×height×width of bytes."""
-    found = collect_files(config, SUFFIXES, _WHAT)
-    with checked_image_sizes():
+    found = file_samples.collect_files(config, SUFFIXES, _WHAT)
+    with decoding.checked_image_sizes():
         before = config.learnt_reader(ImagesReader)
         settings = _resize_settings(config, found.training_paths) if before is None else before.settings
-        read = read_samples(
+        read = file_samples.read_samples(
             found, _row(settings), _WHAT, config.max_bad, config.cache, options=settings.model_dump()
         )
     spec = DataSpec("images", Image(*_row(settings).shape), found.target)
@@ -105,7 +92,7 @@ def images(config: ImagesConfig) -> Dataset:
 
 def _row(settings: ResizeSettings) -> RowFormat:
     shape = (settings.channels, settings.height, settings.width)
-    return RowFormat(shape, torch.uint8, partial(decode, settings=settings))
+    return RowFormat(shape, torch.uint8, partial(decoding.decode, settings=settings))
 
 
 def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSettings:
@@ -122,7 +109,7 @@ def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSe
 
 def _seems_grey(path: Path) -> bool:
     try:
-        return image_info(path)[3]
+        return decoding.image_info(path)[3]
     except UnreadableFileError:  # told when it is read
         return True
 
@@ -134,14 +121,14 @@ def _messages(
     found: CollectedFiles, rows: DecodedRows, settings: ResizeSettings, labels: str
 ) -> list[tuple[str, str]]:
     """What was understood, for the header."""
-    kinds = format_summary(kind for kind, _, _ in rows.notes)
+    kinds = file_samples.format_summary(kind for kind, _, _ in rows.notes)
     sizes = sorted(((width * height, width, height) for _, height, width in rows.notes))
     smallest, largest = (f"{width}×{height}" for _, width, height in (sizes[0], sizes[-1]))
     spread = smallest if smallest == largest else f"{smallest} to {largest}"
     form = f"{_FIT_NAMES[settings.fit]} {settings.width}×{settings.height}"
     colours = "in grey" if settings.channels == 1 else "in colours"
     text = f"{len(rows.kept):,} {kinds}, {spread}, {form} {colours}; {labels}"
-    return [("Pictures", text), *file_messages(found.files, rows.trouble)]
+    return [("Pictures", text), *file_samples.file_messages(found.files, rows.trouble)]
 
 
 @reads("images")
@@ -156,6 +143,6 @@ class ImagesReader(FilesReader):
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
         """See `Reader.read`."""
-        with checked_image_sizes():
+        with decoding.checked_image_sizes():
             found, _ = self.read_files(path, SUFFIXES, _WHAT, _row(self.settings), with_targets, max_bad)
         return found

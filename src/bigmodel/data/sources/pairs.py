@@ -20,18 +20,9 @@ from pydantic import Field
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import Found, reads, truncation_row
+from bigmodel.data.texts import pair_files
 from bigmodel.data.texts.files import read_lines, vocabulary_of
-from bigmodel.data.texts.pair_files import (
-    PairFilesConfig,
-    Pairs,
-    check_paths,
-    drop_empty,
-    keep_rows,
-    line_names,
-    read_pair_files,
-    read_pair_table,
-    read_part,
-)
+from bigmodel.data.texts.pair_files import PairFilesConfig, Pairs
 from bigmodel.data.texts.vocabulary import Encoded, Vocabulary, VocabularyReader
 from bigmodel.data.user_data import split_samples
 from bigmodel.errors import DataError
@@ -90,7 +81,7 @@ class PairsReader(VocabularyReader):
         """
         pairs = self._pairs(path, with_targets, max_bad)
         if with_targets:
-            pairs = drop_empty(pairs)
+            pairs = pair_files.drop_empty(pairs)
             pairs = self._not_longer(path, pairs, max_bad)
         if not len(pairs):
             raise DataError(f"{path}: there are no {'pairs' if with_targets else 'texts'} in it.")
@@ -113,25 +104,25 @@ class PairsReader(VocabularyReader):
                 f" data.max_bad={len(longer)} to be left out."
             )
         kept = [row for row, size in enumerate(sizes) if size <= self.longest]
-        return keep_rows(pairs, kept, f"references longer than {self.longest:,} tokens")
+        return pair_files.keep_rows(pairs, kept, f"references longer than {self.longest:,} tokens")
 
     def _pairs(self, path: Path, with_targets: bool, max_bad: int) -> Pairs:
         """The pairs of a place; targets are empty where no answers are asked for."""
         if self.columns is not None:
             source, target = self.columns
             names = (source, target if with_targets else source)
-            found = read_pair_table(path, "path", names, max_bad, self.encoding)
+            found = pair_files.read_pair_table(path, "path", names, max_bad, self.encoding)
             return found if with_targets else replace(found, targets=[""] * len(found))
         files = [path] if path.exists() else [Path(name) for name in str(path).split(",")]
         if with_targets and len(files) == 2:
-            return read_pair_files(files[0], files[1], self.encoding)
+            return pair_files.read_pair_files(files[0], files[1], self.encoding)
         if with_targets or len(files) > 2:
             raise DataError(
                 f"{path}: to judge by, a file of sources and one of their translations are needed, with"
                 " a comma between them, such as test.de,test.en."
             )
         sources = read_lines(files[0], self.encoding)
-        return Pairs(sources, [""] * len(sources), line_names(sources))
+        return Pairs(sources, [""] * len(sources), pair_files.line_names(sources))
 
 
 @data.register("pairs", PairsConfig)
@@ -142,7 +133,7 @@ def pairs(config: PairsConfig) -> Dataset:
         ConfigError: it is not said where both sides lie.
         DataError: they cannot be read, do not fit each other, or all are too long.
     """
-    check_paths(config)
+    pair_files.check_paths(config)
     parts = _read_parts(config)
     training = [*parts["train"].sources, *parts["train"].targets]
     before = config.learnt_reader(PairsReader)
@@ -156,9 +147,8 @@ def pairs(config: PairsConfig) -> Dataset:
     stored: dict[PartName, TextPairs] = {}
     cut = 0
     for name, part in parts.items():
-        stored[name], longer = _encode_pairs(
-            vocabulary, part, None if name == "train" else config.length
-        )
+        most = None if name == "train" else config.length
+        stored[name], longer = _encode_pairs(vocabulary, part, most)
         cut += longer
     stored["train"], long = _drop_long(stored["train"], config.length)
     left_out = Counter[str]()
@@ -185,15 +175,8 @@ def pairs(config: PairsConfig) -> Dataset:
         longest=longest,
         columns=None if config.path is None else [str(config.source), str(config.target)],
     )
-    return Dataset(
-        spec,
-        train=stored["train"],
-        val=stored["val"],
-        test=stored.get("test"),
-        reader=reader,
-        header_rows=header_rows,
-        left_out=dict(left_out),
-    )
+    dataset = Dataset(spec, stored["train"], stored["val"], stored.get("test"), reader=reader)
+    return replace(dataset, header_rows=header_rows, left_out=dict(left_out))
 
 
 def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
@@ -201,7 +184,8 @@ def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
 
     Pairs of the same source go to the same part, or what is judged by would have been learnt.
     """
-    found = {name: part for name in _PART_ORDER if (part := read_part(config, name)) is not None}
+    read = {name: pair_files.read_part(config, name) for name in _PART_ORDER}
+    found = {name: part for name, part in read.items() if part is not None}
     empty = [name for name, part in found.items() if not len(part)]
     if empty:
         raise DataError(f"data: the {empty[0]} part has no pairs with a text on both sides.")
@@ -217,10 +201,8 @@ def _encode_pairs(vocabulary: Vocabulary, pairs: Pairs, most: int | None) -> tup
     """Pairs as tokens; sources are cut to `most` tokens, targets are not. How many were cut."""
     pad, start, end = _special_tokens(vocabulary)
     encoded = vocabulary.encode_all(pairs.sources)
-    source, target = (
-        _append_end(encoded, end, most),
-        _append_end(vocabulary.encode_all(pairs.targets), end),
-    )
+    source = _append_end(encoded, end, most)
+    target = _append_end(vocabulary.encode_all(pairs.targets), end)
     stored = TextPairs(
         torch.cat([source.tokens, target.tokens]),
         torch.stack([source.starts, target.starts + len(source.tokens)], dim=1),

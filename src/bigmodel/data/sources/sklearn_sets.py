@@ -105,13 +105,9 @@ def _classification(config: TableConfig, found: Any) -> Dataset:
         Features(found.data.shape[1], _names(found.feature_names)),
         Classes(_names(found.target_names), counts=()),
     )
-    samples = Part(torch.from_numpy(found.data), _labels(found))
+    samples = Part(torch.from_numpy(found.data), torch.from_numpy(found.target).to(torch.int64))
     return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
 
 
 def _names(names: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
-
-
-def _labels(found: Any) -> torch.Tensor:
-    return torch.from_numpy(found.target).to(torch.int64)

@@ -20,24 +20,13 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 from torch import Tensor
 
+from bigmodel import spec as specs
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import Dataset, RealConfig
 from bigmodel.data.counter_rng import generator_of
 from bigmodel.data.digest import DigestBuilder, SourceDigest
 from bigmodel.data.parts import Part
 from bigmodel.registry import data
-from bigmodel.spec import (
-    Classes,
-    DataSpec,
-    Features,
-    Flags,
-    Image,
-    Input,
-    Sequence,
-    Target,
-    Tokens,
-    Values,
-)
 
 _DIMENSIONS = {
     "features": "[count]",
@@ -110,7 +99,7 @@ def synthetic(config: SyntheticConfig) -> Dataset:
         targets = _labels(targets)
     elif config.target == "flags":
         targets = (targets > 0).float()
-    spec = DataSpec("synthetic", _input(config), _target(config))
+    spec = specs.DataSpec("synthetic", _input(config), _target(config))
     made = assemble(config, spec, Part(inputs, targets), normalize=config.normalize)
     return replace(made, read=_digest(config))
 
@@ -122,29 +111,29 @@ def _digest(config: SyntheticConfig) -> SourceDigest:
     return DigestBuilder().word(f"synthetic {_VERSION} {settings}").read(exact=False)
 
 
-def _input(config: SyntheticConfig) -> Input:
+def _input(config: SyntheticConfig) -> specs.Input:
     match config.input:
         case "image":
-            return Image(*config.shape)
+            return specs.Image(*config.shape)
         case "sequence":
-            return Sequence(*config.shape)
+            return specs.Sequence(*config.shape)
         case "tokens":
-            return Tokens(config.shape[0], config.vocab_size)
+            return specs.Tokens(config.shape[0], config.vocab_size)
         case _:
-            return Features(config.shape[0])
+            return specs.Features(config.shape[0])
 
 
-def _target(config: SyntheticConfig) -> Target:
+def _target(config: SyntheticConfig) -> specs.Target:
     word = {"classes": "class", "values": "value", "flags": "flag"}[config.target]
     count = config.outputs
     names = (word,) if count == 1 else tuple(f"{word} {index}" for index in range(count))
     match config.target:
         case "classes":
-            return Classes(names, counts=())
+            return specs.Classes(names, counts=())
         case "flags":
-            return Flags(names)
+            return specs.Flags(names)
         case _:
-            return Values(names, mean=(), std=())
+            return specs.Values(names, mean=(), std=())
 
 
 def _generator(config: SyntheticConfig, purpose: int) -> torch.Generator:

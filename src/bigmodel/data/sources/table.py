@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
@@ -53,10 +52,9 @@ def table(config: TableConfig) -> Dataset:
     if config.task == "auto" and target.column.name not in config.columns:
         texts = report.target_warnings(target.column, target.inferred)
         header_rows += [("Warning", text) for text in texts]
-    header_rows += report.missing_lines(
-        found.missing_counts, reader.columns, target.column, found.missing
-    )
-    header_rows += unused_word_warning(found.missing, found.missing_counts, str(found.path))
+    counts, words = found.missing_counts, found.missing
+    header_rows += report.missing_lines(counts, reader.columns, target.column, words)
+    header_rows += unused_word_warning(words, counts, str(found.path))
     header_rows += report.invalid_cell_warnings(reader.columns, target.column, new_cells, training=True)
     left_out = Counter(found.left_out)
     if len(target.rows) < found.num_rows:
@@ -72,21 +70,16 @@ def table(config: TableConfig) -> Dataset:
         left_out.update(samples.left_out)
         header_rows += other.header_rows
         header_rows += report.new_cell_lines(reader.columns, target.column, samples.new_cells, part)
-    labels, counts = target.column.labels, None
+    labels, class_counts = target.column.labels, None
     if labels is not None:
-        counts = count_classes((part.targets for part in parts.values()), len(labels))
-    lines.append(("Target", report.target_summary(target.column, counts)))
-    header_rows += class_warnings(labels or (), counts or ())
+        class_counts = count_classes((part.targets for part in parts.values()), len(labels))
+    lines.append(("Target", report.target_summary(target.column, class_counts)))
+    header_rows = [*lines, *header_rows, *class_warnings(labels or (), class_counts or ())]
     spec = DataSpec(config.name, reader.spec, target.column.spec)
     dataset = completed(spec, parts, config.learnt(spec.input))
     reader = reader.model_copy(update={"target_encoder": TargetEncoder.of(dataset.spec.target)})
-    return replace(
-        dataset,
-        reader=reader,
-        header_rows=lines + header_rows,
-        left_out=dict(left_out),
-        read=digest.read(),
-    )
+    dropped, read = dict(left_out), digest.read()
+    return replace(dataset, reader=reader, header_rows=header_rows, left_out=dropped, read=read)
 
 
 def _refuse_hub_paths(config: TableConfig) -> None:
@@ -127,14 +120,9 @@ def _read_target(config: TableConfig, found: Table) -> _Target:
     if before is not None and before.target.name == name:
         column = before.target
     else:
+        form, default_missing = config.number_format_of(name), config.missing != []
         column = TargetColumn.fit(
-            name,
-            values,
-            config.task,
-            where,
-            config.number_format_of(name),
-            default_missing=config.missing != [],
-            inferred=inferred,
+            name, values, config.task, where, form, default_missing=default_missing, inferred=inferred
         )
     encoded = column.encode(values, where)
     found.count_missing(name, count_missing_words(values, column.missing))
@@ -168,9 +156,8 @@ def _target_name(config: TableConfig, found: Table) -> str:
     if name in config.ignore or config.columns.get(name) == "ignore":
         raise ConfigError(f"data.target={name}: the target cannot be ignored as well.")
     if name in config.columns and config.number_format_of(name) is None:
-        raise ConfigError(
-            f"data.columns.{name}: this is the target, whose kind data.task says: classes or values."
-        )
+        says = "whose kind data.task says: classes or values"
+        raise ConfigError(f"data.columns.{name}: this is the target, {says}.")
     return name
 
 
@@ -187,12 +174,9 @@ def _encode_parts(
     order = np.concatenate(list(target.parts.values()))
     inputs, new_cells = reader.inputs(found, order)
     new_cells[target.column.name] = NewCells(invalid=target.encoded.invalid)
+    targets = target.encoded.values[torch.from_numpy(order)]
     sizes = [len(rows) for rows in target.parts.values()]
-
-    def cut(whole: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(whole, sizes)
-
-    pairs = zip(cut(inputs), cut(target.encoded.values[torch.from_numpy(order)]), strict=True)
+    pairs = zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)
     return {name: Part(*pair) for name, pair in zip(target.parts, pairs, strict=True)}, new_cells
 
 

@@ -20,14 +20,8 @@ from torch import Tensor
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import SplitData, Windows
 from bigmodel.data.reader import Found, reads
-from bigmodel.data.texts.files import (
-    Passage,
-    TextFilesConfig,
-    read_files,
-    read_texts,
-    text_files_in,
-    vocabulary_of,
-)
+from bigmodel.data.texts import files as text_files
+from bigmodel.data.texts.files import Passage, TextFilesConfig
 from bigmodel.data.texts.tokenizer_training import Special, Unit, distinct_characters
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
 from bigmodel.data.user_data import separate_parts
@@ -74,7 +68,8 @@ class TextDataReader(VocabularyReader):
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:  # noqa: ARG002
         """See `Reader.read`. A text's answers are the text itself, so that they are always there."""
-        passages, bad = read_files(text_files_in(path, "path"), self.encoding, max_bad)
+        files = text_files.text_files_in(path, "path")
+        passages, bad = text_files.read_files(files, self.encoding, max_bad)
         if len(passages) > 1 and self.vocabulary.end is None:
             raise DataError(
                 f"{path}: {len(passages):,} texts, but the run has learnt from a single one and has no"
@@ -82,9 +77,8 @@ class TextDataReader(VocabularyReader):
             )
         stream = _token_stream(self.vocabulary, passages)
         if len(stream) < 2:
-            raise DataError(
-                f"{path}: {_token_count(stream)}: at least 2 are needed, one to ask the next of."
-            )
+            needed = "at least 2 are needed, one to ask the next of"
+            raise DataError(f"{path}: {_token_count(stream)}: {needed}.")
         windows = Windows.side_by_side(stream, self.context, whole=True)
         left_out = {"files that cannot be read": bad} if bad else {}
         return Found(windows, {"first_token": windows.starts.tolist()}, left_out)
@@ -98,10 +92,10 @@ def text(config: TextConfig) -> Dataset:
         ConfigError: no path is given.
         DataError: it cannot be read, is too short, or has a character that training has not seen.
     """
-    passages, bad = read_texts(config)
+    passages, bad = text_files.read_texts(config)
     parts = _split_by_place(config, passages)
     for name in separate_parts(config, parts):
-        parts[name], more = read_texts(config, f"{name}_path")
+        parts[name], more = text_files.read_texts(config, f"{name}_path")
         bad += more
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
     learnt_from = [passage.text for passage in parts["train"]]
@@ -109,7 +103,7 @@ def text(config: TextConfig) -> Dataset:
     before = config.learnt_reader(TextDataReader)
     if before is not None and several != (before.vocabulary.end is not None):
         before = None
-    vocabulary = vocabulary_of(config, before, learnt_from, config.unit, special)
+    vocabulary = text_files.vocabulary_of(config, before, learnt_from, config.unit, special)
     with activity.report_progress("Turning the text into tokens"):
         streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
     _check_sizes(config, streams)
@@ -124,18 +118,11 @@ def text(config: TextConfig) -> Dataset:
         {name: len(part) for name, part in windows.items()},
     )
     reader = TextDataReader(vocabulary=vocabulary, encoding=config.encoding, context=config.context)
-    return Dataset(
-        spec,
-        train=windows["train"],
-        val=windows["val"],
-        test=windows.get("test"),
-        reader=reader,
-        header_rows=[
-            ("Text", _summary(passages, learnt_from)),
-            ("Vocabulary", f"{vocabulary}; {_token_count(streams['train'])} to learn from"),
-        ],
-        left_out={"files that cannot be read": bad} if bad else {},
-    )
+    dataset = Dataset(spec, windows["train"], windows["val"], windows.get("test"), reader=reader)
+    tokens = f"{vocabulary}; {_token_count(streams['train'])} to learn from"
+    dataset.header_rows = [("Text", _summary(passages, learnt_from)), ("Vocabulary", tokens)]
+    dataset.left_out = {"files that cannot be read": bad} if bad else {}
+    return dataset
 
 
 def _split_by_place(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, list[Passage]]:
@@ -181,9 +168,8 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
     if found <= config.context:
         most = f"Lower it to at most {found - 1:,}, or give" if found > 1 else "Give"
         raise DataError(
-            f"data.context={config.context}: the training part has"
-            f" {_token_count(streams['train'])}, but a"
-            f" window of {config.context:,} and the token after it are needed. {most} more text."
+            f"data.context={config.context}: the training part has {_token_count(streams['train'])}, but"
+            f" a window of {config.context:,} and the token after it are needed. {most} more text."
         )
     for name, stream in streams.items():
         if len(stream) < _MIN_TOKENS:
@@ -192,8 +178,7 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
             where = fraction if of_its_own is None else f"data.{name}_path={of_its_own}"
             raise DataError(
                 f"{where}: the {name} part has {_token_count(stream)}, too few to judge by:"
-                f" {_MIN_TOKENS} are the"
-                " least. Give more text, or a larger share of it."
+                f" {_MIN_TOKENS} are the least. Give more text, or a larger share of it."
             )
 
 

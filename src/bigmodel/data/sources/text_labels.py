@@ -18,10 +18,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bigmodel.data import user_data
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.canonical import alias_summary
-from bigmodel.data.class_counts import class_summary, class_warnings, count_classes
+from bigmodel.data.class_counts import describe_target
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import SplitData, Texts
 from bigmodel.data.reader import Found, reads, truncation_row
@@ -30,14 +31,7 @@ from bigmodel.data.texts.files import TextFilesConfig, vocabulary_of
 from bigmodel.data.texts.labelled_texts import LabelledTexts, Layout, layout_kind, read_labelled_texts
 from bigmodel.data.texts.tokenizer_training import Unit
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
-from bigmodel.data.user_data import (
-    Words,
-    check_classes,
-    check_trained_classes,
-    resolve_path,
-    separate_parts,
-    split_samples,
-)
+from bigmodel.data.user_data import Words
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
@@ -111,15 +105,8 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         ConfigError: no path is given, or a part is told twice.
         DataError: texts or labels cannot be read, are missing, or there is nothing to tell apart.
     """
-    layout = Layout(
-        kind=layout_kind(resolve_path(config)),
-        text=config.text,
-        target=config.target,
-        missing=config.missing,
-        group=config.group,
-        split=config.split,
-        encoding=config.encoding,
-    )
+    chosen = config.model_dump(include=set(Layout.model_fields))
+    layout = Layout(kind=layout_kind(user_data.resolve_path(config)), **chosen)
     found = _read_parts(config, layout)
     before, training = config.learnt_reader(TextLabelsReader), found.parts["train"][0]
     vocabulary = vocabulary_of(config, before, training, config.unit, ["pad", "unknown"])
@@ -135,14 +122,17 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     tokens = Tokens(config.length, vocabulary.size, vocabulary.pad)
     spec = DataSpec("text_labels", tokens, found.target)
     done = completed(spec, stored, config.learnt(tokens))
+    all_targets = [targets for _, targets in found.parts.values()]
+    classes, warnings = describe_target(found.target, all_targets)
+    summary = f"{sum(map(len, all_targets)):,}"
+    if isinstance(found.target, Classes):
+        summary += f" of {found.target.count:,} classes: {classes}"
+    else:
+        summary += ", each with a value"
     header_rows = [
-        ("Texts", _summary(found)),
+        ("Texts", summary),
         *found.header_rows,
-        *(
-            []
-            if isinstance(found.target, Values)
-            else class_warnings(found.target.names, _class_counts(found))
-        ),
+        *warnings,
         ("Vocabulary", str(vocabulary)),
         *truncation_row(cut, "text", f"{config.length:,} tokens"),
     ]
@@ -169,7 +159,7 @@ class _LabelledParts(NamedTuple):
 def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
     """The texts of all places that `config` names, in parts."""
     where = f"data.path={config.path}"
-    rows = read_labelled_texts(resolve_path(config), "data.path", layout, config.max_bad)
+    rows = read_labelled_texts(user_data.resolve_path(config), "data.path", layout, config.max_bad)
     if config.task == "values" or (config.task == "auto" and _are_real_values(rows.labels)):
         target: Classes | Values = Values((config.target,), mean=(), std=())
         names = None
@@ -178,7 +168,7 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         names, aliases = class_names(rows.labels, None if reader is None else reader.target_encoder)
         if header_rows := alias_summary(aliases):
             rows.header_rows.append(("Spellings", header_rows))
-        check_classes(names, where)
+        user_data.check_classes(names, where)
         if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
             raise DataError(
                 f"{where}: there are {len(names):,} different labels for {len(rows.labels):,} texts,"
@@ -188,7 +178,7 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         target = Classes(names, counts=())
     targets = _targets(rows, names, where)
     labels = None if names is None else targets
-    index = split_samples(
+    index = user_data.split_samples(
         config,
         len(rows.texts),
         labels=labels,
@@ -196,19 +186,19 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         assigned_parts=rows.assigned_parts,
         named=rows.names.__getitem__,
     )
-    parts = {
-        name: ([rows.texts[row] for row in chosen.tolist()], targets[chosen])
-        for name, chosen in index.items()
-    }
+    parts: dict[PartName, tuple[list[str], Tensor]] = {}
+    for name, chosen in index.items():
+        parts[name] = ([rows.texts[row] for row in chosen.tolist()], targets[chosen])
     left_out = Counter(rows.left_out)
     plain = layout.model_copy(update={"group": None, "split": None})
-    for name in separate_parts(config, parts):
+    for name in user_data.separate_parts(config, parts):
         key = f"{name}_path"
-        more = read_labelled_texts(resolve_path(config, key), f"data.{key}", plain, config.max_bad)
+        path = user_data.resolve_path(config, key)
+        more = read_labelled_texts(path, f"data.{key}", plain, config.max_bad)
         parts[name] = (more.texts, _targets(more, names, f"data.{key}={getattr(config, key)}"))
         left_out.update(more.left_out)
     if isinstance(target, Classes):
-        check_trained_classes(target.names, parts["train"][1], where, "texts")
+        user_data.check_trained_classes(target.names, parts["train"][1], where, "texts")
     in_turn: tuple[PartName, ...] = ("train", "val", "test")
     parts = {name: parts[name] for name in in_turn if name in parts}
     return _LabelledParts(target, parts, dict(left_out), rows.header_rows)
@@ -264,17 +254,3 @@ def _encode_texts(
     tokens = torch.cat([found.tokens, found.tokens.new_tensor([vocabulary.unknown])])
     starts = found.starts.masked_fill(found.sizes == 0, len(found.tokens))
     return Texts(tokens, starts, sizes, targets, vocabulary.pad), int((found.sizes > length).sum())
-
-
-def _summary(found: _LabelledParts) -> str:
-    """What was understood, for the header."""
-    count = sum(len(texts) for texts, _ in found.parts.values())
-    if isinstance(found.target, Values):
-        return f"{count:,}, each with a value"
-    names = found.target.names
-    return f"{count:,} of {len(names):,} classes: {class_summary(names, _class_counts(found))}"
-
-
-def _class_counts(found: _LabelledParts) -> list[int]:
-    assert isinstance(found.target, Classes)
-    return count_classes((targets for _, targets in found.parts.values()), found.target.count)

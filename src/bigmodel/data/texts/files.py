@@ -11,16 +11,11 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from bigmodel.data import text_encoding
 from bigmodel.data.ignored_files import first_system_name, is_ignored
 from bigmodel.data.memory_check import read_all
 from bigmodel.data.paths import check_inside
-from bigmodel.data.text_encoding import (
-    Encoding,
-    detect_encoding,
-    guess_encoding,
-    guess_utf16,
-    open_decompressed,
-)
+from bigmodel.data.text_encoding import Encoding
 from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, Special, Unit, build_vocabulary
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
 from bigmodel.data.user_data import UserDataConfig, resolve_path
@@ -146,10 +141,8 @@ def read_files(files: list[Path], encoding: str, max_bad: int = 0) -> tuple[list
     if len(bad) > max_bad or not passages:
         more = ""
         if len(bad) > max_bad and len(files) > 1:
-            more = (
-                f" Of {len(files):,} files, {len(bad):,} cannot be read: data.max_bad={len(bad)} leaves"
-            )
-            more += " them out."
+            more = f" Of {len(files):,} files, {len(bad):,} cannot be read:"
+            more += f" data.max_bad={len(bad)} leaves them out."
         raise DataError(f"{bad[0]}{more}") from bad[0]
     return passages, len(bad)
 
@@ -160,9 +153,9 @@ def read_text(file: Path, encoding: str) -> str:
     Raises:
         DataError: it cannot be read, or is not text of this encoding; the message says which byte.
     """
-    with open_decompressed(file) as source:
+    with text_encoding.open_decompressed(file) as source:
         raw = read_all(source, str(file))
-    encoding = detect_encoding(file, raw[:4096], encoding)
+    encoding = text_encoding.detect_encoding(file, raw[:4096], encoding)
     body = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode(encoding)
@@ -190,9 +183,9 @@ def read_lines(file: Path, encoding: str) -> list[str]:
 
 def _encoding_advice(raw: bytes, encoding: str) -> str:
     """What to do about bytes that are no text."""
-    if b"\0" in raw[:4096] and guess_utf16(raw[:4096]) is None:
+    if b"\0" in raw[:4096] and text_encoding.guess_utf16(raw[:4096]) is None:
         return "It looks like no text file at all: give one, or the text of it as .txt."
     if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "ascii"}:
-        other = "utf-8" if encoding.lower() == "ascii" else guess_encoding(raw)
+        other = "utf-8" if encoding.lower() == "ascii" else text_encoding.guess_encoding(raw)
         return f"It is likely {other}: say data.encoding={other}"
     return "Say data.encoding=utf-8, or whichever it is written in, or mend the file."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,9 +91,7 @@ def read_labelled_texts(
         DataError: there are none, or more than `max_bad` cannot be used.
     """
     single = path.name.lower().endswith(SUFFIXES) or not path.exists()
-    kind = (
-        layout.kind if single else layout_kind(path)
-    )  # new texts need not lie as those of training did
+    kind = layout.kind if single else layout_kind(path)  # new texts may lie otherwise than training's
     read = _read_table if kind == "table" else _read_folders
     return read(path, key, layout, max_bad, labelled)
 
@@ -119,32 +117,21 @@ def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
     def chosen(values: list[str | None] | None) -> list[str]:
         return [values[row] or "" for row in kept] if values else []
 
-    assigned_parts = groups = None
-    if labelled and layout.group is not None:
-        groups = chosen(cells(layout.group, "data.group"))
-    if labelled and layout.split is not None:
-        assigned_parts = chosen(cells(layout.split, "data.split"))
-    others = () if labelled else table.column_names
-    columns = {name: table.raw_column(name).take(kept) for name in others}
-    names = [f"row {row}" for row in kept]
-    return LabelledTexts(
-        chosen(found),
-        chosen(labels),
-        names,
-        groups,
-        assigned_parts,
-        columns,
-        left_out,
-        table.header_rows,
-    )
+    texts = LabelledTexts(chosen(found), chosen(labels), [f"row {row}" for row in kept])
+    texts = replace(texts, left_out=left_out, header_rows=table.header_rows)
+    if not labelled:
+        names = table.column_names
+        return replace(texts, columns={name: table.raw_column(name).take(kept) for name in names})
+    if layout.group is not None:
+        texts = replace(texts, groups=chosen(cells(layout.group, "data.group")))
+    if layout.split is not None:
+        texts = replace(texts, assigned_parts=chosen(cells(layout.split, "data.split")))
+    return texts
 
 
 def _read_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> LabelledTexts:
-    suffixes = {".txt", ".gz"}
-    parts = labelled and key == "data.path"
-    files = find_files(
-        path, suffixes, _WHAT, FilePatterns(), f"{key}={path}", labelled=labelled, parts=parts
-    )
+    search = (path, {".txt", ".gz"}, _WHAT, FilePatterns(), f"{key}={path}")
+    files = find_files(*search, labelled=labelled, parts=labelled and key == "data.path")
     found: list[str] = []
     bad, kept = [], []
     for place, (file, name) in enumerate(zip(files.paths, files.names, strict=True)):
@@ -165,9 +152,14 @@ def _read_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: 
 
     names = chosen(files.names)
     assigned_parts = None if files.assigned_parts is None else chosen(files.assigned_parts)
-    header_rows, labels = file_messages(files), chosen(files.labels)
     return LabelledTexts(
-        found, labels, names, None, assigned_parts, {"file": names}, left_out, header_rows
+        found,
+        labels=chosen(files.labels),
+        names=names,
+        assigned_parts=assigned_parts,
+        columns={"file": names},
+        left_out=left_out,
+        header_rows=file_messages(files),
     )
 
 

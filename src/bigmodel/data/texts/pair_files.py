@@ -71,11 +71,9 @@ class Pairs:
 
     def at(self, index: Sequence[int]) -> Pairs:
         """Some of them; `left_out` tells nothing of the others."""
-        return Pairs(
-            [self.sources[row] for row in index],
-            [self.targets[row] for row in index],
-            [self.places[row] for row in index],
-        )
+        columns = (self.sources, self.targets, self.places)
+        sources, targets, places = ([column[row] for row in index] for column in columns)
+        return Pairs(sources, targets, places)
 
 
 def check_paths(config: PairFilesConfig) -> None:
@@ -114,12 +112,8 @@ def read_part(config: PairFilesConfig, part: PartName) -> Pairs | None:
             return None
         assert config.source is not None
         assert config.target is not None
-        names = (config.source, config.target)
-        return drop_empty(
-            read_pair_table(
-                resolve_path(config, key), f"data.{key}", names, config.max_bad, config.encoding
-            )
-        )
+        path, names = resolve_path(config, key), (config.source, config.target)
+        return drop_empty(read_pair_table(path, f"data.{key}", names, config.max_bad, config.encoding))
     keys = (f"{prefix}source", f"{prefix}target")
     if getattr(config, keys[0]) is None:
         return None

@@ -89,10 +89,8 @@ def _train_bpe(texts: Sequence[str], size: int) -> str:
             yield from _split_long_words(piece)
             read += len(piece)
 
-    activity_name = f"Learning pieces of words from {size:,} characters"
-    with activity.report_progress(
-        lambda: activity_name if read == size else f"{activity_name}, {read:,} of them read"
-    ):
+    work = f"Learning pieces of words from {size:,} characters"
+    with activity.report_progress(lambda: work if read == size else f"{work}, {read:,} of them read"):
         activity.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
 
@@ -122,9 +120,8 @@ def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
         ) from error
     if empty:
         raise DataError(f"{where}: its vocabulary is empty. Was it ever trained? Give another.")
-    tried = list(
-        islice((piece for text in texts for piece in split_long_text(text)), _TRIAL_CHARACTERS // CHUNK)
-    )
+    pieces = (piece for text in texts for piece in split_long_text(text))
+    tried = list(islice(pieces, _TRIAL_CHARACTERS // CHUNK))
     try:
         encoded = [found.encode(piece).tolist() for piece in tried]
         exact = [found.decode(tokens) for tokens in encoded] == tried

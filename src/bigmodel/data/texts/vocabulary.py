@@ -101,9 +101,8 @@ class Vocabulary(Config):
         special = (0,) * (self.size - self.own)
         match self.unit:
             case "character":
-                return (1,) * self.own + tuple(
-                    int(token == self.unknown) for token in range(self.own, self.size)
-                )
+                shown = (int(token == self.unknown) for token in range(self.own, self.size))
+                return (*((1,) * self.own), *shown)
             case "byte":
                 return (*(_count_characters(bytes([byte])) for byte in range(256)), *special)
             case _:
@@ -148,9 +147,8 @@ class Vocabulary(Config):
             tokens = self.encode("".join(texts))
         else:
             found: list[Ids] = []
-            with activity.report_progress(
-                lambda: f"Turning texts into tokens: {len(found):,} of {len(texts):,}"
-            ):
+            work, count = "Turning texts into tokens", f"{len(texts):,}"
+            with activity.report_progress(lambda: f"{work}: {len(found):,} of {count}"):
                 for ids in self._batches(texts, _TEXTS):
                     found.append(ids)  # noqa: PERF402  counted while it grows
             sizes, tokens = [len(ids) for ids in found], self._joined(found)
@@ -246,11 +244,11 @@ class Vocabulary(Config):
             panicked = type(error).__name__ == "PanicException"
             if not (panicked or isinstance(error, Exception)):
                 raise
-            why = (
-                "An expression in it may be matched in countless ways."
-                if panicked
-                else _tokenizer_advice(error)
-            )
+            why = "It is not whole, or its parts do not fit each other."
+            if panicked:
+                why = "An expression in it may be matched in countless ways."
+            elif "unk" in str(error).lower():
+                why = "It has no token for what it does not know."
             fault = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(
                 f"data.tokenizer: the tokenizer fails on a text: {fault}. {why} Give another"
@@ -260,9 +258,8 @@ class Vocabulary(Config):
     @cached_property
     def _counts(self) -> list[int] | None:
         """Characters in each token that stands for text; None where they are not those of the text."""
-        if not self.exact or "ByteLevel" not in _component_types(
-            nested_json.loads(self.tokenizer).get("decoder")
-        ):
+        decoder = nested_json.loads(self.tokenizer).get("decoder")
+        if not self.exact or "ByteLevel" not in _component_types(decoder):
             return None
         counts, byte_of = [0] * self.own, _bytes_of_letters()
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():
@@ -285,13 +282,6 @@ class VocabularyReader(TextReader):
     def decode(self, tokens: Sequence[int]) -> str:
         """See `TextReader.decode`."""
         return self.vocabulary.decode(tokens)
-
-
-def _tokenizer_advice(error: BaseException) -> str:
-    """What the matter is with a tokenizer that meets a text which it has no token for."""
-    if "unk" in str(error).lower():
-        return "It has no token for what it does not know."
-    return "It is not whole, or its parts do not fit each other."
 
 
 def split_long_text(text: str) -> Iterator[str]:
@@ -321,9 +311,8 @@ def _bytes_of_letters() -> dict[str, int]:
     letters from 256 on (GPT-2's `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + place): byte for place, byte in enumerate(others)
-    }
+    letters = {chr(256 + place): byte for place, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | letters
 
 
 def _component_types(part: Any) -> set[str]:
