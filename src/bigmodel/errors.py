@@ -256,6 +256,5 @@ def counted(number: float, one: str, many: str | None = None) -> str:
 
 def join_names(names: Sequence[str]) -> str:
     """Names on a line: the first `MAX_NAMES`, and how many there are in all."""
-    return ", ".join(names[:MAX_NAMES]) + (
-        f", … ({len(names):,} in all)" if len(names) > MAX_NAMES else ""
-    )
+    more = f", … ({len(names):,} in all)" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -222,9 +222,7 @@ def validate(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> Conf
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(
-            "\n".join(_error_line(schema, issue, key) for issue in error.errors())
-        ) from None
+        raise ConfigError("\n".join(_error_line(schema, e, key) for e in error.errors())) from None
 
 
 def _oversized(value: Any, path: str) -> Iterator[str]:

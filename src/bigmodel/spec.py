@@ -87,9 +87,8 @@ class Features:
 
     def __str__(self) -> str:
         categories = sum(size > 0 for size in self.categories)
-        return counted(self.count, "feature") + (
-            f", {categories:,} of them categories" if categories else ""
-        )
+        among = f", {categories:,} of them categories" if categories else ""
+        return counted(self.count, "feature") + among
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,8 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
     if STATE not in files:
         raise DamagedError(f"{folder}: the checkpoint is damaged: {STATE} is not part of it.")
     try:
-        groups = {
-            Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")
-        }
+        tensors = [folder / name for name in files if name.endswith(".safetensors")]
+        groups = {path.stem: load_file(path) for path in tensors}
         facts: dict[str, Any] = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
         return upgrade(schema, groups, facts)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -138,9 +138,8 @@ def _call_hydra(argv: list[str]) -> None:
     sys.argv[1:] = argv
     try:
         with _escaped_on_terminal(argv):
-            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")(
-                job.run_job
-            )()
+            main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
+            main(job.run_job)()
     finally:
         if before is None:
             del os.environ[FULL_ERROR]

@@ -45,6 +45,8 @@ class StepInputs(NamedTuple):
 
 
 Named = dict[str, Tensor]
+ForwardResults = tuple[Tensor | None, Tensor, Tensor]
+"""Outputs, None if the loss is fused with the head; the sum of the losses; what to divide it by."""
 
 
 class StepTensors(NamedTuple):
@@ -126,7 +128,7 @@ class FunctionalStep:
     def __init__(self, step: Step) -> None:
         _check_traceable(step)
         self._step = step
-        self._forward_pass = _ForwardPass(step)
+        self._forward = _ForwardPass(step)
         self.tensors = StepTensors.of(step)
         self._averaged = _first_names(step.model, self.tensors.averages)
 
@@ -144,9 +146,7 @@ class FunctionalStep:
         weights = {name: value.detach().requires_grad_() for name, value in tensors.weights.items()}
         # A forward pass updates running statistics in place, and a bad batch must leave them alone.
         buffers = {name: value.clone() for name, value in tensors.buffers.items()}
-        outputs, total, normaliser = self._forward_pass.call(
-            weights | buffers, tensors.constants, inputs
-        )
+        outputs, total, normaliser = self._forward.call(weights | buffers, tensors.constants, inputs)
         # Backward starts from 1 / normaliser, so that no division enters the graph.
         start = normaliser.reciprocal()
         found = torch.autograd.grad(total, list(weights.values()), start, allow_unused=True)
@@ -218,24 +218,19 @@ class _ForwardPass(nn.Module):
             )
         }
 
-    def call(
-        self, tensors: Named, constants: Named, inputs: StepInputs
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
+    def call(self, tensors: Named, constants: Named, inputs: StepInputs) -> ForwardResults:
         """Forward pass and loss with other tensors than the modules' own.
 
         Returns:
-            The outputs, None where the loss is fused with the head; the sum of the losses; and what to
-            divide it by.
+            See `ForwardResults`.
         """
         named = {f"model.{name}": value for name, value in tensors.items()} | constants
         swapped = {place: named[first] for place, first in self._places.items()}
         batch = (inputs.inputs, inputs.targets)
-        results: tuple[Tensor | None, Tensor, Tensor] = functional_call(
-            self, swapped, batch, tie_weights=False
-        )
+        results: ForwardResults = functional_call(self, swapped, batch, tie_weights=False)
         return results
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def forward(self, inputs: Tensor, targets: Tensor) -> ForwardResults:
         outputs = None
         with self._autocast, _flat_weights_rebound(self.model):
             if self._fuses:
@@ -264,9 +259,7 @@ def _flat_weights_rebound(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _swap_optimizer_tensors(
-    step: Step, weights: Named, state: Named, learning_rates: Tensor
-) -> Iterator[None]:
+def _swap_optimizer_tensors(step: Step, weights: Named, state: Named, rates: Tensor) -> Iterator[None]:
     """The optimizer works on other tensors than its own, and looks at no value, as under torch.compile.
 
     There is no `functional_call` for optimizers.
@@ -280,7 +273,7 @@ def _swap_optimizer_tensors(
         for entry, value in state.items():
             key, name = entry.split(".", 1)
             optimizer.state[weights[name]][key] = value
-        for group, rate in zip(optimizer.param_groups, learning_rates.unbind(), strict=True):
+        for group, rate in zip(optimizer.param_groups, rates.unbind(), strict=True):
             group["params"] = [weights[names[p]] for p in group["params"]]
             # SGD reads the value of a rate, instead of multiplying by it, unless it needs a gradient.
             group["lr"] = rate.detach().requires_grad_()
@@ -323,9 +316,8 @@ def is_step_count(key: str) -> bool:
 def has_state(optimizer: torch.optim.Optimizer) -> bool:
     """Whether an optimizer has done the update that creates its state; plain SGD never has any."""
     stateless = kind_of(optimizer) is torch.optim.SGD
-    return bool(optimizer.state) or (
-        stateless and all(group["momentum"] == 0 for group in optimizer.param_groups)
-    )
+    needs_none = stateless and all(group["momentum"] == 0 for group in optimizer.param_groups)
+    return needs_none or bool(optimizer.state)
 
 
 def _check_traceable(step: Step) -> None:

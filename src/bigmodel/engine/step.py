@@ -272,9 +272,8 @@ class Step:
         gradients = [] if self.scaler is not None else self._present_gradients()
         flag = torch.zeros((), device=self._device)
         # The one kernel that gradient scaling uses; scaling by one leaves the tensors as they are.
-        torch._amp_foreach_non_finite_check_and_unscale_(
-            [total, *self._statistics, *gradients], flag, self._one
-        )
+        tensors = [total, *self._statistics, *gradients]
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, self._one)
         return flag
 
     def _present_gradients(self) -> list[Tensor]:

@@ -46,9 +46,7 @@ def undefined_told(figures: Mapping[str, float]) -> dict[str, str]:
     Args:
         figures: of an evaluation in which all outputs were finite.
     """
-    return {
-        name: reason for name, reason in _UNDEFINED_REASONS.items() if math.isnan(figures.get(name, 0.0))
-    }
+    return {name: why for name, why in _UNDEFINED_REASONS.items() if math.isnan(figures.get(name, 0.0))}
 
 
 def default_monitor(target: Target) -> str:

@@ -96,9 +96,8 @@ class ScoredAttention(nn.Module):
             start = torch.eye(self.head_dim) * scale  # the scaled dot product
             self.general = nn.Parameter(start.repeat(num_heads, 1, 1))
         elif score == "additive":
-            self.additive = nn.Parameter(
-                nn.init.normal_(torch.empty(num_heads, self.head_dim), std=scale)
-            )
+            start = torch.empty(num_heads, self.head_dim)
+            self.additive = nn.Parameter(nn.init.normal_(start, std=scale))
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = self._heads(inputs)

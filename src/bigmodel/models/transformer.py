@@ -162,9 +162,7 @@ class Transformer(TransformerBase):
         super().__init__(config, spec)
         self.causal = config.causal or self.writes
         self.pad = pad_token(spec.input)
-        self.blocks = nn.ModuleList(
-            Block(config, self.rotary, causal=self.causal) for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(Block(config, self.rotary, self.causal) for _ in range(config.depth))
         self.final_norm = make_norm(config) if config.norm_first else None
         self.readout = config.readout or ("last" if config.causal else "mean")
         self._add_head(config, spec, self.blocks)

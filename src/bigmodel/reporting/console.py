@@ -79,9 +79,8 @@ class Console(Sink):
         for label, text in rows:
             style = _STYLES["warning"] if label == "Warning" else ""
             grid.add_row(Text(label, style or "label"), Text(text, style, overflow="fold"))
-        panel = Panel(
-            grid, title=Text(escape_line(info.title), "label"), title_align="left", expand=False
-        )
+        title = Text(escape_line(info.title), "label")
+        panel = Panel(grid, title=title, title_align="left", expand=False)
         self._write([f"{label}: {text}" for label, text in rows], panel)
         if self._rich is not None:
             self._bar = Bar(info)
@@ -122,9 +121,8 @@ class Console(Sink):
         self._write([outcome], Text(outcome, _STYLES.get(summary.status, "")))
         for label, pointer in formatting.next_steps(summary, folder, logdir):
             text = escape_line(pointer)
-            self._write(
-                [f"{label}: {text}"], Text.assemble((f"{label}: ", "label"), text), soft_wrap=True
-            )
+            shown = Text.assemble((f"{label}: ", "label"), text)
+            self._write([f"{label}: {text}"], shown, soft_wrap=True)
 
     def close(self) -> None:
         self._stop_bar()

@@ -155,9 +155,8 @@ def session_start(hparams: Mapping[str, bool | float | str]) -> Any:
             info.hparams[name].string_value = escape_line(value)
         elif math.isfinite(value):
             info.hparams[name].number_value = value
-    return _hparams_value(
-        "_hparams_/session_start_info", plugin_data_pb2.HParamsPluginData(session_start_info=info)
-    )
+    content = plugin_data_pb2.HParamsPluginData(session_start_info=info)
+    return _hparams_value("_hparams_/session_start_info", content)
 
 
 def session_end(status: str) -> Any:
@@ -170,9 +169,8 @@ def session_end(status: str) -> Any:
     info = plugin_data_pb2.SessionEndInfo(
         status=known.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
     )
-    return _hparams_value(
-        "_hparams_/session_end_info", plugin_data_pb2.HParamsPluginData(session_end_info=info)
-    )
+    content = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    return _hparams_value("_hparams_/session_end_info", content)
 
 
 def _hparams_value(tag: str, content: Any) -> Any:

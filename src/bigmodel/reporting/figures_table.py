@@ -51,9 +51,7 @@ def print_figures(
     head = Table.grid(padding=(0, 2))
     for label, text in rows:
         head.add_row(Text(label, "label"), Text(text))
-    console.print(
-        Panel(head, title=Text(title, "label"), title_align="left", box=box.ROUNDED, expand=False)
-    )
+    console.print(Panel(head, title=Text(title, "label"), title_align="left", expand=False))
     table = Table(box=box.ROUNDED, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)

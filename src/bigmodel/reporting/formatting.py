@@ -146,9 +146,8 @@ def next_steps(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, 
     if kept:
         rows.append(("Checkpoints", f"{shown_path(folder / 'checkpoints')} ({', '.join(kept)})"))
     if summary.status != "finished" and "last" in kept:
-        rows.append(
-            ("Go on with", f"{program('bigmodel-train')} {shell_quoted(f'resume={shown_path(folder)}')}")
-        )
+        resume = shell_quoted(f"resume={shown_path(folder)}")
+        rows.append(("Go on with", f"{program('bigmodel-train')} {resume}"))
     if (folder / "tensorboard").is_dir():
         rows.append(("TensorBoard", tensorboard_command(logdir)))
     return rows

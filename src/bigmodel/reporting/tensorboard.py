@@ -111,9 +111,7 @@ class TensorBoard(Sink):
             # TensorBoard opens the first groups of curves, and lists the first metrics of its table, by
             # name: as a curve the best comes first in both.
             shown |= results("best", best, self._monitor)
-        self._events.add(
-            int(record["step"]), [events.scalar(name, value) for name, value in shown.items()]
-        )
+        self._events.add(int(record["step"]), [events.scalar(*item) for item in shown.items()])
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
         self._not_drawn = (evaluation, step)

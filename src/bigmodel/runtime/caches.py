@@ -150,9 +150,8 @@ def _is_own_group(number: int) -> bool:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(number)
     except KeyError:
         return False
-    return (user.pw_gid, user.pw_name) == (number, group.gr_name) and not {*group.gr_mem} - {
-        user.pw_name
-    }
+    others = {*group.gr_mem} - {user.pw_name}
+    return (user.pw_gid, user.pw_name) == (number, group.gr_name) and not others
 
 
 def _nameless() -> int | None:

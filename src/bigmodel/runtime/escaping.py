@@ -45,9 +45,8 @@ def escape_line(text: str) -> str:
 def escape_message(text: str) -> str:
     """The same of a message, with its further lines indented: no name in it can pass for another one."""
     first, *rest = escape(text).split("\n")
-    return "\n".join(
-        [first, *(line if line.startswith(" ") or not line else f"  {line}" for line in rest)]
-    )
+    indented = (line if line.startswith(" ") or not line else f"  {line}" for line in rest)
+    return "\n".join([first, *indented])
 
 
 def escape_library_output() -> None:

@@ -68,9 +68,8 @@ def drain_step_metrics(run: Run) -> None:
         if run.config.on_nonfinite != "skip":
             raise NonFiniteError(fault, update.step)
         if update.in_a_row > MOST_SKIPPED_IN_A_ROW:
-            raise NonFiniteError(
-                f"{fault} So were the {MOST_SKIPPED_IN_A_ROW} updates before it.", update.step
-            )
+            fault += f" So were the {MOST_SKIPPED_IN_A_ROW} updates before it."
+            raise NonFiniteError(fault, update.step)
         if update.total <= 5 or update.total % 100 == 0:  # a line for each would bury all others
             run.sinks.message(f"{fault} Its update was skipped, as {update.total:,} in all.", "warning")
 

@@ -22,6 +22,7 @@ _AUTOGRAD = "autograd::engine::evaluate_function: "  # what it does around a nod
 _WIDEST = 44  # characters of an operator's name
 _MS = 1e-3  # milliseconds in a microsecond
 
+_CPU = DeviceType.CPU
 Event = Any
 """Torch's `FunctionEvent`: something that a thread of the host did, or a kernel of a device."""
 
@@ -68,9 +69,7 @@ def breakdown(
     Returns:
         None when it has no step.
     """
-    marks = [
-        event for event in events if event.is_user_annotation and event.device_type == DeviceType.CPU
-    ]
+    marks = [event for event in events if event.is_user_annotation and event.device_type == _CPU]
     taken = [mark for mark in marks if mark.name.startswith(_STEP)]
     if not taken or steps < 1:
         return None
@@ -121,11 +120,9 @@ def _host(
     return dict(spent)
 
 
-def _device(
-    events: Sequence[Event], phases: _Phases, start: float, end: float
-) -> dict[str, float] | None:
+def _device(events: list[Event], phases: _Phases, start: float, end: float) -> dict[str, float] | None:
     """Microseconds of the device: of kernels that run side by side, what each adds to the others."""
-    kernels = [e for e in events if e.device_type != DeviceType.CPU and not e.is_user_annotation]
+    kernels = [e for e in events if e.device_type != _CPU and not e.is_user_annotation]
     if not kernels:
         return None
     # A kernel has the number of the call of CUDA's runtime or driver that launched it. Backward is
@@ -133,7 +130,7 @@ def _device(
     launched = {
         event.id: event.time_range.start
         for event in events
-        if event.device_type == DeviceType.CPU and event.name.startswith("cu")
+        if event.device_type == _CPU and event.name.startswith("cu")
     }
     spent: defaultdict[str, float] = defaultdict(float)
     covered = start
@@ -153,11 +150,11 @@ def _operators(averages: Iterable[Any], on_device: bool, steps: int) -> list[Ope
     """
     rows = [row for row in averages if not row.is_user_annotation]
     by_kernels = on_device and not any(
-        row.device_type == DeviceType.CPU and row.self_device_time_total for row in rows
+        row.device_type == _CPU and row.self_device_time_total for row in rows
     )
     found = []
     for row in rows:
-        if (row.device_type != DeviceType.CPU) == by_kernels:
+        if (row.device_type != _CPU) == by_kernels:
             own = row.self_device_time_total if on_device else row.self_cpu_time_total
             found.append(Operator(row.key, row.count / steps, own * _MS / steps))
     return sorted(found, key=lambda row: -row.ms)[:MOST_OPERATORS]

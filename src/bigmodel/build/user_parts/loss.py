@@ -30,9 +30,7 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
         warnings = warn_of_leak(label, lambda: tried(live, targets))
     cut = len(targets) // 3
     parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
-    (whole, weight), (first, its), (rest, others) = (
-        _evaluate_loss(loss, label, *part) for part in parts
-    )
+    (whole, weight), (first, its), (rest, others) = (_evaluate(loss, label, *part) for part in parts)
     if not all(map(isfinite, (whole, first, rest))):
         return warnings  # the first step tells
     if _is_sum(whole, first, rest):
@@ -77,14 +75,14 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
 def _distinctive_outputs(loss: Loss, label: str, outputs: Tensor, targets: Tensor) -> Tensor:
     """The outputs; or, where all are alike or the loss is 0, others near them: there a sum, a mean and
     what broadcast shapes give would be the same."""
-    total, _ = _evaluate_loss(loss, label, outputs, targets)
+    total, _ = _evaluate(loss, label, outputs, targets)
     alike = torch.equal(outputs, outputs[:1].expand_as(outputs))
     if not isfinite(total) or not (alike or abs(total) < _ROUNDING):
         return outputs
     for size in (1.0, 10.0, 100.0, 1000.0):
         others = outputs + size * torch.randn_like(outputs)
         try:
-            total, _ = _evaluate_loss(loss, label, others, targets)
+            total, _ = _evaluate(loss, label, others, targets)
         except SpecError:  # it takes none that this model does not give, such as no probabilities
             break
         if isfinite(total) and abs(total) > _ROUNDING:
@@ -101,11 +99,11 @@ def _ignores_pairing(loss: Loss, label: str, outputs: Tensor, targets: Tensor, w
     moved = [targets.roll(by, 0) for by in (1, len(targets) // 3)]
     if any(torch.equal(other, targets) for other in moved):
         return False
-    losses = [_evaluate_loss(loss, label, outputs, other)[0] for other in moved]
+    losses = [_evaluate(loss, label, outputs, other)[0] for other in moved]
     return all(isclose(other, whole, rel_tol=1e-5) for other in losses)
 
 
-def _evaluate_loss(loss: Loss, label: str, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
+def _evaluate(loss: Loss, label: str, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """A loss's total and what to divide it by; its gradient has to reach the outputs."""
     leaf = outputs.clone().requires_grad_()
     passed, passed_targets = leaf.clone(), targets.clone()  # what is changed in place may not be a leaf

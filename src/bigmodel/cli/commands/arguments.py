@@ -84,21 +84,22 @@ def _parser() -> Parser:
 
 
 def _of_every_verb(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or a checkpoint in it")
-    parser.add_argument(
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run's folder, or a checkpoint in it")
+    add(
         "--weights",
         choices=["best", "last"],
         default="best",
         help="the best by validation, or the newest (default: best)",
     )
-    parser.add_argument(
+    add(
         "--device",
         type=_device,
         default="auto",
         metavar="{auto,cpu,cuda,mps}",
         help="or one of several, such as cuda:1; auto takes the fastest available (default: auto)",
     )
-    parser.add_argument(
+    add(
         "--plugins",
         action="append",
         default=[],
@@ -114,57 +115,49 @@ def _device(name: str) -> str:
 
 
 def _eval(parser: Parser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--data",
         metavar="PATH",
         help="new data with its targets, in the form that the run was trained on (default: the run's"
         " test part, or its validation part if it has none)",
     )
-    parser.add_argument("--batch-size", type=_count, metavar="N", help="samples computed at once")
-    parser.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
-    parser.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
+    add("--batch-size", type=_count, metavar="N", help="samples computed at once")
+    add("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
+    add("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
+    add("--json", action="store_true", help="print one line of JSON instead of a table")
 
 
 def _predict(parser: Parser) -> None:
-    files = parser.add_argument_group("files")
-    files.add_argument(
-        "--input", metavar="PATH", help="new data, in the form that the run was trained on"
-    )
-    files.add_argument(
+    add = parser.add_argument_group("files").add_argument
+    add("--input", metavar="PATH", help="new data, in the form that the run was trained on")
+    add(
         "--output",
         metavar="FILE",
         help="where predictions go: .csv, .tsv, .parquet or .jsonl; texts also as plain lines under any"
         " other name, such as new.en (default: -, the terminal)",
     )
-    files.add_argument("--force", action="store_true", help="replace an existing output file")
-    files.add_argument("--probabilities", action="store_true", help="add one column per class or label")
-    files.add_argument("--batch-size", type=_count, metavar="N", help="samples computed at once")
-    files.add_argument("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
-    files.add_argument("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
-    texts = parser.add_argument_group("texts")
-    texts.add_argument("--prompt", metavar="TEXT", help="a text to continue, or to translate")
-    texts.add_argument("--tokens", type=_count, metavar="N", help="most new tokens (default: 200)")
-    texts.add_argument("--temperature", type=float, metavar="X", help="0: always the likeliest token")
-    texts.add_argument("--top-k", type=_count, metavar="N", help="sample from the N likeliest tokens")
-    texts.add_argument("--top-p", type=float, metavar="P", help="sample from tokens that make up P")
-    texts.add_argument("--beams", type=_count, metavar="N", help="beam search with N beams")
-    texts.add_argument(
-        "--seed", type=_whole, default=0, metavar="N", help="seed of sampling (default: 0)"
-    )
-    texts.add_argument(
-        "--samples", type=_count, default=1, metavar="N", help="number of texts (default: 1)"
-    )
+    add("--force", action="store_true", help="replace an existing output file")
+    add("--probabilities", action="store_true", help="add one column per class or label")
+    add("--batch-size", type=_count, metavar="N", help="samples computed at once")
+    add("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
+    add("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
+    add = parser.add_argument_group("texts").add_argument
+    add("--prompt", metavar="TEXT", help="a text to continue, or to translate")
+    add("--tokens", type=_count, metavar="N", help="most new tokens (default: 200)")
+    add("--temperature", type=float, metavar="X", help="0: always the likeliest token")
+    add("--top-k", type=_count, metavar="N", help="sample from the N likeliest tokens")
+    add("--top-p", type=float, metavar="P", help="sample from tokens that make up P")
+    add("--beams", type=_count, metavar="N", help="beam search with N beams")
+    add("--seed", type=_whole, default=0, metavar="N", help="seed of sampling (default: 0)")
+    add("--samples", type=_count, default=1, metavar="N", help="number of texts (default: 1)")
 
 
 def _export(parser: Parser) -> None:
-    parser.add_argument(
-        "--format", choices=["onnx"], default="onnx", help="format of the file (default: onnx)"
-    )
-    parser.add_argument(
-        "--output", metavar="FILE", help="file to write (default: model.onnx in the run's folder)"
-    )
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    add = parser.add_argument
+    add("--format", choices=["onnx"], default="onnx", help="format of the file (default: onnx)")
+    add("--output", metavar="FILE", help="file to write (default: model.onnx in the run's folder)")
+    add("--force", action="store_true", help="replace an existing file")
 
 
 _ENCODING = "encoding of the file, such as cp1252 (default: that of the run's data, or by its mark)"

@@ -172,9 +172,7 @@ class Heard(nn.Module):
         super().__init__()
         self.shape, self.scaled = settings.shape, scaled
         self.log_mel = settings.log_mel if settings.form == "log_mel" else None
-        self.missing = (
-            0 if self.log_mel is not None else self.shape[0] * self.shape[1] - settings.samples
-        )
+        self.missing = 0 if self.log_mel else self.shape[0] * self.shape[1] - settings.samples
 
     def forward(self, sound: Tensor) -> Tensor:
         heard = sound if self.log_mel is None else self.log_mel(sound)

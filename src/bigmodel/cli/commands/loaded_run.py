@@ -35,6 +35,7 @@ from bigmodel.runtime.device import DeviceConfig, Runtime, measure_kernels, prep
 from bigmodel.spec import TokenPair, Tokens
 
 Notify = Callable[[str], None]
+Facts = dict[str, Any]
 
 _HARMLESS = {"oc.env", "oc.decode"}
 """Interpolations that are resolved whoever wrote them: they only read the environment."""
@@ -161,9 +162,7 @@ def resolve_environment(values: Any) -> Any:
     return plain["value"]
 
 
-def _load_checkpoint(
-    run_path: RunPath, weights: str, notify: Notify
-) -> tuple[TensorGroups, dict[str, Any]]:
+def _load_checkpoint(run_path: RunPath, weights: str, notify: Notify) -> tuple[TensorGroups, Facts]:
     if run_path.checkpoint is not None:
         return checkpoint.load(run_path.checkpoint)
     if weights == "best":
@@ -190,7 +189,7 @@ def _load_checkpoint(
     return newest.groups, newest.facts
 
 
-def _settings(run_path: RunPath, facts: dict[str, Any]) -> dict[str, Any]:
+def _settings(run_path: RunPath, facts: Facts) -> dict[str, Any]:
     settings = facts.get("settings")
     if facts.get("prepared") is None or settings is None:
         raise CheckpointError(

@@ -42,9 +42,8 @@ def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targe
 def _with_options(message: str, option: str) -> str:
     """A message of a reader, with our options in the place of configuration keys."""
     message = re.sub(r"^(data\.)?path[=:] ?", f"{option} ", message)
-    message = re.sub(
-        r"^data\.\w+=(.*?): (.*) has no such column\.", r"\2: there is no column '\1'.", message
-    )
+    no_column = r"^data\.\w+=(.*?): (.*) has no such column\."
+    message = re.sub(no_column, r"\2: there is no column '\1'.", message)
     message = re.sub(r"; or say ['\"]*data\.label_pattern=.*?(; or|\.$)", r"\1", message)
     message = re.sub(r"data\.encoding=", "--encoding ", message)
     return re.sub(r"data\.max_bad=", "--max-bad ", message)

@@ -117,9 +117,8 @@ def as_arrow(values: Any) -> Any:
     import pyarrow.compute as pc
 
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        return (
-            pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(values.type) else values
-        )
+        is_floating = pa.types.is_floating(values.type)
+        return pc.if_else(pc.is_nan(values), None, values) if is_floating else values
     try:
         return pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):

@@ -37,9 +37,8 @@ def are_allowed(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -
         if key not in known or override.is_sweep_override():
             return False
         settings[key] = override.value()
-    entries = {
-        group: _entries(group, index, line) for group in {key.partition(".")[0] for key in settings}
-    }
+    groups = {key.partition(".")[0] for key in settings}
+    entries = {group: _entries(group, index, line) for group in groups}
     return all(
         _group_allows(
             group, {key: one for key, one in settings.items() if key.partition(".")[0] == group}, name
@@ -54,9 +53,8 @@ def _entries(group: str, index: ConfigIndex, line: Sequence[str]) -> list[str]:
     if group not in index.groups:
         return [""]
     names = index.chosen(line).get(group, [index.groups[group].default or ""])
-    choices = [
-        index.groups[group].choices[name] for name in names if name in index.groups[group].choices
-    ]
+    known = index.groups[group].choices
+    choices = [known[name] for name in names if name in known]
     return [
         next((key.value or "" for key in choice.keys if key.path == f"{group}.name"), choice.name)
         for choice in choices

@@ -136,9 +136,8 @@ def _choice(path: Path, own: bool) -> Choice:
     group, file = path.parent.name, _read(path, trusted=not own)
     prefix = "" if file.package == GLOBAL else f"{file.package or group}."
     keys = tuple(Key(prefix + key.path, key.value, key.description) for key in file.keys)
-    overrides = {
-        match[1]: value for item, value in file.defaults if value and (match := _OVERRIDE.match(item))
-    }
+    matches = [(_OVERRIDE.match(item), value) for item, value in file.defaults if value]
+    overrides = {match[1]: value for match, value in matches if match}
     return Choice(group, path.stem, file.description, keys, overrides, own)
 
 

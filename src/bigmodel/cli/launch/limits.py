@@ -38,9 +38,7 @@ def check_argument(text: str) -> None:
     key, _, value = text.partition("=")
     plain = _QUOTED.sub("''", value)
     if number := _LONG.search(plain):
-        raise ConfigError(
-            f"{key}: a number of {len(number[0]):,} digits; {MOST_DIGITS:,} are read at most."
-        )
+        raise ConfigError(f"{key}: {_too_many_digits(len(number[0]))}")
     if (values := 1 + plain.count(",")) > MOST_TYPED:
         raise ConfigError(
             f"{key}: {values:,} values; {MOST_TYPED:,} are read at most in one argument. Put them into a"
@@ -49,6 +47,10 @@ def check_argument(text: str) -> None:
     steps = (1 if sign in "[{(" else -1 for sign in plain if sign in "[{()}]")
     if (depth := max(itertools.accumulate(steps), default=0)) > MOST_DEPTH:
         raise ConfigError(f"{key}: brackets are nested {depth:,} deep; {MOST_DEPTH} are read at most.")
+
+
+def _too_many_digits(count: int) -> str:
+    return f"a number of {count:,} digits; {MOST_DIGITS:,} are read at most."
 
 
 def fault_of_file(path: Path) -> str | None:
@@ -78,10 +80,7 @@ def _fault_of_events(events: Any) -> str | None:
                 values += 1
                 anchored[event.anchor] = 1
                 if len(event.value) > MOST_DIGITS and _NUMBER.fullmatch(event.value):
-                    digits = len(event.value)
-                    return (
-                        f"line {line}: a number of {digits:,} digits; {MOST_DIGITS:,} are read at most."
-                    )
+                    return f"line {line}: {_too_many_digits(len(event.value))}"
             case yaml.AliasEvent():
                 if any(anchor == event.anchor for anchor, _ in around):
                     name = event.anchor

@@ -252,10 +252,8 @@ def suggest_file(path: str) -> str | None:
 def suggest_verb(word: str) -> str | None:
     """A sentence on a word that other tools begin with, such as `train` or `help`."""
     if word in _VERBS:
-        other = _VERBS[word]
-        return (
-            f"Did you mean bigmodel-train {other}?" if other else "bigmodel-train trains: leave it out."
-        )
+        flag = _VERBS[word]
+        return f"Did you mean bigmodel-train {flag}?" if flag else "bigmodel-train trains: leave it out."
     if word in ("eval", "evaluate", "validate", "test", "predict", "export"):
         verb = word if word in ("predict", "export") else "eval"
         return f"That is another program: bigmodel {verb} <run folder>."

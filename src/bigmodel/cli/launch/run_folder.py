@@ -149,9 +149,8 @@ def _is_our_name(name: str) -> bool:
 def _remove_unfinished_record(path: Path) -> None:
     """Only with what a record consists of: anything else is somebody's."""
     names = {inner.name for inner in path.iterdir()}
-    if path.name.startswith(f"{RECORD}.") and all(
-        name in _RECORDED or _is_our_name(name) for name in names
-    ):
+    is_ours = all(name in _RECORDED or _is_our_name(name) for name in names)
+    if is_ours and path.name.startswith(f"{RECORD}."):
         shutil.rmtree(path, ignore_errors=True)
 
 

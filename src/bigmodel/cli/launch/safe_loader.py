@@ -217,9 +217,8 @@ def _refuse_target(source: str, path: str) -> NoReturn:
 
 def _names_code(path: str, value: Any) -> bool:
     """A key `_target_`, or one smuggled in by `${oc.create:…}` and its like."""
-    return "_target_" in path.split(".") or (
-        isinstance(value, str) and "${" in value and "_target_" in value
-    )
+    refers = isinstance(value, str) and "${" in value and "_target_" in value
+    return refers or "_target_" in path.split(".")
 
 
 def _refers_to_secret(text: str) -> bool:

@@ -67,9 +67,8 @@ def has_checkpoint(folder: Path) -> bool:
     """Whether a run has anything to go on from, whole or damaged."""
     checkpoints = folder / "checkpoints"
     names = (*manifest.GENERATIONS, *manifest.BEST)
-    return any((checkpoints / name).exists() for name in names) or bool(
-        retention.kept_checkpoints(checkpoints)
-    )
+    is_there = any((checkpoints / name).exists() for name in names)
+    return is_there or bool(retention.kept_checkpoints(checkpoints))
 
 
 def check_may_restart(folder: Path) -> None:

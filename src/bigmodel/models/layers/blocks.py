@@ -230,7 +230,7 @@ class Block(nn.Module):
             self.cross_attention = CrossAttention(*heads, config.dropout, bias, qk_norm)
             self.cross_attention_norm = make_norm(config)
         self.feed_forward = FeedForward(
-            config.dim, config.mlp_ratio, config.activation, config.dropout, bias
+            config.dim, config.mlp_ratio, config.activation, self.dropout, bias
         )
         self.attention_norm = make_norm(config)
         self.feed_forward_norm = make_norm(config)

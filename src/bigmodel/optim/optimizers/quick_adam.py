@@ -115,8 +115,7 @@ def _gather(group: dict[str, Any], state: dict[Tensor, dict[str, Tensor]]) -> _G
         return None
     if any(p.device.type != "cpu" or p.dtype is not torch.float32 for p in parameters):
         return None
-    means, squares, steps = (
-        [values[key] for values in states] for key in ("exp_avg", "exp_avg_sq", "step")
-    )
+    keys = ("exp_avg", "exp_avg_sq", "step")
+    means, squares, steps = ([state[key] for state in states] for key in keys)
     largest = [values["max_exp_avg_sq"] for values in states] if group["amsgrad"] else []
     return _Gathered(parameters, means[0], list(parameters), means, squares, largest, steps)
