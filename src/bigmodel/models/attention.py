@@ -39,9 +39,7 @@ class AttentionConfig(EntryConfig):
     dim: int = Field(64, ge=1, description="size of the vector at each position")
     num_heads: int = Field(4, ge=1, validate_default=True, description="number of heads; divides dim")
     depth: int = Field(2, ge=1, description="attention layers on top of each other")
-    patch_size: int = Field(
-        2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
-    )
+    patch_size: int = Field(2, ge=1, description="side of an image's square patches, in pixels")
     position: Literal["none", "sinusoidal", "learned"] = Field(
         "learned", description="position encoding: none, sinusoidal or learned"
     )

@@ -34,9 +34,7 @@ class FNNConfig(EntryConfig):
         description="normalisation of each layer before its activation: none, batch or layer",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of activations dropped, 0 to 1")
-    embedding_dim: int = Field(
-        64, ge=1, description="size of a token's vector, and the most that a category's may have"
-    )
+    embedding_dim: int = Field(64, ge=1, description="size of a token's vector; most of a category's")
 
 
 @models.register("fnn", FNNConfig)

@@ -22,21 +22,15 @@ from bigmodel.spec import DataSpec, Features, Image, Sequence, Tokens
 class RNNConfig(EntryConfig):
     """Options of the recurrent network."""
 
-    cell: Literal["rnn", "lstm", "gru"] = Field(
-        "gru", description="what a step does: rnn (plain, tanh), lstm or gru"
-    )
+    cell: Literal["rnn", "lstm", "gru"] = Field("gru", description="rnn (plain, tanh), lstm or gru")
     hidden_size: int = Field(128, ge=1, description="size of the hidden state, in each direction")
     num_layers: int = Field(1, ge=1, description="recurrent layers on top of each other")
-    bidirectional: bool = Field(
-        False, description="read in both directions, and give both states to the next layer"
-    )
+    bidirectional: bool = Field(False, description="read in both directions and pass on both states")
     readout: Literal["last", "mean"] = Field(
         "last",
         description="what the head sees: the state after the last step, or the mean of all",
     )
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of each layer's outputs dropped in training, 0 to 1"
-    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of each layer's outputs dropped, 0 to 1")
     embedding_dim: int = Field(64, ge=1, description="size of a token's vector, for text only")
     fused: bool = Field(True, description="torch's fused kernels; false: the same steps in Python")
 

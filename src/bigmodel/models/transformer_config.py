@@ -29,9 +29,7 @@ class TransformerConfig(EntryConfig):
         "learned", description="position encoding: sinusoidal, learned or rotary"
     )
     norm: Literal["layernorm", "rmsnorm"] = Field("layernorm", description="layernorm or rmsnorm")
-    norm_first: bool = Field(
-        True, description="normalise before attention and feed-forward; false: after, as in 2017"
-    )
+    norm_first: bool = Field(True, description="normalise before each part; false: after, as in 2017")
     activation: Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu"] = Field(
         "gelu",
         description="of the feed-forward layer: gelu, gelu_tanh, relu, relu_squared or swiglu",
@@ -45,12 +43,8 @@ class TransformerConfig(EntryConfig):
     zero_init_outputs: bool = Field(
         False, description="start each block's outputs, and a head of its own, at zero"
     )
-    tied_embeddings: bool = Field(
-        False, description="one matrix looks tokens up and scores the next, for text only"
-    )
-    patch_size: int = Field(
-        2, ge=1, description="side of the squares an image is cut into, in pixels; 1: each pixel"
-    )
+    tied_embeddings: bool = Field(False, description="one matrix embeds and scores tokens; text only")
+    patch_size: int = Field(2, ge=1, description="side of an image's square patches, in pixels")
     causal: bool = Field(
         False,
         description="let each position see only itself and those before it; always so in writing",

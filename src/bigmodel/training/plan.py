@@ -43,9 +43,7 @@ class CheckpointConfig(Config):
         " …; as many wait in memory at most",
     )
     every: int = Field(1, ge=1, description="epochs between saves of `last`")
-    every_steps: int | None = Field(
-        None, ge=1, description="optimizer steps between saves of `last`, instead of epochs"
-    )
+    every_steps: int | None = Field(None, ge=1, description="steps between saves, not epochs")
     every_minutes: float | None = Field(
         None, gt=0, description="minutes after which `last` is saved in any case; null: never"
     )
@@ -70,16 +68,10 @@ class TrainerConfig(Config):
         description="optimizer steps in all; where given, it rules and epochs does not",
     )
     log_every: int = Field(10, ge=1, description="epochs between printed lines")
-    log_every_steps: int | None = Field(
-        None, ge=1, description="optimizer steps between printed lines, instead of epochs"
-    )
+    log_every_steps: int | None = Field(None, ge=1, description="steps between lines, not epochs")
     eval_every: int = Field(1, ge=1, description="epochs between evaluations")
-    eval_every_steps: int | None = Field(
-        None, ge=1, description="optimizer steps between evaluations, instead of epochs"
-    )
-    record_every_steps: int | None = Field(
-        None, ge=1, description="optimizer steps between records of figures; null: each epoch"
-    )
+    eval_every_steps: int | None = Field(None, ge=1, description="steps between evaluations, not epochs")
+    record_every_steps: int | None = Field(None, ge=1, description="steps between records, not epochs")
     accumulate: int = Field(1, ge=1, description="batches whose gradients add up to one optimizer step")
     clip_norm: float | None = Field(None, gt=0, description="bound on the gradient's norm; null: none")
     ema: float | None = Field(
@@ -96,7 +88,7 @@ class TrainerConfig(Config):
     )
     tensorboard: bool = Field(True, description="write TensorBoard event files")
     histograms: bool = Field(
-        False, description="write histograms of the weights to TensorBoard at each evaluation"
+        False, description="histograms of weights in TensorBoard at each evaluation"
     )
     early_stopping: EarlyStoppingConfig = Field(
         EarlyStoppingConfig(), description="when to end a run that no longer gets better"

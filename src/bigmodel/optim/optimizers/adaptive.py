@@ -49,9 +49,7 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class AdamWConfig(AdamConfig):
-    weight_decay: float = Field(
-        0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
-    )
+    weight_decay: float = Field(0.01, ge=0, description="pull to 0; spares biases, norms, embeddings")
 
 
 @optimizers.register("adamw", AdamWConfig)

@@ -23,9 +23,7 @@ class OptimizerConfig(EntryConfig):
     """Options of all optimizers."""
 
     lr: float = Field(1e-3, gt=0, description="learning rate, which the scheduler multiplies")
-    weight_decay: float = Field(
-        0.0, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
-    )
+    weight_decay: float = Field(0.0, ge=0, description="pull to 0; spares biases, norms, embeddings")
 
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)

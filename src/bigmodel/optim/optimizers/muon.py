@@ -27,9 +27,7 @@ from bigmodel.registry import optimizers
 
 class MuonConfig(OptimizerConfig):
     lr: float = Field(2e-3, gt=0, description="learning rate, which the scheduler multiplies")
-    weight_decay: float = Field(
-        0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
-    )
+    weight_decay: float = Field(0.01, ge=0, description="pull to 0; spares biases, norms, embeddings")
     momentum: float = Field(0.95, ge=0, lt=1, description="share of the mean of gradients kept, 0 to 1")
     nesterov: bool = Field(True, description="look ahead along the momentum")
     ns_steps: int = Field(
@@ -39,9 +37,7 @@ class MuonConfig(OptimizerConfig):
         "match_rms_adamw",
         description="match_rms_adamw: updates as large as AdamW's; original: by the matrix's shape",
     )
-    adamw_lr: float | None = Field(
-        None, gt=0, description="learning rate of all that is no hidden matrix; null: lr"
-    )
+    adamw_lr: float | None = Field(None, gt=0, description="learning rate of other weights; null: lr")
     betas: Betas = Field(
         [0.9, 0.999],
         description="AdamW's share of the running means of gradient and square kept, 0 to 1",

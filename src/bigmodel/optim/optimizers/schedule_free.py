@@ -19,9 +19,7 @@ from bigmodel.registry import optimizers
 
 class ScheduleFreeAdamWConfig(OptimizerConfig):
     lr: float = Field(2.5e-3, gt=0, description="learning rate; the scheduler should be constant")
-    weight_decay: float = Field(
-        0.01, ge=0, description="pull of weights towards 0; spares biases, norms and embeddings"
-    )
+    weight_decay: float = Field(0.01, ge=0, description="pull to 0; spares biases, norms, embeddings")
     betas: Betas = Field(
         [0.9, 0.999],
         description="nearness of gradients to the average; share of the mean square kept, 0 to 1",

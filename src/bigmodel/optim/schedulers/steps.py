@@ -75,9 +75,7 @@ class Exponential(Scheduler):
 class PlateauConfig(SchedulerConfig):
     factor: float = Field(0.1, gt=0, lt=1, description="factor of each drop, 0 to 1")
     patience: int = Field(10, ge=0, description="evaluations without improvement before a drop")
-    threshold: float = Field(
-        1e-4, ge=0, description="least improvement that counts, as a share of the best so far"
-    )
+    threshold: float = Field(1e-4, ge=0, description="least improvement relative to the best so far")
     min_factor: float = Field(0.0, ge=0, le=1, description="lowest multiplier of the rate, 0 to 1")
 
 
