@@ -336,9 +336,8 @@ def _quoted(value: Any) -> str:
 
 def _is_tag(part: Any) -> bool:
     """Pydantic puts the branch of a union into an error's location, such as `list[int]`."""
-    return isinstance(part, str) and (
-        "[" in part or part in {"int", "float", "str", "bool", "none", "constrained-int"}
-    )
+    types = {"int", "float", "str", "bool", "none", "constrained-int"}
+    return isinstance(part, str) and ("[" in part or part in types)
 
 
 def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

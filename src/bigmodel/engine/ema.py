@@ -21,9 +21,8 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.weights: dict[str, Tensor] = {
-            name: value.detach().clone() for name, value in model.state_dict().items()
-        }
+        state = model.state_dict()
+        self.weights: dict[str, Tensor] = {name: state[name].detach().clone() for name in state}
         live = model.state_dict(keep_vars=True)
         floating = [name for name, value in live.items() if value.is_floating_point()]
         self._averages = [self.weights[name] for name in floating]

@@ -169,7 +169,7 @@ class FunctionalStep:
         return torch.stack([figure.float() for figure in figures])
 
     def _optimizer_step(
-        self, tensors: StepTensors, gradients: Named, learning_rates: Tensor
+        self, tensors: StepTensors, gradients: Named, rates: Tensor
     ) -> tuple[Named, Named]:
         """The optimizer's update of copies of the weights and of its state."""
         weights = {name: value.clone() for name, value in tensors.weights.items()}
@@ -180,7 +180,7 @@ class FunctionalStep:
         }
         for name, value in weights.items():
             value.grad = gradients.get(name)
-        with _swap_optimizer_tensors(self._step, weights, state, learning_rates):
+        with _swap_optimizer_tensors(self._step, weights, state, rates):
             self._step.optimizer.step()
         return weights, state
 

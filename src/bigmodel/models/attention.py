@@ -12,16 +12,10 @@ from torch import Tensor, nn
 
 from bigmodel.models.base import Model
 from bigmodel.models.checks import check_divides, refuse_writing
+from bigmodel.models.layers import padding
 from bigmodel.models.layers.activations import initialise
 from bigmodel.models.layers.embeddings import embed, grid_of
 from bigmodel.models.layers.fast_linear import Linear
-from bigmodel.models.layers.padding import (
-    length_mask,
-    masked_mean,
-    pad_to_length,
-    pad_token,
-    text_lengths,
-)
 from bigmodel.models.layers.positions import Positions
 from bigmodel.registry import EntryConfig, models
 from bigmodel.spec import DataSpec, Features
@@ -151,7 +145,7 @@ class Attention(Model):
     def __init__(self, config: AttentionConfig, spec: DataSpec) -> None:
         super().__init__()
         refuse_writing("attention", spec)
-        self.pad = pad_token(spec.input)
+        self.pad = padding.pad_token(spec.input)
         dim, grid = config.dim, grid_of(spec.input, config.patch_size)
         self.embedding = embed(spec, dim, config.patch_size, "attention")
         self.positions: nn.Module | None = None
@@ -175,7 +169,7 @@ class Attention(Model):
 
     def features(self, inputs: Tensor) -> Tensor:
         if self.pad is not None and self.readout == "flatten":
-            inputs = pad_to_length(inputs, self.pad, self.count)
+            inputs = padding.pad_to_length(inputs, self.pad, self.count)
         x, lengths, mask = self._embedded(inputs)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = x + self._dropped(layer(norm(x), mask))
@@ -183,9 +177,9 @@ class Attention(Model):
         if self.hidden is not None:
             x = F.gelu(self.hidden(x))
         if self.readout == "mean":
-            return self._dropped(masked_mean(x, lengths))
+            return self._dropped(padding.masked_mean(x, lengths))
         if lengths is not None:
-            x = x.masked_fill(~length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)
+            x = x.masked_fill(~padding.length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)
         return self._dropped(x.flatten(1))
 
     def _embedded(self, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -194,8 +188,8 @@ class Attention(Model):
         x = x if self.positions is None else self.positions(x)
         if self.pad is None:
             return x, None, None
-        lengths = text_lengths(inputs, self.pad)
-        return x, lengths, length_mask(lengths, inputs.shape[1])[:, None, None]
+        lengths = padding.text_lengths(inputs, self.pad)
+        return x, lengths, padding.length_mask(lengths, inputs.shape[1])[:, None, None]
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

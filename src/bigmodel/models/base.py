@@ -9,6 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+Score = Callable[[Tensor, nn.Module], Tensor]
+"""Gives a loss or scores from features and a head."""
+
 
 class Model(nn.Module):
     """Base of all models: `head(features(inputs))`.
@@ -27,9 +30,7 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(
-        self, inputs: Tensor, score: Callable[[Tensor, nn.Module], Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, inputs: Tensor, score: Score | None = None) -> Tensor:
         """Maps inputs to outputs of shape (batch, spec.target.output_size).
 
         If the target is the next token, they are (batch, length, vocab_size).

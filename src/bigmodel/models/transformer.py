@@ -13,17 +13,11 @@ from torch import Tensor, nn
 from bigmodel.errors import SpecError
 from bigmodel.models.base import Writer
 from bigmodel.models.checks import check_writing
+from bigmodel.models.layers import padding
 from bigmodel.models.layers.blocks import Block, make_norm
 from bigmodel.models.layers.embeddings import embed, grid_of
 from bigmodel.models.layers.fast_linear import Linear, linear
 from bigmodel.models.layers.kv_cache import KVCache
-from bigmodel.models.layers.padding import (
-    last_position,
-    length_mask,
-    masked_mean,
-    pad_token,
-    text_lengths,
-)
 from bigmodel.models.layers.positions import Positions, Rotary
 from bigmodel.models.transformer_config import TransformerConfig
 from bigmodel.registry import models
@@ -106,7 +100,7 @@ class TransformerBase(Writer):
         x = self._embed(tokens, cache.positions)
         for block, layer in zip(self._decoder_blocks, cache.layers, strict=True):
             x = block(x, None, layer, layer.source, cache.source_mask)
-        logits: Tensor = self.head(self._final_normed(last_position(x, lengths)))
+        logits: Tensor = self.head(self._final_normed(padding.last_position(x, lengths)))
         return logits
 
     def _embed(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -161,7 +155,7 @@ class Transformer(TransformerBase):
     def __init__(self, config: TransformerConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.causal = config.causal or self.writes
-        self.pad = pad_token(spec.input)
+        self.pad = padding.pad_token(spec.input)
         self.blocks = nn.ModuleList(Block(config, self.rotary, self.causal) for _ in range(config.depth))
         self.final_norm = make_norm(config) if config.norm_first else None
         self.readout = config.readout or ("last" if config.causal else "mean")
@@ -170,17 +164,17 @@ class Transformer(TransformerBase):
     def features(self, inputs: Tensor) -> Tensor:
         lengths = mask = None
         if self.pad is not None and not self.writes:
-            lengths = text_lengths(inputs, self.pad)
+            lengths = padding.text_lengths(inputs, self.pad)
             if not self.causal:  # padding comes last, and no real position sees it
-                mask = length_mask(lengths, inputs.shape[1])[:, None, None]
+                mask = padding.length_mask(lengths, inputs.shape[1])[:, None, None]
         x = self._embed(inputs)
         for block in self.blocks:
             x = block(x, mask)
         if self.writes:
             return self._final_normed(x)
         if self.readout == "last":
-            return self._final_normed(last_position(x, lengths))
-        return masked_mean(self._final_normed(x), lengths)
+            return self._final_normed(padding.last_position(x, lengths))
+        return padding.masked_mean(self._final_normed(x), lengths)
 
     @property
     def _decoder_blocks(self) -> Iterable[Block]:
@@ -207,9 +201,8 @@ class EncoderDecoder(TransformerBase):
         super().__init__(config, spec)
         assert isinstance(spec.input, TokenPair)
         self.pad = spec.input.pad
-        self.encoder = nn.ModuleList(
-            Block(config, self.rotary, causal=False) for _ in range(config.encoder_depth or config.depth)
-        )
+        depth = config.encoder_depth or config.depth
+        self.encoder = nn.ModuleList(Block(config, self.rotary, causal=False) for _ in range(depth))
         self.encoder_norm = make_norm(config) if config.norm_first else None
         self.decoder = nn.ModuleList(
             Block(config, self.rotary, causal=True, reads_source=True) for _ in range(config.depth)
@@ -239,7 +232,8 @@ class EncoderDecoder(TransformerBase):
 
     def _encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's outputs, (batch, length, dim), and a mask that is True at real positions."""
-        mask = length_mask(text_lengths(source, self.pad), source.shape[1])[:, None, None]
+        lengths = padding.text_lengths(source, self.pad)
+        mask = padding.length_mask(lengths, source.shape[1])[:, None, None]
         x = self._embed(source)
         for block in self.encoder:
             x = block(x, mask)

@@ -166,9 +166,8 @@ def session_end(status: str) -> Any:
         status: as in `summary.json`.
     """
     known = {"finished": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
-    info = plugin_data_pb2.SessionEndInfo(
-        status=known.get(status, api_pb2.STATUS_UNKNOWN), end_time_secs=time.time()
-    )
+    code = known.get(status, api_pb2.STATUS_UNKNOWN)
+    info = plugin_data_pb2.SessionEndInfo(status=code, end_time_secs=time.time())
     content = plugin_data_pb2.HParamsPluginData(session_end_info=info)
     return _hparams_value("_hparams_/session_end_info", content)
 

@@ -64,9 +64,8 @@ def _entries(group: str, index: ConfigIndex, line: Sequence[str]) -> list[str]:
 def _group_allows(group: str, settings: dict[str, Any], name: str) -> bool:
     """Whether the settings of one group bring no complaint that is not there without them."""
     without = _errors(group, {}, name)
-    return not any(line.startswith(f"{group}.name=") for line in without) and not (
-        _errors(group, settings, name) - without
-    )
+    is_known = not any(line.startswith(f"{group}.name=") for line in without)
+    return is_known and not (_errors(group, settings, name) - without)
 
 
 def _errors(group: str, settings: dict[str, Any], name: str) -> set[str]:

@@ -141,9 +141,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _is_our_name(name: str) -> bool:
-    return name.startswith(
-        tuple(f".{ours}." for ours in (*_RECORDED, *WRITTEN, retention.NAME, "events.out.tfevents"))
-    )
+    written = (*_RECORDED, *WRITTEN, retention.NAME, "events.out.tfevents")
+    return name.startswith(tuple(f".{ours}." for ours in written))
 
 
 def _remove_unfinished_record(path: Path) -> None:

@@ -14,18 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.checkpointing import manifest, retention
-from bigmodel.cli.launch import lock
+from bigmodel.cli.launch import lock, stored_config
 from bigmodel.cli.launch.redact_overrides import redact_config
 from bigmodel.cli.launch.run_folder import RECORD, register_resolver
 from bigmodel.cli.launch.safe_loader import check_overrides
-from bigmodel.cli.launch.stored_config import (
-    comparable,
-    is_same_run,
-    read_config,
-    repair,
-    run_settings,
-    saved_settings,
-)
 from bigmodel.errors import CheckpointError, DamagedError, hydra_value
 from bigmodel.runtime import nested_json
 from bigmodel.runtime.disk import read_text
@@ -44,7 +36,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     register_resolver()
     overrides, extra = split_argv(argv)
     config = compose_config(overrides, config_dir, extra)
-    ours = comparable(config)
+    ours = stored_config.comparable(config)
     folders, fixed = _candidate_folders(config)
     without_checkpoint: Path | None = None
     for folder in folders:
@@ -128,23 +120,23 @@ def _placeholders() -> Iterator[None]:
 def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> bool:
     """Whether a run has this configuration; one that cannot be read is named, or mended if it can be."""
     try:
-        theirs = read_config(folder)
+        theirs = stored_config.read_config(folder)
     except DamagedError as error:
-        saved = saved_settings(folder)
+        saved = stored_config.saved_settings(folder)
         if saved is None:
             print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
             return False
         from bigmodel.config import to_shown  # brings torch
 
-        resolved = to_shown(OmegaConf.create(ours))
-        same = is_same_run(run_settings(saved), run_settings(resolved), config_dir)
+        resolved = stored_config.run_settings(to_shown(OmegaConf.create(ours)))
+        same = stored_config.is_same_run(stored_config.run_settings(saved), resolved, config_dir)
         if same and lock.holder(folder) is None:
-            repair(folder, "resume=auto")
+            stored_config.repair(folder, "resume=auto")
         return same
     except CheckpointError as error:
         print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
         return False
-    return is_same_run(run_settings(theirs), ours, config_dir)
+    return stored_config.is_same_run(stored_config.run_settings(theirs), ours, config_dir)
 
 
 def compose_config(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:

@@ -222,9 +222,8 @@ class Block(nn.Module):
         self.norm_first, self.dropout = config.norm_first, config.dropout
         heads = (config.dim, config.num_heads, config.num_kv_heads or config.num_heads)
         bias, qk_norm = config.bias, config.qk_norm
-        self.attention = SelfAttention(
-            *heads, config.dropout, config.causal if causal is None else causal, rotary, bias, qk_norm
-        )
+        causal = config.causal if causal is None else causal
+        self.attention = SelfAttention(*heads, config.dropout, causal, rotary, bias, qk_norm)
         self.cross_attention: CrossAttention | None = None
         if reads_source:
             self.cross_attention = CrossAttention(*heads, config.dropout, bias, qk_norm)

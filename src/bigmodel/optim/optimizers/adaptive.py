@@ -6,14 +6,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from bigmodel.optim.optimizers.base import (
-    Betas,
-    OptimizerConfig,
-    fused,
-    parameter_groups,
-    portable,
-    torch_options,
-)
+from bigmodel.optim.optimizers.base import Betas, OptimizerConfig, build
 from bigmodel.optim.optimizers.light import light
 from bigmodel.optim.optimizers.quick_adam import quick
 from bigmodel.registry import optimizers
@@ -43,9 +36,7 @@ def adam(config: AdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 
     Weight decay adds to the gradient, and is scaled with it: adamw is the one that does not.
     """
-    kind = quick(torch.optim.Adam, torch._fused_adam_)
-    groups = parameter_groups(model, config.weight_decay)
-    return portable(kind(groups, **torch_options(config), **fused(model, "cpu", "cuda")))
+    return build(quick(torch.optim.Adam, torch._fused_adam_), config, model, "cpu", "cuda")
 
 
 class AdamWConfig(AdamConfig):
@@ -56,9 +47,7 @@ class AdamWConfig(AdamConfig):
 def adamw(config: AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam whose weight decay shrinks the weights directly (Loshchilov and Hutter 2017,
     arXiv:1711.05101)."""
-    kind = quick(torch.optim.AdamW, torch._fused_adamw_)
-    groups = parameter_groups(model, config.weight_decay)
-    return portable(kind(groups, **torch_options(config), **fused(model, "cpu", "cuda")))
+    return build(quick(torch.optim.AdamW, torch._fused_adamw_), config, model, "cpu", "cuda")
 
 
 class NAdamConfig(MomentsConfig):
@@ -69,8 +58,7 @@ class NAdamConfig(MomentsConfig):
 @optimizers.register("nadam", NAdamConfig)
 def nadam(config: NAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam with Nesterov momentum (Dozat 2016)."""
-    groups = parameter_groups(model, config.weight_decay)
-    return portable(light(torch.optim.NAdam)(groups, **torch_options(config)))
+    return build(light(torch.optim.NAdam), config, model)
 
 
 class RAdamConfig(MomentsConfig):
@@ -81,8 +69,7 @@ class RAdamConfig(MomentsConfig):
 def radam(config: RAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam that holds back until its estimate of the variance is sound (Liu et al. 2019,
     arXiv:1908.03265)."""
-    groups = parameter_groups(model, config.weight_decay)
-    return portable(light(torch.optim.RAdam)(groups, **torch_options(config)))
+    return build(light(torch.optim.RAdam), config, model)
 
 
 class RMSpropConfig(OptimizerConfig):
@@ -95,8 +82,7 @@ class RMSpropConfig(OptimizerConfig):
 @optimizers.register("rmsprop", RMSpropConfig)
 def rmsprop(config: RMSpropConfig, model: nn.Module) -> torch.optim.Optimizer:
     """RMSprop (Hinton 2012, lecture 6e); centred after Graves 2013 (arXiv:1308.0850)."""
-    groups = parameter_groups(model, config.weight_decay)
-    return portable(light(torch.optim.RMSprop)(groups, **torch_options(config)))
+    return build(light(torch.optim.RMSprop), config, model)
 
 
 class AdagradConfig(OptimizerConfig):
@@ -111,5 +97,4 @@ class AdagradConfig(OptimizerConfig):
 @optimizers.register("adagrad", AdagradConfig)
 def adagrad(config: AdagradConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adagrad (Duchi et al. 2011): steps shrink with the sum of squared gradients."""
-    groups = parameter_groups(model, config.weight_decay)
-    return portable(light(torch.optim.Adagrad)(groups, **torch_options(config), **fused(model, "cpu")))
+    return build(light(torch.optim.Adagrad), config, model, "cpu")

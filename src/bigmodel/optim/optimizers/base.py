@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
-import torch
 from pydantic import Field
 from torch import nn
+from torch.optim import Optimizer
 
 from bigmodel.errors import ConfigError
 from bigmodel.registry import EntryConfig
 
-OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
+OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
@@ -106,11 +106,27 @@ def portable(optimizer: OptimizerT) -> OptimizerT:
     return optimizer
 
 
+def build(
+    kind: Callable[..., OptimizerT], config: OptimizerConfig, model: nn.Module, *fused_on: str
+) -> OptimizerT:
+    """An optimizer of torch's over all trainable parameters, with the options of a config.
+
+    Args:
+        kind: the optimizer's class, whose arguments the config's keys are.
+        fused_on: devices for which it has a fused kernel; see `fused`.
+
+    Raises:
+        ConfigError: the model has no trainable parameter.
+    """
+    groups = parameter_groups(model, config.weight_decay)
+    return portable(kind(groups, **torch_options(config), **fused(model, *fused_on)))
+
+
 _STATE_IN_GROUPS = {"params", "k", "train_mode", "weight_sum", "lr_max", "scheduled_lr"}
 """State that optimizers keep in their parameter groups: schedule-free's counters."""
 
 
-def own_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+def own_options(optimizer: Optimizer) -> list[dict[str, Any]]:
     """The options of each parameter group (learning rate, betas, …), without any state."""
     return [
         {key: value for key, value in group.items() if key not in _STATE_IN_GROUPS}
@@ -118,9 +134,7 @@ def own_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-def _own_implementation(
-    optimizer: torch.optim.Optimizer, state: dict[str, Any]
-) -> dict[str, Any] | None:
+def _own_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
     if len(state["param_groups"]) != len(optimizer.param_groups):
         return None  # another model's state: torch raises the error
     groups = []
@@ -129,14 +143,14 @@ def _own_implementation(
     return state | {"param_groups": groups}
 
 
-def training_weights(optimizer: torch.optim.Optimizer) -> None:
+def training_weights(optimizer: Optimizer) -> None:
     """Puts the weights to train into the model, if the optimizer keeps two sets (schedule-free)."""
     switch = getattr(optimizer, "train", None)
     if switch is not None:
         switch()
 
 
-def evaluation_weights(optimizer: torch.optim.Optimizer) -> None:
+def evaluation_weights(optimizer: Optimizer) -> None:
     """Puts the weights to evaluate and save into the model, if the optimizer keeps two sets."""
     switch = getattr(optimizer, "eval", None)
     if switch is not None:

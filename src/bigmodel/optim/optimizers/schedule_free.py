@@ -6,13 +6,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from bigmodel.optim.optimizers.base import (
-    Betas,
-    OptimizerConfig,
-    parameter_groups,
-    portable,
-    torch_options,
-)
+from bigmodel.optim.optimizers.base import Betas, OptimizerConfig, build
 from bigmodel.optim.optimizers.light import light
 from bigmodel.registry import optimizers
 
@@ -45,6 +39,5 @@ def schedule_free_adamw(config: ScheduleFreeAdamWConfig, model: nn.Module) -> to
     """
     import schedulefree
 
-    kind, groups = light(schedulefree.AdamWScheduleFree), parameter_groups(model, config.weight_decay)
-    optimizer: torch.optim.Optimizer = kind(groups, **torch_options(config))
-    return portable(optimizer)
+    optimizer: torch.optim.Optimizer = build(light(schedulefree.AdamWScheduleFree), config, model)
+    return optimizer

@@ -6,13 +6,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from bigmodel.optim.optimizers.base import (
-    OptimizerConfig,
-    fused,
-    parameter_groups,
-    portable,
-    torch_options,
-)
+from bigmodel.optim.optimizers.base import OptimizerConfig, build
 from bigmodel.optim.optimizers.light import light
 from bigmodel.registry import optimizers
 
@@ -33,5 +27,4 @@ class SGDConfig(OptimizerConfig):
 @optimizers.register("sgd", SGDConfig)
 def sgd(config: SGDConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum, also Nesterov's (Sutskever et al. 2013)."""
-    kind, groups = light(torch.optim.SGD), parameter_groups(model, config.weight_decay)
-    return portable(kind(groups, **torch_options(config), **fused(model, "cpu", "cuda")))
+    return build(light(torch.optim.SGD), config, model, "cpu", "cuda")
