@@ -27,8 +27,7 @@ class TopConfig(Config):
     plugins: list[str] = Field([], description="Python modules that register models, data, losses, …")
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
-        None,
-        description="run folder to go on with; auto: the newest unfinished run of this config",
+        None, description="run folder to go on with; auto: the newest unfinished run of this config"
     )
     resume_changed: bool = Field(False, description="go on although settings or data have changed")
     profile: bool = Field(False, description="write a trace of a few steps, and print where time goes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -78,12 +77,14 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
     state = State(
         model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler, loss
     )
+    with activity.report_progress("Taking the data's fingerprint"):
+        data_fingerprint = fingerprint(dataset)
     return Run(
         config=trainer,
         info=header.run_info(config, dataset, layers, runtime, plan, monitor, folder, loss, rows),
         plan=plan,
         dataset=dataset,
-        fingerprint=_fingerprint(dataset),
+        fingerprint=data_fingerprint,
         prepared=dataset.prepared.to_facts(),
         settings={k: v for k, v in config.values.items() if k not in PER_INVOCATION},
         train=train,
@@ -104,11 +105,6 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         throughput=Throughput.of(dataset, model, runtime, sample),
         profiled=config.top.profile,
     )
-
-
-def _fingerprint(dataset: Dataset) -> dict[str, Any]:
-    with activity.report_progress("Taking the data's fingerprint"):
-        return fingerprint(dataset)
 
 
 def _batches(
@@ -203,20 +199,12 @@ def _monitors(
 ) -> tuple[Monitored, Monitored]:
     target, saving = dataset.spec.target, config.trainer.checkpoint
     known = {f"val/{name}": mode for name, mode in figures.items()} | {"train/loss": "min"}
-    monitor = monitored(
-        saving.monitor,
-        saving.mode,
-        known,
-        f"val/{default_monitor(target)}",
-        "trainer.checkpoint.monitor",
-    )
-    stopping = config.trainer.early_stopping
-    stop = monitored(
-        stopping.monitor, stopping.mode, known, monitor.name, "trainer.early_stopping.monitor"
-    )
+    default, key = f"val/{default_monitor(target)}", "trainer.checkpoint.monitor"
+    monitor = monitored(saving.monitor, saving.mode, known, default, key)
+    stopping, key = config.trainer.early_stopping, "trainer.early_stopping.monitor"
     if stopping.monitor == "auto" and stopping.mode == "auto":
-        stop = monitor
-    return monitor, stop
+        return monitor, monitor
+    return monitor, monitored(stopping.monitor, stopping.mode, known, monitor.name, key)
 
 
 def _summary(

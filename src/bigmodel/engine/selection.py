@@ -168,9 +168,8 @@ class AutoEngine(Engine):
         """Takes an engine of that kind if it can be made and pays; else steps stay eager."""
         is_required = self._requested != "auto" or self._choice.engine is not None
         if kind != "eager" and self._batch_size is not None:
-            candidate = CompileCandidate(
-                self.step, example, eager_seconds, self._remaining_steps, is_required, self._facts
-            )
+            left, facts = self._remaining_steps, self._facts
+            candidate = CompileCandidate(self.step, example, eager_seconds, left, is_required, facts)
             engine = select_engine(candidate, kind, self._log, self._interruptible)
             if engine is not None:
                 self._use(engine)

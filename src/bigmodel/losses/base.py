@@ -12,12 +12,8 @@ from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Target, Values
 
 _MAX_SHOWN = 40  # characters of a setting
 
-_KINDS: dict[type, str] = {
-    Classes: "classes",
-    Flags: "yes/no labels",
-    Values: "real values",
-    NextTokens: "tokens",
-}
+_KINDS: dict[type, str] = {Classes: "classes", Flags: "yes/no labels"}
+_KINDS |= {Values: "real values", NextTokens: "tokens"}
 
 
 class Loss(nn.Module):

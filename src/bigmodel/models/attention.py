@@ -27,8 +27,7 @@ class AttentionConfig(EntryConfig):
     """Options of the attention network."""
 
     score: Score = Field(
-        "scaled_dot",
-        description="how query and key are compared: dot, scaled_dot, general or additive",
+        "scaled_dot", description="how query and key are compared: dot, scaled_dot, general or additive"
     )
     dim: int = Field(64, ge=1, description="size of the vector at each position")
     num_heads: int = Field(4, ge=1, validate_default=True, description="number of heads; divides dim")
@@ -41,14 +40,10 @@ class AttentionConfig(EntryConfig):
         128, ge=0, description="width of the layer at each position after attention; 0: none"
     )
     readout: Literal["mean", "flatten"] = Field(
-        "mean",
-        description="what the head sees: the mean over positions, or all of them (flatten)",
+        "mean", description="what the head sees: the mean over positions, or all of them (flatten)"
     )
     dropout: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="share of weights and of outputs dropped in training, 0 to 1",
+        0.1, ge=0, lt=1, description="share of weights and of outputs dropped in training, 0 to 1"
     )
 
     @field_validator("num_heads")

@@ -55,17 +55,13 @@ class CNNConfig(EntryConfig):
         "relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
     )
     residual: bool = Field(
-        False,
-        description="make each layer a block of two convolutions with a shortcut around them",
+        False, description="make each layer a block of two convolutions with a shortcut around them"
     )
     readout: Literal["mean", "max", "flatten"] = Field(
         "mean", description="what the head sees of the last map: its mean, max, or all (flatten)"
     )
     dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the features before the head dropped in training, 0 to 1",
+        0.0, ge=0, lt=1, description="share of the features before the head dropped in training, 0 to 1"
     )
     embedding_dim: int = Field(64, ge=1, description="size of a token's vector, for text only")
 

@@ -30,8 +30,7 @@ class FNNConfig(EntryConfig):
         "relu", description="relu, leaky_relu, elu, gelu, silu, tanh or sigmoid"
     )
     norm: Literal["none", "batch", "layer"] = Field(
-        "none",
-        description="normalisation of each layer before its activation: none, batch or layer",
+        "none", description="normalisation of each layer before its activation: none, batch or layer"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of activations dropped, 0 to 1")
     embedding_dim: int = Field(64, ge=1, description="size of a token's vector; most of a category's")

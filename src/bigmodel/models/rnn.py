@@ -27,8 +27,7 @@ class RNNConfig(EntryConfig):
     num_layers: int = Field(1, ge=1, description="recurrent layers on top of each other")
     bidirectional: bool = Field(False, description="read in both directions and pass on both states")
     readout: Literal["last", "mean"] = Field(
-        "last",
-        description="what the head sees: the state after the last step, or the mean of all",
+        "last", description="what the head sees: the state after the last step, or the mean of all"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of each layer's outputs dropped, 0 to 1")
     embedding_dim: int = Field(64, ge=1, description="size of a token's vector, for text only")

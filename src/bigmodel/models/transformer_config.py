@@ -31,8 +31,7 @@ class TransformerConfig(EntryConfig):
     norm: Literal["layernorm", "rmsnorm"] = Field("layernorm", description="layernorm or rmsnorm")
     norm_first: bool = Field(True, description="normalise before each part; false: after, as in 2017")
     activation: Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu"] = Field(
-        "gelu",
-        description="of the feed-forward layer: gelu, gelu_tanh, relu, relu_squared or swiglu",
+        "gelu", description="of the feed-forward layer: gelu, gelu_tanh, relu, relu_squared or swiglu"
     )
     bias: bool = Field(
         True, description="biases in the blocks' linear layers and norms, and in the head"
@@ -46,18 +45,13 @@ class TransformerConfig(EntryConfig):
     tied_embeddings: bool = Field(False, description="one matrix embeds and scores tokens; text only")
     patch_size: int = Field(2, ge=1, description="side of an image's square patches, in pixels")
     causal: bool = Field(
-        False,
-        description="let each position see only itself and those before it; always so in writing",
+        False, description="let each position see only itself and those before it; always so in writing"
     )
     readout: Literal["mean", "last"] | None = Field(
-        None,
-        description="what the head sees: mean or last position; null: last if causal, else mean",
+        None, description="what the head sees: mean or last position; null: last if causal, else mean"
     )
     dropout: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="share of weights and of outputs dropped in training, 0 to 1",
+        0.1, ge=0, lt=1, description="share of weights and of outputs dropped in training, 0 to 1"
     )
 
     @field_validator("num_heads")

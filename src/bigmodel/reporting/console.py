@@ -28,13 +28,8 @@ PROGRESS_LINE_SECONDS = 30.0
 REFRESH = 5
 """How often a second the bar is drawn: smooth to the eye, and too rarely to slow training down."""
 
-_STYLES = {
-    "warning": "warning",
-    "error": "error",
-    "failed": "error",
-    "stopped": "warning",
-    "finished": "good",
-}
+_STYLES = {"warning": "warning", "error": "error"}
+_STYLES |= {"failed": "error", "stopped": "warning", "finished": "good"}
 
 
 class Console(Sink):

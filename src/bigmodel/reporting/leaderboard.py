@@ -177,15 +177,8 @@ def _cells(
     for place, row in enumerate(ranked, start=1):
         changes = [_changes(row)] if folded else [row.changed.get(key, "") for key in keys]
         metric = "–" if row.metric is None else figure(float(row.metric))
-        cells = [
-            str(place) if _has_rank(row) else "–",
-            row.job,
-            *changes,
-            metric,
-            *(row.loss for _ in loss),
-            duration(row.seconds),
-            row.status,
-        ]
+        losses, rank_text = [row.loss for _ in loss], str(place) if _has_rank(row) else "–"
+        cells = [rank_text, row.job, *changes, metric, *losses, duration(row.seconds), row.status]
         table.append([*cells, shown_path(Path(row.folder))] if folders else cells)
     return [[escape_line(cell) for cell in cells] for cells in table]
 

@@ -34,20 +34,10 @@ PICTURES_EVERY = 60.0
 is always drawn."""
 
 _NOT_HYPERPARAMETERS = (
-    "output_dir",
-    "resume",
-    "plugins",
-    "profile",
-    "trainer.log_every",
-    "trainer.record_every",
-    "trainer.tensorboard",
-    "trainer.histograms",
+    *("output_dir", "resume", "plugins", "profile"),
+    *("trainer.log_every", "trainer.record_every", "trainer.tensorboard", "trainer.histograms"),
     "trainer.checkpoint",
-    "data.root",
-    "data.path",
-    "data.val_path",
-    "data.test_path",
-    "data.cache",
+    *("data.root", "data.path", "data.val_path", "data.test_path", "data.cache"),
 )
 
 

@@ -63,9 +63,7 @@ class TrainerConfig(Config):
 
     epochs: int = Field(30, ge=1, description="passes over the training part")
     max_steps: int | None = Field(
-        None,
-        ge=1,
-        description="optimizer steps in all; where given, it rules and epochs does not",
+        None, ge=1, description="optimizer steps in all; where given, it rules and epochs does not"
     )
     log_every: int = Field(10, ge=1, description="epochs between printed lines")
     log_every_steps: int | None = Field(None, ge=1, description="steps between lines, not epochs")
@@ -83,8 +81,7 @@ class TrainerConfig(Config):
         " last checkpoint and pass over the batch",
     )
     on_oom: OnOOM = Field(
-        "halve",
-        description="where memory runs out: halve what goes through the model at once; or stop",
+        "halve", description="where memory runs out: halve what goes through the model at once; or stop"
     )
     tensorboard: bool = Field(True, description="write TensorBoard event files")
     histograms: bool = Field(

@@ -143,18 +143,15 @@ class State:
             raise CheckpointError(f"The checkpoint is damaged: it has no {missing[0]}.safetensors.")
         self.load_model(groups["model"])
         saved = _Saved(groups, facts, changed)
-        for load_part in (
-            self._load_optimizer,
-            self._load_schedule,
-            self._load_metrics,
-            self._load_ema,
-            self._load_scaler,
-            self._load_accumulation,
-            self._load_loss,
-            self._load_progress,
-            self._load_choice,
-        ):
-            load_part(saved)
+        self._load_optimizer(saved)
+        self._load_schedule(saved)
+        self._load_metrics(saved)
+        self._load_ema(saved)
+        self._load_scaler(saved)
+        self._load_accumulation(saved)
+        self._load_loss(saved)
+        self._load_progress(saved)
+        self._load_choice(saved)
         rng.restore(groups["random"], facts["random"])
 
     def load_model(self, weights: dict[str, Tensor]) -> None:

@@ -39,9 +39,8 @@ def validate(run: Run, *, show: bool) -> Validation:
     _warn_undefined(run, evaluation)
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
     monitored = _value_of(run, run.monitor, figures)
-    improved = run.monitor.better_of_equals(
-        monitored, figures["val/loss"], progress.best_value, progress.best.get("val/loss")
-    )
+    loss, best_loss = figures["val/loss"], progress.best.get("val/loss")
+    improved = run.monitor.better_of_equals(monitored, loss, progress.best_value, best_loss)
     stop_value, bad_evaluations, stop = _early_stopping(run, figures)
     if show or stop:
         run.sinks.evaluated(evaluation, progress.step)
@@ -152,9 +151,8 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
             continue
         message = f"{key} is not defined for this part: {why}."
         if key == run.monitor.name:
-            message += (
-                " Nothing is the best by it: trainer.checkpoint.monitor=val/loss chooses by the loss."
-            )
+            advice = "trainer.checkpoint.monitor=val/loss chooses by the loss"
+            message += f" Nothing is the best by it: {advice}."
         run.sinks.message(message, "warning")
 
 

@@ -196,9 +196,8 @@ def _settings(run_path: RunPath, facts: Facts) -> dict[str, Any]:
             f"{run_path.folder}: this run was made by an earlier version and lacks what is needed to use"
             " it on new data. Resume it for one more epoch, which adds that, or train again."
         )
-    if not isinstance(settings, dict) or any(
-        not isinstance(settings.get(group), dict) for group in ("model", "data", "loss")
-    ):
+    groups = ("model", "data", "loss")
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(g), dict) for g in groups):
         raise CheckpointError(f"{run_path.folder}: its checkpoint holds no settings of a run.")
     return settings
 

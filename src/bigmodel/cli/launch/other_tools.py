@@ -162,11 +162,8 @@ def _spellings(name: str, target: str, value: str) -> list[list[str]]:
     if target == "resume" and plain != "auto" and not Path(plain).is_dir():
         return []
     if target == "model.hidden_sizes" and name != "layers":
-        return (
-            [[f"{target}=[{','.join(re.findall(r'[0-9]+', value))}]"]]
-            if _WIDTHS.fullmatch(value)
-            else []
-        )
+        widths = ",".join(re.findall(r"[0-9]+", value))
+        return [[f"{target}=[{widths}]"]] if _WIDTHS.fullmatch(value) else []
     if target == "device.precision":
         value = plain = _PRECISIONS.get(plain.lower(), plain.lower())
     if target == "trainer.checkpoint.monitor":
@@ -199,10 +196,8 @@ def _device(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> s
     bare = value.strip("[]()'\" ").lower()
     numbers = re.findall(r"\d+", bare) if re.fullmatch(r"\d+( *, *\d+)*,?", bare) else []
     listed = len(numbers) > 1 or value[:1] in ("[", "(") or name.endswith("_ids")
-    device, several = (
-        {"gpu": "cuda", "none": "cpu", "null": "cpu", "false": "cpu"}.get(bare, bare),
-        False,
-    )
+    aliases = {"gpu": "cuda", "none": "cpu", "null": "cpu", "false": "cpu"}
+    device, several = aliases.get(bare, bare), False
     if name in ("gpu", "cuda") and bare == "true":
         device = "cuda"
     elif numbers and listed:

@@ -31,9 +31,8 @@ def _paged(text: str, pager: list[str]) -> bool:
     import subprocess  # not needed for what fits
 
     try:
-        process = subprocess.Popen(
-            pager, stdin=subprocess.PIPE, env={"LESS": "FRX", **os.environ}, text=True, encoding="utf-8"
-        )
+        options = {"LESS": "FRX", **os.environ}
+        process = subprocess.Popen(pager, stdin=subprocess.PIPE, env=options, encoding="utf-8")
     except OSError:
         return False
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pager's

@@ -21,16 +21,10 @@ FREE = (
 """What may differ; of the trainer, all but what `FIXED` names."""
 
 FIXED = (
-    "trainer.accumulate",
-    "trainer.clip_norm",
-    "trainer.ema",
-    "trainer.limit.train",
-    "trainer.limit.val",
-    "trainer.limit.test",
-    "trainer.checkpoint.monitor",
-    "trainer.checkpoint.mode",
-    "trainer.early_stopping.monitor",
-    "trainer.early_stopping.mode",
+    *("trainer.accumulate", "trainer.clip_norm", "trainer.ema"),
+    *("trainer.limit.train", "trainer.limit.val", "trainer.limit.test"),
+    *("trainer.checkpoint.monitor", "trainer.checkpoint.mode"),
+    *("trainer.early_stopping.monitor", "trainer.early_stopping.mode"),
 )
 """What would change the steps themselves, or what the best so far was measured by."""
 

@@ -37,26 +37,15 @@ from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret
 
 FILE_KEYS = (
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-    "hydra.sweep.subdir",
-    "hydra.sweeper.params",
-    "hydra.sweeper.max_batch_size",
-    "hydra.job.chdir",
-    "hydra.job.config.override_dirname",
-    "hydra.mode",
-    "hydra.verbose",
+    *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
+    *("hydra.sweeper.params", "hydra.sweeper.max_batch_size"),
+    *("hydra.job.chdir", "hydra.job.config.override_dirname", "hydra.mode", "hydra.verbose"),
 )
 TYPED_KEYS = (
     *FILE_KEYS,
-    "hydra.sweeper",
-    "hydra.launcher",
-    "hydra.job",
-    "hydra.help",
-    "hydra.output_subdir",
-    "hydra.searchpath",
-    "hydra.job_logging.root.level",
-    "hydra.hydra_logging.root.level",
+    *("hydra.sweeper", "hydra.launcher", "hydra.job", "hydra.help"),
+    *("hydra.output_subdir", "hydra.searchpath"),
+    *("hydra.job_logging.root.level", "hydra.hydra_logging.root.level"),
 )
 FOLDER_KEYS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")

@@ -261,10 +261,9 @@ class Block(nn.Module):
 
     def outputs(self) -> list[nn.Linear]:
         """The layers whose outputs are added to the residual path."""
-        attentions = [self.attention] if self.cross_attention is None else [
-            self.attention, self.cross_attention
-        ]  # fmt: skip
-        return [*(attention.output for attention in attentions), self.feed_forward.contract]
+        attentions = (self.attention, self.cross_attention)
+        outputs = [attention.output for attention in attentions if attention is not None]
+        return [*outputs, self.feed_forward.contract]
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -32,8 +32,7 @@ class StepDecay(Scheduler):
 class MultiStepConfig(SchedulerConfig):
     interval: Literal["step", "epoch"] = Field("epoch", description=INTERVAL)
     milestones: list[Annotated[int, Field(ge=1)]] = Field(
-        [15, 25],
-        description="when the rate drops: steps (or epochs) from the very start, rising",
+        [15, 25], description="when the rate drops: steps (or epochs) from the very start, rising"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop, 0 to 1")
 
