@@ -44,12 +44,7 @@ class Config(BaseModel):
     """Base of every typed configuration: frozen, exact types, unknown keys and NaN forbidden."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-        use_attribute_docstrings=False,
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
 
 

@@ -81,15 +81,8 @@ class RNN(Writer):
                 " the next token already. Use model.bidirectional=false."
             )
         self.pad = pad_token(spec.input)
-        self.recurrent = Recurrent(
-            config.cell,
-            width,
-            config.hidden_size,
-            config.num_layers,
-            config.bidirectional,
-            config.dropout,
-            config.fused,
-        )
+        shape = (width, config.hidden_size, config.num_layers, config.bidirectional)
+        self.recurrent = Recurrent(config.cell, *shape, config.dropout, config.fused)
         self.readout, self.dropout = config.readout, config.dropout
         self.head = nn.Linear(config.hidden_size * (1 + config.bidirectional), spec.target.output_size)
 

@@ -47,13 +47,8 @@ class Bar:
                 facts.pop(least, None)
         width = min(WIDEST, options.max_width - len(head) - 1 - _length(facts))
         done = newest[1].step if newest else self._info.first_step
-        bar = ProgressBar(
-            total=max(1, self._info.total_steps),
-            completed=done,
-            width=max(1, width),
-            complete_style="cyan",
-            finished_style="cyan",
-        )
+        total, width = max(1, self._info.total_steps), max(1, width)
+        bar = ProgressBar(total, done, width, complete_style="cyan", finished_style="cyan")
         line = Table.grid(padding=0)
         line.add_row(head, " ", bar, *(Text(f"  {text}", no_wrap=True) for text in facts.values()))
         yield line

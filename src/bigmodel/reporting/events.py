@@ -108,15 +108,11 @@ def image(tag: str, picture: Pictures.Image) -> Any:
     """A picture for the Images page."""
     data = io.BytesIO()
     picture.save(data, "PNG")
-    return Summary.Value(
-        tag=tag,
-        image=Summary.Image(
-            width=picture.width,
-            height=picture.height,
-            colorspace=3,
-            encoded_image_string=data.getvalue(),
-        ),
+    width, height = picture.size
+    content = Summary.Image(
+        width=width, height=height, colorspace=3, encoded_image_string=data.getvalue()
     )
+    return Summary.Value(tag=tag, image=content)
 
 
 def histogram(tag: str, values: Tensor) -> Any:
@@ -126,18 +122,16 @@ def histogram(tag: str, values: Tensor) -> Any:
         flat = flat[finite]
     counts, edges = torch.histogram(flat, BINS)
     low, *limits = edges.tolist()
-    return Summary.Value(
-        tag=tag,
-        histo=HistogramProto(
-            min=low,
-            max=limits[-1],
-            num=len(flat),
-            sum=flat.sum(dtype=torch.float64).item(),
-            sum_squares=torch.linalg.vector_norm(flat, dtype=torch.float64).item() ** 2,
-            bucket_limit=[low, *limits],  # the first bucket ends where the values begin
-            bucket=[0.0, *counts.tolist()],
-        ),
+    content = HistogramProto(
+        min=low,
+        max=limits[-1],
+        num=len(flat),
+        sum=flat.sum(dtype=torch.float64).item(),
+        sum_squares=torch.linalg.vector_norm(flat, dtype=torch.float64).item() ** 2,
+        bucket_limit=[low, *limits],  # the first bucket ends where the values begin
+        bucket=[0.0, *counts.tolist()],
     )
+    return Summary.Value(tag=tag, histo=content)
 
 
 def session_start(hparams: Mapping[str, bool | float | str]) -> Any:

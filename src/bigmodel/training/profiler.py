@@ -133,12 +133,9 @@ class _TorchProfiler(Profiler):
         activities = [ProfilerActivity.CPU]
         if run.runtime.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        self._profile = profile(
-            activities=activities,
-            schedule=schedule(
-                wait=self._settle_at - self._done, warmup=SETTLING, active=chosen.size, repeat=1
-            ),
-        )
+        wait = self._settle_at - self._done
+        steps = schedule(wait=wait, warmup=SETTLING, active=chosen.size, repeat=1)
+        self._profile = profile(activities=activities, schedule=steps)
         with _silenced():
             self._profile.start()
 

@@ -89,18 +89,11 @@ def _best_weights(run: Run) -> TensorGroups:
 def _evaluate(run: Run, part: Batches, *, samples: bool) -> tuple[EvaluationResult, int | None]:
     """One pass over a part, and how many samples went through the model at once; None: a batch."""
 
+    parts = (run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
+
     def attempt(size: int) -> EvaluationResult:
-        return evaluate(
-            run.state.model,
-            part,
-            run.loss,
-            run.val_metrics,
-            run.runtime,
-            run.dataset,
-            samples=samples,
-            at_once=size if size < part.batch_size else None,
-            between=run.signals.check,
-        )
+        at_once, between = size if size < part.batch_size else None, run.signals.check
+        return evaluate(*parts, samples=samples, at_once=at_once, between=between)
 
     evaluation, size = evaluate_in_memory(
         run,

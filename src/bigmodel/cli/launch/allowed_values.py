@@ -37,15 +37,11 @@ def are_allowed(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -
         if key not in known or override.is_sweep_override():
             return False
         settings[key] = override.value()
-    groups = {key.partition(".")[0] for key in settings}
-    entries = {group: _entries(group, index, line) for group in groups}
-    return all(
-        _group_allows(
-            group, {key: one for key, one in settings.items() if key.partition(".")[0] == group}, name
-        )
-        for group, names in entries.items()
-        for name in names
-    )
+    for group in {key.partition(".")[0] for key in settings}:
+        own = {key: value for key, value in settings.items() if key.partition(".")[0] == group}
+        if not all(_group_allows(group, own, name) for name in _entries(group, index, line)):
+            return False
+    return True
 
 
 def _entries(group: str, index: ConfigIndex, line: Sequence[str]) -> list[str]:

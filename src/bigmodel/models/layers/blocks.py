@@ -54,14 +54,9 @@ class _Attention(nn.Module):
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
     ) -> Tensor:
+        dropout, grouped = self.dropout if self.training else 0.0, self.num_kv_heads != self.num_heads
         mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal,
-            enable_gqa=self.num_kv_heads != self.num_heads,
+            query, key, value, mask, dropout, is_causal=causal, enable_gqa=grouped
         )
         outputs: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return outputs

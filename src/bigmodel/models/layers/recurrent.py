@@ -51,15 +51,9 @@ class Recurrent(nn.RNNBase):
         fused: bool = True,
     ) -> None:
         between = dropout if num_layers > 1 else 0.0  # torch warns if there is no layer above
-        super().__init__(
-            MODES[cell],
-            input_size,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            dropout=between,
-            bidirectional=bidirectional,
-        )
+        sizes = (input_size, hidden_size, num_layers)
+        options = {"batch_first": True, "bidirectional": bidirectional}
+        super().__init__(MODES[cell], *sizes, dropout=between, **options)
         self.fused = fused
 
     def reset_parameters(self) -> None:

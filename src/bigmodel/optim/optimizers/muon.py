@@ -57,29 +57,15 @@ def muon(config: MuonConfig, model: nn.Module) -> torch.optim.Optimizer:
     hidden = hidden_matrices(model)
     parts: list[torch.optim.Optimizer] = []
     if hidden:
-        parts.append(
-            light(Muon)(
-                hidden,
-                _stacked_rows(model),
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                momentum=config.momentum,
-                nesterov=config.nesterov,
-                ns_steps=config.ns_steps,
-                adjust_lr_fn=config.adjust_lr,
-            )
-        )
+        options = config.model_dump(include={"lr", "weight_decay", "momentum", "nesterov", "ns_steps"})
+        rows = _stacked_rows(model)
+        parts.append(light(Muon)(hidden, rows, adjust_lr_fn=config.adjust_lr, **options))
     others = _without(parameter_groups(model, config.weight_decay), hidden)
     if others:
-        parts.append(
-            quick(torch.optim.AdamW, torch._fused_adamw_)(
-                others,
-                lr=config.lr if config.adamw_lr is None else config.adamw_lr,
-                betas=(config.betas[0], config.betas[1]),
-                eps=config.eps,
-                **fused(model, "cpu", "cuda"),
-            )
-        )
+        adamw = quick(torch.optim.AdamW, torch._fused_adamw_)
+        lr = config.lr if config.adamw_lr is None else config.adamw_lr
+        options = {"lr": lr, "betas": tuple(config.betas), "eps": config.eps}
+        parts.append(adamw(others, **options, **fused(model, "cpu", "cuda")))
     return portable(light(Joined)(parts))
 
 
