@@ -194,11 +194,9 @@ def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) 
     return EMA(model, config.trainer.ema)
 
 
-def _monitors(
-    config: RunConfig, dataset: Dataset, figures: dict[str, str]
-) -> tuple[Monitored, Monitored]:
+def _monitors(config: RunConfig, dataset: Dataset, modes: dict[str, str]) -> tuple[Monitored, Monitored]:
     target, saving = dataset.spec.target, config.trainer.checkpoint
-    known = {f"val/{name}": mode for name, mode in figures.items()} | {"train/loss": "min"}
+    known = {f"val/{name}": mode for name, mode in modes.items()} | {"train/loss": "min"}
     default, key = f"val/{default_monitor(target)}", "trainer.checkpoint.monitor"
     monitor = monitored(saving.monitor, saving.mode, known, default, key)
     stopping, key = config.trainer.early_stopping, "trainer.early_stopping.monitor"

@@ -98,13 +98,11 @@ def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
     progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
 
 
-def _header_rows(
-    run: Run, newest: Newest, changed: Sequence[str], unsure: bool
-) -> list[tuple[str, str]]:
+def _header_rows(run: Run, newest: Newest, words: Sequence[str], unsure: bool) -> list[tuple[str, str]]:
     warnings = (newest.warning, damaged_lines(run.info.folder))
     rows = [
         ("Checkpoint", shown_path(newest.folder)),
-        ("Changed", "; ".join(changed)),
+        ("Changed", "; ".join(words)),
         ("Data", UNSURE if unsure else ""),
         *(("Warning", warning or "") for warning in warnings),
         ("Schedule", _schedule_change(run)),

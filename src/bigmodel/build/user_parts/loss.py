@@ -134,14 +134,12 @@ def _is_sum(whole: float, first: float, rest: float) -> bool:
     return abs(whole - first - rest) <= 1e-3 * max(map(abs, (whole, first, rest)))
 
 
-def warn_wrong_form(
-    model: str, loss: Loss, own_loss: bool, outputs: Tensor, spec: DataSpec
-) -> list[str]:
+def warn_wrong_form(model: str, loss: Loss, is_own: bool, outputs: Tensor, spec: DataSpec) -> list[str]:
     """Warnings of a model whose outputs are not those that a loss of classes takes."""
     made = getattr(loss, "made", None)
     if not isinstance(spec.target, Classes | NextTokens):
         return []
-    takes_raw = not own_loss or isinstance(made, nn.CrossEntropyLoss)
+    takes_raw = not is_own or isinstance(made, nn.CrossEntropyLoss)
     if takes_raw and _are_probabilities(outputs):
         return [
             f"model={model} gives probabilities, and loss={loss.name} takes raw outputs (logits), of"

@@ -61,9 +61,9 @@ def export_graph(exported: ExportedModel, front: Front, target: Target, longest:
     """
     _check_defined(exported, front, target, longest)
     has_texts = any(LENGTH in graph_input.shape for graph_input in front.inputs)
-    ways = [(_by_torch_export, True), (_by_tracing, True)]
+    ways = [(_by_export, True), (_by_trace, True)]
     if has_texts:
-        ways.append((_by_torch_export, False))
+        ways.append((_by_export, False))
     why, uncompared = "", None
     for number, (way, any_length) in enumerate(ways, start=1):
         any_length = any_length and has_texts
@@ -144,9 +144,7 @@ def _graph_runner(proto: Any) -> tuple[RunGraph, bool]:
     return partial(session.run, None), True
 
 
-def _by_torch_export(
-    exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool
-) -> Any:
+def _by_export(exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool) -> Any:
     """By torch.export, as torch recommends."""
     shapes = tuple(
         dict.fromkeys(_free_axes(graph_input, any_length), Dim.DYNAMIC) for graph_input in front.inputs
@@ -161,9 +159,7 @@ def _by_torch_export(
     return program.model_proto
 
 
-def _by_tracing(
-    exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool
-) -> Any:
+def _by_trace(exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool) -> Any:
     """By tracing, torch's older way, which some operators need for texts of any length."""
     import onnx
 

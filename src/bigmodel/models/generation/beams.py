@@ -36,13 +36,13 @@ def beam_search(batch: DecodingBatch, sampling: Sampling) -> list[list[int] | No
     active = {index: [Beam(0.0, (), index)] for index in range(len(batch.rows))}
     finished: list[Finished] = [[] for _ in active]
     for position in range(sampling.max_tokens):
-        log_probabilities = batch.logits.log_softmax(-1)
+        log_probs = batch.logits.log_softmax(-1)
         for index, beams in list(active.items()):
             if any(batch.undefined[beam.row] for beam in beams):
                 finished[index] = []
                 del active[index]
                 continue
-            active[index] = expand(beams, log_probabilities, sampling, finished[index])
+            active[index] = expand(beams, log_probs, sampling, finished[index])
             is_last = position + 1 == sampling.max_tokens
             if is_last:
                 finished[index] += [(_score(beam, sampling), beam.tokens) for beam in active[index]]
@@ -59,12 +59,10 @@ def beam_search(batch: DecodingBatch, sampling: Sampling) -> list[list[int] | No
     return [list(max(texts)[1]) if texts else None for texts in finished]
 
 
-def expand(
-    beams: list[Beam], log_probabilities: Tensor, sampling: Sampling, finished: Finished
-) -> list[Beam]:
+def expand(beams: list[Beam], log_probs: Tensor, sampling: Sampling, finished: Finished) -> list[Beam]:
     """The best unfinished continuations; of the best ones, those that end are added to `finished`."""
     before = torch.tensor([beam.log_probability for beam in beams]).unsqueeze(1)
-    totals = log_probabilities[[beam.row for beam in beams]] + before
+    totals = log_probs[[beam.row for beam in beams]] + before
     # One continuation of each beam may end, so twice as many leave enough unfinished ones.
     best = totals.flatten().topk(min(2 * sampling.beams, totals.numel()))
     unfinished: list[Beam] = []

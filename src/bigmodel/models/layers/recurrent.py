@@ -19,7 +19,10 @@ MODES = {"rnn": "RNN_TANH", "lstm": "LSTM", "gru": "GRU"}
 State = tuple[Tensor, ...]
 """The hidden state and, of an LSTM, the cell state: (layers × directions, batch, hidden_size) each."""
 
-Scan = Callable[[Tensor, list[Tensor], State, bool], tuple[Tensor, State]]
+Scanned = tuple[Tensor, State]
+"""The outputs at each step, and the state after the last one."""
+
+Scan = Callable[[Tensor, list[Tensor], State, bool], Scanned]
 """Reads one layer in one direction: inputs, weights, state (batch, hidden_size), whether in reverse."""
 
 
@@ -86,9 +89,7 @@ class Recurrent(nn.RNNBase):
             return self.run(inputs, lengths=lengths)[0]
         return self._layer_by_layer(inputs, self._zeros(inputs), self._turned_scan(inputs, lengths))[0]
 
-    def run(
-        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def run(self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Scanned:
         """Outputs at each step, and the state after the last one, or after as many as `lengths` says.
 
         Args:
@@ -114,7 +115,7 @@ class Recurrent(nn.RNNBase):
         names = self._flat_weights_names[4 * first : 4 * (first + count)]
         return [getattr(self, name) for name in names]
 
-    def _layer_by_layer(self, x: Tensor, state: State, scan: Scan) -> tuple[Tensor, State]:
+    def _layer_by_layer(self, x: Tensor, state: State, scan: Scan) -> Scanned:
         """All layers, with dropout between them; `scan` reads one of them in one direction."""
         directions, ends = 1 + self.bidirectional, list[State]()
         for layer in range(self.num_layers):
@@ -129,7 +130,7 @@ class Recurrent(nn.RNNBase):
             x = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
         return x, tuple(torch.stack(part) for part in zip(*ends, strict=True))
 
-    def _run_torch_kernel(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def _run_torch_kernel(self, inputs: Tensor, state: State) -> Scanned:
         layers, directions = self.num_layers, 1 + self.bidirectional
         if layers == 1 or not (self.dropout and self.training):
             weights = self._weights(0, layers * directions)
@@ -147,7 +148,7 @@ class Recurrent(nn.RNNBase):
 
     def _kernel(
         self, inputs: Tensor, state: State, weights: list[Tensor], layers: int, directions: int
-    ) -> tuple[Tensor, State]:
+    ) -> Scanned:
         """One call of torch's kernel, without dropout."""
         if inputs.is_cuda:
             dtype = _kernel_dtype(inputs)
@@ -161,9 +162,7 @@ class Recurrent(nn.RNNBase):
             )
         return outputs, tuple(end)
 
-    def _fast_scan(
-        self, x: Tensor, weights: list[Tensor], state: State, reverse: bool
-    ) -> tuple[Tensor, State]:
+    def _fast_scan(self, x: Tensor, weights: list[Tensor], state: State, reverse: bool) -> Scanned:
         """One layer in one direction by `fast_recurrent`: (steps, batch, …)."""
         outputs = fast_recurrent.layer(self.mode, x, state[0], weights, reverse)
         return outputs, (outputs[0 if reverse else -1],)
@@ -178,7 +177,7 @@ class Recurrent(nn.RNNBase):
         ends = lengths.unsqueeze(1)
         turned = torch.where(steps < ends, ends - 1 - steps, steps).unsqueeze(-1)
 
-        def scan(x: Tensor, weights: list[Tensor], state: State, reverse: bool) -> tuple[Tensor, State]:
+        def scan(x: Tensor, weights: list[Tensor], state: State, reverse: bool) -> Scanned:
             x = x.gather(1, turned.expand(x.shape)) if reverse else x
             if fast_recurrent.is_quicker(self.mode, x):
                 outputs, end = self._fast_scan(x.transpose(0, 1).contiguous(), weights, state, False)
@@ -192,7 +191,7 @@ class Recurrent(nn.RNNBase):
 
     def _scan(
         self, x: Tensor, weights: list[Tensor], state: State, reverse: bool, lengths: Tensor | None
-    ) -> tuple[Tensor, State]:
+    ) -> Scanned:
         """One layer in one direction, step by step: (batch, steps, width) → (batch, steps, hidden)."""
         weight_ih, weight_hh, bias_ih, bias_hh = weights
         projected = F.linear(x, weight_ih, bias_ih).unbind(1)  # the inputs' part, for all steps at once
