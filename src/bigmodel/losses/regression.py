@@ -30,7 +30,11 @@ class Regression(Loss):
         """See `Loss.forward`; targets have the outputs' shape, (batch, count)."""
         if outputs.shape != targets.shape:
             raise self.misfit(outputs, targets, f"(batch, {self.output_size})")
-        return type(self).function(outputs.float(), targets, reduction="sum", **self.options)
+        return self.total(outputs.float(), targets)
+
+    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The sum over all elements of two tensors of one shape."""
+        return type(self).function(outputs, targets, reduction="sum", **self.options)
 
 
 @losses.register("mse", EntryConfig)

@@ -129,7 +129,7 @@ TYPED_BOOLEANS = [
         ("monitor=val_loss", "Did you mean trainer.checkpoint.monitor=val/loss?"),
         ("monitor=loss", "Here it is trainer.checkpoint.monitor: metric"),
         ("seed_everything=true", "Here it is seed: seed of weights"),
-        ("deterministic=warn", "Here it is device.deterministic: use only"),
+        ("deterministic=warn", "Here it is device.deterministic: only"),
         ("ema=true", "Here it is trainer.ema: decay of averaged weights"),
         ("dtype=float64", "Here it is device.precision: number format"),
         ("precision=64", "Here it is device.precision: number format"),
