@@ -26,15 +26,11 @@ _NUMBERS = 8  # random numbers for each image, used or not, so that one option n
 class AugmentConfig(Config):
     """Random changes to training images; all off by default."""
 
-    shift: int = Field(
-        default=0, ge=0, description="largest random shift up, down, left or right, in pixels"
-    )
-    flip: float = Field(default=0.0, ge=0, le=1, description="probability of mirroring left to right")
-    erase: float = Field(
-        default=0.0, ge=0, le=1, description="probability of blanking a random rectangle"
-    )
+    shift: int = Field(0, ge=0, description="largest random shift up, down, left or right, in pixels")
+    flip: float = Field(0.0, ge=0, le=1, description="probability of mirroring left to right")
+    erase: float = Field(0.0, ge=0, le=1, description="probability of blanking a random rectangle")
     erase_area: float = Field(
-        default=0.2,
+        0.2,
         ge=_SMALLEST_AREA,
         le=1,
         description="largest share of the image that such a rectangle covers, 0.02 to 1",

@@ -48,26 +48,20 @@ def samples_of(batches: Sequence[Batch]) -> int:
 class DataConfig(EntryConfig):
     """Settings of all data sources."""
 
-    batch_size: int = Field(default=64, ge=1, description="samples in a batch")
+    batch_size: int = Field(64, ge=1, description="samples in a batch")
     val_fraction: float = Field(
-        default=0.2, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
+        0.2, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
     )
-    split_seed: int = Field(
-        default=0, ge=0, description="seed of the split into training and validation"
-    )
-    drop_last: bool = Field(
-        default=False, description="leave out an epoch's last batch where it is smaller"
-    )
+    split_seed: int = Field(0, ge=0, description="seed of the split into training and validation")
+    drop_last: bool = Field(False, description="leave out an epoch's last batch where it is smaller")
     on_device: bool | None = Field(
-        default=None, description="keep all data in the device's memory; null: where it fits"
+        None, description="keep all data in the device's memory; null: where it fits"
     )
     workers: int = Field(
-        default=0,
-        ge=0,
-        description="threads that gather training batches ahead; 0: none, as each is needed",
+        0, ge=0, description="threads that gather training batches ahead; 0: none, as each is needed"
     )
     timeout: float = Field(
-        default=10.0, gt=0, description="seconds to wait for a thread's batch before the run fails"
+        10.0, gt=0, description="seconds to wait for a thread's batch before the run fails"
     )
 
     _learnt: Prepared | None = PrivateAttr(default=None)
@@ -109,7 +103,7 @@ class RealConfig(DataConfig):
     """Settings of data sources whose inputs are real numbers."""
 
     normalize: bool = Field(
-        default=True, description="standardise inputs with mean and deviation of the training part"
+        True, description="standardise inputs with mean and deviation of the training part"
     )
 
 
@@ -117,7 +111,7 @@ class ImageConfig(RealConfig):
     """Settings of image sources. `make_batches` augments images of any source that has them."""
 
     augment: AugmentConfig = Field(
-        default=AugmentConfig(), description="random changes to training images, new in each epoch"
+        AugmentConfig(), description="random changes to training images, new in each epoch"
     )
 
 

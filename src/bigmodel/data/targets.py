@@ -27,9 +27,9 @@ class TargetEncoder(Config):
     """
 
     kind: Literal["classes", "flags", "values", "none"] = "none"
-    names: list[str] = Field(default=[])
-    mean: list[float] = Field(default=[])
-    std: list[float] = Field(default=[])
+    names: list[str] = Field([])
+    mean: list[float] = Field([])
+    std: list[float] = Field([])
 
     @classmethod
     def of(cls, target: Target) -> TargetEncoder:

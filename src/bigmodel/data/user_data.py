@@ -33,19 +33,15 @@ Words = Annotated[list[str], BeforeValidator(_as_strings)]
 class UserDataConfig(DataConfig):
     """Where a user's data lies, and how it is split."""
 
-    path: str | None = Field(default=None, description="where the data lies: a file or a folder")
+    path: str | None = Field(None, description="where the data lies: a file or a folder")
     val_path: str | None = Field(
-        default=None, description="where the validation part lies; null: val_fraction of the data"
+        None, description="where the validation part lies; null: val_fraction of the data"
     )
     test_path: str | None = Field(
-        default=None, description="where the test part lies; null: test_fraction of the data"
+        None, description="where the test part lies; null: test_fraction of the data"
     )
-    test_fraction: Share = Field(
-        default=0.0, description="share held out for one test at the end, 0 to 1"
-    )
-    max_bad: int = Field(
-        default=0, ge=0, description="samples that may be left out because they cannot be read"
-    )
+    test_fraction: Share = Field(0.0, description="share held out for one test at the end, 0 to 1")
+    max_bad: int = Field(0, ge=0, description="samples that may be left out because they cannot be read")
 
 
 def resolve_path(config: UserDataConfig, key: str = "path") -> Path:

@@ -24,26 +24,24 @@ _CHANNEL_COUNTS = (1, 3, 4)  # channels that pictures have, to tell which axis t
 class ArraysConfig(UserDataConfig, ImageConfig):
     """Which arrays of a file are inputs and targets, and what they mean."""
 
-    inputs: str = Field(default="inputs", description="name of the array of inputs")
-    targets: str = Field(default="targets", description="name of the array of targets")
+    inputs: str = Field("inputs", description="name of the array of inputs")
+    targets: str = Field("targets", description="name of the array of targets")
     input: Literal["auto", "features", "sequence", "image", "tokens"] = Field(
-        default="auto", description="features, sequence, image, tokens, or auto: by type and shape"
+        "auto", description="features, sequence, image, tokens, or auto: by type and shape"
     )
     task: Literal["auto", "classes", "flags", "values"] = Field(
-        default="auto", description="classes, flags, values, or auto: by type and shape of the targets"
+        "auto", description="classes, flags, values, or auto: by type and shape of the targets"
     )
     names: list[str] | None = Field(
-        default=None, description="words for classes 0, 1, …, for flags or for values; null: numbers"
+        None, description="words for classes 0, 1, …, for flags or for values; null: numbers"
     )
     vocab_size: int | None = Field(
-        default=None, ge=2, description="number of words that tokens are of; null: the largest and one"
+        None, ge=2, description="number of words that tokens are of; null: the largest and one"
     )
     group: str | None = Field(
-        default=None, description="name of an array that tells what belongs together; null: none"
+        None, description="name of an array that tells what belongs together; null: none"
     )
-    split: str | None = Field(
-        default=None, description="name of an array of train, val and test; null: none"
-    )
+    split: str | None = Field(None, description="name of an array of train, val and test; null: none")
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ class ArraysReader(Reader):
     inputs: str = "inputs"
     targets: str = "targets"
     input: Literal["features", "sequence", "image", "tokens", "other"] = "other"
-    shape: list[int] = Field(default=[])
+    shape: list[int] = Field([])
     bytes: bool = False
-    categories: list[int] = Field(default=[])
+    categories: list[int] = Field([])
     vocab_size: int = 0
     pad: int | None = None
     target_encoder: TargetEncoder = TargetEncoder()

@@ -27,33 +27,33 @@ class FilePatterns(Config):
     """How files tell their labels, groups and parts."""
 
     label_pattern: str | None = Field(
-        default=None,
+        None,
         description="regular expression for paths in the folder, its one group the label; null: folders",
     )
     group_pattern: str | None = Field(
-        default=None,
+        None,
         description="regular expression whose one group tells what belongs together; null: nothing does",
     )
     test_pattern: str | None = Field(
-        default=None, description="regular expression that finds the test part's paths; null: by folder"
+        None, description="regular expression that finds the test part's paths; null: by folder"
     )
-    file: str = Field(default="file", description="column of a list that names the files")
-    label: str = Field(default="label", description="column of a list that holds the labels")
+    file: str = Field("file", description="column of a list that names the files")
+    label: str = Field("label", description="column of a list that holds the labels")
     group: str | None = Field(
-        default=None, description="column of a list that tells what belongs together; null: none"
+        None, description="column of a list that tells what belongs together; null: none"
     )
     split: str | None = Field(
-        default=None, description="column of a list that says train, val or test; null: none"
+        None, description="column of a list that says train, val or test; null: none"
     )
     root: str | None = Field(
-        default=None, description="folder that a list's paths start from; null: that of the list"
+        None, description="folder that a list's paths start from; null: that of the list"
     )
     encoding: Encoding = Field(
-        default="utf-8",
+        "utf-8",
         description="how a list is written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
     )
     task: Literal["auto", "classes", "values"] = Field(
-        default="auto",
+        "auto",
         description="what labels are: classes, values, or auto: values where a list has fractions",
     )
 

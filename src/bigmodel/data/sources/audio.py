@@ -47,27 +47,25 @@ _FRAME_MULTIPLE = 8  # frames, if no duration is given, are a multiple, so that 
 class AudioConfig(FilesConfig, ImageConfig):
     """Where recordings lie and what they are heard as."""
 
-    rate: int = Field(
-        default=16000, ge=100, le=384000, description="samples a second that all are resampled to"
-    )
+    rate: int = Field(16000, ge=100, le=384000, description="samples a second that all are resampled to")
     seconds: float | None = Field(
-        default=None,
+        None,
         gt=0,
         description="each is cut or filled up to; null: what 95 % of the training part last at most",
     )
     form: Literal["log_mel", "raw"] = Field(
-        default="log_mel", description="log_mel: pitches over time; raw: the samples themselves"
+        "log_mel", description="log_mel: pitches over time; raw: the samples themselves"
     )
     layout: Literal["image", "sequence"] | None = Field(
-        default=None,
+        None,
         description="image (rows are moments) or sequence; null: image for log_mel, sequence for raw",
     )
-    n_mels: int = Field(default=64, ge=1, description="bands of pitch of a log_mel form")
-    window: float = Field(default=0.025, gt=0, description="seconds of sound in a row of log_mel")
-    hop: float = Field(default=0.01, gt=0, description="seconds from one row of log_mel to the next")
-    fold: int = Field(default=1, ge=1, description="samples in a step of a raw form")
+    n_mels: int = Field(64, ge=1, description="bands of pitch of a log_mel form")
+    window: float = Field(0.025, gt=0, description="seconds of sound in a row of log_mel")
+    hop: float = Field(0.01, gt=0, description="seconds from one row of log_mel to the next")
+    fold: int = Field(1, ge=1, description="samples in a step of a raw form")
     cache: str | None = Field(
-        default="auto",
+        "auto",
         description="folder that keeps what was decoded; auto: the user's cache folder; null: none does",
     )
 

@@ -40,12 +40,12 @@ _CHUNK = 1 << 20
 class IDXConfig(ImageConfig):
     """Four IDX files, gzip or not."""
 
-    batch_size: int = Field(default=128, ge=1, description="samples in a batch")
+    batch_size: int = Field(128, ge=1, description="samples in a batch")
     val_fraction: float = Field(
-        default=0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
+        0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
     )
     root: str | None = Field(
-        default=None, description="folder of the four IDX files; null: data/<name> and system folders"
+        None, description="folder of the four IDX files; null: data/<name> and system folders"
     )
 
 

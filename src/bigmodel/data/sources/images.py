@@ -38,19 +38,19 @@ class ImagesConfig(FilesConfig, ImageConfig):
     """Where pictures lie and what size they get."""
 
     size: Side | list[Side] = Field(
-        default=64, description="height and width that all pictures get, or [height, width]"
+        64, description="height and width that all pictures get, or [height, width]"
     )
     fit: Literal["crop", "pad", "stretch"] = Field(
-        default="crop", description="other proportions: crop the middle, pad with black, or stretch"
+        "crop", description="other proportions: crop the middle, pad with black, or stretch"
     )
     channels: Literal["auto", 1, 3] = Field(
-        default="auto", description="1 for grey, 3 for colours; auto: colours where any picture has some"
+        "auto", description="1 for grey, 3 for colours; auto: colours where any picture has some"
     )
     background: Literal["white", "black"] = Field(
-        default="white", description="what shows through transparent pictures: white or black"
+        "white", description="what shows through transparent pictures: white or black"
     )
     cache: str | None = Field(
-        default="auto",
+        "auto",
         description="folder that keeps decoded pictures; auto: the user's cache folder; null: none does",
     )
 

@@ -35,24 +35,24 @@ _PART_ORDER: tuple[PartName, ...] = ("train", "val", "test")
 class PairsConfig(PairFilesConfig):
     """Where pairs of texts lie, what their tokens are, and how translations are judged."""
 
-    batch_size: int = Field(default=512, ge=1, description="most pairs in a batch")
+    batch_size: int = Field(512, ge=1, description="most pairs in a batch")
     val_fraction: float = Field(
-        default=0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
+        0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
     )
     batch_tokens: int = Field(
-        default=4096, ge=1, description="most tokens in a batch, those that fill it up included"
+        4096, ge=1, description="most tokens in a batch, those that fill it up included"
     )
     length: int = Field(
-        default=128,
+        128,
         ge=2,
         description="most tokens of a text, its end included; longer pairs are not learnt from",
     )
     bleu_pairs: int = Field(
-        default=1000,
+        1000,
         ge=0,
         description="validation pairs that are translated at each evaluation to give BLEU; 0: none",
     )
-    beams: int = Field(default=4, ge=1, description="beams of the search that translates the test part")
+    beams: int = Field(4, ge=1, description="beams of the search that translates the test part")
 
 
 @reads("pairs")

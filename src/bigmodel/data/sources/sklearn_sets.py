@@ -25,7 +25,7 @@ class DigitsConfig(ImageConfig):
 class TableConfig(RealConfig):
     """A small table: smaller batches, or an epoch would be only a step or two."""
 
-    batch_size: int = Field(default=16, ge=1, description="samples in a batch")
+    batch_size: int = Field(16, ge=1, description="samples in a batch")
 
 
 @data.register("digits", DigitsConfig)

@@ -42,25 +42,23 @@ class SyntheticConfig(RealConfig):
     """Sizes and kinds of made-up data."""
 
     input: Literal["features", "image", "sequence", "tokens"] = Field(
-        default="features", description="kind of the inputs: features, image, sequence or tokens"
+        "features", description="kind of the inputs: features, image, sequence or tokens"
     )
     shape: list[PositiveInt] = Field(
-        default=[10],
+        [10],
         validate_default=True,
         description="of one input: count; channels, height, width; steps, features; or length",
     )
-    vocab_size: int = Field(default=10, ge=2, description="number of words that tokens are drawn from")
+    vocab_size: int = Field(10, ge=2, description="number of words that tokens are drawn from")
     target: Literal["classes", "values", "flags"] = Field(
-        default="values", description="kind of the targets: classes, values or flags"
+        "values", description="kind of the targets: classes, values or flags"
     )
     outputs: int = Field(
-        default=1, ge=1, validate_default=True, description="number of classes, values or flags"
+        1, ge=1, validate_default=True, description="number of classes, values or flags"
     )
-    samples: int = Field(default=1000, ge=2, description="samples in all, before the split")
-    noise: float = Field(
-        default=0.1, ge=0, description="deviation of the noise, as a share of the signal's"
-    )
-    seed: int = Field(default=0, ge=0, description="seed of the teacher and of the samples")
+    samples: int = Field(1000, ge=2, description="samples in all, before the split")
+    noise: float = Field(0.1, ge=0, description="deviation of the noise, as a share of the signal's")
+    seed: int = Field(0, ge=0, description="seed of the teacher and of the samples")
 
     @field_validator("shape")
     @classmethod

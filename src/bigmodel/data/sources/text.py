@@ -37,23 +37,20 @@ class TextConfig(TextFilesConfig):
     """Where a text lies, what its tokens are, and how much of it a model sees at once."""
 
     path: str | None = Field(
-        default=None,
-        description="where the text lies: a file, a folder of .txt files, or a pattern of names",
+        None, description="where the text lies: a file, a folder of .txt files, or a pattern of names"
     )
     val_fraction: float = Field(
-        default=0.1, gt=0, lt=1, description="share of the text held out for validation: its last part"
+        0.1, gt=0, lt=1, description="share of the text held out for validation: its last part"
     )
     split_seed: int = Field(
-        default=0, ge=0, description="seed of what trainer.limit keeps; a text itself is split by place"
+        0, ge=0, description="seed of what trainer.limit keeps; a text itself is split by place"
     )
-    max_bad: int = Field(
-        default=0, ge=0, description="files that may be left out because they cannot be read"
-    )
+    max_bad: int = Field(0, ge=0, description="files that may be left out because they cannot be read")
     unit: Unit = Field(
-        default="character",
+        "character",
         description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
     )
-    context: int = Field(default=128, ge=1, description="tokens that a model sees at once")
+    context: int = Field(128, ge=1, description="tokens that a model sees at once")
 
 
 @reads("text")

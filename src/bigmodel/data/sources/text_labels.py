@@ -43,30 +43,27 @@ class TextLabelsConfig(TextFilesConfig):
     """Where texts and their labels lie, and what their tokens are."""
 
     path: str | None = Field(
-        default=None, description="where the data lies: a table, or a folder with one for each class"
+        None, description="where the data lies: a table, or a folder with one for each class"
     )
     max_bad: int = Field(
-        default=0, ge=0, description="texts that may be left out: empty, without label, or unreadable"
+        0, ge=0, description="texts that may be left out: empty, without label, or unreadable"
     )
-    text: str = Field(default="text", description="column of the table that holds the texts")
-    target: str = Field(default="label", description="column of the table that holds the labels")
+    text: str = Field("text", description="column of the table that holds the texts")
+    target: str = Field("label", description="column of the table that holds the labels")
     task: Literal["auto", "classes", "values"] = Field(
-        default="auto", description="what labels are: classes, values, or auto: by what they look like"
+        "auto", description="what labels are: classes, values, or auto: by what they look like"
     )
     missing: Words = Field(
-        default=[], description="words that stand for a missing label, besides what is empty and nan"
+        [], description="words that stand for a missing label, besides what is empty and nan"
     )
     group: str | None = Field(
-        default=None, description="column that tells which texts belong together; null: none"
+        None, description="column that tells which texts belong together; null: none"
     )
-    split: str | None = Field(
-        default=None, description="column that says train, val or test; null: none"
-    )
+    split: str | None = Field(None, description="column that says train, val or test; null: none")
     unit: Unit = Field(
-        default="bpe",
-        description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
+        "bpe", description="what a token stands for: character, byte, or bpe: a piece of a word, learnt"
     )
-    length: int = Field(default=256, ge=1, description="most tokens of a text; longer ones are cut")
+    length: int = Field(256, ge=1, description="most tokens of a text; longer ones are cut")
 
 
 @reads("text_labels")

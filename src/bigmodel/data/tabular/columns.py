@@ -112,7 +112,7 @@ class MeasuredColumn(StoredConfig):
 
     name: str
     flag: bool
-    invalid: list[str] = Field(default=[])
+    invalid: list[str] = Field([])
     max_invalid: float = MAX_INVALID
 
     @property
@@ -298,7 +298,7 @@ class CategoryColumn(StoredConfig):
     kind: Literal["category"] = "category"
     name: str
     values: list[str | None]
-    aliases: dict[str, str] = Field(default={})
+    aliases: dict[str, str] = Field({})
 
     @classmethod
     def fit(

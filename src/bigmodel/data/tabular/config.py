@@ -17,43 +17,41 @@ from bigmodel.data.user_data import UserDataConfig, Words
 class TableConfig(UserDataConfig):
     """A table in a CSV, TSV, Parquet or JSON lines file, gzip or not."""
 
-    batch_size: int = Field(default=256, ge=1, description="samples in a batch")
+    batch_size: int = Field(256, ge=1, description="samples in a batch")
     normalize: bool = Field(
-        default=True, description="standardise numbers with mean and deviation of the training part"
+        True, description="standardise numbers with mean and deviation of the training part"
     )
     encoding: Encoding = Field(
-        default="utf-8",
+        "utf-8",
         description="how CSV and JSON lines are written: utf-8, cp1252, utf-16, …;"
         " a byte-order mark is found",
     )
-    target: str | None = Field(default=None, description="the column that is asked for")
+    target: str | None = Field(None, description="the column that is asked for")
     task: Task = Field(
-        default="auto",
-        description="what the target holds: classes, values, or auto: by what it looks like",
+        "auto", description="what the target holds: classes, values, or auto: by what it looks like"
     )
     columns: dict[str, Kind | WrittenForm] = Field(
-        default={},
+        {},
         description="kind of a column, where it is not found out: number, category, date, time,"
         ' duration, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
     )
-    ignore: list[str] = Field(default=[], description="columns that are not learnt from")
+    ignore: list[str] = Field([], description="columns that are not learnt from")
     missing: Words | None = Field(
-        default=None,
+        None,
         description="words that stand for a missing value, besides NA, n/a, null, ? and their like in"
         " targets and numbers; []: NA and its like may be classes",
     )
     split: str | None = Field(
-        default=None, description="column that says of each row: train, val or test; null: by fraction"
+        None, description="column that says of each row: train, val or test; null: by fraction"
     )
     group: str | None = Field(
-        default=None,
-        description="column whose equal values all go to one part, such as a patient; null: none",
+        None, description="column whose equal values all go to one part, such as a patient; null: none"
     )
     max_categories: int = Field(
-        default=1000, ge=2, description="most categories of a column; rarer values count as unseen"
+        1000, ge=2, description="most categories of a column; rarer values count as unseen"
     )
     min_count: int = Field(
-        default=2, ge=1, description="training rows that a category needs, or it counts as unseen"
+        2, ge=1, description="training rows that a category needs, or it counts as unseen"
     )
 
     @field_validator("columns", mode="before")

@@ -55,7 +55,7 @@ class TableReader(Reader):
     columns: list[FittedColumn]
     target: TargetColumn
     target_encoder: TargetEncoder = TargetEncoder()
-    missing: list[str] = Field(default=[])
+    missing: list[str] = Field([])
     encoding: str = "utf-8"
 
     @property

@@ -75,12 +75,12 @@ class TargetColumn(StoredConfig):
     name: str
     labels: list[str] | None = None
     numeric: bool = False
-    missing: list[str] = Field(default=[])
+    missing: list[str] = Field([])
     default_missing: bool = True
-    aliases: dict[str, str] = Field(default={})
+    aliases: dict[str, str] = Field({})
     number_format: NumberFormat = PLAIN
     duration: bool = False
-    invalid: list[str] = Field(default=[])
+    invalid: list[str] = Field([])
     max_invalid: float = MAX_INVALID
 
     @classmethod

@@ -31,17 +31,13 @@ class TextFilesConfig(UserDataConfig):
     """How text files are written, and what their tokens may be."""
 
     encoding: Encoding = Field(
-        default="utf-8",
+        "utf-8",
         description="how text files are written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
     )
     vocab_size: int = Field(
-        default=8000,
-        ge=MIN_VOCAB_SIZE,
-        description="most tokens that are learnt (bpe), special ones included",
+        8000, ge=MIN_VOCAB_SIZE, description="most tokens that are learnt (bpe), special ones included"
     )
-    tokenizer: str | None = Field(
-        default=None, description="a tokenizer.json to use instead; null: none"
-    )
+    tokenizer: str | None = Field(None, description="a tokenizer.json to use instead; null: none")
 
 
 def vocabulary_of(

@@ -35,7 +35,7 @@ class Layout(Config):
     kind: Literal["table", "folders"]
     text: str
     target: str
-    missing: list[str] = Field(default=[])
+    missing: list[str] = Field([])
     group: str | None = None
     split: str | None = None
     encoding: str = "utf-8"

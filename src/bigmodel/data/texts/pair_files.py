@@ -24,30 +24,30 @@ class PairFilesConfig(TextFilesConfig):
     """Where pairs of texts lie."""
 
     path: str | None = Field(
-        default=None, description="a table whose columns source and target are; null: they are files"
+        None, description="a table whose columns source and target are; null: they are files"
     )
     source: str | None = Field(
-        default=None, description="file of the texts that are given, a line each, or their column"
+        None, description="file of the texts that are given, a line each, or their column"
     )
     target: str | None = Field(
-        default=None, description="file of the texts to be told from them, or their column"
+        None, description="file of the texts to be told from them, or their column"
     )
     max_bad: int = Field(
-        default=0, ge=0, description="rows of a table that may be left out because they cannot be read"
+        0, ge=0, description="rows of a table that may be left out because they cannot be read"
     )
     val_source: str | None = Field(
-        default=None, description="the validation part's file of sources; null: val_fraction of the data"
+        None, description="the validation part's file of sources; null: val_fraction of the data"
     )
-    val_target: str | None = Field(default=None, description="the validation part's file of targets")
+    val_target: str | None = Field(None, description="the validation part's file of targets")
     test_source: str | None = Field(
-        default=None, description="the test part's file of sources; null: test_fraction of the data"
+        None, description="the test part's file of sources; null: test_fraction of the data"
     )
-    test_target: str | None = Field(default=None, description="the test part's file of targets")
+    test_target: str | None = Field(None, description="the test part's file of targets")
     val_path: str | None = Field(
-        default=None, description="the validation part's table, where path is one; null: val_fraction"
+        None, description="the validation part's table, where path is one; null: val_fraction"
     )
     test_path: str | None = Field(
-        default=None, description="the test part's table, where path is one; null: test_fraction"
+        None, description="the test part's table, where path is one; null: test_fraction"
     )
 
 
