@@ -29,6 +29,9 @@ POOLS = {
 CHANNELS_LAST = {"cpu", "cuda"}
 """Devices on which images are faster if the channels of a pixel are neighbours in memory."""
 
+Pool = nn.Module | None
+"""Halves sizes; None: they stay."""
+
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -128,20 +131,12 @@ class ConvLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel_size: int,
-        axes: int,
-        config: CNNConfig,
-        pool: nn.Module | None = None,
+        self, inputs: int, outputs: int, kernel: int, axes: int, config: CNNConfig, pool: Pool = None
     ) -> None:
         super().__init__()
         kind = nn.Conv2d if axes == 2 else nn.Conv1d
         # A batch norm subtracts the mean, and any bias with it.
-        self.conv = kind(
-            inputs, outputs, kernel_size, padding=kernel_size // 2, bias=not config.batch_norm
-        )
+        self.conv = kind(inputs, outputs, kernel, padding=kernel // 2, bias=not config.batch_norm)
         initialise(self.conv, config.activation)
         self.pool = pool
         self.norm: nn.Module | None = None
@@ -164,17 +159,11 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel_size: int,
-        axes: int,
-        config: CNNConfig,
-        pool: nn.Module | None = None,
+        self, inputs: int, outputs: int, kernel: int, axes: int, config: CNNConfig, pool: Pool = None
     ) -> None:
         super().__init__()
-        self.first = ConvLayer(inputs, outputs, kernel_size, axes, config)
-        self.second = ConvLayer(outputs, outputs, kernel_size, axes, config)
+        self.first = ConvLayer(inputs, outputs, kernel, axes, config)
+        self.second = ConvLayer(outputs, outputs, kernel, axes, config)
         last = self.second.conv if self.second.norm is None else self.second.norm
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         self.shortcut: nn.Module | None = None
