@@ -123,7 +123,7 @@ TYPED_BOOLEANS = [
         ),
         ("limit_train_batches=0.1", "Here it is trainer.limit.train: batches"),
         ("limit_train_batches=1.0", "Here it is trainer.limit.train: batches"),
-        ("val_check_interval=0.25", "Here it is trainer.eval_every_steps: optimizer steps"),
+        ("val_check_interval=0.25", "Here it is trainer.eval_every_steps: steps"),
         ("max_epochs=-1", "Here it is trainer.epochs: passes over the training part"),
         ("save_top_k=-1", "Here it is trainer.checkpoint.keep: how many"),
         ("monitor=val_loss", "Did you mean trainer.checkpoint.monitor=val/loss?"),
