@@ -1,1 +1,1 @@
-"""Data sources, one file each. A new one is a new file here and a YAML in configs/data."""
+"""Everything between files and batches; the registered sources are in `sources/`."""
