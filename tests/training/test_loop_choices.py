@@ -77,6 +77,7 @@ def test_the_evaluation_that_stops_a_run_is_shown_though_no_line_is_due(
     script(monkeypatch, run, [0.3, 0.4, 0.2])
     fit(run)
     assert [step for step, _ in told.evaluations] == [3 * run.plan.steps_per_epoch]
+    assert told.evaluations[0][1].samples
 
 
 def test_where_nothing_was_ever_the_best_the_last_weights_are_tested(

@@ -1,6 +1,7 @@
 """How a run ends: every exit is told, and a model that has diverged is never written."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.errors import CheckpointError, NonFiniteError
+from bigmodel.runtime.signals import Stopped
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
 from tests.small_runs import built
@@ -154,3 +157,27 @@ def test_every_exit_is_told(
     assert (on_disk["status"], on_disk["error"]) == (expected, message)
     assert on_disk["best"] == told.summary.best
     assert on_disk["parameters"] == sum(p.numel() for p in run.state.model.parameters())
+
+
+@pytest.mark.parametrize("save_first", [False, True], ids=["stop", "save and stop"])
+def test_a_plan_that_now_ends_where_a_run_was_stopped_is_evaluated_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_first: bool
+) -> None:
+    run, _ = built(tmp_path)
+    monkeypatch.setattr(run.watch, "tick", lambda: True)  # the progress bar is drawn after each step
+
+    def check() -> None:
+        if run.state.progress.step == 2:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(run.signals, "check", check)
+    for step in (1, 2) if save_first else (2,):
+        after_step(run, step, lambda: setattr(run.signals, "pending", True))
+    with pytest.raises(Stopped):
+        fit(run)
+    assert run.state.progress.step == 2
+    resumed, recorder = built(tmp_path, {"trainer.max_steps": 2})
+    summary = fit(resume_run(resumed, changed=["trainer.max_steps"]))
+    assert [record["step"] for record in recorder.records] == [2]
+    assert summary.best == summary.final == recorder.records[0]
+    assert "val/loss" in summary.final

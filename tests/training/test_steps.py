@@ -19,7 +19,7 @@ def taken(run: Run, epoch: int) -> list[tuple[int, Due | None]]:
     for done, due in steps(run, epoch, Profiler()):
         run.state.progress.step += done
         found.append((done, due))
-        if due is not None:
+        if due is not None and due.scheduled:
             run.state.progress.last_completed_step = run.state.progress.step
     return found
 
@@ -32,7 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_an_epoch_s_steps_end_with_what_is_due(run: Run) -> None:
-    evaluation = Due(evaluate=True, record=True, save=True)
+    evaluation = Due(scheduled=True, evaluate=True, record=True, save=True)
     assert taken(run, 0) == [(1, None)] * (STEPS_PER_EPOCH - 1) + [(1, evaluation)]
     assert taken(run, 1) == [(1, None)] * (STEPS_PER_EPOCH - 1) + [(1, EVERYTHING)]
     assert run.over
@@ -42,7 +42,7 @@ def test_an_epoch_s_steps_end_with_what_is_due(run: Run) -> None:
 def test_an_evaluation_that_was_interrupted_comes_first(run: Run) -> None:
     run.state.progress.step = STEPS_PER_EPOCH
     found = taken(run, 1)
-    assert found[0] == (0, Due(evaluate=True, record=True, save=True))
+    assert found[0] == (0, Due(scheduled=True, evaluate=True, record=True, save=True))
     assert sum(done for done, _ in found) == STEPS_PER_EPOCH
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from bigmodel.reporting.base import Summary
 from bigmodel.training import records, validation
 from bigmodel.training.lifecycle import running
@@ -26,10 +28,11 @@ def fit(run: Run) -> Summary:
     with running(run), profiling(run) as profiler:
         for epoch in run.epochs_left():
             # Saves before it stops; goes back to the last checkpoint after a batch that diverged.
-            with recovering(run, profiler):
-                # `done` is more than one where the engine does several steps in a call. `due` is None
-                # after most of them: anything else waits for the device.
-                for done, due in steps(run, epoch, profiler):
+            with recovering(run, profiler), closing(steps(run, epoch, profiler)) as iterator:
+                # `done` is more than one where the engine does several steps in a call, and 0 where
+                # something is due between two steps, such as a save that a signal asks for. `due` is
+                # None after most of them: anything else waits for the device.
+                for done, due in iterator:
                     progress.step += done
                     if due is None:
                         continue
@@ -61,7 +64,9 @@ def fit(run: Run) -> Summary:
                         sinks.record(record, progress.best)
                         if due.log:
                             sinks.log(record)
-                    progress.last_completed_step = progress.step
+                    # A run that is stopped before this line does what was due when it is resumed.
+                    if due.scheduled:
+                        progress.last_completed_step = progress.step
 
                     if due.save or improved:
                         progress.seconds += run.watch.lap()

@@ -154,10 +154,13 @@ class Due:
     """What is to be done after a step, in the order in which it is done.
 
     Attributes:
+        scheduled: the plan asks for it at this step. Anything else, such as a save that a signal asks
+            for, comes between and does not make up for what the plan asks for.
         report: tell the progress bar where training stands.
         save_now: write the checkpoint at once, however short ago the last was written.
     """
 
+    scheduled: bool = False
     report: bool = False
     evaluate: bool = False
     record: bool = False
@@ -166,7 +169,7 @@ class Due:
     save_now: bool = False
 
 
-EVERYTHING = Due(evaluate=True, record=True, log=True, save=True, save_now=True)
+EVERYTHING = Due(scheduled=True, evaluate=True, record=True, log=True, save=True, save_now=True)
 """What is due after the last step of a run."""
 
 
@@ -218,6 +221,7 @@ class Plan:
         log = step % self.log_every == 0
         save = step % self.save_every == 0
         return Due(
+            scheduled=True,
             evaluate=evaluate,
             record=log or evaluate or step % self.record_every == 0,
             log=log,

@@ -30,6 +30,7 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Iterator[tuple[int, Due |
     plan, progress, watch, signals = run.plan, run.state.progress, run.watch, run.signals
     if progress.last_completed_step < progress.step:  # it was stopped during an evaluation
         yield 0, plan.due(progress.step)
+        watch.resume()
     if run.over:
         return
     event = plan.next_event(progress.step)

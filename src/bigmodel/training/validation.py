@@ -34,7 +34,8 @@ def validate(run: Run, *, show: bool) -> Validation:
     """
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
-        evaluation, at_once = _evaluate(run, run.val, samples=show)
+        # Its samples are kept in any case: whether this one ends the run is not known yet.
+        evaluation, at_once = _evaluate(run, run.val, samples=True)
         evaluation = _add_texts(run, "val", evaluation, at_once, samples=show)
     _warn_undefined(run, evaluation)
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
