@@ -204,6 +204,17 @@ def test_without_end_skipping_is_no_way_out(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="So were the 100 updates before it"):
         fit(run)
     assert 5 <= len(told.messages) <= 8, "not a line for each"
+    assert run.summary.skipped == 101, "not what was drained after the fault"
+
+
+def test_a_run_that_stops_at_its_first_fault_has_skipped_nothing(tmp_path: Path) -> None:
+    """Although more steps like it were done before their losses were fetched."""
+    run, told = built(tmp_path, {"trainer.on_nonfinite": "stop"})
+    falsify(run, math.nan, *range(2, 1000))
+    with pytest.raises(NonFiniteError, match="at step 2 "):
+        fit(run)
+    assert run.summary.skipped == json.loads((tmp_path / "summary.json").read_text())["skipped"] == 0
+    assert not [message for message in told.messages if "left out: NaN" in message]
 
 
 @pytest.mark.parametrize("by", ["loss", "gradient"])
@@ -237,6 +248,7 @@ def test_rewinding_ends_after_three_times(tmp_path: Path) -> None:
     ):
         fit(run)
     assert told.rewound == [3, 4, 5]
+    assert run.summary.skipped == 3, "the batches passed over, not the fault that ended it"
     assert finite(tmp_path / "checkpoints" / "last")
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
 

@@ -18,18 +18,33 @@ FIGURES = [
 ]
 
 
+def added(progress: Progress, drained: list[StepFigures]) -> list[tuple[int, int, int]]:
+    """Adds steps, skips those that are not finite, and returns their numbers and counts."""
+    skipped = []
+    for step, _ in progress.add_steps(drained):
+        progress.count_skipped()
+        skipped.append((step, progress.skipped_updates, progress.skipped_in_a_row))
+    return skipped
+
+
 @pytest.mark.parametrize("cut", range(len(FIGURES) + 1))
 def test_sums_do_not_depend_on_how_often_steps_are_drained(cut: int) -> None:
     once, twice = Progress(step=4), Progress(step=cut)
-    skipped = once.add_steps(FIGURES)
-    parts = twice.add_steps(FIGURES[:cut])
+    skipped = added(once, FIGURES)
+    parts = added(twice, FIGURES[:cut])
     twice.step = 4
-    parts += twice.add_steps(FIGURES[cut:])
+    parts += added(twice, FIGURES[cut:])
     assert once == twice
-    assert repr(skipped) == repr(parts)  # NaN is not equal to itself
-    assert [(update.step, update.total, update.in_a_row) for update in skipped] == [(2, 1, 1), (3, 2, 2)]
+    assert skipped == parts == [(2, 1, 1), (3, 2, 2)]
     assert once.skipped_in_a_row == 0
     assert once.mean_loss == (0.1 * 3 + 0.7) / 4
+
+
+def test_nothing_is_counted_after_the_step_at_which_iteration_stops() -> None:
+    progress = Progress(step=4)
+    step, figures = next(progress.add_steps(FIGURES))
+    assert (step, figures) == (2, FIGURES[1])
+    assert progress == Progress(step=4, loss_sum=0.1 * 3, loss_weight=3)
 
 
 def test_a_checkpoint_keeps_the_names_that_it_always_had() -> None:

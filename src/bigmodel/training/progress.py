@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from bigmodel.engine.step_figures import StepFigures
 
@@ -17,23 +17,6 @@ _STORED_NAMES = {
     "skipped_steps": "passed_over",
 }
 """Fields whose key in a checkpoint is an older name: renaming them there would break old checkpoints."""
-
-
-class SkippedUpdate(NamedTuple):
-    """An update that was left out because the loss or a gradient was not finite.
-
-    Attributes:
-        step: its optimizer step, from 1.
-        loss, weight: as in `StepFigures`.
-        total: how many the run has skipped so far, this one included.
-        in_a_row: how many of them came last, without a good update between.
-    """
-
-    step: int
-    loss: float
-    weight: float
-    total: int
-    in_a_row: int
 
 
 @dataclass(frozen=True)
@@ -101,21 +84,26 @@ class Progress:
         """The mean training loss since the last record; NaN if every update was skipped."""
         return self.loss_sum / self.loss_weight if self.loss_weight else math.nan
 
-    def add_steps(self, drained: list[StepFigures]) -> list[SkippedUpdate]:
-        """Adds the losses of the newest steps, and returns the updates among them that were skipped."""
-        skipped = []
+    def add_steps(self, drained: list[StepFigures]) -> Iterator[tuple[int, StepFigures]]:
+        """Adds the losses of the newest steps while the caller iterates.
+
+        Yields:
+            The steps, from 1, whose loss or gradient was not finite, before any later step is added.
+            The caller either calls `count_skipped` or stops iterating.
+        """
         # One by one, so that the sums do not depend on how often steps are drained.
-        for step, (loss, weight, updated) in enumerate(drained, start=self.step - len(drained) + 1):
-            if updated and math.isfinite(loss):
+        for step, figures in enumerate(drained, start=self.step - len(drained) + 1):
+            if figures.updated and math.isfinite(figures.loss):
                 self.skipped_in_a_row = 0
-                self.loss_sum += loss * weight
-                self.loss_weight += weight
+                self.loss_sum += figures.loss * figures.weight
+                self.loss_weight += figures.weight
             else:
-                self.skipped_updates += 1
-                self.skipped_in_a_row += 1
-                update = SkippedUpdate(step, loss, weight, self.skipped_updates, self.skipped_in_a_row)
-                skipped.append(update)
-        return skipped
+                yield step, figures
+
+    def count_skipped(self) -> None:
+        """Counts an update that was left out, and after which training goes on."""
+        self.skipped_updates += 1
+        self.skipped_in_a_row += 1
 
     def apply(self, validation: Validation) -> None:
         """Takes over what follows from an evaluation."""

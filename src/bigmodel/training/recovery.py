@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from bigmodel.checkpointing import checkpoint
 from bigmodel.engine.base import Engine
+from bigmodel.engine.step_figures import StepFigures
 from bigmodel.errors import DataError, DeviceError, NonFiniteError, counted, is_out_of_memory
 from bigmodel.runtime.signals import Stopped
 from bigmodel.training.plan import OnOOM
 from bigmodel.training.profiler import Profiler
-from bigmodel.training.progress import SkippedUpdate
 from bigmodel.training.run import Run
 
 T = TypeVar("T")
@@ -63,20 +63,22 @@ def drain_step_metrics(run: Run) -> None:
         NonFiniteError: a loss or a gradient is NaN or infinite, and such updates are not to be skipped,
             or too many of them were.
     """
-    for update in run.state.progress.add_steps(run.step.drain()):
-        fault = _fault(run, update)
+    progress = run.state.progress
+    for step, figures in progress.add_steps(run.step.drain()):
+        fault = _fault(run, step, figures)
         if run.config.on_nonfinite != "skip":
-            raise NonFiniteError(fault, update.step)
-        if update.in_a_row > MOST_SKIPPED_IN_A_ROW:
-            fault += f" So were the {MOST_SKIPPED_IN_A_ROW} updates before it."
-            raise NonFiniteError(fault, update.step)
-        if update.total <= 5 or update.total % 100 == 0:  # a line for each would bury all others
-            run.sinks.message(f"{fault} Its update was skipped, as {update.total:,} in all.", "warning")
+            raise NonFiniteError(fault, step)
+        progress.count_skipped()
+        if progress.skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
+            raise NonFiniteError(f"{fault} So were the {MOST_SKIPPED_IN_A_ROW} updates before it.", step)
+        total = progress.skipped_updates
+        if total <= 5 or total % 100 == 0:  # a line for each would bury all others
+            run.sinks.message(f"{fault} Its update was skipped, as {total:,} in all.", "warning")
 
 
-def _fault(run: Run, update: SkippedUpdate) -> str:
-    step, loss = update.step, update.loss
-    if update.weight == 0:
+def _fault(run: Run, step: int, figures: StepFigures) -> str:
+    loss = figures.loss
+    if figures.weight == 0:
         return f"Every target of the batch of step {step} is ignored, so that there is no mean loss."
     factor = run.state.schedule.factor(step - 1)
     rate = run.state.optimizer.param_groups[0]["initial_lr"] * factor
