@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from bigmodel.training.recovery import use_less_memory
 from bigmodel.training.run import Run
 
 
-def steps(run: Run, epoch: int, profiler: Profiler) -> Iterator[tuple[int, Due | None]]:
+def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due | None]]:
     """Does the steps of an epoch that are left.
 
     Whoever asks for them has to add their number to `progress.step`, and to do what is due, before
