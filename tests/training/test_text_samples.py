@@ -9,8 +9,10 @@ import torch
 
 from bigmodel.build.new_run import build_run
 from bigmodel.config import parse
-from bigmodel.models.base import Writer
+from bigmodel.models.base import Memory, Writer
+from bigmodel.registry import Entry, EntryConfig, models
 from bigmodel.reporting.base import EvaluationResult
+from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
 from bigmodel.training.text_samples import SAMPLES, TextSampler, bleu
 from tests.small_runs import VALUES, Recorder
@@ -130,6 +132,47 @@ def test_nothing_is_written_about_other_data(tmp_path):
     run = build_run(parse(VALUES), tmp_path)
     assert run.text_sampler is None
     assert TextSampler.of(run.dataset, run.state.model, torch.device("cpu"), 5, 1) is None
+
+
+class LastTokens(Memory):
+    """A cache with its former name."""
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def select(self, rows):
+        return LastTokens(self.tokens[rows])
+
+
+class Bigram(Writer):
+    """Guesses a token from the one before it; its methods have the former names."""
+
+    def __init__(self, config, spec):  # noqa: ARG002
+        super().__init__()
+        self.embedding = torch.nn.Embedding(spec.target.vocab_size, 8)
+        self.head = torch.nn.Linear(8, spec.target.vocab_size)
+
+    def features(self, inputs):
+        return self.embedding(inputs.long())
+
+    def begin(self, inputs, lengths, room):  # noqa: ARG002
+        memory = LastTokens(inputs[torch.arange(len(inputs)), torch.tensor(lengths) - 1])
+        return self(memory.tokens), memory
+
+    def extend(self, tokens, memory):
+        memory.tokens = tokens
+        return self(tokens)
+
+
+def test_a_plugin_with_the_former_names_trains_and_writes(tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("How now, brown cow? " * 80)
+    data = {"name": "text", "path": str(tmp_path / "text.txt"), "context": 16, "batch_size": 8}
+    monkeypatch.setitem(models._entries, "bigram", Entry(Bigram, EntryConfig))
+    values = VALUES | {"model": {"name": "bigram"}, "data": data}
+    run = replace(build_run(parse(values), tmp_path / "run"), sinks=Recorder())
+    assert fit(run).status == "finished"
+    _, evaluation = run.sinks.evaluations[-1]
+    assert [len(text.text) for text in evaluation.generated] == [200] * SAMPLES
 
 
 def test_no_prompt_reaches_beyond_the_text(tmp_path):

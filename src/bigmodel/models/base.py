@@ -53,11 +53,15 @@ class DecodingCache(ABC):
         """The cache of `rows`, in that order: some, all, or one several times."""
 
 
+Memory = DecodingCache  # its former name, which plugins may import
+
+
 class Writer(Model):
     """A model whose target is the next token, and that writes token by token, with a cache.
 
     The logits of `prefill` and `decode` are those of `forward` at the last token of each text, as if the
-    whole text had been read at once.
+    whole text had been read at once. A subclass may instead define them under their former names,
+    `begin` and `extend`.
     """
 
     def prefill(self, inputs: Tensor, lengths: list[int], max_length: int) -> tuple[Tensor, Any]:
@@ -71,7 +75,9 @@ class Writer(Model):
         Returns:
             Logits of the next token, (batch, vocab_size), and the `DecodingCache`.
         """
-        raise NotImplementedError
+        # Called by position, since plugins call the last argument `room`.
+        first: tuple[Tensor, Any] = self._former("begin")(inputs, lengths, max_length)
+        return first
 
     def decode(self, tokens: Tensor, cache: Any) -> Tensor:
         """Reads one more token of each text, and updates `cache` in place.
@@ -82,7 +88,19 @@ class Writer(Model):
         Returns:
             Logits of the token after it: (batch, vocab_size).
         """
-        raise NotImplementedError
+        logits: Tensor = self._former("extend")(tokens, cache)
+        return logits
+
+    def _former(self, name: str) -> Callable[..., Any]:
+        """The method that a plugin has under its former name.
+
+        Raises:
+            NotImplementedError: it has none.
+        """
+        method: Callable[..., Any] | None = getattr(self, name, None)
+        if method is None:
+            raise NotImplementedError(f"{type(self).__name__} has no `prefill` and `decode`.")
+        return method
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.errors import ConfigError, DataError, SpecError
-from bigmodel.models.base import DecodingCache, Model, Writer
+from bigmodel.models.base import DecodingCache, Memory, Model, Writer
 from bigmodel.models.generation import (
     ENDED,
     Sampling,
@@ -101,6 +101,43 @@ class ReadSoFar(DecodingCache):
 
     def select(self, rows: list[int]) -> "ReadSoFar":
         return ReadSoFar([self.texts[row] for row in rows], [self.lengths[row] for row in rows])
+
+
+class FormerPlugin(Writer):
+    """A plugin from before `begin`, `extend`, `room` and `Memory` had their present names."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = Uncached(model)
+
+    def begin(self, inputs: Tensor, lengths: list[int], room: int) -> tuple[Tensor, "FormerMemory"]:
+        logits, cache = self.model.prefill(inputs, lengths, room)
+        return logits, FormerMemory(cache)
+
+    def extend(self, tokens: Tensor, memory: "FormerMemory") -> Tensor:
+        return self.model.decode(tokens, memory.read)
+
+
+class FormerMemory(Memory):
+    def __init__(self, read: ReadSoFar) -> None:
+        self.read = read
+
+    def select(self, rows: list[int]) -> "FormerMemory":
+        return FormerMemory(self.read.select(rows))
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(beams=3, end=4)], ids=["greedy", "beams"])
+def test_a_writer_with_the_former_names_writes(sampling: Sampling) -> None:
+    model = writer({})
+    texts = generate(FormerPlugin(model), PROMPTS, sampling, TEXT, "cpu")
+    assert texts == generate(model, PROMPTS, sampling, TEXT, "cpu")
+
+
+def test_a_writer_that_cannot_write_says_so() -> None:
+    with pytest.raises(NotImplementedError):
+        Writer().prefill(torch.ones(1, 1, dtype=torch.long), [1], 2)
+    with pytest.raises(NotImplementedError):
+        Writer().decode(torch.ones(1, dtype=torch.long), None)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
