@@ -212,9 +212,7 @@ def _printed(content: Help, width: int, bold: bool) -> str:
     page.head("Choices", "* is the default" + ("; > is chosen" if content.any_chosen else ""))
     for group in content.choices:
         page.line(f"{group.group}=", indent=2, bold=True)
-        longest = max(len(name) for _, name, _ in group.rows)
-        for mark, name, meaning in group.rows:
-            page.line(f"{mark} {name:<{longest}}  {meaning}".rstrip(), indent=4, cut=True)
+        page.table([(f"{mark} {name}", "", meaning) for mark, name, meaning in group.rows], indent=4)
     for row in content.presets:
         page.table([row])
     if content.settings:
@@ -238,11 +236,8 @@ class _Page:
     def text(self) -> str:
         return "\n".join(self._lines)
 
-    def line(self, text: str, indent: int = 0, bold: bool = False, cut: bool = False) -> None:
-        """Adds one line; with `cut` it ends where the page does."""
+    def line(self, text: str, indent: int = 0, bold: bool = False) -> None:
         shown = escape_line(text)
-        if cut and len(shown) > self._width - indent:
-            shown = shown[: self._width - indent - 1].rstrip() + "…"
         emphasised = f"\033[1m{shown}\033[0m" if bold and self._bold else shown
         self._lines.append(" " * indent + emphasised)
 
