@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.parts import Part
@@ -196,6 +197,27 @@ def test_the_best_of_equals_has_the_least_validation_loss_and_is_the_first_of_th
     assert (summary.monitor, summary.mode) == ("val/accuracy", "max")
     saved = checkpoint.load(tmp_path / "checkpoints" / "best")[1]["progress"]
     assert (saved["step"], saved["best_value"]) == (told.records[best]["step"], 0.8)
+
+
+@pytest.mark.parametrize(("loss", "best"), [(0.2, 3), (0.4, 2)], ids=["lower", "higher"])
+def test_of_equals_before_and_after_a_resume_the_one_with_less_loss_is_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float, best: int
+) -> None:
+    settings = {"trainer.epochs": 3, "trainer.checkpoint": {"interval": 0.0}}
+    run, before = built(tmp_path, settings)
+    with monkeypatch.context() as patch:
+        script(patch, run, [0.5, 0.8, 0.8])
+        script(patch, run, [0.1, 0.5, 0.3], "loss")
+        assert fit(run).best == before.records[2]
+    run, after = built(tmp_path, settings | {"trainer.epochs": 4})
+    run = resume_run(run)
+    script(monkeypatch, run, [0.8])
+    script(monkeypatch, run, [loss], "loss")
+    summary = fit(run)
+    (record,) = after.records
+    assert summary.best == [*before.records, record][best]
+    saved = checkpoint.load(tmp_path / "checkpoints" / "best")[1]["progress"]
+    assert saved["step"] == summary.best["step"]
 
 
 def test_best_checkpoints_that_are_kept_are_ranked_alike(
