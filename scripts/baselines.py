@@ -43,7 +43,7 @@ Scores = dict[str, float]
 
 
 def main() -> None:
-    options = _options()
+    options = parser().parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         columns: dict[str, dict[str, str]] = {}
@@ -132,15 +132,15 @@ def _mean_and_deviation(values: list[float]) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=DATA, default=DATA, help="data sets")
-    parser.add_argument("--models", nargs="+", default=MODELS, help="of ours")
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
-    parser.add_argument("--folder", type=Path, help="where the runs are kept; none: nowhere")
-    return parser.parse_args()
+    options.add_argument("--only", nargs="+", choices=DATA, default=DATA, help="data sets")
+    options.add_argument("--models", nargs="+", default=MODELS, help="of ours")
+    options.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    options.add_argument("--folder", type=Path, help="where the runs are kept; none: nowhere")
+    return options
 
 
 if __name__ == "__main__":

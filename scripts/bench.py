@@ -29,19 +29,23 @@ from benchmarks import commands, driver, figures, hosts, peers, table
 from benchmarks.lines import LINES, lines_of
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--only", nargs="+", default=[], metavar="LINE", help="these lines alone")
-    parser.add_argument("--pairs", type=int, default=5, help="rounds that count")
-    parser.add_argument("--data", type=Path, default=os.environ.get("BIGMODEL_BENCH_DATA"))
-    parser.add_argument("--output", type=Path, help="another file for the results")
-    parser.add_argument("--list", action="store_true", help="name the lines")
-    parser.add_argument("--docs", action="store_true", help="update the table in docs/performance.md")
-    parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # does it run at all?
-    arguments = parser.parse_args()
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    options.add_argument("--only", nargs="+", default=[], metavar="LINE", help="these lines alone")
+    options.add_argument("--pairs", type=int, default=5, help="rounds that count")
+    options.add_argument("--data", type=Path, default=os.environ.get("BIGMODEL_BENCH_DATA"))
+    options.add_argument("--output", type=Path, help="another file for the results")
+    options.add_argument("--list", action="store_true", help="name the lines")
+    options.add_argument("--docs", action="store_true", help="update the table in docs/performance.md")
+    options.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # does it run at all?
+    return options
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     if arguments.list:
         for line in LINES:
             print(f"{line.key:8} {line.title} ({', '.join(line.devices)})")

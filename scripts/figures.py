@@ -160,18 +160,32 @@ def chosen_models(text: str) -> list[str]:
     return models
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=PARTS, help="one part instead of both")
-    parser.add_argument(
+    options.add_argument("--only", choices=PARTS, help="one part instead of both")
+    options.add_argument(
         "--models", type=chosen_models, default=list(MODELS), help="some of them, such as fnn,cnn"
     )
-    parser.add_argument("--folder", type=Path, help="where runs are kept; a temporary one otherwise")
-    arguments, extra = parser.parse_known_intermixed_args()
+    options.add_argument("--folder", type=Path, help="where runs are kept; a temporary one otherwise")
+    return options
+
+
+def parse_arguments(words: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the settings that runs get.
+
+    Args:
+        words: the command line; None: that of this process.
+    """
+    arguments, extra = parser().parse_known_intermixed_args(words)
     if wrong := [word for word in extra if word.startswith("-") or "=" not in word]:
-        parser.error(f"{' '.join(wrong)}: neither an option nor a setting such as device=cuda")
+        parser().error(f"{' '.join(wrong)}: neither an option nor a setting such as device=cuda")
+    return arguments, extra
+
+
+def main() -> None:
+    arguments, extra = parse_arguments()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
         for name in [arguments.only] if arguments.only else PARTS:

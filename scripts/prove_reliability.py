@@ -311,15 +311,19 @@ def update(page: Path, path: Path) -> None:
     replace_between(page, "reliability", markdown(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=ROWS, nargs="+", default=ROWS, help="some rows")
-    parser.add_argument("--share", type=float, default=1.0, help="of the tries, 0 to 1")
-    parser.add_argument("--keep", action="store_true", help="keep the results in scripts/results")
-    parser.add_argument("--docs", action="store_true", help="update the table in docs/promises.md")
-    options = parser.parse_args()
+    options.add_argument("--only", choices=ROWS, nargs="+", default=ROWS, help="some rows")
+    options.add_argument("--share", type=float, default=1.0, help="of the tries, 0 to 1")
+    options.add_argument("--keep", action="store_true", help="keep the results in scripts/results")
+    options.add_argument("--docs", action="store_true", help="update the table in docs/promises.md")
+    return options
+
+
+def main() -> None:
+    options = parser().parse_args()
     if options.docs and not options.keep:
         update(PAGE, RESULTS)
         return

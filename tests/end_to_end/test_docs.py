@@ -191,13 +191,27 @@ def make_run(folder: str, command: Command) -> None:
         assert result.status == 0, result.err
 
 
+QUICK_SCRIPTS = ("scripts/messages.py",)
+"""Scripts that are run as typed; of the others, which take minutes, the arguments are parsed."""
+
+
 def run_script(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has a script check its arguments and show its help; what it does takes minutes."""
-    monkeypatch.setattr(sys, "argv", [*words, "--help"])
+    """Runs a quick script; of another, parses the arguments as it would itself."""
+    script, *arguments = words
+    monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(sys, "path", [str(pages.ROOT / "scripts"), *sys.path])
+    quick = script in QUICK_SCRIPTS or "--list" in arguments
+    names = runpy.run_path(str(pages.ROOT / script), run_name="__main__" if quick else "script")
+    if not quick:
+        parse = names.get("parse_arguments") or names["parser"]().parse_args
+        parse(arguments)
+
+
+@pytest.mark.parametrize("script", ["bench", "prove_reliability", "figures", "baselines"])
+def test_a_wrong_argument_of_a_script_is_found(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(pages.ROOT / words[0]), run_name="__main__")
-    assert end.value.code in {0, None}
+        run_script([f"scripts/{script}.py", "--nonsense"], monkeypatch)
+    assert end.value.code == 2
 
 
 @pytest.mark.parametrize("line", [line for line in pages.commands() if line not in NOT_RUN])
