@@ -44,9 +44,9 @@ def test_every_mistake_of_every_group_is_told_at_once() -> None:
     for start in (
         "model.hidden_sizes=8: ",
         "optimizer.lr=-1.0: ",
-        "optimizer.momentun: no such key.",
+        "optimizer.momentun: no such setting.",
         "trainer.epochs='ten': ",
-        "trainer.checkpoint.kepe: no such key. Did you mean 'keep'?",
+        "trainer.checkpoint.kepe: no such setting. Did you mean 'keep'?",
         "device.precision='fp8': ",
         "seed=-1: ",
     ):
@@ -59,7 +59,7 @@ def test_every_mistake_of_every_group_is_told_at_once() -> None:
 )
 def test_an_unknown_key_at_the_top(key: str, near: str | None) -> None:
     (told,) = complaints({key: 1})
-    assert told.startswith(f"{key}: no such key.")
+    assert told.startswith(f"{key}: no such setting or group.")
     assert (f"Did you mean '{near}'?" in told) if near else ("Did you mean" not in told)
 
 

@@ -43,7 +43,7 @@ def test_builds_what_the_config_names(things: Registry) -> None:
     ("values", "parts"),
     [
         ({"name": "frist"}, ["thing.name='frist'", "Did you mean 'first'?", "Known: first"]),
-        ({"name": "first", "lrr": 1.0}, ["thing.lrr: no such key", "Did you mean 'lr'?", "inner"]),
+        ({"name": "first", "lrr": 1.0}, ["thing.lrr: no such setting", "Did you mean 'lr'?", "inner"]),
         ({"name": "first", "lr": "ten"}, ["thing.lr='ten'", "number"]),
         ({"name": "first", "lr": "0.1"}, ["thing.lr='0.1'", "number"]),
         ({"name": "first", "lr": -1.0}, ["thing.lr=-1.0", "greater than 0"]),

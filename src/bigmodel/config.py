@@ -119,7 +119,9 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     rest = {key: value for key, value in values.items() if key not in GROUPS}
     for key in sorted(set(rest) - set(TopConfig.model_fields)):
         meant = did_you_mean(key, [*GROUPS, *TopConfig.model_fields])
-        error_messages.append(f"{key}: no such key.{meant}")
+        error_messages.append(
+            f"{key}: no such setting or group.{meant} bigmodel-train --help lists all."
+        )
         del rest[key]
     top = attempt(lambda: validate(TopConfig, rest, ""))
     if top is not None:

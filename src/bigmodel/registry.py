@@ -292,7 +292,7 @@ def _error_line(schema: type[BaseModel], issue: Any, key: str) -> str:
     if issue["type"] == "extra_forbidden":
         fields = _fields_at(schema, issue["loc"][:-1])
         return (
-            f"{path}: no such key.{did_you_mean(str(issue['loc'][-1]), fields)}"
+            f"{path}: no such setting.{did_you_mean(str(issue['loc'][-1]), fields)}"
             f" Known here: {', '.join(fields)}."
         )
     if issue["type"] == "missing":

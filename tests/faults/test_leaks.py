@@ -120,7 +120,7 @@ def test_characters_of_all_kinds_arrive_as_they_were_typed(call: Call) -> None:
 def test_a_list_and_what_refers_to_it(call: Call) -> None:
     result = call(*ARGV, f"+data.password_list=['{SECRET}']")
     assert result.status == 1
-    assert "no such key" in result.err
+    assert "no such setting" in result.err
     words = (
         f"data.api_key={SECRET}",
         "+data.note=${data.api_key}",
@@ -235,5 +235,5 @@ def test_a_sweep_over_groups_of_settings_with_secrets_is_refused(call: Call) -> 
 
 def test_a_number_keeps_its_kind_where_it_counts_tokens(call: Call) -> None:
     result = call(*ARGV, "+data.token_dim=64")
-    assert "data.token_dim: no such key" in result.err
+    assert "data.token_dim: no such setting" in result.err
     assert "BIGMODEL_DATA_TOKEN_DIM" not in os.environ

@@ -215,7 +215,7 @@ def test_weights_that_do_not_fit_the_data_are_refused():
         ("huber", {"delta": float("inf")}, "finite"),
         ("bce_with_logits", {"pos_weight": -1.0}, "loss.pos_weight=-1.0: must be at least 0"),
         ("bce_with_logits", {"pos_weight": [1.0, -1.0]}, "must be at least 0"),
-        ("mse", {"delta": 1.0}, "loss.delta: no such key"),
+        ("mse", {"delta": 1.0}, "loss.delta: no such setting"),
     ],
 )
 def test_options_out_of_range_are_refused(name, options, words):

@@ -423,7 +423,7 @@ def test_switching_does_nothing_where_there_is_one_set(name):
         ("adamw", {"betas": [0.9, 1.0]}, "optimizer.betas.1=1.0: should be less than 1"),
         ("adamw", {"betas": [0.9]}, "at least 2 items"),
         ("adamw", {"eps": 0.0}, "greater than 0"),
-        ("adamw", {"learning_rate": 0.1}, "optimizer.learning_rate: no such key"),
+        ("adamw", {"learning_rate": 0.1}, "optimizer.learning_rate: no such setting"),
         ("sgd", {"momentum": 0.0, "nesterov": True}, "needs optimizer.momentum above 0"),
         ("sgd", {"momentum": 1.0}, "less than 1"),
         ("muon", {"ns_steps": 0}, "greater than or equal to 1"),

@@ -96,6 +96,10 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ),
         ("hydra.run.dir=[1]", "hydra.run.dir: Cannot convert 'list' to string: '[1]'."),
         # flags
+        (
+            "--confg",
+            "unrecognized arguments: --confg. Did you mean '--cfg'? bigmodel-train --help lists",
+        ),
         ("--epochs=3", "unrecognized arguments: --epochs=3. Settings are written without dashes"),
         (
             "--config-dir=nowhere",

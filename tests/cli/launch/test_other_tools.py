@@ -235,8 +235,8 @@ def test_arrays_of_other_names(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("trainer:\n  epoch: 3\n", "trainer.epoch: no such key. Did you mean 'epochs'?"),
-        ("nonsense: 3\n", "nonsense: no such key."),
+        ("trainer:\n  epoch: 3\n", "trainer.epoch: no such setting. Did you mean 'epochs'?"),
+        ("nonsense: 3\n", "nonsense: no such setting or group."),
         ("trainer:\n  epochs: ten\n", "trainer.epochs='ten': should be a valid integer"),
     ],
 )
