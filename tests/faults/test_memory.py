@@ -1,5 +1,6 @@
 """Too little memory: fewer samples at once, the same batches, the same gradient."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from bigmodel.build.new_run import build_run
 from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.errors import DeviceError
+from bigmodel.runtime.signals import Stopped
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
 from tests.small_runs import Recorder, built, config
@@ -115,6 +117,40 @@ def test_evaluation_takes_fewer_at_once_too(tmp_path: Path) -> None:
     for ours, theirs in zip(told.records, expected.records, strict=True):
         assert ours["val/loss"] == pytest.approx(theirs["val/loss"], rel=1e-6)
         assert ours["val/accuracy"] == theirs["val/accuracy"]
+
+
+def test_an_interrupted_evaluation_keeps_what_was_found_out(tmp_path: Path) -> None:
+    run, _ = built(tmp_path, SETTINGS)
+    forward: Callable[[Tensor], Tensor] = run.state.model.forward
+
+    def limited(inputs: Tensor) -> Tensor:
+        if run.state.model.training:
+            return forward(inputs)
+        if len(inputs) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise Stopped(signal.SIGTERM)
+
+    run.state.model.forward = limited  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        fit(run)
+    _, facts = checkpoint.load(tmp_path / "checkpoints" / "last")
+    assert facts["progress"]["evaluation_batch"] == 3
+
+
+def test_the_test_part_keeps_what_was_found_out(tmp_path: Path) -> None:
+    run, told = built(tmp_path)
+    run = replace(run, test=run.val)
+    forward: Callable[[Tensor], Tensor] = run.state.model.forward
+
+    def limited(inputs: Tensor) -> Tensor:
+        if run.over and len(inputs) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(inputs)
+
+    run.state.model.forward = limited  # type: ignore[method-assign]
+    fit(run)
+    assert run.state.progress.evaluation_batch == 3
+    assert [m for m in told.messages if "samples evaluated at once; from now on 3." in m]
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_fewer_are_written_at_once_where_memory_is_little(pair_run, monkeypatch)
     expected, _ = judged(pair_run, "val")
     monkeypatch.setattr(text_samples, "translate", little)
     pair_run = replace(pair_run, sinks=Recorder())
-    found = validation._add_texts(pair_run, "val", EvaluationResult({"loss": 1.0}), None, samples=True)
+    found = validation._add_texts(pair_run, "val", EvaluationResult({"loss": 1.0}), samples=True)
     assert found.figures == {"loss": 1.0, **expected}
     assert sizes[-3:] == [1, 1, 1]
     assert "Out of memory with 128 texts written at once" in pair_run.sinks.messages[0]

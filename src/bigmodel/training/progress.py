@@ -1,4 +1,4 @@
-"""How far a run has come: plain numbers, which the training loop alone changes."""
+"""How far a run has come: plain numbers, all of which a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class Validation:
         stop_value: the best value of early stopping's metric; None before the first finite one.
         bad_evaluations: evaluations since that metric improved.
         stop: whether early stopping ends the run.
-        evaluation_batch: samples evaluated at once, if memory was short; else None.
     """
 
     figures: dict[str, float]
@@ -39,12 +38,14 @@ class Validation:
     stop_value: float | None
     bad_evaluations: int
     stop: bool
-    evaluation_batch: int | None
 
 
 @dataclass
 class Progress:
     """How far a run has come.
+
+    The training loop changes it after each step. Others change it only outside the usual course: a
+    rewind, a lack of memory in an evaluation, and a resume.
 
     Attributes:
         step: optimizer steps done.
@@ -113,7 +114,6 @@ class Progress:
         self.stop_value = validation.stop_value
         self.bad_evaluations = validation.bad_evaluations
         self.stopped_early = validation.stop
-        self.evaluation_batch = validation.evaluation_batch
 
     def reset(self, names: Iterable[str]) -> None:
         """Sets fields back to their defaults."""

@@ -155,24 +155,25 @@ def use_less_memory(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
 
 
 def evaluate_in_memory(
-    run: Run, size: int, act: Callable[[int], T], message: Callable[[int, int], str]
-) -> tuple[T, int]:
+    run: Run, size: int, act: Callable[[int], T], reduce: Callable[[int, int], str]
+) -> T:
     """Evaluates with fewer and fewer samples at once until memory suffices.
 
     Args:
         size: how many samples at once to try first.
         act: evaluates, given how many.
-        message: what to tell the user, given how many were too many and how many are tried next.
+        reduce: called with how many were too many and how many are tried next, before they are; it
+            returns what to tell the user.
 
     Returns:
-        What `act` returned, and with how many samples at once.
+        What `act` returned.
 
     Raises:
         DeviceError: it cannot, or is not to be, halved any more.
     """
     while True:
         try:
-            return act(size), size
+            return act(size)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -185,7 +186,7 @@ def evaluate_in_memory(
                         " trainer.on_oom=halve."
                     ) from error
                 before, size = size, (size + 1) // 2
-                words = message(before, size)
+                words = reduce(before, size)
         run.sinks.message(words, "warning")
 
 

@@ -28,8 +28,9 @@ from bigmodel.training.throughput import Throughput
 class Run:
     """A run, built and checked. `fit` runs it.
 
-    No attribute is ever replaced. All that changes while it trains, and all that a checkpoint holds of
-    that, is in `state`: the weights, what the optimizer keeps, and `state.progress`.
+    No attribute is replaced, but many change while it trains: `step` keeps figures, `saver` and `sinks`
+    keep what is not written yet, `watch` measures time. What a checkpoint restores is in `state` alone:
+    the weights, what the optimizer keeps, and `state.progress`.
 
     Attributes:
         fingerprint, prepared, settings: what the run has learnt from, and how; every checkpoint holds
@@ -59,7 +60,7 @@ class Run:
     val_metrics: Metrics
     monitor: Monitored
     stop_monitor: Monitored
-    # What changes
+    # What a checkpoint restores
     state: State
     # Where results go
     saver: Saver

@@ -24,7 +24,7 @@ from bigmodel.training.text_samples import AT_ONCE
 def validate(run: Run, *, show: bool) -> Validation:
     """Evaluates the validation part, and returns its figures and what follows from them.
 
-    The run's progress stays as it is: that is the caller's to change.
+    Of the run's progress only `evaluation_batch` changes, if memory is short: the rest is the caller's.
 
     Args:
         show: show pictures, as when a line is printed: drawing them takes longer than a short epoch.
@@ -35,8 +35,7 @@ def validate(run: Run, *, show: bool) -> Validation:
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
         # Its samples are kept in any case: whether this one ends the run is not known yet.
-        evaluation, at_once = _evaluate(run, run.val, samples=True)
-        evaluation = _add_texts(run, "val", evaluation, at_once, samples=show)
+        evaluation = _add_texts(run, "val", _evaluate(run, run.val, samples=True), samples=show)
     _warn_undefined(run, evaluation)
     figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
     monitored = _value_of(run, run.monitor, figures)
@@ -47,7 +46,7 @@ def validate(run: Run, *, show: bool) -> Validation:
         run.sinks.evaluated(evaluation, progress.step)
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
-    return Validation(figures, monitored, improved, stop_value, bad_evaluations, stop, at_once)
+    return Validation(figures, monitored, improved, stop_value, bad_evaluations, stop)
 
 
 def test(run: Run) -> dict[str, float]:
@@ -66,8 +65,7 @@ def test(run: Run) -> dict[str, float]:
         groups = checkpoint.load_newest(run.saver.checkpoints).groups
         run.sinks.message(f"{error} The test part is read with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
-    evaluation, at_once = _evaluate(run, run.test, samples=False)
-    evaluation = _add_texts(run, "test", evaluation, at_once, samples=False)
+    evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
     return {f"test/{name}": value for name, value in evaluation.figures.items()}
 
 
@@ -87,26 +85,25 @@ def _best_weights(run: Run) -> TensorGroups:
     return groups
 
 
-def _evaluate(run: Run, part: Batches, *, samples: bool) -> tuple[EvaluationResult, int | None]:
-    """One pass over a part, and how many samples went through the model at once; None: a batch."""
-
+def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
+    """One pass over a part, with fewer samples at once if memory is short."""
+    progress = run.state.progress
     parts = (run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
 
     def attempt(size: int) -> EvaluationResult:
         at_once, between = size if size < part.batch_size else None, run.signals.check
         return evaluate(*parts, samples=samples, at_once=at_once, between=between)
 
-    evaluation, size = evaluate_in_memory(
-        run,
-        run.state.progress.evaluation_batch or part.batch_size,
-        attempt,
-        lambda before, now: f"Out of memory with {before} samples evaluated at once; from now on {now}.",
-    )
-    return evaluation, size if size < part.batch_size else None
+    def reduce(before: int, now: int) -> str:
+        # Kept at once: the evaluation may be interrupted before it ends, and resumed.
+        progress.evaluation_batch = now
+        return f"Out of memory with {before} samples evaluated at once; from now on {now}."
+
+    return evaluate_in_memory(run, progress.evaluation_batch or part.batch_size, attempt, reduce)
 
 
 def _add_texts(
-    run: Run, part: PartName, evaluation: EvaluationResult, at_once: int | None, *, samples: bool
+    run: Run, part: PartName, evaluation: EvaluationResult, *, samples: bool
 ) -> EvaluationResult:
     """The same with texts that the model writes about the part, and their figures."""
     sampler, model = run.text_sampler, run.state.model
@@ -117,9 +114,9 @@ def _add_texts(
         return replace(evaluation, figures=unknown)
     assert isinstance(model, Writer)
     try:
-        (figures, texts), _ = evaluate_in_memory(
+        figures, texts = evaluate_in_memory(
             run,
-            min(AT_ONCE, at_once or AT_ONCE),
+            min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE),
             lambda size: sampler.sample(model, part, run.signals.check, samples=samples, at_once=size),
             lambda before, now: f"Out of memory with {before} texts written at once; this time {now}.",
         )
