@@ -309,6 +309,37 @@ def test_new_texts_need_not_lie_as_those_of_training_did(tmp_path):
     assert len(reader.read(tmp_path / "in", with_targets=True).part) == len(rows())
 
 
+def test_lines_of_a_text_file_are_new_texts_for_a_run_that_learnt_from_a_table(tmp_path):
+    reader = built(written(tmp_path / "a.csv", rows())).reader
+    new = tmp_path / "new.txt"
+    new.write_text("good, and fine; a review\nbad and long\n")
+    found = reader.read(new, with_targets=False)
+    assert found.columns == {"review": ["good, and fine; a review", "bad and long"]}
+    assert len(found.part) == 2
+    assert found.header_rows == [
+        ("Texts", "new.txt has no column 'review': each of its lines is a text")
+    ]
+    new.write_text("good\n\nbad\n")
+    with pytest.raises(DataError, match=r"1 of 3 texts cannot be read: line 2 \(no text\)"):
+        reader.read(new, with_targets=False)
+    left = reader.read(new, with_targets=False, max_bad=1)
+    assert (len(left.part), sum(left.left_out.values())) == (2, 1)
+    new.write_text("")
+    with pytest.raises(DataError, match=r"new.txt: the file is empty"):
+        reader.read(new, with_targets=False)
+    with pytest.raises(DataError, match=r"new.txt has no such column"):
+        reader.read(written(new, rows(6), "words,stars"), with_targets=True)
+
+
+def test_a_table_in_a_text_file_stays_a_table(tmp_path):
+    reader = built(written(tmp_path / "a.csv", rows())).reader
+    found = reader.read(
+        written(tmp_path / "new.txt", rows(6), "# of May\nreview,stars"), with_targets=False
+    )
+    assert len(found.part) == 6
+    assert list(found.columns) == ["review", "stars"]
+
+
 def test_a_row_is_named_as_it_stands_in_the_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("review,stars,part\n,1,train\ngood,1,train\nbad,2,tset\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from bigmodel.data.files.name_patterns import FilePatterns
 from bigmodel.data.files.samples import check_unreadable, file_messages
 from bigmodel.data.ignored_files import is_ignored
 from bigmodel.data.tabular.table_file import as_strings, get_column, read_table
-from bigmodel.data.texts.files import SUFFIXES, read_text
+from bigmodel.data.texts.files import SUFFIXES, read_lines, read_text
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
 
 _WHAT = "texts"
+_HEADER_WITHIN = 20  # lines of a file: titles and comments may stand above a header
 
 
 class Layout(Config):
@@ -91,9 +93,32 @@ def read_labelled_texts(
         DataError: there are none, or more than `max_bad` cannot be used.
     """
     single = path.name.lower().endswith(SUFFIXES) or not path.exists()
+    if layout.kind == "table" and path.is_file() and single and not labelled:
+        lines = read_lines(path, layout.encoding)
+        if not _is_table(lines, layout.text):
+            return _texts_of_lines(lines, path, layout, max_bad)
     kind = layout.kind if single else layout_kind(path)  # new texts may lie otherwise than training's
     read = _read_table if kind == "table" else _read_folders
     return read(path, key, layout, max_bad, labelled)
+
+
+def _is_table(lines: Sequence[str], column: str) -> bool:
+    """Whether a header that names the column of texts is among the first lines."""
+    heads = (re.split(r"[\t,;|]", line) for line in lines[:_HEADER_WITHIN])
+    return any(column in (cell.strip(" \"'") for cell in cells) for cells in heads)
+
+
+def _texts_of_lines(lines: Sequence[str], path: Path, layout: Layout, max_bad: int) -> LabelledTexts:
+    if not lines:
+        raise DataError(f"{path}: the file is empty.")
+    kept = [number for number, line in enumerate(lines) if line.strip()]
+    bad = [(f"line {number + 1}", "no text") for number, line in enumerate(lines) if not line.strip()]
+    left_out = _check_left_out({}, bad, len(lines), max_bad, path)
+    texts, names = [lines[number] for number in kept], [f"line {number + 1}" for number in kept]
+    row = ("Texts", f"{path.name} has no column {layout.text!r}: each of its lines is a text")
+    return LabelledTexts(
+        texts, [], names, columns={layout.text: texts}, left_out=left_out, header_rows=[row]
+    )
 
 
 def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> LabelledTexts:
