@@ -3,6 +3,7 @@
 import threading
 from functools import partial
 from itertools import count
+from time import monotonic
 
 import pytest
 import torch
@@ -113,13 +114,17 @@ def hanging(monkeypatch):
         thread.join(ENDLESS)
 
 
-def test_a_thread_that_hangs_is_not_waited_for(hanging):
+def test_a_thread_that_hangs_is_not_waited_for(hanging, monkeypatch):
+    """Not even for the time in which threads may finish their blocks: it had `data.timeout` already."""
+    monkeypatch.setattr(prefetch, "_PATIENCE", 30.0)
+    start = monotonic()
     begun = partial(hanging.begun.wait, ENDLESS)
     gathered = Prefetcher(2, 0.01).gather([hanging, *numbered(5)], begun)
     words = r"^data\.timeout=0\.01: no batch came for 0\.01 seconds\. .* data\.workers=0 to read in"
     with pytest.raises(DataError, match=words):
         list(gathered)
     assert running()
+    assert monotonic() - start < 30
 
 
 def test_while_a_thread_hangs_others_are_heard(hanging):
@@ -165,13 +170,19 @@ def test_each_thread_computes_on_one_core_and_others_keep_their_number():
             seen.append(torch.get_num_threads())
             return block(0)
 
+        def number_of_another_thread():
+            found = []
+            other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+            return found[0]
+
         gathered = Prefetcher(2).gather([read] * 4)
-        assert len(list(gathered)) == 4
+        next(gathered)
+        assert number_of_another_thread() == 3, "while they run, too"
+        assert len(list(gathered)) == 3
         assert seen == [1] * 4
-        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-        later.start()
-        later.join()
-        assert seen[-1] == torch.get_num_threads() == 3
+        assert number_of_another_thread() == torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 

@@ -78,6 +78,7 @@ class Prefetcher:
         remaining, tasks = iter(reads), SimpleQueue[_Task | None]()
         pending: deque[Future[_Gathered]] = deque()
         threads: list[Thread] = []
+        patience = _PATIENCE
         try:
             self._start(threads, tasks)
             while True:
@@ -86,18 +87,23 @@ class Prefetcher:
                     tasks.put((pending[-1], read))
                 if not pending:
                     return
-                self._wait(pending[0], between)
+                try:
+                    self._wait(pending[0], between)
+                except DataError:
+                    patience = 0.0  # a thread that hangs has had `timeout` seconds already
+                    raise
                 yield self._received(*pending.popleft().result())
         finally:
             for future in pending:
                 future.cancel()
-            _end(threads, tasks)
+            _end(threads, tasks, patience)
 
     def _start(self, threads: list[Thread], tasks: SimpleQueue[_Task | None]) -> None:
+        ready, cores = SimpleQueue[None](), torch.get_num_threads()
         for number in range(self.threads):
             # Daemons: a thread that hangs, say in a read from a network disk, cannot be ended from
             # outside; the process can still exit.
-            name, arguments = f"prefetch {number}", (tasks, self._stream)
+            name, arguments = f"prefetch {number}", (tasks, ready, self._stream)
             thread = Thread(target=_work, args=arguments, name=name, daemon=True)
             try:
                 thread.start()
@@ -107,6 +113,10 @@ class Prefetcher:
                     f" The limit on processes (ulimit -u) may be reached. Set data.workers={number}."
                 ) from error
             threads.append(thread)
+            # torch starts other new threads with the number that any thread set last: once this one
+            # has set its own, that of the training thread is set again.
+            ready.get()
+            torch.set_num_threads(cores)
 
     def _wait(self, future: Future[_Gathered], between: Callable[[], None]) -> None:
         deadline = monotonic() + self.timeout
@@ -130,9 +140,13 @@ class Prefetcher:
         return samples
 
 
-def _work(tasks: SimpleQueue[_Task | None], stream: torch.cuda.Stream | None) -> None:
+def _work(
+    tasks: SimpleQueue[_Task | None], ready: SimpleQueue[None], stream: torch.cuda.Stream | None
+) -> None:
     """Runs tasks until one is None."""
+    torch.get_num_threads()  # the first call in a thread takes over what another has set: not later
     torch.set_num_threads(1)  # an operation in this thread takes one core; `threads` says how many
+    ready.put(None)
     # Streams and devices are current for one thread only.
     with nullcontext() if stream is None else torch.cuda.stream(stream):
         while (task := tasks.get()) is not None:
@@ -150,12 +164,10 @@ def _run(future: Future[_Gathered], read: Read, stream: torch.cuda.Stream | None
         future.set_exception(error)
 
 
-def _end(threads: list[Thread], tasks: SimpleQueue[_Task | None]) -> None:
-    """Waits until the threads have ended, but not for one that hangs."""
+def _end(threads: list[Thread], tasks: SimpleQueue[_Task | None], patience: float) -> None:
+    """Waits until the threads have ended, for `patience` seconds at most: one may hang."""
     for _ in threads:
         tasks.put(None)
-    deadline = monotonic() + _PATIENCE
+    deadline = monotonic() + patience
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
-    # torch starts new threads with the number that any thread set last: set this thread's again.
-    torch.set_num_threads(torch.get_num_threads())
