@@ -27,7 +27,7 @@ class TopConfig(Config):
     plugins: list[str] = Field([], description="Python modules that register models, data, losses, …")
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
-        None, description="run folder to go on with; auto: the newest unfinished run of this config"
+        None, description="run folder to resume; auto: the newest unfinished run of this config"
     )
     resume_changed: bool = Field(False, description="go on although settings or data have changed")
     profile: bool = Field(False, description="write a trace of a few steps, and print where time goes")
@@ -64,7 +64,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         key = getattr(error, "full_key", None) or "config"
         if environment_variable(key) in str(error):
             raise ConfigError(
-                f"{key}: is a secret, which no file of the run holds. Give it again ({key}=…), or set"
+                f"{key}: is a secret and is stored in no file. Pass it again ({key}=…), or set"
                 f" the environment variable {environment_variable(key)}."
             ) from error
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
@@ -141,8 +141,8 @@ def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
     config = known.parse(_group(kind, values))
     if kind == "data" and not isinstance(config, DataConfig):
         raise ConfigError(
-            f"data.name={config.name}: its configuration {type(config).__name__} has to derive from"
-            " bigmodel.data.base.DataConfig, which brings batch_size, val_fraction and so on."
+            f"data.name={config.name}: its configuration {type(config).__name__} must derive from "
+            "bigmodel.data.base.DataConfig, which defines batch_size, val_fraction and so on."
         )
     return config
 

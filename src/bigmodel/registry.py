@@ -106,7 +106,7 @@ class Registry:
             if known is not None and _origin(known.factory) != _origin(factory):
                 raise ConfigError(
                     f"{self.kind} '{name}' is registered twice: by {_origin(known.factory)} and by"
-                    f" {_origin(factory)}. Give one of them another name."
+                    f" {_origin(factory)}. Rename one of them."
                 )
             self._entries[name] = Entry(factory, config)
             return factory
@@ -296,7 +296,7 @@ def _error_line(schema: type[BaseModel], issue: Any, key: str) -> str:
             f" Known here: {', '.join(fields)}."
         )
     if issue["type"] == "missing":
-        return f"{path}: is required and was not given."
+        return f"{path}: is required and was not set."
     message = issue["msg"].removeprefix("Value error, ").removeprefix("Input ")
     line = f"{path}={_quoted(redact(path, issue['input']))}: {message}."
     return line + _suggest_fix(path, issue["type"], issue["input"])

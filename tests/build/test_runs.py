@@ -151,7 +151,7 @@ def test_the_test_part_is_limited_as_the_others_are(tmp_path: Path) -> None:
         registry.data._entries.pop("tested")
     assert whole.dataset.spec.sizes["test"] == 60
     assert run.dataset.spec.sizes == {"train": 48, "val": 12, "test": 24}
-    assert ("Limited", "test to 24 of 60, by trainer.limit.test") in run.info.rows
+    assert ("Limited", "test limited to 24 of 60 (trainer.limit.test)") in run.info.rows
     assert run.test is not None
     assert len(run.test) == 24
     assert told.summary is not None

@@ -241,10 +241,10 @@ class Odd(Averaging):
 
 
 LOSSES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
-    "a mean": (Averaging, {}, ["it gives the mean of a batch", 'reduction = "mean"']),
-    "a mean, by a function": (of(F.cross_entropy), {}, ["it gives the mean of a batch"]),
+    "a mean": (Averaging, {}, ["it returns the mean of a batch", 'reduction = "mean"']),
+    "a mean, by a function": (of(F.cross_entropy), {}, ["it returns the mean of a batch"]),
     "a sum that is called a mean": (Lying, {}, ['reduction = "sum"']),
-    "an unknown reduction": (Odd, {}, ["'average'", "'sum', 'mean' or 'none'"]),
+    "an unknown reduction": (Odd, {}, ["'average'", "Allowed: 'sum', 'mean', 'none'"]),
     "all against all": (
         of(lambda o, t: (o[:, 0] - t).square().mean()),
         VALUES | {"data.outputs": 1},
@@ -253,25 +253,25 @@ LOSSES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "all against all, said to be a mean": (
         lambda config, spec: Broadcasting(),  # noqa: ARG005
         VALUES | {"data.outputs": 1},
-        ["whichever target stands beside", "outputs (16, 1), targets (16, 1)", "squeeze()"],
+        ["the same value for any order of the targets", "outputs (16, 1), targets (16, 1)", "squeeze()"],
     ),
     "a mean that is 0 at first": (
         of(lambda o, t: F.relu((o - t).abs() - 20).mean()),
         VALUES,
-        ["it gives the mean of a batch"],
+        ["it returns the mean of a batch"],
     ),
     "a tiny mean": (
         of(lambda o, t: 1e-9 * (o - t).abs().mean()),
         VALUES,
-        ["it gives the mean of a batch"],
+        ["it returns the mean of a batch"],
     ),
     "torch's, of classes": (
         of(nn.MSELoss()),
         {"data.outputs": 3, "data.batch_size": 2},
         ["fails on outputs of shape (16, 3) and targets of shape (16,)"],
     ),
-    "a tuple": (of(lambda o, t: (F.cross_entropy(o, t), {})), {}, ["gives a tuple"]),
-    "a number": (of(lambda o, t: F.cross_entropy(o, t).item()), {}, ["gives a float"]),
+    "a tuple": (of(lambda o, t: (F.cross_entropy(o, t), {})), {}, ["it returned a tuple"]),
+    "a number": (of(lambda o, t: F.cross_entropy(o, t).item()), {}, ["it returned a float"]),
     "one of a shape": (
         of(lambda o, t: F.cross_entropy(o, t, reduction="sum").reshape(1)),
         {},
@@ -289,7 +289,7 @@ LOSSES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
         {},
         ["no optimizer trains", "register_buffer", ".requires_grad_(False)"],
     ),
-    "no loss": (lambda config, spec: None, {}, ["gives a NoneType"]),  # noqa: ARG005
+    "no loss": (lambda config, spec: None, {}, ["it returned a NoneType"]),  # noqa: ARG005
     "outputs and targets": (
         F.cross_entropy,
         {},
@@ -326,7 +326,7 @@ def test_a_mean_over_something_else_is_told(own: Own, tmp_path: Path) -> None:
 
     run, _ = built(tmp_path, own("loss", OverBatch))
     (told,) = warnings_of(run)
-    assert "how batches are cut" in told
+    assert "depend on how the data is batched" in told
     assert "normaliser(targets)" in told
 
 
@@ -427,16 +427,16 @@ class HalfAModel(Model):
 MODELS: dict[str, tuple[Any, list[str]]] = {
     "layers in a list": (Listed, ["more holds layers", "nn.ModuleList", ".requires_grad_(False)"]),
     "layers in a list, in training": (ListedInTraining, ["more holds layers", "nn.ModuleList"]),
-    "a tuple in training": (Auxiliary, ["in training mode: it gives a tuple"]),
+    "a tuple in training": (Auxiliary, ["in training mode: it returned a tuple"]),
     "squeezed": (SqueezedAll, ["shape (3,) for inputs of shape (1, 5)", "Expected (1, 3)"]),
     "in place": (InPlaceModel, ["changes its inputs in place"]),
     "a dimension less": (Squeezed, ["shape (16,)", "Expected (16, 3)"]),
-    "a tuple": (Tupled, ["gives a tuple"]),
+    "a tuple": (Tupled, ["it returned a tuple"]),
     "no gradient": (Labels, ["no gradient", "argmax"]),
     "another width": (Narrow, ["fails on inputs of shape (16, 5)", "RuntimeError"]),
     "without super().__init__()": (Uninitialised, ["AttributeError", "(config, spec)"]),
     "without features": (HalfAModel, ["fails on inputs", "NotImplementedError"]),
-    "no model": (lambda config, spec: None, ["gives a NoneType"]),  # noqa: ARG005
+    "no model": (lambda config, spec: None, ["it returned a NoneType"]),  # noqa: ARG005
     "called with inputs": (lambda inputs: inputs, ["TypeError", "(config, spec)"]),
 }
 
@@ -505,7 +505,7 @@ def test_broadcast_shapes_are_found_where_all_outputs_are_0(own: Own, tmp_path: 
             nn.init.zeros_(self.layer.bias)
 
     chosen = own("model", Zero) | own("loss", lambda config, spec: Broadcasting())  # noqa: ARG005
-    refused(VALUES | {"data.outputs": 1} | chosen, tmp_path, "loss=my_own", ["whichever target"])
+    refused(VALUES | {"data.outputs": 1} | chosen, tmp_path, "loss=my_own", ["any order of the targets"])
 
 
 def test_a_model_that_mixes_samples_is_told(own: Own, tmp_path: Path) -> None:
@@ -532,7 +532,7 @@ def test_a_part_that_keeps_all_it_computes_is_told(own: Own, tmp_path: Path, kin
 
     run, _ = built(tmp_path, own(kind, KeepingModel if kind == "model" else KeepingLoss))
     (told,) = warnings_of(run)
-    assert told.startswith(f"{kind}=my_own keeps all that it has computed")
+    assert told.startswith(f"{kind}=my_own stores every result")
 
 
 def test_trying_a_model_leaves_it_as_it_was(own: Own, tmp_path: Path) -> None:
@@ -672,7 +672,7 @@ OPTIMIZERS: dict[str, tuple[Any, list[str]]] = {
     "a class of torch's": (torch.optim.Adam, ["failed", "Adam(config, model)"]),
     "a closure": (lambda config, model: Closing(model.parameters(), config.lr), ["closure"]),
     "torch's with a closure": (lambda config, model: torch.optim.LBFGS(model.parameters()), ["closure"]),  # noqa: ARG005
-    "none": (lambda config, model: None, ["gives a NoneType"]),  # noqa: ARG005
+    "none": (lambda config, model: None, ["it returned a NoneType"]),  # noqa: ARG005
 }
 
 
@@ -709,7 +709,7 @@ def test_an_optimizer_that_trains_a_part_is_told(own: Own, tmp_path: Path) -> No
 
     run, _ = built(tmp_path, own("optimizer", of_head))
     (told,) = warnings_of(run)
-    assert "was not given 2 of 4 parameters" in told
+    assert "does not train 2 of 4 parameters" in told
 
 
 def shaped(shape: Any) -> Any:
@@ -723,7 +723,7 @@ def shaped(shape: Any) -> Any:
 SCHEDULERS: dict[str, tuple[Any, list[str]]] = {
     "nothing": (shaped(lambda t, total: None), ["None (NoneType)"]),  # noqa: ARG005
     "several numbers": (shaped(lambda t, total: torch.ones(2)), ["RuntimeError", "2 elements"]),  # noqa: ARG005
-    "below 0": (shaped(lambda t, total: 1 - 3 * t / total), ["from 0 on"]),
+    "below 0": (shaped(lambda t, total: 1 - 3 * t / total), ["a number of 0 or more"]),
     "a fault": (shaped(lambda t, total: 1 / t), ["ZeroDivisionError"]),  # noqa: ARG005
     "no shape": (type("Shapeless", (Scheduler,), {}), ["NotImplementedError"]),
     "a function": (lambda config, total: lambda t: 1.0, ["AttributeError", "factor"]),  # noqa: ARG005
@@ -818,8 +818,8 @@ def priced(targets: Any) -> Callable[[DataConfig], Any]:
 
 
 SOURCES: dict[str, tuple[Any, list[str]]] = {
-    "a tuple": (lambda config: (torch.zeros(9, 5), torch.zeros(9)), ["gives a tuple", "assemble"]),  # noqa: ARG005
-    "nothing": (lambda config: None, ["gives a NoneType"]),  # noqa: ARG005
+    "a tuple": (lambda config: (torch.zeros(9, 5), torch.zeros(9)), ["it returned a tuple", "assemble"]),  # noqa: ARG005
+    "nothing": (lambda config: None, ["it returned a NoneType"]),  # noqa: ARG005
     "NumPy's": (samples(np.zeros((40, 5))), ["inputs are a ndarray", "torch.as_tensor"]),
     "a list of labels": (samples(targets=[0, 1] * 20), ["targets are a list"]),
     "labels as real numbers": (samples(targets=torch.zeros(40)), ["int64", "float32"]),

@@ -66,7 +66,7 @@ def test_previous_is_found_where_a_rename_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_without_any_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         checkpoint.load_newest(tmp_path)
 
 
@@ -83,7 +83,7 @@ def test_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
     else:
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"damaged|no whole checkpoint"):
+    with pytest.raises(CheckpointError, match=r"damaged|incomplete checkpoint"):
         checkpoint.load(tmp_path / "last")
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_folder_is_not_replaced(tmp_path: Path, name: str, kind: str)
         (tmp_path / name).touch()
     else:
         (tmp_path / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match=f"{name}: this is no checkpoint, which is a folder"):
+    with pytest.raises(CheckpointError, match=f"{name}: expected a checkpoint folder, found a file"):
         checkpoint.remove_unfinished(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_newest_gives_way_to_the_one_before_with_a_warning(tmp_path: P
     assert "last: the checkpoint is damaged: state.json" in newest.warning
     assert "previous" in newest.warning
     (tmp_path / "previous" / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="No whole checkpoint is left"):
+    with pytest.raises(CheckpointError, match="No intact checkpoint is left"):
         checkpoint.load_newest(tmp_path)
 
 

@@ -37,7 +37,7 @@ def test_nothing_outside_is_read(folder: Path, name: str) -> None:
     (inside / "link").symlink_to(folder / "secret")
     entry = {name: json.loads((folder / "manifest.json").read_text())["files"]["a.bin"]}
     (inside / "manifest.json").write_text(manifest._text(manifest.SCHEMA, entry))
-    with pytest.raises(CheckpointError, match="leads out of the checkpoint"):
+    with pytest.raises(CheckpointError, match="points outside the checkpoint"):
         manifest.verify(inside)
 
 

@@ -20,9 +20,9 @@ def test_classes_are_told_with_their_counts_the_largest_where_they_are_many(name
 def test_what_is_odd_about_classes_is_told():
     assert class_warnings(("a", "b"), (3, 2)) == []
     assert class_warnings(("a", "A", "b", "c"), (3, 2, 1, 1)) == [
-        ("Warning", "2 classes have a single sample each, by which nothing can be judged: b, c"),
-        ("Warning", "classes that differ in case alone are told apart: a, A"),
+        ("Warning", "2 classes have a single sample each, which is too few to evaluate: b, c"),
+        ("Warning", "classes that differ only in case are distinguished: a, A"),
     ]
     assert class_warnings(("a", "b"), (3, 1)) == [
-        ("Warning", "1 class has a single sample, by which nothing can be judged: b")
+        ("Warning", "1 class has a single sample, which is too few to evaluate: b")
     ]

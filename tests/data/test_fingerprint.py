@@ -112,12 +112,12 @@ def test_any_change_shows(change):
 def test_other_sizes_are_named_part_by_part():
     old = {"sha256": "a", "sizes": {"train": 1437, "val": 360, "test": 10}}
     new = {"sha256": "b", "sizes": {"train": 1400, "val": 360, "test": 10}}
-    assert describe_change(old, new) == "train has 1,400 samples, was 1,437"
+    assert describe_change(old, new) == "train has 1,400 samples instead of 1,437"
     assert describe_change(new, {"sha256": "c", "sizes": {"train": 1400, "val": 350}}) == (
-        "val has 350 samples, was 360, test is gone, had 10 samples"
+        "val has 350 samples instead of 360, test is missing (had 10 samples)"
     )
     without = {"sha256": "c", "sizes": {"train": 1437, "val": 360}}
-    assert describe_change(without, old) == "test is new, with 10 samples"
+    assert describe_change(without, old) == "test is new (10 samples)"
 
 
 def test_any_type_of_number_and_an_empty_tensor():
@@ -230,7 +230,7 @@ def test_an_earlier_fingerprint_that_is_equal_is_enough():
 def test_an_earlier_fingerprint_of_other_sizes_is_a_change():
     fewer = read_anew("iris", val_fraction=0.5)
     found = compare(earlier(read_anew("iris")), fewer, None, never)
-    assert found == Compared("train has 75 samples, was 120, val has 75 samples, was 30")
+    assert found == Compared("train has 75 samples instead of 120, val has 75 samples instead of 30")
 
 
 def test_an_earlier_fingerprint_tells_changed_data_where_statistics_were_kept():
@@ -266,5 +266,5 @@ def test_a_source_read_twice_has_the_same():
         "as many samples in each part, but other content"
     )
     assert describe_change(read(), read(val_fraction=0.5)) == (
-        "train has 899 samples, was 1,438, val has 898 samples, was 359"
+        "train has 899 samples instead of 1,438, val has 898 samples instead of 359"
     )

@@ -93,8 +93,8 @@ def test_parts_are_in_random_order():
 @pytest.mark.parametrize(
     ("samples", "fraction", "words"),
     [
-        (30, 0.01, r"val_fraction=0\.01 of 30 samples holds out none .*at least 0\.033"),
-        (4, 0.95, r"val_fraction=0\.95 of 4 samples leaves none .*at most 0\.75"),
+        (30, 0.01, r"val_fraction=0\.01 of 30 samples leaves no samples for .*at least 0\.033"),
+        (4, 0.95, r"val_fraction=0\.95 of 4 samples leaves no training samples.*at most 0\.75"),
         (1, 0.5, "has 1 sample: at least 2 are needed"),
     ],
 )

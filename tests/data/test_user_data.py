@@ -65,9 +65,9 @@ def test_marks_decide_and_what_is_not_marked_is_held_out():
 @pytest.mark.parametrize(
     ("assigned_parts", "message"),
     [
-        (["train", "tset"], r"data\.split: 'tset' in row 1 .* names no part. Known are train"),
-        (["train", ""], r"data\.split: is empty in row 1 \(counted from 0\)\. Known are train"),
-        (["train", None], r"data\.split: is empty in row 1 \(counted from 0\)\. Known are train"),
+        (["train", "tset"], r"data\.split: 'tset' in row 1 .* names no part. Allowed are train"),
+        (["train", ""], r"data\.split: is empty in row 1 \(counted from 0\)\. Allowed are train"),
+        (["train", None], r"data\.split: is empty in row 1 \(counted from 0\)\. Allowed are train"),
         (["val", "test"], r"no row is marked train"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_path_is_asked_for_and_has_to_be_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "houses.csv").touch()
     assert resolve_path(config(path="houses.csv")).name == "houses.csv"
-    with pytest.raises(ConfigError, match=r"data\.path: say where the data lies"):
+    with pytest.raises(ConfigError, match=r"data\.path: is required. Set data.path"):
         resolve_path(config())
     with pytest.raises(
         DataError, match=r"data\.path=house\.csv: there is no such .*[Dd]id you mean 'houses\.csv'"
@@ -138,7 +138,7 @@ def test_a_share_that_leaves_a_class_nothing_is_refused_with_one_that_works(
 ) -> None:
     labels = torch.cat([torch.full((count,), resolve_path) for resolve_path, count in enumerate(counts)])
     fraction = 1 - 0.9 / len(labels)
-    with pytest.raises(DataError, match="leaves a class without a sample to learn from") as refused:
+    with pytest.raises(DataError, match="leaves a class without a training sample") as refused:
         split_samples(config(val_fraction=fraction), len(labels), labels=labels)
     advised = re.search(r"at most (0\.\d+)", str(refused.value))
     assert advised is not None
@@ -147,5 +147,5 @@ def test_a_share_that_leaves_a_class_nothing_is_refused_with_one_that_works(
 
 
 def test_classes_of_a_single_sample_cannot_be_parted_by_any_share() -> None:
-    with pytest.raises(DataError, match="Give each class two samples"):
+    with pytest.raises(DataError, match="Provide two samples of each class"):
         split_samples(config(val_fraction=0.5), 3, labels=torch.arange(3))

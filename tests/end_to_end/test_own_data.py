@@ -128,7 +128,7 @@ def test_what_the_header_says_of_dates_works_word_for_word(command: Command, tmp
     ]
     (tmp_path / "t.csv").write_text("\n".join(["when,bis größte,y", *lines]))
     told = command("data=table", "data.path=t.csv", "data.target=y", *SHORT)
-    said = re.findall(r"then say ('.*?'|\S+) \(as", " ".join(told.out.split()))
+    said = re.findall(r"then set ('.*?'|\S+) \(cur", " ".join(told.out.split()))
     assert len(said) == 2
     typed = [word for one in said for word in shlex.split(one)]
     result = command("data=table", "data.path=t.csv", "data.target=y", *typed, *SHORT)
@@ -147,7 +147,7 @@ def test_the_advice_on_a_column_works_word_for_word(command: Command, tmp_path):
     train = ("data=table", "data.path=t.csv", "data.target=y", *SHORT)
     out = command(*train).out
     two_ways, odd = (line for line in out.splitlines() if line.startswith("Warning: "))
-    other, _, this = two_ways.split("then say ")[1].removesuffix(")").partition(" (as it is: ")
+    other, _, this = two_ways.split("then set ")[1].removesuffix(")").partition(" (currently: ")
     words = odd.split("Where they are words: ")[1]
     for advice, said in ((other, "thousands set apart"), (this, "2 numbers"), (words, "1 category")):
         result = command(*train, *shlex.split(advice))
@@ -162,7 +162,7 @@ def test_columns_that_say_no_kind(command: Command, tmp_path):
         "data=table", "data.path=houses.csv", "data.target=price", "data.columns='{area}'", *SHORT
     )
     assert result.status == 1
-    assert "is no name with its kind, such as {my column: category}" in result.err
+    assert "is not a name with its kind, such as {my column: category}" in result.err
 
 
 @pytest.mark.parametrize("model", ["fnn", "attention", "transformer"])

@@ -204,7 +204,7 @@ def test_auto_takes_the_unfinished_run_of_the_same_config(command: Command) -> N
     resumed = command(
         "resume=auto", "trainer.epochs=2", "device=cpu", "seed=5", "trainer.checkpoint.interval=0"
     )
-    assert "going on with" in resumed.out
+    assert "resuming" in resumed.out
     assert [record["epoch"] for record in resumed.records()] == [1, 2]
     assert resumed.summary()["status"] == "finished"
 
@@ -212,5 +212,5 @@ def test_auto_takes_the_unfinished_run_of_the_same_config(command: Command) -> N
 def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
     assert "no such folder" in command("resume=nowhere").err
     (tmp_path / "empty").mkdir()
-    assert "no run's folder" in command("resume=empty").err
+    assert "not a run's folder" in command("resume=empty").err
     assert "not with a sweep" in command("-m", "resume=empty", "seed=1,2").err

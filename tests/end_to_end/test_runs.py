@@ -108,7 +108,7 @@ def test_losses_of_different_kinds_are_told_apart(command: Command, tmp_path: Pa
         [("mse", "mse"), ("l1", "l1")],
         [("l1", "l1"), ("mse", "mse")],
     )
-    assert "Warning: val/loss is of different losses here" in result.out
+    assert "Warning: val/loss comes from different losses" in result.out
 
 
 def test_two_runs_of_one_second_have_two_folders(command: Command, tmp_path: Path) -> None:
@@ -162,4 +162,4 @@ def test_a_given_folder_is_not_overwritten(command: Command) -> None:
     assert command("debug=fast", "hydra.run.dir=mine", "device=cpu").status == 0
     again = command("debug=fast", "hydra.run.dir=mine", "device=cpu")
     assert again.status == 1
-    assert "there is a run in" in again.err
+    assert "already holds a run" in again.err

@@ -206,8 +206,8 @@ def test_what_is_damaged_does_not_count(folder: Path) -> None:
 def test_what_is_no_gain_leaves_a_note(folder: Path) -> None:
     kept = library(folder, "one", 1000.0)
     kept.seal()
-    kept.note_slow("2 ms a step, which is no gain over 1 ms")
-    assert (kept.is_complete, kept.slow) == (False, "2 ms a step, which is no gain over 1 ms")
+    kept.note_slow("2 ms per step, not faster than 1 ms")
+    assert (kept.is_complete, kept.slow) == (False, "2 ms per step, not faster than 1 ms")
     assert [path.name for path in folder.iterdir()] == ["one.slow"]
 
 
@@ -296,7 +296,7 @@ def test_without_a_place_to_keep_it_the_run_goes_on(
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "file"))
     messages: list[str] = []
     assert is_found(begun(linear_step(), FEATURES), make_batch(FEATURES), messages)
-    assert f"{tmp_path / 'file'}: is no folder" in messages[0]
+    assert f"{tmp_path / 'file'}: is not a folder" in messages[0]
     assert not compiled[0].is_relative_to(tmp_path)
 
 
@@ -330,8 +330,7 @@ def test_without_a_compiler_the_run_goes_on(
     assert not is_found(step, make_batch(FEATURES), messages)
     assert len(messages) == 1
     assert messages[0].startswith(
-        "Steps are done one by one by torch's operations: compiling needs a C++ compiler, and"
-        f" {name} is none that can be started. Install "
+        f"Steps run eagerly: compiling needs a C++ compiler, and {name} cannot be started. Install "
     )
     assert "Error" not in messages[0]
     assert list(folder.iterdir()) == [], "nothing half done"

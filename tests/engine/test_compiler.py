@@ -110,7 +110,9 @@ def test_a_tensor_that_nobody_knows_of_is_refused_in_words() -> None:
         return outputs
 
     step.model.forward = keeping  # type: ignore[method-assign]
-    with pytest.raises(UntraceableError, match="it keeps a tensor that is no weight or buffer"):
+    with pytest.raises(
+        UntraceableError, match="it stores a tensor that is neither a parameter nor a buffer"
+    ):
         trace(FunctionalStep(step), step_inputs(make_batch(FEATURES), step))
 
 

@@ -139,7 +139,7 @@ def test_batches_of_many_shapes_are_done_one_by_one(made: Made) -> None:
     engine.start(1000, messages.append, nullcontext)
     train(engine, 20)
     assert (engine.name, made.kinds) == ("eager", [])
-    assert messages == ["Steps are done one by one by torch's operations: batches have many shapes."]
+    assert messages == ["Steps run eagerly: batches have many shapes."]
 
 
 def test_an_interruption_of_the_choice_is_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ def test_a_batch_whose_targets_are_all_ignored_is_refused(on_device: bool) -> No
     batch = make_batch(CLASSES, 8)
     ignored = Batch(batch.inputs, torch.full((8,), 2))
     if not on_device:
-        with pytest.raises(DataError, match="loss=ignoring: it ignores every target of a batch"):
+        with pytest.raises(DataError, match="loss=ignoring: every target of a batch is ignored"):
             step(ignored)
         return
     before = model[1].weight.clone()

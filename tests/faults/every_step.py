@@ -1,4 +1,4 @@
-"""Going on from every step of two epochs; what the tests and `scripts/prove_reliability.py` share."""
+"""Resuming from every step of two epochs; what the tests and `scripts/prove_reliability.py` share."""
 
 from __future__ import annotations
 

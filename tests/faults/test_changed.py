@@ -80,7 +80,7 @@ def test_another_size_of_model_cannot_be(command: Command) -> None:
 
 @pytest.mark.parametrize(
     ("word", "words"),
-    [("data.samples=990", "samples, was"), ("data.seed=5", "other content")],
+    [("data.samples=990", "samples instead of"), ("data.seed=5", "other content")],
     ids=["fewer rows", "other bytes"],
 )
 def test_other_data(command: Command, monkeypatch: pytest.MonkeyPatch, word: str, words: str) -> None:
@@ -95,7 +95,7 @@ def test_other_data(command: Command, monkeypatch: pytest.MonkeyPatch, word: str
     monkeypatch.setitem(registry.data._entries, "synthetic", other)
     refused = command(f"resume={first.folder}", "trainer.epochs=2")
     assert refused.status == 1
-    assert "the data is not what this run has learnt from" in refused.err
+    assert "the data differs from what this run was trained on" in refused.err
     assert words in refused.err
     wanted = command(f"resume={first.folder}", "trainer.epochs=2", "resume_changed=true")
     assert wanted.status == 0, wanted.err
@@ -180,5 +180,5 @@ def test_another_text(command: Command, tmp_path: Path, change: str) -> None:
         (texts / "a.txt").write_text(written.replace("I", "Ä" if change.endswith("new") else "w"))
     refused = command(f"resume={first.folder}", "trainer.max_steps=4")
     assert refused.status == 1
-    assert "the data is not what this run has learnt from" in refused.err
+    assert "the data differs from what this run was trained on" in refused.err
     assert len(refused.err.splitlines()) == 1

@@ -50,7 +50,7 @@ def test_without_a_whole_one_it_is_an_error_and_never_a_new_start(tmp_path: Path
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     attempt = trials.launch(tmp_path, f"resume={folder}")
     assert attempt.wait() == 1
-    assert "No whole checkpoint is left to go on from." in attempt.log
+    assert "No intact checkpoint is left to resume from." in attempt.log
     assert "Traceback" not in attempt.log
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

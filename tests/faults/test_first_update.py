@@ -157,5 +157,5 @@ def test_no_engine_is_made_from_a_step_that_was_left_out(tmp_path: Path, name: s
     batch.inputs.fill_(math.nan)
     apply(run.state.optimizer, 1.0)
     run.step(batch)
-    with pytest.raises(UntraceableError, match="no update yet"):
+    with pytest.raises(UntraceableError, match="no state yet"):
         FunctionalStep(run.step)

@@ -57,7 +57,7 @@ def test_an_experiment_of_a_stranger_s_finds_no_way_in(command: Command, tmp_pat
     before = lay_out(tmp_path / "mine", {"checkpoints/best/model.pt": "weights"})
     result = command("--config-dir", "theirs", "experiment=nice", *QUICK)
     assert result.status == 1
-    assert "holds checkpoints already, which a run would write over" in result.err
+    assert "holds checkpoints already, which a run would overwrite" in result.err
     assert content(tmp_path / "mine") == before
 
 
@@ -68,7 +68,7 @@ def test_other_files_of_the_user_s_are_none_of_its_business(command: Command, tm
     assert command("hydra.run.dir=mine", *QUICK).status == 0
     assert content(tmp_path / "mine").items() >= before.items()
     again = command("hydra.run.dir=mine", *QUICK)
-    assert (again.status, "Go on with it by resume=" in again.err) == (1, True)
+    assert (again.status, "Resume it with resume=" in again.err) == (1, True)
 
 
 @pytest.mark.parametrize("words", [(), ("hydra.verbose=true",)], ids=["plain", "verbose"])
@@ -100,7 +100,7 @@ def test_a_job_in_a_folder_that_another_has_leaves_it_alone(tmp_path: Path) -> N
         assert sorted(other.iterdir()) == before
     log = attempt.log
     assert "Job 1 (seed=2" in log
-    assert f"this run is going on already, in process {os.getpid()}" in " ".join(log.split())
+    assert f"this run is already running, in process {os.getpid()}" in " ".join(log.split())
     assert json.loads((tmp_path / "mine" / "0" / "summary.json").read_text())["status"] == "finished"
 
 
@@ -193,7 +193,7 @@ def test_a_run_whose_checkpoints_were_taken_away_does_not_begin_anew(command: Co
     before = content(first.folder)
     again = command(f"resume={first.folder}")
     assert again.status == 1
-    assert "the run had saved some, and they are gone. Put them back" in again.err
+    assert "the run had saved some, and they are gone. Restore them" in again.err
     assert content(first.folder) == before
 
 

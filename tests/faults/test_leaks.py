@@ -205,8 +205,8 @@ def test_a_resume_asks_for_it_again(call: Call, monkeypatch: pytest.MonkeyPatch)
     forgotten = call(*again)
     assert forgotten.status == 1
     assert (
-        "bigmodel-train: data.api_key: is a secret, which no file of the run holds. Give it again"
-        " (data.api_key=…), or set the environment variable BIGMODEL_DATA_API_KEY."
+        "bigmodel-train: data.api_key: is a secret and is stored in no file. Pass it again ("
+        "data.api_key=…), or set the environment variable BIGMODEL_DATA_API_KEY."
     ) in forgotten.err
     assert call(*again, f"data.api_key={SECRET}").status == 0
     monkeypatch.setenv("HF_TOKEN", SECRET)
@@ -224,13 +224,13 @@ def test_auto_finds_the_run_whose_secret_stands_in_a_file(call: Call, tmp_path: 
     del os.environ["BIGMODEL_DATA_API_KEY"]
     result = call(*ARGV, "resume=auto")
     assert result.status == 0, result.err
-    assert f"going on with {first.folder.relative_to(tmp_path)}" in result.out
+    assert f"resuming {first.folder.relative_to(tmp_path)}" in result.out
 
 
 def test_a_sweep_over_groups_of_settings_with_secrets_is_refused(call: Call) -> None:
     result = call("-m", *ARGV, f"+data.auth={{token:{SECRET}}},{{token:other}}")
     assert result.status == 1
-    assert "Give the secret by itself" in result.err
+    assert "Pass the secret by itself" in result.err
 
 
 def test_a_number_keeps_its_kind_where_it_counts_tokens(call: Call) -> None:

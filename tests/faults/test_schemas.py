@@ -43,6 +43,7 @@ def test_a_newer_one_is_refused_by_its_version(tmp_path: Path) -> None:
     attempt = trials.launch(tmp_path, "resume=run", "trainer.max_steps=8")
     assert attempt.wait() == 1
     assert (
-        f"checkpoint schema {manifest.SCHEMA + 1}; this one knows up to {manifest.SCHEMA}" in attempt.log
+        f"checkpoint schema {manifest.SCHEMA + 1}; this version reads up to {manifest.SCHEMA}"
+        in attempt.log
     )
     assert "Update bigmodel-train" in attempt.log

@@ -144,7 +144,7 @@ def test_on_resume_it_is_wanted_again(
     monkeypatch.delenv("BIGMODEL_DATA_API_KEY")
     forgotten = command(*again)
     assert forgotten.status == 1
-    assert "data.api_key: is a secret, which no file of the run holds" in forgotten.err
+    assert "data.api_key: is a secret and is stored in no file" in forgotten.err
     assert "BIGMODEL_DATA_API_KEY" in forgotten.err
     resumed = command(*again, f"data.api_key={SECRET}")
     assert resumed.status == 0, resumed.err

@@ -198,7 +198,7 @@ def test_a_stop_at_the_first_step_saves_it(tmp_path: Path, number: signal.Signal
     ended = struck(tmp_path, AS_MODULE, at, [number], "device=cpu")
     assert ended.status == 128 + number
     assert "Traceback" not in ended.printed
-    assert "bigmodel-train: Stopped. Go on with resume=" in ended.printed
+    assert "bigmodel-train: Stopped. Resume with resume=" in ended.printed
     assert trials.acknowledged(tmp_path) == 1
 
 

@@ -94,7 +94,7 @@ def test_a_whole_checkpoint_of_another_make_is_refused_in_words(command: Command
         checkpoint.save(run / "checkpoints" / "last", groups, wrong)
         result = command(f"resume={run}", "trainer.epochs=2")
         assert result.status == 1
-        assert "this is no state of such a run" in result.err
+        assert "the saved state does not belong to this kind of run" in result.err
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)

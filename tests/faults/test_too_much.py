@@ -200,7 +200,7 @@ def test_a_named_pipe_in_a_run_s_folder(command: Command, name: str) -> None:
     (run / name).unlink()
     os.mkfifo(run / name)
     text = refused(command, f"resume={run}", "trainer.epochs=2")
-    assert "named pipe" in text or "no run's folder" in text
+    assert "named pipe" in text or "not a run's folder" in text
 
 
 def npz(path: Path, shape: tuple[int, ...], data: bytes) -> None:
@@ -220,9 +220,9 @@ def npz(path: Path, shape: tuple[int, ...], data: bytes) -> None:
         (
             (10**12, 4),
             64,
-            "its header says 16,000,000,000,000 bytes of float32 in shape .* but 64 are there",
+            "its header says 16,000,000,000,000 bytes of float32 in shape .* but it holds 64",
         ),
-        ((), 0, "array 'inputs' is empty, or none that numpy.savez has written"),
+        ((), 0, "array 'inputs' is empty or was not written by numpy.savez"),
         (
             (64, 250_000),
             64_000_000,

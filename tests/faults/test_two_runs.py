@@ -41,11 +41,11 @@ def test_a_run_that_is_going_on_is_not_gone_on_with(tmp_path: Path, run: Path) -
     second = trials.launch(tmp_path, f"resume={run}")
     auto = trials.launch(tmp_path, "resume=auto", *trials.RECIPE)
     assert second.wait() == 1
-    words = f"this run is going on already, in process {first.pid} on {socket.gethostname()}"
+    words = f"this run is already running, in process {first.pid} on {socket.gethostname()}"
     assert words in " ".join(second.log.split())
     assert "Traceback" not in second.log
     assert auto.wait() == 0
-    assert f"is going on already, in process {first.pid}" in auto.log
+    assert f"is already running, in process {first.pid}" in auto.log
     assert "a new one starts" in auto.log
     first.send(signal.SIGTERM)
     first.let_go()
@@ -163,7 +163,7 @@ def test_where_no_process_can_be_asked_the_file_says_what_to_do(
     with locked(tmp_path):
         found = (tmp_path / NAME).read_text()
     (tmp_path / NAME).write_text(found)
-    with pytest.raises(CheckpointError, match=r"if it is gone, remove .*\.lock"), locked(tmp_path):
+    with pytest.raises(CheckpointError, match=r"if it has ended, remove .*\.lock"), locked(tmp_path):
         pass
 
 

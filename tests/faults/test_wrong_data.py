@@ -127,7 +127,7 @@ def labelled(train, val, names, test=None):
 def test_a_class_without_any_sample_is_named():
     words = (
         r"data 'made': 1 of 4 classes have no sample in any part: 1 \('b'\)\. Labels count from 0"
-        r" without gaps: renumber them, or leave the names of classes that do not occur out"
+        r" without gaps: renumber them, or remove unused class names from the spec"
     )
     with pytest.raises(DataError, match=words):
         check(labelled([0, 2, 3], [3, 2, 0], "abcd"))

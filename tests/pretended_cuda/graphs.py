@@ -98,7 +98,7 @@ def test_a_graph_that_finds_no_memory_is_done_without(run: tuple[Run, Recorder])
     assert fit(trained).steps == 10
     assert trained.engine.name == "eager"
     assert device.freed == ["graph", "cache"]
-    assert any("memory is too little to record one" in message for message in told.messages)
+    assert any("there is not enough memory to record one" in message for message in told.messages)
     assert trained.state.accumulation.micro_batch == 12
 
 

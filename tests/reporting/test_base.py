@@ -66,7 +66,7 @@ def test_a_dispensable_sink_that_fails_is_dropped_with_a_warning(tmp_path: Path,
     assert [call for call in kept.calls if call != "message"] == [c for c in ALL if c != "message"]
     assert broken.calls[-2:] == [where, "close"]
     assert (
-        "Notes failed and is left out from now on: OSError: No space left on device",
+        "Notes failed and is switched off: OSError: No space left on device",
         "warning",
     ) in kept.told
 

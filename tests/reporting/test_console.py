@@ -145,7 +145,7 @@ def test_the_outcome_has_its_colour(folder: Path, status: str, colour: str) -> N
     stream = io.StringIO()
     whole_run(Console(folder, True, stream=stream, width=80), folder, facts.summary(status, error="no"))
     assert f"{colour}{status.capitalize()}" in stream.getvalue()
-    assert ("Go on with" in stream.getvalue()) == (status != "finished")
+    assert ("Resume with" in stream.getvalue()) == (status != "finished")
 
 
 def test_text_is_shown_as_it_is(folder: Path) -> None:
@@ -224,7 +224,8 @@ def test_training_survives_a_log_that_cannot_be_written(folder: Path) -> None:
     console.close()
     said = stream.getvalue().splitlines()
     assert (
-        said[2] == f"Warning: {folder / 'train.log'}: cannot be written: Is a directory. It ends here."
+        said[2]
+        == f"Warning: {folder / 'train.log'}: cannot be written: Is a directory. Logging to it stops."
     )
     assert said[3:] == ["Epoch 10, Loss: 0.1234, val/loss: 0.0987, val/accuracy: 0.9722"]
 

@@ -131,10 +131,10 @@ def test_pointers_name_only_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
         (folder / name).mkdir(parents=True)
     assert formatting.next_steps(facts.summary("stopped"), folder, folder) == [
         ("Checkpoints", "run/checkpoints (best, last)"),
-        ("Go on with", "bigmodel-train resume=run"),
+        ("Resume with", "bigmodel-train resume=run"),
         ("TensorBoard", "tensorboard --logdir run"),
     ]
-    assert "Go on with" not in dict(formatting.next_steps(facts.summary(), folder, folder))
+    assert "Resume with" not in dict(formatting.next_steps(facts.summary(), folder, folder))
 
 
 def test_long_runs_have_thousands(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_damaged_records_are_told_and_kept_aside(tmp_path: Path) -> None:
     path.write_text(whole)
     told = damaged_lines(tmp_path)
     assert told is not None
-    assert "2 lines are damaged" in told
+    assert "2 damaged lines are skipped" in told
     assert (tmp_path / "metrics.jsonl.damaged").read_text() == whole
 
 
@@ -115,14 +115,14 @@ def test_numbers_that_are_no_steps_are_damage(tmp_path: Path) -> None:
     path.write_text("".join(f'{{"step": {number}}}\n' for number in [1, *odd]))
     told = damaged_lines(tmp_path)
     assert told is not None
-    assert f"{len(odd)} lines are damaged" in told
+    assert f"{len(odd)} damaged lines are skipped" in told
     write(tmp_path, 2, first_step=1)
     assert [record["step"] for record in read(tmp_path)] == [1, 46]
 
 
 def test_a_line_nested_deep_is_damage(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": ' + "[" * 30_000 + "\n")
-    assert "1 lines are damaged" in str(damaged_lines(tmp_path))
+    assert "1 damaged lines are skipped" in str(damaged_lines(tmp_path))
 
 
 def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
@@ -135,6 +135,6 @@ def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
     write(tmp_path, first_step=5)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "1 lines are damaged" in str(told)
+    assert "1 damaged lines are skipped" in str(told)
     assert path.read_text() == line * 100_000
     assert most < size / 2

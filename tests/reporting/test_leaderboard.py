@@ -161,6 +161,6 @@ def test_losses_that_cannot_be_compared_are_marked(
     assert [each.get("loss used") for each in found] == (list(losses) if column else [None, None])
     for terminal in (False, True):
         print_leaderboard(rows, metric, "min", stream=stream, terminal=terminal, width=200)
-        assert (f"Warning: {metric} is of different losses here" in stream.getvalue()) is warned
+        assert (f"Warning: {metric} comes from different losses" in stream.getvalue()) is warned
     shown = Text.from_ansi(stream.getvalue()).plain
     assert (losses[0] in shown) is (column or losses[0] == "")

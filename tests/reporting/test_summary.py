@@ -49,7 +49,7 @@ def test_reads_one_of_another_version(tmp_path: Path) -> None:
 )
 def test_says_clearly_what_is_no_summary(tmp_path: Path, text: str) -> None:
     (tmp_path / "summary.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"summary\.json.*move the file aside"):
+    with pytest.raises(CheckpointError, match=r"summary\.json.*move the file away"):
         read_summary(tmp_path)
 
 
@@ -77,5 +77,5 @@ def test_a_crash_while_writing_leaves_the_old_one(
 )
 def test_values_of_the_wrong_type_are_named(tmp_path: Path, key: str, value: object) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"status": "finished", key: value}))
-    with pytest.raises(CheckpointError, match=rf"summary\.json: `{key}.* move the file aside"):
+    with pytest.raises(CheckpointError, match=rf"summary\.json: `{key}.* move the file away"):
         read_summary(tmp_path)

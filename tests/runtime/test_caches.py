@@ -129,7 +129,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for home in (str(tmp_path / "file" / "home"), "/proc/nowhere", "/dev/null"):
         monkeypatch.setenv("HOME", home)
         assert is_fresh(caches.code_folder("steps"), tmp_path)
-        assert f": {home}" in caches.refusals()[0] or "is no folder" in caches.refusals()[0]
+        assert f": {home}" in caches.refusals()[0] or "is not a folder" in caches.refusals()[0]
 
     def nobody() -> Path:
         raise RuntimeError("Could not determine home directory.")

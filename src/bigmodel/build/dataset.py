@@ -18,8 +18,8 @@ from bigmodel.runtime import activity
 from bigmodel.spec import Classes
 
 UNSURE = (
-    "as many samples as the run has learnt from; whether they are the same cannot be told, since its"
-    " checkpoint is of an earlier version and maybe of another processor"
+    "the number of samples matches; whether they are the same samples is unknown, because the "
+    "checkpoint was written by an earlier version or on another processor"
 )
 
 
@@ -45,7 +45,7 @@ def read_dataset(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
         check(dataset)
     parts = {name: _limited(part, name, config) for name, part in dataset.parts.items()}
     rows = [
-        ("Limited", f"{name} to {len(parts[name]):,} of {len(whole):,}, by trainer.limit.{name}")
+        ("Limited", f"{name} limited to {len(parts[name]):,} of {len(whole):,} (trainer.limit.{name})")
         for name, whole in dataset.parts.items()
         if parts[name] is not whole
     ]

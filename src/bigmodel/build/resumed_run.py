@@ -47,8 +47,9 @@ def resume_run(
         difference, unsure = compared.change, compared.unsure
     if difference is not None and changed is None:
         raise DataError(
-            f"resume={run.info.folder}: the data is not what this run has learnt from: {difference}."
-            " Give the data back as it was, start a new run, or add resume_changed=true to go on anyway."
+            f"resume={run.info.folder}: the data differs from what this run was trained on: "
+            f"{difference}. Restore the data, start a new run, or add resume_changed=true to continue "
+            "anyway."
         )
     keys, words = list(changed or []), list(changed or [])
     if difference is not None:
@@ -90,7 +91,8 @@ def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
         run.state.load(newest.groups, facts | {"scheduler": _schedule_facts(run, facts)}, changed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{newest.folder}: this is no state of such a run ({type(error).__name__}: {error})."
+            f"{newest.folder}: the saved state does not belong to this kind of run "
+            f"({type(error).__name__}: {error})."
         ) from error
     run.saver.damaged = newest.damaged
     # The patience may be another now.
@@ -122,8 +124,8 @@ def _check_length(run: Run, done: int) -> None:
     unit += "" if wanted == 1 else "s"
     raise ConfigError(
         f"resume={run.info.folder}: trainer.{key}={wanted}: the run is already past {wanted:,} {unit}:"
-        f" it has done {done / per:,g}. Its checkpoints hold what it has learnt until there; to go on,"
-        f" give more, such as trainer.{key}={2 * math.ceil(done / per)}."
+        f" it has done {done / per:,g}. To continue, raise it, for example to"
+        f" trainer.{key}={2 * math.ceil(done / per)}."
     )
 
 

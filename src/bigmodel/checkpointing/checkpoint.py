@@ -84,7 +84,7 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
     """
     schema, files = manifest.verify(folder)
     if STATE not in files:
-        raise DamagedError(f"{folder}: the checkpoint is damaged: {STATE} is not part of it.")
+        raise DamagedError(f"{folder}: the checkpoint is damaged: {STATE} is missing.")
     try:
         tensors = [folder / name for name in files if name.endswith(".safetensors")]
         groups = {path.stem: load_file(path) for path in tensors}
@@ -120,7 +120,7 @@ def load_newest(checkpoints: Path) -> Newest:
     there = resume_candidates(checkpoints)
     if not there:
         raise CheckpointError(
-            f"{checkpoints}: there is no checkpoint to go on from. The run ended before its first save."
+            f"{checkpoints}: there is no checkpoint to resume from. The run ended before its first save."
         )
     messages: list[str] = []
     for index, folder in enumerate(there):
@@ -129,9 +129,9 @@ def load_newest(checkpoints: Path) -> Newest:
         except DamagedError as error:
             messages.append(str(error))
             continue
-        warning = " ".join([*messages, f"Going on from the one before, {folder.name}."])
+        warning = " ".join([*messages, f"Resuming from the previous one, {folder.name}."])
         return Newest(folder, groups, facts, there[:index], warning if messages else None)
-    raise CheckpointError("\n".join([*messages, "No whole checkpoint is left to go on from."]))
+    raise CheckpointError("\n".join([*messages, "No intact checkpoint is left to resume from."]))
 
 
 def resume_candidates(checkpoints: Path) -> list[Path]:
@@ -155,7 +155,9 @@ def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
     for place in best_candidates(checkpoints):
         if place.is_dir():
             return load(place)
-    raise CheckpointError(f"{checkpoints}: there is no best checkpoint: nothing was ever the best.")
+    raise CheckpointError(
+        f"{checkpoints}: there is no best checkpoint: no evaluation improved the monitored metric."
+    )
 
 
 def replace(source: Path, target: Path) -> None:
@@ -181,7 +183,7 @@ def remove_unfinished(checkpoints: Path) -> None:
     """
     for place in (checkpoints / name for name in (*GENERATIONS, *BEST)):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
-            raise CheckpointError(f"{place}: this is no checkpoint, which is a folder. Move it aside.")
+            raise CheckpointError(f"{place}: expected a checkpoint folder, found a file. Move it away.")
     for path in checkpoints.iterdir():
         if _UNFINISHED.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             manifest.remove(path)

@@ -52,7 +52,7 @@ def _encode(value: Any, path: str) -> Any:
             return {key: _encode(item, f"{path}.{key}") for key, item in value.items()}
         pairs = [[_encode(k, f"{path} key"), _encode(v, f"{path}.{k}")] for k, v in value.items()]
         return {"!dict": pairs}
-    raise TypeError(f"{path}: a {type(value).__name__} cannot be kept in JSON: {value!r}")
+    raise TypeError(f"{path}: a {type(value).__name__} cannot be stored as JSON: {value!r}")
 
 
 def _encode_all(values: list[Any] | tuple[Any, ...], path: str) -> list[Any]:
@@ -71,4 +71,4 @@ def _decode(value: dict[str, Any]) -> Any:
             return tuple(content)
         case "!dict" if isinstance(content, list):
             return dict(content)
-    raise ValueError(f"{kind}: no kind of value that is written here")
+    raise ValueError(f"{kind}: unsupported type of value")

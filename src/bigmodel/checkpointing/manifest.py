@@ -48,7 +48,7 @@ def verify(folder: Path) -> tuple[int, list[str]]:
     for name, expected in files.items():
         path = folder / name
         if name != Path(name).name or path.is_symlink():  # a stranger's may not point elsewhere
-            raise DamagedError(f"{folder}: {name} leads out of the checkpoint; it is not read.")
+            raise DamagedError(f"{folder}: {name} points outside the checkpoint and is not read.")
         if not path.is_file():
             raise DamagedError(f"{folder}: the checkpoint is damaged: {name} is missing.")
         if _fingerprint(path) != expected:
@@ -112,7 +112,7 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
         found = nested_json.loads(text)
         schema, files = int(found["schema"]), dict(found["files"])
     except FileNotFoundError as error:
-        raise DamagedError(f"{folder}: no whole checkpoint: {NAME} is missing.") from error
+        raise DamagedError(f"{folder}: incomplete checkpoint: {NAME} is missing.") from error
     except OSError as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
@@ -122,7 +122,7 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
         raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME} has changed.")
     if schema > SCHEMA:
         raise CheckpointError(
-            f"{folder}: written by a newer version (checkpoint schema {schema}; this one knows up to"
+            f"{folder}: written by a newer version (checkpoint schema {schema}; this version reads up to"
             f" {SCHEMA}). Update bigmodel-train."
         )
     return schema, files

@@ -88,8 +88,8 @@ class Saver:
             self.place = disk.HeldFolder(self.checkpoints.parent)
         except OSError as error:
             raise CheckpointError(
-                f"{self.checkpoints}: cannot be written to: {error.strerror or error}. See to its"
-                " permissions, or choose another output_dir."
+                f"{self.checkpoints}: cannot be written: {error.strerror or error}. Check its "
+                "permissions, or choose another output_dir."
             ) from error
 
     @property

@@ -111,8 +111,8 @@ def _prepare(config: DictConfig, folder: Path) -> Any:
     typed = parse(to_plain(config), to_shown(config))
     if typed.top.resume is not None:  # it has to be settled before Hydra composes
         raise ConfigError(
-            f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it."
-            f" Give it on the command line: resume={typed.top.resume}"
+            f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it. Pass it "
+            f"on the command line: resume={typed.top.resume}"
         )
     return build_run(typed, folder)
 

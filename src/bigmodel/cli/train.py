@@ -173,7 +173,7 @@ def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]
     """What to say about an error, and the exit status; no message if its traceback is to be shown."""
     if (status := session.stop_status(error, session.current.signals)) is not None:
         folder = session.current.folder
-        hint = "" if folder is None else f" Go on with {shell_quoted(f'resume={folder}')}"
+        hint = "" if folder is None else f" Resume with {shell_quoted(f'resume={folder}')}"
         return f"Stopped.{hint}", status
     return session.error_text(_explain(error, argv)), 1
 

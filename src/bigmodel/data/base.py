@@ -53,13 +53,11 @@ class DataConfig(EntryConfig):
         0.2, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
     )
     split_seed: int = Field(0, ge=0, description="seed of the split into training and validation")
-    drop_last: bool = Field(False, description="leave out an epoch's last batch where it is smaller")
+    drop_last: bool = Field(False, description="drop an epoch's last batch if it is smaller")
     on_device: bool | None = Field(
-        None, description="keep all data in the device's memory; null: where it fits"
+        None, description="keep all data in the device's memory; null: if it fits"
     )
-    workers: int = Field(
-        0, ge=0, description="threads that gather training batches ahead; 0: none, as each is needed"
-    )
+    workers: int = Field(0, ge=0, description="threads that prepare training batches ahead; 0: none")
     timeout: float = Field(
         10.0, gt=0, description="seconds to wait for a thread's batch before the run fails"
     )

@@ -69,7 +69,7 @@ def _check_dense(part: Part, spec: DataSpec, where: str) -> None:
         raise DataError(f"{where}: it is empty.")
     inputs, targets = len(part.inputs), len(part.targets)
     if inputs != targets:
-        raise DataError(f"{where}: {inputs} inputs, but {targets} targets: one each is needed.")
+        raise DataError(f"{where}: {inputs} inputs, but {targets} targets: the numbers must be equal.")
     _check_inputs(part.inputs, spec, where)
     _check_targets(part.targets, spec, where)
 
@@ -126,9 +126,9 @@ def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where
         named = ", ".join(f"{index} ('{target.names[index]}')" for index in missing[:_LISTED])
         more = ", …" if len(missing) > _LISTED else ""
         raise DataError(
-            f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any part: {named}"
-            f"{more}. Labels count from 0 without gaps: renumber them, or leave the names of classes"
-            " that do not occur out of the spec."
+            f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any part: "
+            f"{named}{more}. Labels count from 0 without gaps: renumber them, or remove unused class "
+            "names from the spec."
         )
 
 

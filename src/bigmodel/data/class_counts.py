@@ -53,11 +53,11 @@ def class_warnings(names: Sequence[str], counts: Sequence[int]) -> list[tuple[st
     if count := len(single):
         several = f"{count:,} classes have a single sample each"
         have = "1 class has a single sample" if count == 1 else several
-        lines.append(f"{have}, by which nothing can be judged: {join_names(single)}")
+        lines.append(f"{have}, which is too few to evaluate: {join_names(single)}")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name.casefold()].append(name)
     twins = [name for each in alike.values() if len(each) > 1 for name in each]
     if twins:
-        lines.append(f"classes that differ in case alone are told apart: {join_names(twins)}")
+        lines.append(f"classes that differ only in case are distinguished: {join_names(twins)}")
     return [("Warning", line) for line in lines]

@@ -111,10 +111,10 @@ def compare(
 
 def _resized(part: str, before: int | None, now: int | None) -> str:
     if before is None:
-        return f"{part} is new, with {counted(now or 0, 'sample')}"
+        return f"{part} is new ({counted(now or 0, 'sample')})"
     if now is None:
-        return f"{part} is gone, had {counted(before, 'sample')}"
-    return f"{part} has {counted(now, 'sample')}, was {before:,}"
+        return f"{part} is missing (had {counted(before, 'sample')})"
+    return f"{part} has {counted(now, 'sample')} instead of {before:,}"
 
 
 def _stored(dataset: Dataset) -> list[tuple[str, Tensor]]:

@@ -40,7 +40,7 @@ def check_memory(size: int, where: str) -> None:
     if size > free:
         raise DataError(
             f"{where}: it holds {size:,} bytes when it is unpacked, but only {free:,} bytes of memory"
-            " are free. Give a part of it, or use a machine with more."
+            " are free. Use a part of it, or a machine with more."
         )
 
 
@@ -56,6 +56,6 @@ def read_all(file: BinaryIO, where: str) -> bytes:
         if len(content) > free:
             raise DataError(
                 f"{where}: it holds more than {free:,} bytes when it is unpacked, which is all the"
-                " memory that is free. Give a part of it, or use a machine with more."
+                " memory that is free. Use a part of it, or a machine with more."
             )
     return bytes(content)

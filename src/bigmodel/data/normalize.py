@@ -43,8 +43,8 @@ def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     std = torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
     if not bool((mean.isfinite() & std.isfinite()).all()):
         raise DataError(
-            f"The training part holds numbers as large as {rows.abs().max():.3g}, too large to be"
-            " squared and so to be standardised. Give them in another unit."
+            f"The training part holds numbers as large as {rows.abs().max():.3g}, too large to "
+            "standardise. Use another unit."
         )
     return _rounded(mean), _rounded(std)
 

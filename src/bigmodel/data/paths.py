@@ -23,7 +23,7 @@ def check_no_device(path: Path, key: str) -> None:
     except OSError as error:
         if path.exists():
             raise DataError(
-                f"{key}={path}: {error.strerror}. Write what comes out of it to a file, and name that."
+                f"{key}={path}: {error.strerror}. Write its output to a file and pass that file."
             ) from error
 
 
@@ -44,6 +44,6 @@ def check_inside(path: Path, folder: Path, key: str) -> None:
     place, inside = path.resolve(), folder.resolve()
     if not place.is_relative_to(inside):
         raise DataError(
-            f"{path}: leads out of its folder, to {place}, and only files within {inside} are read."
-            f" Say {key}={place.parent} where that is the data you mean, or put the file itself there."
+            f"{path}: points outside its folder, to {place}, and only files within {inside} are read."
+            f" Set {key}={place.parent} if that is the data you mean, or put the file itself there."
         )

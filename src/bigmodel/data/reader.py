@@ -56,7 +56,7 @@ class Reader(StoredConfig):
         """
         changed = _encoded(self, encoding)
         if changed is self:
-            raise DataError("--encoding: the run has learnt from no text files. Leave it out.")
+            raise DataError("--encoding: the run was not trained on text files. Leave it out.")
         return changed
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
@@ -133,7 +133,7 @@ def from_plain(plain: dict[str, Any]) -> Reader:
     """
     if plain["name"] not in _READERS:
         raise DataError(
-            f"The run's data was read by '{plain['name']}', which is not known here."
-            f"{did_you_mean(plain['name'], _READERS)} If it is a plugin's, give --plugins module."
+            f"The run's data was read by '{plain['name']}', which is not installed."
+            f"{did_you_mean(plain['name'], _READERS)} If it is a plugin's, add --plugins module."
         )
     return _READERS[plain["name"]].model_validate(plain["learnt"])

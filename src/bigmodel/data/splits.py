@@ -80,8 +80,8 @@ def group_split(
     member = torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups])
     if len(numbers) < 2:
         raise DataError(
-            f"data.group: all {len(groups):,} samples belong to one group, {next(iter(numbers))!r}, so"
-            f" that none can be held out. Group by something else, or give data.{part}_path."
+            f"data.group: all {len(groups):,} samples belong to one group, {next(iter(numbers))!r}, so "
+            f"none can be held out. Group by something else, or set data.{part}_path."
         )
     sizes = torch.bincount(member).tolist()
     chosen, held = torch.zeros(len(numbers), dtype=torch.bool), 0
@@ -101,18 +101,18 @@ def _held_out(samples: int, fraction: float, part: str) -> int:
     purpose = "the test" if part == "test" else "validation"
     if samples < 2:
         raise DataError(
-            f"the training part has {counted(samples, 'sample')}: at least 2 are needed, one to learn"
-            f" from and one to hold out for {purpose}."
+            f"the training part has {counted(samples, 'sample')}: at least 2 are needed, one for "
+            f"training and one to hold out for {purpose}."
         )
     if held_out == 0:
         raise DataError(
-            f"data.{part}_fraction={fraction:g} of {samples} samples holds out none for {purpose}."
-            f" Raise it to at least {workable(1, samples)}, or give more data."
+            f"data.{part}_fraction={fraction:g} of {samples} samples leaves no samples for {purpose}."
+            f" Raise it to at least {workable(1, samples)}, or provide more data."
         )
     if held_out == samples:
         raise DataError(
-            f"data.{part}_fraction={fraction:g} of {samples} samples leaves none to learn from."
-            f" Lower it to at most {workable(samples - 1, samples)}, or give more data."
+            f"data.{part}_fraction={fraction:g} of {samples} samples leaves no training samples."
+            f" Lower it to at most {workable(samples - 1, samples)}, or provide more data."
         )
     return held_out
 
@@ -134,13 +134,13 @@ def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
     spare = int((counts - 1).clamp(min=0).sum())
     if round(len(labels) * fraction) <= spare:
         return
-    way = "Give each class two samples"
+    way = "Provide two samples of each class"
     if spare:
         way = f"Lower it to at most {workable(spare, len(labels))}"
     raise DataError(
-        f"data.{part}_fraction={fraction:g} of {len(labels):,} samples leaves a class without a sample"
-        f" to learn from: beyond one for each of {int((counts > 0).sum()):,} classes, {spare} are left."
-        f" {way}, or give more data."
+        f"data.{part}_fraction={fraction:g} of {len(labels):,} samples leaves a class without a "
+        f"training sample: beyond one for each of {int((counts > 0).sum()):,} classes, {spare} are "
+        f"left. {way}, or provide more data."
     )
 
 

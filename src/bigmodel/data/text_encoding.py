@@ -43,7 +43,7 @@ def valid_encoding(name: str) -> str:
         found = False
     if not found:
         raise ValueError(
-            "there is no such encoding of texts. Known are utf-8, latin-1, cp1252, utf-16, gb18030 …"
+            "there is no such text encoding. Supported are utf-8, latin-1, cp1252, utf-16, gb18030 …"
         )
     return name
 
@@ -88,8 +88,8 @@ def detect_encoding(path: Path, head: bytes, encoding: str) -> str:
             return encoding
     if big == little and head:
         raise DataError(
-            f"{path}: not {encoding}, or without a byte-order mark, by which that is told. Say"
-            f" data.encoding=utf-8, {encoding}-le, {encoding}-be, or whichever it is written in."
+            f"{path}: not {encoding}, or without a byte-order mark. Say"
+            f" data.encoding=utf-8, {encoding}-le, {encoding}-be, or the encoding it is written in."
         )
     return f"{encoding}-be" if big > little else f"{encoding}-le"
 
@@ -191,11 +191,11 @@ def check_not_utf16(path: Path, head: bytes) -> None:
     if b"\x00" in head:
         place = head.index(b"\x00")
         if (wide := guess_utf16(head)) is not None:
-            likely = f"likely {wide}: say data.encoding={wide}"
+            likely = f"likely {wide}: set data.encoding={wide}"
             raise DataError(f"{path}: not UTF-8: byte 0x00 in line 1; {likely}")
         raise DataError(
-            f"{path}: byte {place:,} (counted from 0) is NUL, which no text has. Is it a text file, and"
-            " whole? Get it again, or remove that byte."
+            f"{path}: byte {place:,} (counted from 0) is NUL, which does not occur in text. Is it a "
+            "complete text file? Get it again, or remove that byte."
         )
 
 
@@ -212,8 +212,10 @@ def _encoding_error(path: Path, encoding: str, line: int, error: UnicodeDecodeEr
     what = f"{path}: not {said}: byte 0x{around[error.start]:02x} in line {line:,}"
     if is_utf8(encoding):
         other = guess_encoding(around)
-        return DataError(f"{what}; likely {other}: say data.encoding={other}")
-    return DataError(f"{what}: {error.reason}. Say data.encoding=utf-8, or whichever it is written in.")
+        return DataError(f"{what}; likely {other}: set data.encoding={other}")
+    return DataError(
+        f"{what}: {error.reason}. Set data.encoding=utf-8, or the encoding it is written in."
+    )
 
 
 def guess_encoding(text: bytes) -> str:

@@ -33,15 +33,15 @@ Words = Annotated[list[str], BeforeValidator(_as_strings)]
 class UserDataConfig(DataConfig):
     """Where a user's data lies, and how it is split."""
 
-    path: str | None = Field(None, description="where the data lies: a file or a folder")
+    path: str | None = Field(None, description="path of the data: a file or a folder")
     val_path: str | None = Field(
-        None, description="where the validation part lies; null: val_fraction of the data"
+        None, description="path of the validation part; null: val_fraction of the data"
     )
     test_path: str | None = Field(
-        None, description="where the test part lies; null: test_fraction of the data"
+        None, description="path of the test part; null: test_fraction of the data"
     )
     test_fraction: Share = Field(0.0, description="share held out for one test at the end, 0 to 1")
-    max_bad: int = Field(0, ge=0, description="samples that may be left out because they cannot be read")
+    max_bad: int = Field(0, ge=0, description="unreadable samples that may be skipped")
 
 
 def resolve_path(config: UserDataConfig, key: str = "path") -> Path:
@@ -53,7 +53,7 @@ def resolve_path(config: UserDataConfig, key: str = "path") -> Path:
     """
     value = getattr(config, key)
     if value is None:
-        raise ConfigError(f"data.{key}: say where the data lies, such as data.{key}=<file or folder>.")
+        raise ConfigError(f"data.{key}: is required. Set data.{key}=<file or folder>.")
     path = Path(value).expanduser()
     if not path.exists():
         near = sorted(p.name for p in path.absolute().parent.glob("*"))[:1000]
@@ -84,14 +84,14 @@ def separate_parts(config: UserDataConfig, parts: Collection[str] = ()) -> list[
             continue
         if part in parts:
             raise ConfigError(
-                f"data.{key}={value}: data.path has a {part} part of its own. Take one of them away, or"
-                " give data.path the training part alone."
+                f"data.{key}={value}: data.path has a {part} part of its own. Remove one of them, or "
+                "set data.path to the training part only."
             )
         there = _resolved(value)
         if there in taken:
             raise DataError(
-                f"data.{key}={value}: it is {taken[there]} as well: a part to judge by must be new to"
-                f" the model. Give other samples, or leave it out and say data.{part}_fraction."
+                f"data.{key}={value}: it is {taken[there]} as well: an evaluation part must not be "
+                f"training data. Use other samples, or leave it out and set data.{part}_fraction."
             )
         taken[there] = f"data.{key}"
         found.append(part)
@@ -139,7 +139,7 @@ def split_samples(
         kept, out = _held_out(config, name, rest, fraction, labels, groups)
         parts[name], rest = rest[out], rest[kept]
     if len(rest) == 0:
-        raise DataError("data: no sample is left to learn from.")
+        raise DataError("data: no training sample is left.")
     return {"train": rest, **parts}
 
 
@@ -180,10 +180,10 @@ def _split_as_marked(
             where = f"{named(row)} (counted from 0)"
             wrong = f"is empty in {where}" if _empty(mark) else f"{mark!r} in {where} names no part"
             known = "train, val (or valid, validation, dev) and test"
-            raise DataError(f"data.split: {wrong}. Known are {known}.")
+            raise DataError(f"data.split: {wrong}. Allowed are {known}.")
         rows.setdefault(part, []).append(row)
     if "train" not in rows:
-        raise DataError("data.split: no row is marked train, so that there is nothing to learn from.")
+        raise DataError("data.split: no row is marked train, so there is nothing to train on.")
     return {part: torch.tensor(index) for part, index in rows.items()}
 
 
@@ -193,9 +193,9 @@ def _check_groups(groups: Sequence[Any], named: Callable[[int], str]) -> None:
     empty = [row for row, group in enumerate(groups) if _empty(group)]
     if empty:
         raise DataError(
-            f"data.group: is empty for {len(empty):,} of {len(groups):,} samples, the first in"
-            f" {named(empty[0])} (counted from 0). Fill it in; what belongs to nothing else gets a value"
-            " of its own."
+            f"data.group: is empty for {len(empty):,} of {len(groups):,} samples, the first in "
+            f"{named(empty[0])} (counted from 0). Fill it in; a sample without a group needs a value of "
+            "its own."
         )
 
 
@@ -215,9 +215,9 @@ def check_trained_classes(names: Sequence[str], training: Tensor, where: str, wh
     missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
     if missing:
         raise DataError(
-            f"{where}: no {what} of label {join_names(list(map(repr, missing)))} are in the training"
-            " part, so that nothing is learnt of it. Give it some, or take it out of the other parts;"
-            " with groups, another data.split_seed may do."
+            f"{where}: no {what} of label {join_names(list(map(repr, missing)))} are in the training "
+            "part, so the model never sees it. Add some, or remove it from the other parts; with "
+            "groups, another data.split_seed may help."
         )
 
 
@@ -225,8 +225,8 @@ def check_classes(names: Sequence[str], what: str) -> None:
     """Raises DataError if there are fewer than two classes to tell apart; `what` says where from."""
     if len(names) < 2:
         raise DataError(
-            f"{what}: all samples have the same label, {names[0]!r}, so that there is nothing to tell"
-            " apart. Is it the right target?"
+            f"{what}: all samples have the same label, {names[0]!r}, so there is nothing to predict"
+            ". Is it the right target?"
             if names
             else f"{what}: there are no labels."
         )

@@ -89,18 +89,15 @@ def select_engine(
         is_known = candidate.facts is not None and cache.is_ours(candidate.step)
         if not (candidate.is_required or is_known):
             raise UntraceableError(
-                "parts of it are your own, and what they decide in Python would be decided once for"
-                f" all. Say device.engine={kind} if they decide nothing"
+                "the run uses parts of your own, whose Python control flow would be recorded once. Set "
+                f"device.engine={kind} if they have none"
             )
         if kind == "graph":
             return _verified(_capture(candidate, function), candidate, function, None, log)
         example = step_inputs(candidate.example, candidate.step)
         entry = cache.find_entry(candidate.step, function, example, candidate.facts)
         if entry is not None and entry.slow and not candidate.is_required:
-            log(
-                f"Steps are done one by one: when they were compiled before, they gave {entry.slow}."
-                " device.engine=compiled tries again."
-            )
+            log(f"Steps run eagerly; compiled before: {entry.slow}. device.engine=compiled tries again.")
             return None
         code = _load_or_compile(candidate, function, entry, log, interruptible)
         if code is None:
@@ -113,7 +110,7 @@ def select_engine(
         first_line = (str(error).strip().splitlines() or [""])[0]
         is_expected = isinstance(error, UntraceableError)
         reason = first_line if is_expected else f"{type(error).__name__}: {first_line}"
-        log(f"Steps are done one by one by torch's operations: {reason}.")
+        log(f"Steps run eagerly: {reason}.")
         return None
 
 
@@ -173,7 +170,7 @@ def _verified(
     reason = result.fault
     is_faster = result.seconds <= _MAX_RATIO * result.eager_seconds
     if reason is None and not candidate.is_required and not is_faster:
-        reason = f"{fast} a step, which is no gain over {eager}"
+        reason = f"{fast} per step, not faster than {eager}"
     if reason is None:
         log(f"A step takes {fast} ({engine.name}) instead of {eager}.")
         engine.set_step_time(result.seconds)
@@ -181,5 +178,5 @@ def _verified(
     engine.release()
     if entry is not None:
         entry.note_slow(reason)
-    log(f"Steps are done one by one by torch's operations: {engine.name}, they gave {reason}.")
+    log(f"Steps run eagerly; {engine.name}: {reason}.")
     return None

@@ -74,8 +74,7 @@ def missing_compiler() -> str | None:
         subprocess.run([name, "--version"], capture_output=True, check=sys.platform != "win32")
     except (OSError, subprocess.SubprocessError):
         return (
-            f"compiling needs a C++ compiler, and {name} is none that can be started. Install {usual},"
-            " or name another by CXX in the environment"
+            f"compiling needs a C++ compiler, and {name} cannot be started. Install {usual}, or set CXX"
         )
     return None
 
@@ -114,13 +113,17 @@ def trace(function: FunctionalStep, inputs: StepInputs) -> GraphModule:
         graph = make_fx(flat, replaced, tracing_mode="fake")(*_arguments(function, inputs))
     except Exception as error:
         if "to FakeTensors" in str(error):
-            raise UntraceableError("it keeps a tensor that is no weight or buffer") from error
+            raise UntraceableError(
+                "it stores a tensor that is neither a parameter nor a buffer"
+            ) from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UntraceableError(f"it cannot be traced ({lines[0]})") from error
     for node in graph.graph.nodes:
         is_literal = all("lift_fresh" in str(user.target) for user in node.users)
         if node.op == "get_attr" and not is_literal:
-            raise UntraceableError(f"it keeps a tensor that is no weight or buffer ({node.target})")
+            raise UntraceableError(
+                f"it stores a tensor that is neither a parameter nor a buffer ({node.target})"
+            )
     return graph
 
 

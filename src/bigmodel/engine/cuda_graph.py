@@ -78,12 +78,12 @@ class GraphEngine(FixedShapeEngine):
             # Raised by the allocator; had the capture been spoilt, that would be the error.
             if is_out_of_memory(error):
                 self.release()
-                raise UntraceableError("memory is too little to record one") from error
+                raise UntraceableError("there is not enough memory to record one") from error
             what = next(iter(str(error).splitlines()), type(error).__name__)
             raise DeviceError(
-                f"A step could not be recorded as a CUDA graph ({what}), and CUDA cannot be used in this"
-                " process any more. Say device.engine=eager; what the run has saved is good, and resume="
-                " goes on from there."
+                f"A step could not be recorded as a CUDA graph ({what}), and CUDA cannot be used in "
+                "this process any more. Set device.engine=eager and resume the run: its checkpoints "
+                "are intact."
             ) from error
         step.metrics.count(samples - step.metrics.samples)
         for parameter in step.model.parameters():
@@ -106,7 +106,7 @@ class GraphEngine(FixedShapeEngine):
 
     def rebind(self) -> None:
         """See `Engine.rebind`: the graph has the addresses of the old tensors."""
-        raise UntraceableError("a CUDA graph cannot follow a state that was loaded")
+        raise UntraceableError("a CUDA graph cannot be reused after a state was loaded")
 
 
 def _check_capturable(step: Step, example: Batch) -> None:

@@ -324,7 +324,7 @@ def _check_traceable(step: Step) -> None:
     """Raises UntraceableError if a step is known to be no function of tensors without tracing it."""
     optimizer = step.optimizer
     if kind_of(optimizer) not in FUNCTIONAL_OPTIMIZERS:
-        raise UntraceableError("this optimizer keeps more than tensors, or looks at them")
+        raise UntraceableError("this optimizer has state that is not tensors, or reads their values")
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise UntraceableError("the optimizer has hooks that run at each step")
     if step.scaler is not None:
@@ -337,4 +337,4 @@ def _check_traceable(step: Step) -> None:
     if any(not isinstance(v, Tensor) for p in parameters for v in optimizer.state.get(p, {}).values()):
         raise UntraceableError("the optimizer keeps plain numbers")
     if not has_state(optimizer):
-        raise UntraceableError("the optimizer has done no update yet, and keeps nothing so far")
+        raise UntraceableError("the optimizer has no state yet: it has made no update")

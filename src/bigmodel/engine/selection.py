@@ -174,7 +174,7 @@ class AutoEngine(Engine):
             if engine is not None:
                 self._use(engine)
         elif kind != "eager" and is_required:
-            self._log("Steps are done one by one by torch's operations: batches have many shapes.")
+            self._log("Steps run eagerly: batches have many shapes.")
         self._remember_choice()
 
     def _use(self, engine: Engine) -> None:

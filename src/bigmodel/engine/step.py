@@ -118,7 +118,7 @@ class Step:
             micro-batches: then the same batch has to come again.
 
         Raises:
-            DataError: no target of the batch counts, so that there is no mean loss.
+            DataError: no target of the batch counts, so the mean loss is undefined.
         """
         losses, size = self.accumulation.losses, self._micro_batch_size(batch)
         self.last_micro_batch = min(size, len(batch))
@@ -260,8 +260,8 @@ class Step:
         if weight not in self._reciprocals:
             if weight == 0:
                 raise DataError(
-                    f"loss={self.loss.name}: it ignores every target of a batch, so that there is no"
-                    " mean loss. See to the targets, or take a larger data.batch_size."
+                    f"loss={self.loss.name}: every target of a batch is ignored, so the mean loss is "
+                    "undefined. Check the targets, or use a larger data.batch_size."
                 )
             self._reciprocals[weight] = torch.full((), 1 / weight, device=self._device)
         return self._reciprocals[weight]

@@ -51,14 +51,15 @@ class Adapted(Loss):
         super().__init__(config, spec)
         if not callable(made):
             raise SpecError(
-                f"loss={config.name}: what is registered gives a {type(made).__name__}, called with its"
-                " config and the spec. It has to give an nn.Module, such as torch.nn.HuberLoss(), or a"
-                " function of outputs and targets."
+                f"loss={config.name}: it returned a {type(made).__name__} when called with its config "
+                "and the spec. It must return an nn.Module, such as torch.nn.HuberLoss(), or a "
+                "function of outputs and targets."
             )
         reduction = getattr(made, "reduction", "sum")
         if reduction not in _REDUCTIONS:
             raise SpecError(
-                f"loss={config.name}: its reduction is {reduction!r}; 'sum', 'mean' or 'none' are known."
+                f"loss={config.name}: reduction={reduction!r} is not supported. Allowed: 'sum', 'mean', "
+                "'none'."
             )
         if type(made) in _WEIGHTED:  # exact even if all targets of a micro-batch are ignored
             reduction = made.reduction = "sum"
@@ -80,8 +81,8 @@ class Adapted(Loss):
             value = self.made(outputs, targets)
         if not isinstance(value, Tensor):
             raise SpecError(
-                f"loss={self.name}: it gives a {type(value).__name__}. A loss gives one tensor: the sum"
-                ' of the samples\' losses, or their mean where it says reduction = "mean".'
+                f"loss={self.name}: it returned a {type(value).__name__}. A loss returns one tensor:"
+                " the sum of the samples' losses, or their mean if it sets reduction = 'mean'."
             )
         if value.ndim == 0:
             total = value.float()
@@ -89,7 +90,7 @@ class Adapted(Loss):
         if value.shape[0] not in (targets.shape[0], targets.numel()):
             raise SpecError(
                 f"loss={self.name}: it gives shape {tuple(value.shape)} for targets of shape"
-                f" {tuple(targets.shape)}. A loss gives one number, or one for each sample or target."
+                f" {tuple(targets.shape)}. A loss returns one number, or one for each sample or target."
             )
         if value.shape == targets.shape or self._of_tokens or hasattr(self.made, "normaliser"):
             return value.float().sum()

@@ -17,7 +17,7 @@ from bigmodel.spec import Classes, DataSpec, Flags
 
 class BCEWithLogitsConfig(EntryConfig):
     pos_weight: float | list[float] | None = Field(
-        None, description="factor on what is set: one for all or one per output; null: 1"
+        None, description="weight of positive targets: one for all or one per output; null: 1"
     )
 
     @field_validator("pos_weight")
@@ -51,7 +51,7 @@ class BCEWithLogits(Loss):
         if weights is not None and len(weights) != size:
             raise SpecError(
                 f"loss.pos_weight={choice}: {len(weights)} numbers, but {spec.name} has {spec.target}."
-                f" Give {size} of them, or one number for all, or null."
+                f" Pass {size} weights, or one number for all, or null."
             )
         buffer = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("pos_weight", buffer, persistent=False)

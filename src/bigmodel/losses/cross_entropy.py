@@ -102,21 +102,21 @@ def _weights(choice: Literal["balanced"] | list[float] | None, spec: DataSpec) -
         return None
     if not isinstance(target, Classes):
         raise SpecError(
-            f"loss.class_weights={choice!r}: {data} has no classes, but {target}. Say"
+            f"loss.class_weights={choice!r}: {data} has {target}, not classes. Say"
             " loss.class_weights=null."
         )
     if choice == "balanced":
         for name, count in zip(target.names, target.counts, strict=True):
             if count == 0:
                 raise SpecError(
-                    f"loss.class_weights='balanced': class '{name}' of {data} has no training sample to"
-                    " balance by. Give the weights as a list, or null."
+                    f"loss.class_weights='balanced': class '{name}' of {data} has no training sample to "
+                    "balance by. Pass the weights as a list, or null."
                 )
         total = sum(target.counts)
         return [total / (target.count * count) for count in target.counts]
     if len(choice) != target.count:
         raise SpecError(
-            f"loss.class_weights={choice}: {len(choice)} weights, but {data} has {target}. Give"
-            f" {target.count} of them, or 'balanced', or null."
+            f"loss.class_weights={choice}: {len(choice)} weights, but {data} has {target}. "
+            f"Pass {target.count} weights, or 'balanced', or null."
         )
     return choice

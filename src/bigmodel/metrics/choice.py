@@ -36,7 +36,7 @@ def metric_names(target: Target) -> dict[str, str]:
 _UNDEFINED_REASONS = {
     "r2": "all of its values are equal",
     "macro_f1": "no label is set in it, and none is predicted",
-    "bits_per_character": "its tokens stand for no character",
+    "bits_per_character": "its tokens decode to no text",
 }
 
 

@@ -271,6 +271,6 @@ class Sinks(Sink):
         with suppress(Exception):
             sink.close()
         self.message(
-            f"{type(sink).__name__} failed and is left out from now on: {type(error).__name__}: {error}",
+            f"{type(sink).__name__} failed and is switched off: {type(error).__name__}: {error}",
             "warning",
         )

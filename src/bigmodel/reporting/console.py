@@ -165,7 +165,7 @@ class Console(Sink):
         except OSError as error:
             folder, self._folder = self._folder, None
             self.message(
-                f"{folder / LOG}: cannot be written: {error.strerror}. It ends here.", "warning"
+                f"{folder / LOG}: cannot be written: {error.strerror}. Logging to it stops.", "warning"
             )
 
     def _stop_bar(self) -> None:

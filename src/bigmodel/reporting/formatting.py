@@ -147,7 +147,7 @@ def next_steps(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, 
         rows.append(("Checkpoints", f"{shown_path(folder / 'checkpoints')} ({', '.join(kept)})"))
     if summary.status != "finished" and "last" in kept:
         resume = shell_quoted(f"resume={shown_path(folder)}")
-        rows.append(("Go on with", f"{program('bigmodel-train')} {resume}"))
+        rows.append(("Resume with", f"{program('bigmodel-train')} {resume}"))
     if (folder / "tensorboard").is_dir():
         rows.append(("TensorBoard", tensorboard_command(logdir)))
     return rows

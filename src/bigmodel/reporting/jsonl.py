@@ -84,7 +84,7 @@ def damaged_lines(folder: Path) -> str | None:
         shutil.copy(path, path.with_name(f"{NAME}.damaged"))
     except OSError:  # there is no file; if it is needed, opening it raises the error
         return None
-    return f"{path}: {broken:,} lines are damaged and left out; {NAME}.damaged keeps them."
+    return f"{path}: {broken:,} damaged lines are skipped; they are kept in {NAME}.damaged."
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -126,7 +126,7 @@ def print_leaderboard(
     if len(_losses(rows, metric_name)) > 1:
         failures.insert(
             0,
-            f"Warning: {metric_name} is of different losses here, whose values cannot be compared. Rank"
+            f"Warning: {metric_name} comes from different losses and cannot be compared. Rank"
             " by a metric, such as trainer.checkpoint.monitor=val/rmse or val/accuracy.",
         )
     failures = [escape_message(failure) for failure in failures]

@@ -42,7 +42,7 @@ def read_summary(folder: Path) -> Summary | None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
     if not isinstance(found, dict) or not isinstance(found.get("status"), str):
-        raise CheckpointError(f"{path}: is no run's summary: it has no `status`. {_REMEDY}")
+        raise CheckpointError(f"{path}: is not a run summary: `status` is missing. {_REMEDY}")
     for name in ("best", "final", "test"):
         if isinstance(figures := found.get(name), dict):
             found[name] = {key: math.nan if value is None else value for key, value in figures.items()}
@@ -56,7 +56,7 @@ def read_summary(folder: Path) -> Summary | None:
         raise CheckpointError(f"{path}: `{key}` is {value}: {wrong['msg']}. {_REMEDY}") from error
 
 
-_REMEDY = "The run's checkpoints are not affected; move the file aside to go on without it."
+_REMEDY = "The run's checkpoints are not affected; move the file away to continue without it."
 
 
 def jsonable(value: Any) -> Any:

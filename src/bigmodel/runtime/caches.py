@@ -68,8 +68,7 @@ def use_private_folders() -> None:
 def refusals() -> list[str]:
     """What to tell a user whose code is not kept, a reason a line."""
     return [
-        f"What is compiled is kept no longer than this process lives: {why}. BIGMODEL_CACHE names"
-        " another folder."
+        f"Compiled code is not kept after this process: {why}. Set BIGMODEL_CACHE to another folder."
         for why in dict.fromkeys(_refused.values())
     ]
 
@@ -124,7 +123,7 @@ def _reached(path: Path) -> Path:
     _check_owner(folder)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(0, "is no folder", str(folder))
+        raise NotADirectoryError(0, "is not a folder", str(folder))
     if _open_to_others(found) and not found.st_mode & stat.S_ISVTX:  # in /tmp each has what he made
         raise PermissionError(0, "can be written by others", str(folder))
     return folder

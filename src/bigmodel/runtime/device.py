@@ -32,7 +32,7 @@ class DeviceConfig(Config):
 
     name: str = Field(
         "auto",
-        description="which device, one of several as cuda:1; auto takes the fastest that is there",
+        description="which device, one of several as cuda:1; auto takes the fastest available",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
@@ -42,7 +42,7 @@ class DeviceConfig(Config):
     compile: bool = Field(False, description="compile the model with torch.compile")
     engine: Literal["auto", "eager", "compiled", "graph"] = Field(
         "auto",
-        description="how steps are done: eager, compiled or (on cuda) as a graph; auto: by what pays",
+        description="how steps run: eager, compiled or (on cuda) as a graph; auto: the fastest",
     )
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         "auto",
@@ -208,7 +208,7 @@ def _hidden_by() -> str:
     """What decides which GPUs a process sees, in words."""
     named = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
     found = [f"{name}={os.environ[name]}" for name in named if name in os.environ]
-    return f" {', '.join(found)} hides others, and counts these from 0." if found else ""
+    return f" {', '.join(found)} hides others, and numbers these from 0." if found else ""
 
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -228,7 +228,7 @@ def _set_up_cublas(deterministic: bool) -> None:
     value = os.environ.get(_CUBLAS)
     if not deterministic or value in _SAME_BITS:
         return
-    fix = f"Set the environment variable {_CUBLAS}={_SAME_BITS[0]} and begin again."
+    fix = f"Set the environment variable {_CUBLAS}={_SAME_BITS[0]} and start again."
     if value is None:
         raise DeviceError(
             "device.deterministic=true: CUDA is in use in this process already, and cuBLAS reads"

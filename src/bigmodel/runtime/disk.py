@@ -155,8 +155,8 @@ class HeldFolder:
 def folder_gone_error(folder: Path) -> CheckpointError:
     """The error of a folder, a run's or a sweep's, that is not where it was."""
     return CheckpointError(
-        f"{folder}: is gone: it was moved or deleted while it was in use. A run that was saved in it"
-        " goes on from where it is now: resume=<the run's folder>."
+        f"{folder}: is gone: it was moved or deleted while it was in use. A run saved in it can be "
+        "resumed from its new place: resume=<the run's folder>."
     )
 
 
@@ -173,11 +173,11 @@ def write_error(path: Path, error: Exception, needed: int) -> CheckpointError:
     try:
         free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
     except OSError as unknown:
-        free = f"what is free there is not known ({unknown.strerror})"
+        free = f"the free space there is unknown ({unknown.strerror})"
     reason = getattr(error, "strerror", None) or error
     return CheckpointError(
-        f"{path}: cannot be written: {reason}. It needs {needed:,} bytes, and {free}. Make room, or"
-        " see to the folder's permissions; then go on with resume=<the run's folder>."
+        f"{path}: cannot be written: {reason}. It needs {needed:,} bytes, and {free}. Free some space, "
+        "or check the folder's permissions; then continue with resume=<the run's folder>."
     )
 
 
@@ -204,7 +204,7 @@ def check_regular(path: Path) -> None:
     """
     kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
     if kind is not None:
-        raise OSError(errno.EINVAL, f"is {kind}, no regular file", str(path))
+        raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
 
 
 def read_text(path: Path) -> str:

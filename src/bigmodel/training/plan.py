@@ -32,15 +32,15 @@ class CheckpointConfig(Config):
 
     monitor: str = Field(
         "auto",
-        description="metric that chooses the best, such as val/accuracy, of equals by val/loss; auto: by"
-        " the target",
+        description="metric that chooses the best, such as val/accuracy, ties broken by val/loss; "
+        "auto: by the target",
     )
     mode: Mode = Field("auto", description="whether higher (max) or lower (min) is better")
     keep: int = Field(
         1,
         ge=1,
-        description="how many are kept of those that were the best: best, best-2 (the best before it),"
-        " …; as many wait in memory at most",
+        description="how many of the best are kept: best, best-2 (the best before it), …; at most as "
+        "many wait in memory",
     )
     every: int = Field(1, ge=1, description="epochs between saves of `last`")
     every_steps: int | None = Field(None, ge=1, description="steps between saves, not epochs")
@@ -63,7 +63,7 @@ class TrainerConfig(Config):
 
     epochs: int = Field(30, ge=1, description="passes over the training part")
     max_steps: int | None = Field(
-        None, ge=1, description="optimizer steps in all; where given, it rules and epochs does not"
+        None, ge=1, description="optimizer steps in all; if set, it replaces epochs"
     )
     log_every: int = Field(10, ge=1, description="epochs between printed lines")
     log_every_steps: int | None = Field(None, ge=1, description="steps between lines, not epochs")
@@ -77,11 +77,11 @@ class TrainerConfig(Config):
     )
     on_nonfinite: OnNonFinite = Field(
         "stop",
-        description="where loss or gradient is NaN or infinite: stop; skip the update; or rewind to the"
-        " last checkpoint and pass over the batch",
+        description="when loss or gradient is NaN or infinite: stop; skip the update; or rewind to "
+        "the last checkpoint and skip the batch",
     )
     on_oom: OnOOM = Field(
-        "halve", description="where memory runs out: halve what goes through the model at once; or stop"
+        "halve", description="when memory runs out: halve what goes through the model at once; or stop"
     )
     tensorboard: bool = Field(True, description="write TensorBoard event files")
     histograms: bool = Field(

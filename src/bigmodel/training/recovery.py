@@ -79,7 +79,7 @@ def drain_step_metrics(run: Run) -> None:
 def _fault(run: Run, step: int, figures: StepFigures) -> str:
     loss = figures.loss
     if figures.weight == 0:
-        return f"Every target of the batch of step {step} is ignored, so that there is no mean loss."
+        return f"Every target of the batch of step {step} is ignored, so the mean loss is undefined."
     factor = run.state.schedule.factor(step - 1)
     rate = run.state.optimizer.param_groups[0]["initial_lr"] * factor
     what = f"The loss became {loss}"
@@ -114,7 +114,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
     progress.skipped_steps, progress.seconds = [*skipped, fault.step], seconds
     run.sinks.rewind(progress.last_completed_step)
     run.sinks.message(
-        f"{fault} Rewound to step {progress.step}; the batch of step {fault.step} is passed over.",
+        f"{fault} Rewound to step {progress.step}; the batch of step {fault.step} is skipped.",
         "warning",
     )
 
@@ -182,7 +182,7 @@ def evaluate_in_memory(
                 if run.config.on_oom == "stop" or size == 1:
                     raise DeviceError(
                         f"Out of memory with {size} samples evaluated at once:"
-                        f" {str(error).splitlines()[0]} Take a smaller data.batch_size, or"
+                        f" {str(error).splitlines()[0]} Use a smaller data.batch_size, or"
                         " trainer.on_oom=halve."
                     ) from error
                 before, size = size, (size + 1) // 2
@@ -196,6 +196,6 @@ def _release(engine: Engine) -> str | None:
     if not engine.release():
         return None
     return (
-        f"Out of memory: the memory of device.engine={name} is given up, and steps are done one by one"
-        " from now on."
+        f"Out of memory: the memory of device.engine={name} is released, and steps run eagerly from now "
+        "on."
     )

@@ -166,8 +166,8 @@ class State:
         except RuntimeError as error:
             first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
             raise CheckpointError(
-                f"The checkpoint holds another model: {first} Weights cannot be turned into those of"
-                " another size: leave model.* and the data's sizes as they were, or start a new run."
+                f"The checkpoint holds another model: {first} Weights cannot be converted to another "
+                "size: leave model.* and the data's sizes as they were, or start a new run."
             ) from error
 
     @property

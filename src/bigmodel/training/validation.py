@@ -143,7 +143,7 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
         message = f"{key} is not defined for this part: {why}."
         if key == run.monitor.name:
             advice = "trainer.checkpoint.monitor=val/loss chooses by the loss"
-            message += f" Nothing is the best by it: {advice}."
+            message += f" No checkpoint can be the best by it: {advice}."
         run.sinks.message(message, "warning")
 
 

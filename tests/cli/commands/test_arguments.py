@@ -77,7 +77,7 @@ def test_no_words_at_all_show_the_help(bigmodel: Bigmodel) -> None:
         (["--prompt", "x", "--output", "o.txt"], "--output: goes with --input."),
         (["--input", "x", "--output", "no/o.csv"], "--output no/o.csv: there is no folder"),
         (["--input", "x", "--output", "folder.csv"], "--output folder.csv: is a folder."),
-        (["--input", "x", "--output", "there.csv"], "--output there.csv: is there already. Add --force"),
+        (["--input", "x", "--output", "there.csv"], "--output there.csv: already exists. Add --force"),
     ],
 )
 def test_options_that_do_not_go_together(

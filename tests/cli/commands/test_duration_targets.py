@@ -79,7 +79,8 @@ def test_an_odd_duration_leaves_its_row_out(tmp_path: Path) -> None:
     told = trained(tmp_path / "run", save(table_of(took), tmp_path / "a.csv")).dataset.header_rows
     lines = "\n".join(line for _, line in told)
     assert (
-        f"target 'took': 1 of {ROWS} cells is no duration and its row is left out, the first in" in lines
+        f"target 'took': 1 of {ROWS} cells is not a duration and its row is left out, the first in"
+        in lines
     )
 
 

@@ -129,7 +129,7 @@ def test_what_new_data_lacks_is_said_in_the_words_of_this_command(
     assert f"{tmp_path}/r.csv: there is no column 'label'. Did you mean 'lable'?" in said.err
     shutil.copytree(made("photos").parent / "photos" / "low", tmp_path / "loose")
     said = bigmodel("eval", made("photos"), "--data", tmp_path / "loose", "--device", "cpu")
-    assert "lie in no folder that could name their class" in said.err
+    assert "are in no class folder" in said.err
     assert "data." not in said.err
 
 
@@ -140,9 +140,7 @@ def test_of_a_file_without_a_single_answer_that_is_what_is_said(
     (tmp_path / "t.csv").write_text("city,area,built,price\n" + f"Rome,1,2024-01-11,{price}\n" * 3)
     said = bigmodel("eval", made("table"), "--data", tmp_path / "t.csv", "--device", "cpu")
     assert said.status == 1
-    assert (
-        f"{tmp_path}/t.csv: column 'price', which holds the answers, has none in its 3 rows" in said.err
-    )
+    assert f"{tmp_path}/t.csv: column 'price', the target, has no values in its 3 rows" in said.err
     assert ("taken for missing" in said.err) == (price != "")
     assert price == "" or f"(3 {price!r} taken for missing)" in said.err
     assert "batch_size" not in said.err
@@ -176,7 +174,7 @@ def test_references_that_are_too_long_are_left_out_by_an_option_that_there_is(
     (tmp_path / "en.txt").write_text(f"one dog\n{'one dog ' * 50}\n")
     words = ["eval", made("pairs"), "--data", f"{tmp_path}/de.txt,{tmp_path}/en.txt", "--device", "cpu"]
     said = bigmodel(*words)
-    assert "or allow --max-bad 1 to be left out" in said.err
+    assert "or set --max-bad 1 to skip them" in said.err
     assert bigmodel(*words, "--max-bad", 1).status == 0
 
 
@@ -232,7 +230,7 @@ def test_what_is_limited_and_weighted_is_told(bigmodel: Bigmodel, tmp_path: Path
     (tmp_path / "run").mkdir()
     fit(run)
     rows = dict(run.info.rows)
-    assert rows["Limited"] == "val to 12 of 16, by trainer.limit.val"
+    assert rows["Limited"] == "val limited to 12 of 16 (trainer.limit.val)"
     assert rows["Loss"] == "cross_entropy (class_weights=[1.0, 2.0, 0.5])"
     assert told.summary is not None
     assert told.summary.loss == rows["Loss"]

@@ -324,8 +324,8 @@ def test_a_graph_takes_truth_and_training_s_spellings_as_predict_does(tmp_path: 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--output", "model.pt"], "--output model.pt: '.pt' is no kind of file that is written here."),
-        (["--output", "there.onnx"], "--output there.onnx: is there already. Add --force"),
+        (["--output", "model.pt"], "--output model.pt: '.pt' is not a supported type of file."),
+        (["--output", "there.onnx"], "--output there.onnx: already exists. Add --force"),
     ],
 )
 def test_wrong_uses_are_told(

@@ -95,11 +95,11 @@ def test_what_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     ("change", "kind", "told"),
     [
         (lambda f: f.update(prepared=None), CheckpointError, "was made by an earlier version"),
-        (lambda f: f["settings"].pop("model"), CheckpointError, "holds no settings of a run"),
+        (lambda f: f["settings"].pop("model"), CheckpointError, "holds no run settings"),
         (lambda f: f["settings"]["model"].update(name="fn"), ConfigError, "no such model. Did you mean"),
         (lambda f: f["settings"]["model"].update(x=1), ConfigError, "cannot be used here: model.x"),
         (lambda f: f["settings"]["model"].update(hidden_sizes=[3]), CheckpointError, "do not fit"),
-        (lambda f: f["prepared"]["reader"].update(name="x"), BigModelError, "which is not known here"),
+        (lambda f: f["prepared"]["reader"].update(name="x"), BigModelError, "which is not installed"),
         (lambda f: f["prepared"]["spec"].update(kind="X"), CheckpointError, "cannot be interpreted"),
     ],
 )
@@ -129,7 +129,7 @@ def test_where_the_last_is_damaged_the_one_before_is_taken_and_told(copied: Path
     told: list[str] = []
     load_run(str(copied), "last", "cpu", [], told.append)
     assert "model.safetensors has changed" in told[0]
-    assert told[0].endswith("Using the one before, previous.")
+    assert told[0].endswith("Using the previous one, previous.")
 
 
 def test_a_device_is_one_of_several_by_its_index(made: Run, bigmodel: Bigmodel) -> None:

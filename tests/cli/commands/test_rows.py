@@ -151,8 +151,14 @@ def test_an_output_is_replaced_only_by_force(made: Run, bigmodel: Bigmodel, tmp_
     [
         (["--prompt", "hello"], "--prompt: fnn on synthetic gives 3 classes and writes no text."),
         (["--input", "new.npz", "--top-p", "0.9"], "--top-p: fnn on synthetic writes no text."),
-        (["--input", "new.npz", "--output", "o.txt"], "--output o.txt: '.txt' is no kind of file"),
-        (["--input", "new.npz", "--output", "o.xls"], "--output o.xls: '.xls' is no kind of file"),
+        (
+            ["--input", "new.npz", "--output", "o.txt"],
+            "--output o.txt: '.txt' is not a supported type of file",
+        ),
+        (
+            ["--input", "new.npz", "--output", "o.xls"],
+            "--output o.xls: '.xls' is not a supported type of file",
+        ),
         (["--input", "none.npz"], "--input none.npz"),
     ],
 )
@@ -208,9 +214,9 @@ def test_an_encoding_where_nothing_is_text(made: Run, bigmodel: Bigmodel, tmp_pa
         "--encoding",
     ]
     result = bigmodel(*encoded, "cp1252")
-    assert (result.status, "has learnt from no text files" in result.err) == (1, True)
+    assert (result.status, "was not trained on text files" in result.err) == (1, True)
     result = bigmodel(*encoded, "utf9")
-    assert (result.status, "'utf9': there is no such encoding of texts" in result.err) == (1, True)
+    assert (result.status, "'utf9': there is no such text encoding" in result.err) == (1, True)
 
 
 @pytest.fixture

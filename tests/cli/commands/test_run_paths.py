@@ -39,8 +39,8 @@ def test_a_run_by_one_of_its_checkpoints(outputs: Path, inner: str) -> None:
         ("outputs/2026-11-23/10-15-03", "there is no such folder. Did you mean"),
         ("nowhere", "there is no such folder. The newest runs: outputs/2026-11-2"),
         ("outputs", "this is a folder of runs. Choose one: outputs/2026-11-2"),
-        ("empty", "this is no run's folder: it has no checkpoints/."),
-        ("file.txt", "this is a file. Give a run's folder"),
+        ("empty", "this is not a run's folder: it has no checkpoints/."),
+        ("file.txt", "this is a file. Name a run's folder"),
         ("early", "the run has no checkpoint: it ended before its first save"),
     ],
 )

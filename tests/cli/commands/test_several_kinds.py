@@ -48,7 +48,7 @@ def test_an_odd_cell_among_numbers_is_missing_and_comes_out_as_it_was(
     path = write(tmp_path / "a.jsonl", rows)
     told = "\n".join(trained(tmp_path / "run", path))
     written = json.dumps(invalid) if not isinstance(invalid, str) else invalid
-    assert f"column 'x': 1 of {ROWS - 2} cells is no number and taken for missing" in told
+    assert f"column 'x': 1 of {ROWS - 2} cells is not a number and taken for missing" in told
     assert f"the first in row 11 (counted from 0): {written!r}" in told
     assert "Columns: 2 numbers" in told
     for to in ("jsonl", "csv", "parquet"):
@@ -80,7 +80,7 @@ def test_a_number_among_words_is_a_word(tmp_path: Path) -> None:
 def test_an_odd_target_leaves_its_row_out(bigmodel: Bigmodel, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", lines_with({9: "unknown"}, "y"))
     told = "\n".join(trained(tmp_path / "run", path))
-    assert f"target 'y': 1 of {ROWS} cells is no number and its row is left out" in told
+    assert f"target 'y': 1 of {ROWS} cells is not a number and its row is left out" in told
     said = bigmodel("eval", tmp_path / "run", "--data", path, "--device", "cpu")
     assert said.status == 0, said.err
 
@@ -113,7 +113,8 @@ def test_the_kinds_of_columns_are_agreed_over_the_files_of_a_folder(
     save(folder / "b", rows[40:])
     told = "\n".join(trained(tmp_path / "run", folder))
     assert (
-        f"column 'x': 1 of {ROWS} cells is no number and taken for missing, the first in row 45" in told
+        f"column 'x': 1 of {ROWS} cells is not a number and taken for missing, the first in row 45"
+        in told
     )
     output = tmp_path / "out.jsonl"
     said = bigmodel(
@@ -151,5 +152,5 @@ def test_the_tip_for_an_odd_cell_of_a_short_table_works_as_printed(
     key, value = typed.split("=")
     said |= {"columns": {invalid: value}} if key.startswith("columns.") else {key: value}
     told = trained(tmp_path / "again", path, **said)
-    assert any("1 of 15 cells is no" in line and invalid in line for line in told)
+    assert any("1 of 15 cells is not" in line and invalid in line for line in told)
     assert not any(line.endswith(place) for line in told)

@@ -148,7 +148,7 @@ def test_a_line_for_each_line_and_a_blank_one_for_a_blank_one(
     assert said.status == 0, said.err
     written = said.out.removesuffix("\n").split("\n")
     assert [bool(line) for line in written] == [True, False, False, True, False, False]
-    assert "Blank: 4 of 6 lines, and so is what is written of them" in said.err
+    assert "Blank: 4 of 6 lines; their outputs are blank too" in said.err
     bigmodel(*args, "--output", tmp_path / "o.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [next(iter(row.values())) for row in rows] == lines
@@ -167,7 +167,7 @@ def test_prompts_that_the_model_does_not_see_whole_are_told(
     made: Run, bigmodel: Bigmodel, tmp_path: Path
 ) -> None:
     (tmp_path / "prompts.txt").write_text("ROMEO\n" + "Sweet, so would I. " * 3 + "\n")
-    told = "Cut: 1 prompt, of which the model sees the end: at most 16 tokens"
+    told = "Cut: 1 prompt; the model sees only their end: at most 16 tokens"
     args = ("predict", made("text"), "--tokens", 2, "--device", "cpu")
     assert told in bigmodel(*args, "--input", tmp_path / "prompts.txt").err
     assert told in bigmodel(*args, "--prompt", "Sweet, so would I. ").err

@@ -58,7 +58,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("model.hidden_size=[1]", "Did you mean 'model.hidden_sizes'?"),
         ("seed.x=1", "seed.x: no such setting or group. Did you mean 'seed'?"),
         ("quite_different=1", "bigmodel-train --help lists all."),
-        ("+seed=1", "seed: is there already. Leave out the plus: seed=…"),
+        ("+seed=1", "seed: already exists. Leave out the plus: seed=…"),
         ("~sed", "~sed: there is nothing of that name to remove. Did you mean 'seed'?"),
         # choices
         ("model=cnnn", "model=cnnn: no such model. Did you mean 'cnn'? Choices: cnn, fnn."),
@@ -88,11 +88,11 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             "seed=range(1,3): several values need -m, for one run each: -m 'seed=range(1,3)'.",
         ),
         # values
-        ("seed=${sed}", "seed: refers to ${sed}, which is not there. Did you mean 'seed'?"),
+        ("seed=${sed}", "seed: refers to ${sed}, which does not exist. Did you mean 'seed'?"),
         ("seed=${oc.env:NOT_SET}", "seed: \"Environment variable 'NOT_SET' not found\"."),
         (
             "early.patience=???",
-            "early.patience: is required and was not given (epochs without improvement",
+            "early.patience: is required and was not set (epochs without improvement",
         ),
         ("hydra.run.dir=[1]", "hydra.run.dir: Cannot convert 'list' to string: '[1]'."),
         # flags
@@ -103,7 +103,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("--epochs=3", "unrecognized arguments: --epochs=3. Settings are written without dashes"),
         (
             "--config-dir=nowhere",
-            "--config-dir nowhere: there is no such folder. It is looked for from /",
+            "--config-dir nowhere: there is no such folder. Relative paths start at /",
         ),
         ("--config-path=/nowhere", "--config-path /nowhere: there is no such folder."),
         ("--config-name=nothing", "--config-name nothing: there is no nothing.yaml"),
@@ -133,15 +133,15 @@ def test_sweep(override, message, complaint):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x\n sizes: [1\n", "model/mine.yaml, line 2, column 7: this is no valid YAML"),
+        ("name: x\n sizes: [1\n", "model/mine.yaml, line 2, column 7: this is not valid YAML"),
         (
             "a: 1\na: 2\n",
-            "model/mine.yaml, line 2, column 1: this is no valid YAML: found duplicate key a.",
+            "model/mine.yaml, line 2, column 1: this is not valid YAML: found duplicate key a.",
         ),
-        ("a:\n\t- b\n", "line 2, column 1: this is no valid YAML: found character '\\t'"),
+        ("a:\n\t- b\n", "line 2, column 1: this is not valid YAML: found character '\\t'"),
         (
             "a: !!python/object/apply:os.system [ls]\n",
-            "line 1, column 4: this is no valid YAML: could not",
+            "line 1, column 4: this is not valid YAML: could not",
         ),
         ("a: &x [*x]\n", "mine.yaml: line 1: it contains itself: the alias *x is inside its anchor"),
         ("defaults: x\n", "Invalid defaults list in 'model/mine'"),
@@ -150,10 +150,10 @@ def test_sweep(override, message, complaint):
             "defaults:\n  - override /modle: x\n",
             "model/mine.yaml: modle@model.modle: no such setting or",
         ),
-        ("width: ${nope}\n", "model.width: refers to ${nope}, which is not there."),
+        ("width: ${nope}\n", "model.width: refers to ${nope}, which does not exist."),
         (
             "width: ???  # how wide\n",
-            "model.width: is required and was not given (how wide). Give it as",
+            "model.width: is required and was not set (how wide). Set model.width=",
         ),
         ("width: '${oc.env:A'\n", "width: missing BRACE_CLOSE"),
         ("# @package\nwidth: 1\n", "Expected header format: KEY VALUE, got '@package'."),
@@ -170,7 +170,7 @@ def test_pluses_that_resume_has_put_there_are_not_shown(configs):
     assert explain(error, configs, ["++seed=[1"]).startswith("++seed=[1: the value cannot")
     several = HydraException("Sweep parameters '++seed=1,2' requires --multirun")
     found = explain(several, configs, ["resume=run", "seed=1,2"])
-    assert found == "seed=1,2: a run goes on with one value. One list is 'seed=[1,2]'."
+    assert found == "seed=1,2: a resumed run takes one value. One list is 'seed=[1,2]'."
 
 
 def test_own_file_in_another_encoding(complaint, own):
@@ -179,7 +179,7 @@ def test_own_file_in_another_encoding(complaint, own):
     found = complaint(["model=mine", "--config-dir", str(folder)])
     assert (
         found
-        == f"{folder}/model/mine.yaml: this is no text in UTF-8 (invalid start byte). Save it as UTF-8."
+        == f"{folder}/model/mine.yaml: this is not valid UTF-8 (invalid start byte). Save it as UTF-8."
     )
 
 
@@ -199,7 +199,7 @@ def test_output_folder_that_cannot_be_made(complaint, tmp_path):
     (tmp_path / "out").write_text("a file where a folder should be")
     found = complaint([])
     assert found == (
-        "out/run: not a directory. The output folder has to be writable; choose another with"
+        "out/run: not a directory. The output folder must be writable; choose another with"
         " hydra.run.dir=<folder>."
     )
     assert "hydra.sweep.dir=<folder>" in complaint(["-m", "seed=1,2"])

@@ -92,7 +92,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     ):
         expand_resume([f"resume={tmp_path}/no"], Path("configs"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"no run's folder: it has no \.hydra/config\.yaml"):
+    with pytest.raises(CheckpointError, match=r"not a run's folder: it has no \.hydra/config\.yaml"):
         expand_resume([f"resume={tmp_path}/empty"], Path("configs"))
 
 
@@ -131,7 +131,9 @@ def test_what_leads_to_the_newest_checkpoint_is_the_run(
 def test_another_checkpoint_is_none_to_go_on_from(tmp_path: Path, name: str) -> None:
     run = run_folder(tmp_path / "run", VALUES, "stopped")
     (run / "checkpoints" / name).mkdir()
-    with pytest.raises(CheckpointError, match=rf"newest checkpoint and no other.*resume={run}$"):
+    with pytest.raises(
+        CheckpointError, match=rf"resumes only from its newest checkpoint.*resume={run}$"
+    ):
         expand_resume([f"resume={run}/checkpoints/{name}"], Path("configs"))
     (run / "checkpoints" / "last").rmdir()
     if name == "previous":  # what is left, and what the run has printed
@@ -155,8 +157,8 @@ def test_the_run_s_own_folder_may_be_named_as_well(
 @pytest.mark.parametrize(
     ("word", "words"),
     [
-        ("hydra.run.dir=x", "hydra.run.dir=x: the run goes on in its own folder"),
-        ("+experiment=x", "a preset cannot be put onto a run that has begun"),
+        ("hydra.run.dir=x", "hydra.run.dir=x: the run resumes in its own folder"),
+        ("+experiment=x", "a preset cannot be applied to a run that has started"),
         ("+optimizer=adam", "the run in .* has optimizer=sgd"),
     ],
 )
@@ -294,7 +296,7 @@ def test_auto_says_what_it_does(tmp_path: Path, house: Path, capsys: pytest.Capt
     (run,) = runs(tmp_path, {"values": OURS | {"plugins": ["mine"]}})
     (run / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(OURS)))
     argv, found, _ = expand_resume(["resume=auto", "seed=0"], house)
-    assert (found, f"going on with {run}" in capsys.readouterr().out) == (run, True)
+    assert (found, f"resuming {run}" in capsys.readouterr().out) == (run, True)
     assert f"--config-path={tmp_path / run}/.hydra" in argv
 
 

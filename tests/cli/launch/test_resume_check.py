@@ -45,7 +45,7 @@ def test_what_makes_it_another_run(tmp_path: Path, keys: dict[str, Any]) -> None
     old = flatten(VALUES).get(dotted)
     with pytest.raises(ConfigError) as caught:
         check_same(folder, composed(**keys), NOTHING_NEW, None, False)
-    assert str(caught.value).startswith(f"resume={folder}: this would be another run:")
+    assert str(caught.value).startswith(f"resume={folder}: this would be a different run:")
     assert f"  {dotted}: was {old!r}, now {value!r}" in str(caught.value).splitlines()
 
 

@@ -59,7 +59,7 @@ def test_one_configuration_has_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["run", "2026-01-31/10-15-02"])
 def test_where_none_can_be_made_it_says_so(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"output_dir: .*cannot be made or written to: \w+") as caught:
+    with pytest.raises(ConfigError, match=r"output_dir: .*cannot be created or written: \w+") as caught:
         claim(str(tmp_path / "file" / below))
     assert str(tmp_path / "file" / below) in str(caught.value)
 
@@ -69,18 +69,18 @@ def test_a_folder_with_a_run_in_it_is_not_free(tmp_path: Path) -> None:
     check_free(tmp_path, "hydra.run.dir")
     (tmp_path / "summary.json").touch()
     with pytest.raises(
-        ConfigError, match=f"hydra.run.dir: there is a run in {tmp_path} .*resume={tmp_path}"
+        ConfigError, match=f"hydra.run.dir: {tmp_path} already holds a run.*resume={tmp_path}"
     ):
         check_free(tmp_path, "hydra.run.dir")
     (tmp_path / "summary.json").unlink()
     (tmp_path / ".hydra").mkdir()
-    with pytest.raises(ConfigError, match="there is a run in"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         check_free(tmp_path, "hydra.run.dir")
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
-    with pytest.raises(ConfigError, match="cannot be made or written to: no permission"):
+    with pytest.raises(ConfigError, match="cannot be created or written: no permission"):
         check_free(tmp_path, "hydra.run.dir")
 
 
@@ -157,7 +157,7 @@ def test_a_run_s_folder_tells_what_it_was_started_with(tmp_path: Path) -> None:
 def test_what_a_run_would_write_over_is_not_free(tmp_path: Path, name: str, key: str) -> None:
     (tmp_path / name).symlink_to("nowhere")
     with pytest.raises(
-        ConfigError, match=f"{key}: {tmp_path} holds {name} already, which a run would write over"
+        ConfigError, match=f"{key}: {tmp_path} holds {name} already, which a run would overwrite"
     ):
         check_free(tmp_path, key)
 

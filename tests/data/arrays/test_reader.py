@@ -159,7 +159,7 @@ def test_values_are_standardised_as_in_training(tmp_path):
 
 def test_what_arrays_cannot_hold_is_refused(tmp_path):
     reader = reader_of(TokenPair(4, 10, 0, 1, 2), NextTokens(10))
-    refused("does not come as arrays", tmp_path, reader, inputs=np.zeros((2, 4)))
+    refused("was not trained on arrays", tmp_path, reader, inputs=np.zeros((2, 4)))
 
 
 def test_nothing_to_read_is_said(tmp_path):

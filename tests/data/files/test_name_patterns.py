@@ -33,7 +33,7 @@ def test_patterns_find_what_they_found(pattern: str) -> None:
 
 
 def test_a_pattern_nested_deep_is_no_pattern() -> None:
-    with pytest.raises(ConfigError, match="it is no regular expression"):
+    with pytest.raises(ConfigError, match="it is not a regular expression"):
         validate(FilePatterns, {"label_pattern": "(" * 20_000 + "a" + ")" * 20_000}, "data")
 
 

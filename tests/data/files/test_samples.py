@@ -76,7 +76,7 @@ def test_what_systems_leave_behind_is_neither_a_class_nor_a_file(tmp_path):
     assert found.target == plain.target == Classes(("cat", "dog"), counts=())
     assert found.files.names == plain.files.names
     assert dict(file_messages(found.files))["Passed over"] == (
-        "what systems leave behind: #recycle, $RECYCLE.BIN, @eaDir, System Volume Information,"
+        "system files: #recycle, $RECYCLE.BIN, @eaDir, System Volume Information,"
         " Thumbs.db, __MACOSX, desktop.ini, lost+found"
     )
     assert found.files.ignored == {}
@@ -258,14 +258,14 @@ def test_parts_that_lie_elsewhere(tmp_path):
 WRONG = {
     "empty": ([], {}, "holds no notes (.txt): it is empty"),
     "others": (["cat/1.jpg", "cat/2.jpg"], {}, "holds no notes (.txt), but 2 other files: 2 .jpg"),
-    "no folders": (["1.txt", "2.txt"], {}, "2 notes, such as 1.txt, lie in no folder"),
-    "loose": (["cat/1.txt", "dog/2.txt", "3.txt"], {}, "1 notes lie outside the folders of the classes"),
+    "no folders": (["1.txt", "2.txt"], {}, "2 notes, such as 1.txt, are in no class folder"),
+    "loose": (["cat/1.txt", "dog/2.txt", "3.txt"], {}, "1 notes are outside the class folders"),
     "one class": (["cat/1.txt", "cat/2.txt"], {}, "all samples have the same label, 'cat'"),
     "too high": (["pets/cat/1.txt", "pets/dog/2.txt"], {}, "If the folders within it are the classes"),
     "beside parts": (
         ["train/cat/1.txt", "test/dog/1.txt", "more/dog/1.txt"],
         {},
-        "its folders test, train are parts of the data, but 'more' lies beside them",
+        "its folders test, train are parts of the data, but 'more' is next to them",
     ),
     "pattern": (
         ["a_1.txt", "b_2.txt", "3.txt"],
@@ -285,9 +285,9 @@ WRONG = {
     "no regular expression": (
         ["cat/1.txt"],
         {"label_pattern": "("},
-        "data.label_pattern='(': it is no regular expression",
+        "data.label_pattern='(': it is not a regular expression",
     ),
-    "no group": (["cat/1.txt"], {"label_pattern": "x"}, "needs one group in parentheses"),
+    "no group": (["cat/1.txt"], {"label_pattern": "x"}, "needs exactly one capturing group"),
     "two tests": (
         ["cat/1.txt", "dog/2.txt", "cat/3.txt", "dog/4.txt", "cat/5.txt"],
         {"test_pattern": "5", "test_path": "."},
@@ -308,7 +308,7 @@ LISTS = {
         ["0.txt,a", "1.txt,b", "./x/../0.txt,b"],
         "lists 2 notes more than once, such as 0.txt",
     ),
-    "leads out": (["0.txt,a", "../1.txt,b"], "leads out of its folder"),
+    "leads out": (["0.txt,a", "../1.txt,b"], "points outside its folder"),
     "other kind": (["0.txt,a", "1.jpg,b"], "lists 1 files that are no notes, such as 1.jpg"),
 }
 
@@ -359,7 +359,7 @@ def test_links_that_lead_out_are_refused(tmp_path, kind):
     secret = put(tmp_path / "out", "secret.txt")
     target = secret / "secret.txt" if kind == "file" else secret
     (tmp_path / "in" / ("cat/s.txt" if kind == "file" else "eel")).symlink_to(target)
-    refused("leads out of its folder", tmp_path / "in")
+    refused("points outside its folder", tmp_path / "in")
 
 
 def test_a_link_to_a_folder_within_would_count_twice(tmp_path):
@@ -369,7 +369,7 @@ def test_a_link_to_a_folder_within_would_count_twice(tmp_path):
 
 
 def test_the_path_must_be_given_and_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.path: say where the data lies"):
+    with pytest.raises(ConfigError, match=r"data\.path: is required. Set data.path"):
         collect_files(FilesConfig(name="files"), SUFFIXES, "notes")
     pets(tmp_path / "photos")
     refused("Did you mean 'photos'?", tmp_path / "photo")
@@ -389,6 +389,6 @@ def test_unreadable_files_are_counted_and_named():
         check_unreadable(bad, 1234, 3, "notes")
     words = str(caught.value)
     assert "7 of 1,234 notes cannot be read: 0.txt (it is empty), 1.txt" in words
-    assert words.endswith("raise data.max_bad=7 to leave them out.")
+    assert words.endswith("set data.max_bad=7 to skip them.")
     assert check_unreadable(bad, 1234, 7, "notes") == {"notes that cannot be read": 7}
     assert check_unreadable([], 1234, 0, "notes") == {}

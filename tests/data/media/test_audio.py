@@ -13,7 +13,7 @@ from bigmodel.data.media.audio import duration, mix_channels, read_recording
 def test_what_is_no_recording_is_said_to_be_none(tmp_path, hear):
     path = tmp_path / "a.mp3"
     path.write_bytes(b"hello world " * 100)
-    with pytest.raises(UnreadableFileError, match="it is no sound, or damaged"):
+    with pytest.raises(UnreadableFileError, match="it is not a sound file, or is damaged"):
         hear(path)
     path = tmp_path / "a.wav"
     path.write_bytes(b"hello world " * 100)

@@ -188,7 +188,7 @@ def test_samples_that_are_not_finite(tmp_path):
     with pytest.raises(DataError) as caught:
         built(path)
     assert "2 of 40 samples hold NaN or infinity, in rows 3, 7" in str(caught.value)
-    assert "raise data.max_bad=2" in str(caught.value)
+    assert "set data.max_bad=2" in str(caught.value)
     dataset = built(path, max_bad=2)
     check(dataset)
     assert sum(dataset.spec.sizes.values()) == 38
@@ -214,7 +214,7 @@ WRONG = {
     "tokens or features": (
         {"inputs": whole(9, 4), "targets": LABELS},
         {},
-        "Say data.input=tokens or data.input=features",
+        "Set data.input=tokens or data.input=features",
     ),
     "five axes": ({"inputs": real(1, 2, 3, 4), "targets": LABELS}, {}, "has shape (40, 1, 2, 3, 4)"),
     "flat image": (
@@ -233,7 +233,7 @@ WRONG = {
         {},
         "have the same label, '0'",
     ),
-    "one-hot": ({"inputs": real(4), "targets": np.eye(3)[LABELS]}, {}, "Say data.task=classes or"),
+    "one-hot": ({"inputs": real(4), "targets": np.eye(3)[LABELS]}, {}, "Set data.task=classes or"),
     "fractions": ({"inputs": real(4), "targets": real()}, {"task": "classes"}, "are whole numbers, but"),
     "no flags": ({"inputs": real(4), "targets": real(2)}, {"task": "flags"}, "flags are 0 or 1"),
     "names": ({"inputs": real(4), "targets": LABELS}, {"names": ["a", "b"]}, "label 2 is out of range"),
@@ -277,9 +277,9 @@ def test_an_array_of_bombs_never_goes_off(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     np.save(tmp_path / "my.npy", real(4))
-    with pytest.raises(DataError, match="is no file of arrays"):
+    with pytest.raises(DataError, match="is not a file of arrays"):
         built(tmp_path / "my.npy")
-    with pytest.raises(DataError, match="is no file of arrays"):
+    with pytest.raises(DataError, match="is not a file of arrays"):
         built(tmp_path)
     (tmp_path / "my.npy").rename(tmp_path / "my.npz")
     with pytest.raises(DataError, match="holds a single array without a name"):
@@ -288,9 +288,7 @@ def test_other_files_are_refused(tmp_path):
 
 def test_numbers_that_cannot_be_learnt_from_are_refused(tmp_path):
     path = saved(tmp_path, inputs=real(4) * 1e300, targets=LABELS)
-    with pytest.raises(
-        DataError, match=r"numbers as large as \d\S*e\+301, .* Give them in another unit"
-    ):
+    with pytest.raises(DataError, match=r"numbers as large as \d\S*e\+301, .* Use another unit"):
         built(path)
     path = saved(tmp_path, inputs=np.zeros((COUNT, 0)), targets=LABELS)
     with pytest.raises(DataError, match=r"array 'inputs' has shape \(40, 0\): it holds no numbers"):
@@ -314,8 +312,8 @@ def test_classes_are_told_with_their_counts_and_features_that_never_change(tmp_p
     assert dict(dataset.header_rows)["Classes"] == "No 1, no 19, yes 20"
     warnings = [line for label, line in dataset.header_rows if label == "Warning"]
     assert warnings == [
-        "1 class has a single sample, by which nothing can be judged: No",
-        "classes that differ in case alone are told apart: No, no",
+        "1 class has a single sample, which is too few to evaluate: No",
+        "classes that differ only in case are distinguished: No, no",
         "nothing can be learnt from 2 of 4 features, which are constant (counted from 0): 1, 3",
     ]
     plain = built(saved(tmp_path, "b.npz", inputs=real(4), targets=real()))

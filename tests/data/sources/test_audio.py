@@ -164,10 +164,10 @@ def test_unreadable_recordings_are_named_or_left_out(recordings, tmp_path):
     for reason in (
         "low/empty.wav (the file is empty)",
         "low/noise.wav (",
-        "low/nothing.wav (it holds no sound)",
+        "low/nothing.wav (it is empty)",
     ):
         assert reason in words
-    assert "raise data.max_bad=3" in words
+    assert "set data.max_bad=3" in words
     for _ in range(2):
         dataset = built(recordings, max_bad=3, cache=str(tmp_path / "cache"))
         check(dataset)

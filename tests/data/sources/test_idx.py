@@ -174,7 +174,7 @@ DAMAGE = {
     ),
     "labels of another part": (
         swapped("train-labels", "t10k-labels"),
-        "images-idx3-ubyte holds 60 images, but .*labels-idx1-ubyte 20 labels: the two do not belong",
+        "images-idx3-ubyte holds 60 images, but .*labels-idx1-ubyte 20 labels: the files do not match",
     ),
     "label out of range": (
         edited("t10k-labels", lambda content: content[:-2] + b"\x0a\x09"),
@@ -250,8 +250,8 @@ LINKS = {
 def test_a_link_out_of_the_folder_is_refused(tmp_path, link, stem):
     folder, place, secret = linked(tmp_path, stem)
     link(place, secret)
-    words = rf"{place}: leads out of its folder, to {secret}, and only files within {folder} are read"
-    with pytest.raises(DataError, match=rf"{words}.* Say data\.root={secret.parent} where"):
+    words = rf"{place}: points outside its folder, to {secret}, and only files within {folder} are read"
+    with pytest.raises(DataError, match=rf"{words}.* Set data\.root={secret.parent} if"):
         built(folder)
 
 
@@ -269,7 +269,7 @@ def test_a_folder_whose_name_only_begins_alike_is_another(tmp_path):
     folder, place, secret = linked(tmp_path, "train-images")
     (tmp_path / "folder-2").mkdir()
     place.symlink_to(secret.rename(tmp_path / "folder-2" / secret.name))
-    with pytest.raises(DataError, match="leads out of its folder"):
+    with pytest.raises(DataError, match="points outside its folder"):
         built(folder)
 
 
@@ -280,7 +280,7 @@ def test_a_system_folder_may_link_as_it_likes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(data.build(data.parse({"name": "fashion_mnist"})).test) == 20
     assert len(built(folder, "fashion_mnist").test) == 20
-    with pytest.raises(DataError, match="leads out of its folder"):
+    with pytest.raises(DataError, match="points outside its folder"):
         built(folder, "mnist")
 
 

@@ -96,7 +96,7 @@ def test_a_reader_sees_what_training_saw(photos, tmp_path):
     (tmp_path / "new").mkdir()
     (photos / "dog" / "0.png").rename(tmp_path / "new" / "x.png")
     assert torch.equal(reader.read(tmp_path / "new", with_targets=False).part.inputs, single.part.inputs)
-    with pytest.raises(DataError, match="lie in no folder"):
+    with pytest.raises(DataError, match="are in no class folder"):
         reader.read(tmp_path / "new", with_targets=True)
 
 
@@ -225,9 +225,9 @@ def test_unreadable_pictures_are_named_or_left_out(photos, tmp_path):
         built(photos)
     words = str(caught.value)
     assert "3 of 23 pictures cannot be read" in words
-    for reason in ("runcated", "the file is empty", "it is no picture"):
+    for reason in ("runcated", "the file is empty", "it is not an image"):
         assert reason in words
-    assert words.endswith("raise data.max_bad=3 to leave them out.")
+    assert words.endswith("set data.max_bad=3 to skip them.")
     dataset = built(photos, max_bad=3, cache=str(tmp_path / "cache"))
     check(dataset)
     assert sum(dataset.spec.sizes.values()) == 20
@@ -282,7 +282,7 @@ def test_bombs_are_refused(photos, monkeypatch):
 
 def test_only_formats_that_are_named_are_opened(photos):
     (photos / "cat" / "evil.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(DataError, match="it is no picture"):
+    with pytest.raises(DataError, match="it is not an image"):
         built(photos)
 
 
@@ -357,7 +357,7 @@ def test_pictures_that_change_while_they_are_read_are_not_kept(photos, tmp_path,
     monkeypatch.setattr(cache, "_decode_all", filled)
     dataset = built(photos, cache=str(tmp_path / "cache"))
     assert list((tmp_path / "cache").iterdir()) == []
-    assert ("Cache", "files changed while they were read: kept in memory alone") in dataset.header_rows
+    assert ("Cache", "files changed while they were read: kept in memory only") in dataset.header_rows
 
 
 DAMAGE = {
@@ -378,14 +378,14 @@ def test_a_damaged_cache_is_made_anew(photos, tmp_path, damage):
     assert torch.equal(inputs, second.train.inputs)
     [text] = [text for label, text in second.header_rows if label == "Cache"]
     assert "is damaged" in text
-    assert text.endswith("made anew")
+    assert text.endswith("rebuilt")
     assert not any(label == "Cache" for label, _ in built(photos, cache=str(kept)).header_rows)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(photos, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("", encoding="utf-8")
     dataset = built(photos, cache=str(tmp_path / "file"))
-    assert any("kept in memory alone" in text for _, text in dataset.header_rows)
+    assert any("kept in memory only" in text for _, text in dataset.header_rows)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -413,7 +413,7 @@ def test_a_part_is_a_stretch_of_what_is_kept(photos, tmp_path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"size": [8]}, r"data\.size=\[8\]: give one number for squares, or \[height, width\]"),
+        ({"size": [8]}, r"data\.size=\[8\]: use one number for squares, or \[height, width\]"),
         ({"size": 0}, r"data\.size"),
         ({"fit": "zoom"}, r"data\.fit='zoom'"),
         ({"channels": 2}, r"data\.channels=2"),

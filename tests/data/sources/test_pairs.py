@@ -133,7 +133,7 @@ def test_long_pairs_are_not_learnt_from_but_judged_by(tmp_path):
     assert references[1] == "v" + "w" * 60
     assert dataset.spec.input.length == int(dataset.val.sizes.max())
     cut = sum(len(text.encode()) > 19 for text in (tmp_path / "train.de").read_text().splitlines())
-    assert dict(dataset.header_rows)["Cut"].endswith("sources to judge by, to 20 tokens")
+    assert dict(dataset.header_rows)["Cut"].endswith("sources for evaluation, to 20 tokens")
     assert int(dict(dataset.header_rows)["Cut"].split()[0]) <= cut
     with pytest.raises(DataError, match=r"data.length=2: all .* training pairs are longer; the short"):
         built(files, length=2)
@@ -141,7 +141,10 @@ def test_long_pairs_are_not_learnt_from_but_judged_by(tmp_path):
 
 def test_lines_that_do_not_match(tmp_path):
     files = written(tmp_path, "train", 40, de={40: "one more"})
-    with pytest.raises(DataError, match=r"train.de has 41 lines, but .*train.en has 40: line by line"):
+    with pytest.raises(
+        DataError,
+        match=r"train.de has 41 lines, but .*train.en has 40: each line must be the translation",
+    ):
         built(files)
 
 
@@ -150,11 +153,11 @@ def places(**given):
 
 
 WRONG = {
-    "nothing": ({}, r"data.source: is not given. Say data.source=train.de .* data.path=pairs.csv"),
-    "one side": ({"source": "a"}, r"data.target: is not given. Say"),
+    "nothing": ({}, r"data.source: is not set. Set data.source=train.de .* data.path=pairs.csv"),
+    "one side": ({"source": "a"}, r"data.target: is not set. Set"),
     "one side of a part": (
         places(val_source="b"),
-        "data.val_target: is not given, but data.val_s",
+        "data.val_target: is not set, but data.val_s",
     ),
     "a table beside files": (
         places(test_path="b"),
@@ -162,7 +165,7 @@ WRONG = {
     ),
     "files beside a table": (
         places(path="a.csv", val_target="b"),
-        "data.val_target=b: with data.path, the val part is a table .* Say data.val_path=<file>",
+        "data.val_target=b: with data.path, the val part is a table .* Set data.val_path=<file>",
     ),
 }
 
@@ -188,7 +191,7 @@ def test_a_tokenizer_that_changes_texts_is_refused(tmp_path):
     engine = Tokenizer(models.WordLevel({"one": 0, "[UNK]": 1}, unk_token="[UNK]"))
     engine.pre_tokenizer = pre_tokenizers.Whitespace()
     engine.save(str(tmp_path / "words.json"))
-    with pytest.raises(DataError, match=r"data.tokenizer=.*words.json: it changes texts"):
+    with pytest.raises(DataError, match=r"data.tokenizer=.*words.json: its encoding is not reversible"):
         built(written(tmp_path, "train", 40), tokenizer=str(tmp_path / "words.json"))
 
 
@@ -206,7 +209,7 @@ def test_a_reader_judges_by_two_files(reader, tmp_path):
     assert len(found.part) == 8
     assert found.left_out == {"pairs with an empty side": 1}
     assert found.columns["target"][4] == lines(EN, 9)[5]
-    with pytest.raises(DataError, match=r"test.de: to judge by, a file of sources and one of"):
+    with pytest.raises(DataError, match=r"test.de: evaluation needs a file of sources and one of"):
         reader.read(tmp_path / "test.de", with_targets=True)
 
 

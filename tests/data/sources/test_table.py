@@ -86,8 +86,8 @@ def test_columns_are_found_out_and_told(path):
             " ignored: id (all different), country (constant)",
         ),
         ("Target", "price, a real value"),
-        ("Warning", "left out: id (all different). To learn from it: data.columns.id=category"),
-        ("Warning", "left out: country (constant). Where that is meant: 'data.ignore=[country]'"),
+        ("Warning", "left out: id (all different). To use it: data.columns.id=category"),
+        ("Warning", "left out: country (constant). If that is intended: 'data.ignore=[country]'"),
     ]
     assert dataset.left_out == {}
 
@@ -286,7 +286,7 @@ def test_new_rows_need_no_answers_and_may_have_more_columns(path, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rooms": None}, "there is no column 'rooms', which the run has learnt from. It reads size"),
+        ({"rooms": None}, "there is no column 'rooms', which the run was trained on. It reads size"),
         (
             {"rooms": "three"},
             r"column 'rooms' is one of numbers, but row 2 \(counted from 0\) holds 'three'",
@@ -337,14 +337,14 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"target": None}, "data.target: say which column is asked for, .* has id, size, rooms"),
+        ({"target": None}, "data.target: name the column to predict, .* has id, size, rooms"),
         ({"target": "prize"}, "data.target=prize: .* Did you mean 'price'"),
         ({"ignore": ["rom"]}, "data.ignore=rom: .* has no such column"),
         ({"columns": {"sise": "number"}}, "data.columns=sise: .* Did you mean 'size'"),
-        ({"ignore": ["price"]}, "data.target=price: the target cannot be ignored"),
+        ({"ignore": ["price"]}, "data.target=price: the target is also in data.ignore"),
         (
             {"columns": {"price": "category"}},
-            "data.columns.price: this is the target, whose kind data.task",
+            "data.columns.price: this is the target; data.task sets its kind",
         ),
         ({"group": "citi"}, "data.group=citi: .* Did you mean 'city'"),
         ({"split": "city"}, "data.split: 'Rome' in row 0 .* names no part"),
@@ -361,7 +361,7 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
             {"ignore": ["size", "rooms", "city", "garden", "sold"]},
             r"no column is left .*id \(all differ",
         ),
-        ({"path": None}, "data.path: say where the data lies"),
+        ({"path": None}, "data.path: is required. Set data.path"),
         ({"path": "hub:owner/name"}, "hf download --repo-type dataset owner/name"),
         ({"columns": {"size": "numbers"}}, "data.columns.size='numbers'"),
     ],
@@ -415,8 +415,7 @@ def test_identifiers_that_differ_in_their_last_digits_are_told_and_kept(tmp_path
     path = written(tmp_path / f"a.{suffix}", rows)
     assert built(path, "y").header_rows[-1] == (
         "Warning",
-        "left out: id (equal in the digits that a number keeps). To learn from it:"
-        " data.columns.id=category",
+        "left out: id (equal in the digits that a number keeps). To use it: data.columns.id=category",
     )
     reader = built(path, "y", columns={"id": "category"}).reader
     assert sorted(reader.columns[0].values) == [str(2**64 + i) for i in range(3)]
@@ -441,8 +440,8 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
     assert dataset.spec.input.names == ("x", "x (missing)")
     assert dataset.header_rows[-1] == (
         "Warning",
-        "column 'x': 1 of 450 cells is no number and taken for missing, the first in row 7 (counted from"
-        f" 0): {cell!r}. Where they are words: data.columns.x=category",
+        "column 'x': 1 of 450 cells is not a number and taken for missing, the first in row 7 "
+        f"(counted from 0): {cell!r}. Where they are words: data.columns.x=category",
     )
     found = dataset.reader.read(path, with_targets=False)
     assert found.part.inputs[7].tolist() == [dataset.reader.columns[0].scale.fill, 1]
@@ -456,12 +455,12 @@ def test_infinite_numbers_are_told_as_such_and_not_as_words(tmp_path, cell):
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y", val_fraction=0.01)
     told = (
-        "column 'x': 1 of 100 cells is no finite number that a model can hold and taken for missing,"
+        "column 'x': 1 of 100 cells is not a finite number that a model can hold and taken for missing,"
         f" the first in row 7 (counted from 0): {cell!r}."
     )
     assert dataset.header_rows[-1] == ("Warning", told)
     target = built(path, "x")
-    assert "1 of 100 cells is no finite number that a model can hold" in target.header_rows[-1][1]
+    assert "1 of 100 cells is not a finite number that a model can hold" in target.header_rows[-1][1]
     assert target.header_rows[-1][1].endswith(f"{cell!r}.")
     with pytest.raises(DataError, match=f"holds '{cell}'; .* where the value is missing$"):
         dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), with_targets=True)
@@ -474,8 +473,8 @@ def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
         dataset = built(path, "y", normalize=normalize, val_fraction=0.01)
         assert dataset.header_rows[-1] == (
             "Warning",
-            "column 'x': 1 of 450 cells is no finite number that a model can hold and taken for missing,"
-            " the first in row 7 (counted from 0): '1e39'.",
+            "column 'x': 1 of 450 cells is not a finite number that a model can hold and taken for "
+            "missing, the first in row 7 (counted from 0): '1e39'.",
         )
         assert dataset.reader.columns[0].scale.mean < 50
         found = dataset.reader.read(written(tmp_path / "b.csv", rows[7:9]), with_targets=True)
@@ -487,8 +486,13 @@ def test_numbers_too_large_for_a_model_are_told_and_missing(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "normalize", "words"),
     [
-        ("{}e39", False, "column 'x' holds numbers as large as 5..5e.40, .* data.normalize=true"),
-        ("{}e200", True, "column 'x' holds numbers as large as 5..5e.201, and a model 3.4e.38 at most"),
+        ("{}e39", False, "column 'x' holds numbers as large as 5..5e.40; .* data.normalize=true"),
+        (
+            "{}e200",
+            True,
+            "column 'x' holds numbers as large as 5..5e.201; the largest that a model accepts is"
+            " 3.4e.38",
+        ),
     ],
 )
 def test_columns_that_are_too_large_for_a_model_are_refused(tmp_path, cell, normalize, words):
@@ -507,7 +511,7 @@ def test_targets_too_large_for_a_model(tmp_path):
     rows = [{"x": str(i % 7), "y": "1e39" if i == 7 else f"{i}.5"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows), "y")
     assert dataset.left_out == {"no target": 1}
-    assert "is no finite number that a model can hold and its row is" in dataset.header_rows[-1][1]
+    assert "is not a finite number that a model can hold and its row is" in dataset.header_rows[-1][1]
     for row in rows:
         row["y"] = "1e39"
     with pytest.raises(
@@ -536,7 +540,7 @@ def test_more_than_a_few_odd_cells_are_missing_by_the_users_word_alone(tmp_path)
     assert built(path, "y").spec.input.names == ("z",)
     dataset = built(path, "y", columns={"x": "number"})
     assert dataset.spec.input.names == ("x", "x (missing)", "z")
-    assert "10 of 90 cells are no numbers and taken for missing" in dataset.header_rows[-1][1]
+    assert "10 of 90 cells are not numbers and taken for missing" in dataset.header_rows[-1][1]
     assert len(dataset.reader.read(path, with_targets=True).part) == 90
 
 
@@ -549,7 +553,7 @@ def test_a_few_rows_have_an_odd_target(tmp_path):
     assert dataset.left_out == {"no target": 2}
     assert dataset.header_rows[-1] == (
         "Warning",
-        "target 'y': 2 of 130 cells are no numbers and their rows are left out, the first in row 30"
+        "target 'y': 2 of 130 cells are not numbers and their rows are left out, the first in row 30"
         " (counted from 0): 'unknown'. Where they are classes: data.task=classes",
     )
     assert "unknown" in built(path, "y", task="classes").spec.target.names
@@ -576,7 +580,7 @@ def test_numbers_are_read_as_all_of_a_column_is_written(tmp_path, cells, read, s
     path = written(tmp_path / "a.csv", rows, quoted=True)
     dataset = built(path, "y", normalize=False)
     assert dataset.header_rows[1] == ("Numbers", f"x ({said})")
-    assert "1 of 61 cells is no number" in dataset.header_rows[3][1]
+    assert "1 of 61 cells is not a number" in dataset.header_rows[3][1]
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
     found = reader.read(written(tmp_path / "b.csv", rows[:3], quoted=True), with_targets=False)
     assert found.part.inputs[:, 0].tolist() == read
@@ -589,7 +593,7 @@ def test_numbers_that_may_be_read_in_two_ways_are_told_with_both(tmp_path):
     assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': its numbers are read as decimal point, and would do as decimal comma, thousands set"
-        " apart by a point: then say 'data.columns.x={number: \"1.200,5\"}' (as it is:"
+        " apart by a point: then set 'data.columns.x={number: \"1.200,5\"}' (currently:"
         " 'data.columns.x={number: \"1200.5\"}')",
     )
     assert dataset.train.inputs.max() < 10
@@ -611,7 +615,7 @@ def test_many_columns_that_may_be_read_in_two_ways_share_a_line(tmp_path):
     (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
     assert told.startswith("columns x, z: their numbers are read as decimal point, and would do as")
     both = {"x": {"number": "1.200,5"}, "z": {"number": "1.200,5"}}
-    typed = shlex.split(told.split("then say ")[1].partition(" (as it is")[0])[0]
+    typed = shlex.split(told.split("then set ")[1].partition(" (currently")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert built(path, "y", columns=text).reader == built(path, "y", columns=both).reader
 
@@ -620,7 +624,7 @@ def test_what_to_type_for_many_columns_names_them_all(tmp_path):
     rows = [{**{f"n{k}": f"{1 + i % 9}.{100 + i}" for k in range(21)}, "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows)
     (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
-    typed = shlex.split(told.split("then say ")[1].partition(" (as it is")[0])[0]
+    typed = shlex.split(told.split("then set ")[1].partition(" (currently")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
     said = built(path, "y", columns=text)
     assert [label for label, _ in said.header_rows] == ["Columns", "Numbers", "Target"]
@@ -628,7 +632,7 @@ def test_what_to_type_for_many_columns_names_them_all(tmp_path):
         {**{f"n{k}": f"w{i % 35} {k}" for k in range(21)}, "x": str(i % 7), "y": i} for i in range(60)
     ]
     (told,) = (text for label, text in built(written(path, rows), "y").header_rows if label == "Warning")
-    typed = shlex.split(told.split("learn from them: ")[1])[0]
+    typed = shlex.split(told.split("use them: ")[1])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert len(built(path, "y", columns=text).spec.input.names) == 22
 
@@ -639,7 +643,7 @@ def test_what_to_type_names_no_column_that_cannot_be_typed(tmp_path):
     path = written(tmp_path / "a.csv", rows, quoted=True)
     (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
     assert "(the 3 of 6 that can be typed)" in told
-    typed = shlex.split(told.split("then say ")[1].partition(" (the")[0])[0]
+    typed = shlex.split(told.split("then set ")[1].partition(" (the")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert built(path, "y", columns=text).header_rows[1][1].startswith("n (decimal comma")
 
@@ -655,7 +659,7 @@ def test_a_cell_that_decides_how_all_others_are_read_is_told(tmp_path):
     dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")
     assert dataset.header_rows[-1][1].startswith(
         "column 'x': its numbers are read as decimal comma, which a few such as '12,5' decide, and the"
-        " others would do as thousands set apart by a comma: then say"
+        " others would do as thousands set apart by a comma: then set"
     )
 
 
@@ -675,8 +679,8 @@ def test_words_that_are_mostly_numbers_are_told(tmp_path, every):
     path = written(tmp_path / "a.csv", rows)
     assert built(path, "y").header_rows[-1] == (
         "Warning",
-        f"column 'x' is read as words: {360 // every} of 360 cells are no numbers, the first in row 1"
-        " (counted from 0): 'a'. To read it as numbers, these missing: data.columns.x=number (as it is:"
+        f"column 'x' is read as words: {360 // every} of 360 cells are not numbers, the first in row 1"
+        " (counted from 0): 'a'. To read it as numbers, these missing: data.columns.x=number (currently:"
         " data.columns.x=category)",
     )
     assert len(built(path, "y", columns={"x": "category"}).header_rows) == 2
@@ -685,7 +689,7 @@ def test_words_that_are_mostly_numbers_are_told(tmp_path, every):
 def test_a_sole_column_that_is_refused_names_the_culprit(tmp_path):
     rows = [{"x": "a" if i % 9 == 1 else f"{i}.25", "y": f"{i}.5"} for i in range(60)]
     with pytest.raises(
-        DataError, match=r"7 of 60 cells are no numbers, the first in row 1 .*: 'a'"
+        DataError, match=r"7 of 60 cells are not numbers, the first in row 1 .*: 'a'"
     ) as caught:
         built(written(tmp_path / "a.csv", rows), "y")
     assert "data.columns.x=number" in str(caught.value)
@@ -698,8 +702,8 @@ def test_classes_that_are_mostly_numbers_are_told(tmp_path):
     assert len(dataset.spec.target.names) == 14
     assert dataset.header_rows[-1] == (
         "Warning",
-        "target 'y' is read as words: 10 of 140 cells are no numbers, the first in row 13 (counted from"
-        " 0): 'unknown'. To leave these rows out: data.task=values (as it is: data.task=classes)",
+        "target 'y' is read as words: 10 of 140 cells are not numbers, the first in row 13 (counted from"
+        " 0): 'unknown'. To leave these rows out: data.task=values (currently: data.task=classes)",
     )
     assert len(built(path, "y", task="classes").header_rows) == 2
 
@@ -708,9 +712,9 @@ def test_classes_of_words_and_numbers_are_told_without_the_advice_to_leave_half_
     rows = [{"x": str(i % 7), "y": ["Yes", "No", "1", "0"][i % 4]} for i in range(140)]
     assert built(written(tmp_path / "a.csv", rows), "y").header_rows[-1] == (
         "Warning",
-        "target 'y' holds words and numbers, which are told apart: 70 of 140 cells are no numbers, the"
-        " first in row 0 (counted from 0): 'Yes'. Where some of both mean the same, give them one"
-        " spelling.",
+        "target 'y' holds words and numbers, which are distinguished: 70 of 140 cells are not "
+        "numbers, the first in row 0 (counted from 0): 'Yes'. If some of both mean the same, spell "
+        "them the same way.",
     )
 
 
@@ -734,7 +738,7 @@ def test_numbers_that_look_like_identifiers_are_told(tmp_path):
         " are identifiers: data.columns.phone=category"
     )
     assert told[1].startswith("column 'version': all of its numbers have as many")
-    assert told[2] == "left out: ip (all different). To learn from it: data.columns.ip=category"
+    assert told[2] == "left out: ip (all different). To use it: data.columns.ip=category"
     assert len(told) == 3
     assert dataset.spec.input.names == ("phone", "version", "people", "sum")
     said = built(path, "y", columns={"phone": "number", "version": "category"}, ignore=["ip"])
@@ -767,7 +771,7 @@ def test_many_leading_zeros_make_words_and_the_first_is_told(tmp_path):
         if label == "Warning"
     )
     assert "x (words, all different: 6 of 30 cells have a leading zero, the first in row 0" in left
-    assert left.endswith("To learn from it: data.columns.x=category")
+    assert left.endswith("To use it: data.columns.x=category")
 
 
 def test_an_odd_cell_of_another_unit_is_told_as_such(tmp_path):
@@ -812,7 +816,7 @@ def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):
     assert dataset.spec.input.names == ("x",)
     assert dataset.header_rows[-1] == (
         "Warning",
-        "left out: column 1 (counts the rows), Unnamed: 0 (counts the rows). To learn from them:"
+        "left out: column 1 (counts the rows), Unnamed: 0 (counts the rows). To use them:"
         " 'data.columns=\"{column 1: number, Unnamed: 0: number}\"'",
     )
     table = pa.Table.from_pylist(
@@ -821,7 +825,7 @@ def test_an_index_that_pandas_has_written_is_told_and_no_feature(tmp_path):
     pq.write_table(table, tmp_path / "b.parquet")
     dataset = built(tmp_path / "b.parquet", "y")
     assert dataset.spec.input.names == ("x",)
-    assert dataset.header_rows[-1][1].endswith("To learn from it: data.columns.__index_level_0__=number")
+    assert dataset.header_rows[-1][1].endswith("To use it: data.columns.__index_level_0__=number")
 
 
 @pytest.mark.parametrize(
@@ -835,7 +839,7 @@ def test_what_to_type_for_a_column(tmp_path, name, typed):
     assert built(path, "y").header_rows[-1][1].endswith(f"words: {typed}")
     assert built(path, "y", columns={name: "ignore"}).spec.input.names == ("z",)
     assert built(path, "y", columns=f"{{{name}: ignore}}").spec.input.names == ("z",)
-    with pytest.raises(ConfigError, match=r"data\.columns=.*is no name with its kind"):
+    with pytest.raises(ConfigError, match=r"data\.columns=.*is not a name with its kind"):
         built(path, "y", columns=name)
 
 

@@ -34,8 +34,8 @@ def test_dates_that_could_be_read_otherwise_are_told_with_what_to_type(tmp_path)
     assert ("Dates", "when (%m/%d/%Y)") in dataset.header_rows
     assert (
         "Warning",
-        "column 'when': it is read as dates (%m/%d/%Y), and would do as dates (%d/%m/%Y): then say"
-        " 'data.columns.when={date: \"%d/%m/%Y\"}' (as it is: 'data.columns.when={date: \"%m/%d/%Y\"}')",
+        "column 'when': it is read as dates (%m/%d/%Y), and would do as dates (%d/%m/%Y): then set 'data"
+        '.columns.when={date: "%d/%m/%Y"}\' (currently: \'data.columns.when={date: "%m/%d/%Y"}\')',
     ) in dataset.header_rows
     said = built(path, "y", normalize=False, columns={"when": {"date": "%d/%m/%Y"}})
     assert ("Dates", "when (%d/%m/%Y)") in said.header_rows
@@ -66,11 +66,11 @@ def test_a_format_may_come_in_a_text(tmp_path, kind, name):
         ({"whn": {"date": "%d/%m/%Y"}}, "data.columns=whn: .* Did you mean 'when'"),
         (
             {"when": {"date": "%d/%m"}},
-            "data.columns=.*'%d/%m' is no format of dates, such as %d/%m/%Y",
+            "data.columns=.*'%d/%m' is not a date format, such as %d/%m/%Y",
         ),
         ({"when": {"date": "%d/%K/%Y"}}, "%K is none of %Y %y %m"),
         ({"when": {"time": "%H"}}, "data.columns.when"),
-        ({"when": {}}, "when is said to be of 0 kinds"),
+        ({"when": {}}, "when has 0 kinds"),
         (
             {"when": {"date": "%m/%d/%Y"}},
             r"column 'when' is one of dates \(%m/%d/%Y\), but row 1 .* holds '31/01/2020'; 30 of 60",
@@ -90,14 +90,14 @@ def test_one_odd_date_is_missing_and_told(tmp_path):
     dataset = built(table_of(tmp_path / "a.csv", cells), "y", normalize=False, val_fraction=0.5)
     assert (
         "Warning",
-        "column 'when': 1 of 60 cells is no date and taken for missing, the first in row 59 (counted"
+        "column 'when': 1 of 60 cells is not a date and taken for missing, the first in row 59 (counted"
         " from 0): '2022-13-01'. Where they are words: data.columns.when=category",
     ) in dataset.header_rows
     found = again(dataset).read(
         table_of(tmp_path / "b.csv", ["2022-13-01", *cells[:20]]), with_targets=False
     )
     assert found.columns["when"][0].as_py() == "2022-13-01"
-    assert any("cells are no dates and taken for missing" in line for _, line in found.header_rows)
+    assert any("cells are not dates and taken for missing" in line for _, line in found.header_rows)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_words_that_are_mostly_dates_are_told(tmp_path):
     path = table_of(tmp_path / "a.csv", cells)
     assert (
         "Warning",
-        "column 'when' is read as words: 15 of 60 cells are no dates (ISO), the first in row 0 (counted"
-        " from 0): 'unknown'. To read it as dates, these missing: data.columns.when=date (as it is:"
+        "column 'when' is read as words: 15 of 60 cells are not dates (ISO), the first in row 0 (counted"
+        " from 0): 'unknown'. To read it as dates, these missing: data.columns.when=date (currently:"
         " data.columns.when=category)",
     ) in built(path, "y").header_rows
     assert ("Columns", "1 date (when)") in built(path, "y", columns={"when": "date"}).header_rows

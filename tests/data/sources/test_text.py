@@ -102,8 +102,8 @@ def test_the_vocabulary_is_that_of_the_training_part(tmp_path):
 
 def test_it_tells_what_it_understood(said):
     told = dict(built(said).header_rows)
-    assert told["Text"] == "860 characters in 1 file, 18 different; first 90 % to learn from"
-    assert told["Vocabulary"] == "18 characters; 774 tokens to learn from"
+    assert told["Text"] == "860 characters in 1 file, 18 different; first 90 % for training"
+    assert told["Vocabulary"] == "18 characters; 774 tokens for training"
 
 
 def test_files_left_out_are_counted(said):
@@ -118,11 +118,11 @@ SHORT = {
         {},
         r"data.context=16: the training part has 16 tokens, but .* Lower it to at most 15, or give",
     ),
-    "one character": ("a", {}, "Give more text"),
+    "one character": ("a", {}, "Provide more text"),
     "little to judge by": (
         SAID[:60],
         {},
-        r"data.val_fraction=0.1: the val part has 6 tokens, too few to judge by: 8 are the least",
+        r"data.val_fraction=0.1: the val part has 6 tokens, too few to evaluate on: at least 8",
     ),
     "little to test": (
         SAID,

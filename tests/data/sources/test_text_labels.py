@@ -158,7 +158,7 @@ def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_pa
     dataset = built(tmp_path, unit="character")
     assert dataset.spec.target.names == ("bad", "good")
     told = dict(dataset.header_rows)
-    assert told["Passed over"] == "what systems leave behind: Thumbs.db, __MACOSX"
+    assert told["Passed over"] == "system files: Thumbs.db, __MACOSX"
     assert told["Empty folders"] == "fair"
 
 
@@ -256,7 +256,7 @@ def test_a_class_that_is_not_learnt(tmp_path):
 
 
 def test_no_path():
-    with pytest.raises(ConfigError, match=r"data.path: say where the data lies"):
+    with pytest.raises(ConfigError, match=r"data.path: is required. Set data.path"):
         data.build(data.parse({"name": "text_labels"}))
 
 

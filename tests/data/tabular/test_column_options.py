@@ -48,5 +48,5 @@ def test_many_in_one_text(text):
 
 @pytest.mark.parametrize("text", ["{a}", "number", "{a: number, b}", "{a: [1]}"])
 def test_a_text_that_says_no_kinds(text):
-    with pytest.raises(ValueError, match="is no name with its kind, such as"):
+    with pytest.raises(ValueError, match="is not a name with its kind, such as"):
         parse_entries(text)

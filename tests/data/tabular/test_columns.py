@@ -199,8 +199,8 @@ def test_classes_are_told_with_their_counts_and_those_of_a_single_row(tmp_path):
     dataset = built(written(tmp_path / "a.csv", rows))
     assert dict(dataset.header_rows)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 1"
     warnings = [line for label, line in dataset.header_rows if label == "Warning"]
-    assert any("single sample, by which nothing can be judged: c" in line for line in warnings)
-    assert any("differ in case alone are told apart: A, a" in line for line in warnings)
+    assert any("single sample, which is too few to evaluate: c" in line for line in warnings)
+    assert any("differ only in case are distinguished: A, a" in line for line in warnings)
     path = str(written(tmp_path / "val.csv", [{"x": 0, "y": "c"}]))
     judged = built(tmp_path / "a.csv", val_path=path)
     assert dict(judged.header_rows)["Target"] == "y, 4 classes: A 30, a 30, b 30, c 2"

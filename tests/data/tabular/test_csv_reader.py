@@ -123,7 +123,7 @@ def test_a_message_says_line_and_encoding_and_what_to_type_works(tmp_path, name,
     )
     (tmp_path / name).write_bytes(plain.encode(encoding))
     line = 1 if "16" in encoding else 3
-    words = rf"not UTF-8: byte 0x\w\w in line {line}; likely .*: say data.encoding={encoding}$"
+    words = rf"not UTF-8: byte 0x\w\w in line {line}; likely .*: set data.encoding={encoding}$"
     with pytest.raises(DataError, match=words) as caught:
         read_table(tmp_path / name, "data.path")
     said = str(caught.value).rpartition("=")[2]
@@ -208,7 +208,7 @@ def test_a_row_of_totals_is_told(tmp_path):
     assert table.header_rows == [
         (
             "Warning",
-            f"{tmp_path / 'a.csv'}: its last row begins with 'Total'. Remove it where it sums up.",
+            f"{tmp_path / 'a.csv'}: its last row begins with 'Total'. Remove it if it is a total.",
         )
     ]
 
@@ -244,7 +244,7 @@ def test_a_wide_encoding_whose_order_cannot_be_told_is_asked_for(tmp_path):
                  "rot13", "base64", "no such"],
 )  # fmt: skip
 def test_what_encodes_no_texts_is_no_encoding(encoding):
-    with pytest.raises(ConfigError, match=r"there is no such encoding of texts\. Known are utf-8"):
+    with pytest.raises(ConfigError, match=r"there is no such text encoding\. Supported are utf-8"):
         data.parse({"name": "table", "encoding": encoding})
 
 

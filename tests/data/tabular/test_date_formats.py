@@ -11,7 +11,7 @@ from bigmodel.data.tabular.date_formats import CALENDAR_PARTS, calendar_part, fo
 @pytest.mark.parametrize(
     ("written", "why"),
     [("%d/%m", "neither a year"), ("%q", "%q is none of"), ("%Y-%d", "a day, but no month"),
-     ("%d.%d.%Y", "says the day twice"), ("%I:%M", "%I and %p"), ("", "neither a year"),
+     ("%d.%d.%Y", "contains the day twice"), ("%I:%M", "%I and %p"), ("", "neither a year"),
      ("%", "% is none of")],
 )  # fmt: skip
 def test_formats_that_are_none(written, why):

@@ -38,7 +38,7 @@ def test_na_is_missing_unless_it_is_said_to_be_a_class_and_that_is_told(tmp_path
     assert dataset.left_out == {"no target": 40}
     assert of_label(dataset, "Missing") == ["y: 20 'NA'"]
     assert of_label(dataset, "Warning") == [
-        "target 'y': 20 'NA' taken for missing, and these rows left out. Where it is a class:"
+        "target 'y': 20 'NA' taken for missing, and these rows left out. If it is a class:"
         " 'data.missing=[]'"
     ]
     kept = built(path, task=task, missing=[])

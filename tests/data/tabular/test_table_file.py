@@ -135,18 +135,18 @@ def test_folders_that_are_no_table(tmp_path, files, words):
         ("a.csv", "", "the file is empty"),
         ("a.csv", "\n\n", "the file is empty"),
         ("a.csv", "a,b\n", r"has columns \(a, b\), but no rows"),
-        ("a.csv", "a,a\n1,2\n", "column 'a' is there twice"),
+        ("a.csv", "a,a\n1,2\n", "column 'a' occurs twice"),
         ("a.csv", "1,2\n3,4\n", "first row holds only numbers .* Add a header"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", r"row 1 \(counted from 0.*\) has 3 fields, but there are 2"),
         ("a.csv", "a,b\n1\n", r"row 0 .* has 1 field, but there are 2 columns. Is a value missing"),
         ("a.csv", 'a,b\n1,"x\n2,3\n', r"a quotation mark is left open, before 'x\\n2,3"),
-        ("a.csv", "a,b\n1,né\n".encode("cp1252"), r"not UTF-8: byte 0xe9 in line 2; likely cp1252: say"),
+        ("a.csv", "a,b\n1,né\n".encode("cp1252"), r"not UTF-8: byte 0xe9 in line 2; likely cp1252: set"),
         (
             "a.csv.gz",
             gzip.compress("naïve\n1\n".encode("cp1252"), mtime=0),
-            r"byte 0xef in line 1; likely cp1252: say data.encoding=cp1252$",
+            r"byte 0xef in line 1; likely cp1252: set data.encoding=cp1252$",
         ),
-        ("a.csv", "a,b\n1,2\n3,\x00\n", "byte 10 .* is NUL, which no text has"),
+        ("a.csv", "a,b\n1,2\n3,\x00\n", "byte 10 .* is NUL, which does not occur in text"),
         ("a.csv", "a\n\x81\n".encode("latin-1"), "likely latin-1"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "not UTF-8: byte 0x00 in line 1; likely utf-16-le"),
         ("a.csv.gz", gzip.compress(b"a\n1\n" * 99, mtime=0)[:-9], "gzip file is damaged or cut short"),
@@ -156,9 +156,9 @@ def test_folders_that_are_no_table(tmp_path, files, words):
         ("a.jsonl", "{}\n", "no line holds an object with a key"),
         ("a.json", '[{"a": 1}]', r"one JSON list.* jq -c '.\[\]' /.*/a.json > /.*/a-lines.jsonl"),
         ("a.jsonl", '[{"a": 1}]', r"one JSON list.* jq -c '.\[\]' /.*/a.jsonl > /.*/a-lines.jsonl"),
-        ("a.parquet", twice(), "column 'x' is there twice"),
+        ("a.parquet", twice(), "column 'x' occurs twice"),
         ("a.parquet", "PAR1 no", "not a Parquet file, or a damaged one"),
-        ("a.xlsx", "x", r"data.path=.*a.xlsx: not a kind of table .* Save the sheet as CSV. Known"),
+        ("a.xlsx", "x", r"data.path=.*a.xlsx: not a table format .* Save the sheet as CSV. Supported"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name, content, words):
@@ -204,7 +204,7 @@ def test_no_room_on_disk_is_said(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("bigmodel.data.tabular.column_storage.SpooledColumns._write", full)
-    with pytest.raises(DataError, match=r"no room to unpack it in .*No space left.* TMPDIR"):
+    with pytest.raises(DataError, match=r"no space to unpack it in .*No space left.* TMPDIR"):
         read_table(path, "data.path")
 
 

@@ -46,7 +46,7 @@ def test_pieces_are_learnt_up_to_the_size_that_is_asked_for():
     known = build_vocabulary([TEXT * 3, "other"], "bpe", 270, special=["pad", "end"])
     assert known.size == 270
     assert len(known.encode(TEXT)) < len(TEXT) / 2
-    assert "268 pieces of words, learnt" in str(known)
+    assert "268 subwords learnt" in str(known)
 
 
 def test_a_small_text_gives_fewer_pieces():
@@ -76,7 +76,7 @@ def test_a_given_tokenizer_is_used_as_it_is_but_for_what_it_adds(tmp_path):
     assert tokens[-1] == 0
     assert known.decode(tokens) == text
     assert sum(known.characters[token] for token in tokens) == len(text)
-    assert "pieces of the tokenizer that was given" in str(known)
+    assert "subwords of the given tokenizer" in str(known)
 
 
 def test_a_given_tokenizer_that_changes_texts_counts_no_characters(tmp_path):
@@ -84,7 +84,7 @@ def test_a_given_tokenizer_that_changes_texts_counts_no_characters(tmp_path):
     known = build_vocabulary(["The Cat"], "character", 300, path)
     assert not known.exact
     assert known.characters is None
-    assert "do not give back each text as it was" in str(known)
+    assert "decoding does not restore every text" in str(known)
 
 
 def test_a_tokenizer_of_words_counts_no_characters(tmp_path):
@@ -169,7 +169,7 @@ FAULTY = {
     "a lottery without an unknown one": (models.Unigram([("zzz", -1.0)]), "fails on a text"),
     "nothing": (models.BPE(), "its vocabulary is empty"),
     "no words": (models.WordLevel({}, unk_token="[UNK]"), "its vocabulary is empty"),
-    "another script": (models.BPE({"ж": 0, "ш": 1}, []), "makes no token at all"),
+    "another script": (models.BPE({"ж": 0, "ш": 1}, []), "produces no tokens for"),
 }
 
 
@@ -209,7 +209,7 @@ def test_tokenizers_of_every_kind_are_taken(tmp_path, case, texts):
     parts = {"pre_tokenizer": BLANKS} | ({} if decoder is None else {"decoder": decoder})
     path = saved(tmp_path / "tokenizer.json", model, **parts)
     if case == "BPE" and texts == ["x"]:
-        with pytest.raises(DataError, match="makes no token at all"):
+        with pytest.raises(DataError, match="produces no tokens for"):
             build_vocabulary(texts, "character", 300, path)
         return
     known = build_vocabulary(texts, "character", 300, path, ["pad"])

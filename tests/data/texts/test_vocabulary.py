@@ -111,7 +111,7 @@ def test_a_character_that_training_has_not_seen():
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_half_a_character_is_refused_in_words(unit):
-    with pytest.raises(DataError, match=r"The text: at position 1 .* half a character"):
+    with pytest.raises(DataError, match=r"The text: at position 1 .* half of a surrogate pair"):
         LEARNT[unit].encode("t\ud83d")
 
 

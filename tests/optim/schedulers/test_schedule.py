@@ -241,4 +241,4 @@ def test_a_run_that_is_to_be_shorter_than_it_is_tells_how_far_it_has_come(
     with pytest.raises(ConfigError) as caught:
         resume_run(run)
     assert words in str(caught.value)
-    assert "to go on, give more, such as trainer." in str(caught.value)
+    assert "To continue, raise it, for example to trainer." in str(caught.value)

@@ -59,6 +59,6 @@ def check_dataset(dataset: Any, config: EntryConfig) -> Dataset:
     if isinstance(dataset, Dataset):
         return dataset
     raise SpecError(
-        f"data={config.name}: what is registered gives a {type(dataset).__name__}. A data source gives a"
-        " Dataset: end it with `return assemble(config, spec, Part(inputs, targets))`."
+        f"data={config.name}: it returned a {type(dataset).__name__}. A data source returns a Dataset"
+        ": end it with `return assemble(config, spec, Part(inputs, targets))`."
     )

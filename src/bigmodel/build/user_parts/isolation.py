@@ -88,6 +88,6 @@ def warn_of_leak(label: str, call: Callable[[], object]) -> list[str]:
     if not counts[0] < counts[1] < counts[2]:
         return []
     return [
-        f"{label} keeps all that it has computed, such as by appending to a list, so that memory grows"
-        " with each step. Keep the newest alone, or numbers: value.item()."
+        f"{label} stores every result, for example by appending to a list, so memory grows with each "
+        "step. Store only the latest one, or plain numbers: value.item()."
     ]

@@ -18,9 +18,9 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
     label = f"loss={loss.name}"
     if any(parameter.requires_grad for parameter in loss.parameters()):
         raise SpecError(
-            f"{label}: it has parameters of its own, which no optimizer trains. What is fixed belongs in"
-            " buffers (register_buffer), or for a network in it call .requires_grad_(False); what is"
-            " learnt belongs in the model."
+            f"{label}: it has parameters of its own, which no optimizer trains. Store fixed values in "
+            "buffers (register_buffer), freeze a network in it with .requires_grad_(False), and put "
+            "what is trained into the model."
         )
     if len(targets) < 3:
         outputs, targets = outputs.repeat(3, *[1] * (outputs.ndim - 1)), torch.cat([targets] * 3)
@@ -42,33 +42,33 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
     )
     if is_sum and is_mean:
         raise SpecError(
-            f"{label}: it gives the mean of a batch ({found}), and a loss that does not say so is taken"
-            ' to give the sum. Write `reduction = "mean"` in its class, or give the sum'
+            f"{label}: it returns the mean of a batch ({found}), but a loss is assumed to "
+            'return the sum unless it sets reduction = "mean". Set that in its class, or return the sum'
             ' (reduction="sum" of torch\'s functions).'
         )
     if is_sum:
         raise SpecError(
-            f"{label}: it gives neither the sum nor the mean of the samples' losses ({found}). Are"
+            f"{label}: it returns neither the sum nor the mean of the samples' losses ({found}). Are"
             f" shapes broadcast ({shapes})? A weighted mean needs `normaliser(targets)`, the sum of the"
-            ' weights; a loss that compares the samples of a batch says `reduction = "mean"`.'
+            ' weights; a loss that compares the samples of a batch sets `reduction = "mean"`.'
         )
     if _ignores_pairing(loss, label, outputs, targets, whole):
         raise SpecError(
-            f"{label}: it gives the same whichever target stands beside which output: shapes are"
-            f" broadcast ({shapes}), so that every output is compared with every target. Give both one"
-            " shape, such as by leaving a squeeze() out."
+            f"{label}: it returns the same value for any order of the targets: shapes are broadcast "
+            f"({shapes}), so every output is compared with every target. Give both the same shape, for "
+            "example by removing a squeeze()."
         )
     means = [total / count for total, count in ((whole, weight), (first, its), (rest, others))]
     if _is_sum(*means):
         raise SpecError(
-            f'{label}: it says reduction = "mean", but gives the sum of a batch. Say reduction = "sum".'
+            f'{label}: it sets reduction = "mean" but returns the sum of a batch. Set reduction = "sum".'
         )
     return [
         *warnings,
-        f"{label} gives no mean over targets ({means[0]:.4g} of {len(targets)} samples, {means[1]:.4g}"
-        f" of the first {cut}, {means[2]:.4g} of the rest): it depends on how batches are cut, and"
-        " val/loss and accumulated gradients with it. A weighted mean needs `normaliser(targets)`, the"
-        " sum of the weights.",
+        f"{label} does not return the mean over targets ({means[0]:.4g} of {len(targets)} samples, "
+        f"{means[1]:.4g} of the first {cut}, {means[2]:.4g} of the rest), so val/loss and accumulated "
+        "gradients depend on how the data is batched. A weighted mean needs `normaliser(targets)`, "
+        "the sum of the weights.",
     ]
 
 
@@ -117,14 +117,14 @@ def _evaluate(loss: Loss, label: str, outputs: Tensor, targets: Tensor) -> tuple
             )
         if not isinstance(total, Tensor) or total.shape != () or total.dtype != torch.float32:
             what = f"{total.dtype} of shape {tuple(total.shape)}" if isinstance(total, Tensor) else total
-            raise SpecError(f"{label}: a loss gives a float32 tensor without dimensions, not {what}.")
+            raise SpecError(f"{label}: a loss returns a float32 tensor without dimensions, not {what}.")
         gradient = None
         if total.requires_grad:
             (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
         if gradient is None:
             raise SpecError(
-                f"{label}: it has no gradient, so that nothing would be learnt. Is there an item(), a"
-                " detach(), an argmax or NumPy between its outputs and what it gives?"
+                f"{label}: it has no gradient, so the model would not learn. Is there an item(), a"
+                " detach(), an argmax or NumPy between its outputs and what it returns?"
             )
         return float(total.detach()), float(tried.normaliser(targets))
 

@@ -20,8 +20,8 @@ def check_model(model: Any, config: EntryConfig) -> None:
     """Raises SpecError where what a user has registered gives no model."""
     if not isinstance(model, nn.Module):
         raise SpecError(
-            f"model={config.name}: what is registered gives a {type(model).__name__}, called with its"
-            " config and the spec. It has to give a bigmodel.models.base.Model."
+            f"model={config.name}: it returned a {type(model).__name__} when called with its config and"
+            " the spec. It must return a bigmodel.models.base.Model."
         )
 
 
@@ -53,8 +53,8 @@ def try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tu
             _check_registered(tried, label, training)
     if outputs.isfinite().all() and not torch.allclose(outputs[:1], alone, 1e-2, 1e-3):
         warnings.append(
-            f"{label} gives a sample other outputs beside others than alone, in evaluation too: it mixes"
-            " the samples of a batch (dimension 0), or draws at random."
+            f"{label} gives a sample different outputs in a batch than alone, in evaluation too: it "
+            "mixes the samples of a batch (dimension 0), or draws random numbers."
         )
     return outputs.detach(), warnings
 
@@ -64,7 +64,7 @@ def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec) -> 
     gradient."""
     if not isinstance(outputs, Tensor):
         raise SpecError(
-            f"{label}: it gives a {type(outputs).__name__}. A model gives one tensor: its raw outputs."
+            f"{label}: it returned a {type(outputs).__name__}. A model returns a tensor: raw outputs."
         )
     inside = (inputs.shape[-1],) if isinstance(spec.target, NextTokens) else ()
     expected = (len(inputs), *inside, spec.target.output_size)
@@ -76,7 +76,7 @@ def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec) -> 
         )
     if not outputs.is_floating_point() or not outputs.requires_grad:
         raise SpecError(
-            f"{label}: its outputs ({outputs.dtype}) have no gradient, so that nothing would be learnt."
+            f"{label}: its outputs ({outputs.dtype}) have no gradient, so the model would not learn."
             " Is there a detach(), a no_grad(), an argmax or NumPy on the way, or no parameter?"
         )
 
@@ -102,9 +102,9 @@ def _check_registered(model: nn.Module, label: str, outputs: Tensor) -> None:
         gradients = torch.autograd.grad(outputs.sum(), parameters, retain_graph=True, allow_unused=True)
         if any(gradient is not None for gradient in gradients):
             raise SpecError(
-                f"{label}: {path} holds layers or parameters in a plain {kind}, where training does not"
-                " find them. Use nn.ModuleList, nn.ModuleDict or nn.ParameterList; for what is not to be"
-                " trained, call .requires_grad_(False)."
+                f"{label}: {path} holds layers or parameters in a plain {kind}, where training does not "
+                "find them. Use nn.ModuleList, nn.ModuleDict or nn.ParameterList; for what should not "
+                "be trained, call .requires_grad_(False)."
             )
 
 

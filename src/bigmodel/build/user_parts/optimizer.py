@@ -29,21 +29,21 @@ def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> li
         return []
     if lacking := [name for name in _REQUIRED if not hasattr(optimizer, name)]:
         raise SpecError(
-            f"{label}: what is registered gives a {type(optimizer).__name__} without {lacking[0]},"
-            " called with its config and the model. It has to give a torch.optim.Optimizer over"
-            f" model.parameters(), or what has the same {', '.join(_REQUIRED)}."
+            f"{label}: it returned a {type(optimizer).__name__} without {lacking[0]} when called with "
+            "its config and the model. It must return a torch.optim.Optimizer over model.parameters(), "
+            f"or an object with the same {', '.join(_REQUIRED)}."
         )
     if isinstance(optimizer, torch.optim.LBFGS) or _needs_closure(optimizer):
         raise SpecError(
-            f"{label}: its step() wants a closure that computes the loss again; a step here has"
-            " gradients alone."
+            f"{label}: its step() needs a closure that recomputes the loss, which training does not "
+            "provide."
         )
     theirs = {p for group in optimizer.param_groups for p in group["params"]}
     trainable = {p: name for name, p in model.named_parameters() if p.requires_grad}
     if theirs - set(model.parameters()):
         raise SpecError(
-            f"{label}: it was given tensors that are not the model's parameters, such as copies, so that"
-            " the model would not change. Give it model.parameters()."
+            f"{label}: it was given tensors that are not the model's parameters, such as copies, so the "
+            "model would not change. Pass it model.parameters()."
         )
     left = [name for p, name in trainable.items() if p not in theirs]
     if len(left) == len(trainable):
@@ -51,7 +51,7 @@ def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> li
     if not left:
         return []
     listed = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-    return [f"{label} was not given {len(left):,} of {len(trainable):,} parameters ({listed})."]
+    return [f"{label} does not train {len(left):,} of {len(trainable):,} parameters ({listed})."]
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
@@ -79,5 +79,5 @@ def try_schedule(schedule: Schedule, steps: int, config: EntryConfig) -> None:
         if not is_number or not isfinite(factor) or factor < 0:
             raise SpecError(
                 f"{label}: its multiplier of the learning rate at step {step:,} is {factor!r}"
-                f" ({type(factor).__name__}). `shape(t, total)` gives a number from 0 on."
+                f" ({type(factor).__name__}). `shape(t, total)` returns a number of 0 or more."
             )

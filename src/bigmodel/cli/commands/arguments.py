@@ -161,7 +161,7 @@ def _export(parser: Parser) -> None:
 
 
 _ENCODING = "encoding of the file, such as cp1252 (default: that of the run's data, or by its mark)"
-_MAX_BAD = "most samples to skip because they cannot be read (default: 0)"
+_MAX_BAD = "unreadable samples that may be skipped (default: 0)"
 
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),

@@ -41,13 +41,13 @@ def run(arguments: Namespace) -> None:
         note(f"  gives {_signature(value)}")
     kind = loaded.prepared.spec.input
     if isinstance(kind, Tokens | TokenPair) and not any_length:
-        note(f"  all texts have to be filled up to {kind.length} tokens")
+        note(f"  all texts must be padded to {kind.length} tokens")
     if front.note:
         note(f"  {front.note}")
     if uncompared is not None:
         note(
-            "Warning: the graph could not be compared with the model. What comes with onnx cannot"
-            f" compute it ({uncompared.rstrip('.')}); with onnxruntime installed, export compares it."
+            "Warning: the graph could not be compared with the model. onnx's own evaluator cannot "
+            f"compute it ({uncompared.rstrip('.')}); with onnxruntime installed, export compares it."
         )
     for path in _vocabulary(loaded, output):
         note(f"  its vocabulary: {path}")

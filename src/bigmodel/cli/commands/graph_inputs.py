@@ -102,7 +102,7 @@ def front_of(prepared: Prepared) -> Front:
         given = GraphInput(
             "sound", "float32", (settings.samples,), f"samples at {settings.rate} Hz, -1 to 1"
         )
-        note = "Mix channels and resample; fill up with zeros at the end, or cut there."
+        note = "Mix channels and resample; pad with zeros at the end, or cut there."
         return Front([given], Heard(settings, scaled), note)
     match kind:
         case Image() if prepared.bytes:
@@ -118,9 +118,11 @@ def front_of(prepared: Prepared) -> Front:
             return Front([given], nn.Identity(), f"At most {kind.length} tokens.")
         case TokenPair(vocab_size=size):
             source = GraphInput("source", "int64", (LENGTH,), _filled(kind.pad), most=size)
-            known = f"what is known of the target, {kind.start} first; {_filled(kind.pad)}"
+            known = f"the target so far, {kind.start} first; {_filled(kind.pad)}"
             target = GraphInput("target", "int64", (LENGTH,), known, most=size)
-            note = f"Both are as long, at most {kind.length} tokens; the source ends with {kind.end}."
+            note = (
+                f"Both have equal length, at most {kind.length} tokens; the source ends with {kind.end}."
+            )
             return Front([source, target], Paired(), note)
     categories = kind.categories if isinstance(kind, Features) else ()
     note = "Columns of categories hold whole numbers." if any(categories) else ""
@@ -283,4 +285,4 @@ def _sentence(parts: list[str]) -> str:
 
 
 def _filled(pad: int | None) -> str:
-    return "tokens" if pad is None else f"tokens, filled up with {pad} at the end"
+    return "tokens" if pad is None else f"tokens, padded with {pad} at the end"

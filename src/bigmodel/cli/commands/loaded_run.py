@@ -185,7 +185,7 @@ def _load_checkpoint(run_path: RunPath, weights: str, notify: Notify) -> tuple[T
             f"{run_path.folder}: the run has no checkpoint: it ended before its first save."
         ) from error
     if newest.warning is not None:
-        notify(newest.warning.replace("Going on from", "Using"))
+        notify(newest.warning.replace("Resuming from", "Using"))
     return newest.groups, newest.facts
 
 
@@ -198,7 +198,7 @@ def _settings(run_path: RunPath, facts: Facts) -> dict[str, Any]:
         )
     groups = ("model", "data", "loss")
     if not isinstance(settings, dict) or not all(isinstance(settings.get(g), dict) for g in groups):
-        raise CheckpointError(f"{run_path.folder}: its checkpoint holds no settings of a run.")
+        raise CheckpointError(f"{run_path.folder}: its checkpoint holds no run settings.")
     return settings
 
 

@@ -44,7 +44,7 @@ def _with_options(message: str, option: str) -> str:
     message = re.sub(r"^(data\.)?path[=:] ?", f"{option} ", message)
     no_column = r"^data\.\w+=(.*?): (.*) has no such column\."
     message = re.sub(no_column, r"\2: there is no column '\1'.", message)
-    message = re.sub(r"; or say ['\"]*data\.label_pattern=.*?(; or|\.$)", r"\1", message)
+    message = re.sub(r"; or set ['\"]*data\.label_pattern=.*?(; or|\.$)", r"\1", message)
     message = re.sub(r"data\.encoding=", "--encoding ", message)
     return re.sub(r"data\.max_bad=", "--max-bad ", message)
 

@@ -26,7 +26,7 @@ def check_kind(path: Path, suffixes: Sequence[str]) -> None:
     if path.suffix.lower() not in suffixes:
         meant = did_you_mean(path.suffix.lower(), suffixes)
         raise ConfigError(
-            f"--output {path}: '{path.suffix}' is no kind of file that is written here.{meant} There are"
+            f"--output {path}: '{path.suffix}' is not a supported type of file.{meant} Supported:"
             f" {', '.join(suffixes)}."
         )
 
@@ -41,13 +41,13 @@ def check_place(path: Path, *, force: bool) -> None:
         ConfigError: it is there already, or its folder is not.
     """
     if path.is_dir():
-        raise ConfigError(f"--output {path}: is a folder. Give a file in it.")
+        raise ConfigError(f"--output {path}: is a folder. Name a file in it.")
     if not path.absolute().parent.is_dir():
         raise ConfigError(
-            f"--output {path}: there is no folder {path.absolute().parent}. Make it first."
+            f"--output {path}: there is no folder {path.absolute().parent}. Create it first."
         )
     if path.exists() and not force:
-        raise ConfigError(f"--output {path}: is there already. Add --force to replace it.")
+        raise ConfigError(f"--output {path}: already exists. Add --force to replace it.")
 
 
 def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:

@@ -30,8 +30,8 @@ def run(arguments: Namespace) -> None:
     given = next((name for name in _OF_TEXTS if getattr(arguments, name) is not None), None)
     if not writes and arguments.prompt is not None:
         raise ConfigError(
-            f"--prompt: {loaded.name} gives {loaded.prepared.spec.target} and writes no text. Give it"
-            " new samples with --input FILE."
+            f"--prompt: {loaded.name} gives {loaded.prepared.spec.target} and writes no text. Pass new "
+            "samples with --input FILE."
         )
     if not writes and given is not None:
         raise ConfigError(f"--{given.replace('_', '-')}: {loaded.name} writes no text. Leave it out.")

@@ -41,7 +41,7 @@ def resolve_run(text: str) -> RunPath:
     if not path.exists():
         raise CheckpointError(f"{text}: there is no such folder.{_nearest(path)}{_newest()}")
     if not path.is_dir():
-        raise CheckpointError(f"{text}: this is a file. Give a run's folder, which holds checkpoints/.")
+        raise CheckpointError(f"{text}: this is a file. Name a run's folder, which holds checkpoints/.")
     if (path / "checkpoints").is_dir():
         return RunPath(path)
     if path.name == "checkpoints" and path.absolute().parent.is_dir():
@@ -51,12 +51,13 @@ def resolve_run(text: str) -> RunPath:
         return RunPath(checkpoint.parent.parent, checkpoint)
     if (path / ".hydra").is_dir():
         raise CheckpointError(
-            f"{text}: the run has no checkpoint: it ended before its first save, or it is gone."
+            f"{text}: the run has no checkpoint: it ended before its first save, or the checkpoint was "
+            "deleted."
         )
     jobs = runs_in(path)
     if not jobs:
         raise CheckpointError(
-            f"{text}: this is no run's folder: it has no checkpoints/. bigmodel-train prints a run's"
+            f"{text}: this is not a run's folder: it has no checkpoints/. bigmodel-train prints a run's"
             f" folder as Output.{_newest()}"
         )
     kind = "a sweep's" if _is_sweep(path) else "a"

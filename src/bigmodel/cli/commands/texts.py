@@ -119,11 +119,11 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
     else:
         if not path.is_file():
             raise DataError(
-                f"--input {path}: there is no such file. Give a text file of prompts, one a line."
+                f"--input {path}: there is no such file. Provide a text file of prompts, one per line."
             )
         lines = read_lines(path, arguments.encoding or getattr(reader, "encoding", "utf-8"))
         if not lines:
-            raise DataError(f"--input {path}: it is empty. Give prompts, one a line.")
+            raise DataError(f"--input {path}: it is empty. Provide prompts, one per line.")
         rows = [
             _encoded(reader, line, loaded, f"--input {path}, line {n}") if line.strip() else []
             for n, line in enumerate(lines, 1)
@@ -145,7 +145,7 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
         rate = len(texts) / seconds
         note(f"{counted(len(texts), 'text')} in {seconds:.2f} s ({rate:,.1f} texts/s): {output}")
     if blank := rows.count([]):
-        note(f"Blank: {blank:,} of {counted(len(rows), 'line')}, and so is what is written of them")
+        note(f"Blank: {blank:,} of {counted(len(rows), 'line')}; their outputs are blank too")
     check_defined(texts.count(None), len(texts), "texts")
 
 
@@ -153,9 +153,7 @@ def _tell_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
     """Tells how many prompts are longer than what the model sees at once."""
     context = loaded.prepared.spec.input.shape[-1]
     if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
-        note(
-            f"Cut: {counted(cut, 'prompt')}, of which the model sees the end: at most {context:,} tokens"
-        )
+        note(f"Cut: {counted(cut, 'prompt')}; the model sees only their end: at most {context:,} tokens")
 
 
 def sources_of(part: TextPairs) -> list[list[int]]:
@@ -173,7 +171,7 @@ def _reader(loaded: LoadedRun) -> TextReader:
     reader = loaded.reader
     if not isinstance(reader, TextReader):
         raise DataError(
-            f"{loaded.name}: its data has no words for its tokens, so that it cannot read or write."
+            f"{loaded.name}: its data has no text for its tokens, so it cannot read or write."
         )
     return reader
 
@@ -188,7 +186,7 @@ def _encoded(reader: TextReader, text: str, loaded: LoadedRun, where: str = "--p
     if not tokens and target.end is not None and not isinstance(loaded.prepared.spec.input, TokenPair):
         return [target.end]  # where one text ends, the next begins
     if not tokens or (isinstance(loaded.prepared.spec.input, TokenPair) and not text.strip()):
-        raise DataError(f"{where}: is empty. The model needs a character at least to start from.")
+        raise DataError(f"{where}: is empty. The model needs at least one character to start from.")
     return tokens
 
 

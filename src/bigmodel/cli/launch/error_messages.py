@@ -74,7 +74,7 @@ def _no_such_choice(case: Case) -> str | None:
         return f"--config-name {name}: there is no {name}.yaml in the folders of configurations."
     typed = _typed_value("data", case) or name
     if group.partition("/")[0] == "data" and (file := other_tools.suggest_file(typed)) is not None:
-        return f"data={typed}: data= says what kind of data it is. Did you mean {file}?"
+        return f"data={typed}: data= names the kind of data. Did you mean {file}?"
     known = sorted(error.options or _choices(case.index, group))
     asked_by = re.match(r"In '(\w+/[^']+)': ", case.text)  # a file's own list of defaults
     source = f"{asked_by[1]}.yaml: " if asked_by and asked_by[1] != "hydra/config" else ""
@@ -93,7 +93,7 @@ def _no_such_folder(case: Case) -> str | None:
     found = re.search(r"directory '([^']*)'", case.text)
     flag = "--config-dir" if isinstance(case.error, SearchPathException) else "--config-path"
     folder = found[1] if found else ""
-    return f"{flag} {folder}: there is no such folder. It is looked for from {Path.cwd()}."
+    return f"{flag} {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
 
 
 def _no_such_key(case: Case) -> str | None:
@@ -171,7 +171,7 @@ def _sweep_without_flag(case: Case) -> str | None:
     key, _, value = text.partition("=")
     as_list = "" if "(" in value else f" One list is {shell_quoted(f'{key}=[{value}]')}."
     if any(word.startswith("resume=") for word in case.argv):
-        return f"{text}: a run goes on with one value.{as_list}"
+        return f"{text}: a resumed run takes one value.{as_list}"
     several = f"several values need -m, for one run each: -m {shell_quoted(text)}."
     quoted = setting(key, value)
     if not are_allowed([f"{key}={hydra_value(value, literal=True)}"], case.index, case.argv):
@@ -186,7 +186,7 @@ def _plus_or_minus(case: Case) -> str | None:
     if not isinstance(case.error, HydraException):
         return None
     if found := re.search(r"already at '([^']+)'", case.text):
-        return f"{found[1]}: is there already. Leave out the plus: {found[1]}=…"
+        return f"{found[1]}: already exists. Leave out the plus: {found[1]}=…"
     if found := re.match(r"Could not delete .*?'([^']+)'", case.text):
         key = found[1].partition("=")[0]
         meant = did_you_mean(key, [*case.index.groups, *case.index.paths(case.argv)])
@@ -211,9 +211,9 @@ def _too_large(case: Case) -> str | None:
     if not is_too_large(case.error):
         return None
     return (
-        f"Out of memory: {_first_line(case.error) or 'nothing more could be had'}. The model or the data"
-        " is larger than the memory of this machine: see to sizes such as model.hidden_sizes and"
-        " data.batch_size."
+        f"Out of memory: {_first_line(case.error) or 'no more memory was available'}. The model or the "
+        "data is larger than the memory of this machine: reduce sizes such as model.hidden_sizes and "
+        "data.batch_size."
     )
 
 
@@ -225,7 +225,7 @@ def _interpolation(case: Case) -> str | None:
     first = _first_line(case.error)
     if found := re.match(r"Interpolation key '([^']+)' not found", first):
         meant = did_you_mean(found[1], case.index.paths(case.argv))
-        return f"{key}: refers to ${{{found[1]}}}, which is not there.{meant}"
+        return f"{key}: refers to ${{{found[1]}}}, which does not exist.{meant}"
     return f"{key}: {first.removeprefix('KeyError raised while resolving interpolation: ')}."
 
 
@@ -236,7 +236,7 @@ def _missing_value(case: Case) -> str | None:
         choices = [choice for group in case.index.groups.values() for choice in group.choices.values()]
         keys = [*case.index.top, *(k for choice in choices for k in choice.keys)]
         meaning = next((f" ({k.description})" for k in keys if k.path == key and k.description), "")
-        return f"{key}: is required and was not given{meaning}. Give it as {key}=…"
+        return f"{key}: is required and was not set{meaning}. Set {key}=…"
     found = re.match(r"You must specify '([^']+)'", case.text)
     if isinstance(case.error, HydraException) and found:
         known = ", ".join(_choices(case.index, found[1]))

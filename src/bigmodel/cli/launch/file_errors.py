@@ -52,13 +52,13 @@ def broken_file(error: BaseException, argv: Sequence[str]) -> str | None:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a file"
-        return f"{place}: this is no valid YAML: {error.problem or error.context}."
+        return f"{place}: this is not valid YAML: {error.problem or error.context}."
     if isinstance(error, yaml.YAMLError):
-        return f"A configuration file is no valid YAML: {error}."
+        return f"A configuration file is not valid YAML: {error}."
     if isinstance(error, UnicodeDecodeError) and out_of_hydra(error):
         files = [path for folder in own_folders(argv) for path in sorted(folder.rglob("*.yaml"))]
         broken = next((path for path in files if not _is_text(path)), "A configuration file")
-        return f"{broken}: this is no text in UTF-8 ({error.reason}). Save it as UTF-8."
+        return f"{broken}: this is not valid UTF-8 ({error.reason}). Save it as UTF-8."
     return None
 
 
@@ -69,7 +69,7 @@ def output_folder(error: BaseException, argv: Sequence[str]) -> str | None:
     key = "hydra.sweep.dir" if {"-m", "--multirun"} & set(argv) else "hydra.run.dir"
     return (
         f"{error.filename}: {(error.strerror or str(error)).lower()}."
-        f" The output folder has to be writable; choose another with {key}=<folder>."
+        f" The output folder must be writable; choose another with {key}=<folder>."
     )
 
 

@@ -24,7 +24,7 @@ EXAMPLES = (
     ("bigmodel-train model=cnn data=mnist", "another model, other data; the loss follows"),
     ("bigmodel-train trainer.epochs=20", "another setting"),
     ("bigmodel-train -m optimizer.lr=0.1,0.01", "a sweep: every combination"),
-    ("bigmodel-train resume=<run folder>", "goes on from its last checkpoint"),
+    ("bigmodel-train resume=<run folder>", "resumes from its last checkpoint"),
     ("bigmodel-train model=transformer --help", "that model's settings"),
     ("tensorboard --logdir outputs", "the curves"),
 )
@@ -138,7 +138,7 @@ def own_folders(argv: Sequence[str]) -> list[Path]:
     for folder in found:
         if not folder.is_dir():
             raise ConfigError(
-                f"--config-dir {folder}: there is no such folder. It is looked for from {Path.cwd()}."
+                f"--config-dir {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
             )
     return found
 

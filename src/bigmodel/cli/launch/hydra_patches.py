@@ -74,7 +74,7 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
     if arguments.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun loads a pickle, which can run any code in it."
-            " Use resume=<run folder> to go on with a run."
+            " Use resume=<run folder> to resume a run."
         )
     check_overrides(arguments.overrides)
     rules = Rules(config_dir.resolve(), named_plugins(arguments.overrides), arguments.resolve)

@@ -82,13 +82,13 @@ def _acquire(path: Path) -> IO[str]:
             other = _blocking_holder(file, _lock_exclusively)
             if other is not None and time.monotonic() > until:
                 raise CheckpointError(
-                    f"{path.parent}: this run is going on already, in {other}. Wait for it, or stop it"
+                    f"{path.parent}: this run is already running, in {other}. Wait for it, or stop it"
                     " first."
                 )
             if other is None and _is_same_file(path, file):
                 if not _is_lock_file(file):
                     raise CheckpointError(
-                        f"{path}: is not what a run writes there, and would be written over. Move it"
+                        f"{path}: is not what a run writes there, and would be overwritten. Move it"
                         " away."
                     )
                 try:
@@ -155,7 +155,7 @@ def _recorded_holder(file: IO[str]) -> tuple[str, bool]:
         return "another process", False
     words = f"process {pid} on {host}, since {started}"
     if host != socket.gethostname() or not _CAN_PROBE:
-        return f"{words} (if it is gone, remove {file.name})", True
+        return f"{words} (if it has ended, remove {file.name})", True
     return words, pid != os.getpid() and _is_alive(pid)
 
 

@@ -82,8 +82,8 @@ def _redact_word(word: str) -> str:
             return f"{key}={store_secret(name, value)}"
         if override is not None and _redact_value(getattr(override._value, "list", []), name, False)[1]:
             raise ConfigError(
-                f"{name}: a sweep over several settings with a secret in each cannot be kept out of"
-                " its files. Give the secret by itself, with its whole key."
+                f"{name}: a sweep over several settings with a secret in each would write the secrets "
+                "to its files. Pass the secret by itself, with its full key."
             )
         return word
     if isinstance(override._value, int | float) and looks_secret(name):

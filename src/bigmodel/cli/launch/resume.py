@@ -56,7 +56,7 @@ def expand_resume(argv: list[str], config_dir: Path) -> Resume:
         if found is None:
             print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
             return Resume(rest)
-        print(escape_message(f"resume=auto: going on with {found}"))  # noqa: T201
+        print(escape_message(f"resume=auto: resuming {found}"))  # noqa: T201
         return Resume(_arguments(_overrides_of(found), found, None), found, may_change)
     folder = _run_of(Path(wanted[-1].strip("'\"")))
     _check_is_run(folder)
@@ -116,7 +116,7 @@ def _override_stored(
     if group == "hydra.run.dir":
         if Path(choice.strip("'\"")).resolve() == folder.resolve():
             return []
-        raise ConfigError(f"{word}: the run goes on in its own folder, {folder}. Leave it out.")
+        raise ConfigError(f"{word}: the run resumes in its own folder, {folder}. Leave it out.")
     if group == "device":
         return [f"device.name={choice}"]
     if group in GROUPS:
@@ -126,15 +126,15 @@ def _override_stored(
             return []
         if config_dir is None:
             raise ConfigError(
-                f"{word}: the run in {folder} has {group}={made}, and goes on with it. Leave it out,"
-                " start anew, or add resume_changed=true to go on all the same."
+                f"{word}: the run in {folder} has {group}={made}, and keeps it. Leave it out, start a "
+                "new run, or add resume_changed=true to continue anyway."
             )
         settings = compose_config([f"{group}={choice}"], config_dir, extra)[group]
         plain = OmegaConf.to_container(settings, resolve=False)
         return [f"~{group}", f"+{group}={hydra_value(plain)}"]
     if group in PRESETS:
         raise ConfigError(
-            f"{word}: a preset cannot be put onto a run that has begun."
+            f"{word}: a preset cannot be applied to a run that has started."
             " Set single keys, such as trainer.epochs=60."
         )
     plain_key = word[0] not in "+~" and not group.startswith("hydra")
@@ -161,7 +161,7 @@ def _run_of(path: Path) -> Path:
     newest = [name for name in manifest.GENERATIONS if (checkpoints / name).is_dir()]
     if (run / RECORD).is_dir() and whole != checkpoints and [whole.name] != newest[:1]:
         raise CheckpointError(
-            f"resume={path}: a run goes on from its newest checkpoint and no other. Give its folder:"
+            f"resume={path}: a run resumes only from its newest checkpoint. Name its folder:"
             f" {shell_quoted(f'resume={run}')}"
         )
     return run if path.is_absolute() else Path(os.path.relpath(run))
@@ -170,21 +170,21 @@ def _run_of(path: Path) -> Path:
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(
-            f"resume={folder}: there is no such folder. Give a run's folder, or resume=auto."
+            f"resume={folder}: there is no such folder. Name a run's folder, or resume=auto."
         )
     record = folder / RECORD
     if not (record / "config.yaml").is_file() and saved_settings(folder) is None:
         raise CheckpointError(
-            f"resume={folder}: this is no run's folder: it has no .hydra/config.yaml."
-            " Give the folder that holds checkpoints/ and .hydra/."
+            f"resume={folder}: this is not a run's folder: it has no .hydra/config.yaml."
+            " Name the folder that holds checkpoints/ and .hydra/."
         )
     for path in (*folder.iterdir(), *(record.iterdir() if record.is_dir() else [])):
         if path.is_symlink():  # what is written to it would land elsewhere
             raise CheckpointError(
-                f"{path}: is a link to {path.readlink()}; the files of a run have to lie in its folder."
-                " Put there what the link leads to, and go on."
+                f"{path}: is a link to {path.readlink()}; a run's files must be in its folder. Put the "
+                "linked file there, then resume."
             )
         try:
             check_regular(path)
         except OSError as error:
-            raise CheckpointError(f"{path}: {error.strerror}. Remove it, and go on.") from error
+            raise CheckpointError(f"{path}: {error.strerror}. Remove it, then resume.") from error

@@ -78,8 +78,8 @@ def check_same(
         pairs = [(key, redact(key, old.get(key)), redact(key, new.get(key))) for key in deciding]
         listed = "\n".join(f"  {key}: was {before!r}, now {now!r}" for key, before, now in pairs)
         raise ConfigError(
-            f"resume={folder}: this would be another run:\n{listed}\n"
-            "Leave these as they were, start anew, or add resume_changed=true to go on all the same."
+            f"resume={folder}: this would be a different run:\n{listed}\n"
+            "Leave these as they were, start a new run, or add resume_changed=true to continue anyway."
         )
     return None
 

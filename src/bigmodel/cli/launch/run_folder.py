@@ -80,12 +80,12 @@ def check_free(folder: Path, key: str) -> None:
     ]
     if RECORD in found or "summary.json" in found:
         raise ConfigError(
-            f"{key}: there is a run in {folder} already. Go on with it by"
+            f"{key}: {folder} already holds a run. Resume it with"
             f" {shell_quoted(f'resume={folder}')}, or name another folder with {key}=<folder>."
         )
     if found:
         raise ConfigError(
-            f"{key}: {folder} holds {', '.join(found)} already, which a run would write over. Name"
+            f"{key}: {folder} holds {', '.join(found)} already, which a run would overwrite. Name"
             f" another folder with {key}=<folder>, or move them away."
         )
     if not os.access(folder, os.W_OK):
@@ -110,8 +110,8 @@ def claimed_sweep(folder: Path) -> Iterator[None]:
         disk.make_folder(folder)
     except OSError as error:
         raise ConfigError(
-            f"hydra.sweep.dir: {folder} cannot be made: {error.strerror or error}. Name another folder"
-            " with hydra.sweep.dir=<folder>."
+            f"hydra.sweep.dir: {folder} cannot be created: {error.strerror or error}. Name another "
+            "folder with hydra.sweep.dir=<folder>."
         ) from error
     _check_no_sweep(folder)
     with lock.locked(folder):
@@ -238,6 +238,6 @@ def _stored_text(config: DictConfig) -> str:
 
 def _unwritable(path: Path, error: OSError) -> str:
     return (
-        f"output_dir: {path} cannot be made or written to: {error.strerror or error}."
-        " Name a folder that can, such as output_dir=outputs."
+        f"output_dir: {path} cannot be created or written: {error.strerror or error}."
+        " Use a folder that can be written, such as output_dir=outputs."
     )

@@ -141,11 +141,11 @@ class GuardedLoader(ConfigLoaderImpl):
                 _refuse_target(file, path)
             if "${new_folder" in str(value) and not _is_under(path, FILE_KEYS):
                 raise ConfigError(
-                    f"{file}: {path}: `new_folder` makes folders; it is for hydra.run.dir."
+                    f"{file}: {path}: `new_folder` creates folders and is only for hydra.run.dir."
                 )
             if _is_under(path, ("hydra",)) and not _is_under(path, FILE_KEYS) and value != {}:
                 raise ConfigError(
-                    f"{file}: {path} cannot be set by a configuration file of one's own, because"
+                    f"{file}: {path} cannot be set by a configuration file of your own, because"
                     f" Hydra runs code that it names. Allowed there: {', '.join(FILE_KEYS)}."
                     f" {PLUGIN_HINT}"
                 )
@@ -174,7 +174,7 @@ def _check_plugin(path: str, value: Any, rules: Rules) -> None:
     if value not in (None, [], "") and str(value) not in rules.plugins:
         raise ConfigError(
             f"{path}={value!r}: a configuration file names a module to import, which would run its"
-            f" code. If you trust it, say so on the command line: {setting('plugins', [str(value)])}."
+            f" code. If you trust it, name it on the command line: {setting('plugins', [str(value)])}."
         )
 
 
@@ -183,7 +183,7 @@ def _check_override(override: Override, text: str, typed: bool) -> None:
     if "_target_" in text:
         _refuse_target("the command line", text)
     if "hydra" in re.split(r"\W+", override.package or ""):
-        raise ConfigError(f"{text}: nothing can be put into Hydra's own configuration. {PLUGIN_HINT}")
+        raise ConfigError(f"{text}: nothing can be added to Hydra's own configuration. {PLUGIN_HINT}")
     if not _is_under(key, ("hydra",)):
         return
     allowed = TYPED_KEYS if typed else FILE_KEYS
@@ -194,7 +194,7 @@ def _check_override(override: Override, text: str, typed: bool) -> None:
             f" Allowed: {', '.join(allowed)}. {PLUGIN_HINT}"
         )
     if key == "hydra.searchpath" and "pkg:" in text:
-        raise ConfigError(f"{text}: a package is code. Give a folder: 'hydra.searchpath=[my/configs]'.")
+        raise ConfigError(f"{text}: a package is code. Use a folder: 'hydra.searchpath=[my/configs]'.")
 
 
 def _refuse_target(source: str, path: str) -> NoReturn:

@@ -45,7 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if (key := _forbidden_key(plain)) is not None:  # no damage: somebody has put it there
         raise CheckpointError(
             f"{path}: the run's own configuration has been changed: `{key}` is not among a run's own"
-            " settings. Take it out to go on; the checkpoints are not affected."
+            " settings. Remove it to resume; the checkpoints are not affected."
         )
     if wrong := _problem_with(plain):
         raise _damaged(path, wrong)
@@ -191,6 +191,6 @@ def _plain(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, why: str) -> DamagedError:
     return DamagedError(
-        f"{path}: the run's own configuration is damaged: {why}. Put it back as it was to go on; the"
-        " checkpoints are not affected."
+        f"{path}: the run's own configuration is damaged: {why}. Restore it to resume; the checkpoints"
+        " are not affected."
     )

@@ -47,7 +47,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
             continue
         taken_by = lock.holder(folder)
         if taken_by is not None:
-            print(escape_message(f"resume=auto: {folder} is going on already, in {taken_by}."))  # noqa: T201
+            print(escape_message(f"resume=auto: {folder} is already running, in {taken_by}."))  # noqa: T201
         elif has_checkpoint(folder):
             return folder
         elif not _lost_checkpoints(folder):
@@ -71,8 +71,8 @@ def check_may_restart(folder: Path) -> None:
     """
     if _lost_checkpoints(folder):
         raise CheckpointError(
-            f"{folder / 'checkpoints'}: there is no checkpoint to go on from: the run had saved some,"
-            " and they are gone. Put them back, or start anew in another folder."
+            f"{folder / 'checkpoints'}: there is no checkpoint to resume from: the run had saved some,"
+            " and they are gone. Restore them, or start a new run in another folder."
         )
 
 
@@ -124,7 +124,7 @@ def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> b
     except DamagedError as error:
         saved = stored_config.saved_settings(folder)
         if saved is None:
-            print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
+            print(escape_message(f"resume=auto: {error} It is skipped."))  # noqa: T201
             return False
         from bigmodel.config import to_shown  # brings torch
 
@@ -134,7 +134,7 @@ def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> b
             stored_config.repair(folder, "resume=auto")
         return same
     except CheckpointError as error:
-        print(escape_message(f"resume=auto: {error} It is left out."))  # noqa: T201
+        print(escape_message(f"resume=auto: {error} It is skipped."))  # noqa: T201
         return False
     return stored_config.is_same_run(stored_config.run_settings(theirs), ours, config_dir)
 

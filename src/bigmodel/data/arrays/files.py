@@ -88,7 +88,7 @@ def open_arrays(path: Path, key: str) -> Iterator[Arrays]:
     """
     if path.is_dir() or path.suffix.lower() not in SUFFIXES:
         raise DataError(
-            f"{key}={path}: is no file of arrays. Known are .npz, written by"
+            f"{key}={path}: is not a file of arrays. Supported are .npz, written by"
             " numpy.savez(path, inputs=…, targets=…), and .safetensors."
         )
     try:
@@ -132,13 +132,13 @@ def _read_member(path: Path, file: Any, name: str) -> Any:
             read_header = layout.read_array_header_1_0 if first else layout.read_array_header_2_0
             shape, _, dtype = read_header(content)
         except ValueError as error:
-            fault = "is empty, or none that numpy.savez has written"
+            fault = "is empty or was not written by numpy.savez"
             raise DataError(f"{where} {fault}: {error}.") from error
         promised, there = math.prod(shape) * dtype.itemsize, file.zip.getinfo(member).file_size
         if not dtype.hasobject and promised != there - content.tell():
             raise DataError(
-                f"{where}: its header says {promised:,} bytes of {dtype} in shape {shape}, but"
-                f" {there - content.tell():,} are there. Write it again."
+                f"{where}: its header says {promised:,} bytes of {dtype} in shape {shape}"
+                f", but it holds {there - content.tell():,}. Write it again."
             )
     check_memory(promised, where)
     return file[name]
@@ -147,7 +147,7 @@ def _read_member(path: Path, file: Any, name: str) -> Any:
 def _unreadable(path: Path, key: str, error: Exception) -> DataError:
     why = getattr(error, "strerror", None) or str(error)
     if "pickle" in why:
-        why = "it is no .npz file, but may be a pickle, which is never read"
+        why = "it is not an .npz file (pickles are never read)"
     return DataError(f"{key}={path}: cannot be read: {why}.")
 
 
@@ -157,10 +157,10 @@ def _to_tensor(array: Any, where: str) -> Tensor | list[str]:
 
     if array.dtype.kind in "US":
         if array.ndim != 1:
-            raise DataError(f"{where} holds words in {array.ndim} dimensions; only 1 is understood.")
+            raise DataError(f"{where} holds words in {array.ndim} dimensions; only 1 is supported.")
         return [word.decode() if isinstance(word, bytes) else str(word) for word in array.tolist()]
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise DataError(f"{where} is of type {array.dtype}; known are whole and real numbers.")
+        raise DataError(f"{where} is of type {array.dtype}; supported are whole and real numbers.")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch knows hardly more than their names
         if array.dtype.itemsize == 8 and array.size and array.max() > np.iinfo(np.int64).max:
             raise DataError(f"{where} holds whole numbers beyond {np.iinfo(np.int64).max:,}.")

@@ -36,10 +36,10 @@ class ArraysConfig(UserDataConfig, ImageConfig):
         None, description="words for classes 0, 1, …, for flags or for values; null: numbers"
     )
     vocab_size: int | None = Field(
-        None, ge=2, description="number of words that tokens are of; null: the largest and one"
+        None, ge=2, description="size of the vocabulary; null: the largest token plus one"
     )
     group: str | None = Field(
-        None, description="name of an array that tells what belongs together; null: none"
+        None, description="name of an array of groups, each kept in one part; null: none"
     )
     split: str | None = Field(None, description="name of an array of train, val and test; null: none")
 
@@ -78,7 +78,7 @@ def interpret_arrays(file: Arrays, config: ArraysConfig, where: str) -> ArraySam
     if len(given_targets) != len(inputs):
         raise DataError(
             f"{where}: '{config.inputs}' holds {len(inputs):,} samples, but '{config.targets}'"
-            f" {len(given_targets):,}: one each is needed."
+            f" {len(given_targets):,}: the numbers must be equal."
         )
     target, targets, indexed = _targets(given_targets, config)
 
@@ -133,13 +133,14 @@ def _infer_input(given: Tensor, name: str) -> Literal["features", "sequence", "i
     if given.ndim == 2 and not given.is_floating_point() and given.dtype != torch.bool:
         raise DataError(
             f"data.inputs={name}: whole numbers of shape {tuple(given.shape)} may be tokens or features."
-            " Say data.input=tokens or data.input=features."
+            " Set data.input=tokens or data.input=features."
         )
     if given.ndim in (1, 2):
         return "features"
     raise DataError(
-        f"data.inputs={name}: has shape {tuple(given.shape)}; known are (samples, features), (samples,"
-        " steps, features), (samples, channels, height, width) and, whole numbers, (samples, length)."
+        f"data.inputs={name}: has shape {tuple(given.shape)}; supported are (samples, features), "
+        "(samples, steps, features), (samples, channels, height, width) and, whole numbers, (samples, "
+        "length)."
     )
 
 
@@ -204,15 +205,15 @@ def _infer_task(given: Tensor, where: str) -> Literal["classes", "flags", "value
     if is_one_hot(given):
         raise DataError(
             f"{where}: each row holds a single 1 among zeros: classes that exclude each other, or labels"
-            " that do not? Say data.task=classes or data.task=flags."
+            " that do not? Set data.task=classes or data.task=flags."
         )
     if given.ndim == 2 and bool(((given == 0) | (given == 1)).all()):
         return "flags"
     if given.ndim == 2 and given.is_floating_point():
         return "values"
     raise DataError(
-        f"{where}: {given.dtype} of shape {tuple(given.shape)} may mean many things; known are"
-        " (samples,) and (samples, count). Say data.task=values where they are quantities."
+        f"{where}: {given.dtype} of shape {tuple(given.shape)} is ambiguous; supported are (samples"
+        ",) and (samples, count). Set data.task=values if they are quantities."
     )
 
 
@@ -232,7 +233,7 @@ def _output_names(config: ArraysConfig, count: int, word: str) -> tuple[str, ...
         return (config.targets,) if count == 1 else tuple(f"{word} {index}" for index in range(count))
     if len(config.names) != count:
         raise ConfigError(
-            f"data.names={config.names}: {len(config.names)} names for {count} columns of array"
-            f" '{config.targets}'. Give one for each."
+            f"data.names={config.names}: {len(config.names)} names for {count} "
+            f"columns of array '{config.targets}'. Name each of them."
         )
     return tuple(config.names)

@@ -117,7 +117,7 @@ class ArraysReader(Reader):
     def _stored(self, given: Tensor | list[str], where: str) -> Tensor:
         """Inputs as a source stores them, checked against those of training."""
         if self.input == "other":
-            raise DataError(f"{where}: the run's data does not come as arrays.")
+            raise DataError(f"{where}: the run was not trained on arrays.")
         if isinstance(given, list):
             raise DataError(f"{where}: holds words, expected numbers.")
         inputs = self._shaped(given, where)
@@ -149,8 +149,8 @@ class ArraysReader(Reader):
     def _real_image(self, inputs: Tensor, where: str) -> Tensor:
         if inputs.dtype == torch.uint8:
             raise DataError(
-                f"{where}: holds bytes, but the run's images are real numbers. Give them in the scale of"
-                " the training data, such as 0 to 1."
+                f"{where}: holds bytes, but the run's images are real numbers. Provide them in the "
+                "scale of the training data, such as 0 to 1."
             )
         return inputs.float()
 
@@ -179,7 +179,7 @@ class ArraysReader(Reader):
             raise DataError(f"{where}: holds {len(given):,} targets for {samples:,} inputs.")
         kind, names = self.target_encoder.kind, self.target_encoder.names
         if kind == "none":
-            raise DataError(f"{where}: answers to these inputs cannot be read from arrays.")
+            raise DataError(f"{where}: targets for these inputs cannot be read from arrays.")
         if isinstance(given, list):
             if kind != "classes":
                 raise DataError(f"{where}: holds words, expected numbers.")
@@ -273,7 +273,7 @@ def finite_rows(inputs: Tensor, targets: Tensor, max_bad: int, where: str) -> Te
     if len(bad) > max_bad:
         raise DataError(
             f"{where}: {len(bad):,} of {len(inputs):,} samples hold NaN or infinity, in rows"
-            f" {join_names(list(map(str, bad)))} (counted from 0). Mend them, or raise"
-            f" data.max_bad={len(bad)} to leave them out."
+            f" {join_names(list(map(str, bad)))} (counted from 0). Mend them"
+            f", or set data.max_bad={len(bad)} to skip them."
         )
     return fine.nonzero().flatten()

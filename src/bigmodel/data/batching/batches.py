@@ -309,6 +309,6 @@ def _nothing_left(batches: Batches) -> str:
     grouped = f" times trainer.accumulate={group}" if group > 1 else ""
     return (
         f"data.batch_size={batches.batch_size}{grouped} is larger than the {samples} training samples"
-        f" and data.drop_last=true leaves none; take data.batch_size={max(1, samples // group)} or less,"
+        f" and data.drop_last=true leaves none; set data.batch_size={max(1, samples // group)} or less,"
         " or data.drop_last=false."
     )

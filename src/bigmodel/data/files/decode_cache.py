@@ -135,12 +135,12 @@ def decode_files(
         try:
             return _read_entry(entry, row)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            trouble = f"{entry} is damaged ({_reason(error)}): made anew"
+            trouble = f"{entry} is damaged ({_reason(error)}): rebuilt"
     try:
         return _write_entry(entry, paths, digests, row, max_bad, trouble)
     except OSError as error:
         found = decode_files(paths, row)
-        found.trouble = f"{cache} cannot be written ({_reason(error)}): kept in memory alone"
+        found.trouble = f"{cache} cannot be written ({_reason(error)}): kept in memory only"
         return found
 
 
@@ -193,7 +193,7 @@ def _write_entry(
             return found
         if file_digests(paths) != list(digests):  # else the entry would give what it is not named by
             found.rows = found.rows.clone()
-            found.trouble = "files changed while they were read: kept in memory alone"
+            found.trouble = "files changed while they were read: kept in memory only"
             return found
         about = {"kept": found.kept, "bad": found.bad, "notes": found.notes}
         size = found.rows.nbytes

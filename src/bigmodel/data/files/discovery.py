@@ -6,7 +6,7 @@
     photos.csv                a list, with columns `file` and `label`
 
 Files come in the order of their names, wherever they are found. Hidden ones are passed over, and so is
-what systems leave behind; see `ignored_files`.
+system files; see `ignored_files`.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def _check_utf8_name(name: str, where: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{where}: the name {escape(name)} holds bytes that are no text in UTF-8. Rename it, or all"
-            " of them by a program such as convmv."
+            f"{where}: the name {escape(name)} is not valid UTF-8. Rename it, or all of them with a "
+            "program such as convmv."
         ) from None
 
 
@@ -151,7 +151,7 @@ def _walk(folder: Path, where: str, passed: set[str]) -> Iterator[Path]:
     """All files below a folder that are data, by name; a link must stay within it.
 
     Args:
-        passed: takes the names of what systems leave behind, as far as it is not hidden.
+        passed: takes the names of system files, as far as it is not hidden.
     """
 
     def unreadable(error: OSError) -> None:
@@ -182,7 +182,7 @@ def _part_folders(names: list[str], where: str) -> tuple[list[str], list[str] | 
         other = sorted((tops - known) or {name for name in names if "/" not in name})
         raise DataError(
             f"{where}: its folders {', '.join(sorted(known))} are parts of the data, but {other[0]!r}"
-            " lies beside them and is none. Move it away, or into one of them."
+            " is next to them but is not a part. Move it away, or into one of them."
         )
     if not tops or known != tops or any("/" not in name for name in names):
         return names, None
@@ -196,21 +196,21 @@ def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[
     if len(loose) == len(names):
         pattern = setting("data.label_pattern", name_patterns.suggest_pattern(names))
         raise DataError(
-            f"{where}: {len(names):,} {what}, such as {names[0]}, lie in no folder that could name their"
-            f" class. Put those of each class into a folder of its own; or say {pattern} where names"
-            " tell; or give a list of files with their labels."
+            f"{where}: {len(names):,} {what}, such as {names[0]}, are in no class folder. Put those of "
+            f"each class into a folder of its own; or set {pattern} if the names hold the label; or use "
+            "a list of files with their labels."
         )
     if loose:
         raise DataError(
-            f"{where}: {len(loose):,} {what} lie outside the folders of the classes:"
+            f"{where}: {len(loose):,} {what} are outside the class folders:"
             f" {join_names(loose)}. Move them into the folder of their class, or away."
         )
     labels = [name.split("/", 1)[0] for name in names]
     within = {name.split("/")[1] for name in names if name.count("/") > 1}
     if len(set(labels)) == 1 and len(within) > 1:
         raise DataError(
-            f"{where}: all {what} lie in one folder, {labels[0]!r}. If the folders within it are the"
-            f" classes, say data.path={folder / labels[0]}."
+            f"{where}: all {what} are in one folder, {labels[0]!r}. If the folders within it are the "
+            f"classes, set data.path={folder / labels[0]}."
         )
     return labels
 
@@ -261,7 +261,7 @@ def _check_listed(
     other = [name for name in names if Path(name).suffix.lower() not in search.suffixes]
     if other:
         raise DataError(
-            f"{search.where}: lists {len(other):,} files that are no {search.what}, such as {other[0]}."
+            f"{search.where}: lists {len(other):,} files that are not {search.what}, such as {other[0]}."
             f" Known are {', '.join(sorted(search.suffixes))}."
         )
 
@@ -272,8 +272,8 @@ def _check_once(names: Sequence[str], paths: Sequence[Path], what: str, where: s
     twice = [name for name, path in zip(names, plain, strict=True) if counted[path] > 1]
     if twice:
         raise DataError(
-            f"{where}: lists {len(set(twice)):,} {what} more than once, such as {twice[0]}: one may be"
-            " learnt from and judged by at once. List each once."
+            f"{where}: lists {len(set(twice)):,} {what} more than once, such as {twice[0]}: the same "
+            "file could be used for training and evaluation. List each file once."
         )
 
 

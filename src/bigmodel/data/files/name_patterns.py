@@ -32,7 +32,7 @@ class FilePatterns(Config):
     )
     group_pattern: str | None = Field(
         None,
-        description="regular expression whose one group tells what belongs together; null: nothing does",
+        description="regular expression whose one group names what stays in one part; null: none",
     )
     test_pattern: str | None = Field(
         None, description="regular expression that finds the test part's paths; null: by folder"
@@ -40,7 +40,7 @@ class FilePatterns(Config):
     file: str = Field("file", description="column of a list that names the files")
     label: str = Field("label", description="column of a list that holds the labels")
     group: str | None = Field(
-        None, description="column of a list that tells what belongs together; null: none"
+        None, description="column of a list whose equal values stay in one part; null: none"
     )
     split: str | None = Field(
         None, description="column of a list that says train, val or test; null: none"
@@ -50,11 +50,11 @@ class FilePatterns(Config):
     )
     encoding: Encoding = Field(
         "utf-8",
-        description="how a list is written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
+        description="encoding of a list: utf-8, cp1252, utf-16, …; a byte-order mark is recognised",
     )
     task: Literal["auto", "classes", "values"] = Field(
         "auto",
-        description="what labels are: classes, values, or auto: values where a list has fractions",
+        description="what labels are: classes, values, or auto: values if a list has fractions",
     )
 
     @field_validator("label_pattern", "group_pattern", "test_pattern")
@@ -66,11 +66,10 @@ class FilePatterns(Config):
         try:
             groups = regex.compile(pattern).groups
         except (regex.error, RecursionError) as error:
-            raise ValueError(f"it is no regular expression: {error}") from error
+            raise ValueError(f"it is not a regular expression: {error}") from error
         if info.field_name != "test_pattern" and groups != 1:
             raise ValueError(
-                f"it needs one group in parentheses, which is what it finds, and has {groups}. Write"
-                " (?:…) for those that find nothing"
+                f"it needs exactly one capturing group and has {groups}. Use (?:…) for the others"
             )
         return pattern
 
@@ -132,9 +131,9 @@ def _search(pattern: str, name: str, key: str) -> Any:
         return regex.search(pattern, name, timeout=_SECONDS)
     except TimeoutError:
         raise DataError(
-            f"data.{key}={pattern!r}: looks for a match in {name!r} for more than {_SECONDS} seconds. A"
-            " repetition within a repetition, such as (a+)+, can be matched in countless ways: take one"
-            " of the two away."
+            f"data.{key}={pattern!r}: looks for a match in {name!r} for more than {_SECONDS} seconds. A "
+            "repetition within a repetition, such as (a+)+, can be matched in countless ways: remove "
+            "one of the two."
         ) from None
 
 
@@ -183,4 +182,4 @@ def parse_number(label: str | float, where: str) -> float:
     try:
         return float(label)
     except ValueError:
-        raise DataError(f"{where}: label {label!r} is no number.") from None
+        raise DataError(f"{where}: label {label!r} is not a number.") from None

@@ -119,8 +119,8 @@ def _add_part(
     twice = {path.resolve() for path in files.paths} & {path.resolve() for path in more.paths}
     if twice:
         raise DataError(
-            f"{where}: {len(twice):,} of its {what} are in another part too, such as {min(twice)}: a"
-            " part to judge by must be new to the model. Give a place that is not within the other."
+            f"{where}: {len(twice):,} of its {what} are in another part too, such as {min(twice)}: an "
+            "evaluation part must not overlap the training part. Use a separate folder."
         )
     own = _label_targets(more.labels, target.names if isinstance(target, Classes) else None, where)
     rows = torch.arange(len(files.paths), len(files.paths) + len(more.paths))
@@ -215,7 +215,7 @@ def file_messages(files: Files, trouble: str = "") -> list[tuple[str, str]]:
         header_rows.append(("Ignored", kinds_of_files(files.ignored)))
     if files.system_files:
         left_behind = ", ".join(files.system_files)
-        header_rows.append(("Passed over", f"what systems leave behind: {left_behind}"))
+        header_rows.append(("Passed over", f"system files: {left_behind}"))
     if told_apart := alias_summary(files.aliases):
         header_rows.append(("Spellings", told_apart))
     if files.empty:
@@ -286,10 +286,9 @@ def check_unreadable(bad: list[tuple[str, str]], files: int, max_bad: int, what:
     """
     if len(bad) > max_bad:
         faults = join_names([f"{name} ({reason})" for name, reason in bad])
-        some = f", or raise data.max_bad={len(bad)} to leave them out" if len(bad) < files else ""
+        some = f", or set data.max_bad={len(bad)} to skip them" if len(bad) < files else ""
         raise DataError(
-            f"data: {len(bad):,} of {files:,} {what} cannot be read: {faults}. Mend or remove them"
-            f"{some}."
+            f"data: {len(bad):,} of {files:,} {what} cannot be read: {faults}. Fix or remove them{some}."
         )
     return {f"{what} that cannot be read": len(bad)} if bad else {}
 

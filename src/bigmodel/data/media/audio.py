@@ -165,10 +165,10 @@ def read_recording(path: Path, rate: int) -> Recording:
     except (soundfile.SoundFileError, OSError) as error:
         raise UnreadableFileError(_reason(path, error)) from None
     if len(content) == 0:
-        raise UnreadableFileError("it holds no sound")
+        raise UnreadableFileError("it is empty")
     if len(content) < _MIN_COMPLETE * promised:
         some, whole = len(content) / own, promised / own
-        raise UnreadableFileError(f"it is cut short: {some:.2f} s are there of {whole:.2f} s")
+        raise UnreadableFileError(f"it is truncated: {some:.2f} s of {whole:.2f} s")
     channels = torch.from_numpy(content)
     if not bool(channels.isfinite().all()):
         raise UnreadableFileError("it holds samples that are not finite")
@@ -201,7 +201,7 @@ def _reason(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return "the file is empty"
     if "is not a regular file" in str(error):  # which is said of any MP3 that is none
-        return "it is no sound, or damaged"
+        return "it is not a sound file, or is damaged"
     return getattr(error, "strerror", None) or str(error).split(": ")[-1].rstrip(".")
 
 

@@ -80,7 +80,7 @@ def open_image(path: Path) -> Iterator[Any]:
         with pil_image.open(path, formats=_FORMATS) as picture:
             yield picture
     except pil_image.UnidentifiedImageError:
-        raise UnreadableFileError("it is no picture, or damaged at its start") from None
+        raise UnreadableFileError("it is not an image, or its header is damaged") from None
     except pil_image.DecompressionBombError as error:
         raise UnreadableFileError(f"it would unpack to an enormous size: {error}") from None
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def _convert_mode(picture: Any, settings: ResizeSettings) -> Any:
     """The picture in grey or colours, 8 bits each, nothing transparent."""
     mode = "L" if settings.channels == 1 else "RGB"
     if picture.mode == "F":
-        raise UnreadableFileError("its pixels are real numbers (mode F), of which none is white")
+        raise UnreadableFileError("its pixels are real numbers (mode F), with no defined white level")
     if picture.mode.startswith("I"):  # 16 bits, 65535 being white
         picture = picture.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L")
     if picture.has_transparency_data:

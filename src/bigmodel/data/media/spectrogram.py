@@ -77,7 +77,7 @@ class LogMel(nn.Module):
             if points > _MAX_PADDING * window:
                 raise ConfigError(
                     f"data.n_mels={bands}: windows of {window} samples (data.window seconds at"
-                    f" {rate} Hz) cannot tell so many bands apart. Lower it, such as to"
+                    f" {rate} Hz) are too short for that many bands. Lower it, such as to"
                     f" {max(bands // 2, 1)}, or raise data.window."
                 )
             filters = mel_filters(bands, points, rate)

@@ -47,11 +47,13 @@ _FRAME_MULTIPLE = 8  # frames, if no duration is given, are a multiple, so that 
 class AudioConfig(FilesConfig, ImageConfig):
     """Where recordings lie and what they are heard as."""
 
-    rate: int = Field(16000, ge=100, le=384000, description="samples a second that all are resampled to")
+    rate: int = Field(
+        16000, ge=100, le=384000, description="samples per second that all are resampled to"
+    )
     seconds: float | None = Field(
         None,
         gt=0,
-        description="each is cut or filled up to; null: what 95 % of the training part last at most",
+        description="each is cut or padded to; null: the 95th percentile of the training part",
     )
     form: Literal["log_mel", "raw"] = Field(
         "log_mel", description="log_mel: pitches over time; raw: the samples themselves"
@@ -66,14 +68,14 @@ class AudioConfig(FilesConfig, ImageConfig):
     fold: int = Field(1, ge=1, description="samples in a step of a raw form")
     cache: str | None = Field(
         "auto",
-        description="folder that keeps what was decoded; auto: the user's cache folder; null: none does",
+        description="folder that stores decoded recordings; auto: the user's cache folder; null: none",
     )
 
     @field_validator("layout")
     @classmethod
     def _raw_is_no_image(cls, layout: str | None, info: ValidationInfo) -> str | None:
         if layout == "image" and info.data.get("form") == "raw":
-            raise ValueError("form=raw is a sequence; say layout=sequence or form=log_mel")
+            raise ValueError("form=raw is a sequence; set layout=sequence or form=log_mel")
         return layout
 
     @field_validator("window", "hop")
@@ -93,7 +95,7 @@ def audio(config: AudioConfig) -> Dataset:
     layout = config.layout or ("image" if config.form == "log_mel" else "sequence")
     if config.augment.active and layout == "sequence":
         raise ConfigError(
-            "data.augment: changes images, but these recordings are sequences. Say data.layout=image, or"
+            "data.augment: changes images, but these recordings are sequences. Set data.layout=image, or"
             " leave the augmentation out."
         )
     found = file_samples.collect_files(config, SUFFIXES, _WHAT)
@@ -196,7 +198,9 @@ def _cancelled_warning(rows: DecodedRows) -> list[tuple[str, str]]:
     """The line that tells whose channels cancel each other."""
     count = sum(note[4] for note in rows.notes)
     what = "1 recording" if count == 1 else f"{count:,} recordings"
-    line = f"the channels of {what} cancel each other, being of opposite phase: the louder one is heard"
+    line = (
+        f"the channels of {what} cancel each other, being in opposite phase: only the louder one is used"
+    )
     return [("Warning", line)] if count else []
 
 
@@ -227,9 +231,9 @@ class RecordingStatistics(Config):
         if rates:
             known = ", ".join(f"{rate:,}" for rate in self.rates)
             header_rows.append(
-                f"{len(rates):,} of {len(rows.notes):,} recordings have a rate that training's had not,"
-                f" such as {rates[0]:,} Hz (training: {known} Hz); they are resampled, but may lack"
-                " pitches or hold others"
+                f"{len(rates):,} of {len(rows.notes):,} recordings have a rate that does not occur in "
+                f"training, such as {rates[0]:,} Hz (training: {known} Hz); they are resampled, but may "
+                "lack frequencies or contain others"
             )
         levels = [note[3] for note in rows.notes if note[3] is not None]
         if self.levels:
@@ -237,8 +241,8 @@ class RecordingStatistics(Config):
             far = [one for one in levels if not low - _LOUDER_DB <= one <= high + _LOUDER_DB]
             if far:
                 header_rows.append(
-                    f"{len(far):,} of {len(rows.notes):,} recordings are louder or softer than any of"
-                    f" training's, such as {far[0]:.0f} dB (training: {low:.0f} to {high:.0f} dB)"
+                    f"{len(far):,} of {len(rows.notes):,} recordings are louder or softer than any in "
+                    f"training, such as {far[0]:.0f} dB (training: {low:.0f} to {high:.0f} dB)"
                 )
         return [("Warning", line) for line in header_rows]
 

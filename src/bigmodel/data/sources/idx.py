@@ -72,7 +72,7 @@ def _read_dataset(
     """Finds and reads the four files.
 
     Raises:
-        DataError: a file is missing, damaged, of another kind, leads out of its folder, or does not
+        DataError: a file is missing, damaged, of another kind, points outside its folder, or does not
             fit the others.
     """
     if config.root is not None:
@@ -114,7 +114,7 @@ def _find(
     names = ", ".join(f"{_file_name(stem)}[.gz]" for stem in _STEMS)
     raise DataError(
         f"data={config.name}: its files are not in {looked}. Expected are {names}."
-        f" {help_text} Say data.root=<folder> for another place."
+        f" {help_text} Set data.root=<folder> for another place."
     )
 
 
@@ -139,7 +139,7 @@ def _read_part(images_path: Path, labels_path: Path, classes: tuple[str, ...]) -
     if len(images) != len(labels):
         raise DataError(
             f"{images_path} holds {len(images):,} images, but {labels_path} {len(labels):,} labels:"
-            " the two do not belong together."
+            " the files do not match."
         )
     if int(labels.max()) >= len(classes):
         row = int((labels >= len(classes)).nonzero()[0])

@@ -51,14 +51,14 @@ class ImagesConfig(FilesConfig, ImageConfig):
     )
     cache: str | None = Field(
         "auto",
-        description="folder that keeps decoded pictures; auto: the user's cache folder; null: none does",
+        description="folder that stores decoded pictures; auto: the user's cache folder; null: none",
     )
 
     @field_validator("size")
     @classmethod
     def _two_sides(cls, size: int | list[int]) -> int | list[int]:
         if isinstance(size, list) and len(size) != 2:
-            raise ValueError("give one number for squares, or [height, width]")
+            raise ValueError("use one number for squares, or [height, width]")
         return size
 
 

@@ -39,13 +39,11 @@ class PairsConfig(PairFilesConfig):
     val_fraction: float = Field(
         0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
     )
-    batch_tokens: int = Field(
-        4096, ge=1, description="most tokens in a batch, those that fill it up included"
-    )
+    batch_tokens: int = Field(4096, ge=1, description="most tokens in a batch, padding included")
     length: int = Field(
         128,
         ge=2,
-        description="most tokens of a text, its end included; longer pairs are not learnt from",
+        description="most tokens of a text, its end included; longer pairs are not trained on",
     )
     bleu_pairs: int = Field(
         1000,
@@ -99,9 +97,9 @@ class PairsReader(VocabularyReader):
         if len(longer) > max_bad:
             raise DataError(
                 f"{path}: {len(longer):,} of {len(pairs):,} references are longer than the"
-                f" {self.longest:,} tokens that the run was made for, the first in"
-                f" {pairs.places[longer[0]]} with {sizes[longer[0]]:,}. Shorten or remove them, or allow"
-                f" data.max_bad={len(longer)} to be left out."
+                f" {self.longest:,} tokens that the model was built for, the first in"
+                f" {pairs.places[longer[0]]} with {sizes[longer[0]]:,}. Shorten or remove them, "
+                f"or set data.max_bad={len(longer)} to skip them."
             )
         kept = [row for row, size in enumerate(sizes) if size <= self.longest]
         return pair_files.keep_rows(pairs, kept, f"references longer than {self.longest:,} tokens")
@@ -118,8 +116,8 @@ class PairsReader(VocabularyReader):
             return pair_files.read_pair_files(files[0], files[1], self.encoding)
         if with_targets or len(files) > 2:
             raise DataError(
-                f"{path}: to judge by, a file of sources and one of their translations are needed, with"
-                " a comma between them, such as test.de,test.en."
+                f"{path}: evaluation needs a file of sources and one of their translations, separated "
+                "by a comma, such as test.de,test.en."
             )
         sources = read_lines(files[0], self.encoding)
         return Pairs(sources, [""] * len(sources), pair_files.line_names(sources))
@@ -140,9 +138,9 @@ def pairs(config: PairsConfig) -> Dataset:
     vocabulary = vocabulary_of(config, before, training, "bpe", ["pad", "start", "end"])
     if not vocabulary.exact:
         raise DataError(
-            f"data.tokenizer={config.tokenizer}: it changes texts: decoding does not give them back, so"
-            " that translations would be judged by other references than those of the files. Give a"
-            " byte-level tokenizer, or leave data.tokenizer out to learn one."
+            f"data.tokenizer={config.tokenizer}: its encoding is not reversible, so translations would "
+            "be compared with other references than those of the files. Use a byte-level tokenizer, or "
+            "leave data.tokenizer out to train one."
         )
     stored: dict[PartName, TextPairs] = {}
     cut = 0
@@ -158,9 +156,9 @@ def pairs(config: PairsConfig) -> Dataset:
         left_out[f"training pairs longer than {config.length:,} tokens"] = long
     longest = max(config.length, *(int(part.sizes.max()) for part in stored.values()))
     header_rows = [
-        ("Pairs", f"{len(stored['train']):,} to learn from"),
+        ("Pairs", f"{len(stored['train']):,} for training"),
         ("Vocabulary", f"{vocabulary}; both sides share it"),
-        *truncation_row(cut, "source", f"{config.length:,} tokens", purpose=" to judge by"),
+        *truncation_row(cut, "source", f"{config.length:,} tokens", purpose=" for evaluation"),
     ]
     spec = DataSpec(
         "pairs",

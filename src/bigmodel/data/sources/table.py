@@ -38,7 +38,7 @@ from bigmodel.spec import DataSpec
 
 @data.register("table", TableConfig)
 def table(config: TableConfig) -> Dataset:
-    """A table of numbers, categories and dates, and the column that is asked for."""
+    """A table of numbers, categories and dates, and the column to predict."""
     _refuse_hub_paths(config)
     found = read_table(resolve_path(config), "data.path", config.max_bad, config.encoding)
     found.missing = config.missing or ()
@@ -88,9 +88,9 @@ def _refuse_hub_paths(config: TableConfig) -> None:
         if (value := getattr(config, key) or "").startswith("hub:"):
             name = value.removeprefix("hub:")
             raise ConfigError(
-                f"data.{key}=hub:{name}: a data set of the Hugging Face Hub is downloaded first:"
-                f" hf download --repo-type dataset {name} --local-dir {name}; then say"
-                f" data.{key}={name}/<file>."
+                f"data.{key}=hub:{name}: a data set of the Hugging Face Hub must be downloaded first:"
+                f" hf download --repo-type dataset {name} --local-dir {name}; then set data."
+                f"{key}={name}/<file>."
             )
 
 
@@ -147,14 +147,14 @@ def _target_name(config: TableConfig, found: Table) -> str:
     name = config.target
     if name is None:
         raise ConfigError(
-            "data.target: say which column is asked for, such as data.target="
+            "data.target: name the column to predict, such as data.target="
             f"{found.column_names[-1]}. {found.path} has {name_list(found.column_names)}."
         )
     for key, names in (("data.columns", config.columns), ("data.ignore", config.ignore)):
         for column in names:
             check_column(found, column, key)
     if name in config.ignore or config.columns.get(name) == "ignore":
-        raise ConfigError(f"data.target={name}: the target cannot be ignored as well.")
+        raise ConfigError(f"data.target={name}: the target is also in data.ignore.")
     if name in config.columns and config.number_format_of(name) is None:
         says = "whose kind data.task says: classes or values"
         raise ConfigError(f"data.columns.{name}: this is the target, {says}.")

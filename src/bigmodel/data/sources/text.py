@@ -37,18 +37,18 @@ class TextConfig(TextFilesConfig):
     """Where a text lies, what its tokens are, and how much of it a model sees at once."""
 
     path: str | None = Field(
-        None, description="where the text lies: a file, a folder of .txt files, or a pattern of names"
+        None, description="path of the text: a file, a folder of .txt files, or a pattern of names"
     )
     val_fraction: float = Field(
         0.1, gt=0, lt=1, description="share of the text held out for validation: its last part"
     )
     split_seed: int = Field(
-        0, ge=0, description="seed of what trainer.limit keeps; a text itself is split by place"
+        0, ge=0, description="seed of the choice of trainer.limit; the text itself is split by position"
     )
-    max_bad: int = Field(0, ge=0, description="files that may be left out because they cannot be read")
+    max_bad: int = Field(0, ge=0, description="unreadable files that may be skipped")
     unit: Unit = Field(
         "character",
-        description="what a token stands for: character, byte, or bpe: a piece of a word, learnt",
+        description="what a token is: a character, a byte, or bpe: a subword, learnt",
     )
     context: int = Field(128, ge=1, description="tokens that a model sees at once")
 
@@ -69,8 +69,8 @@ class TextDataReader(VocabularyReader):
         passages, bad = text_files.read_files(files, self.encoding, max_bad)
         if len(passages) > 1 and self.vocabulary.end is None:
             raise DataError(
-                f"{path}: {len(passages):,} texts, but the run has learnt from a single one and has no"
-                " token for where a text ends. Give one file at a time."
+                f"{path}: {len(passages):,} texts, but the run was trained on a single one and has no "
+                "end-of-text token. Pass one file at a time."
             )
         stream = _token_stream(self.vocabulary, passages)
         if len(stream) < 2:
@@ -101,7 +101,7 @@ def text(config: TextConfig) -> Dataset:
     if before is not None and several != (before.vocabulary.end is not None):
         before = None
     vocabulary = text_files.vocabulary_of(config, before, learnt_from, config.unit, special)
-    with activity.report_progress("Turning the text into tokens"):
+    with activity.report_progress("Tokenizing the text"):
         streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
     _check_sizes(config, streams)
     windows: dict[str, SplitData] = {
@@ -116,7 +116,7 @@ def text(config: TextConfig) -> Dataset:
     )
     reader = TextDataReader(vocabulary=vocabulary, encoding=config.encoding, context=config.context)
     dataset = Dataset(spec, windows["train"], windows["val"], windows.get("test"), reader=reader)
-    tokens = f"{vocabulary}; {_token_count(streams['train'])} to learn from"
+    tokens = f"{vocabulary}; {_token_count(streams['train'])} for training"
     dataset.header_rows = [("Text", _summary(passages, learnt_from)), ("Vocabulary", tokens)]
     dataset.left_out = {"files that cannot be read": bad} if bad else {}
     return dataset
@@ -163,7 +163,7 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
     """Raises DataError if a part is too short."""
     found = len(streams["train"])
     if found <= config.context:
-        most = f"Lower it to at most {found - 1:,}, or give" if found > 1 else "Give"
+        most = f"Lower it to at most {found - 1:,}, or provide" if found > 1 else "Provide"
         raise DataError(
             f"data.context={config.context}: the training part has {_token_count(streams['train'])}, but"
             f" a window of {config.context:,} and the token after it are needed. {most} more text."
@@ -174,8 +174,8 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
             fraction = f"data.{name}_fraction={getattr(config, f'{name}_fraction', 0):g}"
             where = fraction if of_its_own is None else f"data.{name}_path={of_its_own}"
             raise DataError(
-                f"{where}: the {name} part has {_token_count(stream)}, too few to judge by:"
-                f" {_MIN_TOKENS} are the least. Give more text, or a larger share of it."
+                f"{where}: the {name} part has {_token_count(stream)}, too few to evaluate on: at least "
+                f"{_MIN_TOKENS} are needed. Provide more text, or a larger share of it."
             )
 
 
@@ -190,4 +190,4 @@ def _summary(passages: Sequence[Passage], learnt_from: Sequence[str]) -> str:
     files = counted(len(passages), "file")
     share = "all" if learnt == 1 else f"first {100 * learnt:.3g} %"
     different = len(distinct_characters(learnt_from))
-    return f"{total:,} characters in {files}, {different:,} different; {share} to learn from"
+    return f"{total:,} characters in {files}, {different:,} different; {share} for training"

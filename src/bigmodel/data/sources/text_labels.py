@@ -43,25 +43,21 @@ class TextLabelsConfig(TextFilesConfig):
     """Where texts and their labels lie, and what their tokens are."""
 
     path: str | None = Field(
-        None, description="where the data lies: a table, or a folder with one for each class"
+        None, description="path of the data: a table, or a folder with one for each class"
     )
     max_bad: int = Field(
-        0, ge=0, description="texts that may be left out: empty, without label, or unreadable"
+        0, ge=0, description="texts that may be skipped: empty, without label, or unreadable"
     )
     text: str = Field("text", description="column of the table that holds the texts")
     target: str = Field("label", description="column of the table that holds the labels")
     task: Literal["auto", "classes", "values"] = Field(
         "auto", description="what labels are: classes, values, or auto: by what they look like"
     )
-    missing: Words = Field(
-        [], description="words that stand for a missing label, besides what is empty and nan"
-    )
-    group: str | None = Field(
-        None, description="column that tells which texts belong together; null: none"
-    )
+    missing: Words = Field([], description="words for a missing label, besides an empty cell and nan")
+    group: str | None = Field(None, description="column whose equal values stay in one part; null: none")
     split: str | None = Field(None, description="column that says train, val or test; null: none")
     unit: Unit = Field(
-        "bpe", description="what a token stands for: character, byte, or bpe: a piece of a word, learnt"
+        "bpe", description="what a token is: a character, a byte, or bpe: a subword, learnt"
     )
     length: int = Field(256, ge=1, description="most tokens of a text; longer ones are cut")
 
@@ -169,8 +165,8 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
             raise DataError(
                 f"{where}: there are {len(names):,} different labels for {len(rows.labels):,} texts,"
-                f" such as {names[0]!r} and {names[1]!r}, too many to tell apart. Is"
-                f" data.target={config.target} the right column? For real values, say data.task=values."
+                f" such as {names[0]!r} and {names[1]!r}, too many for classes. Is"
+                f" data.target={config.target} the right column? For real values, set data.task=values."
             )
         target = Classes(names, counts=())
     targets = _targets(rows, names, where)
@@ -232,7 +228,7 @@ def _targets(rows: LabelledTexts, names: Sequence[str] | None, where: str) -> Te
     if None in numbers:
         first = numbers.index(None)
         raise DataError(
-            f"{where}: {numbers.count(None):,} of {len(numbers):,} labels are no numbers, the first"
+            f"{where}: {numbers.count(None):,} of {len(numbers):,} labels are not numbers, the first"
             f" {rows.labels[first]!r} in {rows.names[first]}. Correct or remove them, or say"
             " data.task=classes."
         )

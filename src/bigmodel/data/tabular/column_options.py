@@ -88,7 +88,7 @@ def parse_entries(text: str) -> dict[str, str | WrittenForm]:
         entry = _ENTRY.match(rest)
         if entry is None:
             raise ValueError(
-                f"{rest!r} is no name with its kind, such as {{my column: category}}; kinds are"
+                f"{rest!r} is not a name with its kind, such as {{my column: category}}; kinds are"
                 f" {', '.join(KINDS)}"
             )
         *names, kind, formed, double, single, bare = entry.groups()

@@ -27,7 +27,7 @@ def check_names(path: Path, names: Sequence[str]) -> None:
     """Raises DataError if two columns have the same name."""
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
-        raise DataError(f"{path}: column '{twice}' is there twice. Give one of them another name.")
+        raise DataError(f"{path}: column '{twice}' occurs twice. Rename one of them.")
 
 
 class ColumnSource(Protocol):
@@ -64,8 +64,8 @@ class SpooledColumns:
                 self.rows += batch.num_rows
         except OSError as error:
             raise DataError(
-                f"{path}: no room to unpack it in {tempfile.gettempdir()}: {error.strerror or error}."
-                " Free some, or name another folder by TMPDIR."
+                f"{path}: no space to unpack it in {tempfile.gettempdir()}: {error.strerror or error}."
+                " Free some, or set TMPDIR to another folder."
             ) from error
         self.names = list(first.schema.names)
         self._schema = first.schema

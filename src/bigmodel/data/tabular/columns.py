@@ -369,8 +369,8 @@ def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> N
         learnable = normalize and np.isfinite(np.nanvar(values))
     if not learnable:
         raise DataError(
-            f"{what} holds numbers as large as {np.nanmax(np.abs(values)):.3g}, and a model"
-            f" {MAX_FLOAT32:.3g} at most. Give them in another unit"
-            + ("" if normalize else ", or say data.normalize=true")
+            f"{what} holds numbers as large as {np.nanmax(np.abs(values)):.3g}"
+            f"; the largest that a model accepts is {MAX_FLOAT32:.3g}. Use another unit"
+            + ("" if normalize else ", or set data.normalize=true")
             + f", or leave it out: {ignoring}"
         )

@@ -23,19 +23,19 @@ class TableConfig(UserDataConfig):
     )
     encoding: Encoding = Field(
         "utf-8",
-        description="how CSV and JSON lines are written: utf-8, cp1252, utf-16, …;"
-        " a byte-order mark is found",
+        description="encoding of CSV and JSON lines: utf-8, cp1252, utf-16, …;"
+        " a byte-order mark is recognised",
     )
-    target: str | None = Field(None, description="the column that is asked for")
+    target: str | None = Field(None, description="the column to predict")
     task: Task = Field(
         "auto", description="what the target holds: classes, values, or auto: by what it looks like"
     )
     columns: dict[str, Kind | WrittenForm] = Field(
         {},
-        description="kind of a column, where it is not found out: number, category, date, time,"
+        description="kind of a column, instead of the detected one: number, category, date, time,"
         ' duration, ignore; or as it is written: {number: "1.200,5"}, {date: "%d/%m/%Y"}',
     )
-    ignore: list[str] = Field([], description="columns that are not learnt from")
+    ignore: list[str] = Field([], description="columns to leave out")
     missing: Words | None = Field(
         None,
         description="words that stand for a missing value, besides NA, n/a, null, ? and their like in"
@@ -65,7 +65,7 @@ class TableConfig(UserDataConfig):
     def _with_examples(cls, columns: dict[str, Kind | WrittenForm]) -> dict[str, Kind | WrittenForm]:
         for name, kind in columns.items():
             if isinstance(kind, dict) and len(kind) != 1:
-                raise ValueError(f"{name} is said to be of {len(kind)} kinds. Give one")
+                raise ValueError(f"{name} has {len(kind)} kinds. Set one")
             if isinstance(kind, dict) and "number" in kind:
                 NumberFormat.of_example(kind["number"])
             if isinstance(kind, dict) and "date" in kind:

@@ -221,7 +221,7 @@ def _column_names(path: Path, header: list[str]) -> list[str]:
     check_names(path, names)
     if all(is_number(name) for name in names):
         raise DataError(
-            f"{path}: its first row holds only numbers ({', '.join(names[:3])}, …), but must name the"
-            " columns. Add a header."
+            f"{path}: its first row holds only numbers ({', '.join(names[:3])}, …), expected column "
+            "names. Add a header."
         )
     return names

@@ -54,7 +54,7 @@ class CsvScan:
             rows = "a row" if self.headers == 1 else f"{self.headers:,} rows"
             lines.append(("Passed over", f"{rows} of {path.name} that repeat the header"))
         if self.last is not None and self.last.strip().lower().rstrip(":") in _SUM_LABELS:
-            text = f"{path}: its last row begins with {self.last!r}. Remove it where it sums up."
+            text = f"{path}: its last row begins with {self.last!r}. Remove it if it is a total."
             lines.append(("Warning", text))
         return lines
 
@@ -104,7 +104,7 @@ def read_csv_batches(
             for batch in rows(file, heading, refuse, block):
                 columns = batch.columns[: len(heading.names)]
                 if heading.closed and batch.columns[-1].null_count < batch.num_rows:
-                    refuse("some row has a value behind its last column. Give it a name in the header.")
+                    refuse("a row has more values than the header. Name the extra column in the header.")
                 if batch.num_rows:
                     last, seen.last = columns[-1][-1].as_py(), columns[0][-1].as_py()
                 yield seen.without_headers(pa.RecordBatch.from_arrays(columns, schema=schema), heading)

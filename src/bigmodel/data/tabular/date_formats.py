@@ -101,18 +101,18 @@ def check_format(time_format: str) -> None:
     try:
         format_pattern(time_format)
     except ValueError as error:
-        raise ValueError(f"{time_format!r} is no format of dates, such as %d/%m/%Y: {error}") from None
+        raise ValueError(f"{time_format!r} is not a date format, such as %d/%m/%Y: {error}") from None
 
 
 def _check_groups(groups: list[str]) -> None:
     plain = [re.sub("^(short|named|half)_", "", group) for group in groups]
     twice = next((group for group in plain if plain.count(group) > 1), None)
     if twice is not None:
-        raise ValueError(f"it says the {twice} twice")
+        raise ValueError(f"it contains the {twice} twice")
     if "year" not in plain and ("hour" not in plain or {"month", "day"} & set(plain)):
-        raise ValueError("it says neither a year (%Y, %y) nor a time of day alone (%H, %I)")
+        raise ValueError("it contains neither a year (%Y, %y) nor a time of day (%H, %I)")
     if "day" in plain and "month" not in plain:
-        raise ValueError("it says a day, but no month (%m, %b, %B)")
+        raise ValueError("it contains a day, but no month (%m, %b, %B)")
     if ("half_hour" in groups) != ("half" in groups):
         raise ValueError("%I and %p go together")
 

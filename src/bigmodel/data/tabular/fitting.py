@@ -71,7 +71,7 @@ def fit_columns(
     if not columns:
         reasons = [*chain(*warnings.values()), *report.excluded_warnings(excluded)]
         why = "; ".join(reasons) or ("all are left out, as asked." if excluded else "there is no other.")
-        raise DataError(f"{table.path}: no column is left to learn '{target.name}' from: {why}")
+        raise DataError(f"{table.path}: no column is left to predict '{target.name}' from: {why}")
     missing, encoding = list(table.missing), config.encoding
     reader = TableReader(columns=columns, target=target, missing=missing, encoding=encoding)
     before = config.learnt_reader(TableReader)

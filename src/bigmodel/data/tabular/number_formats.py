@@ -83,7 +83,7 @@ class NumberFormat(Config):
         text = pa.chunked_array([pa.array([example.strip()])])
         choice = find_number_format(text)
         if choice is None or choice.other is not None:
-            wrong = "is no number" if choice is None else "may be two numbers"
+            wrong = "is not a number" if choice is None else "may be two numbers"
             better = _CANDIDATES[5].example
             raise ValueError(f"{example!r} {wrong}; write one with decimals, such as {better}")
         return choice.best

@@ -93,8 +93,8 @@ class TableReader(Reader):
         if not filled.any():
             missing = self.target.missing_told(encoded)
             raise DataError(
-                f"{table.path}: column '{self.target.name}', which holds the answers, has none in its"
-                f" {table.num_rows:,} rows{missing}, so that there is nothing to judge by."
+                f"{table.path}: column '{self.target.name}', the target, has no values in its"
+                f" {table.num_rows:,} rows{missing}, so there is nothing to evaluate on."
             )
         new_cells[self.target.name] = NewCells(invalid=invalid)
         part = Part(inputs, targets)
@@ -120,7 +120,7 @@ class TableReader(Reader):
         for fitted in self.columns:
             if fitted.name not in table:
                 raise DataError(
-                    f"{table.path}: there is no column '{fitted.name}', which the run has learnt from."
+                    f"{table.path}: there is no column '{fitted.name}', which the run was trained on."
                     f"{did_you_mean(fitted.name, table.column_names)} It reads"
                     f" {name_list(known.name for known in self.columns)}."
                 )

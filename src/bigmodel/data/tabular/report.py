@@ -55,7 +55,7 @@ def columns_summary(columns: Iterable[FittedColumn], excluded: Mapping[str, Excl
 
 
 def excluded_summary(excluded: Mapping[str, ExcludedColumn]) -> str:
-    """The columns that are not learnt from, and why."""
+    """The columns to leave out, and why."""
     return join_names([f"{name} ({why.reason})" for name, why in excluded.items()])
 
 
@@ -67,14 +67,14 @@ def excluded_warnings(excluded: Mapping[str, ExcludedColumn]) -> list[str]:
         if some:
             them = "them" if len(some) > 1 else "it"
             options = _options_for(list(some), kind)
-            texts.append(f"left out: {excluded_summary(some)}. To learn from {them}: {options}")
+            texts.append(f"left out: {excluded_summary(some)}. To use {them}: {options}")
     silent = (AS_REQUESTED, AS_IN_CHECKPOINT)
     rest = {name: why for name, why in excluded.items() if why.possible_kind is None}
     rest = {name: why for name, why in rest.items() if why.reason not in silent}
     if rest:
         cut = f" (the first {_MAX_TYPED} of {len(rest):,})" if len(rest) > _MAX_TYPED else ""
         option = setting("data.ignore", list(rest)[:_MAX_TYPED])
-        texts.append(f"left out: {excluded_summary(rest)}. Where that is meant: {option}{cut}")
+        texts.append(f"left out: {excluded_summary(rest)}. If that is intended: {option}{cut}")
     return texts
 
 
@@ -98,8 +98,8 @@ def number_format_warnings(choices: Mapping[str, FormatChoice], what: str = "col
         this, that = (_options_for(names, {"number": choice.example}) for choice in (best, other))
         best_name, other_name = (str(choice) or "decimal point" for choice in (best, other))
         texts.append(
-            f"{theirs} numbers are read as {best_name}{decides} would do as {other_name}: then say"
-            f" {that} (as it is: {this})"
+            f"{theirs} numbers are read as {best_name}{decides} would do as {other_name}: then set "
+            f"{that} (currently: {this})"
         )
     return texts
 
@@ -130,10 +130,10 @@ def target_warnings(target: TargetColumn, inferred: InferredType) -> list[str]:
     invalid = inferred.invalid
     cells = f"{_invalid_count(invalid, 'number')}, {invalid}"
     if invalid.are_few(_TOO_MANY_ROWS):
-        ways = "To leave these rows out: data.task=values (as it is: data.task=classes)"
+        ways = "To leave these rows out: data.task=values (currently: data.task=classes)"
         return [f"{what} is read as words: {cells}. {ways}"]
-    advice = "Where some of both mean the same, give them one spelling."
-    return [f"{what} holds words and numbers, which are told apart: {cells}. {advice}"]
+    advice = "If some of both mean the same, spell them the same way."
+    return [f"{what} holds words and numbers, which are distinguished: {cells}. {advice}"]
 
 
 def leading_zero_warning(what: str, zero_led: InvalidCells, way_out: str) -> list[str]:
@@ -171,7 +171,7 @@ def mostly_measured_warning(name: str, inferred: InferredType) -> str:
     """The warning that a column of words could be one of numbers, dates or times."""
     kind, cells = _mostly_measured(inferred)
     that, this = typed.column_option(name, kind), typed.column_option(name, "category")
-    ways = f"To read it as {kind}s, these missing: {that} (as it is: {this})"
+    ways = f"To read it as {kind}s, these missing: {that} (currently: {this})"
     return f"column '{name}' is read as words: {cells}. {ways}"
 
 
@@ -224,7 +224,7 @@ def date_format_warning(name: str, date_format: DateFormat) -> str:
     ]
     this, that = (typed.column_option(name, kind) for kind in kinds)
     best, other = map(describe_format, date_format)
-    ways = f"then say {that} (as it is: {this})"
+    ways = f"then say {that} (currently: {this})"
     return f"column '{name}': it is read as {best}, and would do as {other}: {ways}"
 
 
@@ -307,8 +307,8 @@ def _invalid_count(invalid: InvalidCells, noun: str) -> str:
     noun = f"{noun}s" if invalid.count > 1 else noun
     if invalid.too_large:
         noun = f"finite {noun} that a model can hold"
-    are = "are" if invalid.count > 1 else "is"
-    return f"{invalid.count:,} of {invalid.filled:,} cells {are} no {noun}"
+    are = "are not" if invalid.count > 1 else "is not a"
+    return f"{invalid.count:,} of {invalid.filled:,} cells {are} {noun}"
 
 
 def _first_invalid(invalid: InvalidCells, column: _WithCells | InferredType) -> str:
@@ -354,5 +354,5 @@ def missing_lines(
     if may_be_class and target.labels is not None and not target.numeric:
         words = missing_counts_summary(may_be_class)
         text = f"target '{target.name}': {words} taken for missing, and these rows left out."
-        lines.append(("Warning", f"{text} Where it is a class: {KEEP_MISSING_WORDS}"))
+        lines.append(("Warning", f"{text} If it is a class: {KEEP_MISSING_WORDS}"))
     return lines

@@ -192,7 +192,7 @@ _FILE_TYPES = {
     **dict.fromkeys((".parquet", ".pq"), "Parquet"),
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON lines"),
 }
-_KNOWN_TYPES = "Known are .csv, .tsv, .parquet and .jsonl, each also with .gz."
+_KNOWN_TYPES = "Supported are .csv, .tsv, .parquet and .jsonl, each also with .gz."
 
 
 def _file_type(path: Path) -> str | None:
@@ -205,7 +205,7 @@ def _read_file(
     kind = _file_type(path)
     if kind is None:
         advice = f"{_conversion_advice(path)} {_KNOWN_TYPES}"
-        raise DataError(f"{key}={path}: not a kind of table that can be read.{advice}")
+        raise DataError(f"{key}={path}: not a table format that can be read.{advice}")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty.")
     if kind == "Parquet":

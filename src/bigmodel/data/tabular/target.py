@@ -120,7 +120,7 @@ class TargetColumn(StoredConfig):
             if not invalid.are_few(MAX_INVALID_IF_CHOSEN):
                 raise DataError(
                     f"{where}: target '{name}' holds {invalid.value!r} in row {invalid.row} (counted"
-                    " from 0), but data.task=values needs numbers. Say data.task=classes, or choose"
+                    " from 0), but data.task=values needs numbers. Set data.task=classes, or choose"
                     " another data.target."
                 )
         missing = numeric.missing_words_in(column, words_too=True)
@@ -139,10 +139,10 @@ class TargetColumn(StoredConfig):
     def _check_no_values(self, inferred: InferredType, where: str) -> None:
         """Refuses words of which hardly any is there twice, where most could be real values."""
         noun, invalid = _measured_noun(inferred), inferred.invalid
-        are = f"are no {noun}s" if invalid.count > 1 else f"is no {noun}"
+        are = f"are not {noun}s" if invalid.count > 1 else f"is not a {noun}"
         if noun in ("number", "duration"):
             raise DataError(
-                f"{where}: target '{self.name}' is read as words, of which hardly any is there twice:"
+                f"{where}: target '{self.name}' is read as words, almost all of them different:"
                 f" {invalid.count:,} of {invalid.filled:,} cells {are}, {invalid}. To leave these rows"
                 " out: data.task=values"
             )
@@ -156,9 +156,9 @@ class TargetColumn(StoredConfig):
         if len(set(names.values())) == 1 and self.missing:
             missing = missing_counts_summary(count_missing_words(column, self.missing))
             raise DataError(
-                f"{where}: target '{self.name}' holds {next(iter(names.values()))!r} alone, with"
-                f" {missing} taken for missing, so that there is nothing to tell apart. Where that is a"
-                f" class: {KEEP_MISSING_WORDS}"
+                f"{where}: target '{self.name}' holds only {next(iter(names.values()))!r}, with"
+                f" {missing} taken for missing, so there is nothing to predict. If that is a class:"
+                f" {KEEP_MISSING_WORDS}"
             )
         labels = self._known(sorted(set(names.values()), key=_natural_key), column, where)
         aliases = {word: label for word, label in names.items() if word != label}
@@ -207,8 +207,8 @@ class TargetColumn(StoredConfig):
         rows = len(column) - column.null_count
         return DataError(
             f"{where}: target '{self.name}' has {different:,} different values in {rows:,} rows, such as"
-            f" {str(some[0])!r} and {str(some[1])!r}, too many to tell apart. Is it the right column?"
-            " For real values, say data.task=values."
+            f" {str(some[0])!r} and {str(some[1])!r}, too many for classes. Is it the right column?"
+            " For real values, set data.task=values."
         )
 
     @property

@@ -32,10 +32,12 @@ class TextFilesConfig(UserDataConfig):
 
     encoding: Encoding = Field(
         "utf-8",
-        description="how text files are written: utf-8, cp1252, utf-16, …; a byte-order mark is found",
+        description="encoding of text files: utf-8, cp1252, utf-16, …; a byte-order mark is recognised",
     )
     vocab_size: int = Field(
-        8000, ge=MIN_VOCAB_SIZE, description="most tokens that are learnt (bpe), special ones included"
+        8000,
+        ge=MIN_VOCAB_SIZE,
+        description="size of the learnt vocabulary (bpe), special tokens included",
     )
     tokenizer: str | None = Field(None, description="a tokenizer.json to use instead; null: none")
 
@@ -90,7 +92,7 @@ def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage
         files = [Path(found) for found in sorted(glob.glob(str(named), recursive=True))]  # noqa: PTH207
         files = [file for file in files if file.is_file() and first_system_name(file) is None]
         if not files:
-            raise DataError(f"data.{key}={value}: no file has a name of this pattern.")
+            raise DataError(f"data.{key}={value}: no file matches this pattern.")
     else:
         files = text_files_in(resolve_path(config, key), f"data.{key}")
     return read_files(files, config.encoding, config.max_bad)
@@ -114,7 +116,7 @@ def text_files_in(path: Path, key: str) -> list[Path]:
         found = ", ".join(f"{count:,} × {kind}" for kind, count in kinds) or "nothing"
         raise DataError(
             f"{key}={path}: the folder holds no files that end in {' or '.join(SUFFIXES)}. Found:"
-            f" {found}. For texts of another ending give a pattern, such as"
+            f" {found}. For texts with another ending use a pattern, such as"
             f" {shell_quoted(f'{key}={path}/**/*.md')}."
         )
     for file in files:
@@ -180,8 +182,8 @@ def read_lines(file: Path, encoding: str) -> list[str]:
 def _encoding_advice(raw: bytes, encoding: str) -> str:
     """What to do about bytes that are no text."""
     if b"\0" in raw[:4096] and text_encoding.guess_utf16(raw[:4096]) is None:
-        return "It looks like no text file at all: give one, or the text of it as .txt."
+        return "It does not look like a text file. Convert it to .txt."
     if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "ascii"}:
         other = "utf-8" if encoding.lower() == "ascii" else text_encoding.guess_encoding(raw)
-        return f"It is likely {other}: say data.encoding={other}"
-    return "Say data.encoding=utf-8, or whichever it is written in, or mend the file."
+        return f"It is likely {other}: set data.encoding={other}"
+    return "Set data.encoding=utf-8, or the encoding it is written in, or fix the file."

@@ -15,7 +15,7 @@ from bigmodel.data.user_data import resolve_path
 from bigmodel.errors import ConfigError, DataError
 
 _TWO_WAYS = (
-    "Say data.source=train.de data.target=train.en for the lines of two files, or"
+    "Set data.source=train.de data.target=train.en for the lines of two files, or"
     " data.path=pairs.csv data.source=de data.target=en for two columns of one."
 )
 
@@ -27,14 +27,10 @@ class PairFilesConfig(TextFilesConfig):
         None, description="a table whose columns source and target are; null: they are files"
     )
     source: str | None = Field(
-        None, description="file of the texts that are given, a line each, or their column"
+        None, description="file of the source texts, one per line, or their column"
     )
-    target: str | None = Field(
-        None, description="file of the texts to be told from them, or their column"
-    )
-    max_bad: int = Field(
-        0, ge=0, description="rows of a table that may be left out because they cannot be read"
-    )
+    target: str | None = Field(None, description="file of the target texts, or their column")
+    max_bad: int = Field(0, ge=0, description="unreadable rows of a table that may be skipped")
     val_source: str | None = Field(
         None, description="the validation part's file of sources; null: val_fraction of the data"
     )
@@ -80,23 +76,23 @@ def check_paths(config: PairFilesConfig) -> None:
     """Raises ConfigError if the options do not say where both sides of each part lie."""
     for key in ("source", "target"):
         if getattr(config, key) is None:
-            raise ConfigError(f"data.{key}: is not given. {_TWO_WAYS}")
+            raise ConfigError(f"data.{key}: is not set. {_TWO_WAYS}")
     for part in ("val", "test"):
         table, sides = f"{part}_path", [f"{part}_source", f"{part}_target"]
         given = [key for key in sides if getattr(config, key) is not None]
         if config.path is not None and given:
             raise ConfigError(
                 f"data.{given[0]}={getattr(config, given[0])}: with data.path, the {part} part is a"
-                f" table with the same columns. Say data.{table}=<file>."
+                f" table with the same columns. Set data.{table}=<file>."
             )
         if config.path is None and getattr(config, table) is not None:
             raise ConfigError(
                 f"data.{table}={getattr(config, table)}: without data.path, the {part} part is two files"
-                f" too. Say data.{sides[0]}=<file> data.{sides[1]}=<file>."
+                f" too. Set data.{sides[0]}=<file> data.{sides[1]}=<file>."
             )
         if len(given) == 1:
             missing = next(key for key in sides if key not in given)
-            raise ConfigError(f"data.{missing}: is not given, but data.{given[0]} is: both are needed.")
+            raise ConfigError(f"data.{missing}: is not set, but data.{given[0]} is: both are needed.")
 
 
 def read_part(config: PairFilesConfig, part: PartName) -> Pairs | None:
@@ -130,9 +126,9 @@ def read_pair_files(source: Path, target: Path, encoding: str) -> Pairs:
     sources, targets = read_lines(source, encoding), read_lines(target, encoding)
     if len(sources) != len(targets):
         raise DataError(
-            f"{source} has {len(sources):,} lines, but {target} has {len(targets):,}: line by line one"
-            " has to be the translation of the other, so that they must have equally many. Has a line"
-            " been lost or broken in two?"
+            f"{source} has {len(sources):,} lines, but {target} has {len(targets):,}: each line must be "
+            "the translation of the same line in the other file, so both need the same number of "
+            "lines. Has a line been lost or broken in two?"
         )
     return Pairs(sources, targets, line_names(sources))
 

@@ -89,7 +89,7 @@ def _train_bpe(texts: Sequence[str], size: int) -> str:
             yield from _split_long_words(piece)
             read += len(piece)
 
-    work = f"Learning pieces of words from {size:,} characters"
+    work = f"Learning subwords from {size:,} characters"
     with activity.report_progress(lambda: work if read == size else f"{work}, {read:,} of them read"):
         activity.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
@@ -119,7 +119,7 @@ def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
             f" {str(error) or type(error).__name__}."
         ) from error
     if empty:
-        raise DataError(f"{where}: its vocabulary is empty. Was it ever trained? Give another.")
+        raise DataError(f"{where}: its vocabulary is empty. It has not been trained. Use another.")
     pieces = (piece for text in texts for piece in split_long_text(text))
     tried = list(islice(pieces, _TRIAL_CHARACTERS // CHUNK))
     try:
@@ -129,7 +129,7 @@ def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
         raise DataError(str(error).replace("data.tokenizer", where, 1)) from error
     if not any(encoded) and any(text.strip() for text in tried):
         raise DataError(
-            f"{where}: it makes no token at all of the training part. Is it made for another language,"
-            " without a token for what it does not know? Give another."
+            f"{where}: it produces no tokens for the training part. Is it made for another language,"
+            " without a token for unknown text? Use another."
         )
     return Vocabulary(**{**found.model_dump(), "exact": exact})

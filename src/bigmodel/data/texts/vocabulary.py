@@ -129,8 +129,9 @@ class Vocabulary(Config):
             return self._joined(self._batches(split_long_text(text), _PIECES))
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{where}: at position {first + error.start:,} (counted from 0) is half a character"
-                f" ({text[error.start]!r}), which no text has. Was it read in another encoding?"
+                f"{where}: at position {first + error.start:,} (counted from 0) is half of a surrogate "
+                f"pair ({text[error.start]!r}), which is not valid text. Was it read in another "
+                "encoding?"
             ) from error
 
     def encode_all(self, texts: Sequence[str]) -> Encoded:
@@ -147,7 +148,7 @@ class Vocabulary(Config):
             tokens = self.encode("".join(texts))
         else:
             found: list[Ids] = []
-            work, count = "Turning texts into tokens", f"{len(texts):,}"
+            work, count = "Tokenizing texts", f"{len(texts):,}"
             with activity.report_progress(lambda: f"{work}: {len(found):,} of {count}"):
                 for ids in self._batches(texts, _TEXTS):
                     found.append(ids)  # noqa: PERF402  counted while it grows
@@ -176,9 +177,9 @@ class Vocabulary(Config):
             case "byte":
                 return "256 bytes"
             case "bpe":
-                return f"{self.own:,} pieces of words, learnt from the training part"
-        changed = "" if self.exact else "; they do not give back each text as it was"
-        return f"{self.own:,} pieces of the tokenizer that was given{changed}"
+                return f"{self.own:,} subwords learnt from the training part"
+        changed = "" if self.exact else "; decoding does not restore every text"
+        return f"{self.own:,} subwords of the given tokenizer{changed}"
 
     @cached_property
     def _engine(self) -> Any:
@@ -244,15 +245,15 @@ class Vocabulary(Config):
             panicked = type(error).__name__ == "PanicException"
             if not (panicked or isinstance(error, Exception)):
                 raise
-            why = "It is not whole, or its parts do not fit each other."
+            why = "The file is incomplete or inconsistent."
             if panicked:
                 why = "An expression in it may be matched in countless ways."
             elif "unk" in str(error).lower():
-                why = "It has no token for what it does not know."
+                why = "It has no token for unknown text."
             fault = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(
-                f"data.tokenizer: the tokenizer fails on a text: {fault}. {why} Give another"
-                " tokenizer.json."
+                f"data.tokenizer: the tokenizer fails on a text: {fault}. {why} Use another "
+                "tokenizer.json."
             ) from error
 
     @cached_property

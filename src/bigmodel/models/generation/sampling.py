@@ -52,7 +52,7 @@ class Sampling:
             ("length_penalty", 0 <= self.length_penalty < math.inf, "a number from 0"),
         ):
             if not good:
-                raise ConfigError(f"{name}={getattr(self, name)}: has to be {allowed}.")
+                raise ConfigError(f"{name}={getattr(self, name)}: must be {allowed}.")
         drawn = self.temperature not in (0, 1) or self.top_k is not None or self.top_p is not None
         if self.beams > 1 and drawn:
             raise ConfigError(

@@ -62,8 +62,8 @@ def generate(
     """
     if not (isinstance(model, Writer) and isinstance(spec.input, Tokens) and _writes(spec)):
         raise SpecError(
-            f"Only a model that was trained to give the next token of a text can go on with one, and"
-            f" data={spec.name} has {spec.input} → {spec.target}."
+            f"Only a model that was trained to give the next token of a text can continue one, and data"
+            f"={spec.name} has {spec.input} → {spec.target}."
         )
     _check_tokens(prompts, spec.input.vocab_size, "prompt")
     rows = [list(prompt) for prompt in prompts]
@@ -167,7 +167,9 @@ def _writes(spec: DataSpec) -> bool:
 def _check_tokens(texts: list[list[int]], vocab_size: int, kind: str) -> None:
     for index, text in enumerate(texts):
         if not text:
-            raise DataError(f"{kind} {index} is empty: the model needs a token at least to start from.")
+            raise DataError(
+                f"{kind} {index} is empty: the model needs at least one token to start from."
+            )
         for token in text:
             if not 0 <= token < vocab_size:
                 raise DataError(

@@ -195,7 +195,7 @@ def _refuse_double_backward() -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "create_graph=True: the gradients of these recurrent layers cannot be differentiated again."
-            " Say model.fused=false, or Recurrent(..., fused=False): those can be."
+            " Set model.fused=false, or Recurrent(..., fused=False): those can be."
         )
 
 

@@ -12,7 +12,7 @@ from bigmodel.optim.optimizers.quick_adam import quick
 from bigmodel.registry import optimizers
 
 _EPS = "added to the divisor, so that it is never 0"
-_DECOUPLED = "shrink weights directly, as AdamW does; false: add the pull to the gradient"
+_DECOUPLED = "shrink weights directly, as AdamW does; false: add the decay to the gradient"
 
 
 class MomentsConfig(OptimizerConfig):
@@ -21,13 +21,13 @@ class MomentsConfig(OptimizerConfig):
     lr: float = Field(2e-3, gt=0, description="learning rate, which the scheduler multiplies")
     betas: Betas = Field(
         [0.9, 0.999],
-        description="share of the running means of gradient and square kept at each step, 0 to 1",
+        description="decay of the running averages of gradient and its square, 0 to 1",
     )
     eps: float = Field(1e-8, gt=0, description=_EPS)
 
 
 class AdamConfig(MomentsConfig):
-    amsgrad: bool = Field(False, description="divide by the largest running mean so far")
+    amsgrad: bool = Field(False, description="divide by the largest running average so far")
 
 
 @optimizers.register("adam", AdamConfig)
@@ -75,7 +75,9 @@ def radam(config: RAdamConfig, model: nn.Module) -> torch.optim.Optimizer:
 class RMSpropConfig(OptimizerConfig):
     alpha: float = Field(0.99, ge=0, lt=1, description="share of the mean of squares kept, 0 to 1")
     eps: float = Field(1e-8, gt=0, description=_EPS)
-    momentum: float = Field(0.0, ge=0, lt=1, description="share of the last update carried on, 0 to 1")
+    momentum: float = Field(
+        0.0, ge=0, lt=1, description="share of the last update that is added again, 0 to 1"
+    )
     centered: bool = Field(False, description="divide by the deviation, not the root of the mean square")
 
 

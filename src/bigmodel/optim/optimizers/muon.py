@@ -40,9 +40,9 @@ class MuonConfig(OptimizerConfig):
     adamw_lr: float | None = Field(None, gt=0, description="learning rate of other weights; null: lr")
     betas: Betas = Field(
         [0.9, 0.999],
-        description="AdamW's share of the running means of gradient and square kept, 0 to 1",
+        description="decay of AdamW's running averages of gradient and its square, 0 to 1",
     )
-    eps: float = Field(1e-8, gt=0, description="AdamW's addition to the divisor, so that it is never 0")
+    eps: float = Field(1e-8, gt=0, description="added to AdamW's divisor, so that it is never 0")
 
 
 @optimizers.register("muon", MuonConfig)

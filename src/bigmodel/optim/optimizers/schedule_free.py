@@ -16,7 +16,7 @@ class ScheduleFreeAdamWConfig(OptimizerConfig):
     weight_decay: float = Field(0.01, ge=0, description="pull to 0; spares biases, norms, embeddings")
     betas: Betas = Field(
         [0.9, 0.999],
-        description="nearness of gradients to the average; share of the mean square kept, 0 to 1",
+        description="how close to the average gradients are taken; decay of the mean square, 0 to 1",
     )
     eps: float = Field(1e-8, gt=0, description="added to the divisor, so that it is never 0")
 

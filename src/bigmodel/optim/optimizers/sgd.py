@@ -13,7 +13,9 @@ from bigmodel.registry import optimizers
 
 class SGDConfig(OptimizerConfig):
     lr: float = Field(0.05, gt=0, description="learning rate, which the scheduler multiplies")
-    momentum: float = Field(0.9, ge=0, lt=1, description="share of the last update carried on, 0 to 1")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="share of the last update that is added again, 0 to 1"
+    )
     nesterov: bool = Field(False, description="look ahead along the momentum; needs momentum above 0")
 
     @field_validator("nesterov")

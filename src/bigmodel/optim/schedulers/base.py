@@ -30,7 +30,7 @@ class SchedulerConfig(EntryConfig):
     warmup_start: float = Field(0.01, ge=0, le=1, description="the warm-up's first multiplier, 0 to 1")
     extend: Extend = Field(
         "stretch",
-        description="of a run that goes on for longer: stretch the schedule over all of it; hold its"
+        description="of a run that is extended: stretch the schedule over all of it; hold its"
         " last rate; or run it again over the steps that are left",
     )
 

@@ -53,7 +53,7 @@ class Cosine(Scheduler):
 class OneCycleConfig(SchedulerConfig):
     pct_start: float = Field(0.3, ge=0, le=1, description="share of the run with a rising rate, 0 to 1")
     div_factor: float = Field(25.0, ge=1, description="the rate begins at the peak over this")
-    final_div_factor: float = Field(1e4, ge=1, description="the rate ends at where it began over this")
+    final_div_factor: float = Field(1e4, ge=1, description="the rate ends at its start over this")
     anneal: Literal["cosine", "linear"] = Field("cosine", description="the curve: cosine or linear")
 
 
