@@ -434,3 +434,17 @@ def test_switching_does_nothing_where_there_is_one_set(name):
 def test_options_out_of_range_are_refused(name, options, words):
     with pytest.raises(ConfigError, match=words):
         optimizers.parse({"name": name, **options})
+
+
+def test_a_plugin_finds_the_types_of_options_where_it_always_did() -> None:
+    from bigmodel.optimizers import base
+    from bigmodel.schedulers.base import INTERVAL
+
+    class OwnConfig(base.OptimizerConfig):
+        betas: base.Betas
+        momentum: base.Decay = 0.9
+
+    assert OwnConfig(name="own", betas=[0.9, 0.999]).betas == [0.9, 0.999]
+    assert torch.nn.Linear in base.MATRICES
+    assert torch.nn.LayerNorm in base.NORMS
+    assert "each optimizer step" in INTERVAL

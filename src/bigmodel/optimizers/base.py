@@ -1,6 +1,10 @@
 """What an optimizer of the user's own may derive from and use."""
 
 from bigmodel.optim.optimizers.base import (
+    MATRICES,
+    NORMS,
+    Betas,
+    Decay,
     OptimizerConfig,
     decays,
     fused,
@@ -9,4 +13,15 @@ from bigmodel.optim.optimizers.base import (
     trainable,
 )
 
-__all__ = ["OptimizerConfig", "decays", "fused", "parameter_groups", "portable", "trainable"]
+__all__ = [
+    "MATRICES",
+    "NORMS",
+    "Betas",
+    "Decay",
+    "OptimizerConfig",
+    "decays",
+    "fused",
+    "parameter_groups",
+    "portable",
+    "trainable",
+]

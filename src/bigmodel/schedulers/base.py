@@ -1,5 +1,5 @@
 """What a schedule of the user's own may derive from and use."""
 
-from bigmodel.optim.schedulers.base import Scheduler, SchedulerConfig
+from bigmodel.optim.schedulers.base import INTERVAL, Scheduler, SchedulerConfig
 
-__all__ = ["Scheduler", "SchedulerConfig"]
+__all__ = ["INTERVAL", "Scheduler", "SchedulerConfig"]
