@@ -100,7 +100,10 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             "--confg",
             "unrecognized arguments: --confg. Did you mean '--cfg'? bigmodel-train --help lists",
         ),
-        ("--sede", "unrecognized arguments: --sede. Settings are written without dashes"),
+        (
+            "--sede",
+            "unrecognized arguments: --sede. Settings are written without dashes. Did you mean 'seed'?",
+        ),
         ("--epochs=3", "unrecognized arguments: --epochs=3. Settings are written without dashes"),
         (
             "--config-dir=nowhere",

@@ -41,6 +41,9 @@ def parse_flags(argv: Sequence[str], config_dir: Path) -> argparse.Namespace:
             raise ConfigError(
                 f"{message}. Did you mean '{near}'? bigmodel-train --help lists the flags."
             )
+        if near is not None:
+            meant = near.removeprefix("--")
+            raise ConfigError(f"{message}. Settings are written without dashes. Did you mean '{meant}'?")
         raise ConfigError(
             f"{message}. Settings are written without dashes, as in trainer.epochs=3;"
             " bigmodel-train --help lists the flags."
