@@ -14,7 +14,7 @@ from bigmodel.cli.launch import other_tools
 from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.data.tabular.column_options import PLAIN_NAME, WrittenForm, as_one_text, parse_entries
-from bigmodel.errors import ConfigError, nearest, shell_quoted
+from bigmodel.errors import ConfigError, did_you_mean, nearest, shell_quoted
 from bigmodel.runtime.device_names import is_device
 
 
@@ -35,15 +35,18 @@ def parse_flags(argv: Sequence[str], config_dir: Path) -> argparse.Namespace:
         flag = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         # A setting with dashes before it may be nearer than any flag: `--resum` is no `--run`.
         index = read_index([config_dir, *own_folders(argv)])
-        settings = [f"--{name}" for name in (*index.groups, *index.paths(argv))]
-        near = nearest(flag[1], [*parser._option_string_actions, *settings]) if flag else None
+        settings = [*index.groups, *index.paths(argv)]
+        near = (
+            nearest(flag[1], [*parser._option_string_actions, *(f"--{name}" for name in settings)])
+            if flag
+            else None
+        )
         if near in parser._option_string_actions:
             raise ConfigError(
                 f"{message}. Did you mean '{near}'? bigmodel-train --help lists the flags."
             )
-        if near is not None:
-            meant = near.removeprefix("--")
-            raise ConfigError(f"{message}. Settings are written without dashes. Did you mean '{meant}'?")
+        if flag and (meant := did_you_mean(flag[1].lstrip("-"), settings)):
+            raise ConfigError(f"{message}. Settings are written without dashes.{meant}")
         raise ConfigError(
             f"{message}. Settings are written without dashes, as in trainer.epochs=3;"
             " bigmodel-train --help lists the flags."
