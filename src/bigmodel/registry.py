@@ -54,10 +54,6 @@ class EntryConfig(Config):
     name: str = Field(description="which registered entry this configures")
 
 
-PER_INVOCATION = ("resume", "resume_changed", "profile")
-"""Top-level keys that belong to one command line and not to the run. They are named here, and not beside
-their schema, because the command line needs them before torch is loaded."""
-
 _NUMBERS = ("int_type", "float_type", "int_parsing", "float_parsing")
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 _QUOTED = 200  # characters of a value that a message quotes

@@ -27,7 +27,7 @@ from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.schedulers import Schedule
-from bigmodel.registry import PER_INVOCATION
+from bigmodel.redaction import PER_INVOCATION
 from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console

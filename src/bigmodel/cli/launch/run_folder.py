@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from bigmodel.checkpointing import retention
 from bigmodel.cli.launch import lock
 from bigmodel.errors import ConfigError, shell_quoted
-from bigmodel.registry import PER_INVOCATION
+from bigmodel.redaction import PER_INVOCATION
 from bigmodel.runtime import disk
 
 RECORD = ".hydra"

@@ -13,7 +13,7 @@ from bigmodel.checkpointing import manifest
 from bigmodel.cli.launch import lock
 from bigmodel.cli.launch.limits import fault_of_file
 from bigmodel.errors import CheckpointError, DamagedError
-from bigmodel.registry import PER_INVOCATION
+from bigmodel.redaction import PER_INVOCATION
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape_message
 
