@@ -134,6 +134,7 @@ def test_reproducible_runs_load_the_compiler_and_leave_nothing(tmp_path: Path) -
 def test_device_compile_without_a_compiler(tmp_path: Path) -> None:
     told = started(tmp_path, BIN / "bigmodel-train", *QUICK, "device.compile=true", CXX="/nonexistent")
     assert (
-        "Compiling: Steps stay eager: compiling needs a C++ compiler, and /nonexistent is none" in told
+        "Compiling: Steps stay eager: compiling needs a C++ compiler, and /nonexistent cannot be started"
+        in told
     )
     assert "Error" not in told

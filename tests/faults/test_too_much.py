@@ -169,15 +169,15 @@ PIPES = [
 def test_a_named_pipe_never_hangs(command: Command, tmp_path: Path, argv: tuple[str, ...]) -> None:
     (tmp_path / "words.txt").write_text("some words\n" * 100)
     os.mkfifo(tmp_path / next(word for word in argv if "pipe" in word).partition("=")[2])
-    assert "is a named pipe, no regular file" in refused(command, *argv)
+    assert "is a named pipe, not a regular file" in refused(command, *argv)
 
 
 def test_devices_and_sockets(command: Command) -> None:
     text = ("data=text", "model=transformer")
-    assert "/dev/zero: is a device, no regular file" in refused(command, *text, "data.path=/dev/zero")
+    assert "/dev/zero: is a device, not a regular file" in refused(command, *text, "data.path=/dev/zero")
     with socket.socket(socket.AF_UNIX) as end:
         end.bind("socket.txt")
-        assert "is a socket, no regular file" in refused(command, *text, "data.path=socket.txt")
+        assert "is a socket, not a regular file" in refused(command, *text, "data.path=socket.txt")
 
 
 def test_named_pipes_among_the_files_of_a_folder(command: Command, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_named_pipes_among_the_files_of_a_folder(command: Command, tmp_path: Pat
         Image.new("L", (8, 8), ord(name[0])).save(tmp_path / "pictures" / name)
     os.mkfifo(tmp_path / "pictures" / "a" / "4.png")
     text = refused(command, "data=images", "data.path=pictures", "data.cache=null")
-    assert "1 of 7 pictures cannot be read: a/4.png (is a named pipe, no regular file)" in text
+    assert "1 of 7 pictures cannot be read: a/4.png (is a named pipe, not a regular file)" in text
 
 
 @pytest.mark.parametrize(

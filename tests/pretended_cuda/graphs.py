@@ -66,7 +66,7 @@ def test_a_step_that_waits_is_refused_before_the_capture(run: tuple[Run, Recorde
     assert trained.engine.name == "eager"
     assert device.captures == 0
     assert device.sync_debug == mode
-    (message,) = [message for message in told.messages if "one by one" in message]
+    (message,) = [message for message in told.messages if "eagerly" in message]
     assert re.search(r"within a step the host waits for the device \(\w+\.py, line \d+\)\.$", message)
     assert "\n" not in message
 
@@ -84,7 +84,7 @@ def test_a_capture_that_fails_ends_the_run(run: tuple[Run, Recorder]) -> None:
     assert SPOILT in str(caught.value)
     assert trained.summary.status == "failed"
     assert device.sync_debug == 0
-    assert not any("one by one" in message for message in told.messages)
+    assert not any("eagerly" in message for message in told.messages)
 
 
 def test_a_graph_that_finds_no_memory_is_done_without(run: tuple[Run, Recorder]) -> None:
@@ -128,7 +128,7 @@ def test_where_memory_runs_out_the_graph_goes_before_anything_is_halved(
     assert trained.state.choice.engine == "eager"
     halved = trained.state.accumulation.micro_batch < 12 or bool(trained.state.progress.evaluation_batch)
     assert halved == (times == 2)
-    assert "the memory of device.engine=graph is given up" in " ".join(told.messages)
+    assert "the memory of device.engine=graph is released" in " ".join(told.messages)
 
 
 def test_a_checkpoint_needs_no_page_locked_memory(

@@ -88,7 +88,7 @@ def detect_encoding(path: Path, head: bytes, encoding: str) -> str:
             return encoding
     if big == little and head:
         raise DataError(
-            f"{path}: not {encoding}, or without a byte-order mark. Say"
+            f"{path}: not {encoding}, or without a byte-order mark. Set"
             f" data.encoding=utf-8, {encoding}-le, {encoding}-be, or the encoding it is written in."
         )
     return f"{encoding}-be" if big > little else f"{encoding}-le"

@@ -102,7 +102,7 @@ def _weights(choice: Literal["balanced"] | list[float] | None, spec: DataSpec) -
         return None
     if not isinstance(target, Classes):
         raise SpecError(
-            f"loss.class_weights={choice!r}: {data} has {target}, not classes. Say"
+            f"loss.class_weights={choice!r}: {data} has {target}, not classes. Set"
             " loss.class_weights=null."
         )
     if choice == "balanced":

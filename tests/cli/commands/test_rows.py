@@ -191,7 +191,7 @@ def test_a_file_may_be_in_another_encoding_than_that_of_training(
         encoded = ["predict", table_run, "--input", tmp_path / f"{name}.csv", "--device", "cpu"]
         result = bigmodel(*encoded)
         assert result.status == 1
-        assert result.err.strip().endswith(f"say --encoding {name}")
+        assert result.err.strip().endswith(f"set --encoding {name}")
         for option in (["--encoding", name], [f"data.encoding={name}"]):
             result = bigmodel(*encoded, *option)
             assert result.status == 0, result.err

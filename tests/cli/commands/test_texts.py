@@ -98,7 +98,7 @@ def test_ways_of_choosing(made: Run, bigmodel: Bigmodel, choice: list[object]) -
     [
         (["--prompt", "x%"], "--prompt: The text: the character"),
         (["--prompt", ""], "--prompt: is empty."),
-        (["--prompt", "R", "--top-p", "2"], "--top-p 2.0: has to be above 0 and at most 1."),
+        (["--prompt", "R", "--top-p", "2"], "--top-p 2.0: must be above 0 and at most 1."),
         (["--prompt", "R", "--beams", "2", "--top-k", "2"], "--beams 2 looks for the likeliest text"),
         (["--input", "none.txt"], "--input none.txt: there is no such file."),
     ],

@@ -309,7 +309,7 @@ LISTS = {
         "lists 2 notes more than once, such as 0.txt",
     ),
     "leads out": (["0.txt,a", "../1.txt,b"], "points outside its folder"),
-    "other kind": (["0.txt,a", "1.jpg,b"], "lists 1 files that are no notes, such as 1.jpg"),
+    "other kind": (["0.txt,a", "1.jpg,b"], "lists 1 files that are not notes, such as 1.jpg"),
 }
 
 

@@ -116,7 +116,7 @@ SHORT = {
     "shorter than a window": (
         SAID[:18],
         {},
-        r"data.context=16: the training part has 16 tokens, but .* Lower it to at most 15, or give",
+        r"data.context=16: the training part has 16 tokens, but .* Lower it to at most 15, or provide",
     ),
     "one character": ("a", {}, "Provide more text"),
     "little to judge by": (
@@ -176,7 +176,7 @@ def test_what_a_reader_refuses(said, tmp_path):
     (tmp_path / "other.txt").write_text("to X")
     with pytest.raises(DataError, match=r"other.txt: the character 'X' .* position 3"):
         reader.read(tmp_path / "other.txt", with_targets=True)
-    with pytest.raises(DataError, match="3 texts, but the run has learnt from a single one"):
+    with pytest.raises(DataError, match="3 texts, but the run was trained on a single one"):
         reader.read(tmp_path, with_targets=True)
 
 

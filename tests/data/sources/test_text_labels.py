@@ -235,7 +235,7 @@ WRONG = {
     "words for values": (
         rows(),
         {"task": "values", "target": "review"},
-        "50 of 50 labels are no num",
+        "50 of 50 labels are not num",
     ),
     "as many labels as texts": (rows(), {"target": "review"}, "50 different labels for 50 texts"),
 }

@@ -372,7 +372,7 @@ def test_nothing_to_write_is_nothing() -> None:
         ({"temperature": -0.1}, r"temperature=-0\.1: .*from 0"),
         ({"temperature": math.nan}, "temperature=nan"),
         ({"top_k": 0}, "top_k=0"),
-        ({"top_p": 0.0}, r"top_p=0\.0: has to be above 0 and at most 1"),
+        ({"top_p": 0.0}, r"top_p=0\.0: must be above 0 and at most 1"),
         ({"top_p": 1.1}, r"top_p=1\.1"),
         ({"beams": 0}, "beams=0"),
         ({"length_penalty": -1.0}, "length_penalty"),

@@ -156,8 +156,9 @@ def _target_name(config: TableConfig, found: Table) -> str:
     if name in config.ignore or config.columns.get(name) == "ignore":
         raise ConfigError(f"data.target={name}: the target is also in data.ignore.")
     if name in config.columns and config.number_format_of(name) is None:
-        says = "whose kind data.task says: classes or values"
-        raise ConfigError(f"data.columns.{name}: this is the target, {says}.")
+        raise ConfigError(
+            f"data.columns.{name}: this is the target; data.task sets its kind: classes or values."
+        )
     return name
 
 

@@ -229,7 +229,7 @@ def _targets(rows: LabelledTexts, names: Sequence[str] | None, where: str) -> Te
         first = numbers.index(None)
         raise DataError(
             f"{where}: {numbers.count(None):,} of {len(numbers):,} labels are not numbers, the first"
-            f" {rows.labels[first]!r} in {rows.names[first]}. Correct or remove them, or say"
+            f" {rows.labels[first]!r} in {rows.names[first]}. Correct or remove them, or set"
             " data.task=classes."
         )
     return torch.tensor(numbers, dtype=torch.float64)[:, None]

@@ -224,7 +224,7 @@ def date_format_warning(name: str, date_format: DateFormat) -> str:
     ]
     this, that = (typed.column_option(name, kind) for kind in kinds)
     best, other = map(describe_format, date_format)
-    ways = f"then say {that} (currently: {this})"
+    ways = f"then set {that} (currently: {this})"
     return f"column '{name}': it is read as {best}, and would do as {other}: {ways}"
 
 
