@@ -81,6 +81,11 @@ def reason(error: BaseException) -> str:
     return masked(str(error) if ours else f"{type(error).__name__}: {error}")
 
 
+def first_line(error: BaseException, default: str = "") -> str:
+    """The first line of an error's message, or `default` if it has none."""
+    return next(iter(str(error).splitlines()), default)
+
+
 EXTRAS = {
     "pyarrow": "tables",
     "PIL": "images",

@@ -32,6 +32,7 @@ from bigmodel.errors import (
     BigModelError,
     ConfigError,
     did_you_mean,
+    first_line,
     is_too_large,
     may_need_extras,
     setting,
@@ -158,7 +159,7 @@ class Registry:
                 raise
             raise ConfigError(
                 f"{self.kind}={config.name}: {_origin(factory)} failed: {type(error).__name__}:"
-                f" {_first_line(error)}. It is called as {_name(factory)}{self._call}."
+                f" {first_line(error)}. It is called as {_name(factory)}{self._call}."
             ) from error
 
     def is_ours(self, name: str) -> bool:
@@ -252,7 +253,7 @@ def load_plugins(modules: list[str]) -> None:
             raise ConfigError(f"plugins: '{module}' needs {error.name!r}: {error}") from error
         except Exception as error:
             raise ConfigError(
-                f"plugins: importing '{module}' failed: {type(error).__name__}: {_first_line(error)}"
+                f"plugins: importing '{module}' failed: {type(error).__name__}: {first_line(error)}"
             ) from error
 
 
@@ -267,10 +268,6 @@ def _add_current_folder(module: str) -> None:
         return
     if PathFinder.find_spec(package, [here]) is not None:
         sys.path.append(here)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
 
 
 def _origin(factory: Callable[..., Any]) -> str:

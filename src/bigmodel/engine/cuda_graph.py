@@ -19,7 +19,7 @@ from bigmodel.data.base import Batch
 from bigmodel.engine.fixed_shape import FixedShapeEngine
 from bigmodel.engine.functional_step import StepInputs, UntraceableError
 from bigmodel.engine.step import Step
-from bigmodel.errors import DeviceError, is_out_of_memory
+from bigmodel.errors import DeviceError, first_line, is_out_of_memory
 
 _WARM_UP_STEPS = 3  # cuDNN and cuBLAS choose their kernels in them
 
@@ -79,7 +79,7 @@ class GraphEngine(FixedShapeEngine):
             if is_out_of_memory(error):
                 self.release()
                 raise UntraceableError("there is not enough memory to record one") from error
-            what = next(iter(str(error).splitlines()), type(error).__name__)
+            what = first_line(error, type(error).__name__)
             raise DeviceError(
                 f"A step could not be recorded as a CUDA graph ({what}), and CUDA cannot be used in "
                 "this process any more. Set device.engine=eager and resume the run: its checkpoints "

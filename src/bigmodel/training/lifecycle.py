@@ -16,7 +16,7 @@ from bigmodel.training.run import Run
 
 @contextmanager
 def running(run: Run) -> Iterator[None]:
-    """Within it, the run is under way: requests to stop wait until training heeds them, and all that
+    """Within it, the run is under way: requests to stop wait until training handles them, and all that
     writes is open. However it is left, the summary says how the run ended."""
     with (
         run.signals.waiting(),

@@ -38,6 +38,7 @@ def fit(run: Run) -> Summary:
                         continue
                     drain_step_metrics(run)
                     if due.report:
+                        run.saver.check()  # raises if a checkpoint could not be written meanwhile
                         records.update_progress_bar(run)
 
                     if due.evaluate or due.save:

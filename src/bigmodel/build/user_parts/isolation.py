@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bigmodel.errors import BigModelError, SpecError, is_too_large
+from bigmodel.errors import BigModelError, SpecError, first_line, is_too_large
 from bigmodel.models.base import eval_mode
 from bigmodel.runtime import rng
 
@@ -74,7 +74,7 @@ def reported_as(label: str, inputs: str) -> Iterator[None]:
     except Exception as error:
         if is_too_large(error):
             raise
-        first = next(iter(str(error).splitlines()), "")
+        first = first_line(error)
         raise SpecError(f"{label}: it fails on {inputs}: {type(error).__name__}: {first}") from error
 
 

@@ -20,7 +20,7 @@ from torch.export import Dim
 
 from bigmodel.cli.commands.graph_inputs import LENGTH, Front, GraphInput
 from bigmodel.cli.commands.graph_outputs import ExportedModel, free, names_of
-from bigmodel.errors import DIVERGED, SpecError, UndefinedError
+from bigmodel.errors import DIVERGED, SpecError, UndefinedError, first_line
 from bigmodel.metrics import defined
 from bigmodel.runtime import activity
 from bigmodel.spec import Classes, NextTokens, Target
@@ -223,7 +223,7 @@ def _name_sizes(proto: Any, target: Target, any_length: bool) -> None:
 
 def _first_line(error: Exception) -> str:
     cause = error.__cause__ or error  # exporters wrap it in advice to programmers
-    return re.sub(r"\x1b\[\d*m", "", next(iter(str(cause).splitlines()), type(cause).__name__))
+    return re.sub(r"\x1b\[\d*m", "", first_line(cause, type(cause).__name__))
 
 
 def _add_word_inputs(proto: Any, inputs: list[GraphInput]) -> None:

@@ -25,6 +25,7 @@ from bigmodel.errors import (
     DamagedError,
     DataError,
     DeviceError,
+    first_line,
 )
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
@@ -131,7 +132,7 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{run_path.folder}: its checkpoint cannot be interpreted"
-            f" ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}). Was it made by"
+            f" ({type(error).__name__}: {first_line(error)}). Was it made by"
             " another version?"
         ) from error
     _load_weights(model, groups, run_path)

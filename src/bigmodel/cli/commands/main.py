@@ -17,7 +17,7 @@ from importlib import import_module
 
 from bigmodel.cli import imports, session
 from bigmodel.cli.commands.arguments import parse
-from bigmodel.errors import BigModelError, is_too_large, may_need_extras
+from bigmodel.errors import BigModelError, first_line, is_too_large, may_need_extras
 from bigmodel.runtime import activity, caches, streams
 from bigmodel.runtime.escaping import escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
@@ -76,6 +76,6 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, BigModelError):
         return str(error)
     if is_too_large(error):
-        first = next(iter(str(error).splitlines()), "no more memory is available")
+        first = first_line(error, "no more memory is available")
         return f"Out of memory: {first}. Try --batch-size 1, or --device cpu."
     return None

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bigmodel.data.libraries import tokenizers
 from bigmodel.data.reader import TextReader
-from bigmodel.errors import DataError, counted
+from bigmodel.errors import DataError, counted, first_line
 from bigmodel.registry import Config
 from bigmodel.runtime import activity, nested_json, streams
 
@@ -250,7 +250,7 @@ class Vocabulary(Config):
                 why = "An expression in it may be matched in countless ways."
             elif "unk" in str(error).lower():
                 why = "It has no token for unknown text."
-            fault = next(iter(str(error).splitlines()), type(error).__name__)
+            fault = first_line(error, type(error).__name__)
             raise DataError(
                 f"data.tokenizer: the tokenizer fails on a text: {fault}. {why} Use another "
                 "tokenizer.json."
