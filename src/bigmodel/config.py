@@ -48,7 +48,7 @@ class RunConfig:
     values: dict[str, Any]
 
 
-GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
+GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer", "sweep")
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

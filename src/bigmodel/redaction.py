@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-PER_INVOCATION = ("resume", "resume_changed", "profile")
+PER_INVOCATION = ("resume", "resume_changed", "profile", "sweep")
 """Top-level keys that belong to one command line and not to the run. They are named here, and not beside
 their schema, because the command line needs them before torch is loaded."""
 

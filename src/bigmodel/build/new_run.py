@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -47,13 +48,19 @@ for gradients, so that they hardly need more memory than one in training. Not wh
 for each token of a vocabulary at each position: there outputs are all that counts."""
 
 
-def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -> Run:
+def build_run(
+    config: RunConfig,
+    folder: Path,
+    learnt: Prepared | None = None,
+    console: Callable[[Path], Sink] | None = None,
+) -> Run:
     """Builds everything that `fit` needs. Nothing is written: that begins with `fit`.
 
     Args:
         config: checked configuration.
         folder: the run's folder.
         learnt: what the run has learnt from its data, where it goes on; see `read_dataset`.
+        console: makes what shows the run to the user, given the folder; None: the terminal.
 
     Raises:
         ConfigError, SpecError, DataError, DeviceError: parts that are wrong, or do not fit each other.
@@ -99,7 +106,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         stop_monitor=stop_monitor,
         runtime=runtime,
         saver=_saver(config, folder),
-        sinks=_sinks(config, folder),
+        sinks=_sinks(config, folder, console or Console),
         summary=_summary(monitor, model, dataset, runtime, loss),
         text_sampler=text_sampler,
         throughput=Throughput.of(dataset, model, runtime, sample),
@@ -225,8 +232,8 @@ def _saver(config: RunConfig, folder: Path) -> Saver:
     return Saver(folder / "checkpoints", saving.keep, saving.interval, records=records)
 
 
-def _sinks(config: RunConfig, folder: Path) -> Sink:
-    sinks: list[Sink] = [Console(folder), JsonLines(folder)]
+def _sinks(config: RunConfig, folder: Path, console: Callable[[Path], Sink]) -> Sink:
+    sinks: list[Sink] = [console(folder), JsonLines(folder)]
     if config.trainer.tensorboard:
         from bigmodel.reporting.tensorboard import TensorBoard  # slow to import
 

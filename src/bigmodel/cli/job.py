@@ -1,13 +1,11 @@
-"""One run of `bigmodel-train`: what Hydra calls, once or for each job of a sweep.
+"""One run of `bigmodel-train`: what Hydra calls.
 
 Torch is imported only here, once a configuration has been composed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,92 +16,61 @@ from omegaconf import DictConfig
 from bigmodel.cli import imports, session
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
-from bigmodel.errors import BigModelError, ConfigError, reason
-from bigmodel.redaction import masked
-from bigmodel.runtime import activity, caches, disk
-from bigmodel.runtime.escaping import escape, escape_message
+from bigmodel.errors import ConfigError
+from bigmodel.runtime import activity, caches
+from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import SignalMode
 
+MakeSink = Callable[[Path], Any]
 
-def run_job(config: DictConfig) -> float | None:
-    """Runs one composed configuration.
 
-    Returns:
-        The best value of the monitored metric, for Hydra's sweepers to optimise; NaN from a job of a
-        sweep that failed; None from a single run that failed, whose error is in the session.
-    """
+def run_job(config: DictConfig) -> None:
+    """Runs one composed configuration; an error of it is left in the session."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     with activity.report_progress("Getting ready"):
-        caches.use_private_folders()
-        with imports.importing():
-            # Everything slow to load; the loop too, since a run on record should train at once.
-            import bigmodel.build.new_run
-            import bigmodel.training.loop  # noqa: F401
-
+        import_everything()
         session.current.started = True
         session.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
         hydra = HydraConfig.get()
-        folder = Path(hydra.runtime.output_dir)
-        if hydra.mode == RunMode.MULTIRUN:
-            session.current.sweep = Path(hydra.sweep.dir)
-            return _run_in_sweep(config, folder, hydra)
         try:
-            return _run(config, folder, hydra)
+            _run(config, Path(hydra.runtime.output_dir), hydra)
         except Exception as error:
             session.current.error = error
-            return None
 
 
-def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
+def import_everything() -> None:
+    """Imports everything slow to load; the loop too, since a run on record should train at once."""
+    caches.use_private_folders()
+    with imports.importing():
+        import bigmodel.build.new_run
+        import bigmodel.training.loop  # noqa: F401
+
+
+def _run(config: DictConfig, folder: Path, hydra: Any) -> None:
     if session.current.resumed is not None:
         with locked(folder):
             run_folder.remove_leftovers(folder)
-            run = _prepare_resumed(config, folder, session.current.resumed)
-            if run is None:
-                return None
-            run_folder.write_config(folder, config)
-            return _fit(run)
+            run = prepare_resumed(config, folder, session.current.resumed)
+            if run is not None:
+                run_folder.write_config(folder, config)
+                fit_run(run)
+        return
     try:
         run_folder.check_free(folder, "hydra.run.dir")
-        run = _prepare(config, folder)
+        run = prepare(config, folder)
         with locked(folder):
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
-            return _start(run, config, folder, hydra)
+            run_folder.remove_leftovers(folder)
+            run_folder.record_start(folder, config, hydra)
+            fit_run(run)
     except BaseException:
         if session.current.folder is None:  # training has not started there
             run_folder.discard(folder)
         raise
 
 
-def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
-    """A job that fails is reported at once and leaves the other jobs alone.
-
-    If its folder belongs to another process or holds something else, nothing is written.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            run_folder.check_free(folder, "hydra.sweep.dir")
-            stack.enter_context(locked(folder))
-            run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
-            held = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
-        except BigModelError as error:
-            session.current.refused.append(folder)
-            return _failed(error, hydra)
-        try:
-            value = _start(_prepare(config, folder), config, folder, hydra)
-            return float("nan") if value is None else value
-        except BaseException as error:
-            if session.stop_status(error, session.current.signals) is not None:
-                raise  # a request to stop ends the whole sweep
-            with contextlib.suppress(BigModelError):  # a full disk, a folder moved: reported already
-                held.check()
-                _record_failure(error, config, folder, hydra)
-            return _failed(error, hydra)
-
-
-def _prepare(config: DictConfig, folder: Path) -> Any:
+def prepare(config: DictConfig, folder: Path, console: MakeSink | None = None) -> Any:
     """Everything that can be refused is refused here, before the first step and the first file."""
     from bigmodel.build.new_run import build_run
     from bigmodel.config import parse, to_plain, to_shown
@@ -114,10 +81,12 @@ def _prepare(config: DictConfig, folder: Path) -> Any:
             f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it. Pass it "
             f"on the command line: resume={typed.top.resume}"
         )
-    return build_run(typed, folder)
+    return build_run(typed, folder, console=console)
 
 
-def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
+def prepare_resumed(
+    config: DictConfig, folder: Path, resumed: Path, console: MakeSink | None = None
+) -> Any:
     """The same for a run that is resumed; None if it is finished."""
     from bigmodel.build.dataset import read_dataset
     from bigmodel.build.new_run import build_run
@@ -134,11 +103,11 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
         check_may_restart(folder)
         message = f"{folder}: this run ended before its first save. It starts from the beginning."
         print(escape_message(message))  # noqa: T201
-        return build_run(typed, folder)
+        return build_run(typed, folder, console=console)
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, session.current.may_change)
-    run = build_run(typed, folder, saved_statistics(newest, changed))
+    run = build_run(typed, folder, saved_statistics(newest, changed), console=console)
     run = resume_run(run, newest, changed, partial(read_dataset, typed))
     summary = read_summary(folder)
     if run.over and summary is not None and summary.status == "finished":
@@ -156,34 +125,9 @@ def _how_to_continue(run: Any) -> str:
     return f"To train longer, raise trainer.epochs (now {run.config.epochs})."
 
 
-def _start(run: Any, config: DictConfig, folder: Path, hydra: Any) -> float | None:
-    """Starts a new run in a folder that is free and locked by this process."""
-    run_folder.remove_leftovers(folder)
-    run_folder.record_start(folder, config, hydra)
-    return _fit(run)
-
-
-def _fit(run: Any) -> float | None:
+def fit_run(run: Any) -> None:
+    """Trains, and remembers the folder in case the run is stopped."""
     from bigmodel.training.loop import fit
 
     session.current.folder = run.info.folder
     fit(replace(run, signals=session.current.signals))
-    best: float | None = run.state.progress.best_value
-    return best
-
-
-def _record_failure(error: BaseException, config: DictConfig, folder: Path, hydra: Any) -> None:
-    from bigmodel.reporting.base import Summary
-    from bigmodel.reporting.summary import read_summary, write_summary
-
-    run_folder.record_start(folder, config, hydra)
-    summary = read_summary(folder) or Summary(status="failed")
-    summary.status, summary.error = "failed", reason(error)
-    write_summary(summary, folder)
-
-
-def _failed(error: BaseException, hydra: Any) -> float:
-    if not isinstance(error, BigModelError):
-        sys.stderr.write(escape(masked(traceback.format_exc())))
-    session.report(f"Job {hydra.job.num} ({run_folder.typed_overrides(hydra)}) failed: {reason(error)}")
-    return float("nan")

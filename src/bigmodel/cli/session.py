@@ -18,6 +18,8 @@ TYPE_CHECKING = False  # importing `typing` and `pathlib` would slow down --help
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bigmodel.sweeps.manifest import Manifest
+
 
 class Session:
     """One command line.
@@ -29,8 +31,7 @@ class Session:
         started: whether a job has started, so that more was wanted than printing a configuration.
         folder: of the last run whose training has started.
         error: what ended the only job.
-        sweep: the sweep's folder; None for a single run.
-        refused: folders in it that belong to something else.
+        sweep: the sweep's record; None for a single run.
     """
 
     def __init__(self) -> None:
@@ -40,8 +41,7 @@ class Session:
         self.started = False
         self.folder: Path | None = None
         self.error: Exception | None = None
-        self.sweep: Path | None = None
-        self.refused: list[Path] = []
+        self.sweep: Manifest | None = None
 
 
 current = Session()

@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bigmodel.cli import imports, session
 from bigmodel.cli.session import FULL_ERROR
@@ -105,8 +106,7 @@ def _train(argv: list[str]) -> int:
     argv, session.current.resumed, session.current.may_change = resume.expand_resume(argv, config_dir())
     hydra_patches.guard(config_dir(), argv)
     try:
-        with hydra_patches.owned_sweep_folder():
-            return _run_jobs(argv)
+        return _run_jobs(argv)
     except Exception:
         if session.current.error is None:
             run_folder.discard_refused_sweep()
@@ -117,14 +117,13 @@ def _run_jobs(argv: list[str]) -> int:
     try:
         _call_hydra(argv)
     except KeyboardInterrupt:
-        if session.current.sweep is not None:
-            _conclude_sweep(session.current.sweep)
+        _conclude_sweep()
         raise
     if session.current.error is not None:
         raise session.current.error
     if not session.current.started:  # only something printed was wanted, such as by --cfg
         streams.check_result()
-    return 0 if session.current.sweep is None else _conclude_sweep(session.current.sweep)
+    return _conclude_sweep()
 
 
 def _call_hydra(argv: list[str]) -> None:
@@ -132,12 +131,13 @@ def _call_hydra(argv: list[str]) -> None:
     import hydra
 
     from bigmodel.cli import job
+    from bigmodel.cli.launch.hydra_patches import sweeping_with
 
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     sys.argv[1:] = argv
     try:
-        with _escaped_on_terminal(argv):
+        with _escaped_on_terminal(argv), sweeping_with(_make_sweeper):
             main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
             main(job.run_job)()
     finally:
@@ -145,6 +145,12 @@ def _call_hydra(argv: list[str]) -> None:
             del os.environ[FULL_ERROR]
         else:
             os.environ[FULL_ERROR] = before
+
+
+def _make_sweeper(*args: Any, **context: Any) -> Any:
+    from bigmodel.cli.sweep.sweeper import make_sweeper  # not needed for a single run
+
+    return make_sweeper(*args, **context)
 
 
 @contextlib.contextmanager
@@ -158,15 +164,18 @@ def _escaped_on_terminal(argv: list[str]) -> Iterator[None]:
     sys.stdout.write(escape(page.getvalue()))
 
 
-def _conclude_sweep(folder: Path) -> int:
+def _conclude_sweep() -> int:
+    """Shows how the jobs of a sweep ended; 1 unless all of them finished."""
+    if session.current.sweep is None:
+        return 0
     from bigmodel.cli.launch.run_folder import LEADERBOARD
-    from bigmodel.cli.launch.sweep import collect
+    from bigmodel.cli.sweep.results import collect
     from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
 
-    rows, metric, mode = collect(folder, session.current.refused)
-    write_csv(rows, folder / LEADERBOARD, metric, mode)
+    rows, metric, mode = collect(session.current.sweep)
+    write_csv(rows, session.current.sweep.folder / LEADERBOARD, metric, mode)
     print_leaderboard(rows, metric, mode)
-    return 1 if session.current.refused or any(row.status != "finished" for row in rows) else 0
+    return int(any(row.status not in ("finished", "pruned") for row in rows))
 
 
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:

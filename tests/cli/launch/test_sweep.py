@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from bigmodel.cli.launch.sweep import collect
 
 FINISHED = {

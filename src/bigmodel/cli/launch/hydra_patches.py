@@ -2,7 +2,7 @@
 
 * `limit_input`: long arguments, deep files and huge sweeps are refused before they take minutes;
 * `guard`: Hydra composes with `safe_loader.GuardedLoader`, since a configuration can name code to run;
-* `owned_sweep_folder`: a sweep takes its folder for itself before Hydra writes the first file to it.
+* `sweeping_with`: sweeps are run by our own sweeper.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from hydra.plugins.config_source import ConfigResult
 
 from bigmodel.cli.launch.flags import parse_flags
 from bigmodel.cli.launch.limits import check_argument, fault_of_file
-from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.launch.safe_loader import GuardedLoader, Rules, check_overrides, named_plugins
 from bigmodel.errors import ConfigError
 
@@ -52,7 +51,7 @@ def limit_input() -> None:
         return load(self, config_path)
 
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> Any:
-        _check_sweep(overrides)
+        check_sweep(overrides)
         return split(overrides, max_batch_size)
 
     OverridesParser.parse_rule = parse_rule  # type: ignore[method-assign, assignment]
@@ -88,42 +87,29 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def owned_sweep_folder() -> Iterator[None]:
-    """Within it, a sweep that Hydra starts claims its folder first and keeps it until the block ends.
+def sweeping_with(sweeper: Callable[..., Any]) -> Iterator[None]:
+    """Within it, Hydra gets its sweeper from a function.
+
+    Args:
+        sweeper: called as `Plugins.instantiate_sweeper` is, with keywords, and in front of them a
+            function that makes the sweeper which is configured.
+    """
+    instantiate = Plugins.instantiate_sweeper
+    Plugins.instantiate_sweeper = (  # type: ignore[method-assign]
+        lambda self, **context: sweeper(functools.partial(instantiate, self), **context)
+    )
+    try:
+        yield
+    finally:
+        Plugins.instantiate_sweeper = instantiate  # type: ignore[method-assign]
+
+
+def check_sweep(overrides: Sequence[Override]) -> None:
+    """Makes sure that a sweep has jobs, and `MOST_JOBS` at most. Ranges are not listed for that.
 
     Raises:
-        ConfigError: out of the sweep, if the folder holds a sweep already or cannot be made.
-        CheckpointError: out of the sweep, if another process has the folder.
+        ConfigError: it has none, or more.
     """
-    instantiate_sweeper = Plugins.instantiate_sweeper
-    with contextlib.ExitStack() as stack:
-
-        def instantiate(self: Plugins, **context: Any) -> Any:
-            sweeper = instantiate_sweeper(self, **context)
-            run_sweep = sweeper.sweep
-
-            def sweep_own_folder(arguments: list[str]) -> Any:
-                folder = Path(str(context["config"].hydra.sweep.dir))
-                stack.enter_context(claimed_sweep(folder))
-                try:
-                    return run_sweep(arguments)
-                except BaseException:
-                    if not any(folder.glob("*/.hydra")):  # no job has started: leave no plan behind
-                        (folder / PLAN).unlink(missing_ok=True)
-                    raise
-
-            sweeper.sweep = sweep_own_folder  # type: ignore[method-assign]
-            return sweeper
-
-        Plugins.instantiate_sweeper = instantiate  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            Plugins.instantiate_sweeper = instantiate_sweeper  # type: ignore[method-assign]
-
-
-def _check_sweep(overrides: Sequence[Override]) -> None:
-    """Raises ConfigError if a sweep has no job, or more than `MOST_JOBS`."""
     counts = {
         override.get_key_element(): _count(override)
         for override in overrides

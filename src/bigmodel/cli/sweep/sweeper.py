@@ -1,0 +1,145 @@
+"""What Hydra calls for `-m`: lists the jobs, has them run, and shows how they ended."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from bigmodel.cli import session
+from bigmodel.cli.job import import_everything
+from bigmodel.cli.launch.hydra_patches import check_sweep
+from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
+from bigmodel.cli.sweep.grid import combinations
+from bigmodel.cli.sweep.work import TrainingWork, train
+from bigmodel.errors import reason
+from bigmodel.registry import validate
+from bigmodel.reporting.sweep_view import SweepView
+from bigmodel.runtime.signals import Stopped
+from bigmodel.sweeps.config import SweepConfig
+from bigmodel.sweeps.jobs import Job, JobList, Observers, Outcome, changes
+from bigmodel.sweeps.launcher import Launcher
+from bigmodel.sweeps.manifest import Manifest
+from bigmodel.sweeps.slots import processors, slots
+
+LOGS = "logs"
+
+
+def make_sweeper(
+    configured: Callable[..., Sweeper],
+    *,
+    hydra_context: HydraContext,
+    task_function: TaskFunction,
+    config: DictConfig,
+) -> Sweeper:
+    """Our sweeper in the place of Hydra's basic one; one of a plugin as it is."""
+    if not _is(config.hydra.sweeper, BasicSweeper):
+        return configured(hydra_context=hydra_context, task_function=task_function, config=config)
+    sweeper = GridSweeper()
+    sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+    return sweeper
+
+
+def _is(config: DictConfig, kind: type) -> bool:
+    return str(config.get("_target_")) == f"{kind.__module__}.{kind.__name__}"
+
+
+class GridSweeper(Sweeper):
+    """Runs every combination of what is typed."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        del task_function  # of a single run
+        self._context, self._config = hydra_context, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        settings = validate(
+            SweepConfig, OmegaConf.to_container(self._config.sweep, resolve=True), "sweep"
+        )
+        params = self._config.hydra.sweeper.get("params") or {}
+        words = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        overrides = parser.parse_overrides(words)
+        check_sweep(overrides)
+        jobs = [Job(number, words) for number, words in enumerate(combinations(overrides))]
+        folder = Path(str(self._config.hydra.sweep.dir))
+        with claimed_sweep(folder):
+            OmegaConf.save(self._config, folder / PLAN)
+            session.current.sweep = Manifest.create(folder, arguments, jobs)
+            session.current.started = True
+            if _is(self._config.hydra.launcher, BasicLauncher):
+                self._run(settings, jobs)
+            else:
+                self._run_by_plugin(jobs)
+
+    def _run(self, settings: SweepConfig, jobs: list[Job]) -> None:
+        """Runs the jobs in processes of our own."""
+        manifest, signals = session.current.sweep, session.current.signals
+        assert manifest is not None
+        import_everything()
+        view = SweepView(
+            {n: " ".join(f"{k}={v}" for k, v in own.items()) for n, own in changes(jobs).items()},
+            total=len(jobs),
+        )
+        room = slots(settings, gpu_count(str(self._config.device.name)))
+        launcher = Launcher(
+            TrainingWork(self._context, self._config, max(1, processors() // len(room))),
+            JobList(jobs, settings.retries),
+            Observers([manifest, view]),
+            room,
+            manifest.folder / LOGS,
+            stop_on_failure=settings.on_error == "stop",
+        )
+        signals.on_leaving = launcher.kill
+        with signals.waiting():
+            try:
+                launcher.run(_request)
+            finally:
+                view.close()
+        signals.check()
+
+    def _run_by_plugin(self, jobs: list[Job]) -> None:
+        """Runs the jobs by the launcher that is configured, such as `hydra/launcher=joblib`."""
+        manifest = session.current.sweep
+        assert manifest is not None
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context, task_function=train, config=self._config
+        )
+        returned = launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
+        for job, result in zip(jobs, returned, strict=True):
+            failed = result.status is JobStatus.FAILED
+            outcome = Outcome("failed", reason(result._return_value)) if failed else result.return_value
+            if outcome.folder is not None:
+                manifest.started(job, outcome.folder)
+            manifest.ended(job, outcome)
+
+
+def gpu_count(device: str) -> int:
+    """GPUs that jobs on `device` can use. They are counted without starting CUDA, which a forked process
+    could not use then."""
+    import torch
+
+    kind = device.partition(":")[0]
+    return torch.cuda.device_count() if kind in ("auto", "cuda") else 0
+
+
+def _request() -> int | None:
+    """The signal that the sweep has received since it was last asked."""
+    signals = session.current.signals
+    if not signals.pending:
+        return None
+    try:
+        signals.acknowledged()
+    except Stopped as stop:
+        return stop.status - 128
+    return getattr(signal, "SIGUSR1", None)

@@ -1,0 +1,196 @@
+"""What one job of a sweep does, in a process of its own or in one of another launcher's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Collection
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from bigmodel.cli import session
+from bigmodel.cli.job import fit_run, prepare, prepare_resumed
+from bigmodel.cli.launch import run_folder
+from bigmodel.cli.launch.lock import locked
+from bigmodel.errors import BigModelError, reason
+from bigmodel.redaction import masked
+from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Sinks, Summary
+from bigmodel.reporting.console import Console
+from bigmodel.reporting.summary import read_summary, write_summary
+from bigmodel.runtime import disk
+from bigmodel.runtime.escaping import escape
+from bigmodel.runtime.signals import SignalMode
+from bigmodel.sweeps.jobs import Job, Outcome
+from bigmodel.sweeps.process import Channel, OrphanedError, unblock_signals
+
+
+class TrainingWork:
+    """Composes and trains jobs of a sweep, each in a process of its own.
+
+    Args:
+        context: Hydra's, which composes configurations.
+        config: the sweep's own configuration.
+        threads: CPU threads of a job.
+        begun: numbers of jobs that own their folder already, and go on in it.
+    """
+
+    def __init__(
+        self, context: HydraContext, config: DictConfig, threads: int, begun: Collection[int] = ()
+    ) -> None:
+        self._context, self._config, self._threads, self._begun = context, config, threads, set(begun)
+
+    def __call__(self, job: Job, channel: Channel) -> None:
+        session.current = session.Session()
+        signals = session.current.signals
+        signals.enter(SignalMode.LEAVE)
+        signals.install()
+        unblock_signals()
+        with contextlib.suppress(OrphanedError):
+            channel.ended(self._outcome(job, channel))
+
+    def _outcome(self, job: Job, channel: Channel) -> Outcome:
+        setup_globals()
+        try:
+            config = self._context.config_loader.load_sweep_config(self._config, list(job.overrides))
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = job.number
+            returned = run_job(
+                partial(self._train, job=job, channel=channel),
+                config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=self._context,
+                configure_logging=False,
+            )
+        except Exception as error:  # such as a folder that cannot be made
+            return Outcome("failed", reason(error))
+        outcome: Outcome = returned.return_value
+        return outcome
+
+    def _train(self, config: DictConfig, *, job: Job, channel: Channel) -> Outcome:
+        import torch
+
+        channel.wait_for_slot()
+        torch.set_num_threads(self._threads)
+        return train(config, channel, begun=job.number in self._begun)
+
+
+def train(config: DictConfig, channel: Channel | None = None, *, begun: bool = False) -> Outcome:
+    """Trains one job, whose configuration Hydra has composed. A job that fails leaves the others alone.
+
+    If its folder belongs to another process or holds something else, nothing is written there.
+
+    Args:
+        channel: to the sweep; None if another launcher runs the job.
+        begun: whether it goes on in a folder that is its own already.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    session.current.signals.enter(SignalMode.RAISE)
+    with contextlib.ExitStack() as stack:
+        try:
+            if not begun:
+                run_folder.check_free(folder, "hydra.sweep.dir")
+            stack.enter_context(locked(folder))
+            if not begun:
+                run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
+            held = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
+        except BigModelError as error:
+            return Outcome("failed", reason(error))
+        try:
+            if channel is not None:
+                channel.started(folder)
+            _train_in(folder, config, hydra, channel, begun)
+        except OrphanedError:
+            raise
+        except BaseException as error:
+            stopped = session.stop_status(error, session.current.signals) is not None
+            if not isinstance(error, BigModelError) and not stopped:
+                sys.stderr.write(escape(masked(traceback.format_exc())))
+            with contextlib.suppress(BigModelError):  # a full disk, a folder moved
+                held.check()
+                _record_end("stopped" if stopped else "failed", error, config, folder, hydra)
+            if stopped and channel is None:
+                raise
+            return Outcome("stopped" if stopped else "failed", reason(error), folder)
+        summary = read_summary(folder)
+        assert summary is not None
+        value = summary.best.get(summary.monitor)
+        return Outcome("finished", None, folder, value, asdict(summary))
+
+
+def _train_in(
+    folder: Path, config: DictConfig, hydra: DictConfig, channel: Channel | None, begun: bool
+) -> None:
+    console = partial(_console, channel=channel)
+    run_folder.remove_leftovers(folder)
+    if begun and (folder / run_folder.RECORD).is_dir():
+        run = prepare_resumed(config, folder, folder, console)
+        if run is not None:
+            run_folder.write_config(folder, config)
+            fit_run(run)
+        return
+    run = prepare(config, folder, console)
+    run_folder.record_start(folder, config, hydra)
+    fit_run(run)
+
+
+def _console(folder: Path, channel: Channel | None) -> Sink:
+    """What takes the console's place: lines go to the job's log alone, and figures to the sweep."""
+    if channel is None:
+        return Console(folder)
+    return Sinks([Console(folder, terminal=False, stream=open(os.devnull, "w")), _ToSweep(channel)])  # noqa: PTH123
+
+
+class _ToSweep(Sink):
+    """Tells the sweep where a job stands.
+
+    Args:
+        channel: to the sweep.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._info: RunInfo | None = None
+
+    def start(self, info: RunInfo) -> None:
+        self._info = info
+        self._channel.progressed(
+            {"steps": info.total_steps, "epochs": info.epochs, "metric": info.monitor}
+        )
+
+    def progress(self, progress: ProgressReport) -> None:
+        self._channel.progressed(
+            {
+                "step": progress.step,
+                "epoch": progress.epoch,
+                "value": progress.figure,
+                "loss": progress.loss,
+            }
+        )
+
+    def record(self, record: Record, best: Record) -> None:
+        assert self._info is not None
+        known = {"step": record["step"], "epoch": record["epoch"]}
+        if (value := record.get(self._info.monitor)) is not None:
+            known |= {"value": value, "best": best.get(self._info.monitor)}
+        self._channel.progressed(known)
+
+
+def _record_end(
+    status: str, error: BaseException, config: DictConfig, folder: Path, hydra: DictConfig
+) -> None:
+    """Makes sure that the folder says what the job was and how it ended."""
+    if not (folder / run_folder.RECORD).is_dir():
+        run_folder.record_start(folder, config, hydra)
+    summary = read_summary(folder) or Summary(status=status)
+    summary.status, summary.error = status, reason(error)
+    write_summary(summary, folder)

@@ -1,0 +1,144 @@
+"""A sweep while it runs: one table at a terminal, a line for each job that ends elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bigmodel.reporting.formatting import duration, figure
+from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+from bigmodel.runtime.escaping import escape_line, escape_message
+from bigmodel.sweeps.jobs import Job, Observer, Outcome
+
+MOST_ROWS = 20
+"""Running jobs that are shown; there are rarely more processors or GPUs."""
+
+
+@dataclass
+class _Running:
+    job: Job
+    began: float
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+class SweepView(Observer):
+    """Shows how far a sweep is.
+
+    Args:
+        changes: by job number, what the job sets that others do not.
+        terminal: whether to draw a table; None asks the stream.
+        stream: what to write to; None is standard output.
+        width: columns; None measures the terminal.
+    """
+
+    def __init__(
+        self,
+        changes: Mapping[int, str],
+        *,
+        total: int | None = None,
+        terminal: bool | None = None,
+        stream: TextIO | None = None,
+        width: int | None = None,
+    ) -> None:
+        self._changes = changes
+        self._total = total
+        self._stream = sys.stdout if stream is None else stream
+        shown = is_terminal(self._stream) if terminal is None else terminal
+        self._rich = rich_console(self._stream, width=width) if shown else None
+        self._live: Live | None = None
+        self._began = time.monotonic()
+        self._running: dict[int, _Running] = {}
+        self._ended: Counter[str] = Counter()
+        self._best: tuple[float, int, str] | None = None
+
+    def started(self, job: Job, folder: Path) -> None:  # noqa: ARG002
+        self._running[job.number] = _Running(job, time.monotonic())
+
+    def progressed(self, job: Job, report: dict[str, Any]) -> None:
+        if job.number in self._running:
+            known = {key: value for key, value in report.items() if value is not None}
+            self._running[job.number].report |= known
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        running = self._running.pop(job.number, None)
+        self._ended[outcome.status] += 1
+        metric, mode = outcome.details.get("monitor", ""), outcome.details.get("mode", "max")
+        if outcome.status == "finished" and outcome.value is not None:
+            better = self._best is None or (outcome.value > self._best[0]) == (mode == "max")
+            if better and (self._best is None or outcome.value != self._best[0]):
+                self._best = (outcome.value, job.number, metric)
+        seconds = 0.0 if running is None else time.monotonic() - running.began
+        line = self._line(job, outcome, metric, seconds)
+        if self._rich is None:
+            write_line(self._stream, line)
+        elif outcome.status != "finished":
+            self._console().print(Text(line, "error" if outcome.status == "failed" else "warning"))
+
+    def tick(self) -> None:
+        if self._rich is not None:
+            if self._live is None:
+                # Drawn here alone: a thread of its own would be copied into each job's process.
+                self._live = Live(console=self._rich, auto_refresh=False, transient=True)
+                self._live.start()
+            self._live.update(self._table(), refresh=True)
+
+    def close(self) -> None:
+        """Takes the table away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _console(self) -> Any:
+        return self._rich if self._live is None else self._live.console
+
+    def _line(self, job: Job, outcome: Outcome, metric: str, seconds: float) -> str:
+        done = sum(self._ended.values())
+        of = f" of {self._total}" if self._total is not None else ""
+        value = "" if outcome.value is None else f"  {metric} {figure(outcome.value)}"
+        why = f": {outcome.error}" if outcome.error else ""
+        changes = self._changes.get(job.number, "")
+        text = f"[{done}{of}] job {job.number}  {changes}  {outcome.status}{value}  {duration(seconds)}{why}"
+        return escape_message(text)
+
+    def _table(self) -> RenderableType:
+        table = Table(box=box.ROUNDED)
+        for head in ("job", "changes", "epoch", "metric", "time", "left"):
+            table.add_column(Text(head), justify="left" if head in ("job", "changes") else "right")
+        now = time.monotonic()
+        for running in list(self._running.values())[:MOST_ROWS]:
+            report, seconds = running.report, now - running.began
+            step, steps = report.get("step", 0), report.get("steps")
+            left = duration(seconds / step * (steps - step)) if step and steps else ""
+            value = report.get("value")
+            cells = [
+                str(running.job.number),
+                self._changes.get(running.job.number, ""),
+                f"{report.get('epoch', 0)} / {report.get('epochs', '?')}",
+                "" if value is None else f"{report.get('metric', '')} {figure(value)}",
+                duration(seconds),
+                left,
+            ]
+            table.add_row(*(Text(escape_line(cell)) for cell in cells))
+        return Group(table, Text(escape_line(self._totals(now)), "faint"))
+
+    def _totals(self, now: float) -> str:
+        done = sum(self._ended.values())
+        parts = [f"{done} of {self._total} done" if self._total is not None else f"{done} done"]
+        parts += [f"{self._ended[s]} {s}" for s in ("failed", "pruned", "stopped") if self._ended[s]]
+        if self._best is not None:
+            value, number, metric = self._best
+            parts.append(f"best {metric} {figure(value)} (job {number})")
+        if done and self._total is not None:
+            parts.append(f"{duration((now - self._began) / done * (self._total - done))} left")
+        return " · ".join(parts)

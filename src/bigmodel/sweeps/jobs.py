@@ -1,0 +1,133 @@
+"""A sweep's jobs and how they ended: plain data that the launcher, the search and the records share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Status = Literal["waiting", "running", "finished", "stopped", "failed", "pruned"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        number: from 0.
+        overrides: what it sets, as Hydra reads it: `optimizer.lr=0.1`.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt at a job ended.
+
+    Attributes:
+        status: `finished`, `stopped`, `failed` or `pruned`.
+        error: why it failed or stopped.
+        folder: its run folder; None if it never owned one.
+        value: the best value of its monitored metric; None if it has none.
+        details: the content of its `summary.json`.
+    """
+
+    status: Status
+    error: str | None = None
+    folder: Path | None = None
+    value: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class JobSource(Protocol):
+    """Where the launcher gets its jobs: a list, or a search that decides as results come in."""
+
+    def next(self) -> Job | None:
+        """The next job to run; None if there is none now. Asked again after each job that ends."""
+
+    def evaluated(self, job: Job, step: int, value: float) -> bool:
+        """A job was evaluated after `step` steps. Returns whether it should be pruned."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """A job is over."""
+
+
+class Observer:
+    """Watches a sweep. Methods do nothing by default."""
+
+    def started(self, job: Job, folder: Path) -> None:
+        """A job has begun, in a folder that it owns."""
+
+    def progressed(self, job: Job, report: dict[str, Any]) -> None:
+        """Where a job stands: `epoch`, `epochs`, `step`, `steps`, `metric`, `value`; any may be missing."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """A job is over."""
+
+    def tick(self) -> None:
+        """Called a few times a second."""
+
+
+class JobList:
+    """A source of jobs that are known beforehand.
+
+    Args:
+        jobs: in the order in which they are run.
+        retries: how often a job that failed is tried again, after all the others.
+    """
+
+    def __init__(self, jobs: list[Job], retries: int = 0) -> None:
+        self._waiting = list(reversed(jobs))
+        self._retries = {job.number: retries for job in jobs}
+
+    def next(self) -> Job | None:
+        return self._waiting.pop() if self._waiting else None
+
+    def evaluated(self, job: Job, step: int, value: float) -> bool:  # noqa: ARG002
+        return False
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        if outcome.status == "failed" and self._retries[job.number] > 0:
+            self._retries[job.number] -= 1
+            self._waiting.insert(0, job)
+
+
+def changes(jobs: Iterable[Job]) -> dict[int, dict[str, str]]:
+    """By job number, the keys in which jobs differ, with the job's own values."""
+    values = {job.number: dict(_parted(words) for words in job.overrides) for job in jobs}
+    keys = dict.fromkeys(key for own in values.values() for key in own)
+    differing = [
+        key for key in keys if len(values) == 1 or len({own.get(key) for own in values.values()}) > 1
+    ]
+    return {n: {key: own[key] for key in differing if key in own} for n, own in values.items()}
+
+
+def _parted(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+").partition("=")
+    return key, value
+
+
+class Observers(Observer):
+    """Tells several observers."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def started(self, job: Job, folder: Path) -> None:
+        for observer in self._observers:
+            observer.started(job, folder)
+
+    def progressed(self, job: Job, report: dict[str, Any]) -> None:
+        for observer in self._observers:
+            observer.progressed(job, report)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        for observer in self._observers:
+            observer.ended(job, outcome)
+
+    def tick(self) -> None:
+        for observer in self._observers:
+            observer.tick()

@@ -1,0 +1,129 @@
+"""What a sweep consists of and how far it is: `sweep.jsonl` in its folder.
+
+The first line says what was asked for; each further line is something that happened to a job. Lines are
+only ever added, so that a process that is killed loses one line at most; what a job has reached is in its
+own folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bigmodel.errors import CheckpointError
+from bigmodel.runtime import disk, nested_json
+from bigmodel.sweeps.jobs import Job, Observer, Outcome, Status
+
+NAME = "sweep.jsonl"
+VERSION = 1
+
+
+@dataclass
+class JobState:
+    """How far a job is.
+
+    Attributes:
+        folder: its run folder; None if it never owned one.
+        attempts: how often it was begun.
+    """
+
+    job: Job
+    status: Status = "waiting"
+    error: str | None = None
+    folder: Path | None = None
+    attempts: int = 0
+
+
+class Manifest(Observer):
+    """A sweep's record, which grows as its jobs begin and end.
+
+    Args:
+        folder: the sweep's, which the caller has locked.
+        words: what was typed.
+        states: by number, the jobs.
+    """
+
+    def __init__(self, folder: Path, words: Sequence[str], states: dict[int, JobState]) -> None:
+        self.folder, self.words, self.states = folder, tuple(words), states
+
+    @classmethod
+    def create(cls, folder: Path, words: Sequence[str], jobs: Iterable[Job]) -> Manifest:
+        """Begins the record of a new sweep.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        manifest = cls(folder, words, {job.number: JobState(job) for job in jobs})
+        head = {"version": VERSION, "words": list(words)}
+        lines = [
+            head,
+            *({"job": s.job.number, "overrides": s.job.overrides} for s in manifest.states.values()),
+        ]
+        disk.write_text(folder / NAME, "".join(_line(line) for line in lines))
+        return manifest
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Reads the record of a sweep that was begun.
+
+        Raises:
+            CheckpointError: there is none, it cannot be read, or a later version wrote it.
+        """
+        path = folder / NAME
+        try:
+            first, *lines = disk.read_text(path).splitlines()
+            head = nested_json.loads(first)
+            version, words = head["version"], head["words"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: is not a sweep's record. Name the folder of a sweep, which holds {NAME}."
+            ) from error
+        if version != VERSION:
+            raise CheckpointError(
+                f"{path}: was written by another version of bigmodel-train (its format is {version}, this"
+                f" version reads {VERSION}). Use that version to go on with the sweep."
+            )
+        manifest = cls(folder, words, {})
+        for line in lines:
+            try:
+                manifest._apply(nested_json.loads(line))
+            except (ValueError, KeyError, TypeError):  # cut off when its writer was killed
+                continue
+        return manifest
+
+    def add(self, job: Job) -> None:
+        """Adds a job."""
+        self._append({"job": job.number, "overrides": list(job.overrides)})
+
+    def started(self, job: Job, folder: Path) -> None:
+        self._append({"job": job.number, "status": "running", "folder": str(folder)})
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self._append({"job": job.number, "status": outcome.status, "error": outcome.error})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        path, line = self.folder / NAME, _line(entry)
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise disk.write_error(path, error, len(line)) from error
+        self._apply(entry)
+
+    def _apply(self, entry: dict[str, Any]) -> None:
+        number = int(entry["job"])
+        if "overrides" in entry:
+            self.states[number] = JobState(Job(number, tuple(entry["overrides"])))
+            return
+        state = self.states[number]
+        state.status, state.error = entry["status"], entry.get("error")
+        if state.status == "running":
+            state.attempts += 1
+            state.folder = Path(entry["folder"])
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"

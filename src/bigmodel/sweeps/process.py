@@ -1,0 +1,227 @@
+"""The process of one job, seen from both ends.
+
+The parent forks it from a process that has imported everything, so that a job begins within
+milliseconds. The parent itself computes nothing with torch: a child forked after a threaded operation
+would wait for threads that it does not have. Where there is no safe fork (macOS, Windows), processes are
+spawned.
+
+A job is prepared before its turn comes: its process composes the configuration, then waits for a slot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from bigmodel.sweeps.jobs import Job, Outcome
+
+_SIGNALS = {
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if (number := getattr(signal, name, None))
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one job at a time.
+
+    Attributes:
+        name: for tables, such as `gpu 1`; empty on a CPU.
+        environment: variables that a job's process is given before it uses a device.
+    """
+
+    name: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class OrphanedError(Exception):
+    """The sweep's own process is gone."""
+
+
+class Channel:
+    """A job's line to its sweep.
+
+    Args:
+        connection: to the parent.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def wait_for_slot(self) -> None:
+        """Says that the job is prepared, and waits until there is room for it.
+
+        Raises:
+            OrphanedError: the sweep is gone.
+        """
+        self._send("ready")
+        os.environ.update(self._receive())
+
+    def started(self, folder: Path) -> None:
+        """The job owns its folder from now on."""
+        self._send("started", folder)
+
+    def progressed(self, report: dict[str, Any]) -> None:
+        """Where the job stands; see `Observer.progressed`."""
+        self._send("progressed", report)
+
+    def evaluated(self, step: int, value: float) -> bool:
+        """An evaluation's value of the monitored metric. Returns whether the job should be pruned."""
+        self._send("evaluated", step, value)
+        return bool(self._receive())
+
+    def ended(self, outcome: Outcome) -> None:
+        """The job is over."""
+        self._send("ended", outcome)
+
+    def _send(self, *message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise OrphanedError from error
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise OrphanedError from error
+
+
+Work = Callable[[Job, Channel], None]
+"""What a job does, in its own process; it has to report its outcome."""
+
+
+def context() -> multiprocessing.context.BaseContext:
+    """How processes are started on this system."""
+    return multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+
+
+class JobProcess:
+    """A job's process, for the launcher.
+
+    Args:
+        job: what it runs.
+        work: what it does.
+        log: the file for what it prints.
+        inherited: the launcher's ends of other jobs' lines, which a forked process has to close: a line
+            is known to be cut only when nobody holds its other end.
+
+    Attributes:
+        slot: where it runs; None while it waits.
+    """
+
+    def __init__(self, job: Job, work: Work, log: Path, inherited: Iterable[Connection] = ()) -> None:
+        self.job = job
+        self.slot: Slot | None = None
+        self.outcome: Outcome | None = None
+        self.folder: Path | None = None
+        self.ready = False
+        processes = context()
+        self.connection, theirs = processes.Pipe()
+        to_close = [*inherited, self.connection] if processes.get_start_method() == "fork" else []
+        self._process = processes.Process(  # type: ignore[attr-defined]
+            target=_run, args=(job, work, theirs, log, to_close), name=f"job {job.number}"
+        )
+        with _signals_blocked():  # a child would take them for its parent
+            self._process.start()
+        theirs.close()
+
+    @property
+    def sentinel(self) -> int:
+        """Becomes readable when the process ends."""
+        return int(self._process.sentinel)
+
+    def run_in(self, slot: Slot) -> None:
+        """Lets the job go on, now that there is room for it."""
+        self.slot = slot
+        self.answer(dict(slot.environment))
+
+    def answer(self, message: Any) -> None:
+        """Answers what the job has asked."""
+        with contextlib.suppress(OSError):  # it has ended, which its sentinel says
+            self.connection.send(message)
+
+    def messages(self) -> Iterable[tuple[Any, ...]]:
+        """What the job has said since the last call."""
+        try:
+            while self.connection.poll():
+                yield self.connection.recv()
+        except (EOFError, OSError):
+            return
+
+    def signal(self, number: int) -> None:
+        """Sends the process a signal, if it is there."""
+        if self._process.is_alive() and self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+    def close(self) -> Outcome:
+        """Waits for the end of the process, and returns how the job ended."""
+        self._process.join()
+        for _ in self.messages():
+            pass
+        self.connection.close()
+        status = self._process.exitcode
+        self._process.close()
+        return self.outcome or Outcome("failed", _reason(status), self.folder)
+
+
+def _reason(status: int | None) -> str:
+    """Why a process ended that has not said so."""
+    if status is None or status >= 0:
+        return f"its process exited with status {status}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-status).name
+        hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    return f"its process was ended by signal {-status}"
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Any:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run(job: Job, work: Work, connection: Connection, log: Path, to_close: list[Connection]) -> None:
+    """The whole of a job's process."""
+    for other in to_close:
+        other.close()
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C goes to the sweep alone, which decides what its jobs are told
+    _print_to(log)
+    # Signals stay blocked until the work handles them itself.
+    work(job, Channel(connection))
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def unblock_signals() -> None:
+    """To be called by the work once its handlers stand: until then, signals wait."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _print_to(log: Path) -> None:
+    """Sends everything that the process prints, C libraries included, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(number, 1)
+    os.dup2(number, 2)
+    os.close(number)
