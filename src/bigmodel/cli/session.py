@@ -31,7 +31,9 @@ class Session:
         started: whether a job has started, so that more was wanted than printing a configuration.
         folder: of the last run whose training has started.
         error: what ended the only job.
+        words: what was typed, without secrets.
         sweep: the sweep's record; None for a single run.
+        resumed_sweep: the record of the sweep to go on with; None for a new one.
     """
 
     def __init__(self) -> None:
@@ -41,7 +43,9 @@ class Session:
         self.started = False
         self.folder: Path | None = None
         self.error: Exception | None = None
+        self.words: list[str] = []
         self.sweep: Manifest | None = None
+        self.resumed_sweep: Manifest | None = None
 
 
 current = Session()

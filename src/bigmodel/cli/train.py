@@ -27,6 +27,10 @@ from bigmodel.runtime import streams
 from bigmodel.runtime.escaping import escape, escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
 
+TYPE_CHECKING = False  # importing `typing` would slow down --help
+if TYPE_CHECKING:
+    from bigmodel.sweeps.manifest import Manifest
+
 
 def config_dir() -> Path:
     """The folder of our configurations: inside the installed package, or at the root of a checkout."""
@@ -100,6 +104,8 @@ def _train(argv: list[str]) -> int:
 
     # What the user typed, step by step, to what Hydra reads. Secrets go first: errors quote the rest.
     argv = redact_overrides.redact_argv(argv)
+    argv, session.current.resumed_sweep = _sweep_words(argv)
+    session.current.words = argv
     argv = flags.flags_first(argv, config_dir())
     argv = flags.expand_device_index(argv)
     argv = flags.add_pluses(argv, read_index([config_dir()]).open_paths())
@@ -111,6 +117,18 @@ def _train(argv: list[str]) -> int:
         if session.current.error is None:
             run_folder.discard_refused_sweep()
         raise
+
+
+def _sweep_words(argv: list[str]) -> tuple[list[str], Manifest | None]:
+    """The words of the sweep that `sweep.resume` names; no settings of a sweep for a single run."""
+    named = [word for word in argv if word.lstrip("+~").startswith(("sweep.", "sweep="))]
+    if not named:
+        return argv, None
+    from bigmodel.cli.sweep.resume import expand_resume
+
+    if not {"-m", "--multirun"} & set(argv) and not any("hydra.mode=" in word for word in argv):
+        raise ConfigError(f"{named[0]}: is a setting of sweeps. Add -m to run one, or leave it out.")
+    return expand_resume(argv)
 
 
 def _run_jobs(argv: list[str]) -> int:
@@ -181,8 +199,9 @@ def _conclude_sweep() -> int:
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:
     """What to say about an error, and the exit status; no message if its traceback is to be shown."""
     if (status := session.stop_status(error, session.current.signals)) is not None:
-        folder = session.current.folder
-        hint = "" if folder is None else f" Resume with {shell_quoted(f'resume={folder}')}"
+        folder, sweep = session.current.folder, session.current.sweep
+        word = f"resume={folder}" if sweep is None else f"sweep.resume={sweep.folder}"
+        hint = f" Resume with {'-m ' if sweep else ''}{shell_quoted(word)}" if folder or sweep else ""
         return f"Stopped.{hint}", status
     return session.error_text(_explain(error, argv)), 1
 

@@ -108,8 +108,13 @@ class SweepView(Observer):
         value = "" if outcome.value is None else f"  {metric} {figure(outcome.value)}"
         why = f": {outcome.error}" if outcome.error else ""
         changes = self._changes.get(job.number, "")
-        text = f"[{done}{of}] job {job.number}  {changes}  {outcome.status}{value}  {duration(seconds)}{why}"
-        return escape_message(text)
+        parts = [
+            f"[{done}{of}] job {job.number}",
+            changes,
+            f"{outcome.status}{value}",
+            duration(seconds),
+        ]
+        return escape_message("  ".join(filter(None, parts)) + why)
 
     def _table(self) -> RenderableType:
         table = Table(box=box.ROUNDED)

@@ -62,7 +62,7 @@ class Observer:
         """A job has begun, in a folder that it owns."""
 
     def progressed(self, job: Job, report: dict[str, Any]) -> None:
-        """Where a job stands: `epoch`, `epochs`, `step`, `steps`, `metric`, `value`; any may be missing."""
+        """Where a job stands: `epoch`, `epochs`, `step`, `steps`, `metric`, `value`, as far as known."""
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job is over."""

@@ -1,21 +1,21 @@
 """What a sweep consists of and how far it is: `sweep.jsonl` in its folder.
 
-The first line says what was asked for; each further line is something that happened to a job. Lines are
-only ever added, so that a process that is killed loses one line at most; what a job has reached is in its
+The first line says what was asked for; each further line is something that happened to a job. Lines
+are only ever added, so that a process that is killed loses one at most; what a job has reached is in its
 own folder.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bigmodel.errors import CheckpointError
 from bigmodel.runtime import disk, nested_json
-from bigmodel.sweeps.jobs import Job, Observer, Outcome, Status
+from bigmodel.sweeps.jobs import Job, Observer, Outcome, Status, changes
 
 NAME = "sweep.jsonl"
 VERSION = 1
@@ -50,7 +50,7 @@ class Manifest(Observer):
         self.folder, self.words, self.states = folder, tuple(words), states
 
     @classmethod
-    def create(cls, folder: Path, words: Sequence[str], jobs: Iterable[Job]) -> Manifest:
+    def create(cls, folder: Path, words: Sequence[str], jobs: Sequence[Job]) -> Manifest:
         """Begins the record of a new sweep.
 
         Raises:
@@ -83,8 +83,8 @@ class Manifest(Observer):
             ) from error
         if version != VERSION:
             raise CheckpointError(
-                f"{path}: was written by another version of bigmodel-train (its format is {version}, this"
-                f" version reads {VERSION}). Use that version to go on with the sweep."
+                f"{path}: was written by another version of bigmodel-train: its format is {version}, and"
+                f" this one reads {VERSION}. Use that version to go on with the sweep."
             )
         manifest = cls(folder, words, {})
         for line in lines:
@@ -96,7 +96,15 @@ class Manifest(Observer):
 
     def add(self, job: Job) -> None:
         """Adds a job."""
-        self._append({"job": job.number, "overrides": list(job.overrides)})
+        self._append(_entry(job))
+
+    def changes(self) -> dict[int, str]:
+        """By number, what a job sets that others do not, in one line."""
+        jobs = (state.job for state in self.states.values())
+        return {
+            number: " ".join(f"{key}={value}" for key, value in own.items())
+            for number, own in changes(jobs).items()
+        }
 
     def started(self, job: Job, folder: Path) -> None:
         self._append({"job": job.number, "status": "running", "folder": str(folder)})
@@ -123,6 +131,10 @@ class Manifest(Observer):
         if state.status == "running":
             state.attempts += 1
             state.folder = Path(entry["folder"])
+
+
+def _entry(job: Job) -> dict[str, Any]:
+    return {"job": job.number, "overrides": list(job.overrides)}
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -121,6 +121,7 @@ class JobProcess:
 
     def __init__(self, job: Job, work: Work, log: Path, inherited: Iterable[Connection] = ()) -> None:
         self.job = job
+        self._log = log
         self.slot: Slot | None = None
         self.outcome: Outcome | None = None
         self.folder: Path | None = None
@@ -167,9 +168,10 @@ class JobProcess:
     def close(self) -> Outcome:
         """Waits for the end of the process, and returns how the job ended."""
         self._process.join()
-        for _ in self.messages():
-            pass
         self.connection.close()
+        with contextlib.suppress(OSError):
+            if not self._log.stat().st_size:
+                self._log.unlink()
         status = self._process.exitcode
         self._process.close()
         return self.outcome or Outcome("failed", _reason(status), self.folder)

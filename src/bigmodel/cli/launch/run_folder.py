@@ -18,7 +18,7 @@ from bigmodel.checkpointing import retention
 from bigmodel.cli.launch import lock
 from bigmodel.errors import ConfigError, shell_quoted
 from bigmodel.redaction import PER_INVOCATION
-from bigmodel.runtime import disk
+from bigmodel.runtime import disk, nested_json
 
 RECORD = ".hydra"
 WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
@@ -99,8 +99,12 @@ def _is_our_log(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def claimed_sweep(folder: Path) -> Iterator[None]:
+def claimed_sweep(folder: Path, resumed: bool = False) -> Iterator[None]:
     """Makes a sweep's folder and holds its lock within the `with` block.
+
+    Args:
+        folder: the sweep's.
+        resumed: whether the sweep in it goes on.
 
     Raises:
         ConfigError: the folder holds a sweep already, or cannot be made.
@@ -113,6 +117,10 @@ def claimed_sweep(folder: Path) -> Iterator[None]:
             f"hydra.sweep.dir: {folder} cannot be created: {error.strerror or error}. Name another "
             "folder with hydra.sweep.dir=<folder>."
         ) from error
+    if resumed:
+        with lock.locked(folder):
+            yield
+        return
     _check_no_sweep(folder)
     with lock.locked(folder):
         _check_no_sweep(folder)  # another process may have been quicker
@@ -126,6 +134,15 @@ def _check_no_sweep(folder: Path) -> None:
             f"hydra.sweep.dir: {folder} holds {' and '.join(found)} already, as a sweep would. Name"
             " another folder with hydra.sweep.dir=<folder>."
         )
+
+
+def status(folder: Path) -> str | None:
+    """How a run ended, as its summary says: `finished`, `stopped`, …; None: there is none to read."""
+    try:
+        found: str = nested_json.loads(disk.read_text(folder / "summary.json"))["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found
 
 
 def remove_leftovers(folder: Path) -> None:

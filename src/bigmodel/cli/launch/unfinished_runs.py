@@ -16,11 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from bigmodel.checkpointing import manifest, retention
 from bigmodel.cli.launch import lock, stored_config
 from bigmodel.cli.launch.redact_overrides import redact_config
-from bigmodel.cli.launch.run_folder import RECORD, register_resolver
+from bigmodel.cli.launch.run_folder import RECORD, register_resolver, status
 from bigmodel.cli.launch.safe_loader import check_overrides
 from bigmodel.errors import CheckpointError, DamagedError, hydra_value
-from bigmodel.runtime import nested_json
-from bigmodel.runtime.disk import read_text
 from bigmodel.runtime.escaping import escape_message
 
 _ANY = "\0"
@@ -41,7 +39,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     without_checkpoint: Path | None = None
     for folder in folders:
         is_older = without_checkpoint is not None and not has_checkpoint(folder)
-        if not fixed and (is_older or _status(folder) == "finished"):
+        if not fixed and (is_older or status(folder) == "finished"):
             continue
         if not _was_started_with(folder, ours, config_dir):
             continue
@@ -77,7 +75,7 @@ def check_may_restart(folder: Path) -> None:
 
 
 def _lost_checkpoints(folder: Path) -> bool:
-    return _status(folder) == "finished" or retention.has_saved(folder / "checkpoints")
+    return status(folder) == "finished" or retention.has_saved(folder / "checkpoints")
 
 
 def _candidate_folders(config: DictConfig) -> tuple[list[Path], bool]:
@@ -160,14 +158,6 @@ def split_argv(argv: list[str]) -> tuple[list[str], str | None]:
         elif word.startswith("~") or ("=" in word and not word.startswith("-")):
             overrides.append(word)
     return overrides, config_dir
-
-
-def _status(folder: Path) -> str | None:
-    try:
-        status: str = nested_json.loads(read_text(folder / "summary.json"))["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return status
 
 
 def _started(folder: Path) -> float:

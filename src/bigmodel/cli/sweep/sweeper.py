@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -20,13 +21,14 @@ from bigmodel.cli.job import import_everything
 from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
+from bigmodel.cli.sweep.resume import merge_jobs, to_run
 from bigmodel.cli.sweep.work import TrainingWork, train
 from bigmodel.errors import reason
 from bigmodel.registry import validate
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime.signals import Stopped
 from bigmodel.sweeps.config import SweepConfig
-from bigmodel.sweeps.jobs import Job, JobList, Observers, Outcome, changes
+from bigmodel.sweeps.jobs import Job, JobList, Observers, Outcome
 from bigmodel.sweeps.launcher import Launcher
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.slots import processors, slots
@@ -63,20 +65,24 @@ class GridSweeper(Sweeper):
         self._context, self._config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> None:
-        settings = validate(
-            SweepConfig, OmegaConf.to_container(self._config.sweep, resolve=True), "sweep"
-        )
+        plain: Any = OmegaConf.to_container(self._config.sweep)
+        settings = validate(SweepConfig, plain, "sweep")
         params = self._config.hydra.sweeper.get("params") or {}
         words = [*(f"{key}={value}" for key, value in params.items()), *arguments]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         overrides = parser.parse_overrides(words)
         check_sweep(overrides)
         jobs = [Job(number, words) for number, words in enumerate(combinations(overrides))]
-        folder = Path(str(self._config.hydra.sweep.dir))
-        with claimed_sweep(folder):
-            OmegaConf.save(self._config, folder / PLAN)
-            session.current.sweep = Manifest.create(folder, arguments, jobs)
-            session.current.started = True
+        folder, resumed = Path(str(self._config.hydra.sweep.dir)), session.current.resumed_sweep
+        with claimed_sweep(folder, resumed is not None):
+            if resumed is None:
+                OmegaConf.save(self._config, folder / PLAN)
+                manifest = Manifest.create(folder, session.current.words, jobs)
+            else:
+                manifest = Manifest.read(folder)  # again, now that it is ours
+                merge_jobs(manifest, jobs, settings.extend)
+                jobs = to_run(list(manifest.states.values()), retry=settings.retries > 0)
+            session.current.sweep, session.current.started = manifest, True
             if _is(self._config.hydra.launcher, BasicLauncher):
                 self._run(settings, jobs)
             else:
@@ -87,13 +93,11 @@ class GridSweeper(Sweeper):
         manifest, signals = session.current.sweep, session.current.signals
         assert manifest is not None
         import_everything()
-        view = SweepView(
-            {n: " ".join(f"{k}={v}" for k, v in own.items()) for n, own in changes(jobs).items()},
-            total=len(jobs),
-        )
+        view = SweepView(manifest.changes(), total=len(jobs))
+        begun = {n for n, state in manifest.states.items() if state.folder is not None}
         room = slots(settings, gpu_count(str(self._config.device.name)))
         launcher = Launcher(
-            TrainingWork(self._context, self._config, max(1, processors() // len(room))),
+            TrainingWork(self._context, self._config, max(1, processors() // len(room)), begun),
             JobList(jobs, settings.retries),
             Observers([manifest, view]),
             room,

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job, setup_globals
@@ -28,7 +29,7 @@ from bigmodel.reporting.summary import read_summary, write_summary
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape
 from bigmodel.runtime.signals import SignalMode
-from bigmodel.sweeps.jobs import Job, Outcome
+from bigmodel.sweeps.jobs import Job, Outcome, Status
 from bigmodel.sweeps.process import Channel, OrphanedError, unblock_signals
 
 
@@ -92,7 +93,7 @@ def train(config: DictConfig, channel: Channel | None = None, *, begun: bool = F
         channel: to the sweep; None if another launcher runs the job.
         begun: whether it goes on in a folder that is its own already.
     """
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     session.current.signals.enter(SignalMode.RAISE)
     with contextlib.ExitStack() as stack:
@@ -117,10 +118,10 @@ def train(config: DictConfig, channel: Channel | None = None, *, begun: bool = F
                 sys.stderr.write(escape(masked(traceback.format_exc())))
             with contextlib.suppress(BigModelError):  # a full disk, a folder moved
                 held.check()
-                _record_end("stopped" if stopped else "failed", error, config, folder, hydra)
+                _record_end(*_ending(stopped, error), config, folder, hydra)
             if stopped and channel is None:
                 raise
-            return Outcome("stopped" if stopped else "failed", reason(error), folder)
+            return Outcome(*_ending(stopped, error), folder)
         summary = read_summary(folder)
         assert summary is not None
         value = summary.best.get(summary.monitor)
@@ -179,18 +180,20 @@ class _ToSweep(Sink):
 
     def record(self, record: Record, best: Record) -> None:
         assert self._info is not None
-        known = {"step": record["step"], "epoch": record["epoch"]}
+        known: dict[str, Any] = {"step": record["step"], "epoch": record["epoch"]}
         if (value := record.get(self._info.monitor)) is not None:
             known |= {"value": value, "best": best.get(self._info.monitor)}
         self._channel.progressed(known)
 
 
-def _record_end(
-    status: str, error: BaseException, config: DictConfig, folder: Path, hydra: DictConfig
-) -> None:
+def _ending(stopped: bool, error: BaseException) -> tuple[Status, str]:
+    return ("stopped", str(error) or "interrupted") if stopped else ("failed", reason(error))
+
+
+def _record_end(status: str, error: str, config: DictConfig, folder: Path, hydra: DictConfig) -> None:
     """Makes sure that the folder says what the job was and how it ended."""
     if not (folder / run_folder.RECORD).is_dir():
         run_folder.record_start(folder, config, hydra)
     summary = read_summary(folder) or Summary(status=status)
-    summary.status, summary.error = status, reason(error)
+    summary.status, summary.error = status, error
     write_summary(summary, folder)

@@ -1,0 +1,87 @@
+"""`sweep.resume=`: the same sweep again, in its own folder, without the jobs that are done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bigmodel.cli.launch import run_folder
+from bigmodel.errors import ConfigError, counted, hydra_value
+from bigmodel.sweeps.jobs import Job
+from bigmodel.sweeps.manifest import JobState, Manifest
+
+_KEY = "sweep.resume"
+
+
+def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
+    """Turns `sweep.resume=FOLDER` into the words with which that sweep was started.
+
+    Words that are typed beside it take the place of those with the same key.
+
+    Args:
+        argv: the command line without the program's name.
+
+    Returns:
+        The words for Hydra, and the sweep's record; None if nothing is resumed.
+
+    Raises:
+        CheckpointError: it is not a sweep's folder.
+    """
+    wanted = [word.partition("=")[2].strip("'\"") for word in argv if _key(word) == _KEY]
+    if not wanted or wanted[-1] in ("null", ""):
+        return argv, None
+    folder = Path(wanted[-1])
+    manifest = Manifest.read(folder)
+    own = f"hydra.sweep.dir={hydra_value(str(folder.resolve()))}"
+    typed = [word for word in argv if _key(word) != _KEY] + [own]
+    replaced = {_key(word): word for word in typed if "=" in word}
+    words = [replaced.pop(_key(word), word) for word in manifest.words]
+    return [*words, *(word for word in typed if word not in words)], manifest
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
+
+
+def merge_jobs(manifest: Manifest, jobs: Sequence[Job], extend: bool) -> list[Job]:
+    """The jobs that are typed now, with the numbers that they have in the sweep's record.
+
+    Args:
+        extend: whether there may be more than before.
+
+    Raises:
+        ConfigError: they are others than before.
+    """
+    known = {tuple(sorted(state.job.overrides)): state.job for state in manifest.states.values()}
+    typed = {tuple(sorted(job.overrides)): job for job in jobs}
+    gone = [known[words] for words in known if words not in typed]
+    new = [typed[words] for words in typed if words not in known]
+    if gone:
+        raise ConfigError(
+            f"sweep.resume={manifest.folder}: {counted(len(gone), 'job')} of it would be missing, such"
+            f" as {' '.join(gone[0].overrides)}. Leave out what changes the sweep, or start another."
+        )
+    if new and not extend:
+        raise ConfigError(
+            f"sweep.resume={manifest.folder}: {counted(len(new), 'job')} would be new, such"
+            f" as {' '.join(new[0].overrides)}. Add sweep.extend=true to run them too."
+        )
+    first = max(manifest.states, default=-1) + 1
+    numbered = [Job(first + index, job.overrides) for index, job in enumerate(new)]
+    for job in numbered:
+        manifest.add(job)
+    return [known[words] for words in known] + numbered
+
+
+def to_run(states: Sequence[JobState], retry: bool) -> list[Job]:
+    """The jobs that are not done.
+
+    Args:
+        retry: whether those that failed are tried again.
+    """
+    return [
+        state.job
+        for state in states
+        if not (state.folder is not None and run_folder.status(state.folder) in ("finished", "pruned"))
+        and (retry or state.status != "failed")
+    ]
