@@ -19,6 +19,8 @@ class SweepConfig(Config):
         "auto", description="GPUs to use, as [0,2]; auto: all"
     )
     jobs_per_gpu: int = Field(1, ge=1, description="jobs that share a GPU")
+    seeds: int | None = Field(None, ge=1, description="seeds to run each job with, from seed on")
+    zip: list[str] = Field([], description="keys whose values are taken pairwise, as [model,seed]")
     retries: int = Field(0, ge=0, description="how often a job that failed is tried again")
     on_error: Literal["continue", "stop"] = Field(
         "continue", description="after a job that failed: continue, or stop the others"

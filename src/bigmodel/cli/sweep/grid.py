@@ -8,36 +8,88 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.types import Override
 
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, did_you_mean
 
 
-def combinations(overrides: Sequence[Override]) -> list[tuple[str, ...]]:
+def combinations(
+    overrides: Sequence[Override], zipped: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[tuple[str, ...]]:
     """The overrides of each job, in the order in which they were typed; the last varies fastest.
 
+    Args:
+        overrides: what was typed; settings of the sweep itself are left out.
+        zipped: keys whose values are taken pairwise, not in every combination.
+        seeds: every combination is run with each of them.
+
     Raises:
-        ConfigError: a key is swept over twice, or over an interval, which has no list of values.
+        ConfigError: a key is swept over twice, or over an interval, which has no list of values; the
+            keys to take pairwise are not swept over, or have different numbers of values.
     """
-    counts = Counter(override.get_key_element() for override in overrides)
-    choices = []
-    for override in overrides:
-        if is_of_sweep(override):
-            continue
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            choices.append([override.input_line or ""])
-            continue
-        if counts[key] > 1:
-            values = " and ".join(o.input_line or "" for o in overrides if o.get_key_element() == key)
-            raise ConfigError(f"{key}: is given more than once ({values}). Write all its values in one.")
-        if not override.is_discrete_sweep():
+    overrides = [override for override in overrides if not _is_of_sweep(override)]
+    _check_once(overrides)
+    values = {override.get_key_element(): _values(override) for override in overrides}
+    if seeds:
+        if len(values.get("seed", [])) > 1:
             raise ConfigError(
-                f"{override.input_line}: an interval has no list of values to run. Use"
-                f" {key}=0.1,0.01 or {key}='range(1,5)', or search it with sweep=optuna."
+                f"sweep.seeds={len(seeds)}: {' '.join(values['seed'])} are given as well. Leave one of the"
+                " two out; the seeds of sweep.seeds count up from the configuration's own."
             )
-        choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    return [tuple(words) for words in itertools.product(*choices)]
+        values["seed"] = [f"seed={seed}" for seed in seeds]
+    dimensions: dict[str, list[tuple[str, ...]]] = {}
+    for key, words in values.items():
+        if key not in zipped:
+            dimensions[key] = [(word,) for word in words]
+        elif "zip" not in dimensions:
+            dimensions["zip"] = _pairs(values, zipped)
+    return [tuple(itertools.chain(*chosen)) for chosen in itertools.product(*dimensions.values())]
 
 
-def is_of_sweep(override: Override) -> bool:
-    """Whether it sets something of the sweep itself."""
-    return override.key_or_group.replace("/", ".").split(".")[0] == "sweep"
+def _is_of_sweep(override: Override) -> bool:
+    if override.key_or_group.replace("/", ".").split(".")[0] != "sweep":
+        return False
+    if override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: a setting of the sweep itself has one value.")
+    return True
+
+
+def _values(override: Override) -> list[str]:
+    """What is typed for a key, as an override for each value."""
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    key = override.get_key_element()
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{override.input_line}: an interval has no list of values to run. Use {key}=0.1,0.01 or"
+            f" {key}='range(1,5)', or search it with sweep=optuna."
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _check_once(overrides: Sequence[Override]) -> None:
+    """Raises ConfigError if a key is given more than once, and swept over: all but the last would be
+    lost."""
+    counts = Counter(override.get_key_element() for override in overrides)
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override() and counts[key] > 1:
+            lines = " and ".join(o.input_line or "" for o in overrides if o.get_key_element() == key)
+            raise ConfigError(f"{key}: is given more than once ({lines}). Put all its values in one.")
+
+
+def _pairs(values: dict[str, list[str]], zipped: Sequence[str]) -> list[tuple[str, ...]]:
+    """The first values of all zipped keys, then the second ones, and so on.
+
+    Raises:
+        ConfigError: a key is not swept over, or they have different numbers of values.
+    """
+    for key in zipped:
+        if key not in values:
+            meant = did_you_mean(key, values)
+            raise ConfigError(
+                f"sweep.zip: {key} is not given any values.{meant} Give them as in {key}=1,2,3."
+            )
+    counts = {key: len(values[key]) for key in zipped}
+    if len(set(counts.values())) > 1:
+        given = ", ".join(f"{count} of {key}" for key, count in counts.items())
+        raise ConfigError(f"sweep.zip: takes values pairwise, and there are {given}. Give each as many.")
+    return list(zip(*(values[key] for key in zipped), strict=True))

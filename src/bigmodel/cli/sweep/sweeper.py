@@ -72,7 +72,10 @@ class GridSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         overrides = parser.parse_overrides(words)
         check_sweep(overrides)
-        jobs = [Job(number, words) for number, words in enumerate(combinations(overrides))]
+        first = int(self._config.seed)
+        seeds = range(first, first + (settings.seeds or 0))
+        listed = combinations(overrides, settings.zip, seeds)
+        jobs = [Job(number, words) for number, words in enumerate(listed)]
         folder, resumed = Path(str(self._config.hydra.sweep.dir)), session.current.resumed_sweep
         with claimed_sweep(folder, resumed is not None):
             if resumed is None:
