@@ -52,7 +52,9 @@ def build_run(
     config: RunConfig,
     folder: Path,
     learnt: Prepared | None = None,
-    console: Callable[[Path], Sink] | None = None,
+    *,
+    console: Callable[[Path], Sink] = Console,
+    read: Callable[[RunConfig, Prepared | None], Dataset] = read_dataset,
 ) -> Run:
     """Builds everything that `fit` needs. Nothing is written: that begins with `fit`.
 
@@ -60,14 +62,15 @@ def build_run(
         config: checked configuration.
         folder: the run's folder.
         learnt: what the run has learnt from its data, where it goes on; see `read_dataset`.
-        console: makes what shows the run to the user, given the folder; None: the terminal.
+        console: makes what shows the run to the user, given the folder.
+        read: reads the data, as `read_dataset` does.
 
     Raises:
         ConfigError, SpecError, DataError, DeviceError: parts that are wrong, or do not fit each other.
     """
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed)
-    dataset = read_dataset(config, learnt)
+    dataset = read(config, learnt)
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
@@ -106,7 +109,7 @@ def build_run(
         stop_monitor=stop_monitor,
         runtime=runtime,
         saver=_saver(config, folder),
-        sinks=_sinks(config, folder, console or Console),
+        sinks=_sinks(config, folder, console),
         summary=_summary(monitor, model, dataset, runtime, loss),
         text_sampler=text_sampler,
         throughput=Throughput.of(dataset, model, runtime, sample),

@@ -5,7 +5,6 @@ Torch is imported only here, once a configuration has been composed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,6 @@ from bigmodel.errors import ConfigError
 from bigmodel.runtime import activity, caches
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import SignalMode
-
-MakeSink = Callable[[Path], Any]
 
 
 def run_job(config: DictConfig) -> None:
@@ -70,7 +67,7 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> None:
         raise
 
 
-def prepare(config: DictConfig, folder: Path, console: MakeSink | None = None) -> Any:
+def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
     """Everything that can be refused is refused here, before the first step and the first file."""
     from bigmodel.build.new_run import build_run
     from bigmodel.config import parse, to_plain, to_shown
@@ -81,12 +78,10 @@ def prepare(config: DictConfig, folder: Path, console: MakeSink | None = None) -
             f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it. Pass it "
             f"on the command line: resume={typed.top.resume}"
         )
-    return build_run(typed, folder, console=console)
+    return build_run(typed, folder, **how)
 
 
-def prepare_resumed(
-    config: DictConfig, folder: Path, resumed: Path, console: MakeSink | None = None
-) -> Any:
+def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any) -> Any:
     """The same for a run that is resumed; None if it is finished."""
     from bigmodel.build.dataset import read_dataset
     from bigmodel.build.new_run import build_run
@@ -103,11 +98,11 @@ def prepare_resumed(
         check_may_restart(folder)
         message = f"{folder}: this run ended before its first save. It starts from the beginning."
         print(escape_message(message))  # noqa: T201
-        return build_run(typed, folder, console=console)
+        return build_run(typed, folder, **how)
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, session.current.may_change)
-    run = build_run(typed, folder, saved_statistics(newest, changed), console=console)
+    run = build_run(typed, folder, saved_statistics(newest, changed), **how)
     run = resume_run(run, newest, changed, partial(read_dataset, typed))
     summary = read_summary(folder)
     if run.over and summary is not None and summary.status == "finished":

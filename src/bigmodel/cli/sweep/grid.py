@@ -31,8 +31,8 @@ def combinations(
     if seeds:
         if len(values.get("seed", [])) > 1:
             raise ConfigError(
-                f"sweep.seeds={len(seeds)}: {' '.join(values['seed'])} are given as well. Leave one of the"
-                " two out; the seeds of sweep.seeds count up from the configuration's own."
+                f"sweep.seeds={len(seeds)}: {' '.join(values['seed'])} are given as well. Leave one of"
+                " the two out; the seeds of sweep.seeds count up from the configuration's own."
             )
         values["seed"] = [f"seed={seed}" for seed in seeds]
     dimensions: dict[str, list[tuple[str, ...]]] = {}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,6 @@ from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
 from bigmodel.cli.sweep.resume import merge_jobs, to_run
-from bigmodel.cli.sweep.work import TrainingWork, train
 from bigmodel.errors import reason
 from bigmodel.registry import validate
 from bigmodel.reporting.sweep_view import SweepView
@@ -96,29 +99,38 @@ class GridSweeper(Sweeper):
         manifest, signals = session.current.sweep, session.current.signals
         assert manifest is not None
         import_everything()
+        from bigmodel.cli.sweep.work import TrainingWork
+
         view = SweepView(manifest.changes(), total=len(jobs))
         begun = {n for n, state in manifest.states.items() if state.folder is not None}
         room = slots(settings, gpu_count(str(self._config.device.name)))
-        launcher = Launcher(
-            TrainingWork(self._context, self._config, max(1, processors() // len(room)), begun),
-            JobList(jobs, settings.retries),
-            Observers([manifest, view]),
-            room,
-            manifest.folder / LOGS,
-            stop_on_failure=settings.on_error == "stop",
-        )
-        signals.on_leaving = launcher.kill
-        with signals.waiting():
-            try:
+        with tempfile.TemporaryDirectory(prefix="bigmodel-sweep-") as shared:
+            work = TrainingWork(
+                self._context,
+                self._config,
+                threads=max(1, processors() // len(room)),
+                begun=begun,
+                shared=Path(shared),
+            )
+            launcher = Launcher(
+                work,
+                JobList(jobs, settings.retries),
+                Observers([manifest, view]),
+                room,
+                manifest.folder / LOGS,
+                stop_on_failure=settings.on_error == "stop",
+            )
+            signals.on_leaving = partial(_leave, launcher, Path(shared))
+            with signals.waiting(), contextlib.closing(view):
                 launcher.run(_request)
-            finally:
-                view.close()
         signals.check()
 
     def _run_by_plugin(self, jobs: list[Job]) -> None:
         """Runs the jobs by the launcher that is configured, such as `hydra/launcher=joblib`."""
         manifest = session.current.sweep
         assert manifest is not None
+        from bigmodel.cli.sweep.work import train
+
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=train, config=self._config
         )
@@ -138,6 +150,12 @@ def gpu_count(device: str) -> int:
 
     kind = device.partition(":")[0]
     return torch.cuda.device_count() if kind in ("auto", "cuda") else 0
+
+
+def _leave(launcher: Launcher, shared: Path) -> None:
+    """What is done when the sweep is asked to stop a second time."""
+    launcher.kill()
+    shutil.rmtree(shared, ignore_errors=True)
 
 
 def _request() -> int | None:

@@ -17,6 +17,7 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
+from bigmodel.build.shared_data import SharedData
 from bigmodel.cli import session
 from bigmodel.cli.job import fit_run, prepare, prepare_resumed
 from bigmodel.cli.launch import run_folder
@@ -41,12 +42,20 @@ class TrainingWork:
         config: the sweep's own configuration.
         threads: CPU threads of a job.
         begun: numbers of jobs that own their folder already, and go on in it.
+        shared: a private folder for data that jobs share.
     """
 
     def __init__(
-        self, context: HydraContext, config: DictConfig, threads: int, begun: Collection[int] = ()
+        self,
+        context: HydraContext,
+        config: DictConfig,
+        *,
+        threads: int,
+        begun: Collection[int],
+        shared: Path,
     ) -> None:
         self._context, self._config, self._threads, self._begun = context, config, threads, set(begun)
+        self._shared = SharedData(shared)
 
     def __call__(self, job: Job, channel: Channel) -> None:
         session.current = session.Session()
@@ -81,10 +90,13 @@ class TrainingWork:
 
         channel.wait_for_slot()
         torch.set_num_threads(self._threads)
-        return train(config, channel, begun=job.number in self._begun)
+        how = {"console": partial(_console, channel=channel), "read": self._shared.read}
+        return train(config, channel, begun=job.number in self._begun, **how)
 
 
-def train(config: DictConfig, channel: Channel | None = None, *, begun: bool = False) -> Outcome:
+def train(
+    config: DictConfig, channel: Channel | None = None, *, begun: bool = False, **how: Any
+) -> Outcome:
     """Trains one job, whose configuration Hydra has composed. A job that fails leaves the others alone.
 
     If its folder belongs to another process or holds something else, nothing is written there.
@@ -92,6 +104,7 @@ def train(config: DictConfig, channel: Channel | None = None, *, begun: bool = F
     Args:
         channel: to the sweep; None if another launcher runs the job.
         begun: whether it goes on in a folder that is its own already.
+        how: for `build_run`.
     """
     hydra: Any = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -109,7 +122,7 @@ def train(config: DictConfig, channel: Channel | None = None, *, begun: bool = F
         try:
             if channel is not None:
                 channel.started(folder)
-            _train_in(folder, config, hydra, channel, begun)
+            _train_in(folder, config, hydra, begun, **how)
         except OrphanedError:
             raise
         except BaseException as error:
@@ -128,26 +141,21 @@ def train(config: DictConfig, channel: Channel | None = None, *, begun: bool = F
         return Outcome("finished", None, folder, value, asdict(summary))
 
 
-def _train_in(
-    folder: Path, config: DictConfig, hydra: DictConfig, channel: Channel | None, begun: bool
-) -> None:
-    console = partial(_console, channel=channel)
+def _train_in(folder: Path, config: DictConfig, hydra: DictConfig, begun: bool, **how: Any) -> None:
     run_folder.remove_leftovers(folder)
     if begun and (folder / run_folder.RECORD).is_dir():
-        run = prepare_resumed(config, folder, folder, console)
+        run = prepare_resumed(config, folder, folder, **how)
         if run is not None:
             run_folder.write_config(folder, config)
             fit_run(run)
         return
-    run = prepare(config, folder, console)
+    run = prepare(config, folder, **how)
     run_folder.record_start(folder, config, hydra)
     fit_run(run)
 
 
-def _console(folder: Path, channel: Channel | None) -> Sink:
+def _console(folder: Path, channel: Channel) -> Sink:
     """What takes the console's place: lines go to the job's log alone, and figures to the sweep."""
-    if channel is None:
-        return Console(folder)
     return Sinks([Console(folder, terminal=False, stream=open(os.devnull, "w")), _ToSweep(channel)])  # noqa: PTH123
 
 
