@@ -16,7 +16,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def _call_hydra(argv: list[str]) -> None:
     os.environ[FULL_ERROR] = "1"
     sys.argv[1:] = argv
     try:
-        with _escaped_on_terminal(argv), sweeping_with(_make_sweeper):
+        with _escaped_on_terminal(argv), sweeping_with(partial(_make_sweeper, argv)):
             main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
             main(job.run_job)()
     finally:
@@ -165,10 +166,10 @@ def _call_hydra(argv: list[str]) -> None:
             os.environ[FULL_ERROR] = before
 
 
-def _make_sweeper(*args: Any, **context: Any) -> Any:
+def _make_sweeper(argv: list[str], configured: Callable[..., Any], **context: Any) -> Any:
     from bigmodel.cli.sweep.sweeper import make_sweeper  # not needed for a single run
 
-    return make_sweeper(*args, **context)
+    return make_sweeper(configured, partial(_explain, argv=argv), **context)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from bigmodel.errors import BigModelError
 from bigmodel.sweeps.jobs import Job, Outcome
 
 _SIGNALS = {
@@ -175,6 +176,37 @@ class JobProcess:
         status = self._process.exitcode
         self._process.close()
         return self.outcome or Outcome("failed", _reason(status), self.folder)
+
+
+def call(function: Callable[[], Any]) -> Any:
+    """The result of a function, called in a process of its own: this one imports and computes nothing.
+
+    Raises:
+        BigModelError: the function raised it.
+        RuntimeError: the process ended otherwise.
+    """
+    processes = context()
+    ours, theirs = processes.Pipe(duplex=False)
+    process = processes.Process(target=_answer, args=(function, theirs))  # type: ignore[attr-defined]
+    process.start()
+    theirs.close()
+    try:
+        result = ours.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(_reason(process.exitcode)) from None
+    process.join()
+    if isinstance(result, BigModelError):
+        raise result
+    return result
+
+
+def _answer(function: Callable[[], Any], connection: Connection) -> None:
+    try:
+        result = function()
+    except BigModelError as error:
+        result = error
+    connection.send(result)
 
 
 def _reason(status: int | None) -> str:

@@ -34,22 +34,31 @@ from bigmodel.sweeps.config import SweepConfig
 from bigmodel.sweeps.jobs import Job, JobList, Observers, Outcome
 from bigmodel.sweeps.launcher import Launcher
 from bigmodel.sweeps.manifest import Manifest
+from bigmodel.sweeps.process import call
 from bigmodel.sweeps.slots import processors, slots
+
+Explain = Callable[[Exception], str | None]
 
 LOGS = "logs"
 
 
 def make_sweeper(
     configured: Callable[..., Sweeper],
+    explain: Explain,
     *,
     hydra_context: HydraContext,
     task_function: TaskFunction,
     config: DictConfig,
 ) -> Sweeper:
-    """Our sweeper in the place of Hydra's basic one; one of a plugin as it is."""
+    """Our sweeper in the place of Hydra's basic one; one of a plugin as it is.
+
+    Args:
+        configured: makes the sweeper that is configured.
+        explain: says in words what is wrong; None for a fault that is not the user's.
+    """
     if not _is(config.hydra.sweeper, BasicSweeper):
         return configured(hydra_context=hydra_context, task_function=task_function, config=config)
-    sweeper = GridSweeper()
+    sweeper = GridSweeper(explain)
     sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
     return sweeper
 
@@ -60,6 +69,9 @@ def _is(config: DictConfig, kind: type) -> bool:
 
 class GridSweeper(Sweeper):
     """Runs every combination of what is typed."""
+
+    def __init__(self, explain: Explain) -> None:
+        self._explain = explain
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -79,6 +91,10 @@ class GridSweeper(Sweeper):
         seeds = range(first, first + (settings.seeds or 0))
         listed = combinations(overrides, settings.zip, seeds)
         jobs = [Job(number, words) for number, words in enumerate(listed)]
+        import_everything()
+        from bigmodel.cli.sweep.check import JobCheck
+
+        call(partial(JobCheck(self._context, self._config, self._explain), jobs))
         folder, resumed = Path(str(self._config.hydra.sweep.dir)), session.current.resumed_sweep
         with claimed_sweep(folder, resumed is not None):
             if resumed is None:
@@ -98,7 +114,6 @@ class GridSweeper(Sweeper):
         """Runs the jobs in processes of our own."""
         manifest, signals = session.current.sweep, session.current.signals
         assert manifest is not None
-        import_everything()
         from bigmodel.cli.sweep.work import TrainingWork
 
         view = SweepView(manifest.changes(), total=len(jobs))
