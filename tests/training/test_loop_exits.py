@@ -181,3 +181,25 @@ def test_a_plan_that_now_ends_where_a_run_was_stopped_is_evaluated_there(
     assert [record["step"] for record in recorder.records] == [2]
     assert summary.best == summary.final == recorder.records[0]
     assert "val/loss" in summary.final
+
+
+def test_a_run_ends_in_time_with_all_that_is_due_and_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = built(tmp_path / "whole")
+    fit(whole)
+    run, recorder = built(tmp_path / "run", {"trainer.max_minutes": 1})
+    monkeypatch.setattr(run.watch, "tick", lambda: True)
+    after_step(run, 4, lambda: setattr(run.state.progress, "seconds", 60.0))
+
+    summary = fit(run)
+
+    assert (summary.status, summary.steps) == ("finished", 4)
+    assert "val/loss" in recorder.records[-1]
+    assert any("trainer.max_minutes" in message for message in recorder.messages)
+    same, _ = built(tmp_path / "run", {"trainer.max_minutes": 1})
+    assert resume_run(same).over
+    resumed, _ = built(tmp_path / "run", {"trainer.max_minutes": 100})
+    again = fit(resume_run(resumed, changed=["trainer.max_minutes"]))
+    assert again.steps == whole.plan.steps
+    assert again.final["val/loss"] == pytest.approx(whole.summary.final["val/loss"], rel=1e-6)

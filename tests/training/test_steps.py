@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bigmodel.training.plan import EVERYTHING, Due
+from bigmodel.training.plan import EVERYTHING, OUT_OF_TIME, Due
 from bigmodel.training.profiler import Profiler
 from bigmodel.training.run import Run
 from bigmodel.training.steps import steps
@@ -21,6 +21,7 @@ def taken(run: Run, epoch: int) -> list[tuple[int, Due | None]]:
         found.append((done, due))
         if due is not None and due.scheduled:
             run.state.progress.last_completed_step = run.state.progress.step
+            run.state.progress.out_of_time = due.out_of_time
     return found
 
 
@@ -61,3 +62,11 @@ def test_a_signal_to_save_is_due_at_once(run: Run) -> None:
     assert next(iterator) == (0, Due(save=True, save_now=True))
     assert next(iterator) == (1, None)
     assert not run.signals.pending
+
+
+def test_a_run_out_of_time_ends_after_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = built(tmp_path, QUIET | {"trainer.max_minutes": 1})
+    monkeypatch.setattr(run.watch, "tick", lambda: True)
+    run.state.progress.seconds = 60.0
+
+    assert taken(run, 0) == [(1, OUT_OF_TIME)]

@@ -95,9 +95,11 @@ def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
             f"({type(error).__name__}: {error})."
         ) from error
     run.saver.damaged = newest.damaged
-    # The patience may be another now.
+    # The patience and the time may be others now.
     progress, patience = run.state.progress, run.config.early_stopping.patience
     progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
+    minutes = run.config.max_minutes
+    progress.out_of_time = minutes is not None and progress.seconds >= 60 * minutes
 
 
 def _header_rows(run: Run, newest: Newest, words: Sequence[str], unsure: bool) -> list[tuple[str, str]]:

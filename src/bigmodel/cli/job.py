@@ -115,6 +115,8 @@ def _how_to_continue(run: Any) -> str:
     if run.state.progress.stopped_early:
         patience = run.config.early_stopping.patience
         return f"It stopped early; raise trainer.early_stopping.patience (now {patience}) to go on."
+    if run.state.progress.out_of_time:
+        return f"Its time was up; raise trainer.max_minutes (now {run.config.max_minutes:g}) to go on."
     if run.config.max_steps is not None:
         return f"To train longer, raise trainer.max_steps (now {run.config.max_steps})."
     return f"To train longer, raise trainer.epochs (now {run.config.epochs})."

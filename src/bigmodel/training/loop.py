@@ -36,6 +36,7 @@ def fit(run: Run) -> Summary:
                     progress.step += done
                     if due is None:
                         continue
+                    progress.out_of_time = due.out_of_time
                     drain_step_metrics(run)
                     if due.report:
                         run.saver.check()  # raises if a checkpoint could not be written meanwhile
@@ -72,5 +73,7 @@ def fit(run: Run) -> Summary:
                     if due.save or improved:
                         progress.seconds += run.watch.lap()
                         save(run, best=improved, last=due.save, now=due.save_now)
+        if progress.out_of_time:
+            records.explain_end(run)
         run.summary.test = validation.test(run)
     return run.summary

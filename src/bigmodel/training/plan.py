@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
@@ -64,6 +64,9 @@ class TrainerConfig(Config):
     epochs: int = Field(30, ge=1, description="passes over the training part")
     max_steps: int | None = Field(
         None, ge=1, description="optimizer steps in all; if set, it replaces epochs"
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="minutes after which training ends, evaluated and saved; null: never"
     )
     log_every: int = Field(10, ge=1, description="epochs between printed lines")
     log_every_steps: int | None = Field(None, ge=1, description="steps between lines, not epochs")
@@ -158,6 +161,7 @@ class Due:
             for, comes between and does not make up for what the plan asks for.
         report: tell the progress bar where training stands.
         save_now: write the checkpoint at once, however short ago the last was written.
+        out_of_time: the run ends here, because `trainer.max_minutes` are over.
     """
 
     scheduled: bool = False
@@ -167,10 +171,14 @@ class Due:
     log: bool = False
     save: bool = False
     save_now: bool = False
+    out_of_time: bool = False
 
 
 EVERYTHING = Due(scheduled=True, evaluate=True, record=True, log=True, save=True, save_now=True)
 """What is due after the last step of a run."""
+
+OUT_OF_TIME = replace(EVERYTHING, out_of_time=True)
+"""The same where the time is over before."""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Progress:
         bad_evaluations: evaluations since early stopping's metric improved; `stop_value` is its best.
         figures: the newest evaluation's figures, by full name.
         stopped_early: whether early stopping has ended the run.
+        out_of_time: whether `trainer.max_minutes` have ended it.
         skipped_updates: updates left out because the loss or a gradient was not finite, and
             `skipped_in_a_row` how many of them came last without a good one between.
         skipped_steps: steps that are counted without an update, since a rewind found their batches bad.
@@ -75,6 +76,7 @@ class Progress:
     stop_value: float | None = None
     figures: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
+    out_of_time: bool = False
     skipped_updates: int = 0
     skipped_in_a_row: int = 0
     skipped_steps: list[int] = field(default_factory=list)

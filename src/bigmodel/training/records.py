@@ -40,3 +40,12 @@ def update_progress_bar(run: Run) -> None:
             **run.throughput.figures(run.watch.speed()),
         )
     )
+
+
+def explain_end(run: Run) -> None:
+    """Says that a run ended before its last step because its time was up."""
+    minutes, progress = run.config.max_minutes, run.state.progress
+    run.sinks.message(
+        f"Ended after {minutes:g} minutes (trainer.max_minutes), at step {progress.step:,} of"
+        f" {run.plan.steps:,}. To train on, resume with a higher trainer.max_minutes."
+    )

@@ -76,7 +76,8 @@ class Run:
     def over(self) -> bool:
         """Whether the last step is done, and all that was due after it."""
         progress = self.state.progress
-        return progress.last_completed_step >= self.plan.steps or progress.stopped_early
+        last = progress.step if progress.out_of_time else self.plan.steps
+        return progress.last_completed_step >= last or progress.stopped_early
 
     def epochs_left(self) -> Iterator[int]:
         """The epochs that are not over yet, from 0, the one under way first.

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from bigmodel.data.base import Batch, samples_of
-from bigmodel.training.plan import Due
+from bigmodel.training.plan import OUT_OF_TIME, Due
 from bigmodel.training.profiler import Profiler
 from bigmodel.training.recovery import use_less_memory
 from bigmodel.training.run import Run
@@ -29,7 +29,7 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
     """
     plan, progress, watch, signals = run.plan, run.state.progress, run.watch, run.signals
     if progress.last_completed_step < progress.step:  # it was stopped during an evaluation
-        yield 0, plan.due(progress.step)
+        yield 0, OUT_OF_TIME if progress.out_of_time else plan.due(progress.step)
         watch.resume()
     if run.over:
         return
@@ -52,8 +52,10 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
                 due = plan.due(progress.step + done) if at_event else None
                 if report := watch.tick():
                     due = replace(due or Due(), report=True)
+                    if _is_out_of_time(run):
+                        due = OUT_OF_TIME
                 yield done, due
-                if at_event:
+                if at_event or due is OUT_OF_TIME:
                     if run.over:
                         return
                     watch.resume()
@@ -89,6 +91,11 @@ def _call_engine(run: Run, ready: list[Batch], event: int, most: int) -> int:
         except RuntimeError as error:
             message = use_less_memory(run.engine, error, run.config.on_oom)
             run.sinks.message(message, "warning")
+
+
+def _is_out_of_time(run: Run) -> bool:
+    most = run.config.max_minutes
+    return most is not None and run.state.progress.seconds + run.watch.since_lap >= 60 * most
 
 
 def _minutes_are_over(run: Run) -> bool:

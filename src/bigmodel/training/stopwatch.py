@@ -35,6 +35,11 @@ class Stopwatch:
         """Starts to measure the speed again, after an evaluation or a save."""
         self._began, self._samples = time.perf_counter(), 0
 
+    @property
+    def since_lap(self) -> float:
+        """Seconds since the last call of `lap`."""
+        return time.perf_counter() - self._lap
+
     def lap(self) -> float:
         """Seconds of any work since the last call."""
         now = time.perf_counter()
