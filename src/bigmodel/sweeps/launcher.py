@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -83,19 +82,20 @@ class Launcher:
             log = self._logs / f"{job.number}.log"
             self._processes.append(JobProcess(job, self._work, log, lines))
         for process in self._processes:
-            if self._free and process.ready and process.slot is None:
+            if self._free and process.ready and process.slot is None and not self._stopping:
                 process.run_in(self._free.pop())
         return bool(self._processes)
 
     def _wait(self) -> None:
         sources = {p.connection: p for p in self._processes} | {p.sentinel: p for p in self._processes}
         seen = {sources[source] for source in wait(list(sources), TICK)}  # type: ignore[index]
-        for process in [process for process in self._processes if process in seen]:
-            for message in process.messages():
-                self._handle(process, *message)
-            with suppress(ValueError):
-                if wait([process.sentinel], 0):
-                    self._end(process)
+        for process in list(self._processes):
+            ended = not process.alive  # the sentinel is silent while a process of the job's own lives on
+            if process in seen:
+                for message in process.messages():
+                    self._handle(process, *message)
+            if ended:
+                self._end(process)
 
     def _handle(self, process: JobProcess, kind: str, *content: Any) -> None:
         job = process.job
@@ -105,6 +105,7 @@ class Launcher:
             case "started":
                 process.folder = content[0]
                 self._observer.started(job, process.folder)
+                process.answer(None)
             case "progressed":
                 self._observer.progressed(job, content[0])
             case "evaluated":
@@ -118,10 +119,9 @@ class Launcher:
         self._processes.remove(process)
         if process.slot is not None:
             self._free.append(process.slot)
-        begun = process.folder is not None or process.slot is not None
         outcome = process.close()
-        if self._stopping and not begun:
-            return  # it was only being prepared
+        if self._stopping and process.folder is None and process.outcome is None:
+            return  # it had not begun
         self._source.ended(process.job, outcome)
         self._observer.ended(process.job, outcome)
         if outcome.status == "failed" and self._stop_on_failure and not self._stopping:

@@ -48,6 +48,7 @@ class Manifest(Observer):
 
     def __init__(self, folder: Path, words: Sequence[str], states: dict[int, JobState]) -> None:
         self.folder, self.words, self.states = folder, tuple(words), states
+        self._cut_off = False
 
     @classmethod
     def create(cls, folder: Path, words: Sequence[str], jobs: Sequence[Job]) -> Manifest:
@@ -74,7 +75,7 @@ class Manifest(Observer):
         """
         path = folder / NAME
         try:
-            first, *lines = disk.read_text(path).splitlines()
+            first, *lines = disk.read_text(path).split("\n")
             head = nested_json.loads(first)
             version, words = head["version"], head["words"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -87,6 +88,7 @@ class Manifest(Observer):
                 f" this one reads {VERSION}. Use that version to go on with the sweep."
             )
         manifest = cls(folder, words, {})
+        manifest._cut_off = bool(lines and lines[-1])
         for line in lines:
             try:
                 manifest._apply(nested_json.loads(line))
@@ -114,6 +116,8 @@ class Manifest(Observer):
 
     def _append(self, entry: dict[str, Any]) -> None:
         path, line = self.folder / NAME, _line(entry)
+        if self._cut_off:
+            line, self._cut_off = f"\n{line}", False
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(line)
@@ -138,4 +142,4 @@ def _entry(job: Job) -> dict[str, Any]:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
+    return json.dumps(entry) + "\n"  # in ASCII, since a file's name may be no text

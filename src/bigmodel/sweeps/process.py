@@ -68,8 +68,14 @@ class Channel:
         os.environ.update(self._receive())
 
     def started(self, folder: Path) -> None:
-        """The job owns its folder from now on."""
+        """The job owns its folder from now on. Returns once the sweep has recorded that: else a folder
+        that was written to before a kill would be taken for a stranger's afterwards.
+
+        Raises:
+            OrphanedError: the sweep is gone.
+        """
         self._send("started", folder)
+        self._receive()
 
     def progressed(self, report: dict[str, Any]) -> None:
         """Where the job stands; see `Observer.progressed`."""
@@ -141,6 +147,11 @@ class JobProcess:
     def sentinel(self) -> int:
         """Becomes readable when the process ends."""
         return int(self._process.sentinel)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return bool(self._process.is_alive())
 
     def run_in(self, slot: Slot) -> None:
         """Lets the job go on, now that there is room for it."""

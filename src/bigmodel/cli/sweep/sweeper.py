@@ -117,14 +117,13 @@ class GridSweeper(Sweeper):
         from bigmodel.cli.sweep.work import TrainingWork
 
         view = SweepView(manifest.changes(), total=len(jobs))
-        begun = {n for n, state in manifest.states.items() if state.folder is not None}
         room = slots(settings, gpu_count(str(self._config.device.name)))
         with tempfile.TemporaryDirectory(prefix="bigmodel-sweep-") as shared:
             work = TrainingWork(
                 self._context,
                 self._config,
                 threads=max(1, processors() // len(room)),
-                begun=begun,
+                states=manifest.states,
                 shared=Path(shared),
             )
             launcher = Launcher(

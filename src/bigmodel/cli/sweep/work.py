@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape
 from bigmodel.runtime.signals import SignalMode
 from bigmodel.sweeps.jobs import Job, Outcome, Status
+from bigmodel.sweeps.manifest import JobState
 from bigmodel.sweeps.process import Channel, OrphanedError, unblock_signals
 
 
@@ -41,7 +42,8 @@ class TrainingWork:
         context: Hydra's, which composes configurations.
         config: the sweep's own configuration.
         threads: CPU threads of a job.
-        begun: numbers of jobs that own their folder already, and go on in it.
+        states: by number, how far jobs are when their process starts: one that has begun, which may be
+            tried again, goes on in its folder.
         shared: a private folder for data that jobs share.
     """
 
@@ -51,10 +53,10 @@ class TrainingWork:
         config: DictConfig,
         *,
         threads: int,
-        begun: Collection[int],
+        states: Mapping[int, JobState],
         shared: Path,
     ) -> None:
-        self._context, self._config, self._threads, self._begun = context, config, threads, set(begun)
+        self._context, self._config, self._threads, self._states = context, config, threads, states
         self._shared = SharedData(shared)
 
     def __call__(self, job: Job, channel: Channel) -> None:
@@ -91,7 +93,7 @@ class TrainingWork:
         channel.wait_for_slot()
         torch.set_num_threads(self._threads)
         how = {"console": partial(_console, channel=channel), "read": self._shared.read}
-        return train(config, channel, begun=job.number in self._begun, **how)
+        return train(config, channel, begun=self._states[job.number].folder is not None, **how)
 
 
 def train(
