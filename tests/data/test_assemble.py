@@ -94,7 +94,7 @@ def test_tokens_stay_as_they_are():
     dataset = assemble(CONFIG, *labelled(tokens, Tokens(5, 9)))
     assert dataset.train.inputs.dtype == torch.int64
     assert dataset.mean is None
-    assert torch.equal(model_inputs(dataset.prepared, tokens), tokens)
+    assert torch.equal(model_inputs(dataset.preprocessing, tokens), tokens)
 
 
 def test_values_are_standardised_and_come_back():
@@ -141,10 +141,10 @@ def test_images_to_model_inputs_and_back(dtype, normalize):
     dataset = assemble(CONFIG, *labelled(images, Image(3, 4, 5)), normalize=normalize)
     assert dataset.train.inputs.dtype == dtype
     light = images.float() / unit
-    inputs = model_inputs(dataset.prepared, images)
+    inputs = model_inputs(dataset.preprocessing, images)
     expected = (light - dataset.mean) / dataset.std if normalize else light
     torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=1e-5)
-    shown = dataset.prepared.denormalize(inputs)
+    shown = dataset.preprocessing.denormalize(inputs)
     torch.testing.assert_close(shown, light, atol=1e-6, rtol=0)
     assert shown.min() >= 0
     assert shown.max() <= 1

@@ -37,6 +37,12 @@ def test_replace_takes_either_name(name):
     assert replace(dataset, left_out={"bad": 1}).told == [LINE]
 
 
+def test_a_dataset_has_its_preprocessing_as_prepared():
+    dataset = Dataset(SPEC, PART, PART, mean=torch.tensor(1.0))
+    assert dataset.prepared == dataset.preprocessing
+    assert dataset.prepared.mean == 1.0
+
+
 def test_found_samples_take_told():
     assert Found(PART, told=[LINE]).header_rows == [LINE]
     assert Found(PART, header_rows=[LINE]).told == [LINE]

@@ -38,7 +38,7 @@ def outputs_of(run: Run) -> tuple[Tensor, Tensor]:
     was = model.training
     model.eval()
     with torch.no_grad():
-        outputs = model(model_inputs(run.dataset.prepared, part.inputs))
+        outputs = model(model_inputs(run.dataset.preprocessing, part.inputs))
     model.train(was)
     return outputs, part.targets
 

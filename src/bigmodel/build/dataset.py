@@ -12,7 +12,7 @@ from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
 from bigmodel.data.checks import check
 from bigmodel.data.parts import Part, SplitData, Texts
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import DataError
 from bigmodel.runtime import activity
 from bigmodel.spec import Classes
@@ -23,7 +23,7 @@ UNSURE = (
 )
 
 
-def read_dataset(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
+def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Dataset:
     """The data, read and checked; fewer samples, drawn once, if `trainer.limit` says so.
 
     Args:

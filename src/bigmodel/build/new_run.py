@@ -15,7 +15,7 @@ from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.fingerprint import fingerprint
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
 from bigmodel.engine.regions import compile_model
@@ -47,7 +47,7 @@ for gradients, so that they hardly need more memory than one in training. Not wh
 for each token of a vocabulary at each position: there outputs are all that counts."""
 
 
-def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -> Run:
+def build_run(config: RunConfig, folder: Path, learnt: Preprocessing | None = None) -> Run:
     """Builds everything that `fit` needs. Nothing is written: that begins with `fit`.
 
     Args:
@@ -85,7 +85,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Prepared | None = None) -
         plan=plan,
         dataset=dataset,
         fingerprint=data_fingerprint,
-        prepared=dataset.prepared.to_facts(),
+        preprocessing=dataset.preprocessing.to_facts(),
         settings={k: v for k, v in config.values.items() if k not in PER_INVOCATION},
         train=train,
         val=val,

@@ -11,7 +11,7 @@ from bigmodel.build.dataset import UNSURE
 from bigmodel.checkpointing.checkpoint import Newest, load_newest
 from bigmodel.data.base import Dataset
 from bigmodel.data.fingerprint import compare
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import CheckpointError, ConfigError, DataError, counted
 from bigmodel.optim.schedulers import EXTENSIONS
 from bigmodel.reporting.formatting import shown_path
@@ -66,7 +66,7 @@ def resume_run(
     return replace(run, info=info)
 
 
-def saved_statistics(newest: Newest, changed: Sequence[str] | None = None) -> Prepared | None:
+def saved_statistics(newest: Newest, changed: Sequence[str] | None = None) -> Preprocessing | None:
     """What a run has learnt from its data (statistics, vocabularies), by its newest checkpoint.
 
     Args:
@@ -79,7 +79,7 @@ def saved_statistics(newest: Newest, changed: Sequence[str] | None = None) -> Pr
     if facts is None or any(key.startswith("data.") for key in changed or []):
         return None
     try:
-        return Prepared.from_facts(facts)
+        return Preprocessing.from_facts(facts)
     except (DataError, KeyError, TypeError, ValueError):  # of another version: it is learnt again
         return None
 

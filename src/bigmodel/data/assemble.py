@@ -23,7 +23,7 @@ from bigmodel.data.checks import check_part
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.normalize import image_statistics, scored, standard, value_statistics
 from bigmodel.data.parts import Part, SplitData, Texts
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.splits import plain_split, stratified_split
 from bigmodel.spec import Classes, DataSpec, Image, Input, NextTokens, Target, Tokens, Values
 
@@ -105,7 +105,7 @@ def standardised(
 
 
 def completed(
-    spec: DataSpec, parts: Mapping[PartName, SplitData], learnt: Prepared | None = None
+    spec: DataSpec, parts: Mapping[PartName, SplitData], learnt: Preprocessing | None = None
 ) -> Dataset:
     """A `Dataset` of parts that are split already, for sources that do that themselves.
 
@@ -128,7 +128,7 @@ def completed(
     return replace(done, spec=replace(spec, target=target, sizes=sizes))
 
 
-def _completed(target: Target, training: SplitData, learnt: Prepared | None) -> Target:
+def _completed(target: Target, training: SplitData, learnt: Preprocessing | None) -> Target:
     """The target with what follows from the training part, or what a resumed run has learnt of it."""
     if not isinstance(training, Part | Texts):
         return target

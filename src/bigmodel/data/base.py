@@ -1,4 +1,4 @@
-"""What every data source returns: parts, a spec, and the way from storage to model inputs."""
+"""What every data source returns: parts, a spec, and how stored samples become model inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.digest import SourceDigest
 from bigmodel.data.former_names import former_name
 from bigmodel.data.parts import Part, SplitData
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.reader import Reader
 from bigmodel.errors import DataError
 from bigmodel.registry import EntryConfig
@@ -62,16 +62,16 @@ class DataConfig(EntryConfig):
         10.0, gt=0, description="seconds to wait for a thread's batch before the run fails"
     )
 
-    _learnt: Prepared | None = PrivateAttr(default=None)
+    _learnt: Preprocessing | None = PrivateAttr(default=None)
 
-    def resuming(self, learnt: Prepared | None) -> Self:
+    def resuming(self, learnt: Preprocessing | None) -> Self:
         """A copy for a run that is resumed, with the statistics and vocabularies that it has learnt:
         computed again on another processor, they would differ in their last bits."""
         resumed = self.model_copy()
         resumed._learnt = learnt
         return resumed
 
-    def learnt(self, inputs: Input) -> Prepared | None:
+    def learnt(self, inputs: Input) -> Preprocessing | None:
         """What a resumed run has learnt from such inputs; None for a new run, or for other inputs."""
         learnt = self._learnt
         return learnt if learnt is not None and learnt.spec.input == inputs else None
@@ -122,7 +122,7 @@ class Dataset:
         spec: what the data looks like.
         train, val: the training part, and what is held out for validation.
         test: an official test part, evaluated once at the end; None if the source has none.
-        mean, std: see `Prepared`.
+        mean, std: see `Preprocessing`.
         reader: how new files become samples like these; None: the source reads no files.
         header_rows: what was understood of the user's data, label and text of each row of the header.
         left_out: how many samples were left out, by reason, for the header and the summary.
@@ -157,7 +157,9 @@ class Dataset:
         return self.parts[name]
 
     @property
-    def prepared(self) -> Prepared:
-        """The way from stored samples to model inputs."""
+    def preprocessing(self) -> Preprocessing:
+        """How stored samples become model inputs."""
         stored = isinstance(self.train, Part) and self.train.inputs.dtype == torch.uint8
-        return Prepared(self.spec, self.mean, self.std, stored, self.reader)
+        return Preprocessing(self.spec, self.mean, self.std, stored, self.reader)
+
+    prepared = preprocessing  # former name, which plugins may use

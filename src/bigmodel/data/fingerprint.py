@@ -93,7 +93,7 @@ def compare(
     Args:
         old: the run's fingerprint, of this version or an earlier one.
         dataset: the source, read with the statistics that the run has learnt.
-        learnt: those, as `Prepared.to_facts` gave them; None: the checkpoint has none.
+        learnt: those, as `Preprocessing.to_facts` gave them; None: the checkpoint has none.
         anew: reads the source without them.
     """
     new = fingerprint(dataset)
@@ -104,7 +104,7 @@ def compare(
         return Compared()
     if learnt is None:
         return Compared(unsure=True)
-    if ("sha256" in old and _is_exact(dataset)) or not _equal(learnt, anew().prepared.to_facts()):
+    if ("sha256" in old and _is_exact(dataset)) or not _equal(learnt, anew().preprocessing.to_facts()):
         return Compared(_OTHER)
     return Compared(unsure=True)
 

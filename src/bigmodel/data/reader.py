@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from bigmodel.data.fitted_state import FittedState
 from bigmodel.data.former_names import former_name
 from bigmodel.data.parts import SplitData
-from bigmodel.data.stored_config import StoredConfig
 from bigmodel.errors import DataError, counted, did_you_mean
 from bigmodel.registry import Config
 
@@ -45,7 +45,7 @@ def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> Hea
     return [("Cut", f"{counted(count, one)}{purpose}, to {most}")] if count else []
 
 
-class Reader(StoredConfig):
+class Reader(FittedState):
     """Base of all readers. Its fields are what was learnt, as JSON values."""
 
     def encoded(self, encoding: str) -> Self:

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.canonical import ValueIndex, canonical_names
 from bigmodel.data.normalize import scored
+from bigmodel.data.spelling_variants import ValueIndex, canonical_names
 from bigmodel.errors import DataError, did_you_mean, join_names
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Flags, Target, Values

@@ -106,4 +106,4 @@ def _shown(inputs: torch.Tensor, dataset: Dataset) -> list[torch.Tensor | str]:
     kind, reader = dataset.spec.input, dataset.reader
     if isinstance(kind, Tokens) and isinstance(reader, TextReader):
         return [reader.decode([t for t in text if t != kind.pad]) for text in inputs.tolist()]
-    return list(dataset.prepared.denormalize(inputs.cpu()))
+    return list(dataset.preprocessing.denormalize(inputs.cpu()))

@@ -52,7 +52,7 @@ def save(run: Run, *, best: bool, last: bool, now: bool) -> None:
     # Records go first, so that no checkpoint counts on a record that could be lost.
     run.sinks.flush()
     groups, facts = run.state.save()
-    facts |= {"data": run.fingerprint, "prepared": run.prepared, "settings": run.settings}
+    facts |= {"data": run.fingerprint, "prepared": run.preprocessing, "settings": run.settings}
     run.saver.offer(groups, facts, best=best, last=last, now=now)
 
 

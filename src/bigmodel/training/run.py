@@ -33,8 +33,8 @@ class Run:
     the weights, what the optimizer keeps, and `state.progress`.
 
     Attributes:
-        fingerprint, prepared, settings: what the run has learnt from, and how; every checkpoint holds
-            them.
+        fingerprint, preprocessing, settings: what the run has learnt from, and how; every checkpoint
+            holds them.
         step: does one update; `engine` does it, or many in a call, in the quickest way.
         monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
         text_sampler: None unless the model can write texts.
@@ -47,7 +47,7 @@ class Run:
     plan: Plan
     dataset: Dataset
     fingerprint: dict[str, Any]
-    prepared: dict[str, Any]
+    preprocessing: dict[str, Any]
     settings: dict[str, Any]
     train: Batches
     val: Batches

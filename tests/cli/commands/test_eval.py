@@ -212,7 +212,7 @@ def test_recordings_that_are_cut_and_files_that_are_none_are_told(
         wave = np.sin(np.arange(int(8000 * seconds)) / 5)
         soundfile.write(tmp_path / label / "a.wav", wave, 8000)
         (tmp_path / label / "notes.md").write_text("none")
-    heard = loaded(made("sounds")).prepared.reader.settings  # type: ignore[union-attr]
+    heard = loaded(made("sounds")).preprocessing.reader.settings  # type: ignore[union-attr]
     told = f"Cut: 1 recording, to {heard.samples / heard.rate:.2f} s"
     for args in (("predict", made("sounds"), "--input"), ("eval", made("sounds"), "--data")):
         said = bigmodel(*args, tmp_path, "--device", "cpu")

@@ -51,7 +51,7 @@ def session_of(made: Any) -> onnxruntime.InferenceSession:
 def predicted(run: LoadedRun, path: Path) -> torch.Tensor:
     """What `predict` says of a file: probabilities, or values in their own unit."""
     part = run.reader.read(path, with_targets=False).part
-    return decode_outputs(model_outputs(run, part, None), run.prepared.spec.target)
+    return decode_outputs(model_outputs(run, part, None), run.preprocessing.spec.target)
 
 
 def assert_same(
@@ -102,7 +102,7 @@ def test_classes_come_with_their_labels(made: Run, export: Export) -> None:
     run = loaded(made("classes"))
     graph, *_ = export("classes")
     probabilities, index, label = session_of(graph).run(None, {"inputs": np.zeros((2, 5), np.float32)})
-    target = run.prepared.spec.target
+    target = run.preprocessing.spec.target
     assert isinstance(target, Classes)
     assert index.tolist() == probabilities.argmax(1).tolist()
     assert label.tolist() == [target.names[place] for place in index]
@@ -182,7 +182,7 @@ def test_times_are_given_in_seconds(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     fit(made)
     run = loaded(tmp_path / "run")
-    read = run.prepared.spec.input
+    read = run.preprocessing.spec.input
     assert isinstance(read, Features)
     assert read.names[-1] == "once (missing)"  # all that is known of a date that never changes
     graph, front, *_ = graph_of(run)
@@ -251,7 +251,9 @@ def test_a_graph_that_answers_otherwise_is_refused(made: Run, export: Export) ->
     graph, front, *_ = export("classes")
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
-    whole = ExportedModel(front_of(run.prepared).module, run.model, run.prepared.spec.target).eval()
+    whole = ExportedModel(
+        front_of(run.preprocessing).module, run.model, run.preprocessing.spec.target
+    ).eval()
     with pytest.raises(SpecError, match="differ from the model's by"):
         compare(graph, whole, front, 1, any_length=False)
 
@@ -263,7 +265,7 @@ def test_without_onnxruntime_graphs_are_compared_all_the_same(
     graph, front, any_length, _ = export(name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     run = loaded(made(name))
-    spec = run.prepared.spec
+    spec = run.preprocessing.spec
     whole = ExportedModel(front.module, run.model, spec.target).eval()
     longest = spec.input.length if isinstance(spec.input, Tokens) else 1
     compare(graph, whole, front, longest, any_length)
@@ -312,8 +314,8 @@ def test_a_graph_takes_truth_and_training_s_spellings_as_predict_does(tmp_path: 
     rows[6] = "1.5,0,KÖLN,6.5"
     (tmp_path / "a.csv").write_text("\n".join(["x,on,city,y", *rows]), encoding="utf-8")
     settings = {"name": "table", "path": str(tmp_path / "a.csv"), "target": "y"}
-    prepared = data.build(data.parse(settings)).prepared
-    words = {given.name: given.words for given in front_of(prepared).inputs}
+    preprocessing = data.build(data.parse(settings)).preprocessing
+    words = {given.name: given.words for given in front_of(preprocessing).inputs}
     known = words["on"]
     assert known["TRUE"] == known["true"] == known["True"] == known["1"] == known["1.0"]
     assert known["FALSE"] == known["False"] == known["0"] == known["0.0"] != known["1"]

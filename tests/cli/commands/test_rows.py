@@ -63,11 +63,11 @@ def test_the_terminal_gets_csv(made: Run, bigmodel: Bigmodel, tmp_path: Path) ->
     rows = rows_of(result.out)
     assert list(rows[0]) == ["row", "prediction", "probability"]
     run = loaded(made("classes"))
-    reader = run.prepared.reader
+    reader = run.preprocessing.reader
     assert reader is not None
     stored = reader.read(tmp_path / "new.npz", with_targets=False).part.take(slice(0, 7))[0]
-    expected = run.model(model_inputs(run.prepared, stored)).argmax(1).tolist()
-    target = run.prepared.spec.target
+    expected = run.model(model_inputs(run.preprocessing, stored)).argmax(1).tolist()
+    target = run.preprocessing.spec.target
     assert isinstance(target, Classes)
     assert [row["prediction"] for row in rows] == [target.names[index] for index in expected]
 

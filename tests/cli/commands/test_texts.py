@@ -38,7 +38,7 @@ def test_bytes_that_are_no_text_are_shown_in_the_end() -> None:
 
 
 def test_pieces_of_words_come_out_as_they_would_together(made: Run) -> None:
-    reader = loaded(made("pieces")).prepared.reader
+    reader = loaded(made("pieces")).preprocessing.reader
     assert isinstance(reader, TextReader)
     text = " ROMEO: Ä ☃ Sweet,  so\n\nwould I"
     pieces: list[str] = []

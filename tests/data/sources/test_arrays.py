@@ -76,7 +76,7 @@ def test_inputs_and_a_reader_that_reads_what_training_read(tmp_path, inputs, val
     known = sorted(zip(map(_bytes, found.inputs), found.targets.tolist(), strict=True))
     seen = [pair for part in (dataset.train, dataset.val) for pair in _pairs(part)]
     assert sorted(seen) == known
-    ready = model_inputs(dataset.prepared, dataset.train.inputs)
+    ready = model_inputs(dataset.preprocessing, dataset.train.inputs)
     if normalize and not isinstance(kind, Tokens):
         assert abs(float(ready.mean())) < 1e-3
         assert float(ready.std()) == pytest.approx(1, abs=0.05)

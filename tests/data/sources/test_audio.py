@@ -58,7 +58,7 @@ def test_reads_recordings_with_their_labels(recordings):
 
 def test_each_band_is_standardised_by_the_training_part(recordings):
     dataset = built(recordings)
-    ready = model_inputs(dataset.prepared, dataset.train.inputs)
+    ready = model_inputs(dataset.preprocessing, dataset.train.inputs)
     bands = ready.transpose(0, 3).flatten(1)
     torch.testing.assert_close(bands.mean(1), torch.zeros(20), atol=1e-4, rtol=0)
     torch.testing.assert_close(bands.std(1, correction=0), torch.ones(20), atol=1e-4, rtol=0)

@@ -798,7 +798,7 @@ def test_a_run_of_before_goes_on_with_the_columns_that_it_read(tmp_path):
     path = written(tmp_path / "a.csv", rows)
     old = built(path, "y", columns={"column 1": "number"}, ignore=["x"])
     config = data.parse({"name": "table", "path": str(path), "target": "y"})
-    again = data.build(config.resuming(old.prepared))
+    again = data.build(config.resuming(old.preprocessing))
     assert again.reader == old.reader
     assert torch.equal(again.train.inputs, old.train.inputs)
     assert again.header_rows[:2] == [

@@ -78,7 +78,7 @@ def run(arguments: Namespace) -> None:
     rows = [
         ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
         ("Data", f"{data.source}, {counted(samples, 'sample')}"),
-        ("Loss", describe_loss(loaded.loss(), loaded.prepared.spec.target)),
+        ("Loss", describe_loss(loaded.loss(), loaded.preprocessing.spec.target)),
         ("Device", str(loaded.runtime)),
     ]
     print_figures(shown_path(loaded.run_path.folder), rows, named)
@@ -120,12 +120,12 @@ def own_data(loaded: LoadedRun) -> EvalData:
     """
     try:
         config = loaded.config()
-        dataset = read_dataset(config, loaded.prepared)
+        dataset = read_dataset(config, loaded.preprocessing)
     except (ConfigError, DataError) as error:
         raise type(error)(
             f"{error}\nThat is the run's own data; --data evaluates on another file or folder."
         ) from error
-    spec, learnt = dataset.spec, loaded.prepared.spec
+    spec, learnt = dataset.spec, loaded.preprocessing.spec
     if spec.input != learnt.input or _labels(spec) != _labels(learnt):
         raise DataError(
             f"data={spec.name}: the data is of another kind now: {spec.input} → {spec.target}, but the"
@@ -133,7 +133,7 @@ def own_data(loaded: LoadedRun) -> EvalData:
             " data with --data."
         )
     if loaded.fingerprint is not None:
-        known = loaded.prepared.to_facts()
+        known = loaded.preprocessing.to_facts()
         found = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
         if found.change is not None:
             note(f"Warning: the data is not what the run was trained on: {found.change}.")
@@ -154,7 +154,7 @@ def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:
         DataError: it cannot be read, or is not of the kind that the run was trained on.
     """
     found = read_new_data(loaded, "--data", arguments, targets=True)
-    learnt, part = loaded.prepared, found.part
+    learnt, part = loaded.preprocessing, found.part
     dataset = Dataset(
         DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),
         train=part,

@@ -39,7 +39,7 @@ def run(arguments: Namespace) -> None:
         note(f"  reads {_signature(value)}")
     for value in proto.graph.output:
         note(f"  gives {_signature(value)}")
-    kind = loaded.prepared.spec.input
+    kind = loaded.preprocessing.spec.input
     if isinstance(kind, Tokens | TokenPair) and not any_length:
         note(f"  all texts must be padded to {kind.length} tokens")
     if front.note:
@@ -64,8 +64,8 @@ class Graph(NamedTuple):
 
 def graph_of(loaded: LoadedRun) -> Graph:
     """A run's model as a graph, with what it says of itself."""
-    spec = loaded.prepared.spec
-    front = front_of(loaded.prepared)
+    spec = loaded.preprocessing.spec
+    front = front_of(loaded.preprocessing)
     exported = ExportedModel(front.module, loaded.model, spec.target).eval()
     longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
     proto, any_length, uncompared = export_graph(exported, front, spec.target, longest)
@@ -88,7 +88,7 @@ def graph_of(loaded: LoadedRun) -> Graph:
 
 
 def _target(loaded: LoadedRun) -> dict[str, Any]:
-    target = loaded.prepared.spec.target
+    target = loaded.preprocessing.spec.target
     kind = {Classes: "classes", Flags: "flags", Values: "values"}.get(type(target), "next_tokens")
     if isinstance(target, Classes | Flags | Values):
         return {"kind": kind, "names": list(target.names)}
@@ -106,7 +106,7 @@ def _signature(value: Any) -> str:
 
 def _vocabulary(loaded: LoadedRun, output: Path) -> list[Path]:
     """Writes beside the graph what turns texts into its tokens and back."""
-    vocabulary = getattr(loaded.prepared.reader, "vocabulary", None)
+    vocabulary = getattr(loaded.preprocessing.reader, "vocabulary", None)
     if vocabulary is None:
         return []
     paths = [output.with_suffix(".vocabulary.json")]

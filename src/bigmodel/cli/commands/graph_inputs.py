@@ -1,6 +1,6 @@
 """What an exported graph reads, and how that becomes what a model reads: preprocessing as a module.
 
-A reader of a plugin's takes part by a method `graph_front(prepared)` that returns a `Front`; without
+A plugin's reader takes part by a method `graph_front(preprocessing)` that returns a `Front`; without
 one, a graph reads what the reader stores.
 """
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.data.arrays.reader import ArraysReader
-from bigmodel.data.canonical import CASELESS_SPELLINGS, ValueIndex
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.sources.audio import AudioReader
+from bigmodel.data.spelling_variants import CASELESS_SPELLINGS, ValueIndex
 from bigmodel.data.tabular.columns import CategoryColumn, NumberColumn, Scale
 from bigmodel.data.tabular.date_formats import TimeKind, calendar_part
 from bigmodel.data.tabular.reader import TableReader
@@ -87,16 +87,16 @@ class Front:
     note: str = ""
 
 
-def front_of(prepared: Prepared) -> Front:
+def front_of(preprocessing: Preprocessing) -> Front:
     """What stands before the model of a run."""
-    reader, kind = prepared.reader, prepared.spec.input
+    reader, kind = preprocessing.reader, preprocessing.spec.input
     own = getattr(reader, "graph_front", None)
     if own is not None:
-        front: Front = own(prepared)
+        front: Front = own(preprocessing)
         return front
     if isinstance(reader, TableReader):
         return _of_table(reader)
-    scaled = Scaled(prepared)
+    scaled = Scaled(preprocessing)
     if isinstance(reader, AudioReader):
         settings = reader.settings
         given = GraphInput(
@@ -105,7 +105,7 @@ def front_of(prepared: Prepared) -> Front:
         note = "Mix channels and resample; pad with zeros at the end, or cut there."
         return Front([given], Heard(settings, scaled), note)
     match kind:
-        case Image() if prepared.bytes:
+        case Image() if preprocessing.bytes:
             note = "Images of another size or with other channels are made this size first."
             return Front([GraphInput("image", "uint8", kind.shape, "pixels, 0 to 255")], scaled, note)
         case Image():
@@ -139,9 +139,9 @@ class Scaled(nn.Module):
     scale: Tensor | None
     shift: Tensor | None
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
-        scaling = prepared.scaling()
+        scaling = preprocessing.scaling()
         self.register_buffer("scale", None if scaling is None else scaling.scale)
         self.register_buffer("shift", None if scaling is None else scaling.shift)
 

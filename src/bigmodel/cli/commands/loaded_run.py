@@ -16,7 +16,7 @@ from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.cli.commands.run_paths import RunPath, resolve_run
 from bigmodel.config import RunConfig, TopConfig, parse
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.reader import Reader
 from bigmodel.errors import (
     BigModelError,
@@ -50,7 +50,7 @@ class LoadedRun:
         run_path: its folder.
         step: after which optimizer step its weights were saved.
         model: in evaluation mode, on the runtime's device, with the weights to predict with.
-        prepared: what stands between stored samples and the model.
+        preprocessing: what stands between stored samples and the model.
         settings: the run's own, as plain values.
         fingerprint: of the data that it has learnt from; None: the checkpoint does not say.
         runtime: the device, and how to compute on it.
@@ -59,7 +59,7 @@ class LoadedRun:
     run_path: RunPath
     step: int
     model: Model
-    prepared: Prepared
+    preprocessing: Preprocessing
     settings: dict[str, Any]
     fingerprint: dict[str, Any] | None
     runtime: Runtime
@@ -67,7 +67,7 @@ class LoadedRun:
     @property
     def name(self) -> str:
         """Such as `cnn on digits`."""
-        return f"{self.settings['model']['name']} on {self.prepared.spec.name}"
+        return f"{self.settings['model']['name']} on {self.preprocessing.spec.name}"
 
     @property
     def reader(self) -> Reader:
@@ -76,17 +76,17 @@ class LoadedRun:
         Raises:
             DataError: the run's source reads none.
         """
-        if self.prepared.reader is None:
+        if self.preprocessing.reader is None:
             raise DataError(
-                f"{self.run_path.folder}: data={self.prepared.spec.name} has no reader, so new files"
-                " cannot be read as its samples."
+                f"{self.run_path.folder}: data={self.preprocessing.spec.name} has no reader, so new"
+                " files cannot be read as its samples."
             )
-        return self.prepared.reader
+        return self.preprocessing.reader
 
     def loss(self) -> Loss:
         """The run's loss, on the device."""
         config = registry.losses.parse(resolve_environment(self.settings["loss"]))
-        return build_loss(config, self.prepared.spec).to(self.runtime.device)
+        return build_loss(config, self.preprocessing.spec).to(self.runtime.device)
 
     def config(self) -> RunConfig:
         """The run's whole configuration, checked.
@@ -121,10 +121,10 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
     _load_named_plugins(run_path, settings, _plugin_names(plugins))
     registry.data.names()  # brings in the readers of all sources
     try:
-        prepared = Prepared.from_facts(facts["prepared"])
-        model = _model(settings, prepared)
+        preprocessing = Preprocessing.from_facts(facts["prepared"])
+        model = _model(settings, preprocessing)
         runtime = _runtime(settings, device, notify)
-        texts = isinstance(prepared.spec.input, Tokens | TokenPair)  # each batch of its own width
+        texts = isinstance(preprocessing.spec.input, Tokens | TokenPair)  # each batch of its own width
         measure_kernels(not texts)
         step = int(facts["progress"]["step"])
     except BigModelError as error:
@@ -137,7 +137,7 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
         ) from error
     _load_weights(model, groups, run_path)
     model.to(runtime.device).eval()
-    return LoadedRun(run_path, step, model, prepared, settings, facts.get("data"), runtime)
+    return LoadedRun(run_path, step, model, preprocessing, settings, facts.get("data"), runtime)
 
 
 def resolve_environment(values: Any) -> Any:
@@ -221,9 +221,9 @@ def _load_named_plugins(run_path: RunPath, settings: dict[str, Any], typed: list
     load_plugins(typed)
 
 
-def _model(settings: dict[str, Any], prepared: Prepared) -> Model:
+def _model(settings: dict[str, Any], preprocessing: Preprocessing) -> Model:
     config = registry.models.parse(resolve_environment(settings["model"]))
-    model: Model = registry.models.build(config, prepared.spec)
+    model: Model = registry.models.build(config, preprocessing.spec)
     return model
 
 

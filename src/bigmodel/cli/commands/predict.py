@@ -26,12 +26,12 @@ def run(arguments: Namespace) -> None:
     from bigmodel.spec import NextTokens
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
-    writes = isinstance(loaded.prepared.spec.target, NextTokens)
+    writes = isinstance(loaded.preprocessing.spec.target, NextTokens)
     given = next((name for name in _OF_TEXTS if getattr(arguments, name) is not None), None)
     if not writes and arguments.prompt is not None:
         raise ConfigError(
-            f"--prompt: {loaded.name} gives {loaded.prepared.spec.target} and writes no text. Pass new "
-            "samples with --input FILE."
+            f"--prompt: {loaded.name} gives {loaded.preprocessing.spec.target} and writes no text. Pass"
+            " new samples with --input FILE."
         )
     if not writes and given is not None:
         raise ConfigError(f"--{given.replace('_', '-')}: {loaded.name} writes no text. Leave it out.")

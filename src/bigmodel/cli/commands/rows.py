@@ -35,7 +35,7 @@ def predict_rows(loaded: LoadedRun, arguments: Namespace, output: Path | None) -
     began = time.perf_counter()
     found = read_new_data(loaded, "--input", arguments, targets=False)
     outputs = model_outputs(loaded, found.part, arguments.batch_size)
-    target, rows = loaded.prepared.spec.target, len(found.part)
+    target, rows = loaded.preprocessing.spec.target, len(found.part)
     predicted = predictions(outputs, target, probabilities=arguments.probabilities)
     write_columns(merge_columns(found.columns, predicted), output)
     if output is not None:
@@ -115,12 +115,12 @@ def model_outputs(loaded: LoadedRun, part: SplitData, batch_size: int | None) ->
     Args:
         batch_size: samples at once; None: as many as make sense.
     """
-    assert not isinstance(loaded.prepared.spec.target, NextTokens)
+    assert not isinstance(loaded.preprocessing.spec.target, NextTokens)
     order = None if part.lengths is None else part.lengths.argsort(stable=True)
     size = batch_size or _size(part)
     device = loaded.runtime.device
-    scaling = loaded.prepared.scaling(device)
-    outputs = torch.empty(len(part), loaded.prepared.spec.target.output_size)
+    scaling = loaded.preprocessing.scaling(device)
+    outputs = torch.empty(len(part), loaded.preprocessing.spec.target.output_size)
     for first in range(0, len(part), size):
         last = min(first + size, len(part))
         chosen = slice(first, last) if order is None else order[first:last]

@@ -77,7 +77,7 @@ def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
     tokens = _encoded(reader, prompt, loaded)
     out = data_stream()
     shown = escape if out.isatty() else str
-    if isinstance(loaded.prepared.spec.input, TokenPair):
+    if isinstance(loaded.preprocessing.spec.input, TokenPair):
         prompt, before = "", list[int]()  # a translation stands for itself
     else:
         before = tokens
@@ -110,7 +110,7 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
-    if isinstance(loaded.prepared.spec.input, TokenPair):
+    if isinstance(loaded.preprocessing.spec.input, TokenPair):
         found = read_new_data(loaded, "--input", arguments, targets=False)
         assert isinstance(found.part, TextPairs)
         name, columns = "translation", dict(found.columns)
@@ -151,7 +151,7 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
 
 def _tell_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
     """Tells how many prompts are longer than what the model sees at once."""
-    context = loaded.prepared.spec.input.shape[-1]
+    context = loaded.preprocessing.spec.input.shape[-1]
     if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
         note(f"Cut: {counted(cut, 'prompt')}; the model sees only their end: at most {context:,} tokens")
 
@@ -181,18 +181,19 @@ def _encoded(reader: TextReader, text: str, loaded: LoadedRun, where: str = "--p
         tokens = reader.encode(text)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
-    target = loaded.prepared.spec.target
+    target = loaded.preprocessing.spec.target
     assert isinstance(target, NextTokens)
-    if not tokens and target.end is not None and not isinstance(loaded.prepared.spec.input, TokenPair):
+    pair = isinstance(loaded.preprocessing.spec.input, TokenPair)
+    if not tokens and target.end is not None and not pair:
         return [target.end]  # where one text ends, the next begins
-    if not tokens or (isinstance(loaded.prepared.spec.input, TokenPair) and not text.strip()):
+    if not tokens or (pair and not text.strip()):
         raise DataError(f"{where}: is empty. The model needs at least one character to start from.")
     return tokens
 
 
 def _sampling(loaded: LoadedRun, arguments: Namespace) -> Sampling:
     """How the next token is chosen; translations use beam search by default."""
-    pair = loaded.prepared.spec.input
+    pair = loaded.preprocessing.spec.input
     draws = [arguments.temperature, arguments.top_k, arguments.top_p]
     drawn = any(value is not None for value in draws)
     if isinstance(pair, TokenPair):
@@ -242,6 +243,6 @@ def _ask(
     sampling: Sampling,
     on_tokens: Callable[[list[int]], None] | None,
 ) -> list[list[int]]:
-    spec, device = loaded.prepared.spec, loaded.runtime.device
+    spec, device = loaded.preprocessing.spec, loaded.runtime.device
     ask = translate if isinstance(spec.input, TokenPair) else generate
     return ask(loaded.model, rows, sampling, spec, device, on_tokens=on_tokens)

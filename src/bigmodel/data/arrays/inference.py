@@ -12,8 +12,8 @@ from torch import Tensor
 from bigmodel.data.arrays.files import Arrays
 from bigmodel.data.arrays.reader import as_bytes, is_one_hot, parse_class_labels
 from bigmodel.data.base import ImageConfig
+from bigmodel.data.custom_data import CustomDataConfig, check_classes
 from bigmodel.data.targets import class_indices, sorted_names
-from bigmodel.data.user_data import UserDataConfig, check_classes
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.spec import Classes, Features, Flags, Image, Input, Target, Tokens, Values
 from bigmodel.spec import Sequence as Steps
@@ -21,7 +21,7 @@ from bigmodel.spec import Sequence as Steps
 _CHANNEL_COUNTS = (1, 3, 4)  # channels that pictures have, to tell which axis they are on
 
 
-class ArraysConfig(UserDataConfig, ImageConfig):
+class ArraysConfig(CustomDataConfig, ImageConfig):
     """Which arrays of a file are inputs and targets, and what they mean."""
 
     inputs: str = Field("inputs", description="name of the array of inputs")

@@ -24,7 +24,7 @@ from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
 from bigmodel.data.batching.prefetch import Prefetcher, Read, Samples
 from bigmodel.data.counter_rng import generator_of, key_of
 from bigmodel.data.parts import Chosen, GatherOptions, SplitData
-from bigmodel.data.prepared import Scaling
+from bigmodel.data.preprocessing import Scaling
 from bigmodel.errors import ConfigError
 from bigmodel.runtime.device import to_device
 from bigmodel.spec import Image
@@ -273,7 +273,7 @@ def make_batches(
             check_augment(config.augment, dataset.spec.input)
             if config.augment.active and (training if augment is None else augment):
                 augmentation = config.augment
-        scaling = dataset.prepared.scaling(device)
+        scaling = dataset.preprocessing.scaling(device)
         batches = FixedBatches(**common, augmentation=augmentation, scaling=scaling)
     if batches.steps_per_epoch == 0:
         raise ConfigError(_nothing_left(batches))

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from bigmodel.data.custom_data import PART_NAMES
 from bigmodel.data.libraries import regex
 from bigmodel.data.text_encoding import Encoding
-from bigmodel.data.user_data import PART_NAMES
 from bigmodel.errors import DataError, join_names, require
 from bigmodel.registry import Config
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel.data import user_data
+from bigmodel.data import custom_data
 from bigmodel.data.base import PartName
-from bigmodel.data.canonical import alias_summary
+from bigmodel.data.custom_data import CustomDataConfig
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.files import decode_cache
 from bigmodel.data.files.decode_cache import DecodedRows, RowFormat
@@ -22,13 +22,13 @@ from bigmodel.data.files.discovery import find_files
 from bigmodel.data.files.name_patterns import FilePatterns, Files, Labels, kinds_of_files, parse_number
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import Found, Reader
+from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
-from bigmodel.data.user_data import UserDataConfig
 from bigmodel.errors import DataError, join_names
 from bigmodel.spec import Classes, Target, Values
 
 
-class FilesConfig(FilePatterns, UserDataConfig):
+class FilesConfig(FilePatterns, CustomDataConfig):
     """Where a user's files lie, what they tell by their names, and how they are split."""
 
 
@@ -77,7 +77,7 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         DataError: there are none, labels are missing, or there is nothing to tell apart.
     """
     where = f"data.path={config.path}"
-    files = find_files(user_data.resolve_path(config), suffixes, what, config, where)
+    files = find_files(custom_data.resolve_path(config), suffixes, what, config, where)
     if files.real:
         target: Target = Values((config.label,), mean=(), std=())
         targets = torch.tensor(files.labels, dtype=torch.float64)[:, None]
@@ -87,12 +87,12 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         words = [str(label) for label in files.labels]
         names, aliases = class_names(words, None if reader is None else reader.target_encoder)
         files = replace(files, aliases=aliases)
-        user_data.check_classes(names, where)
+        custom_data.check_classes(names, where)
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
     count, groups, marks = len(files.paths), files.groups, files.assigned_parts
-    parts = user_data.split_samples(config, count, labels=labels, groups=groups, assigned_parts=marks)
-    for part in user_data.separate_parts(config, parts):
+    parts = custom_data.split_samples(config, count, labels=labels, groups=groups, assigned_parts=marks)
+    for part in custom_data.separate_parts(config, parts):
         files, targets, parts[part] = _add_part(config, part, files, targets, target, suffixes, what)
     every: tuple[PartName, ...] = ("train", "val", "test")
     ordered = {name: parts[name] for name in every if name in parts}
@@ -115,7 +115,7 @@ def _add_part(
     where = f"data.{key}={getattr(config, key)}"
     marks = ("test_pattern", "split", "group", "group_pattern")
     plain = config.model_copy(update=dict.fromkeys(marks))
-    more = find_files(user_data.resolve_path(config, key), suffixes, what, plain, where, parts=False)
+    more = find_files(custom_data.resolve_path(config, key), suffixes, what, plain, where, parts=False)
     twice = {path.resolve() for path in files.paths} & {path.resolve() for path in more.paths}
     if twice:
         raise DataError(
@@ -138,7 +138,7 @@ def _add_part(
 def _check_training_part(found: CollectedFiles, training: Tensor, what: str) -> None:
     """Raises DataError if a class has no file among those that are learnt from, `training`."""
     if isinstance(found.target, Classes):
-        user_data.check_trained_classes(found.target.names, found.targets[training], "data", what)
+        custom_data.check_trained_classes(found.target.names, found.targets[training], "data", what)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from bigmodel.data.arrays.reader import NOT_FINITE, ArraysReader, finite_rows
 from bigmodel.data.assemble import completed, standardised
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.class_counts import describe_target
+from bigmodel.data.custom_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import HeaderRows
 from bigmodel.data.targets import TargetEncoder
-from bigmodel.data.user_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.errors import ConfigError, DataError, join_names
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features

@@ -18,13 +18,13 @@ import torch
 from pydantic import Field
 
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.custom_data import split_samples
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import Found, reads, truncation_row
 from bigmodel.data.texts import pair_files
 from bigmodel.data.texts.files import read_lines, vocabulary_of
 from bigmodel.data.texts.pair_files import PairFilesConfig, Pairs
 from bigmodel.data.texts.vocabulary import Encoded, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import split_samples
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, NextTokens, TokenPair

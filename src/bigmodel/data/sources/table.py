@@ -17,6 +17,7 @@ import torch
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.class_counts import class_warnings, count_classes
+from bigmodel.data.custom_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Part
 from bigmodel.data.tabular import report
@@ -30,7 +31,6 @@ from bigmodel.data.tabular.table_file import Table, check_column, get_column, na
 from bigmodel.data.tabular.target import EncodedTarget, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, infer_type
 from bigmodel.data.targets import TargetEncoder
-from bigmodel.data.user_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.errors import ConfigError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec

@@ -18,13 +18,13 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.custom_data import separate_parts
 from bigmodel.data.parts import SplitData, Windows
 from bigmodel.data.reader import Found, reads
 from bigmodel.data.texts import files as text_files
 from bigmodel.data.texts.files import Passage, TextFilesConfig
 from bigmodel.data.texts.tokenizer_training import Special, Unit, distinct_characters
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import separate_parts
 from bigmodel.errors import DataError, counted
 from bigmodel.registry import data
 from bigmodel.runtime import activity

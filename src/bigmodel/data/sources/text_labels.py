@@ -18,20 +18,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data import user_data
+from bigmodel.data import custom_data
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.canonical import alias_summary
 from bigmodel.data.class_counts import describe_target
+from bigmodel.data.custom_data import Words
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import SplitData, Texts
 from bigmodel.data.reader import Found, reads, truncation_row
+from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
 from bigmodel.data.texts.files import TextFilesConfig, vocabulary_of
-from bigmodel.data.texts.labelled_texts import LabelledTexts, Layout, layout_kind, read_labelled_texts
+from bigmodel.data.texts.labelled_files import LabelledTexts, Layout, layout_kind, read_labelled_texts
 from bigmodel.data.texts.tokenizer_training import Unit
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
-from bigmodel.data.user_data import Words
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
@@ -99,7 +99,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         DataError: texts or labels cannot be read, are missing, or there is nothing to tell apart.
     """
     chosen = config.model_dump(include=set(Layout.model_fields))
-    layout = Layout(kind=layout_kind(user_data.resolve_path(config)), **chosen)
+    layout = Layout(kind=layout_kind(custom_data.resolve_path(config)), **chosen)
     found = _read_parts(config, layout)
     before, training = config.learnt_reader(TextLabelsReader), found.parts["train"][0]
     vocabulary = vocabulary_of(config, before, training, config.unit, ["pad", "unknown"])
@@ -152,7 +152,7 @@ class _LabelledParts(NamedTuple):
 def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
     """The texts of all places that `config` names, in parts."""
     where = f"data.path={config.path}"
-    rows = read_labelled_texts(user_data.resolve_path(config), "data.path", layout, config.max_bad)
+    rows = read_labelled_texts(custom_data.resolve_path(config), "data.path", layout, config.max_bad)
     if config.task == "values" or (config.task == "auto" and _are_real_values(rows.labels)):
         target: Classes | Values = Values((config.target,), mean=(), std=())
         names = None
@@ -161,7 +161,7 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         names, aliases = class_names(rows.labels, None if reader is None else reader.target_encoder)
         if header_rows := alias_summary(aliases):
             rows.header_rows.append(("Spellings", header_rows))
-        user_data.check_classes(names, where)
+        custom_data.check_classes(names, where)
         if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
             raise DataError(
                 f"{where}: there are {len(names):,} different labels for {len(rows.labels):,} texts,"
@@ -171,7 +171,7 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         target = Classes(names, counts=())
     targets = _targets(rows, names, where)
     labels = None if names is None else targets
-    index = user_data.split_samples(
+    index = custom_data.split_samples(
         config,
         len(rows.texts),
         labels=labels,
@@ -184,14 +184,14 @@ def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
         parts[name] = ([rows.texts[row] for row in chosen.tolist()], targets[chosen])
     left_out = Counter(rows.left_out)
     plain = layout.model_copy(update={"group": None, "split": None})
-    for name in user_data.separate_parts(config, parts):
+    for name in custom_data.separate_parts(config, parts):
         key = f"{name}_path"
-        path = user_data.resolve_path(config, key)
+        path = custom_data.resolve_path(config, key)
         more = read_labelled_texts(path, f"data.{key}", plain, config.max_bad)
         parts[name] = (more.texts, _targets(more, names, f"data.{key}={getattr(config, key)}"))
         left_out.update(more.left_out)
     if isinstance(target, Classes):
-        user_data.check_trained_classes(target.names, parts["train"][1], where, "texts")
+        custom_data.check_trained_classes(target.names, parts["train"][1], where, "texts")
     in_turn: tuple[PartName, ...] = ("train", "val", "test")
     parts = {name: parts[name] for name in in_turn if name in parts}
     return _LabelledParts(target, parts, dict(left_out), rows.header_rows)

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bigmodel.data import canonical
+from bigmodel.data import spelling_variants
+from bigmodel.data.fitted_state import FittedState
 from bigmodel.data.libraries import pc
 from bigmodel.data.normalize import value_statistics
-from bigmodel.data.stored_config import StoredConfig
 from bigmodel.data.tabular import date_formats
 from bigmodel.data.tabular.column_options import column_option
 from bigmodel.data.tabular.date_formats import CALENDAR_PARTS, TimeKind
@@ -100,7 +100,7 @@ class NewCells:
         return NewCells(self.unseen + other.unseen, self.invalid + other.invalid, aliases)
 
 
-class MeasuredColumn(StoredConfig):
+class MeasuredColumn(FittedState):
     """What columns of numbers and of dates have in common.
 
     Attributes:
@@ -286,13 +286,13 @@ class DateColumn(MeasuredColumn):
         return NewCells(invalid=invalid)
 
 
-class CategoryColumn(StoredConfig):
+class CategoryColumn(FittedState):
     """A column of words that are compared, not measured.
 
     Attributes:
         values: the categories of the training part, the most frequent first; None is a missing value.
             They count from 1: 0 is whatever is not among them.
-        aliases: other spellings in training, with the category that they are; see `canonical`.
+        aliases: other spellings in training, with the category that they are; see `spelling_variants`.
     """
 
     kind: Literal["category"] = "category"
@@ -315,11 +315,11 @@ class CategoryColumn(StoredConfig):
         missing = int(text.null_count)
         limit = len(rows) if chosen else max(2, (len(rows) - missing) / 2)
         # Counting a million different values takes seconds, so many are noticed first.
-        if (different := canonical.too_many_values(text, limit)) is not None:
+        if (different := spelling_variants.too_many_values(text, limit)) is not None:
             return _too_many_values(different + (missing > 0), len(rows))
-        spelt = canonical.count_values(text)
+        spelt = spelling_variants.count_values(text)
         counted: Counter[str | None] = Counter({None: missing} if missing else {})
-        for word, name_of_value in canonical.canonical_names(spelt).items():
+        for word, name_of_value in spelling_variants.canonical_names(spelt).items():
             counted[name_of_value] += spelt[word]
         if len(counted) == 1:
             return ExcludedColumn("empty" if missing else "constant")
@@ -330,7 +330,7 @@ class CategoryColumn(StoredConfig):
         if not values:
             asked = f"data.min_count={min_count}"
             return ExcludedColumn(f"no value occurs {min_count} times, as {asked} asks for")
-        meant = canonical.ValueIndex(values).of(spelt)
+        meant = spelling_variants.ValueIndex(values).of(spelt)
         aliases = {word: str(values[place]) for word, place in meant.items() if word != values[place]}
         return cls(name=name, values=values, aliases=aliases)
 
@@ -341,7 +341,7 @@ class CategoryColumn(StoredConfig):
 
     def encode(self, column: Any, out: NDArray[np.float32], first: int) -> NewCells:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        found, aliases = canonical.index_of_values(text_values(column), self.values)
+        found, aliases = spelling_variants.index_of_values(text_values(column), self.values)
         out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
         return NewCells(int(found.null_count), aliases=aliases)
 

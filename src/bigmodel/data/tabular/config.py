@@ -6,15 +6,15 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from bigmodel.data.custom_data import CustomDataConfig, Words
 from bigmodel.data.tabular.column_options import Kind, WrittenForm, parse_entries
 from bigmodel.data.tabular.date_formats import check_format
 from bigmodel.data.tabular.number_formats import NumberFormat
 from bigmodel.data.tabular.target import Task
 from bigmodel.data.text_encoding import Encoding
-from bigmodel.data.user_data import UserDataConfig, Words
 
 
-class TableConfig(UserDataConfig):
+class TableConfig(CustomDataConfig):
     """A table in a CSV, TSV, Parquet or JSON lines file, gzip or not."""
 
     batch_size: int = Field(256, ge=1, description="samples in a batch")

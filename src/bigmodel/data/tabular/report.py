@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
-from bigmodel.data.canonical import alias_summary
 from bigmodel.data.class_counts import class_summary
 from bigmodel.data.reader import HeaderRows
+from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.tabular import column_options as typed
 from bigmodel.data.tabular.columns import (
     CategoryColumn,

@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.canonical import canonical_names, count_values, index_of_values, too_many_values
+from bigmodel.data.custom_data import check_classes
+from bigmodel.data.fitted_state import FittedState
 from bigmodel.data.libraries import pa, pc
-from bigmodel.data.stored_config import StoredConfig
+from bigmodel.data.spelling_variants import (
+    canonical_names,
+    count_values,
+    index_of_values,
+    too_many_values,
+)
 from bigmodel.data.tabular import numeric
 from bigmodel.data.tabular.date_formats import DURATION, time_kind
 from bigmodel.data.tabular.dates import parse_times
@@ -32,7 +38,6 @@ from bigmodel.data.tabular.type_inference import (
     infer_type,
     invalid_values,
 )
-from bigmodel.data.user_data import check_classes
 from bigmodel.errors import DataError, did_you_mean
 from bigmodel.spec import Classes, Values
 
@@ -57,7 +62,7 @@ class EncodedTarget(NamedTuple):
     invalid: InvalidCells = NONE_INVALID
 
 
-class TargetColumn(StoredConfig):
+class TargetColumn(FittedState):
     """What was learnt of the target.
 
     Attributes:
@@ -66,7 +71,7 @@ class TargetColumn(StoredConfig):
         numeric: labels are numbers, so that 1 and 1.0 are the same.
         missing: words that stood for a missing value, such as R's NA.
         default_missing: whether NA and its like are missing among labels that are words.
-        aliases: other spellings of labels, with the label that they are; see `canonical`.
+        aliases: other spellings of labels, with the label that they are; see `spelling_variants`.
         number_format: how its numbers are written.
         duration: values are durations, in seconds.
         invalid, max_invalid: see `columns.MeasuredColumn`.

@@ -12,13 +12,13 @@ from typing import NamedTuple
 from pydantic import Field
 
 from bigmodel.data import text_encoding
+from bigmodel.data.custom_data import CustomDataConfig, resolve_path
 from bigmodel.data.ignored_files import first_system_name, is_ignored
 from bigmodel.data.memory_check import read_all
 from bigmodel.data.paths import check_inside
 from bigmodel.data.text_encoding import Encoding
 from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, Special, Unit, build_vocabulary
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
-from bigmodel.data.user_data import UserDataConfig, resolve_path
 from bigmodel.errors import DataError, shell_quoted
 
 SUFFIXES = (".txt", ".txt.gz")
@@ -27,7 +27,7 @@ SUFFIXES = (".txt", ".txt.gz")
 _LISTED = 5  # how many of them a message names
 
 
-class TextFilesConfig(UserDataConfig):
+class TextFilesConfig(CustomDataConfig):
     """How text files are written, and what their tokens may be."""
 
     encoding: Encoding = Field(

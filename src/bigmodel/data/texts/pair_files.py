@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import Field
 
 from bigmodel.data.base import PartName
+from bigmodel.data.custom_data import resolve_path
 from bigmodel.data.tabular.table_file import as_strings, get_column, read_table
 from bigmodel.data.texts.files import TextFilesConfig, read_lines
-from bigmodel.data.user_data import resolve_path
 from bigmodel.errors import ConfigError, DataError
 
 _TWO_WAYS = (

@@ -1,4 +1,4 @@
-"""The way from stored samples to model inputs, which is part of each checkpoint."""
+"""Preprocessing: how stored samples become model inputs. Every checkpoint keeps it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The way from stored samples to model inputs: what a checkpoint keeps of the data.
+class Preprocessing:
+    """How stored samples become model inputs: what a checkpoint keeps of the data.
 
     Attributes:
         spec: what the data looks like.
@@ -79,7 +79,7 @@ class Prepared:
         }
 
     @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> Prepared:
+    def from_facts(cls, facts: dict[str, Any]) -> Preprocessing:
         """The inverse of `to_facts`.
 
         Raises:

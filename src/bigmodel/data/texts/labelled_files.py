@@ -1,4 +1,4 @@
-"""Texts with their labels as they lie on disk: two columns of a table, or files in a folder for each."""
+"""Reads labelled texts: two columns of a table, or files in one folder for each class."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Where a user's data lies and how it is split: nothing leaks, and each mistake has its message."""
+"""Where the user's data is and how it is split: nothing leaks, and each mistake has its message."""
 
 import re
 
 import pytest
 import torch
 
-from bigmodel.data.user_data import (
-    UserDataConfig,
+from bigmodel.data.custom_data import (
+    CustomDataConfig,
     check_classes,
     check_trained_classes,
     resolve_path,
@@ -16,8 +16,8 @@ from bigmodel.data.user_data import (
 from bigmodel.errors import ConfigError, DataError
 
 
-def config(**options) -> UserDataConfig:
-    return UserDataConfig(name="own", **options)
+def config(**options) -> CustomDataConfig:
+    return CustomDataConfig(name="own", **options)
 
 
 def whole(parts: dict[str, torch.Tensor]) -> list[int]:

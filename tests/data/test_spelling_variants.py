@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from bigmodel.data.canonical import ValueIndex, alias_summary, canonical_names
+from bigmodel.data.spelling_variants import ValueIndex, alias_summary, canonical_names
 
 NFC, NFD = unicodedata.normalize("NFC", "Köln"), unicodedata.normalize("NFD", "Köln")
 

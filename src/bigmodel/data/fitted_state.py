@@ -1,4 +1,4 @@
-"""What was learnt from the data, as plain fields that a checkpoint stores."""
+"""What is fitted to the training part and stored in checkpoints: vocabularies, statistics, labels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FORMER_KEYS = {
     "usual": "default_missing",
     "way": "time_format",
 }
-"""Keys in checkpoints of earlier versions, each with the field that it is today."""
+"""Keys in checkpoints of earlier versions, each with its current name."""
 
 
-class StoredConfig(Config):
-    """Base of what a checkpoint stores of the data; former keys are accepted when one is read."""
+class FittedState(Config):
+    """Base of fitted state. Keys of earlier versions are accepted when a checkpoint is read."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""What all sources of a user's own data have in common: where it lies, and how it is split."""
+"""Custom data, read from the user's files: the options that all such sources share, and the split."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Words = Annotated[list[str], BeforeValidator(_as_strings)]
 """A list of words as they stand in a file, which look like numbers there or here."""
 
 
-class UserDataConfig(DataConfig):
-    """Where a user's data lies, and how it is split."""
+class CustomDataConfig(DataConfig):
+    """Where the user's data is, and how it is split."""
 
     path: str | None = Field(None, description="path of the data: a file or a folder")
     val_path: str | None = Field(
@@ -44,7 +44,7 @@ class UserDataConfig(DataConfig):
     max_bad: int = Field(0, ge=0, description="unreadable samples that may be skipped")
 
 
-def resolve_path(config: UserDataConfig, key: str = "path") -> Path:
+def resolve_path(config: CustomDataConfig, key: str = "path") -> Path:
     """The path that an option of a source names.
 
     Raises:
@@ -65,7 +65,7 @@ def resolve_path(config: UserDataConfig, key: str = "path") -> Path:
     return path
 
 
-def separate_parts(config: UserDataConfig, parts: Collection[str] = ()) -> list[PartName]:
+def separate_parts(config: CustomDataConfig, parts: Collection[str] = ()) -> list[PartName]:
     """The parts that have a place of their own, `val_path` or `test_path`.
 
     Args:
@@ -103,7 +103,7 @@ def _resolved(path: str) -> Path:
 
 
 def split_samples(
-    config: UserDataConfig,
+    config: CustomDataConfig,
     samples: int,
     *,
     labels: Tensor | None = None,
@@ -144,7 +144,7 @@ def split_samples(
 
 
 def _held_out(
-    config: UserDataConfig,
+    config: CustomDataConfig,
     part: PartName,
     rest: Tensor,
     fraction: float,
