@@ -10,7 +10,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from bigmodel.data.base import DataConfig, PartName
+from bigmodel.data.base import PART_ORDER, DataConfig, PartName
 from bigmodel.data.paths import check_no_device
 from bigmodel.data.splits import check_learnable, group_split, plain_split, stratified_split
 from bigmodel.errors import ConfigError, DataError, did_you_mean, join_names
@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _as_strings(words: Any) -> Any:
-    """Hydra takes -999 for a number, and null for none."""
+    """Hydra parses -999 as a number and null as None."""
     if not isinstance(words, list):
         return words
     plain = ("null" if word is None else word for word in words)
@@ -27,7 +27,7 @@ def _as_strings(words: Any) -> Any:
 
 
 Words = Annotated[list[str], BeforeValidator(_as_strings)]
-"""A list of words as they stand in a file, which look like numbers there or here."""
+"""A list of words as in a file, though they may look like numbers."""
 
 
 class CustomDataConfig(DataConfig):
@@ -45,11 +45,11 @@ class CustomDataConfig(DataConfig):
 
 
 def resolve_path(config: CustomDataConfig, key: str = "path") -> Path:
-    """The path that an option of a source names.
+    """The path in an option of a source.
 
     Raises:
-        ConfigError: it is not given.
-        DataError: nothing is there.
+        ConfigError: it is not set.
+        DataError: there is no such file or folder.
     """
     value = getattr(config, key)
     if value is None:
@@ -66,18 +66,17 @@ def resolve_path(config: CustomDataConfig, key: str = "path") -> Path:
 
 
 def separate_parts(config: CustomDataConfig, parts: Collection[str] = ()) -> list[PartName]:
-    """The parts that have a place of their own, `val_path` or `test_path`.
+    """The parts with a path of their own, `val_path` or `test_path`.
 
     Args:
-        parts: those that `path` has.
+        parts: those at `path`.
 
     Raises:
-        ConfigError: a part is there already.
-        DataError: it is the place of another part.
+        ConfigError: `path` has that part too.
+        DataError: another part has the same path.
     """
-    taken, found = {_resolved(config.path or ""): "data.path"}, list[PartName]()
-    names: tuple[PartName, PartName] = ("val", "test")
-    for part in names:
+    taken, separate = {_resolved(config.path or ""): "data.path"}, list[PartName]()
+    for part in PART_ORDER[1:]:
         key = f"{part}_path"
         value = getattr(config, key)
         if value is None:
@@ -87,15 +86,15 @@ def separate_parts(config: CustomDataConfig, parts: Collection[str] = ()) -> lis
                 f"data.{key}={value}: data.path has a {part} part of its own. Remove one of them, or "
                 "set data.path to the training part only."
             )
-        there = _resolved(value)
-        if there in taken:
+        path = _resolved(value)
+        if path in taken:
             raise DataError(
-                f"data.{key}={value}: it is {taken[there]} as well: an evaluation part must not be "
+                f"data.{key}={value}: it is {taken[path]} as well: an evaluation part must not be "
                 f"training data. Use other samples, or leave it out and set data.{part}_fraction."
             )
-        taken[there] = f"data.{key}"
-        found.append(part)
-    return found
+        taken[path] = f"data.{key}"
+        separate.append(part)
+    return separate
 
 
 def _resolved(path: str) -> Path:
@@ -111,18 +110,18 @@ def split_samples(
     assigned_parts: Sequence[str | None] | None = None,
     named: Callable[[int], str] = "row {}".format,
 ) -> dict[PartName, Tensor]:
-    """Which samples go where; a part that has a file of its own (`val_path`, `test_path`) is left out.
+    """The samples of each part, without parts that have a path of their own (`val_path`, `test_path`).
 
     Args:
         samples: how many there are.
-        labels: (samples,) int64 class indices, to share each class out in proportion.
-        groups: what each sample belongs to, such as a patient: all of a group go to the same part.
-        assigned_parts: where each sample goes as the data itself says: train, val (or valid,
-            validation, dev) or test. A part that no sample is assigned to is held out by its fraction.
-        named: what a message calls a sample.
+        labels: (samples,) int64 class indices, for a stratified split.
+        groups: of each sample, such as a patient: all samples of a group go to the same part.
+        assigned_parts: of each sample according to the data itself: train, val (or valid, validation,
+            dev) or test. A part without any sample is held out by its fraction.
+        named: names a sample in messages.
 
     Raises:
-        DataError: a part would be empty, a mark is none of these, or a group is empty.
+        DataError: a part would be empty, an assigned part is unknown, or a group is empty.
     """
     if groups is not None:
         _check_groups(groups, named)
@@ -135,30 +134,19 @@ def split_samples(
         held.append(("test", config.test_fraction))
     if config.val_path is None and "val" not in parts:
         held.append(("val", config.val_fraction))
+    seed = config.split_seed
     for name, fraction in held:
-        kept, out = _held_out(config, name, rest, fraction, labels, groups)
+        if groups is not None:
+            kept, out = group_split([groups[i] for i in rest.tolist()], fraction, seed, name)
+        elif labels is not None:
+            check_learnable(labels[rest], fraction, name)
+            kept, out = stratified_split(labels[rest], fraction, seed, name)
+        else:
+            kept, out = plain_split(len(rest), fraction, seed, name)
         parts[name], rest = rest[out], rest[kept]
     if len(rest) == 0:
         raise DataError("data: no training sample is left.")
     return {"train": rest, **parts}
-
-
-def _held_out(
-    config: CustomDataConfig,
-    part: PartName,
-    rest: Tensor,
-    fraction: float,
-    labels: Tensor | None,
-    groups: Sequence[Any] | None,
-) -> tuple[Tensor, Tensor]:
-    """Which places of `rest` are kept, and which are held out."""
-    seed = config.split_seed
-    if groups is not None:
-        return group_split([groups[i] for i in rest.tolist()], fraction, seed, part)
-    if labels is not None:
-        check_learnable(labels[rest], fraction, part)
-        return stratified_split(labels[rest], fraction, seed, part)
-    return plain_split(len(rest), fraction, seed, part)
 
 
 _PART_SPELLINGS: dict[PartName, tuple[str, ...]] = {
@@ -167,7 +155,7 @@ _PART_SPELLINGS: dict[PartName, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 PART_NAMES = {spelling: part for part, names in _PART_SPELLINGS.items() for spelling in names}
-"""How a part may be named, in small letters."""
+"""Names of the parts, in lower case."""
 
 
 def _split_as_marked(
@@ -188,8 +176,8 @@ def _split_as_marked(
 
 
 def _check_groups(groups: Sequence[Any], named: Callable[[int], str]) -> None:
-    """Refuses samples of no group: taken for one, they would all go to the same part; taken each for
-    itself, what belongs together might be parted."""
+    """Raises DataError for samples without a group: as one group, they would all go to the same part;
+    as a group each, related samples might be separated."""
     empty = [row for row, group in enumerate(groups) if _empty(group)]
     if empty:
         raise DataError(
@@ -204,12 +192,13 @@ def _empty(value: Any) -> bool:
 
 
 def check_trained_classes(names: Sequence[str], training: Tensor, where: str, what: str) -> None:
-    """Raises DataError if a class has no sample to learn from.
+    """Raises DataError if a class has no training sample.
 
     Args:
         names: of the classes.
-        training: (samples,) int64, the classes of those that are learnt from.
-        where, what: begin a message, and call the samples: `rows`.
+        training: (samples,) int64, the classes of the training part.
+        where: begins the message.
+        what: the samples are called, such as `rows`.
     """
     counts = torch.bincount(training, minlength=len(names)).tolist()
     missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
@@ -222,7 +211,7 @@ def check_trained_classes(names: Sequence[str], training: Tensor, where: str, wh
 
 
 def check_classes(names: Sequence[str], what: str) -> None:
-    """Raises DataError if there are fewer than two classes to tell apart; `what` says where from."""
+    """Raises DataError if there are fewer than two classes; the message begins with `what`."""
     if len(names) < 2:
         raise DataError(
             f"{what}: all samples have the same label, {names[0]!r}, so there is nothing to predict"

@@ -115,6 +115,12 @@ def test_half_a_character_is_refused_in_words(unit):
         LEARNT[unit].encode("t\ud83d")
 
 
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_half_a_character_among_many_texts_is_refused_in_words(unit):
+    with pytest.raises(DataError, match=r"The texts: at position 3 .* half of a surrogate pair"):
+        LEARNT[unit].encode_all(["to", "t\ud83d"])
+
+
 def test_bytes_that_are_no_text_are_shown_as_such():
     assert LEARNT["byte"].decode([0xE6, 0x97, 65]) == "\ufffdA"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,17 +20,17 @@ from bigmodel.errors import DataError
 from bigmodel.registry import Config
 
 _WHAT = "texts"
-_HEADER_WITHIN = 20  # lines of a file: titles and comments may stand above a header
+_HEADER_LINES = 20  # lines that may contain the header: titles and comments may come before it
 
 
 class Layout(Config):
-    """How texts lie on disk.
+    """How labelled texts are stored.
 
     Attributes:
-        kind: in a table, or in a folder for each class.
-        text, target: columns of the table that hold the texts and their labels.
-        missing: words that stand for a missing label.
-        group, split: columns that tell which texts belong together, and which part they are in.
+        kind: a table, or a folder for each class.
+        text, target: columns of the table with the texts and their labels.
+        missing: words for a missing label.
+        group, split: columns with the group and the part of each text; None: there are none.
         encoding: of text files.
     """
 
@@ -42,20 +42,23 @@ class Layout(Config):
     split: str | None = None
     encoding: str = "utf-8"
 
+    def ungrouped(self) -> Layout:
+        """The layout of a single part, whose texts need no groups."""
+        return self.model_copy(update={"group": None, "split": None})
+
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts as they were read, in their order.
+    """Texts as they were read, in order.
 
     Attributes:
-        texts: themselves; none is empty.
-        labels: of each text; empty where none were asked for.
-        names: what a message calls each text, such as `row 5`.
-        groups, assigned_parts: what each belongs to and which part it is in; None if that is not
-            known.
+        texts: none is empty.
+        labels: of each text; empty if they were not asked for.
+        names: of each text in messages, such as `row 5`.
+        groups, assigned_parts: of each text; None if unknown.
         columns: see `Found.columns`.
         left_out: how many texts were left out, by reason.
-        header_rows: what else is to be told of them, label and text of each line.
+        header_rows: label and text of further rows of the header.
     """
 
     texts: list[str]
@@ -69,7 +72,7 @@ class LabelledTexts:
 
 
 def layout_kind(path: Path) -> Literal["table", "folders"]:
-    """Whether a place holds folders of texts, or is a table or a folder of tables."""
+    """Whether a path is a folder of texts, or a table or folder of tables."""
     if not path.is_dir():
         return "table"
     inside = [entry for entry in path.iterdir() if not is_ignored(entry.name)]
@@ -80,41 +83,42 @@ def layout_kind(path: Path) -> Literal["table", "folders"]:
 def read_labelled_texts(
     path: Path, key: str, layout: Layout, max_bad: int, *, labelled: bool = True
 ) -> LabelledTexts:
-    """All texts of a place.
+    """All texts at a path.
 
     Args:
-        path: where they lie.
-        key: the option that names it, such as `data.path`.
-        layout: how they lie there.
-        max_bad: texts that may be left out because they are empty, have no label or cannot be read.
-        labelled: whether labels, groups and parts are asked for.
+        path: of the file or folder.
+        key: the option with this path, such as `data.path`, for messages.
+        layout: how the texts are stored.
+        max_bad: texts that may be left out because they are empty, unlabelled or unreadable.
+        labelled: read labels, groups and parts too.
 
     Raises:
-        DataError: there are none, or more than `max_bad` cannot be used.
+        DataError: there are no texts, or more than `max_bad` cannot be used.
     """
     single = path.name.lower().endswith(SUFFIXES) or not path.exists()
     if layout.kind == "table" and path.is_file() and single and not labelled:
         lines = read_lines(path, layout.encoding)
         if not _is_table(lines, layout.text):
-            return _texts_of_lines(lines, path, layout, max_bad)
-    kind = layout.kind if single else layout_kind(path)  # new texts may lie otherwise than training's
+            return _read_lines(lines, path, layout, max_bad)
+    kind = layout.kind if single else layout_kind(path)  # may differ from the training data's
     read = _read_table if kind == "table" else _read_folders
     return read(path, key, layout, max_bad, labelled)
 
 
 def _is_table(lines: Sequence[str], column: str) -> bool:
-    """Whether a header that names the column of texts is among the first lines."""
-    heads = (re.split(r"[\t,;|]", line) for line in lines[:_HEADER_WITHIN])
+    """Whether one of the first lines is a header with the column of texts."""
+    heads = (re.split(r"[\t,;|]", line) for line in lines[:_HEADER_LINES])
     return any(column in (cell.strip(" \"'") for cell in cells) for cells in heads)
 
 
-def _texts_of_lines(lines: Sequence[str], path: Path, layout: Layout, max_bad: int) -> LabelledTexts:
+def _read_lines(lines: Sequence[str], path: Path, layout: Layout, max_bad: int) -> LabelledTexts:
     if not lines:
         raise DataError(f"{path}: the file is empty.")
-    kept = [number for number, line in enumerate(lines) if line.strip()]
-    bad = [(f"line {number + 1}", "no text") for number, line in enumerate(lines) if not line.strip()]
+    named = {f"line {number}": line for number, line in enumerate(lines, 1)}
+    bad = [(name, "no text") for name, line in named.items() if not line.strip()]
     left_out = _check_left_out({}, bad, len(lines), max_bad, path)
-    texts, names = [lines[number] for number in kept], [f"line {number + 1}" for number in kept]
+    kept = {name: line for name, line in named.items() if line.strip()}
+    texts, names = list(kept.values()), list(kept)
     row = ("Texts", f"{path.name} has no column {layout.text!r}: each of its lines is a text")
     return LabelledTexts(
         texts, [], names, columns={layout.text: texts}, left_out=left_out, header_rows=[row]
@@ -127,10 +131,10 @@ def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
     def cells(name: str | None, option: str) -> list[str | None] | None:
         return None if name is None else as_strings(get_column(table, name, option))
 
-    found = cells(layout.text, "data.text") or []
+    texts = cells(layout.text, "data.text") or []
     labels = (cells(layout.target, "data.target") or []) if labelled else []
     bad, kept = [], []
-    for row, text in enumerate(found):
+    for row, text in enumerate(texts):
         if text is None or not text.strip():
             bad.append((f"row {row}", "no text"))
         elif labelled and _is_missing(labels[row], layout.missing):
@@ -142,45 +146,47 @@ def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
     def chosen(values: list[str | None] | None) -> list[str]:
         return [values[row] or "" for row in kept] if values else []
 
-    texts = LabelledTexts(chosen(found), chosen(labels), [f"row {row}" for row in kept])
-    texts = replace(texts, left_out=left_out, header_rows=table.header_rows)
-    if not labelled:
-        names = table.column_names
-        return replace(texts, columns={name: table.raw_column(name).take(kept) for name in names})
-    if layout.group is not None:
-        texts = replace(texts, groups=chosen(cells(layout.group, "data.group")))
-    if layout.split is not None:
-        texts = replace(texts, assigned_parts=chosen(cells(layout.split, "data.split")))
-    return texts
+    names = [] if labelled else table.column_names
+    groups = cells(layout.group, "data.group") if labelled else None
+    marks = cells(layout.split, "data.split") if labelled else None
+    return LabelledTexts(
+        chosen(texts),
+        chosen(labels),
+        [f"row {row}" for row in kept],
+        groups=None if groups is None else chosen(groups),
+        assigned_parts=None if marks is None else chosen(marks),
+        columns={name: table.raw_column(name).take(kept) for name in names},
+        left_out=left_out,
+        header_rows=table.header_rows,
+    )
 
 
 def _read_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> LabelledTexts:
     search = (path, {".txt", ".gz"}, _WHAT, FilePatterns(), f"{key}={path}")
     files = find_files(*search, labelled=labelled, parts=labelled and key == "data.path")
-    found: list[str] = []
-    bad, kept = [], []
-    for place, (file, name) in enumerate(zip(files.paths, files.names, strict=True)):
+    texts: dict[int, str] = {}
+    bad = []
+    for row, (file, name) in enumerate(zip(files.paths, files.names, strict=True)):
         try:
             text = read_text(file, layout.encoding)
         except DataError as error:
             bad.append((name, str(error)))
-            continue
-        if not text.strip():
-            bad.append((name, "no text"))
-            continue
-        kept.append(place)
-        found.append(text)
+        else:
+            if text.strip():
+                texts[row] = text
+            else:
+                bad.append((name, "no text"))
     left_out = _check_left_out({}, bad, len(files.paths), max_bad, path)
 
     def chosen(values: Sequence[Any] | None) -> list[str]:
-        return [str(values[place]) for place in kept] if values else []
+        return [str(values[row]) for row in texts] if values else []
 
     names = chosen(files.names)
     assigned_parts = None if files.assigned_parts is None else chosen(files.assigned_parts)
     return LabelledTexts(
-        found,
-        labels=chosen(files.labels),
-        names=names,
+        list(texts.values()),
+        chosen(files.labels),
+        names,
         assigned_parts=assigned_parts,
         columns={"file": names},
         left_out=left_out,
@@ -189,7 +195,7 @@ def _read_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: 
 
 
 def _is_missing(label: str | None, words: Collection[str]) -> bool:
-    """Whether there is no label; `nan` is what a column of numbers has in place of one."""
+    """Whether there is no label; columns of numbers have `nan` instead."""
     return label is None or label.strip().lower() in {"", "nan"} or label.strip() in words
 
 
