@@ -16,7 +16,7 @@ from bigmodel.spec import DataSpec, Image
 
 @dataclass(frozen=True)
 class Scaling:
-    """The one multiplication and addition between stored inputs and model inputs.
+    """Scales stored inputs to model inputs.
 
     Attributes:
         scale, shift: broadcast over a batch of inputs: `model input = stored * scale + shift`.
@@ -37,10 +37,10 @@ class Preprocessing:
     Attributes:
         spec: what the data looks like.
         mean, std: statistics of the training part that map stored inputs to model inputs,
-            `(inputs - mean) / std`, broadcast over a batch; None if they are stored ready.
-            Bytes (uint8 images) count as 0 to 1 here: 255 is 1.
-        bytes: whether inputs are stored as bytes that count as 0 to 1.
-        reader: how new files become stored samples; None if the source cannot read any.
+            `(inputs - mean) / std`, broadcast over a batch; None: they are stored ready. Bytes
+            (uint8 images) are scaled to 0 to 1 first.
+        bytes: inputs are stored as bytes, and scaled to 0 to 1.
+        reader: reads new files as samples; None: the source cannot read any.
     """
 
     spec: DataSpec
@@ -50,7 +50,7 @@ class Preprocessing:
     reader: Reader | None = None
 
     def scaling(self, device: torch.device | str = "cpu") -> Scaling | None:
-        """The way from stored inputs to model inputs, on `device`; None if they are ready."""
+        """The scaling of stored inputs to model inputs, on `device`; None: they are ready."""
         unit = 255.0 if self.bytes else 1.0
         if self.mean is None or self.std is None:
             if unit == 1.0:
@@ -60,16 +60,16 @@ class Preprocessing:
         return Scaling(scale.float().to(device), shift.float().to(device))
 
     def denormalize(self, inputs: Tensor) -> Tensor:
-        """Unscales model inputs, (batch, *spec.input.shape), to show them; images from 0 to 1.
+        """Model inputs, (batch, *spec.input.shape), unscaled to show them; images from 0 to 1.
 
-        Features and sequences that were standardised once, when they were read, stay so.
+        Features and sequences that were standardised when they were read stay so.
         """
         if self.mean is not None and self.std is not None:
             inputs = inputs * self.std.to(inputs.device) + self.mean.to(inputs.device)
         return inputs.clamp(0, 1) if isinstance(self.spec.input, Image) else inputs
 
     def to_facts(self) -> dict[str, Any]:
-        """All of it as plain values that `exact_json` can hold."""
+        """Plain values for `exact_json`."""
         return {
             "spec": _plain(self.spec),
             "mean": _numbers(self.mean),
@@ -83,7 +83,7 @@ class Preprocessing:
         """The inverse of `to_facts`.
 
         Raises:
-            DataError: the reader is from a plugin that was not loaded.
+            DataError: the reader is a plugin's that is not loaded.
             KeyError, TypeError, ValueError: the facts are damaged.
         """
         reader = None if facts["reader"] is None else readers.from_plain(facts["reader"])
@@ -92,7 +92,7 @@ class Preprocessing:
 
 
 def _plain(value: Any) -> Any:
-    """A spec, and the specs in it, as dicts with their class name as `kind`."""
+    """A spec, and those in it, as dicts with the class name as `kind`."""
     if is_dataclass(value):
         named = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         return {"kind": type(value).__name__, **named}

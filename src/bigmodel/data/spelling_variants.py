@@ -1,16 +1,15 @@
-"""Which spellings are one value, whatever file they stand in: for categories, classes and labels.
+"""Spelling variants of one value, in any file format: of categories, classes and labels.
 
-One value are always
-- letters composed or not, é as one character or as two (Unicode's NFC);
-- whole numbers with and without a fraction of zeros, 1.0 and 1. Zeros ahead make a name of a number:
+These are always the same value:
+- composed and decomposed letters, é as one character or as two (Unicode's NFC);
+- whole numbers with and without a fraction of zeros, 1.0 and 1. A number with leading zeros is a name:
   007 is not 7; and 1.10, a version, is not 1.1;
-- words that case never tells apart: True and true, YES and yes, On and on;
-- true and 1, false and 0, in a column that holds nothing else: so that booleans of Parquet and JSON are
-  what CSV writes as True, TRUE or 1.
+- a few words in any case: True and true, YES and yes, On and on;
+- true and 1, false and 0, in a column without other values: so booleans in Parquet and JSON equal True,
+  TRUE or 1 in CSV.
 
-Elsewhere case may tell values apart, as with the alleles A and a: both are kept where training has both.
-A word that training has not is taken for the one that differs from it in case alone, if just one does:
-nothing that could have been learnt is lost by that.
+For other words case may matter, as with the alleles A and a: if training has both, they stay distinct. A
+word that training has not seen means the one that differs from it only in case, if there is exactly one.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _CASELESS = frozenset(("true", "false", "yes", "no", "on", "off"))
 CASELESS_SPELLINGS = tuple(
     form for word in sorted(_CASELESS) for form in (word, word.capitalize(), word.upper())
 )
-"""How words are usually spelt that case never tells apart."""
+"""Common spellings of the words whose case never matters."""
 
 _BOOLEANS = {"1": "true", "0": "false"}
 _BOOLEAN_KEYS = frozenset((*_BOOLEANS, *_BOOLEANS.values()))
 
 
 def _canonical_key(word: str) -> str:
-    """What all spellings of a value have in common."""
+    """A key that all variants of a value share."""
     composed = unicodedata.normalize("NFC", word)
     if whole := _WHOLE.fullmatch(composed):
         return whole[1]
@@ -44,37 +43,37 @@ def _canonical_key(word: str) -> str:
 
 
 def canonical_names(counts: Mapping[str, int]) -> dict[str, str]:
-    """What the value of each spelling is called: by its most frequent one, composed; numbers plainly,
-    where all are whole; truth by a word.
+    """The canonical name of each spelling's value: its most frequent spelling, composed; integers if all
+    values are whole numbers; words for booleans.
 
     Args:
         counts: how often each spelling occurs.
     """
     keys = {word: _canonical_key(word) for word in counts}
-    different = set(keys.values())
-    of_truth = different <= _BOOLEAN_KEYS and not different <= _BOOLEANS.keys()
-    if of_truth:
+    distinct = set(keys.values())
+    boolean = distinct <= _BOOLEAN_KEYS and not distinct <= _BOOLEANS.keys()
+    if boolean:
         keys = {word: _BOOLEANS.get(key, key) for word, key in keys.items()}
-    spelt: dict[str, list[str]] = defaultdict(list)
+    variants: dict[str, list[str]] = defaultdict(list)
     for word, key in keys.items():
-        spelt[key].append(word)
-    plain = bool(different) and all(map(_WHOLE.fullmatch, different))
+        variants[key].append(word)
+    whole = bool(distinct) and all(map(_WHOLE.fullmatch, distinct))
 
     def name(key: str) -> str:
-        if plain:
+        if whole:
             return key
-        as_word = [word for word in spelt[key] if not of_truth or not _WHOLE.fullmatch(word)]
-        return min(as_word or [key], key=lambda word: (-counts.get(word, 0), word))
+        words = [word for word in variants[key] if not boolean or not _WHOLE.fullmatch(word)]
+        return min(words or [key], key=lambda word: (-counts.get(word, 0), word))
 
-    names = {key: unicodedata.normalize("NFC", name(key)) for key in spelt}
+    names = {key: unicodedata.normalize("NFC", name(key)) for key in variants}
     return {word: names[key] for word, key in keys.items()}
 
 
 class ValueIndex:
-    """The places of known values, by any of their spellings.
+    """Looks up the index of a value by any of its spellings.
 
     Args:
-        names: of the values; None is one that is missing, which no word means.
+        names: of the values; None: a missing value, which no word means.
     """
 
     def __init__(self, names: Sequence[str | None]) -> None:
@@ -93,65 +92,61 @@ class ValueIndex:
             self._without_case[_canonical_key(name).casefold()].add(place)
 
     def place(self, word: str) -> int | None:
-        """Which of the values a word means; None: none of them, or nobody knows which."""
+        """The index of the value that a word means; None: no value, or several."""
         if (exact := self._exact.get(word)) is not None:
             return exact
         key = _canonical_key(word)
-        if (found := self._keys.get(key)) is not None:
-            return found
-        alike = self._without_case.get(key.casefold(), set())
-        return next(iter(alike)) if len(alike) == 1 else None
+        if (place := self._keys.get(key)) is not None:
+            return place
+        similar = self._without_case.get(key.casefold(), set())
+        return next(iter(similar)) if len(similar) == 1 else None
 
     def of(self, words: Iterable[str]) -> dict[str, int]:
-        """The places of those words that mean one of the values."""
-        found = ((word, self.place(word)) for word in words)
-        return {word: place for word, place in found if place is not None}
+        """The indices of those words that mean one of the values."""
+        return {word: place for word in words if (place := self.place(word)) is not None}
 
 
 def alias_summary(names: Mapping[str, str]) -> str:
-    """Which spellings are called by another one; empty where none is.
+    """The spellings that are replaced by another one, for a message; empty: there are none.
 
     Args:
-        names: of the value of each spelling, as `canonical_names` gives them.
+        names: the canonical name of each spelling, from `canonical_names`.
     """
     others: dict[str, list[str]] = defaultdict(list)
     for word, name in names.items():
         if word != name:
-            same = unicodedata.normalize("NFC", word) == name
-            others[name].append(ascii(word)[1:-1] if same else word)
+            looks_equal = unicodedata.normalize("NFC", word) == name
+            others[name].append(ascii(word)[1:-1] if looks_equal else word)
     return "; ".join(f"{', '.join(sorted(words))} = {name}" for name, words in sorted(others.items()))
 
 
 def index_of_values(text: Any, names: Sequence[str | None]) -> tuple[Any, dict[str, str]]:
-    """What the words of a column mean.
+    """The values that a column's words mean.
 
     Returns:
-        The place of each among `names`, integers of Arrow, null where it is none of them; and the name
-        of each word that is spelt otherwise.
+        The index of each among `names`, Arrow integers, null if it is none of them; and the name of each
+        word that is spelt in another way.
     """
-    found = pc.index_in(text, value_set=pa.array(names, text.type))
-    others = text.filter(pc.and_(found.is_null(), text.is_valid())).unique().to_pylist()
-    if not others or not (meant := ValueIndex(names).of(others)):
-        return found, {}
-    both = pc.index_in(text, value_set=pa.array([*names, *meant], text.type))
-    places = pa.array([*range(len(names)), *meant.values()], pa.int32())
-    return places.take(pa.chunked_array(both)), {word: str(names[at]) for word, at in meant.items()}
+    exact = pc.index_in(text, value_set=pa.array(names, text.type))
+    others = text.filter(pc.and_(exact.is_null(), text.is_valid())).unique().to_pylist()
+    if not others or not (variants := ValueIndex(names).of(others)):
+        return exact, {}
+    both = pc.index_in(text, value_set=pa.array([*names, *variants], text.type))
+    places = pa.array([*range(len(names)), *variants.values()], pa.int32())
+    return places.take(pa.chunked_array(both)), {word: str(names[at]) for word, at in variants.items()}
 
 
 def count_values(text: Any) -> dict[str, int]:
     """How often each word of a column occurs."""
-    counted = text.drop_null().value_counts().to_pylist()
-    return {row["values"]: row["counts"] for row in counted}
+    return {row["values"]: row["counts"] for row in text.drop_null().value_counts().to_pylist()}
 
 
 def too_many_values(text: Any, most: float) -> int | None:
-    """How many different words a column holds, where they are more than `most` values however they are
-    spelt; None where they may be fewer."""
-
-    different: int = pc.count_distinct(text).as_py()
-    if different <= most:
+    """The number of distinct words of a column, if they are certainly more than `most` values."""
+    distinct: int = pc.count_distinct(text).as_py()
+    if distinct <= most:
         return None
-    alike = pc.utf8_lower(pc.utf8_normalize(text, form="NFC"))
-    alike = pc.replace_substring_regex(alike, r"\.0+$", "")
-    least = pc.count_distinct(alike).as_py() - 2  # true may be 1, and false 0
-    return different if least > most else None
+    merged = pc.utf8_lower(pc.utf8_normalize(text, form="NFC"))
+    merged = pc.replace_substring_regex(merged, r"\.0+$", "")
+    least = pc.count_distinct(merged).as_py() - 2  # true may be 1, and false 0
+    return distinct if least > most else None
