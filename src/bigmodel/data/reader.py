@@ -23,7 +23,7 @@ HeaderRows = list[tuple[str, str]]
 
 @former_name("told", "header_rows")
 @dataclass
-class Found:
+class NewSamples:
     """Samples that a reader found in new files.
 
     Attributes:
@@ -38,6 +38,9 @@ class Found:
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     header_rows: HeaderRows = field(default_factory=list)
+
+
+Found = NewSamples  # former name, which plugins may import
 
 
 def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> HeaderRows:
@@ -59,7 +62,7 @@ class Reader(FittedState):
             raise DataError("--encoding: the run was not trained on text files. Leave it out.")
         return changed
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """The samples of new files, in their order.
 
         Args:

@@ -9,11 +9,11 @@ from pathlib import Path
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.session import note
 from bigmodel.data.paths import check_no_device
-from bigmodel.data.reader import Found
+from bigmodel.data.reader import NewSamples
 from bigmodel.errors import BigModelError
 
 
-def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targets: bool) -> Found:
+def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targets: bool) -> NewSamples:
     """The samples of a file or folder; says what was left out, and what is unlike the training data.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from bigmodel.data.arrays.files import Arrays, open_arrays
 from bigmodel.data.normalize import standard
 from bigmodel.data.parts import Part
-from bigmodel.data.reader import Found, Reader, reads
+from bigmodel.data.reader import NewSamples, Reader, reads
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import DataError, join_names
 from bigmodel.spec import DataSpec, Features, Image, Tokens
@@ -94,7 +94,7 @@ class ArraysReader(Reader):
                 return reader
         return reader.model_copy(update={"shape": list(spec.input.shape), **kind})
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         with open_arrays(path, "path") as arrays:
             given = arrays.read(self.inputs, "data.inputs")
@@ -107,8 +107,8 @@ class ArraysReader(Reader):
             raise DataError(f"{path}: holds no samples.")
         columns: dict[str, Sequence[Any]] = {"row": finite.tolist()}
         if not (bad := len(inputs) - len(finite)):
-            return Found(Part(inputs, targets), columns)
-        return Found(Part(inputs[finite], targets[finite]), columns, {NOT_FINITE: bad})
+            return NewSamples(Part(inputs, targets), columns)
+        return NewSamples(Part(inputs[finite], targets[finite]), columns, {NOT_FINITE: bad})
 
     def _stored(self, given: Tensor | list[str], where: str) -> Tensor:
         """Inputs as the source stores them, checked against those of training."""

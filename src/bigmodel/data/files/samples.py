@@ -21,7 +21,7 @@ from bigmodel.data.files.decode_cache import DecodedRows, RowFormat
 from bigmodel.data.files.discovery import find_files
 from bigmodel.data.files.name_patterns import FilePatterns, Files, Labels, kinds_of_files, parse_number
 from bigmodel.data.parts import Part
-from bigmodel.data.reader import Found, Reader
+from bigmodel.data.reader import NewSamples, Reader
 from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
 from bigmodel.errors import DataError, join_names
@@ -244,7 +244,7 @@ class FilesReader(Reader):
         row: RowFormat,
         with_targets: bool,
         max_bad: int,
-    ) -> tuple[Found, DecodedRows]:
+    ) -> tuple[NewSamples, DecodedRows]:
         """What the files at a path hold, those left out that cannot be read.
 
         Args:
@@ -269,7 +269,7 @@ class FilesReader(Reader):
             own = _label_targets(files.labels, classes, where)
             targets = encoder.scored(own)[torch.tensor(rows.kept)]
         names = [files.names[index] for index in rows.kept]
-        found = Found(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
+        found = NewSamples(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
         return found, rows
 
 

@@ -29,7 +29,7 @@ from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableF
 from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
 from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, duration
 from bigmodel.data.normalize import image_statistics
-from bigmodel.data.reader import Found, HeaderRows, reads, truncation_row
+from bigmodel.data.reader import HeaderRows, NewSamples, reads, truncation_row
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import ConfigError, DataError, counted
 from bigmodel.registry import Config, data
@@ -255,7 +255,7 @@ class AudioReader(FilesReader):
     settings: AudioSettings
     training_statistics: RecordingStatistics | None = None
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         row = _row(self.settings)
         samples, rows = self.read_files(path, SUFFIXES, _WHAT, row, with_targets, max_bad)

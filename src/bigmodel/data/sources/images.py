@@ -26,7 +26,7 @@ from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableF
 from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
 from bigmodel.data.media import images as decoding
 from bigmodel.data.media.images import SUFFIXES, ResizeSettings, Side
-from bigmodel.data.reader import Found, HeaderRows, reads
+from bigmodel.data.reader import HeaderRows, NewSamples, reads
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, Image
@@ -140,7 +140,7 @@ class ImagesReader(FilesReader):
 
     settings: ResizeSettings
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         with decoding.checked_image_sizes():
             row = _row(self.settings)

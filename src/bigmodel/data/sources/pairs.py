@@ -20,7 +20,7 @@ from pydantic import Field
 from bigmodel.data.base import PART_ORDER, Dataset, PartName, ValFraction
 from bigmodel.data.custom_data import split_samples
 from bigmodel.data.parts import TextPairs
-from bigmodel.data.reader import Found, reads, truncation_row
+from bigmodel.data.reader import NewSamples, reads, truncation_row
 from bigmodel.data.texts import pair_files
 from bigmodel.data.texts.files import read_lines, vocabulary_of
 from bigmodel.data.texts.pair_files import PairFilesConfig, Pairs
@@ -63,7 +63,7 @@ class PairsReader(VocabularyReader):
     longest: int
     columns: list[str] | None
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`.
 
         Args:
@@ -84,7 +84,7 @@ class PairsReader(VocabularyReader):
             columns["target"] = pairs.targets
         encoded, cut = _encode_pairs(self.vocabulary, pairs, self.length)
         header_rows = truncation_row(cut, "source", f"{self.length:,} tokens")
-        return Found(encoded, columns, pairs.left_out, header_rows)
+        return NewSamples(encoded, columns, pairs.left_out, header_rows)
 
     def _drop_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
         """The pairs whose references are at most as long as the longest in training."""

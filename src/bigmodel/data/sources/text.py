@@ -20,7 +20,7 @@ from torch import Tensor
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.custom_data import separate_parts
 from bigmodel.data.parts import SplitData, Windows
-from bigmodel.data.reader import Found, reads
+from bigmodel.data.reader import NewSamples, reads
 from bigmodel.data.texts import files as text_files
 from bigmodel.data.texts.files import Passage, TextFilesConfig, UnitOption
 from bigmodel.data.texts.tokenizer_training import Special, distinct_characters
@@ -60,7 +60,7 @@ class TextDataReader(VocabularyReader):
 
     context: int
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:  # noqa: ARG002
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:  # noqa: ARG002
         """See `Reader.read`. Targets are always read: they are the tokens of the text itself."""
         files = text_files.text_files_in(path, "path")
         passages, bad = text_files.read_files(files, self.encoding, max_bad)
@@ -75,7 +75,7 @@ class TextDataReader(VocabularyReader):
             raise DataError(f"{path}: {_token_count(stream)}: {needed}.")
         windows = Windows.side_by_side(stream, self.context, whole=True)
         left_out = {"files that cannot be read": bad} if bad else {}
-        return Found(windows, {"first_token": windows.starts.tolist()}, left_out)
+        return NewSamples(windows, {"first_token": windows.starts.tolist()}, left_out)
 
 
 @data.register("text", TextConfig)

@@ -25,7 +25,7 @@ from bigmodel.data.class_counts import describe_target
 from bigmodel.data.custom_data import Words
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Texts
-from bigmodel.data.reader import Found, reads, truncation_row
+from bigmodel.data.reader import NewSamples, reads, truncation_row
 from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.targets import TargetEncoder, class_names
 from bigmodel.data.texts.files import TextFilesConfig, UnitOption, vocabulary_of
@@ -73,7 +73,7 @@ class TextLabelsReader(VocabularyReader):
     layout: Layout
     target_encoder: TargetEncoder
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         layout, encoder = self.layout.ungrouped(), self.target_encoder
         labelled = read_labelled_texts(path, "path", layout, max_bad, labelled=with_targets)
@@ -82,7 +82,7 @@ class TextLabelsReader(VocabularyReader):
             targets = encoder.scored(_parse_labels(labelled, encoder, str(path)))
         encoded, cut = _encode_texts(self.vocabulary, labelled.texts, self.length, targets)
         header_rows = [*labelled.header_rows, *truncation_row(cut, "text", f"{self.length:,} tokens")]
-        return Found(encoded, labelled.columns, labelled.left_out, header_rows)
+        return NewSamples(encoded, labelled.columns, labelled.left_out, header_rows)
 
 
 @data.register("text_labels", TextLabelsConfig)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.parts import Part
-from bigmodel.data.reader import Found, Reader, reads
+from bigmodel.data.reader import NewSamples, Reader, reads
 from bigmodel.data.tabular.columns import DateColumn, FittedColumn, MeasuredColumn, NewCells, RowIndex
 from bigmodel.data.tabular.report import new_cell_lines, too_many_invalid
 from bigmodel.data.tabular.table_file import Table, name_list, read_table
@@ -65,7 +65,7 @@ class TableReader(Reader):
         sizes = tuple(size for _, size in outputs)
         return Features(len(outputs), tuple(name for name, _ in outputs), sizes if any(sizes) else ())
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`. Columns that were not learnt from are left alone."""
         table = read_table(path, "path", max_bad, self.encoding)
         table.missing = self.missing
@@ -75,7 +75,7 @@ class TableReader(Reader):
             columns = {name: values.take(samples.kept) for name, values in columns.items()}
         part = Part(samples.part.inputs, self.target_encoder.scored(samples.part.targets))
         header_rows = [*table.header_rows, *new_cell_lines(self.columns, self.target, samples.new_cells)]
-        return Found(part, columns, table.left_out | samples.left_out, header_rows)
+        return NewSamples(part, columns, table.left_out | samples.left_out, header_rows)
 
     def samples(self, table: Table, with_targets: bool) -> TableSamples:
         """The rows of a table as samples, real values in their own unit; rows without an answer are left

@@ -56,7 +56,7 @@ class LabelledTexts:
         labels: of each text; empty if they were not asked for.
         names: of each text in messages, such as `row 5`.
         groups, assigned_parts: of each text; None if unknown.
-        columns: see `Found.columns`.
+        columns: see `NewSamples.columns`.
         left_out: how many texts were left out, by reason.
         header_rows: label and text of further rows of the header.
     """
