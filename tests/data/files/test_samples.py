@@ -75,7 +75,7 @@ def test_what_systems_leave_behind_is_neither_a_class_nor_a_file(tmp_path):
     found = collected(put(pets(tmp_path / "littered"), *LITTER))
     assert found.target == plain.target == Classes(("cat", "dog"), counts=())
     assert found.files.names == plain.files.names
-    assert dict(file_messages(found.files))["Passed over"] == (
+    assert dict(file_messages(found.files))["Skipped"] == (
         "system files: #recycle, $RECYCLE.BIN, @eaDir, System Volume Information,"
         " Thumbs.db, __MACOSX, desktop.ini, lost+found"
     )
@@ -99,7 +99,7 @@ def test_a_list_may_name_it(tmp_path):
     assert found.files.names == names
     assert found.target == Classes(("cat", "dog"), counts=())
     assert found.files.groups == [str(listed.index(name) % 3) for name in names]
-    assert "__MACOSX" in dict(file_messages(found.files))["Passed over"]
+    assert "__MACOSX" in dict(file_messages(found.files))["Skipped"]
     new = find_files(tmp_path / "all.csv", SUFFIXES, "notes", FilePatterns(), "--input", labelled=False)
     assert new.names == names
 
@@ -251,7 +251,7 @@ def test_parts_that_lie_elsewhere(tmp_path):
     put(tmp_path / "b", "dgo/1.txt")
     refused("has no label 'dgo'; its labels are cat, dog. Did you mean 'dog'?", tmp_path / "a",
             val_path=str(tmp_path / "b"))  # fmt: skip
-    refused("are in another part too", tmp_path / "a", val_path=str(tmp_path))
+    refused("are in another set too", tmp_path / "a", val_path=str(tmp_path))
     refused("it is data.path as well", tmp_path / "a", val_path=str(tmp_path / "a"))
 
 
@@ -265,7 +265,7 @@ WRONG = {
     "beside parts": (
         ["train/cat/1.txt", "test/dog/1.txt", "more/dog/1.txt"],
         {},
-        "its folders test, train are parts of the data, but 'more' is next to them",
+        "its folders test, train are sets of the data, but 'more' next to them is not one",
     ),
     "pattern": (
         ["a_1.txt", "b_2.txt", "3.txt"],

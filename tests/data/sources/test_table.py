@@ -441,7 +441,7 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
     assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': 1 of 450 cells is not a number and taken for missing, the first in row 7 "
-        f"(counted from 0): {cell!r}. Where they are words: data.columns.x=category",
+        f"(counted from 0): {cell!r}. If they are words: data.columns.x=category",
     )
     found = dataset.reader.read(path, with_targets=False)
     assert found.part.inputs[7].tolist() == [dataset.reader.columns[0].scale.fill, 1]
@@ -554,7 +554,7 @@ def test_a_few_rows_have_an_odd_target(tmp_path):
     assert dataset.header_rows[-1] == (
         "Warning",
         "target 'y': 2 of 130 cells are not numbers and their rows are left out, the first in row 30"
-        " (counted from 0): 'unknown'. Where they are classes: data.task=classes",
+        " (counted from 0): 'unknown'. If they are classes: data.task=classes",
     )
     assert "unknown" in built(path, "y", task="classes").spec.target.names
 
@@ -734,7 +734,7 @@ def test_numbers_that_look_like_identifiers_are_told(tmp_path):
     dataset = built(path, "y")
     told = [told for label, told in dataset.header_rows if label == "Warning"]
     assert told[0] == (
-        "column 'phone': all of its numbers have as many groups of digits as '735 586 100'. Where they"
+        "column 'phone': all of its numbers have as many groups of digits as '735 586 100'. If they"
         " are identifiers: data.columns.phone=category"
     )
     assert told[1].startswith("column 'version': all of its numbers have as many")
@@ -753,13 +753,13 @@ def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
     assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': 1 of 100 cells has a leading zero and is read as a number, the first in row 7"
-        " (counted from 0): '05'. Where they are words: data.columns.x=category",
+        " (counted from 0): '05'. If they are words: data.columns.x=category",
     )
     assert len(built(path, "y", columns={"x": "number"}).header_rows) == 2
     target = built(path, "x")
     assert isinstance(target.spec.target, Values)
     assert target.header_rows[-1][1].endswith(
-        "(counted from 0): '05'. Where they are classes: data.task=classes"
+        "(counted from 0): '05'. If they are classes: data.task=classes"
     )
 
 

@@ -91,7 +91,7 @@ def test_one_odd_date_is_missing_and_told(tmp_path):
     assert (
         "Warning",
         "column 'when': 1 of 60 cells is not a date and taken for missing, the first in row 59 (counted"
-        " from 0): '2022-13-01'. Where they are words: data.columns.when=category",
+        " from 0): '2022-13-01'. If they are words: data.columns.when=category",
     ) in dataset.header_rows
     found = again(dataset).read(
         table_of(tmp_path / "b.csv", ["2022-13-01", *cells[:20]]), with_targets=False

@@ -158,7 +158,7 @@ def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_pa
     dataset = built(tmp_path, unit="character")
     assert dataset.spec.target.names == ("bad", "good")
     told = dict(dataset.header_rows)
-    assert told["Passed over"] == "system files: Thumbs.db, __MACOSX"
+    assert told["Skipped"] == "system files: Thumbs.db, __MACOSX"
     assert told["Empty folders"] == "fair"
 
 

@@ -1,4 +1,4 @@
-"""What a user chooses about a table."""
+"""Options of `data=table`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TableConfig(CustomDataConfig):
     @field_validator("columns", mode="before")
     @classmethod
     def _in_one_text(cls, columns: Any) -> Any:
-        """Names that Hydra's grammar does not take as keys come in a text."""
+        """Names that Hydra's grammar does not allow as keys come in one text."""
         return parse_entries(columns) if isinstance(columns, str) else columns
 
     @field_validator("columns")
@@ -73,7 +73,7 @@ class TableConfig(CustomDataConfig):
         return columns
 
     def number_format_of(self, name: str) -> NumberFormat | None:
-        """The format that the user gives for a column's numbers."""
+        """The format that the user sets for a column of numbers."""
         chosen = self.columns.get(name)
         example = chosen.get("number") if isinstance(chosen, dict) else None
         return None if example is None else NumberFormat.of_example(example)
