@@ -21,7 +21,7 @@ from bigmodel.data.arrays.reader import ArraysReader
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
 from bigmodel.data.digest import DigestBuilder
-from bigmodel.data.normalize import image_statistics, scored, standard, value_statistics
+from bigmodel.data.normalize import image_statistics, scale_targets, standardise, value_statistics
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.splits import plain_split, stratified_split
@@ -99,7 +99,7 @@ def standardised(
     reader = None if learnt is None else config.learnt_reader(ArraysReader)
     statistics = (reader and reader.statistics) or value_statistics(training)
     scaled = {
-        name: Part(standard(part.inputs, *statistics), part.targets) for name, part in parts.items()
+        name: Part(standardise(part.inputs, *statistics), part.targets) for name, part in parts.items()
     }
     return Standardised(scaled, statistics)
 
@@ -152,4 +152,4 @@ def _ready(part: SplitData, target: Target) -> SplitData:
         return part
     if isinstance(part, Part) and part.inputs.is_floating_point():
         part = replace(part, inputs=part.inputs.float())
-    return replace(part, targets=scored(part.targets, target))
+    return replace(part, targets=scale_targets(part.targets, target))

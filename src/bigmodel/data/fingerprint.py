@@ -99,7 +99,7 @@ def compare(
     resized = describe_change({"sizes": old["sizes"]}, {"sizes": new["sizes"]})
     if resized is not None or old.keys() == new.keys():
         return Compared(resized or describe_change(old, new))
-    if old.get("sha256") == _of_all(dataset):
+    if old.get("sha256") == _former_digest(dataset):
         return Compared()
     if learnt is None:
         return Compared(unsure=True)
@@ -125,7 +125,7 @@ def _stored(dataset: Dataset) -> list[tuple[str, Tensor]]:
     return [*named, *((what, t) for what, t in statistics if t is not None)]
 
 
-def _of_all(dataset: Dataset) -> str:
+def _former_digest(dataset: Dataset) -> str:
     """The fingerprint of earlier versions: the SHA-256 of all stored values."""
     digest = hashlib.sha256()
     for name, tensor in _stored(dataset):

@@ -49,17 +49,17 @@ def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     return _rounded(mean), _rounded(std)
 
 
-def standard(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def standardise(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(numbers - mean) / std, computed in float64, as float32."""
     return ((numbers.double() - mean) / std).float()
 
 
-def scored(targets: Tensor, target: Target) -> Tensor:
+def scale_targets(targets: Tensor, target: Target) -> Tensor:
     """Targets, values in their own unit, as a loss reads them."""
     if isinstance(target, Values):
         # Statistics in float32: runs of earlier versions need exactly the same targets when resumed.
         mean, std = (torch.tensor(values).double() for values in (target.mean, target.std))
-        return standard(targets, mean, std)
+        return standardise(targets, mean, std)
     return targets if isinstance(target, Classes) else targets.float()
 
 

@@ -49,7 +49,7 @@ def stratified_split(
     samples = len(labels)
     held_out = _held_out(samples, fraction, part)
     counts = torch.bincount(labels)
-    quota = _shared_out(counts, held_out)
+    quota = _allocate(counts, held_out)
 
     order = torch.randperm(samples, generator=generator_of(seed))
     by_class = labels[order].argsort(stable=True)  # places in `order`, class by class
@@ -107,17 +107,17 @@ def _held_out(samples: int, fraction: float, part: str) -> int:
     if held_out == 0:
         raise DataError(
             f"data.{part}_fraction={fraction:g} of {samples} samples leaves no samples for {purpose}."
-            f" Raise it to at least {workable(1, samples)}, or provide more data."
+            f" Raise it to at least {exact_fraction(1, samples)}, or provide more data."
         )
     if held_out == samples:
         raise DataError(
             f"data.{part}_fraction={fraction:g} of {samples} samples leaves no training samples."
-            f" Lower it to at most {workable(samples - 1, samples)}, or provide more data."
+            f" Lower it to at most {exact_fraction(samples - 1, samples)}, or provide more data."
         )
     return held_out
 
 
-def workable(held_out: int, samples: int) -> str:
+def exact_fraction(held_out: int, samples: int) -> str:
     """The fraction that holds out exactly so many samples, in as few digits as possible."""
     texts = (f"{held_out / samples:.{digits}g}" for digits in range(2, 18))
     return next(text for text in texts if round(samples * float(text)) == held_out)
@@ -135,7 +135,7 @@ def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
         return
     way = "Provide two samples of each class"
     if spare:
-        way = f"Lower it to at most {workable(spare, len(labels))}"
+        way = f"Lower it to at most {exact_fraction(spare, len(labels))}"
     raise DataError(
         f"data.{part}_fraction={fraction:g} of {len(labels):,} samples leaves a class without a "
         f"training sample: beyond one for each of {int((counts > 0).sum()):,} classes, {spare} are "
@@ -143,7 +143,7 @@ def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
     )
 
 
-def _shared_out(counts: Tensor, held_out: int) -> Tensor:
+def _allocate(counts: Tensor, held_out: int) -> Tensor:
     """The number of each class to hold out, `held_out` in total: largest remainders within bounds."""
     ideal = counts.double() * held_out / counts.sum()
     least = (counts >= 2).long()

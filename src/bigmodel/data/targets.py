@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.normalize import scored
+from bigmodel.data.normalize import scale_targets
 from bigmodel.data.spelling_variants import ValueIndex, canonical_names
 from bigmodel.errors import DataError, did_you_mean, join_names
 from bigmodel.registry import Config
@@ -44,16 +44,16 @@ class TargetEncoder(Config):
             case _:
                 return cls()
 
-    def blank(self, samples: int) -> Tensor:
+    def placeholders(self, samples: int) -> Tensor:
         """Placeholder targets of the right shape, for samples that are read without targets."""
         if self.kind == "classes":
             return torch.zeros(samples, dtype=torch.int64)
         return torch.zeros(samples, max(len(self.names), 1))
 
-    def scored(self, targets: Tensor) -> Tensor:
+    def scale(self, targets: Tensor) -> Tensor:
         """Targets as a loss reads them: class indices as they are, flags as floats, values scaled."""
         if self.kind == "values":
-            return scored(targets, Values(tuple(self.names), tuple(self.mean), tuple(self.std)))
+            return scale_targets(targets, Values(tuple(self.names), tuple(self.mean), tuple(self.std)))
         return targets.float() if self.kind == "flags" else targets
 
     def indices(self, labels: Sequence[Any], where: str) -> Tensor:

@@ -51,7 +51,7 @@ def test_pieces_are_learnt_up_to_the_size_that_is_asked_for():
 
 def test_a_small_text_gives_fewer_pieces():
     assert build_vocabulary(["ab ab"], "bpe", 8000).size < 262
-    assert build_vocabulary([], "bpe", MIN_VOCAB_SIZE).own == 256
+    assert build_vocabulary([], "bpe", MIN_VOCAB_SIZE).base_size == 256
 
 
 def test_what_occurs_once_is_no_piece():
@@ -67,9 +67,9 @@ def test_a_given_tokenizer_is_used_as_it_is_but_for_what_it_adds(tmp_path):
     path = byte_level(tmp_path / "tokenizer.json")
     known = build_vocabulary([TEXT], "character", 300, path, ["pad"])
     assert known.exact
-    assert known.own == Tokenizer.from_file(str(path)).get_vocab_size()
-    assert known.pad == known.own
-    assert known.size == len(known.characters) == known.own + 1
+    assert known.base_size == Tokenizer.from_file(str(path)).get_vocab_size()
+    assert known.pad == known.base_size
+    assert known.size == len(known.characters) == known.base_size + 1
     text = "the cat sees 日本 🙂 <|end|>"
     tokens = known.encode(text).tolist()
     assert len(tokens) > 10
@@ -213,7 +213,7 @@ def test_tokenizers_of_every_kind_are_taken(tmp_path, case, texts):
             build_vocabulary(texts, "character", 300, path)
         return
     known = build_vocabulary(texts, "character", 300, path, ["pad"])
-    assert known.pad == known.own
+    assert known.pad == known.base_size
     assert known.encode_all(["the cat", ""]).sizes.tolist()[1] == 0
 
 

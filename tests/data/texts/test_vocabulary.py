@@ -62,9 +62,10 @@ def test_many_texts_are_encoded_as_each_alone(unit):
 @pytest.mark.parametrize("unit", UNITS)
 def test_special_tokens_come_last_and_stand_for_no_text(unit):
     known = LEARNT[unit]
-    assert (known.pad, known.start, known.end) == (known.own, known.own + 1, known.own + 2)
-    assert known.size == known.own + 3 == len(known.characters)
-    assert known.characters[known.own :] == (0, 0, 0)
+    first = known.base_size
+    assert (known.pad, known.start, known.end) == (first, first + 1, first + 2)
+    assert known.size == known.base_size + 3 == len(known.characters)
+    assert known.characters[known.base_size :] == (0, 0, 0)
     around = [known.start, *known.encode("to be").tolist(), known.end, known.pad]
     assert known.decode(around) == "to be"
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.arrays.files import Arrays, open_arrays
-from bigmodel.data.normalize import standard
+from bigmodel.data.normalize import standardise
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import NewSamples, Reader, reads
 from bigmodel.data.targets import TargetEncoder
@@ -99,7 +99,7 @@ class ArraysReader(Reader):
         with open_arrays(path, "path") as arrays:
             given = arrays.read(self.inputs, "data.inputs")
             inputs = self._stored(given, f"{path}: array '{self.inputs}'")
-            targets = self.target_encoder.blank(len(inputs))
+            targets = self.target_encoder.placeholders(len(inputs))
             if with_targets:
                 targets = self._targets(arrays, len(inputs))
         finite = finite_rows(inputs, targets, max_bad, str(path))
@@ -122,7 +122,7 @@ class ArraysReader(Reader):
         if self.input == "image":
             return as_bytes(inputs, where) if self.bytes else self._real_image(inputs, where)
         self._check_categories(inputs, where)
-        return inputs.float() if self.statistics is None else standard(inputs, *self.statistics)
+        return inputs.float() if self.statistics is None else standardise(inputs, *self.statistics)
 
     def _shaped(self, given: Tensor, where: str) -> Tensor:
         shape, target = tuple(given.shape), tuple(self.shape)
@@ -191,7 +191,7 @@ class ArraysReader(Reader):
             )
         if kind == "flags" and bool(((own != 0) & (own != 1)).any()):
             raise DataError(f"{where}: flags must be 0 or 1.")
-        return self.target_encoder.scored(own)
+        return self.target_encoder.scale(own)
 
 
 def as_bytes(images: Tensor, where: str) -> Tensor:

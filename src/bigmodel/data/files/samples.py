@@ -239,11 +239,11 @@ class FilesReader(Reader):
         if not rows.kept:
             name, reason = bad[0]
             raise DataError(f"{path}: none of its {what} can be read, such as {name}: {reason}.")
-        targets = encoder.blank(len(rows.kept))
+        targets = encoder.placeholders(len(rows.kept))
         if with_targets:
             classes = None if encoder.kind == "values" else encoder.names
             own = _label_targets(files.labels, classes, where)
-            targets = encoder.scored(own)[torch.tensor(rows.kept)]
+            targets = encoder.scale(own)[torch.tensor(rows.kept)]
         names = [files.names[index] for index in rows.kept]
         samples = Part(rows.rows, targets)
         return NewSamples(samples, {"file": names}, left_out, file_messages(files)), rows

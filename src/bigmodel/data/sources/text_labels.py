@@ -77,9 +77,9 @@ class TextLabelsReader(VocabularyReader):
         """See `Reader.read`."""
         layout, encoder = self.layout.ungrouped(), self.target_encoder
         labelled = read_labelled_texts(path, "path", layout, max_bad, labelled=with_targets)
-        targets = encoder.blank(len(labelled.texts))
+        targets = encoder.placeholders(len(labelled.texts))
         if with_targets:
-            targets = encoder.scored(_parse_labels(labelled, encoder, str(path)))
+            targets = encoder.scale(_parse_labels(labelled, encoder, str(path)))
         encoded, cut = _encode_texts(self.vocabulary, labelled.texts, self.length, targets)
         header_rows = [*labelled.header_rows, *truncation_row(cut, "text", f"{self.length:,} tokens")]
         return NewSamples(encoded, labelled.columns, labelled.left_out, header_rows)

@@ -73,7 +73,7 @@ class TableReader(Reader):
         columns = {name: table.raw_column(name) for name in table.column_names}
         if samples.kept is not None:
             columns = {name: values.take(samples.kept) for name, values in columns.items()}
-        part = Part(samples.part.inputs, self.target_encoder.scored(samples.part.targets))
+        part = Part(samples.part.inputs, self.target_encoder.scale(samples.part.targets))
         header_rows = [*table.header_rows, *new_cell_lines(self.columns, self.target, samples.new_cells)]
         return NewSamples(part, columns, table.left_out | samples.left_out, header_rows)
 

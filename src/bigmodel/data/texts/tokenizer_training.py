@@ -57,7 +57,7 @@ def build_vocabulary(
     else:
         plain = Vocabulary(unit="byte")
     values: dict[str, Any] = plain.model_dump()  # a copy would keep the cached size
-    values.update({name: plain.own + place for place, name in enumerate(special)})
+    values.update({name: plain.base_size + place for place, name in enumerate(special)})
     return Vocabulary(**values)
 
 
@@ -112,7 +112,7 @@ def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
         written = path.read_text(encoding="utf-8")
         with streams.errors_held_back():
             vocabulary = Vocabulary(unit="tokenizer", tokenizer=written)
-            empty = vocabulary.own == 0
+            empty = vocabulary.base_size == 0
     except Exception as error:  # the library has no exception class of its own
         raise DataError(
             f"{where}: cannot be read as a tokenizer.json of the tokenizers library:"

@@ -70,7 +70,7 @@ class Vocabulary(Config):
     unknown: int | None = None
 
     @cached_property
-    def own(self) -> int:
+    def base_size(self) -> int:
         """Number of tokens of text; special ones come after them."""
         match self.unit:
             case "character":
@@ -84,7 +84,8 @@ class Vocabulary(Config):
     @cached_property
     def size(self) -> int:
         """Number of all tokens."""
-        return self.own + sum(s is not None for s in (self.pad, self.start, self.end, self.unknown))
+        special = (self.pad, self.start, self.end, self.unknown)
+        return self.base_size + sum(token is not None for token in special)
 
     @cached_property
     def characters(self) -> tuple[int, ...] | None:
@@ -92,11 +93,11 @@ class Vocabulary(Config):
 
         None: the user's own tokenizer does not tell.
         """
-        special = (0,) * (self.size - self.own)
+        special = (0,) * (self.size - self.base_size)
         match self.unit:
             case "character":
-                special = tuple(int(token == self.unknown) for token in range(self.own, self.size))
-                return (*((1,) * self.own), *special)
+                special = tuple(int(token == self.unknown) for token in range(self.base_size, self.size))
+                return (*((1,) * self.base_size), *special)
             case "byte":
                 return (*(_count_characters(bytes([byte])) for byte in range(256)), *special)
             case _:
@@ -116,11 +117,11 @@ class Vocabulary(Config):
         """
         try:
             if self.unit == "character":
-                return self._by_letter(text, where, first)
+                return self._encode_characters(text, where, first)
             if self.unit == "byte":
-                return np.frombuffer(text.encode(), np.uint8).astype(self._type)
+                return np.frombuffer(text.encode(), np.uint8).astype(self._dtype)
             text.encode()  # the library's own error would not give the position
-            return self._joined(self._batches(split_long_text(text), _PIECES))
+            return self._concatenate(self._encode_batches(split_long_text(text), _PIECES))
         except UnicodeEncodeError as error:
             raise DataError(
                 f"{where}: at position {first + error.start:,} (counted from 0) is half of a surrogate "
@@ -141,9 +142,9 @@ class Vocabulary(Config):
             encoded: list[Ids] = []
             work, count = "Tokenizing texts", f"{len(texts):,}"
             with activity.report_progress(lambda: f"{work}: {len(encoded):,} of {count}"):
-                for ids in self._batches(texts, _TEXTS):
+                for ids in self._encode_batches(texts, _TEXTS):
                     encoded.append(ids)  # noqa: PERF402  counted while it grows
-            sizes, tokens = [len(ids) for ids in encoded], self._joined(encoded)
+            sizes, tokens = [len(ids) for ids in encoded], self._concatenate(encoded)
         return Encoded(torch.from_numpy(tokens), torch.tensor(sizes, dtype=torch.int64))
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -151,11 +152,11 @@ class Vocabulary(Config):
         if self.unit == "character":
             letters = self.letters
             return "".join(
-                letters[token] if token < self.own else _UNKNOWN
+                letters[token] if token < self.base_size else _UNKNOWN
                 for token in tokens
-                if token < self.own or token == self.unknown
+                if token < self.base_size or token == self.unknown
             )
-        plain = [token for token in tokens if token < self.own]
+        plain = [token for token in tokens if token < self.base_size]
         if self.unit == "byte":  # a model may generate invalid UTF-8
             return bytes(plain).decode(errors="replace")
         with self._translated_errors():
@@ -164,13 +165,13 @@ class Vocabulary(Config):
     def __str__(self) -> str:
         match self.unit:
             case "character":
-                return counted(self.own, "character")
+                return counted(self.base_size, "character")
             case "byte":
                 return "256 bytes"
             case "bpe":
-                return f"{self.own:,} subwords learnt from the training part"
+                return f"{self.base_size:,} subwords learnt from the training part"
         changed = "" if self.exact else "; decoding does not restore every text"
-        return f"{self.own:,} subwords of the given tokenizer{changed}"
+        return f"{self.base_size:,} subwords of the given tokenizer{changed}"
 
     @cached_property
     def _engine(self) -> Any:
@@ -180,21 +181,21 @@ class Vocabulary(Config):
         return engine
 
     @cached_property
-    def _type(self) -> type[np.generic]:
+    def _dtype(self) -> type[np.generic]:
         """The smallest type of tokens that torch can index with: uint16 is not supported."""
         return np.uint8 if self.size <= 1 << 8 else np.int16 if self.size <= 1 << 15 else np.int32
 
     @cached_property
-    def _table(self) -> Ids:
+    def _token_table(self) -> Ids:
         """The token of each code point; -1: none."""
         table = np.full(0x110000, -1 if self.unknown is None else self.unknown, np.int32)
-        table[code_points(self.letters)] = np.arange(self.own)
+        table[code_points(self.letters)] = np.arange(self.base_size)
         return table
 
-    def _by_letter(self, text: str, where: str, first: int) -> Ids:
-        tokens = np.empty(len(text), self._type)
+    def _encode_characters(self, text: str, where: str, first: int) -> Ids:
+        tokens = np.empty(len(text), self._dtype)
         for begin in range(0, len(text), CHUNK):
-            chunk = self._table[code_points(text[begin : begin + CHUNK])]
+            chunk = self._token_table[code_points(text[begin : begin + CHUNK])]
             if (missing := np.flatnonzero(chunk < 0)).size:
                 place = begin + int(missing[0])
                 raise DataError(
@@ -205,17 +206,17 @@ class Vocabulary(Config):
             tokens[begin : begin + len(chunk)] = chunk
         return tokens
 
-    def _batches(self, texts: Iterable[str], count: int) -> Iterator[Ids]:
+    def _encode_batches(self, texts: Iterable[str], count: int) -> Iterator[Ids]:
         """The tokens of each text, from the tokenizers library."""
         texts = iter(texts)
         while batch := list(islice(texts, count)):
             with self._translated_errors():
                 encoded = self._engine.encode_batch_fast(batch, add_special_tokens=False)
             for one in encoded:
-                yield np.array(one.ids, self._type)
+                yield np.array(one.ids, self._dtype)
 
-    def _joined(self, encoded: Iterable[Ids]) -> Ids:
-        return np.concatenate([np.empty(0, self._type), *encoded])
+    def _concatenate(self, encoded: Iterable[Ids]) -> Ids:
+        return np.concatenate([np.empty(0, self._dtype), *encoded])
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -248,7 +249,7 @@ class Vocabulary(Config):
         decoder = nested_json.loads(self.tokenizer).get("decoder")
         if not self.exact or "ByteLevel" not in _component_types(decoder):
             return None
-        counts, byte_of = [0] * self.own, _bytes_of_letters()
+        counts, byte_of = [0] * self.base_size, _bytes_of_letters()
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():
             spelt = all(letter in byte_of for letter in token)
             counts[number] = _count_characters(bytes(byte_of[c] for c in token)) if spelt else len(token)
