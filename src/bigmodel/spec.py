@@ -159,7 +159,7 @@ class Flags(_Named):
 
 @dataclass(frozen=True)
 class Values(_Named):
-    """Targets of shape (batch, count): real values, standardised with the training part's figures.
+    """Targets of shape (batch, count): real values, standardised with the training set's figures.
 
     `value = standardised * std + mean` gives back the data's own unit, in which errors are reported.
     """

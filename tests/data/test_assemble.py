@@ -36,7 +36,7 @@ def test_features_are_standardised_with_the_training_part_alone():
     assert dataset.train.inputs.dtype == dataset.val.inputs.dtype == torch.float32
     assert dataset.mean is None
 
-    # Other validation samples, same training samples: the training part must not change by a bit.
+    # Other validation samples, same training samples: the training set must not change by a bit.
     changed = inputs.clone()
     held_out = _held_out(dataset, inputs)
     changed[held_out] = changed[held_out] * 100 + 1000
@@ -46,7 +46,7 @@ def test_features_are_standardised_with_the_training_part_alone():
 
 
 def _held_out(dataset, inputs):
-    """Which rows the validation part has, found by their values before scaling."""
+    """Which rows the validation set has, found by their values before scaling."""
     raw = assemble(CONFIG, *labelled(inputs, Features(3)), normalize=False)
     same = (raw.val.inputs[:, None] == inputs.float()[None]).all(2)
     assert torch.equal(same.sum(1), torch.ones(len(dataset.val), dtype=torch.int64))
@@ -161,5 +161,5 @@ def test_parts_by_name():
     part = Part(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
     dataset = Dataset(DataSpec("made", Features(1), TWO), part, part)
     assert dataset.part("val") is part
-    with pytest.raises(DataError, match="data 'made' has no part 'test'"):
+    with pytest.raises(DataError, match="data 'made' has no test set"):
         dataset.part("test")

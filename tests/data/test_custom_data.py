@@ -65,7 +65,7 @@ def test_marks_decide_and_what_is_not_marked_is_held_out():
 @pytest.mark.parametrize(
     ("assigned_parts", "message"),
     [
-        (["train", "tset"], r"data\.split: 'tset' in row 1 .* names no part. Allowed are train"),
+        (["train", "tset"], r"data\.split: 'tset' in row 1 .* names no set. Allowed are train"),
         (["train", ""], r"data\.split: is empty in row 1 \(counted from 0\)\. Allowed are train"),
         (["train", None], r"data\.split: is empty in row 1 \(counted from 0\)\. Allowed are train"),
         (["val", "test"], r"no row is marked train"),
@@ -113,7 +113,7 @@ def test_a_part_that_is_there_twice_is_refused(tmp_path):
     path, again, other = str(tmp_path / "a.csv"), str(tmp_path / "." / "a.csv"), str(tmp_path / "b.csv")
     assert separate_parts(config(path=path)) == []
     assert separate_parts(config(path=path, val_path=other, test_path="c"), ["train"]) == ["val", "test"]
-    with pytest.raises(ConfigError, match=r"data\.test_path=.*: data\.path has a test part of its own"):
+    with pytest.raises(ConfigError, match=r"data\.test_path=.*: data\.path has a test set of its own"):
         separate_parts(config(path=path, test_path=other), ["train", "test"])
     with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.path as well"):
         separate_parts(config(path=path, test_path=again))
@@ -123,7 +123,7 @@ def test_a_part_that_is_there_twice_is_refused(tmp_path):
 
 def test_a_class_needs_something_to_learn_from():
     check_trained_classes(["a", "b"], torch.tensor([0, 1]), "x.csv", "rows")
-    with pytest.raises(DataError, match=r"x\.csv: no rows of label 'b' are in the training part"):
+    with pytest.raises(DataError, match=r"x\.csv: no rows of label 'b' are in the training set"):
         check_trained_classes(["a", "b", "c"], torch.tensor([0, 2]), "x.csv", "rows")
 
 

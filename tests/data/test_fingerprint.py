@@ -106,7 +106,7 @@ def test_any_change_shows(change):
     changed = dataset()
     change(changed)
     words = describe_change(fingerprint(dataset()), fingerprint(changed))
-    assert words == "as many samples in each part, but other content"
+    assert words == "as many samples in each set, but other content"
 
 
 def test_other_sizes_are_named_part_by_part():
@@ -178,7 +178,7 @@ def test_computed_numbers_that_are_others_show(change, columns):
     words = describe_change(
         fingerprint(computed(None, columns=columns)), fingerprint(computed(change, columns=columns))
     )
-    assert words == "as many samples in each part, but other content"
+    assert words == "as many samples in each set, but other content"
 
 
 SOURCES = ["digits", "iris", "wine", "breast_cancer", "diabetes", "synthetic"]
@@ -239,7 +239,7 @@ def test_an_earlier_fingerprint_tells_changed_data_where_statistics_were_kept():
     there = read_anew("iris", learnt)
     there.train.targets[0] = 1 - there.train.targets[0].clamp(max=1)
     found = compare(earlier(old), there, learnt.to_facts(), never)
-    assert found == Compared("as many samples in each part, but other content")
+    assert found == Compared("as many samples in each set, but other content")
 
 
 def test_an_earlier_fingerprint_without_statistics_cannot_tell(monkeypatch):
@@ -254,7 +254,7 @@ def test_an_earlier_fingerprint_of_computed_data_is_told_by_what_was_learnt():
     assert compare(old, there, learnt, lambda: there) == Compared(unsure=True)
     other = replace(there, mean=torch.tensor([0.5]))
     found = compare(old, there, learnt, lambda: other)
-    assert found == Compared("as many samples in each part, but other content")
+    assert found == Compared("as many samples in each set, but other content")
 
 
 def test_a_source_read_twice_has_the_same():
@@ -263,7 +263,7 @@ def test_a_source_read_twice_has_the_same():
 
     assert read() == read()
     assert describe_change(read(), read(split_seed=1)) == (
-        "as many samples in each part, but other content"
+        "as many samples in each set, but other content"
     )
     assert describe_change(read(), read(val_fraction=0.5)) == (
         "train has 899 samples instead of 1,438, val has 898 samples instead of 359"

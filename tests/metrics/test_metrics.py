@@ -106,7 +106,7 @@ def test_value_metrics_are_scikit_learns_in_the_targets_own_unit():
 
 
 def test_r2_is_sound_far_from_the_training_parts_mean():
-    """A validation part a thousand deviations off: sums of squares still tell its spread."""
+    """A validation set a thousand deviations off: sums of squares still tell its spread."""
     target = Values(names=("y",), mean=(0.0,), std=(1.0,))
     targets = 1000 + 1e-2 * torch.randn(500, 1, generator=torch.Generator().manual_seed(1))
     outputs = targets + 3e-3 * torch.randn(500, 1, generator=torch.Generator().manual_seed(2))

@@ -33,7 +33,7 @@ def judged(run: Run, size: int = 5, part: PartName = "train", samples: bool = Fa
 
 
 def outputs_of(run: Run) -> tuple[Tensor, Tensor]:
-    """What the model says of the whole training part at once, and its targets."""
+    """What the model says of the whole training set at once, and its targets."""
     model, part = run.state.model, run.dataset.train
     was = model.training
     model.eval()

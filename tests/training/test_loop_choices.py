@@ -1,4 +1,4 @@
-"""What validation decides: when to stop, and with which weights the test part is read."""
+"""What validation decides: when to stop, and with which weights the test set is read."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from tests.small_runs import Recorder, built, config
 def script(
     monkeypatch: pytest.MonkeyPatch, run: Run, values: Sequence[float], name: str = "accuracy"
 ) -> None:
-    """Evaluations of the validation part say `values`, one after the other."""
+    """Evaluations of the validation set say `values`, one after the other."""
     real, rest = validation.evaluate, iter(values)
 
     def told(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> EvaluationResult:
@@ -258,7 +258,7 @@ def test_a_figure_that_the_samples_leave_undefined_is_told_once_and_others_stand
         assert math.isfinite(record["val/rmse"])
     found = [message for message in told.messages if "val/r2" in message]
     assert len(found) == 1
-    assert "val/r2 is not defined for this part: all of its values are equal." in found[0]
+    assert "val/r2 is not defined for this set: all of its values are equal." in found[0]
     assert ("trainer.checkpoint.monitor" in found[0]) == (monitor == "val/r2")
     assert not any("the model gives NaN" in message for message in told.messages)
     assert bool(summary.best) == (monitor == "auto")

@@ -37,14 +37,14 @@ def assemble(
     *,
     as_read: bool = False,
 ) -> Dataset:
-    """Splits samples into training and validation, standardised with statistics of the training part.
+    """Splits samples into training and validation, standardised with statistics of the training set.
 
     Args:
-        config: size and seed of the validation part.
+        config: size and seed of the validation set.
         spec: name, inputs and target. `counts` of classes, `mean` and `std` of values and `sizes` are
             filled in here.
         samples: what to split. Real numbers may have any floating type; values are in their own unit.
-        test: an official test part, in the same form.
+        test: an official test set, in the same form.
         normalize: standardise the inputs. Features and sequences are changed once, here; images stay
             as they are, and batches are scaled by `Dataset.mean` and `std`.
         as_read: samples are exactly what was read. Otherwise real numbers count as computed, so that a
@@ -89,7 +89,7 @@ class Standardised(NamedTuple):
 def standardised(
     config: DataConfig, inputs: Input, parts: Mapping[PartName, Part], normalize: bool
 ) -> Standardised:
-    """Standardises parts with a resumed run's statistics, or else with those of the training part."""
+    """Standardises parts with a resumed run's statistics, or else with those of the training set."""
     if not normalize or isinstance(inputs, Tokens):
         return Standardised(parts)
     learnt, training = config.learnt(inputs), parts["train"].inputs
@@ -111,7 +111,7 @@ def completed(
 
     Args:
         spec: name, inputs and target; `counts` of classes, `mean` and `std` of values and `sizes` are
-            filled in here, from the training part.
+            filled in here, from the training set.
         parts: `train`, `val` and maybe `test`; inputs ready, or images as they are stored. Values are in
             their own unit: they are standardised here.
         learnt: the preprocessing of a resumed run, `config.learnt(spec.input)`.
@@ -129,7 +129,7 @@ def completed(
 
 
 def _completed(target: Target, training: SplitData, learnt: Preprocessing | None) -> Target:
-    """The target with counts of the training part, and with its statistics or a resumed run's."""
+    """The target with counts of the training set, and with its statistics or a resumed run's."""
     if not isinstance(training, Part | Texts):
         return target
     match target:

@@ -25,7 +25,7 @@ PART_ORDER: tuple[PartName, ...] = get_args(PartName)
 
 BatchSize = Annotated[int, Field(ge=1, description="samples in a batch")]
 ValFraction = Annotated[
-    float, Field(gt=0, lt=1, description="share of the training part held out for validation, 0 to 1")
+    float, Field(gt=0, lt=1, description="share of the training set held out for validation, 0 to 1")
 ]
 ReaderT = TypeVar("ReaderT", bound=Reader)
 
@@ -105,7 +105,7 @@ class RealConfig(DataConfig):
     """Settings of data sources whose inputs are real numbers."""
 
     normalize: bool = Field(
-        True, description="standardise inputs with mean and deviation of the training part"
+        True, description="standardise inputs with mean and deviation of the training set"
     )
 
 
@@ -124,8 +124,8 @@ class Dataset:
 
     Attributes:
         spec: what the data looks like.
-        train, val: the training part, and what is held out for validation.
-        test: an official test part, evaluated once at the end; None: there is none.
+        train, val: the training set, and what is held out for validation.
+        test: an official test set, evaluated once at the end; None: there is none.
         mean, std: see `Preprocessing`.
         reader: reads new files as samples like these; None: the source reads no files.
         header_rows: label and text of the header's rows about the user's data.
@@ -154,10 +154,10 @@ class Dataset:
         """The part of that name.
 
         Raises:
-            DataError: there is no test part.
+            DataError: there is no test set.
         """
         if name not in self.parts:
-            raise DataError(f"data '{self.spec.name}' has no part '{name}': only train and val.")
+            raise DataError(f"data '{self.spec.name}' has no {name} set: only train and val.")
         return self.parts[name]
 
     @property

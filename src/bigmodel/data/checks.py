@@ -28,12 +28,12 @@ def check(dataset: Dataset) -> None:
         dtype = part.inputs.dtype if isinstance(part, Part) else None
         if dtype is not None and dtype.is_floating_point and dtype != torch.float32:
             wrong = f"inputs must be float32, not {dtype}: inputs.float()"
-            raise DataError(f"{where}, {name} part: {wrong}")
+            raise DataError(f"{where}, {name} set: {wrong}")
     if isinstance(spec.target, Classes):
         _check_every_class_occurs(parts.values(), spec.target, where)
     sizes = {name: len(part) for name, part in parts.items()}
     if spec.sizes != sizes:
-        raise DataError(f"{where}: spec.sizes says {spec.sizes}, but the parts hold {sizes}.")
+        raise DataError(f"{where}: spec.sizes says {spec.sizes}, but the sets hold {sizes}.")
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
         if values is not None and not bool(values.isfinite().all()):
             raise DataError(f"{where}: its {what} is not finite: {values.flatten().tolist()}.")
@@ -43,7 +43,7 @@ def check(dataset: Dataset) -> None:
 
 def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
     """Checks one part; see `check`. Real numbers may have any floating type."""
-    where = f"data '{spec.name}', {name} part"
+    where = f"data '{spec.name}', {name} set"
     if isinstance(part, Part):
         _check_dense(part, spec, where)
         return
@@ -125,7 +125,7 @@ def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where
         named = ", ".join(f"{index} ('{target.names[index]}')" for index in missing[:_LISTED])
         more = ", …" if len(missing) > _LISTED else ""
         raise DataError(
-            f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any part: "
+            f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any set: "
             f"{named}{more}. Labels count from 0 without gaps: renumber them, or remove unused class "
             "names from the spec."
         )

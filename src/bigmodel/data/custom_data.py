@@ -35,10 +35,10 @@ class CustomDataConfig(DataConfig):
 
     path: str | None = Field(None, description="path of the data: a file or a folder")
     val_path: str | None = Field(
-        None, description="path of the validation part; null: val_fraction of the data"
+        None, description="path of the validation set; null: val_fraction of the data"
     )
     test_path: str | None = Field(
-        None, description="path of the test part; null: test_fraction of the data"
+        None, description="path of the test set; null: test_fraction of the data"
     )
     test_fraction: Share = Field(0.0, description="share held out for one test at the end, 0 to 1")
     max_bad: int = Field(0, ge=0, description="unreadable samples that may be skipped")
@@ -83,13 +83,13 @@ def separate_parts(config: CustomDataConfig, parts: Collection[str] = ()) -> lis
             continue
         if part in parts:
             raise ConfigError(
-                f"data.{key}={value}: data.path has a {part} part of its own. Remove one of them, or "
-                "set data.path to the training part only."
+                f"data.{key}={value}: data.path has a {part} set of its own. Remove one of them, or "
+                "set data.path to the training set only."
             )
         path = _resolved(value)
         if path in taken:
             raise DataError(
-                f"data.{key}={value}: it is {taken[path]} as well: an evaluation part must not be "
+                f"data.{key}={value}: it is {taken[path]} as well: an evaluation set must not be "
                 f"training data. Use other samples, or leave it out and set data.{part}_fraction."
             )
         taken[path] = f"data.{key}"
@@ -166,7 +166,7 @@ def _split_as_marked(
         part = PART_NAMES.get(str(mark).strip().lower())
         if part is None:
             where = f"{named(row)} (counted from 0)"
-            wrong = f"is empty in {where}" if _empty(mark) else f"{mark!r} in {where} names no part"
+            wrong = f"is empty in {where}" if _empty(mark) else f"{mark!r} in {where} names no set"
             known = "train, val (or valid, validation, dev) and test"
             raise DataError(f"data.split: {wrong}. Allowed are {known}.")
         rows.setdefault(part, []).append(row)
@@ -196,7 +196,7 @@ def check_trained_classes(names: Sequence[str], training: Tensor, where: str, wh
 
     Args:
         names: of the classes.
-        training: (samples,) int64, the classes of the training part.
+        training: (samples,) int64, the classes of the training set.
         where: begins the message.
         what: the samples are called, such as `rows`.
     """
@@ -205,7 +205,7 @@ def check_trained_classes(names: Sequence[str], training: Tensor, where: str, wh
     if missing:
         raise DataError(
             f"{where}: no {what} of label {join_names(list(map(repr, missing)))} are in the training "
-            "part, so the model never sees it. Add some, or remove it from the other parts; with "
+            "set, so the model never sees it. Add some, or remove it from the other sets; with "
             "groups, another data.split_seed may help."
         )
 

@@ -30,7 +30,7 @@ rounding error of float32, because a computation has many of them."""
 _NEGLIGIBLE = 2.0**-20
 """Relative to the largest column, what counts as 0."""
 
-_OTHER = "as many samples in each part, but other content"
+_OTHER = "as many samples in each set, but other content"
 
 
 @dataclass(frozen=True)

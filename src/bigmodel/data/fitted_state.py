@@ -1,4 +1,4 @@
-"""What is fitted to the training part and stored in checkpoints: vocabularies, statistics, labels."""
+"""What is fitted to the training set and stored in checkpoints: vocabularies, statistics, labels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Mean and standard deviation of the training part, for images, features, sequences and targets.
+"""Mean and standard deviation of the training set, for images, features, sequences and targets.
 
-Sums are in float64. A column that is constant in the training part gets a deviation of 1, to avoid a
+Sums are in float64. A column that is constant in the training set gets a deviation of 1, to avoid a
 division by 0.
 """
 
@@ -43,7 +43,7 @@ def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     std = torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
     if not bool((mean.isfinite() & std.isfinite()).all()):
         raise DataError(
-            f"The training part holds numbers as large as {rows.abs().max():.3g}, too large to "
+            f"The training set holds numbers as large as {rows.abs().max():.3g}, too large to "
             "standardise. Use another unit."
         )
     return _rounded(mean), _rounded(std)

@@ -36,7 +36,7 @@ class Preprocessing:
 
     Attributes:
         spec: what the data looks like.
-        mean, std: statistics of the training part that map stored inputs to model inputs,
+        mean, std: statistics of the training set that map stored inputs to model inputs,
             `(inputs - mean) / std`, broadcast over a batch; None: they are stored ready. Bytes
             (uint8 images) are scaled to 0 to 1 first.
         bytes: inputs are stored as bytes, and scaled to 0 to 1.

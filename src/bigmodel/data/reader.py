@@ -1,4 +1,4 @@
-"""Readers: what a source has learnt from its training part, to read new files as samples.
+"""Readers: what a source has learnt from its training set, to read new files as samples.
 
 A reader is plain data: categories, statistics, vocabularies, labels. It is stored in each checkpoint, so
 that new files can be evaluated with only the run's folder.

@@ -15,11 +15,11 @@ from bigmodel.errors import DataError, counted
 
 
 def plain_split(samples: int, fraction: float, seed: int, part: str = "val") -> tuple[Tensor, Tensor]:
-    """Indices of the training and the validation part, drawn without regard to the targets.
+    """Indices of the training and the validation set, drawn without regard to the targets.
 
     Args:
         samples: how many there are.
-        fraction: share held out; the validation part has `round(samples * fraction)` samples.
+        fraction: share held out; the validation set has `round(samples * fraction)` samples.
         seed: of the draw.
         part: that is held out, `val` or `test`, for messages.
 
@@ -34,9 +34,9 @@ def plain_split(samples: int, fraction: float, seed: int, part: str = "val") -> 
 def stratified_split(
     labels: Tensor, fraction: float, seed: int, part: str = "val"
 ) -> tuple[Tensor, Tensor]:
-    """Indices of the training and the validation part, each with every class in proportion.
+    """Indices of the training and the validation set, each with every class in proportion.
 
-    The validation part has exactly `round(samples * fraction)` samples. A class with two or more samples
+    The validation set has exactly `round(samples * fraction)` samples. A class with two or more samples
     is in both parts if the sizes allow it; a class with a single sample is for training.
 
     Args:
@@ -63,9 +63,9 @@ def stratified_split(
 def group_split(
     groups: Sequence[Hashable], fraction: float, seed: int, part: str = "val"
 ) -> tuple[Tensor, Tensor]:
-    """Indices of the training and the validation part, with all samples of a group in the same one.
+    """Indices of the training and the validation set, with all samples of a group in the same one.
 
-    Groups are drawn in a random order and held out while that brings the validation part closer to its
+    Groups are drawn in a random order and held out while that brings the validation set closer to its
     size; a large group may make it larger or smaller than requested.
 
     Args:
@@ -101,7 +101,7 @@ def _held_out(samples: int, fraction: float, part: str) -> int:
     purpose = "the test" if part == "test" else "validation"
     if samples < 2:
         raise DataError(
-            f"the training part has {counted(samples, 'sample')}: at least 2 are needed, one for "
+            f"the training set has {counted(samples, 'sample')}: at least 2 are needed, one for "
             f"training and one to hold out for {purpose}."
         )
     if held_out == 0:
@@ -124,7 +124,7 @@ def exact_fraction(held_out: int, samples: int) -> str:
 
 
 def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
-    """Raises DataError if the held-out part leaves a class without a sample for training.
+    """Raises DataError if the held-out set leaves a class without a sample for training.
 
     Args:
         labels, fraction, part: as in `stratified_split`.

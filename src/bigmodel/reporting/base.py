@@ -105,7 +105,7 @@ class GeneratedText:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The result of one pass over a held-out part.
+    """The result of one pass over a held-out set.
 
     Attributes:
         figures: by metric name without the part: `loss`, `accuracy`, `mae`, …
@@ -171,7 +171,7 @@ class Sink:
         """The same figures when a printed line is due (`trainer.log_every`)."""
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
-        """The validation part was evaluated after `step` optimizer steps."""
+        """The validation set was evaluated after `step` optimizer steps."""
 
     def weights(self, model: nn.Module, step: int) -> None:
         """The model's weights, for histograms."""

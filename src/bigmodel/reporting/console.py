@@ -175,7 +175,7 @@ class Console(Sink):
 
 
 def _results(summary: Summary) -> Table:
-    """Best and final figures side by side. Those of the test part are of the best weights, so they stand
+    """Best and final figures side by side. Those of the test set are of the best weights, so they stand
     under the best; the monitored one is green."""
     columns = {"best": summary.best | summary.test, "final": summary.final}
     columns = {name: record for name, record in columns.items() if record}

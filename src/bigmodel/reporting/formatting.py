@@ -45,7 +45,7 @@ def log_line(record: Record, steps_per_epoch: int = 1) -> str:
     In the middle of an epoch it ends with the step.
 
     Args:
-        record: figures; those of the validation part are shown if there are any.
+        record: figures; those of the validation set are shown if there are any.
         steps_per_epoch: optimizer steps in an epoch.
     """
     parts = [f"Epoch {record['epoch']}", *log_figures(record).values()]

@@ -15,7 +15,7 @@ from bigmodel.training.steps import steps
 
 
 def fit(run: Run) -> Summary:
-    """Trains until the plan is fulfilled, then evaluates the test part once, with the best weights.
+    """Trains until the plan is fulfilled, then evaluates the test set once, with the best weights.
 
     Raises:
         Stopped: the process was asked to stop; everything is saved.

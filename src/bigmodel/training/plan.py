@@ -53,15 +53,15 @@ class CheckpointConfig(Config):
 class LimitConfig(Config):
     """A quick look: less data than there is."""
 
-    train: int | None = Field(None, ge=1, description="batches of the training part to use")
-    val: int | None = Field(None, ge=1, description="batches of the validation part to use")
-    test: int | None = Field(None, ge=1, description="batches of the test part to use")
+    train: int | None = Field(None, ge=1, description="batches of the training set to use")
+    val: int | None = Field(None, ge=1, description="batches of the validation set to use")
+    test: int | None = Field(None, ge=1, description="batches of the test set to use")
 
 
 class TrainerConfig(Config):
     """How long to train, and what to do on the way."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training part")
+    epochs: int = Field(30, ge=1, description="passes over the training set")
     max_steps: int | None = Field(
         None, ge=1, description="optimizer steps in all; if set, it replaces epochs"
     )

@@ -21,7 +21,7 @@ _STORED_NAMES = {
 
 @dataclass(frozen=True)
 class Validation:
-    """What an evaluation of the validation part found, and what follows from it.
+    """What an evaluation of the validation set found, and what follows from it.
 
     Attributes:
         figures: by full name, such as `val/loss`.

@@ -34,8 +34,8 @@ class TextSampler:
         dataset: the data; its reader turns tokens into words.
         reader: of the dataset.
         device: where the model is.
-        pairs: how many pairs of the validation part are translated; the first ones.
-        beams: of the search that translates the test part; the validation part is translated greedily.
+        pairs: how many pairs of the validation set are translated; the first ones.
+        beams: of the search that translates the test set; the validation set is translated greedily.
     """
 
     dataset: Dataset
@@ -60,7 +60,7 @@ class TextSampler:
 
     @property
     def figures(self) -> dict[str, str]:
-        """The figures that `sample` returns of the validation part, each with which way is better."""
+        """The figures that `sample` returns of the validation set, each with which way is better."""
         return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
 
     def sample(

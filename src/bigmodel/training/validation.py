@@ -1,4 +1,4 @@
-"""How good a run's model is: the validation part again and again, the test part once at the end."""
+"""How good a run's model is: the validation set again and again, the test set once at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bigmodel.training.text_samples import AT_ONCE
 
 
 def validate(run: Run, *, show: bool) -> Validation:
-    """Evaluates the validation part, and returns its figures and what follows from them.
+    """Evaluates the validation set, and returns its figures and what follows from them.
 
     Of the run's progress only `evaluation_batch` changes, if memory is short: the rest is the caller's.
 
@@ -50,7 +50,7 @@ def validate(run: Run, *, show: bool) -> Validation:
 
 
 def test(run: Run) -> dict[str, float]:
-    """Evaluates the test part, once, with the weights that validation chose; no figures without a part.
+    """Evaluates the test set, once, with the weights that validation chose; no figures without a part.
 
     Raises:
         Stopped: the process was asked to stop.
@@ -63,7 +63,7 @@ def test(run: Run) -> dict[str, float]:
         groups = _best_weights(run)
     except CheckpointError as error:
         groups = checkpoint.load_newest(run.saver.checkpoints).groups
-        run.sinks.message(f"{error} The test part is read with the last weights.", "warning")
+        run.sinks.message(f"{error} The test set is read with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
     evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
     return {f"test/{name}": value for name, value in evaluation.figures.items()}
@@ -126,7 +126,7 @@ def _add_texts(
 
 
 def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
-    """Says which figures of the validation part are NaN, and why, when they begin to be."""
+    """Says which figures of the validation set are NaN, and why, when they begin to be."""
     before = run.state.progress.figures
     if evaluation.undefined:
         if not before or not all(map(math.isnan, before.values())):
@@ -140,7 +140,7 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
         key = f"val/{name}"
         if math.isnan(before.get(key, 0.0)):
             continue
-        message = f"{key} is not defined for this part: {why}."
+        message = f"{key} is not defined for this set: {why}."
         if key == run.monitor.name:
             advice = "trainer.checkpoint.monitor=val/loss chooses by the loss"
             message += f" No checkpoint can be the best by it: {advice}."

@@ -214,7 +214,7 @@ def test_other_refusals():
     config = config_of(augment=AugmentConfig(shift=6))
     with pytest.raises(ConfigError, match=r"data\.augment\.shift=6"):
         make_batches(image_data(config), "train", config)
-    with pytest.raises(DataError, match="no part 'test'"):
+    with pytest.raises(DataError, match="has no test set"):
         make_batches(feature_data(config), "test", config)
 
 

@@ -280,7 +280,7 @@ WRONG = {
     "only in test": (
         [*(f"cat/{n}.txt" for n in range(4)), *(f"dog/{n}.txt" for n in range(4)), "eel/t.txt"],
         {"test_pattern": "t.txt"},
-        "no notes of label 'eel' are in the training part",
+        "no notes of label 'eel' are in the training set",
     ),
     "no regular expression": (
         ["cat/1.txt"],
@@ -291,7 +291,7 @@ WRONG = {
     "two tests": (
         ["cat/1.txt", "dog/2.txt", "cat/3.txt", "dog/4.txt", "cat/5.txt"],
         {"test_pattern": "5", "test_path": "."},
-        "data.path has a test part of its own",
+        "data.path has a test set of its own",
     ),
 }
 

@@ -175,7 +175,7 @@ def test_parts_groups_and_other_files(tmp_path):
     assert whole_part.spec.sizes == {"train": 40, "val": 40, "test": 40}
     lookup = dict(_pairs(whole_part.val))
     assert all(lookup[row] == label for row, label in _pairs(whole_part.train))
-    with pytest.raises(ConfigError, match=r"data\.test_path=.*data\.split=marks names a test part"):
+    with pytest.raises(ConfigError, match=r"data\.test_path=.*data\.split=marks names a test set"):
         built(path, split="marks", test_path=copies["test_path"])
     with pytest.raises(DataError, match=r"data\.val_path=.*it is data\.path as well"):
         built(path, val_path=str(path))
@@ -299,7 +299,7 @@ def test_a_class_that_only_held_out_samples_have_is_refused(tmp_path):
     marks = np.array(["train", "val"])[np.arange(COUNT) % 4 // 3]
     labels = np.where(marks == "val", 2, np.arange(COUNT) % 2)
     path = saved(tmp_path, inputs=real(4), targets=labels, marks=marks)
-    with pytest.raises(DataError, match=r"no samples of label '2' are in the training part"):
+    with pytest.raises(DataError, match=r"no samples of label '2' are in the training set"):
         built(path, split="marks")
 
 

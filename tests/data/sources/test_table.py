@@ -1,4 +1,4 @@
-"""Tables: what columns hold is found out and told, and only the training part teaches anything."""
+"""Tables: what columns hold is found out and told, and only the training set teaches anything."""
 
 import csv
 import json
@@ -347,7 +347,7 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
             "data.columns.price: this is the target; data.task sets its kind",
         ),
         ({"group": "citi"}, "data.group=citi: .* Did you mean 'city'"),
-        ({"split": "city"}, "data.split: 'Rome' in row 0 .* names no part"),
+        ({"split": "city"}, "data.split: 'Rome' in row 0 .* names no set"),
         ({"group": "country"}, "data.group: all 200 samples belong to one group, 'EU'"),
         ({"target": "country"}, "all samples have the same label, 'EU'"),
         ({"target": "id"}, "target 'id' has 200 different values in 200 rows, such as 'h00000'"),
@@ -374,7 +374,7 @@ def test_what_a_user_can_get_wrong(path, values, words):
 def test_a_part_comes_from_one_place(path, tmp_path):
     marked = [row | {"set": ["train", "val"][i % 5 == 0]} for i, row in enumerate(houses())]
     own = written(tmp_path / "marked.csv", marked)
-    with pytest.raises(ConfigError, match=r"data\.val_path=.*: data\.path has a val part of its own"):
+    with pytest.raises(ConfigError, match=r"data\.val_path=.*: data\.path has a val set of its own"):
         built(own, split="set", val_path=str(path))
     with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.path as well"):
         built(path, test_path=str(path))
@@ -401,7 +401,7 @@ def test_a_class_that_only_held_out_rows_have_is_refused(tmp_path):
         {"set": ["train", "val"][i % 4 == 0], "x": str(i % 7), "y": ["a", "b", "c"][i % 2 if i else 2]}
         for i in range(60)
     ]
-    with pytest.raises(DataError, match=r"no rows of label 'c' are in the training part"):
+    with pytest.raises(DataError, match=r"no rows of label 'c' are in the training set"):
         built(written(tmp_path / "a.csv", rows), "y", split="set")
 
 

@@ -116,18 +116,18 @@ SHORT = {
     "shorter than a window": (
         SAID[:18],
         {},
-        r"data.context=16: the training part has 16 tokens, but .* Lower it to at most 15, or provide",
+        r"data.context=16: the training set has 16 tokens, but .* Lower it to at most 15, or provide",
     ),
     "one character": ("a", {}, "Provide more text"),
     "little to judge by": (
         SAID[:60],
         {},
-        r"data.val_fraction=0.1: the val part has 6 tokens, too few to evaluate on: at least 8",
+        r"data.val_fraction=0.1: the val set has 6 tokens, too few to evaluate on: at least 8",
     ),
     "little to test": (
         SAID,
         {"test_fraction": 0.001},
-        r"data.test_fraction=0.001: the test part has",
+        r"data.test_fraction=0.001: the test set has",
     ),
 }
 
@@ -141,7 +141,7 @@ def test_too_short(tmp_path, content, values, words):
 
 def test_a_short_part_of_its_own(said, tmp_path):
     (tmp_path / "val.txt").write_text("to be")
-    with pytest.raises(DataError, match=r"data.val_path=.*val.txt: the val part has 5 tokens"):
+    with pytest.raises(DataError, match=r"data.val_path=.*val.txt: the val set has 5 tokens"):
         built(said, val_path=str(tmp_path / "val.txt"))
 
 

@@ -199,7 +199,7 @@ def test_groups_stay_together_and_marks_say_where(tmp_path):
     dataset = built(written(tmp_path / "a.csv", lines, "review,stars,part"), split="part")
     assert dataset.spec.sizes == {"train": 30, "val": 10, "test": 10}
     assert texts(dataset, "test") == [text for text, _ in rows()[40:]]
-    with pytest.raises(ConfigError, match=r"data.test_path=.*a.csv: data.path has a test part of"):
+    with pytest.raises(ConfigError, match=r"data.test_path=.*a.csv: data.path has a test set of"):
         built(tmp_path / "a.csv", split="part", test_path=str(tmp_path / "a.csv"))
 
 
@@ -251,7 +251,7 @@ def test_a_class_that_is_not_learnt(tmp_path):
     marks = ["train"] * 49 + ["val"]
     lines = [(*row, mark) for row, mark in zip([*rows(49), ("odd", "9")], marks, strict=True)]
     path = written(tmp_path / "a.csv", lines, "review,stars,part")
-    with pytest.raises(DataError, match="no texts of label '9' are in the training part"):
+    with pytest.raises(DataError, match="no texts of label '9' are in the training set"):
         built(path, split="part")
 
 
@@ -343,7 +343,7 @@ def test_a_table_in_a_text_file_stays_a_table(tmp_path):
 def test_a_row_is_named_as_it_stands_in_the_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("review,stars,part\n,1,train\ngood,1,train\nbad,2,tset\n")
-    with pytest.raises(DataError, match=r"'tset' in row 2 \(counted from 0\) names no part"):
+    with pytest.raises(DataError, match=r"'tset' in row 2 \(counted from 0\) names no set"):
         built(path, split="part", max_bad=1)
     path.write_text("review,stars,who\n,1,a\ngood,1,b\nbad,2,\n")
     with pytest.raises(DataError, match=r"data.group: is empty for 1 of 2 samples, the first in row 2"):

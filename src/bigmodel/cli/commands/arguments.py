@@ -120,7 +120,7 @@ def _eval(parser: Parser) -> None:
         "--data",
         metavar="PATH",
         help="new data with its targets, in the form that the run was trained on (default: the run's"
-        " test part, or its validation part if it has none)",
+        " test set, or its validation set if it has none)",
     )
     add("--batch-size", type=_count, metavar="N", help="samples computed at once")
     add("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)

@@ -113,7 +113,7 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
 
 
 def own_data(loaded: LoadedRun) -> EvalData:
-    """The test part of the run's own data, or its validation part where it has none.
+    """The test set of the run's own data, or its validation set where it has none.
 
     Raises:
         ConfigError, DataError: the data cannot be read any more, or is of another kind now.
@@ -144,7 +144,7 @@ def own_data(loaded: LoadedRun) -> EvalData:
     report_skipped(dataset.left_out)
     part: PartName = "val" if dataset.test is None else "test"
     name = "validation" if part == "val" else "test"
-    return EvalData(dataset, part, config.data, f"the {name} part of {spec.name}")
+    return EvalData(dataset, part, config.data, f"the {name} set of {spec.name}")
 
 
 def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:

@@ -70,7 +70,7 @@ def _remark(summary: dict[str, Any], metric: str) -> str | None:
         return f"has no {metric}: its best was chosen by {summary.get('monitor')}"
     others = [figure for name, figure in (summary.get("final") or {}).items() if name.startswith("val/")]
     if any(figure is not None for figure in others):
-        return f"{metric} was never a number: the validation part leaves it undefined"
+        return f"{metric} was never a number: the validation set leaves it undefined"
     return f"{metric} was never a number: the model gave NaN or infinity in every evaluation"
 
 

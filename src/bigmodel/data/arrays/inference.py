@@ -39,7 +39,7 @@ class ArraysConfig(CustomDataConfig, ImageConfig):
         None, ge=2, description="size of the vocabulary; null: the largest token plus one"
     )
     group: str | None = Field(
-        None, description="name of an array of groups, each kept in one part; null: none"
+        None, description="name of an array of groups, each kept in one set; null: none"
     )
     split: str | None = Field(None, description="name of an array of train, val and test; null: none")
 

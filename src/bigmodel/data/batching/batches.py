@@ -240,12 +240,12 @@ def make_batches(
 
     Args:
         dataset: the data.
-        name: of the part. Only the training part is gathered by threads (`config.workers`).
+        name: of the part. Only the training set is gathered by threads (`config.workers`).
         config: batch size, drop_last, on_device, workers and, for images, augmentation.
         seed: with the epoch, determines order and augmentation.
-        shuffle: a new order each epoch; None: for the training part. Otherwise samples come as they are
+        shuffle: a new order each epoch; None: for the training set. Otherwise samples come as they are
             stored (but see `BucketedBatches`), and `drop_last` is ignored.
-        augment: augment images as in `config.augment`; None: for the training part.
+        augment: augment images as in `config.augment`; None: for the training set.
         group: number of batches of `batch_size` that come as one, for gradient accumulation. The last
             of an epoch may be smaller, unless `drop_last`.
         batch_size: instead of the config's; evaluation may use larger ones.

@@ -32,15 +32,15 @@ class FilePatterns(Config):
     )
     group_pattern: str | None = Field(
         None,
-        description="regular expression whose one group names what stays in one part; null: none",
+        description="regular expression whose one group names what stays in one set; null: none",
     )
     test_pattern: str | None = Field(
-        None, description="regular expression that finds the test part's paths; null: by folder"
+        None, description="regular expression that finds the test set's paths; null: by folder"
     )
     file: str = Field("file", description="column of a list that names the files")
     label: str = Field("label", description="column of a list that holds the labels")
     group: str | None = Field(
-        None, description="column of a list whose equal values stay in one part; null: none"
+        None, description="column of a list whose equal values stay in one set; null: none"
     )
     split: str | None = Field(
         None, description="column of a list that says train, val or test; null: none"

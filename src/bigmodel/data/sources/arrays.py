@@ -104,7 +104,7 @@ def _split(config: ArraysConfig, samples: ArraySamples, finite: Tensor) -> dict[
         if part in index and getattr(config, f"{part}_path") is not None:
             raise ConfigError(
                 f"data.{part}_path={getattr(config, f'{part}_path')}: data.split={config.split} names a"
-                f" {part} part already. Leave one of them out."
+                f" {part} set already. Leave one of them out."
             )
     whole = Part(samples.inputs, samples.targets)
     return {name: whole.select(finite[places]) for name, places in index.items()}

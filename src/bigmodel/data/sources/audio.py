@@ -38,7 +38,7 @@ from bigmodel.spec import Sequence as Steps
 
 _WHAT = "recordings"
 _NOTES_VERSION = 2  # of each recording's note in the cache
-_COVERED = 0.95  # share of the training part that is not cut, if no duration is set
+_COVERED = 0.95  # share of the training set that is not cut, if no duration is set
 _LEVEL_MARGIN_DB = 6.0  # how far outside training's levels new recordings may be without a warning
 _FRAME_MULTIPLE = 8  # of the number of frames, if no duration is set, so that patches tile an image
 
@@ -52,7 +52,7 @@ class AudioConfig(FilesConfig, ImageConfig):
     seconds: float | None = Field(
         None,
         gt=0,
-        description="each is cut or padded to; null: the 95th percentile of the training part",
+        description="each is cut or padded to; null: the 95th percentile of the training set",
     )
     form: Literal["log_mel", "raw"] = Field(
         "log_mel", description="log_mel: pitches over time; raw: the samples themselves"
@@ -132,7 +132,7 @@ def _row(settings: AudioSettings) -> RowFormat:
 def _audio_settings(
     config: AudioConfig, layout: Literal["image", "sequence"], training: Sequence[Path]
 ) -> AudioSettings:
-    """The settings for all recordings; if no duration is set, most of the training part fits."""
+    """The settings for all recordings; if no duration is set, most of the training set fits."""
     window, hop = round(config.window * config.rate), round(config.hop * config.rate)
     if config.seconds is not None:
         samples = max(1, round(config.seconds * config.rate))
@@ -149,7 +149,7 @@ def _typical_seconds(training: Sequence[Path]) -> float:
     with ThreadPoolExecutor(io_threads()) as pool:
         durations = sorted(filter(None, pool.map(_duration, training)))
     if not durations:
-        raise DataError(f"data: none of {len(training):,} {_WHAT} of the training part can be read.")
+        raise DataError(f"data: none of {len(training):,} {_WHAT} of the training set can be read.")
     return math.ceil(durations[int(_COVERED * (len(durations) - 1))] * 100) / 100
 
 

@@ -49,14 +49,14 @@ class IDXConfig(ImageConfig):
 
 @data.register("mnist", IDXConfig)
 def mnist(config: IDXConfig) -> Dataset:
-    """70,000 handwritten digits, images 1×28×28 (LeCun et al., 1998), with their test part."""
+    """70,000 handwritten digits, images 1×28×28 (LeCun et al., 1998), with their test set."""
     help_text = "The four files of the official MNIST distribution belong there."
     return _read_dataset(config, _MNIST_CLASSES, [], help_text)
 
 
 @data.register("fashion_mnist", IDXConfig)
 def fashion_mnist(config: IDXConfig) -> Dataset:
-    """70,000 pictures of clothes, images 1×28×28 (Xiao et al., 2017), with their test part."""
+    """70,000 pictures of clothes, images 1×28×28 (Xiao et al., 2017), with their test set."""
     help_text = (
         "Debian's package dataset-fashion-mnist has them (non-free; it installs into"
         f" {_DEBIAN_FASHION}), and so has the official distribution of Zalando Research."

@@ -96,7 +96,7 @@ def _row(settings: ResizeSettings) -> RowFormat:
 
 
 def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSettings:
-    """The settings for all pictures; in colour if any of the training part is."""
+    """The settings for all pictures; in colour if any of the training set is."""
     channels = config.channels
     if channels == "auto":
         with ThreadPoolExecutor(io_threads()) as pool:

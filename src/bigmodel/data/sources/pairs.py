@@ -46,7 +46,7 @@ class PairsConfig(PairFilesConfig):
         ge=0,
         description="validation pairs that are translated at each evaluation to give BLEU; 0: none",
     )
-    beams: int = Field(4, ge=1, description="beams of the search that translates the test part")
+    beams: int = Field(4, ge=1, description="beams of the search that translates the test set")
 
 
 @reads("pairs")
@@ -178,7 +178,7 @@ def pairs(config: PairsConfig) -> Dataset:
 
 
 def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
-    """All parts; those without a path of their own are held out of the training part.
+    """All parts; those without a path of their own are held out of the training set.
 
     Pairs with the same source go to the same part, or the model would be evaluated on sources that it
     was trained on.
@@ -187,7 +187,7 @@ def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
     parts = {name: part for name, part in files.items() if part is not None}
     empty = [name for name, part in parts.items() if not len(part)]
     if empty:
-        raise DataError(f"data: the {empty[0]} part has no pairs with a text on both sides.")
+        raise DataError(f"data: the {empty[0]} set has no pairs with a text on both sides.")
     whole = parts["train"]
     separate = {f"{name}_path": name for name in parts if name != "train"}
     index = split_samples(config.model_copy(update=separate), len(whole), groups=whole.sources)

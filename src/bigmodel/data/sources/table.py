@@ -1,6 +1,6 @@
 """The user's own table, one sample per row: the type of each column is inferred and reported.
 
-Columns are fitted to the training part alone: the values that replace missing ones, mean and deviation,
+Columns are fitted to the training set alone: the values that replace missing ones, mean and deviation,
 categories. Only the type of a column, such as numbers, dates or words, is inferred from all rows.
 """
 
@@ -181,6 +181,6 @@ def _encode_parts(
 
 
 def _aliases(reader: TableReader) -> dict[str, dict[str, str]]:
-    """Other spellings in the training part, by column, the target last."""
+    """Other spellings in the training set, by column, the target last."""
     categories = {column.name: column.aliases for column in reader.columns if column.kind == "category"}
     return {**categories, reader.target.name: reader.target.aliases}

@@ -166,7 +166,7 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
     if count <= config.context:
         most = f"Lower it to at most {count - 1:,}, or provide" if count > 1 else "Provide"
         raise DataError(
-            f"data.context={config.context}: the training part has {_token_count(streams['train'])}, but"
+            f"data.context={config.context}: the training set has {_token_count(streams['train'])}, but"
             f" a window of {config.context:,} and the token after it are needed. {most} more text."
         )
     for name, stream in streams.items():
@@ -175,7 +175,7 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
             fraction = f"data.{name}_fraction={getattr(config, f'{name}_fraction', 0):g}"
             where = fraction if path is None else f"data.{name}_path={path}"
             raise DataError(
-                f"{where}: the {name} part has {_token_count(stream)}, too few to evaluate on: at least "
+                f"{where}: the {name} set has {_token_count(stream)}, too few to evaluate on: at least "
                 f"{_MIN_TOKENS} are needed. Provide more text, or a larger share of it."
             )
 

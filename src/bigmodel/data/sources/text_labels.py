@@ -53,7 +53,7 @@ class TextLabelsConfig(TextFilesConfig):
         "auto", description="what labels are: classes, values, or auto: by what they look like"
     )
     missing: Words = Field([], description="words for a missing label, besides an empty cell and nan")
-    group: str | None = Field(None, description="column whose equal values stay in one part; null: none")
+    group: str | None = Field(None, description="column whose equal values stay in one set; null: none")
     split: str | None = Field(None, description="column that says train, val or test; null: none")
     unit: UnitOption = "bpe"
     length: int = Field(256, ge=1, description="most tokens of a text; longer ones are cut")

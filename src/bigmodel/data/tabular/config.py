@@ -19,7 +19,7 @@ class TableConfig(CustomDataConfig):
 
     batch_size: int = Field(256, ge=1, description="samples in a batch")
     normalize: bool = Field(
-        True, description="standardise numbers with mean and deviation of the training part"
+        True, description="standardise numbers with mean and deviation of the training set"
     )
     encoding: Encoding = Field(
         "utf-8",
@@ -45,7 +45,7 @@ class TableConfig(CustomDataConfig):
         None, description="column that says of each row: train, val or test; null: by fraction"
     )
     group: str | None = Field(
-        None, description="column whose equal values all go to one part, such as a patient; null: none"
+        None, description="column whose equal values all go to one set, such as a patient; null: none"
     )
     max_categories: int = Field(
         1000, ge=2, description="most categories of a column; rarer values count as unseen"

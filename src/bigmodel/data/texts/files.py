@@ -58,7 +58,7 @@ def vocabulary_of(
 
     Args:
         before: the resumed run's reader; None: a new run.
-        texts: the training part.
+        texts: the training set.
         unit, special: see `build_vocabulary`.
 
     Raises:

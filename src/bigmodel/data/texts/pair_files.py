@@ -32,18 +32,18 @@ class PairFilesConfig(TextFilesConfig):
     target: str | None = Field(None, description="file of the target texts, or their column")
     max_bad: int = Field(0, ge=0, description="unreadable rows of a table that may be skipped")
     val_source: str | None = Field(
-        None, description="the validation part's file of sources; null: val_fraction of the data"
+        None, description="the validation set's file of sources; null: val_fraction of the data"
     )
-    val_target: str | None = Field(None, description="the validation part's file of targets")
+    val_target: str | None = Field(None, description="the validation set's file of targets")
     test_source: str | None = Field(
-        None, description="the test part's file of sources; null: test_fraction of the data"
+        None, description="the test set's file of sources; null: test_fraction of the data"
     )
-    test_target: str | None = Field(None, description="the test part's file of targets")
+    test_target: str | None = Field(None, description="the test set's file of targets")
     val_path: str | None = Field(
-        None, description="the validation part's table, where path is one; null: val_fraction"
+        None, description="the validation set's table, where path is one; null: val_fraction"
     )
     test_path: str | None = Field(
-        None, description="the test part's table, where path is one; null: test_fraction"
+        None, description="the test set's table, where path is one; null: test_fraction"
     )
 
 
@@ -82,12 +82,12 @@ def check_paths(config: PairFilesConfig) -> None:
         given = [key for key in sides if getattr(config, key) is not None]
         if config.path is not None and given:
             raise ConfigError(
-                f"data.{given[0]}={getattr(config, given[0])}: with data.path, the {part} part is a"
+                f"data.{given[0]}={getattr(config, given[0])}: with data.path, the {part} set is a"
                 f" table with the same columns. Set data.{table}=<file>."
             )
         if config.path is None and getattr(config, table) is not None:
             raise ConfigError(
-                f"data.{table}={getattr(config, table)}: without data.path, the {part} part is two files"
+                f"data.{table}={getattr(config, table)}: without data.path, the {part} set is two files"
                 f" too. Set data.{sides[0]}=<file> data.{sides[1]}=<file>."
             )
         if len(given) == 1:

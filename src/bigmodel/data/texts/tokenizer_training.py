@@ -1,4 +1,4 @@
-"""The vocabulary of a training part: learnt from it, or the user's own tokenizer."""
+"""The vocabulary of a training set: learnt from it, or the user's own tokenizer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_WORD = 1024
 the square of a word's length."""
 
 _RUN = re.compile(rf"\S{{{MAX_WORD}}}|\s{{{MAX_WORD}}}")
-_TRIAL_CHARACTERS = 1 << 18  # characters of the training part that the user's own tokenizer is tried on
+_TRIAL_CHARACTERS = 1 << 18  # characters of the training set that the user's own tokenizer is tried on
 
 
 def build_vocabulary(
@@ -36,10 +36,10 @@ def build_vocabulary(
     tokenizer: Path | None = None,
     special: Sequence[Special] = (),
 ) -> Vocabulary:
-    """The vocabulary of a training part.
+    """The vocabulary of a training set.
 
     Args:
-        texts: the training part.
+        texts: the training set.
         unit: what a token is.
         vocab_size: of `bpe`: the most tokens, special ones included.
         tokenizer: a tokenizer.json to use instead; None: none.
@@ -106,7 +106,7 @@ def _split_long_words(text: str) -> Iterator[str]:
 
 
 def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
-    """The tokenizer in a file, tried on the beginning of the training part."""
+    """The tokenizer in a file, tried on the beginning of the training set."""
     where = f"data.tokenizer={path}"
     try:
         written = path.read_text(encoding="utf-8")
@@ -129,7 +129,7 @@ def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
         raise DataError(str(error).replace("data.tokenizer", where, 1)) from error
     if not any(encoded) and any(text.strip() for text in tried):
         raise DataError(
-            f"{where}: it produces no tokens for the training part. Is it made for another language,"
+            f"{where}: it produces no tokens for the training set. Is it made for another language,"
             " without a token for unknown text? Use another."
         )
     return Vocabulary(**{**vocabulary.model_dump(), "exact": exact})

@@ -1,6 +1,6 @@
 """From text to tokens and back: characters, bytes, or subwords by byte-pair encoding.
 
-Subwords are learnt from the training part (byte-pair encoding: Sennrich, Haddow and Birch, 2016), on the
+Subwords are learnt from the training set (byte-pair encoding: Sennrich, Haddow and Birch, 2016), on the
 bytes of the text rather than its characters, as in GPT-2: so any text has tokens, even one with new
 characters, and decoding restores it exactly.
 """
@@ -169,7 +169,7 @@ class Vocabulary(Config):
             case "byte":
                 return "256 bytes"
             case "bpe":
-                return f"{self.base_size:,} subwords learnt from the training part"
+                return f"{self.base_size:,} subwords learnt from the training set"
         changed = "" if self.exact else "; decoding does not restore every text"
         return f"{self.base_size:,} subwords of the given tokenizer{changed}"
 
@@ -201,7 +201,7 @@ class Vocabulary(Config):
                 raise DataError(
                     f"{where}: the character {text[place]!r} (U+{ord(text[place]):04X}) at position"
                     f" {first + place:,} (counted from 0) has no token, as it is not in the training"
-                    " part. Use data.unit=byte or data.unit=bpe, which know every character."
+                    " set. Use data.unit=byte or data.unit=bpe, which know every character."
                 )
             tokens[begin : begin + len(chunk)] = chunk
         return tokens
