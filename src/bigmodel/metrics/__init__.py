@@ -5,7 +5,7 @@ fetched once by `compute`. They are plain sums: those of several processes can b
 """
 
 from bigmodel.metrics.base import Metrics, defined
-from bigmodel.metrics.choice import default_monitor, metric_names, metrics_for, undefined_told
+from bigmodel.metrics.choice import default_monitor, metric_names, metrics_for, undefined_reasons
 from bigmodel.metrics.classes import CONFUSION_LIMIT
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "defined",
     "metric_names",
     "metrics_for",
-    "undefined_told",
+    "undefined_reasons",
 ]

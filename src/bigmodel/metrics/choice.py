@@ -40,7 +40,7 @@ _UNDEFINED_REASONS = {
 }
 
 
-def undefined_told(figures: Mapping[str, float]) -> dict[str, str]:
+def undefined_reasons(figures: Mapping[str, float]) -> dict[str, str]:
     """The reason for each figure that is NaN because the samples of a part leave it undefined.
 
     Args:

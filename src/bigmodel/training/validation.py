@@ -10,7 +10,7 @@ from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.errors import CheckpointError, UndefinedError
-from bigmodel.metrics import undefined_told
+from bigmodel.metrics import undefined_reasons
 from bigmodel.models.base import Writer
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.evaluation import evaluate
@@ -136,7 +136,7 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
                 "warning",
             )
         return
-    for name, why in undefined_told(evaluation.figures).items():
+    for name, why in undefined_reasons(evaluation.figures).items():
         key = f"val/{name}"
         if math.isnan(before.get(key, 0.0)):
             continue

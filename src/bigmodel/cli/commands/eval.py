@@ -20,7 +20,7 @@ from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
-from bigmodel.metrics import metrics_for, undefined_told
+from bigmodel.metrics import metrics_for, undefined_reasons
 from bigmodel.models.base import Writer
 from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.formatting import shown_path
@@ -102,7 +102,7 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
             f" NaN or infinity for samples of {data.source}: nothing can be measured. {DIVERGED}"
         )
     figures = evaluation.figures
-    for name, why in undefined_told(figures).items():
+    for name, why in undefined_reasons(figures).items():
         note(f"{name} is not defined for {data.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
     sampler = TextSampler.of(dataset, loaded.model, device, pairs, beams)
