@@ -1,4 +1,4 @@
-"""The pretended device sees what it is there to see."""
+"""The fake device records what it is there to record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pretended_cuda.device import device
+from tests.fake_cuda.device import device
 
 
 def here() -> Tensor:
@@ -30,7 +30,7 @@ WAITING: dict[str, Callable[[], object]] = {
     "a copy out of memory that is not page-locked": lambda: here().to("cuda", non_blocking=True),
     "a tensor of numbers": lambda: torch.tensor([1.0, 2.0], device="cuda"),
     "an index on the host": lambda: there()[torch.tensor([0, 2])],
-    "all is awaited": torch.cuda.synchronize,
+    "all work is waited for": torch.cuda.synchronize,
 }
 QUEUED: dict[str, Callable[[], object]] = {
     "a copy out of page-locked memory": lambda: here().pin_memory().to("cuda", non_blocking=True),

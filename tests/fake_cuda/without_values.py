@@ -1,4 +1,4 @@
-"""The tests of `tests/gpu` without what they ask of values: their calls, devices and dtypes are left."""
+"""The tests of `tests/gpu` without assertions about values: their calls, devices and dtypes remain."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ BEYOND = {
     "test_a_compiled_model_trains_alike_and_is_saved_by_its_plain_names": "torch's compiler",
     "test_kernels_stand_in_the_phase_that_launched_them": "torch's profiler",
 }
-"""Tests of what looks at a device itself, and so sees through a pretended one."""
+"""Tests of tools that need a real device, and why."""
 
 
 class _Unasserted(ast.NodeTransformer):
-    """`assert x` becomes `x`: it is still worked out."""
+    """`assert x` becomes `x`, which is still evaluated."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.Expr:
         return ast.copy_location(ast.Expr(node.test), node)
@@ -45,12 +45,12 @@ class _Finder(MetaPathFinder):
 def pytest_configure() -> None:
     import torch
 
-    sys.meta_path.insert(0, _Finder())  # before pytest's own, which explains what an assert has compared
+    sys.meta_path.insert(0, _Finder())  # before pytest's own, which rewrites assertions
     torch.testing.assert_close = lambda *_, **__: None
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """One of each function's tests: that it can be called is soon seen."""
+    """Keeps one test of each function: one call is enough to see that it can be called."""
     first = {
         (item.path, item.originalname): item
         for item in reversed(items)

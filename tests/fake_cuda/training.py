@@ -1,4 +1,4 @@
-"""Whole runs on the pretended device: every model on the kinds of data that it reads."""
+"""Whole runs on the fake device: every model on the kinds of data that it can read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bigmodel import registry
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
-from tests.pretended_cuda.device import device
-from tests.pretended_cuda.kinds import KINDS, data_of
+from tests.fake_cuda.device import device
+from tests.fake_cuda.kinds import KINDS, data_of
 from tests.small_runs import built
 
 WAITS = {

@@ -1,5 +1,5 @@
-"""Steps as CUDA graphs on the pretended device: what cannot be captured is refused before, what fails
-within ends the run, and where memory runs out the graph goes first."""
+"""Steps as CUDA graphs on the fake device: what cannot be captured is refused beforehand, a capture that
+fails ends the run, and the graph is the first to go if memory runs out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from bigmodel.errors import DeviceError
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
-from tests.pretended_cuda.device import SPOILT, device
-from tests.pretended_cuda.training import SMALL, settings_of
+from tests.fake_cuda.device import BROKEN_CAPTURE, device
+from tests.fake_cuda.training import SMALL, settings_of
 from tests.small_runs import Recorder, built
 
 NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -24,14 +24,14 @@ NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 @pytest.fixture
 def run(tmp_path: Path) -> tuple[Run, Recorder]:
-    """A run whose steps are to be a graph: ten of them, the last of each epoch smaller."""
+    """A run of ten steps with `device.engine=graph`; the last batch of each epoch is smaller."""
     more = {"model": SMALL["fnn"], "trainer.max_steps": 10}
     settings = settings_of(tmp_path, "features", "bf16", more)
     return built(tmp_path / "run", settings | {"device.engine": "graph"})
 
 
 def changed(run: Run, change: Callable[[Tensor], Any]) -> None:
-    """Has `change` look at what the model gives in training."""
+    """Calls `change` with the model's outputs in training."""
     model = run.state.model
     forward: Callable[..., Any] = model.forward
 
@@ -81,7 +81,7 @@ def test_a_capture_that_fails_ends_the_run(run: tuple[Run, Recorder]) -> None:
     changed(trained, fails)
     with pytest.raises(DeviceError, match=r"device\.engine=eager") as caught:
         fit(trained)
-    assert SPOILT in str(caught.value)
+    assert BROKEN_CAPTURE in str(caught.value)
     assert trained.summary.status == "failed"
     assert device.sync_debug == 0
     assert not any("eagerly" in message for message in told.messages)

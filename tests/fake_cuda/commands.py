@@ -1,4 +1,4 @@
-"""Runs are asked on the pretended device, whatever they were made on."""
+"""`bigmodel` commands on the fake device, with runs trained there or on the CPU."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel, caller
-from tests.pretended_cuda.device import device
-from tests.pretended_cuda.training import SMALL, settings_of
+from tests.fake_cuda.device import device
+from tests.fake_cuda.training import SMALL, settings_of
 from tests.small_runs import built
 
 

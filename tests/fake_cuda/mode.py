@@ -1,4 +1,4 @@
-"""The mode in which tensors on the pretended device are computed with."""
+"""The torch mode that computes with tensors on the fake device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from tests.pretended_cuda.device import device
+from tests.fake_cuda.device import device
 
 _WITHOUT_SHAPES = ("_fused_", "_amp_foreach_non_finite", "_amp_update_scale")
-"""Kernels that torch cannot pretend: they change what they are given in place."""
+"""Kernels that torch cannot fake: they change their arguments in place."""
 
 
-class Pretended(FakeTensorMode):
-    """Within it tensors on `cuda` are pretended, and those on the CPU as real as ever.
+class FakeCudaMode(FakeTensorMode):
+    """Within it tensors on `cuda` are fake; those on the CPU stay real.
 
-    A float that is read from the device is 0, anything else that comes from there full of ones.
+    A float read from the device is 0; everything else copied from there is filled with ones.
     """
 
     avoid_device_init = True
@@ -37,7 +37,7 @@ class Pretended(FakeTensorMode):
         wanted = kwargs.get("device")
         if not there and (wanted is None or torch.device(wanted).type != "cuda"):
             return func(*args, **kwargs)
-        device.context()
+        device.create_context()
         if name.startswith(_WITHOUT_SHAPES):
             return _in_place(name, tensors, args)
         if name == "_local_scalar_dense.default":
@@ -62,13 +62,13 @@ class Pretended(FakeTensorMode):
                 return to.fill_(1)
             if not isinstance(source, FakeTensor) and source.dim():
                 _wait_unless(late and source.is_pinned(), "from host")
-        if name in ("index.Tensor", "index_put_.default"):  # torch sends such an index after
+        if name in ("index.Tensor", "index_put_.default"):  # torch copies such an index there
             indices = [leaf for leaf in pytree.arg_tree_leaves(args[1]) if isinstance(leaf, Tensor)]
             _wait_unless(all(isinstance(index, FakeTensor) for index in indices), "from host")
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _moved(self, tensor: Tensor, options: dict[str, Any]) -> Tensor | None:
-        """A copy that goes from one device to the other; None of one that stays on the device."""
+        """A copy from one device to the other; None if it stays on the device."""
         late = options.get("non_blocking", False)
         if not isinstance(tensor, FakeTensor):
             _wait_unless(late and tensor.is_pinned(), "from host")
@@ -81,13 +81,13 @@ class Pretended(FakeTensorMode):
 
 def _wait_unless(queued: bool, what: str) -> None:
     if what == "from host":
-        device.sent_on.add(torch.cuda.current_stream())
+        device.copy_streams.add(torch.cuda.current_stream())
     if not queued:
         device.wait(what)
 
 
 def _in_place(name: str, tensors: list[Tensor], args: tuple[Any, ...]) -> Any:
-    """What a kernel asks of the tensors that it changes."""
+    """Checks a kernel's arguments as the real one does."""
     places = {tensor.device.type for tensor in tensors}
     if places != {"cuda"}:
         raise RuntimeError(f"{name}: Expected all tensors to be on the same device: {sorted(places)}")
@@ -99,8 +99,8 @@ def _in_place(name: str, tensors: list[Tensor], args: tuple[Any, ...]) -> Any:
 
 
 def as_cudnn(real: Callable[..., Any], lstm: bool) -> Callable[..., Any]:
-    """torch.lstm and its like as they are on CUDA, where the kernel is one of cuDNN's: autocast has it
-    compute in fp16, whatever it was asked for (aten/src/ATen/cudnn/AutocastRNN.cpp)."""
+    """torch.lstm and the like as they are on CUDA, where the kernel is cuDNN's: under autocast it
+    computes in fp16, whatever dtype was asked for (aten/src/ATen/cudnn/AutocastRNN.cpp)."""
 
     def call(inputs: Tensor, state: Any, weights: list[Tensor], *options: Any) -> Any:
         if not inputs.is_cuda:
@@ -124,8 +124,8 @@ def as_cudnn(real: Callable[..., Any], lstm: bool) -> Callable[..., Any]:
     return call
 
 
-def pretend_kernels() -> None:
-    """Puts cuDNN's layers, and a GPU's way to read values, in the place of what torch has for CPUs."""
+def replace_kernels() -> None:
+    """Replaces torch's recurrent layers by cuDNN's, and the reading of values by a GPU's."""
     FakeTensor.tolist = lambda tensor: tensor.cpu().tolist()  # type: ignore[method-assign]
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         setattr(torch, name, as_cudnn(getattr(torch, name), name == "lstm"))

@@ -1,4 +1,4 @@
-"""Runs on the pretended device: every optimizer, every kind of batches, a resume, and one on the CPU."""
+"""Runs on the fake device: every optimizer, every kind of batches, a resumed run, and one on the CPU."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bigmodel import registry
 from bigmodel.build.resumed_run import resume_run
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.training.loop import fit
-from tests.pretended_cuda.device import device, is_lent
-from tests.pretended_cuda.kinds import KINDS, data_of
-from tests.pretended_cuda.training import MIXED, SMALL, check_waits, settings_of, trained
+from tests.fake_cuda.device import device, is_recorded
+from tests.fake_cuda.kinds import KINDS, data_of
+from tests.fake_cuda.training import MIXED, SMALL, check_waits, settings_of, trained
 from tests.small_runs import built
 
 
@@ -44,9 +44,9 @@ def test_threads_copy_batches_on_a_stream_of_their_own(tmp_path: Path, kind: str
     beside, steps = batches.prefetcher._stream, torch.cuda.current_stream()
     vars(device).update(vars(type(device)()))
     made = [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
-    assert device.sent_on == {beside}
-    assert beside in steps.awaited  # type: ignore[attr-defined]
-    assert all(tensor.is_cuda and is_lent(tensor, steps) for batch in made for tensor in batch)
+    assert device.copy_streams == {beside}
+    assert beside in steps.waited_for  # type: ignore[attr-defined]
+    assert all(tensor.is_cuda and is_recorded(tensor, steps) for batch in made for tensor in batch)
     assert device.waits == []
 
 

@@ -1,4 +1,4 @@
-"""What pytest does differently in a process that has the pretended device."""
+"""Pytest plugin: every test runs on a fresh fake device."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bigmodel.engine.step_figures import FigureBuffer, StepFigures
 from bigmodel.metrics.base import Metrics
 from bigmodel.metrics.classes import ClassMetrics
 from bigmodel.training import text_samples
-from tests.pretended_cuda.device import device
-from tests.pretended_cuda.mode import Pretended, pretend_kernels
+from tests.fake_cuda.device import device
+from tests.fake_cuda.mode import FakeCudaMode, replace_kernels
 
-pretend_kernels()
+replace_kernels()
 
 
 @pytest.fixture(autouse=True)
-def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test begins with a device that has seen nothing, and knows when a step is under way."""
+def _on_the_fake_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test gets a device that has recorded nothing yet, and whose `step` is kept up to date."""
     vars(device).update(vars(type(device)()))
     call, drain, steps = Step.__call__, FigureBuffer.drain, count(1)
 
@@ -36,27 +36,26 @@ def _on_the_pretended_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         finally:
             device.step = 0
 
-    def good(self: FigureBuffer) -> list[StepFigures]:  # every flag that is read is set, "left out" too
+    def good(self: FigureBuffer) -> list[StepFigures]:  # all flags read as set, "skipped" too
         return [figures._replace(loss=1.0, updated=True) for figures in drain(self)]
+
+    def all_of_them(self: Metrics, _sums: Tensor) -> float:  # none is undefined
+        return self.samples
 
     monkeypatch.setattr(text_samples, "_CONTINUED", 4)
     monkeypatch.setattr(Step, "__call__", step)
-
-    def all_of_them(self: Metrics, _sums: Tensor) -> float:  # each was defined
-        return self.samples
-
     monkeypatch.setattr(FigureBuffer, "drain", good)
     for kind in (Metrics, ClassMetrics):
         monkeypatch.setattr(kind, "_counted", all_of_them)
-    mode = Pretended()
+    mode = FakeCudaMode()
     with mode, _in_turns(mode, monkeypatch):
         yield
 
 
 @contextlib.contextmanager
-def _in_turns(mode: Pretended, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Within it, threads that gather batches have the mode too, and do so while this one waits for them:
-    torch's mode is for one thread at a time."""
+def _in_turns(mode: FakeCudaMode, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it, threads that gather batches use the mode too, but only while this thread waits for
+    them: torch's mode works in one thread at a time."""
     turn, run = threading.Lock(), prefetch._run
 
     def in_mode(*arguments: Any) -> None:

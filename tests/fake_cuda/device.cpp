@@ -1,5 +1,5 @@
-// Tells a torch that was built for CPUs that the machine has one CUDA device, and keeps account of page-locked
-// memory. Has to be loaded before torch is imported.
+// Tells a CPU build of torch that the machine has one CUDA device, and keeps track of page-locked memory.
+// Must be loaded before torch is imported.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -12,7 +12,7 @@ namespace {
 
 constexpr auto CUDA = c10::DeviceType::CUDA;
 
-// Ordinary memory, known as page-locked for as long as it lives.
+// Ordinary memory that counts as page-locked until it is freed.
 struct PageLocked final : c10::Allocator {
   std::map<const char*, size_t> blocks;  // begin of each, and how many bytes it has
   std::mutex mutex;
@@ -61,8 +61,8 @@ c10::impl::DeviceGuardImplRegistrar registrar(CUDA, &guard);
 
 namespace at {
 
-struct PretendedHooks final : CUDAHooksInterface {
-  explicit PretendedHooks(CUDAHooksArgs) {}
+struct FakeHooks final : CUDAHooksInterface {
+  explicit FakeHooks(CUDAHooksArgs) {}
   void init() const override {}
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
@@ -75,6 +75,6 @@ struct PretendedHooks final : CUDAHooksInterface {
   Allocator* getPinnedMemoryAllocator() const override { return &PageLocked::only(); }
 };
 
-C10_REGISTER_CLASS(CUDAHooksRegistry, CUDAHooks, PretendedHooks)
+C10_REGISTER_CLASS(CUDAHooksRegistry, CUDAHooks, FakeHooks)
 
 }  // namespace at
