@@ -1,4 +1,4 @@
-"""Resuming from every step of two epochs; what the tests and `scripts/prove_reliability.py` share."""
+"""Resuming from every step of two epochs; shared by the tests and `scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations nobody would write; what the tests and `scripts/prove_reliability.py` share."""
+"""Configurations nobody would write; shared by the tests and `scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 

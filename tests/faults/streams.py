@@ -1,5 +1,5 @@
-"""Processes whose standard streams are closed, full or not read; what the tests and
-`scripts/prove_reliability.py` share."""
+"""Processes whose standard streams are closed, full or not read; shared by the tests and
+`scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def called(cwd: Path, start: tuple[str, ...], *argv: str, redirected: str = "") 
     done = subprocess.run(
         ["sh", "-c", f"exec 9>{status.name}; {command}", "sh", sys.executable, *start, *argv],
         cwd=cwd, env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=out, stderr=subprocess.PIPE, text=True, timeout=trials.HANGS, check=False,
+        stdout=out, stderr=subprocess.PIPE, text=True, timeout=trials.TIMEOUT, check=False,
     )  # fmt: skip
     if out != subprocess.PIPE:
         os.close(out)
@@ -83,7 +83,7 @@ def called_in_copies(calls: Sequence[Call]) -> list[Ended]:
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps([asdict(call) for call in calls]),
         env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
-        capture_output=True, text=True, timeout=trials.HANGS, check=False,
+        capture_output=True, text=True, timeout=trials.TIMEOUT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = []

@@ -25,7 +25,7 @@ def test_ctrl_c_while_compiling_and_going_on(tmp_path: Path) -> None:
     cwd = tmp_path / "stopped"
     cwd.mkdir()
     first = trials.launch(cwd, *COMPILED, hold="compiling", environment=cache)
-    first.until_held()
+    first.wait_until_held()
     assert "Compiling the step" in first.log
     first.send(signal.SIGINT)  # and nobody lets it go
     assert first.wait() == 130, first.log
@@ -33,7 +33,7 @@ def test_ctrl_c_while_compiling_and_going_on(tmp_path: Path) -> None:
     folder = trials.run_folder(cwd)
     assert folder is not None
     assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
-    assert trials.acknowledged(cwd) == 1, "the only step that was done"
+    assert trials.last_saved_step(cwd) == 1, "the only step that was done"
     assert not any(path.is_file() for path in (tmp_path / "cache" / "steps").rglob("*")), "half done"
 
     again = trials.launch(cwd, f"resume={folder}", environment=cache)
@@ -47,4 +47,4 @@ def test_ctrl_c_while_compiling_and_going_on(tmp_path: Path) -> None:
     assert "Compiling the step" not in undisturbed.log, "it is there from before"
     other = trials.run_folder(whole)
     assert other is not None
-    assert trials.compared(cwd, trials.digest(other)) == []
+    assert trials.differences(cwd, trials.digest(other)) == []

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trials.whole(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
+    return trials.run_uninterrupted(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
 
 
 STOPS = pytest.mark.parametrize("number", list(interruptions.STATUS), ids=lambda n: n.name)
@@ -77,7 +77,7 @@ def started(
     more = {"STRIKE": json.dumps(plan), "PYTHONPATH": path, "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, *start, *argv], cwd=cwd, env=os.environ | more, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=trials.HANGS, check=False,
+        stderr=subprocess.STDOUT, text=True, timeout=trials.TIMEOUT, check=False,
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def test_a_stop_at_the_first_step_saves_it(tmp_path: Path, number: signal.Signal
     assert ended.status == 128 + number
     assert "Traceback" not in ended.printed
     assert "bigmodel-train: Stopped. Resume with resume=" in ended.printed
-    assert trials.acknowledged(tmp_path) == 1
+    assert trials.last_saved_step(tmp_path) == 1
 
 
 QUICK = ("debug=fast", "device=cpu", "trainer.tensorboard=false")
