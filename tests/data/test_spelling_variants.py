@@ -32,7 +32,7 @@ def test_what_is_one_value_and_what_it_is_called(counts: dict[str, int], names: 
 
 
 @pytest.mark.parametrize(
-    ("names", "said", "meant"),
+    ("names", "words", "meant"),
     [
         (["False", "True"], ["True", "true", "TRUE", "1", "1.0", "0"], [1, 1, 1, 1, 1, 0]),
         (["0", "1"], ["true", "False", "1.0", "0"], [1, 0, 1, 0]),
@@ -50,9 +50,9 @@ def test_what_is_one_value_and_what_it_is_called(counts: dict[str, int], names: 
     ],
 )
 def test_which_known_value_a_word_means(
-    names: list[str | None], said: list[str], meant: list[int | None]
+    names: list[str | None], words: list[str], meant: list[int | None]
 ) -> None:
-    assert [ValueIndex(names).place(word) for word in said] == meant
+    assert [ValueIndex(names).place(word) for word in words] == meant
 
 
 def test_what_is_told_shows_letters_that_look_alike_apart() -> None:

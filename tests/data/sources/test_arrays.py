@@ -303,7 +303,7 @@ def test_a_class_that_only_held_out_samples_have_is_refused(tmp_path):
         built(path, split="marks")
 
 
-def test_classes_are_told_with_their_counts_and_features_that_never_change(tmp_path):
+def test_classes_are_listed_with_their_counts_and_features_that_never_change(tmp_path):
     inputs = real(4)
     inputs[:, 1], inputs[:, 3] = 7.0, 0.0
     labels = np.array(["no", "yes"] * (COUNT // 2))

@@ -67,7 +67,7 @@ def test_a_batch_is_filled_up_with_pad(tmp_path):
     assert ((inputs == dataset.spec.input.pad).sum(1) == sizes.max() - sizes).all()
 
 
-def test_long_texts_are_cut_and_told(tmp_path):
+def test_long_texts_are_cut_and_reported(tmp_path):
     lines = [*rows(), ("x" * 40, "1"), ("y" * 50, "2")]
     dataset = built(written(tmp_path / "a.csv", lines), unit="byte", length=30)
     check(dataset)
@@ -104,7 +104,7 @@ def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
     assert found.part.targets.tolist() == [1, 0]
 
 
-def test_words_for_a_missing_label_are_those_that_are_said(tmp_path):
+def test_words_for_a_missing_label_are_those_of_the_option(tmp_path):
     path = written(tmp_path / "a.csv", rows(60, ["NA", "EU", "AS"]))
     assert built(path).spec.target.names == ("AS", "EU", "NA")
     with pytest.raises(DataError, match="no label"):
@@ -146,7 +146,7 @@ def test_a_folder_for_each_class(tmp_path):
     assert judged.part.targets.tolist() == [0] * 11 + [1] * 11
 
 
-def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_path):
+def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_reported(tmp_path):
     for label in ("bad", "good"):
         for number in range(6):
             (tmp_path / label).mkdir(exist_ok=True)
@@ -157,9 +157,9 @@ def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_pa
     (tmp_path / "Thumbs.db").write_bytes(b"\x00")
     dataset = built(tmp_path, unit="character")
     assert dataset.spec.target.names == ("bad", "good")
-    told = dict(dataset.header_rows)
-    assert told["Skipped"] == "system files: Thumbs.db, __MACOSX"
-    assert told["Empty folders"] == "fair"
+    header = dict(dataset.header_rows)
+    assert header["Skipped"] == "system files: Thumbs.db, __MACOSX"
+    assert header["Empty folders"] == "fair"
 
 
 def test_folders_of_parts_and_a_file_that_is_no_text(tmp_path):

@@ -58,9 +58,11 @@ def test_what_occurs_once_is_no_piece():
     assert build_vocabulary(["unrepeatable"], "bpe", 8000).size == 256
 
 
-@pytest.mark.parametrize(("unit", "told"), [("character", "12 characters"), ("byte", "256 bytes")])
-def test_it_says_what_it_is(unit, told):
-    assert str(build_vocabulary([TEXT], unit, 300)) == told
+@pytest.mark.parametrize(
+    ("unit", "description"), [("character", "12 characters"), ("byte", "256 bytes")]
+)
+def test_it_describes_itself(unit, description):
+    assert str(build_vocabulary([TEXT], unit, 300)) == description
 
 
 def test_a_given_tokenizer_is_used_as_it_is_but_for_what_it_adds(tmp_path):
@@ -175,9 +177,9 @@ FAULTY = {
 
 @pytest.mark.parametrize("case", FAULTY)
 def test_a_tokenizer_that_knows_too_little_is_refused(tmp_path, case):
-    model, told = FAULTY[case]
+    model, message = FAULTY[case]
     path = saved(tmp_path / "tokenizer.json", model, pre_tokenizer=BLANKS)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         build_vocabulary([TEXT], "character", 300, path)
     assert str(caught.value).startswith(f"data.tokenizer={path}: ")
     assert "\n" not in str(caught.value)
