@@ -103,7 +103,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
 def _entry_name(paths: Sequence[Path], digests: Sequence[str], options: Any) -> str:
     digest = hashlib.sha256(json.dumps([_FORMAT_VERSION, options], sort_keys=True).encode())
     for path, content_digest in zip(paths, digests, strict=True):
-        digest.update(f"{path.suffix.lower()}\0{content_digest}\n".encode())  # notes may tell the suffix
+        digest.update(f"{path.suffix.lower()}\0{content_digest}\n".encode())  # notes may have the suffix
     return digest.hexdigest()[:32]
 
 

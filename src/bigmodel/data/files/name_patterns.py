@@ -197,7 +197,7 @@ def mark_test_files(
 
 
 def parse_number(label: str | float, where: str) -> float:
-    """A label as a number; `where` begins the message if it is none."""
+    """A label as a number; `where` is the option or file, for the message if it is not one."""
     try:
         return float(label)
     except ValueError:

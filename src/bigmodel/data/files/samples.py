@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data import custom_data
-from bigmodel.data.base import PartName
+from bigmodel.data.base import PART_ORDER, PartName
 from bigmodel.data.custom_data import CustomDataConfig
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.files import decode_cache
@@ -101,8 +101,7 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         own = _label_targets(more.labels, target.names if isinstance(target, Classes) else None, where)
         parts[part] = torch.arange(len(files.paths), len(files.paths) + len(more.paths))
         files, targets = files.extended(more, getattr(config, f"{part}_path")), torch.cat([targets, own])
-    every: tuple[PartName, ...] = ("train", "val", "test")
-    parts = {name: parts[name] for name in every if name in parts}
+    parts = {name: parts[name] for name in PART_ORDER if name in parts}
     collected = CollectedFiles(files, target, targets, parts)
     collected.check_classes(targets[parts["train"]], what)
     return collected

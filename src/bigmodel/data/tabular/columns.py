@@ -70,7 +70,7 @@ class ExcludedColumn(NamedTuple):
 
     Attributes:
         reason: in words.
-        possible_kind: the kind to set to use it all the same; None if there is none.
+        possible_kind: the kind that makes it an input if the user sets it; None if there is none.
     """
 
     reason: str

@@ -20,7 +20,7 @@ def null_missing_words(
     A word that is a number, such as -999, is found by its value in columns of numbers.
 
     Args:
-        number_format: returns the format of a column of numbers; None if it is none.
+        number_format: returns the format of a column of numbers, None for other columns.
     """
     counts = count_missing_words(column, words)
     if counts:

@@ -126,7 +126,7 @@ def is_row_index(name: str, column: Any, place: int) -> bool:
         return False
     values = parse_numbers(column).values
     if index:
-        whole = bool((values == np.trunc(values)).all())  # false where one is missing
+        whole = bool((values == np.trunc(values)).all())  # NaN is not whole
         return whole and len(values) > 1 and len(np.unique(values)) == len(values)
     return len(values) > 1 and bool((np.diff(values) == 1).all())
 

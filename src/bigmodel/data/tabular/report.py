@@ -25,7 +25,7 @@ from bigmodel.data.tabular.target import KEEP_MISSING_WORDS, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, InvalidCells
 from bigmodel.errors import counted, join_names, setting
 
-_TOO_MANY_ROWS = 0.25  # share of a target's rows that nobody wants left out
+_TOO_MANY_ROWS = 0.25  # share of a target's rows that are too many to leave out
 _UNTYPABLE = re.compile(r'"|\\$')  # would end the quotation marks around a name, or escape them
 _MAX_TYPED = 50  # names in a command to type
 AS_REQUESTED = "as asked"
