@@ -127,7 +127,7 @@ def struck_at_each(
 
 LOADING = (
     *(
-        "bigmodel.runtime.streams",
+        "bigmodel.runtime.standard_streams",
         "bigmodel.runtime.signals",
         "bigmodel.cli.train",
         "difflib",

@@ -121,7 +121,7 @@ def test_a_failing_run_says_so_by_its_status(outcomes: Outcomes, redirected: str
 
 def test_files_of_a_run_never_get_the_numbers_of_closed_streams(tmp_path: Path) -> None:
     code = (
-        "import os\nfrom bigmodel.runtime import streams\nstreams.make_safe()\n"
+        "import os\nfrom bigmodel.runtime import standard_streams\nstandard_streams.make_safe()\n"
         "file = open('checkpoint', 'wb')\nfile.write(b'weights')\nfile.flush()\n"
         "print('figures', flush=True)\nos.write(1, b'from C')\nos.write(2, b'a warning')\n"
         "assert os.read(0, 1) == b''\nassert file.fileno() > 2\n"
@@ -175,7 +175,7 @@ def test_the_head_of_a_long_page_is_all_that_is_read(tmp_path: Path, start: tupl
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_stream_that_does_not_block_is_waited_for(tmp_path: Path, unbuffered: str) -> None:
     """Another program may have set the pipe or terminal so; then it takes only part of a large write."""
-    code = "from bigmodel.runtime import streams; streams.make_safe(); print('x' * 1_000_000)"
+    code = "from bigmodel.runtime.standard_streams import make_safe; make_safe(); print('x' * 1_000_000)"
     read, write = os.pipe()
     os.set_blocking(write, False)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
@@ -188,9 +188,9 @@ def test_a_stream_that_does_not_block_is_waited_for(tmp_path: Path, unbuffered: 
 
 def test_a_stream_stays_what_it_was(tmp_path: Path) -> None:
     code = (
-        "import json, sys\nfrom bigmodel.runtime import streams\n"
+        "import json, sys\nfrom bigmodel.runtime import standard_streams\n"
         "def facts(s): return [s.isatty(), s.encoding, s.errors, s.fileno(), s.line_buffering]\n"
-        "before = [facts(sys.stdout), facts(sys.stderr)]\nstreams.make_safe()\n"
+        "before = [facts(sys.stdout), facts(sys.stderr)]\nstandard_streams.make_safe()\n"
         "print(json.dumps([before, [facts(sys.stdout), facts(sys.stderr)]]))\n"
     )
     ours, its = pty.openpty()

@@ -54,7 +54,7 @@ TIMEOUT = 600.0
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["bigmodel.build.new_run", "bigmodel.training.loop", "bigmodel.reporting.events"]
+    ["bigmodel.build.new_run", "bigmodel.training.loop", "bigmodel.reporting.tensorboard_events"]
 )
 
 
@@ -198,14 +198,14 @@ def _hold_at(where: str, number: str = "1") -> None:
 
 def _wait(where: str) -> None:
     """Writes HELD, NOTED if a signal arrives, and waits for RELEASED."""
-    from bigmodel.cli import session
+    from bigmodel.cli import invocation
 
     Path(HELD).write_text(where)
     parent = os.getppid()
     while not Path(RELEASED).exists():
         if os.getppid() != parent:  # the test is gone
             os._exit(1)
-        if session.current.signals.pending:
+        if invocation.current.signals.pending:
             Path(NOTED).touch()
         time.sleep(0.002)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bigmodel.cli.commands import outputs
+from bigmodel.cli.commands import output_files
 from bigmodel.cli.launch.help import help_text
 from bigmodel.models.summary import Layer
 from bigmodel.reporting import pictures, tensorboard
@@ -113,7 +113,7 @@ MARKUP = "![i](http://x/y.png) [l](http://x) <img src=z> <b>*b*</b> `c` &amp; a|
     ids=["run", "model", "samples", "written", "written lines", "config"],
 )
 def test_markup_in_tensorboard_s_texts(make: Callable[[str], str]) -> None:
-    from bigmodel.reporting.events import text
+    from bigmodel.reporting.tensorboard_events import text
 
     (stored,) = text("samples", make(f"{MARKUP} {NASTY}")).tensor.string_val
     assert not OBEYED.search(stored.decode())
@@ -130,7 +130,7 @@ def test_markup_in_tensorboard_s_texts(make: Callable[[str], str]) -> None:
 
 
 def test_hyperparameters_and_pictures() -> None:
-    from bigmodel.reporting.events import session_start
+    from bigmodel.reporting.tensorboard_events import session_start
 
     assert not OBEYED.search(str(session_start({f"data.{NASTY}": NASTY}).metadata.plugin_data.content))
     pictures.confusion_matrix(torch.eye(2), [NASTY, "b"])
@@ -147,8 +147,8 @@ def test_predictions_are_shown_on_a_terminal_and_sent_through_a_pipe(
     monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, raw: bool
 ) -> None:
     monkeypatch.setattr(sys, "stdout", stream)
-    outputs.write_columns({"name": [NASTY], "class": ["a"]}, None)
-    outputs.write_lines([NASTY], None)
+    output_files.write_columns({"name": [NASTY], "class": ["a"]}, None)
+    output_files.write_lines([NASTY], None)
     assert bool(OBEYED.search(stream.getvalue())) == raw
     assert (NASTY in stream.getvalue()) == raw
 

@@ -14,7 +14,7 @@ from bigmodel.data.checks import check
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import DataError
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.spec import Classes
 
 UNSURE = (
@@ -34,7 +34,7 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
     Raises:
         ConfigError, DataError: it is not there, or is not what a model can learn from.
     """
-    with activity.report_progress("Reading the data"):
+    with progress_messages.report_progress("Reading the data"):
         try:
             found = registry.data.build(config.data.resuming(learnt))
         except DataError:

@@ -32,7 +32,7 @@ from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.runtime.device import Runtime, environment, keep_memory, measure_kernels, prepare
 from bigmodel.spec import NextTokens
 from bigmodel.training.plan import Monitored, Plan, monitored
@@ -77,7 +77,7 @@ def build_run(config: RunConfig, folder: Path, learnt: Preprocessing | None = No
     state = State(
         model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler, loss
     )
-    with activity.report_progress("Taking the data's fingerprint"):
+    with progress_messages.report_progress("Taking the data's fingerprint"):
         data_fingerprint = fingerprint(dataset)
     return Run(
         config=trainer,

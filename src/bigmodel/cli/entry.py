@@ -30,9 +30,9 @@ def bigmodel() -> NoReturn:
 
 def _run(program: str, module: str) -> NoReturn:
     try:
-        from bigmodel.runtime import streams
+        from bigmodel.runtime import standard_streams
 
-        streams.make_safe()
+        standard_streams.make_safe()
         from bigmodel.runtime.signals import SignalMode, Signals
 
         signals = Signals(program)

@@ -15,12 +15,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from bigmodel.cli import imports, session
+from bigmodel.cli import imports, invocation, messages
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
 from bigmodel.errors import BigModelError, ConfigError, reason
 from bigmodel.redaction import masked
-from bigmodel.runtime import activity, caches, disk
+from bigmodel.runtime import caches, disk, progress_messages
 from bigmodel.runtime.escaping import escape, escape_message
 from bigmodel.runtime.signals import SignalMode
 
@@ -30,37 +30,37 @@ def run_job(config: DictConfig) -> float | None:
 
     Returns:
         The best value of the monitored metric, for Hydra's sweepers to optimise; NaN from a job of a
-        sweep that failed; None from a single run that failed, whose error is in the session.
+        sweep that failed; None from a single run that failed, whose error `invocation` keeps.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    with activity.report_progress("Getting ready"):
+    with progress_messages.report_progress("Getting ready"):
         caches.use_private_folders()
         with imports.importing():
             # Everything slow to load; the loop too, since a run on record should train at once.
             import bigmodel.build.new_run
             import bigmodel.training.loop  # noqa: F401
 
-        session.current.started = True
-        session.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
+        invocation.current.started = True
+        invocation.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
         if hydra.mode == RunMode.MULTIRUN:
-            session.current.sweep = Path(hydra.sweep.dir)
+            invocation.current.sweep = Path(hydra.sweep.dir)
             return _run_in_sweep(config, folder, hydra)
         try:
             return _run(config, folder, hydra)
         except Exception as error:
-            session.current.error = error
+            invocation.current.error = error
             return None
 
 
 def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
-    if session.current.resumed is not None:
+    if invocation.current.resumed is not None:
         with locked(folder):
             run_folder.remove_leftovers(folder)
-            run = _prepare_resumed(config, folder, session.current.resumed)
+            run = _prepare_resumed(config, folder, invocation.current.resumed)
             if run is None:
                 return None
             run_folder.write_config(folder, config)
@@ -72,7 +72,7 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
             return _start(run, config, folder, hydra)
     except BaseException:
-        if session.current.folder is None:  # training has not started there
+        if invocation.current.folder is None:  # training has not started there
             run_folder.discard(folder)
         raise
 
@@ -89,13 +89,13 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
             run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
             held = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
         except BigModelError as error:
-            session.current.refused.append(folder)
+            invocation.current.refused.append(folder)
             return _failed(error, hydra)
         try:
             value = _start(_prepare(config, folder), config, folder, hydra)
             return float("nan") if value is None else value
         except BaseException as error:
-            if session.stop_status(error, session.current.signals) is not None:
+            if messages.stop_status(error, invocation.current.signals) is not None:
                 raise  # a request to stop ends the whole sweep
             with contextlib.suppress(BigModelError):  # a full disk, a folder moved: reported already
                 held.check()
@@ -137,7 +137,7 @@ def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
         return build_run(typed, folder)
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
-    changed = check_same(resumed, config, typed, settings, session.current.may_change)
+    changed = check_same(resumed, config, typed, settings, invocation.current.may_change)
     run = build_run(typed, folder, saved_statistics(newest, changed))
     run = resume_run(run, newest, changed, partial(read_dataset, typed))
     summary = read_summary(folder)
@@ -166,8 +166,8 @@ def _start(run: Any, config: DictConfig, folder: Path, hydra: Any) -> float | No
 def _fit(run: Any) -> float | None:
     from bigmodel.training.loop import fit
 
-    session.current.folder = run.info.folder
-    fit(replace(run, signals=session.current.signals))
+    invocation.current.folder = run.info.folder
+    fit(replace(run, signals=invocation.current.signals))
     best: float | None = run.state.progress.best_value
     return best
 
@@ -185,5 +185,5 @@ def _record_failure(error: BaseException, config: DictConfig, folder: Path, hydr
 def _failed(error: BaseException, hydra: Any) -> float:
     if not isinstance(error, BigModelError):
         sys.stderr.write(escape(masked(traceback.format_exc())))
-    session.report(f"Job {hydra.job.num} ({run_folder.typed_overrides(hydra)}) failed: {reason(error)}")
+    messages.report(f"Job {hydra.job.num} ({run_folder.typed_overrides(hydra)}) failed: {reason(error)}")
     return float("nan")

@@ -19,10 +19,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bigmodel.cli import imports, session
-from bigmodel.cli.session import FULL_ERROR
+from bigmodel.cli import imports, invocation, messages
+from bigmodel.cli.messages import FULL_ERROR
 from bigmodel.errors import BigModelError, ConfigError, shell_quoted
-from bigmodel.runtime import streams
+from bigmodel.runtime import standard_streams
 from bigmodel.runtime.escaping import escape, escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
 
@@ -38,16 +38,16 @@ def main(signals: Signals | None = None) -> None:
     imports.isolate()
     argv = sys.argv[1:]
     if signals is not None:
-        session.current.signals = signals
+        invocation.current.signals = signals
     try:
-        with session.current.signals.installed():  # before anything heavy is imported
+        with invocation.current.signals.installed():  # before anything heavy is imported
             page = _page(argv)
             status = _train(argv) if page is None else _show(page)
     except (KeyboardInterrupt, Exception) as error:
         message, status = _message_of(error, argv)
         if message is None:
             raise
-        session.report(message)
+        messages.report(message)
     if status:
         sys.exit(status)
 
@@ -78,7 +78,7 @@ def _show(page: str) -> int:
     from bigmodel.cli.launch.pager import show
 
     show(page)
-    streams.check_result()
+    standard_streams.check_result()
     return 0
 
 
@@ -91,9 +91,9 @@ def _train(argv: list[str]) -> int:
     # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     escape_library_output()
-    signals = session.current.signals
-    signals.enter(SignalMode.LEAVE)
-    signals.on_leaving = run_folder.discard_claimed
+    current = invocation.current
+    current.signals.enter(SignalMode.LEAVE)
+    current.signals.on_leaving = run_folder.discard_claimed
     run_folder.register_resolver()
     hydra_patches.limit_input()
 
@@ -102,29 +102,30 @@ def _train(argv: list[str]) -> int:
     argv = flags.flags_first(argv, config_dir())
     argv = flags.expand_device_index(argv)
     argv = flags.add_pluses(argv, read_index([config_dir()]).open_paths())
-    argv, session.current.resumed, session.current.may_change = resume.expand_resume(argv, config_dir())
+    argv, current.resumed, current.may_change = resume.expand_resume(argv, config_dir())
     hydra_patches.guard(config_dir(), argv)
     try:
         with hydra_patches.owned_sweep_folder():
             return _run_jobs(argv)
     except Exception:
-        if session.current.error is None:
+        if current.error is None:
             run_folder.discard_refused_sweep()
         raise
 
 
 def _run_jobs(argv: list[str]) -> int:
+    current = invocation.current
     try:
         _call_hydra(argv)
     except KeyboardInterrupt:
-        if session.current.sweep is not None:
-            _conclude_sweep(session.current.sweep)
+        if current.sweep is not None:
+            _conclude_sweep(current.sweep)
         raise
-    if session.current.error is not None:
-        raise session.current.error
-    if not session.current.started:  # only something printed was wanted, such as by --cfg
-        streams.check_result()
-    return 0 if session.current.sweep is None else _conclude_sweep(session.current.sweep)
+    if current.error is not None:
+        raise current.error
+    if not current.started:  # only something printed was wanted, such as by --cfg
+        standard_streams.check_result()
+    return 0 if current.sweep is None else _conclude_sweep(current.sweep)
 
 
 def _call_hydra(argv: list[str]) -> None:
@@ -163,19 +164,19 @@ def _conclude_sweep(folder: Path) -> int:
     from bigmodel.cli.launch.sweep import collect
     from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
 
-    rows, metric, mode = collect(folder, session.current.refused)
+    rows, metric, mode = collect(folder, invocation.current.refused)
     write_csv(rows, folder / LEADERBOARD, metric, mode)
     print_leaderboard(rows, metric, mode)
-    return 1 if session.current.refused or any(row.status != "finished" for row in rows) else 0
+    return 1 if invocation.current.refused or any(row.status != "finished" for row in rows) else 0
 
 
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:
     """What to say about an error, and the exit status; no message if its traceback is to be shown."""
-    if (status := session.stop_status(error, session.current.signals)) is not None:
-        folder = session.current.folder
+    if (status := messages.stop_status(error, invocation.current.signals)) is not None:
+        folder = invocation.current.folder
         hint = "" if folder is None else f" Resume with {shell_quoted(f'resume={folder}')}"
         return f"Stopped.{hint}", status
-    return session.error_text(_explain(error, argv)), 1
+    return messages.error_text(_explain(error, argv)), 1
 
 
 def _explain(error: BaseException, argv: list[str]) -> str | None:

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bigmodel.reporting import formatting
-from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Summary
+from bigmodel.reporting.progress_bar import Bar
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.runtime.escaping import escape_line, escape_message
 
 LOG = "train.log"
@@ -143,7 +143,7 @@ class Console(Sink):
             soft_wrap: let the terminal wrap long lines, so that they can be copied whole.
         """
         self._last_line_at = time.monotonic()
-        activity.note_output()
+        progress_messages.note_output()
         try:
             if self._rich is not None:
                 for renderable in shown:

@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
-from bigmodel.reporting import events
+from bigmodel.reporting import tensorboard_events as events
 from bigmodel.reporting.base import (
     EvaluationResult,
     GeneratedText,

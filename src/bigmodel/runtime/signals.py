@@ -27,7 +27,9 @@ TYPE_CHECKING = False  # `typing` itself takes longer to load than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 PATIENCE = 3.0
 """Seconds after a request to stop in which a step that is under way is finished; after that it is left
@@ -251,3 +253,30 @@ def _importer(frame: FrameType | None) -> FrameType | None:
             found = frame
         frame, inside = frame.f_back, imports
     return found
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """The result of `work`, computed by another thread so that this one handles signals meanwhile; for
+    libraries that release the GIL. Work that a signal interrupts goes on until the process ends.
+
+    Raises:
+        BaseException: whatever `work` raises.
+    """
+    import threading  # as heavy as all of this, and needed only here
+
+    results: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # a panic of a library in Rust is no Exception
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)  # a join without a limit would hold signals up on some systems
+    if raised:
+        raise raised[0]
+    return results[0]

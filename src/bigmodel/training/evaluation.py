@@ -15,7 +15,7 @@ from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.models.base import eval_mode
 from bigmodel.reporting.base import EvaluationResult, PredictedSample
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Classes, NextTokens, Tokens, Values
 
@@ -54,7 +54,7 @@ def evaluate(
     shown: list[PredictedSample] = []
     done = 0
     size = len(batches.part)
-    reporting = activity.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
+    reporting = progress_messages.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
     with eval_mode(model), eval_mode(loss), reporting:
         for batch in _cut(batches.epoch(0), at_once):
             between()

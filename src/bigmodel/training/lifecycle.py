@@ -9,7 +9,7 @@ from dataclasses import replace
 from bigmodel.errors import BigModelError, CheckpointError, counted, reason
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.reporting.summary import write_summary
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.training.recovery import save
 from bigmodel.training.run import Run
 
@@ -20,9 +20,9 @@ def running(run: Run) -> Iterator[None]:
     writes is open. However it is left, the summary says how the run ended."""
     with (
         run.signals.waiting(),
-        activity.report_progress("Training"),
+        progress_messages.report_progress("Training"),
         _summarized(run),
-        activity.reporting_to(run.sinks.message),
+        progress_messages.reporting_to(run.sinks.message),
     ):
         _prepare(run)
         yield

@@ -15,7 +15,7 @@ from bigmodel.errors import require
 from bigmodel.models.base import Model, Writer
 from bigmodel.models.generation import Sampling, generate, translate
 from bigmodel.reporting.base import GeneratedText
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.spec import NextTokens, TokenPair
 
 SAMPLES = 4
@@ -123,7 +123,7 @@ class TextSampler:
         order = sorted(range(count), key=lambda index: len(source[index]))
         written: list[list[int]] = [[] for _ in range(count)]
         size, first = max(1, at_once // beams), 0
-        with activity.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):
+        with progress_messages.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):
             for first in range(0, count, size):
                 between()
                 chosen = order[first : first + size]

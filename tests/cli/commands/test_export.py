@@ -19,11 +19,11 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from bigmodel.cli.commands.export import Graph, graph_of
-from bigmodel.cli.commands.graph import compare
-from bigmodel.cli.commands.graph_inputs import front_of
-from bigmodel.cli.commands.graph_outputs import ExportedModel
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.cli.commands.rows import decode_outputs, model_outputs
+from bigmodel.cli.commands.onnx_export import compare
+from bigmodel.cli.commands.onnx_inputs import front_of
+from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.predict_rows import decode_outputs, model_outputs
 from bigmodel.errors import SpecError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, Features, Tokens

@@ -14,8 +14,8 @@ from bigmodel.build.header import describe_loss
 from bigmodel.build.new_run import EVALUATION_BATCHES
 from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
-from bigmodel.cli.commands.outputs import data_stream
-from bigmodel.cli.session import note
+from bigmodel.cli.commands.output_files import data_stream
+from bigmodel.cli.messages import note
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare

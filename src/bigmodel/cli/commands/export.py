@@ -7,13 +7,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bigmodel.cli.commands.graph import export_graph
-from bigmodel.cli.commands.graph_inputs import Front, front_of
-from bigmodel.cli.commands.graph_outputs import ExportedModel
 from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
-from bigmodel.cli.commands.outputs import check_kind, check_place, write_bytes
+from bigmodel.cli.commands.onnx_export import export_graph
+from bigmodel.cli.commands.onnx_inputs import Front, front_of
+from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.output_files import check_kind, check_place, write_bytes
 from bigmodel.cli.commands.run_paths import resolve_run
-from bigmodel.cli.session import note
+from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError, require
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
 

@@ -15,10 +15,10 @@ import sys
 from argparse import Namespace
 from importlib import import_module
 
-from bigmodel.cli import imports, session
+from bigmodel.cli import imports, messages
 from bigmodel.cli.commands.arguments import parse
 from bigmodel.errors import BigModelError, first_line, is_too_large, may_need_extras
-from bigmodel.runtime import activity, caches, streams
+from bigmodel.runtime import caches, progress_messages, standard_streams
 from bigmodel.runtime.escaping import escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
 
@@ -35,13 +35,13 @@ def main(signals: Signals | None = None) -> None:
             _run(_arguments(), signals)
         return
     except (KeyboardInterrupt, Exception) as error:
-        if (stopped := session.stop_status(error, signals)) is not None:
+        if (stopped := messages.stop_status(error, signals)) is not None:
             message, status = "Stopped.", stopped
-        elif (text := session.error_text(_explain(error))) is not None:
+        elif (text := messages.error_text(_explain(error))) is not None:
             message = text
         else:
             raise
-    session.report(message, "bigmodel")
+    messages.report(message, "bigmodel")
     sys.exit(status)
 
 
@@ -49,7 +49,7 @@ def _arguments() -> Namespace:
     try:
         return parse(sys.argv[1:])
     except SystemExit:  # what it has printed, such as help, is all
-        streams.check_result()
+        standard_streams.check_result()
         raise
 
 
@@ -59,16 +59,16 @@ def _run(arguments: Namespace, signals: Signals) -> None:
     # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     caches.use_private_folders()
-    with activity.report_progress(_DOING[arguments.verb]):
+    with progress_messages.report_progress(_DOING[arguments.verb]):
         run = import_module(f"bigmodel.cli.commands.{arguments.verb}").run
         signals.enter(SignalMode.RAISE)
         with may_need_extras(arguments.verb):
             if arguments.verb == "export":  # leaves a file, and tells where
                 run(arguments)
                 return
-            streams.check_result()  # nothing is computed for nobody
+            standard_streams.check_result()  # nothing is computed for nobody
             run(arguments)
-            streams.check_result()
+            standard_streams.check_result()
 
 
 def _explain(error: BaseException) -> str | None:

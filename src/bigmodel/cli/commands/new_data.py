@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.cli.session import note
+from bigmodel.cli.messages import note
 from bigmodel.data.paths import check_no_device
 from bigmodel.data.reader import NewSamples
 from bigmodel.errors import BigModelError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from bigmodel.cli.commands.outputs import check_place
-from bigmodel.cli.session import note
+from bigmodel.cli.commands.output_files import check_place
+from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError
 
 _OF_TEXTS = ("tokens", "temperature", "top_k", "top_p", "beams")
@@ -21,8 +21,8 @@ def run(arguments: Namespace) -> None:
         check_place(output, force=arguments.force)
     # Torch is only needed from here on.
     from bigmodel.cli.commands.loaded_run import load_run
-    from bigmodel.cli.commands.rows import predict_rows
-    from bigmodel.cli.commands.texts import predict_lines, write_prompt
+    from bigmodel.cli.commands.predict_rows import predict_rows
+    from bigmodel.cli.commands.predict_texts import predict_lines, write_prompt
     from bigmodel.spec import NextTokens
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
-from bigmodel.cli.launch.limits import fault_of_file
+from bigmodel.cli.launch.input_limits import fault_of_file
 
 GLOBAL = "_global_"
 _OVERRIDE = re.compile(r"(?:optional\s+)?override\s+/?([\w/]+)$")

@@ -20,10 +20,10 @@ from hydra.errors import (
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from bigmodel.cli.launch import other_tools
-from bigmodel.cli.launch.allowed_values import are_allowed
 from bigmodel.cli.launch.config_index import ConfigIndex, Group, read_index
 from bigmodel.cli.launch.file_errors import broken_file, out_of_hydra, output_folder
 from bigmodel.cli.launch.help import own_folders
+from bigmodel.cli.launch.suggestion_check import are_allowed
 from bigmodel.errors import BigModelError, did_you_mean, hydra_value, is_too_large, setting, shell_quoted
 
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")

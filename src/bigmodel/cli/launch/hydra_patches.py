@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
 from bigmodel.cli.launch.flags import parse_flags
-from bigmodel.cli.launch.limits import check_argument, fault_of_file
+from bigmodel.cli.launch.input_limits import check_argument, fault_of_file
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.launch.safe_loader import GuardedLoader, Rules, check_overrides, named_plugins
 from bigmodel.errors import ConfigError

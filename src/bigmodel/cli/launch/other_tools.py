@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from bigmodel.cli.launch.allowed_values import are_allowed
 from bigmodel.cli.launch.config_index import ConfigIndex, Key
+from bigmodel.cli.launch.suggestion_check import are_allowed
 from bigmodel.errors import hydra_value, setting, shell_quoted
 
 _SETTINGS = {

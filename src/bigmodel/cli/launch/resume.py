@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from bigmodel.checkpointing import manifest
+from bigmodel.cli.launch.resume_config import read_config, repair, saved_settings
 from bigmodel.cli.launch.run_folder import RECORD
-from bigmodel.cli.launch.stored_config import read_config, repair, saved_settings
 from bigmodel.cli.launch.unfinished_runs import compose_config, newest_unfinished, split_argv
 from bigmodel.errors import CheckpointError, ConfigError, hydra_value, shell_quoted
 from bigmodel.runtime.disk import check_regular

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import BaseModel
 
-from bigmodel.cli.launch.stored_config import comparable, flatten, read_config, run_settings
+from bigmodel.cli.launch.resume_config import comparable, flatten, read_config, run_settings
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret, redact

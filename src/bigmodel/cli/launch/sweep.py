@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from bigmodel.cli.launch.limits import fault_of_file
+from bigmodel.cli.launch.input_limits import fault_of_file
 from bigmodel.reporting.leaderboard import Row
 from bigmodel.runtime import nested_json
 from bigmodel.runtime.disk import read_text

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.checkpointing import manifest, retention
-from bigmodel.cli.launch import lock, stored_config
+from bigmodel.cli.launch import lock, resume_config
 from bigmodel.cli.launch.redact_overrides import redact_config
 from bigmodel.cli.launch.run_folder import RECORD, register_resolver
 from bigmodel.cli.launch.safe_loader import check_overrides
@@ -36,7 +36,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     register_resolver()
     overrides, extra = split_argv(argv)
     config = compose_config(overrides, config_dir, extra)
-    ours = stored_config.comparable(config)
+    ours = resume_config.comparable(config)
     folders, fixed = _candidate_folders(config)
     without_checkpoint: Path | None = None
     for folder in folders:
@@ -120,23 +120,23 @@ def _placeholders() -> Iterator[None]:
 def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> bool:
     """Whether a run has this configuration; one that cannot be read is named, or mended if it can be."""
     try:
-        theirs = stored_config.read_config(folder)
+        theirs = resume_config.read_config(folder)
     except DamagedError as error:
-        saved = stored_config.saved_settings(folder)
+        saved = resume_config.saved_settings(folder)
         if saved is None:
             print(escape_message(f"resume=auto: {error} It is skipped."))  # noqa: T201
             return False
         from bigmodel.config import to_shown  # brings torch
 
-        resolved = stored_config.run_settings(to_shown(OmegaConf.create(ours)))
-        same = stored_config.is_same_run(stored_config.run_settings(saved), resolved, config_dir)
+        resolved = resume_config.run_settings(to_shown(OmegaConf.create(ours)))
+        same = resume_config.is_same_run(resume_config.run_settings(saved), resolved, config_dir)
         if same and lock.holder(folder) is None:
-            stored_config.repair(folder, "resume=auto")
+            resume_config.repair(folder, "resume=auto")
         return same
     except CheckpointError as error:
         print(escape_message(f"resume=auto: {error} It is skipped."))  # noqa: T201
         return False
-    return stored_config.is_same_run(stored_config.run_settings(theirs), ours, config_dir)
+    return resume_config.is_same_run(resume_config.run_settings(theirs), ours, config_dir)
 
 
 def compose_config(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:

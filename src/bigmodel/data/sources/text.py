@@ -27,7 +27,7 @@ from bigmodel.data.texts.tokenizer_training import Special, distinct_characters
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
 from bigmodel.errors import DataError, counted
 from bigmodel.registry import data
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.spec import DataSpec, NextTokens, Tokens
 
 _MIN_TOKENS = 8  # of a part that is evaluated on: fewer would be meaningless
@@ -98,7 +98,7 @@ def text(config: TextConfig) -> Dataset:
     if before is not None and several != (before.vocabulary.end is not None):
         before = None
     vocabulary = text_files.vocabulary_of(config, before, training, config.unit, special)
-    with activity.report_progress("Tokenizing the text"):
+    with progress_messages.report_progress("Tokenizing the text"):
         streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
     _check_sizes(config, streams)
     windows: dict[str, SplitData] = {

@@ -13,7 +13,7 @@ import numpy as np
 from bigmodel.data.libraries import tokenizers
 from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, code_points, split_long_text
 from bigmodel.errors import DataError
-from bigmodel.runtime import activity, streams
+from bigmodel.runtime import progress_messages, signals, standard_streams
 
 Unit = Literal["character", "byte", "bpe"]
 Special = Literal["pad", "start", "end", "unknown"]
@@ -90,8 +90,10 @@ def _train_bpe(texts: Sequence[str], size: int) -> str:
             read += len(piece)
 
     work = f"Learning subwords from {size:,} characters"
-    with activity.report_progress(lambda: work if read == size else f"{work}, {read:,} of them read"):
-        activity.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
+    with progress_messages.report_progress(
+        lambda: work if read == size else f"{work}, {read:,} of them read"
+    ):
+        signals.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
 
 
@@ -110,7 +112,7 @@ def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
     where = f"data.tokenizer={path}"
     try:
         written = path.read_text(encoding="utf-8")
-        with streams.errors_held_back():
+        with standard_streams.errors_held_back():
             vocabulary = Vocabulary(unit="tokenizer", tokenizer=written)
             empty = vocabulary.base_size == 0
     except Exception as error:  # the library has no exception class of its own

@@ -22,7 +22,7 @@ from bigmodel.data.libraries import tokenizers
 from bigmodel.data.reader import TextReader
 from bigmodel.errors import DataError, counted, first_line
 from bigmodel.registry import Config
-from bigmodel.runtime import activity, nested_json, streams
+from bigmodel.runtime import nested_json, progress_messages, standard_streams
 
 Ids = NDArray[Any]
 
@@ -141,7 +141,7 @@ class Vocabulary(Config):
         else:
             encoded: list[Ids] = []
             work, count = "Tokenizing texts", f"{len(texts):,}"
-            with activity.report_progress(lambda: f"{work}: {len(encoded):,} of {count}"):
+            with progress_messages.report_progress(lambda: f"{work}: {len(encoded):,} of {count}"):
                 for ids in self._encode_batches(texts, _TEXTS):
                     encoded.append(ids)  # noqa: PERF402  counted while it grows
             sizes, tokens = [len(ids) for ids in encoded], self._concatenate(encoded)
@@ -226,7 +226,7 @@ class Vocabulary(Config):
             yield
             return
         try:
-            with streams.errors_held_back():
+            with standard_streams.errors_held_back():
                 yield
         except BaseException as error:
             panicked = type(error).__name__ == "PanicException"

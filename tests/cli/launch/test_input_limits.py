@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bigmodel.cli.launch import limits
-from bigmodel.cli.launch.limits import MOST_DEPTH, MOST_DIGITS, MOST_IN_FILE, fault_of_file
+from bigmodel.cli.launch import input_limits
+from bigmodel.cli.launch.input_limits import MOST_DEPTH, MOST_DIGITS, MOST_IN_FILE, fault_of_file
 
 FAULTS = {
     "values": ("x:\n" + "- 1\n" * (MOST_IN_FILE + 1), "more than 20,000 values"),
@@ -32,7 +32,7 @@ def test_both_parsers_come_to_the_same_verdict(
 ) -> None:
     if not hasattr(yaml, parser):
         pytest.skip("PyYAML was built without libyaml")
-    monkeypatch.setattr(limits, "_LOADER", getattr(yaml, parser))
+    monkeypatch.setattr(input_limits, "_LOADER", getattr(yaml, parser))
     text, verdict = FAULTS[name] if name in FAULTS else (FINE[name], None)
     path = tmp_path / "mine.yaml"
     path.write_text(text)

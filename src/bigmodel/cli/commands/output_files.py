@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from bigmodel.data.tabular.json_values import is_json, json_values, to_castable
 from bigmodel.errors import ConfigError, DataError, did_you_mean
-from bigmodel.runtime import disk, streams
+from bigmodel.runtime import disk, standard_streams
 from bigmodel.runtime.escaping import escape
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
@@ -108,7 +108,7 @@ def data_stream() -> TextIO:
 def _print(text: str) -> None:
     stream = data_stream()
     stream.write(escape(text) if stream.isatty() else text)
-    streams.check_result()
+    standard_streams.check_result()
 
 
 def as_arrow(values: Any) -> Any:

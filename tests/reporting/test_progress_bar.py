@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from rich.text import Text
 
-from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import ProgressReport
+from bigmodel.reporting.progress_bar import Bar
 from bigmodel.reporting.terminal import rich_console
 from tests.reporting import facts
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.cli.commands import texts
-from bigmodel.cli.commands.texts import Stream
+from bigmodel.cli.commands import predict_texts
+from bigmodel.cli.commands.predict_texts import Stream
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.vocabulary import Vocabulary
 from tests.cli.commands.cli import Bigmodel
@@ -185,7 +185,7 @@ def test_ctrl_c_in_the_middle_ends_the_line(
         if len(seen) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(texts.Stream, "add", stopped)
+    monkeypatch.setattr(predict_texts.Stream, "add", stopped)
     said = bigmodel("predict", made("text"), "--prompt", "ROMEO:", "--device", "cpu")
     assert said.status == 130
     assert said.out.endswith("\n")

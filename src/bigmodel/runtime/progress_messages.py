@@ -1,9 +1,9 @@
-"""Progress lines: whatever takes long says so after every 30 silent seconds, from one thread.
+"""Progress messages: work that takes long says so after every 30 silent seconds, from one thread.
 
-    with activity.report_progress("Learning pieces of words"):
+Progress is reported like this:
+
+    with progress_messages.report_progress("Learning subwords"):
         …
-
-`interruptible` keeps a process responsive to signals while a library computes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple, TypeVar
-
-T = TypeVar("T")
+from typing import NamedTuple
 
 SILENCE = 30.0
 """Seconds without output after which a line says what is being done."""
@@ -76,31 +74,6 @@ def note_output() -> None:
     """Something was printed: the next progress line is due only after another `SILENCE`."""
     global _last_output
     _last_output = time.monotonic()
-
-
-def interruptible(work: Callable[[], T]) -> T:
-    """The result of `work`, computed by another thread so that this one handles signals meanwhile; for
-    libraries that release the GIL. Work that a signal interrupts goes on until the process ends.
-
-    Raises:
-        BaseException: whatever `work` raises.
-    """
-    results: list[T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # a panic of a library in Rust is no Exception
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)  # a join without a limit would hold signals up on some systems
-    if raised:
-        raise raised[0]
-    return results[0]
 
 
 def _print_when_due(over: threading.Event) -> None:

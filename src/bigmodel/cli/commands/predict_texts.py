@@ -12,15 +12,15 @@ from typing import Any
 
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.new_data import read_new_data
-from bigmodel.cli.commands.outputs import TABLES, data_stream, write_columns, write_lines
-from bigmodel.cli.commands.rows import check_defined, merge_columns
-from bigmodel.cli.session import note
+from bigmodel.cli.commands.output_files import TABLES, data_stream, write_columns, write_lines
+from bigmodel.cli.commands.predict_rows import check_defined, merge_columns
+from bigmodel.cli.messages import note
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.files import read_lines
 from bigmodel.errors import ConfigError, DataError, counted
 from bigmodel.models.generation import Sampling, UndefinedTextsError, generate, translate, window_start
-from bigmodel.runtime import activity, streams
+from bigmodel.runtime import progress_messages, standard_streams
 from bigmodel.runtime.escaping import escape
 from bigmodel.spec import NextTokens, TokenPair
 
@@ -93,8 +93,8 @@ def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
 
     def show(piece: str) -> None:
         out.write(shown(piece))
-        activity.note_output()
-        streams.check_result()
+        progress_messages.note_output()
+        standard_streams.check_result()
 
     show(prompt)
     stream = Stream(reader.decode, show, before)
@@ -222,7 +222,7 @@ def _written(loaded: LoadedRun, rows: list[list[int]], sampling: Sampling) -> li
     order = sorted((row for row, tokens in enumerate(rows) if tokens), key=lambda row: len(rows[row]))
     written: list[list[int] | None] = [[] for _ in rows]
     first = 0
-    with activity.report_progress(lambda: f"Writing: {first:,} of {len(order):,} texts"):
+    with progress_messages.report_progress(lambda: f"Writing: {first:,} of {len(order):,} texts"):
         for first in range(0, len(order), size):
             chosen = order[first : first + size]
             draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same

@@ -1,4 +1,4 @@
-"""What `main` and the jobs of one command line share: Hydra hands neither arguments nor results on."""
+"""What the command lines print on standard error: error messages and notes, without secrets."""
 
 from __future__ import annotations
 
@@ -7,44 +7,12 @@ import sys
 
 from bigmodel.errors import BigModelError
 from bigmodel.redaction import holds_secret, masked
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Signals
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that asks for tracebacks, as Hydra has it."""
-
-TYPE_CHECKING = False  # importing `typing` and `pathlib` would slow down --help
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-class Session:
-    """One command line.
-
-    Attributes:
-        signals: requests to stop or to save.
-        resumed: the folder of the run to resume; None for a new run.
-        may_change: whether it may resume with other settings or data.
-        started: whether a job has started, so that more was wanted than printing a configuration.
-        folder: of the last run whose training has started.
-        error: what ended the only job.
-        sweep: the sweep's folder; None for a single run.
-        refused: folders in it that belong to something else.
-    """
-
-    def __init__(self) -> None:
-        self.signals = Signals()
-        self.resumed: Path | None = None
-        self.may_change = False
-        self.started = False
-        self.folder: Path | None = None
-        self.error: Exception | None = None
-        self.sweep: Path | None = None
-        self.refused: list[Path] = []
-
-
-current = Session()
 
 
 def stop_status(error: BaseException, signals: Signals) -> int | None:
@@ -73,5 +41,5 @@ def report(message: str, program: str = "bigmodel-train") -> None:
 
 def note(text: str) -> None:
     """Prints what a user should know beside the result, on standard error: results may be piped."""
-    activity.note_output()
+    progress_messages.note_output()
     print(escape_message(masked(text)), file=sys.stderr, flush=True)  # noqa: T201

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from bigmodel.cli.launch.stored_config import SECTIONS, flatten, is_same_run, read_config
+from bigmodel.cli.launch.resume_config import SECTIONS, flatten, is_same_run, read_config
 from bigmodel.errors import CheckpointError
 from tests.cli.launch.conftest import write
 

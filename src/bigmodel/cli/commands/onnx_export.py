@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from bigmodel.cli.commands.graph_inputs import LENGTH, Front, GraphInput
-from bigmodel.cli.commands.graph_outputs import ExportedModel, free, names_of
+from bigmodel.cli.commands.onnx_inputs import LENGTH, Front, GraphInput
+from bigmodel.cli.commands.onnx_outputs import ExportedModel, free, names_of
 from bigmodel.errors import DIVERGED, SpecError, UndefinedError, first_line
 from bigmodel.metrics import defined
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.spec import Classes, NextTokens, Target
 
 OPSET = 18
@@ -69,13 +69,13 @@ def export_graph(exported: ExportedModel, front: Front, target: Target, longest:
         any_length = any_length and has_texts
         try:
             text = f"Writing the graph, way {number} of {len(ways)}"
-            with _quiet(), torch.no_grad(), activity.report_progress(text):
+            with _quiet(), torch.no_grad(), progress_messages.report_progress(text):
                 proto = way(exported, front, target, longest, any_length)
             _name_sizes(proto, target, any_length)
             _add_word_inputs(proto, front.inputs)
             _add_label_output(proto, front, target)
             _check(proto)
-            with _quiet(), activity.report_progress("Comparing the graph with the model"):
+            with _quiet(), progress_messages.report_progress("Comparing the graph with the model"):
                 compare(proto, exported, front, longest, any_length)
         except UncomparedError as error:
             uncompared = uncompared or OnnxGraph(proto, any_length, str(error))

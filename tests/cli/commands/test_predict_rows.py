@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bigmodel.cli.commands.rows import merge_columns, predictions
+from bigmodel.cli.commands.predict_rows import merge_columns, predictions
 from bigmodel.spec import Classes, Flags, Values
 from bigmodel.training.loop import fit
 from tests.cli.commands.cli import Bigmodel

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.checkpointing import manifest
 from bigmodel.cli.launch import lock
-from bigmodel.cli.launch.limits import fault_of_file
+from bigmodel.cli.launch.input_limits import fault_of_file
 from bigmodel.errors import CheckpointError, DamagedError
 from bigmodel.redaction import PER_INVOCATION
 from bigmodel.runtime import disk

@@ -1,15 +1,12 @@
-"""Signs of life of whatever takes long, and work that does not keep signals waiting."""
+"""Progress messages of work that takes long."""
 
-import os
-import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from bigmodel.runtime import activity
-from bigmodel.runtime.signals import Signals, Stopped
+from bigmodel.runtime import progress_messages
 from bigmodel.training.loop import fit
 from tests.small_runs import built
 
@@ -18,9 +15,9 @@ PATIENCE = 60  # seconds after which a test gives up
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sign of life nearly at once."""
-    monkeypatch.setattr(activity, "SILENCE", 0.01)
-    monkeypatch.setattr(activity, "_SLACK", 0.0)
+    """A message almost at once."""
+    monkeypatch.setattr(progress_messages, "SILENCE", 0.01)
+    monkeypatch.setattr(progress_messages, "_SLACK", 0.0)
 
 
 class Heard:
@@ -43,13 +40,16 @@ class Heard:
 @pytest.mark.usefixtures("quick")
 def test_long_work_says_what_it_does_and_how_far_it_is() -> None:
     outer, inner = Heard("Reading, "), Heard("Counting, 3 of 7, ")
-    with activity.report_progress("Reading"):
-        with activity.reporting_to(outer):
+    with progress_messages.report_progress("Reading"):
+        with progress_messages.reporting_to(outer):
             outer.wait()
-        with activity.reporting_to(inner), activity.report_progress(lambda: "Counting, 3 of 7"):
+        with (
+            progress_messages.reporting_to(inner),
+            progress_messages.report_progress(lambda: "Counting, 3 of 7"),
+        ):
             inner.wait()
         again = Heard("Reading, ")
-        with activity.reporting_to(again):
+        with progress_messages.reporting_to(again):
             again.wait()
     assert outer.lines[0] == "Reading, 0 s so far"
 
@@ -57,20 +57,20 @@ def test_long_work_says_what_it_does_and_how_far_it_is() -> None:
 def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word puts the next sign off: it is due a whole silence later."""
     clock, waits, heard = [0.0], [], Heard("Reading")
-    monkeypatch.setattr(activity, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(activity, "_tasks", [activity._Task("Reading", 0.0)])
-    monkeypatch.setattr(activity, "_last_output", 0.0)
+    monkeypatch.setattr(progress_messages, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(progress_messages, "_tasks", [progress_messages._Task("Reading", 0.0)])
+    monkeypatch.setattr(progress_messages, "_last_output", 0.0)
 
     class Over:
         def wait(self, seconds: float) -> bool:
             waits.append(seconds)
             clock[0] += seconds
             if len(waits) == 1:
-                activity.note_output()
+                progress_messages.note_output()
             return len(waits) == 3
 
-    with activity.reporting_to(heard):
-        activity._print_when_due(Over())  # type: ignore[arg-type]
+    with progress_messages.reporting_to(heard):
+        progress_messages._print_when_due(Over())  # type: ignore[arg-type]
     assert waits == [30.5, 30.5, 30.5]
     assert heard.lines == ["Reading, 1 min 01 s so far"]
 
@@ -78,51 +78,20 @@ def test_whoever_speaks_needs_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_nothing_is_said_when_all_is_done() -> None:
     heard = Heard("Reading")
-    with activity.reporting_to(heard):
-        with activity.report_progress("Reading"):
+    with progress_messages.reporting_to(heard):
+        with progress_messages.report_progress("Reading"):
             heard.wait()
         for thread in threading.enumerate():
             if thread.name == "signs of life":
                 thread.join(PATIENCE)
                 assert not thread.is_alive()
-    assert not activity._tasks
+    assert not progress_messages._tasks
 
 
 @pytest.mark.parametrize("seconds", [0.0, 59.6, 61.0, 3600.0])
 def test_how_long_it_takes_is_told_in_words(seconds: float) -> None:
     told = {0.0: "0 s", 59.6: "1 min 00 s", 61.0: "1 min 01 s", 3600.0: "60 min 00 s"}
-    assert activity._words(seconds) == told[seconds]
-
-
-def test_a_library_s_work_leaves_the_process_to_answer() -> None:
-    """The thread that waits goes on running Python, in which signals are heeded."""
-    main, seen = threading.current_thread(), []
-
-    def work() -> int:
-        seen.append(threading.current_thread() is main)
-        return 7
-
-    assert activity.interruptible(work) == 7
-    assert seen == [False]
-
-
-def test_a_request_to_stop_is_heeded_while_a_library_computes() -> None:
-    """Its work is left as it is: here it would go on for ever."""
-    over = threading.Event()
-
-    def work() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        over.wait()
-
-    signals = Signals()
-    with signals.installed(), pytest.raises(Stopped):
-        activity.interruptible(work)
-    over.set()
-
-
-def test_what_such_work_raises_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        activity.interruptible(lambda: 1 / 0)
+    assert progress_messages._words(seconds) == told[seconds]
 
 
 @pytest.mark.usefixtures("quick")

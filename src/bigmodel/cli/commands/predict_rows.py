@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigmodel.cli.commands.graph_outputs import free
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.new_data import read_new_data
-from bigmodel.cli.commands.outputs import TABLES, check_kind, write_columns
-from bigmodel.cli.session import note
+from bigmodel.cli.commands.onnx_outputs import free
+from bigmodel.cli.commands.output_files import TABLES, check_kind, write_columns
+from bigmodel.cli.messages import note
 from bigmodel.data.parts import SplitData
 from bigmodel.errors import DIVERGED, UndefinedError, counted
 from bigmodel.metrics import defined

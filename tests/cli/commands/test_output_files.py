@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from bigmodel.cli.commands.outputs import as_arrow, write_bytes, write_columns, write_lines
+from bigmodel.cli.commands.output_files import as_arrow, write_bytes, write_columns, write_lines
 from bigmodel.errors import DataError
 
 COLUMNS = {"name": ["a,b", 'say "x"', None], "x": np.array([0.1, 2, np.nan], np.float32)}
@@ -78,7 +78,7 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     read, write = os.pipe()
     os.close(read)
     done = run_with(
-        write, "from bigmodel.cli.commands.outputs import write_lines; write_lines(['x'], None)"
+        write, "from bigmodel.cli.commands.output_files import write_lines; write_lines(['x'], None)"
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
@@ -89,7 +89,7 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
     with Path("/dev/full").open("w") as full:
         done = run_with(
             full.fileno(),
-            "from bigmodel.cli.commands.outputs import write_lines; write_lines(['x'], None)",
+            "from bigmodel.cli.commands.output_files import write_lines; write_lines(['x'], None)",
         )
     assert done.returncode == 1
     assert done.stderr.startswith("bigmodel: The output cannot be written: No space left on device.")
@@ -108,7 +108,7 @@ DATA = {  # escaped: Python would read a command line in the encoding of the ter
 def test_data_is_utf_8_whatever_the_terminal_says(data: str, encoding: str) -> None:
     """As bytes: a `?` in place of a letter would be another text."""
     done = subprocess.run(
-        [sys.executable, "-c", f"from bigmodel.cli.commands import outputs; {DATA[data]}"],
+        [sys.executable, "-c", f"from bigmodel.cli.commands import output_files; {DATA[data]}"],
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"},
         check=True,

@@ -1,0 +1,38 @@
+"""The state that `main` and the jobs of one `bigmodel-train` share, since Hydra passes nothing between
+them."""
+
+from __future__ import annotations
+
+from bigmodel.runtime.signals import Signals
+
+TYPE_CHECKING = False  # importing `typing` and `pathlib` would slow down --help
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Invocation:
+    """One call of `bigmodel-train`.
+
+    Attributes:
+        signals: requests to stop or to save.
+        resumed: the folder of the run to resume; None for a new run.
+        may_change: whether it may resume with other settings or data.
+        started: whether a job has started; otherwise only the configuration was printed.
+        folder: of the last run whose training has started.
+        error: what ended the only job.
+        sweep: the sweep's folder; None for a single run.
+        refused: folders in it that belong to something else.
+    """
+
+    def __init__(self) -> None:
+        self.signals = Signals()
+        self.resumed: Path | None = None
+        self.may_change = False
+        self.started = False
+        self.folder: Path | None = None
+        self.error: Exception | None = None
+        self.sweep: Path | None = None
+        self.refused: list[Path] = []
+
+
+current = Invocation()
