@@ -21,7 +21,7 @@ from bigmodel.runtime.escaping import escape_line
 
 EXAMPLES = (
     ("bigmodel-train", "learns handwritten digits, in seconds"),
-    ("bigmodel-train model=cnn data=mnist", "another model, other data; the loss follows"),
+    ("bigmodel-train model=cnn data=mnist", "another model and data; the loss follows"),
     ("bigmodel-train trainer.epochs=20", "another setting"),
     ("bigmodel-train -m optimizer.lr=0.1,0.01", "a sweep: every combination"),
     ("bigmodel-train resume=<run folder>", "resumes from its last checkpoint"),
@@ -29,12 +29,12 @@ EXAMPLES = (
     ("tensorboard --logdir outputs", "the curves"),
 )
 FLAGS = (
-    ("-h, --help", "this page; after choices, such as model=cnn, their settings"),
+    ("-h, --help", "this page; after model=cnn, also its settings"),
     ("--help=all", "every choice with all settings"),
     ("--version", "the version of bigmodel-train"),
-    ("-m, --multirun", "a sweep: one run for each combination of values separated by commas"),
+    ("-m, --multirun", "a sweep over values separated by commas"),
     ("-c job, --cfg job", "print the configuration instead of running it"),
-    ("-cd DIR, --config-dir DIR", "add your own choices: DIR/model/mine.yaml is model=mine"),
+    ("-cd DIR, --config-dir DIR", "your own choices: DIR/model/mine.yaml is model=mine"),
     ("-sc install=bash", 'tab completion: eval "$(bigmodel-train -sc install=bash)"; zsh, fish too'),
     ("--hydra-help", "the flags of Hydra, which reads the command line"),
 )
