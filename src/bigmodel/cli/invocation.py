@@ -1,5 +1,4 @@
-"""The state that `main` and the jobs of one `bigmodel-train` share, since Hydra passes nothing between
-them."""
+"""The state shared by `main` and the jobs of one `bigmodel-train`: Hydra passes nothing between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of `bigmodel-train`: what Hydra calls, once or for each job of a sweep.
+"""One run of `bigmodel-train`: the function that Hydra calls, once or for each job of a sweep.
 
 Torch is imported only here, once a configuration has been composed.
 """
@@ -38,12 +38,12 @@ def run_job(config: DictConfig) -> float | None:
     with progress_messages.report_progress("Getting ready"):
         caches.use_private_folders()
         with imports.importing():
-            # Everything slow to load; the loop too, since a run on record should train at once.
+            # Everything that is slow to load; the loop too, so that a recorded run trains at once.
             import bigmodel.build.new_run
             import bigmodel.training.loop  # noqa: F401
 
         invocation.current.started = True
-        invocation.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
+        invocation.current.signals.enter(SignalMode.RAISE)  # there may be something to clean up now
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
         if hydra.mode == RunMode.MULTIRUN:
@@ -78,7 +78,7 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> float | None:
 
 
 def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
-    """A job that fails is reported at once and leaves the other jobs alone.
+    """Runs a job; if it fails, that is reported at once and the other jobs go on.
 
     If its folder belongs to another process or holds something else, nothing is written.
     """
@@ -96,7 +96,7 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
             return float("nan") if value is None else value
         except BaseException as error:
             if messages.stop_status(error, invocation.current.signals) is not None:
-                raise  # a request to stop ends the whole sweep
+                raise  # a request to stop ends the sweep
             with contextlib.suppress(BigModelError):  # a full disk, a folder moved: reported already
                 held.check()
                 _record_failure(error, config, folder, hydra)
@@ -104,12 +104,12 @@ def _run_in_sweep(config: DictConfig, folder: Path, hydra: Any) -> float:
 
 
 def _prepare(config: DictConfig, folder: Path) -> Any:
-    """Everything that can be refused is refused here, before the first step and the first file."""
+    """Builds the run; all checks are made here, before the first step and the first file."""
     from bigmodel.build.new_run import build_run
     from bigmodel.config import parse, to_plain, to_shown
 
     typed = parse(to_plain(config), to_shown(config))
-    if typed.top.resume is not None:  # it has to be settled before Hydra composes
+    if typed.top.resume is not None:  # it must be handled before Hydra composes
         raise ConfigError(
             f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it. Pass it "
             f"on the command line: resume={typed.top.resume}"
@@ -118,7 +118,7 @@ def _prepare(config: DictConfig, folder: Path) -> Any:
 
 
 def _prepare_resumed(config: DictConfig, folder: Path, resumed: Path) -> Any:
-    """The same for a run that is resumed; None if it is finished."""
+    """The same for a resumed run; None if it is finished."""
     from bigmodel.build.dataset import read_dataset
     from bigmodel.build.new_run import build_run
     from bigmodel.build.resumed_run import resume_run, saved_statistics

@@ -12,7 +12,7 @@ from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Signals
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-"""The environment variable that asks for tracebacks, as Hydra has it."""
+"""Hydra's environment variable that asks for tracebacks."""
 
 
 def stop_status(error: BaseException, signals: Signals) -> int | None:
@@ -21,25 +21,25 @@ def stop_status(error: BaseException, signals: Signals) -> int | None:
 
 
 def error_text(message: str | None) -> str | None:
-    """What to print about the current exception; None: the interpreter is to show its traceback.
+    """The text to print for the current exception; None if the interpreter should print its traceback.
 
     Args:
-        message: for the user; None for a fault of ours.
+        message: for the user; None for a bug.
     """
     if message is not None and os.environ.get(FULL_ERROR, "0") in {"0", ""}:
         return message
-    import traceback  # slow to import, and hardly ever needed
+    import traceback  # slow to import and rarely needed
 
     text = traceback.format_exc()
     return text if holds_secret(text) else None  # the interpreter would not mask it
 
 
 def report(message: str, program: str = "bigmodel-train") -> None:
-    """Prints a message of the program itself to standard error."""
+    """Prints a message to standard error, with the program's name in front."""
     print(escape_message(f"{program}: {masked(message)}"), file=sys.stderr)  # noqa: T201
 
 
 def note(text: str) -> None:
-    """Prints what a user should know beside the result, on standard error: results may be piped."""
+    """Prints a remark on standard error: the result on standard output may be piped."""
     progress_messages.note_output()
     print(escape_message(masked(text)), file=sys.stderr, flush=True)  # noqa: T201

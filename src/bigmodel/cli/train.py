@@ -1,12 +1,12 @@
 """`bigmodel-train`: from the command line to an exit status.
 
-Nothing heavy is imported for a page that is only read; torch waits until Hydra has composed a
+Help, completion and the version import nothing heavy; torch is imported only once Hydra has composed a
 configuration.
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # `python -m bigmodel.cli.train`: signals come before all that takes time
+if __name__ == "__main__":  # `python -m bigmodel.cli.train`: set up signals first
     from bigmodel.cli import entry, imports
 
     imports.leave_start_folder()
@@ -28,13 +28,13 @@ from bigmodel.runtime.signals import SignalMode, Signals
 
 
 def config_dir() -> Path:
-    """The folder of our configurations: inside the installed package, or at the root of a checkout."""
+    """The shipped configurations: inside the installed package, or at the root of a checkout."""
     installed = Path(__file__).parents[1] / "configs"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "configs"
 
 
 def main(signals: Signals | None = None) -> None:
-    """Runs the command line and exits: 0, or 1 if something went wrong that the user can mend."""
+    """Runs the command line and exits with 0, or with 1 after an error that the user can fix."""
     imports.isolate()
     argv = sys.argv[1:]
     if signals is not None:
@@ -53,7 +53,7 @@ def main(signals: Signals | None = None) -> None:
 
 
 def _page(argv: list[str]) -> str | None:
-    """What is asked for only to be read; None if there is work to do."""
+    """The text to show if only that is requested, such as help; otherwise None."""
     flags = {word.partition("=")[0] for word in argv if word.startswith("-")}
     if flags & {"-sc", "--shell-completion"}:
         from bigmodel.cli.launch.completion import complete
@@ -62,7 +62,7 @@ def _page(argv: list[str]) -> str | None:
     if flags & {"--help", "-h"}:
         from bigmodel.cli.launch.help import help_page
 
-        if any(":" in word for word in argv):  # `device=cuda:1`, which no file is called
+        if any(":" in word for word in argv):  # `device=cuda:1`, for which there is no file
             from bigmodel.cli.launch.flags import expand_device_index
 
             argv = expand_device_index(argv)
@@ -83,12 +83,12 @@ def _show(page: str) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    """One run, or a sweep with its leaderboard."""
+    """Runs one run, or a sweep with its leaderboard."""
     from bigmodel.cli.launch import flags, hydra_patches, redact_overrides, resume, run_folder
     from bigmodel.cli.launch.config_index import read_index
 
-    # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
-    # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
+    # Threads that wait by spinning take the processor from other processes: beside another busy process
+    # the same training took ten times as long. OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     escape_library_output()
     current = invocation.current
@@ -97,7 +97,7 @@ def _train(argv: list[str]) -> int:
     run_folder.register_resolver()
     hydra_patches.limit_input()
 
-    # What the user typed, step by step, to what Hydra reads. Secrets go first: errors quote the rest.
+    # From what the user typed to what Hydra parses. Secrets are first, since errors quote the rest.
     argv = redact_overrides.redact_argv(argv)
     argv = flags.flags_first(argv, config_dir())
     argv = flags.expand_device_index(argv)
@@ -123,13 +123,13 @@ def _run_jobs(argv: list[str]) -> int:
         raise
     if current.error is not None:
         raise current.error
-    if not current.started:  # only something printed was wanted, such as by --cfg
+    if not current.started:  # only text was requested, as by --cfg
         standard_streams.check_result()
     return 0 if current.sweep is None else _conclude_sweep(current.sweep)
 
 
 def _call_hydra(argv: list[str]) -> None:
-    """Has Hydra compose and run the jobs. Its errors reach us instead of being printed its own way."""
+    """Has Hydra compose and run the jobs. Its errors are raised instead of printed."""
     import hydra
 
     from bigmodel.cli import job
@@ -171,7 +171,7 @@ def _conclude_sweep(folder: Path) -> int:
 
 
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:
-    """What to say about an error, and the exit status; no message if its traceback is to be shown."""
+    """The message for an error, and the exit status; no message if its traceback should be shown."""
     if (status := messages.stop_status(error, invocation.current.signals)) is not None:
         folder = invocation.current.folder
         hint = "" if folder is None else f" Resume with {shell_quoted(f'resume={folder}')}"
@@ -180,7 +180,7 @@ def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]
 
 
 def _explain(error: BaseException, argv: list[str]) -> str | None:
-    """The one message for an error that a user can mend; None for a fault of ours."""
+    """The message for an error that the user can fix; None for a bug."""
     if isinstance(error, ConfigError):
         from bigmodel.cli.launch.file_errors import files_named
 

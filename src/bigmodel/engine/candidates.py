@@ -18,7 +18,8 @@ from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.engine.step import Step
 from bigmodel.engine.verification import state_restored, verify
 from bigmodel.errors import DeviceError
-from bigmodel.runtime import caches, progress_messages
+from bigmodel.runtime import caches
+from bigmodel.runtime.progress_messages import report_progress
 
 _LOAD_SECONDS, _TRIAL_STEPS = 0.1, 7
 """The cost of a faster engine that need not be compiled: seconds to load it, and steps of its trial."""
@@ -140,10 +141,7 @@ def _load_or_compile(
     for refusal in caches.refusals():
         log(refusal)
     log(f"Compiling the step, which takes some {seconds:.0f} seconds.")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        progress_messages.report_progress("Compiling the step"),
-    ):
+    with tempfile.TemporaryDirectory() as folder, report_progress("Compiling the step"):
         library = Path(folder) / "step.so" if entry is None else entry.library
         example = step_inputs(candidate.example, candidate.step)
         compile_step(function, example, library, interruptible)

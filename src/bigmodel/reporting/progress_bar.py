@@ -1,4 +1,4 @@
-"""The live line of a terminal: progress, loss, metric and speed."""
+"""The progress bar on a terminal: progress, loss, metric and speed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bigmodel.reporting.base import ProgressReport, RunInfo
 from bigmodel.reporting.formatting import clock, figure, speeds
 
 NARROWEST, WIDEST = 8, 40
-"""Columns of the bar itself. Facts that leave it less are left out, the least important first."""
+"""Width of the bar itself. If facts leave it less, the least important ones are dropped."""
 
 
 class Bar:
     """A renderable of the newest `ProgressReport`. Only rich's thread draws it.
 
     Args:
-        info: what runs.
+        info: the run.
         now: a clock in seconds.
     """
 

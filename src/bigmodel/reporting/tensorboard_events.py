@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written directly: one event holds all figures of a moment.
+"""Writes TensorBoard's event files directly: one event holds all figures of a step.
 
 `SummaryWriter` writes an event per scalar, and its thread prints a traceback when the disk is full;
 here an error is raised where it happens. The format is a TFRecord file of `Event` messages. Only
@@ -66,12 +66,12 @@ class EventFile:
         self._write(Event(step=step, summary=Summary(value=values)))
 
     def restart(self, step: int) -> None:
-        """Has TensorBoard drop what older files hold of `step` and later: the run does them again."""
-        for _ in range(2):  # the page takes the first one that it reads for the run's very beginning
+        """Makes TensorBoard drop older events of `step` and later: the run repeats these steps."""
+        for _ in range(2):  # the page takes the first one for the start of the run
             self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def flush(self) -> None:
-        """Hands what was added to the operating system, so that readers see it."""
+        """Passes added events to the operating system, so that readers see them."""
         self._file.flush()
         self._flushed = time.monotonic()
 
@@ -80,7 +80,7 @@ class EventFile:
         self._file.close()
 
     def abandon(self) -> None:
-        """Closes the file without what was added since the last flush: its folder is gone."""
+        """Closes the file without the events added since the last flush: its folder is gone."""
         with Path(os.devnull).open("wb") as nothing:
             os.dup2(nothing.fileno(), self._file.fileno())
         self._file.close()
@@ -174,6 +174,6 @@ def _hparams_value(tag: str, content: Any) -> Any:
 
 
 def _metadata(page: str, content: Any, name: str = "") -> Any:
-    """Which page of TensorBoard shows a value, and under which name."""
+    """Metadata: the page of TensorBoard that shows a value, and the value's name."""
     data = SummaryMetadata.PluginData(plugin_name=page, content=content.SerializeToString())
     return SummaryMetadata(display_name=name, plugin_data=data)

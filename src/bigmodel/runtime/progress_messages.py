@@ -1,4 +1,4 @@
-"""Progress messages: work that takes long says so after every 30 silent seconds, from one thread.
+"""Progress messages: long work reports itself after every 30 seconds without output, from one thread.
 
 Progress is reported like this:
 
@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 SILENCE = 30.0
-"""Seconds without output after which a line says what is being done."""
+"""Seconds without output after which a message says what is being done."""
 
 _SLACK = 0.5
-"""Extra seconds that give way to whoever prints more than that, such as training."""
+"""Extra seconds, so that other regular output, such as that of training, comes first."""
 
 
 What = str | Callable[[], str]
@@ -31,7 +31,7 @@ class _Task(NamedTuple):
 
 
 def _print(text: str) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # nobody reads
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -42,8 +42,8 @@ _say: Callable[[str], None] = _print
 
 @contextmanager
 def report_progress(what: What) -> Iterator[None]:
-    """Within it, `what` is printed after each `SILENCE`, with the time it has taken; of nested ones, the
-    innermost. A function is called then, so that it can say how far the work is."""
+    """Within the block, prints `what` and the time taken after each `SILENCE`; of nested blocks, only
+    the innermost does. A function is called each time, so that it can report progress."""
     global _last_output
     outermost = not _tasks
     task = _Task(what, time.monotonic())
@@ -61,7 +61,7 @@ def report_progress(what: What) -> Iterator[None]:
 
 @contextmanager
 def reporting_to(say: Callable[[str], None]) -> Iterator[None]:
-    """Within it, progress lines go to `say` instead of standard error."""
+    """Within the block, progress messages go to `say` instead of standard error."""
     global _say
     before, _say = _say, say
     try:
@@ -71,7 +71,7 @@ def reporting_to(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def note_output() -> None:
-    """Something was printed: the next progress line is due only after another `SILENCE`."""
+    """Something was printed: the next progress message is due after another `SILENCE`."""
     global _last_output
     _last_output = time.monotonic()
 

@@ -1,8 +1,7 @@
-"""The standard streams: open from the first line on, and never the reason why work ends.
+"""Makes the standard streams safe: they are always open, and failed writes never end the program.
 
-Where nobody reads (a closed pipe, a terminal that is gone) or the disk takes no more, what is written
-to them is lost, and the program goes on. Where what it prints is all that it was called for, it asks
-`check_result` whether that has arrived.
+If the reader is gone (a closed pipe or terminal) or the disk is full, output is lost and the program
+continues. Commands whose result is their output call `check_result` to find out whether it was written.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ if TYPE_CHECKING:
 
 NAMES = ("stdin", "stdout", "stderr")
 BROKEN_PIPE = 141
-"""128 + SIGPIPE: how a shell has it of `cat`, say, when its reader has seen enough."""
+"""128 + SIGPIPE: the status that a shell gives to `cat`, for example, when its reader exits."""
 
 
-class Unfailing(io.RawIOBase):
-    """Writes to a file, and keeps to itself that it could not.
+class ErrorIgnoringFile(io.RawIOBase):
+    """Writes to a file, and records errors instead of raising them.
 
     Args:
         raw: the file.
-        error: what is wrong with it from the start.
+        error: a known error of the file.
 
     Attributes:
-        error: the first that came.
+        error: the first error.
     """
 
     def __init__(self, raw: io.RawIOBase, error: OSError | None = None) -> None:
@@ -42,16 +41,16 @@ class Unfailing(io.RawIOBase):
         self.error = error
 
     def write(self, data: ReadableBuffer) -> int:
-        """Writes all bytes; tells how many, those that are lost included.
+        """Writes all bytes, and returns their number even if some were lost.
 
-        All, since under `python -u` nobody asks for the rest.
+        It writes all of them since under `python -u` the caller does not retry.
         """
         left = memoryview(data).cast("B")
         count = len(left)
         try:
             while left:
                 written = self._raw.write(left)
-                if written is None:  # it does not block: others share it
+                if written is None:  # a non-blocking file, shared with others
                     select.select([], [self], [])
                 left = left[written or 0 :]
         except OSError as error:
@@ -69,10 +68,10 @@ class Unfailing(io.RawIOBase):
 
 
 def make_safe() -> None:
-    """Opens those that are closed on nothing, and has the others never fail.
+    """Opens closed streams on the null device, and makes all of them ignore errors.
 
-    Has to come first of all: the next file that is opened has the lowest number that is free, and a
-    checkpoint with the number 1 would get what is printed.
+    This must come first: the next opened file gets the lowest free descriptor, and a checkpoint with
+    descriptor 1 would receive what is printed.
     """
     for number, name in enumerate(NAMES):
         missing = None
@@ -83,17 +82,17 @@ def make_safe() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         stream: TextIO | None = getattr(sys, name)
         if stream is None:  # the interpreter found it closed
-            place = os.devnull if missing is None else number  # the number may be another file's by now
+            place = os.devnull if missing is None else number  # it may be another file's by now
             stream = open(place, "r" if name == "stdin" else "w", closefd=missing is None)  # noqa: SIM115
             missing = missing or OSError(errno.EBADF, os.strerror(errno.EBADF))
-        setattr(sys, f"__{name}__", stream)  # it would be closed where nobody has it
-        setattr(sys, name, stream if name == "stdin" else _unfailing(stream, missing))
+        setattr(sys, f"__{name}__", stream)  # without a reference it would be closed
+        setattr(sys, name, stream if name == "stdin" else _ignoring_errors(stream, missing))
 
 
 @contextlib.contextmanager
 def errors_held_back() -> Iterator[None]:
-    """Within it, nothing comes to standard error, not what a library writes there on its own; afterwards
-    it does, but for what led to an exception, which tells enough."""
+    """Holds back standard error within the block, including what libraries write to it directly. It is
+    printed afterwards, unless the block raised an exception, which says enough."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -113,30 +112,30 @@ def errors_held_back() -> Iterator[None]:
 
 
 def check_result() -> None:
-    """Makes sure that all which was printed until now has arrived.
+    """Checks that all output so far was written.
 
     Raises:
-        SystemExit: the reader has closed the pipe; nothing needs to be reported.
-        DataError: it could not be written.
+        SystemExit: the reader has closed the pipe, which needs no message.
+        DataError: output could not be written.
     """
     from bigmodel.errors import DataError  # not needed at the start
 
     sys.stdout.flush()
     file = getattr(sys.stdout, "buffer", None)
     file = getattr(file, "raw", file)
-    error = file.error if isinstance(file, Unfailing) else None
+    error = file.error if isinstance(file, ErrorIgnoringFile) else None
     if isinstance(error, BrokenPipeError):
         sys.exit(BROKEN_PIPE)
     if error is not None:
         raise DataError(f"The output cannot be written: {error.strerror or error}.")
 
 
-def _unfailing(stream: TextIO, error: OSError | None) -> TextIO:
-    """The stream as it is, but for its failing."""
+def _ignoring_errors(stream: TextIO, error: OSError | None) -> TextIO:
+    """The same stream, which ignores errors."""
     stream.flush()
     binary: Any = stream.buffer  # the file itself under `python -u`
     raw = getattr(binary, "raw", None)
-    file: Any = Unfailing(raw or binary, error)
+    file: Any = ErrorIgnoringFile(raw or binary, error)
     return io.TextIOWrapper(
         file if raw is None else io.BufferedWriter(file),
         stream.encoding,

@@ -18,9 +18,9 @@ import soundfile
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from bigmodel.cli.commands.export import Graph, graph_of
+from bigmodel.cli.commands.export import graph_of
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.cli.commands.onnx_export import compare
+from bigmodel.cli.commands.onnx_export import OnnxGraph, compare
 from bigmodel.cli.commands.onnx_inputs import front_of
 from bigmodel.cli.commands.onnx_outputs import ExportedModel
 from bigmodel.cli.commands.predict_rows import decode_outputs, model_outputs
@@ -34,7 +34,7 @@ from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built
 
 BATCHES = (1, 3, 17)
-Export = Callable[[str], Graph]
+Export = Callable[[str], OnnxGraph]
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +149,7 @@ def test_numbers_of_any_notation_are_given_as_numbers(tmp_path: Path) -> None:
     fit(made)
     run = loaded(tmp_path / "run")
     graph, front, *_ = graph_of(run)
-    assert [given.meaning for given in front.inputs] == ["a number in kg, NaN where it is missing"]
+    assert [given.meaning for given in front.inputs] == ["a number in kg, NaN if it is missing"]
     numbers = [float(f"{n % 37}.{n % 9}") for n in range(200)]
     numbers[3], numbers[5], numbers[7] = np.nan, 1e30, np.nan
     fed = np.array(numbers, np.float32)[:, None]
@@ -199,8 +199,8 @@ def test_times_are_given_in_seconds(tmp_path: Path) -> None:
     )
     told = json.loads({entry.key: entry.value for entry in graph.metadata_props}["bigmodel"])
     assert [one["meaning"] for one in told["inputs"]][:2] == [
-        "seconds since 1970 in UTC, NaN where it is missing",
-        "seconds since midnight, NaN where it is missing",
+        "seconds since 1970 in UTC, NaN if it is missing",
+        "seconds since midnight, NaN if it is missing",
     ]
 
 
@@ -248,14 +248,12 @@ def test_pairs(made: Run) -> None:
 
 def test_a_graph_that_answers_otherwise_is_refused(made: Run, export: Export) -> None:
     run = loaded(made("classes"))
-    graph, front, *_ = export("classes")
+    graph = export("classes").proto
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
-    whole = ExportedModel(
-        front_of(run.preprocessing).module, run.model, run.preprocessing.spec.target
-    ).eval()
+    whole = ExportedModel(front_of(run.preprocessing), run.model, run.preprocessing.spec.target).eval()
     with pytest.raises(SpecError, match="differ from the model's by"):
-        compare(graph, whole, front, 1, any_length=False)
+        compare(graph, whole, any_length=False)
 
 
 @pytest.mark.parametrize("name", ["classes", "table", "sequences", "reviews"])
@@ -266,13 +264,13 @@ def test_without_onnxruntime_graphs_are_compared_all_the_same(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     run = loaded(made(name))
     spec = run.preprocessing.spec
-    whole = ExportedModel(front.module, run.model, spec.target).eval()
     longest = spec.input.length if isinstance(spec.input, Tokens) else 1
-    compare(graph, whole, front, longest, any_length)
+    whole = ExportedModel(front, run.model, spec.target, longest).eval()
+    compare(graph, whole, any_length)
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
     with pytest.raises(SpecError, match="differ from the model's by"):
-        compare(graph, whole, front, longest, any_length)
+        compare(graph, whole, any_length)
 
 
 def failing(date_format: Callable[[int], bool]) -> Callable[..., Any]:

@@ -97,9 +97,9 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
 
 
 DATA = {  # escaped: Python would read a command line in the encoding of the terminal, too
-    "table": r"outputs.write_columns({'x': ['\u732b', '\xe9']}, None)",
-    "lines": r"outputs.write_lines(['\u732b', '\xe9'], None)",
-    "stream": r"outputs.data_stream().write('\u732b\n\xe9\n')",
+    "table": r"output_files.write_columns({'x': ['\u732b', '\xe9']}, None)",
+    "lines": r"output_files.write_lines(['\u732b', '\xe9'], None)",
+    "stream": r"output_files.data_stream().write('\u732b\n\xe9\n')",
 }
 
 

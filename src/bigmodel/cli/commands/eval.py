@@ -31,21 +31,21 @@ from bigmodel.training.text_samples import TextSampler
 
 
 class ReadingConfig(DataConfig):
-    """How new data comes in batches."""
+    """How new data is batched."""
 
     batch_tokens: int | None = Field(None, description="most tokens in a batch of texts; null: no bound")
 
 
 @dataclass(frozen=True)
 class EvalData:
-    """What a model is data by.
+    """What a model is evaluated on.
 
     Attributes:
-        dataset: with the part.
-        part: its name there.
-        config: how its samples come in batches.
-        source: where it comes from, in words.
-        path: of new data; None: the run's own.
+        dataset: holds the set.
+        part: the set's name in it.
+        config: how its samples are batched.
+        source: a description of the set for messages.
+        path: of new data; None for the run's own.
     """
 
     dataset: Dataset
@@ -85,10 +85,10 @@ def run(arguments: Namespace) -> None:
 
 
 def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = None) -> dict[str, float]:
-    """The figures of a part, by name, as training would give them.
+    """The figures of a set, by name, computed as in training.
 
     Raises:
-        UndefinedError: there are none, since the model gives NaN or infinity.
+        UndefinedError: the model gives NaN or infinity.
     """
     dataset, target, device = data.dataset, data.dataset.spec.target, loaded.runtime.device
     several = 1 if isinstance(target, NextTokens) else EVALUATION_BATCHES
@@ -113,10 +113,10 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
 
 
 def own_data(loaded: LoadedRun) -> EvalData:
-    """The test set of the run's own data, or its validation set where it has none.
+    """The test set of the run's own data, or its validation set if it has none.
 
     Raises:
-        ConfigError, DataError: the data cannot be read any more, or is of another kind now.
+        ConfigError, DataError: the data can no longer be read, or is now of another kind.
     """
     try:
         config = loaded.config()

@@ -1,10 +1,8 @@
-"""`bigmodel VERB`: works with runs that exist. Torch is imported once the arguments are understood."""
+"""`bigmodel VERB`: works with existing runs. Torch is imported only once the arguments are parsed."""
 
 from __future__ import annotations
 
-if (
-    __name__ == "__main__"
-):  # `python -m bigmodel.cli.commands.main`: signals come before all that takes time
+if __name__ == "__main__":  # `python -m bigmodel.cli.commands.main`: set up signals first
     from bigmodel.cli import entry, imports
 
     imports.leave_start_folder()
@@ -26,7 +24,7 @@ _DOING = {"eval": "Evaluating", "predict": "Predicting", "export": "Exporting"}
 
 
 def main(signals: Signals | None = None) -> None:
-    """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
+    """Runs the command line and exits with 0, or with 1 after an error that the user can fix."""
     imports.isolate()
     signals = Signals("bigmodel") if signals is None else signals
     status = 1
@@ -48,7 +46,7 @@ def main(signals: Signals | None = None) -> None:
 def _arguments() -> Namespace:
     try:
         return parse(sys.argv[1:])
-    except SystemExit:  # what it has printed, such as help, is all
+    except SystemExit:  # it has printed help, say
         standard_streams.check_result()
         raise
 
@@ -56,23 +54,23 @@ def _arguments() -> Namespace:
 def _run(arguments: Namespace, signals: Signals) -> None:
     escape_library_output()
     signals.enter(SignalMode.LEAVE)
-    # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
+    # As `bigmodel-train` does: threads that wait by spinning slow down other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     caches.use_private_folders()
     with progress_messages.report_progress(_DOING[arguments.verb]):
         run = import_module(f"bigmodel.cli.commands.{arguments.verb}").run
         signals.enter(SignalMode.RAISE)
         with may_need_extras(arguments.verb):
-            if arguments.verb == "export":  # leaves a file, and tells where
+            if arguments.verb == "export":  # its result is a file
                 run(arguments)
                 return
-            standard_streams.check_result()  # nothing is computed for nobody
+            standard_streams.check_result()  # do not compute what cannot be printed
             run(arguments)
             standard_streams.check_result()
 
 
 def _explain(error: BaseException) -> str | None:
-    """The one message for an error that a user can mend; None for a fault of ours."""
+    """The message for an error that the user can fix; None for a bug."""
     if isinstance(error, BigModelError):
         return str(error)
     if is_too_large(error):

@@ -4,46 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import re
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import torch
-from torch import Tensor, nn
+from onnx import TensorProto, helper
+from torch import Tensor
 from torch.export import Dim
 
 from bigmodel.cli.commands.onnx_inputs import LENGTH, Front, GraphInput
-from bigmodel.cli.commands.onnx_outputs import ExportedModel, free, names_of
+from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.output_files import unused_name
 from bigmodel.errors import DIVERGED, SpecError, UndefinedError, first_line
 from bigmodel.metrics import defined
 from bigmodel.runtime import progress_messages
-from bigmodel.spec import Classes, NextTokens, Target
+from bigmodel.spec import Classes, NextTokens
 
 OPSET = 18
-_ML_OPSET = 3
-_BATCHES = (1, 3, 17)  # samples that a graph is tried on
+_ML_DOMAIN, _ML_OPSET = "ai.onnx.ml", 3
+_BATCHES = (1, 3, 17)  # batch sizes that a graph is compared on
 _TOLERANCE = 1e-4  # of the largest number: single precision, summed in another order
-
 
 RunGraph = Callable[[dict[str, Any]], Any]
 
 
 class OnnxGraph(NamedTuple):
-    """A graph, and what is known of it.
+    """A graph with the result of the comparison.
 
     Attributes:
         proto: the graph.
-        any_length: whether texts may have any length up to the longest; without, all have that length.
-        uncompared: why it could not be compared with the model; None: it was, and gives the same.
+        front: its preprocessing and inputs.
+        any_length: whether texts may have any length up to the longest; otherwise all have that length.
+        uncompared: why it could not be compared with the model; None if both give the same.
     """
 
     proto: Any
+    front: Front
     any_length: bool
     uncompared: str | None = None
 
@@ -52,54 +55,51 @@ class UncomparedError(Exception):
     """The installed ONNX runtime cannot compute the graph, which says nothing about the graph."""
 
 
-def export_graph(exported: ExportedModel, front: Front, target: Target, longest: int) -> OnnxGraph:
+def export_graph(exported: ExportedModel) -> OnnxGraph:
     """The model as a graph, compared with the model if an ONNX runtime can compute it.
 
     Raises:
-        SpecError: no way of writing it gives what the model gives.
+        SpecError: no exporter writes a graph with the same outputs as the model.
         UndefinedError: the model gives NaN or infinity.
     """
-    _check_defined(exported, front, target, longest)
-    has_texts = any(LENGTH in graph_input.shape for graph_input in front.inputs)
-    ways = [(_by_export, True), (_by_trace, True)]
+    _check_defined(exported)
+    has_texts = any(LENGTH in graph_input.shape for graph_input in exported.front.inputs)
+    ways = [(_by_export, has_texts), (_by_trace, has_texts)]
     if has_texts:
         ways.append((_by_export, False))
     why, uncompared = "", None
     for number, (way, any_length) in enumerate(ways, start=1):
-        any_length = any_length and has_texts
         try:
             text = f"Writing the graph, way {number} of {len(ways)}"
             with _quiet(), torch.no_grad(), progress_messages.report_progress(text):
-                proto = way(exported, front, target, longest, any_length)
-            _name_sizes(proto, target, any_length)
-            _add_word_inputs(proto, front.inputs)
-            _add_label_output(proto, front, target)
-            _check(proto)
+                proto = way(exported, any_length)
+            _name_sizes(proto, exported, any_length)
+            _add_word_inputs(proto, exported.front.inputs)
+            _add_label_output(proto, exported)
+            onnx.checker.check_model(proto, full_check=True)
             with _quiet(), progress_messages.report_progress("Comparing the graph with the model"):
-                compare(proto, exported, front, longest, any_length)
+                compare(proto, exported, any_length)
+            return OnnxGraph(proto, exported.front, any_length)
         except UncomparedError as error:
-            uncompared = uncompared or OnnxGraph(proto, any_length, str(error))
-            continue
+            uncompared = uncompared or OnnxGraph(proto, exported.front, any_length, str(error))
         except Exception as error:  # of many kinds, by exporter, checker and comparison
-            why = why or _first_line(error)
-            continue
-        return OnnxGraph(proto, any_length)
-    if uncompared is not None:
-        return uncompared
-    raise SpecError(f"This model cannot be written as an ONNX graph: {why}")
+            why = why or _cause(error)
+    if uncompared is None:
+        raise SpecError(f"This model cannot be written as an ONNX graph: {why}")
+    return uncompared
 
 
-def _check_defined(exported: ExportedModel, front: Front, target: Target, longest: int) -> None:
+def _check_defined(exported: ExportedModel) -> None:
     """Refuses a model that gives NaN or infinity for made-up samples."""
     with torch.inference_mode():
-        outputs = exported.model(exported.front(*_examples(front, longest, any_length=False)))
-    if not bool(defined(outputs, target).all()):
+        outputs = exported.model(exported.preprocess(*_examples(exported, any_length=False)))
+    if not bool(defined(outputs, exported.target).all()):
         raise UndefinedError(
             f"The model gives NaN or infinity for made-up samples: it is not exported. {DIVERGED}"
         )
 
 
-def compare(proto: Any, exported: nn.Module, front: Front, longest: int, any_length: bool) -> None:
+def compare(proto: Any, exported: ExportedModel, any_length: bool) -> None:
     """Compares the graph's outputs with the model's on made-up samples.
 
     Raises:
@@ -108,31 +108,25 @@ def compare(proto: Any, exported: nn.Module, front: Front, longest: int, any_len
     """
     run_graph, computes_all = _graph_runner(proto)
     if not computes_all:
-        _check_computes(run_graph, front, longest, any_length)
+        # If it fails even on the samples of the export, their number or length is not the reason.
+        try:
+            run_graph(_feed(exported, _examples(exported, any_length)))
+        except Exception as error:
+            raise UncomparedError(_cause(error)) from error
     draw = torch.Generator().manual_seed(0)
+    longest = exported.longest
     lengths = (longest, max(1, longest // 2)) if any_length else (longest,)
-    for samples in _BATCHES:
-        for length in lengths:
-            examples = [graph_input.example(samples, length, draw) for graph_input in front.inputs]
-            with torch.inference_mode():
-                expected = exported(*examples)
-            found = run_graph(_feed(front, examples))
-            _check_equal(found[0], expected[0] if isinstance(expected, tuple) else expected, samples)
-
-
-def _check_computes(run_graph: RunGraph, front: Front, longest: int, any_length: bool) -> None:
-    """Raises UncomparedError if the evaluator fails even on the samples of the export itself:
-    then the fault is not in their number or length."""
-    examples = _examples(front, longest, any_length)
-    try:
-        run_graph(_feed(front, examples))
-    except Exception as error:
-        raise UncomparedError(_first_line(error)) from error
+    for samples, length in itertools.product(_BATCHES, lengths):
+        examples = tuple(one.example(samples, length, draw) for one in exported.front.inputs)
+        with torch.inference_mode():
+            expected = exported(*examples)
+        found = run_graph(_feed(exported, examples))
+        _check_equal(found[0], expected[0] if isinstance(expected, tuple) else expected, samples)
 
 
 def _graph_runner(proto: Any) -> tuple[RunGraph, bool]:
-    """What runs a graph, and whether it supports every operator: onnxruntime does; the slow evaluator
-    that comes with onnx does not."""
+    """A function that runs the graph, and whether it supports every operator: onnxruntime does; the slow
+    evaluator that comes with onnx does not."""
     try:
         import onnxruntime
     except ImportError:
@@ -144,45 +138,42 @@ def _graph_runner(proto: Any) -> tuple[RunGraph, bool]:
     return partial(session.run, None), True
 
 
-def _by_export(exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool) -> Any:
-    """By torch.export, as torch recommends."""
+def _by_export(exported: ExportedModel, any_length: bool) -> Any:
+    """With torch.export, as torch recommends."""
     shapes = tuple(
-        dict.fromkeys(_free_axes(graph_input, any_length), Dim.DYNAMIC) for graph_input in front.inputs
+        dict.fromkeys(_free_axes(one, any_length), Dim.DYNAMIC) for one in exported.front.inputs
     )
     program: Any = torch.onnx.export(
         exported,
-        _examples(front, longest, any_length),
+        _examples(exported, any_length),
         dynamo=True,
         dynamic_shapes=(shapes,),
-        **_export_options(front, target),
+        **_export_options(exported),
     )
     return program.model_proto
 
 
-def _by_trace(exported: nn.Module, front: Front, target: Target, longest: int, any_length: bool) -> Any:
-    """By tracing, torch's older way, which some operators need for texts of any length."""
-    import onnx
-
-    options = _export_options(front, target)
-    axes = {name: {0: "batch"} for name in options["output_names"]}
-    axes |= {_inner(one): _free_axes(one, any_length) for one in front.inputs}
-    with tempfile.TemporaryDirectory() as folder:
-        torch.onnx.export(
-            exported,
-            _examples(front, longest, any_length),
-            str(Path(folder) / "traced.onnx"),
-            dynamo=False,
-            dynamic_axes=axes,
-            **options,
-        )
-        return onnx.load(str(Path(folder) / "traced.onnx"))
+def _by_trace(exported: ExportedModel, any_length: bool) -> Any:
+    """By tracing, the older method, which some operators need for texts of any length."""
+    axes = {name: {0: "batch"} for name in exported.output_names}
+    axes |= {one.inner_name: _free_axes(one, any_length) for one in exported.front.inputs}
+    written = io.BytesIO()
+    torch.onnx.export(
+        exported,
+        _examples(exported, any_length),
+        written,  # type: ignore[arg-type]  # this exporter also takes open files
+        dynamo=False,
+        dynamic_axes=axes,
+        **_export_options(exported),
+    )
+    return onnx.load_from_string(written.getvalue())
 
 
-def _export_options(front: Front, target: Target) -> dict[str, Any]:
-    """The options of `torch.onnx.export` that both ways share."""
+def _export_options(exported: ExportedModel) -> dict[str, Any]:
+    """The options of `torch.onnx.export` that both exporters share."""
     return {
-        "input_names": [_inner(graph_input) for graph_input in front.inputs],
-        "output_names": names_of(target, _names(front)),
+        "input_names": [one.inner_name for one in exported.front.inputs],
+        "output_names": exported.output_names,
         "opset_version": OPSET,
         "verbose": False,
     }
@@ -194,26 +185,18 @@ def _free_axes(graph_input: GraphInput, any_length: bool) -> dict[int, str]:
     return {0: "batch"} | (dict.fromkeys(lengths, LENGTH) if any_length else {})
 
 
-def _examples(front: Front, longest: int, any_length: bool) -> tuple[Tensor, ...]:
+def _examples(exported: ExportedModel, any_length: bool) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(0)
-    # Exporters would take the longest for the only length.
-    length = min(max(2, longest - 1), longest) if any_length else longest
-    return tuple(graph_input.example(3, length, draw) for graph_input in front.inputs)
+    # Given the longest, exporters would assume that it is the only length.
+    length = min(max(2, exported.longest - 1), exported.longest) if any_length else exported.longest
+    return tuple(one.example(3, length, draw) for one in exported.front.inputs)
 
 
-def _names(front: Front) -> list[str]:
-    return [graph_input.name for graph_input in front.inputs]
-
-
-def _inner(graph_input: GraphInput) -> str:
-    """A word comes to the model as an index."""
-    return f"{graph_input.name} (index)" if graph_input.kind == "word" else graph_input.name
-
-
-def _name_sizes(proto: Any, target: Target, any_length: bool) -> None:
-    """Names the sizes that may differ; exporters take some of the example's sizes for fixed."""
+def _name_sizes(proto: Any, exported: ExportedModel, any_length: bool) -> None:
+    """Names the sizes that may vary; exporters take some of the example's sizes as fixed."""
     del proto.graph.value_info[:]
-    texts = [*proto.graph.input, *(proto.graph.output if isinstance(target, NextTokens) else [])]
+    writes = isinstance(exported.target, NextTokens)
+    texts = [*proto.graph.input, *(proto.graph.output if writes else [])]
     for value in (*proto.graph.input, *proto.graph.output):
         sizes = value.type.tensor_type.shape.dim
         sizes[0].dim_param = "batch"
@@ -221,75 +204,45 @@ def _name_sizes(proto: Any, target: Target, any_length: bool) -> None:
             sizes[1].dim_param = LENGTH
 
 
-def _first_line(error: Exception) -> str:
-    cause = error.__cause__ or error  # exporters wrap it in advice to programmers
+def _cause(error: Exception) -> str:
+    cause = error.__cause__ or error  # exporters wrap it in advice for programmers
     return re.sub(r"\x1b\[\d*m", "", first_line(cause, type(cause).__name__))
 
 
 def _add_word_inputs(proto: Any, inputs: list[GraphInput]) -> None:
     """Puts a lookup table before each input of words; unknown words become 0."""
-    from onnx import TensorProto, helper
-
-    for graph_input in inputs:
-        if graph_input.kind != "word":
-            continue
-        place = next(i for i, one in enumerate(proto.graph.input) if one.name == _inner(graph_input))
-        shape = ["batch", *graph_input.shape]
-        word = helper.make_tensor_value_info(graph_input.name, TensorProto.STRING, shape)
-        proto.graph.input[place].CopyFrom(word)
-        node = helper.make_node(
-            "LabelEncoder",
-            [graph_input.name],
-            [_inner(graph_input)],
-            domain="ai.onnx.ml",
-            keys_strings=list(graph_input.words),
-            values_int64s=list(graph_input.words.values()),
-            default_int64=0,
-        )
-        proto.graph.node.insert(0, node)
-        _declare_ml_opset(proto)
+    declared = {value.name: value for value in proto.graph.input}
+    for one in (one for one in inputs if one.kind == "word"):
+        word = helper.make_tensor_value_info(one.name, TensorProto.STRING, ["batch", *one.shape])
+        declared[one.inner_name].CopyFrom(word)
+        keys, values = list(one.words), list(one.words.values())
+        table = {"keys_strings": keys, "values_int64s": values, "default_int64": 0}
+        proto.graph.node.insert(0, _lookup(proto, one.name, one.inner_name, table))
 
 
-def _add_label_output(proto: Any, front: Front, target: Target) -> None:
+def _add_label_output(proto: Any, exported: ExportedModel) -> None:
     """Adds an output with the label of the likeliest class."""
-    if not isinstance(target, Classes):
+    if not isinstance(exported.target, Classes):
         return
-    from onnx import TensorProto, helper
-
-    label = free("label", _names(front))
-    node = helper.make_node(
-        "LabelEncoder",
-        [names_of(target, _names(front))[1]],
-        [label],
-        domain="ai.onnx.ml",
-        keys_int64s=list(range(target.count)),
-        values_strings=list(target.names),
-        default_string="",
-    )
-    proto.graph.node.append(node)
+    label, names = unused_name("label", exported.input_names), list(exported.target.names)
+    table = {"keys_int64s": list(range(len(names))), "values_strings": names, "default_string": ""}
+    proto.graph.node.append(_lookup(proto, exported.output_names[1], label, table))
     proto.graph.output.append(helper.make_tensor_value_info(label, TensorProto.STRING, ["batch"]))
-    _declare_ml_opset(proto)
 
 
-def _declare_ml_opset(proto: Any) -> None:
-    from onnx import helper
-
-    if all(known.domain != "ai.onnx.ml" for known in proto.opset_import):
-        proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
-
-
-def _check(proto: Any) -> None:
-    import onnx
-
-    onnx.checker.check_model(proto, full_check=True)
+def _lookup(proto: Any, source: str, result: str, table: dict[str, Any]) -> Any:
+    """A node that looks values up in a table."""
+    if all(known.domain != _ML_DOMAIN for known in proto.opset_import):
+        proto.opset_import.append(helper.make_opsetid(_ML_DOMAIN, _ML_OPSET))
+    return helper.make_node("LabelEncoder", [source], [result], domain=_ML_DOMAIN, **table)
 
 
-def _feed(front: Front, examples: Sequence[Tensor]) -> dict[str, Any]:
-    return {one.name: _as_feed(one, e) for one, e in zip(front.inputs, examples, strict=True)}
+def _feed(exported: ExportedModel, examples: tuple[Tensor, ...]) -> dict[str, Any]:
+    return {one.name: _as_feed(one, e) for one, e in zip(exported.front.inputs, examples, strict=True)}
 
 
 def _as_feed(graph_input: GraphInput, example: Tensor) -> Any:
-    """An example as a graph takes it; an index as the word that becomes it."""
+    """An example as the graph's input; an index becomes a word that is mapped to it."""
     if graph_input.kind != "word":
         return example.numpy()
     words = {index: word for word, index in graph_input.words.items()}

@@ -1,7 +1,7 @@
-"""What an exported graph reads, and how that becomes what a model reads: preprocessing as a module.
+"""The inputs of an exported graph, and the preprocessing from them to the model's inputs, as a module.
 
-A plugin's reader takes part by a method `graph_front(preprocessing)` that returns a `Front`; without
-one, a graph reads what the reader stores.
+A plugin's reader may define `graph_front(preprocessing)`, which returns a `Front`; without it, the
+graph's inputs are the samples as the reader stores them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bigmodel.data.tabular.reader import TableReader
 from bigmodel.spec import Features, Image, TokenPair, Tokens
 
 LENGTH = "length"
-"""Name of a dimension that may differ from batch to batch: tokens of a text."""
+"""Name of a dimension that varies between batches: the tokens of a text."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class GraphInput:
     """One input of a graph.
 
     Attributes:
-        name: of it.
-        kind: type of its elements.
-        shape: without the batch; `LENGTH` may differ from call to call.
-        meaning: in words.
-        most: `int64`: elements are from 0 to below it.
-        words: `word`: which index each word that training has seen becomes; others become 0.
-        may_miss: `float32` and `float64`: whether NaN stands for a missing value.
-        span: `float64`: from where to where values are likely.
-        categories: `float32`: see `spec.Features`.
+        name: its name in the graph.
+        kind: the type of its elements.
+        shape: without the batch; `LENGTH` may vary.
+        meaning: a description for users.
+        most: for `int64`: elements are below it, and at least 0.
+        words: for `word`: the index of each word seen in training; others become 0.
+        may_miss: for `float32` and `float64`: whether NaN stands for a missing value.
+        span: for `float64`: the range of likely values.
+        categories: for `float32`: see `spec.Features`.
     """
 
     name: str
@@ -51,35 +51,38 @@ class GraphInput:
     span: tuple[float, float] = (0.0, 1.0)
     categories: tuple[int, ...] = ()
 
+    @property
+    def inner_name(self) -> str:
+        """The name behind the lookup table of words."""
+        return f"{self.name} (index)" if self.kind == "word" else self.name
+
     def example(self, samples: int, length: int, draw: torch.Generator) -> Tensor:
-        """Made-up values, (samples, *shape); of words the index that they become."""
-        shape = (samples, *(length if size == LENGTH else size for size in self.shape))
-        assert all(isinstance(size, int) for size in shape)
-        sizes = [int(size) for size in shape]
-        if self.kind in ("float32", "float64"):
+        """Made-up values, (samples, *shape); indices instead of words."""
+        sizes = [samples, *(length if size == LENGTH else int(size) for size in self.shape)]
+        if self.kind not in ("float32", "float64"):
+            limits = {"uint8": 256, "int64": self.most, "word": 1 + max(self.words.values(), default=0)}
+            drawn = torch.randint(limits[self.kind], sizes, generator=draw)
+            return drawn.to(torch.uint8) if self.kind == "uint8" else drawn
+        if self.kind == "float64":
+            low, high = self.span
+            values = low + (high - low) * torch.rand(sizes, generator=draw, dtype=torch.float64)
+        else:
             values = torch.randn(sizes, generator=draw)
-            if self.kind == "float64":
-                low, high = self.span
-                values = low + (high - low) * torch.rand(sizes, generator=draw, dtype=torch.float64)
-            for column, size in enumerate(self.categories):
-                if size:
-                    values[:, column] = torch.randint(size, (samples,), generator=draw).float()
-            missing = torch.rand(sizes, generator=draw) < 0.2
-            return values.masked_fill(missing, torch.nan) if self.may_miss else values
-        most = 256 if self.kind == "uint8" else max(self.words.values(), default=0) + 1
-        most = self.most if self.kind == "int64" else most
-        drawn = torch.randint(most, sizes, generator=draw)
-        return drawn.to(torch.uint8) if self.kind == "uint8" else drawn
+        for column, size in enumerate(self.categories):
+            if size:
+                values[:, column] = torch.randint(size, (samples,), generator=draw).float()
+        missing = torch.rand(sizes, generator=draw) < 0.2
+        return values.masked_fill(missing, torch.nan) if self.may_miss else values
 
 
 @dataclass(frozen=True)
 class Front:
-    """What stands before a model.
+    """The preprocessing in front of a model.
 
     Attributes:
-        inputs: what is given.
-        module: takes them, in that order, and gives what the model reads.
-        note: what a user of the graph has to do before it.
+        inputs: the graph's inputs.
+        module: maps them, in that order, to the model's inputs.
+        note: what the user of the graph must do beforehand.
     """
 
     inputs: list[GraphInput]
@@ -88,7 +91,7 @@ class Front:
 
 
 def front_of(preprocessing: Preprocessing) -> Front:
-    """What stands before the model of a run."""
+    """The preprocessing of a run's model."""
     reader, kind = preprocessing.reader, preprocessing.spec.input
     own = getattr(reader, "graph_front", None)
     if own is not None:
@@ -153,7 +156,7 @@ class Scaled(nn.Module):
 
 
 class Standardised(nn.Module):
-    """Numbers less their mean, by their deviation, as their reader computes them: in float64."""
+    """Standardises numbers as their reader does: in float64."""
 
     mean: Tensor
     std: Tensor
@@ -168,7 +171,7 @@ class Standardised(nn.Module):
 
 
 class Heard(nn.Module):
-    """Samples of a sound to what `sounds.decode` makes of them, scaled."""
+    """Audio samples to the model's input, as `AudioReader` decodes and scales them."""
 
     def __init__(self, settings: Any, scaled: Scaled) -> None:
         super().__init__()
@@ -185,19 +188,19 @@ class Heard(nn.Module):
 
 
 class Paired(nn.Module):
-    """A source and what is known of its target, one above the other."""
+    """Stacks a source and the known beginning of its target."""
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         return torch.stack([source, target], dim=1)
 
 
 class Measured(nn.Module):
-    """A column of numbers, dates, times of day or durations to what a model reads of it.
+    """A column of numbers, dates, times of day or durations to features.
 
     Args:
-        times: which of the three it holds; None: numbers.
-        parts: what is read of it, with the figures that each is filled up and standardised by.
-        flag: whether a column says which values are missing.
+        times: the kind of time that it holds; None for numbers.
+        parts: the features made of it, with the statistics that fill and standardise each.
+        flag: whether to add a feature that marks missing values.
     """
 
     def __init__(self, times: TimeKind | None, parts: dict[str, Scale], flag: bool) -> None:
@@ -208,7 +211,7 @@ class Measured(nn.Module):
 
     def forward(self, column: Tensor) -> list[Tensor]:
         missing = torch.isnan(column)
-        if self.most is not None:  # a number too large for a model is missing
+        if self.most is not None:  # numbers that are too large count as missing
             missing = missing | ((column.double() - self.parts[0][2]).abs() > self.most)
         read = []
         for part, fill, mean, std in self.parts:
@@ -219,17 +222,17 @@ class Measured(nn.Module):
     def _part(self, column: Tensor, part: str) -> Tensor:
         if self.times is None:
             return column.double()
-        # Few that compute graphs know sines of float64, and a day's seconds need no more than float32.
+        # Few runtimes have sines of float64, and float32 is enough for the seconds of a day.
         seconds = column.float() if part in ("sine", "cosine") else column
         found: Tensor = calendar_part(seconds, self.times, part, torch)
         return found.double()
 
 
 class Columns(nn.Module):
-    """The columns of a table, each (batch, 1), to what a model reads of them.
+    """The columns of a table, each (batch, 1), to the features of a model.
 
     Args:
-        measured: what becomes of each column; None where it is a category's index.
+        measured: how each column is processed; None for the index of a category.
     """
 
     def __init__(self, measured: list[Measured | None]) -> None:
@@ -251,7 +254,7 @@ _SECONDS: dict[TimeKind, tuple[str, tuple[float, float]]] = {
 
 
 def _of_table(reader: TableReader) -> Front:
-    """One input for each column of the table; dates and times are given in seconds."""
+    """One input per column of the table; dates and times are in seconds."""
     inputs: list[GraphInput] = []
     measured: list[Measured | None] = []
     seconds = set()
@@ -262,17 +265,17 @@ def _of_table(reader: TableReader) -> Front:
             )
             words = {word: place + 1 for word, place in meant.items()}
             words |= {word or "": place for place, word in enumerate(column.values, start=1)}
-            meaning = "a word without spaces around it, empty where it is missing"
+            meaning = "a word without spaces around it, empty if it is missing"
             inputs.append(GraphInput(column.name, "word", (1,), meaning, words=words))
             measured.append(None)
         elif isinstance(column, NumberColumn):
             unit = column.number_format.unit
-            meaning = f"a number{f' in {unit}' if unit else ''}, NaN where it is missing"
+            meaning = f"a number{f' in {unit}' if unit else ''}, NaN if it is missing"
             inputs.append(GraphInput(column.name, "float32", (1,), meaning, may_miss=True))
             measured.append(Measured(None, {"": column.scale}, column.flag))
         else:
             unit, span = _SECONDS[column.times]
-            meaning = f"{unit}, NaN where it is missing"
+            meaning = f"{unit}, NaN if it is missing"
             inputs.append(GraphInput(column.name, "float64", (1,), meaning, may_miss=True, span=span))
             measured.append(Measured(column.times, column.parts, column.flag))
             seconds.add(f"{column.noun}s are {unit}")

@@ -1,11 +1,11 @@
-"""Where predictions go: a file, whole or not at all, or the terminal."""
+"""Writing predictions: to a file, atomically, or to the terminal."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,10 +18,10 @@ TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
 def check_kind(path: Path, suffixes: Sequence[str]) -> None:
-    """Makes sure that a file is of a kind that can be written.
+    """Checks the type of an output file.
 
     Raises:
-        ConfigError: it is none of `suffixes`.
+        ConfigError: its suffix is none of `suffixes`.
     """
     if path.suffix.lower() not in suffixes:
         meant = did_you_mean(path.suffix.lower(), suffixes)
@@ -32,13 +32,13 @@ def check_kind(path: Path, suffixes: Sequence[str]) -> None:
 
 
 def check_place(path: Path, *, force: bool) -> None:
-    """Makes sure that a file can be written, before anything is computed for it.
+    """Checks that a file can be written, before anything is computed for it.
 
     Args:
-        force: whether a file that is there may be replaced.
+        force: whether an existing file may be replaced.
 
     Raises:
-        ConfigError: it is there already, or its folder is not.
+        ConfigError: it already exists, or its folder does not.
     """
     if path.is_dir():
         raise ConfigError(f"--output {path}: is a folder. Name a file in it.")
@@ -50,11 +50,18 @@ def check_place(path: Path, *, force: bool) -> None:
         raise ConfigError(f"--output {path}: already exists. Add --force to replace it.")
 
 
+def unused_name(name: str, taken: Collection[str]) -> str:
+    """A name for a predicted column, or an output of a graph, that none of `taken` has."""
+    while name in taken:
+        name = f"{name} (predicted)"
+    return name
+
+
 def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
-    """Writes columns of the same length as a table; to the terminal, as CSV, where there is no path.
+    """Writes columns of equal length as a table; without a path, as CSV to the terminal.
 
     Raises:
-        DataError: the file cannot be written; what was there before still is.
+        DataError: the file cannot be written; an existing one is unchanged.
     """
     import pyarrow as pa
 
@@ -77,7 +84,7 @@ def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
 
 
 def write_lines(lines: Sequence[str], path: Path | None) -> None:
-    """Writes a text a line; line ends within a text are written as \\n."""
+    """Writes one text per line; line ends within a text are written as \\n."""
     text = "".join(line.replace("\r", "\\r").replace("\n", "\\n") + "\n" for line in lines)
     if path is None:
         _print(text)
@@ -86,7 +93,7 @@ def write_lines(lines: Sequence[str], path: Path | None) -> None:
 
 
 def write_bytes(content: bytes, path: Path) -> None:
-    """Puts a file in place: whole, on the disk, under its name; or not at all.
+    """Writes a file atomically.
 
     Raises:
         DataError: it cannot be written.
@@ -98,9 +105,9 @@ def write_bytes(content: bytes, path: Path) -> None:
 
 
 def data_stream() -> TextIO:
-    """Standard output for data: UTF-8 whatever a terminal says, as files are that are written here."""
+    """Standard output for data: always UTF-8, as in the files written here."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a file's name holds that is no UTF-8 leaves as it came.
+        # Bytes of file names that are not UTF-8 are written unchanged.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
     return sys.stdout
 
@@ -112,7 +119,7 @@ def _print(text: str) -> None:
 
 
 def as_arrow(values: Any) -> Any:
-    """A column, with null in the place of NaN; values of several types become text."""
+    """An Arrow column with null instead of NaN; values of mixed types become text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""`bigmodel predict`: what a run's model says of new data, or writes after a prompt."""
+"""`bigmodel predict`: predictions for new data, or text generated from a prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OF_FILES = ("output", "force", "probabilities", "max_bad")
 
 
 def run(arguments: Namespace) -> None:
-    """Predicts, and writes where it is wanted."""
+    """Predicts and writes the result."""
     _check_options(arguments)
     output = None if arguments.output in (None, "-") else Path(arguments.output).expanduser()
     if output is not None:

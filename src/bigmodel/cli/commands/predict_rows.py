@@ -1,4 +1,4 @@
-"""Predictions for new samples: each sample's own columns, and beside them what the model says."""
+"""Predictions for new samples, written beside the samples' own columns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.new_data import read_new_data
-from bigmodel.cli.commands.onnx_outputs import free
-from bigmodel.cli.commands.output_files import TABLES, check_kind, write_columns
+from bigmodel.cli.commands.output_files import TABLES, check_kind, unused_name, write_columns
 from bigmodel.cli.messages import note
 from bigmodel.data.parts import SplitData
 from bigmodel.errors import DIVERGED, UndefinedError, counted
@@ -29,7 +28,7 @@ _DIGITS = 7  # that a float32 holds
 
 
 def predict_rows(loaded: LoadedRun, arguments: Namespace, output: Path | None) -> None:
-    """Reads new samples, asks the model, writes the table and tells how fast it was."""
+    """Reads new samples, predicts, writes the table and notes the speed."""
     if output is not None:
         check_kind(output, TABLES)
     began = time.perf_counter()
@@ -45,10 +44,10 @@ def predict_rows(loaded: LoadedRun, arguments: Namespace, output: Path | None) -
 
 
 def check_defined(undefined: int, count: int, what: str) -> None:
-    """Ends a command that has written all it could, where a model predicted nothing of some samples.
+    """Fails, once the output is written, if some samples have no prediction.
 
     Raises:
-        UndefinedError: there are such.
+        UndefinedError: `undefined` is not 0.
     """
     if undefined:
         raise UndefinedError(
@@ -58,21 +57,21 @@ def check_defined(undefined: int, count: int, what: str) -> None:
 
 
 def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict[str, Any]:
-    """What a model says, as columns by name.
+    """The predictions as columns by name.
 
-    Of classes `prediction`, the likeliest label, and `probability`, its own; of labels that do not
-    exclude each other one column each, 1 where it is predicted to be set; of values `prediction` in the
-    value's own unit, or one column each under its own name. What is not defined is null.
+    For classes: `prediction`, the likeliest label, and its `probability`. For yes/no labels: one column
+    each, 1 if the label is predicted. For values: `prediction` in the value's own unit, or one column
+    each under its own name. Undefined predictions are null.
 
     Args:
         outputs: (samples, output_size), raw.
-        probabilities: add each class's or label's own, as `probability of NAME`.
+        probabilities: add `probability of NAME` for each class or label.
     """
     import pyarrow as pa
 
     known = defined(outputs, target)
     numbers, unknown = decode_outputs(outputs, target), ~known.numpy()
-    numbers[~known] = math.nan  # null where it is written
+    numbers[~known] = math.nan  # written as null
     if isinstance(target, Values):
         names = target.names if target.count > 1 else ("prediction",)
         columns = zip(names, numbers.T, target.std, strict=True)
@@ -96,24 +95,24 @@ def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict
 
 
 def merge_columns(own: Mapping[str, Sequence[Any]], predicted: Mapping[str, Any]) -> dict[str, Any]:
-    """The samples' own columns, then the predictions; one of the same name gets another."""
+    """The samples' own columns, then the predictions, renamed if the name is taken."""
     columns: dict[str, Any] = dict(own)
     for name, values in predicted.items():
-        columns[free(name, columns)] = values
+        columns[unused_name(name, columns)] = values
     return columns
 
 
 def _decimals(std: float) -> int:
-    """How many decimals of a value mean something, where its deviation is known to seven digits."""
+    """How many decimals of a value are significant if its deviation has seven significant digits."""
     return max(0, _DIGITS - 1 - math.floor(math.log10(std))) if std > 0 else _DIGITS
 
 
 @torch.inference_mode()
 def model_outputs(loaded: LoadedRun, part: SplitData, batch_size: int | None) -> Tensor:
-    """The model's raw outputs for all samples of a part: (samples, output_size) float32 on the CPU.
+    """The model's raw outputs for all samples of a set: (samples, output_size) float32 on the CPU.
 
     Args:
-        batch_size: samples at once; None: as many as make sense.
+        batch_size: samples at once; None chooses.
     """
     assert not isinstance(loaded.preprocessing.spec.target, NextTokens)
     order = None if part.lengths is None else part.lengths.argsort(stable=True)
@@ -133,7 +132,7 @@ def model_outputs(loaded: LoadedRun, part: SplitData, batch_size: int | None) ->
 
 
 def decode_outputs(outputs: Tensor, target: Target) -> Tensor:
-    """What outputs say: probabilities of classes and labels, values in their own unit."""
+    """Raw outputs to predictions: probabilities of classes and labels, values in their own unit."""
     match target:
         case Classes():
             return torch.softmax(outputs.double(), dim=1).float()

@@ -1,4 +1,4 @@
-"""What a model writes: after a prompt, as it comes; or for each line of a file."""
+"""Generated text: after a prompt, printed as it is generated, or for each line of a file."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from bigmodel.runtime import progress_messages, standard_streams
 from bigmodel.runtime.escaping import escape
 from bigmodel.spec import NextTokens, TokenPair
 
-_AT_ONCE = 128  # texts that are written side by side
+_AT_ONCE = 128  # texts that are generated together
 _TOKENS, _TEMPERATURE, _BEAMS = 200, 0.8, 4  # defaults
-_PENDING = 8  # tokens that may be held back for the rest of a character: it has at most 4 bytes
+_PENDING = 8  # tokens held back until a character is complete: it has at most 4 bytes
 
 
 class Stream:
-    """Turns tokens into text as they come; a character of several tokens is shown when it is whole.
+    """Decodes tokens to text as they arrive; a character of several tokens is shown once it is complete.
 
-    What a token stands for may depend on the one before it, such as a space: so each is decoded together
-    with those of the piece before.
+    The text of a token, such as a leading space, may depend on the token before it. So each piece is
+    decoded together with the previous one.
 
     Args:
         decode: tokens to text.
         write: receives each piece.
-        before: what was there already, such as a prompt.
+        before: the tokens that precede the text, such as a prompt.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Stream:
         self._new: list[int] = []
 
     def add(self, token: int) -> None:
-        """Takes a token, and shows what is whole."""
+        """Adds a token and writes what is complete."""
         self._new.append(token)
         text = self._text()
         if not text.endswith("\ufffd") or len(self._new) > _PENDING:
             self._show(text)
 
     def finish(self) -> None:
-        """Shows what is left, whole or not."""
+        """Writes the rest, complete or not."""
         if self._new:
             self._show(self._text())
 
@@ -71,17 +71,17 @@ class Stream:
 
 
 def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
-    """Goes on with a prompt, or translates it, and prints what is written as it comes."""
+    """Continues or translates a prompt, and prints the text as it is generated."""
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     prompt: str = arguments.prompt
     tokens = _encoded(reader, prompt, loaded)
     out = data_stream()
     shown = escape if out.isatty() else str
     if isinstance(loaded.preprocessing.spec.input, TokenPair):
-        prompt, before = "", list[int]()  # a translation stands for itself
+        prompt, before = "", list[int]()  # a translation is printed without its source
     else:
         before = tokens
-        _tell_cut(loaded, [tokens])
+        _note_cut(loaded, [tokens])
     if arguments.samples > 1:
         written = _written(loaded, [tokens] * arguments.samples, sampling)
         for number, new in enumerate(written, start=1):
@@ -106,7 +106,7 @@ def write_prompt(loaded: LoadedRun, arguments: Namespace) -> None:
 
 
 def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) -> None:
-    """Writes for each line of a file: its translation, or how it goes on; of a blank one nothing."""
+    """Writes the translation or continuation of each line of a file; a blank line gives a blank one."""
     reader, sampling = _reader(loaded), _sampling(loaded, arguments)
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
@@ -129,7 +129,7 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
             for n, line in enumerate(lines, 1)
         ]
         name, columns = "text", {"prompt": lines}
-        _tell_cut(loaded, rows)
+        _note_cut(loaded, rows)
     before = [[] for _ in rows] if name == "translation" else rows
     written = _written(loaded, rows, sampling)
     texts = [
@@ -149,21 +149,21 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
     check_defined(texts.count(None), len(texts), "texts")
 
 
-def _tell_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
-    """Tells how many prompts are longer than what the model sees at once."""
+def _note_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
+    """Notes how many prompts are longer than the model's context."""
     context = loaded.preprocessing.spec.input.shape[-1]
     if cut := sum(window_start(len(prompt), context) > 0 for prompt in prompts):
         note(f"Cut: {counted(cut, 'prompt')}; the model sees only their end: at most {context:,} tokens")
 
 
 def sources_of(part: TextPairs) -> list[list[int]]:
-    """The tokens of each source, its end among them."""
+    """The tokens of each source, including its end token."""
     places = zip(part.starts[:, 0].tolist(), part.sizes[:, 0].tolist(), strict=True)
     return [part.tokens[start : start + size].tolist() for start, size in places]
 
 
 def _after(reader: TextReader, before: list[int], new: list[int]) -> str:
-    """The text of new tokens, which may depend on those before them, as a space does."""
+    """The text of new tokens; their first characters may depend on the tokens before."""
     return reader.decode(before + new)[len(reader.decode(before)) :]
 
 
@@ -185,7 +185,7 @@ def _encoded(reader: TextReader, text: str, loaded: LoadedRun, where: str = "--p
     assert isinstance(target, NextTokens)
     pair = isinstance(loaded.preprocessing.spec.input, TokenPair)
     if not tokens and target.end is not None and not pair:
-        return [target.end]  # where one text ends, the next begins
+        return [target.end]  # the end of a text starts the next one
     if not tokens or (pair and not text.strip()):
         raise DataError(f"{where}: is empty. The model needs at least one character to start from.")
     return tokens
@@ -210,14 +210,15 @@ def _sampling(loaded: LoadedRun, arguments: Namespace) -> Sampling:
             beams=arguments.beams or beams,
             seed=arguments.seed,
         )
-    except ConfigError as error:  # in the words of the command line
+    except ConfigError as error:  # with this command line's options
         text = re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
         raise ConfigError(text.replace(", or null", "")) from None
 
 
 def _written(loaded: LoadedRun, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:
-    """What is written for each row, those of like length side by side: nothing for an empty one, and
-    None where the model gives NaN or infinity."""
+    """The generated tokens of each row: none for an empty row, None if the model gives NaN or infinity.
+
+    Rows of similar lengths are generated together."""
     size = max(1, _AT_ONCE // sampling.beams)
     order = sorted((row for row, tokens in enumerate(rows) if tokens), key=lambda row: len(rows[row]))
     written: list[list[int] | None] = [[] for _ in rows]

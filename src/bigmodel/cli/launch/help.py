@@ -10,13 +10,13 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bigmodel import redaction
-from bigmodel.cli.launch.config_index import Choice, ConfigIndex, Group, Key, read_index
-from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.cli.launch.config_index import Choice, ConfigIndex, Group, Key, no_such_choice, read_index
+from bigmodel.errors import ConfigError
 from bigmodel.runtime.escaping import escape_line
 
 EXAMPLES = (
@@ -44,7 +44,7 @@ Row = tuple[str, str, str]
 
 
 class Choices(NamedTuple):
-    """A group on the page: its choices with a mark (`*` default, `>` chosen) and what they are."""
+    """A group on the page: its choices with a mark (`*` default, `>` chosen) and a description."""
 
     group: str
     rows: list[Row]
@@ -62,8 +62,8 @@ class Help(NamedTuple):
 
     Attributes:
         choices: the groups with a line for each choice.
-        presets: the groups of which only names are listed.
-        settings: those of the choices that are shown.
+        presets: the groups whose choices are only listed by name.
+        settings: the settings of the choices shown.
         any_chosen: whether the command line makes a choice.
     """
 
@@ -93,7 +93,7 @@ def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bo
     Args:
         config_dir: the shipped configurations.
         argv: the command line. Without more, all choices have a line each; `model=cnn` shows that
-            model's settings, `--help=all` those of all choices; `--config-dir DIR` adds the user's own.
+            model's settings, `--help=all` those of all choices; `--config-dir DIR` adds the user's.
         width: columns to fill.
         bold: emphasise heads with ANSI codes.
 
@@ -101,13 +101,15 @@ def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bo
         ConfigError: `argv` names a choice or folder that does not exist.
     """
     index = read_index([config_dir, *own_folders(argv)])
-    for name, chosen in index.chosen(argv).items():
-        check_choices(index.groups[name], chosen)
+    for group, names in index.chosen(argv).items():
+        known = index.groups[group].choices
+        if unknown := [name for name in names if name not in known and name != "null"]:
+            raise ConfigError(no_such_choice(group, unknown[0], known))
     return _printed(collect(index, argv), width, bold)
 
 
 def collect(index: ConfigIndex, argv: Sequence[str]) -> Help:
-    """What the page for a command line says."""
+    """The content of the page for a command line."""
     chosen, everything = index.chosen(argv), "--help=all" in argv
     content = Help([], [], [], bool(chosen))
     if everything and index.top:
@@ -117,7 +119,7 @@ def collect(index: ConfigIndex, argv: Sequence[str]) -> Help:
             continue
         if everything or chosen or group.default:
             content.choices.append(_choices(group, chosen.get(group.name, [])))
-        else:  # presets, of which there are many
+        else:  # there are many presets
             content.presets.append((f"{group.name}=", "", ", ".join(group.choices)))
         if everything or chosen:
             content.settings.extend(_settings(group, chosen.get(group.name)))
@@ -125,10 +127,10 @@ def collect(index: ConfigIndex, argv: Sequence[str]) -> Help:
 
 
 def own_folders(argv: Sequence[str]) -> list[Path]:
-    """The folder that `--config-dir DIR` names, in any of its spellings, or none.
+    """The folder given by `--config-dir DIR`, in any spelling, as a list of one, or none.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it does not exist.
     """
     found: list[Path] = []
     for at, argument in enumerate(argv):
@@ -141,16 +143,6 @@ def own_folders(argv: Sequence[str]) -> list[Path]:
                 f"--config-dir {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
             )
     return found
-
-
-def check_choices(group: Group, names: Iterable[str]) -> None:
-    """Raises a ConfigError with the nearest name for each of `names` that the group does not have."""
-    for name in names:
-        if name not in group.choices and name != "null":
-            raise ConfigError(
-                f"{group.name}={name}: no such {group.name}.{did_you_mean(name, group.choices)}"
-                f" Choices: {', '.join(sorted(group.choices))}."
-            )
 
 
 def _choices(group: Group, chosen: list[str]) -> Choices:

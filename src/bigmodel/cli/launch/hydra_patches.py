@@ -1,8 +1,8 @@
-"""Every place where Hydra's own methods are replaced; Hydra has no setting for any of them.
+"""All replacements of Hydra's own methods; Hydra has no settings for them.
 
-* `limit_input`: long arguments, deep files and huge sweeps are refused before they take minutes;
-* `guard`: Hydra composes with `safe_loader.GuardedLoader`, since a configuration can name code to run;
-* `owned_sweep_folder`: a sweep takes its folder for itself before Hydra writes the first file to it.
+* `limit_input` refuses long arguments, deep files and huge sweeps before they take minutes;
+* `guard` has Hydra compose with `safe_loader.GuardedLoader`, since a configuration can name code to run;
+* `owned_sweep_folder` locks a sweep's folder before Hydra writes the first file to it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _GET_MODE = hydra_internals.Hydra.get_mode
 
 @functools.cache
 def limit_input() -> None:
-    """Has Hydra check the limits wherever it reads a file or an argument, or lists a sweep's jobs."""
-    Plugins.instance()  # imports its plugins again, so that their classes are final only afterwards
+    """Has Hydra check the limits whenever it reads a file or an argument, or lists a sweep's jobs."""
+    Plugins.instance()  # imports its plugins again, which creates new classes
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
 
@@ -61,7 +61,7 @@ def limit_input() -> None:
 
 
 def guard(config_dir: Path, argv: Sequence[str]) -> None:
-    """Checks the command line, and has Hydra check every configuration that it composes from now on.
+    """Checks the command line, and every configuration that Hydra composes from now on.
 
     Args:
         config_dir: the shipped configurations.
@@ -79,8 +79,8 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
     check_overrides(arguments.overrides)
     rules = Rules(config_dir.resolve(), named_plugins(arguments.overrides), arguments.resolve)
     hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore
-    # To look up `hydra.mode`, Hydra composes everything once more: a twentieth of a start. No shipped
-    # file sets it, so the lookup is skipped unless the command line could bring it in.
+    # To look up `hydra.mode`, Hydra composes everything once more, a twentieth of the start-up time. No
+    # shipped file sets it, so the lookup is skipped unless the command line could set it.
     may_set_mode = any("hydra" in override for override in arguments.overrides)
     elsewhere = arguments.config_dir or arguments.config_path or arguments.config_name
     skip = not (may_set_mode or elsewhere)
@@ -89,11 +89,11 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def owned_sweep_folder() -> Iterator[None]:
-    """Within it, a sweep that Hydra starts claims its folder first and keeps it until the block ends.
+    """Within the block, a sweep that Hydra starts first claims its folder and keeps it until the end.
 
     Raises:
-        ConfigError: out of the sweep, if the folder holds a sweep already or cannot be made.
-        CheckpointError: out of the sweep, if another process has the folder.
+        ConfigError: from the sweep, if the folder already holds a sweep or cannot be created.
+        CheckpointError: from the sweep, if another process uses the folder.
     """
     instantiate_sweeper = Plugins.instantiate_sweeper
     with contextlib.ExitStack() as stack:

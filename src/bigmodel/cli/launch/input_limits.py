@@ -1,7 +1,7 @@
-"""How large an argument or a configuration file may be: checked before anything is parsed or expanded.
+"""Limits on the size of arguments and configuration files, checked before they are parsed.
 
 Hydra's grammar, YAML and OmegaConf take time that grows with the square of a value's length, or with
-everything that an alias (`*name`) stands for. `hydra_patches.limit_input` applies these limits.
+everything that an alias (`*name`) stands for. `hydra_patches.limit_input` applies the limits.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MOST_TYPED = 2_000
 MOST_IN_FILE = 20_000
 """Values in one configuration file, counting those that its aliases stand for."""
 MOST_DEPTH = 100
-"""Levels of lists and mappings within each other."""
+"""Levels of nested lists and mappings."""
 MOST_DIGITS = 1_000
 """Digits of a number."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's parser where PyYAML was built with it: the same events, many times as fast."""
+"""libyaml's parser if PyYAML has it: the same events, many times faster."""
 
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _LONG = re.compile(rf"\d[\d_]{{{MOST_DIGITS},}}")
@@ -54,9 +54,9 @@ def _too_many_digits(count: int) -> str:
 
 
 def fault_of_file(path: Path) -> str | None:
-    """What exceeds the limits in a YAML file, or why it cannot be opened; None if nothing does.
+    """Why a YAML file exceeds the limits or cannot be opened; None if it is fine.
 
-    Invalid YAML is left to whoever loads the file.
+    Invalid YAML is reported when the file is loaded.
     """
     try:
         check_regular(path)
@@ -69,7 +69,7 @@ def fault_of_file(path: Path) -> str | None:
 
 
 def _fault_of_events(events: Any) -> str | None:
-    """Counts values as they are parsed, and stops reading once there are too many."""
+    """Counts values as they are parsed, and stops as soon as there are too many."""
     anchored: dict[str | None, int] = {}  # values below each anchor
     around: list[tuple[str | None, int]] = []  # lists and mappings: anchor, and how many values before
     values = 0

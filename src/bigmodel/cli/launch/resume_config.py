@@ -1,4 +1,4 @@
-"""The configuration that a run was started with, read back from its folder, or from its checkpoints."""
+"""The configuration of a run to resume: read from its folder or checkpoint, repaired and compared."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape_message
 
 SECTIONS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer")
-"""What every run has settings for."""
+"""The groups of settings that every run has."""
 
 _FORBIDDEN = ("hydra", "defaults")
-"""Keys that no run writes down: Hydra would take orders from them."""
+"""Keys that no run stores: Hydra would obey them."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's own configuration as plain nested values.
 
-    Unresolved: what a stranger's interpolation would do is not done before the guard has seen it.
+    Interpolations stay unresolved: the file may be a stranger's, and the guard has not yet checked it.
 
     Raises:
-        DamagedError: it is not there, damaged, or no run's.
-        CheckpointError: it has settings that no run writes down.
+        DamagedError: the file is missing, damaged, or not a run's configuration.
+        CheckpointError: it has settings that no run stores.
     """
     path = folder / ".hydra" / "config.yaml"
     if (fault := fault_of_file(path)) is not None:
@@ -42,7 +42,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
     if not isinstance(plain, dict):
         raise _damaged(path, "it holds no settings")
-    if (key := _forbidden_key(plain)) is not None:  # no damage: somebody has put it there
+    if (key := _forbidden_key(plain)) is not None:  # not damaged: somebody has added it
         raise CheckpointError(
             f"{path}: the run's own configuration has been changed: `{key}` is not among a run's own"
             " settings. Remove it to resume; the checkpoints are not affected."
@@ -53,7 +53,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def saved_settings(folder: Path) -> dict[str, Any] | None:
-    """The same from a run's newest whole checkpoint; None where none has it."""
+    """The same from a run's newest complete checkpoint; None if no checkpoint has it."""
     for name in manifest.GENERATIONS:
         try:
             found = manifest.read_facts(folder / "checkpoints" / name).get("settings")
@@ -68,7 +68,7 @@ def repair(folder: Path, prefix: str) -> None:
     """Restores a damaged configuration from the settings in the newest checkpoint.
 
     Raises:
-        CheckpointError: no checkpoint has them, or another process has the run.
+        CheckpointError: no checkpoint has them, or another process uses the run.
     """
     try:
         read_config(folder)
@@ -84,7 +84,7 @@ def repair(folder: Path, prefix: str) -> None:
 
 
 def _restore(folder: Path, settings: dict[str, Any]) -> None:
-    """Puts a run's damaged configuration back as its checkpoint has it; what is there is kept beside it.
+    """Replaces a run's damaged configuration by that of its checkpoint; the damaged file is kept.
 
     Args:
         settings: as `saved_settings` gives them.
@@ -103,7 +103,7 @@ def _restore(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _literal(value: Any) -> Any:
-    """Settings have no references left but those to the environment; what looks like one is text."""
+    """Escapes `${` except in references to the environment: stored settings have no others."""
     if isinstance(value, dict):
         return {key: _literal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -114,24 +114,24 @@ def _literal(value: Any) -> Any:
 
 
 def comparable(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration in the form of `read_config`, less what belongs to one command line."""
+    """A composed configuration in the form of `read_config`, without settings of one command line."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     return run_settings({str(key): value for key, value in plain.items()})
 
 
 def run_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that say what a run is."""
+    """The settings that define a run."""
     return {key: value for key, value in settings.items() if key not in ("hydra", *PER_INVOCATION)}
 
 
 def is_same_run(theirs: dict[str, Any], ours: dict[str, Any], config_dir: Path) -> bool:
-    """Whether two configurations make the same run.
+    """Whether two configurations define the same run.
 
     Args:
-        theirs: an older one, of an earlier version perhaps: that did what is now the default of a
-            setting that it does not know.
-        ours: today's.
-        config_dir: our files, which state every setting with its default.
+        theirs: the older one, perhaps of an earlier version, which behaved as the defaults of newer
+            settings say.
+        ours: the current one.
+        config_dir: the shipped configurations, which state every setting with its default.
     """
     if theirs == ours:
         return True
@@ -144,7 +144,7 @@ def is_same_run(theirs: dict[str, Any], ours: dict[str, Any], config_dir: Path) 
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
+    """Nested settings as a flat mapping of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -173,7 +173,7 @@ def _is_section(value: Any) -> bool:
 
 
 def _shipped(config: dict[str, Any], config_dir: Path) -> dict[str, Any]:
-    """What our files say, by dotted key, for the entries that a configuration has chosen."""
+    """The shipped defaults, by dotted key, of the entries that a configuration has chosen."""
     found = flatten(_plain(config_dir / "train.yaml"))
     for section in SECTIONS:
         chosen = config.get(section)

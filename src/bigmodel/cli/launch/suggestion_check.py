@@ -1,4 +1,4 @@
-"""Whether settings would be taken as they are advised, by the schema of what is chosen."""
+"""Checks suggested settings against the schemas before a message suggests them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bigmodel.runtime.device_names import is_device
 
 
 def are_allowed(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -> bool:
-    """Whether `key=value` words are good ones beside the choices that are made.
+    """Whether `key=value` words are valid with the choices made.
 
     Args:
-        words: as Hydra reads them, without the shell's quotation marks.
-        index: what can be chosen and set.
+        words: as Hydra parses them, without the shell's quotation marks.
+        index: the groups, choices and settings.
         argv: the other arguments.
     """
     line = [*argv, *words]
@@ -45,7 +45,7 @@ def are_allowed(words: Sequence[str], index: ConfigIndex, argv: Sequence[str]) -
 
 
 def _entries(group: str, index: ConfigIndex, line: Sequence[str]) -> list[str]:
-    """The registered entries that the choices of a group configure."""
+    """The registered entries configured by the choices made in a group."""
     if group not in index.groups:
         return [""]
     names = index.chosen(line).get(group, [index.groups[group].default or ""])
@@ -58,7 +58,7 @@ def _entries(group: str, index: ConfigIndex, line: Sequence[str]) -> list[str]:
 
 
 def _group_allows(group: str, settings: dict[str, Any], name: str) -> bool:
-    """Whether the settings of one group bring no complaint that is not there without them."""
+    """Whether the settings of one group cause no additional errors."""
     without = _errors(group, {}, name)
     is_known = not any(line.startswith(f"{group}.name=") for line in without)
     return is_known and not (_errors(group, settings, name) - without)

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: its jobs, read back from their folders and ranked."""
+"""The results of a sweep's jobs, read from their folders."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from bigmodel.runtime.disk import read_text
 def collect(folder: Path, refused: Sequence[Path] = ()) -> tuple[list[Row], str, str]:
     """The jobs of a sweep, in the order of their numbers.
 
-    They are read from the disk, so that it does not matter which process ran them.
+    They are read from the disk, so any process may have run them.
 
     Args:
-        folder: the sweep's, which holds one folder a job.
-        refused: folders in it that are not of this sweep.
+        folder: the sweep's folder, which holds one folder per job.
+        refused: folders in it that do not belong to this sweep.
 
     Returns:
-        A row a job, the monitored metric's name, and its mode (`max` or `min`).
+        One row per job, the monitored metric's name, and its mode (`max` or `min`).
     """
     others = {path.resolve() for path in refused}
     found = (path.parent for path in folder.glob("*/.hydra") if path.is_dir())

@@ -13,7 +13,8 @@ import numpy as np
 from bigmodel.data.libraries import tokenizers
 from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, code_points, split_long_text
 from bigmodel.errors import DataError
-from bigmodel.runtime import progress_messages, signals, standard_streams
+from bigmodel.runtime import signals, standard_streams
+from bigmodel.runtime.progress_messages import report_progress
 
 Unit = Literal["character", "byte", "bpe"]
 Special = Literal["pad", "start", "end", "unknown"]
@@ -90,9 +91,7 @@ def _train_bpe(texts: Sequence[str], size: int) -> str:
             read += len(piece)
 
     work = f"Learning subwords from {size:,} characters"
-    with progress_messages.report_progress(
-        lambda: work if read == size else f"{work}, {read:,} of them read"
-    ):
+    with report_progress(lambda: work if read == size else f"{work}, {read:,} of them read"):
         signals.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
 
