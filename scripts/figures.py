@@ -90,7 +90,7 @@ def accuracy_of_last(folder: Path) -> float:
     run.state.load_model(groups.get("averaged", groups["model"]))
     assert run.test is not None
     result = evaluate(run.state.model, run.test, run.loss, run.val_metrics, run.runtime, run.dataset)
-    return result.figures["accuracy"]
+    return result.metrics["accuracy"]
 
 
 def digits(folder: Path, models: list[str], extra: list[str]) -> None:

@@ -167,14 +167,14 @@ def test_an_evaluation_s_loss_does_not_depend_on_how_it_is_cut(
     own: Own, tmp_path: Path, cut: int
 ) -> None:
     run, _ = built(tmp_path, own("loss", weighed()))
-    figures = [
+    losses = [
         evaluate(
             *(run.state.model, run.val, run.loss, run.val_metrics, run.runtime, run.dataset),
             at_once=size,
-        ).figures["loss"]
+        ).metrics["loss"]
         for size in (None, cut)
     ]
-    assert figures[1] == pytest.approx(figures[0], rel=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(

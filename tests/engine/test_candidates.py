@@ -90,9 +90,9 @@ def test_what_is_no_faster_is_dropped_and_remembered(
 def test_what_is_wrong_is_dropped(compiles: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(Fake):
         def run_step(self, inputs: StepInputs) -> Tensor:
-            figures = super().run_step(inputs)
+            metrics = super().run_step(inputs)
             next(iter(self.function.tensors.weights.values())).add_(1.0)
-            return figures
+            return metrics
 
     monkeypatch.setattr(candidates, "CompiledEngine", lambda step, _, example: Wrong(step, example))
     step, messages = begun(small_step(), FEATURES), list[str]()

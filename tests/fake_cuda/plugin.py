@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bigmodel.data.batching import prefetch
 from bigmodel.engine.step import Step
-from bigmodel.engine.step_figures import FigureBuffer, StepFigures
+from bigmodel.engine.step_metrics import StepMetrics, StepMetricsBuffer
 from bigmodel.metrics.base import Metrics
 from bigmodel.metrics.classes import ClassMetrics
 from bigmodel.training import text_samples
@@ -27,7 +27,7 @@ replace_kernels()
 def _on_the_fake_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test gets a device that has recorded nothing yet, and whose `step` is kept up to date."""
     vars(device).update(vars(type(device)()))
-    call, drain, steps = Step.__call__, FigureBuffer.drain, count(1)
+    call, drain, steps = Step.__call__, StepMetricsBuffer.drain, count(1)
 
     def step(self: Step, *args: Any, **kwargs: Any) -> bool:
         device.step = next(steps)
@@ -36,15 +36,15 @@ def _on_the_fake_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         finally:
             device.step = 0
 
-    def good(self: FigureBuffer) -> list[StepFigures]:  # all flags read as set, "skipped" too
-        return [figures._replace(loss=1.0, updated=True) for figures in drain(self)]
+    def good(self: StepMetricsBuffer) -> list[StepMetrics]:  # all flags read as set, "skipped" too
+        return [metrics._replace(loss=1.0, updated=True) for metrics in drain(self)]
 
     def all_of_them(self: Metrics, _sums: Tensor) -> float:  # none is undefined
         return self.samples
 
     monkeypatch.setattr(text_samples, "_CONTINUED", 4)
     monkeypatch.setattr(Step, "__call__", step)
-    monkeypatch.setattr(FigureBuffer, "drain", good)
+    monkeypatch.setattr(StepMetricsBuffer, "drain", good)
     for kind in (Metrics, ClassMetrics):
         monkeypatch.setattr(kind, "_counted", all_of_them)
     mode = FakeCudaMode()

@@ -94,7 +94,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("micro_batch", [12, 5])
 @pytest.mark.parametrize("by", ["outputs", "gradient"])
-def test_training_figures_are_those_of_the_updates_that_were_done(
+def test_training_metrics_are_those_of_the_updates_that_were_done(
     tmp_path: Path, kind: str, micro_batch: int, by: str
 ) -> None:
     settings, name = KINDS[kind]
@@ -139,7 +139,7 @@ TEXTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "text", "pairs"])
-def test_a_model_that_gives_nan_has_no_figures_and_is_never_the_best(tmp_path: Path, kind: str) -> None:
+def test_a_model_that_gives_nan_has_no_metrics_and_is_never_the_best(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.txt").write_text("to be or not to be\n" * 40)
     settings = KINDS[kind][0] if kind in KINDS else TEXTS
     if kind == "text":

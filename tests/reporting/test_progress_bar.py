@@ -22,7 +22,7 @@ def bar(tmp_path: Path) -> Bar:
     """A bar after 10 seconds and a tenth of the run."""
     now = iter([0.0, 10.0, *[12.0] * 9])
     bar = Bar(facts.info(tmp_path), lambda: next(now))
-    bar.update(ProgressReport(epoch=4, step=69, loss=0.12341, figure=0.9722, samples_per_second=12345.6))
+    bar.update(ProgressReport(epoch=4, step=69, loss=0.12341, metric=0.9722, samples_per_second=12345.6))
     return bar
 
 
@@ -56,7 +56,7 @@ def test_a_gpus_share_and_memory_go_first(tmp_path: Path, width: int, facts_show
     now = iter([0.0, 10.0, *[12.0] * 9])
     bar = Bar(facts.info(tmp_path), lambda: next(now))
     speeds = {"tokens_per_second": 1234560.0, "mfu": 0.412, "memory_gib": 12.34}
-    figures = {"loss": 0.1234, "figure": 0.9722, "samples_per_second": 12345.6}
+    figures = {"loss": 0.1234, "metric": 0.9722, "samples_per_second": 12345.6}
     bar.update(ProgressReport(epoch=4, step=69, **figures, **speeds))
     line = shown(bar, width)
     assert line.endswith(facts_shown)
@@ -77,5 +77,5 @@ def test_before_the_first_step(tmp_path: Path) -> None:
 def test_a_resumed_run_judges_by_its_own_steps(tmp_path: Path) -> None:
     now = iter([0.0, 10.0, 10.0, 10.0])
     bar = Bar(facts.info(tmp_path, first_step=590), lambda: next(now))
-    bar.update(ProgressReport(epoch=27, step=600, loss=None, figure=None, samples_per_second=0))
+    bar.update(ProgressReport(epoch=27, step=600, loss=None, metric=None, samples_per_second=0))
     assert shown(bar, 80).endswith("━  1:30 left")

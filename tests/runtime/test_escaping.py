@@ -19,8 +19,8 @@ from bigmodel.models.summary import Layer
 from bigmodel.reporting import pictures, tensorboard
 from bigmodel.reporting.base import GeneratedText, PredictedSample
 from bigmodel.reporting.console import Console
-from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.leaderboard import Row, print_leaderboard
+from bigmodel.reporting.metrics_table import print_metrics
 from bigmodel.reporting.terminal import rich_console
 from bigmodel.runtime.escaping import escape, escape_library_output, escape_line, escape_message
 from tests.reporting import facts
@@ -81,8 +81,8 @@ def test_tables(terminal: bool) -> None:
     lines = [line for line in stream.getvalue().splitlines() if "0.5000" in line]
     assert len(lines) == 1, "a row stays one"
     stream = io.StringIO()
-    figures = {NASTY: 0.5}
-    print_figures(NASTY, [("Data", NASTY)], figures, stream=stream, terminal=terminal, width=400)
+    metrics = {NASTY: 0.5}
+    print_metrics(NASTY, [("Data", NASTY)], metrics, stream=stream, terminal=terminal, width=400)
     check(stream.getvalue(), coloured=terminal)
 
 

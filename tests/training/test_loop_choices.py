@@ -31,7 +31,7 @@ def script(
     def told(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> EvaluationResult:
         evaluation = real(model, batches, *args, **more)
         if batches is run.val:
-            evaluation.figures[name] = next(rest)
+            evaluation.metrics[name] = next(rest)
         return evaluation
 
     monkeypatch.setattr(validation, "evaluate", told)
@@ -155,7 +155,7 @@ def test_the_test_part_is_read_once_with_the_best_weights(
     chosen, weights = seen[best][1], seen[-1][1]
     assert all(torch.equal(chosen[name], value) for name, value in weights.items())
     assert summary.best["step"] == told.records[best]["step"]
-    # the two parts hold the same samples here, so that the figures have to agree
+    # the two parts hold the same samples here, so that the metrics have to agree
     assert summary.test["test/loss"] == told.records[best]["val/loss"]
     assert not any(key.startswith("test/") for record in told.records for key in record)
     on_disk = read_summary(tmp_path)

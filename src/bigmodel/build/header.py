@@ -70,7 +70,7 @@ def run_info(
 
 
 def describe_loss(loss: Loss, target: Target) -> str:
-    """A loss, and what its figures are of where that is not what the others are of: standardised values.
+    """The loss; for real values also its unit, since other metrics are in the target's own.
 
     `mse, of the target in units of its standard deviation, 77.2`
     """

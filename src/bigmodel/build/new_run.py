@@ -42,7 +42,7 @@ from bigmodel.training.text_samples import TextSampler
 from bigmodel.training.throughput import Throughput
 
 EVALUATION_BATCHES = 8
-"""Training batches that are evaluated as one: faster, with the same figures. No layer's outputs are kept
+"""Training batches that are evaluated as one: faster, with the same metrics. No layer's outputs are kept
 for gradients, so that they hardly need more memory than one in training. Not where a model has an output
 for each token of a vocabulary at each position: there outputs are all that counts."""
 
@@ -67,8 +67,8 @@ def build_run(config: RunConfig, folder: Path, learnt: Preprocessing | None = No
     first = next(iter(val.epoch(0)))
     sample = first.inputs[:1]
     loss, model, layers, rows = _model(config, dataset, runtime, first)
-    text_sampler, figures = _text_sampler(config, dataset, model, runtime)
-    monitor, stop_monitor = _monitors(config, dataset, figures)
+    text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
+    monitor, stop_monitor = _monitors(config, dataset, metrics)
     step = _step(config, model, loss, dataset, runtime)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
@@ -145,10 +145,10 @@ def _rows(label: str, lines: list[str]) -> list[tuple[str, str]]:
 def _text_sampler(
     config: RunConfig, dataset: Dataset, model: nn.Module, runtime: Runtime
 ) -> tuple[TextSampler | None, dict[str, str]]:
-    """What the model writes at an evaluation, and all figures that one gives, with their direction."""
+    """What samples texts at an evaluation, and all of its metrics, each with its direction."""
     pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
     sampler = TextSampler.of(dataset, model, runtime.device, pairs, beams)
-    return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.figures)
+    return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.metrics)
 
 
 def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime) -> Step:

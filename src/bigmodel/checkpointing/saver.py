@@ -40,7 +40,7 @@ class Saver:
         keep: how many best checkpoints are kept.
         interval: seconds.
         clock: a monotonic clock, in seconds.
-        records: files, and folders of files, that hold the figures of each step; they are synced to disk
+        records: files, and folders of files, that hold the metrics of each step; they are synced to disk
             before a checkpoint that relies on them.
 
     Attributes:

@@ -17,7 +17,7 @@ class Engine:
     """Does one update after another by torch's operations: `eager`. Faster engines derive from it.
 
     Args:
-        step: does one update; every engine leaves its figures there.
+        step: does one update; every engine leaves its metrics there.
 
     Attributes:
         name: its name in `device.engine`.

@@ -1,6 +1,6 @@
 """Engines that run a whole step as one piece, made for batches of one shape, many in a row.
 
-The piece changes weights, optimizer state, averages and sums in place, and returns its figures. A batch
+The piece changes weights, optimizer state, averages and sums in place, and returns its metrics. A batch
 of another shape, such as an epoch's smaller last one, is done by torch's operations on the same tensors.
 """
 
@@ -39,7 +39,7 @@ class FixedShapeEngine(Engine):
         self._device = example.inputs.device
 
     def run_step(self, inputs: StepInputs) -> Tensor:
-        """Does one step; returns its figures, (4,) float32, as `FunctionalStep` does."""
+        """Does one step; returns its metrics, (4,) float32, as `FunctionalStep` does."""
         raise NotImplementedError
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
@@ -50,16 +50,16 @@ class FixedShapeEngine(Engine):
             return super().__call__(batches, factors, measure)
         step.last_micro_batch = len(batches[0])
         rates = self._rates(factors[:count])
-        figures = torch.empty(count, 4, device=self._device)
+        metrics = torch.empty(count, 4, device=self._device)
         step.updating = True
         with step.phase(COMPILED_STEP):
-            for row, (inputs, targets), own_rates in zip(figures, batches[:count], rates, strict=True):
+            for row, (inputs, targets), own_rates in zip(metrics, batches[:count], rates, strict=True):
                 row.copy_(self.run_step(StepInputs(inputs, targets, own_rates)))
         step.updating = False
         apply(step.optimizer, factors[count - 1])
-        step.add_figures(figures, count * len(batches[0]))
+        step.add_step_metrics(metrics, count * len(batches[0]))
         if measure and count == len(batches):
-            step.accumulation.grad_norm = figures[-1, 3]
+            step.accumulation.grad_norm = metrics[-1, 3]
         return count
 
     def set_step_time(self, seconds: float) -> None:

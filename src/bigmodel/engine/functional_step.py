@@ -165,8 +165,8 @@ class FunctionalStep:
             _assign_where(is_finite, tensors.optimizer_state, new_state)
             _assign_where(is_finite, tensors.buffers, buffers)
             self._update_averages(tensors, new_weights | buffers, inputs.rates[-1])
-        figures = (total.detach(), normaliser, 1.0 - is_finite.to(total), norm.to(total))
-        return torch.stack([figure.float() for figure in figures])
+        values = (total.detach(), normaliser, 1.0 - is_finite.to(total), norm.to(total))
+        return torch.stack([value.float() for value in values])
 
     def _optimizer_step(
         self, tensors: StepTensors, gradients: Named, rates: Tensor

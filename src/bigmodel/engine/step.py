@@ -1,6 +1,6 @@
 """One optimizer step and nothing else: forward, loss, backward, clip, update.
 
-A narrow interface: a batch in, figures out. A step knows no epochs, logs or files, and never waits for
+A narrow interface: a batch in, metrics out. A step knows no epochs, logs or files, and never waits for
 the device: losses stay there as tensors until `drain` fetches them all at once. An update from a loss or
 gradient that is not finite is left out; that is decided on the device, too.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bigmodel.data.base import Batch
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
-from bigmodel.engine.step_figures import FigureBuffer, StepFigures
+from bigmodel.engine.step_metrics import StepMetrics, StepMetricsBuffer
 from bigmodel.errors import DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
@@ -104,7 +104,7 @@ class Step:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._one = torch.ones((), device=self._device)
         self._reciprocals: dict[int, Tensor] = {}
-        self._figures = FigureBuffer()
+        self._step_metrics = StepMetricsBuffer()
 
     def __call__(self, batch: Batch, measure: bool = False) -> bool:
         """Does one update, or goes on with one that was interrupted.
@@ -143,13 +143,12 @@ class Step:
             if not self.fuses:
                 self.metrics.add(metrics.sums, len(batch), found_inf == 0)
         self._update(found_inf, measure)
-        self._figures.add(total, found_inf, weight)
+        self._step_metrics.add(total, found_inf, weight)
         losses.clear()
         return True
 
     def full_batch_step(self, batch: Batch) -> Tensor:
-        """Does one update of a batch that goes through the model at once. Its figures are returned, not
-        kept.
+        """Does one update with a batch that goes through the model at once; nothing is kept for `drain`.
 
         Returns:
             (4,) float32: the sum of the samples' losses, what to divide it by, 1 if the update was left
@@ -164,24 +163,24 @@ class Step:
         assert norm is not None
         return torch.stack([value.float() for value in (total, weight, found_inf, norm)])
 
-    def add_figures(self, figures: Tensor, samples: int) -> None:
-        """Adds the figures of steps that an engine did, which added up the metrics, too.
+    def add_step_metrics(self, step_metrics: Tensor, samples: int) -> None:
+        """Adds steps that an engine did, which has added to the sums of `metrics` itself.
 
         Args:
-            figures: (steps, 4), as `full_batch_step` returns them.
+            step_metrics: (steps, 4), as `full_batch_step` returns them.
             samples: how many samples these steps had in all.
         """
-        self._figures.add_block(figures)
+        self._step_metrics.add_block(step_metrics)
         if not self.fuses:
             self.metrics.count(samples)
 
-    def drain(self) -> list[StepFigures]:
-        """Returns the figures of the steps since the last call, in order. Waits for the device."""
-        return self._figures.drain()
+    def drain(self) -> list[StepMetrics]:
+        """Returns the metrics of the steps since the last call, in order. Waits for the device."""
+        return self._step_metrics.drain()
 
-    def discard_figures(self) -> None:
-        """Discards the figures that were not drained."""
-        self._figures.clear()
+    def discard_step_metrics(self) -> None:
+        """Discards the metrics that were not drained."""
+        self._step_metrics.clear()
 
     def undo(self) -> bool:
         """Takes back what an unfinished step has changed, so that its batch can come again as a whole.

@@ -1,6 +1,6 @@
 """Metrics of models; the kind of target decides which there are.
 
-Sums are added up on the device, sample by sample, so that figures do not depend on the batches, and
+Sums are added up on the device, sample by sample, so that metrics do not depend on the batches, and
 fetched once by `compute`. They are plain sums: those of several processes can be added.
 """
 

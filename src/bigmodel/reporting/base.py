@@ -60,8 +60,8 @@ class ProgressReport:
     Attributes:
         epoch: the current epoch, from 1.
         step: optimizer steps done in all.
-        loss: the mean training loss of this epoch so far; None before the first figure.
-        figure: the newest value of the monitored metric; None before the first evaluation.
+        loss: the mean training loss of this epoch so far; None before the first step's.
+        metric: the newest value of the monitored metric; None before the first evaluation.
         samples_per_second: throughput of training, without evaluations.
         tokens_per_second: the same in tokens; None unless samples are texts.
         mfu: model FLOPs utilisation, the share of the GPU's peak, 0 to 1; None if unknown.
@@ -71,7 +71,7 @@ class ProgressReport:
     epoch: int
     step: int
     loss: float | None
-    figure: float | None
+    metric: float | None
     samples_per_second: float
     tokens_per_second: float | None = None
     mfu: float | None = None
@@ -108,15 +108,15 @@ class EvaluationResult:
     """The result of one pass over an evaluated set.
 
     Attributes:
-        figures: by metric name without the prefix: `loss`, `accuracy`, `mae`, …
+        metrics: by name without the prefix: `loss`, `accuracy`, `mae`, …
         confusion: (classes, classes) counts, truth by prediction; None for other targets.
         class_names: the labels of its rows and columns.
         samples: the first few samples of the set.
         generated: a few texts that the model generated.
-        undefined: whether the model gave NaN or infinity; all figures are NaN then.
+        undefined: whether the model gave NaN or infinity; all metrics are NaN then.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     confusion: Tensor | None = None
     class_names: Sequence[str] = ()
     samples: Sequence[PredictedSample] = ()

@@ -74,8 +74,8 @@ def progress_line(progress: ProgressReport, info: RunInfo) -> str:
     parts = [f"Epoch {progress.epoch}"]
     if progress.loss is not None:
         parts.append(f"Loss: {figure(progress.loss)}")
-    if progress.figure is not None:
-        parts.append(f"{info.monitor}: {figure(progress.figure)}")
+    if progress.metric is not None:
+        parts.append(f"{info.monitor}: {figure(progress.metric)}")
     parts.append(f"step: {progress.step:,} of {info.total_steps:,}")
     return ", ".join([*parts, *speeds(progress).values()])
 

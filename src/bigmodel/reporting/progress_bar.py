@@ -60,8 +60,8 @@ class Bar:
         facts = {}
         if progress.loss is not None:
             facts["loss"] = f"loss {figure(progress.loss)}"
-        if progress.figure is not None:
-            facts["figure"] = f"{self._info.monitor} {figure(progress.figure)}"
+        if progress.metric is not None:
+            facts["figure"] = f"{self._info.monitor} {figure(progress.metric)}"
         if progress.samples_per_second > 0:
             facts |= speeds(progress)
         left = self._seconds_left(moment, progress)

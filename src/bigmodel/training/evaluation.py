@@ -38,7 +38,7 @@ def evaluate(
 ) -> EvaluationResult:
     """Evaluates a model on every sample of a part, model and loss in evaluation mode.
 
-    If the model returns NaN or infinity for a sample, every figure is NaN. A figure that the samples
+    If the model returns NaN or infinity for a sample, every metric is NaN. A metric that the samples
     leave undefined, such as r2 if all targets are equal, is NaN alone.
 
     Args:
@@ -67,12 +67,12 @@ def evaluate(
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
     target, computed = dataset.spec.target, metrics.compute()
-    figures = {"loss": float(total / weight), **computed}
-    undefined = math.isnan(figures["loss"]) or all(map(math.isnan, computed.values()))
+    values = {"loss": float(total / weight), **computed}
+    undefined = math.isnan(values["loss"]) or all(map(math.isnan, computed.values()))
     if undefined:  # the loss may be finite if it ignores that sample
-        figures = dict.fromkeys(figures, math.nan)
+        values = dict.fromkeys(values, math.nan)
     return EvaluationResult(
-        figures=figures,
+        metrics=values,
         undefined=undefined,
         confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
         class_names=target.names if isinstance(target, Classes) else (),

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bigmodel.engine.step_figures import StepFigures
+from bigmodel.engine.step_metrics import StepMetrics
 
 _STORED_NAMES = {
+    "metrics": "figures",
     "last_completed_step": "attended",
     "bad_evaluations": "waited",
     "skipped_updates": "skipped",
@@ -24,7 +25,7 @@ class Validation:
     """What an evaluation of the validation set found, and what follows from it.
 
     Attributes:
-        figures: by full name, such as `val/loss`.
+        metrics: by full name, such as `val/loss`.
         monitored: the value of the metric that chooses the best checkpoint.
         improved: whether the model is the best so far.
         stop_value: the best value of early stopping's metric; None before the first finite one.
@@ -32,7 +33,7 @@ class Validation:
         stop: whether early stopping ends the run.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     monitored: float
     improved: bool
     stop_value: float | None
@@ -55,7 +56,7 @@ class Progress:
         best: the record of the best evaluation so far, and `best_value` its monitored metric.
         final: the newest record.
         bad_evaluations: evaluations since early stopping's metric improved; `stop_value` is its best.
-        figures: the newest evaluation's figures, by full name.
+        metrics: the newest evaluation's metrics, by full name.
         stopped_early: whether early stopping has ended the run.
         skipped_updates: updates left out because the loss or a gradient was not finite, and
             `skipped_in_a_row` how many of them came last without a good one between.
@@ -73,7 +74,7 @@ class Progress:
     final: dict[str, float | int] = field(default_factory=dict)
     bad_evaluations: int = 0
     stop_value: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
     skipped_updates: int = 0
     skipped_in_a_row: int = 0
@@ -85,7 +86,7 @@ class Progress:
         """The mean training loss since the last record; NaN if every update was skipped."""
         return self.loss_sum / self.loss_weight if self.loss_weight else math.nan
 
-    def add_steps(self, drained: list[StepFigures]) -> Iterator[tuple[int, StepFigures]]:
+    def add_steps(self, drained: list[StepMetrics]) -> Iterator[tuple[int, StepMetrics]]:
         """Adds the losses of the newest steps while the caller iterates.
 
         Yields:
@@ -93,13 +94,13 @@ class Progress:
             The caller either calls `count_skipped` or stops iterating.
         """
         # One by one, so that the sums do not depend on how often steps are drained.
-        for step, figures in enumerate(drained, start=self.step - len(drained) + 1):
-            if figures.updated and math.isfinite(figures.loss):
+        for step, metrics in enumerate(drained, start=self.step - len(drained) + 1):
+            if metrics.updated and math.isfinite(metrics.loss):
                 self.skipped_in_a_row = 0
-                self.loss_sum += figures.loss * figures.weight
-                self.loss_weight += figures.weight
+                self.loss_sum += metrics.loss * metrics.weight
+                self.loss_weight += metrics.weight
             else:
-                yield step, figures
+                yield step, metrics
 
     def count_skipped(self) -> None:
         """Counts an update that was left out, and after which training goes on."""
@@ -108,7 +109,7 @@ class Progress:
 
     def apply(self, validation: Validation) -> None:
         """Takes over what follows from an evaluation."""
-        self.figures = validation.figures
+        self.metrics = validation.metrics
         if validation.improved:
             self.best_value = validation.monitored
         self.stop_value = validation.stop_value

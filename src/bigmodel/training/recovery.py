@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from bigmodel.checkpointing import checkpoint
 from bigmodel.engine.base import Engine
-from bigmodel.engine.step_figures import StepFigures
+from bigmodel.engine.step_metrics import StepMetrics
 from bigmodel.errors import DataError, DeviceError, NonFiniteError, counted, is_out_of_memory
 from bigmodel.runtime.signals import Stopped
 from bigmodel.training.plan import OnOOM
@@ -64,8 +64,8 @@ def drain_step_metrics(run: Run) -> None:
             or too many of them were.
     """
     progress = run.state.progress
-    for step, figures in progress.add_steps(run.step.drain()):
-        fault = _fault(run, step, figures)
+    for step, metrics in progress.add_steps(run.step.drain()):
+        fault = _fault(run, step, metrics)
         if run.config.on_nonfinite != "skip":
             raise NonFiniteError(fault, step)
         progress.count_skipped()
@@ -76,9 +76,9 @@ def drain_step_metrics(run: Run) -> None:
             run.sinks.message(f"{fault} Its update was skipped, as {total:,} in all.", "warning")
 
 
-def _fault(run: Run, step: int, figures: StepFigures) -> str:
-    loss = figures.loss
-    if figures.weight == 0:
+def _fault(run: Run, step: int, metrics: StepMetrics) -> str:
+    loss = metrics.loss
+    if metrics.weight == 0:
         return f"Every target of the batch of step {step} is ignored, so the mean loss is undefined."
     factor = run.state.schedule.factor(step - 1)
     rate = run.state.optimizer.param_groups[0]["initial_lr"] * factor
@@ -105,7 +105,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
         raise NonFiniteError(
             f"{fault} Rewinding has not helped, past the batches of steps {past}.", fault.step
         ) from fault
-    run.step.discard_figures()  # losses that were not drained are of steps that will be done again
+    run.step.discard_step_metrics()  # losses that were not drained are of steps that will be done again
     run.saver.flush()
     newest = checkpoint.load_newest(run.saver.checkpoints)
     run.state.load(newest.groups, newest.facts)

@@ -28,7 +28,7 @@ from bigmodel.training.throughput import Throughput
 class Run:
     """A run, built and checked. `fit` runs it.
 
-    No attribute is replaced, but many change while it trains: `step` keeps figures, `saver` and `sinks`
+    No attribute is replaced, but many change while it trains: `step` keeps metrics, `saver` and `sinks`
     keep what is not written yet, `watch` measures time. What a checkpoint restores is in `state` alone:
     the weights, what the optimizer keeps, and `state.progress`.
 

@@ -39,7 +39,7 @@ _SAME_MOMENTS = {f"optimizer.{name}" for name in ("lr", "adamw_lr", "weight_deca
 
 
 def _changes_evaluation(key: str) -> bool:
-    """Whether a setting decides by what figure of which samples a model is called the best."""
+    """Whether a setting decides which metric, of which samples, chooses the best model."""
     return key.startswith(_EVALUATION_KEYS) and not key.startswith(_NOT_EVALUATION_KEYS)
 
 

@@ -54,13 +54,13 @@ class TextSampler:
         if not isinstance(dataset.reader, TextReader):
             return None
         writing = cls(dataset, dataset.reader, device, pairs, beams)
-        if "bleu" in writing.figures:
+        if "bleu" in writing.metrics:
             require("sacrebleu", f"data.bleu_pairs={pairs}")  # now, not at the first evaluation
         return writing
 
     @property
-    def figures(self) -> dict[str, str]:
-        """The figures that `sample` returns of the validation set, each with which way is better."""
+    def metrics(self) -> dict[str, str]:
+        """The metrics that `sample` returns of the validation part, each with which way is better."""
         return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
 
     def sample(
@@ -76,11 +76,11 @@ class TextSampler:
 
         Args:
             between: called before each batch; what it raises is passed on.
-            samples: whether samples are wanted; if not, only what a figure needs is generated.
+            samples: whether samples are wanted; if not, only what a metric needs is generated.
             at_once: most texts that are translated side by side, beams counted.
 
         Returns:
-            Figures by name, and a few texts.
+            Metrics by name, and a few texts.
         """
         part = self.dataset.part(name)
         if isinstance(part, TextPairs):

@@ -46,7 +46,7 @@ gives them, without the maker's. A part of a GPU (MIG), or one for a notebook, h
 
 @dataclass(frozen=True)
 class Throughput:
-    """Turns samples per second into all figures of speed.
+    """Turns samples per second into all metrics of speed.
 
     Attributes:
         tokens: tokens of a sample, on average; None where samples are no texts.
@@ -62,7 +62,7 @@ class Throughput:
 
     @classmethod
     def of(cls, dataset: Dataset, model: nn.Module, runtime: Runtime, sample: Tensor) -> Throughput:
-        """Measures what the figures need. FLOPs are counted only if the peak is known.
+        """Measures what the metrics need. FLOPs are counted only if the peak is known.
 
         Args:
             model: on the device.
@@ -76,13 +76,13 @@ class Throughput:
         peak = peak_of(name, runtime.precision, torch.backends.cuda.matmul.allow_tf32)
         flops = None
         if peak is not None:
-            with suppress(Exception), runtime.autocast():  # no run is to fail for a figure
+            with suppress(Exception), runtime.autocast():  # no run is to fail for a metric
                 flops = training_flops(model, sample)
                 if tokens is not None:  # the sample at hand may be longer or shorter than others
                     flops *= tokens / sample[0].numel()
         return cls(tokens, flops, peak, runtime.device)
 
-    def figures(self, samples_per_second: float) -> dict[str, float]:
+    def metrics(self, samples_per_second: float) -> dict[str, float]:
         """`samples_per_second`, and as far as known `tokens_per_second`, `mfu`, from 0 to 1, and
         `memory_gib`, the most that was in use.
 

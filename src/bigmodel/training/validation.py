@@ -22,7 +22,7 @@ from bigmodel.training.text_samples import AT_ONCE
 
 
 def validate(run: Run, *, show: bool) -> Validation:
-    """Evaluates the validation set, and returns its figures and what follows from them.
+    """Evaluates the validation part, and returns its metrics and what follows from them.
 
     Of the run's progress only `evaluation_batch` changes, if memory is short: the rest is the caller's.
 
@@ -37,20 +37,20 @@ def validate(run: Run, *, show: bool) -> Validation:
         # Its samples are kept in any case: whether this one ends the run is not known yet.
         evaluation = _add_texts(run, "val", _evaluate(run, run.val, samples=True), samples=show)
     _warn_undefined(run, evaluation)
-    figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
-    monitored = _value_of(run, run.monitor, figures)
-    loss, best_loss = figures["val/loss"], progress.best.get("val/loss")
+    metrics = {f"val/{name}": value for name, value in evaluation.metrics.items()}
+    monitored = _value_of(run, run.monitor, metrics)
+    loss, best_loss = metrics["val/loss"], progress.best.get("val/loss")
     improved = run.monitor.better_of_equals(monitored, loss, progress.best_value, best_loss)
-    stop_value, bad_evaluations, stop = _early_stopping(run, figures)
+    stop_value, bad_evaluations, stop = _early_stopping(run, metrics)
     if show or stop:
         run.sinks.evaluated(evaluation, progress.step)
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
-    return Validation(figures, monitored, improved, stop_value, bad_evaluations, stop)
+    return Validation(metrics, monitored, improved, stop_value, bad_evaluations, stop)
 
 
 def test(run: Run) -> dict[str, float]:
-    """Evaluates the test set, once, with the weights that validation chose; no figures without a part.
+    """Evaluates the test part, once, with the weights that validation chose; no metrics without a part.
 
     Raises:
         Stopped: the process was asked to stop.
@@ -66,7 +66,7 @@ def test(run: Run) -> dict[str, float]:
         run.sinks.message(f"{error} The test set is read with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
     evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
-    return {f"test/{name}": value for name, value in evaluation.figures.items()}
+    return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 
 
 def _best_weights(run: Run) -> TensorGroups:
@@ -105,38 +105,38 @@ def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
 def _add_texts(
     run: Run, part: PartName, evaluation: EvaluationResult, *, samples: bool
 ) -> EvaluationResult:
-    """The same with texts that the model writes about the part, and their figures."""
+    """The same with texts that the model writes about the part, and their metrics."""
     sampler, model = run.text_sampler, run.state.model
     if sampler is None:
         return evaluation
-    unknown = evaluation.figures | dict.fromkeys(sampler.figures, math.nan)
+    unknown = evaluation.metrics | dict.fromkeys(sampler.metrics, math.nan)
     if evaluation.undefined:
-        return replace(evaluation, figures=unknown)
+        return replace(evaluation, metrics=unknown)
     assert isinstance(model, Writer)
     try:
-        figures, texts = evaluate_in_memory(
+        metrics, texts = evaluate_in_memory(
             run,
             min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE),
             lambda size: sampler.sample(model, part, run.signals.check, samples=samples, at_once=size),
             lambda before, now: f"Out of memory with {before} texts written at once; this time {now}.",
         )
     except UndefinedError:
-        return replace(evaluation, figures=unknown)
-    return replace(evaluation, figures={**evaluation.figures, **figures}, generated=texts)
+        return replace(evaluation, metrics=unknown)
+    return replace(evaluation, metrics={**evaluation.metrics, **metrics}, generated=texts)
 
 
 def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
-    """Says which figures of the validation set are NaN, and why, when they begin to be."""
-    before = run.state.progress.figures
+    """Says which metrics of the validation part are NaN, and why, when they begin to be."""
+    before = run.state.progress.metrics
     if evaluation.undefined:
         if not before or not all(map(math.isnan, before.values())):
             run.sinks.message(
                 f"After step {run.state.progress.step:,} the model gives NaN or infinity for validation"
-                " samples: no figure of it is known, and it cannot be the best.",
+                " samples: its metrics are unknown, and it cannot be the best.",
                 "warning",
             )
         return
-    for name, why in undefined_reasons(evaluation.figures).items():
+    for name, why in undefined_reasons(evaluation.metrics).items():
         key = f"val/{name}"
         if math.isnan(before.get(key, 0.0)):
             continue
@@ -147,11 +147,11 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
         run.sinks.message(message, "warning")
 
 
-def _early_stopping(run: Run, figures: dict[str, float]) -> tuple[float | None, int, bool]:
+def _early_stopping(run: Run, metrics: dict[str, float]) -> tuple[float | None, int, bool]:
     """The best value of early stopping's metric, evaluations since then, and whether to stop."""
     config, progress, monitor = run.config.early_stopping, run.state.progress, run.stop_monitor
     best, bad = progress.stop_value, progress.bad_evaluations + 1
-    value = _value_of(run, monitor, figures)
+    value = _value_of(run, monitor, metrics)
     if monitor.better(value, best, config.min_delta):
         best, bad = value, 0
     stop = config.patience is not None and bad >= config.patience
@@ -163,6 +163,6 @@ def _early_stopping(run: Run, figures: dict[str, float]) -> tuple[float | None, 
     return best, bad, stop
 
 
-def _value_of(run: Run, monitor: Monitored, figures: dict[str, float]) -> float:
+def _value_of(run: Run, monitor: Monitored, metrics: dict[str, float]) -> float:
     is_training = monitor.name == "train/loss"
-    return run.state.progress.mean_loss if is_training else figures[monitor.name]
+    return run.state.progress.mean_loss if is_training else metrics[monitor.name]

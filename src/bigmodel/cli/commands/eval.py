@@ -22,8 +22,8 @@ from bigmodel.data.fingerprint import compare
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
 from bigmodel.metrics import metrics_for, undefined_reasons
 from bigmodel.models.base import Writer
-from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.formatting import shown_path
+from bigmodel.reporting.metrics_table import print_metrics
 from bigmodel.reporting.summary import jsonable
 from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Values
 from bigmodel.training.evaluation import evaluate
@@ -81,7 +81,7 @@ def run(arguments: Namespace) -> None:
         ("Loss", describe_loss(loaded.loss(), loaded.preprocessing.spec.target)),
         ("Device", str(loaded.runtime)),
     ]
-    print_figures(shown_path(loaded.run_path.folder), rows, named)
+    print_metrics(shown_path(loaded.run_path.folder), rows, named)
 
 
 def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = None) -> dict[str, float]:
@@ -101,7 +101,7 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
             f"{shown_path(loaded.run_path.folder)}: the model, weights of step {loaded.step:,}, gives"
             f" NaN or infinity for samples of {data.source}: nothing can be measured. {DIVERGED}"
         )
-    figures = evaluation.figures
+    figures = evaluation.metrics
     for name, why in undefined_reasons(figures).items():
         note(f"{name} is not defined for {data.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)

@@ -1,4 +1,4 @@
-"""The figures of steps, kept on the device until they are needed: fetching them waits for the device."""
+"""The metrics of steps, kept on the device until they are needed: fetching them waits for the device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 _Single = tuple[Tensor, Tensor, Tensor | int]
 
 
-class StepFigures(NamedTuple):
-    """The figures of one step.
+class StepMetrics(NamedTuple):
+    """The metrics of one step.
 
     Attributes:
         loss: mean loss of the batch, before the update.
@@ -27,8 +27,8 @@ class StepFigures(NamedTuple):
     updated: bool = True
 
 
-class FigureBuffer:
-    """The figures of steps, in order, until they are drained."""
+class StepMetricsBuffer:
+    """The metrics of steps, in order, until they are drained."""
 
     def __init__(self) -> None:
         self._entries: list[_Single | Tensor] = []
@@ -43,20 +43,20 @@ class FigureBuffer:
         """
         self._entries.append((total, found_inf, weight))
 
-    def add_block(self, figures: Tensor) -> None:
+    def add_block(self, metrics: Tensor) -> None:
         """Adds those of several steps, (steps, 4): total, weight, found_inf, norm of the gradient."""
-        self._entries.append(figures)
+        self._entries.append(metrics)
 
-    def drain(self) -> list[StepFigures]:
+    def drain(self) -> list[StepMetrics]:
         """Returns all of them as numbers, in a few transfers, and empties the buffer."""
-        figures: list[StepFigures] = []
+        metrics: list[StepMetrics] = []
         for _, group in groupby(self._entries, type):
-            figures += [
-                StepFigures(total / weight if weight else math.nan, weight, not found_inf)
+            metrics += [
+                StepMetrics(total / weight if weight else math.nan, weight, not found_inf)
                 for total, weight, found_inf in _fetched(list(group))
             ]
         self.clear()
-        return figures
+        return metrics
 
     def clear(self) -> None:
         """Discards them."""
@@ -64,7 +64,7 @@ class FigureBuffer:
 
 
 def _fetched(entries: list[_Single | Tensor]) -> list[tuple[float, ...]]:
-    """Total, weight and found_inf of each step; each figure is fetched in one transfer."""
+    """Total, weight and found_inf of each step; each metric is fetched in one transfer."""
     blocks = [block for block in entries if isinstance(block, Tensor)]
     if blocks:
         return [tuple(row) for row in torch.cat(blocks)[:, :3].tolist()]

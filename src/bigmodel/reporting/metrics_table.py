@@ -1,4 +1,4 @@
-"""The figures of one evaluation as a table."""
+"""The metrics of one evaluation as a table."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime.escaping import escape_line
 
 
-def print_figures(
+def print_metrics(
     title: str,
     rows: Sequence[tuple[str, str]],
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     *,
     stream: TextIO | None = None,
     terminal: bool | None = None,
     width: int | None = None,
 ) -> None:
-    """Prints what was evaluated, and the figures.
+    """Prints what was evaluated, and the metrics.
 
     Args:
         title: such as the run's folder.
-        rows: label and text of each line above the figures.
-        figures: by name.
+        rows: label and text of each line above the metrics.
+        metrics: by name.
         stream: what to write to; None is standard output.
         terminal: whether to draw for a terminal; None asks the stream.
         width: columns; None measures the terminal.
     """
     stream = sys.stdout if stream is None else stream
     title, rows = escape_line(title), [(label, escape_line(text)) for label, text in rows]
-    shown = {escape_line(name): figure(value) for name, value in figures.items()}
+    shown = {escape_line(name): figure(value) for name, value in metrics.items()}
     if not (is_terminal(stream) if terminal is None else terminal):
         labels = max(len(label) for label, _ in rows)
         names = max(len(name) for name in shown)
