@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
-from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.errors import ConfigError, did_you_mean, first_line
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig
@@ -67,7 +67,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
                 f"{key}: is a secret and is stored in no file. Pass it again ({key}=…), or set"
                 f" the environment variable {environment_variable(key)}."
             ) from error
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{key}: {first_line(error, type(error).__name__)}") from error
 
 
 def to_shown(config: DictConfig) -> dict[str, Any]:

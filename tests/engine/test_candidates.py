@@ -66,7 +66,7 @@ def test_what_would_pay_is_and_kept(compiles: list[Path], monkeypatch: pytest.Mo
         found = select(candidate(step, 1.0, 100_000), messages.append)
         assert isinstance(found, Fake)
     assert len(compiles) == 1, "the second time it is there"
-    assert "Compiling the step, which takes some" in messages[0]
+    assert "Compiling the step takes about" in messages[0]
     assert "(compiled) instead of 1e+03 ms" in messages[1]
     assert len(messages) == 3
 

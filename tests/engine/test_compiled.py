@@ -193,7 +193,7 @@ def test_bad_batches_are_skipped_as_by_eager_steps(tmp_path: Path) -> None:
     assert_near(*runs)
 
 
-def test_bad_batches_are_passed_over_as_by_eager_steps(tmp_path: Path) -> None:
+def test_rewinds_skip_the_same_batches_as_eager_steps(tmp_path: Path) -> None:
     """There is nothing to go back to but the start, where the optimizer keeps nothing yet."""
     settings = {"trainer.on_nonfinite": "rewind", "trainer.epochs": 3}
     runs = []

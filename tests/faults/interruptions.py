@@ -44,7 +44,7 @@ def interrupt(
     status = attempt.wait()
     if number == signal.SIGUSR1:
         faults = [] if status == 0 else [f"exit status {status} after SIGUSR1:\n{attempt.log}"]
-        if "as a signal asked for" not in attempt.log:
+        if "as a signal requested" not in attempt.log:
             faults.append(f"did not save on SIGUSR1:\n{attempt.log}")
         return faults + trials.differences(cwd, expected)
     faults = _stopped(cwd, status, number, attempt.log)
@@ -148,7 +148,7 @@ def _interrupt_start(cwd: Path, number: signal.Signals, wait: float) -> list[str
         process.kill()
         return ["did not leave at the start"]
     if number == signal.SIGUSR1:
-        saved = process.returncode == 0 and "as a signal asked for" in printed
+        saved = process.returncode == 0 and "as a signal requested" in printed
         return [] if saved else [f"status {process.returncode} after SIGUSR1 at the start:\n{printed}"]
     faults = []
     folder = trials.run_folder(cwd)

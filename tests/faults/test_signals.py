@@ -227,7 +227,7 @@ def test_a_request_to_save_while_loading_is_no_end(tmp_path: Path) -> None:
     several = ("trainer.epochs=1", "device=cpu", "trainer.tensorboard=false")  # steps
     ended = struck(tmp_path, AS_MODULE, "import torch.nn", [signal.SIGUSR1], *several)
     assert ended.status == 0, ended.printed
-    assert "as a signal asked for" in ended.printed
+    assert "as a signal requested" in ended.printed
 
 
 OF_EVAL = ("import bigmodel.cli.commands.arguments", "import torch.nn")

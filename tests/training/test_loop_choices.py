@@ -89,7 +89,7 @@ def test_where_nothing_was_ever_the_best_the_last_weights_are_tested(
     monkeypatch.setattr(run.monitor.__class__, "better", lambda *_: False)
     summary = fit(run)
     assert (summary.status, "test/accuracy" in summary.test) == ("finished", True)
-    assert any("read with the last weights" in message for message in told.messages)
+    assert any("evaluated with the last weights" in message for message in told.messages)
 
 
 def test_early_stopping_may_watch_another_figure_than_the_one_that_chooses(

@@ -1,4 +1,4 @@
-"""The data of a run: read, checked, and cut to size if a quick look is asked for."""
+"""Reads and checks the data of a run, and limits it if `trainer.limit` says so."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
 
     Args:
         config: of the run.
-        learnt: statistics and vocabularies that the run has learnt from the data already; they are not
-            computed again if the data still fits them.
+        learnt: statistics and vocabularies from an earlier part of the run; they are not computed again
+            if the data still fits them.
 
     Raises:
-        ConfigError, DataError: it is not there, or is not what a model can learn from.
+        ConfigError, DataError: the data is missing, or no model can learn from it.
     """
     with progress_messages.report_progress("Reading the data"):
         try:
-            found = registry.data.build(config.data.resuming(learnt))
+            built = registry.data.build(config.data.resuming(learnt))
         except DataError:
             if learnt is None:
                 raise
-            found = registry.data.build(config.data)  # it has changed, and its own error is to be seen
-        dataset = user_parts.check_dataset(found, config.data)
+            built = registry.data.build(config.data)  # it has changed: show its own error
+        dataset = user_parts.check_dataset(built, config.data)
         check(dataset)
     parts = {name: _limited(part, name, config) for name, part in dataset.parts.items()}
     rows = [

@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins."""
+"""The header of a run, printed before it starts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def run_info(
     loss: Loss,
     part_rows: list[tuple[str, str]],
 ) -> RunInfo:
-    """What is about to run, with a line for each thing to know.
+    """Describes a run to the sinks, with the rows of its header.
 
     Args:
-        part_rows: lines about the parts, with their labels.
+        part_rows: rows about model and loss, label and text.
     """
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
     length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"

@@ -1,4 +1,4 @@
-"""From a typed configuration to a run: the only place that knows everybody."""
+"""Builds a run from a typed configuration."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ from bigmodel.training.throughput import Throughput
 
 EVALUATION_BATCHES = 8
 """Training batches that are evaluated as one: faster, with the same metrics. No layer's outputs are kept
-for gradients, so that they hardly need more memory than one in training. Not where a model has an output
-for each token of a vocabulary at each position: there outputs are all that counts."""
+for gradients, so that they hardly need more memory than one in training. Next tokens are evaluated one
+batch at a time, since their outputs take most of the memory."""
 
 
 def build_run(config: RunConfig, folder: Path, learnt: Preprocessing | None = None) -> Run:
-    """Builds everything that `fit` needs. Nothing is written: that begins with `fit`.
+    """Builds everything that `fit` needs. Nothing is written before `fit`.
 
     Args:
         config: checked configuration.
         folder: the run's folder.
-        learnt: what the run has learnt from its data, where it goes on; see `read_dataset`.
+        learnt: for a resumed run, what it has learnt from its data; see `read_dataset`.
 
     Raises:
-        ConfigError, SpecError, DataError, DeviceError: parts that are wrong, or do not fit each other.
+        ConfigError, SpecError, DataError, DeviceError: a part is wrong, or parts do not fit each other.
     """
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed)
@@ -124,9 +124,8 @@ def _batches(
 def _model(
     config: RunConfig, dataset: Dataset, runtime: Runtime, batch: Batch
 ) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]]]:
-    """Loss and model on the device, the model from the seed alone; its summary; lines that there are to
-    tell of them."""
-    torch.manual_seed(config.top.seed)
+    """Loss and model on the device, the model's summary, and rows for the header."""
+    torch.manual_seed(config.top.seed)  # the weights depend on nothing else
     spec = dataset.spec
     loss = build_loss(config.loss, spec).to(runtime.device)
     model: nn.Module = registry.models.build(config.model, spec)
@@ -168,12 +167,12 @@ def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, run
 
 
 def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> Engine:
-    """What does the steps: eager for the sake of the same bits each time, else chosen by trial."""
+    """Eager if the run has to be deterministic, else the fastest one, found by timing."""
     device = config.device
     if device.deterministic:
         return Engine(step)
     parts = {name: config.values[name] for name in ("model", "loss")}
-    target = dataset.spec.target  # what it counts or measures besides is in tensors
+    target = dataset.spec.target  # everything else about it is in tensors
     of = [repr(dataset.spec.input), type(target).__name__, target.output_size]
     facts = None if config.top.plugins else {**parts, "data": of}
     threads = device.threads == "auto" and step.runtime.device.type == "cpu"
@@ -208,7 +207,7 @@ def _monitors(config: RunConfig, dataset: Dataset, modes: dict[str, str]) -> tup
 def _summary(
     monitor: Monitored, model: nn.Module, dataset: Dataset, runtime: Runtime, loss: Loss
 ) -> Summary:
-    """What is known of how a run ends before it begins."""
+    """The summary as far as it is known before training."""
     return Summary(
         status="running",
         monitor=monitor.name,

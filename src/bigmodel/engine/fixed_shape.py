@@ -22,7 +22,7 @@ COMPILED_STEP = "compiled step"
 """What a profile calls a step that is one piece, without phases of its own."""
 
 MAX_CALL_SECONDS = 0.05
-"""How long a call may take: signals and the progress bar are looked after between two calls."""
+"""How long a call may take: signals and the progress bar are handled between two calls."""
 
 
 class FixedShapeEngine(Engine):
@@ -45,7 +45,7 @@ class FixedShapeEngine(Engine):
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
         """See `Engine.__call__`."""
         step, count = self.step, self._count_fitting(batches)
-        too_large = step.accumulation.micro_batch < len(batches[0])  # memory has run out meanwhile
+        too_large = step.accumulation.micro_batch < len(batches[0])  # memory ran out before
         if count == 0 or too_large or step.accumulation.losses:
             return super().__call__(batches, factors, measure)
         step.last_micro_batch = len(batches[0])

@@ -21,7 +21,7 @@ from bigmodel.engine.step import Step
 from bigmodel.runtime.device import Choice
 
 SHORT_RUN = 50
-"""A run of no more steps is over before any choice could pay."""
+"""A run of no more steps is over before a choice could pay off."""
 
 Requested = Literal["auto", "eager", "compiled", "graph"]
 
@@ -115,7 +115,7 @@ class Phase(Enum):
 
 
 class AutoEngine(Engine):
-    """Eager at first; then the fastest engine found, or the one that was chosen before a resume.
+    """Eager at first; then the fastest engine, or the one that was chosen before a resume.
 
     Args:
         step: does one update.
@@ -146,7 +146,7 @@ class AutoEngine(Engine):
         self._remaining_steps = 0
         self._log: Log = lambda _: None
         self._interruptible: Interruptible = nullcontext
-        # A rewind loads an older state, with an older choice: this one is put back then.
+        # A rewind loads an older state, with an older choice: this one is restored then.
         self._newest_choice = asdict(choice)
 
     def start(self, remaining_steps: int, log: Log, interruptible: Interruptible) -> None:
@@ -175,7 +175,7 @@ class AutoEngine(Engine):
                 self._rebind_engine()
             return done
         elif self._phase is Phase.CHOSEN and is_full and self._choice.engine != self.name:
-            self._make(str(self._choice.engine), batches[0], math.inf)  # as it was before a resume
+            self._make(str(self._choice.engine), batches[0], math.inf)  # chosen before a resume
         done = self._engine(batches, factors, measure)
         self.steps_per_call = self._engine.steps_per_call
         return done
@@ -208,8 +208,8 @@ class AutoEngine(Engine):
 
     @property
     def _is_timing_over(self) -> bool:
-        # A requested engine is made without the clock, so that a run that was stopped goes on to the bit
-        # as it would have; only the step that creates the optimizer's state has to be eager.
+        # A requested engine is used without timing, so that a resumed run stays bit-identical; only the
+        # step that creates the optimizer's state has to be eager.
         skips_timing = self._is_fast_requested and not self._timer.compares_threads
         return self._timer.done or (skips_timing and self._optimizer_has_state)
 
@@ -237,7 +237,7 @@ class AutoEngine(Engine):
         self._phase = Phase.CHOSEN
 
     def _make(self, kind: str, example: Batch, eager_seconds: float) -> None:
-        """Takes an engine of that kind if it can be made and pays; else steps stay eager."""
+        """Uses an engine of that kind if there is one and it pays off; else steps stay eager."""
         is_required = self._requested != "auto" or self._choice.engine is not None
         if kind != "eager" and self._batch_size is not None:
             left, facts = self._remaining_steps, self._facts
@@ -259,6 +259,6 @@ class AutoEngine(Engine):
     def _rebind_engine(self) -> None:
         try:
             self._engine.rebind()
-        except UntraceableError:  # a CUDA graph cannot; another one is made when it is next needed
+        except UntraceableError:  # a CUDA graph cannot; a new one is captured when it is needed
             self._engine.release()
             self._use(Engine(self.step))

@@ -18,8 +18,8 @@ class StepMetrics(NamedTuple):
     Attributes:
         loss: mean loss of the batch, before the update.
         weight: what that mean was divided by (samples, or the sum of their weights).
-        updated: whether the weights were updated: not if the loss or a gradient was NaN or infinite. In
-            fp16 only the loss counts, since its scaling makes gradients overflow on purpose.
+        updated: whether the weights were updated; they are not if the loss or a gradient is NaN or
+            infinite. In fp16 only the loss counts, since scaling makes gradients overflow on purpose.
     """
 
     loss: float
@@ -34,17 +34,17 @@ class StepMetricsBuffer:
         self._entries: list[_Single | Tensor] = []
 
     def add(self, total: Tensor, found_inf: Tensor, weight: Tensor | int) -> None:
-        """Adds those of one step.
+        """Adds the metrics of one step.
 
         Args:
             total: the sum of the losses.
-            found_inf: 1 if the update was left out, else 0.
+            found_inf: 1 if the update was skipped, else 0.
             weight: what to divide the sum by.
         """
         self._entries.append((total, found_inf, weight))
 
     def add_block(self, metrics: Tensor) -> None:
-        """Adds those of several steps, (steps, 4): total, weight, found_inf, norm of the gradient."""
+        """Adds the metrics of several steps, (steps, 4): total, weight, found_inf, gradient norm."""
         self._entries.append(metrics)
 
     def drain(self) -> list[StepMetrics]:
@@ -59,7 +59,7 @@ class StepMetricsBuffer:
         return metrics
 
     def clear(self) -> None:
-        """Discards them."""
+        """Discards all metrics."""
         self._entries.clear()
 
 

@@ -37,7 +37,7 @@ _MIXED_FACTOR, _MAX_TOLERANCE = 30, 0.5
 
 
 class Verification(NamedTuple):
-    """The outcome of a trial.
+    """The outcome of a comparison with the eager step.
 
     Attributes:
         fault: how the engine differs from the eager step, in words; None if it does not.
@@ -50,10 +50,10 @@ class Verification(NamedTuple):
 
 
 def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> Verification:
-    """Tries an engine; afterwards the state is as it was.
+    """Compares an engine with the eager step, and times both; the state is restored.
 
     Args:
-        batch: to try it with.
+        batch: the batch to run both on.
         function: the same step; it names all tensors that the step changes.
     """
     step, tensors = engine.step, function.tensors
@@ -78,7 +78,7 @@ def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> 
 
 @contextmanager
 def state_restored(step: Step, function: FunctionalStep) -> Iterator[None]:
-    """Whatever steps are done in it, afterwards the state is as it was."""
+    """Restores the state that steps within it change."""
     changed = function.tensors.changed
     before, random = {name: tensor.clone() for name, tensor in changed.items()}, rng.torch_states()
     samples, updates = step.metrics.samples, 0 if step.ema is None else step.ema.updates
@@ -108,7 +108,7 @@ def _seconds(call: Callable[[], Tensor], batch: Batch) -> float:
 
 
 def _metrics_fault(metrics: list[float], expected: list[float], rtol: float) -> str | None:
-    """The first of a step's metrics that is not the expected one, in words."""
+    """The first of a step's metrics that differs from the expected one, in words."""
     for name, got, wanted in zip(("loss", "weight", "skip", "norm"), metrics, expected, strict=True):
         is_close = abs(got - wanted) <= rtol * max(abs(wanted), 1e-6)
         if not (is_close or got == wanted or (math.isnan(got) and math.isnan(wanted))):

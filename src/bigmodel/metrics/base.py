@@ -33,7 +33,7 @@ class Metrics:
 
     @property
     def sums(self) -> Tensor:
-        """The sums themselves: a caller that adds to them has to `count` the samples."""
+        """The sums themselves; a caller that adds to them has to `count` the samples."""
         return self._sums
 
     def over(self, sums: Tensor) -> Self:
@@ -76,7 +76,7 @@ class Metrics:
         for these samples, such as r2 when all true values are equal, is NaN by itself.
 
         Args:
-            of_all: whether all samples have to count. Otherwise the metrics are those of the `valid`
+            of_all: whether all samples have to count. If not, the metrics are those of the `valid`
                 batches, and NaN if there was none.
         """
         if not self._count:

@@ -15,10 +15,10 @@ from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
 
 
 def metric_names(target: Target) -> dict[str, str]:
-    """The metrics of an evaluation, without the part's prefix, and which direction is better.
+    """The metrics of an evaluation, without the part's prefix, each with its direction.
 
     Returns:
-        `max` or `min` by name. `loss`, which the loss itself computes, is among them.
+        `max` or `min` by name, `loss` included.
     """
     match target:
         case Classes(count=count):
@@ -41,7 +41,7 @@ _UNDEFINED_REASONS = {
 
 
 def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:
-    """The reason for each metric that is NaN because the samples of a part leave it undefined.
+    """Explains each metric that is NaN because it is undefined for the samples of a part.
 
     Args:
         metrics: of an evaluation in which all outputs were finite.

@@ -151,13 +151,13 @@ def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: s
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done after a step, in the order in which it is done.
+    """What is due after a step, in the order in which it is done.
 
     Attributes:
-        scheduled: the plan asks for it at this step. Anything else, such as a save that a signal asks
-            for, comes between and does not make up for what the plan asks for.
-        report: tell the progress bar where training stands.
-        save_now: write the checkpoint at once, however short ago the last was written.
+        scheduled: the plan asks for it at this step. Anything else, such as a save that a signal
+            requests, comes in between and does not replace what the plan asks for.
+        report: update the progress bar.
+        save_now: write the checkpoint at once, however recent the last one is.
     """
 
     scheduled: bool = False
@@ -209,12 +209,12 @@ class Plan:
         )
 
     def next_event(self, step: int) -> int:
-        """The first step after `step` at which anything is due: until then the loop need not ask."""
+        """The first step after `step` at which anything is due; the loop need not ask before."""
         intervals = (self.evaluate_every, self.record_every, self.log_every, self.save_every)
         return min(self.steps, *((step // every + 1) * every for every in intervals))
 
     def due(self, step: int) -> Due:
-        """What is to be done after `step` steps."""
+        """What is due after `step` steps."""
         if step >= self.steps:
             return EVERYTHING
         evaluate = step % self.evaluate_every == 0

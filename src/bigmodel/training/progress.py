@@ -22,7 +22,7 @@ _STORED_NAMES = {
 
 @dataclass(frozen=True)
 class Validation:
-    """What an evaluation of the validation set found, and what follows from it.
+    """The outcome of an evaluation of the validation part, and what follows from it.
 
     Attributes:
         metrics: by full name, such as `val/loss`.
@@ -45,8 +45,8 @@ class Validation:
 class Progress:
     """How far a run has come.
 
-    The training loop changes it after each step. Others change it only outside the usual course: a
-    rewind, a lack of memory in an evaluation, and a resume.
+    The training loop changes it after each step. Otherwise it only changes in a rewind, in a resume, and
+    when an evaluation runs out of memory.
 
     Attributes:
         step: optimizer steps done.
@@ -58,9 +58,9 @@ class Progress:
         bad_evaluations: evaluations since early stopping's metric improved; `stop_value` is its best.
         metrics: the newest evaluation's metrics, by full name.
         stopped_early: whether early stopping has ended the run.
-        skipped_updates: updates left out because the loss or a gradient was not finite, and
-            `skipped_in_a_row` how many of them came last without a good one between.
-        skipped_steps: steps that are counted without an update, since a rewind found their batches bad.
+        skipped_updates: updates skipped because the loss or a gradient was not finite;
+            `skipped_in_a_row` counts those since the last good one.
+        skipped_steps: steps that count without an update, since a rewind found their batches bad.
         evaluation_batch: samples that are evaluated at once, if there was too little memory for more.
     """
 
@@ -103,12 +103,12 @@ class Progress:
                 yield step, metrics
 
     def count_skipped(self) -> None:
-        """Counts an update that was left out, and after which training goes on."""
+        """Counts an update that was skipped, after which training continues."""
         self.skipped_updates += 1
         self.skipped_in_a_row += 1
 
     def apply(self, validation: Validation) -> None:
-        """Takes over what follows from an evaluation."""
+        """Applies the outcome of an evaluation."""
         self.metrics = validation.metrics
         if validation.improved:
             self.best_value = validation.monitored
@@ -127,7 +127,7 @@ class Progress:
         return {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Takes over saved fields, in place; those that an older version did not save are reset.
+        """Loads saved fields, in place; those that an older version did not save are reset.
 
         Raises:
             TypeError: there is a field of another name.

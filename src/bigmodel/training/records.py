@@ -29,7 +29,7 @@ def make_record(run: Run, validation: Validation | None, speed: float) -> Record
 
 
 def update_progress_bar(run: Run) -> None:
-    """Tells the progress bar where training stands, a few times a second."""
+    """Updates the progress bar, a few times a second."""
     progress = run.state.progress
     run.sinks.progress(
         ProgressReport(

@@ -1,4 +1,4 @@
-"""The time that training takes without evaluations and saves, and when to update the progress bar."""
+"""Measures the speed of training, without evaluations and saves, and times the progress bar."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stopwatch:
         self._began, self._samples = time.perf_counter(), 0
 
     def lap(self) -> float:
-        """Seconds of any work since the last call."""
+        """Seconds since the last call, whatever was done."""
         now = time.perf_counter()
         seconds, self._lap = now - self._lap, now
         return seconds

@@ -48,19 +48,19 @@ class TextSampler:
     def of(
         cls, dataset: Dataset, model: nn.Module, device: torch.device, pairs: int, beams: int
     ) -> TextSampler | None:
-        """None if the data is no text, or the model cannot generate."""
+        """A sampler; None if the data is not text, or the model cannot generate."""
         if not isinstance(dataset.spec.target, NextTokens) or not isinstance(model, Writer):
             return None
         if not isinstance(dataset.reader, TextReader):
             return None
-        writing = cls(dataset, dataset.reader, device, pairs, beams)
-        if "bleu" in writing.metrics:
+        sampler = cls(dataset, dataset.reader, device, pairs, beams)
+        if "bleu" in sampler.metrics:
             require("sacrebleu", f"data.bleu_pairs={pairs}")  # now, not at the first evaluation
-        return writing
+        return sampler
 
     @property
     def metrics(self) -> dict[str, str]:
-        """The metrics that `sample` returns of the validation part, each with which way is better."""
+        """The metrics that `sample` returns for the validation part, each with `max` or `min`."""
         return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
 
     def sample(

@@ -1,4 +1,4 @@
-"""How good a run's model is: the validation set again and again, the test set once at the end."""
+"""Evaluation of a run's model: on the validation part repeatedly, on the test part once at the end."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from bigmodel.training.text_samples import AT_ONCE
 def validate(run: Run, *, show: bool) -> Validation:
     """Evaluates the validation part, and returns its metrics and what follows from them.
 
-    Of the run's progress only `evaluation_batch` changes, if memory is short: the rest is the caller's.
+    Of the run's progress only `evaluation_batch` may change, if memory runs out.
 
     Args:
-        show: show pictures, as when a line is printed: drawing them takes longer than a short epoch.
+        show: whether to show pictures: drawing them takes longer than a short epoch.
 
     Raises:
         Stopped: the process was asked to stop.
     """
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
-        # Its samples are kept in any case: whether this one ends the run is not known yet.
+        # Samples are kept in any case: whether this evaluation ends the run is not known yet.
         evaluation = _add_texts(run, "val", _evaluate(run, run.val, samples=True), samples=show)
     _warn_undefined(run, evaluation)
     metrics = {f"val/{name}": value for name, value in evaluation.metrics.items()}
@@ -50,7 +50,7 @@ def validate(run: Run, *, show: bool) -> Validation:
 
 
 def test(run: Run) -> dict[str, float]:
-    """Evaluates the test part, once, with the weights that validation chose; no metrics without a part.
+    """Evaluates the test part with the best weights; empty if there is no test part.
 
     Raises:
         Stopped: the process was asked to stop.
@@ -63,30 +63,30 @@ def test(run: Run) -> dict[str, float]:
         groups = _best_weights(run)
     except CheckpointError as error:
         groups = checkpoint.load_newest(run.saver.checkpoints).groups
-        run.sinks.message(f"{error} The test set is read with the last weights.", "warning")
+        run.sinks.message(f"{error} The test set is evaluated with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
     evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
     return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 
 
 def _best_weights(run: Run) -> TensorGroups:
-    """The best checkpoint, if it is the one that this run called the best.
+    """The best checkpoint, if this run saved it.
 
     Raises:
         CheckpointError: it is not, is damaged, or is not there.
     """
     groups, facts = checkpoint.load_best(run.saver.checkpoints)
-    found, best = facts["progress"]["step"], run.state.progress.best.get("step")
-    if best is not None and found != best:
+    saved, best = facts["progress"]["step"], run.state.progress.best.get("step")
+    if best is not None and saved != best:
         raise CheckpointError(
-            f"{run.saver.checkpoints / 'best'}: it is of step {found:,}, but this run's best was step"
+            f"{run.saver.checkpoints / 'best'}: it is from step {saved:,}, but this run's best was step"
             f" {best:,}."
         )
     return groups
 
 
 def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
-    """One pass over a part, with fewer samples at once if memory is short."""
+    """One pass over a part, with fewer samples at once if memory runs out."""
     progress = run.state.progress
     parts = (run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
 
@@ -105,7 +105,7 @@ def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
 def _add_texts(
     run: Run, part: PartName, evaluation: EvaluationResult, *, samples: bool
 ) -> EvaluationResult:
-    """The same with texts that the model writes about the part, and their metrics."""
+    """The same with texts that the model generates from the part, and their metrics."""
     sampler, model = run.text_sampler, run.state.model
     if sampler is None:
         return evaluation
@@ -126,7 +126,7 @@ def _add_texts(
 
 
 def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
-    """Says which metrics of the validation part are NaN, and why, when they begin to be."""
+    """Warns of metrics of the validation part that have become NaN, and says why."""
     before = run.state.progress.metrics
     if evaluation.undefined:
         if not before or not all(map(math.isnan, before.values())):

@@ -1,7 +1,7 @@
-"""What parts of the user's own promise, tried on a few samples before the first step.
+"""Checks of a user's own parts, on a few samples before the first step.
 
-A mistake in them would end in a traceback, or silently train something else. Our own parts are not
-tried: tests have done that.
+A mistake in them would end in a traceback, or silently train something else. Built-in parts are not
+checked: tests do that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bigmodel.spec import DataSpec, NextTokens
 __all__ = ["check_dataset", "check_model", "check_optimizer", "try_parts", "try_schedule"]
 
 _SAMPLES, _TEXTS = 64, 4
-"""Most samples that parts are tried on; of texts, which have outputs for each token, fewer."""
+"""The most samples to try parts on; fewer texts, which have outputs for each token."""
 
 
 def try_parts(
@@ -35,10 +35,10 @@ def try_parts(
         config: of the model and of the loss.
 
     Returns:
-        What trains, but maybe not as was meant: warnings.
+        Warnings: what trains, but perhaps not as intended.
 
     Raises:
-        SpecError: one of them breaks what it promises.
+        SpecError: one of them does not do what is required of it.
     """
     of_model, of_loss = config
     own_model, own_loss = (not is_ours(c, kind) for c, kind in ((of_model, "model"), (of_loss, "loss")))
@@ -55,7 +55,7 @@ def try_parts(
 
 
 def check_dataset(dataset: Any, config: EntryConfig) -> Dataset:
-    """The data set, where it is one."""
+    """Returns the dataset, or raises SpecError if it is something else."""
     if isinstance(dataset, Dataset):
         return dataset
     raise SpecError(

@@ -1,4 +1,4 @@
-"""Trying a part of the user's own: the trial leaves no trace, and whatever fails is one message."""
+"""Tries a user's own part without side effects, and reports any failure in one message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PartT = TypeVar("PartT", bound=nn.Module)
 
 @contextmanager
 def isolated_randomness() -> Iterator[None]:
-    """What is drawn at random inside leaves every generator as it was."""
+    """Restores all random number generators."""
     tensors, facts = rng.torch_states(), rng.python_states()
     try:
         yield
@@ -31,8 +31,8 @@ def isolated_randomness() -> Iterator[None]:
 
 @contextmanager
 def isolated(part: PartT) -> Iterator[PartT]:
-    """A part to try, in evaluation mode, of which no trace stays: a copy, or where it cannot be copied
-    itself, its attributes and buffers put back."""
+    """A part to try, in evaluation mode, without side effects: a copy, or, if it cannot be copied, the
+    part itself, with attributes and buffers restored afterwards."""
     try:
         tried = copy.deepcopy(part)
     except Exception:  # such as a lock or an open file
@@ -60,10 +60,10 @@ def _shallow_copy(attributes: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def reported_as(label: str, inputs: str) -> Iterator[None]:
-    """Whatever goes wrong inside, in one message.
+    """Reports any error within in one message.
 
     Raises:
-        SpecError: something has.
+        SpecError: there was one.
     """
     try:
         with warnings.catch_warnings():

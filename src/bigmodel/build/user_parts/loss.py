@@ -1,4 +1,4 @@
-"""Whether a loss of the user's own gives what it says."""
+"""Checks a user's own loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from bigmodel.spec import Classes, DataSpec, NextTokens
 
 
 def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
-    """Whether a loss gives what it says: of a batch, and of its two parts."""
+    """Compares a loss of a batch with those of two parts of it; returns warnings.
+
+    Raises:
+        SpecError: it is not the sum or mean that it should be, or cannot be trained with."""
     label = f"loss={loss.name}"
     if any(parameter.requires_grad for parameter in loss.parameters()):
         raise SpecError(
@@ -30,25 +33,27 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
         warnings = warn_of_leak(label, lambda: tried(live, targets))
     cut = len(targets) // 3
     parts = [(outputs, targets), (outputs[:cut], targets[:cut]), (outputs[cut:], targets[cut:])]
-    (whole, weight), (first, its), (rest, others) = (_evaluate(loss, label, *part) for part in parts)
+    results = [_evaluate(loss, label, *part) for part in parts]
+    (whole, weight), (first, first_weight), (rest, rest_weight) = results
     if not all(map(isfinite, (whole, first, rest))):
-        return warnings  # the first step tells
+        return warnings  # the first step reports it
     if _is_sum(whole, first, rest):
         return warnings
-    is_sum, is_mean = loss.reduction != "mean", _is_sum(whole * weight, first * its, rest * others)
+    returns_sum = loss.reduction != "mean"
+    is_mean = _is_sum(whole * weight, first * first_weight, rest * rest_weight)
     shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
-    found = (
+    values = (
         f"{whole:.4g} of {len(targets)} samples, {first:.4g} of the first {cut}, {rest:.4g} of the rest"
     )
-    if is_sum and is_mean:
+    if returns_sum and is_mean:
         raise SpecError(
-            f"{label}: it returns the mean of a batch ({found}), but a loss is assumed to "
+            f"{label}: it returns the mean of a batch ({values}), but a loss is assumed to "
             'return the sum unless it sets reduction = "mean". Set that in its class, or return the sum'
             ' (reduction="sum" of torch\'s functions).'
         )
-    if is_sum:
+    if returns_sum:
         raise SpecError(
-            f"{label}: it returns neither the sum nor the mean of the samples' losses ({found}). Are"
+            f"{label}: it returns neither the sum nor the mean of the samples' losses ({values}). Are"
             f" shapes broadcast ({shapes})? A weighted mean needs `normaliser(targets)`, the sum of the"
             ' weights; a loss that compares the samples of a batch sets `reduction = "mean"`.'
         )
@@ -58,7 +63,7 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
             f"({shapes}), so every output is compared with every target. Give both the same shape, for "
             "example by removing a squeeze()."
         )
-    means = [total / count for total, count in ((whole, weight), (first, its), (rest, others))]
+    means = [total / count for total, count in results]
     if _is_sum(*means):
         raise SpecError(
             f'{label}: it sets reduction = "mean" but returns the sum of a batch. Set reduction = "sum".'
@@ -73,8 +78,8 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> list[str]:
 
 
 def _distinctive_outputs(loss: Loss, label: str, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The outputs; or, where all are alike or the loss is 0, others near them: there a sum, a mean and
-    what broadcast shapes give would be the same."""
+    """The outputs; if all are alike or the loss is 0, others near them: otherwise a sum, a mean and the
+    result of broadcast shapes would be the same."""
     total, _ = _evaluate(loss, label, outputs, targets)
     alike = torch.equal(outputs, outputs[:1].expand_as(outputs))
     if not isfinite(total) or not (alike or abs(total) < _ROUNDING):
@@ -83,7 +88,7 @@ def _distinctive_outputs(loss: Loss, label: str, outputs: Tensor, targets: Tenso
         others = outputs + size * torch.randn_like(outputs)
         try:
             total, _ = _evaluate(loss, label, others, targets)
-        except SpecError:  # it takes none that this model does not give, such as no probabilities
+        except SpecError:  # it only takes outputs such as this model's: probabilities, for example
             break
         if isfinite(total) and abs(total) > _ROUNDING:
             return others
@@ -95,7 +100,7 @@ _ROUNDING = 1e-6
 
 
 def _ignores_pairing(loss: Loss, label: str, outputs: Tensor, targets: Tensor, whole: float) -> bool:
-    """Whether a loss stays the same where targets change places and outputs do not."""
+    """Whether a loss stays the same if targets change places and outputs do not."""
     moved = [targets.roll(by, 0) for by in (1, len(targets) // 3)]
     if any(torch.equal(other, targets) for other in moved):
         return False
@@ -106,7 +111,7 @@ def _ignores_pairing(loss: Loss, label: str, outputs: Tensor, targets: Tensor, w
 def _evaluate(loss: Loss, label: str, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """A loss's total and what to divide it by; its gradient has to reach the outputs."""
     leaf = outputs.clone().requires_grad_()
-    passed, passed_targets = leaf.clone(), targets.clone()  # what is changed in place may not be a leaf
+    passed, passed_targets = leaf.clone(), targets.clone()  # a leaf may not be changed in place
     shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
     with reported_as(label, f"{shapes} ({targets.dtype})"), isolated(loss) as tried:
         total = tried(passed, passed_targets)
@@ -130,12 +135,12 @@ def _evaluate(loss: Loss, label: str, outputs: Tensor, targets: Tensor) -> tuple
 
 
 def _is_sum(whole: float, first: float, rest: float) -> bool:
-    """Whether a whole is the sum of its parts, but for rounding."""
+    """Whether a whole is the sum of its parts, apart from rounding."""
     return abs(whole - first - rest) <= 1e-3 * max(map(abs, (whole, first, rest)))
 
 
 def warn_wrong_form(model: str, loss: Loss, is_own: bool, outputs: Tensor, spec: DataSpec) -> list[str]:
-    """Warnings of a model whose outputs are not those that a loss of classes takes."""
+    """Warns if a model's outputs are not in the form that the loss of classes expects."""
     made = getattr(loss, "made", None)
     if not isinstance(spec.target, Classes | NextTokens):
         return []

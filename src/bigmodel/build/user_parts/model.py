@@ -1,4 +1,4 @@
-"""Whether a model of the user's own gives what training needs."""
+"""Checks a user's own model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bigmodel.spec import DataSpec, NextTokens
 
 
 def check_model(model: Any, config: EntryConfig) -> None:
-    """Raises SpecError where what a user has registered gives no model."""
+    """Raises SpecError if it is no nn.Module."""
     if not isinstance(model, nn.Module):
         raise SpecError(
             f"model={config.name}: it returned a {type(model).__name__} when called with its config and"
@@ -26,11 +26,14 @@ def check_model(model: Any, config: EntryConfig) -> None:
 
 
 def try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tuple[Tensor, list[str]]:
-    """What the model gives, and warnings."""
+    """The model's outputs, and warnings.
+
+    Raises:
+        SpecError: training cannot use it."""
     label = f"model={name}"
     passed = inputs.clone()
     with reported_as(label, f"inputs of shape {tuple(inputs.shape)}"):
-        if any(map(is_lazy, (*model.parameters(), *model.buffers()))):  # to be copied it needs its sizes
+        if any(map(is_lazy, (*model.parameters(), *model.buffers()))):  # copying needs its sizes
             with eval_mode(model), torch.no_grad():
                 model(inputs.clone())
         with isolated(model) as tried:
@@ -60,8 +63,7 @@ def try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tu
 
 
 def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec) -> None:
-    """Raises SpecError where a model's outputs are not one tensor of the shape asked for, with a
-    gradient."""
+    """Raises SpecError unless a model's outputs are a tensor of the expected shape, with a gradient."""
     if not isinstance(outputs, Tensor):
         raise SpecError(
             f"{label}: it returned a {type(outputs).__name__}. A model returns a tensor: raw outputs."
@@ -82,22 +84,22 @@ def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec) -> 
 
 
 def _unregistered(model: nn.Module) -> Iterator[tuple[str, str, list[nn.Parameter]]]:
-    """What plain lists and dicts hold that could be trained: path, class, parameters. Training does not
-    find it."""
+    """Trainable parameters in plain lists and dicts, where training does not find them: path, class,
+    parameters."""
     known = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if name.startswith("_") or not isinstance(value, list | tuple | dict):
                 continue
             held = value.values() if isinstance(value, dict) else value
-            found = [p for part in held if id(part) not in known for p in _trainable(part)]
-            if found:
-                yield ".".join([path, name]).strip("."), type(value).__name__, found
+            parameters = [p for part in held if id(part) not in known for p in _trainable(part)]
+            if parameters:
+                yield ".".join([path, name]).strip("."), type(value).__name__, parameters
 
 
 def _check_registered(model: nn.Module, label: str, outputs: Tensor) -> None:
-    """Raises SpecError where outputs depend on what training does not find, unless no gradient is asked
-    for, such as of a teacher."""
+    """Raises SpecError if outputs depend on parameters that training does not find, unless they need no
+    gradient, such as a teacher's."""
     for path, kind, parameters in _unregistered(model):
         gradients = torch.autograd.grad(outputs.sum(), parameters, retain_graph=True, allow_unused=True)
         if any(gradient is not None for gradient in gradients):

@@ -1,4 +1,4 @@
-"""Whether an optimizer and a schedule of the user's own can train a model."""
+"""Checks a user's own optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bigmodel.optim.schedulers import Schedule
 from bigmodel.registry import EntryConfig, is_ours
 
 _REQUIRED = ("param_groups", "state", "step", "state_dict", "load_state_dict")
-"""What training asks of an optimizer; one that wraps another need not be of torch's class."""
+"""What training needs of an optimizer; one that wraps another need not derive from torch's class."""
 
 
 def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> list[str]:
-    """Whether an optimizer of the user's own can train a model; gives warnings.
+    """Checks that an optimizer can train a model; returns warnings.
 
     Raises:
-        SpecError: it is none, its `step` wants more than gradients, or it trains another's parameters.
+        SpecError: it is no optimizer, its `step` needs a closure, or it trains other parameters.
     """
     label = f"optimizer={config.name}"
     if is_ours(config, "optimizer"):
@@ -61,13 +61,13 @@ def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def try_schedule(schedule: Schedule, steps: int, config: EntryConfig) -> None:
-    """Whether a schedule of the user's own gives multipliers of the learning rate.
+    """Checks that a schedule returns multipliers of the learning rate.
 
     Args:
-        steps: of the run.
+        steps: length of the run.
 
     Raises:
-        SpecError: it fails, or one is no finite number from 0 on.
+        SpecError: it fails, or returns something other than finite numbers of 0 or more.
     """
     if is_ours(config, "scheduler"):
         return

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bigmodel.checkpointing import manifest
 from bigmodel.cli.launch import lock
 from bigmodel.cli.launch.input_limits import fault_of_file
-from bigmodel.errors import CheckpointError, DamagedError
+from bigmodel.errors import CheckpointError, DamagedError, first_line
 from bigmodel.redaction import PER_INVOCATION
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape_message
@@ -39,7 +39,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
+        raise _damaged(path, first_line(error, type(error).__name__)) from error
     if not isinstance(plain, dict):
         raise _damaged(path, "it holds no settings")
     if (key := _forbidden_key(plain)) is not None:  # not damaged: somebody has added it

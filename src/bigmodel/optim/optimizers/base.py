@@ -1,4 +1,4 @@
-"""What all optimizers share: which parameters decay, which implementation runs, whose weights count."""
+"""What all optimizers share: parameter groups, implementations, training and evaluation weights."""
 
 from __future__ import annotations
 
