@@ -15,7 +15,7 @@ from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
 from bigmodel.errors import ConfigError, did_you_mean, first_line
 from bigmodel.redaction import environment_variable, remember_referenced
-from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validate
+from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
@@ -137,8 +137,7 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
 
 
 def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
-    known: Registry = registry.REGISTRIES[kind]
-    config = known.parse(_group(kind, values))
+    config = registry.REGISTRIES[kind].parse(_group(kind, values))
     if kind == "data" and not isinstance(config, DataConfig):
         raise ConfigError(
             f"data.name={config.name}: its configuration {type(config).__name__} must derive from "
@@ -148,10 +147,10 @@ def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
 
 
 def _group(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(values.get(kind), Mapping):
+    group = values.get(kind)
+    if not isinstance(group, Mapping):
         raise ConfigError(
-            f"{kind}: expected settings, got {redaction.redact(kind, values.get(kind))!r}."
+            f"{kind}: expected settings, got {redaction.redact(kind, group)!r}."
             f" Choose with {kind}=<name>."
         )
-    group: Mapping[str, Any] = values[kind]
     return group

@@ -179,7 +179,7 @@ def command_there(
     before = {kind: dict(one._entries) for kind, one in registry.REGISTRIES.items()}
     yield command
     for kind, one in registry.REGISTRIES.items():
-        one._entries = before[kind] | {n: e for n, e in one._entries.items() if one.is_ours(n)}
+        one._entries = before[kind] | {n: e for n, e in one._entries.items() if one.is_builtin(n)}
     for name in pages.files():
         sys.modules.pop(Path(name).stem, None)
 

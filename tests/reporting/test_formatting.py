@@ -138,9 +138,7 @@ def test_pointers_name_only_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_long_runs_have_thousands(tmp_path: Path) -> None:
-    progress = ProgressReport(
-        epoch=1200, step=60_000, loss=54321.5, monitored=None, samples_per_second=10
-    )
+    progress = ProgressReport(epoch=1200, step=60_000, loss=54321.5, metric=None, samples_per_second=10)
     told = progress_line(progress, facts.info(tmp_path, total_steps=1_200_000))
     assert told == "Epoch 1200, Loss: 54,321.5000, step: 60,000 of 1,200,000, 10 samples/s"
     record = {"epoch": 3, "step": 5000, "train/loss": 0.5}

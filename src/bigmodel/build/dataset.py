@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from bigmodel import registry
-from bigmodel.build import user_parts
+from bigmodel.build import custom_parts
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
 from bigmodel.data.checks import check
@@ -41,7 +41,7 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
             if learnt is None:
                 raise
             built = registry.data.build(config.data)  # it has changed: show its own error
-        dataset = user_parts.check_dataset(built, config.data)
+        dataset = custom_parts.check_dataset(built, config.data)
         check(dataset)
     parts = {name: _limited(part, name, config) for name, part in dataset.parts.items()}
     rows = [

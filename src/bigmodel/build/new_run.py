@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bigmodel import registry
-from bigmodel.build import header, user_parts
+from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
 from bigmodel.checkpointing.saver import Saver
 from bigmodel.config import RunConfig
@@ -72,8 +72,8 @@ def build_run(config: RunConfig, folder: Path, learnt: Preprocessing | None = No
     step = _step(config, model, loss, dataset, runtime)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
-    user_parts.try_schedule(schedule, plan.steps, config.scheduler)
-    rows += _rows("Warning", user_parts.check_optimizer(step.optimizer, model, config.optimizer))
+    custom_parts.try_schedule(schedule, plan.steps, config.scheduler)
+    rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, model, config.optimizer))
     state = State(
         model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler, loss
     )
@@ -129,9 +129,9 @@ def _model(
     spec = dataset.spec
     loss = build_loss(config.loss, spec).to(runtime.device)
     model: nn.Module = registry.models.build(config.model, spec)
-    user_parts.check_model(model, config.model)
+    custom_parts.check_model(model, config.model)
     model.to(runtime.device)
-    warnings = user_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
+    warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
     compiling = compile_model(model, runtime.device) if config.device.compile else []
     return loss, model, layers, [*_rows("Compiling", compiling), *_rows("Warning", warnings)]

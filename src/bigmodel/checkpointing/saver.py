@@ -59,7 +59,6 @@ class Saver:
         self.checkpoints = checkpoints
         self.damaged: Sequence[Path] = ()
         self.place: disk.HeldFolder | None = None
-        self._noted = False
         self._records = records
         self._synced: dict[Path, tuple[int, int]] = {}
         self._keep = keep
@@ -181,14 +180,12 @@ class Saver:
         if last is not None and not any(snapshot is last for snapshot in best):
             self._check_place()
             checkpoint.save(folder, *last, place=self.place)
-        if not self._noted:
-            self._check_place()
-            retention.mark_saved(self.checkpoints)
-            self._noted = True
+        self._check_place()
+        retention.mark_saved(self.checkpoints)
 
     def _sync_records(self) -> None:
-        found = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
-        for path in found:
+        paths = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
+        for path in paths:
             state = (path.stat().st_size, path.stat().st_mtime_ns)
             if self._synced.get(path) != state and not path.is_symlink():
                 try:

@@ -126,7 +126,7 @@ def find_entry(
         facts: plain values of configuration and data that the code depends on; None if there are
             plugins, which may change anything.
     """
-    if facts is None or not is_ours(step):
+    if facts is None or not is_builtin(step):
         return None
     key = {
         **facts,
@@ -144,7 +144,7 @@ def find_entry(
     return CacheEntry(folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so")
 
 
-def is_ours(step: Step) -> bool:
+def is_builtin(step: Step) -> bool:
     """Whether every part of a step is this package's or torch's, and none is a custom one."""
     return all(type(part).__module__.startswith(("bigmodel.", "torch.")) for part in _parts(step))
 

@@ -87,7 +87,7 @@ def select_engine(
         if len(candidate.example) > candidate.step.accumulation.micro_batch:
             raise UntraceableError("batches go through the model in pieces")
         function = FunctionalStep(candidate.step)
-        is_known = candidate.facts is not None and cache.is_ours(candidate.step)
+        is_known = candidate.facts is not None and cache.is_builtin(candidate.step)
         if not (candidate.is_required or is_known):
             raise UntraceableError(
                 "the run uses parts of your own, whose Python control flow would be recorded once. Set "

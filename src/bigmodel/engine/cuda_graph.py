@@ -122,7 +122,7 @@ def _check_capturable(step: Step, example: Batch) -> None:
 @contextlib.contextmanager
 def _tensor_rates(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
     """The optimizer's kernels read the learning rates from these tensors."""
-    before = [(group["lr"], group.get("capturable")) for group in optimizer.param_groups]
+    originals = [dict(group) for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
         if "capturable" in group:
@@ -130,10 +130,8 @@ def _tensor_rates(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iter
     try:
         yield
     finally:
-        for group, (rate, capturable) in zip(optimizer.param_groups, before, strict=True):
-            group["lr"] = rate
-            if "capturable" in group:
-                group["capturable"] = capturable
+        for group, original in zip(optimizer.param_groups, originals, strict=True):
+            group.update(original)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ be traced and compiled as one piece, across the boundaries of forward, backward 
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -179,8 +181,13 @@ class FunctionalStep:
         }
         for name, value in weights.items():
             value.grad = gradients.get(name)
-        with _swap_optimizer_tensors(self._step, weights, state, rates):
-            self._step.optimizer.step()
+        optimizer = _copied_optimizer(self._step, weights, state, rates)
+        is_compiling = torch.compiler._is_compiling_flag
+        torch.compiler._is_compiling_flag = True  # or it would read values of tensors
+        try:
+            optimizer.step()
+        finally:
+            torch.compiler._is_compiling_flag = is_compiling
         return weights, state
 
     def _update_averages(self, tensors: StepTensors, new: Named, share: Tensor) -> None:
@@ -248,35 +255,22 @@ def _flat_weights_rebound(model: nn.Module) -> Iterator[None]:
             layer._flat_weights = original
 
 
-@contextlib.contextmanager
-def _swap_optimizer_tensors(step: Step, weights: Named, state: Named, rates: Tensor) -> Iterator[None]:
-    """Makes the optimizer work on other tensors, without reading their values, as under torch.compile.
-
-    There is no `functional_call` for optimizers.
-    """
-    optimizer = step.optimizer
+def _copied_optimizer(step: Step, weights: Named, state: Named, rates: Tensor) -> torch.optim.Optimizer:
+    """The optimizer for other tensors than its own: there is no `functional_call` for optimizers."""
     names = {p: name for name, p in step.model.named_parameters()}
-    groups, original_state = [dict(group) for group in optimizer.param_groups], optimizer.state.copy()
-    is_compiling = torch.compiler._is_compiling_flag
-    try:
-        optimizer.state.clear()
-        for entry, value in state.items():
-            key, name = entry.split(".", 1)
-            optimizer.state[weights[name]][key] = value
-        for group, rate in zip(optimizer.param_groups, rates.unbind(), strict=True):
-            group["params"] = [weights[names[p]] for p in group["params"]]
-            # SGD reads the value of a rate, instead of multiplying by it, unless it needs a gradient.
-            group["lr"] = rate.detach().requires_grad_()
-            group |= {"foreach": False, "fused": False, "capturable": True}
-        torch.compiler._is_compiling_flag = True
-        yield
-    finally:
-        torch.compiler._is_compiling_flag = is_compiling
-        optimizer.state.clear()
-        optimizer.state.update(original_state)
-        for group, original in zip(optimizer.param_groups, groups, strict=True):
-            group.clear()
-            group.update(original)
+    optimizer = copy.copy(step.optimizer)
+    optimizer.state = defaultdict(dict)
+    for entry, value in state.items():
+        key, name = entry.split(".", 1)
+        optimizer.state[weights[name]][key] = value
+    options = {"foreach": False, "fused": False, "capturable": True}
+    optimizer.param_groups = []
+    for group, rate in zip(step.optimizer.param_groups, rates.unbind(), strict=True):
+        params = [weights[names[p]] for p in group["params"]]
+        # SGD reads the value of a rate, instead of multiplying by it, unless it needs a gradient.
+        lr = rate.detach().requires_grad_()
+        optimizer.param_groups.append({**group, **options, "params": params, "lr": lr})
+    return optimizer
 
 
 def _all_finite(tensors: list[Tensor]) -> Tensor:

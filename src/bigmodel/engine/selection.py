@@ -98,7 +98,7 @@ class StepTimer:
 
     def _is_clear(self) -> bool:
         times = [self._median(count) for count in self._counts]
-        return len(times) > 1 and max(times) > _CLEAR_RATIO * min(times)
+        return max(times) > _CLEAR_RATIO * min(times)
 
 
 class Phase(Enum):

@@ -45,7 +45,7 @@ def evaluate(
         batches: the part, in order.
         metrics: they are reset first.
         samples: whether to keep the first few samples with their predictions.
-        at_once: most samples that go through the model at once; None: a batch.
+        at_once: the most samples that go through the model at once; None: a batch.
         between: called before each batch; what it raises ends the pass.
     """
     metrics.reset()
@@ -81,11 +81,9 @@ def evaluate(
 
 
 def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:
-    if at_once is None:
-        yield from batches
-        return
     for batch in batches:
-        yield from map(Batch, torch.split(batch.inputs, at_once), torch.split(batch.targets, at_once))
+        size = at_once or len(batch)
+        yield from map(Batch, torch.split(batch.inputs, size), torch.split(batch.targets, size))
 
 
 def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[PredictedSample]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
@@ -40,14 +40,7 @@ LEAST = 5
 """Steps of a run, or between two evaluations, that are worth recording."""
 
 
-class Window(NamedTuple):
-    """The steps to record: how many are done before the first of them, and how many they are."""
-
-    begin: int
-    size: int
-
-
-def window(plan: Plan, done: int) -> Window | None:
+def window(plan: Plan, done: int) -> range | None:
     """Chooses the steps to record: without an evaluation or a save among them, if possible.
 
     Args:
@@ -55,20 +48,20 @@ def window(plan: Plan, done: int) -> Window | None:
         done: steps that are done already.
 
     Returns:
-        None when too few are left.
+        The steps, from 0; None if too few are left.
     """
     left = plan.steps - done
     if left < LEAST:
         return None
     if left <= WARM_UP + STEPS:
-        return Window(done + left // 2, left - left // 2 - 1)  # the last step ends with an evaluation
+        return range(done + left // 2, plan.steps - 1)  # the last step ends with an evaluation
     begin = done + WARM_UP
     following = plan.next_event(begin)
     for start in (begin, following):
         quiet = plan.next_event(start) - start - 1
         if quiet >= STEPS or (start == following and quiet >= LEAST):
-            return Window(start, min(quiet, STEPS))
-    return Window(begin, STEPS)
+            return range(start, start + min(quiet, STEPS))
+    return range(begin, begin + STEPS)
 
 
 class Profiler:
@@ -121,10 +114,10 @@ def profiling(run: Run) -> Iterator[Profiler]:
 class _TorchProfiler(Profiler):
     """Records the steps of a window, and reports as soon as they are done."""
 
-    def __init__(self, run: Run, chosen: Window) -> None:
+    def __init__(self, run: Run, chosen: range) -> None:
         self._run = run
-        self._begin, self._end = chosen.begin, chosen.begin + chosen.size
-        self._settle_at = chosen.begin - SETTLING
+        self._begin, self._end = chosen.start, chosen.stop
+        self._settle_at = chosen.start - SETTLING
         self._done = run.state.progress.step  # at the newest call of `step`
         self._over = False
         self._data_wait = 0.0  # seconds
@@ -134,7 +127,7 @@ class _TorchProfiler(Profiler):
         if run.runtime.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
         wait = self._settle_at - self._done
-        steps = schedule(wait=wait, warmup=SETTLING, active=chosen.size, repeat=1)
+        steps = schedule(wait=wait, warmup=SETTLING, active=len(chosen), repeat=1)
         self._profile = profile(activities=activities, schedule=steps)
         with _silenced():
             self._profile.start()

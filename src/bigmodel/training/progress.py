@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -116,11 +116,10 @@ class Progress:
         self.bad_evaluations = validation.bad_evaluations
         self.stopped_early = validation.stop
 
-    def reset(self, names: Iterable[str]) -> None:
-        """Sets fields back to their defaults."""
-        start = Progress()
-        for name in names:
-            setattr(self, name, getattr(start, name))
+    def reset_best(self) -> None:
+        """Forgets the best evaluation so far, and early stopping's."""
+        self.best, self.best_value = {}, None
+        self.bad_evaluations, self.stop_value = 0, None
 
     def state_dict(self) -> dict[str, Any]:
         """Its fields, by the names that checkpoints use."""

@@ -144,7 +144,7 @@ class State:
             self._load_loss(self.loss, groups.get("loss", {}))
         self.progress.load_state_dict(facts["progress"])
         if any(map(_changes_evaluation, changed)):  # the best so far cannot be compared with
-            self.progress.reset(("best", "best_value", "bad_evaluations", "stop_value"))
+            self.progress.reset_best()
         if not has_changed("device."):
             chosen = facts.get("choice") or {}
             self.choice.engine, self.choice.threads = chosen.get("engine"), chosen.get("threads")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs, Windows
@@ -149,5 +149,4 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
 def _texts(part: TextPairs, side: int, count: int) -> list[list[int]]:
     """The first texts of one side: their tokens, the end token among them."""
     starts, sizes = part.starts[:count, side].tolist(), part.sizes[:count, side].tolist()
-    tokens: Tensor = part.tokens
-    return [tokens[s : s + size].tolist() for s, size in zip(starts, sizes, strict=True)]
+    return [part.tokens[s : s + size].tolist() for s, size in zip(starts, sizes, strict=True)]

@@ -91,8 +91,7 @@ def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
     parts = (run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
 
     def attempt(size: int) -> EvaluationResult:
-        at_once, between = size if size < part.batch_size else None, run.signals.check
-        return evaluate(*parts, samples=samples, at_once=at_once, between=between)
+        return evaluate(*parts, samples=samples, at_once=size, between=run.signals.check)
 
     def reduce(before: int, now: int) -> str:
         # Kept at once: the evaluation may be interrupted before it ends, and resumed.

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigmodel import registry
-from bigmodel.build.user_parts import try_parts
+from bigmodel.build.custom_parts import try_parts
 from bigmodel.data.assemble import assemble
 from bigmodel.data.base import DataConfig, Dataset
 from bigmodel.data.parts import Part
@@ -605,7 +605,7 @@ def test_trying_a_part_that_changes_leaves_no_trace(
         part.begin(copied)
         return part
 
-    monkeypatch.setattr("bigmodel.build.user_parts.try_parts", noting)
+    monkeypatch.setattr("bigmodel.build.custom_parts.try_parts", noting)
     run, _ = built(tmp_path, own(kind, made))
     part: Any = run.state.model if kind == "model" else run.loss.made
     calls = 1 if kind == "model" else 0

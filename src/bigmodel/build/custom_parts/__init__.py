@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from bigmodel.build.user_parts.isolation import isolated_randomness
-from bigmodel.build.user_parts.loss import try_loss, warn_wrong_form
-from bigmodel.build.user_parts.model import check_model, try_model
-from bigmodel.build.user_parts.optimizer import check_optimizer, try_schedule
+from bigmodel.build.custom_parts.isolation import isolated_randomness
+from bigmodel.build.custom_parts.loss import try_loss, warn_wrong_form
+from bigmodel.build.custom_parts.model import check_model, try_model
+from bigmodel.build.custom_parts.optimizer import check_optimizer, try_schedule
 from bigmodel.data.base import Batch, Dataset
 from bigmodel.errors import SpecError
 from bigmodel.losses import Loss
-from bigmodel.registry import EntryConfig, is_ours
+from bigmodel.registry import EntryConfig, losses, models
 from bigmodel.spec import DataSpec, NextTokens
 
 __all__ = ["check_dataset", "check_model", "check_optimizer", "try_parts", "try_schedule"]
@@ -29,7 +29,7 @@ _SAMPLES, _TEXTS = 64, 4
 def try_parts(
     config: tuple[EntryConfig, EntryConfig], model: nn.Module, loss: Loss, batch: Batch, spec: DataSpec
 ) -> list[str]:
-    """Tries a model and a loss of the user's own on the first samples of a batch.
+    """Tries a user's own model or loss on the first samples of a batch.
 
     Args:
         config: of the model and of the loss.
@@ -41,16 +41,16 @@ def try_parts(
         SpecError: one of them does not do what is required of it.
     """
     of_model, of_loss = config
-    own_model, own_loss = (not is_ours(c, kind) for c, kind in ((of_model, "model"), (of_loss, "loss")))
-    if not (own_model or own_loss):
+    custom_loss = not losses.is_builtin(of_loss.name)
+    if models.is_builtin(of_model.name) and not custom_loss:
         return []
     most = _TEXTS if isinstance(spec.target, NextTokens) else _SAMPLES
     inputs, targets = (tensor[:most] for tensor in batch)
     with isolated_randomness():
         outputs, warnings = try_model(model, of_model.name, inputs, spec)
-        if own_loss:
+        if custom_loss:
             warnings += try_loss(loss, outputs, targets)
-        warnings += warn_wrong_form(of_model.name, loss, own_loss, outputs, spec)
+        warnings += warn_wrong_form(of_model.name, loss, custom_loss, outputs, spec)
     return warnings
 
 

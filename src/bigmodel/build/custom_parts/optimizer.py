@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigmodel.build.user_parts.isolation import reported_as
+from bigmodel.build.custom_parts.isolation import reported_as
 from bigmodel.errors import SpecError
 from bigmodel.optim.schedulers import Schedule
-from bigmodel.registry import EntryConfig, is_ours
+from bigmodel.registry import EntryConfig, optimizers, schedulers
 
 _REQUIRED = ("param_groups", "state", "step", "state_dict", "load_state_dict")
 """What training needs of an optimizer; one that wraps another need not derive from torch's class."""
@@ -25,7 +25,7 @@ def check_optimizer(optimizer: Any, model: nn.Module, config: EntryConfig) -> li
         SpecError: it is no optimizer, its `step` needs a closure, or it trains other parameters.
     """
     label = f"optimizer={config.name}"
-    if is_ours(config, "optimizer"):
+    if optimizers.is_builtin(config.name):
         return []
     if lacking := [name for name in _REQUIRED if not hasattr(optimizer, name)]:
         raise SpecError(
@@ -69,7 +69,7 @@ def try_schedule(schedule: Schedule, steps: int, config: EntryConfig) -> None:
     Raises:
         SpecError: it fails, or returns something other than finite numbers of 0 or more.
     """
-    if is_ours(config, "scheduler"):
+    if schedulers.is_builtin(config.name):
         return
     label = f"scheduler={config.name}"
     for step in {0, min(1, steps - 1), steps // 2, steps - 1}:

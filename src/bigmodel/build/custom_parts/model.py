@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bigmodel.build.user_parts.isolation import isolated, reported_as, warn_of_leak
+from bigmodel.build.custom_parts.isolation import isolated, reported_as, warn_of_leak
 from bigmodel.errors import SpecError
 from bigmodel.models.base import eval_mode
 from bigmodel.registry import EntryConfig

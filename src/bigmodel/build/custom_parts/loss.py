@@ -7,7 +7,7 @@ from math import isclose, isfinite
 import torch
 from torch import Tensor, nn
 
-from bigmodel.build.user_parts.isolation import isolated, reported_as, warn_of_leak
+from bigmodel.build.custom_parts.isolation import isolated, reported_as, warn_of_leak
 from bigmodel.errors import SpecError
 from bigmodel.losses import Loss
 from bigmodel.spec import Classes, DataSpec, NextTokens
@@ -139,12 +139,14 @@ def _is_sum(whole: float, first: float, rest: float) -> bool:
     return abs(whole - first - rest) <= 1e-3 * max(map(abs, (whole, first, rest)))
 
 
-def warn_wrong_form(model: str, loss: Loss, is_own: bool, outputs: Tensor, spec: DataSpec) -> list[str]:
+def warn_wrong_form(
+    model: str, loss: Loss, is_custom: bool, outputs: Tensor, spec: DataSpec
+) -> list[str]:
     """Warns if a model's outputs are not in the form that the loss of classes expects."""
     made = getattr(loss, "made", None)
     if not isinstance(spec.target, Classes | NextTokens):
         return []
-    takes_raw = not is_own or isinstance(made, nn.CrossEntropyLoss)
+    takes_raw = not is_custom or isinstance(made, nn.CrossEntropyLoss)
     if takes_raw and _are_probabilities(outputs):
         return [
             f"model={model} gives probabilities, and loss={loss.name} takes raw outputs (logits), of"
