@@ -15,7 +15,7 @@ from bigmodel.training.steps import steps
 
 
 def fit(run: Run) -> Summary:
-    """Trains for the planned steps, then evaluates the test part once, with the best weights.
+    """Trains for the planned steps, then evaluates the test set once, with the best weights.
 
     Raises:
         Stopped: the process was asked to stop; everything is saved.

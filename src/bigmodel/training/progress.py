@@ -22,7 +22,7 @@ _STORED_NAMES = {
 
 @dataclass(frozen=True)
 class Validation:
-    """The outcome of an evaluation of the validation part, and what follows from it.
+    """The outcome of an evaluation of the validation set, and what follows from it.
 
     Attributes:
         metrics: by full name, such as `val/loss`.

@@ -60,7 +60,7 @@ class TextSampler:
 
     @property
     def metrics(self) -> dict[str, str]:
-        """The metrics that `sample` returns for the validation part, each with `max` or `min`."""
+        """The metrics that `sample` returns for the validation set, each with `max` or `min`."""
         return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
 
     def sample(

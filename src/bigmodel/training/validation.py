@@ -1,4 +1,4 @@
-"""Evaluation of a run's model: on the validation part repeatedly, on the test part once at the end."""
+"""Evaluation of a run's model: on the validation set repeatedly, on the test set once at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bigmodel.training.text_samples import AT_ONCE
 
 
 def validate(run: Run, *, show: bool) -> Validation:
-    """Evaluates the validation part, and returns its metrics and what follows from them.
+    """Evaluates the validation set, and returns its metrics and what follows from them.
 
     Of the run's progress only `evaluation_batch` may change, if memory runs out.
 
@@ -50,7 +50,7 @@ def validate(run: Run, *, show: bool) -> Validation:
 
 
 def test(run: Run) -> dict[str, float]:
-    """Evaluates the test part with the best weights; empty if there is no test part.
+    """Evaluates the test set with the best weights; empty if there is no test set.
 
     Raises:
         Stopped: the process was asked to stop.
@@ -125,7 +125,7 @@ def _add_texts(
 
 
 def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
-    """Warns of metrics of the validation part that have become NaN, and says why."""
+    """Warns of metrics of the validation set that have become NaN, and says why."""
     before = run.state.progress.metrics
     if evaluation.undefined:
         if not before or not all(map(math.isnan, before.values())):
