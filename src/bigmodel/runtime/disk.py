@@ -39,11 +39,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically and syncs it.
 
     At every moment, even in a power cut, `path` is the old file or the new one. The new one gets the
-    mode of the old. If the content is unchanged, the file is only synced.
+    mode of the old. If the content is unchanged, the file is only synced. A pipe or a device, such as
+    /dev/stdout, is written to.
 
     Raises:
         OSError: it cannot be written; an existing file is unchanged.
     """
+    if is_special(path):
+        with path.open("wb") as stream:
+            stream.write(content)
+        return
     if not path.is_symlink() and path.is_file() and _holds(path, content):
         sync(path)  # it may not have been synced
         sync(path.parent)
@@ -73,6 +78,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path leads to a pipe or a device, which no file may replace."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def make_folder(folder: Path) -> None:

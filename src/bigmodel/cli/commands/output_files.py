@@ -46,7 +46,7 @@ def check_place(path: Path, *, force: bool) -> None:
         raise ConfigError(
             f"--output {path}: there is no folder {path.absolute().parent}. Create it first."
         )
-    if path.exists() and not force:
+    if path.exists() and not force and not disk.is_special(path):
         raise ConfigError(f"--output {path}: already exists. Add --force to replace it.")
 
 
