@@ -207,8 +207,8 @@ def _listed(kind: str, count: int) -> list[str]:
 def _hidden_by() -> str:
     """A sentence about the variables that hide GPUs from the process."""
     named = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    found = [f"{name}={os.environ[name]}" for name in named if name in os.environ]
-    return f" {', '.join(found)} hides others, and numbers these from 0." if found else ""
+    variables = [f"{name}={os.environ[name]}" for name in named if name in os.environ]
+    return f" {', '.join(variables)} hides others, and numbers these from 0." if variables else ""
 
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"

@@ -34,10 +34,10 @@ def deep_line(text: bytes) -> int | None:
     kinds = np.zeros(256, np.int8)
     kinds[[*b"[{"]], kinds[[*b"]}"]], kinds[ord('"')] = 1, -1, 2
     plain = text.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")  # each quotation mark is one of a string
-    found = kinds[np.frombuffer(plain, np.uint8)]
-    places = np.flatnonzero(found)
-    found = found[places]
-    quotes = found == 2
-    found[quotes | (np.cumsum(quotes) % 2 == 1)] = 0
-    deep = np.cumsum(found, dtype=np.int64) > MOST
+    marks = kinds[np.frombuffer(plain, np.uint8)]
+    places = np.flatnonzero(marks)
+    marks = marks[places]
+    quotes = marks == 2
+    marks[quotes | (np.cumsum(quotes) % 2 == 1)] = 0
+    deep = np.cumsum(marks, dtype=np.int64) > MOST
     return text.count(b"\n", 0, int(places[deep.argmax()])) if deep.any() else None

@@ -246,13 +246,13 @@ class Signals:
 
 def _importer(frame: FrameType | None) -> FrameType | None:
     """The outermost frame from `frame` on that is importing something, if any."""
-    found, inside = None, False
+    outermost, inside = None, False
     while frame is not None:
         imports = frame.f_code.co_filename == _IMPORT
         if inside and not imports:
-            found = frame
+            outermost = frame
         frame, inside = frame.f_back, imports
-    return found
+    return outermost
 
 
 def interruptible(work: Callable[[], T]) -> T:

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [text for action in self._actions for text in action.option_strings]
             name = str(unknown[0]).partition("=")[0]
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
                 f"{unknown[0]}: {self.prog} has no such {kind}.{did_you_mean(name, options)}"
                 f" {self.prog} --help lists all."
             )
-        return found, unknown
+        return parsed, unknown
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

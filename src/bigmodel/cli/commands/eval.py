@@ -134,10 +134,10 @@ def own_data(loaded: LoadedRun) -> EvalData:
         )
     if loaded.fingerprint is not None:
         known = loaded.preprocessing.to_facts()
-        found = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
-        if found.change is not None:
-            note(f"Warning: the data is not what the run was trained on: {found.change}.")
-        if found.unsure:
+        comparison = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
+        if comparison.change is not None:
+            note(f"Warning: the data is not what the run was trained on: {comparison.change}.")
+        if comparison.unsure:
             note(f"Data: {UNSURE}.")
     for row in dataset.header_rows:
         note(": ".join(row))
@@ -153,8 +153,8 @@ def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:
     Raises:
         DataError: it cannot be read, or is not of the kind that the run was trained on.
     """
-    found = read_new_data(loaded, "--data", arguments, targets=True)
-    learnt, part = loaded.preprocessing, found.part
+    new_samples = read_new_data(loaded, "--data", arguments, targets=True)
+    learnt, part = loaded.preprocessing, new_samples.part
     dataset = Dataset(
         DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),
         train=part,

@@ -30,13 +30,13 @@ def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targe
         reader = loaded.reader
         if arguments.encoding is not None:
             reader = reader.encoded(arguments.encoding)
-        found = reader.read(path, with_targets=targets, max_bad=arguments.max_bad)
+        new_samples = reader.read(path, with_targets=targets, max_bad=arguments.max_bad)
     except BigModelError as error:
         raise type(error)(_with_options(str(error), option)) from error
-    for line in found.header_rows:
+    for line in new_samples.header_rows:
         note(": ".join(line))
-    report_skipped(found.left_out)
-    return found
+    report_skipped(new_samples.left_out)
+    return new_samples
 
 
 def _with_options(message: str, option: str) -> str:

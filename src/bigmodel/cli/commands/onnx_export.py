@@ -120,8 +120,8 @@ def compare(proto: Any, exported: ExportedModel, any_length: bool) -> None:
         examples = tuple(one.example(samples, length, draw) for one in exported.front.inputs)
         with torch.inference_mode():
             expected = exported(*examples)
-        found = run_graph(_feed(exported, examples))
-        _check_equal(found[0], expected[0] if isinstance(expected, tuple) else expected, samples)
+        outputs = run_graph(_feed(exported, examples))
+        _check_equal(outputs[0], expected[0] if isinstance(expected, tuple) else expected, samples)
 
 
 def _graph_runner(proto: Any) -> tuple[RunGraph, bool]:
@@ -250,14 +250,14 @@ def _as_feed(graph_input: GraphInput, example: Tensor) -> Any:
     return np.array(text, dtype=object).reshape(tuple(example.shape))
 
 
-def _check_equal(found: Any, expected: Tensor, samples: int) -> None:
+def _check_equal(outputs: Any, expected: Tensor, samples: int) -> None:
     wanted = expected.numpy()
-    if found.shape != wanted.shape:
+    if outputs.shape != wanted.shape:
         raise SpecError(
-            f"for {samples} samples the graph gives {found.shape}, the model {wanted.shape}."
+            f"for {samples} samples the graph gives {outputs.shape}, the model {wanted.shape}."
         )
     largest = max(1.0, float(np.abs(wanted).max()))
-    worst = float(np.abs(found - wanted).max()) / largest
+    worst = float(np.abs(outputs - wanted).max()) / largest
     if not worst <= _TOLERANCE:
         raise SpecError(
             f"for {samples} samples the graph's outputs differ from the model's by {worst:.2g}."

@@ -224,8 +224,8 @@ class Measured(nn.Module):
             return column.double()
         # Few runtimes have sines of float64, and float32 is enough for the seconds of a day.
         seconds = column.float() if part in ("sine", "cosine") else column
-        found: Tensor = calendar_part(seconds, self.times, part, torch)
-        return found.double()
+        values: Tensor = calendar_part(seconds, self.times, part, torch)
+        return values.double()
 
 
 class Columns(nn.Module):

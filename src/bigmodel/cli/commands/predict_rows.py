@@ -32,11 +32,11 @@ def predict_rows(loaded: LoadedRun, arguments: Namespace, output: Path | None) -
     if output is not None:
         check_kind(output, TABLES)
     began = time.perf_counter()
-    found = read_new_data(loaded, "--input", arguments, targets=False)
-    outputs = model_outputs(loaded, found.part, arguments.batch_size)
-    target, rows = loaded.preprocessing.spec.target, len(found.part)
+    new_samples = read_new_data(loaded, "--input", arguments, targets=False)
+    outputs = model_outputs(loaded, new_samples.part, arguments.batch_size)
+    target, rows = loaded.preprocessing.spec.target, len(new_samples.part)
     predicted = predictions(outputs, target, probabilities=arguments.probabilities)
-    write_columns(merge_columns(found.columns, predicted), output)
+    write_columns(merge_columns(new_samples.columns, predicted), output)
     if output is not None:
         seconds = time.perf_counter() - began
         note(f"{counted(rows, 'row')} in {seconds:.2f} s ({rows / seconds:,.0f} rows/s): {output}")
@@ -126,8 +126,8 @@ def model_outputs(loaded: LoadedRun, part: SplitData, batch_size: int | None) ->
         stored = part.take(chosen)[0].to(device)
         inputs = stored if scaling is None else scaling(stored)
         with loaded.runtime.autocast():
-            found = loaded.model(inputs)
-        outputs[chosen] = found.float().cpu()
+            raw = loaded.model(inputs)
+        outputs[chosen] = raw.float().cpu()
     return outputs
 
 

@@ -111,10 +111,10 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
     began, path = time.perf_counter(), Path(arguments.input).expanduser()
     columns: dict[str, Any]
     if isinstance(loaded.preprocessing.spec.input, TokenPair):
-        found = read_new_data(loaded, "--input", arguments, targets=False)
-        assert isinstance(found.part, TextPairs)
-        name, columns = "translation", dict(found.columns)
-        sources = zip(sources_of(found.part), columns["source"], strict=True)
+        new_samples = read_new_data(loaded, "--input", arguments, targets=False)
+        assert isinstance(new_samples.part, TextPairs)
+        name, columns = "translation", dict(new_samples.columns)
+        sources = zip(sources_of(new_samples.part), columns["source"], strict=True)
         rows = [tokens if text.strip() else [] for tokens, text in sources]
     else:
         if not path.is_file():
@@ -228,12 +228,12 @@ def _written(loaded: LoadedRun, rows: list[list[int]], sampling: Sampling) -> li
             chosen = order[first : first + size]
             draws = replace(sampling, seed=sampling.seed + first)  # or each batch would draw the same
             asked = [rows[row] for row in chosen]
-            found: list[list[int] | None]
+            generated: list[list[int] | None]
             try:
-                found = [*_ask(loaded, asked, draws, None)]
+                generated = [*_ask(loaded, asked, draws, None)]
             except UndefinedTextsError as error:
-                found = error.texts
-            for row, tokens in zip(chosen, found, strict=True):
+                generated = error.texts
+            for row, tokens in zip(chosen, generated, strict=True):
                 written[row] = tokens
     return written
 

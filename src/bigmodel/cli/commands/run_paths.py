@@ -70,15 +70,15 @@ def resolve_run(text: str) -> RunPath:
 
 def runs_in(folder: Path) -> list[Path]:
     """The runs below a folder: in the order of jobs for a sweep, otherwise the newest first."""
-    found: list[Path] = []
+    runs: list[Path] = []
     level = [folder]
     for _ in range(_DEPTH):
         level = [inner for outer in level for inner in _folders(outer)]
-        found += [inner for inner in level if (inner / "checkpoints").is_dir()]
-        level = [inner for inner in level if inner not in found]
+        runs += [inner for inner in level if (inner / "checkpoints").is_dir()]
+        level = [inner for inner in level if inner not in runs]
     if _is_sweep(folder):
-        return sorted(found, key=lambda run: (len(run.name), run.name))
-    return sorted(found, key=lambda run: run.stat().st_mtime, reverse=True)
+        return sorted(runs, key=lambda run: (len(run.name), run.name))
+    return sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)
 
 
 def _is_sweep(folder: Path) -> bool:

@@ -91,11 +91,11 @@ def complete(argv: Sequence[str], config_dir: Path) -> str:
     line = line[: int(os.environ.get("COMP_POINT") or len(line))]
     words = split(line, os.environ.get("BIGMODEL_BREAKS", ""))
     try:
-        found = sorted(set(candidates(words, config_dir)))
+        offers = sorted(set(candidates(words, config_dir)))
     except (BigModelError, OSError):  # such as a folder that does not exist: nothing to offer
         return ""
-    found = [one for one in found if escape_line(one.head + one.path) == one.head + one.path]
-    return "\n".join(_as_typed(one, words[-1], shell, len(found) == 1) for one in found)
+    offers = [one for one in offers if escape_line(one.head + one.path) == one.head + one.path]
+    return "\n".join(_as_typed(one, words[-1], shell, len(offers) == 1) for one in offers)
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ def candidates(words: Sequence[Word], config_dir: Path) -> Iterator[Offer]:
         index = read_index([config_dir, *own_folders(before)])
         sign = typed[: len(typed) - len(typed.lstrip("+~"))]
         bare = typed.removeprefix(sign)
-        found = _values(bare, index, before) if "=" in bare else _keys(bare, index, before)
-        yield from (Offer(f"{sign}{one.head}", one.path) for one in found)
+        offers = _values(bare, index, before) if "=" in bare else _keys(bare, index, before)
+        yield from (Offer(f"{sign}{one.head}", one.path) for one in offers)
 
 
 def _keys(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[Offer]:
@@ -192,7 +192,7 @@ def _values(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[O
         return
     if key == "resume" and "auto".startswith(value):
         yield Offer(f"{key}=auto ")
-    default = next((found.value for found in index.keys(before) if found.path == key), None)
+    default = next((setting.value for setting in index.keys(before) if setting.path == key), None)
     if default in ("true", "false"):
         yield from (Offer(f"{key}={one} ") for one in ("true", "false") if one.startswith(value))
     elif default is None or _PATHLIKE.fullmatch(default):

@@ -93,18 +93,18 @@ def _no_such_folder(case: Case) -> str | None:
     """`--config-dir nowhere`"""
     if not isinstance(case.error, SearchPathException | MissingConfigException):
         return None
-    found = re.search(r"directory '([^']*)'", case.text)
+    match = re.search(r"directory '([^']*)'", case.text)
     flag = "--config-dir" if isinstance(case.error, SearchPathException) else "--config-path"
-    folder = found[1] if found else ""
+    folder = match[1] if match else ""
     return f"{flag} {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
 
 
 def _no_such_key(case: Case) -> str | None:
     """`optimizer.lrr=0.1`, `lr=0.1`, `modle=cnn`"""
-    found = re.search(r"Could not override '([^']+)'", case.text)
-    if not isinstance(case.error, HydraException) or not found:
+    match = re.search(r"Could not override '([^']+)'", case.text)
+    if not isinstance(case.error, HydraException) or not match:
         return None
-    key, index = found[1], case.index
+    key, index = match[1], case.index
     asked_by = re.match(r"In '([^']+)': ", case.text)
     source = f"{asked_by[1]}.yaml: " if asked_by else ""
     if key in index.groups:  # a group of the user's own, which no list of defaults names
@@ -167,10 +167,10 @@ def _wrong_grammar(case: Case) -> str | None:
 
 def _sweep_without_flag(case: Case) -> str | None:
     """`trainer.epochs=1,2` without -m"""
-    found = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", case.text)
-    if not isinstance(case.error, HydraException) or not found:
+    match = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", case.text)
+    if not isinstance(case.error, HydraException) or not match:
         return None
-    text = _as_typed(found[1], case)
+    text = _as_typed(match[1], case)
     key, _, value = text.partition("=")
     as_list = "" if "(" in value else f" One list is {shell_quoted(f'{key}=[{value}]')}."
     if any(word.startswith("resume=") for word in case.argv):
@@ -188,10 +188,10 @@ def _plus_or_minus(case: Case) -> str | None:
     """`+seed=1` for a key that exists, `~sed` for one that does not"""
     if not isinstance(case.error, HydraException):
         return None
-    if found := re.search(r"already at '([^']+)'", case.text):
-        return f"{found[1]}: already exists. Leave out the plus: {found[1]}=…"
-    if found := re.match(r"Could not delete .*?'([^']+)'", case.text):
-        key = found[1].partition("=")[0]
+    if match := re.search(r"already at '([^']+)'", case.text):
+        return f"{match[1]}: already exists. Leave out the plus: {match[1]}=…"
+    if match := re.match(r"Could not delete .*?'([^']+)'", case.text):
+        key = match[1].partition("=")[0]
         meant = did_you_mean(key, [*case.index.groups, *case.index.paths(case.argv)])
         return f"~{key}: there is nothing of that name to remove.{meant}"
     return None
@@ -226,9 +226,9 @@ def _interpolation(case: Case) -> str | None:
         return None
     key = getattr(case.error, "full_key", None) or "the configuration"
     first = first_line(case.error)
-    if found := re.match(r"Interpolation key '([^']+)' not found", first):
-        meant = did_you_mean(found[1], case.index.paths(case.argv))
-        return f"{key}: refers to ${{{found[1]}}}, which does not exist.{meant}"
+    if match := re.match(r"Interpolation key '([^']+)' not found", first):
+        meant = did_you_mean(match[1], case.index.paths(case.argv))
+        return f"{key}: refers to ${{{match[1]}}}, which does not exist.{meant}"
     return f"{key}: {first.removeprefix('KeyError raised while resolving interpolation: ')}."
 
 
@@ -239,10 +239,10 @@ def _missing_value(case: Case) -> str | None:
         same = [k.description for k in case.index.all_keys() if k.path == key and k.description]
         meaning = f" ({same[0]})" if same else ""
         return f"{key}: is required and was not set{meaning}. Set {key}=…"
-    found = re.match(r"You must specify '([^']+)'", case.text)
-    if isinstance(case.error, HydraException) and found:
-        known = ", ".join(_choices(case.index, found[1]))
-        return f"{found[1]}: a choice is required. Choices: {known}."
+    match = re.match(r"You must specify '([^']+)'", case.text)
+    if isinstance(case.error, HydraException) and match:
+        known = ", ".join(_choices(case.index, match[1]))
+        return f"{match[1]}: a choice is required. Choices: {known}."
     return None
 
 

@@ -38,10 +38,10 @@ def files_named(message: str, config_dir: Path, argv: Sequence[str]) -> str:
     typed = {word.lstrip("+").partition("=")[0] for word in argv}
 
     def named(line: str) -> str:
-        found = _KEY.match(line)
-        if found is None or found[1] in typed:
+        match = _KEY.match(line)
+        if match is None or match[1] in typed:
             return line
-        file = next((file for path, file in setters if f"{path}.".startswith(f"{found[1]}.")), None)
+        file = next((file for path, file in setters if f"{path}.".startswith(f"{match[1]}.")), None)
         return line if file is None else f"{file}: {line}"
 
     return "\n".join(map(named, message.split("\n")))

@@ -132,17 +132,17 @@ def own_folders(argv: Sequence[str]) -> list[Path]:
     Raises:
         ConfigError: it does not exist.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     for at, argument in enumerate(argv):
         flag, equals, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
-            found = [Path(value if equals else "".join(argv[at + 1 : at + 2]))]
-    for folder in found:
+            folders = [Path(value if equals else "".join(argv[at + 1 : at + 2]))]
+    for folder in folders:
         if not folder.is_dir():
             raise ConfigError(
                 f"--config-dir {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
             )
-    return found
+    return folders
 
 
 def _choices(group: Group, chosen: list[str]) -> Choices:

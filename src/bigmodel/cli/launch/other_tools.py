@@ -99,11 +99,11 @@ _KINDS = {
 
 
 def _by_name(entries: dict[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    targets: dict[str, list[str]] = {}
     for target, names in entries.items():
         for name in names.split():
-            found.setdefault(name, []).append(target)
-    return found
+            targets.setdefault(name, []).append(target)
+    return targets
 
 
 SETTINGS = _by_name(_SETTINGS)
@@ -134,18 +134,18 @@ def suggest(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> st
         return _device(name, value, index, argv)
     known = index.paths(argv)
     candidates = SETTINGS.get(name, [])
-    found = next((one for one in candidates if one in known or one in index.groups), None)
-    if found is None:
+    meant = next((one for one in candidates if one in known or one in index.groups), None)
+    if meant is None:
         hints = (_describe(one, index, argv) for one in candidates)
         return suggest_data(value) if "data.path" in candidates else next(filter(None, hints), None)
-    if found == key:
+    if meant == key:
         return None
-    if found == "data.path" and (file := suggest_file(value)) is not None:
+    if meant == "data.path" and (file := suggest_file(value)) is not None:
         return f"Did you mean {file}?"
-    for words in _spellings(name, found, value):
+    for words in _spellings(name, meant, value):
         if are_allowed(words, index, argv):
             return _did_you_mean(words)
-    return _describe(found, index, argv)
+    return _describe(meant, index, argv)
 
 
 def suggest_data(value: str) -> str | None:

@@ -52,12 +52,12 @@ def expand_resume(argv: list[str], config_dir: Path) -> Resume:
     may_change = _may_change(argv)
     rest = [word for word in argv if not word.startswith("resume=") and not _is_resume_changed(word)]
     if wanted[-1] == "auto":
-        found = newest_unfinished(rest, config_dir)
-        if found is None:
+        newest = newest_unfinished(rest, config_dir)
+        if newest is None:
             print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
             return Resume(rest)
-        print(escape_message(f"resume=auto: resuming {found}"))  # noqa: T201
-        return Resume(_arguments(_overrides_of(found), found, None), found, may_change)
+        print(escape_message(f"resume=auto: resuming {newest}"))  # noqa: T201
+        return Resume(_arguments(_overrides_of(newest), newest, None), newest, may_change)
     folder = _run_of(Path(wanted[-1].strip("'\"")))
     _check_is_run(folder)
     repair(folder, f"resume={folder}")

@@ -56,11 +56,11 @@ def saved_settings(folder: Path) -> dict[str, Any] | None:
     """The same from a run's newest complete checkpoint; None if no checkpoint has it."""
     for name in manifest.GENERATIONS:
         try:
-            found = manifest.read_facts(folder / "checkpoints" / name).get("settings")
+            saved = manifest.read_facts(folder / "checkpoints" / name).get("settings")
         except CheckpointError:
             continue
-        if isinstance(found, dict) and _forbidden_key(found) is None and _problem_with(found) is None:
-            return {str(key): value for key, value in found.items()}
+        if isinstance(saved, dict) and _forbidden_key(saved) is None and _problem_with(saved) is None:
+            return {str(key): value for key, value in saved.items()}
     return None
 
 
@@ -174,14 +174,14 @@ def _is_section(value: Any) -> bool:
 
 def _shipped(config: dict[str, Any], config_dir: Path) -> dict[str, Any]:
     """The shipped defaults, by dotted key, of the entries that a configuration has chosen."""
-    found = flatten(_plain(config_dir / "train.yaml"))
+    defaults = flatten(_plain(config_dir / "train.yaml"))
     for section in SECTIONS:
         chosen = config.get(section)
         for path in sorted((config_dir / section).glob("*.yaml")):
             settings = _plain(path)
             if isinstance(chosen, dict) and settings.get("name") == chosen.get("name"):
-                found |= flatten(settings, f"{section}.")
-    return found
+                defaults |= flatten(settings, f"{section}.")
+    return defaults
 
 
 def _plain(path: Path) -> dict[str, Any]:

@@ -30,9 +30,9 @@ def collect(folder: Path, refused: Sequence[Path] = ()) -> tuple[list[Row], str,
         One row per job, the monitored metric's name, and its mode (`max` or `min`).
     """
     others = {path.resolve() for path in refused}
-    found = (path.parent for path in folder.glob("*/.hydra") if path.is_dir())
+    folders = (path.parent for path in folder.glob("*/.hydra") if path.is_dir())
     jobs = sorted(
-        (job for job in found if job.resolve() not in others),
+        (job for job in folders if job.resolve() not in others),
         key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name),
     )
     overrides = {job: _overrides(job) for job in jobs}

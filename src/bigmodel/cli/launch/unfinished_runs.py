@@ -87,12 +87,12 @@ def _candidate_folders(config: DictConfig) -> tuple[list[Path], bool]:
     fixed = wanted is not None and _ANY not in wanted
     if wanted is not None:
         patterns = [wanted] if fixed else [*patterns, wanted]
-    found = {
+    paths = {
         Path(path).resolve(): Path(path)
         for pattern in patterns
         for path in glob.glob("*".join(map(glob.escape, pattern.split(_ANY))))  # noqa: PTH207
     }
-    runs = [path for path in found.values() if any((path / n).is_dir() for n in (RECORD, "checkpoints"))]
+    runs = [path for path in paths.values() if any((path / n).is_dir() for n in (RECORD, "checkpoints"))]
     return sorted(runs, key=_started, reverse=True), fixed
 
 
