@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,6 +103,7 @@ def _call_in_forks(calls: str) -> None:
         *("bigmodel.cli.commands.main", "bigmodel.cli.commands.export"),
     ):
         importlib.import_module(module)
+    _export_once()
 
     statuses = []
     for call in json.loads(calls):
@@ -110,6 +113,14 @@ def _call_in_forks(calls: str) -> None:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         statuses.append(status if status >= 0 else 128 - status)
     sys.stdout.write(json.dumps(statuses))
+
+
+def _export_once() -> None:
+    """Has torch build the tables that every export needs, which takes seconds."""
+    import torch
+
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),), dynamo=True)
 
 
 def _call_here(call: Call) -> int:
@@ -173,7 +184,11 @@ def train(cwd: Path, redirected: str) -> list[str]:
     Returns:
         What went wrong.
     """
-    ended = call(cwd, TRAIN, *QUICK, redirected=redirected)
+    return faults_of(cwd, call(cwd, TRAIN, *QUICK, redirected=redirected), redirected)
+
+
+def faults_of(cwd: Path, ended: Outcome, redirected: str) -> list[str]:
+    """What went wrong in a training run in `cwd` with streams redirected."""
     faults = [] if ended.status == 0 else [f"{redirected}: exit status {ended.status}"]
     if ended.err:
         faults.append(f"{redirected}: {ended.err}")

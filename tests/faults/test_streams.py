@@ -50,6 +50,7 @@ ARRIVES = ("2>&-", "2>/dev/full", "<&-")
 SWEEP = ("-m", "seed=1,2", *QUICK)
 EXPORT = ("export", "RUN", "--output", "model.onnx")
 LEFT_BEHIND = {
+    **{("training", by): QUICK for by in streams.REDIRECTIONS},
     **{("sweep", by): SWEEP for by in ("<&- >&- 2>&-", ">/dev/full 2>/dev/full", "| true")},
     **{("failing", by): ("trainer.epochs=0",) for by in ("<&- >&- 2>&-", ">/dev/full", "| true")},
     **{("export", by): EXPORT for by in ("<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "| true")},
@@ -69,7 +70,7 @@ def outcomes(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     calls = {
         (what, by): streams.Call(
             cwd=str(tmp_path_factory.mktemp(what)),
-            program="bigmodel-train" if what in {"sweep", "failing"} else "bigmodel",
+            program="bigmodel-train" if what in {"training", "sweep", "failing"} else "bigmodel",
             argv=[places.get(word, word) for word in words],
             redirected=by,
         )
@@ -91,8 +92,13 @@ def outcome_of(outcomes: Outcomes, tmp_path: Path, what: str, redirected: str) -
 
 
 @pytest.mark.parametrize("redirected", streams.REDIRECTIONS)
-def test_a_run_is_trained_whatever_becomes_of_its_output(tmp_path: Path, redirected: str) -> None:
-    assert streams.train(tmp_path / "run", redirected) == []
+def test_a_run_is_trained_whatever_becomes_of_its_output(outcomes: Outcomes, redirected: str) -> None:
+    folder, ended = outcomes["training", redirected]
+    assert streams.faults_of(folder, ended, redirected) == []
+
+
+def test_so_is_one_whose_interpreter_starts_without_streams(tmp_path: Path) -> None:
+    assert streams.train(tmp_path / "run", "<&- >&- 2>&-") == []
 
 
 @pytest.mark.parametrize("redirected", [by for what, by in LEFT_BEHIND if what == "sweep"])
