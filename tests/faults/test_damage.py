@@ -12,11 +12,6 @@ from tests.faults import damage, trials
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trials.run_uninterrupted(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
-
-
-@pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return damage.stopped_run(tmp_path_factory.mktemp("stopped") / "run")
 

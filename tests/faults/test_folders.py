@@ -80,8 +80,7 @@ def test_the_log_that_hydra_makes_for_a_job_is_no_stranger_s(
 
 
 @pytest.mark.parametrize("name", foreign.COPIES[:3])
-def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path, name: str) -> None:
-    expected = trials.run_uninterrupted(tmp_path / "whole", *trials.RECIPE)
+def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path, expected: str, name: str) -> None:
     assert foreign.left_alone(tmp_path / "run", name, expected, "best") == []
 
 

@@ -8,11 +8,6 @@ import pytest
 from tests.faults import kills, trials
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trials.run_uninterrupted(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_and_gone_on_with(tmp_path: Path, expected: str, seed: int) -> None:
     result = kills.kill_and_resume(tmp_path / "run", expected, kills=4, seed=seed)

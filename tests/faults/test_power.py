@@ -8,15 +8,14 @@ from bigmodel.checkpointing import checkpoint
 from bigmodel.training import loop
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
-from tests.faults import power, trials
+from tests.faults import power
 from tests.faults.durability import Order
 
 command = conftest.command
 
 
 @pytest.mark.parametrize("kind", power.SIZES)
-def test_the_power_is_cut(tmp_path: Path, kind: str) -> None:
-    expected = trials.run_uninterrupted(tmp_path / "whole", *trials.RECIPE)
+def test_the_power_is_cut(tmp_path: Path, expected: str, kind: str) -> None:
     try:
         result = power.cut_and_resume(tmp_path / kind, kind, expected, ("sync 40", "sync 60"))
     except PermissionError as error:

@@ -17,11 +17,6 @@ from tests.faults import interruptions, trials
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trials.run_uninterrupted(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
-
-
 STOPS = pytest.mark.parametrize("number", list(interruptions.STATUS), ids=lambda n: n.name)
 
 

@@ -54,7 +54,10 @@ TIMEOUT = 600.0
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["bigmodel.build.new_run", "bigmodel.training.loop", "bigmodel.reporting.tensorboard_events"]
+    [
+        *("bigmodel.build.new_run", "bigmodel.training.loop", "bigmodel.reporting.tensorboard_events"),
+        *("bigmodel.cli.train", "bigmodel.cli.job", "hydra.main", "hydra._internal.hydra"),
+    ]
 )
 
 
