@@ -90,7 +90,7 @@ def accuracy_of_last(folder: Path) -> float:
     run.state.load_model(groups.get("averaged", groups["model"]))
     assert run.test is not None
     result = evaluate(run.state.model, run.test, run.loss, run.val_metrics, run.runtime, run.dataset)
-    return result.figures["accuracy"]
+    return result.metrics["accuracy"]
 
 
 def digits(folder: Path, models: list[str], extra: list[str]) -> None:
@@ -105,7 +105,7 @@ def digits(folder: Path, models: list[str], extra: list[str]) -> None:
     accuracies = [[float(run.summary["final"]["val/accuracy"]) for run in runs[m]] for m in models]
     seconds = [[60 * run.minutes for run in runs[m]] for m in models]
     table(
-        f"digits, validation part, {len(SEEDS)} seeds",
+        f"digits, validation set, {len(SEEDS)} seeds",
         models,
         {
             "accuracy, median": [f"{statistics.median(some):.4f}" for some in accuracies],
@@ -124,7 +124,7 @@ def fashion_mnist(folder: Path, models: list[str], extra: list[str]) -> None:
         for model in models
     ]
     table(
-        "Fashion-MNIST, test part, seed 0",
+        "Fashion-MNIST, test set, seed 0",
         models,
         {
             "accuracy, last weights": [f"{accuracy_of_last(run.folder):.4f}" for run in runs],

@@ -99,7 +99,7 @@ class Prover:
     def __init__(self, folder: Path, share: float) -> None:
         self._folders: Iterator[Path] = (folder / str(number) for number in count())
         self._share = share
-        self._expected = trials.whole(next(self._folders), *trials.RECIPE)
+        self._expected = trials.run_uninterrupted(next(self._folders), *trials.RECIPE)
 
     def _tries(self, whole: int) -> int:
         return max(1, round(whole * self._share))
@@ -120,7 +120,7 @@ class Prover:
             if row.tries >= wanted:
                 break
             at_most = min(5, wanted - row.tries)
-            result = kills.kill_and_go_on(next(self._folders), self._expected, at_most, seed, **options)
+            result = kills.kill_and_resume(next(self._folders), self._expected, at_most, seed, **options)
             unfinished += result.inside
             # Which of the kills did the damage is not known, so all of a run's kills count as lost.
             row.add(f"seed {seed}", result.faults, result.kills)
@@ -135,7 +135,7 @@ class Prover:
             try:
                 while row.tries < wanted:
                     moments = list(islice(seeds, min(5, wanted - row.tries)))
-                    result = power.cut_and_go_on(next(self._folders), kind, self._expected, moments)
+                    result = power.cut_and_resume(next(self._folders), kind, self._expected, moments)
                     row.add(kind, result.faults, result.cuts)
             except PermissionError as error:
                 left_out.append(f"not {kind}: {error}")
@@ -164,7 +164,7 @@ class Prover:
     def _damaged(self, row: Row, cases: list[tuple[str, int]]) -> Row:
         stopped = damage.stopped_run(next(self._folders))
         for kind, seed in cases:
-            faults = damage.go_on_damaged(stopped, next(self._folders), self._expected, kind, seed)
+            faults = damage.resume_damaged(stopped, next(self._folders), self._expected, kind, seed)
             row.add(kind, faults)
         return row
 

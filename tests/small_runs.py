@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bigmodel.build.new_run import build_run
 from bigmodel.config import RunConfig, parse
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.reporting.base import EvaluationResult, ProgressReport, Record, RunInfo, Sink, Summary
 from bigmodel.training.run import Run
 
@@ -114,7 +114,7 @@ def built(folder: Path, settings: Mapping[str, Any] | None = None) -> tuple[Run,
     return replace(build_run(config(settings), folder), sinks=recorder), recorder
 
 
-def model_inputs(prepared: Prepared, stored: Tensor) -> Tensor:
+def model_inputs(preprocessing: Preprocessing, stored: Tensor) -> Tensor:
     """Inputs as they are stored, as a model expects them."""
-    scaling = prepared.scaling(stored.device)
+    scaling = preprocessing.scaling(stored.device)
     return stored if scaling is None else scaling(stored)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Digits(L.LightningDataModule):
-    """1,797 pictures of 8×8, standardised by the training part."""
+    """1,797 pictures of 8×8, standardised by the training set."""
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__()

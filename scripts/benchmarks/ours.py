@@ -97,7 +97,7 @@ def prepare(work: Work, folder: Path) -> dict[str, Any]:
         start["stream"] = run.dataset.train.tensors()["stream"]
     else:
         start["train"] = run.dataset.train.take(slice(0, len(run.dataset.train)))
-    if (scaling := run.dataset.prepared.scaling()) is not None:
+    if (scaling := run.dataset.preprocessing.scaling()) is not None:
         start["scaling"] = (scaling.scale, scaling.shift)
     torch.save(start, folder / "start.pt")
     clock = Clock()

@@ -66,7 +66,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
 
 def dataset(work: Work, start: dict[str, Any]) -> Dataset[tuple[Tensor, Tensor]]:
-    """The training part for a `DataLoader`."""
+    """The training set for a `DataLoader`."""
     if work.kind == "cnn":
         return Pictures(*start["train"], start["scaling"], shift=2)
     if "stream" in start:
@@ -76,7 +76,7 @@ def dataset(work: Work, start: dict[str, Any]) -> Dataset[tuple[Tensor, Tensor]]
 
 
 def loader(work: Work, start: dict[str, Any], workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Shuffled batches of the training part."""
+    """Shuffled batches of the training set."""
     return DataLoader(
         dataset(work, start),
         work.batch_size,

@@ -1,4 +1,4 @@
-"""A composed configuration becomes typed objects: once, and all of it, before anything starts."""
+"""Turns a composed configuration into typed objects: once, and completely, before anything starts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pydantic import Field
 
 from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
-from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.errors import ConfigError, did_you_mean, first_line
 from bigmodel.redaction import environment_variable, remember_referenced
-from bigmodel.registry import Config, EntryConfig, Registry, load_plugins, validate
+from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
 
 class TopConfig(Config):
-    """The keys of the configuration that belong to no group."""
+    """The settings outside groups."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout")
     plugins: list[str] = Field([], description="Python modules that register models, data, losses, …")
@@ -35,7 +35,7 @@ class TopConfig(Config):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, checked. `values` keeps the plain values, for reports; no secrets are among them."""
+    """The validated configuration of a run; `values` are plain ones for reports, without secrets."""
 
     model: EntryConfig
     data: DataConfig
@@ -52,10 +52,10 @@ GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer"
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """The composed config as nested plain values, interpolations resolved.
+    """The composed config as nested plain values, with interpolations resolved.
 
     Raises:
-        ConfigError: an interpolation leads nowhere.
+        ConfigError: an interpolation cannot be resolved.
     """
     remember_referenced(str(OmegaConf.to_container(config, resolve=False)))
     try:
@@ -67,16 +67,16 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
                 f"{key}: is a secret and is stored in no file. Pass it again ({key}=…), or set"
                 f" the environment variable {environment_variable(key)}."
             ) from error
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{key}: {first_line(error, type(error).__name__)}") from error
 
 
 def to_shown(config: DictConfig) -> dict[str, Any]:
-    """The same for reports: what comes from the environment, such as a secret, stays as it was written.
+    """The same for reports: references to the environment, such as to secrets, stay unresolved.
 
-    So does what refers to that, at any remove.
+    So do references to settings that contain one, directly or indirectly.
     """
 
-    def literal(value: Any) -> Any:  # what OmegaConf takes for the text itself
+    def literal(value: Any) -> Any:  # escaped, so that OmegaConf does not resolve it
         if isinstance(value, dict):
             return {key: literal(inner) for key, inner in value.items()}
         if isinstance(value, list):
@@ -87,7 +87,7 @@ def to_shown(config: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=False)
     try:
         return _resolved(OmegaConf.create(literal(plain)))
-    except OmegaConfBaseException:  # it made something of the value, which the text is not fit for
+    except OmegaConfBaseException:  # a resolver cannot process the escaped text
         return {str(key): value for key, value in plain.items()}
 
 
@@ -98,14 +98,14 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunConfig:
-    """Checks plain values; imports the plugins that they name, since those bring schemas of their own.
+    """Validates plain values; imports the plugins that they name, which may register schemas.
 
     Args:
-        values: as `to_plain` gives them.
-        shown: as `to_shown` gives them, for reports; None: the values themselves.
+        values: from `to_plain`.
+        shown: from `to_shown`, for reports; None uses `values`.
 
     Raises:
-        ConfigError: anything that is wrong, all of it in one message.
+        ConfigError: all errors in one message.
     """
     error_messages: list[str] = []
 
@@ -137,8 +137,7 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
 
 
 def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
-    known: Registry = registry.REGISTRIES[kind]
-    config = known.parse(_group(kind, values))
+    config = registry.REGISTRIES[kind].parse(_group(kind, values))
     if kind == "data" and not isinstance(config, DataConfig):
         raise ConfigError(
             f"data.name={config.name}: its configuration {type(config).__name__} must derive from "
@@ -148,10 +147,10 @@ def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:
 
 
 def _group(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(values.get(kind), Mapping):
+    group = values.get(kind)
+    if not isinstance(group, Mapping):
         raise ConfigError(
-            f"{kind}: expected settings, got {redaction.redact(kind, values.get(kind))!r}."
+            f"{kind}: expected settings, got {redaction.redact(kind, group)!r}."
             f" Choose with {kind}=<name>."
         )
-    group: Mapping[str, Any] = values[kind]
     return group

@@ -1,7 +1,7 @@
-"""What a user can get wrong, each as one message that says how to put it right.
+"""Errors that a user can cause and fix, each with one message that says how.
 
-Every message names the key or file, what was found there, what is allowed and, where one is
-likely, the fix. The command line prints it without a traceback and exits with status 1.
+Every message names the key or file, its value, what is allowed and, if there is a likely one, the
+fix. The command line prints it without a traceback and exits with status 1.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class ConfigError(BigModelError):
 
 
 class DataError(BigModelError):
-    """Data that is missing, damaged, empty, or not what it claims to be."""
+    """Data that is missing, damaged, empty, or not as described."""
 
 
 class SpecError(ConfigError):
-    """Parts that do not fit each other: a model that cannot read the data, a loss that cannot score
+    """Components that do not fit together: a model that cannot read the data, a loss that cannot score
     the target."""
 
 
@@ -49,14 +49,14 @@ class CheckpointError(BigModelError):
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint that is not what was written: an older one may do in its place."""
+    """A damaged checkpoint; an older one may be usable."""
 
 
 class NonFiniteError(BigModelError):
     """Training has diverged: a loss, gradient or weight is NaN or infinite.
 
     Attributes:
-        step: the optimizer step, from 1, that it was found at.
+        step: the optimizer step, from 1, at which it was detected.
     """
 
     def __init__(self, message: str, step: int) -> None:
@@ -65,25 +65,25 @@ class NonFiniteError(BigModelError):
 
 
 class UndefinedError(BigModelError):
-    """A model gives NaN or infinity, so that it says nothing."""
+    """A model gives NaN or infinity, so it predicts nothing."""
 
 
 DIVERGED = (
     "Its training has diverged, or its numbers have outgrown its precision: try other weights of the run"
     " (--weights), or train again with a smaller optimizer.lr."
 )
-"""What may be done about such a model."""
+"""Advice for such a model."""
 
 
 def reason(error: BaseException) -> str:
-    """Why something ended, in one text, without secrets: our own message as it is, others with type."""
+    """The reason of a failure, without secrets: our own message, or the type and message of others."""
     ours = isinstance(error, BigModelError)
     return masked(str(error) if ours else f"{type(error).__name__}: {error}")
 
 
 def first_line(error: BaseException, default: str = "") -> str:
     """The first line of an error's message, or `default` if it has none."""
-    return next(iter(str(error).splitlines()), default)
+    return next(iter(str(error).strip().splitlines()), default).rstrip()
 
 
 EXTRAS = {
@@ -105,10 +105,10 @@ def require(module: str, user: str) -> None:
 
     Args:
         module: such as `pyarrow`.
-        user: what needs it, as it is typed: `data=table`.
+        user: what needs it, as the user types it: `data=table`.
 
     Raises:
-        MissingPackageError: it is not; the message says what to type.
+        MissingPackageError: it is not installed; the message says what to type.
     """
     from importlib.util import find_spec
 
@@ -122,7 +122,7 @@ def require(module: str, user: str) -> None:
 
 @contextmanager
 def may_need_extras(user: str) -> Iterator[None]:
-    """Raises what `require` raises if an import within fails because a module of `EXTRAS` is missing."""
+    """Raises the error of `require` if an import in the block fails for lack of a module of `EXTRAS`."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -133,14 +133,14 @@ def may_need_extras(user: str) -> Iterator[None]:
 
 
 _OUT_OF_MEMORY = (
-    # torch's allocators, where they do not raise an error of their own
+    # torch's allocators, unless they raise a specific error
     r"DefaultCPUAllocator: (can't allocate memory|not enough memory): you tried to allocate",
     r"^std::bad_alloc$",
     r"^MPS backend out of memory",
     # CUDA itself: page-locked memory, graphs, contexts, memory that grows (expandable segments)
     r"^(CUDA|HIP)( driver)? error: out of memory",
     r"^Triton Error \[(CUDA|HIP)\]: out of memory",
-    # cuBLAS; one whose handle finds no memory was not initialised
+    # cuBLAS, also when there is no memory for its handle
     r"^CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
     r"^CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublas(Lt)?Create",
     r"^cuDNN (Frontend )?error: .*CUDNN_STATUS_(ALLOC|INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION)_FAILED",
@@ -150,7 +150,7 @@ c10/cuda/CUDAException.cpp, c10/cuda/driver_api.h and aten/src/ATen/cuda/Excepti
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device, and nothing else."""
+    """Whether an error means that memory ran out, on any device."""
     names = [kind.__name__ for kind in type(error).__mro__]  # torch is not imported here
     if "OutOfMemoryError" in names:
         return True
@@ -159,14 +159,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_too_large(error: BaseException) -> bool:
-    """Whether something asked for more memory than there is, or than an address can reach."""
+    """Whether an error means that more memory was requested than exists or can be addressed."""
     text = r"allocate memory|out of memory|storage size calculation overflowed"
     return isinstance(error, MemoryError) or re.search(text, str(error), re.IGNORECASE) is not None
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """What was probably meant: `optimizer.lr` for `lr` or `optimiser.lr`; None if nothing is near."""
-    import difflib  # only errors need it, and --help has to be quick
+    """The most similar choice: `optimizer.lr` for `lr` or `optimiser.lr`; None if none is similar."""
+    import difflib  # only errors need it, and --help must be fast
 
     known = list(dict.fromkeys(map(str, choices)))
     last = name.rpartition(".")[2]
@@ -182,13 +182,13 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """`" Did you mean 'lr'?"` for the nearest choice, or an empty string if none is near."""
+    """`" Did you mean 'lr'?"` for the most similar choice, or an empty string if none is similar."""
     near = nearest(name, choices)
     return f" Did you mean '{near}'?" if near else ""
 
 
 _PLAIN = re.compile(r"[A-Za-z_./][\w./+%@-]*( [\w./+%@-]+)*", re.ASCII)
-_MEANT = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # what Hydra takes for what it says
+_MEANT = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # Hydra does not read these as text
 _NUMBER = re.compile(r"[+-]?\.?\d[\d_.eE+-]*")
 
 
@@ -198,13 +198,13 @@ def setting(key: str, value: Any) -> str:
 
 
 def shell_quoted(word: str) -> str:
-    """A word that bash, zsh and other shells give to a program as it is."""
+    """A word quoted for bash, zsh and other shells."""
     return shlex.quote(word)
 
 
 def program(name: str) -> str:
-    """How to call a program that was installed beside this one: by its name where the shell finds it so,
-    or else by its path, from the current folder where it lies below that."""
+    """The command for a program installed beside this one: its name if the shell finds it, otherwise its
+    path, relative if it lies in the current folder."""
     beside, here = Path(os.path.abspath(sys.executable)).with_name(name), Path.cwd()  # noqa: PTH100
     if shutil.which(name) is not None or not beside.is_file():
         return name
@@ -212,12 +212,12 @@ def program(name: str) -> str:
 
 
 def hydra_value(value: Any, *, literal: bool = False) -> str:
-    """A value of text, numbers, lists and mappings as Hydra's command line reads it.
+    """A value in the syntax of Hydra's command line: text, numbers, lists and mappings.
 
     Args:
         value: the value.
-        literal: a text stands for itself, `${…}` in it too, and has quotation marks only where it needs
-            them; otherwise `${…}` refers to another setting.
+        literal: take text literally, including `${…}`, and quote it only if necessary; otherwise `${…}`
+            refers to another setting.
     """
     if isinstance(value, dict):
         entries = (f"{key}:{hydra_value(item, literal=literal)}" for key, item in value.items())
@@ -230,12 +230,12 @@ def hydra_value(value: Any, *, literal: bool = False) -> str:
         return _quoted(value, "'")
     if _is_plain(value):
         return value
-    mark = "'" if '"' in value else '"'  # the shell's are single ones
+    mark = "'" if '"' in value else '"'  # the shell uses single ones
     return _quoted(escape_interpolations(value), mark)
 
 
 def escape_interpolations(text: str) -> str:
-    """A text in which no `${…}` refers to another setting."""
+    """Escapes `${…}`, so that it refers to no other setting."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
@@ -244,13 +244,13 @@ def _is_plain(text: str) -> bool:
 
 
 def _quoted(text: str, mark: str) -> str:
-    # A backslash means itself, but for those before a quotation mark.
+    # A backslash is literal unless it precedes a quotation mark.
     inside = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", text)
     return mark + re.sub(r"(\\+)\Z", r"\1\1", inside) + mark
 
 
 MAX_NAMES = 8
-"""Names that a message lists before it only counts them."""
+"""The most names that a message lists."""
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:
@@ -260,6 +260,6 @@ def counted(number: float, one: str, many: str | None = None) -> str:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Names on a line: the first `MAX_NAMES`, and how many there are in all."""
+    """The first `MAX_NAMES` names on one line, and how many there are in all."""
     more = f", … ({len(names):,} in all)" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more

@@ -9,9 +9,9 @@ A class is registered under its name together with its configuration:
     class FNN(Model):
         def __init__(self, config: FNNConfig, spec: DataSpec) -> None: ...
 
-Built-in entries are found among the modules of the registry's package, so that a new one is one new
-file; of those only the one that registers what is asked for is imported. A user's own arrive through
-`load_plugins`. Nothing here imports torch.
+Built-in entries are the modules of the registry's package, so that a new one is one new file; only the
+module that registers the chosen entry is imported. A user's own entries come from `load_plugins`.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class EntryConfig(Config):
 
 _NUMBERS = ("int_type", "float_type", "int_parsing", "float_parsing")
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
-_QUOTED = 200  # characters of a value that a message quotes
+_MAX_QUOTED = 200  # characters of a value that a message quotes
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 EntryT = TypeVar("EntryT", bound=Callable[..., Any])
@@ -76,7 +76,7 @@ class Registry:
     Args:
         kind: the configuration group, singular (`"model"`).
         package: module or package whose import registers the built-in entries.
-        call: what an entry is called with, and what it gives, as a signature.
+        call: the arguments and the result of an entry, as a signature.
     """
 
     def __init__(self, kind: str, package: str, call: str = "(config)") -> None:
@@ -87,10 +87,10 @@ class Registry:
         self._loaded = False
 
     def register(self, name: str, config: type[EntryConfig]) -> Callable[[EntryT], EntryT]:
-        """Decorator of a class or function: make `name` a choice of this kind, configured by `config`.
+        """Decorator that makes a class or function a choice of this kind, configured by `config`.
 
         Raises:
-            ConfigError: another class already has that name, or `config` is no class of options.
+            ConfigError: another class has that name, or `config` is no `EntryConfig`.
         """
         if not (isinstance(config, type) and issubclass(config, EntryConfig)):
             raise ConfigError(
@@ -119,7 +119,7 @@ class Registry:
         """The class and configuration registered as `name`.
 
         Raises:
-            ConfigError: there is none; the message lists those there are.
+            ConfigError: there is none; the message lists all names.
         """
         if not self._loaded and not self._load_one(name):
             self._load_builtin()
@@ -148,28 +148,28 @@ class Registry:
 
         Raises:
             MissingPackageError: it needs a package that is not installed.
-            ConfigError: an entry of the user's own fails.
+            ConfigError: a plugin's entry fails.
         """
         factory = self.entry(config.name).factory
         try:
             with may_need_extras(f"{self.kind}={config.name}"):
                 return factory(config, *args)
         except Exception as error:
-            if is_too_large(error) or isinstance(error, BigModelError) or self.is_ours(config.name):
+            if is_too_large(error) or isinstance(error, BigModelError) or self.is_builtin(config.name):
                 raise
             raise ConfigError(
                 f"{self.kind}={config.name}: {_origin(factory)} failed: {type(error).__name__}:"
                 f" {first_line(error)}. It is called as {_name(factory)}{self._call}."
             ) from error
 
-    def is_ours(self, name: str) -> bool:
-        """Whether an entry came with this package; a plugin's did not."""
+    def is_builtin(self, name: str) -> bool:
+        """Whether an entry belongs to this package, and not to a plugin."""
         return self.entry(name).factory.__module__.startswith(f"{self._package}.")
 
     def _load_one(self, name: str) -> bool:
-        """Imports the built-in module whose text registers `name`; says whether that is enough.
+        """Imports the built-in module whose text registers `name`; returns whether that suffices.
 
-        Not so where entries of the user's own are there: one of them could have a name of ours.
+        It does not if a plugin has registered entries: one of them could have a built-in name.
         """
         package = importlib.import_module(self._package)
         inside = f"{self._package}."
@@ -187,8 +187,8 @@ class Registry:
             return
         self._loaded = True  # first: an entry's module may ask for names while it is imported
         module = importlib.import_module(self._package)
-        for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            importlib.import_module(f"{self._package}.{found.name}")
+        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{self._package}.{info.name}")
 
 
 models = Registry("model", "bigmodel.models", "(config, spec) -> Model")
@@ -202,11 +202,6 @@ schedulers = Registry("scheduler", "bigmodel.optim.schedulers", "(config, total)
 REGISTRIES = {registry.kind: registry for registry in (models, data, losses, optimizers, schedulers)}
 
 
-def is_ours(config: EntryConfig, kind: str) -> bool:
-    """Whether what `config` chooses came with this package; a plugin's did not."""
-    return REGISTRIES[kind].is_ours(config.name)
-
-
 def validate(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
     """`values` as a `schema`, or a ConfigError that names each wrong key under the prefix `key`."""
     if oversized := list(_oversized(values, key)):
@@ -218,7 +213,7 @@ def validate(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> Conf
 
 
 def _oversized(value: Any, path: str) -> Iterator[str]:
-    """An error line for each whole number beyond 64 bits, whatever the setting allows."""
+    """An error line for each integer beyond 64 bits, whatever the setting allows."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _oversized(inner, f"{path}.{name}".strip("."))
@@ -232,11 +227,11 @@ def _oversized(value: Any, path: str) -> Iterator[str]:
 def load_plugins(modules: list[str]) -> None:
     """Imports a user's modules so that what they register can be chosen by name.
 
-    A file in the current folder counts as a module, also for the installed command, where no other of
-    that name is there.
+    A file in the current folder counts as a module for the installed command, too, unless there is
+    another of that name.
 
     Raises:
-        ConfigError: a module is not there or fails while it is imported.
+        ConfigError: a module does not exist, or its import fails.
     """
     for module in modules:
         try:
@@ -258,10 +253,10 @@ def load_plugins(modules: list[str]) -> None:
 
 
 def _add_current_folder(module: str) -> None:
-    """Appends the current folder to the path if a module is there and nowhere else.
+    """Appends the current folder to the path if a module exists there and nowhere else.
 
-    It stays there: a plugin may import its neighbours at any time, and spawned processes inherit the
-    path.
+    It is not removed: a plugin may import its neighbours at any time, and spawned processes inherit
+    the path.
     """
     package, here = module.partition(".")[0], str(Path.cwd())
     if package in sys.modules or importlib.util.find_spec(package) is not None:
@@ -296,7 +291,7 @@ def _error_line(schema: type[BaseModel], issue: Any, key: str) -> str:
 
 
 def _suggest_fix(path: str, fault: str, value: Any) -> str:
-    """How to write a value of the wrong type, if it is clear what was meant."""
+    """How to write a value of the wrong type, if the intention is clear."""
     if isinstance(value, str) and redact(path, value) != value:  # a secret
         return ""
     if fault == "list_type" and isinstance(value, str | int | float):
@@ -304,22 +299,19 @@ def _suggest_fix(path: str, fault: str, value: Any) -> str:
     if fault == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
         return f" As text it is {setting(path, str(value))}."
     if fault in _NUMBERS and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        number = float(value) if re.search(r"[.eE]", value) else int(value)
         variable = shell_quoted(f'{path}="${{oc.decode:${{oc.env:NAME}}}}"')
         return (
-            f" This is text. As a number it is {setting(path, _number(value))}; one from an"
+            f" This is text. As a number it is {setting(path, number)}; one from an"
             f" environment variable NAME is {variable}."
         )
     return ""
 
 
-def _number(text: str) -> float:
-    return float(text) if re.search(r"[.eE]", text) else int(text)
-
-
 def _quoted(value: Any) -> str:
-    """A value as a message quotes it: the beginning, where it is long."""
+    """A value as a message quotes it: only the beginning of a long one."""
     text = repr(value)
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}… ({len(text):,} characters)"
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}… ({len(text):,} characters)"
 
 
 def _is_tag(part: Any) -> bool:

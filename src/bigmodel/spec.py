@@ -2,7 +2,7 @@
 
 A data source describes itself with a `DataSpec`. A model reads its input sizes and output width from
 it, a loss checks that it can score the target, metrics follow from the target, and reports turn
-outputs back into words. Nobody types a size twice. Plain Python: nothing here imports torch.
+outputs back into words. No size is typed twice. Plain Python: nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Tokens:
 
     Attributes:
         length: the most tokens a sample has; a batch may be narrower.
-        pad: the token that fills up shorter samples, at their end; None where all are full.
+        pad: the token that pads shorter samples at the end; None if all have full length.
     """
 
     length: int
@@ -69,12 +69,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Features:
-    """Inputs of shape (batch, count): real values without an order, and categories among them.
+    """Inputs of shape (batch, count): real values without an order, some perhaps categories.
 
     Attributes:
-        names: of the columns; none given: they have none.
-        categories: for each column how many categories it has, whose index it holds as a whole number,
-            0 being one that training has not seen; 0 for a column of real values. None given: all are.
+        names: the columns' names; empty if they have none.
+        categories: the number of categories of each column, which then holds their indices as whole
+            numbers, 0 for a category not seen in training; 0 for a column of real values. Empty if all
+            columns are real.
     """
 
     count: int
@@ -93,11 +94,10 @@ class Features:
 
 @dataclass(frozen=True)
 class TokenPair:
-    """Inputs of shape (batch, 2, length): a text, and another of which each next token is asked.
+    """Inputs of shape (batch, 2, length): a text, and a second one whose next tokens are predicted.
 
-    Row 0 holds the source, row 1 what of the target is known when its next token is asked: `start`, then
-    the target itself. Both come from one vocabulary and are filled up with `pad`; the source ends with
-    `end`, and so does what is asked.
+    Row 0 holds the source, row 1 the target shifted by one: `start`, then its tokens. Both share a
+    vocabulary and are padded with `pad`; the source and the predicted target end with `end`.
     """
 
     length: int
@@ -118,7 +118,7 @@ Input = Image | Sequence | Tokens | Features | TokenPair
 
 
 class _Named:
-    """Base of targets whose outputs have names: a model gives one number for each of them."""
+    """Base of targets with named outputs: a model gives one number for each."""
 
     names: tuple[str, ...]
 
@@ -136,8 +136,8 @@ class Classes(_Named):
     """Targets of shape (batch,): one class index each. A model gives one logit per class.
 
     Attributes:
-        names: the label of each class, in the order of the indices.
-        counts: how many training samples each class has, for balanced weights.
+        names: the label of each class, by index.
+        counts: the number of training samples of each class, for balanced weights.
     """
 
     names: tuple[str, ...]
@@ -149,7 +149,7 @@ class Classes(_Named):
 
 @dataclass(frozen=True)
 class Flags(_Named):
-    """Targets of shape (batch, count), each 0.0 or 1.0: labels that do not exclude each other."""
+    """Targets of shape (batch, count), each 0.0 or 1.0: labels that are not mutually exclusive."""
 
     names: tuple[str, ...]
 
@@ -159,9 +159,9 @@ class Flags(_Named):
 
 @dataclass(frozen=True)
 class Values(_Named):
-    """Targets of shape (batch, count): real values, standardised with the training part's figures.
+    """Targets of shape (batch, count): real values, standardised with the training set's statistics.
 
-    `value = standardised * std + mean` gives back the data's own unit, in which errors are reported.
+    `value = standardised * std + mean` restores the data's own unit, in which errors are reported.
     """
 
     names: tuple[str, ...]
@@ -173,18 +173,18 @@ class Values(_Named):
 
 
 IGNORED = -100
-"""The target of a position that nothing is asked of, such as one that only fills up."""
+"""The target of a position without a prediction, such as padding."""
 
 
 @dataclass(frozen=True)
 class NextTokens:
-    """Targets of shape (batch, length): at each position the token that comes next, or `IGNORED`.
+    """Targets of shape (batch, length): the next token at each position, or `IGNORED`.
 
     A model gives one logit per token of the vocabulary at each position, (batch, length, vocab_size).
 
     Attributes:
-        characters: how many characters each token stands for; None where they are not counted.
-        end: the token that ends a text; None: texts have no end.
+        characters: the number of characters of each token; None if they are not counted.
+        end: the token that ends a text; None if texts have no end.
     """
 
     vocab_size: int
@@ -202,12 +202,12 @@ class NextTokens:
 Target = Classes | Flags | Values | NextTokens
 
 UNDEFINED = "undefined"
-"""What is shown for a sample for which a model gives NaN or infinity."""
+"""The prediction shown for a sample if the model gives NaN or infinity."""
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a data source holds: its name, the kind of its inputs and targets, samples in each part."""
+    """What a data source holds: its name, inputs and targets, and the number of samples in each set."""
 
     name: str
     input: Input
@@ -216,7 +216,7 @@ class DataSpec:
 
     def label(self, prediction: AnySequence[float]) -> str:
         """One sample's output in words: the likeliest class, the flags set, or values in their unit;
-        `UNDEFINED` where it is NaN or infinite.
+        `UNDEFINED` if it is NaN or infinite.
 
         Args:
             prediction: the model's raw output for one sample, `output_size` numbers.

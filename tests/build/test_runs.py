@@ -318,7 +318,7 @@ def test_held_out_samples_come_in_order_and_unchanged(tmp_path: Path) -> None:
     settings = {"data": {"name": "digits", "augment": {"shift": 2, "flip": 1.0, "erase": 1.0}}}
     run, _ = built(tmp_path, settings | {"data.drop_last": True})
     seen = torch.cat([batch.inputs for batch in run.val.epoch(0)])
-    torch.testing.assert_close(seen, model_inputs(run.dataset.prepared, run.dataset.val.inputs))
+    torch.testing.assert_close(seen, model_inputs(run.dataset.preprocessing, run.dataset.val.inputs))
 
 
 def test_a_run_is_put_where_its_checkpoint_left_it(tmp_path: Path) -> None:

@@ -186,14 +186,14 @@ def test_what_was_told_of_a_step_is_on_the_disk_before_the_step_is_saved(tmp_pat
     curves.mkdir()
     saver = Saver(tmp_path / "checkpoints", keep=1, interval=0, records=(told, curves))
     saver.start()
-    with order.followed():
+    with order.watching():
         for step in (1, 2, 3):
             for path in (told, curves / "events"):
                 with path.open("a") as file:
                     file.write(f"{step}\n")
             saver.offer(weights(1.0), at(step), best=True, last=True, now=True)
             saver.flush()
-            order.acknowledged(f"step {step}", tmp_path)
+            order.check_synced(f"step {step}", tmp_path)
     saver.close()
     assert order.faults == []
     assert order.renames > 6

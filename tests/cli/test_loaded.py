@@ -72,7 +72,7 @@ def test_the_default_run_loads_nothing_that_it_does_not_use(tmp_path: Path) -> N
     assert {
         "torch",
         "bigmodel.engine.step",
-        "bigmodel.reporting.events",
+        "bigmodel.reporting.tensorboard_events",
     } <= first  # or nothing was watched
     assert "bigmodel.reporting.pictures" in whole
     assert HEAVY & whole == set()

@@ -31,7 +31,7 @@ def completion(line: str) -> dict[str, str]:
     ("argv", "environment", "words"),
     [
         (["--help"], {}, ["model=", "transformer", "handwritten digits", "--help=all"]),
-        (["--help=all"], {}, ["model=", "trainer.epochs", "passes over the training part"]),
+        (["--help=all"], {}, ["model=", "trainer.epochs", "passes over the training set"]),
         (["--version"], {}, [f"bigmodel-train {bigmodel.__version__}\n"]),
         (["model=rnn", "--help"], {}, ["model.hidden_size"]),
         (["device=cuda:1", "--help"], {}, ["> cuda", "device.name"]),

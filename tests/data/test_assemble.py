@@ -36,7 +36,7 @@ def test_features_are_standardised_with_the_training_part_alone():
     assert dataset.train.inputs.dtype == dataset.val.inputs.dtype == torch.float32
     assert dataset.mean is None
 
-    # Other validation samples, same training samples: the training part must not change by a bit.
+    # Other validation samples, same training samples: the training set must not change by a bit.
     changed = inputs.clone()
     held_out = _held_out(dataset, inputs)
     changed[held_out] = changed[held_out] * 100 + 1000
@@ -46,7 +46,7 @@ def test_features_are_standardised_with_the_training_part_alone():
 
 
 def _held_out(dataset, inputs):
-    """Which rows the validation part has, found by their values before scaling."""
+    """Which rows the validation set has, found by their values before scaling."""
     raw = assemble(CONFIG, *labelled(inputs, Features(3)), normalize=False)
     same = (raw.val.inputs[:, None] == inputs.float()[None]).all(2)
     assert torch.equal(same.sum(1), torch.ones(len(dataset.val), dtype=torch.int64))
@@ -94,7 +94,7 @@ def test_tokens_stay_as_they_are():
     dataset = assemble(CONFIG, *labelled(tokens, Tokens(5, 9)))
     assert dataset.train.inputs.dtype == torch.int64
     assert dataset.mean is None
-    assert torch.equal(model_inputs(dataset.prepared, tokens), tokens)
+    assert torch.equal(model_inputs(dataset.preprocessing, tokens), tokens)
 
 
 def test_values_are_standardised_and_come_back():
@@ -141,10 +141,10 @@ def test_images_to_model_inputs_and_back(dtype, normalize):
     dataset = assemble(CONFIG, *labelled(images, Image(3, 4, 5)), normalize=normalize)
     assert dataset.train.inputs.dtype == dtype
     light = images.float() / unit
-    inputs = model_inputs(dataset.prepared, images)
+    inputs = model_inputs(dataset.preprocessing, images)
     expected = (light - dataset.mean) / dataset.std if normalize else light
     torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=1e-5)
-    shown = dataset.prepared.denormalize(inputs)
+    shown = dataset.preprocessing.denormalize(inputs)
     torch.testing.assert_close(shown, light, atol=1e-6, rtol=0)
     assert shown.min() >= 0
     assert shown.max() <= 1
@@ -161,5 +161,5 @@ def test_parts_by_name():
     part = Part(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
     dataset = Dataset(DataSpec("made", Features(1), TWO), part, part)
     assert dataset.part("val") is part
-    with pytest.raises(DataError, match="data 'made' has no part 'test'"):
+    with pytest.raises(DataError, match="data 'made' has no test set"):
         dataset.part("test")

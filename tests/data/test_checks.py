@@ -40,12 +40,12 @@ INPUTS, LABELS = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
     [
         (
             dataset(train=broken(torch.nan, 4)),
-            r"train part: 1 of 18 inputs are not finite.* nan in row 4",
+            r"train set: 1 of 18 inputs are not finite.* nan in row 4",
         ),
-        (dataset(val=broken(torch.inf, [2, 5])), r"val part: 2 of 18 .* inf in row 2 .*\[1\] \('b'\)"),
-        (dataset(test=broken(-torch.inf, 0)), r"test part: 1 of 18 .* -inf in row 0"),
-        (dataset(val=Part(torch.zeros(0, 3), torch.zeros(0).long())), "val part: it is empty"),
-        (dataset(val=Part(INPUTS, LABELS[:3])), "val part: 4 inputs, but 3 targets"),
+        (dataset(val=broken(torch.inf, [2, 5])), r"val set: 2 of 18 .* inf in row 2 .*\[1\] \('b'\)"),
+        (dataset(test=broken(-torch.inf, 0)), r"test set: 1 of 18 .* -inf in row 0"),
+        (dataset(val=Part(torch.zeros(0, 3), torch.zeros(0).long())), "val set: it is empty"),
+        (dataset(val=Part(INPUTS, LABELS[:3])), "val set: 4 inputs, but 3 targets"),
         (
             dataset(val=Part(INPUTS, torch.tensor([0, 2, 5, 1]))),
             r"2 of 4 labels are .* 0 to 1 .* 2 in row 1",
@@ -102,7 +102,7 @@ def test_what_is_right_passes():
 def test_sizes_must_be_those_of_the_parts():
     made = dataset()
     made.spec = replace(made.spec, sizes={"train": 6})
-    with pytest.raises(DataError, match=r"spec\.sizes says .* but the parts hold .*'val': 4"):
+    with pytest.raises(DataError, match=r"spec\.sizes says .* but the sets hold .*'val': 4"):
         check(made)
 
 

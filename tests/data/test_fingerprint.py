@@ -12,7 +12,7 @@ from bigmodel.data.base import Dataset
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.fingerprint import Compared, compare, describe_change, fingerprint
 from bigmodel.data.parts import Part
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Features, Image, Values
 
@@ -106,7 +106,7 @@ def test_any_change_shows(change):
     changed = dataset()
     change(changed)
     words = describe_change(fingerprint(dataset()), fingerprint(changed))
-    assert words == "as many samples in each part, but other content"
+    assert words == "as many samples in each set, but other content"
 
 
 def test_other_sizes_are_named_part_by_part():
@@ -178,7 +178,7 @@ def test_computed_numbers_that_are_others_show(change, columns):
     words = describe_change(
         fingerprint(computed(None, columns=columns)), fingerprint(computed(change, columns=columns))
     )
-    assert words == "as many samples in each part, but other content"
+    assert words == "as many samples in each set, but other content"
 
 
 SOURCES = ["digits", "iris", "wine", "breast_cancer", "diabetes", "synthetic"]
@@ -211,11 +211,11 @@ def _shift_statistics(monkeypatch):
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_was_learnt_is_not_computed_again(name, monkeypatch):
     here = read_anew(name)
-    kept = Prepared.from_facts(exact_json.loads(exact_json.dumps(here.prepared.to_facts())))
+    kept = Preprocessing.from_facts(exact_json.loads(exact_json.dumps(here.preprocessing.to_facts())))
     _shift_statistics(monkeypatch)
     there = read_anew(name, kept)
     assert earlier(there) == earlier(here)
-    assert there.prepared.to_facts() == here.prepared.to_facts()
+    assert there.preprocessing.to_facts() == here.preprocessing.to_facts()
 
 
 def never():
@@ -235,11 +235,11 @@ def test_an_earlier_fingerprint_of_other_sizes_is_a_change():
 
 def test_an_earlier_fingerprint_tells_changed_data_where_statistics_were_kept():
     old = read_anew("iris")
-    learnt = old.prepared
+    learnt = old.preprocessing
     there = read_anew("iris", learnt)
     there.train.targets[0] = 1 - there.train.targets[0].clamp(max=1)
     found = compare(earlier(old), there, learnt.to_facts(), never)
-    assert found == Compared("as many samples in each part, but other content")
+    assert found == Compared("as many samples in each set, but other content")
 
 
 def test_an_earlier_fingerprint_without_statistics_cannot_tell(monkeypatch):
@@ -249,12 +249,12 @@ def test_an_earlier_fingerprint_without_statistics_cannot_tell(monkeypatch):
 
 
 def test_an_earlier_fingerprint_of_computed_data_is_told_by_what_was_learnt():
-    old, learnt = earlier(computed()), computed().prepared.to_facts()
+    old, learnt = earlier(computed()), computed().preprocessing.to_facts()
     there = computed(_rounded_otherwise)
     assert compare(old, there, learnt, lambda: there) == Compared(unsure=True)
     other = replace(there, mean=torch.tensor([0.5]))
     found = compare(old, there, learnt, lambda: other)
-    assert found == Compared("as many samples in each part, but other content")
+    assert found == Compared("as many samples in each set, but other content")
 
 
 def test_a_source_read_twice_has_the_same():
@@ -263,7 +263,7 @@ def test_a_source_read_twice_has_the_same():
 
     assert read() == read()
     assert describe_change(read(), read(split_seed=1)) == (
-        "as many samples in each part, but other content"
+        "as many samples in each set, but other content"
     )
     assert describe_change(read(), read(val_fraction=0.5)) == (
         "train has 899 samples instead of 1,438, val has 898 samples instead of 359"

@@ -7,7 +7,7 @@ import torch
 
 from bigmodel.data.base import Dataset
 from bigmodel.data.parts import PLAINLY, Giving, Part, Stored, Windows
-from bigmodel.data.reader import Found
+from bigmodel.data.reader import Found, NewSamples
 from bigmodel.spec import DataSpec, Features, Values
 
 PART = Part(torch.zeros(3, 2), torch.zeros(3, 1))
@@ -37,9 +37,16 @@ def test_replace_takes_either_name(name):
     assert replace(dataset, left_out={"bad": 1}).told == [LINE]
 
 
-def test_found_samples_take_told():
-    assert Found(PART, told=[LINE]).header_rows == [LINE]
-    assert Found(PART, header_rows=[LINE]).told == [LINE]
+def test_a_dataset_has_its_preprocessing_as_prepared():
+    dataset = Dataset(SPEC, PART, PART, mean=torch.tensor(1.0))
+    assert dataset.prepared == dataset.preprocessing
+    assert dataset.prepared.mean == 1.0
+
+
+def test_new_samples_are_found_and_take_told():
+    assert isinstance(Found(PART), NewSamples)
+    assert NewSamples(PART, told=[LINE]).header_rows == [LINE]
+    assert NewSamples(PART, header_rows=[LINE]).told == [LINE]
 
 
 def test_an_unknown_name_is_still_refused():

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from bigmodel.cli import session, train
+from bigmodel.cli import invocation, train
 
 
 @dataclass
@@ -48,7 +48,7 @@ def command(
 
     def call(*argv: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["bigmodel-train", *argv])
-        monkeypatch.setattr(session, "current", session.Session())
+        monkeypatch.setattr(invocation, "current", invocation.Invocation())
         GlobalHydra.instance().clear()
         try:
             train.main()

@@ -156,9 +156,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "linear.py").write_text(pages.files()["src/bigmodel/models/linear.py"])
     held = ("debug=fast", "trainer.epochs=9", "device=cpu", "trainer.checkpoint.every_steps=1")
     attempt = trials.launch(folder, *held, f"hydra.run.dir={INTERRUPTED}", hold="step 3")
-    attempt.until_held()
+    attempt.wait_until_held()
     attempt.send(15)
-    attempt.let_go()
+    attempt.release()
     assert attempt.wait() == 143, attempt.log
     return folder
 
@@ -179,7 +179,7 @@ def command_there(
     before = {kind: dict(one._entries) for kind, one in registry.REGISTRIES.items()}
     yield command
     for kind, one in registry.REGISTRIES.items():
-        one._entries = before[kind] | {n: e for n, e in one._entries.items() if one.is_ours(n)}
+        one._entries = before[kind] | {n: e for n, e in one._entries.items() if one.is_builtin(n)}
     for name in pages.files():
         sys.modules.pop(Path(name).stem, None)
 

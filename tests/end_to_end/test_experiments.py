@@ -47,7 +47,7 @@ def test_multi30k(command: Command, tmp_path, name):
 
 
 def test_spoken_digits(command: Command, tmp_path):
-    """The test part are the recordings 0 to 4 of each, as their makers have it."""
+    """The test set are the recordings 0 to 4 of each, as their makers have it."""
     spoken(tmp_path)
     result = command("experiment=spoken_digits", "data.path=recordings/", *QUICK)
     assert result.status == 0, result.err

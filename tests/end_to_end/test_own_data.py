@@ -148,7 +148,7 @@ def test_the_advice_on_a_column_works_word_for_word(command: Command, tmp_path):
     out = command(*train).out
     two_ways, odd = (line for line in out.splitlines() if line.startswith("Warning: "))
     other, _, this = two_ways.split("then set ")[1].removesuffix(")").partition(" (currently: ")
-    words = odd.split("Where they are words: ")[1]
+    words = odd.split("If they are words: ")[1]
     for advice, said in ((other, "thousands set apart"), (this, "2 numbers"), (words, "1 category")):
         result = command(*train, *shlex.split(advice))
         assert result.status == 0, result.err

@@ -107,16 +107,16 @@ def example_of(step: Step, batch: Batch) -> StepInputs:
 def both_ways(step: Step, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What one more step leaves: by `FunctionalStep` on copies, and by `Step` on the tensors themselves.
 
-    Both begin at the same state of the random numbers. `figures` stands beside what is changed.
+    Both begin at the same state of the random numbers. `metrics` stands beside what is changed.
     """
     function = FunctionalStep(step)
     example, start = example_of(step, batch), torch.get_rng_state()
     own = tensors_of(step.model)
     copies = copies_of(function.tensors)
-    figures = function(copies, example)
+    metrics = function(copies, example)
     assert tensors_of(step.model) == own, "the model has its own back"
     ended = torch.get_rng_state()
     torch.set_rng_state(start)
     theirs = step.full_batch_step(batch)
     assert torch.equal(ended, torch.get_rng_state()), "as many random numbers were drawn"
-    return {"figures": figures, **copies.changed}, {"figures": theirs, **function.tensors.changed}
+    return {"metrics": metrics, **copies.changed}, {"metrics": theirs, **function.tensors.changed}

@@ -66,7 +66,7 @@ def test_what_would_pay_is_and_kept(compiles: list[Path], monkeypatch: pytest.Mo
         found = select(candidate(step, 1.0, 100_000), messages.append)
         assert isinstance(found, Fake)
     assert len(compiles) == 1, "the second time it is there"
-    assert "Compiling the step, which takes some" in messages[0]
+    assert "Compiling the step takes about" in messages[0]
     assert "(compiled) instead of 1e+03 ms" in messages[1]
     assert len(messages) == 3
 
@@ -90,9 +90,9 @@ def test_what_is_no_faster_is_dropped_and_remembered(
 def test_what_is_wrong_is_dropped(compiles: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(Fake):
         def run_step(self, inputs: StepInputs) -> Tensor:
-            figures = super().run_step(inputs)
+            metrics = super().run_step(inputs)
             next(iter(self.function.tensors.weights.values())).add_(1.0)
-            return figures
+            return metrics
 
     monkeypatch.setattr(candidates, "CompiledEngine", lambda step, _, example: Wrong(step, example))
     step, messages = begun(small_step(), FEATURES), list[str]()

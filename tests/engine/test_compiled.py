@@ -193,7 +193,7 @@ def test_bad_batches_are_skipped_as_by_eager_steps(tmp_path: Path) -> None:
     assert_near(*runs)
 
 
-def test_bad_batches_are_passed_over_as_by_eager_steps(tmp_path: Path) -> None:
+def test_rewinds_skip_the_same_batches_as_eager_steps(tmp_path: Path) -> None:
     """There is nothing to go back to but the start, where the optimizer keeps nothing yet."""
     settings = {"trainer.on_nonfinite": "rewind", "trainer.epochs": 3}
     runs = []
@@ -251,7 +251,7 @@ def test_a_stop_while_compiling_is_heeded_at_once(tmp_path: Path) -> None:
     assert_equal(again, whole)
 
 
-def test_each_step_of_a_call_keeps_its_own_figures(tmp_path: Path) -> None:
+def test_each_step_of_a_call_keeps_its_own_metrics(tmp_path: Path) -> None:
     """Without dropout no library is called; torch then gives its outputs in one and the same memory."""
     plain = {"model.dropout": 0.0, "trainer.epochs": 3, "trainer.eval_every": 3}
     losses = {}
@@ -264,13 +264,13 @@ def test_each_step_of_a_call_keeps_its_own_figures(tmp_path: Path) -> None:
     assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-5)
     engine_of = run.engine._engine  # type: ignore[attr-defined]
     batches = next(iter(run.train.blocks(0)))[:4]
-    run.step.discard_figures()
+    run.step.discard_step_metrics()
     done = engine_of(batches, [0.0] * 4, False)  # nothing is learnt: the losses follow from the batches
-    found = [figures.loss for figures in run.step.drain()]
+    found = [metrics.loss for metrics in run.step.drain()]
     assert done == 4
     expected = []
     for batch in batches:
-        run.step.discard_figures()
+        run.step.discard_step_metrics()
         run.step(batch)
         expected.append(run.step.drain()[0].loss)
         break  # the weights have moved

@@ -41,10 +41,10 @@ def assert_traced(step: Step, of: Any) -> None:
         batch = make_batch(of)
         example, start = example_of(step, batch), torch.get_rng_state()
         copies = copies_of(function.tensors)
-        (figures,) = graph(*copies.flatten(), *example)
+        (metrics,) = graph(*copies.flatten(), *example)
         torch.set_rng_state(start)
         wanted = step.full_batch_step(batch)
-        torch.testing.assert_close(figures, wanted, rtol=2e-5, atol=1e-6)
+        torch.testing.assert_close(metrics, wanted, rtol=2e-5, atol=1e-6)
         for name, right in function.tensors.changed.items():
             message = f"{name}: {{}}".format
             torch.testing.assert_close(copies.changed[name], right, rtol=2e-5, atol=1e-6, msg=message)

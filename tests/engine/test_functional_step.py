@@ -170,9 +170,9 @@ def test_a_batch_that_is_not_fit_changes_nothing_and_says_so(value: float) -> No
     before = {name: value.clone() for name, value in step.model.state_dict().items()}
     moments = [v.clone() for s in step.optimizer.state.values() for v in s.values()]
     ours, theirs = both_ways(step, batch)
-    assert ours["figures"][2] == theirs["figures"][2] == 1
+    assert ours["metrics"][2] == theirs["metrics"][2] == 1
     for name, wanted in theirs.items():
-        if name not in ("figures", "metric_sums.sums"):
+        if name not in ("metrics", "metric_sums.sums"):
             torch.testing.assert_close(ours[name], wanted)
         if name.startswith(("weights.", "buffers.")):
             assert torch.equal(ours[name], before[name.split(".", 1)[1]]), name
@@ -187,7 +187,7 @@ def test_a_batch_without_any_target_says_so() -> None:
     batch = make_batch(of)
     batch.targets.fill_(-100)
     ours, theirs = both_ways(step, batch)
-    assert ours["figures"][:3].tolist() == theirs["figures"][:3].tolist() == [0, 0, 0]
+    assert ours["metrics"][:3].tolist() == theirs["metrics"][:3].tolist() == [0, 0, 0]
 
 
 def compiled_by_itself() -> Step:

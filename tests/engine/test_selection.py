@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from bigmodel.build.resumed_run import resume_run
 from bigmodel.engine import candidates, selection
 from bigmodel.engine.base import Engine
 from bigmodel.engine.fixed_shape import FixedShapeEngine
-from bigmodel.engine.selection import SHORT_RUN, AutoEngine
+from bigmodel.engine.selection import SHORT_RUN, AutoEngine, StepTimer
 from bigmodel.runtime.device import Choice
 from bigmodel.training.loop import fit
 from tests.engine.fakes import Fake
@@ -218,3 +218,50 @@ def test_accumulated_batches_stay_in_pieces(tmp_path: Path) -> None:
     fit(run)
     assert "batches go through the model in pieces" in recorder.messages[0]
     assert run.state.choice.engine == "eager"
+
+
+def timed(
+    many: int, seconds: dict[int, float | Sequence[float]], choose: bool = True
+) -> tuple[StepTimer, int]:
+    """A timer of steps that take the given seconds with each number of threads; how many it timed."""
+    torch.set_num_threads(many)
+    timer, steps = StepTimer(choose), 0
+    while not timer.done:
+        timer.begin_step()
+        taken = seconds[torch.get_num_threads()]
+        timer.end_step(taken if isinstance(taken, float) else taken[steps % len(taken)])
+        steps += 1
+        assert steps < 100
+    return timer, steps
+
+
+@pytest.mark.parametrize(("one", "expected"), [(1.0, 1), (2.9, 4)])
+def test_the_faster_number_of_threads_is_chosen_and_set(one: float, expected: int) -> None:
+    timer, steps = timed(4, {4: 2.0, 1: one})
+    assert (timer.threads, timer.seconds) == (expected, min(2.0, one))
+    assert torch.get_num_threads() == expected
+    assert f"A step takes 2e+03 ms with 4 threads and {1000 * one:.3g} ms with 1" in str(timer)
+    assert steps == (8 if expected == 1 else 12)
+
+
+def test_a_clear_difference_takes_few_steps() -> None:
+    assert timed(4, {4: 1.0, 1: 20.0})[1] == 8
+    assert timed(4, {4: 20.0, 1: 1.0})[1] == 8
+
+
+def test_a_single_slow_step_decides_nothing() -> None:
+    timer, _ = timed(4, {4: [1.0, 1.0, 1.0, 1.0, 50.0, 1.0, 1.0], 1: 1.2})
+    assert timer.threads == 4
+
+
+@pytest.mark.parametrize(("many", "choose"), [(1, True), (4, False)])
+def test_without_a_choice_steps_are_timed_alone(many: int, choose: bool) -> None:
+    timer, steps = timed(many, {many: [9.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0]}, choose)
+    assert (timer.compares_threads, timer.threads, timer.seconds, str(timer), steps) == (
+        False,
+        many,
+        3.0,
+        "",
+        7,
+    )
+    assert torch.get_num_threads() == many

@@ -216,6 +216,6 @@ def test_a_batch_that_is_left_out_is_counted_and_judges_nothing() -> None:
     expected = step.metrics.compute()
     bad.inputs[0] = torch.nan
     step(bad)
-    assert [figures.updated for figures in step.drain()] == [True, False]
+    assert [metrics.updated for metrics in step.drain()] == [True, False]
     assert step.metrics.samples == 32
     assert step.metrics.compute(of_all=False) == expected

@@ -24,16 +24,16 @@ Alter = Callable[[FunctionalStep, Tensor], None]
 
 
 class Altered(FixedShapeEngine):
-    """Does the step, and then something else with its figures and tensors."""
+    """Does the step, and then something else with its metrics and tensors."""
 
     def __init__(self, step: Step, example: Batch, alter: Alter) -> None:
         super().__init__(step, example)
         self._function, self._alter = FunctionalStep(step), alter
 
     def run_step(self, inputs: StepInputs) -> Tensor:
-        figures = self._function(self._function.tensors, inputs)
-        self._alter(self._function, figures)
-        return figures
+        metrics = self._function(self._function.tensors, inputs)
+        self._alter(self._function, metrics)
+        return metrics
 
 
 def make() -> tuple[Step, Batch]:
@@ -46,9 +46,9 @@ def fault_of(alter: Alter) -> str | None:
     return verify(Altered(step, batch, alter), batch, FunctionalStep(step)).fault
 
 
-def add(figure: int, share: float) -> Alter:
-    def alter(_: FunctionalStep, figures: Tensor) -> None:
-        figures[figure] *= 1 + share
+def add(metric: int, share: float) -> Alter:
+    def alter(_: FunctionalStep, metrics: Tensor) -> None:
+        metrics[metric] *= 1 + share
 
     return alter
 
@@ -59,9 +59,9 @@ def test_what_does_the_same_is_trusted() -> None:
     assert fault_of(add(0, 1e-5)) is None
 
 
-@pytest.mark.parametrize(("figure", "name"), [(0, "loss"), (1, "weight"), (3, "norm")])
-def test_other_figures_are_a_fault_in_words(figure: int, name: str) -> None:
-    fault = fault_of(add(figure, 0.01))
+@pytest.mark.parametrize(("metric", "name"), [(0, "loss"), (1, "weight"), (3, "norm")])
+def test_other_metrics_are_a_fault_in_words(metric: int, name: str) -> None:
+    fault = fault_of(add(metric, 0.01))
     assert fault is not None
     assert fault.startswith(f"{name} ")
     assert " instead of " in fault
@@ -85,7 +85,7 @@ def test_a_weight_that_is_no_number_is_a_fault() -> None:
     assert fault_of(spoil) is not None
 
 
-def test_figures_that_are_no_numbers_are_a_fault() -> None:
+def test_metrics_that_are_no_numbers_are_a_fault() -> None:
     assert fault_of(add(0, torch.nan)) is not None
     assert fault_of(add(3, torch.nan)) is not None
 
@@ -124,7 +124,7 @@ def test_everything_is_as_it_was_afterwards(by: str) -> None:
         with suppress(RuntimeError), state_restored(step, FunctionalStep(step)):
             step(batch)
             raise RuntimeError
-        step.discard_figures()
+        step.discard_step_metrics()
     assert all(map(torch.equal, before, state_of(step)))
     assert groups == [dict(group) for group in step.optimizer.param_groups]
     assert step.drain() == []

@@ -1,5 +1,4 @@
-"""Damaged checkpoints and disks that take no more; what the tests and `scripts/prove_reliability.py`
-share."""
+"""Damaged checkpoints and full disks; shared by the tests and `scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ def stopped_run(cwd: Path, after: int = 9) -> Path:
     attempt = trials.launch(cwd, *trials.RECIPE, hold=f"step {after + 1}")
     until_step(attempt, after)
     attempt.send(signal.SIGTERM)
-    attempt.let_go()
+    attempt.release()
     assert attempt.wait() == 143, attempt.log
     folder = trials.run_folder(cwd)
     assert folder is not None
@@ -50,7 +49,7 @@ def damage(folder: Path, kind: str, chance: random.Random) -> str:
     return f"{path.name}: {kind}"
 
 
-def go_on_damaged(run: Path, cwd: Path, expected: str, kind: str, seed: int) -> list[str]:
+def resume_damaged(run: Path, cwd: Path, expected: str, kind: str, seed: int) -> list[str]:
     """Damages `last` of a copy of a stopped run, goes on, and compares.
 
     Returns:
@@ -66,7 +65,7 @@ def go_on_damaged(run: Path, cwd: Path, expected: str, kind: str, seed: int) -> 
         faults.append(f"{done}: no warning that names it:\n{log}")
     if status != 0:
         faults.append(f"{done}: exit status {status}:\n{log}")
-    return faults + [f"{done}: {fault}" for fault in trials.compared(cwd, expected)]
+    return faults + [f"{done}: {fault}" for fault in trials.differences(cwd, expected)]
 
 
 def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
@@ -84,7 +83,7 @@ def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
                 pass
         except OSError:
             pass
-    attempt.let_go()
+    attempt.release()
     status, log = attempt.wait(), attempt.log
     folder = trials.run_folder(cwd)
     assert folder is not None
@@ -95,13 +94,13 @@ def fill_the_disk(cwd: Path, expected: str, after: int) -> list[str]:
     wanted = (str(folder.relative_to(cwd)), "It needs", "bytes are free there")
     faults += [f"lacks {words!r}: {last_words}" for words in wanted if words not in last_words]
     faults += [f"left behind: {left}" for left in trials.leftovers(folder)]
-    if trials.acknowledged(cwd) < after:
-        faults.append(f"step {after} was acknowledged, and {trials.acknowledged(cwd)} is left")
+    if trials.last_saved_step(cwd) < after:
+        faults.append(f"step {after} was acknowledged, and {trials.last_saved_step(cwd)} is left")
     filler.unlink()
     again = trials.launch(cwd, f"resume={folder}")
     if again.wait() != 0:
         faults.append(f"did not go on:\n{again.log}")
-    return faults + trials.compared(cwd, expected)
+    return faults + trials.differences(cwd, expected)
 
 
 def start_on_a_full_disk(disk: Path, folder: Path, pages: int) -> list[str]:
@@ -165,7 +164,7 @@ def read_only(disk: Path) -> None:
 
 def until_step(attempt: trials.Attempt, step: int) -> None:
     """Waits until a run has saved that step."""
-    attempt.until(lambda: _step(attempt.cwd) >= step)
+    attempt.wait_until(lambda: _step(attempt.cwd) >= step)
 
 
 def _step(cwd: Path) -> float:

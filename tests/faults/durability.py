@@ -28,8 +28,8 @@ class Order:
         self._new_names: dict[Identity, str] = {}
 
     @contextlib.contextmanager
-    def followed(self) -> Iterator[None]:
-        """Within it, every such call is seen."""
+    def watching(self) -> Iterator[None]:
+        """Within it, every such call is checked."""
         acts = {"rename": self._renaming, "replace": self._renaming, "mkdir": self._making}
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch("os.fsync", self._syncing(os.fsync)))
@@ -37,8 +37,8 @@ class Order:
                 stack.enter_context(mock.patch(f"os.{name}", act(getattr(os, name))))
             yield
 
-    def acknowledged(self, what: str, *paths: Path) -> None:
-        """Somebody counts on `paths` from now on: files, or folders with all that is in them."""
+    def check_synced(self, what: str, *paths: Path) -> None:
+        """Checks that `paths`, files or folders with their contents, would survive a power cut."""
         for file in _files(*paths):
             if self._synced.get(_identity(file)) != _state(file):
                 self.faults.append(f"{what}: {file} is not synced")

@@ -1,4 +1,4 @@
-"""Resuming from every step of two epochs; what the tests and `scripts/prove_reliability.py` share."""
+"""Resuming from every step of two epochs; shared by the tests and `scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer.name": "muon", "model.hidden_sizes": [16, 16]},
     "fp16": {"device.precision": "fp16"},
     "clipping": {"trainer.clip_norm": 0.5},
-    "compiled": {"device.engine": "compiled", "model.dropout": 0.3, "trainer.ema": 0.9},
+    "compiled": {  # a step like that of tests/engine/test_compiled.py, so that it is compiled only once
+        "data": {
+            "name": "synthetic",
+            "shape": [5],
+            "target": "classes",
+            "outputs": 3,
+            "samples": 200,
+            "batch_size": 12,
+        },
+        "device.engine": "compiled",
+        "model.hidden_sizes": [8],
+        "model.dropout": 0.3,
+        "trainer.ema": 0.9,
+        "trainer.clip_norm": 0.5,
+    },
     "accumulation": {"trainer.accumulate": 2, "model.dropout": 0.3},
     **{
         f"{name} ({interval})": {

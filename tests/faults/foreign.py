@@ -1,5 +1,5 @@
-"""Files of a user's where a run writes: refused, or left alone; what the tests and
-`scripts/prove_reliability.py` share."""
+"""Files of a user's where a run writes: refused, or left alone; shared by the tests and
+`scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def left_alone(cwd: Path, name: str, expected: str, kind: str) -> list[str]:
 
     Args:
         name: the copy's.
-        expected: the digest of the run that nobody disturbs.
+        expected: the digest of the uninterrupted run.
         kind: the checkpoint that is copied, `best` or `last`.
 
     Returns:
@@ -79,4 +79,4 @@ def left_alone(cwd: Path, name: str, expected: str, kind: str) -> list[str]:
     faults = [] if attempt.wait() == 0 else [f"{name}: did not go on:\n{attempt.log}"]
     if content(copy) != before:
         faults.append(f"{name}: the copy has changed")
-    return faults + trials.compared(cwd, expected)
+    return faults + trials.differences(cwd, expected)

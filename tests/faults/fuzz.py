@@ -1,4 +1,4 @@
-"""Configurations nobody would write; what the tests and `scripts/prove_reliability.py` share."""
+"""Configurations nobody would write; shared by the tests and `scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from bigmodel import registry
-from bigmodel.cli import session, train
+from bigmodel.cli import invocation, train
 from bigmodel.runtime.device import DeviceConfig
 from bigmodel.training.plan import TrainerConfig
 
@@ -95,7 +95,7 @@ def ended_in_a_traceback(argv: list[str], count: Counter[str] | None = None) -> 
     try:
         with (
             patch.object(sys, "argv", ["bigmodel-train", *argv]),
-            patch.object(session, "current", session.Session()),
+            patch.object(invocation, "current", invocation.Invocation()),
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(printed),
         ):

@@ -1,4 +1,4 @@
-"""Signals at a chosen moment of a run; what the tests and `scripts/prove_reliability.py` share."""
+"""Signals at a chosen moment of a run; shared by the tests and `scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def interrupt(
     """Sends a signal in a phase of a run, has the run go on where it stopped, and compares.
 
     Args:
-        expected: the digest of the run that nobody disturbs.
+        expected: the digest of the uninterrupted run.
         wait: seconds from the start to the signal, in the phase `start`.
 
     Returns:
@@ -37,37 +37,37 @@ def interrupt(
         return _interrupt_start(cwd, number, wait)
     hold = "step 3" if phase == "training" else phase
     attempt = trials.launch(cwd, *trials.RECIPE, hold=hold)
-    attempt.until_held()
+    attempt.wait_until_held()
     attempt.send(number)
-    attempt.until((cwd / trials.NOTED).exists)
-    attempt.let_go()
+    attempt.wait_until((cwd / trials.NOTED).exists)
+    attempt.release()
     status = attempt.wait()
     if number == signal.SIGUSR1:
         faults = [] if status == 0 else [f"exit status {status} after SIGUSR1:\n{attempt.log}"]
-        if "as a signal asked for" not in attempt.log:
+        if "as a signal requested" not in attempt.log:
             faults.append(f"did not save on SIGUSR1:\n{attempt.log}")
-        return faults + trials.compared(cwd, expected)
+        return faults + trials.differences(cwd, expected)
     faults = _stopped(cwd, status, number, attempt.log)
     folder = trials.run_folder(cwd)
     again = trials.launch(cwd, f"resume={folder}")
     if again.wait() != 0:
         faults.append(f"did not go on:\n{again.log}")
-    return faults + trials.compared(cwd, expected)
+    return faults + trials.differences(cwd, expected)
 
 
 def leave_at_once(cwd: Path, number: signal.Signals) -> list[str]:
     """Sends a signal twice: the process is gone, wherever it is, and the checkpoint before loads."""
     cwd.mkdir(parents=True)
     attempt = trials.launch(cwd, *trials.RECIPE, hold="step 5")
-    attempt.until_held()
+    attempt.wait_until_held()
     saved = "outputs/*/*/checkpoints/last/manifest.json"  # not loaded: the next one may take its place
-    attempt.until(lambda: any(cwd.glob(saved)))
+    attempt.wait_until(lambda: any(cwd.glob(saved)))
     attempt.send(number)
-    attempt.until((cwd / trials.NOTED).exists)
+    attempt.wait_until((cwd / trials.NOTED).exists)
     attempt.send(number)  # and nobody lets it go
     status = attempt.wait()
     faults = [] if status == STATUS[number] else [f"exit status {status}"]
-    if trials.acknowledged(cwd) == 0:
+    if trials.last_saved_step(cwd) == 0:
         faults.append("no checkpoint is left")
     return faults
 
@@ -76,7 +76,7 @@ def hang_up(cwd: Path, expected: str, *, ignored: bool) -> list[str]:
     """Closes the terminal that a run was started in, has it go on, and compares.
 
     Args:
-        expected: the digest of the run that nobody disturbs.
+        expected: the digest of the uninterrupted run.
         ignored: start it as `nohup` does: then the terminal's end means nothing to it.
     """
     cwd.mkdir(parents=True)
@@ -91,22 +91,22 @@ def hang_up(cwd: Path, expected: str, *, ignored: bool) -> list[str]:
     os.close(its)
     reader = threading.Thread(target=_read_all, args=(ours, held := cwd / trials.HELD))
     reader.start()
-    reader.join(trials.HANGS)
+    reader.join(trials.TIMEOUT)
     os.close(ours)  # the kernel sends SIGHUP, and whoever writes is told EIO
     if not ignored:
         while not (cwd / trials.NOTED).exists() and process.poll() is None:
             time.sleep(0.002)
-    (cwd / trials.GO).touch()
-    status = process.wait(trials.HANGS)
+    (cwd / trials.RELEASED).touch()
+    status = process.wait(trials.TIMEOUT)
     assert held.exists()
     if ignored:
         faults = [] if status == 0 else [f"exit status {status} though SIGHUP is ignored"]
-        return faults + trials.compared(cwd, expected)
+        return faults + trials.differences(cwd, expected)
     faults = _stopped(cwd, status, signal.SIGHUP, "")
     again = trials.launch(cwd, f"resume={trials.run_folder(cwd)}")
     if again.wait() != 0:
         faults.append(f"did not go on:\n{again.log}")
-    return faults + trials.compared(cwd, expected)
+    return faults + trials.differences(cwd, expected)
 
 
 def _read_all(terminal: int, held: Path) -> None:
@@ -143,12 +143,12 @@ def _interrupt_start(cwd: Path, number: signal.Signals, wait: float) -> list[str
     time.sleep(wait)
     process.send_signal(number)
     try:
-        printed, _ = process.communicate(timeout=trials.HANGS)
+        printed, _ = process.communicate(timeout=trials.TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         return ["did not leave at the start"]
     if number == signal.SIGUSR1:
-        saved = process.returncode == 0 and "as a signal asked for" in printed
+        saved = process.returncode == 0 and "as a signal requested" in printed
         return [] if saved else [f"status {process.returncode} after SIGUSR1 at the start:\n{printed}"]
     faults = []
     folder = trials.run_folder(cwd)

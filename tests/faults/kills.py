@@ -1,4 +1,4 @@
-"""One run, killed again and again by SIGKILL; what tests and `scripts/prove_reliability.py` share."""
+"""One run, killed again and again by SIGKILL; shared by the tests and `scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.faults.trials import (
     HELD,
     RECIPE,
     Attempt,
-    acknowledged,
-    compared,
+    differences,
     event_scalars,
     finished,
+    last_saved_step,
     launch,
     run_folder,
 )
@@ -38,7 +38,7 @@ class Killed:
     faults: list[str]
 
 
-def kill_and_go_on(
+def kill_and_resume(
     cwd: Path,
     expected: str,
     kills: int,
@@ -49,7 +49,7 @@ def kill_and_go_on(
     """Starts a run, kills it by SIGKILL at random moments, goes on by `resume=auto`, and compares.
 
     Args:
-        expected: the digest of the run that nobody disturbs.
+        expected: the digest of the uninterrupted run.
         kills: how many at most; the last process is left to finish.
         seed: of the moments.
         recipe: the run's arguments.
@@ -58,7 +58,7 @@ def kill_and_go_on(
     chance, result = random.Random(seed), Killed(0, 0, [])
     cwd.mkdir(parents=True)
     for number in range(kills + 1):
-        before = acknowledged(cwd)
+        before = last_saved_step(cwd)
         within = number < kills and chance.random() < 2 / 3
         hold = f"sync {chance.randrange(1, 40)}" if within else None
         attempt = launch(cwd, "resume=auto", *recipe, hold=hold, **more)
@@ -67,7 +67,7 @@ def kill_and_go_on(
             folder = run_folder(cwd)
             if folder is not None:
                 result.inside += bool(list((folder / "checkpoints").glob(".*.tmp")))
-                _check_log(folder, acknowledged(cwd), result.faults)
+                _check_log(folder, last_saved_step(cwd), result.faults)
         elif (status := attempt.wait()) != 0:
             result.faults.append(f"{cwd}: exit status {status}:\n{attempt.log}")
             return result
@@ -77,7 +77,7 @@ def kill_and_go_on(
             result.faults.append(f"{cwd}: did not go on after step {before}:\n{attempt.log}")
         if finished(cwd):
             break
-    result.faults += compared(cwd, expected, tidy=attempt.process.exitcode == 0)
+    result.faults += differences(cwd, expected, tidy=attempt.process.exitcode == 0)
     return result
 
 
@@ -91,7 +91,7 @@ def _kill(attempt: Attempt, within: bool, chance: random.Random) -> bool:
         while attempt.process.is_alive() and not (attempt.cwd / HELD).exists():
             attempt.process.join(0.002)
         if chance.random() < 1 / 3:
-            attempt.let_go()
+            attempt.release()
             attempt.process.join(chance.random() * 0.004)
     else:
         attempt.process.join(chance.random() * 0.4)

@@ -47,7 +47,7 @@ class Disk:
         """
         attempt.send(signal.SIGSTOP)
         _until_stopped(attempt.pid)
-        seen = trials.acknowledged(self.place)
+        seen = trials.last_saved_step(self.place)
         copied = self.image.with_suffix(".copy")
         while True:
             before = self.image.stat().st_mtime_ns
@@ -109,7 +109,7 @@ class Cuts:
     faults: list[str] = field(default_factory=list)
 
 
-def cut_and_go_on(
+def cut_and_resume(
     folder: Path,
     kind: str,
     expected: str,
@@ -119,7 +119,7 @@ def cut_and_go_on(
     """Starts a run, cuts its power again and again, goes on by `resume=auto`, and compares.
 
     Args:
-        expected: the digest of the run that nobody disturbs.
+        expected: the digest of the uninterrupted run.
         moments: of the cuts, each a place that `trials.launch` holds a run at, or the seed of a random
             moment, which a run may have ended by. The last process is left to finish.
         recipe: the run's arguments.
@@ -133,7 +133,7 @@ def cut_and_go_on(
             hold = moment if isinstance(moment, str) else None
             attempt = trials.launch(made.place, "resume=auto", *recipe, hold=hold)
             if hold is not None:
-                attempt.until_held()
+                attempt.wait_until_held()
             cut = hold is not None or (moment is not None and _wait_at_random(attempt, int(moment)))
             if not cut and (status := attempt.wait()) != 0:
                 result.faults.append(f"{kind}: exit status {status}:\n{attempt.log}")
@@ -143,13 +143,13 @@ def cut_and_go_on(
                 result.faults.append(f"{kind}: did not go on after step {saved}:\n{log}")
             if not cut:
                 break
-            seen, saved = made.cut(attempt), trials.acknowledged(made.place)
+            seen, saved = made.cut(attempt), trials.last_saved_step(made.place)
             result.cuts += 1
             if saved < seen - 1:  # the newest save may not have been over
                 result.faults.append(f"{kind}: step {seen} was saved, and {saved} is left")
             if trials.finished(made.place):  # nothing is left to go on with
                 break
-        result.faults += trials.compared(made.place, expected, tidy=not cut)
+        result.faults += trials.differences(made.place, expected, tidy=not cut)
     return result
 
 

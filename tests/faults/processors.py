@@ -97,10 +97,10 @@ def train(*argv: str) -> tuple[int, str]:
     """`bigmodel-train`: its status and what it printed."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from bigmodel.cli import session
+    from bigmodel.cli import invocation
     from bigmodel.cli import train as entry
 
-    session.current = session.Session()
+    invocation.current = invocation.Invocation()
     GlobalHydra.instance().clear()
     return _called(entry.main, "bigmodel-train", *argv)
 

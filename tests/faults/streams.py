@@ -1,15 +1,17 @@
-"""Processes whose standard streams are closed, full or not read; what the tests and
-`scripts/prove_reliability.py` share."""
+"""Processes whose standard streams are closed, full or not read by anyone; shared by the tests and
+`scripts/prove_reliability.py`."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,31 +26,31 @@ REDIRECTIONS = (
     *(">&-", "2>&-", "<&-", "<&- >&- 2>&-"),
     *("| true", "2>&1 | true", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"),
 )
-"""As a shell has them."""
+"""In shell syntax."""
 
 
 @dataclass
-class Ended:
-    """How a process ended: its status, as a shell has it, and what arrived of its output."""
+class Outcome:
+    """How a process ended: its status as a shell gives it, and the output that arrived."""
 
     status: int
     out: str
     err: str
 
 
-def called(cwd: Path, start: tuple[str, ...], *argv: str, redirected: str = "") -> Ended:
+def call(cwd: Path, start: tuple[str, ...], *argv: str, redirected: str = "") -> Outcome:
     """Calls a program with its streams redirected.
 
     Args:
         cwd: its current folder.
         start: what follows `python`.
         argv: the program's arguments.
-        redirected: in a shell's words.
+        redirected: in shell syntax.
     """
     cwd.mkdir(parents=True, exist_ok=True)
     first, pipe, reader = redirected.partition("|")
     out, status = subprocess.PIPE, cwd / "status"
-    if reader.strip() == "true":  # which is gone before anything is written, and not just most often
+    if reader.strip() == "true":  # gone for certain before anything is written
         read, out = os.pipe()
         os.close(read)
         pipe = reader = ""
@@ -56,13 +58,13 @@ def called(cwd: Path, start: tuple[str, ...], *argv: str, redirected: str = "") 
     done = subprocess.run(
         ["sh", "-c", f"exec 9>{status.name}; {command}", "sh", sys.executable, *start, *argv],
         cwd=cwd, env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=out, stderr=subprocess.PIPE, text=True, timeout=trials.HANGS, check=False,
+        stdout=out, stderr=subprocess.PIPE, text=True, timeout=trials.TIMEOUT, check=False,
     )  # fmt: skip
     if out != subprocess.PIPE:
         os.close(out)
     code = int(status.read_text())
     status.unlink()
-    return Ended(code, done.stdout or "", done.stderr)
+    return Outcome(code, done.stdout or "", done.stderr)
 
 
 @dataclass
@@ -75,44 +77,53 @@ class Call:
     redirected: str
 
 
-def called_in_copies(calls: Sequence[Call]) -> list[Ended]:
-    """What `called` gives for each call. All are copies of one process that has loaded torch already, so
-    what the interpreter does with redirected streams at its start and end is done by hand."""
-    code = "import sys; from tests.faults import streams; streams._call_in_copies(sys.stdin.read())"
+def call_in_forks(calls: Sequence[Call]) -> list[Outcome]:
+    """Makes each call in a fork of one process that has already loaded torch; what the interpreter
+    does with redirected streams when it starts and ends is done by hand. Returns what `call` would."""
+    code = "import sys; from tests.faults import streams; streams._call_in_forks(sys.stdin.read())"
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps([asdict(call) for call in calls]),
         env=os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
-        capture_output=True, text=True, timeout=trials.HANGS, check=False,
+        capture_output=True, text=True, timeout=trials.TIMEOUT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = []
     for call, status in zip(calls, json.loads(done.stdout), strict=True):
         printed = (Path(call.cwd, name) for name in ("printed.out", "printed.err"))
-        found.append(Ended(status, *(path.read_text() for path in printed)))
+        found.append(Outcome(status, *(path.read_text() for path in printed)))
     return found
 
 
-def _call_in_copies(calls: str) -> None:
-    """Copies this process for each call, once all that they have in common is loaded."""
+def _call_in_forks(calls: str) -> None:
+    """Imports what the calls have in common, then forks for each of them."""
     for module in (
         *("torch.export", "torch.onnx._internal.exporter._core", "onnxscript", "onnxruntime"),
         *("hydra.main", "bigmodel.cli.train", "bigmodel.build.new_run", "bigmodel.training.loop"),
         *("bigmodel.cli.commands.main", "bigmodel.cli.commands.export"),
     ):
         importlib.import_module(module)
+    _export_once()
 
     statuses = []
     for call in json.loads(calls):
         child = os.fork()
         if child == 0:
-            os._exit(_called_here(Call(**call)))
+            os._exit(_call_here(Call(**call)))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         statuses.append(status if status >= 0 else 128 - status)
     sys.stdout.write(json.dumps(statuses))
 
 
-def _called_here(call: Call) -> int:
+def _export_once() -> None:
+    """Has torch build the tables that every export needs, which takes seconds."""
+    import torch
+
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),), dynamo=True)
+
+
+def _call_here(call: Call) -> int:
     from bigmodel.cli import entry
 
     os.chdir(call.cwd)
@@ -132,11 +143,11 @@ def _called_here(call: Call) -> int:
 
 
 def _redirect(redirected: str) -> None:
-    """Does what a shell does by these words, and what Python makes of it at its start."""
+    """Redirects as a shell does, and sets up `sys.stdin` and the like as Python does when it starts."""
     for number, name in ((1, "printed.out"), (2, "printed.err")):
         _put(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
     words, _, reader = redirected.partition("|")
-    if reader:  # it is gone before anything is written
+    if reader:  # gone before anything is written
         read, write = os.pipe()
         os.close(read)
         _put(write, 1)
@@ -171,9 +182,13 @@ def train(cwd: Path, redirected: str) -> list[str]:
     """Trains with streams redirected.
 
     Returns:
-        What went wrong, in words.
+        What went wrong.
     """
-    ended = called(cwd, TRAIN, *QUICK, redirected=redirected)
+    return faults_of(cwd, call(cwd, TRAIN, *QUICK, redirected=redirected), redirected)
+
+
+def faults_of(cwd: Path, ended: Outcome, redirected: str) -> list[str]:
+    """What went wrong in a training run in `cwd` with streams redirected."""
     faults = [] if ended.status == 0 else [f"{redirected}: exit status {ended.status}"]
     if ended.err:
         faults.append(f"{redirected}: {ended.err}")
@@ -185,5 +200,5 @@ def train(cwd: Path, redirected: str) -> list[str]:
     if not checkpoint.load(folder / "checkpoints" / "last"):
         faults.append(f"{redirected}: no checkpoint")
     if "Finished" not in (folder / "train.log").read_text():
-        faults.append(f"{redirected}: train.log is not whole")
+        faults.append(f"{redirected}: train.log is incomplete")
     return faults

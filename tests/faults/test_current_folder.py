@@ -108,17 +108,18 @@ def test_an_empty_entry_of_the_path(tmp_path: Path, path: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("setting", ["device.engine=compiled", "device.compile=true"])
-def test_compiling(tmp_path: Path, setting: str) -> None:
-    """Nor is anything kept under a name in the temporary folder that others may have taken before."""
+def test_compiling_a_model(tmp_path: Path) -> None:
+    """Nor is anything kept under a name in the temporary folder that others may have taken before.
+
+    `test_compiling` holds device.engine=compiled to the same.
+    """
     data, cache, temporary = tmp_path / "data", tmp_path / "cache", tmp_path / "temporary"
     fired = set_traps(data)
     temporary.mkdir()
-    small = ("device=cpu", "device.threads=1", "model.hidden_sizes=[]", "trainer.epochs=1")
-    if setting == "device.compile=true":  # compiles once more for each other size of batch
-        small += ("trainer.limit.train=1", "trainer.limit.val=1")
+    words = ("device=cpu", "device.threads=1", "device.compile=true", "model.hidden_sizes=[]")
+    limits = ("trainer.epochs=1", "trainer.limit.train=1", "trainer.limit.val=1")  # one size of batch
     environment = {"BIGMODEL_CACHE": str(cache), "TMPDIR": str(temporary)}
-    told = started(data, BIN / "bigmodel-train", *small, setting, **environment)
+    told = started(data, BIN / "bigmodel-train", *words, *limits, **environment)
     assert any(path.suffix == ".so" for path in cache.rglob("*")), told
     assert names_in(fired) == []
     assert names_in(temporary) == []

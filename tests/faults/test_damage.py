@@ -12,18 +12,13 @@ from tests.faults import damage, trials
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trials.whole(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
-
-
-@pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return damage.stopped_run(tmp_path_factory.mktemp("stopped") / "run")
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)
 def test_the_one_before_is_gone_on_from(tmp_path: Path, stopped: Path, expected: str, kind: str) -> None:
-    assert damage.go_on_damaged(stopped, tmp_path, expected, kind, seed=1) == []
+    assert damage.resume_damaged(stopped, tmp_path, expected, kind, seed=1) == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +89,7 @@ def test_a_folder_that_is_deleted_under_the_run(tmp_path: Path) -> None:
     folder = trials.run_folder(tmp_path)
     assert folder is not None
     shutil.rmtree(folder)
-    attempt.let_go()
+    attempt.release()
     assert attempt.wait() == 1
     assert "is gone: it was moved or deleted" in " ".join(attempt.log.split())
     assert str(folder.relative_to(tmp_path)) in attempt.log.replace("\n", "")

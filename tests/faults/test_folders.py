@@ -80,8 +80,7 @@ def test_the_log_that_hydra_makes_for_a_job_is_no_stranger_s(
 
 
 @pytest.mark.parametrize("name", foreign.COPIES[:3])
-def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path, name: str) -> None:
-    expected = trials.whole(tmp_path / "whole", *trials.RECIPE)
+def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path, expected: str, name: str) -> None:
     assert foreign.left_alone(tmp_path / "run", name, expected, "best") == []
 
 
@@ -225,7 +224,7 @@ def test_a_moved_folder_is_not_written_to(tmp_path: Path, instead: str) -> None:
             folder, {"checkpoints/last/state.json": "{}", "summary.json": "{}", ".lock": '{"pid": 1'}
         )
     before, there = content(moved), content(folder)
-    attempt.let_go()
+    attempt.release()
     assert attempt.wait() == 1
     assert "is gone: it was moved or deleted" in " ".join(attempt.log.split())
     assert "Traceback" not in attempt.log

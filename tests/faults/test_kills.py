@@ -8,14 +8,9 @@ import pytest
 from tests.faults import kills, trials
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trials.whole(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_and_gone_on_with(tmp_path: Path, expected: str, seed: int) -> None:
-    result = kills.kill_and_go_on(tmp_path / "run", expected, kills=4, seed=seed)
+    result = kills.kill_and_resume(tmp_path / "run", expected, kills=4, seed=seed)
     assert result.faults == []
     assert result.kills > 1
     assert result.inside > 0
@@ -23,8 +18,8 @@ def test_killed_and_gone_on_with(tmp_path: Path, expected: str, seed: int) -> No
 
 def test_saved_by_the_clock(tmp_path: Path) -> None:
     """A save may come at a step after which figures are recorded: they stand there once."""
-    whole = trials.whole(tmp_path / "whole", *trials.BY_THE_CLOCK)
-    result = kills.kill_and_go_on(tmp_path / "run", whole, 4, seed=5, recipe=trials.BY_THE_CLOCK)
+    whole = trials.run_uninterrupted(tmp_path / "whole", *trials.SAVED_BY_TIME)
+    result = kills.kill_and_resume(tmp_path / "run", whole, 4, seed=5, recipe=trials.SAVED_BY_TIME)
     assert result.faults == []
     assert result.kills > 1
 
@@ -36,11 +31,11 @@ def test_temporary_files_on_another_file_system(tmp_path: Path, expected: str) -
     if other is None:
         pytest.skip("there is no other file system")
     elsewhere = {"TMPDIR": str(other)}
-    result = kills.kill_and_go_on(tmp_path / "run", expected, 2, seed=7, environment=elsewhere)
+    result = kills.kill_and_resume(tmp_path / "run", expected, 2, seed=7, environment=elsewhere)
     assert result.faults == []
     assert result.kills > 0
 
 
 def test_a_run_that_ends_otherwise_is_noticed(tmp_path: Path) -> None:
-    result = kills.kill_and_go_on(tmp_path / "run", "another digest", kills=1, seed=3)
-    assert any("the end is another" in fault for fault in result.faults)
+    result = kills.kill_and_resume(tmp_path / "run", "another digest", kills=1, seed=3)
+    assert any("the end differs" in fault for fault in result.faults)

@@ -67,7 +67,7 @@ def test_skip_leaves_everything_as_it_was_and_goes_on(tmp_path: Path, by: str) -
     poison(run, 3, by)
     fit(run)
     assert run.summary.skipped == 1
-    assert "1 of 12 updates was left out: NaN or infinity." in told.messages
+    assert "1 of 12 updates was skipped: NaN or infinity." in told.messages
     assert [message for message in told.messages if "at step 3 " in message and "skipped" in message]
     assert len(told.records) == 12
     assert [record["step"] for record in told.records if math.isnan(record["train/loss"])] == [3]
@@ -94,7 +94,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("micro_batch", [12, 5])
 @pytest.mark.parametrize("by", ["outputs", "gradient"])
-def test_training_figures_are_those_of_the_updates_that_were_done(
+def test_training_metrics_are_those_of_the_updates_that_were_done(
     tmp_path: Path, kind: str, micro_batch: int, by: str
 ) -> None:
     settings, name = KINDS[kind]
@@ -139,7 +139,7 @@ TEXTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "text", "pairs"])
-def test_a_model_that_gives_nan_has_no_figures_and_is_never_the_best(tmp_path: Path, kind: str) -> None:
+def test_a_model_that_gives_nan_has_no_metrics_and_is_never_the_best(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.txt").write_text("to be or not to be\n" * 40)
     settings = KINDS[kind][0] if kind in KINDS else TEXTS
     if kind == "text":
@@ -201,7 +201,7 @@ def test_skip_takes_running_statistics_back(tmp_path: Path) -> None:
 def test_without_end_skipping_is_no_way_out(tmp_path: Path) -> None:
     run, told = built(tmp_path, {"trainer.on_nonfinite": "skip", "trainer.epochs": 40})
     falsify(run, math.inf, *range(5, 1000))
-    with pytest.raises(NonFiniteError, match="So were the 100 updates before it"):
+    with pytest.raises(NonFiniteError, match="The 100 updates before it were skipped, too"):
         fit(run)
     assert 5 <= len(told.messages) <= 8, "not a line for each"
     assert run.summary.skipped == 101, "not what was drained after the fault"
@@ -214,11 +214,11 @@ def test_a_run_that_stops_at_its_first_fault_has_skipped_nothing(tmp_path: Path)
     with pytest.raises(NonFiniteError, match="at step 2 "):
         fit(run)
     assert run.summary.skipped == json.loads((tmp_path / "summary.json").read_text())["skipped"] == 0
-    assert not [message for message in told.messages if "left out: NaN" in message]
+    assert not [message for message in told.messages if "skipped: NaN" in message]
 
 
 @pytest.mark.parametrize("by", ["loss", "gradient"])
-def test_rewind_goes_back_and_passes_over_the_batch(tmp_path: Path, by: str) -> None:
+def test_rewind_goes_back_and_skips_the_batch(tmp_path: Path, by: str) -> None:
     settings = SETTINGS | {"trainer.on_nonfinite": "rewind", "trainer.checkpoint.every_steps": 2}
     run, told = built(tmp_path, settings)
     poison(run, 4, by)
@@ -244,11 +244,11 @@ def test_rewinding_ends_after_three_times(tmp_path: Path) -> None:
     run, told = built(tmp_path, SETTINGS | {"trainer.on_nonfinite": "rewind"})
     falsify(run, math.nan, *range(4, 1000))
     with pytest.raises(
-        NonFiniteError, match="Rewinding has not helped, past the batches of steps 4, 5, 6"
+        NonFiniteError, match="Rewinding and skipping the batches of steps 4, 5, 6 did not help"
     ):
         fit(run)
     assert told.rewound == [3, 4, 5]
-    assert run.summary.skipped == 3, "the batches passed over, not the fault that ended it"
+    assert run.summary.skipped == 3, "the skipped batches, not the fault that ended it"
     assert finite(tmp_path / "checkpoints" / "last")
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
 

@@ -8,17 +8,16 @@ from bigmodel.checkpointing import checkpoint
 from bigmodel.training import loop
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
-from tests.faults import power, trials
+from tests.faults import power
 from tests.faults.durability import Order
 
 command = conftest.command
 
 
 @pytest.mark.parametrize("kind", power.SIZES)
-def test_the_power_is_cut(tmp_path: Path, kind: str) -> None:
-    expected = trials.whole(tmp_path / "whole", *trials.RECIPE)
+def test_the_power_is_cut(tmp_path: Path, expected: str, kind: str) -> None:
     try:
-        result = power.cut_and_go_on(tmp_path / kind, kind, expected, ("sync 40", "sync 60"))
+        result = power.cut_and_resume(tmp_path / kind, kind, expected, ("sync 40", "sync 60"))
     except PermissionError as error:
         pytest.skip(str(error))
     assert result.faults == []
@@ -34,10 +33,10 @@ def test_all_that_a_resume_needs_is_synced_in_order(
     def watched(act: object, what: str) -> object:
         def acting(*args: object, **more: object) -> object:
             if what == "the first step":
-                order.acknowledged(what, *(path.parent for path in Path("outputs").rglob("config.yaml")))
+                order.check_synced(what, *(path.parent for path in Path("outputs").rglob("config.yaml")))
                 return act(*args, **more)  # type: ignore[operator]
             result = act(*args, **more)  # type: ignore[operator]
-            order.acknowledged(what, *Path("outputs").rglob("checkpoints"))
+            order.check_synced(what, *Path("outputs").rglob("checkpoints"))
             return result
 
         return acting
@@ -45,13 +44,13 @@ def test_all_that_a_resume_needs_is_synced_in_order(
     monkeypatch.setattr(loop, "fit", watched(loop.fit, "the first step"))
     monkeypatch.setattr(checkpoint, "save", watched(checkpoint.save, "a save"))
     words = ("trainer.epochs=2", "trainer.checkpoint.every_steps=10", "device=cpu")
-    with order.followed():
+    with order.watching():
         first = command(*words, "trainer.max_steps=20")
         assert first.status == 0, first.err
         assert first.folder is not None
-        order.acknowledged("the end", first.folder / "summary.json", first.folder / ".hydra")
+        order.check_synced("the end", first.folder / "summary.json", first.folder / ".hydra")
         again = command(f"resume={first.folder}", "trainer.max_steps=30")
         assert again.status == 0, again.err
-        order.acknowledged("the end", first.folder / "summary.json", first.folder / ".hydra")
+        order.check_synced("the end", first.folder / "summary.json", first.folder / ".hydra")
     assert order.faults == []
     assert order.renames > 20

@@ -21,7 +21,7 @@ STEPS = 25  # in a block: a quarter of an epoch's
 def hang(folder, *argv):
     """A run whose thread hangs in its second block."""
     attempt = trials.launch(folder, *RUN, *argv, hold="gathering 2")
-    attempt.until_held()
+    attempt.wait_until_held()
     return attempt
 
 
@@ -31,7 +31,7 @@ def test_a_run_whose_thread_hangs_saves_what_it_has(tmp_path):
     assert attempt.wait() == 1
     assert "data.timeout=2: no batch came for 2 seconds" in attempt.log
     assert "Traceback" not in attempt.log
-    assert trials.acknowledged(tmp_path) == STEPS
+    assert trials.last_saved_step(tmp_path) == STEPS
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
@@ -39,10 +39,10 @@ def test_a_stop_while_a_thread_hangs_does_not_wait_for_it(tmp_path):
     attempt = hang(tmp_path, f"data.timeout={ENDLESS}")
     attempt.send(signal.SIGTERM)
     assert attempt.wait() == 143, attempt.log
-    assert trials.acknowledged(tmp_path) > 0
+    assert trials.last_saved_step(tmp_path) > 0
 
 
-HANGS = """
+TIMEOUT = """
 import threading
 from bigmodel.data.batching.prefetch import Prefetcher
 
@@ -63,11 +63,11 @@ except Exception as error:
 def test_the_process_exits_though_a_thread_hangs():
     root = str(Path(__file__).parents[2])  # named: Python may have been told to leave its folder out
     ended = subprocess.run(
-        [sys.executable, "-c", HANGS],
+        [sys.executable, "-c", TIMEOUT],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([root, *sys.path])},
         capture_output=True,
         text=True,
-        timeout=trials.HANGS,
+        timeout=trials.TIMEOUT,
     )
     assert ended.returncode == 0, ended.stderr
     assert "data.timeout=0.01" in ended.stdout

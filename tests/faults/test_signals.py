@@ -17,11 +17,6 @@ from tests.faults import interruptions, trials
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trials.whole(tmp_path_factory.mktemp("whole"), *trials.RECIPE)
-
-
 STOPS = pytest.mark.parametrize("number", list(interruptions.STATUS), ids=lambda n: n.name)
 
 
@@ -77,7 +72,7 @@ def started(
     more = {"STRIKE": json.dumps(plan), "PYTHONPATH": path, "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, *start, *argv], cwd=cwd, env=os.environ | more, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=trials.HANGS, check=False,
+        stderr=subprocess.STDOUT, text=True, timeout=trials.TIMEOUT, check=False,
     )  # fmt: skip
 
 
@@ -127,7 +122,7 @@ def struck_at_each(
 
 LOADING = (
     *(
-        "bigmodel.runtime.streams",
+        "bigmodel.runtime.standard_streams",
         "bigmodel.runtime.signals",
         "bigmodel.cli.train",
         "difflib",
@@ -199,7 +194,7 @@ def test_a_stop_at_the_first_step_saves_it(tmp_path: Path, number: signal.Signal
     assert ended.status == 128 + number
     assert "Traceback" not in ended.printed
     assert "bigmodel-train: Stopped. Resume with resume=" in ended.printed
-    assert trials.acknowledged(tmp_path) == 1
+    assert trials.last_saved_step(tmp_path) == 1
 
 
 QUICK = ("debug=fast", "device=cpu", "trainer.tensorboard=false")
@@ -227,7 +222,7 @@ def test_a_request_to_save_while_loading_is_no_end(tmp_path: Path) -> None:
     several = ("trainer.epochs=1", "device=cpu", "trainer.tensorboard=false")  # steps
     ended = struck(tmp_path, AS_MODULE, "import torch.nn", [signal.SIGUSR1], *several)
     assert ended.status == 0, ended.printed
-    assert "as a signal asked for" in ended.printed
+    assert "as a signal requested" in ended.printed
 
 
 OF_EVAL = ("import bigmodel.cli.commands.arguments", "import torch.nn")

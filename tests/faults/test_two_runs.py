@@ -37,7 +37,7 @@ def test_eight_launches_at_once_get_eight_folders(tmp_path: Path) -> None:
 
 def test_a_run_that_is_going_on_is_not_gone_on_with(tmp_path: Path, run: Path) -> None:
     first = trials.launch(tmp_path, f"resume={run}", hold="saving")
-    first.until_held()
+    first.wait_until_held()
     second = trials.launch(tmp_path, f"resume={run}")
     auto = trials.launch(tmp_path, "resume=auto", *trials.RECIPE)
     assert second.wait() == 1
@@ -48,14 +48,14 @@ def test_a_run_that_is_going_on_is_not_gone_on_with(tmp_path: Path, run: Path) -
     assert f"is already running, in process {first.pid}" in auto.log
     assert "a new one starts" in auto.log
     first.send(signal.SIGTERM)
-    first.let_go()
+    first.release()
     assert first.wait() == 143, first.log
     assert not (run / NAME).exists()
 
 
 def test_a_stale_lock_is_recovered(tmp_path: Path, run: Path) -> None:
     first = trials.launch(tmp_path, f"resume={run}", hold="saving")
-    first.until_held()
+    first.wait_until_held()
     first.process.kill()
     first.process.join()
     assert (run / NAME).exists()
@@ -77,7 +77,7 @@ def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
     looking = context.Process(target=_look, args=(tmp_path, ready, until))
     looking.start()
     try:
-        assert ready.wait(trials.HANGS)
+        assert ready.wait(trials.TIMEOUT)
         for _ in range(100):
             with locked(tmp_path):
                 pass
@@ -110,7 +110,7 @@ def test_who_looks_for_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(fcntl, "lockf", lockf)
     monkeypatch.setattr(lock, "_WAIT_SECONDS", 0)
     try:
-        assert ready.wait(trials.HANGS)
+        assert ready.wait(trials.TIMEOUT)
         assert holder(tmp_path) is None, "nor do those who look see each other"
         with locked(tmp_path):
             assert until.is_set()

@@ -106,14 +106,14 @@ def test_data_of_the_wrong_shape_is_refused_in_every_part(target, targets, name)
     check(Dataset(spec_of(target), good, good))
     wrong = Part(torch.randn(len(targets), 3), targets)
     parts = {"train": good, "val": good, name: wrong}
-    with pytest.raises(DataError, match=rf"{name} part: targets have shape .* but the spec .* says"):
+    with pytest.raises(DataError, match=rf"{name} set: targets have shape .* but the spec .* says"):
         check(Dataset(spec_of(target), **parts))
 
 
 @pytest.mark.parametrize(("target", "targets"), SEEN_IN_DATA)
 def test_a_source_that_gives_the_wrong_shape_is_refused_when_it_is_read(target, targets):
     samples = Part(torch.randn(len(targets), 3), targets)
-    with pytest.raises(DataError, match="training part: targets have shape"):
+    with pytest.raises(DataError, match="training set: targets have shape"):
         assemble(DataConfig(name="made"), spec_of(target), samples)
 
 
@@ -126,7 +126,7 @@ def labelled(train, val, names, test=None):
 
 def test_a_class_without_any_sample_is_named():
     words = (
-        r"data 'made': 1 of 4 classes have no sample in any part: 1 \('b'\)\. Labels count from 0"
+        r"data 'made': 1 of 4 classes have no sample in any set: 1 \('b'\)\. Labels count from 0"
         r" without gaps: renumber them, or remove unused class names from the spec"
     )
     with pytest.raises(DataError, match=words):
@@ -142,7 +142,7 @@ def test_many_classes_without_any_sample_are_counted():
 def test_labels_from_1_are_out_of_range_or_skip_0():
     with pytest.raises(DataError, match=r"3 in row 2"):
         check(labelled([1, 2, 3], [1], "abc"))
-    with pytest.raises(DataError, match=r"no sample in any part: 0 \('none'\)"):
+    with pytest.raises(DataError, match=r"no sample in any set: 0 \('none'\)"):
         check(labelled([1, 2, 3], [1], ["none", "a", "b", "c"]))
 
 
@@ -162,7 +162,7 @@ def test_a_run_is_not_built_on_a_class_without_samples(tmp_path, monkeypatch):
 
     entry = data.entry("synthetic")._replace(factory=with_a_gap)
     monkeypatch.setitem(data._entries, "synthetic", entry)
-    with pytest.raises(DataError, match=r"1 of 4 classes have no sample in any part: 3 \('never'\)"):
+    with pytest.raises(DataError, match=r"1 of 4 classes have no sample in any set: 3 \('never'\)"):
         build_run(config(), tmp_path)
 
 

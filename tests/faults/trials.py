@@ -1,7 +1,7 @@
-"""Runs that are ended by force and gone on with, as real processes; what the tests and
-`scripts/prove_reliability.py` share.
+"""Runs that are ended by force and resumed, as real processes; shared by the tests and
+`scripts/prove_reliability.py`.
 
-Processes are forked from a server that has torch loaded already, so that a trial takes a second.
+The processes are forked from a server that has already loaded torch, so that a trial takes a second.
 """
 
 from __future__ import annotations
@@ -38,29 +38,32 @@ RECIPE = (
 )
 """A run with everything in it that a resume could get wrong: 24 steps on digits."""
 
-BY_THE_CLOCK = (
+SAVED_BY_TIME = (
     *(word for word in RECIPE if "every_steps=1" not in word or "record" in word),
     "trainer.checkpoint.every_minutes=0.002",
     "trainer.epochs=60",
 )
-"""One that is saved by the clock, eight times a second, between the steps and at the end of an epoch."""
+"""One that is saved every 0.12 seconds, between steps, and at the end of each epoch."""
 
-HELD, NOTED, GO = "held", "noted", "go"
-"""Files in the current folder of a run: it is where it is to be held; it has noted a signal there; it
+HELD, NOTED, RELEASED = "held", "noted", "released"
+"""Files in a run's current folder: the run waits where `hold` says; it has received a signal there; it
 may go on."""
 
-HANGS = 600.0
-"""Seconds after which what does not end is said to hang; no run takes them, however busy the machine."""
+TIMEOUT = 600.0
+"""Seconds after which a process counts as hung; no run takes that long, however busy the machine."""
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["bigmodel.build.new_run", "bigmodel.training.loop", "bigmodel.reporting.events"]
+    [
+        *("bigmodel.build.new_run", "bigmodel.training.loop", "bigmodel.reporting.tensorboard_events"),
+        *("bigmodel.cli.train", "bigmodel.cli.job", "hydra.main", "hydra._internal.hydra"),
+    ]
 )
 
 
 @dataclass
 class Attempt:
-    """One process of `bigmodel-train`, and where it works.
+    """A process of `bigmodel-train`.
 
     Attributes:
         cwd: its current folder.
@@ -81,33 +84,33 @@ class Attempt:
         return self.process.pid
 
     def wait(self) -> int:
-        """The exit status, as a shell would have it.
+        """Waits for the end; returns the exit status as a shell gives it.
 
         Raises:
-            TimeoutError: it hangs; it is killed.
+            TimeoutError: it hung, and was killed.
         """
-        self.process.join(HANGS)
+        self.process.join(TIMEOUT)
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
-            raise TimeoutError(f"still running after {HANGS} s:\n{self.log}")
+            raise TimeoutError(f"still running after {TIMEOUT} s:\n{self.log}")
         return self.process.exitcode if self.process.exitcode >= 0 else 128 - self.process.exitcode
 
-    def until(self, reached: Callable[[], object]) -> None:
-        """Waits for a state while the process is there."""
-        deadline = time.monotonic() + HANGS
-        while not reached():
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Waits for a condition; fails if the process ends first."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
             assert self.process.is_alive(), self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.002)
 
-    def until_held(self) -> None:
-        """Waits until it is where it is to be held."""
-        self.until((self.cwd / HELD).exists)
+    def wait_until_held(self) -> None:
+        """Waits until it stops where `hold` says."""
+        self.wait_until((self.cwd / HELD).exists)
 
-    def let_go(self) -> None:
-        """Has it go on from where it is held."""
-        (self.cwd / GO).touch()
+    def release(self) -> None:
+        """Lets it go on from where it is held."""
+        (self.cwd / RELEASED).touch()
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -125,13 +128,13 @@ def launch(
     Args:
         cwd: its current folder.
         argv: its arguments.
-        hold: where it waits until it is let go: in `evaluation`, `saving` or `compiling`, at the record
-            of a step (`step 5`), at a file's way to the disk (`sync 12`), in a thread that gathers its
-            second block (`gathering 2`); several, after commas; or nowhere.
-        killed_at: a moment of `MOMENTS`, at which the process ends as by kill -9.
-        environment: more variables.
+        hold: where it waits until it is released: in `evaluation`, `saving` or `compiling`, at the
+            record of a step (`step 5`), at the n-th fsync (`sync 12`), in a thread that gathers its
+            second block (`gathering 2`); several separated by commas; or nowhere.
+        killed_at: one of `MOMENTS`, at which the process ends as by kill -9.
+        environment: additional variables.
     """
-    for name in (HELD, NOTED, GO):
+    for name in (HELD, NOTED, RELEASED):
         (cwd / name).unlink(missing_ok=True)
     process = _server.Process(target=_train, args=(str(cwd), argv, hold, killed_at, environment or {}))
     process.start()
@@ -167,7 +170,7 @@ def _train(
 
 
 def _hold_at(where: str, number: str = "1") -> None:
-    """Has what is done there wait, from that time on, until it is let go."""
+    """Makes the n-th call there, and all later ones, wait until the run is released."""
     from bigmodel.checkpointing import checkpoint
     from bigmodel.data.batching import prefetch
     from bigmodel.engine import compiler
@@ -186,7 +189,7 @@ def _hold_at(where: str, number: str = "1") -> None:
     def held(*args: Any, **more: Any) -> Any:
         if next(calls) < int(number):
             return act(*args, **more)
-        if "between" in more:  # an evaluation may be left between two of its batches
+        if "between" in more:  # an evaluation can be interrupted between batches
             look = more["between"]
             more["between"] = lambda: (_wait(where), look())
         else:
@@ -197,22 +200,22 @@ def _hold_at(where: str, number: str = "1") -> None:
 
 
 def _wait(where: str) -> None:
-    """Says that it is there, and waits to be let go; says whether a signal has come meanwhile."""
-    from bigmodel.cli import session
+    """Writes HELD, NOTED if a signal arrives, and waits for RELEASED."""
+    from bigmodel.cli import invocation
 
     Path(HELD).write_text(where)
     parent = os.getppid()
-    while not Path(GO).exists():
-        if os.getppid() != parent:  # nobody is there any more to let it go
+    while not Path(RELEASED).exists():
+        if os.getppid() != parent:  # the test is gone
             os._exit(1)
-        if session.current.signals.pending:
+        if invocation.current.signals.pending:
             Path(NOTED).touch()
         time.sleep(0.002)
 
 
 MOMENTS = ("record", "recorded", "started", "records", "saved", "finished")
-"""Within the writing of the record, and after it; when all is ready for the first step; when figures
-were recorded and nothing saved; when two steps were saved; when `summary.json` says that all is done."""
+"""While `.hydra` is written, and after that; just before the first step; with metrics recorded but
+nothing saved; after two saved steps; when `summary.json` says that the run has finished."""
 
 
 def _kill_at(moment: str) -> None:
@@ -256,10 +259,10 @@ def _kill_at(moment: str) -> None:
 
 
 def launch_at_once(cwd: Path, count: int, *argv: str) -> list[str]:
-    """Starts runs that have nothing but the folder in common, all in the same moment.
+    """Starts independent runs in the same folder at the same moment.
 
     Returns:
-        What went wrong, in words.
+        What went wrong.
     """
     attempts = [launch(cwd, *argv) for _ in range(count)]
     statuses = [attempt.wait() for attempt in attempts]
@@ -279,8 +282,8 @@ def run_folder(cwd: Path) -> Path | None:
     return found[-1].parent if found else None
 
 
-def whole(cwd: Path, *argv: str) -> str:
-    """The digest of a run that nobody disturbs."""
+def run_uninterrupted(cwd: Path, *argv: str) -> str:
+    """Runs to the end without interruption; returns the digest."""
     cwd.mkdir(parents=True, exist_ok=True)
     attempt = launch(cwd, *argv)
     assert attempt.wait() == 0, attempt.log
@@ -290,8 +293,8 @@ def whole(cwd: Path, *argv: str) -> str:
 
 
 def digest(folder: Path) -> str:
-    """One sum over all that has to be identical: each step's figures in `metrics.jsonl` and event files,
-    once each, and the final weights, averages, optimizer, scheduler, metrics and random states."""
+    """A hash of everything that must be identical: each step's metrics in `metrics.jsonl` and the event
+    files, once each, and the final weights, EMA, optimizer, scheduler, metrics and random states."""
     groups, facts = checkpoint.load(folder / "checkpoints" / "last")
     sums = hashlib.sha256()
     for group in sorted(groups):
@@ -327,8 +330,8 @@ def event_scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def acknowledged(cwd: Path) -> int:
-    """The newest step whose checkpoint is whole; 0 without any."""
+def last_saved_step(cwd: Path) -> int:
+    """The newest step with a complete checkpoint; 0 without any."""
     folder = run_folder(cwd)
     names = manifest.GENERATIONS
     if folder is None or not any((folder / "checkpoints" / name).exists() for name in names):
@@ -338,17 +341,17 @@ def acknowledged(cwd: Path) -> int:
 
 
 def finished(cwd: Path) -> bool:
-    """Whether the newest run has trained to its end, so that nothing is left to go on with."""
+    """Whether the newest run has trained to its end."""
     folder = run_folder(cwd)
     summary = None if folder is None else read_summary(folder)
     return summary is not None and summary.status == "finished"
 
 
-def compared(cwd: Path, expected: str, tidy: bool = True) -> list[str]:
-    """In what a run's end differs from that of the run nobody disturbed, in words.
+def differences(cwd: Path, expected: str, tidy: bool = True) -> list[str]:
+    """How a run's end differs from that of the uninterrupted run.
 
     Args:
-        tidy: its last process has ended by itself, so that it has taken its lock away.
+        tidy: its last process ended by itself, so it must have removed its lock.
     """
     folder = run_folder(cwd)
     if folder is None:
@@ -358,12 +361,12 @@ def compared(cwd: Path, expected: str, tidy: bool = True) -> list[str]:
     except AssertionError as error:
         return [f"{folder}: not {error}"]
     if not same:
-        return [f"{folder}: the end is another than that of the run nobody disturbed"]
+        return [f"{folder}: the end differs from that of the uninterrupted run"]
     return [f"left behind: {left}" for left in leftovers(folder)] if tidy else []
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Files that no run should leave behind."""
+    """Files that no run may leave behind."""
     return [
         str(path) for path in folder.rglob("*") if path.name.endswith(".tmp") or path.name == ".lock"
     ]

@@ -247,7 +247,7 @@ def test_batches_that_are_sent_are_not_overwritten_before_they_arrive() -> None:
     config = ImageConfig(name="photographs", batch_size=256, on_device=False)
     sent = list(make_batches(many, "train", config, DEVICE, seed=1, shuffle=False).epoch(0))
     whole = torch.cat([batch.inputs for batch in sent])
-    torch.testing.assert_close(whole.cpu(), model_inputs(many.prepared, many.train.inputs))
+    torch.testing.assert_close(whole.cpu(), model_inputs(many.preprocessing, many.train.inputs))
 
 
 @pytest.mark.parametrize("model", ["fnn", "cnn"])

@@ -42,7 +42,7 @@ def samples(target, size=203, seed=0):
     return outputs, targets
 
 
-def figures(target, outputs, targets, pieces=None, **options):
+def metrics_of(target, outputs, targets, pieces=None, **options):
     metrics = metrics_for(target, "cpu", **options)
     pieces = pieces or [len(targets)]
     for piece, truth in zip(outputs.split(pieces), targets.split(pieces), strict=True):
@@ -54,7 +54,7 @@ def figures(target, outputs, targets, pieces=None, **options):
 def test_class_metrics_are_scikit_learns(count):
     target = classes(count)
     outputs, targets = samples(target)
-    found = figures(target, outputs, targets)
+    found = metrics_of(target, outputs, targets)
     predictions = outputs.argmax(1)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(targets, predictions))
     expected = sk.f1_score(targets, predictions, average="macro", zero_division=0)
@@ -67,7 +67,7 @@ def test_class_metrics_are_scikit_learns(count):
 def test_macro_f1_leaves_out_classes_that_never_occur():
     target = classes(4)
     truths, predictions = torch.tensor([0, 0, 1]), torch.tensor([0, 3, 1])
-    found = figures(target, torch.eye(4)[predictions], truths)
+    found = metrics_of(target, torch.eye(4)[predictions], truths)
     assert found["macro_f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)  # class 2 is nowhere
 
 
@@ -88,7 +88,7 @@ def test_confusion_is_truth_by_prediction():
 def test_flag_metrics_are_scikit_learns():
     outputs, targets = samples(FLAGS)
     outputs[:, 2], targets[:, 2] = -1.0, 0.0  # a label that is neither set nor predicted
-    found = figures(FLAGS, outputs, targets)
+    found = metrics_of(FLAGS, outputs, targets)
     said = (outputs > 0).int().numpy()
     expected = sk.f1_score(targets.int().numpy(), said, average="macro", zero_division=np.nan)
     assert found["macro_f1"] == pytest.approx(expected)
@@ -97,7 +97,7 @@ def test_flag_metrics_are_scikit_learns():
 
 def test_value_metrics_are_scikit_learns_in_the_targets_own_unit():
     outputs, targets = samples(VALUES)
-    found = figures(VALUES, outputs, targets)
+    found = metrics_of(VALUES, outputs, targets)
     mean, std = np.array(VALUES.mean), np.array(VALUES.std)
     truth, said = targets.double().numpy() * std + mean, outputs.double().numpy() * std + mean
     assert found["mae"] == pytest.approx(sk.mean_absolute_error(truth, said), rel=1e-9)
@@ -106,11 +106,11 @@ def test_value_metrics_are_scikit_learns_in_the_targets_own_unit():
 
 
 def test_r2_is_sound_far_from_the_training_parts_mean():
-    """A validation part a thousand deviations off: sums of squares still tell its spread."""
+    """A validation set a thousand deviations off: sums of squares still tell its spread."""
     target = Values(names=("y",), mean=(0.0,), std=(1.0,))
     targets = 1000 + 1e-2 * torch.randn(500, 1, generator=torch.Generator().manual_seed(1))
     outputs = targets + 3e-3 * torch.randn(500, 1, generator=torch.Generator().manual_seed(2))
-    found = figures(target, outputs, targets, [100] * 5)
+    found = metrics_of(target, outputs, targets, [100] * 5)
     assert found["r2"] == pytest.approx(sk.r2_score(targets.double(), outputs.double()), rel=1e-4)
 
 
@@ -120,7 +120,7 @@ def test_r2_of_equal_truths_is_undefined_as_scikit_learn_says_without_force_fini
     target, size = Values(names=("y",), mean=(0.0,), std=(1.0,)), sum(pieces)
     truth = torch.full((size, 1), 0.1)
     for said in (truth, truth + 1):
-        found = figures(target, said, truth, pieces)
+        found = metrics_of(target, said, truth, pieces)
         if size > 1:
             with np.errstate(divide="ignore", invalid="ignore"):
                 quarter = np.full(size, 0.25)  # whose mean has no rounding error
@@ -133,29 +133,29 @@ def test_r2_of_equal_truths_is_undefined_as_scikit_learn_says_without_force_fini
 def test_r2_is_of_the_values_that_differ():
     outputs, targets = samples(VALUES)
     targets[:, 1] = 0.3
-    found, alone = (figures(VALUES, outputs, targets), sk.r2_score(targets[:, 0], outputs[:, 0]))
+    found, alone = (metrics_of(VALUES, outputs, targets), sk.r2_score(targets[:, 0], outputs[:, 0]))
     assert found["r2"] == pytest.approx(alone, rel=1e-6)
 
 
 def test_macro_f1_of_labels_of_which_nothing_is_said_and_nothing_true_is_undefined():
     none = torch.zeros(5, 3)
-    found = figures(FLAGS, none - 1, none)
+    found = metrics_of(FLAGS, none - 1, none)
     assert found["accuracy"] == 1.0
     assert math.isnan(found["macro_f1"])
 
 
 @every_target
-def test_figures_do_not_depend_on_batches(target):
+def test_metrics_do_not_depend_on_batches(target):
     outputs, targets = samples(target)
-    whole = figures(target, outputs, targets)
+    whole = metrics_of(target, outputs, targets)
     for pieces in ([64, 64, 64, 11], [1, 200, 2]):
-        assert figures(target, outputs, targets, pieces) == pytest.approx(whole, rel=1e-12)
+        assert metrics_of(target, outputs, targets, pieces) == pytest.approx(whole, rel=1e-12)
 
 
 @every_target
 def test_names_tell_what_an_evaluation_gives(target):
     names = metric_names(target)
-    assert set(names) == {"loss", *figures(target, *samples(target))}
+    assert set(names) == {"loss", *metrics_of(target, *samples(target))}
     assert set(names.values()) <= {"max", "min"}
     assert default_monitor(target) in names
 
@@ -170,8 +170,8 @@ def test_each_targets_monitor():
 
 def test_light_metrics_leave_out_top5_only():
     outputs, targets = samples(classes(12))
-    full = figures(classes(12), outputs, targets)
-    light = figures(classes(12), outputs, targets, light=True)
+    full = metrics_of(classes(12), outputs, targets)
+    light = metrics_of(classes(12), outputs, targets, light=True)
     assert full.pop("top5_accuracy") > 0
     assert light == full
 
@@ -203,7 +203,7 @@ def test_reset_forgets(target):
     metrics.reset()
     assert metrics.compute() == {}
     metrics.update(outputs[50:], targets[50:])
-    assert metrics.compute() == figures(target, outputs[50:], targets[50:])
+    assert metrics.compute() == metrics_of(target, outputs[50:], targets[50:])
 
 
 @every_target
@@ -222,7 +222,7 @@ def test_updates_may_mix_inference_and_training(target):
         metrics.update(outputs[:64], targets[:64])
     metrics.update(outputs[64:128].clone().requires_grad_(), targets[64:128])
     metrics.update(outputs[128:], targets[128:])
-    assert metrics.compute() == pytest.approx(figures(target, outputs, targets), rel=1e-12)
+    assert metrics.compute() == pytest.approx(metrics_of(target, outputs, targets), rel=1e-12)
     assert not any(value.requires_grad for value in metrics.state_dict().values())
 
 
@@ -249,7 +249,7 @@ def tokens(vocab_size=7, size=(9, 5), seed=0):
 def test_token_metrics_are_scikit_learns_over_the_positions_asked_for():
     outputs, targets = tokens()
     characters = (1, 2, 3, 1, 0, 5, 2)
-    found = figures(NextTokens(7, characters), outputs, targets)
+    found = metrics_of(NextTokens(7, characters), outputs, targets)
     asked = targets != IGNORED
     said, truth = outputs[asked].double(), targets[asked]
     surprise = sk.log_loss(truth, torch.softmax(said, -1), labels=range(7), normalize=False)
@@ -257,24 +257,24 @@ def test_token_metrics_are_scikit_learns_over_the_positions_asked_for():
     assert found["accuracy"] == sk.accuracy_score(truth, said.argmax(1))
     count = sum(characters[token] for token in truth.tolist())
     assert found["bits_per_character"] == pytest.approx(surprise / math.log(2) / count, rel=1e-6)
-    assert "bits_per_character" not in figures(NextTokens(7), outputs, targets)
+    assert "bits_per_character" not in metrics_of(NextTokens(7), outputs, targets)
 
 
-def test_token_figures_do_not_depend_on_batches():
+def test_token_metrics_do_not_depend_on_batches():
     outputs, targets = tokens()
-    whole = figures(NextTokens(7), outputs, targets)
-    assert figures(NextTokens(7), outputs, targets, [1, 6, 2]) == pytest.approx(whole, rel=1e-6)
+    whole = metrics_of(NextTokens(7), outputs, targets)
+    assert metrics_of(NextTokens(7), outputs, targets, [1, 6, 2]) == pytest.approx(whole, rel=1e-6)
 
 
 def test_of_a_part_of_which_nothing_is_asked_no_figure_is_known():
     outputs, targets = tokens()
-    found = figures(NextTokens(7, (1,) * 7), outputs, torch.full_like(targets, IGNORED))
+    found = metrics_of(NextTokens(7, (1,) * 7), outputs, torch.full_like(targets, IGNORED))
     assert all(math.isnan(value) for value in found.values())
 
 
 def test_bits_per_character_of_tokens_that_stand_for_none_are_undefined():
     outputs, targets = tokens()
-    found = figures(NextTokens(7, (0,) * 7), outputs, targets)
+    found = metrics_of(NextTokens(7, (0,) * 7), outputs, targets)
     assert math.isnan(found["bits_per_character"])
     assert math.isfinite(found["perplexity"])
 
@@ -295,7 +295,7 @@ def test_one_sample_of_which_nothing_is_known_leaves_no_figure(target, value, ro
     targets[row] = targets[row].clamp(min=0)  # of tokens: all of them are asked for
     outputs[row] = value
     for pieces in (None, [64, 64, 64, 11]):
-        found = figures(target, outputs, targets, pieces)
+        found = metrics_of(target, outputs, targets, pieces)
         assert found.keys() == metric_names(target).keys() - {"loss"}
         assert all(math.isnan(figure) for figure in found.values()), found
 
@@ -305,15 +305,17 @@ def test_a_class_that_is_impossible_is_no_fault(count):
     outputs, targets = samples(classes(count))
     outputs[:, 0] = outputs[:, 1]
     targets = targets.clamp(min=1)
-    expected = figures(classes(count), outputs.index_fill(1, torch.tensor([0]), -1e9), targets)
+    expected = metrics_of(classes(count), outputs.index_fill(1, torch.tensor([0]), -1e9), targets)
     outputs[:, 0] = -math.inf
-    assert figures(classes(count), outputs, targets) == expected
+    assert metrics_of(classes(count), outputs, targets) == expected
 
 
 @pytest.mark.parametrize("target", [classes(12), Flags(("p", "q", "r"))], ids=["classes", "flags"])
 def test_outputs_whose_sum_is_no_number_count_as_long_as_each_is_one(target):
     outputs, targets = of_kind(target)
-    assert figures(target, outputs.sign() * 3e38, targets) == figures(target, outputs.sign(), targets)
+    assert metrics_of(target, outputs.sign() * 3e38, targets) == metrics_of(
+        target, outputs.sign(), targets
+    )
 
 
 @every_kind
@@ -330,7 +332,7 @@ def test_batches_that_are_not_fit_do_not_count(target):
     apart.update(bad, targets[64:128])
     metrics.add(apart.sums, 64, torch.tensor(False))
     good = torch.cat([torch.arange(64), torch.arange(128, 203)])
-    expected = figures(target, outputs[good], targets[good])
+    expected = metrics_of(target, outputs[good], targets[good])
     assert metrics.compute(of_all=False) == pytest.approx(expected, rel=1e-12)
     assert all(math.isnan(figure) for figure in metrics.compute().values())
     metrics.reset()

@@ -16,7 +16,7 @@ from tests.reporting import facts
 
 
 def life(step: int) -> ProgressReport:
-    return ProgressReport(epoch=3, step=step, loss=0.5, figure=0.9, samples_per_second=12000)
+    return ProgressReport(epoch=3, step=step, loss=0.5, metric=0.9, samples_per_second=12000)
 
 
 def whole_run(console: Console, folder: Path, summary: Summary | None = None) -> None:

@@ -69,7 +69,7 @@ def test_a_wide_line_breaks_after_a_comma_only() -> None:
 
 
 def test_sign_of_life(tmp_path: Path) -> None:
-    progress = ProgressReport(epoch=3, step=60, loss=0.5, figure=0.9, samples_per_second=12345.6)
+    progress = ProgressReport(epoch=3, step=60, loss=0.5, metric=0.9, samples_per_second=12345.6)
     assert progress_line(progress, facts.info(tmp_path)) == (
         "Epoch 3, Loss: 0.5000, val/accuracy: 0.9000, step: 60 of 690, 12,346 samples/s"
     )
@@ -77,7 +77,7 @@ def test_sign_of_life(tmp_path: Path) -> None:
     assert progress_line(quick, facts.info(tmp_path)).endswith(
         " step: 60 of 690, 98,765 tokens/s, MFU 4.1 %, 1.2 GiB"
     )
-    nothing = ProgressReport(epoch=1, step=1, loss=None, figure=None, samples_per_second=10)
+    nothing = ProgressReport(epoch=1, step=1, loss=None, metric=None, samples_per_second=10)
     assert progress_line(nothing, facts.info(tmp_path)) == "Epoch 1, step: 1 of 690, 10 samples/s"
 
 
@@ -138,7 +138,7 @@ def test_pointers_name_only_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_long_runs_have_thousands(tmp_path: Path) -> None:
-    progress = ProgressReport(epoch=1200, step=60_000, loss=54321.5, figure=None, samples_per_second=10)
+    progress = ProgressReport(epoch=1200, step=60_000, loss=54321.5, metric=None, samples_per_second=10)
     told = progress_line(progress, facts.info(tmp_path, total_steps=1_200_000))
     assert told == "Epoch 1200, Loss: 54,321.5000, step: 60,000 of 1,200,000, 10 samples/s"
     record = {"epoch": 3, "step": 5000, "train/loss": 0.5}

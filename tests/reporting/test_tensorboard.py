@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata
 from torch import nn
 
-from bigmodel.reporting import events
 from bigmodel.reporting import tensorboard as module
+from bigmodel.reporting import tensorboard_events as events
 from bigmodel.reporting.base import EvaluationResult, PredictedSample, Sinks
 from bigmodel.reporting.tensorboard import TensorBoard, hyperparameters, sample_table
 from tests.reporting import facts

@@ -11,11 +11,11 @@ from tests.faults.durability import Order
 
 def test_a_file_is_synced_before_it_has_its_name_and_the_name_after(tmp_path: Path) -> None:
     order = Order()
-    with order.followed():
+    with order.watching():
         disk.make_folder(tmp_path / "a" / "b")
         for content in ("one", "another"):
             disk.write_text(tmp_path / "a" / "b" / "file", content)
-            order.acknowledged(content, tmp_path)
+            order.check_synced(content, tmp_path)
     assert order.faults == []
     assert order.renames == 2
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file"]
@@ -24,7 +24,7 @@ def test_a_file_is_synced_before_it_has_its_name_and_the_name_after(tmp_path: Pa
 @pytest.mark.parametrize("careless", ["no sync", "no sync of the folder", "changed after its sync"])
 def test_the_order_s_test_sees_what_is_wrong(tmp_path: Path, careless: str) -> None:
     order = Order()
-    with order.followed():
+    with order.watching():
         with (tmp_path / "new").open("w") as file:
             file.write("x")
             file.flush()
@@ -35,7 +35,7 @@ def test_the_order_s_test_sees_what_is_wrong(tmp_path: Path, careless: str) -> N
         (tmp_path / "new").replace(tmp_path / "file")
         if careless != "no sync of the folder":
             disk.sync(tmp_path)
-        order.acknowledged("the end", tmp_path)
+        order.check_synced("the end", tmp_path)
     assert order.faults != []
 
 
@@ -43,9 +43,9 @@ def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("same")
     before, order = path.stat(), Order()
-    with order.followed():
+    with order.watching():
         disk.write_text(path, "same")
-        order.acknowledged("the end", path)
+        order.check_synced("the end", path)
     assert order.faults == []
     assert order.renames == 0
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -101,3 +101,18 @@ def test_a_folder_that_cannot_be_synced_is_no_fault(
 def test_a_file_s_name_that_is_no_text_can_be_told(tmp_path: Path) -> None:
     disk.write_text(tmp_path / "file", "caf\udce9")
     assert (tmp_path / "file").read_text() == "caf\\udce9"
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that a writer need not wait for one
+    try:
+        disk.write_bytes(pipe, b"one ")
+        disk.write_bytes(link, b"two")
+        assert os.read(reader, 100) == b"one two"
+    finally:
+        os.close(reader)
+    assert disk.is_special(pipe)
+    assert link.is_symlink()

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bigmodel.cli.commands import outputs
+from bigmodel.cli.commands import output_files
 from bigmodel.cli.launch.help import help_text
 from bigmodel.models.summary import Layer
 from bigmodel.reporting import pictures, tensorboard
 from bigmodel.reporting.base import GeneratedText, PredictedSample
 from bigmodel.reporting.console import Console
-from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.leaderboard import Row, print_leaderboard
+from bigmodel.reporting.metrics_table import print_metrics
 from bigmodel.reporting.terminal import rich_console
 from bigmodel.runtime.escaping import escape, escape_library_output, escape_line, escape_message
 from tests.reporting import facts
@@ -81,8 +81,8 @@ def test_tables(terminal: bool) -> None:
     lines = [line for line in stream.getvalue().splitlines() if "0.5000" in line]
     assert len(lines) == 1, "a row stays one"
     stream = io.StringIO()
-    figures = {NASTY: 0.5}
-    print_figures(NASTY, [("Data", NASTY)], figures, stream=stream, terminal=terminal, width=400)
+    metrics = {NASTY: 0.5}
+    print_metrics(NASTY, [("Data", NASTY)], metrics, stream=stream, terminal=terminal, width=400)
     check(stream.getvalue(), coloured=terminal)
 
 
@@ -113,7 +113,7 @@ MARKUP = "![i](http://x/y.png) [l](http://x) <img src=z> <b>*b*</b> `c` &amp; a|
     ids=["run", "model", "samples", "written", "written lines", "config"],
 )
 def test_markup_in_tensorboard_s_texts(make: Callable[[str], str]) -> None:
-    from bigmodel.reporting.events import text
+    from bigmodel.reporting.tensorboard_events import text
 
     (stored,) = text("samples", make(f"{MARKUP} {NASTY}")).tensor.string_val
     assert not OBEYED.search(stored.decode())
@@ -130,7 +130,7 @@ def test_markup_in_tensorboard_s_texts(make: Callable[[str], str]) -> None:
 
 
 def test_hyperparameters_and_pictures() -> None:
-    from bigmodel.reporting.events import session_start
+    from bigmodel.reporting.tensorboard_events import session_start
 
     assert not OBEYED.search(str(session_start({f"data.{NASTY}": NASTY}).metadata.plugin_data.content))
     pictures.confusion_matrix(torch.eye(2), [NASTY, "b"])
@@ -147,8 +147,8 @@ def test_predictions_are_shown_on_a_terminal_and_sent_through_a_pipe(
     monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, raw: bool
 ) -> None:
     monkeypatch.setattr(sys, "stdout", stream)
-    outputs.write_columns({"name": [NASTY], "class": ["a"]}, None)
-    outputs.write_lines([NASTY], None)
+    output_files.write_columns({"name": [NASTY], "class": ["a"]}, None)
+    output_files.write_lines([NASTY], None)
     assert bool(OBEYED.search(stream.getvalue())) == raw
     assert (NASTY in stream.getvalue()) == raw
 

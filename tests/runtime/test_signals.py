@@ -198,3 +198,33 @@ def test_another_thread_leaves_the_handlers_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_library_s_work_leaves_the_process_to_answer() -> None:
+    """The thread that waits goes on running Python, in which signals are heeded."""
+    main, seen = threading.current_thread(), []
+
+    def work() -> int:
+        seen.append(threading.current_thread() is main)
+        return 7
+
+    assert signals.interruptible(work) == 7
+    assert seen == [False]
+
+
+def test_a_request_to_stop_is_heeded_while_a_library_computes() -> None:
+    """Its work is left as it is: here it would go on for ever."""
+    over = threading.Event()
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        over.wait()
+
+    with Signals().installed(), pytest.raises(Stopped):
+        signals.interruptible(work)
+    over.set()
+
+
+def test_what_such_work_raises_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        signals.interruptible(lambda: 1 / 0)

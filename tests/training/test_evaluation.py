@@ -33,12 +33,12 @@ def judged(run: Run, size: int = 5, part: PartName = "train", samples: bool = Fa
 
 
 def outputs_of(run: Run) -> tuple[Tensor, Tensor]:
-    """What the model says of the whole training part at once, and its targets."""
+    """What the model says of the whole training set at once, and its targets."""
     model, part = run.state.model, run.dataset.train
     was = model.training
     model.eval()
     with torch.no_grad():
-        outputs = model(model_inputs(run.dataset.prepared, part.inputs))
+        outputs = model(model_inputs(run.dataset.preprocessing, part.inputs))
     model.train(was)
     return outputs, part.targets
 
@@ -67,7 +67,7 @@ def test_the_loss_is_that_of_the_whole_part_at_once(
 ) -> None:
     run, _ = built(tmp_path, DROPOUT | settings)
     expected = float(reference(*outputs_of(run)))
-    assert judged(run, size).figures["loss"] == pytest.approx(expected, rel=1e-5)
+    assert judged(run, size).metrics["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_figures_do_not_depend_on_how_samples_are_batched(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_figures_do_not_depend_on_how_samples_are_batched(tmp_path: Path) -> Non
     outputs, targets = outputs_of(run)
     by_hand = float((outputs.argmax(1) == targets).float().mean())
     for size in (1, 5, 64):
-        assert judged(run, size).figures["accuracy"] == pytest.approx(by_hand)
+        assert judged(run, size).metrics["accuracy"] == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -94,7 +94,7 @@ def test_nothing_is_drawn_at_random(tmp_path: Path) -> None:
     run.state.model.train()
     torch_before, python_before = torch.get_rng_state(), random.getstate()
     first, second = judged(run), judged(run)
-    assert first.figures == second.figures  # with dropout it would differ each time
+    assert first.metrics == second.metrics  # with dropout it would differ each time
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert random.getstate() == python_before
 

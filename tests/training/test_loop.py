@@ -21,7 +21,7 @@ def by_hand(run: Run, steps: int) -> list[tuple[float, int, int]]:
     model = deepcopy(run.state.model).train()
     rate = run.state.optimizer.param_groups[0]["lr"]
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    figures = []
+    metrics = []
     for batch in [b for epoch in range(run.plan.epochs) for b in run.train.epoch(epoch)][:steps]:
         optimizer.zero_grad()
         outputs = model(batch.inputs)
@@ -29,8 +29,8 @@ def by_hand(run: Run, steps: int) -> list[tuple[float, int, int]]:
         loss.backward()
         optimizer.step()
         hits = int((outputs.argmax(1) == batch.targets).sum())
-        figures.append((loss.item(), hits, len(batch)))
-    return figures
+        metrics.append((loss.item(), hits, len(batch)))
+    return metrics
 
 
 SGD = {"optimizer": "sgd", "optimizer.momentum": 0.0, "optimizer.lr": 0.1}
@@ -51,11 +51,11 @@ def test_a_record_is_of_the_samples_since_the_one_before(
     tmp_path: Path, settings: dict[str, Any], ends: list[int]
 ) -> None:
     run, told = built(tmp_path, SGD | settings)
-    figures = by_hand(run, 12)
+    metrics = by_hand(run, 12)
     fit(run)
     assert [record["step"] for record in told.records] == ends
     for start, end, record in zip([0, *ends], ends, told.records, strict=False):
-        window = figures[start:end]
+        window = metrics[start:end]
         samples = sum(count for _, _, count in window)
         loss = sum(loss * count for loss, _, count in window) / samples
         assert record["train/loss"] == pytest.approx(loss, rel=1e-5)
@@ -65,13 +65,13 @@ def test_a_record_is_of_the_samples_since_the_one_before(
 
 def test_the_mean_counts_samples_not_batches(tmp_path: Path) -> None:
     run, told = built(tmp_path, SGD | {"trainer.epochs": 1, "trainer.max_steps": 6})
-    figures = by_hand(run, 6)
+    metrics = by_hand(run, 6)
     fit(run)
-    of_batches = sum(loss for loss, _, _ in figures) / len(figures)
+    of_batches = sum(loss for loss, _, _ in metrics) / len(metrics)
     assert abs(of_batches - told.records[0]["train/loss"]) > 1e-4  # or this file proves nothing
 
 
-def test_signs_of_life_change_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signs_of_life_change_no_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet, without = built(tmp_path / "a", SGD)
     busy, told = built(tmp_path / "b", SGD)
     for run in (quiet, busy):
@@ -83,8 +83,8 @@ def test_signs_of_life_change_no_figure(tmp_path: Path, monkeypatch: pytest.Monk
     assert without.signs == []
     assert [sign.step for sign in told.signs] == list(range(1, 13))
     assert [sign.epoch for sign in told.signs] == [1] * 6 + [2] * 6
-    assert told.signs[0].figure is None
-    assert told.signs[-1].figure == told.records[0]["val/accuracy"]
+    assert told.signs[0].metric is None
+    assert told.signs[-1].metric == told.records[0]["val/accuracy"]
     assert [steady(record) for record in told.records] == [steady(record) for record in without.records]
 
 

@@ -1,4 +1,4 @@
-"""What validation decides: when to stop, and with which weights the test part is read."""
+"""What validation decides: when to stop, and with which weights the test set is read."""
 
 import math
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from tests.small_runs import Recorder, built, config
 def script(
     monkeypatch: pytest.MonkeyPatch, run: Run, values: Sequence[float], name: str = "accuracy"
 ) -> None:
-    """Evaluations of the validation part say `values`, one after the other."""
+    """Evaluations of the validation set say `values`, one after the other."""
     real, rest = validation.evaluate, iter(values)
 
     def told(model: nn.Module, batches: Batches, *args: Any, **more: Any) -> EvaluationResult:
         evaluation = real(model, batches, *args, **more)
         if batches is run.val:
-            evaluation.figures[name] = next(rest)
+            evaluation.metrics[name] = next(rest)
         return evaluation
 
     monkeypatch.setattr(validation, "evaluate", told)
@@ -89,7 +89,7 @@ def test_where_nothing_was_ever_the_best_the_last_weights_are_tested(
     monkeypatch.setattr(run.monitor.__class__, "better", lambda *_: False)
     summary = fit(run)
     assert (summary.status, "test/accuracy" in summary.test) == ("finished", True)
-    assert any("read with the last weights" in message for message in told.messages)
+    assert any("evaluated with the last weights" in message for message in told.messages)
 
 
 def test_early_stopping_may_watch_another_figure_than_the_one_that_chooses(
@@ -155,7 +155,7 @@ def test_the_test_part_is_read_once_with_the_best_weights(
     chosen, weights = seen[best][1], seen[-1][1]
     assert all(torch.equal(chosen[name], value) for name, value in weights.items())
     assert summary.best["step"] == told.records[best]["step"]
-    # the two parts hold the same samples here, so that the figures have to agree
+    # the two parts hold the same samples here, so that the metrics have to agree
     assert summary.test["test/loss"] == told.records[best]["val/loss"]
     assert not any(key.startswith("test/") for record in told.records for key in record)
     on_disk = read_summary(tmp_path)
@@ -258,7 +258,7 @@ def test_a_figure_that_the_samples_leave_undefined_is_told_once_and_others_stand
         assert math.isfinite(record["val/rmse"])
     found = [message for message in told.messages if "val/r2" in message]
     assert len(found) == 1
-    assert "val/r2 is not defined for this part: all of its values are equal." in found[0]
+    assert "val/r2 is not defined for this set: all of its values are equal." in found[0]
     assert ("trainer.checkpoint.monitor" in found[0]) == (monitor == "val/r2")
     assert not any("the model gives NaN" in message for message in told.messages)
     assert bool(summary.best) == (monitor == "auto")

@@ -20,7 +20,7 @@ from bigmodel.errors import NonFiniteError
 from bigmodel.optim.schedulers import apply
 from bigmodel.training.loop import fit
 from bigmodel.training.plan import Plan, TrainerConfig
-from bigmodel.training.profiler import LEAST, STEPS, WARM_UP, Window, window
+from bigmodel.training.profiler import LEAST, STEPS, WARM_UP, window
 from bigmodel.training.run import Run
 from tests.small_runs import STEPS_PER_EPOCH, Recorder, built
 
@@ -32,20 +32,20 @@ def plan(steps_per_epoch: int, **settings: Any) -> Plan:
 @pytest.mark.parametrize(
     ("steps_per_epoch", "settings", "done", "chosen"),
     [
-        (1000, {}, 0, Window(WARM_UP, STEPS)),
-        (1000, {}, 400, Window(400 + WARM_UP, STEPS)),
-        (1000, {}, 975, Window(1000, STEPS)),  # rather than across the evaluation
-        (23, {}, 0, Window(23, STEPS)),  # from the beginning of an epoch
-        (8, {}, 0, Window(24, 7)),  # an epoch less its last step
-        (3, {}, 0, Window(WARM_UP, STEPS)),  # evaluations everywhere
-        (1000, {"max_steps": 12}, 0, Window(6, 5)),
-        (1000, {"max_steps": LEAST}, 0, Window(2, 2)),
+        (1000, {}, 0, range(WARM_UP, WARM_UP + STEPS)),
+        (1000, {}, 400, range(400 + WARM_UP, 400 + WARM_UP + STEPS)),
+        (1000, {}, 975, range(1000, 1000 + STEPS)),  # rather than across the evaluation
+        (23, {}, 0, range(23, 23 + STEPS)),  # from the beginning of an epoch
+        (8, {}, 0, range(24, 31)),  # an epoch less its last step
+        (3, {}, 0, range(WARM_UP, WARM_UP + STEPS)),  # evaluations everywhere
+        (1000, {"max_steps": 12}, 0, range(6, 11)),
+        (1000, {"max_steps": LEAST}, 0, range(2, 4)),
         (1000, {"max_steps": LEAST - 1}, 0, None),
         (1000, {"max_steps": 500}, 500, None),
     ],
 )
 def test_which_steps(
-    steps_per_epoch: int, settings: dict[str, Any], done: int, chosen: Window | None
+    steps_per_epoch: int, settings: dict[str, Any], done: int, chosen: range | None
 ) -> None:
     assert window(plan(steps_per_epoch, **settings), done) == chosen
 

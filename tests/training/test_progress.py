@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.engine.step_figures import StepFigures
+from bigmodel.engine.step_metrics import StepMetrics
 from bigmodel.training import validation
 from bigmodel.training.progress import Progress
 from tests.small_runs import built
 
-FIGURES = [
-    StepFigures(0.1, 3),
-    StepFigures(math.nan, 3),
-    StepFigures(0.3, 2, False),
-    StepFigures(0.7, 1),
+STEPS = [
+    StepMetrics(0.1, 3),
+    StepMetrics(math.nan, 3),
+    StepMetrics(0.3, 2, False),
+    StepMetrics(0.7, 1),
 ]
 
 
-def added(progress: Progress, drained: list[StepFigures]) -> list[tuple[int, int, int]]:
+def added(progress: Progress, drained: list[StepMetrics]) -> list[tuple[int, int, int]]:
     """Adds steps, skips those that are not finite, and returns their numbers and counts."""
     skipped = []
     for step, _ in progress.add_steps(drained):
@@ -27,13 +27,13 @@ def added(progress: Progress, drained: list[StepFigures]) -> list[tuple[int, int
     return skipped
 
 
-@pytest.mark.parametrize("cut", range(len(FIGURES) + 1))
+@pytest.mark.parametrize("cut", range(len(STEPS) + 1))
 def test_sums_do_not_depend_on_how_often_steps_are_drained(cut: int) -> None:
     once, twice = Progress(step=4), Progress(step=cut)
-    skipped = added(once, FIGURES)
-    parts = added(twice, FIGURES[:cut])
+    skipped = added(once, STEPS)
+    parts = added(twice, STEPS[:cut])
     twice.step = 4
-    parts += added(twice, FIGURES[cut:])
+    parts += added(twice, STEPS[cut:])
     assert once == twice
     assert skipped == parts == [(2, 1, 1), (3, 2, 2)]
     assert once.skipped_in_a_row == 0
@@ -42,8 +42,8 @@ def test_sums_do_not_depend_on_how_often_steps_are_drained(cut: int) -> None:
 
 def test_nothing_is_counted_after_the_step_at_which_iteration_stops() -> None:
     progress = Progress(step=4)
-    step, figures = next(progress.add_steps(FIGURES))
-    assert (step, figures) == (2, FIGURES[1])
+    step, metrics = next(progress.add_steps(STEPS))
+    assert (step, metrics) == (2, STEPS[1])
     assert progress == Progress(step=4, loss_sum=0.1 * 3, loss_weight=3)
 
 

@@ -46,8 +46,8 @@ def judged(run: Run, name: str, samples: bool = True):
 
 
 def test_a_text_goes_on_from_its_own_beginnings(text_run):
-    figures, written = judged(text_run, "val")
-    assert figures == {}
+    metrics, written = judged(text_run, "val")
+    assert metrics == {}
     assert len(written) == min(SAMPLES, len(text_run.dataset.val))
     held_out = "How now, brown cow? " * 80
     for text in written:
@@ -65,9 +65,9 @@ def test_samples_are_the_same_each_time_and_leave_random_numbers_alone(text_run)
 
 
 def test_translations_come_with_source_truth_and_bleu(pair_run):
-    assert pair_run.text_sampler.figures == {"bleu": "max"}
-    figures, written = judged(pair_run, "val", samples=False)
-    assert 0 <= figures["bleu"] <= 100
+    assert pair_run.text_sampler.metrics == {"bleu": "max"}
+    metrics, written = judged(pair_run, "val", samples=False)
+    assert 0 <= metrics["bleu"] <= 100
     assert len(written) == 3  # bleu_pairs
     for pair in written:
         assert pair.prompt.startswith("eins zwei drei")
@@ -86,7 +86,7 @@ def test_the_whole_test_part_is_translated(pair_run, monkeypatch):
 
 
 def test_bleu_is_among_the_figures_that_can_choose_the_best(pair_run):
-    assert pair_run.text_sampler.figures == {"bleu": "max"}
+    assert pair_run.text_sampler.metrics == {"bleu": "max"}
     assert pair_run.monitor.name == "val/perplexity"
 
 
@@ -113,7 +113,7 @@ def test_fewer_are_written_at_once_where_memory_is_little(pair_run, monkeypatch)
     monkeypatch.setattr(text_samples, "translate", little)
     pair_run = replace(pair_run, sinks=Recorder())
     found = validation._add_texts(pair_run, "val", EvaluationResult({"loss": 1.0}), samples=True)
-    assert found.figures == {"loss": 1.0, **expected}
+    assert found.metrics == {"loss": 1.0, **expected}
     assert sizes[-3:] == [1, 1, 1]
     assert "Out of memory with 128 texts written at once" in pair_run.sinks.messages[0]
 

@@ -113,11 +113,11 @@ def test_no_format_is_slower_than_a_wider_one() -> None:
 def test_mfu_is_what_is_done_over_what_could_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: 3 * 2**29)
     speed = Throughput(tokens=100, flops=2e9, peak=1e12, device=torch.device("cuda"))
-    assert speed.figures(200) == pytest.approx(
+    assert speed.metrics(200) == pytest.approx(
         {"samples_per_second": 200, "tokens_per_second": 20_000, "mfu": 0.4, "memory_gib": 1.5}
     )
-    assert "mfu" not in replace(speed, peak=None).figures(200)
-    assert Throughput().figures(200) == {"samples_per_second": 200}
+    assert "mfu" not in replace(speed, peak=None).metrics(200)
+    assert Throughput().metrics(200) == {"samples_per_second": 200}
 
 
 def test_on_a_gpu_a_text_takes_flops_for_its_mean_length(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The data of a run: read, checked, and cut to size if a quick look is asked for."""
+"""Reads and checks the data of a run, and limits it if `trainer.limit` says so."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 
 from bigmodel import registry
-from bigmodel.build import user_parts
+from bigmodel.build import custom_parts
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
 from bigmodel.data.checks import check
 from bigmodel.data.parts import Part, SplitData, Texts
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import DataError
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.spec import Classes
 
 UNSURE = (
@@ -23,25 +23,25 @@ UNSURE = (
 )
 
 
-def read_dataset(config: RunConfig, learnt: Prepared | None = None) -> Dataset:
+def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Dataset:
     """The data, read and checked; fewer samples, drawn once, if `trainer.limit` says so.
 
     Args:
         config: of the run.
-        learnt: statistics and vocabularies that the run has learnt from the data already; they are not
-            computed again if the data still fits them.
+        learnt: statistics and vocabularies from an earlier part of the run; they are not computed again
+            if the data still fits them.
 
     Raises:
-        ConfigError, DataError: it is not there, or is not what a model can learn from.
+        ConfigError, DataError: the data is missing, or no model can learn from it.
     """
-    with activity.report_progress("Reading the data"):
+    with progress_messages.report_progress("Reading the data"):
         try:
-            found = registry.data.build(config.data.resuming(learnt))
+            built = registry.data.build(config.data.resuming(learnt))
         except DataError:
             if learnt is None:
                 raise
-            found = registry.data.build(config.data)  # it has changed, and its own error is to be seen
-        dataset = user_parts.check_dataset(found, config.data)
+            built = registry.data.build(config.data)  # it has changed: show its own error
+        dataset = custom_parts.check_dataset(built, config.data)
         check(dataset)
     parts = {name: _limited(part, name, config) for name, part in dataset.parts.items()}
     rows = [

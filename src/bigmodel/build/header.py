@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins."""
+"""The header of a run, printed before it starts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def run_info(
     loss: Loss,
     part_rows: list[tuple[str, str]],
 ) -> RunInfo:
-    """What is about to run, with a line for each thing to know.
+    """Describes a run to the sinks, with the rows of its header.
 
     Args:
-        part_rows: lines about the parts, with their labels.
+        part_rows: rows about model and loss, label and text.
     """
     model, parameters = config.model.name, sum(layer.parameters for layer in layers)
     length = f"{counted(plan.epochs, 'epoch')} × {counted(plan.steps_per_epoch, 'step')}"
@@ -70,7 +70,7 @@ def run_info(
 
 
 def describe_loss(loss: Loss, target: Target) -> str:
-    """A loss, and what its figures are of where that is not what the others are of: standardised values.
+    """The loss; for real values also its unit, since other metrics are in the target's own.
 
     `mse, of the target in units of its standard deviation, 77.2`
     """

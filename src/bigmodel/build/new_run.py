@@ -1,4 +1,4 @@
-"""From a typed configuration to a run: the only place that knows everybody."""
+"""Builds a run from a typed configuration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from bigmodel import registry
-from bigmodel.build import header, user_parts
+from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
 from bigmodel.checkpointing.saver import Saver
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.fingerprint import fingerprint
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
 from bigmodel.engine.regions import compile_model
@@ -33,7 +33,7 @@ from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.runtime.device import Runtime, environment, keep_memory, measure_kernels, prepare
 from bigmodel.spec import NextTokens
 from bigmodel.training.plan import Monitored, Plan, monitored
@@ -43,30 +43,30 @@ from bigmodel.training.text_samples import TextSampler
 from bigmodel.training.throughput import Throughput
 
 EVALUATION_BATCHES = 8
-"""Training batches that are evaluated as one: faster, with the same figures. No layer's outputs are kept
-for gradients, so that they hardly need more memory than one in training. Not where a model has an output
-for each token of a vocabulary at each position: there outputs are all that counts."""
+"""Training batches that are evaluated as one: faster, with the same metrics. No layer's outputs are kept
+for gradients, so that they hardly need more memory than one in training. Next tokens are evaluated one
+batch at a time, since their outputs take most of the memory."""
 
 
 def build_run(
     config: RunConfig,
     folder: Path,
-    learnt: Prepared | None = None,
+    learnt: Preprocessing | None = None,
     *,
     console: Callable[[Path], Sink] = Console,
-    read: Callable[[RunConfig, Prepared | None], Dataset] = read_dataset,
+    read: Callable[[RunConfig, Preprocessing | None], Dataset] = read_dataset,
 ) -> Run:
-    """Builds everything that `fit` needs. Nothing is written: that begins with `fit`.
+    """Builds everything that `fit` needs. Nothing is written before `fit`.
 
     Args:
         config: checked configuration.
         folder: the run's folder.
-        learnt: what the run has learnt from its data, where it goes on; see `read_dataset`.
-        console: makes what shows the run to the user, given the folder.
+        learnt: for a resumed run, what it has learnt from its data; see `read_dataset`.
+        console: makes the sink that shows the run to the user, given the folder.
         read: reads the data, as `read_dataset` does.
 
     Raises:
-        ConfigError, SpecError, DataError, DeviceError: parts that are wrong, or do not fit each other.
+        ConfigError, SpecError, DataError, DeviceError: a part is wrong, or parts do not fit each other.
     """
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed)
@@ -77,17 +77,17 @@ def build_run(
     first = next(iter(val.epoch(0)))
     sample = first.inputs[:1]
     loss, model, layers, rows = _model(config, dataset, runtime, first)
-    text_sampler, figures = _text_sampler(config, dataset, model, runtime)
-    monitor, stop_monitor = _monitors(config, dataset, figures)
+    text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
+    monitor, stop_monitor = _monitors(config, dataset, metrics)
     step = _step(config, model, loss, dataset, runtime)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
-    user_parts.try_schedule(schedule, plan.steps, config.scheduler)
-    rows += _rows("Warning", user_parts.check_optimizer(step.optimizer, model, config.optimizer))
+    custom_parts.try_schedule(schedule, plan.steps, config.scheduler)
+    rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, model, config.optimizer))
     state = State(
         model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler, loss
     )
-    with activity.report_progress("Taking the data's fingerprint"):
+    with progress_messages.report_progress("Taking the data's fingerprint"):
         data_fingerprint = fingerprint(dataset)
     return Run(
         config=trainer,
@@ -95,7 +95,7 @@ def build_run(
         plan=plan,
         dataset=dataset,
         fingerprint=data_fingerprint,
-        prepared=dataset.prepared.to_facts(),
+        preprocessing=dataset.preprocessing.to_facts(),
         settings={k: v for k, v in config.values.items() if k not in PER_INVOCATION},
         train=train,
         val=val,
@@ -134,15 +134,14 @@ def _batches(
 def _model(
     config: RunConfig, dataset: Dataset, runtime: Runtime, batch: Batch
 ) -> tuple[Loss, nn.Module, list[Layer], list[tuple[str, str]]]:
-    """Loss and model on the device, the model from the seed alone; its summary; lines that there are to
-    tell of them."""
-    torch.manual_seed(config.top.seed)
+    """Loss and model on the device, the model's summary, and rows for the header."""
+    torch.manual_seed(config.top.seed)  # the weights depend on nothing else
     spec = dataset.spec
     loss = build_loss(config.loss, spec).to(runtime.device)
     model: nn.Module = registry.models.build(config.model, spec)
-    user_parts.check_model(model, config.model)
+    custom_parts.check_model(model, config.model)
     model.to(runtime.device)
-    warnings = user_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
+    warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
     compiling = compile_model(model, runtime.device) if config.device.compile else []
     return loss, model, layers, [*_rows("Compiling", compiling), *_rows("Warning", warnings)]
@@ -155,10 +154,10 @@ def _rows(label: str, lines: list[str]) -> list[tuple[str, str]]:
 def _text_sampler(
     config: RunConfig, dataset: Dataset, model: nn.Module, runtime: Runtime
 ) -> tuple[TextSampler | None, dict[str, str]]:
-    """What the model writes at an evaluation, and all figures that one gives, with their direction."""
+    """What samples texts at an evaluation, and all of its metrics, each with its direction."""
     pairs, beams = getattr(config.data, "bleu_pairs", 0), getattr(config.data, "beams", 1)
     sampler = TextSampler.of(dataset, model, runtime.device, pairs, beams)
-    return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.figures)
+    return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.metrics)
 
 
 def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime) -> Step:
@@ -178,12 +177,12 @@ def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, run
 
 
 def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> Engine:
-    """What does the steps: eager for the sake of the same bits each time, else chosen by trial."""
+    """Eager if the run has to be deterministic, else the fastest one, found by timing."""
     device = config.device
     if device.deterministic:
         return Engine(step)
     parts = {name: config.values[name] for name in ("model", "loss")}
-    target = dataset.spec.target  # what it counts or measures besides is in tensors
+    target = dataset.spec.target  # everything else about it is in tensors
     of = [repr(dataset.spec.input), type(target).__name__, target.output_size]
     facts = None if config.top.plugins else {**parts, "data": of}
     threads = device.threads == "auto" and step.runtime.device.type == "cpu"
@@ -218,7 +217,7 @@ def _monitors(config: RunConfig, dataset: Dataset, modes: dict[str, str]) -> tup
 def _summary(
     monitor: Monitored, model: nn.Module, dataset: Dataset, runtime: Runtime, loss: Loss
 ) -> Summary:
-    """What is known of how a run ends before it begins."""
+    """The summary as far as it is known before training."""
     return Summary(
         status="running",
         monitor=monitor.name,

@@ -1,4 +1,4 @@
-"""A run that goes on: built from its own configuration, put where its newest checkpoint left it."""
+"""Resumes a run from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bigmodel.build.dataset import UNSURE
 from bigmodel.checkpointing.checkpoint import Newest, load_newest
 from bigmodel.data.base import Dataset
 from bigmodel.data.fingerprint import compare
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import CheckpointError, ConfigError, DataError, counted
 from bigmodel.optim.schedulers import EXTENSIONS
 from bigmodel.reporting.formatting import shown_path
@@ -25,19 +25,19 @@ def resume_run(
     changed: Sequence[str] | None = None,
     reread: Callable[[], Dataset] | None = None,
 ) -> Run:
-    """Puts a run, built from its own configuration, where its newest checkpoint left it.
+    """Loads a run's newest checkpoint into the run, built from its own configuration.
 
     Args:
-        newest: its newest checkpoint, if it has been read already.
-        changed: settings, by dotted key, that the user wants to be others now; the data may differ too
-            then. None: nothing may differ.
-        reread: reads the data without the statistics saved in the checkpoint; None: the run was built
-            without them.
+        newest: the newest checkpoint, if it has been read already.
+        changed: settings, by dotted key, that the user has changed; the data may differ then, too.
+            None: nothing may differ.
+        reread: reads the data without the checkpoint's statistics; None: the run was built without
+            them.
 
     Raises:
-        CheckpointError: it has none that is whole, or another run's.
-        ConfigError: it is to be shorter than it is already.
-        DataError: the data is not what the run has learnt from.
+        CheckpointError: it has no intact checkpoint, or that of another run.
+        ConfigError: it has done more steps than it should do now.
+        DataError: the data differs from what the run was trained on.
     """
     newest = newest or load_newest(run.saver.checkpoints)
     difference, unsure = None, False
@@ -66,21 +66,21 @@ def resume_run(
     return replace(run, info=info)
 
 
-def saved_statistics(newest: Newest, changed: Sequence[str] | None = None) -> Prepared | None:
+def saved_statistics(newest: Newest, changed: Sequence[str] | None = None) -> Preprocessing | None:
     """What a run has learnt from its data (statistics, vocabularies), by its newest checkpoint.
 
     Args:
-        changed: settings, by dotted key, that are others now.
+        changed: settings, by dotted key, that have changed.
 
     Returns:
-        None if the checkpoint does not say, or the data is to be read in another way now.
+        None if the checkpoint has none, or the data will be read in another way.
     """
     facts = newest.facts.get("prepared")
     if facts is None or any(key.startswith("data.") for key in changed or []):
         return None
     try:
-        return Prepared.from_facts(facts)
-    except (DataError, KeyError, TypeError, ValueError):  # of another version: it is learnt again
+        return Preprocessing.from_facts(facts)
+    except (DataError, KeyError, TypeError, ValueError):  # from another version: it is computed again
         return None
 
 
@@ -95,7 +95,7 @@ def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
             f"({type(error).__name__}: {error})."
         ) from error
     run.saver.damaged = newest.damaged
-    # The patience and the time may be others now.
+    # The patience and the time limit may have changed.
     progress, patience = run.state.progress, run.config.early_stopping.patience
     progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
     minutes = run.config.max_minutes
@@ -112,12 +112,12 @@ def _header_rows(run: Run, newest: Newest, words: Sequence[str], unsure: bool) -
         ("Schedule", _schedule_change(run)),
     ]
     if run.state.optimizer_reset:
-        rows.append(("Begun anew", "the optimizer's moments, which do not fit the new settings"))
+        rows.append(("Reset", "the optimizer's state, which does not fit the new settings"))
     return [(label, text) for label, text in rows if text]
 
 
 def _check_length(run: Run, done: int) -> None:
-    """Raises ConfigError if a run has done more steps than it is to do now."""
+    """Raises ConfigError if a run has done more steps than it should do now."""
     trainer, plan = run.config, run.plan
     if done <= plan.steps:
         return
@@ -132,8 +132,8 @@ def _check_length(run: Run, done: int) -> None:
 
 
 def _schedule_facts(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
-    """The schedule's saved state. Earlier versions did not save the length that it was planned for,
-    which follows from their settings."""
+    """The schedule's saved state. Earlier versions did not save its planned length, which follows from
+    their settings."""
     trainer = (facts.get("settings") or {}).get("trainer") or {}
     steps = trainer.get("max_steps") or trainer.get("epochs", 0) * run.plan.steps_per_epoch
     span = {"span": run.state.schedule.planned(steps)} if steps else {}
@@ -141,7 +141,7 @@ def _schedule_facts(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedule_change(run: Run) -> str:
-    """What another length of the run does to its learning rate; empty if that is as it was."""
+    """How a new length of the run changes its learning rate; empty if the length is the same."""
     change = run.state.schedule.change
     if change is None:
         return ""

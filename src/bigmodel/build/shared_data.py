@@ -17,7 +17,7 @@ import torch
 from bigmodel.build.dataset import read_dataset
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 
 _SPARE = 4
 """How many times a dataset's size has to be free on the disk before it is stored."""
@@ -33,7 +33,7 @@ class SharedData:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def read(self, config: RunConfig, learnt: Prepared | None = None) -> Dataset:
+    def read(self, config: RunConfig, learnt: Preprocessing | None = None) -> Dataset:
         """The data of a run, as `read_dataset` gives it; mapped if a run with the same settings has read
         it already.
 

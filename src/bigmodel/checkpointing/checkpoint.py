@@ -46,11 +46,11 @@ def save(
         groups: tensors by group and name.
         facts: anything that `exact_json` can hold.
         also: further folders for the same checkpoint, such as `checkpoints/best`; they get it first.
-        place: the run's folder, where all this is done only as long as it is there.
+        place: the run's folder; nothing is written if it has been moved away.
 
     Raises:
-        CheckpointError: it cannot be written. The old checkpoint is untouched, and nothing unfinished
-            stays. The message gives the bytes that are needed and those that are free.
+        CheckpointError: it cannot be written. The old checkpoint is untouched, and no unfinished one
+            is left. The message says how many bytes are needed and how many are free.
     """
     made: list[Path] = []
     text = ""
@@ -80,7 +80,7 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
     """Reads and verifies a checkpoint; an old schema is upgraded.
 
     Raises:
-        CheckpointError: it does not exist, is damaged, or is of a newer version.
+        CheckpointError: it does not exist, is damaged, or is from a newer version.
     """
     schema, files = manifest.verify(folder)
     if STATE not in files:
@@ -114,23 +114,23 @@ def load_newest(checkpoints: Path) -> Newest:
     """The checkpoint to resume from: `last`, or the newest intact one if that is damaged.
 
     Raises:
-        CheckpointError: the run has none that is intact; or the newest is of a newer version, or cannot
-            be read although it may be intact.
+        CheckpointError: the run has no intact one; or the newest is from a newer version, or cannot be
+            read although it may be intact.
     """
-    there = resume_candidates(checkpoints)
-    if not there:
+    candidates = resume_candidates(checkpoints)
+    if not candidates:
         raise CheckpointError(
             f"{checkpoints}: there is no checkpoint to resume from. The run ended before its first save."
         )
     messages: list[str] = []
-    for index, folder in enumerate(there):
+    for index, folder in enumerate(candidates):
         try:
             groups, facts = load(folder)
         except DamagedError as error:
             messages.append(str(error))
             continue
         warning = " ".join([*messages, f"Resuming from the previous one, {folder.name}."])
-        return Newest(folder, groups, facts, there[:index], warning if messages else None)
+        return Newest(folder, groups, facts, candidates[:index], warning if messages else None)
     raise CheckpointError("\n".join([*messages, "No intact checkpoint is left to resume from."]))
 
 
@@ -161,7 +161,7 @@ def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Renames folder `source` to `target`. An older `last` becomes `previous`; any other goes."""
+    """Renames folder `source` to `target`. An older `last` becomes `previous`; any other is deleted."""
     if target.exists():
         aside = target.with_name("previous" if target.name == "last" else f".{target.name}.old")
         if aside.exists():

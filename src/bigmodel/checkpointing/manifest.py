@@ -1,4 +1,4 @@
-"""What a checkpoint consists of: the size and SHA-256 of each of its files, and a sum over all that.
+"""The manifest of a checkpoint: size and SHA-256 of each file, and a checksum of the manifest itself.
 
     {"schema":2,"files":{"model.safetensors":{"bytes":428,"sha256":"bbee…"}, …},"sha256":"6dd9…"}
 
@@ -26,10 +26,10 @@ NAME = "manifest.json"
 STATE = "state.json"
 TENSORS = ".safetensors"
 GENERATIONS = ("last", "previous")
-"""Where a run goes on from: the newest first."""
+"""Where a run resumes from, the newest first."""
 BEST = ("best", ".best.old")
 """Where the best weights lie; the second is for a save cut off halfway."""
-_SUMMED_SINCE = 2
+_CHECKSUM_SINCE = 2
 
 
 def build_manifest(folder: Path) -> str:
@@ -62,7 +62,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """All that a checkpoint holds but its tensors; every byte is verified.
 
     Raises:
-        CheckpointError: as `verified`.
+        CheckpointError: see `verify`.
     """
     verify(folder)
     try:
@@ -82,7 +82,7 @@ def peek_facts(folder: Path) -> dict[str, Any]:
 
 
 def peek_step(folder: Path) -> float:
-    """After which step a checkpoint was taken, unverified; infinity if there is none."""
+    """The step of a checkpoint, unverified; infinity if there is none."""
     try:
         return float(peek_facts(folder)["progress"]["step"])
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -90,9 +90,9 @@ def peek_step(folder: Path) -> float:
 
 
 def remove(folder: Path) -> None:
-    """Removes a checkpoint, whole or not; files that others put into it stay, in a renamed folder."""
-    with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way yet
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == NAME):  # which names it, last
+    """Removes a checkpoint, complete or not; foreign files in it are kept, in a renamed folder."""
+    with contextlib.suppress(OSError):  # what cannot be removed does no harm yet
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == NAME):  # the manifest last
             if path.is_file() and _is_part(path):
                 path.unlink()
         try:
@@ -109,16 +109,16 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
     try:
         check_regular(folder / NAME)
         text = (folder / NAME).read_bytes().decode()
-        found = nested_json.loads(text)
-        schema, files = int(found["schema"]), dict(found["files"])
+        content = nested_json.loads(text)
+        schema, files = int(content["schema"]), dict(content["files"])
     except FileNotFoundError as error:
         raise DamagedError(f"{folder}: incomplete checkpoint: {NAME} is missing.") from error
     except OSError as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME}: {error}") from error
-    # The first schema had no sum; a later one that lost it, or turned into the first, has been changed.
-    if (schema >= _SUMMED_SINCE or "sha256" in found) and text != _text(schema, files):
+    # The first schema had no checksum; a later one that lost it, or became the first, was changed.
+    if (schema >= _CHECKSUM_SINCE or "sha256" in content) and text != _text(schema, files):
         raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME} has changed.")
     if schema > SCHEMA:
         raise CheckpointError(

@@ -25,7 +25,7 @@ _FORM = re.compile(r"best-([2-9]|[1-9]\d+)")
 
 
 def initialize(checkpoints: Path) -> None:
-    """Writes the list if there is none: for a new run, or one of an earlier version.
+    """Writes the list if there is none: for a new run, or one from an earlier version.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -64,8 +64,8 @@ def rotate(checkpoints: Path, keep: int, step: int) -> None:
 
     Args:
         keep: how many best checkpoints are kept, the new one included; at least 1.
-        step: after which the new one is taken. Old ones of this step or later are removed: the run was
-            killed after them and has gone back, so that they come again.
+        step: the new checkpoint's step. Old ones of this step or later are removed: the run was killed
+            after them and has gone back, so that it will repeat them.
 
     Raises:
         CheckpointError: the list cannot be written.
@@ -94,7 +94,7 @@ def rotate(checkpoints: Path, keep: int, step: int) -> None:
 
 
 def _of_earlier_version(checkpoints: Path) -> list[Path]:
-    """What a version without a list has kept: at most `keep`, each older than the one before."""
+    """What a version without a list kept: at most `keep`, each older than the one before."""
     facts = manifest.peek_facts(checkpoints / "best")
     try:
         keep = int(facts["settings"]["trainer"]["checkpoint"]["keep"])

@@ -1,4 +1,4 @@
-"""Writes a run's checkpoints in the background, from a copy, one at a time."""
+"""Writes a run's checkpoints in the background, from copies, one at a time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Snapshot(NamedTuple):
 class Saver:
     """Writes `last` and the best checkpoints of a run, no more often than makes sense.
 
-    A state that is offered is copied, and a thread writes the copy while training goes on. Only one
-    write is under way at a time: the next one waits for it. Its error is raised by the next call of any
+    An offered state is copied, and a thread writes the copy while training continues. Only one write
+    runs at a time: the next one waits for it. Its error is raised by the next call of any
     method.
 
     At least `interval` seconds pass between two writes, since epochs may take milliseconds. What is due
@@ -40,12 +40,12 @@ class Saver:
         keep: how many best checkpoints are kept.
         interval: seconds.
         clock: a monotonic clock, in seconds.
-        records: files, and folders of files, that hold the figures of each step; they are synced to disk
+        records: files, and folders of files, that hold the metrics of each step; they are synced to disk
             before a checkpoint that relies on them.
 
     Attributes:
         damaged: checkpoints that a resume found damaged; `start` renames them.
-        place: the run's folder as it was at the start; None before.
+        place: the run's folder, held from the start on; None before.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class Saver:
         self.checkpoints = checkpoints
         self.damaged: Sequence[Path] = ()
         self.place: disk.HeldFolder | None = None
-        self._noted = False
         self._records = records
         self._synced: dict[Path, tuple[int, int]] = {}
         self._keep = keep
@@ -74,10 +73,10 @@ class Saver:
         self._memory: list[TensorGroups] = []
 
     def start(self) -> None:
-        """Makes the folder, and removes what a killed process left unfinished in it.
+        """Creates the folder, and removes what a killed process left unfinished in it.
 
         Raises:
-            CheckpointError: it cannot be made or written to.
+            CheckpointError: it cannot be created or written to.
         """
         try:
             disk.make_folder(self.checkpoints)
@@ -106,10 +105,10 @@ class Saver:
             groups, facts: as for `checkpoint.save`; the tensors are copied.
             best: whether it is the best so far.
             last: whether it is one to resume from.
-            now: write it at once, whenever the last write was.
+            now: write it at once, however recent the last write is.
 
         Raises:
-            CheckpointError: the write before has failed.
+            CheckpointError: the previous write failed.
         """
         self.check()
         now = now or self.seconds_since_write >= self._interval
@@ -122,7 +121,7 @@ class Saver:
             self._send()
 
     def check(self) -> None:
-        """Raises CheckpointError if a write that is over has failed."""
+        """Raises CheckpointError if a finished write has failed."""
         if self._flight is not None and self._flight.done():
             self.wait()
 
@@ -147,7 +146,7 @@ class Saver:
         self.wait()
 
     def close(self) -> None:
-        """Ends the thread; what was not written is dropped."""
+        """Ends the thread; anything not written is dropped."""
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
@@ -181,14 +180,12 @@ class Saver:
         if last is not None and not any(snapshot is last for snapshot in best):
             self._check_place()
             checkpoint.save(folder, *last, place=self.place)
-        if not self._noted:
-            self._check_place()
-            retention.mark_saved(self.checkpoints)
-            self._noted = True
+        self._check_place()
+        retention.mark_saved(self.checkpoints)
 
     def _sync_records(self) -> None:
-        found = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
-        for path in found:
+        paths = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
+        for path in paths:
             state = (path.stat().st_size, path.stat().st_mtime_ns)
             if self._synced.get(path) != state and not path.is_symlink():
                 try:

@@ -1,6 +1,6 @@
 """How a state is saved: plain names, tensors by name, and facts that JSON can hold.
 
-Here is what converts between those and live objects, and what upgrades older schemas; no files.
+This module converts between those and live objects, and upgrades older schemas; it knows no files.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def _plain(module: nn.Module | None, path: list[str]) -> list[str]:
 def upgrade(
     schema: int, groups: TensorGroups, facts: dict[str, Any]
 ) -> tuple[TensorGroups, dict[str, Any]]:
-    """Turns a state saved by an earlier schema into today's form.
+    """Converts a state saved with an earlier schema to the current one.
 
     Schema 1 lost tuples to plain JSON, and had no micro-batches, gradient norm, fingerprint of the data
     or NumPy random state.
 
     Raises:
-        KeyError, TypeError: it is no state of that schema.
+        KeyError, TypeError: the state is not of that schema.
     """
     if schema == 1:
         facts["progress"]["attended"] = facts["progress"]["step"]

@@ -1,7 +1,7 @@
-"""`bigmodel-train` and `bigmodel`: the first lines of a process, and its last.
+"""The entry points `bigmodel-train` and `bigmodel`: the first lines of a process, and its last.
 
-Before anything that takes time is loaded, the standard streams are safe and signals are ours, so that
-from here on a signal ends in one line at most and never in a traceback.
+The standard streams and the signal handlers are set up before anything that takes time is loaded, so
+that a signal prints at most one line and never a traceback.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import atexit
 import os
 import sys
 
-TYPE_CHECKING = False  # `typing` itself takes longer to load than what stands here
+TYPE_CHECKING = False  # loading `typing` takes longer than this module
 if TYPE_CHECKING:
     from typing import NoReturn
 
 
 def bigmodel_train() -> NoReturn:
-    """Trains, and exits with the status that says how it went."""
+    """Trains and exits with a status."""
     _run("bigmodel-train", "bigmodel.cli.train")
 
 
 def bigmodel() -> NoReturn:
-    """Works with runs that exist, or trains one as `bigmodel train`; exits with its status."""
-    if sys.argv[1:2] == ["train"]:  # Hydra reads the rest, as `bigmodel-train` has it
+    """Works with existing runs, or trains one as `bigmodel train`, and exits with a status."""
+    if sys.argv[1:2] == ["train"]:  # Hydra parses the rest, as for `bigmodel-train`
         del sys.argv[1]
         bigmodel_train()
     _run("bigmodel", "bigmodel.cli.commands.main")
@@ -30,16 +30,16 @@ def bigmodel() -> NoReturn:
 
 def _run(program: str, module: str) -> NoReturn:
     try:
-        from bigmodel.runtime import streams
+        from bigmodel.runtime import standard_streams
 
-        streams.make_safe()
+        standard_streams.make_safe()
         from bigmodel.runtime.signals import SignalMode, Signals
 
         signals = Signals(program)
         signals.enter(SignalMode.LEAVE)
         signals.install()
-        atexit.register(signals.ignore)  # the first to be registered is the last to be called
-    except KeyboardInterrupt:  # for these milliseconds the interpreter's own handler stands
+        atexit.register(signals.ignore)  # registered first, called last
+    except KeyboardInterrupt:  # the handlers are not installed yet
         os.write(2, f"{program}: Stopped.\n".encode())
         os._exit(130)
     status: int | str | None = 1

@@ -1,7 +1,7 @@
-"""How modules are imported: from where, and without a search for garbage.
+"""Where modules are imported from, and imports without garbage collection.
 
-They come from where they are installed, never from the folder that a command is called in: what lies
-there may be a stranger's data. A plugin there is looked for by `registry.load_plugins`.
+Modules are imported from where they are installed, never from the current folder, which may hold a
+stranger's data. `registry.load_plugins` looks for plugins there.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from pathlib import Path
 
 
 def isolate() -> None:
-    """Keeps this process, and those that it starts from now on, torch's among them, from looking for
-    modules in the current folder, as `python -c` and `python -m` do by themselves."""
+    """Keeps this process and its future child processes, including torch's, from importing modules from
+    the current folder, as `python -c` and `python -m` do by default."""
     os.environ["PYTHONSAFEPATH"] = "1"
-    # An empty entry, as `PYTHONPATH=$PYTHONPATH:/mine` leaves one, is the current folder to Python.
-    written = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    meant = [entry for entry in written if entry]
-    if len(written) == 1 or "" not in written:
+    # Python takes an empty entry, as in `PYTHONPATH=$PYTHONPATH:/mine`, for the current folder.
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [entry for entry in entries if entry]
+    if len(entries) == 1 or "" not in entries:
         return
-    os.environ["PYTHONPATH"] = os.pathsep.join(meant)
+    os.environ["PYTHONPATH"] = os.pathsep.join(kept)
     here = str(Path.cwd())
-    if here in sys.path and here not in map(os.path.abspath, meant):
+    if here in sys.path and here not in map(os.path.abspath, kept):
         sys.path.remove(here)
 
 
 def leave_start_folder() -> None:
-    """Takes away the folder that Python has put first because a module or script was named to it.
+    """Removes the folder that Python puts first when it is called with a module or script.
 
-    What Python itself loads before the first line of that module is beyond our reach.
+    Modules that Python loads before the first line of that module cannot be controlled.
     """
     if not sys.flags.safe_path:
         del sys.path[0]
@@ -40,10 +40,10 @@ def leave_start_folder() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """No collection while modules are imported, nor ever again among what they have made.
+    """Disables garbage collection during imports, and excludes the imported objects from it afterwards.
 
-    Torch makes half a million objects that stay until the process ends. Searching them took a tenth of a
-    start, and again as long at the end, when the interpreter looks at everything once more.
+    Torch creates half a million objects that live until the process ends. Searching them took a tenth of
+    the start-up time, and as long again at exit.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""One run of `bigmodel-train`: what Hydra calls.
+"""One run of `bigmodel-train`: the function that Hydra calls.
 
 Torch is imported only here, once a configuration has been composed.
 """
@@ -12,32 +12,32 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from bigmodel.cli import imports, session
+from bigmodel.cli import imports, invocation
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
 from bigmodel.errors import ConfigError
-from bigmodel.runtime import activity, caches
+from bigmodel.runtime import caches, progress_messages
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import SignalMode
 
 
 def run_job(config: DictConfig) -> None:
-    """Runs one composed configuration; an error of it is left in the session."""
+    """Runs one composed configuration; `invocation` keeps its error."""
     from hydra.core.hydra_config import HydraConfig
 
-    with activity.report_progress("Getting ready"):
+    with progress_messages.report_progress("Getting ready"):
         import_everything()
-        session.current.started = True
-        session.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
+        invocation.current.started = True
+        invocation.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
         hydra = HydraConfig.get()
         try:
             _run(config, Path(hydra.runtime.output_dir), hydra)
         except Exception as error:
-            session.current.error = error
+            invocation.current.error = error
 
 
 def import_everything() -> None:
-    """Imports everything slow to load; the loop too, since a run on record should train at once."""
+    """Imports everything that is slow to load; the loop too, so that a recorded run trains at once."""
     caches.use_private_folders()
     with imports.importing():
         import bigmodel.build.new_run
@@ -45,10 +45,10 @@ def import_everything() -> None:
 
 
 def _run(config: DictConfig, folder: Path, hydra: Any) -> None:
-    if session.current.resumed is not None:
+    if invocation.current.resumed is not None:
         with locked(folder):
             run_folder.remove_leftovers(folder)
-            run = prepare_resumed(config, folder, session.current.resumed)
+            run = prepare_resumed(config, folder, invocation.current.resumed)
             if run is not None:
                 run_folder.write_config(folder, config)
                 fit_run(run)
@@ -62,18 +62,18 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> None:
             run_folder.record_start(folder, config, hydra)
             fit_run(run)
     except BaseException:
-        if session.current.folder is None:  # training has not started there
+        if invocation.current.folder is None:  # training has not started there
             run_folder.discard(folder)
         raise
 
 
 def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
-    """Everything that can be refused is refused here, before the first step and the first file."""
+    """Builds the run; all checks are made here, before the first step and the first file."""
     from bigmodel.build.new_run import build_run
     from bigmodel.config import parse, to_plain, to_shown
 
     typed = parse(to_plain(config), to_shown(config))
-    if typed.top.resume is not None:  # it has to be settled before Hydra composes
+    if typed.top.resume is not None:  # it must be handled before Hydra composes
         raise ConfigError(
             f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it. Pass it "
             f"on the command line: resume={typed.top.resume}"
@@ -82,7 +82,7 @@ def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
 
 
 def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any) -> Any:
-    """The same for a run that is resumed; None if it is finished."""
+    """The same for a resumed run; None if it is finished."""
     from bigmodel.build.dataset import read_dataset
     from bigmodel.build.new_run import build_run
     from bigmodel.build.resumed_run import resume_run, saved_statistics
@@ -101,7 +101,7 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
         return build_run(typed, folder, **how)
     newest = load_newest(folder / "checkpoints")
     settings = newest.facts.get("settings")
-    changed = check_same(resumed, config, typed, settings, session.current.may_change)
+    changed = check_same(resumed, config, typed, settings, invocation.current.may_change)
     run = build_run(typed, folder, saved_statistics(newest, changed), **how)
     run = resume_run(run, newest, changed, partial(read_dataset, typed))
     summary = read_summary(folder)
@@ -126,5 +126,5 @@ def fit_run(run: Any) -> None:
     """Trains, and remembers the folder in case the run is stopped."""
     from bigmodel.training.loop import fit
 
-    session.current.folder = run.info.folder
-    fit(replace(run, signals=session.current.signals))
+    invocation.current.folder = run.info.folder
+    fit(replace(run, signals=invocation.current.signals))

@@ -1,12 +1,12 @@
 """`bigmodel-train`: from the command line to an exit status.
 
-Nothing heavy is imported for a page that is only read; torch waits until Hydra has composed a
+Help, completion and the version import nothing heavy; torch is imported only once Hydra has composed a
 configuration.
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # `python -m bigmodel.cli.train`: signals come before all that takes time
+if __name__ == "__main__":  # `python -m bigmodel.cli.train`: set up signals first
     from bigmodel.cli import entry, imports
 
     imports.leave_start_folder()
@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bigmodel.cli import imports, session
-from bigmodel.cli.session import FULL_ERROR
+from bigmodel.cli import imports, invocation, messages
+from bigmodel.cli.messages import FULL_ERROR
 from bigmodel.errors import BigModelError, ConfigError, shell_quoted
-from bigmodel.runtime import streams
+from bigmodel.runtime import standard_streams
 from bigmodel.runtime.escaping import escape, escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
 
@@ -34,32 +34,32 @@ if TYPE_CHECKING:
 
 
 def config_dir() -> Path:
-    """The folder of our configurations: inside the installed package, or at the root of a checkout."""
+    """The shipped configurations: inside the installed package, or at the root of a checkout."""
     installed = Path(__file__).parents[1] / "configs"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "configs"
 
 
 def main(signals: Signals | None = None) -> None:
-    """Runs the command line and exits: 0, or 1 if something went wrong that the user can mend."""
+    """Runs the command line and exits with 0, or with 1 after an error that the user can fix."""
     imports.isolate()
     argv = sys.argv[1:]
     if signals is not None:
-        session.current.signals = signals
+        invocation.current.signals = signals
     try:
-        with session.current.signals.installed():  # before anything heavy is imported
+        with invocation.current.signals.installed():  # before anything heavy is imported
             page = _page(argv)
             status = _train(argv) if page is None else _show(page)
     except (KeyboardInterrupt, Exception) as error:
         message, status = _message_of(error, argv)
         if message is None:
             raise
-        session.report(message)
+        messages.report(message)
     if status:
         sys.exit(status)
 
 
 def _page(argv: list[str]) -> str | None:
-    """What is asked for only to be read; None if there is work to do."""
+    """The text to show if only that is requested, such as help; otherwise None."""
     flags = {word.partition("=")[0] for word in argv if word.startswith("-")}
     if flags & {"-sc", "--shell-completion"}:
         from bigmodel.cli.launch.completion import complete
@@ -68,7 +68,7 @@ def _page(argv: list[str]) -> str | None:
     if flags & {"--help", "-h"}:
         from bigmodel.cli.launch.help import help_page
 
-        if any(":" in word for word in argv):  # `device=cuda:1`, which no file is called
+        if any(":" in word for word in argv):  # `device=cuda:1`, for which there is no file
             from bigmodel.cli.launch.flags import expand_device_index
 
             argv = expand_device_index(argv)
@@ -84,38 +84,38 @@ def _show(page: str) -> int:
     from bigmodel.cli.launch.pager import show
 
     show(page)
-    streams.check_result()
+    standard_streams.check_result()
     return 0
 
 
 def _train(argv: list[str]) -> int:
-    """One run, or a sweep with its leaderboard."""
+    """Runs one run, or a sweep with its leaderboard."""
     from bigmodel.cli.launch import flags, hydra_patches, redact_overrides, resume, run_folder
     from bigmodel.cli.launch.config_index import read_index
 
-    # Threads that wait by spinning take the processor from whoever else needs it: beside another busy
-    # process the same training took ten times as long. OpenMP reads this once, when torch is loaded.
+    # Threads that wait by spinning take the processor from other processes: beside another busy process
+    # the same training took ten times as long. OpenMP reads this once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     escape_library_output()
-    signals = session.current.signals
-    signals.enter(SignalMode.LEAVE)
-    signals.on_leaving = run_folder.discard_claimed
+    current = invocation.current
+    current.signals.enter(SignalMode.LEAVE)
+    current.signals.on_leaving = run_folder.discard_claimed
     run_folder.register_resolver()
     hydra_patches.limit_input()
 
-    # What the user typed, step by step, to what Hydra reads. Secrets go first: errors quote the rest.
+    # From what the user typed to what Hydra parses. Secrets are first, since errors quote the rest.
     argv = redact_overrides.redact_argv(argv)
-    argv, session.current.resumed_sweep = _sweep_words(argv)
-    session.current.words = argv
+    argv, current.resumed_sweep = _sweep_words(argv)
+    current.words = argv
     argv = flags.flags_first(argv, config_dir())
     argv = flags.expand_device_index(argv)
     argv = flags.add_pluses(argv, read_index([config_dir()]).open_paths())
-    argv, session.current.resumed, session.current.may_change = resume.expand_resume(argv, config_dir())
+    argv, current.resumed, current.may_change = resume.expand_resume(argv, config_dir())
     hydra_patches.guard(config_dir(), argv)
     try:
         return _run_jobs(argv)
     except Exception:
-        if session.current.error is None:
+        if current.error is None:
             run_folder.discard_refused_sweep()
         raise
 
@@ -133,20 +133,21 @@ def _sweep_words(argv: list[str]) -> tuple[list[str], Manifest | None]:
 
 
 def _run_jobs(argv: list[str]) -> int:
+    current = invocation.current
     try:
         _call_hydra(argv)
     except KeyboardInterrupt:
         _conclude_sweep()
         raise
-    if session.current.error is not None:
-        raise session.current.error
-    if not session.current.started:  # only something printed was wanted, such as by --cfg
-        streams.check_result()
+    if current.error is not None:
+        raise current.error
+    if not current.started:  # only text was requested, as by --cfg
+        standard_streams.check_result()
     return _conclude_sweep()
 
 
 def _call_hydra(argv: list[str]) -> None:
-    """Has Hydra compose and run the jobs. Its errors reach us instead of being printed its own way."""
+    """Has Hydra compose and run the jobs. Its errors are raised instead of printed."""
     import hydra
 
     from bigmodel.cli import job
@@ -185,30 +186,30 @@ def _escaped_on_terminal(argv: list[str]) -> Iterator[None]:
 
 def _conclude_sweep() -> int:
     """Shows how the jobs of a sweep ended; 1 unless all of them finished."""
-    if session.current.sweep is None:
+    if invocation.current.sweep is None:
         return 0
     from bigmodel.cli.launch.run_folder import LEADERBOARD
     from bigmodel.cli.sweep.results import collect
     from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
 
-    rows, metric, mode = collect(session.current.sweep)
-    write_csv(rows, session.current.sweep.folder / LEADERBOARD, metric, mode)
+    rows, metric, mode = collect(invocation.current.sweep)
+    write_csv(rows, invocation.current.sweep.folder / LEADERBOARD, metric, mode)
     print_leaderboard(rows, metric, mode)
     return int(any(row.status not in ("finished", "pruned") for row in rows))
 
 
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:
-    """What to say about an error, and the exit status; no message if its traceback is to be shown."""
-    if (status := session.stop_status(error, session.current.signals)) is not None:
-        folder, sweep = session.current.folder, session.current.sweep
+    """The message for an error, and the exit status; no message if its traceback should be shown."""
+    if (status := messages.stop_status(error, invocation.current.signals)) is not None:
+        folder, sweep = invocation.current.folder, invocation.current.sweep
         word = f"resume={folder}" if sweep is None else f"sweep.resume={sweep.folder}"
         hint = f" Resume with {'-m ' if sweep else ''}{shell_quoted(word)}" if folder or sweep else ""
         return f"Stopped.{hint}", status
-    return session.error_text(_explain(error, argv)), 1
+    return messages.error_text(_explain(error, argv)), 1
 
 
 def _explain(error: BaseException, argv: list[str]) -> str | None:
-    """The one message for an error that a user can mend; None for a fault of ours."""
+    """The message for an error that the user can fix; None for a bug."""
     if isinstance(error, ConfigError):
         from bigmodel.cli.launch.file_errors import files_named
 

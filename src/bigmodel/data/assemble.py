@@ -1,6 +1,6 @@
-"""From samples as a source reads them to a `Dataset`: checked, split, standardised.
+"""Turns the samples that a source has read into a `Dataset`: checked, split, standardised.
 
-A source, a user's own too, reads its inputs and targets, says what they are, and calls `assemble`:
+A source, also a plugin's, reads inputs and targets, describes them in a spec, and calls `assemble`:
 
     @data.register("my_data", RealConfig)
     def my_data(config: RealConfig) -> Dataset:
@@ -21,9 +21,9 @@ from bigmodel.data.arrays.reader import ArraysReader
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.checks import check_part
 from bigmodel.data.digest import DigestBuilder
-from bigmodel.data.normalize import image_statistics, scored, standard, value_statistics
+from bigmodel.data.normalize import image_statistics, scale_targets, standardise, value_statistics
 from bigmodel.data.parts import Part, SplitData, Texts
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.splits import plain_split, stratified_split
 from bigmodel.spec import Classes, DataSpec, Image, Input, NextTokens, Target, Tokens, Values
 
@@ -37,18 +37,18 @@ def assemble(
     *,
     as_read: bool = False,
 ) -> Dataset:
-    """Splits samples into training and validation, and learns from training what both are scaled by.
+    """Splits samples into training and validation, standardised with statistics of the training set.
 
     Args:
-        config: says how large the validation part is and how it is drawn.
-        spec: name, inputs and target. What follows from the training part is filled in here: the
-            `counts` of classes, the `mean` and `std` of values, and `sizes`.
-        samples: what to split. Real numbers may be of any floating type; values are in their own unit.
-        test: an official test part, in the same form.
+        config: size and seed of the validation set.
+        spec: name, inputs and target. `counts` of classes, `mean` and `std` of values and `sizes` are
+            filled in here.
+        samples: what to split. Real numbers may have any floating type; values are in their own unit.
+        test: an official test set, in the same form.
         normalize: standardise the inputs. Features and sequences are changed once, here; images stay
-            as they are stored, and `Dataset.mean` and `std` say what to do with each batch.
-        as_read: whether samples are what was read, to the last bit. Otherwise real numbers count as
-            computed, so that a run may be resumed on another processor, which rounds differently.
+            as they are, and batches are scaled by `Dataset.mean` and `std`.
+        as_read: samples are exactly what was read. Otherwise real numbers count as computed, so that a
+            run can be resumed on another processor, which rounds differently.
 
     Raises:
         DataError: the samples are not what the spec says, or a part would be empty.
@@ -66,18 +66,17 @@ def assemble(
 
     read = DigestBuilder().parts(named).read() if as_read else None
     scaled = standardised(config, spec.input, named, normalize)
-    done = completed(spec, scaled.parts, config.learnt(spec.input))
-    as_bytes = samples.inputs.dtype == torch.uint8
-    reader = ArraysReader.of(done.spec, scaled.statistics, bytes=as_bytes)
-    return replace(done, mean=scaled.mean, std=scaled.std, reader=reader, read=read)
+    dataset = completed(spec, scaled.parts, config.learnt(spec.input))
+    reader = ArraysReader.of(dataset.spec, scaled.statistics, samples.inputs.dtype)
+    return replace(dataset, mean=scaled.mean, std=scaled.std, reader=reader, read=read)
 
 
 class Standardised(NamedTuple):
-    """Parts with inputs as a model expects them, or images as they are stored.
+    """Standardised parts.
 
     Attributes:
-        parts: features and sequences standardised.
-        statistics: mean and deviation that they were standardised by, (features,) float64.
+        parts: with standardised features and sequences; images as they are stored.
+        statistics: mean and deviation of features and sequences, (features,) float64.
         mean, std: of images; see `Dataset`.
     """
 
@@ -90,46 +89,47 @@ class Standardised(NamedTuple):
 def standardised(
     config: DataConfig, inputs: Input, parts: Mapping[PartName, Part], normalize: bool
 ) -> Standardised:
-    """Standardises parts by what a resumed run has learnt, or by statistics of the training part."""
+    """Standardises parts with a resumed run's statistics, or else with those of the training set."""
     if not normalize or isinstance(inputs, Tokens):
         return Standardised(parts)
     learnt, training = config.learnt(inputs), parts["train"].inputs
     if isinstance(inputs, Image):
-        known = None if learnt is None else (learnt.mean, learnt.std)
-        mean, std = known or image_statistics(training)
+        mean, std = image_statistics(training) if learnt is None else (learnt.mean, learnt.std)
         return Standardised(parts, None, mean, std)
     reader = None if learnt is None else config.learnt_reader(ArraysReader)
-    by = (reader and reader.statistics) or value_statistics(training)
-    changed = {name: Part(standard(part.inputs, *by), part.targets) for name, part in parts.items()}
-    return Standardised(changed, by)
+    statistics = (reader and reader.statistics) or value_statistics(training)
+    scaled = {
+        name: Part(standardise(part.inputs, *statistics), part.targets) for name, part in parts.items()
+    }
+    return Standardised(scaled, statistics)
 
 
 def completed(
-    spec: DataSpec, parts: Mapping[PartName, SplitData], learnt: Prepared | None = None
+    spec: DataSpec, parts: Mapping[PartName, SplitData], learnt: Preprocessing | None = None
 ) -> Dataset:
-    """A `Dataset` of parts that are split already, for sources that do that themselves.
+    """A `Dataset` of parts that the source has split itself.
 
     Args:
         spec: name, inputs and target; `counts` of classes, `mean` and `std` of values and `sizes` are
-            filled in here, from the training part.
+            filled in here, from the training set.
         parts: `train`, `val` and maybe `test`; inputs ready, or images as they are stored. Values are in
             their own unit: they are standardised here.
-        learnt: what a resumed run has learnt from the source, `config.learnt(spec.input)`.
+        learnt: the preprocessing of a resumed run, `config.learnt(spec.input)`.
 
     Raises:
-        DataError: a part is not what the spec says.
+        DataError: a part does not match the spec.
     """
     for name, part in parts.items():
         check_part(part, spec, name)
     target = _completed(spec.target, parts["train"], learnt)
     ready = {name: _ready(part, target) for name, part in parts.items()}
-    done = Dataset(spec, ready["train"], ready["val"], ready.get("test"))
-    sizes = {str(name): len(part) for name, part in done.parts.items()}  # in the order of the header
-    return replace(done, spec=replace(spec, target=target, sizes=sizes))
+    dataset = Dataset(spec, ready["train"], ready["val"], ready.get("test"))
+    sizes = {str(name): len(part) for name, part in dataset.parts.items()}
+    return replace(dataset, spec=replace(spec, target=target, sizes=sizes))
 
 
-def _completed(target: Target, training: SplitData, learnt: Prepared | None) -> Target:
-    """The target with what follows from the training part, or what a resumed run has learnt of it."""
+def _completed(target: Target, training: SplitData, learnt: Preprocessing | None) -> Target:
+    """The target with counts of the training set, and with its statistics or a resumed run's."""
     if not isinstance(training, Part | Texts):
         return target
     match target:
@@ -147,9 +147,9 @@ def _completed(target: Target, training: SplitData, learnt: Prepared | None) -> 
 
 
 def _ready(part: SplitData, target: Target) -> SplitData:
-    """Bytes and tokens as they are, other inputs in float32, targets as a loss reads them."""
+    """A part with targets as a loss reads them, and real inputs in float32."""
     if not isinstance(part, Part | Texts) or isinstance(target, NextTokens):
         return part
     if isinstance(part, Part) and part.inputs.is_floating_point():
         part = replace(part, inputs=part.inputs.float())
-    return replace(part, targets=scored(part.targets, target))
+    return replace(part, targets=scale_targets(part.targets, target))

@@ -1,7 +1,7 @@
-"""Random changes to training images, on whole batches, on the device of the images.
+"""Augmentation of training images, in whole batches, on their device.
 
-What happens to an image depends on (seed, epoch, sample index) alone, see `counter_rng`. All of it is
-done in the stored scale, before normalisation, so that what comes in from outside an image is black.
+The changes to an image depend on (seed, epoch, sample index) alone; see `counter_rng`. They are made in
+the stored scale, before normalisation, so that the area beyond an image is black.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from bigmodel.errors import ConfigError
 from bigmodel.registry import Config
 from bigmodel.spec import Image
 
-_SMALLEST_AREA = 0.02  # of an image: less would hardly be visible
-_LARGEST_ASPECT = 3.3  # height over width of an erased rectangle, or its inverse
-_NUMBERS = 8  # random numbers for each image, used or not, so that one option never changes another
+_SMALLEST_AREA = 0.02  # share of an image: less would hardly be visible
+_LARGEST_ASPECT = 3.3  # height over width of an erased rectangle, or the inverse
+_NUMBERS = 8  # random numbers for each image, used or not, so that no option changes another's
 
 
 class AugmentConfig(Config):
@@ -51,14 +51,14 @@ def check_augment(config: AugmentConfig, image: Image) -> None:
 
 
 def augment(images: Tensor, config: AugmentConfig, index: Tensor, key: int) -> Tensor:
-    """Flips, shifts and erases each image by random numbers of its own.
+    """Flips, shifts and erases each image at random.
 
-    Shifting over a black border is what "random crop with padding" does (He et al., "Deep residual
+    Shifting over a black border equals "random crop with padding" (He et al., "Deep residual
     learning", 2016); erasing follows Zhong et al., "Random erasing data augmentation" (2017).
 
     Args:
         images: (batch, channels, height, width), uint8 or float, 0 being black.
-        config: what to do.
+        config: which changes to make.
         index: (batch,) int64 indices of the samples in their part.
         key: from `counter_rng.key_of`, of the seed and the epoch.
 
@@ -67,7 +67,7 @@ def augment(images: Tensor, config: AugmentConfig, index: Tensor, key: int) -> T
     """
     random = uniforms(key, index, _NUMBERS)
     row = torch.arange(len(images), device=images.device)
-    if config.flip > 0:  # picking rows out of both is faster than choosing pixel by pixel
+    if config.flip > 0:  # picking rows from both is faster than choosing pixel by pixel
         row = row + len(images) * (random[:, 0] < config.flip)
         images = torch.cat([images, images.flip(-1)])
     if config.shift > 0:
@@ -83,7 +83,7 @@ def _shifted(images: Tensor, row: Tensor, limit: int, random: Tensor) -> Tensor:
     """The images at `row`, each moved by up to `limit` pixels both ways; random: (batch, 2)."""
     height, width = images.shape[-2:]
     start = (random * (2 * limit + 1)).to(torch.int64).clamp_(max=2 * limit)
-    # (images, channels, places down, places right, height, width): a view of every possible crop
+    # (images, channels, offsets down, offsets right, height, width): a view of every possible crop
     crops = F.pad(images, (limit, limit, limit, limit)).unfold(2, height, 1).unfold(3, width, 1)
     return crops[row, :, start[:, 0], start[:, 1]]
 
@@ -95,7 +95,7 @@ def _erasure(images: Tensor, config: AugmentConfig, random: Tensor) -> Tensor:
     aspect = torch.exp((2 * aspect_share - 1) * math.log(_LARGEST_ASPECT))
     rows = _inside(images.shape[2], (area * aspect).sqrt(), random[:, 3]) & chosen[:, None]
     columns = _inside(images.shape[3], (area / aspect).sqrt(), random[:, 4])
-    # Products of the images' own type run several times faster than a mask of truth values.
+    # Products of the images' own type are several times faster than a boolean mask.
     return 1 - rows.to(images.dtype)[:, None, :, None] * columns.to(images.dtype)[:, None, None, :]
 
 

@@ -1,10 +1,10 @@
-"""What every data source returns: parts, a spec, and the way from storage to model inputs."""
+"""What every data source returns: parts, a spec, and how stored samples become model inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar, get_args
 
 import torch
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
@@ -14,13 +14,19 @@ from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.digest import SourceDigest
 from bigmodel.data.former_names import former_name
 from bigmodel.data.parts import Part, SplitData
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.reader import Reader
 from bigmodel.errors import DataError
 from bigmodel.registry import EntryConfig
 from bigmodel.spec import DataSpec, Input
 
 PartName = Literal["train", "val", "test"]
+PART_ORDER: tuple[PartName, ...] = get_args(PartName)
+
+BatchSize = Annotated[int, Field(ge=1, description="samples in a batch")]
+ValFraction = Annotated[
+    float, Field(gt=0, lt=1, description="share of the training set held out for validation, 0 to 1")
+]
 ReaderT = TypeVar("ReaderT", bound=Reader)
 
 
@@ -41,17 +47,15 @@ class Batch(NamedTuple):
 
 
 def samples_of(batches: Sequence[Batch]) -> int:
-    """Samples in a list of batches that have the same size, except the last; 0 for an empty list."""
+    """Samples in a list of batches of the same size, except the last."""
     return len(batches[0]) * (len(batches) - 1) + len(batches[-1]) if batches else 0
 
 
 class DataConfig(EntryConfig):
     """Settings of all data sources."""
 
-    batch_size: int = Field(64, ge=1, description="samples in a batch")
-    val_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
-    )
+    batch_size: BatchSize = 64
+    val_fraction: ValFraction = 0.2
     split_seed: int = Field(0, ge=0, description="seed of the split into training and validation")
     drop_last: bool = Field(False, description="drop an epoch's last batch if it is smaller")
     on_device: bool | None = Field(
@@ -62,22 +66,22 @@ class DataConfig(EntryConfig):
         10.0, gt=0, description="seconds to wait for a thread's batch before the run fails"
     )
 
-    _learnt: Prepared | None = PrivateAttr(default=None)
+    _learnt: Preprocessing | None = PrivateAttr(default=None)
 
-    def resuming(self, learnt: Prepared | None) -> Self:
-        """A copy for a run that is resumed, with the statistics and vocabularies that it has learnt:
-        computed again on another processor, they would differ in their last bits."""
+    def resuming(self, learnt: Preprocessing | None) -> Self:
+        """A copy for a resumed run, with the statistics and vocabularies that it has learnt: computed
+        again on another processor, they would differ in their last bits."""
         resumed = self.model_copy()
         resumed._learnt = learnt
         return resumed
 
-    def learnt(self, inputs: Input) -> Prepared | None:
-        """What a resumed run has learnt from such inputs; None for a new run, or for other inputs."""
+    def learnt(self, inputs: Input) -> Preprocessing | None:
+        """A resumed run's preprocessing; None for a new run, or if its inputs differ."""
         learnt = self._learnt
         return learnt if learnt is not None and learnt.spec.input == inputs else None
 
     def learnt_reader(self, kind: type[ReaderT]) -> ReaderT | None:
-        """The reader that a resumed run has learnt from the source; None for a new run."""
+        """A resumed run's reader; None for a new run."""
         reader = None if self._learnt is None else self._learnt.reader
         return reader if isinstance(reader, kind) else None
 
@@ -101,7 +105,7 @@ class RealConfig(DataConfig):
     """Settings of data sources whose inputs are real numbers."""
 
     normalize: bool = Field(
-        True, description="standardise inputs with mean and deviation of the training part"
+        True, description="standardise inputs with mean and deviation of the training set"
     )
 
 
@@ -120,13 +124,13 @@ class Dataset:
 
     Attributes:
         spec: what the data looks like.
-        train, val: the training part, and what is held out for validation.
-        test: an official test part, evaluated once at the end; None if the source has none.
-        mean, std: see `Prepared`.
-        reader: how new files become samples like these; None: the source reads no files.
-        header_rows: what was understood of the user's data, label and text of each row of the header.
+        train, val: the training set, and what is held out for validation.
+        test: an official test set, evaluated once at the end; None: there is none.
+        mean, std: see `Preprocessing`.
+        reader: reads new files as samples like these; None: the source reads no files.
+        header_rows: label and text of the header's rows about the user's data.
         left_out: how many samples were left out, by reason, for the header and the summary.
-        read: what the source has read; None: it does not say, and the values tell it. See `fingerprint`.
+        read: digest of what the source has read; None: the values are compared. See `fingerprint`.
     """
 
     spec: DataSpec
@@ -150,14 +154,16 @@ class Dataset:
         """The part of that name.
 
         Raises:
-            DataError: there is no test part.
+            DataError: there is no test set.
         """
         if name not in self.parts:
-            raise DataError(f"data '{self.spec.name}' has no part '{name}': only train and val.")
+            raise DataError(f"data '{self.spec.name}' has no {name} set: only train and val.")
         return self.parts[name]
 
     @property
-    def prepared(self) -> Prepared:
-        """The way from stored samples to model inputs."""
+    def preprocessing(self) -> Preprocessing:
+        """How stored samples become model inputs."""
         stored = isinstance(self.train, Part) and self.train.inputs.dtype == torch.uint8
-        return Prepared(self.spec, self.mean, self.std, stored, self.reader)
+        return Preprocessing(self.spec, self.mean, self.std, stored, self.reader)
+
+    prepared = preprocessing  # former name, which plugins may use

@@ -1,4 +1,4 @@
-"""What every data source must return; errors are found before the first step."""
+"""Checks that a data source matches its spec, before the first step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ def check(dataset: Dataset) -> None:
     """Checks every part of a data source against its spec.
 
     Raises:
-        DataError: an empty part, inputs or targets of another shape or type than the spec says,
-            numbers that are not finite, labels, flags or tokens out of range, a class without a
-            sample in any part, or sizes or statistics that are wrong. The message gives the part,
-            how many, and the first row.
+        DataError: an empty part, inputs or targets of another shape or type than in the spec, numbers
+            that are not finite, labels, flags or tokens out of range, a class without a sample in any
+            part, or wrong sizes or statistics. The message gives the part, how many, and the first row.
     """
     spec, parts = dataset.spec, dataset.parts
     where = f"data '{spec.name}'"
@@ -29,12 +28,12 @@ def check(dataset: Dataset) -> None:
         dtype = part.inputs.dtype if isinstance(part, Part) else None
         if dtype is not None and dtype.is_floating_point and dtype != torch.float32:
             wrong = f"inputs must be float32, not {dtype}: inputs.float()"
-            raise DataError(f"{where}, {name} part: {wrong}")
+            raise DataError(f"{where}, {name} set: {wrong}")
     if isinstance(spec.target, Classes):
         _check_every_class_occurs(parts.values(), spec.target, where)
     sizes = {name: len(part) for name, part in parts.items()}
     if spec.sizes != sizes:
-        raise DataError(f"{where}: spec.sizes says {spec.sizes}, but the parts hold {sizes}.")
+        raise DataError(f"{where}: spec.sizes says {spec.sizes}, but the sets hold {sizes}.")
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
         if values is not None and not bool(values.isfinite().all()):
             raise DataError(f"{where}: its {what} is not finite: {values.flatten().tolist()}.")
@@ -44,7 +43,7 @@ def check(dataset: Dataset) -> None:
 
 def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
     """Checks one part; see `check`. Real numbers may have any floating type."""
-    where = f"data '{spec.name}', {name} part"
+    where = f"data '{spec.name}', {name} set"
     if isinstance(part, Part):
         _check_dense(part, spec, where)
         return
@@ -117,8 +116,8 @@ def _check_targets(targets: Tensor, spec: DataSpec, where: str) -> None:
 
 
 def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where: str) -> None:
-    # A class without samples is a label that was skipped, or a name too many. A model would have an
-    # output for it, and means over classes would be misleading.
+    # A class without samples is a skipped label or a superfluous name. The model would have an output
+    # for it, and means over classes would be misleading.
     labelled = [part for part in parts if isinstance(part, Part | Texts)]
     counts = sum(torch.bincount(part.targets, minlength=target.count) for part in labelled)
     missing = torch.as_tensor(counts == 0).nonzero().flatten().tolist()
@@ -126,7 +125,7 @@ def _check_every_class_occurs(parts: Iterable[SplitData], target: Classes, where
         named = ", ".join(f"{index} ('{target.names[index]}')" for index in missing[:_LISTED])
         more = ", …" if len(missing) > _LISTED else ""
         raise DataError(
-            f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any part: "
+            f"{where}: {len(missing):,} of {target.count:,} classes have no sample in any set: "
             f"{named}{more}. Labels count from 0 without gaps: renumber them, or remove unused class "
             "names from the spec."
         )
@@ -138,7 +137,7 @@ def _check_range(numbers: Tensor, count: int, what: str, where: str) -> None:
     _refuse(outside, numbers, f"{what} are out of range: {allowed}", where)
 
 
-_LISTED = 5  # how many of them a message names
+_LISTED = 5  # classes that a message names
 _KINDS = {"labels": "classes", "tokens": "words"}
 
 
@@ -148,7 +147,7 @@ def _check_finite(numbers: Tensor, what: str, names: tuple[str, ...], where: str
 
 
 def _refuse(wrong: Tensor, numbers: Tensor, what: str, where: str, names: tuple[str, ...] = ()) -> None:
-    """Raises DataError if anything is wrong, with how many there are and where the first one is."""
+    """Raises DataError if anything is wrong: how many there are and where the first one is."""
     count = int(wrong.sum())
     if count == 0:
         return

@@ -1,4 +1,4 @@
-"""How many samples each class has, in words for the header of a run."""
+"""Samples of each class, described for the header of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def count_classes(targets: Iterable[Tensor], classes: int) -> list[int]:
 
 
 def class_summary(names: Sequence[str], counts: Sequence[int]) -> str:
-    """The classes with their counts, in their order; the largest where they are many."""
+    """The classes with their counts, in order; if there are many, the largest."""
     both = list(zip(names, counts, strict=True))
     if len(both) > MAX_NAMES:
         both.sort(key=lambda each: -each[1])
@@ -47,17 +47,17 @@ def _with_count(name: str, count: int) -> str:
 
 
 def class_warnings(names: Sequence[str], counts: Sequence[int]) -> list[tuple[str, str]]:
-    """Warnings about classes: those of a single sample, and names that differ in case alone."""
+    """Warnings about classes with a single sample, and about names that differ only in case."""
     lines = []
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if count := len(single):
         several = f"{count:,} classes have a single sample each"
         have = "1 class has a single sample" if count == 1 else several
         lines.append(f"{have}, which is too few to evaluate: {join_names(single)}")
-    alike: dict[str, list[str]] = defaultdict(list)
+    variants: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        alike[name.casefold()].append(name)
-    twins = [name for each in alike.values() if len(each) > 1 for name in each]
-    if twins:
-        lines.append(f"classes that differ only in case are distinguished: {join_names(twins)}")
+        variants[name.casefold()].append(name)
+    similar = [name for each in variants.values() if len(each) > 1 for name in each]
+    if similar:
+        lines.append(f"classes that differ only in case are distinguished: {join_names(similar)}")
     return [("Warning", line) for line in lines]

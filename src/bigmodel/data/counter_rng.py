@@ -1,4 +1,4 @@
-"""Random numbers by counter: each depends on what it is for, never on what was drawn before.
+"""Counter-based random numbers: each depends on its key and index, never on what was drawn before.
 
 A number is the hash of a key, made of a seed and an epoch, and of a counter, a sample's index. So a
 resume in the middle of an epoch, another batch size or another device gives the same numbers, and
@@ -16,7 +16,7 @@ _INCREMENT, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB
 
 
 def key_of(*numbers: int) -> int:
-    """One 64-bit key for several integers, such as a seed and an epoch; their order counts."""
+    """One 64-bit key for several integers, such as a seed and an epoch, in this order."""
     key = 0
     for number in numbers:
         key = _mixed(((key ^ (number & _MASK)) + _INCREMENT) & _MASK)
@@ -24,7 +24,7 @@ def key_of(*numbers: int) -> int:
 
 
 def generator_of(*numbers: int) -> torch.Generator:
-    """A generator of its own, on the CPU, seeded from `key_of(*numbers)`."""
+    """A new generator on the CPU, seeded with `key_of(*numbers)`."""
     return torch.Generator().manual_seed(key_of(*numbers))
 
 
@@ -44,7 +44,7 @@ def uniforms(key: int, index: Tensor, count: int) -> Tensor:
     bits = (bits ^ _shifted(bits, 30)) * _signed(_FIRST)
     bits = (bits ^ _shifted(bits, 27)) * _signed(_SECOND)
     bits = bits ^ _shifted(bits, 31)
-    return _shifted(bits, 40).to(torch.float32) * 2.0**-24  # 24 bits are what a float32 holds
+    return _shifted(bits, 40).to(torch.float32) * 2.0**-24  # a float32 has 24 bits
 
 
 def _mixed(bits: int) -> int:

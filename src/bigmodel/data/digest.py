@@ -1,7 +1,7 @@
-"""What a source has read, told by a digest: of bytes and rows, before anything is computed of them.
+"""A digest of what a source has read: of bytes and rows, before anything is computed from them.
 
-The last bits of what is computed differ between processors, by the order of sums and by how functions
-are approximated. What is read does not.
+Computed values differ between processors in their last bits, by the order of sums and the approximation
+of functions. What is read does not.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class SourceDigest:
     """What a source has read.
 
     Attributes:
-        digest: of it; equal on any processor.
-        exact: whether all that is stored follows from it, and from the statistics, by arithmetic that is
-            correctly rounded everywhere: copies, whole numbers, single operations of IEEE 754. Not so
-            sums, functions, and numbers drawn from a normal distribution.
+        digest: the same on any processor.
+        exact: everything stored follows from what was read and from the statistics, by arithmetic that
+            rounds the same everywhere: copies, whole numbers, single operations of IEEE 754; not by
+            sums, functions or draws from a normal distribution.
     """
 
     digest: str
@@ -37,7 +37,7 @@ class SourceDigest:
 
 
 class DigestBuilder:
-    """Adds up to a `Read`, piece by piece; a name before each, so that nothing runs together."""
+    """Builds a `SourceDigest`, piece by piece; each is hashed after its name or length."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -49,37 +49,37 @@ class DigestBuilder:
         return self
 
     def tensor(self, name: str, tensor: Tensor) -> Self:
-        """Adds a tensor of what was read."""
+        """Adds a tensor."""
         add_tensor(self._digest, name, tensor)
         return self
 
     def parts(self, parts: Mapping[Any, SplitData]) -> Self:
-        """Adds all tensors of parts whose samples are as they were read."""
+        """Adds all tensors of parts."""
         for name, part in parts.items():
             for what, tensor in part.tensors().items():
                 self.tensor(f"{name} {what}", tensor)
         return self
 
     def files(self, paths: Iterable[Path]) -> Self:
-        """Adds the bytes of files, those within where one is gzip.
+        """Adds the bytes of files, decompressed if they are gzip.
 
         Raises:
             DataError: one cannot be read.
         """
         for path in paths:
-            within = hashlib.sha256()
+            content = hashlib.sha256()
             with open_decompressed(path) as file:
                 while piece := file.read(_CHUNK):
-                    within.update(piece)
-            self.word(within.hexdigest())
+                    content.update(piece)
+            self.word(content.hexdigest())
         return self
 
     def read(self, *, exact: bool = True) -> SourceDigest:
-        """All of it; see `Read.exact`."""
+        """The digest of everything added; for `exact` see `SourceDigest`."""
         return SourceDigest(self._digest.hexdigest(), exact)
 
 
 def add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
-    """Hashes a tensor where it lies; name, type and shape go first."""
+    """Hashes a tensor without a copy, after its name, type and shape."""
     digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

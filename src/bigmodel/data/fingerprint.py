@@ -1,8 +1,8 @@
-"""A data source's fingerprint: says whether a run is resumed with the data that it began with.
+"""A data source's fingerprint: shows whether a run is resumed with the same data.
 
-It is the same on any processor. It is made of what the source has read, or else of the values: integers
-to the bit, real numbers by sums that are compared with a tolerance for rounding. Hashing rounded numbers
-would not do: some always lie where two roundings meet.
+It is the same on any processor: a digest of what the source has read, or else of the values, integers
+exactly, real numbers by sums that are compared with a tolerance for rounding. Hashing rounded numbers
+would not work: some are always at the border between two roundings.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from bigmodel.data.digest import add_tensor
 from bigmodel.data.parts import SplitData
 from bigmodel.errors import counted
 
-_COLUMNS = 64  # sums of a tensor at most; where it has more columns, several share one
+_COLUMNS = 64  # sums of a tensor at most; if it has more columns, several share one
 _ROWS = 4096  # rows summed at once, so that a large part is never all in float64
 _ROUNDING = 2.0**-13
-"""How far sums may differ, as a share of what random errors as large as the numbers themselves would
-make of them: a thousand times the rounding of float32, of which a computation has many."""
+"""Tolerance of sums, relative to random errors as large as the numbers themselves: a thousand times the
+rounding error of float32, because a computation has many of them."""
 
-_NOTHING = 2.0**-20
-"""As a share of the largest column, what counts as 0."""
+_NEGLIGIBLE = 2.0**-20
+"""Relative to the largest column, what counts as 0."""
 
-_OTHER = "as many samples in each part, but other content"
+_OTHER = "as many samples in each set, but other content"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Compared:
     """Whether data is what a run was trained on.
 
     Attributes:
-        change: how it differs, in one sentence without a full stop; None: no difference was found.
-        unsure: whether a difference cannot be excluded.
+        change: how it differs, in one sentence without a full stop; None: there is no known difference.
+        unsure: a difference cannot be excluded.
     """
 
     change: str | None = None
@@ -47,13 +47,12 @@ class Compared:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What a data source holds, as a few JSON values.
+    """The fingerprint of a data source, as JSON values.
 
     Returns:
-        `sizes`: samples in each part, by name. `read`: the digest of what the source has read, where it
-        says so; else `exact`: the SHA-256 of all whole numbers that are stored, and of the form of all
-        real ones; `sums`: of those, and of the statistics that inputs are scaled by, by name: see
-        `_sums`.
+        `sizes`: samples in each part, by name. `read`: the digest of what the source has read, if it has
+        one; else `exact`: the SHA-256 of all stored whole numbers, and of the shapes of all real ones;
+        `sums`: of those, and of the statistics that inputs are scaled by, by name: see `_sums`.
     """
     sizes = {name: len(part) for name, part in dataset.parts.items()}
     if dataset.read is not None:
@@ -69,8 +68,8 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """How `new` data differs from `old`, each as `fingerprint` gave it, in one sentence without a full
-    stop; None where they are equal."""
+    """How the fingerprint `new` differs from `old`, in one sentence without a full stop; None: they are
+    equal."""
     before, now = old["sizes"], new["sizes"]
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
@@ -83,28 +82,29 @@ def compare(
     old: Mapping[str, Any],
     dataset: Dataset,
     learnt: Mapping[str, Any] | None,
-    anew: Callable[[], Dataset],
+    read_again: Callable[[], Dataset],
 ) -> Compared:
-    """Whether a data source is what a run has learnt from.
+    """Compares a data source with the one that a run was trained on.
 
-    Earlier versions hashed all that is stored, computed or not. Where that differs although what is
-    stored follows exactly from what was read, the data has changed; else what was learnt from it tells.
+    Earlier versions hashed all stored values, also computed ones. If these differ although they follow
+    exactly from what was read, the data has changed; else the run's preprocessing is compared.
 
     Args:
         old: the run's fingerprint, of this version or an earlier one.
-        dataset: the source, read with the statistics that the run has learnt.
-        learnt: those, as `Prepared.to_facts` gave them; None: the checkpoint has none.
-        anew: reads the source without them.
+        dataset: the source, read with the run's preprocessing.
+        learnt: that preprocessing, from `Preprocessing.to_facts`; None: the checkpoint has none.
+        read_again: reads the source without it.
     """
     new = fingerprint(dataset)
     resized = describe_change({"sizes": old["sizes"]}, {"sizes": new["sizes"]})
     if resized is not None or old.keys() == new.keys():
         return Compared(resized or describe_change(old, new))
-    if old.get("sha256") == _of_all(dataset):
+    if old.get("sha256") == _former_digest(dataset):
         return Compared()
     if learnt is None:
         return Compared(unsure=True)
-    if ("sha256" in old and _is_exact(dataset)) or not _equal(learnt, anew().prepared.to_facts()):
+    changed = "sha256" in old and _is_exact(dataset)
+    if changed or not _equal(learnt, read_again().preprocessing.to_facts()):
         return Compared(_OTHER)
     return Compared(unsure=True)
 
@@ -120,13 +120,13 @@ def _resized(part: str, before: int | None, now: int | None) -> str:
 def _stored(dataset: Dataset) -> list[tuple[str, Tensor]]:
     """All tensors of a data source, by name."""
     parts: Mapping[Any, SplitData] = dataset.parts
-    found = [(f"{name} {what}", t) for name, part in parts.items() for what, t in part.tensors().items()]
+    named = [(f"{name} {what}", t) for name, part in parts.items() for what, t in part.tensors().items()]
     statistics = (("mean", dataset.mean), ("std", dataset.std))
-    return [*found, *((what, t) for what, t in statistics if t is not None)]
+    return [*named, *((what, t) for what, t in statistics if t is not None)]
 
 
-def _of_all(dataset: Dataset) -> str:
-    """The fingerprint of earlier versions: the SHA-256 of all that is stored, to the last bit."""
+def _former_digest(dataset: Dataset) -> str:
+    """The fingerprint of earlier versions: the SHA-256 of all stored values."""
     digest = hashlib.sha256()
     for name, tensor in _stored(dataset):
         add_tensor(digest, name, tensor)
@@ -134,18 +134,18 @@ def _of_all(dataset: Dataset) -> str:
 
 
 def _is_exact(dataset: Dataset) -> bool:
-    """Whether what is stored is the same to the bit on any processor, given the statistics."""
+    """Whether the stored values are the same on any processor, given the statistics."""
     if dataset.read is not None:
         return dataset.read.exact
     return not any(tensor.is_floating_point() for _, tensor in _stored(dataset))
 
 
 def _sums(tensor: Tensor) -> dict[str, Any]:
-    """What tells one tensor of real numbers from another, but for rounding.
+    """Sums that distinguish tensors of real numbers, except for rounding.
 
-    Each row and each column has a weight, drawn once and for all from -1 to 1. `sums` are those of the
-    weighted numbers of each column, or of each group of columns. `sizes` are what such sums would have
-    as deviation if all signs were random: the root of the sum of the squares.
+    Each row and each column has a fixed random weight from -1 to 1. `sums` are the weighted sums of each
+    column, or of each group of columns. `sizes` are the deviations that such sums would have if all
+    signs were random: the root of the sum of squares.
     """
     rows = tensor.detach().cpu()
     rows = rows.flatten(1) if rows.ndim > 1 else rows.reshape(-1, 1)
@@ -165,20 +165,20 @@ def _sums(tensor: Tensor) -> dict[str, Any]:
 
 
 def _weights(count: int, purpose: int) -> Tensor:
-    """(count,) float64, made of whole numbers, which are drawn alike on any processor."""
+    """(count,) float64, from whole numbers, which are drawn the same on any processor."""
     fixed = torch.Generator().manual_seed(purpose)
     return torch.randint(-(1 << 20), 1 << 20, (count,), generator=fixed).double() / (1 << 20)
 
 
 def _near(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether sums of tensors, as `_sums` gave them, are equal but for rounding."""
+    """Whether the sums of tensors, from `_sums`, are equal except for rounding."""
     if old.keys() != new.keys():
         return False
     for name, before in old.items():
         now = new[name]
         for kind in ("sums", "sizes"):
             pairs = zip(before[kind], now[kind], now["sizes"], strict=True)
-            least = _NOTHING * max(now["sizes"])  # a constant that was standardised may be 0, or nearly
+            least = _NEGLIGIBLE * max(now["sizes"])  # a standardised constant may be 0, or nearly
             within = now["within"]
             if any(not abs(one - other) <= within * max(size, least) for one, other, size in pairs):
                 return False
@@ -186,7 +186,7 @@ def _near(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _equal(old: Any, new: Any) -> bool:
-    """Whether what was learnt is the same: words and counts exactly, real numbers but for rounding."""
+    """Whether two values are equal: words and counts exactly, real numbers except for rounding."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return old.keys() == new.keys() and all(_equal(old[key], new[key]) for key in old)
     if isinstance(old, list | tuple) and isinstance(new, list | tuple):

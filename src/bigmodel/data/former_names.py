@@ -1,4 +1,4 @@
-"""Former names of public fields, which plugins written for earlier versions still use."""
+"""Former names of public fields, for plugins written for earlier versions."""
 
 from __future__ import annotations
 

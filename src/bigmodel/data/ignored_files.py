@@ -1,7 +1,7 @@
-"""What systems and programs leave beside people's files, and what is never one of them.
+"""Files that are never data: those that operating systems and programs leave in folders.
 
-macOS puts `__MACOSX` into archives and `._x.jpg` beside `x.jpg`, a Synology `@eaDir` into each folder,
-Windows `Thumbs.db`, a notebook server `.ipynb_checkpoints`. All hidden files are passed over as well.
+macOS puts `__MACOSX` into archives and `._x.jpg` next to `x.jpg`, a Synology `@eaDir` into each folder,
+Windows `Thumbs.db`, Jupyter `.ipynb_checkpoints`. All hidden files are ignored as well.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _HIDDEN = {".ds_store", ".fseventsd", ".ipynb_checkpoints", ".spotlight-v100", "
 
 
 def is_system_file(name: str) -> bool:
-    """Whether the name of a file or folder is one that a system or a program gives."""
+    """Whether a file or folder was left by an operating system or a program, by its name."""
     return name.lower() in _NAMES | _HIDDEN or name.startswith("._")
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder found in a folder of data is none of the data: hidden, or clutter."""
+    """Whether a file or folder in a folder of data is not data: hidden, or a system file."""
     return name.startswith(".") or is_system_file(name)
 
 
 def first_system_name(path: PurePath) -> str | None:
-    """The first part of a path that is clutter; None where none is."""
+    """The first component of a path that is a system file or folder; None: there is none."""
     return next(filter(is_system_file, path.parts), None)

@@ -1,6 +1,6 @@
 """Libraries that only some data needs, each imported when it is first used.
 
-So a source of images does not wait for pyarrow, and does not need it to be installed.
+So a source of images neither waits for pyarrow nor needs it installed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class LazyModule:
-    """A module that is imported when one of its attributes is first asked for.
+    """A module that is imported at the first access to one of its attributes.
 
     Raises:
-        ModuleNotFoundError: by that attribute, if the module is not installed.
+        ModuleNotFoundError: at that access, if the module is not installed.
     """
 
     def __init__(self, name: str) -> None:
@@ -21,7 +21,7 @@ class LazyModule:
 
     def __getattr__(self, attribute: str) -> Any:
         module = importlib.import_module(self._module_name)
-        vars(self).update(vars(module))  # from now on without this method, which is slow
+        vars(self).update(vars(module))  # later accesses skip this slow method
         return getattr(module, attribute)
 
 

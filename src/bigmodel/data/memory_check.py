@@ -1,4 +1,4 @@
-"""Whether what a file unpacks to fits into memory: told in words, not by a process that is killed."""
+"""Checks that a file's content fits into memory: a message instead of a killed process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory() -> int:
-    """Bytes of memory that this process can still have, as far as the system tells."""
+    """Bytes of memory that this process can still allocate, according to the system."""
     try:
         free = 1024 * int(re.findall(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())[0])
     except (OSError, IndexError):
@@ -24,13 +24,13 @@ def free_memory() -> int:
         stat = (_GROUP / "memory.stat").read_text()
     except OSError:
         return free
-    # What is kept of files counts as used, but makes room as soon as memory is wanted.
+    # The file cache counts as used, but is freed as soon as memory is needed.
     kept = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)$", stat, re.MULTILINE)))
     return min(free, int(most) - int(used) + kept) if most.isdigit() else free
 
 
 def check_memory(size: int, where: str) -> None:
-    """Raises DataError if `size` bytes are more than there is memory for.
+    """Raises DataError if `size` bytes do not fit into memory.
 
     Args:
         size: bytes.
@@ -45,10 +45,10 @@ def check_memory(size: int, where: str) -> None:
 
 
 def read_all(file: BinaryIO, where: str) -> bytes:
-    """All bytes of a file, which may be packed and say nothing of its size.
+    """All bytes of a file, whose size may be unknown because it is compressed.
 
     Raises:
-        DataError: they are more than there is memory for.
+        DataError: they do not fit into memory.
     """
     free, content = free_memory(), bytearray()
     while piece := file.read(_PIECE):

@@ -1,7 +1,7 @@
-"""Mean and standard deviation of the training part, for images, features, sequences and targets.
+"""Mean and standard deviation of the training set, for images, features, sequences and targets.
 
-Everything is summed in float64. A column that is constant in the training part gets a deviation of 1,
-so that nothing is divided by 0.
+Sums are in float64. A column that is constant in the training set gets a deviation of 1, to avoid a
+division by 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHUNK = 4096  # images at once, so that a large part is never all in float64
 
 
 def image_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel over all pixels; bytes count as 0 to 1.
+    """Mean and deviation of each channel over all pixels; bytes are scaled to 0 to 1.
 
     Args:
         images: (samples, channels, height, width), uint8 or float.
@@ -43,23 +43,23 @@ def value_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     std = torch.where(rows.amin(0) == rows.amax(0), 1.0, std)
     if not bool((mean.isfinite() & std.isfinite()).all()):
         raise DataError(
-            f"The training part holds numbers as large as {rows.abs().max():.3g}, too large to "
+            f"The training set holds numbers as large as {rows.abs().max():.3g}, too large to "
             "standardise. Use another unit."
         )
     return _rounded(mean), _rounded(std)
 
 
-def standard(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def standardise(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(numbers - mean) / std, computed in float64, as float32."""
     return ((numbers.double() - mean) / std).float()
 
 
-def scored(targets: Tensor, target: Target) -> Tensor:
+def scale_targets(targets: Tensor, target: Target) -> Tensor:
     """Targets, values in their own unit, as a loss reads them."""
     if isinstance(target, Values):
-        # Rounded to float32 first, as in runs that exist: resumed, they need the very same targets.
-        mean, std = (torch.tensor(figures).double() for figures in (target.mean, target.std))
-        return standard(targets, mean, std)
+        # Statistics in float32: runs of earlier versions need exactly the same targets when resumed.
+        mean, std = (torch.tensor(values).double() for values in (target.mean, target.std))
+        return standardise(targets, mean, std)
     return targets if isinstance(target, Classes) else targets.float()
 
 
@@ -69,7 +69,7 @@ def _rounded(values: Tensor) -> Tensor:
 
 
 def _byte_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact, from a histogram of each channel."""
+    """Exact mean and deviation, from a histogram of each channel."""
     whole = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for chunk in torch.split(images, _CHUNK):
         for channel, seen in zip(chunk.unbind(1), whole, strict=True):
@@ -84,7 +84,7 @@ def _byte_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _float_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """In two passes, since a single one loses digits when the mean is large."""
+    """Mean and deviation in two passes: a single one loses digits if the mean is large."""
     pixels = images.shape[0] * images.shape[2] * images.shape[3]
     mean = _sum_over(images, torch.zeros(images.shape[1]).double(), power=1) / pixels
     variance = _sum_over(images, mean, power=2) / pixels

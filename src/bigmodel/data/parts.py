@@ -1,7 +1,7 @@
 """One part of the data as it is stored: tensors, windows of a long text, texts of different lengths.
 
-All of them gather samples by index, as inputs and targets; they differ in what they store. A batch of
-texts is as wide as its longest one, so such parts know how long each sample is.
+All gather inputs and targets by index; they differ in what they store. A batch of texts is as wide as
+its longest text, so these parts know the length of each sample.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bigmodel.data.former_names import former_name
 from bigmodel.spec import IGNORED
 
 Chosen = slice | Tensor
-"""Which samples: a slice of them, or their indices, (count,) int64."""
+"""Samples to gather: a slice, or indices, (count,) int64."""
 
 
 @former_name("draw", "key")
@@ -26,11 +26,11 @@ class GatherOptions:
     """How a part gathers samples.
 
     Attributes:
-        key: from `counter_rng.key_of`, new in each epoch; parts that can form samples in several ways,
-            such as windows of a text, choose by it. 0: as they are stored.
-        pinned: a part may gather into page-locked memory, which saves a copy on the way to a device.
-        width: of texts, how wide the batch is; 0: as its longest text, which makes the host wait if the
-            part is on a device.
+        key: from `counter_rng.key_of`, new in each epoch; varies samples that can be formed in several
+            ways, such as windows of a text. 0: as they are stored.
+        pinned: gather into page-locked memory, if the part supports it; saves a copy to a device.
+        width: of a batch of texts; 0: that of its longest text, which makes the host wait if the part is
+            on a device.
     """
 
     key: int = 0
@@ -48,7 +48,7 @@ _DEFAULT = GatherOptions()
 class SplitData(ABC):
     """One part of the data, training, validation or test, as it is stored.
 
-    Subclasses are dataclasses; their fields that are tensors are all that is stored.
+    Subclasses are dataclasses; the tensors among their fields are the stored data.
     """
 
     _by_sample: ClassVar[tuple[str, ...]]
@@ -59,24 +59,24 @@ class SplitData(ABC):
 
     @abstractmethod
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of some samples, in that order, on the device of the part."""
+        """Inputs and targets of some samples, in that order, on the part's device."""
 
     def select(self, index: Tensor) -> Self:
-        """The samples at `index`, (count,) int64, in that order, as a part of their own."""
+        """A part with the samples at `index`, (count,) int64, in that order."""
         chosen = {name: getattr(self, name).index_select(0, index) for name in self._by_sample}
         return replace(self, **chosen)  # type: ignore[type-var]
 
     @property
     def lengths(self) -> Tensor | None:
-        """Tokens in each sample, (samples,) int64, if a batch is as wide as its longest; else None."""
+        """Tokens of each sample, (samples,) int64, if a batch is as wide as its longest; else None."""
         return None
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is stored, by name."""
+        """The stored tensors, by name."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> Self:
-        """The same part, stored on another device."""
+        """The same part on another device."""
         moved = {name: value.to(device) for name, value in self.tensors().items()}
         return replace(self, **moved)  # type: ignore[type-var]
 
@@ -97,7 +97,7 @@ PLAINLY = _DEFAULT
 
 @dataclass
 class Part(SplitData):
-    """Samples of one shape, ready in two tensors.
+    """Samples of one shape, in two tensors.
 
     Attributes:
         inputs: (samples, *spec.input.shape); images may be uint8.
@@ -121,9 +121,9 @@ class Windows(SplitData):
 
     Attributes:
         stream: (tokens,) any integer type; the whole text.
-        starts: (windows,) int64: where each window begins.
+        starts: (windows,) int64: start of each window.
         length: tokens in a window.
-        ragged: whether the last window may reach beyond the text; what lies there has no target.
+        ragged: the last window may extend beyond the text; positions there have no target.
     """
 
     _by_sample = ("starts",)
@@ -140,12 +140,12 @@ class Windows(SplitData):
         Args:
             whole: keep a last window that the text does not fill, to evaluate on every token.
         """
-        asked = len(stream) - 1
-        count = -(-asked // length) if whole else asked // length
-        return cls(stream, torch.arange(max(count, 0)) * length, length, ragged=count * length > asked)
+        targets = len(stream) - 1
+        count = -(-targets // length) if whole else targets // length
+        return cls(stream, torch.arange(max(count, 0)) * length, length, ragged=count * length > targets)
 
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
-        """See `SplitData.take`. Each epoch's windows begin up to a window later than they are stored."""
+        """See `SplitData.take`. Windows are shifted by up to their length, differently in each epoch."""
         starts, last = self.starts[chosen], len(self.stream) - self.length - 1
         if options.key:
             starts = (starts + options.key % self.length).clamp(max=max(last, 0))
@@ -162,10 +162,10 @@ class Texts(SplitData):
     """Texts of different lengths, each with a target.
 
     Attributes:
-        tokens: (all tokens,) any integer type; one text after another.
-        starts, sizes: (samples,) int64: where each text begins, and how many tokens it has.
+        tokens: (all tokens,) any integer type; text after text.
+        starts, sizes: (samples,) int64: start and number of tokens of each text.
         targets: as in `Batch`.
-        pad: the token that fills up texts shorter than the longest of a batch.
+        pad: the token that pads texts to the longest of a batch.
     """
 
     _by_sample = ("starts", "sizes", "targets")
@@ -194,9 +194,9 @@ class TextPairs(SplitData):
     """Pairs of texts; the second is predicted token by token. See `spec.TokenPair`.
 
     Attributes:
-        tokens: (all tokens,) any integer type; one text after another, each with its end token.
-        starts, sizes: (samples, 2) int64: where source and target begin, and how many tokens they have.
-        pad: the token that fills up texts shorter than the longest of a batch.
+        tokens: (all tokens,) any integer type; text after text, each with its end token.
+        starts, sizes: (samples, 2) int64: start and number of tokens of source and target.
+        pad: the token that pads texts to the longest of a batch.
         start: the token before the target's first.
     """
 
@@ -210,7 +210,7 @@ class TextPairs(SplitData):
 
     @property
     def lengths(self) -> Tensor:
-        """See `SplitData.lengths`: those of the longer text of each pair."""
+        """See `SplitData.lengths`: of the longer text of each pair."""
         return self.sizes.amax(1)
 
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
@@ -220,11 +220,11 @@ class TextPairs(SplitData):
         source, target = (
             _padded(self.tokens, starts[:, side], sizes[:, side], width, self.pad) for side in (0, 1)
         )
-        asked = torch.arange(width, device=sizes.device) < sizes[:, 1:]
-        # Teacher forcing: at each position the decoder knows the target up to the token before.
-        known = torch.cat([target.new_full((len(target), 1), self.start), target[:, :-1]], dim=1)
-        known = known.masked_fill(~asked, self.pad)
-        return torch.stack([source, known], dim=1), target.masked_fill(~asked, IGNORED)
+        inside = torch.arange(width, device=sizes.device) < sizes[:, 1:]
+        # Teacher forcing: at each position the decoder reads the target up to the token before.
+        previous = torch.cat([target.new_full((len(target), 1), self.start), target[:, :-1]], dim=1)
+        previous = previous.masked_fill(~inside, self.pad)
+        return torch.stack([source, previous], dim=1), target.masked_fill(~inside, IGNORED)
 
 
 def _taken(stored: Tensor, chosen: Chosen, pinned: bool) -> Tensor:
@@ -238,7 +238,7 @@ def _taken(stored: Tensor, chosen: Chosen, pinned: bool) -> Tensor:
 
 
 def _padded(tokens: Tensor, starts: Tensor, sizes: Tensor, width: int, pad: int) -> Tensor:
-    """Texts side by side, padded at their end: (texts, width) int64."""
+    """Texts padded at their end: (texts, width) int64."""
     place = torch.arange(width, device=tokens.device)
     inside = place < sizes[:, None]
     index = (starts[:, None] + place).clamp(max=len(tokens) - 1)

@@ -1,4 +1,4 @@
-"""Where the files of a data set may lie: in the folder that was named, and nowhere else."""
+"""Restricts the files of a data set to its folder, and to regular files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from bigmodel.runtime.disk import check_regular
 
 
 def check_no_device(path: Path, key: str) -> None:
-    """Refuses a named pipe, a socket or a device: data is read more than once, and has an end.
+    """Raises DataError for a named pipe, a socket or a device: data is read more than once, and ends.
 
     Args:
-        path: of a file or folder that may be there.
-        key: the option that names it, such as `data.path`.
-
-    Raises:
-        DataError: it is one.
+        path: of a file or folder that may exist.
+        key: the option with this path, such as `data.path`.
     """
     try:
         check_regular(path)
@@ -28,22 +25,19 @@ def check_no_device(path: Path, key: str) -> None:
 
 
 def check_inside(path: Path, folder: Path, key: str) -> None:
-    """Refuses a file of a data set that a link takes out of the data set's folder.
+    """Raises DataError for a link out of the data set's folder.
 
-    A folder of data may come from a stranger, and a link in it must not have anybody's other files read
-    as samples. The folder may be a link itself: it is what the user named.
+    A folder of data may come from a stranger, and its links must not turn other files of the user into
+    samples. The folder itself may be a link: the user has chosen it.
 
     Args:
-        path: the file, by its name within the folder.
-        folder: the folder that was named.
-        key: the setting that names it, such as `data.root`.
-
-    Raises:
-        DataError: links followed, the file lies elsewhere.
+        path: of the file, within the folder.
+        folder: of the data set.
+        key: the option with the folder, such as `data.root`.
     """
-    place, inside = path.resolve(), folder.resolve()
-    if not place.is_relative_to(inside):
+    target, inside = path.resolve(), folder.resolve()
+    if not target.is_relative_to(inside):
         raise DataError(
-            f"{path}: points outside its folder, to {place}, and only files within {inside} are read."
-            f" Set {key}={place.parent} if that is the data you mean, or put the file itself there."
+            f"{path}: points outside its folder, to {target}, and only files within {inside} are read."
+            f" Set {key}={target.parent} if that is the data you mean, or put the file itself there."
         )

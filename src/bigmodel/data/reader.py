@@ -1,7 +1,7 @@
-"""What a source has learnt from its training part, and how new files become samples with it.
+"""Readers: what a source has learnt from its training set, to read new files as samples.
 
 A reader is plain data: categories, statistics, vocabularies, labels. It is stored in each checkpoint, so
-that new files can be evaluated with nothing but the run's folder.
+that new files can be evaluated with only the run's folder.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from bigmodel.data.fitted_state import FittedState
 from bigmodel.data.former_names import former_name
 from bigmodel.data.parts import SplitData
-from bigmodel.data.stored_config import StoredConfig
 from bigmodel.errors import DataError, counted, did_you_mean
 from bigmodel.registry import Config
 
@@ -23,15 +23,15 @@ HeaderRows = list[tuple[str, str]]
 
 @former_name("told", "header_rows")
 @dataclass
-class Found:
+class NewSamples:
     """Samples that a reader found in new files.
 
     Attributes:
-        part: the samples; their targets are meaningless if none were asked for.
-        columns: what identifies the samples, such as `file`, or the columns of the table itself, which
-            are Arrow's; predictions are written beside them.
+        part: the samples; without `with_targets` their targets are placeholders.
+        columns: identify the samples, such as `file`, or are the table's own Arrow columns; predictions
+            are written next to them.
         left_out: how many samples were left out, by reason.
-        header_rows: what else the user should know of them, label and text of each row.
+        header_rows: label and text of further rows of the header.
     """
 
     part: SplitData
@@ -40,13 +40,16 @@ class Found:
     header_rows: HeaderRows = field(default_factory=list)
 
 
+Found = NewSamples  # former name, which plugins may import
+
+
 def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> HeaderRows:
-    """A row of the header that says how many samples were truncated; empty if none was."""
+    """A row of the header with the number of truncated samples; empty if there are none."""
     return [("Cut", f"{counted(count, one)}{purpose}, to {most}")] if count else []
 
 
-class Reader(StoredConfig):
-    """Base of all readers. Its fields are what was learnt, as JSON values."""
+class Reader(FittedState):
+    """Base of all readers. The fields are fitted state, as JSON values."""
 
     def encoded(self, encoding: str) -> Self:
         """The same reader, for files in another encoding.
@@ -59,16 +62,16 @@ class Reader(StoredConfig):
             raise DataError("--encoding: the run was not trained on text files. Leave it out.")
         return changed
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """The samples of new files, in their order.
 
         Args:
-            path: a file or folder of the same kind as the source was learnt from.
-            with_targets: read the targets too, for evaluation; otherwise a file need not have any.
+            path: a file or folder of the same kind as the training data.
+            with_targets: read the targets too, for evaluation; otherwise the file need not have any.
             max_bad: unreadable samples that may be left out.
 
         Raises:
-            DataError: it cannot be read, or is not of the kind that the source was learnt from.
+            DataError: it cannot be read, or is not of the same kind as the training data.
         """
         raise NotImplementedError
 
@@ -77,7 +80,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def _encoded(config: ConfigT, encoding: str) -> ConfigT:
-    """A configuration with another encoding, in nested ones too; itself if it has none."""
+    """A configuration with another encoding, also in nested ones; itself if it has none."""
     update: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
@@ -89,7 +92,7 @@ def _encoded(config: ConfigT, encoding: str) -> ConfigT:
 
 
 class TextReader(Reader):
-    """Base of the readers of texts: words to tokens and back."""
+    """Base of the readers of texts: text to tokens and back."""
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without start and end tokens.

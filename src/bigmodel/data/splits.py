@@ -1,6 +1,6 @@
-"""Which samples are for training and which are held out.
+"""Splits samples into training and held-out parts.
 
-Both parts come in a random order that the seed fixes, so that the first samples of each are a mix.
+Both come in a random order that depends on the seed, so that the first samples of each are a mix.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bigmodel.errors import DataError, counted
 
 
 def plain_split(samples: int, fraction: float, seed: int, part: str = "val") -> tuple[Tensor, Tensor]:
-    """Indices of the training and the validation part, drawn regardless of the targets.
+    """Indices of the training and the validation set, drawn without regard to the targets.
 
     Args:
         samples: how many there are.
-        fraction: share held out; the validation part has `round(samples * fraction)` samples.
-        seed: fixes the draw.
-        part: the one that is held out, `val` or `test`, for messages.
+        fraction: share held out; the validation set has `round(samples * fraction)` samples.
+        seed: of the draw.
+        part: that is held out, `val` or `test`, for messages.
 
     Raises:
         DataError: one of the parts would be empty.
@@ -34,10 +34,10 @@ def plain_split(samples: int, fraction: float, seed: int, part: str = "val") -> 
 def stratified_split(
     labels: Tensor, fraction: float, seed: int, part: str = "val"
 ) -> tuple[Tensor, Tensor]:
-    """Indices of the training and the validation part, each class in proportion.
+    """Indices of the training and the validation set, each with every class in proportion.
 
-    The validation part has exactly `round(samples * fraction)` samples. Each class with two or more
-    samples is in both parts if the sizes allow it; a class with only one sample is for training.
+    The validation set has exactly `round(samples * fraction)` samples. A class with two or more samples
+    is in both parts if the sizes allow it; a class with a single sample is for training.
 
     Args:
         labels: (samples,) int64, 0 or more.
@@ -49,7 +49,7 @@ def stratified_split(
     samples = len(labels)
     held_out = _held_out(samples, fraction, part)
     counts = torch.bincount(labels)
-    quota = _shared_out(counts, held_out)
+    quota = _allocate(counts, held_out)
 
     order = torch.randperm(samples, generator=generator_of(seed))
     by_class = labels[order].argsort(stable=True)  # places in `order`, class by class
@@ -63,13 +63,13 @@ def stratified_split(
 def group_split(
     groups: Sequence[Hashable], fraction: float, seed: int, part: str = "val"
 ) -> tuple[Tensor, Tensor]:
-    """Indices of the training and the validation part, all samples of a group in the same one.
+    """Indices of the training and the validation set, with all samples of a group in the same one.
 
-    Groups are drawn in a random order and held out while that brings the validation part nearer to its
-    size; a large group may leave it larger or smaller than requested.
+    Groups are drawn in a random order and held out while that brings the validation set closer to its
+    size; a large group may make it larger or smaller than requested.
 
     Args:
-        groups: what each sample belongs to, such as a patient or a speaker.
+        groups: of each sample, such as a patient or a speaker.
         fraction, seed, part: as in `plain_split`.
 
     Raises:
@@ -96,36 +96,35 @@ def group_split(
 
 
 def _held_out(samples: int, fraction: float, part: str) -> int:
-    """How many samples to hold out: at least one, and at least one must be left."""
+    """The number of samples to hold out: at least one, leaving at least one."""
     held_out = round(samples * fraction)
     purpose = "the test" if part == "test" else "validation"
     if samples < 2:
         raise DataError(
-            f"the training part has {counted(samples, 'sample')}: at least 2 are needed, one for "
+            f"the training set has {counted(samples, 'sample')}: at least 2 are needed, one for "
             f"training and one to hold out for {purpose}."
         )
     if held_out == 0:
         raise DataError(
             f"data.{part}_fraction={fraction:g} of {samples} samples leaves no samples for {purpose}."
-            f" Raise it to at least {workable(1, samples)}, or provide more data."
+            f" Raise it to at least {exact_fraction(1, samples)}, or provide more data."
         )
     if held_out == samples:
         raise DataError(
             f"data.{part}_fraction={fraction:g} of {samples} samples leaves no training samples."
-            f" Lower it to at most {workable(samples - 1, samples)}, or provide more data."
+            f" Lower it to at most {exact_fraction(samples - 1, samples)}, or provide more data."
         )
     return held_out
 
 
-def workable(held_out: int, samples: int) -> str:
+def exact_fraction(held_out: int, samples: int) -> str:
     """The fraction that holds out exactly so many samples, in as few digits as possible."""
-    exact = held_out / samples
-    written = (f"{exact:.{digits}g}" for digits in range(2, 18))
-    return next(text for text in written if round(samples * float(text)) == held_out)
+    texts = (f"{held_out / samples:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if round(samples * float(text)) == held_out)
 
 
 def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
-    """Raises DataError if the held-out part leaves a class without a sample for training.
+    """Raises DataError if the held-out set leaves a class without a sample for training.
 
     Args:
         labels, fraction, part: as in `stratified_split`.
@@ -136,7 +135,7 @@ def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
         return
     way = "Provide two samples of each class"
     if spare:
-        way = f"Lower it to at most {workable(spare, len(labels))}"
+        way = f"Lower it to at most {exact_fraction(spare, len(labels))}"
     raise DataError(
         f"data.{part}_fraction={fraction:g} of {len(labels):,} samples leaves a class without a "
         f"training sample: beyond one for each of {int((counts > 0).sum()):,} classes, {spare} are "
@@ -144,8 +143,8 @@ def check_learnable(labels: Tensor, fraction: float, part: str = "val") -> None:
     )
 
 
-def _shared_out(counts: Tensor, held_out: int) -> Tensor:
-    """How many of each class to hold out, `held_out` in total: largest remainders within bounds."""
+def _allocate(counts: Tensor, held_out: int) -> Tensor:
+    """The number of each class to hold out, `held_out` in total: largest remainders within bounds."""
     ideal = counts.double() * held_out / counts.sum()
     least = (counts >= 2).long()
     most = torch.where(counts >= 2, counts - 1, 0)

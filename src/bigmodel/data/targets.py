@@ -1,4 +1,4 @@
-"""What a reader keeps of the target, so that new files' answers are scored as those of training were."""
+"""What a reader keeps of the target: targets of new files are encoded as those of training were."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.canonical import ValueIndex, canonical_names
-from bigmodel.data.normalize import scored
+from bigmodel.data.normalize import scale_targets
+from bigmodel.data.spelling_variants import ValueIndex, canonical_names
 from bigmodel.errors import DataError, did_you_mean, join_names
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Flags, Target, Values
 
 
 class TargetEncoder(Config):
-    """The kind of a target, and what turns the data's own answers into it and back.
+    """Encodes labels and values of new files as targets.
 
     Attributes:
-        kind: of the target; `none` where answers cannot be read from new files.
-        names: labels of classes in the order of their indices, or of flags or values.
+        kind: of the target; `none` if targets cannot be read from new files.
+        names: of the classes in the order of their indices, or of flags or values.
         mean, std: of each value.
     """
 
@@ -33,7 +33,7 @@ class TargetEncoder(Config):
 
     @classmethod
     def of(cls, target: Target) -> TargetEncoder:
-        """What to keep of a target, once the training part has completed it."""
+        """The encoder of a target whose statistics are filled in; see `assemble.completed`."""
         match target:
             case Classes(names=names):
                 return cls(kind="classes", names=list(names))
@@ -44,28 +44,20 @@ class TargetEncoder(Config):
             case _:
                 return cls()
 
-    def blank(self, samples: int) -> Tensor:
-        """Targets of the right shape that mean nothing, for samples whose answers are not asked for."""
+    def placeholders(self, samples: int) -> Tensor:
+        """Placeholder targets of the right shape, for samples that are read without targets."""
         if self.kind == "classes":
             return torch.zeros(samples, dtype=torch.int64)
         return torch.zeros(samples, max(len(self.names), 1))
 
-    def scored(self, own: Tensor) -> Tensor:
-        """Answers as a loss reads them: class indices and flags as they are, values standardised."""
-        match self.kind:
-            case "values":
-                return scored(own, Values(tuple(self.names), tuple(self.mean), tuple(self.std)))
-            case "flags":
-                return scored(own, Flags(tuple(self.names)))
-            case _:
-                return own
+    def scale(self, targets: Tensor) -> Tensor:
+        """Targets as a loss reads them: class indices as they are, flags as floats, values scaled."""
+        if self.kind == "values":
+            return scale_targets(targets, Values(tuple(self.names), tuple(self.mean), tuple(self.std)))
+        return targets.float() if self.kind == "flags" else targets
 
     def indices(self, labels: Sequence[Any], where: str) -> Tensor:
-        """Class indices, (samples,) int64, of labels.
-
-        Raises:
-            DataError: training did not have one of them.
-        """
+        """See `class_indices`."""
         return class_indices(labels, self.names, where)
 
 
@@ -91,11 +83,11 @@ def class_indices(labels: Sequence[Any], names: Sequence[str], where: str) -> Te
 def class_names(
     labels: Sequence[str], before: TargetEncoder | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The classes that labels name, in order, and the class of each label that is spelt otherwise.
+    """The classes of labels, in order; and the class of each label that is spelt in another way.
 
     Args:
         labels: of all samples.
-        before: the answers that a run has learnt from these very labels; it told them apart by itself.
+        before: the encoder of a resumed run; if its classes are exactly these labels, they stay.
     """
     if before is not None and set(before.names) == set(labels):
         return tuple(before.names), {}
@@ -105,7 +97,7 @@ def class_names(
 
 
 def sorted_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Each name once: by size where all are whole numbers, else by the alphabet."""
+    """Each name once: in numerical order if all are whole numbers, else alphabetically."""
     names = list(dict.fromkeys(names))
     if all(name.isascii() and name.removeprefix("-").isdigit() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))

@@ -1,4 +1,4 @@
-"""Text files as users have them: gzip or not, in UTF-8 or, by their mark or as said, otherwise."""
+"""Reads users' text files: gzip or not, in UTF-8 or another encoding, set or detected by a mark."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from bigmodel.errors import DataError
 
 _CHUNK = 1 << 20
-_HEAD = 4096  # bytes by which an encoding is told
+_HEAD = 4096  # bytes that an encoding is detected from
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -27,29 +27,26 @@ _MARKS = (
 
 
 _NOT_FOR_FILES = ("idna", "punycode", "undefined", "utf-7", "unicode-escape", "raw-unicode-escape")
-"""Encodings of Python's that no file is written in: of names, of mails and of its own source."""
+"""Python's encodings for domain names, mail and source code, which no text file is in."""
 
 
 def valid_encoding(name: str) -> str:
-    """An encoding of texts, as Python calls it.
+    """The name of a text encoding that Python knows.
 
     Raises:
-        ValueError: it is none.
+        ValueError: there is no such encoding.
     """
-    try:
-        "a".encode(name)  # refuses what encodes something else than text, too
-        found = codecs.lookup(name).name not in _NOT_FOR_FILES
-    except (LookupError, UnicodeError):
-        found = False
-    if not found:
-        raise ValueError(
-            "there is no such text encoding. Supported are utf-8, latin-1, cp1252, utf-16, gb18030 …"
-        )
-    return name
+    with contextlib.suppress(LookupError, UnicodeError):
+        "a".encode(name)  # fails for codecs that do not encode text
+        if codecs.lookup(name).name not in _NOT_FOR_FILES:
+            return name
+    raise ValueError(
+        "there is no such text encoding. Supported are utf-8, latin-1, cp1252, utf-16, gb18030 …"
+    )
 
 
 Encoding = Annotated[str, AfterValidator(valid_encoding)]
-"""How a text file is written, as Python calls it."""
+"""The encoding of a text file, by Python's name."""
 
 
 def is_gzip(path: Path) -> bool:
@@ -59,7 +56,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def name_without_gz(path: Path) -> str:
-    """A file's name, without the ending that says that it is gzip."""
+    """A file's name, without the suffix of gzip."""
     return path.name[:-3] if path.suffix.lower() == ".gz" else path.name
 
 
@@ -69,11 +66,10 @@ def is_utf8(encoding: str) -> bool:
 
 
 def detect_encoding(path: Path, head: bytes, encoding: str) -> str:
-    """The encoding that a byte-order mark at a file's start says; `encoding` where there is none, with
-    the order of its bytes where it has two.
+    """The encoding in a file's byte-order mark, or else `encoding`, with its byte order if it has two.
 
     Raises:
-        DataError: that order cannot be told.
+        DataError: the byte order cannot be detected.
     """
     marked = next((marked for mark, marked in _MARKS if head.startswith(mark)), None)
     if marked is not None:
@@ -96,10 +92,10 @@ def detect_encoding(path: Path, head: bytes, encoding: str) -> str:
 
 @contextlib.contextmanager
 def open_decompressed(path: Path) -> Iterator[BinaryIO]:
-    """A file to read bytes from, those within it where it is gzip.
+    """Opens a file to read bytes from, decompressed if it is gzip.
 
     Raises:
-        DataError: it cannot be read, or the gzip file is damaged; also while it is read.
+        DataError: it cannot be read, or is a damaged gzip file; also while it is read.
     """
     try:
         if is_gzip(path):
@@ -117,14 +113,14 @@ def open_decompressed(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def open_as_utf8(path: Path, encoding: str) -> Iterator[BinaryIO]:
-    """A text file to read UTF-8 from, without a mark, whatever it is written in; gzip or not.
+    """Opens a text file in any encoding, gzip or not, to read it as UTF-8 without a byte-order mark.
 
     Args:
-        encoding: that it is written in, unless a byte-order mark says otherwise. Bytes of a file in
-            UTF-8 come as they are: `check_utf8` tells what is wrong with them.
+        encoding: of the file, unless a byte-order mark says otherwise. A file in UTF-8 is read without
+            checks: `check_utf8` says what is wrong with it.
 
     Raises:
-        DataError: see `unpacked`; or a byte is not of the encoding.
+        DataError: see `open_decompressed`; or a byte is not valid in the encoding.
     """
     with open_decompressed(path) as file:
         buffered = io.BufferedReader(cast(io.RawIOBase, file), _CHUNK)
@@ -143,7 +139,7 @@ def open_as_utf8(path: Path, encoding: str) -> Iterator[BinaryIO]:
 
 
 class _Transcoded(io.RawIOBase):
-    """UTF-8 of a file in another encoding, piece by piece."""
+    """A file in another encoding, as a stream of UTF-8."""
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file = file
@@ -171,7 +167,7 @@ def check_utf8(path: Path) -> None:
 
 
 def check_encoding(path: Path, encoding: str) -> None:
-    """Raises DataError if a file is not of an encoding: in which line, and what it may be instead."""
+    """Raises DataError if a file is not in an encoding: in which line, and what it may be instead."""
     decoder = codecs.getincrementaldecoder(encoding)()
     lines = 1
     with open_decompressed(path) as file:
@@ -187,7 +183,7 @@ def check_encoding(path: Path, encoding: str) -> None:
 
 
 def check_not_utf16(path: Path, head: bytes) -> None:
-    """Raises DataError if a file's first bytes, taken for UTF-8, are of no text in it."""
+    """Raises DataError if a file's first bytes are not text in UTF-8."""
     if b"\x00" in head:
         place = head.index(b"\x00")
         if (wide := guess_utf16(head)) is not None:
@@ -200,7 +196,7 @@ def check_not_utf16(path: Path, head: bytes) -> None:
 
 
 def guess_utf16(text: bytes) -> str | None:
-    """The encoding of two bytes a character that a text of Latin letters is in; None: it is in none."""
+    """The UTF-16 encoding of a text in Latin letters; None: it is not UTF-16."""
     if text.count(0) * 4 <= len(text) or b"\x00\x00" in text:
         return None
     return "utf-16-le" if text.index(0) % 2 else "utf-16-be"
@@ -208,8 +204,8 @@ def guess_utf16(text: bytes) -> str | None:
 
 def _encoding_error(path: Path, encoding: str, line: int, error: UnicodeDecodeError) -> DataError:
     around = bytes(error.object)
-    said = "UTF-8" if is_utf8(encoding) else encoding
-    what = f"{path}: not {said}: byte 0x{around[error.start]:02x} in line {line:,}"
+    name = "UTF-8" if is_utf8(encoding) else encoding
+    what = f"{path}: not {name}: byte 0x{around[error.start]:02x} in line {line:,}"
     if is_utf8(encoding):
         other = guess_encoding(around)
         return DataError(f"{what}; likely {other}: set data.encoding={other}")
@@ -219,7 +215,7 @@ def _encoding_error(path: Path, encoding: str, line: int, error: UnicodeDecodeEr
 
 
 def guess_encoding(text: bytes) -> str:
-    """The encoding that a text is probably written in, which is not UTF-8."""
+    """The probable encoding of a text that is not UTF-8."""
     if (wide := guess_utf16(text)) is not None:
         return wide
     try:

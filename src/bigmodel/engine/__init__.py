@@ -1,1 +1,1 @@
-"""How steps are done: one after another by torch's operations, or many by one compiled piece of code."""
+"""How training steps run: one by one with torch's operations, or many in one piece of compiled code."""

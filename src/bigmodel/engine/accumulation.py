@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Accumulation:
-    """A step whose gradient is being added up.
+    """A step whose gradient is being accumulated.
 
     Attributes:
         micro_batch: samples that go through the model at once; halved when memory runs out.

@@ -14,10 +14,10 @@ Interruptible = Callable[[], AbstractContextManager[None]]
 
 
 class Engine:
-    """Does one update after another by torch's operations: `eager`. Faster engines derive from it.
+    """Runs one step after another with torch's own operations (`eager`). Faster engines derive from it.
 
     Args:
-        step: does one update; every engine leaves its figures there.
+        step: does one update; every engine leaves its metrics there.
 
     Attributes:
         name: its name in `device.engine`.
@@ -31,7 +31,7 @@ class Engine:
         self.step = step
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
-        """Does the updates of some of the first batches, or goes on with one that was interrupted.
+        """Does updates with the first of the batches, or continues one that was interrupted.
 
         Args:
             batches: in order, at least one.
@@ -40,7 +40,7 @@ class Engine:
 
         Returns:
             How many updates were done; 0 if `step.should_pause` interrupted one between two
-            micro-batches. Then the same batches have to come again.
+            micro-batches. The next call then needs the same batches again.
 
         Raises:
             DataError: see `Step`.
@@ -49,16 +49,16 @@ class Engine:
         return int(self.step(batches[0], measure and len(batches) == 1))
 
     def start(self, remaining_steps: int, log: Log, interruptible: Interruptible) -> None:
-        """Prepares for training, which begins or goes on.
+        """Prepares to start or resume training.
 
         Args:
-            remaining_steps: how many steps are still to be done.
+            remaining_steps: optimizer steps that are left.
             log: called with a message about each choice and its reason.
             interruptible: entered around slow work that may be interrupted at any moment.
         """
 
     def release(self) -> bool:
-        """Frees memory that only makes steps faster; from then on steps are done one by one.
+        """Frees memory that is used only for speed; after that, steps run one by one.
 
         Returns:
             Whether there was any.
@@ -66,4 +66,4 @@ class Engine:
         return False
 
     def rebind(self) -> None:
-        """Follows a state that was loaded: the optimizer's tensors are other objects now."""
+        """Called after a state was loaded: the optimizer's tensors are new objects."""

@@ -1,7 +1,7 @@
 """Compiled steps, kept between runs in the user's cache folder.
 
-The key of a step is everything that its code follows from: configuration, shapes of the data, the
-package's sources, torch, processor. So nothing has to be traced to find it again.
+The key of a step is everything that its code depends on: configuration, shapes of the data, the
+package's sources, torch, processor. So a step is found again without tracing it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bigmodel.engine.step import Step
 from bigmodel.runtime import caches
 
 MAX_LIBRARIES = 64
-"""Of a megabyte or two each; beyond that, the least recently used ones are deleted."""
+"""Libraries that are kept, of one or two megabytes each; the least recently used are deleted."""
 
 MAX_AGE = 30 * 24 * 3600.0
 """Seconds after which a note that a step is better not compiled no longer counts."""
@@ -40,7 +40,7 @@ class CacheEntry:
 
     Attributes:
         library: its code. Beside it lie `.sha256`, without which the library does not count, and
-            `.slow`, if the code was no gain.
+            `.slow`, if the code was not faster.
     """
 
     library: Path
@@ -54,10 +54,10 @@ class CacheEntry:
             return False
 
     def seal(self) -> None:
-        """Marks the library as complete, and tidies the folder: the libraries used longest ago go, old
-        notes, and what a process left that was killed while compiling."""
+        """Marks the library as complete, and deletes the least recently used libraries, old notes, and
+        what processes that were killed while compiling left behind."""
         self._checksum.write_text(_digest([self.library]))
-        with contextlib.suppress(FileNotFoundError):  # another process tidies at the same time
+        with contextlib.suppress(FileNotFoundError):  # another process cleans up at the same time
             libraries = sorted(self.library.parent.glob("*.so"), key=lambda path: path.stat().st_mtime)
             for old in libraries[:-MAX_LIBRARIES]:
                 CacheEntry(old).remove()
@@ -72,14 +72,14 @@ class CacheEntry:
 
     @property
     def slow(self) -> str | None:
-        """Why this step is better not compiled; None if nothing was noted."""
+        """Why this step should not be compiled; None if nothing was noted."""
         try:
             return self._note.read_text()
         except OSError:
             return None
 
     def note_slow(self, reason: str) -> None:
-        """Notes for later runs that this step is better not compiled."""
+        """Notes for later runs that this step should not be compiled."""
         self._note.write_text(reason)
         self.remove()
 
@@ -120,13 +120,13 @@ def use_private_folders() -> None:
 def find_entry(
     step: Step, function: FunctionalStep, inputs: StepInputs, facts: dict[str, Any] | None
 ) -> CacheEntry | None:
-    """The cache entry of a step; None if parts of it are a user's own, whose sources cannot be followed.
+    """The cache entry of a step; None if it has custom parts, whose sources are unknown.
 
     Args:
-        facts: plain values of configuration and data that the code follows from; None if there are
+        facts: plain values of configuration and data that the code depends on; None if there are
             plugins, which may change anything.
     """
-    if facts is None or not is_ours(step):
+    if facts is None or not is_builtin(step):
         return None
     key = {
         **facts,
@@ -144,8 +144,8 @@ def find_entry(
     return CacheEntry(folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so")
 
 
-def is_ours(step: Step) -> bool:
-    """Whether all parts of a step are this package's or torch's, and none is a user's own."""
+def is_builtin(step: Step) -> bool:
+    """Whether every part of a step is this package's or torch's, and none is a custom one."""
     return all(type(part).__module__.startswith(("bigmodel.", "torch.")) for part in _parts(step))
 
 

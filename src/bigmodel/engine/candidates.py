@@ -1,4 +1,4 @@
-"""Makes a faster engine where it pays, and tries it before it is trusted."""
+"""Builds a faster engine if that pays off, and verifies it before it is used."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from bigmodel.engine.fixed_shape import FixedShapeEngine, step_inputs
 from bigmodel.engine.functional_step import FunctionalStep, UntraceableError
 from bigmodel.engine.step import Step
 from bigmodel.engine.verification import state_restored, verify
-from bigmodel.errors import DeviceError
-from bigmodel.runtime import activity, caches
+from bigmodel.errors import DeviceError, first_line
+from bigmodel.runtime import caches
+from bigmodel.runtime.progress_messages import report_progress
 
 _LOAD_SECONDS, _TRIAL_STEPS = 0.1, 7
-"""The cost of a faster engine that need not be compiled: seconds to load it, and steps of its trial."""
+"""The cost of a faster engine without compiling: seconds to load it, and steps to verify it."""
 
 _OVERHEAD = 40e-6
-"""Seconds a step that torch's operations take for each weight, whatever its size, as measured on several
-networks: what a compiled step can save."""
+"""Seconds of a step that torch's operations take for each weight tensor, whatever its size, as measured
+on several networks: what a compiled step can save."""
 
 _COMPILE_RISK, _TRIAL_RISK = 0.02, 0.1
-"""Share of a run that may be spent on a step whose gain is not known in advance: to compile it, and to
-try one that is there already. If it was for nothing, that is noted in the cache."""
+"""The largest share of a run to spend on compiling a step whose gain is unknown, and on verifying one
+that is compiled already. If it is not faster, the cache notes that."""
 
 _MAX_RATIO = 0.95
 """A faster engine's step takes at most this share of the eager step's time."""
@@ -37,14 +38,14 @@ _MAX_RATIO = 0.95
 
 @dataclass(frozen=True)
 class CompileCandidate:
-    """A step, and what decides whether a faster engine for it pays.
+    """A step, and what decides whether a faster engine for it pays off.
 
     Attributes:
-        step: what is to be done faster.
+        step: the step to make faster.
         example: a batch like those to come.
         eager_seconds: time of an eager step.
-        remaining_steps: steps that are still to be done.
-        is_required: whether the user asked for this engine, so that it need not pay.
+        remaining_steps: optimizer steps that are left.
+        is_required: whether the user asked for this engine, so that it need not pay off.
         facts: see `cache.find_entry`.
     """
 
@@ -57,11 +58,11 @@ class CompileCandidate:
 
     @property
     def is_worth_a_trial(self) -> bool:
-        """Whether an engine would pay that is compiled already, or need not be."""
+        """Whether an engine that needs no compiling would pay off."""
         return self._pays(_LOAD_SECONDS + _TRIAL_STEPS * self.eager_seconds, _TRIAL_RISK)
 
     def is_worth_compiling(self, seconds: float) -> bool:
-        """Whether an engine would pay that takes so long to compile."""
+        """Whether an engine that takes so many seconds to compile would pay off."""
         return self._pays(seconds, _COMPILE_RISK)
 
     def _pays(self, cost: float, risk: float) -> bool:
@@ -74,7 +75,7 @@ class CompileCandidate:
 def select_engine(
     candidate: CompileCandidate, kind: str, log: Log, interruptible: Interruptible
 ) -> FixedShapeEngine | None:
-    """A faster engine than the eager one, or None if there is none or it would not pay.
+    """A faster engine than the eager one; None if there is none or it would not pay off.
 
     Args:
         kind: `compiled` or `graph`.
@@ -86,7 +87,7 @@ def select_engine(
         if len(candidate.example) > candidate.step.accumulation.micro_batch:
             raise UntraceableError("batches go through the model in pieces")
         function = FunctionalStep(candidate.step)
-        is_known = candidate.facts is not None and cache.is_ours(candidate.step)
+        is_known = candidate.facts is not None and cache.is_builtin(candidate.step)
         if not (candidate.is_required or is_known):
             raise UntraceableError(
                 "the run uses parts of your own, whose Python control flow would be recorded once. Set "
@@ -107,9 +108,8 @@ def select_engine(
     except DeviceError:  # the device cannot be used any more, by eager steps either
         raise
     except Exception as error:  # whatever a compiler or a driver raises: eager steps still work
-        first_line = (str(error).strip().splitlines() or [""])[0]
         is_expected = isinstance(error, UntraceableError)
-        reason = first_line if is_expected else f"{type(error).__name__}: {first_line}"
+        reason = first_line(error) if is_expected else f"{type(error).__name__}: {first_line(error)}"
         log(f"Steps run eagerly: {reason}.")
         return None
 
@@ -121,7 +121,7 @@ def _load_or_compile(
     log: Log,
     interruptible: Interruptible,
 ) -> Code | None:
-    """The compiled step, from the cache or new; None if compiling would not pay."""
+    """The compiled step, from the cache or new; None if compiling would not pay off."""
     from bigmodel.engine.compiler import compile_step, load, missing_compiler
 
     device = candidate.example.inputs.device
@@ -129,7 +129,7 @@ def _load_or_compile(
         entry.touch()
         try:
             return load(entry.library, device)
-        except RuntimeError:  # it was linked against other libraries than there are now
+        except RuntimeError:  # linked against libraries that have changed since
             entry.remove()
     # As measured with networks of 4 to 60 weights.
     seconds = 10.0 + 0.5 * len(function.tensors.weights)
@@ -139,8 +139,8 @@ def _load_or_compile(
         raise UntraceableError(reason)
     for refusal in caches.refusals():
         log(refusal)
-    log(f"Compiling the step, which takes some {seconds:.0f} seconds.")
-    with tempfile.TemporaryDirectory() as folder, activity.report_progress("Compiling the step"):
+    log(f"Compiling the step takes about {seconds:.0f} seconds.")
+    with tempfile.TemporaryDirectory() as folder, report_progress("Compiling the step"):
         library = Path(folder) / "step.so" if entry is None else entry.library
         example = step_inputs(candidate.example, candidate.step)
         compile_step(function, example, library, interruptible)

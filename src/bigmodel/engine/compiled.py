@@ -12,7 +12,7 @@ from bigmodel.engine.functional_step import StepInputs, StepTensors
 from bigmodel.engine.step import Step
 
 Code = Callable[[list[Tensor]], list[Tensor]]
-"""Compiled code of a `FunctionalStep`: takes all tensors and the inputs, returns the figures."""
+"""Compiled code of a `FunctionalStep`: takes all tensors and the inputs, returns the step's metrics."""
 
 
 class CompiledEngine(FixedShapeEngine):
@@ -33,7 +33,7 @@ class CompiledEngine(FixedShapeEngine):
 
     def run_step(self, inputs: StepInputs) -> Tensor:
         """See `FixedShapeEngine.run_step`."""
-        # Without a copy the next call could write its figures into the same memory.
+        # Without a copy the next call could write its metrics into the same memory.
         return self._code([*self._tensors, *inputs])[0].clone()
 
     def rebind(self) -> None:

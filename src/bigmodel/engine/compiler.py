@@ -25,6 +25,7 @@ from bigmodel.engine import cache
 from bigmodel.engine.base import Interruptible
 from bigmodel.engine.compiled import Code
 from bigmodel.engine.functional_step import FunctionalStep, StepInputs, UntraceableError
+from bigmodel.errors import first_line
 
 aten = torch.ops.aten
 
@@ -67,7 +68,7 @@ def compile_step(
 
 
 def missing_compiler() -> str | None:
-    """What to tell the user if the C++ compiler is missing that code for a CPU needs; else None."""
+    """Why code for a CPU cannot be compiled, in words; None if there is a C++ compiler."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     name = os.environ.get("CXX") or usual
     try:
@@ -116,8 +117,8 @@ def trace(function: FunctionalStep, inputs: StepInputs) -> GraphModule:
             raise UntraceableError(
                 "it stores a tensor that is neither a parameter nor a buffer"
             ) from error
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UntraceableError(f"it cannot be traced ({lines[0]})") from error
+        reason = first_line(error, type(error).__name__)
+        raise UntraceableError(f"it cannot be traced ({reason})") from error
     for node in graph.graph.nodes:
         is_literal = all("lift_fresh" in str(user.target) for user in node.users)
         if node.op == "get_attr" and not is_literal:

@@ -73,7 +73,7 @@ class GraphEngine(FixedShapeEngine):
         recorded = torch.cuda.graph(self._graph, capture_error_mode="thread_local")
         try:
             with _tensor_rates(step.optimizer, self._learning_rates), recorded:
-                self._figures = step.full_batch_step(self._batch)
+                self._metrics = step.full_batch_step(self._batch)
         except Exception as error:
             # Raised by the allocator; had the capture been spoilt, that would be the error.
             if is_out_of_memory(error):
@@ -90,17 +90,17 @@ class GraphEngine(FixedShapeEngine):
             parameter.grad = None  # it lies in the graph's memory
 
     def run_step(self, inputs: StepInputs) -> Tensor:
-        """See `FixedShapeEngine.run_step`; the next call overwrites the figures."""
+        """See `FixedShapeEngine.run_step`; the next call overwrites the metrics."""
         for fixed, new in zip(self._batch, inputs[:2], strict=True):
             fixed.copy_(new)
         torch._foreach_copy_(self._learning_rates, list(inputs.rates[:-1].unbind()))
         self._graph.replay()
-        return self._figures
+        return self._metrics
 
     def release(self) -> bool:
         """See `Engine.release`: frees the graph and its private memory."""
         self._graph.reset()
-        vars(self).pop("_figures", None)
+        vars(self).pop("_metrics", None)
         torch.cuda.empty_cache()
         return True
 
@@ -122,7 +122,7 @@ def _check_capturable(step: Step, example: Batch) -> None:
 @contextlib.contextmanager
 def _tensor_rates(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
     """The optimizer's kernels read the learning rates from these tensors."""
-    before = [(group["lr"], group.get("capturable")) for group in optimizer.param_groups]
+    originals = [dict(group) for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
         if "capturable" in group:
@@ -130,10 +130,8 @@ def _tensor_rates(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iter
     try:
         yield
     finally:
-        for group, (rate, capturable) in zip(optimizer.param_groups, before, strict=True):
-            group["lr"] = rate
-            if "capturable" in group:
-                group["capturable"] = capturable
+        for group, original in zip(optimizer.param_groups, originals, strict=True):
+            group.update(original)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Engines that run a whole step as one piece, made for batches of one shape, many in a row.
 
-The piece changes weights, optimizer state, averages and sums in place, and returns its figures. A batch
+The piece changes weights, optimizer state, averages and sums in place, and returns its metrics. A batch
 of another shape, such as an epoch's smaller last one, is done by torch's operations on the same tensors.
 """
 
@@ -22,7 +22,7 @@ COMPILED_STEP = "compiled step"
 """What a profile calls a step that is one piece, without phases of its own."""
 
 MAX_CALL_SECONDS = 0.05
-"""How long a call may take: signals and the progress bar are looked after between two calls."""
+"""How long a call may take: signals and the progress bar are handled between two calls."""
 
 
 class FixedShapeEngine(Engine):
@@ -39,27 +39,27 @@ class FixedShapeEngine(Engine):
         self._device = example.inputs.device
 
     def run_step(self, inputs: StepInputs) -> Tensor:
-        """Does one step; returns its figures, (4,) float32, as `FunctionalStep` does."""
+        """Does one step; returns its metrics, (4,) float32, as `FunctionalStep` does."""
         raise NotImplementedError
 
     def __call__(self, batches: Sequence[Batch], factors: Sequence[float], measure: bool) -> int:
         """See `Engine.__call__`."""
         step, count = self.step, self._count_fitting(batches)
-        too_large = step.accumulation.micro_batch < len(batches[0])  # memory has run out meanwhile
+        too_large = step.accumulation.micro_batch < len(batches[0])  # memory ran out before
         if count == 0 or too_large or step.accumulation.losses:
             return super().__call__(batches, factors, measure)
         step.last_micro_batch = len(batches[0])
         rates = self._rates(factors[:count])
-        figures = torch.empty(count, 4, device=self._device)
+        metrics = torch.empty(count, 4, device=self._device)
         step.updating = True
         with step.phase(COMPILED_STEP):
-            for row, (inputs, targets), own_rates in zip(figures, batches[:count], rates, strict=True):
+            for row, (inputs, targets), own_rates in zip(metrics, batches[:count], rates, strict=True):
                 row.copy_(self.run_step(StepInputs(inputs, targets, own_rates)))
         step.updating = False
         apply(step.optimizer, factors[count - 1])
-        step.add_figures(figures, count * len(batches[0]))
+        step.add_step_metrics(metrics, count * len(batches[0]))
         if measure and count == len(batches):
-            step.accumulation.grad_norm = figures[-1, 3]
+            step.accumulation.grad_norm = metrics[-1, 3]
         return count
 
     def set_step_time(self, seconds: float) -> None:

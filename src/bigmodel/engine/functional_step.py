@@ -1,14 +1,15 @@
 """A training step as one function of tensors: forward, loss, backward, clip, update, averages, metrics.
 
 It computes what `Step` computes and changes the same tensors in place, but reads nothing else. So it can
-be traced and compiled as one piece, across the borders of forward, backward and optimizer.
+be traced and compiled as one piece, across the boundaries of forward, backward and optimizer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ FUNCTIONAL_OPTIMIZERS = (
 
 
 class UntraceableError(Exception):
-    """A step is no function of tensors; the message says why."""
+    """A step cannot be written as a function of tensors; the message says why."""
 
 
 class StepInputs(NamedTuple):
@@ -46,11 +47,11 @@ class StepInputs(NamedTuple):
 
 Named = dict[str, Tensor]
 ForwardResults = tuple[Tensor | None, Tensor, Tensor]
-"""Outputs, None if the loss is fused with the head; the sum of the losses; what to divide it by."""
+"""What `Step.forward` returns, and what to divide the sum by."""
 
 
 class StepTensors(NamedTuple):
-    """All tensors that a step works on, by name.
+    """All tensors that a step reads or changes, by name.
 
     Attributes:
         weights: trainable parameters, detached.
@@ -70,7 +71,7 @@ class StepTensors(NamedTuple):
 
     @classmethod
     def of(cls, step: Step) -> StepTensors:
-        """The tensors of a step, the very ones that it works on."""
+        """The step's own tensors, not copies."""
         model, loss = step.model, step.loss
         persistent = {id(value) for value in model.state_dict(keep_vars=True).values()}
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -97,16 +98,16 @@ class StepTensors(NamedTuple):
 
     @property
     def changed(self) -> Named:
-        """Those that a step changes, as `weights.layers.0.weight`."""
+        """The tensors that a step changes, as `weights.layers.0.weight`."""
         kinds = list(zip(self._fields, self, strict=True))[:-1]
         return {f"{kind}.{name}": tensor for kind, named in kinds for name, tensor in named.items()}
 
     def flatten(self) -> list[Tensor]:
-        """All of them in a fixed order."""
+        """All tensors in a fixed order."""
         return [tensor for named in self for tensor in named.values()]
 
     def unflatten(self, tensors: Iterable[Tensor]) -> StepTensors:
-        """Others by the same names, in the order of `flatten`."""
+        """Other tensors under the same names, in the order of `flatten`."""
         rest = iter(tensors)
         return StepTensors(*({name: next(rest) for name in named} for named in self))
 
@@ -119,10 +120,10 @@ class FunctionalStep:
             so that the optimizer has its state.
 
     Attributes:
-        tensors: the ones that the step itself works on.
+        tensors: the step's own.
 
     Raises:
-        UntraceableError: the step keeps something that is no tensor from one update to the next.
+        UntraceableError: between updates the step keeps something other than tensors.
     """
 
     def __init__(self, step: Step) -> None:
@@ -136,12 +137,12 @@ class FunctionalStep:
         """Does one step, in place.
 
         Args:
-            tensors: `self.tensors`, or others by the same names.
+            tensors: `self.tensors`, or others under the same names.
             inputs: the batch and its rates.
 
         Returns:
-            (4,) float32: the sum of the samples' losses, its normaliser, 1 where the update was left
-            out, else 0, and the norm of the gradient before clipping.
+            (4,) float32: the sum of the samples' losses, its normaliser, 1 if the update was skipped,
+            else 0, and the norm of the gradient before clipping.
         """
         weights = {name: value.detach().requires_grad_() for name, value in tensors.weights.items()}
         # A forward pass updates running statistics in place, and a bad batch must leave them alone.
@@ -165,8 +166,8 @@ class FunctionalStep:
             _assign_where(is_finite, tensors.optimizer_state, new_state)
             _assign_where(is_finite, tensors.buffers, buffers)
             self._update_averages(tensors, new_weights | buffers, inputs.rates[-1])
-        figures = (total.detach(), normaliser, 1.0 - is_finite.to(total), norm.to(total))
-        return torch.stack([figure.float() for figure in figures])
+        values = (total.detach(), normaliser, 1.0 - is_finite.to(total), norm.to(total))
+        return torch.stack([value.float() for value in values])
 
     def _optimizer_step(
         self, tensors: StepTensors, gradients: Named, rates: Tensor
@@ -180,12 +181,17 @@ class FunctionalStep:
         }
         for name, value in weights.items():
             value.grad = gradients.get(name)
-        with _swap_optimizer_tensors(self._step, weights, state, rates):
-            self._step.optimizer.step()
+        optimizer = _copied_optimizer(self._step, weights, state, rates)
+        is_compiling = torch.compiler._is_compiling_flag
+        torch.compiler._is_compiling_flag = True  # or it would read values of tensors
+        try:
+            optimizer.step()
+        finally:
+            torch.compiler._is_compiling_flag = is_compiling
         return weights, state
 
     def _update_averages(self, tensors: StepTensors, new: Named, share: Tensor) -> None:
-        """As `EMA.update`: averages stay as they are where a weight is not finite."""
+        """As `EMA.update`: averages stay as they are if a weight is not finite."""
         live = {f"model.{name}": value for name, value in new.items()} | tensors.constants
         values = {name: live[f"model.{own}"] for name, own in self._averaged.items()}
         if not any(value.is_floating_point() for value in values.values()):
@@ -205,11 +211,11 @@ class _ForwardPass(nn.Module):
     def __init__(self, step: Step) -> None:
         super().__init__()
         self.model, self.loss = step.model, step.loss
-        self._fuses, self._autocast = step.fuses, step.autocast
-        # A shared weight stands in several places. functional_call would find them by itself, but it
-        # does not put back all of a part that is itself in several places.
+        self._step_forward = step.forward
+        # A shared weight has several names. functional_call would find them by itself, but does not
+        # restore all of a module that itself has several names.
         first: dict[int, str] = {}
-        self._places = {
+        self._first_names = {
             f"{path}.{name}": first.setdefault(id(value), f"{path}.{name}")
             for path, part in self.named_modules()
             for name, value in chain(
@@ -219,26 +225,17 @@ class _ForwardPass(nn.Module):
         }
 
     def call(self, tensors: Named, constants: Named, inputs: StepInputs) -> ForwardResults:
-        """Forward pass and loss with other tensors than the modules' own.
-
-        Returns:
-            See `ForwardResults`.
-        """
+        """Forward pass and loss with other tensors than the modules' own."""
         named = {f"model.{name}": value for name, value in tensors.items()} | constants
-        swapped = {place: named[first] for place, first in self._places.items()}
+        swapped = {name: named[first] for name, first in self._first_names.items()}
         batch = (inputs.inputs, inputs.targets)
         results: ForwardResults = functional_call(self, swapped, batch, tie_weights=False)
         return results
 
     def forward(self, inputs: Tensor, targets: Tensor) -> ForwardResults:
-        outputs = None
-        with self._autocast, _flat_weights_rebound(self.model):
-            if self._fuses:
-                total = self.model(inputs, partial(self.loss.with_head, targets=targets))
-            else:
-                outputs = self.model(inputs)
-                total = self.loss(outputs, targets)
-            normaliser = self.loss.normaliser(targets)
+        with _flat_weights_rebound(self.model):
+            outputs, total = self._step_forward(inputs, targets)
+        normaliser = self.loss.normaliser(targets)
         if not isinstance(normaliser, Tensor):
             normaliser = total.new_full((), normaliser)
         return outputs, total, normaliser
@@ -246,7 +243,7 @@ class _ForwardPass(nn.Module):
 
 @contextlib.contextmanager
 def _flat_weights_rebound(model: nn.Module) -> Iterator[None]:
-    """Lets torch's recurrent layers read the swapped weights: they keep a list of their own."""
+    """Lets torch's recurrent layers, which keep a list of their weights, read the swapped ones."""
     layers = [part for part in model.modules() if isinstance(part, nn.RNNBase)]
     originals = [layer._flat_weights for layer in layers]
     for layer in layers:
@@ -258,35 +255,22 @@ def _flat_weights_rebound(model: nn.Module) -> Iterator[None]:
             layer._flat_weights = original
 
 
-@contextlib.contextmanager
-def _swap_optimizer_tensors(step: Step, weights: Named, state: Named, rates: Tensor) -> Iterator[None]:
-    """The optimizer works on other tensors than its own, and looks at no value, as under torch.compile.
-
-    There is no `functional_call` for optimizers.
-    """
-    optimizer = step.optimizer
+def _copied_optimizer(step: Step, weights: Named, state: Named, rates: Tensor) -> torch.optim.Optimizer:
+    """The optimizer for other tensors than its own: there is no `functional_call` for optimizers."""
     names = {p: name for name, p in step.model.named_parameters()}
-    groups, original_state = [dict(group) for group in optimizer.param_groups], optimizer.state.copy()
-    is_compiling = torch.compiler._is_compiling_flag
-    try:
-        optimizer.state.clear()
-        for entry, value in state.items():
-            key, name = entry.split(".", 1)
-            optimizer.state[weights[name]][key] = value
-        for group, rate in zip(optimizer.param_groups, rates.unbind(), strict=True):
-            group["params"] = [weights[names[p]] for p in group["params"]]
-            # SGD reads the value of a rate, instead of multiplying by it, unless it needs a gradient.
-            group["lr"] = rate.detach().requires_grad_()
-            group |= {"foreach": False, "fused": False, "capturable": True}
-        torch.compiler._is_compiling_flag = True
-        yield
-    finally:
-        torch.compiler._is_compiling_flag = is_compiling
-        optimizer.state.clear()
-        optimizer.state.update(original_state)
-        for group, original in zip(optimizer.param_groups, groups, strict=True):
-            group.clear()
-            group.update(original)
+    optimizer = copy.copy(step.optimizer)
+    optimizer.state = defaultdict(dict)
+    for entry, value in state.items():
+        key, name = entry.split(".", 1)
+        optimizer.state[weights[name]][key] = value
+    options = {"foreach": False, "fused": False, "capturable": True}
+    optimizer.param_groups = []
+    for group, rate in zip(step.optimizer.param_groups, rates.unbind(), strict=True):
+        params = [weights[names[p]] for p in group["params"]]
+        # SGD reads the value of a rate, instead of multiplying by it, unless it needs a gradient.
+        lr = rate.detach().requires_grad_()
+        optimizer.param_groups.append({**group, **options, "params": params, "lr": lr})
+    return optimizer
 
 
 def _all_finite(tensors: list[Tensor]) -> Tensor:
@@ -294,7 +278,7 @@ def _all_finite(tensors: list[Tensor]) -> Tensor:
 
 
 def _assign_where(condition: Tensor, tensors: Named, new: Named) -> None:
-    """Writes `new` into `tensors` where the condition holds; `new` then holds what they are."""
+    """Writes `new` into `tensors` if the condition holds; afterwards both hold the same values."""
     for name, tensor in tensors.items():
         new[name] = torch.where(condition, new[name].to(tensor.dtype), tensor)
         tensor.copy_(new[name])
@@ -321,7 +305,7 @@ def has_state(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _check_traceable(step: Step) -> None:
-    """Raises UntraceableError if a step is known to be no function of tensors without tracing it."""
+    """Raises UntraceableError if a step cannot be traced, as far as is known without trying."""
     optimizer = step.optimizer
     if kind_of(optimizer) not in FUNCTIONAL_OPTIMIZERS:
         raise UntraceableError("this optimizer has state that is not tensors, or reads their values")

@@ -12,7 +12,7 @@ from bigmodel.runtime import caches
 def compile_model(model: nn.Module, device: torch.device) -> list[str]:
     """Has torch compile a model at its first call, and keep the code between runs.
 
-    A stack of blocks of one type is compiled as one block that is called many times, so that a deep
+    A stack of blocks of one type is compiled as one block that is called several times, so that a deep
     model takes no longer to compile than a shallow one. The rest stays eager.
 
     Returns:
@@ -29,7 +29,7 @@ def compile_model(model: nn.Module, device: torch.device) -> list[str]:
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks of a model that stand in a stack of blocks of one type, none within another."""
+    """The blocks in a model's stacks of blocks of one type; none contains another."""
     found: list[nn.Module] = []
     for module in model.children():
         blocks = list(module.children()) if isinstance(module, nn.ModuleList | nn.Sequential) else []

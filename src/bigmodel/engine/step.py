@@ -1,8 +1,8 @@
 """One optimizer step and nothing else: forward, loss, backward, clip, update.
 
-A narrow interface: a batch in, figures out. A step knows no epochs, logs or files, and never waits for
-the device: losses stay there as tensors until `drain` fetches them all at once. An update from a loss or
-gradient that is not finite is left out; that is decided on the device, too.
+A narrow interface: a batch in, metrics out. A step knows no epochs, logs or files, and never waits for
+the device: losses stay there as tensors until `drain` fetches them all at once. If the loss or a
+gradient is not finite, the update is skipped; that, too, is decided on the device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bigmodel.data.base import Batch
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
-from bigmodel.engine.step_figures import FigureBuffer, StepFigures
+from bigmodel.engine.step_metrics import StepMetrics, StepMetricsBuffer
 from bigmodel.errors import DataError
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
@@ -27,7 +27,7 @@ from bigmodel.optim.optimizers import masked_step
 from bigmodel.runtime.device import Runtime
 
 Phase = Callable[[str], AbstractContextManager[Any]]
-"""Marks a phase of a step by its name: entered before it, left after it."""
+"""Marks a phase of a step, given its name: entered before the phase, left after it."""
 
 _UNMARKED = nullcontext()
 
@@ -35,7 +35,7 @@ _run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)  # p
 
 
 def unmarked(name: str) -> AbstractContextManager[None]:  # noqa: ARG001
-    """No mark, for a step that nobody profiles: `record_function` takes microseconds even then."""
+    """Marks nothing, for steps that are not profiled: `record_function` takes microseconds even then."""
     return _UNMARKED
 
 
@@ -53,15 +53,14 @@ class Step:
         micro_tokens: the same in tokens, padding included; None: no bound.
         clip_norm: bound on the norm of the whole gradient, or None.
         ema: averaged weights to update, or None.
-        undoable: keep what a step changes before its update, so that `undo` can take it back.
+        undoable: keep what a step changes before its update, so that `undo` can restore it.
 
     Attributes:
-        accumulation: the step that is under way; part of a run's state.
+        accumulation: the step in progress; part of a run's state.
         last_micro_batch: samples that went through the model at once in the newest step.
-        autocast: the context of forward pass and loss: mixed precision, or none.
         fuses: whether the loss is given features and head instead of outputs.
-        updating: whether weights are being changed, so that nothing can be taken back.
-        should_pause: called between two micro-batches; if it returns True, the step is left there.
+        updating: whether weights are being changed, so that nothing can be undone.
+        should_pause: called between two micro-batches; if it returns True, the step is interrupted.
         phase: marks the phases `forward`, `backward` and `optimizer` for a profiler.
     """
 
@@ -100,25 +99,25 @@ class Step:
         self.updating = False
         self.runtime = runtime
         self._device = runtime.device
-        self.autocast = runtime.autocast()
+        self._autocast = runtime.autocast()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._one = torch.ones((), device=self._device)
         self._reciprocals: dict[int, Tensor] = {}
-        self._figures = FigureBuffer()
+        self._step_metrics = StepMetricsBuffer()
 
     def __call__(self, batch: Batch, measure: bool = False) -> bool:
-        """Does one update, or goes on with one that was interrupted.
+        """Does one update, or continues one that was interrupted.
 
         Args:
             batch: all samples of this update.
             measure: whether to leave the norm of the gradient, before clipping, in `accumulation`.
 
         Returns:
-            Whether the update was done. It was not if `should_pause` interrupted it between two
-            micro-batches: then the same batch has to come again.
+            Whether the update was done. If `should_pause` interrupted it between two micro-batches, the
+            next call needs the same batch again.
 
         Raises:
-            DataError: no target of the batch counts, so the mean loss is undefined.
+            DataError: every target of the batch is ignored, so the mean loss is undefined.
         """
         losses, size = self.accumulation.losses, self._micro_batch_size(batch)
         self.last_micro_batch = min(size, len(batch))
@@ -143,17 +142,28 @@ class Step:
             if not self.fuses:
                 self.metrics.add(metrics.sums, len(batch), found_inf == 0)
         self._update(found_inf, measure)
-        self._figures.add(total, found_inf, weight)
+        self._step_metrics.add(total, found_inf, weight)
         losses.clear()
         return True
 
-    def full_batch_step(self, batch: Batch) -> Tensor:
-        """Does one update of a batch that goes through the model at once. Its figures are returned, not
-        kept.
+    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Forward pass and loss.
 
         Returns:
-            (4,) float32: the sum of the samples' losses, what to divide it by, 1 if the update was left
-            out, else 0, and the gradient's norm before clipping.
+            The outputs, None if the loss is fused with the head, and the sum of the samples' losses.
+        """
+        with self._autocast:
+            if self.fuses:
+                return None, self.model(inputs, partial(self.loss.with_head, targets=targets))
+            outputs = self.model(inputs)
+            return outputs, self.loss(outputs, targets)
+
+    def full_batch_step(self, batch: Batch) -> Tensor:
+        """Does one update with a batch that goes through the model at once; nothing is kept for `drain`.
+
+        Returns:
+            (4,) float32: the sum of the samples' losses, what to divide it by, 1 if the update was
+            skipped, else 0, and the gradient's norm before clipping.
         """
         self._begin()
         weight = self.loss.normaliser(batch.targets)
@@ -164,33 +174,33 @@ class Step:
         assert norm is not None
         return torch.stack([value.float() for value in (total, weight, found_inf, norm)])
 
-    def add_figures(self, figures: Tensor, samples: int) -> None:
-        """Adds the figures of steps that an engine did, which added up the metrics, too.
+    def add_step_metrics(self, step_metrics: Tensor, samples: int) -> None:
+        """Adds steps that an engine did, which has added to the sums of `metrics` itself.
 
         Args:
-            figures: (steps, 4), as `full_batch_step` returns them.
+            step_metrics: (steps, 4), as `full_batch_step` returns them.
             samples: how many samples these steps had in all.
         """
-        self._figures.add_block(figures)
+        self._step_metrics.add_block(step_metrics)
         if not self.fuses:
             self.metrics.count(samples)
 
-    def drain(self) -> list[StepFigures]:
-        """Returns the figures of the steps since the last call, in order. Waits for the device."""
-        return self._figures.drain()
+    def drain(self) -> list[StepMetrics]:
+        """Returns the metrics of the steps since the last call, in order. Waits for the device."""
+        return self._step_metrics.drain()
 
-    def discard_figures(self) -> None:
-        """Discards the figures that were not drained."""
-        self._figures.clear()
+    def discard_step_metrics(self) -> None:
+        """Discards the metrics that were not drained."""
+        self._step_metrics.clear()
 
     def undo(self) -> bool:
-        """Takes back what an unfinished step has changed, so that its batch can come again as a whole.
+        """Restores what an unfinished step has changed, so that its whole batch can be repeated.
 
         Returns:
-            Whether all is as it was before the step. It is not if the step was begun by another process,
-            if its update was under way, or if it is not `undoable`.
+            Whether everything is as it was before the step. It is not if another process began the step,
+            if its update had started, or if it is not `undoable`.
         """
-        if self._buffers_before is None:  # no step is under way, or it cannot be taken back any more
+        if self._buffers_before is None:  # no step is in progress, or it cannot be undone any more
             return not (self.updating or self.accumulation.losses)
         if not self._undoable:
             return False
@@ -202,7 +212,7 @@ class Step:
 
     def _begin(self) -> None:
         self.updating = False
-        # A forward pass changes running statistics; a bad batch must leave no trace in them.
+        # A forward pass changes running statistics; a bad batch must not.
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
             parameter.grad = None
@@ -214,7 +224,7 @@ class Step:
         return min(size, max(1, self.micro_tokens // batch.inputs.shape[-1]))
 
     def _micro_batch_metrics(self) -> Metrics:
-        """The metrics of a step's micro-batches, which count once the whole gradient is finite."""
+        """The metrics of a step's micro-batches, which count only if the whole gradient is finite."""
         if not self.accumulation.losses or self.accumulation.sums is None:
             self.accumulation.sums = torch.zeros_like(self.metrics.sums)
         return self.metrics.over(self.accumulation.sums)
@@ -236,22 +246,12 @@ class Step:
     def _accumulate(
         self, inputs: Tensor, targets: Tensor, reciprocal: Tensor
     ) -> tuple[Tensor | None, Tensor]:
-        """Adds a micro-batch's part of the mean loss's gradient; returns its outputs, None if the loss
-        is fused with the head, and the sum of its samples' losses."""
-        outputs, total = self._forward(inputs, targets)
-        self._backward(total, reciprocal)
-        return None if outputs is None else outputs.detach(), total.detach()
-
-    def _forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, Tensor]:
-        with self.phase("forward"), self.autocast:
-            if self.fuses:
-                return None, self.model(inputs, partial(self.loss.with_head, targets=targets))
-            outputs = self.model(inputs)
-            return outputs, self.loss(outputs, targets)
-
-    def _backward(self, total: Tensor, reciprocal: Tensor) -> None:
+        """Adds a micro-batch's part of the gradient; returns what `forward` does, detached."""
+        with self.phase("forward"):
+            outputs, total = self.forward(inputs, targets)
         with self.phase("backward"):
             _backward(total if self.scaler is None else self.scaler.scale(total), reciprocal)
+        return None if outputs is None else outputs.detach(), total.detach()
 
     def _reciprocal(self, weight: Tensor | int) -> Tensor:
         """1 / weight, on the device: backward starts from it, so that no division enters the graph."""
@@ -280,7 +280,7 @@ class Step:
         return [p.grad for p in self._parameters if p.grad is not None]
 
     def _update(self, found_inf: Tensor, measure: bool) -> None:
-        """Updates weights and averages, or leaves all as it was if `found_inf` is 1."""
+        """Updates weights and averages, or nothing if `found_inf` is 1."""
         with self.phase("optimizer"):
             buffers_before, self._buffers_before, self.updating = self._buffers_before, None, True
             skip = found_inf if self.scaler is None else self._unscale(self.scaler, found_inf)
@@ -301,8 +301,8 @@ class Step:
     def _unscale(self, scaler: torch.amp.GradScaler, found_inf: Tensor) -> Tensor:
         """Divides the gradients by fp16's scale; returns `found_inf`, or 1 if one has overflowed.
 
-        `scaler.step` would wait for the device unless the optimizer is fused, and fused ones would begin
-        their state in a first step that is left out.
+        `scaler.step` would wait for the device unless the optimizer is fused, and a fused one would
+        create its state even if its first step is skipped.
         """
         scaler.unscale_(self.optimizer)
         (overflow,) = scaler._found_inf_per_device(self.optimizer).values()
@@ -310,7 +310,7 @@ class Step:
 
     @torch.no_grad()
     def _restore_buffers(self, found_inf: Tensor, before: list[Tensor]) -> None:
-        """Undoes what the forward pass of a bad batch has done to running statistics."""
+        """Restores running statistics that the forward pass of a bad batch has changed."""
         if found_inf.device.type == "cpu" and not found_inf.item():
             return
         for buffer, old in zip(self._buffers, before, strict=True):

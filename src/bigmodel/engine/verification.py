@@ -19,7 +19,7 @@ from bigmodel.engine.step import Step
 from bigmodel.runtime import rng
 
 _TIMED_STEPS = 5
-_FIGURES_RTOL = 1e-3
+_METRICS_RTOL = 1e-3
 """Relative tolerance of loss and norm in fp32, for rounding alone."""
 
 _TOLERANCES = {
@@ -37,7 +37,7 @@ _MIXED_FACTOR, _MAX_TOLERANCE = 30, 0.5
 
 
 class Verification(NamedTuple):
-    """The outcome of a trial.
+    """The outcome of a comparison with the eager step.
 
     Attributes:
         fault: how the engine differs from the eager step, in words; None if it does not.
@@ -50,10 +50,10 @@ class Verification(NamedTuple):
 
 
 def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> Verification:
-    """Tries an engine; afterwards the state is as it was.
+    """Compares an engine with the eager step, and times both; the state is restored.
 
     Args:
-        batch: to try it with.
+        batch: the batch to run both on.
         function: the same step; it names all tensors that the step changes.
     """
     step, tensors = engine.step, function.tensors
@@ -61,11 +61,11 @@ def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> 
     before = _copies(tensors)
     with state_restored(step, function):
         inputs = step_inputs(batch, step, 0.0 if step.ema is None else step.ema.next_share())
-        figures = engine.run_step(inputs).tolist()
+        metrics = engine.run_step(inputs).tolist()
         after = _copies(tensors)
     with state_restored(step, function):
         expected = step.full_batch_step(batch).tolist()
-        fault = _figures_fault(figures, expected, tolerance * _FIGURES_RTOL)
+        fault = _metrics_fault(metrics, expected, tolerance * _METRICS_RTOL)
         for kind, share in _TOLERANCES.items():
             bound = min(tolerance * share, _MAX_TOLERANCE)
             fault = fault or _tensors_fault(kind, before, after, tensors, bound)
@@ -78,7 +78,7 @@ def verify(engine: FixedShapeEngine, batch: Batch, function: FunctionalStep) -> 
 
 @contextmanager
 def state_restored(step: Step, function: FunctionalStep) -> Iterator[None]:
-    """Whatever steps are done in it, afterwards the state is as it was."""
+    """Restores the state that steps within it change."""
     changed = function.tensors.changed
     before, random = {name: tensor.clone() for name, tensor in changed.items()}, rng.torch_states()
     samples, updates = step.metrics.samples, 0 if step.ema is None else step.ema.updates
@@ -107,9 +107,9 @@ def _seconds(call: Callable[[], Tensor], batch: Batch) -> float:
     return time.perf_counter() - began
 
 
-def _figures_fault(figures: list[float], expected: list[float], rtol: float) -> str | None:
-    """The first of a step's figures that is not the expected one, in words."""
-    for name, got, wanted in zip(("loss", "weight", "skip", "norm"), figures, expected, strict=True):
+def _metrics_fault(metrics: list[float], expected: list[float], rtol: float) -> str | None:
+    """The first of a step's metrics that differs from the expected one, in words."""
+    for name, got, wanted in zip(("loss", "weight", "skip", "norm"), metrics, expected, strict=True):
         is_close = abs(got - wanted) <= rtol * max(abs(wanted), 1e-6)
         if not (is_close or got == wanted or (math.isnan(got) and math.isnan(wanted))):
             return f"{name} {got:.6g} instead of {wanted:.6g}"

@@ -1,7 +1,7 @@
 """Adapts any loss to `Loss`: torch's own, a plain module or function, one that returns a mean.
 
-Training divides a sum over samples by a number that it knows separately (see `Loss`), so that unequal
-micro-batches, padded texts and evaluations count right. A loss that returns a mean says so by
+Training divides a sum over samples by a separate number (see `Loss`), so that unequal micro-batches,
+padded texts and evaluations are weighted correctly. A loss that returns a mean says so by
 `reduction = "mean"`, as torch's do; mean times number is then that sum.
 """
 
@@ -24,7 +24,7 @@ def build_loss(config: EntryConfig, spec: DataSpec) -> Loss:
     """Builds the loss that `config` names, adapted if it does not return sums.
 
     Raises:
-        SpecError: the registered function returns nothing that can be called.
+        SpecError: the registered function does not return a callable.
     """
     made = losses.build(config, spec)
     if isinstance(made, Loss) and made.reduction == "sum":

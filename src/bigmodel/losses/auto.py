@@ -7,12 +7,8 @@ from bigmodel.registry import EntryConfig, losses
 from bigmodel.spec import DataSpec
 
 
-class AutoConfig(EntryConfig):
-    pass
-
-
-@losses.register("auto", AutoConfig)
-def auto(config: AutoConfig, spec: DataSpec) -> Loss:  # noqa: ARG001  every entry is called alike
+@losses.register("auto", EntryConfig)
+def auto(config: EntryConfig, spec: DataSpec) -> Loss:  # noqa: ARG001  every entry is called alike
     """The usual loss for the data's target, with its defaults.
 
     cross_entropy for classes and next tokens, bce_with_logits for yes/no labels, mse for real values.

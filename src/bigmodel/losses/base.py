@@ -69,8 +69,7 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def with_head(self, features: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
-        """The same from a model's features, for losses that need not have all outputs in memory at
-        once."""
+        """The same from a model's features, for losses that do not need all outputs in memory."""
         total: Tensor = self(head(features), targets)
         return total
 

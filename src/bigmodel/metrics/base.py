@@ -14,7 +14,7 @@ from bigmodel.spec import Classes, NextTokens, Target
 
 
 class Metrics:
-    """Running sums over samples, and the figures that follow from them.
+    """Running sums over samples, and the metrics that follow from them.
 
     Args:
         sums: zeros, on the device. With `counts_samples`, the last row counts samples.
@@ -33,7 +33,7 @@ class Metrics:
 
     @property
     def sums(self) -> Tensor:
-        """The sums themselves: a caller that adds to them has to `count` the samples."""
+        """The sums themselves; a caller that adds to them has to `count` the samples."""
         return self._sums
 
     def over(self, sums: Tensor) -> Self:
@@ -70,21 +70,21 @@ class Metrics:
         raise NotImplementedError
 
     def compute(self, *, of_all: bool = True) -> dict[str, float]:
-        """The figures of all samples since the last reset, in one transfer; empty without samples.
+        """The metrics of all samples since the last reset, in one transfer; empty without samples.
 
-        If the model gave NaN or infinity for any sample, every figure is NaN. A figure that is undefined
+        If the model gave NaN or infinity for any sample, every metric is NaN. A metric that is undefined
         for these samples, such as r2 when all true values are equal, is NaN by itself.
 
         Args:
-            of_all: whether all samples have to count. Otherwise the figures are those of the `valid`
+            of_all: whether all samples have to count. If not, the metrics are those of the `valid`
                 batches, and NaN if there was none.
         """
         if not self._count:
             return {}
         sums = self._sums.cpu()
-        figures, counted = self._figures(sums), self._counted(sums)
+        metrics, counted = self._values(sums), self._counted(sums)
         is_whole = counted == self._count if of_all else counted > 0
-        return figures if is_whole and bool(sums.isfinite().all()) else dict.fromkeys(figures, math.nan)
+        return metrics if is_whole and bool(sums.isfinite().all()) else dict.fromkeys(metrics, math.nan)
 
     def reset(self) -> None:
         """Resets all sums."""
@@ -130,7 +130,7 @@ class Metrics:
         """How many samples count: those of valid batches for which the outputs are defined."""
         return float(sums[-1].min())
 
-    def _figures(self, sums: Tensor) -> dict[str, float]:
+    def _values(self, sums: Tensor) -> dict[str, float]:
         raise NotImplementedError
 
 

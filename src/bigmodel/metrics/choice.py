@@ -1,4 +1,4 @@
-"""The figures of each kind of target."""
+"""The metrics of each kind of target."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bigmodel.spec import Classes, Flags, NextTokens, Target, Values
 
 
 def metric_names(target: Target) -> dict[str, str]:
-    """The figures of an evaluation, without the part's prefix, and which direction is better.
+    """The metrics of an evaluation, without the part's prefix, each with its direction.
 
     Returns:
-        `max` or `min` by name. `loss`, which the loss itself computes, is among them.
+        `max` or `min` by name, `loss` included.
     """
     match target:
         case Classes(count=count):
@@ -40,17 +40,17 @@ _UNDEFINED_REASONS = {
 }
 
 
-def undefined_told(figures: Mapping[str, float]) -> dict[str, str]:
-    """The reason for each figure that is NaN because the samples of a part leave it undefined.
+def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Explains each metric that is NaN because it is undefined for the samples of a part.
 
     Args:
-        figures: of an evaluation in which all outputs were finite.
+        metrics: of an evaluation in which all outputs were finite.
     """
-    return {name: why for name, why in _UNDEFINED_REASONS.items() if math.isnan(figures.get(name, 0.0))}
+    return {name: why for name, why in _UNDEFINED_REASONS.items() if math.isnan(metrics.get(name, 0.0))}
 
 
 def default_monitor(target: Target) -> str:
-    """The figure that chooses the best weights; it can be compared between runs with other losses.
+    """The metric that chooses the best weights; it can be compared between runs with other losses.
 
     `accuracy` for classes, `rmse` for real values. For yes/no labels the `loss`: most labels are rare,
     so that accuracy is high for a model that never predicts one, and macro-F1 stays 0 until it does.

@@ -62,18 +62,18 @@ class ClassMetrics(Metrics):
         """See `Metrics`: each sample that counts has one true class."""
         return float(sums[:-1].sum() if self._square else sums[: self._classes].sum())
 
-    def _figures(self, sums: Tensor) -> dict[str, float]:
+    def _values(self, sums: Tensor) -> dict[str, float]:
         counts = sums[:-1].view(-1, self._classes).double()
         if self._square:
             truths, predicted, hits = counts.sum(1), counts.sum(0), counts.diagonal()
         else:
             truths, predicted, hits = counts
         count = max(1.0, self._counted(sums))
-        figures = {"accuracy": float(hits.sum()) / count}
+        values = {"accuracy": float(hits.sum()) / count}
         if self._top5:
-            figures["top5_accuracy"] = int(sums[-1]) / count
-        figures["macro_f1"] = _macro_f1(hits, truths, predicted)
-        return figures
+            values["top5_accuracy"] = int(sums[-1]) / count
+        values["macro_f1"] = _macro_f1(hits, truths, predicted)
+        return values
 
 
 class FlagMetrics(Metrics):
@@ -102,7 +102,7 @@ class FlagMetrics(Metrics):
         self._sums.add_(torch.stack((true, predicted, true & predicted, ones)).sum(1))
         self.count(targets.shape[0])
 
-    def _figures(self, sums: Tensor) -> dict[str, float]:
+    def _values(self, sums: Tensor) -> dict[str, float]:
         truths, predicted, hits, _ = sums.double()
         wrong = float((truths + predicted - 2 * hits).mean()) / max(1.0, self._counted(sums))
         return {"accuracy": 1.0 - wrong, "macro_f1": _macro_f1(hits, truths, predicted)}

@@ -17,7 +17,7 @@ class TokenMetrics(Metrics):
 
     Perplexity is exp of the mean -log p of the target tokens. Bits per character is the sum of their
     -log2 p over how many characters they stand for, so that it can be compared between vocabularies.
-    Without a token or a character to divide by, a figure is NaN.
+    Without a token or a character to divide by, a metric is NaN.
     """
 
     counts_samples = True
@@ -47,9 +47,9 @@ class TokenMetrics(Metrics):
         self._sums.add_(new if valid is None else torch.where(valid, new, 0))
         self.count(targets.shape[0])
 
-    def _figures(self, sums: Tensor) -> dict[str, float]:
+    def _values(self, sums: Tensor) -> dict[str, float]:
         negative_log_p, hits, tokens, characters, _ = sums.tolist()
-        figures = {"perplexity": math.exp(min(negative_log_p / (tokens or math.nan), 700.0))}
+        values = {"perplexity": math.exp(min(negative_log_p / (tokens or math.nan), 700.0))}
         if self._characters is not None:
-            figures["bits_per_character"] = negative_log_p / math.log(2) / (characters or math.nan)
-        return {**figures, "accuracy": hits / (tokens or math.nan)}
+            values["bits_per_character"] = negative_log_p / math.log(2) / (characters or math.nan)
+        return {**values, "accuracy": hits / (tokens or math.nan)}

@@ -39,7 +39,7 @@ class ValueMetrics(Metrics):
         self._sums.add_(new if valid is None else torch.where(valid, new, 0))
         self.count(targets.shape[0])
 
-    def _figures(self, sums: Tensor) -> dict[str, float]:
+    def _values(self, sums: Tensor) -> dict[str, float]:
         absolute, squared, truth, truth_squared, counted = sums.double()
         count = counted.clamp(min=1)
         spread = truth_squared - truth * truth / count

@@ -1,4 +1,4 @@
-"""What an optimizer of the user's own may derive from and use."""
+"""What a custom optimizer may derive from and use."""
 
 from bigmodel.optim.optimizers.base import (
     MATRICES,

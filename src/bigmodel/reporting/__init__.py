@@ -1,1 +1,1 @@
-"""Where figures go: console, TensorBoard and JSON lines, sinks behind one small interface."""
+"""Reports of a run: console, TensorBoard and JSON lines, sinks with one small interface."""

@@ -60,8 +60,8 @@ class ProgressReport:
     Attributes:
         epoch: the current epoch, from 1.
         step: optimizer steps done in all.
-        loss: the mean training loss of this epoch so far; None before the first figure.
-        figure: the newest value of the monitored metric; None before the first evaluation.
+        loss: the mean training loss of this epoch so far; None before the first step's.
+        metric: the newest value of the monitored metric; None before the first evaluation.
         samples_per_second: throughput of training, without evaluations.
         tokens_per_second: the same in tokens; None unless samples are texts.
         mfu: model FLOPs utilisation, the share of the GPU's peak, 0 to 1; None if unknown.
@@ -71,7 +71,7 @@ class ProgressReport:
     epoch: int
     step: int
     loss: float | None
-    figure: float | None
+    metric: float | None
     samples_per_second: float
     tokens_per_second: float | None = None
     mfu: float | None = None
@@ -105,18 +105,18 @@ class GeneratedText:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The result of one pass over a held-out part.
+    """The result of one pass over an evaluated set.
 
     Attributes:
-        figures: by metric name without the part: `loss`, `accuracy`, `mae`, …
+        metrics: by name without the prefix: `loss`, `accuracy`, `mae`, …
         confusion: (classes, classes) counts, truth by prediction; None for other targets.
         class_names: the labels of its rows and columns.
-        samples: the first few samples of the part.
+        samples: the first few samples of the set.
         generated: a few texts that the model generated.
-        undefined: whether the model gave NaN or infinity; all figures are NaN then.
+        undefined: whether the model gave NaN or infinity; all metrics are NaN then.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     confusion: Tensor | None = None
     class_names: Sequence[str] = ()
     samples: Sequence[PredictedSample] = ()
@@ -149,7 +149,7 @@ class Summary:
 
 
 class Sink:
-    """Receives the events of a run. Methods do nothing by default: override those of use.
+    """Receives the events of a run. All methods do nothing by default.
 
     Attributes:
         essential: whether an error in it ends the run. Any other sink is dropped, with a warning.
@@ -171,28 +171,28 @@ class Sink:
         """The same figures when a printed line is due (`trainer.log_every`)."""
 
     def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
-        """The validation part was evaluated after `step` optimizer steps."""
+        """The validation set was evaluated after `step` optimizer steps."""
 
     def weights(self, model: nn.Module, step: int) -> None:
         """The model's weights, for histograms."""
 
     def message(self, text: str, level: str = "info") -> None:
-        """Something to tell the user: `info`, `warning` or `error`."""
+        """A message for the user; `level` is `info`, `warning` or `error`."""
 
     def flush(self) -> None:
-        """A checkpoint is about to be saved: hand all that is buffered to the operating system."""
+        """A checkpoint is about to be saved: pass buffered data to the operating system."""
 
     def rewind(self, step: int) -> None:
-        """Training went back to where it was after `step`: drop what was reported of later steps."""
+        """Training went back to the state after `step`: drop the reports of later steps."""
 
     def finish(self, summary: Summary, folder: Path) -> None:
         """The run is over, however it ended."""
 
     def close(self) -> None:
-        """Nothing follows: write what is buffered and release files."""
+        """Nothing follows: write buffered data and close files."""
 
     def abandon(self) -> None:
-        """The folder is gone: release files, and write nothing more."""
+        """The folder is gone: close files, and write nothing more."""
         self.close()
 
 
@@ -211,33 +211,6 @@ class Sinks(Sink):
     def start(self, info: RunInfo) -> None:
         self._place = disk.HeldFolder(info.folder)
         self._for_each(lambda sink: sink.start(info))
-
-    def progress(self, progress: ProgressReport) -> None:
-        self._for_each(lambda sink: sink.progress(progress))
-
-    def record(self, record: Record, best: Record) -> None:
-        self._for_each(lambda sink: sink.record(record, best))
-
-    def log(self, record: Record) -> None:
-        self._for_each(lambda sink: sink.log(record))
-
-    def evaluated(self, evaluation: EvaluationResult, step: int) -> None:
-        self._for_each(lambda sink: sink.evaluated(evaluation, step))
-
-    def weights(self, model: nn.Module, step: int) -> None:
-        self._for_each(lambda sink: sink.weights(model, step))
-
-    def message(self, text: str, level: str = "info") -> None:
-        self._for_each(lambda sink: sink.message(text, level))
-
-    def flush(self) -> None:
-        self._for_each(lambda sink: sink.flush())
-
-    def rewind(self, step: int) -> None:
-        self._for_each(lambda sink: sink.rewind(step))
-
-    def finish(self, summary: Summary, folder: Path) -> None:
-        self._for_each(lambda sink: sink.finish(summary, folder))
 
     def close(self) -> None:
         try:
@@ -274,3 +247,20 @@ class Sinks(Sink):
             f"{type(sink).__name__} failed and is switched off: {type(error).__name__}: {error}",
             "warning",
         )
+
+
+_FORWARDED = (
+    *("progress", "record", "log", "evaluated", "weights"),
+    *("message", "flush", "rewind", "finish"),
+)
+
+
+def _forwarded(name: str) -> Callable[..., None]:
+    def forward(self: Sinks, *args: Any, **kwargs: Any) -> None:
+        self._for_each(lambda sink: getattr(sink, name)(*args, **kwargs))
+
+    return forward
+
+
+for _name in _FORWARDED:
+    setattr(Sinks, _name, _forwarded(_name))

@@ -15,18 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from bigmodel.reporting import formatting
-from bigmodel.reporting.bar import Bar
 from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Summary
+from bigmodel.reporting.progress_bar import Bar
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.runtime.escaping import escape_line, escape_message
 
 LOG = "train.log"
 PROGRESS_LINE_SECONDS = 30.0
-"""Seconds without a line, off a terminal, after which one says how far training is."""
+"""Seconds without output after which, off a terminal, a line reports progress."""
 
 REFRESH = 5
-"""How often a second the bar is drawn: smooth to the eye, and too rarely to slow training down."""
+"""Updates of the bar per second: smooth to the eye, and too few to slow training down."""
 
 _STYLES = {"warning": "warning", "error": "error"}
 _STYLES |= {"failed": "error", "stopped": "warning", "finished": "good"}
@@ -143,14 +143,14 @@ class Console(Sink):
             soft_wrap: let the terminal wrap long lines, so that they can be copied whole.
         """
         self._last_line_at = time.monotonic()
-        activity.note_output()
+        progress_messages.note_output()
         try:
             if self._rich is not None:
                 for renderable in shown:
                     self._rich.print(renderable, soft_wrap=soft_wrap)
             elif self._stream is not None:
                 write_line(self._stream, "\n".join(plain))
-        except (OSError, ValueError):  # no reader any more; a closed file raises ValueError
+        except (OSError, ValueError):  # the reader is gone; a closed file raises ValueError
             self._rich = self._stream = None
         self._write_log(plain)
 
@@ -175,8 +175,8 @@ class Console(Sink):
 
 
 def _results(summary: Summary) -> Table:
-    """Best and final figures side by side. Those of the test part are of the best weights, so they stand
-    under the best; the monitored one is green."""
+    """Best and final figures side by side. Test figures belong to the best weights, so they are in that
+    column; the monitored figure is green."""
     columns = {"best": summary.best | summary.test, "final": summary.final}
     columns = {name: record for name, record in columns.items() if record}
     table = Table(box=None, padding=(0, 2), pad_edge=False)

@@ -1,4 +1,4 @@
-"""What is reported of a run as plain text: the same on a terminal, in a pipe and in `train.log`."""
+"""Reports as plain text: the same on a terminal, in a pipe and in `train.log`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def log_line(record: Record, steps_per_epoch: int = 1) -> str:
     In the middle of an epoch it ends with the step.
 
     Args:
-        record: figures; those of the validation part are shown if there are any.
+        record: the figures; validation figures are shown if there are any.
         steps_per_epoch: optimizer steps in an epoch.
     """
     parts = [f"Epoch {record['epoch']}", *log_figures(record).values()]
@@ -74,8 +74,8 @@ def progress_line(progress: ProgressReport, info: RunInfo) -> str:
     parts = [f"Epoch {progress.epoch}"]
     if progress.loss is not None:
         parts.append(f"Loss: {figure(progress.loss)}")
-    if progress.figure is not None:
-        parts.append(f"{info.monitor}: {figure(progress.figure)}")
+    if progress.metric is not None:
+        parts.append(f"{info.monitor}: {figure(progress.metric)}")
     parts.append(f"step: {progress.step:,} of {info.total_steps:,}")
     return ", ".join([*parts, *speeds(progress).values()])
 
@@ -93,7 +93,7 @@ def speeds(progress: ProgressReport) -> dict[str, str]:
 
 
 def header_rows(info: RunInfo) -> list[tuple[str, str]]:
-    """The header's labels and texts; for a resumed run also where it continues."""
+    """The header's labels and texts, including where a resumed run continues."""
     rows = list(info.rows)
     if info.first_step:
         epoch = info.first_step // info.steps_per_epoch

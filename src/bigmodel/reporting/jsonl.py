@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: every record of a run, a JSON object a line."""
+"""`metrics.jsonl`: the records of a run, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bigmodel.runtime import disk
 from bigmodel.runtime.disk import check_regular
 
 NAME = "metrics.jsonl"
-_LONGEST = 1 << 20  # bytes of a line that may be a record
+_LONGEST = 1 << 20  # bytes of the longest record
 
 
 class JsonLines(Sink):
@@ -88,7 +88,7 @@ def damaged_lines(folder: Path) -> str | None:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keeps the whole records up to `step`; touches the file only if anything has to go."""
+    """Keeps the complete records up to `step`; changes the file only if others are in it."""
     check_regular(path)
     with path.open("rb") as old:
         left = sum(len(line) for line, _ in itertools.takewhile(itemgetter(1), _lines(old, step)))
@@ -102,7 +102,7 @@ def _drop_after(path: Path, step: int) -> None:
 
 
 def _lines(file: BinaryIO, step: int) -> Iterator[tuple[bytes, bool]]:
-    """Each line, and whether it is a whole record up to `step`; one that is too long comes in parts."""
+    """Each line, and whether it is a complete record up to `step`; long lines are split."""
     begins = True
     while line := file.readline(_LONGEST):
         yield line, begins and _is_record(line, step)

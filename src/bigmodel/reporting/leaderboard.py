@@ -1,4 +1,4 @@
-"""The jobs of a sweep, best first: as a printed table and as `leaderboard.csv`."""
+"""The leaderboard of a sweep, best job first: as a printed table and as `leaderboard.csv`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _has_rank(row: Row) -> bool:
 
 
 def write_csv(rows: Sequence[Row], path: Path, metric_name: str, mode: str) -> None:
-    """Writes `leaderboard.csv`, whole or not at all: a column for each changed key, full precision.
+    """Writes `leaderboard.csv` atomically: a column for each changed key, in full precision.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -109,7 +109,7 @@ def print_leaderboard(
     terminal: bool | None = None,
     width: int | None = None,
 ) -> None:
-    """Prints the table, and below it what went wrong in the jobs that failed.
+    """Prints the table, and below it the errors of failed jobs.
 
     Args:
         stream: what to write to; None is standard output.

@@ -22,10 +22,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image.Image:
-    """Draws how often each class was predicted as which.
+    """Draws a confusion matrix.
 
-    The colour is the share of the row, that is of the samples of one true class, on a square-root scale,
-    so that rare mistakes are visible; the numbers are counts.
+    Colours show the share of the row, that is of the samples of one true class, on a square-root scale
+    that makes rare mistakes visible; the numbers are counts.
 
     Args:
         counts: (classes, classes), truth by prediction.

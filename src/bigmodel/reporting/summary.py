@@ -1,4 +1,4 @@
-"""`summary.json`: how a run ended, or that it is running, in one small file that is always complete."""
+"""`summary.json`: how a run ended, or that it is running; always written atomically."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def read_summary(folder: Path) -> Summary | None:
     """
     path = folder / NAME
     try:
-        found = nested_json.loads(read_text(path))
+        values = nested_json.loads(read_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("status"), str):
+    if not isinstance(values, dict) or not isinstance(values.get("status"), str):
         raise CheckpointError(f"{path}: is not a run summary: `status` is missing. {_REMEDY}")
     for name in ("best", "final", "test"):
-        if isinstance(figures := found.get(name), dict):
-            found[name] = {key: math.nan if value is None else value for key, value in figures.items()}
+        if isinstance(figures := values.get(name), dict):
+            values[name] = {key: math.nan if value is None else value for key, value in figures.items()}
     try:
         # Keys that another version has written are ignored.
-        return TypeAdapter(Summary).validate_python(found)
+        return TypeAdapter(Summary).validate_python(values)
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(map(str, wrong["loc"]))

@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from bigmodel.models.summary import Layer
-from bigmodel.reporting import events
+from bigmodel.reporting import tensorboard_events as events
 from bigmodel.reporting.base import (
     EvaluationResult,
     GeneratedText,
@@ -30,8 +30,8 @@ HPARAMS = ".hparams"
 that is resumed replaces them."""
 
 PICTURES_EVERY = 60.0
-"""Seconds between pictures during training; drawing takes as long as a small epoch. The last evaluation
-is always drawn."""
+"""Seconds between images during training, since drawing takes as long as a small epoch. The last
+evaluation is always drawn."""
 
 _NOT_HYPERPARAMETERS = (
     *("output_dir", "resume", "plugins", "profile"),
@@ -87,7 +87,6 @@ class TensorBoard(Sink):
 
     def _open(self, step: int) -> None:
         """Starts a new file, which continues older ones after `step`."""
-
         continues = any(not path.name.endswith(HPARAMS) for path in self._folder.glob("events.out.*"))
         self._events = events.EventFile(self._folder)
         if continues:
@@ -169,8 +168,8 @@ def results(group: str, record: Record, *also: str) -> Record:
 
 
 def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
-    """The configuration by flat keys, lists as text and `model.name` as `model`, without nulls and what
-    is no hyperparameter."""
+    """The configuration as flat keys, with lists as text and `model.name` as `model`; without nulls and
+    settings that are no hyperparameters."""
     flat: dict[str, bool | float | str] = {}
     for name, value in config.items():
         key = prefix.removesuffix(".") if prefix and name == "name" else f"{prefix}{name}"
@@ -238,7 +237,7 @@ def _literal(text: str) -> str:
 
 
 def _block(text: str, language: str = "") -> str:
-    """A block of verbatim text, whatever rows of backquotes it holds."""
+    """A block of verbatim text, which may contain backquotes."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}{fence}\n"
 

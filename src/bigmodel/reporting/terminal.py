@@ -1,4 +1,4 @@
-"""Terminals: whether there is one, how rich draws on it, and plain lines everywhere else."""
+"""Output to a terminal with rich, and plain lines everywhere else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bigmodel.runtime.escaping import escape
 THEME = Theme(
     {"good": "green", "warning": "yellow", "error": "bold red", "label": "bold", "faint": "dim"}
 )
-"""What colours mean: green is good or best, yellow a warning, red an error, dim secondary."""
+"""Meaning of the colours: green is good or best, yellow a warning, red an error, dim secondary."""
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -1,4 +1,4 @@
-"""Records of TensorBoard's files (TFRecord): length, its checksum, content, its checksum.
+"""The TFRecord format of TensorBoard's files: length, its checksum, content, its checksum.
 
 TensorBoard's own writer gives the same bytes, but importing it loads a stub of TensorFlow, which takes a
 quarter of a second, and its checksum is a Python loop over every byte.

@@ -1,1 +1,1 @@
-"""The machine: device, random numbers, memory, signals, files written whole or not at all."""
+"""The machine: device, random numbers, memory, signals, files written atomically."""

@@ -1,8 +1,8 @@
-"""Cache folders. Those for machine code are private.
+"""Cache folders. Those for compiled code are private.
 
-Whoever can put a library into such a folder, or the folder into another's place, has it run by whoever
-compiles. So each belongs to the user alone, and nobody but root can replace it or what it lies in. Where
-that is not so, a fresh folder takes its place until the process ends.
+Anybody who can add a library to such a folder, or replace the folder, can run code as the user. So each
+belongs to the user alone, and only root can replace it or its parents. If that is not the case, a
+temporary folder is used until the process ends.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from functools import cache
 from pathlib import Path
 
 OF_COMPILERS = {"TORCHINDUCTOR_CACHE_DIR": "torch", "TRITON_CACHE_DIR": "triton"}
-"""Where torch and Triton look for compiled code, by environment variable."""
+"""Environment variables for the caches of torch and Triton, with our folder names."""
 
 _ours: dict[str, str] = {}
-"""What this process has put into these variables."""
+"""The values that this process has set."""
 
 _refused: dict[str, str] = {}
-"""Why a folder cannot be used, by its name."""
+"""Reasons why a folder cannot be used, by its name."""
 
 
 def user_cache() -> Path | None:
-    """This program's cache folder; None for a user without a home."""
+    """This program's cache folder; None for a user without a home folder."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "bigmodel"
@@ -36,14 +36,14 @@ def user_cache() -> Path | None:
 
 
 def code_folder(name: str, wanted: str | None = None) -> Path:
-    """A private folder for machine code.
+    """A private folder for compiled code.
 
     Args:
-        name: of the folder in `$BIGMODEL_CACHE`, else in the user's cache.
-        wanted: another one, as the user has it.
+        name: of the folder in `$BIGMODEL_CACHE` or, if that is not set, in the user's cache.
+        wanted: another folder, set by the user.
 
     Returns:
-        That folder; a temporary one where others could put code there. `refusals` says why.
+        That folder, or a temporary one if others could put code there; `refusals` says why.
     """
     base = os.environ.get("BIGMODEL_CACHE") or user_cache()
     path = Path(wanted or Path(base or os.devnull) / name).absolute()
@@ -56,8 +56,8 @@ def code_folder(name: str, wanted: str | None = None) -> Path:
 
 
 def use_private_folders() -> None:
-    """Has compilers keep their code in private folders, in this process and in those that it starts. To
-    be called before torch's compiler is loaded, which settles on a folder of its own."""
+    """Makes compilers store code in private folders, in this process and its children. Must be called
+    before torch's compiler is loaded, which chooses its folder then."""
     for variable, name in OF_COMPILERS.items():
         wanted = os.environ.get(variable)
         if wanted == _ours.get(variable):
@@ -66,7 +66,7 @@ def use_private_folders() -> None:
 
 
 def refusals() -> list[str]:
-    """What to tell a user whose code is not kept, a reason a line."""
+    """Messages for the user if compiled code is not kept, one per reason."""
     return [
         f"Compiled code is not kept after this process: {why}. Set BIGMODEL_CACHE to another folder."
         for why in dict.fromkeys(_refused.values())
@@ -78,7 +78,7 @@ def _temporary() -> Path:
     try:
         folder = Path(tempfile.mkdtemp(prefix="bigmodel-"))
     except OSError:
-        return Path(os.devnull)  # nothing can be made there: compilers fail, and steps stay eager
+        return Path(os.devnull)  # no folder can be created there: compilers fail, and steps stay eager
     process = os.getpid()
     atexit.register(
         lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == process else None
@@ -87,30 +87,30 @@ def _temporary() -> Path:
 
 
 def _made_private(path: Path) -> Path:
-    """Makes a folder, or takes one that was private from the beginning.
+    """Creates a private folder, or checks an existing one.
 
     Raises:
-        OSError: it cannot be made, is another's, or could have been filled or replaced by others.
+        OSError: it cannot be created, belongs to another user, or others can write to or replace it.
     """
-    if not hasattr(os, "geteuid"):  # Windows: a user's own folder is closed to others
+    if not hasattr(os, "geteuid"):  # Windows: a user's folders are private
         path.mkdir(parents=True, exist_ok=True)
         return path
     if path.is_symlink():
         raise PermissionError(0, "is a link, which may lead to what others can write", str(path))
     folder = _reached(path)
-    found = folder.lstat()
-    if found.st_uid != os.geteuid():
-        raise PermissionError(0, f"belongs to {_name_of(found.st_uid)}", str(folder))
-    if _open_to_others(found):
+    status = folder.lstat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(0, f"belongs to {_name_of(status.st_uid)}", str(folder))
+    if _open_to_others(status):
         raise PermissionError(0, "can be written by others", str(folder))
-    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        with contextlib.suppress(OSError):  # others can but read it
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        with contextlib.suppress(OSError):  # others can only read it
             folder.chmod(stat.S_IRWXU)
     return folder
 
 
 def _reached(path: Path) -> Path:
-    """A folder, free of links, to which no way leads that others could turn; missing ones are made."""
+    """The folder with links resolved, whose path others cannot change; creates missing folders."""
     if path == path.parent:
         folder = path
     else:
@@ -121,10 +121,10 @@ def _reached(path: Path) -> Path:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(stat.S_IRWXU)
     _check_owner(folder)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(0, "is not a folder", str(folder))
-    if _open_to_others(found) and not found.st_mode & stat.S_ISVTX:  # in /tmp each has what he made
+    if _open_to_others(status) and not status.st_mode & stat.S_ISVTX:  # the sticky bit of /tmp
         raise PermissionError(0, "can be written by others", str(folder))
     return folder
 
@@ -135,13 +135,13 @@ def _check_owner(path: Path) -> None:
         raise PermissionError(0, f"belongs to {_name_of(owner)}", str(path))
 
 
-def _open_to_others(found: os.stat_result) -> bool:
-    shared = found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)
-    return bool(found.st_mode & stat.S_IWOTH or shared)
+def _open_to_others(status: os.stat_result) -> bool:
+    shared = status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid)
+    return bool(status.st_mode & stat.S_IWOTH or shared)
 
 
 def _is_own_group(number: int) -> bool:
-    """Whether a group is one that the system has made for this user alone, as many do."""
+    """Whether a group is private to this user, as many systems create it."""
     import grp
     import pwd
 
@@ -154,7 +154,7 @@ def _is_own_group(number: int) -> bool:
 
 
 def _nameless() -> int | None:
-    """Whom root's folders belong to in a container in which root has no number; None outside of one."""
+    """The owner shown for root's folders in a container that does not map root; None outside of one."""
     try:
         mapped = [int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()]
         whole = sum(mapped) >= 2**32 - 1

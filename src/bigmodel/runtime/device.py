@@ -24,7 +24,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _TORCHS_THREADS = torch.get_num_threads()
-"""CPU threads of one operation as torch begins: by the machine, or by OMP_NUM_THREADS."""
+"""CPU threads of one operation by torch's default: as the machine has, or OMP_NUM_THREADS."""
 
 
 class DeviceConfig(Config):
@@ -60,12 +60,12 @@ class DeviceConfig(Config):
 
 @dataclass(frozen=True)
 class Runtime:
-    """A device made ready, and how to compute on it.
+    """A prepared device, and how to compute on it.
 
     Attributes:
         device: where tensors live.
-        precision: what matrix work is done in; weights stay float32.
-        emulated: whether the device has no arithmetic of its own for that.
+        precision: the number format of matrix products; weights stay float32.
+        emulated: whether the device only emulates that format.
     """
 
     device: torch.device
@@ -73,14 +73,14 @@ class Runtime:
     emulated: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision around forward and loss; nothing at all in fp32."""
+        """A context for forward and loss: mixed precision, or nothing in fp32."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """Gradient scaling, which fp16 alone needs: its smallest numbers are too large."""
+        """A gradient scaler, which only fp16 needs: its smallest numbers are too large."""
         return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 
     def __str__(self) -> str:
@@ -95,11 +95,11 @@ class Runtime:
 
 @dataclass
 class Choice:
-    """What was chosen by measuring, once, and is kept from then on.
+    """What was chosen by timing, once, and is kept from then on.
 
     Attributes:
-        engine: how steps are done; None: not chosen yet.
-        threads: CPU threads of one operation; None: as many as torch takes.
+        engine: how steps run; None if not chosen yet.
+        threads: CPU threads of one operation; None for torch's default.
     """
 
     engine: str | None = None
@@ -110,34 +110,34 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     """Finds the device, sets the process up for it and seeds every generator.
 
     Raises:
-        DeviceError: the machine lacks the device, or the device the precision; the same bits each time
-            are asked for, and cuBLAS is set up for others.
+        DeviceError: the machine lacks the device, the device lacks the precision, or a deterministic run
+            is requested and cuBLAS is configured otherwise.
     """
     device = _device(config.name)
     if device.type == "cuda":
         _set_up_cublas(config.deterministic)  # before anything uses it
-        torch.cuda.set_device(device.index or 0)  # that of a run before this one may be another
+        torch.cuda.set_device(device.index or 0)  # a previous run may have used another
     precision, emulated = _precision(config.precision, device)
-    # A run before this one, in a sweep, may have set or chosen another number.
+    # A previous run of a sweep may have set or chosen another number.
     torch.set_num_threads(config.threads if isinstance(config.threads, int) else _TORCHS_THREADS)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         torch.use_deterministic_algorithms(config.deterministic)  # loads the compiler: 80 MB, a second
-    measure_kernels(False)  # until it is known what shapes there are
+    measure_kernels(False)  # until the shapes are known
     rng.seed_all(seed)
     return Runtime(device, precision, emulated)
 
 
 def measure_kernels(wanted: bool) -> None:
-    """Whether cuDNN benchmarks its kernels for each new shape and then uses the fastest: worth it if
-    shapes recur, not if each batch has its own width. Never in deterministic runs."""
+    """Sets whether cuDNN times its kernels for each new shape and uses the fastest: worthwhile if shapes
+    recur, not if each batch has its own width. Deterministic runs never do."""
     torch.backends.cudnn.benchmark = wanted and not torch.are_deterministic_algorithms_enabled()
 
 
 def keep_memory() -> None:
-    """Has the C library keep freed memory for the next step instead of returning it to the system, which
-    clears every page again: 2 to 9 % of a small transformer's step on a CPU.
+    """Makes the C library keep freed memory for the next step instead of returning it to the system,
+    which clears each page again: 2 to 9 % of a small transformer's step on a CPU.
 
     Does nothing unless the C library is GNU's.
     """
@@ -145,7 +145,7 @@ def keep_memory() -> None:
         return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        # The first is refused where it is too high; the second alone would make things worse.
+        # The first fails if it is too high; the second alone would make things worse.
         _ = library.mallopt(_MMAP_THRESHOLD, 32 << 20) and library.mallopt(_TRIM_THRESHOLD, 512 << 20)
 
 
@@ -168,7 +168,7 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def environment(runtime: Runtime) -> dict[str, str]:
-    """What the run's figures were made with: versions and machine."""
+    """Versions and machine, to record with the run."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -205,23 +205,23 @@ def _listed(kind: str, count: int) -> list[str]:
 
 
 def _hidden_by() -> str:
-    """What decides which GPUs a process sees, in words."""
+    """A sentence about the variables that hide GPUs from the process."""
     named = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    found = [f"{name}={os.environ[name]}" for name in named if name in os.environ]
-    return f" {', '.join(found)} hides others, and numbers these from 0." if found else ""
+    variables = [f"{name}={os.environ[name]}" for name in named if name in os.environ]
+    return f" {', '.join(variables)} hides others, and numbers these from 0." if variables else ""
 
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _SAME_BITS = (":4096:8", ":16:8")
-"""Values of it with which cuBLAS gives the same bits each time, as its manual has them."""
+"""Values with which cuBLAS is deterministic, from its manual."""
 
 
 def _set_up_cublas(deterministic: bool) -> None:
-    """Has cuBLAS give the same bits each time, also for a run that does not ask for it: cuBLAS reads its
-    settings once in a process, and a later run of a sweep may ask. It costs 24 MiB at most.
+    """Makes cuBLAS deterministic, even if the run does not request it: cuBLAS reads its settings once
+    per process, and a later run of a sweep may request it. It costs at most 24 MiB.
 
     Raises:
-        DeviceError: it is asked for, and cuBLAS has other settings, or may have.
+        DeviceError: it is requested, and cuBLAS has, or may have, other settings.
     """
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         os.environ.setdefault(_CUBLAS, _SAME_BITS[0])
@@ -241,8 +241,8 @@ def _set_up_cublas(deterministic: bool) -> None:
 
 
 def _precision(wanted: str, device: torch.device) -> tuple[Precision, bool]:
-    """The number format, and whether the device only emulates it. Automatic is only what is quick: torch
-    counts as supported what GPUs before Ampere do by way of fp32."""
+    """The number format, and whether the device only emulates it. `auto` chooses only fast formats:
+    torch reports bf16 as supported on GPUs before Ampere, which compute it in fp32."""
     on_cuda = device.type == "cuda"
     quick = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     match wanted:

@@ -1,4 +1,4 @@
-"""How devices are called: by their kind, `cuda`, or as one of several of it, `cuda:1`."""
+"""Names of devices: a kind, `cuda`, or one of several, `cuda:1`."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ ALLOWED = "auto, cpu, cuda or mps, or one of several by its index, such as cuda:
 
 
 def is_device(name: str) -> bool:
-    """Whether a device may be called so; this machine may lack it."""
+    """Whether a name is a valid device; this machine may lack it."""
     return re.fullmatch(r"auto|(cpu|cuda|mps)(:\d{1,4})?", name, re.ASCII) is not None

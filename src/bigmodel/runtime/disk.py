@@ -1,8 +1,7 @@
-"""Files that are there whole or not at all, after a power cut too; what to say when the disk takes none.
+"""Atomic writes that survive a power cut, and the errors of a full disk or lost folder.
 
-What was written is on the disk only once it was synced: a file's content by syncing the
-file, its name by syncing the folder that holds it. A file that was renamed into place before its content
-was synced comes back empty.
+Data is on the disk only once it is synced: a file's content by syncing the file, its name by syncing the
+folder that holds it. A file that is renamed into place before its content is synced may come back empty.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from typing import BinaryIO
 from bigmodel.errors import CheckpointError
 
 _CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
-"""What file systems answer that keep names by themselves, and folders that may be written, not read."""
+"""Errors of file systems that sync names by themselves, and of folders that cannot be read."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Puts a file of a run in place, as `write_bytes` does.
+    """Writes a file of a run, as `write_bytes` does.
 
     Raises:
-        CheckpointError: it cannot be written; what was there before still is.
+        CheckpointError: it cannot be written; an existing file is unchanged.
     """
-    content = text.encode("utf-8", "backslashreplace")  # a file's name may be no text
+    content = text.encode("utf-8", "backslashreplace")  # file names may not be valid text
     try:
         write_bytes(path, content)
     except OSError as error:
@@ -37,16 +36,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Puts a file in place: whole, on the disk, under its name.
+    """Writes a file atomically and syncs it.
 
-    At every moment, a power cut included, `path` is the old file or the new one. The new one has the
-    mode of the old. One that holds this very content already is left alone.
+    At every moment, even in a power cut, `path` is the old file or the new one. The new one gets the
+    mode of the old. If the content is unchanged, the file is only synced. A pipe or a device, such as
+    /dev/stdout, is written to.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: it cannot be written; an existing file is unchanged.
     """
+    if is_special(path):
+        with path.open("wb") as stream:
+            stream.write(content)
+        return
     if not path.is_symlink() and path.is_file() and _holds(path, content):
-        sync(path)  # whoever wrote it may not have
+        sync(path)  # it may not have been synced
         sync(path.parent)
         return
     with atomic_write(path) as file:
@@ -55,10 +59,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Yields a file to write to; it replaces `path` when the `with` block ends, as `write_bytes` does.
+    """Yields a file to write to; at the end of the block it replaces `path`, as `write_bytes` does.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: it cannot be written; an existing file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -76,11 +80,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path leads to a pipe or a device, which no file may replace."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def make_folder(folder: Path) -> None:
-    """Makes a folder, and those above it that are missing; a power cut does not take them away again.
+    """Creates a folder and its missing parents, and syncs them.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,13 +98,13 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Has the disk hold what was written to a file, or which names a folder has.
+    """Syncs a file's content, or a folder's names, to the disk.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: it fails.
     """
     is_folder = path.is_dir()
-    if is_folder and os.name == "nt":  # which opens no folders, and keeps their names by itself
+    if is_folder and os.name == "nt":  # Windows cannot open folders, and syncs names by itself
         return
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -109,16 +118,16 @@ def sync(path: Path) -> None:
 
 
 def free_name(path: Path, what: str) -> Path:
-    """A name beside `path` that nothing has: `path.what`, `path.what-2`, …"""
+    """An unused name beside `path`: `path.what`, `path.what-2`, …"""
     names = (path.with_name(f"{path.name}.{what}{f'-{n}' if n > 1 else ''}") for n in itertools.count(1))
     return next(name for name in names if not os.path.lexists(name))
 
 
 class HeldFolder:
-    """A folder as it is now, distinguished from any other that later gets its name.
+    """Detects that a folder was moved, deleted or replaced.
 
-    It is held open, so that the system gives its number to no other. A folder that cannot be held, as on
-    Windows, counts as being in its place.
+    It keeps the folder open, so that the system does not reuse its inode. A folder that cannot be
+    opened, as on Windows, counts as unchanged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,7 +137,7 @@ class HeldFolder:
             self._handle = os.open(folder, os.O_RDONLY)
 
     def check(self) -> None:
-        """Makes sure that what is written to the folder's name gets there.
+        """Checks that the folder is still at its path.
 
         Raises:
             CheckpointError: it was moved or deleted.
@@ -137,7 +146,7 @@ class HeldFolder:
             raise folder_gone_error(self._folder)
 
     def is_there(self) -> bool:
-        """Whether it is where it was."""
+        """Whether the folder is still at its path."""
         if self._handle is None:
             return True
         try:
@@ -146,14 +155,14 @@ class HeldFolder:
             return False
 
     def close(self) -> None:
-        """Lets go of the folder; from then on it counts as being in its place."""
+        """Closes the folder; from then on it counts as unchanged."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
 
 def folder_gone_error(folder: Path) -> CheckpointError:
-    """The error of a folder, a run's or a sweep's, that is not where it was."""
+    """The error for a folder of a run or sweep that was moved or deleted."""
     return CheckpointError(
         f"{folder}: is gone: it was moved or deleted while it was in use. A run saved in it can be "
         "resumed from its new place: resume=<the run's folder>."
@@ -161,12 +170,12 @@ def folder_gone_error(folder: Path) -> CheckpointError:
 
 
 def write_error(path: Path, error: Exception, needed: int) -> CheckpointError:
-    """The error of a file or folder that cannot be written, with what is needed and what is free.
+    """The error for a file or folder that cannot be written, with the space that is needed and free.
 
     Args:
-        path: what was to be written.
-        error: the system's.
-        needed: bytes.
+        path: the file or folder.
+        error: the system's error.
+        needed: bytes to be written.
     """
     if not path.parent.is_dir():
         return folder_gone_error(path.parent)
@@ -184,7 +193,7 @@ def write_error(path: Path, error: Exception, needed: int) -> CheckpointError:
 def _holds(path: Path, content: bytes) -> bool:
     try:
         return path.stat().st_size == len(content) and path.read_bytes() == content
-    except OSError:  # not readable; whoever may write beside it may replace it
+    except OSError:  # not readable, but perhaps replaceable
         return False
 
 
@@ -197,10 +206,10 @@ _KINDS = {
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what is neither a file nor a folder; to be called before it is opened.
+    """Refuses anything but regular files and folders; call it before opening a file.
 
     Raises:
-        OSError: it is something else, or not there; `strerror` says what.
+        OSError: it is something else, or does not exist; `strerror` says what.
     """
     kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
     if kind is not None:
@@ -211,7 +220,7 @@ def read_text(path: Path) -> str:
     """The text of a file in UTF-8.
 
     Raises:
-        OSError: it is not there, no regular file, or cannot be read.
+        OSError: it does not exist, is no regular file, or cannot be read.
         UnicodeDecodeError: it is not UTF-8.
     """
     check_regular(path)

@@ -1,4 +1,4 @@
-"""JSON from anybody: how deep it is nested is known before a parser follows it, and may crash."""
+"""JSON from untrusted files: its depth is checked first, since deep nesting may crash the parser."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 MOST = 100
-"""Levels of lists and objects within each other that are read."""
+"""The most levels of nested lists and objects."""
 
 
 def loads(text: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """As `json.loads`.
 
     Raises:
-        ValueError: the text is no JSON, or nested deeper than `MOST`; the message names the line.
+        ValueError: the text is no valid JSON, or nested deeper than `MOST`; the message names the line.
     """
     line = deep_line(text.encode(errors="surrogatepass"))
     if line is not None:
@@ -25,7 +25,7 @@ def loads(text: str, object_hook: Callable[[dict[str, Any]], Any] | None = None)
 def deep_line(text: bytes) -> int | None:
     """The first line, counted from 0, in which lists and objects are nested deeper than `MOST`.
 
-    What stands below a fault of the text may be counted wrongly: no parser comes there.
+    Text after a syntax error may be counted wrongly, but the parser does not get there.
     """
     if text.count(b"[") + text.count(b"{") <= MOST:
         return None
@@ -34,10 +34,10 @@ def deep_line(text: bytes) -> int | None:
     kinds = np.zeros(256, np.int8)
     kinds[[*b"[{"]], kinds[[*b"]}"]], kinds[ord('"')] = 1, -1, 2
     plain = text.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")  # each quotation mark is one of a string
-    found = kinds[np.frombuffer(plain, np.uint8)]
-    places = np.flatnonzero(found)
-    found = found[places]
-    quotes = found == 2
-    found[quotes | (np.cumsum(quotes) % 2 == 1)] = 0
-    deep = np.cumsum(found, dtype=np.int64) > MOST
+    marks = kinds[np.frombuffer(plain, np.uint8)]
+    places = np.flatnonzero(marks)
+    marks = marks[places]
+    quotes = marks == 2
+    marks[quotes | (np.cumsum(quotes) % 2 == 1)] = 0
+    deep = np.cumsum(marks, dtype=np.int64) > MOST
     return text.count(b"\n", 0, int(places[deep.argmax()])) if deep.any() else None

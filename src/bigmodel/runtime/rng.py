@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 def seed_all(seed: int) -> None:
-    """Seeds torch's generators, and Python's and NumPy's, which a user's own code may use."""
+    """Seeds torch's generators, and Python's and NumPy's, which user code may use."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
 
 def torch_states() -> dict[str, Tensor]:
-    """The states of torch's generators by device; CUDA's only if this process uses CUDA: asking would
-    initialise it, which takes a few hundred MB there."""
+    """The states of torch's generators by device; CUDA's only if this process uses CUDA: otherwise
+    reading it would initialise CUDA, which takes a few hundred MB."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state()
@@ -27,7 +27,7 @@ def torch_states() -> dict[str, Tensor]:
 
 
 def python_states() -> dict[str, Any]:
-    """The states of Python's and NumPy's generators, as JSON can hold them."""
+    """The states of Python's and NumPy's generators as JSON values."""
     kind, numbers, *rest = np.random.get_state()
     assert isinstance(numbers, np.ndarray)
     return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}

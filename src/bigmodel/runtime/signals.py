@@ -1,17 +1,17 @@
 """What to do when the process is asked to stop (SIGTERM, SIGINT, SIGHUP) or to save (SIGUSR1).
 
-Nothing heavy is imported here, so that the handlers stand before anything else begins to load. What a
-first request to stop does depends on what the program is doing:
+Nothing heavy is imported here, so that the handlers are installed before anything else loads. What a
+first request to stop does depends on the mode:
 
-* `LEAVE`: nothing has begun that could be lost; the process is left at once;
-* `RAISE`: `Stopped` is raised wherever the program is, as Python does it on Ctrl-C, but not within an
+* `LEAVE`: nothing can be lost yet; the process exits at once;
+* `RAISE`: `Stopped` is raised wherever the program is, like Python's KeyboardInterrupt, but not in an
   import or a destructor, where it might be swallowed, turned into another error, or printed;
-* `WAIT`: it is noted; training looks at `pending` after each step, saves, and then raises `Stopped`;
-* `OVER`: all is done; the process is left with the status of its work.
+* `WAIT`: training checks `pending` after each step, saves, and then raises `Stopped`;
+* `OVER`: all work is done; the process exits with its status.
 
-A second request leaves at once, whatever is going on: what lies on the disk is whole at every moment.
-SIGHUP is no second one: when a terminal is closed, its shell, the kernel and systemd all send signals.
-What is ignored when the process starts, as `nohup` has it with SIGHUP, stays ignored.
+A second request exits at once in any mode: files on disk are complete at any moment. SIGHUP does not
+count as a second one: when a terminal is closed, its shell, the kernel and systemd all send signals.
+Signals that are ignored when the process starts, as `nohup` does with SIGHUP, stay ignored.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ TYPE_CHECKING = False  # `typing` itself takes longer to load than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 PATIENCE = 3.0
-"""Seconds after a request to stop in which a step that is under way is finished; after that it is left
-between two of its micro-batches."""
+"""Seconds after a request to stop in which the current step may finish; after that it is abandoned
+between two micro-batches."""
 
 
 class Stopped(KeyboardInterrupt):
     """The process was asked to stop.
 
     Attributes:
-        status: the exit status that says so: 128 and the signal's number.
+        status: the exit status: 128 plus the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -69,14 +71,14 @@ class SignalMode(enum.Enum):
 
 
 class Signals:
-    """Requests from outside, and whether they have been acknowledged.
+    """Requests to stop or to save, and whether they have been handled.
 
     Args:
-        program: whose name is printed when the process ends at once.
+        program: the name to print when the process exits at once.
 
     Attributes:
-        pending: whether a request is waiting for training to act on it.
-        on_leaving: what to do before the process ends at once; must be quick.
+        pending: whether a request waits for training to handle it.
+        on_leaving: called before the process exits at once; must be fast.
     """
 
     def __init__(self, program: str = "bigmodel-train") -> None:
@@ -91,7 +93,7 @@ class Signals:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Within it, the process's signals come here. Python allows that in the main thread only."""
+        """Handles the process's signals within the block. Python allows that in the main thread only."""
         before: dict[int, Any] = {}
         hook = sys.unraisablehook
         try:
@@ -103,15 +105,15 @@ class Signals:
             sys.unraisablehook = hook
 
     def install(self, before: dict[int, Any] | None = None) -> None:
-        """Has the process's signals come here from now on.
+        """Handles the process's signals from now on.
 
         Args:
-            before: is given the handlers that stood there.
+            before: receives the previous handlers.
         """
-        if sys.unraisablehook == self._unraisable:  # they do already
+        if sys.unraisablehook == self._unraisable:  # already installed
             return
         before = {} if before is None else before
-        with contextlib.suppress(ValueError):  # another thread than the main one
+        with contextlib.suppress(ValueError):  # not the main thread
             for number in NUMBERS:
                 handler = signal.getsignal(number)
                 if handler is signal.SIG_IGN:
@@ -125,7 +127,7 @@ class Signals:
         """Changes what a request to stop does, from now on.
 
         Raises:
-            Stopped: one came in meanwhile, and the mode is `RAISE`.
+            Stopped: a request has arrived, and the mode is `RAISE`.
         """
         self._mode = mode
         if mode is SignalMode.RAISE:
@@ -133,7 +135,7 @@ class Signals:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within it, a request to stop waits until it is acknowledged."""
+        """Within the block, a request to stop waits until it is acknowledged."""
         before, self._mode = self._mode, SignalMode.WAIT
         try:
             yield
@@ -142,7 +144,7 @@ class Signals:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Within it, a request to stop raises Stopped at once: nothing can be lost."""
+        """Within the block, a request to stop raises Stopped at once: nothing can be lost."""
         before = self._mode
         self.enter(SignalMode.RAISE)
         try:
@@ -151,7 +153,7 @@ class Signals:
             self._mode = before
 
     def check(self) -> None:
-        """Raises Stopped where the process was asked to stop."""
+        """Raises Stopped if the process was asked to stop."""
         if self._stop is not None:
             raise Stopped(self._stop)
 
@@ -165,16 +167,16 @@ class Signals:
         self.check()
 
     def over(self, status: int) -> None:
-        """All work is done: a request to stop now ends the process at once, with `status`."""
+        """All work is done: from now on a request to stop exits at once with `status`."""
         self._mode, self._status = SignalMode.OVER, status
 
     def ignore(self) -> None:
-        """Ignores signals while the interpreter shuts down: nothing of ours runs any more."""
+        """Ignores signals while the interpreter shuts down."""
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
     def status(self, error: BaseException) -> int | None:
-        """The exit status where an exception is a request to stop, or came from one on a detour."""
+        """The exit status if an exception is a request to stop or was caused by one; otherwise None."""
         seen: BaseException | None = error
         while seen is not None:
             if isinstance(seen, KeyboardInterrupt):
@@ -183,7 +185,7 @@ class Signals:
         return None
 
     def urgent(self) -> bool:
-        """Whether a request to stop has waited so long that even a step should be left."""
+        """Whether a request to stop has waited so long that the current step should be abandoned."""
         return self._stop is not None and time.monotonic() - self._asked > PATIENCE
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -204,7 +206,7 @@ class Signals:
         self.pending = True
 
     def _raise(self, frame: FrameType | None) -> None:
-        """Raises Stopped in a frame; if that is importing something, once the import is done."""
+        """Raises Stopped in a frame; if it is importing something, after the import."""
         outside = _importer(frame)
         if outside is None:
             self.check()
@@ -212,7 +214,7 @@ class Signals:
             self._raise_later(outside)
 
     def _raise_later(self, frame: FrameType) -> None:
-        """Raises Stopped in a frame once it continues, by a trace function, as debuggers do."""
+        """Raises Stopped when a frame continues, with a trace function, as debuggers do."""
         before = sys.gettrace()
 
         def stop(*_: object) -> None:
@@ -224,7 +226,7 @@ class Signals:
         sys.settrace(before or (lambda *_: None))
 
     def _unraisable(self, lost: sys.UnraisableHookArgs) -> None:
-        """Python drops what a destructor raises; a request to stop is raised in its caller instead."""
+        """Python drops exceptions in destructors, so Stopped is raised in the caller instead."""
         frame = sys._getframe().f_back
         if not isinstance(lost.exc_value, Stopped):
             self._hook(lost)
@@ -232,7 +234,7 @@ class Signals:
             self._raise_later(_importer(frame) or frame)
 
     def _leave(self, number: int) -> None:
-        """Ends the process at once, without unwinding what may be half done."""
+        """Exits at once, without unwinding."""
         try:
             self.on_leaving()
             if sys.stdout.isatty():
@@ -243,11 +245,38 @@ class Signals:
 
 
 def _importer(frame: FrameType | None) -> FrameType | None:
-    """The frame that is importing something, the outermost of those below `frame`, if any."""
-    found, inside = None, False
+    """The outermost frame from `frame` on that is importing something, if any."""
+    outermost, inside = None, False
     while frame is not None:
         imports = frame.f_code.co_filename == _IMPORT
         if inside and not imports:
-            found = frame
+            outermost = frame
         frame, inside = frame.f_back, imports
-    return found
+    return outermost
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Runs `work` in another thread, so that this one handles signals meanwhile; for libraries that
+    release the GIL. If a signal interrupts it, `work` continues until the process ends.
+
+    Raises:
+        BaseException: whatever `work` raises.
+    """
+    import threading  # needed only here
+
+    results: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # a panic in Rust is no Exception
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)  # without a limit, join delays signals on some systems
+    if raised:
+        raise raised[0]
+    return results[0]

@@ -1,1 +1,1 @@
-"""The loop, and what it needs: run, plan, state, validation, records, recovery, profiler."""
+"""The training loop and what it needs: run, plan, state, validation, records, recovery, profiler."""

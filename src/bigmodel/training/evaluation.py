@@ -15,7 +15,7 @@ from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.models.base import eval_mode
 from bigmodel.reporting.base import EvaluationResult, PredictedSample
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import Classes, NextTokens, Tokens, Values
 
@@ -38,14 +38,14 @@ def evaluate(
 ) -> EvaluationResult:
     """Evaluates a model on every sample of a part, model and loss in evaluation mode.
 
-    If the model returns NaN or infinity for a sample, every figure is NaN. A figure that the samples
+    If the model returns NaN or infinity for a sample, every metric is NaN. A metric that the samples
     leave undefined, such as r2 if all targets are equal, is NaN alone.
 
     Args:
         batches: the part, in order.
         metrics: they are reset first.
         samples: whether to keep the first few samples with their predictions.
-        at_once: most samples that go through the model at once; None: a batch.
+        at_once: the most samples that go through the model at once; None: a batch.
         between: called before each batch; what it raises ends the pass.
     """
     metrics.reset()
@@ -54,7 +54,7 @@ def evaluate(
     shown: list[PredictedSample] = []
     done = 0
     size = len(batches.part)
-    reporting = activity.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
+    reporting = progress_messages.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
     with eval_mode(model), eval_mode(loss), reporting:
         for batch in _cut(batches.epoch(0), at_once):
             between()
@@ -67,12 +67,12 @@ def evaluate(
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
     target, computed = dataset.spec.target, metrics.compute()
-    figures = {"loss": float(total / weight), **computed}
-    undefined = math.isnan(figures["loss"]) or all(map(math.isnan, computed.values()))
+    values = {"loss": float(total / weight), **computed}
+    undefined = math.isnan(values["loss"]) or all(map(math.isnan, computed.values()))
     if undefined:  # the loss may be finite if it ignores that sample
-        figures = dict.fromkeys(figures, math.nan)
+        values = dict.fromkeys(values, math.nan)
     return EvaluationResult(
-        figures=figures,
+        metrics=values,
         undefined=undefined,
         confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
         class_names=target.names if isinstance(target, Classes) else (),
@@ -81,11 +81,9 @@ def evaluate(
 
 
 def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:
-    if at_once is None:
-        yield from batches
-        return
     for batch in batches:
-        yield from map(Batch, torch.split(batch.inputs, at_once), torch.split(batch.targets, at_once))
+        size = at_once or len(batch)
+        yield from map(Batch, torch.split(batch.inputs, size), torch.split(batch.targets, size))
 
 
 def _samples(batch: Batch, outputs: torch.Tensor, dataset: Dataset, count: int) -> list[PredictedSample]:
@@ -106,4 +104,4 @@ def _shown(inputs: torch.Tensor, dataset: Dataset) -> list[torch.Tensor | str]:
     kind, reader = dataset.spec.input, dataset.reader
     if isinstance(kind, Tokens) and isinstance(reader, TextReader):
         return [reader.decode([t for t in text if t != kind.pad]) for text in inputs.tolist()]
-    return list(dataset.prepared.denormalize(inputs.cpu()))
+    return list(dataset.preprocessing.denormalize(inputs.cpu()))

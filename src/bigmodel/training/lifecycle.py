@@ -1,4 +1,4 @@
-"""How a run begins and ends, whatever happens in between: its status, its summary, what is held back."""
+"""The start and end of a run: whatever happens in between, its summary says how it ended."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import replace
 from bigmodel.errors import BigModelError, CheckpointError, counted, reason
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.reporting.summary import write_summary
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.training.recovery import save
 from bigmodel.training.run import Run
 
 
 @contextmanager
 def running(run: Run) -> Iterator[None]:
-    """Within it, the run is under way: requests to stop wait until training handles them, and all that
-    writes is open. However it is left, the summary says how the run ended."""
+    """Starts the run, and ends it on leaving: within, requests to stop wait until training handles them,
+    and all outputs are open. Whatever happens, the summary says how the run ended."""
     with (
         run.signals.waiting(),
-        activity.report_progress("Training"),
+        progress_messages.report_progress("Training"),
         _summarized(run),
-        activity.reporting_to(run.sinks.message),
+        progress_messages.reporting_to(run.sinks.message),
     ):
         _prepare(run)
         yield
@@ -56,7 +56,7 @@ def _summarized(run: Run) -> Iterator[None]:
         stopped = isinstance(error, KeyboardInterrupt)
         summary.status = "stopped" if stopped else "failed"
         summary.error = (str(error) or "interrupted") if stopped else reason(error)
-        # The first fault is the one to report: what these raise, most often for the same cause, is not.
+        # The first error is the one to report; those raised here mostly have the same cause.
         with suppress(BigModelError):
             _conclude(run)
         with suppress(BigModelError):
@@ -68,7 +68,7 @@ def _summarized(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _flushing(run: Run) -> Iterator[None]:
-    """If it is left by an error, checkpoints held back are written: they are from before the error."""
+    """On an error, writes the checkpoints that are held back: they are from before it."""
     try:
         yield
     except CheckpointError:  # the disk takes no more
@@ -87,9 +87,9 @@ def _conclude(run: Run) -> None:
     summary.environment |= {"device": str(run.runtime), "engine": run.engine.name}
     summary.skipped = progress.skipped_updates + len(progress.skipped_steps)
     if summary.skipped:
-        left_out = f"{summary.skipped:,} of {counted(progress.step, 'update')}"
+        skipped = f"{summary.skipped:,} of {counted(progress.step, 'update')}"
         verb = "was" if summary.skipped == 1 else "were"
-        run.sinks.message(f"{left_out} {verb} left out: NaN or infinity.", "warning")
+        run.sinks.message(f"{skipped} {verb} skipped: NaN or infinity.", "warning")
     if run.saver.place is not None:
         run.saver.place.check()
     write_summary(summary, run.info.folder)

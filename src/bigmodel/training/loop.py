@@ -15,13 +15,13 @@ from bigmodel.training.steps import steps
 
 
 def fit(run: Run) -> Summary:
-    """Trains until the plan is fulfilled, then evaluates the test part once, with the best weights.
+    """Trains for the planned steps, then evaluates the test set once, with the best weights.
 
     Raises:
         Stopped: the process was asked to stop; everything is saved.
         NonFiniteError: the loss or a weight became NaN or infinite; the last good checkpoint stays.
         CheckpointError: a checkpoint cannot be written.
-        DeviceError: memory ran out, and halving what is computed at once does not help or is not wanted.
+        DeviceError: memory ran out, and smaller micro-batches do not help or are not allowed.
         DataError: a thread that gathers batches hangs.
     """
     state, progress, sinks = run.state, run.state.progress, run.sinks

@@ -53,15 +53,15 @@ class CheckpointConfig(Config):
 class LimitConfig(Config):
     """A quick look: less data than there is."""
 
-    train: int | None = Field(None, ge=1, description="batches of the training part to use")
-    val: int | None = Field(None, ge=1, description="batches of the validation part to use")
-    test: int | None = Field(None, ge=1, description="batches of the test part to use")
+    train: int | None = Field(None, ge=1, description="batches of the training set to use")
+    val: int | None = Field(None, ge=1, description="batches of the validation set to use")
+    test: int | None = Field(None, ge=1, description="batches of the test set to use")
 
 
 class TrainerConfig(Config):
     """How long to train, and what to do on the way."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training part")
+    epochs: int = Field(30, ge=1, description="passes over the training set")
     max_steps: int | None = Field(
         None, ge=1, description="optimizer steps in all; if set, it replaces epochs"
     )
@@ -154,13 +154,13 @@ def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: s
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done after a step, in the order in which it is done.
+    """What is due after a step, in the order in which it is done.
 
     Attributes:
-        scheduled: the plan asks for it at this step. Anything else, such as a save that a signal asks
-            for, comes between and does not make up for what the plan asks for.
-        report: tell the progress bar where training stands.
-        save_now: write the checkpoint at once, however short ago the last was written.
+        scheduled: the plan asks for it at this step. Anything else, such as a save that a signal
+            requests, comes in between and does not replace what the plan asks for.
+        report: update the progress bar.
+        save_now: write the checkpoint at once, however recent the last one is.
         out_of_time: the run ends here, because `trainer.max_minutes` are over.
     """
 
@@ -217,12 +217,12 @@ class Plan:
         )
 
     def next_event(self, step: int) -> int:
-        """The first step after `step` at which anything is due: until then the loop need not ask."""
+        """The first step after `step` at which anything is due; the loop need not ask before."""
         intervals = (self.evaluate_every, self.record_every, self.log_every, self.save_every)
         return min(self.steps, *((step // every + 1) * every for every in intervals))
 
     def due(self, step: int) -> Due:
-        """What is to be done after `step` steps."""
+        """What is due after `step` steps."""
         if step >= self.steps:
             return EVERYTHING
         evaluate = step % self.evaluate_every == 0

@@ -1,6 +1,6 @@
 """`profile=true`: a few steps of a run under torch's profiler, and where their time went.
 
-The steps compute what they would without: they are watched, and nothing else changes.
+Profiled steps compute the same as any others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
@@ -31,7 +31,7 @@ WARM_UP = 20
 """Steps before the recording: the first ones allocate memory, and choose kernels and an engine."""
 
 SETTLING = 2
-"""Steps under the profiler that are not counted: its own start takes time."""
+"""Steps under the profiler that are not recorded: its start takes time."""
 
 STEPS = 20
 """Steps that are recorded; fewer if something is due before, such as an evaluation."""
@@ -40,14 +40,7 @@ LEAST = 5
 """Steps of a run, or between two evaluations, that are worth recording."""
 
 
-class Window(NamedTuple):
-    """The steps to record: how many are done before the first of them, and how many they are."""
-
-    begin: int
-    size: int
-
-
-def window(plan: Plan, done: int) -> Window | None:
+def window(plan: Plan, done: int) -> range | None:
     """Chooses the steps to record: without an evaluation or a save among them, if possible.
 
     Args:
@@ -55,24 +48,24 @@ def window(plan: Plan, done: int) -> Window | None:
         done: steps that are done already.
 
     Returns:
-        None when too few are left.
+        The steps, from 0; None if too few are left.
     """
     left = plan.steps - done
     if left < LEAST:
         return None
     if left <= WARM_UP + STEPS:
-        return Window(done + left // 2, left - left // 2 - 1)  # the last step ends with an evaluation
+        return range(done + left // 2, plan.steps - 1)  # the last step ends with an evaluation
     begin = done + WARM_UP
     following = plan.next_event(begin)
     for start in (begin, following):
         quiet = plan.next_event(start) - start - 1
         if quiet >= STEPS or (start == following and quiet >= LEAST):
-            return Window(start, min(quiet, STEPS))
-    return Window(begin, STEPS)
+            return range(start, start + min(quiet, STEPS))
+    return range(begin, begin + STEPS)
 
 
 class Profiler:
-    """What the loop tells of its steps. This one profiles nothing.
+    """What the loop reports its steps to. This one profiles nothing.
 
     Attributes:
         steps_per_call: how many steps an engine may do before the next call of `step`.
@@ -85,7 +78,7 @@ class Profiler:
         return blocks
 
     def step(self) -> None:
-        """Steps were done, and whatever was due after them."""
+        """Called after steps, and after whatever was due after them."""
 
     def discard(self) -> None:
         """Ends the recording and writes nothing."""
@@ -121,10 +114,10 @@ def profiling(run: Run) -> Iterator[Profiler]:
 class _TorchProfiler(Profiler):
     """Records the steps of a window, and reports as soon as they are done."""
 
-    def __init__(self, run: Run, chosen: Window) -> None:
+    def __init__(self, run: Run, chosen: range) -> None:
         self._run = run
-        self._begin, self._end = chosen.begin, chosen.begin + chosen.size
-        self._settle_at = chosen.begin - SETTLING
+        self._begin, self._end = chosen.start, chosen.stop
+        self._settle_at = chosen.start - SETTLING
         self._done = run.state.progress.step  # at the newest call of `step`
         self._over = False
         self._data_wait = 0.0  # seconds
@@ -134,7 +127,7 @@ class _TorchProfiler(Profiler):
         if run.runtime.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
         wait = self._settle_at - self._done
-        steps = schedule(wait=wait, warmup=SETTLING, active=chosen.size, repeat=1)
+        steps = schedule(wait=wait, warmup=SETTLING, active=len(chosen), repeat=1)
         self._profile = profile(activities=activities, schedule=steps)
         with _silenced():
             self._profile.start()
@@ -220,7 +213,7 @@ class _TorchProfiler(Profiler):
         sinks, path = self._run.sinks, self._run.info.folder / FOLDER / NAME
         steps = min(self._run.state.progress.step, self._end) - self._begin
         if self._run.saver.place is not None:
-            self._run.saver.place.check()  # or a folder that was moved away would be made again
+            self._run.saver.place.check()  # or a folder that was moved away would be created again
         partial = path.with_name(f".{os.getpid()}.{NAME}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,18 +228,18 @@ class _TorchProfiler(Profiler):
                 partial.unlink()
             self._run.watch.resume()  # the profiler's own work does not count for the speed of training
         events = self._profile.events()  # type: ignore[no-untyped-call]
-        found = breakdown(events, self._profile.key_averages(), steps, self._data_wait)
-        del self._profile  # and with it the memory that its events take
-        if found is not None:
-            pace = f"{found.ms:.3f} ms each{self._pace_without()}"
+        result = breakdown(events, self._profile.key_averages(), steps, self._data_wait)
+        del self._profile  # frees the memory of its events
+        if result is not None:
+            pace = f"{result.ms:.3f} ms each{self._pace_without()}"
             heading = f"Profile of steps {self._begin + 1:,} to {self._begin + steps:,}, {pace}:"
-            sinks.message(f"{heading}\n{table(found)}")
+            sinks.message(f"{heading}\n{table(result)}")
         sinks.message(f"Trace: {shown_path(path)} (for Perfetto or chrome://tracing)")
 
     def _pace_without(self) -> str:
-        """How long a step took before the profiler, which itself takes time, was on.
+        """How long a step took without the profiler, which itself takes time.
 
-        Left out for a device: it works on while the host has gone on to the next step.
+        Empty for a GPU, which may still work on one step when the host starts the next.
         """
         if not self._paces or self._run.runtime.device.type != "cpu":
             return ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bigmodel.engine.step_figures import StepFigures
+from bigmodel.engine.step_metrics import StepMetrics
 
 _STORED_NAMES = {
+    "metrics": "figures",
     "last_completed_step": "attended",
     "bad_evaluations": "waited",
     "skipped_updates": "skipped",
@@ -21,10 +22,10 @@ _STORED_NAMES = {
 
 @dataclass(frozen=True)
 class Validation:
-    """What an evaluation of the validation part found, and what follows from it.
+    """The outcome of an evaluation of the validation set, and what follows from it.
 
     Attributes:
-        figures: by full name, such as `val/loss`.
+        metrics: by full name, such as `val/loss`.
         monitored: the value of the metric that chooses the best checkpoint.
         improved: whether the model is the best so far.
         stop_value: the best value of early stopping's metric; None before the first finite one.
@@ -32,7 +33,7 @@ class Validation:
         stop: whether early stopping ends the run.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     monitored: float
     improved: bool
     stop_value: float | None
@@ -44,8 +45,8 @@ class Validation:
 class Progress:
     """How far a run has come.
 
-    The training loop changes it after each step. Others change it only outside the usual course: a
-    rewind, a lack of memory in an evaluation, and a resume.
+    The training loop changes it after each step. Otherwise it only changes in a rewind, in a resume, and
+    when an evaluation runs out of memory.
 
     Attributes:
         step: optimizer steps done.
@@ -55,12 +56,12 @@ class Progress:
         best: the record of the best evaluation so far, and `best_value` its monitored metric.
         final: the newest record.
         bad_evaluations: evaluations since early stopping's metric improved; `stop_value` is its best.
-        figures: the newest evaluation's figures, by full name.
+        metrics: the newest evaluation's metrics, by full name.
         stopped_early: whether early stopping has ended the run.
         out_of_time: whether `trainer.max_minutes` have ended it.
-        skipped_updates: updates left out because the loss or a gradient was not finite, and
-            `skipped_in_a_row` how many of them came last without a good one between.
-        skipped_steps: steps that are counted without an update, since a rewind found their batches bad.
+        skipped_updates: updates skipped because the loss or a gradient was not finite;
+            `skipped_in_a_row` counts those since the last good one.
+        skipped_steps: steps that count without an update, since a rewind found their batches bad.
         evaluation_batch: samples that are evaluated at once, if there was too little memory for more.
     """
 
@@ -74,7 +75,7 @@ class Progress:
     final: dict[str, float | int] = field(default_factory=dict)
     bad_evaluations: int = 0
     stop_value: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
     out_of_time: bool = False
     skipped_updates: int = 0
@@ -87,7 +88,7 @@ class Progress:
         """The mean training loss since the last record; NaN if every update was skipped."""
         return self.loss_sum / self.loss_weight if self.loss_weight else math.nan
 
-    def add_steps(self, drained: list[StepFigures]) -> Iterator[tuple[int, StepFigures]]:
+    def add_steps(self, drained: list[StepMetrics]) -> Iterator[tuple[int, StepMetrics]]:
         """Adds the losses of the newest steps while the caller iterates.
 
         Yields:
@@ -95,40 +96,39 @@ class Progress:
             The caller either calls `count_skipped` or stops iterating.
         """
         # One by one, so that the sums do not depend on how often steps are drained.
-        for step, figures in enumerate(drained, start=self.step - len(drained) + 1):
-            if figures.updated and math.isfinite(figures.loss):
+        for step, metrics in enumerate(drained, start=self.step - len(drained) + 1):
+            if metrics.updated and math.isfinite(metrics.loss):
                 self.skipped_in_a_row = 0
-                self.loss_sum += figures.loss * figures.weight
-                self.loss_weight += figures.weight
+                self.loss_sum += metrics.loss * metrics.weight
+                self.loss_weight += metrics.weight
             else:
-                yield step, figures
+                yield step, metrics
 
     def count_skipped(self) -> None:
-        """Counts an update that was left out, and after which training goes on."""
+        """Counts an update that was skipped, after which training continues."""
         self.skipped_updates += 1
         self.skipped_in_a_row += 1
 
     def apply(self, validation: Validation) -> None:
-        """Takes over what follows from an evaluation."""
-        self.figures = validation.figures
+        """Applies the outcome of an evaluation."""
+        self.metrics = validation.metrics
         if validation.improved:
             self.best_value = validation.monitored
         self.stop_value = validation.stop_value
         self.bad_evaluations = validation.bad_evaluations
         self.stopped_early = validation.stop
 
-    def reset(self, names: Iterable[str]) -> None:
-        """Sets fields back to their defaults."""
-        start = Progress()
-        for name in names:
-            setattr(self, name, getattr(start, name))
+    def reset_best(self) -> None:
+        """Forgets the best evaluation so far, and early stopping's."""
+        self.best, self.best_value = {}, None
+        self.bad_evaluations, self.stop_value = 0, None
 
     def state_dict(self) -> dict[str, Any]:
         """Its fields, by the names that checkpoints use."""
         return {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Takes over saved fields, in place; those that an older version did not save are reset.
+        """Loads saved fields, in place; those that an older version did not save are reset.
 
         Raises:
             TypeError: there is a field of another name.

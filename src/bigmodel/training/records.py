@@ -1,4 +1,4 @@
-"""What is told of training: a record of the figures when one is due, and progress in between."""
+"""What training reports: a record of its metrics when one is due, and progress in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bigmodel.training.run import Run
 
 
 def make_record(run: Run, validation: Validation | None, speed: float) -> Record:
-    """The figures of the steps since the last record, with those of an evaluation, if there was one.
+    """The metrics of the steps since the last record, with those of an evaluation, if there was one.
 
     Args:
         speed: samples per second.
@@ -21,23 +21,23 @@ def make_record(run: Run, validation: Validation | None, speed: float) -> Record
     }
     record |= {f"train/{name}": v for name, v in run.step.metrics.compute(of_all=False).items()}
     if validation is not None:
-        record |= validation.figures
+        record |= validation.metrics
     record["lr"] = float(run.state.optimizer.param_groups[0]["lr"])
     if (norm := run.state.accumulation.grad_norm) is not None:
         record["grad_norm"] = float(norm)
-    return record | run.throughput.figures(speed)
+    return record | run.throughput.metrics(speed)
 
 
 def update_progress_bar(run: Run) -> None:
-    """Tells the progress bar where training stands, a few times a second."""
+    """Updates the progress bar, a few times a second."""
     progress = run.state.progress
     run.sinks.progress(
         ProgressReport(
             epoch=run.epoch_of(progress.step),
             step=progress.step,
             loss=progress.mean_loss if progress.loss_weight else None,
-            figure=progress.figures.get(run.monitor.name),
-            **run.throughput.figures(run.watch.speed()),
+            metric=progress.metrics.get(run.monitor.name),
+            **run.throughput.metrics(run.watch.speed()),
         )
     )
 

@@ -1,4 +1,4 @@
-"""How a run goes on after a fault: too little memory, a batch that diverged, a request to stop."""
+"""How a run recovers: from too little memory, a batch that diverged, a request to stop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import TypeVar
 
 from bigmodel.checkpointing import checkpoint
 from bigmodel.engine.base import Engine
-from bigmodel.engine.step_figures import StepFigures
-from bigmodel.errors import DataError, DeviceError, NonFiniteError, counted, is_out_of_memory
+from bigmodel.engine.step_metrics import StepMetrics
+from bigmodel.errors import (
+    DataError,
+    DeviceError,
+    NonFiniteError,
+    counted,
+    first_line,
+    is_out_of_memory,
+)
 from bigmodel.runtime.signals import Stopped
 from bigmodel.training.plan import OnOOM
 from bigmodel.training.profiler import Profiler
@@ -20,18 +27,17 @@ T = TypeVar("T")
 
 MOST_REWINDS = 3
 MOST_SKIPPED_IN_A_ROW = 100
-"""Updates without a good one between, after which skipping is no way out: the weights themselves, or the
-data, are at fault."""
+"""Skipped updates in a row after which a run ends: the weights themselves, or the data, are at fault."""
 
 
 @contextmanager
 def recovering(run: Run, profiler: Profiler) -> Iterator[None]:
-    """Within it, a request to stop saves the run first, and a batch that diverged leads back to the last
-    checkpoint if `trainer.on_nonfinite=rewind`: the block is left, and training goes on after it."""
+    """Saves the run before a request to stop ends it. After a batch that diverged, goes back to the last
+    checkpoint if `trainer.on_nonfinite=rewind`; training then continues after the block."""
     try:
         yield
     except (Stopped, DataError):
-        # These come between two steps or within an evaluation: everything up to here is good.
+        # Raised between two steps or within an evaluation: everything up to here is good.
         drain_step_metrics(run)
         run.state.progress.seconds += run.watch.lap()
         save(run, best=False, last=True, now=True)
@@ -44,7 +50,7 @@ def recovering(run: Run, profiler: Profiler) -> Iterator[None]:
 
 
 def save(run: Run, *, best: bool, last: bool, now: bool) -> None:
-    """Hands the state over to be saved.
+    """Has the state saved.
 
     Args:
         best, last, now: see `Saver.offer`.
@@ -52,7 +58,7 @@ def save(run: Run, *, best: bool, last: bool, now: bool) -> None:
     # Records go first, so that no checkpoint counts on a record that could be lost.
     run.sinks.flush()
     groups, facts = run.state.save()
-    facts |= {"data": run.fingerprint, "prepared": run.prepared, "settings": run.settings}
+    facts |= {"data": run.fingerprint, "prepared": run.preprocessing, "settings": run.settings}
     run.saver.offer(groups, facts, best=best, last=last, now=now)
 
 
@@ -60,25 +66,27 @@ def drain_step_metrics(run: Run) -> None:
     """Adds the losses of the steps since the last call to the progress. This waits for the device.
 
     Raises:
-        NonFiniteError: a loss or a gradient is NaN or infinite, and such updates are not to be skipped,
-            or too many of them were.
+        NonFiniteError: a loss or a gradient is NaN or infinite, and such updates are not skipped, or too
+            many in a row were.
     """
     progress = run.state.progress
-    for step, figures in progress.add_steps(run.step.drain()):
-        fault = _fault(run, step, figures)
+    for step, metrics in progress.add_steps(run.step.drain()):
+        fault = _fault(run, step, metrics)
         if run.config.on_nonfinite != "skip":
             raise NonFiniteError(fault, step)
         progress.count_skipped()
         if progress.skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
-            raise NonFiniteError(f"{fault} So were the {MOST_SKIPPED_IN_A_ROW} updates before it.", step)
+            raise NonFiniteError(
+                f"{fault} The {MOST_SKIPPED_IN_A_ROW} updates before it were skipped, too.", step
+            )
         total = progress.skipped_updates
         if total <= 5 or total % 100 == 0:  # a line for each would bury all others
-            run.sinks.message(f"{fault} Its update was skipped, as {total:,} in all.", "warning")
+            run.sinks.message(f"{fault} Updates skipped so far: {total:,}.", "warning")
 
 
-def _fault(run: Run, step: int, figures: StepFigures) -> str:
-    loss = figures.loss
-    if figures.weight == 0:
+def _fault(run: Run, step: int, metrics: StepMetrics) -> str:
+    loss = metrics.loss
+    if metrics.weight == 0:
         return f"Every target of the batch of step {step} is ignored, so the mean loss is undefined."
     factor = run.state.schedule.factor(step - 1)
     rate = run.state.optimizer.param_groups[0]["initial_lr"] * factor
@@ -87,30 +95,30 @@ def _fault(run: Run, step: int, figures: StepFigures) -> str:
         what = f"The loss was {loss:.4g}, but a gradient became NaN or infinite,"
     return (
         f"{what} at step {step} (epoch {run.epoch_of(step)}), at learning rate {rate:.4g}. The update"
-        " was left out. A smaller optimizer.lr, trainer.clip_norm=1.0 or a warm-up (scheduler.warmup)"
+        " was skipped. A smaller optimizer.lr, trainer.clip_norm=1.0 or a warm-up (scheduler.warmup)"
         " usually helps."
     )
 
 
 def _rewind(run: Run, fault: NonFiniteError) -> None:
-    """Goes back to the last good checkpoint; the batch that diverged will be left out.
+    """Goes back to the last good checkpoint; the batch that diverged will be skipped.
 
     Raises:
-        NonFiniteError: rewinding has not helped often enough.
+        NonFiniteError: the run has been rewound too often, or for the same batch before.
     """
     progress = run.state.progress
     skipped, seconds = progress.skipped_steps, progress.seconds
     if len(skipped) >= MOST_REWINDS or fault.step in skipped:
-        past = ", ".join(map(str, skipped))
+        batches = ", ".join(map(str, skipped))
         raise NonFiniteError(
-            f"{fault} Rewinding has not helped, past the batches of steps {past}.", fault.step
+            f"{fault} Rewinding and skipping the batches of steps {batches} did not help.", fault.step
         ) from fault
-    run.step.discard_figures()  # losses that were not drained are of steps that will be done again
+    run.step.discard_step_metrics()  # of steps that will be repeated
     run.saver.flush()
     newest = checkpoint.load_newest(run.saver.checkpoints)
     run.state.load(newest.groups, newest.facts)
     run.engine.rebind()
-    # Neither of these goes back with the rest.
+    # These do not go back with the rest.
     progress.skipped_steps, progress.seconds = [*skipped, fault.step], seconds
     run.sinks.rewind(progress.last_completed_step)
     run.sinks.message(
@@ -121,17 +129,17 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
 
 def use_less_memory(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
     """Prepares to repeat a step that ran out of memory, with half as many samples at once; memory that
-    the engine keeps only for speed is given up first.
+    the engine keeps only for speed is released first.
 
-    The batch stays the same, and with it the order of samples; its gradient is added up from twice as
+    The batch stays the same, and with it the order of samples; its gradient is accumulated over twice as
     many micro-batches.
 
     Returns:
-        What was done, in words.
+        A message that says what was done.
 
     Raises:
         RuntimeError: the error itself, if it is about something else.
-        DeviceError: it cannot, or is not to be, halved any more.
+        DeviceError: the micro-batch cannot be halved, or `policy` forbids it.
     """
     if not is_out_of_memory(error):
         raise error
@@ -142,7 +150,7 @@ def use_less_memory(engine: Engine, error: RuntimeError, policy: OnOOM) -> str:
         return message
     if not undone or size == 1:
         raise DeviceError(
-            f"Out of memory with {counted(size, 'sample')} at once: {str(error).splitlines()[0]} A"
+            f"Out of memory with {counted(size, 'sample')} at once: {first_line(error)} A"
             " smaller data.batch_size (or data.batch_tokens) with a larger trainer.accumulate gives the"
             " same gradient in less memory; trainer.on_oom=halve does so by itself."
         ) from error
@@ -162,14 +170,14 @@ def evaluate_in_memory(
     Args:
         size: how many samples at once to try first.
         act: evaluates, given how many.
-        reduce: called with how many were too many and how many are tried next, before they are; it
-            returns what to tell the user.
+        reduce: called before fewer samples are tried, with how many were too many and how many are
+            next; it returns a message for the user.
 
     Returns:
         What `act` returned.
 
     Raises:
-        DeviceError: it cannot, or is not to be, halved any more.
+        DeviceError: the number cannot be halved, or `trainer.on_oom` forbids it.
     """
     while True:
         try:
@@ -177,21 +185,21 @@ def evaluate_in_memory(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            words = _release(run.engine) if run.config.on_oom == "halve" else None
-            if words is None:
+            message = _release(run.engine) if run.config.on_oom == "halve" else None
+            if message is None:
                 if run.config.on_oom == "stop" or size == 1:
                     raise DeviceError(
                         f"Out of memory with {size} samples evaluated at once:"
-                        f" {str(error).splitlines()[0]} Use a smaller data.batch_size, or"
+                        f" {first_line(error)} Use a smaller data.batch_size, or"
                         " trainer.on_oom=halve."
                     ) from error
                 before, size = size, (size + 1) // 2
-                words = reduce(before, size)
-        run.sinks.message(words, "warning")
+                message = reduce(before, size)
+        run.sinks.message(message, "warning")
 
 
 def _release(engine: Engine) -> str | None:
-    """Gives up memory that an engine keeps only for speed, such as a CUDA graph's, if there is any."""
+    """Releases memory that an engine keeps only for speed; None if there is none."""
     name = engine.name
     if not engine.release():
         return None

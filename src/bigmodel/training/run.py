@@ -28,26 +28,26 @@ from bigmodel.training.throughput import Throughput
 class Run:
     """A run, built and checked. `fit` runs it.
 
-    No attribute is replaced, but many change while it trains: `step` keeps figures, `saver` and `sinks`
-    keep what is not written yet, `watch` measures time. What a checkpoint restores is in `state` alone:
-    the weights, what the optimizer keeps, and `state.progress`.
+    No attribute is replaced, but many change while it trains: `step` keeps metrics, `saver` and `sinks`
+    keep what is not written yet, `watch` measures time. All that a checkpoint restores is in `state`:
+    the weights, the optimizer's state, and `state.progress`.
 
     Attributes:
-        fingerprint, prepared, settings: what the run has learnt from, and how; every checkpoint holds
-            them.
-        step: does one update; `engine` does it, or many in a call, in the quickest way.
+        fingerprint, preprocessing, settings: which data the run learns from, and how; part of
+            every checkpoint.
+        step: does one update; `engine` does one or several in a call, in the fastest way.
         monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
         text_sampler: None unless the model can write texts.
         profiled: whether a few steps are profiled.
     """
 
-    # What is to be done, and with which data
+    # What to do, and with which data
     config: TrainerConfig
     info: RunInfo
     plan: Plan
     dataset: Dataset
     fingerprint: dict[str, Any]
-    prepared: dict[str, Any]
+    preprocessing: dict[str, Any]
     settings: dict[str, Any]
     train: Batches
     val: Batches
@@ -74,15 +74,15 @@ class Run:
 
     @property
     def over(self) -> bool:
-        """Whether the last step is done, and all that was due after it."""
+        """Whether the last step is done, and everything that was due after it."""
         progress = self.state.progress
         last = progress.step if progress.out_of_time else self.plan.steps
         return progress.last_completed_step >= last or progress.stopped_early
 
     def epochs_left(self) -> Iterator[int]:
-        """The epochs that are not over yet, from 0, the one under way first.
+        """The epochs that are left, from 0, the current one first.
 
-        Each is read off the progress made: a rewind may have gone back meanwhile.
+        Each is derived from the progress at that moment: a rewind may have gone back.
         """
         while not self.over:
             yield self.state.progress.step // self.plan.steps_per_epoch

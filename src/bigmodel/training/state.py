@@ -1,7 +1,7 @@
-"""Everything that a resume needs, in one object.
+"""Everything that is needed to resume a run, in one object.
 
 `State.save` returns it as named groups of tensors and as facts that JSON can hold; `State.load` takes
-both back, part by part. What is in here and nowhere else is what makes a resumed run the same run.
+both back, part by part. Nothing else decides whether a resumed run is the same run.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,58 +39,42 @@ _SAME_MOMENTS = {f"optimizer.{name}" for name in ("lr", "adamw_lr", "weight_deca
 
 
 def _changes_evaluation(key: str) -> bool:
-    """Whether a setting decides by what figure of which samples a model is called the best."""
+    """Whether a setting decides which metric, of which samples, chooses the best model."""
     return key.startswith(_EVALUATION_KEYS) and not key.startswith(_NOT_EVALUATION_KEYS)
 
 
-class _Saved(NamedTuple):
-    """A saved state, and the settings, by dotted key, that have changed since."""
-
-    groups: TensorGroups
-    facts: dict[str, Any]
-    changed: Collection[str]
-
-    def any_changed(self, *prefixes: str) -> bool:
-        return any(key.startswith(prefixes) for key in self.changed)
-
-
+@dataclass(eq=False)
 class State:
-    """The parts of a run that change while it runs; `ema`, `scaler` (of fp16) and `loss` may be None.
+    """The parts of a run that change while it runs.
 
     Attributes:
+        scaler: scales fp16's gradients.
+        loss: its buffers may change, as those of a loss that keeps running statistics.
+        choice: the engine and the number of threads.
         optimizer_reset: whether the optimizer's saved state did not fit the changed settings.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        metrics: Metrics,
-        accumulation: Accumulation,
-        ema: EMA | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-        loss: nn.Module | None = None,
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.metrics = metrics
-        self.accumulation = accumulation
-        self.ema = ema
-        self.scaler = scaler
-        self.loss = loss
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    metrics: Metrics
+    accumulation: Accumulation
+    ema: EMA | None = None
+    scaler: torch.amp.GradScaler | None = None
+    loss: nn.Module | None = None
+    progress: Progress = field(default_factory=Progress, init=False)
+    choice: Choice = field(default_factory=Choice, init=False)
+    optimizer_reset: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
         self._initial_loss = {name: value.clone() for name, value in self._loss_buffers().items()}
-        self.progress = Progress()
-        self.choice = Choice()
-        self.optimizer_reset = False
 
     def save(self) -> tuple[TensorGroups, dict[str, Any]]:
         """The whole state: tensors by group and name, and facts for `exact_json`.
 
         Group `model` holds the weights that are trained. If the weights to evaluate and predict with
-        are others (an average of them), group `averaged` holds those. In the middle of a step, group
-        `accumulation` holds what its micro-batches have added up so far. If a loss has buffers that
+        differ (an average of them), group `averaged` holds those. In the middle of a step, group
+        `accumulation` holds the sums over its micro-batches so far. If a loss has buffers that
         have changed since it was built, group `loss` holds those. Tensors are the live ones; the facts
         are the caller's to keep: nothing changes them later.
 
@@ -111,7 +95,7 @@ class State:
             groups["loss"] = changed
         self._check_finite(groups)
         if self.accumulation.losses:
-            # Unchecked: whether a step under way is finite is decided once its gradient is complete.
+            # Unchecked: whether an unfinished step is finite is decided once its gradient is complete.
             groups["accumulation"] = self._accumulated()
         norm = self.accumulation.grad_norm
         facts = {
@@ -129,33 +113,45 @@ class State:
         return groups, facts
 
     def load(self, groups: TensorGroups, facts: dict[str, Any], changed: Collection[str] = ()) -> None:
-        """Takes over a saved state, in place.
+        """Loads a saved state, in place.
 
         Args:
             groups, facts: as `save` returned them.
             changed: settings, by dotted key, that differ from those it was saved with. What depends on
-                them is not taken over.
+                them is not loaded.
 
         Raises:
             CheckpointError: it is the state of another model or optimizer.
         """
         if missing := sorted({"model", "optimizer", "metrics", "random"} - groups.keys()):
             raise CheckpointError(f"The checkpoint is damaged: it has no {missing[0]}.safetensors.")
+
+        def has_changed(*prefixes: str) -> bool:
+            return any(key.startswith(prefixes) for key in changed)
+
         self.load_model(groups["model"])
-        saved = _Saved(groups, facts, changed)
-        self._load_optimizer(saved)
-        self._load_schedule(saved)
-        self._load_metrics(saved)
-        self._load_ema(saved)
-        self._load_scaler(saved)
-        self._load_accumulation(saved)
-        self._load_loss(saved)
-        self._load_progress(saved)
-        self._load_choice(saved)
+        self._load_optimizer(groups["optimizer"], facts, changed)
+        if not has_changed("scheduler.name", "scheduler.interval"):
+            self.schedule.load_state_dict(facts["scheduler"], facts["progress"]["step"])
+        with contextlib.suppress(*[ValueError] if changed else []):  # sums for another target
+            self.metrics.load_state_dict(groups["metrics"])
+        if self.ema is not None:
+            self._load_ema(self.ema, groups, facts["ema_updates"])
+        if self.scaler is not None and facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+        self._load_accumulation(groups, facts, changed)
+        if self.loss is not None and not has_changed("loss."):
+            self._load_loss(self.loss, groups.get("loss", {}))
+        self.progress.load_state_dict(facts["progress"])
+        if any(map(_changes_evaluation, changed)):  # the best so far cannot be compared with
+            self.progress.reset_best()
+        if not has_changed("device."):
+            chosen = facts.get("choice") or {}
+            self.choice.engine, self.choice.threads = chosen.get("engine"), chosen.get("threads")
         rng.restore(groups["random"], facts["random"])
 
     def load_model(self, weights: dict[str, Tensor]) -> None:
-        """Takes over weights alone.
+        """Loads weights alone.
 
         Raises:
             CheckpointError: names or shapes are not this model's.
@@ -172,12 +168,12 @@ class State:
 
     @property
     def averages(self) -> bool:
-        """Whether the weights to evaluate with are others than those that are trained."""
+        """Whether the weights to evaluate with differ from those that are trained."""
         return self.ema is not None or hasattr(self.optimizer, "eval")
 
     @contextlib.contextmanager
     def evaluation_weights(self) -> Iterator[None]:
-        """Within it the model holds the weights to evaluate with; afterwards its own, to the bit."""
+        """Puts the weights to evaluate with into the model, and restores its own exactly."""
         if not self.averages:
             yield
             return
@@ -188,7 +184,7 @@ class State:
         try:
             yield
         finally:
-            # Switching back by arithmetic would leave rounding errors behind: the copy does not.
+            # Switching back by arithmetic would leave rounding errors: the copy does not.
             training_weights(self.optimizer)
             self.model.load_state_dict(own)
 
@@ -246,21 +242,22 @@ class State:
             if name not in initial or not torch.equal(value, initial[name].to(value))
         }
 
-    def _load_optimizer(self, saved: _Saved) -> None:
+    def _load_optimizer(
+        self, tensors: dict[str, Tensor], facts: dict[str, Any], changed: Collection[str]
+    ) -> None:
         """If changed options need another kind of state, the optimizer starts with none."""
-        options = {key for key in saved.changed if key.startswith("optimizer.")}
+        options = {key for key in changed if key.startswith("optimizer.")}
         if options - _SAME_MOMENTS:
             self.optimizer_reset = True
             return
-        own_class, saved_class = type(self.optimizer).__name__, saved.facts["optimizer_class"]
+        own_class, saved_class = type(self.optimizer).__name__, facts["optimizer_class"]
         if own_class != saved_class:
             raise CheckpointError(
                 f"The checkpoint's optimizer is {saved_class}, and this run's is {own_class}."
             )
         current = own_options(self.optimizer)
-        tensors, facts = saved.groups["optimizer"], saved.facts["optimizer"]
         try:
-            self.optimizer.load_state_dict(unflatten_optimizer(tensors, facts))
+            self.optimizer.load_state_dict(unflatten_optimizer(tensors, facts["optimizer"]))
         except (KeyError, ValueError) as error:
             if options:  # such as a weight decay, which splits the weights into two groups
                 self.optimizer_reset = True
@@ -270,67 +267,39 @@ class State:
             for group, now in zip(self.optimizer.param_groups, current, strict=True):
                 group.update(now, initial_lr=now["lr"])
 
-    def _load_schedule(self, saved: _Saved) -> None:
-        if not saved.any_changed("scheduler.name", "scheduler.interval"):
-            self.schedule.load_state_dict(saved.facts["scheduler"], saved.facts["progress"]["step"])
-
-    def _load_metrics(self, saved: _Saved) -> None:
-        with contextlib.suppress(*[ValueError] if saved.changed else []):  # sums of another target
-            self.metrics.load_state_dict(saved.groups["metrics"])
-
-    def _load_ema(self, saved: _Saved) -> None:
-        if self.ema is None:
-            return
-        updates = saved.facts["ema_updates"]
-        averages = saved.groups["model" if updates is None else "averaged"]
+    def _load_ema(self, ema: EMA, groups: TensorGroups, updates: int | None) -> None:
+        """A run that did not average before starts from the weights themselves."""
+        averages = groups["model" if updates is None else "averaged"]
         names = plain_names(self.model).items()
-        self.ema.load({name: averages[plain] for name, plain in names}, updates or 0)
+        ema.load({name: averages[plain] for name, plain in names}, updates or 0)
 
-    def _load_scaler(self, saved: _Saved) -> None:
-        if self.scaler is not None and saved.facts["scaler"]:
-            self.scaler.load_state_dict(saved.facts["scaler"])
-
-    def _load_accumulation(self, saved: _Saved) -> None:
-        """The gradient of a step that was under way; none between two steps, or if settings changed."""
-        facts, accumulation = saved.facts, self.accumulation
-        if "data.batch_size" not in saved.changed and facts["micro_batch"] is not None:
+    def _load_accumulation(
+        self, groups: TensorGroups, facts: dict[str, Any], changed: Collection[str]
+    ) -> None:
+        """The gradient of an interrupted step; none between two steps, or if settings changed."""
+        accumulation, device = self.accumulation, self.metrics.sums.device
+        if "data.batch_size" not in changed and facts["micro_batch"] is not None:
             accumulation.micro_batch = facts["micro_batch"]
         norm = facts["grad_norm"]
         accumulation.grad_norm = None if norm is None else torch.tensor(norm)
-        tensors = {} if saved.changed else saved.groups.get("accumulation", {})
+        saved = {} if changed else groups.get("accumulation", {})
+        tensors = {name: tensor.to(device) for name, tensor in saved.items()}
         for name, parameter in self.model.named_parameters():
-            gradient = tensors.get(f"gradient.{name}")
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        device = next((p.device for p in self.model.parameters()), None)
-        accumulation.losses = list(tensors["losses"].to(device).unbind()) if tensors else []
-        sums = tensors.get("sums")
-        accumulation.sums = None if sums is None else sums.to(device)
+            parameter.grad = tensors.get(f"gradient.{name}")
+        accumulation.losses = list(tensors["losses"].unbind()) if tensors else []
+        accumulation.sums = tensors.get("sums")
 
-    def _load_loss(self, saved: _Saved) -> None:
+    def _load_loss(self, loss: nn.Module, buffers: dict[str, Tensor]) -> None:
         """Buffers that were not saved are as the loss was built with.
 
         Raises:
             CheckpointError: names or shapes are not this loss's.
         """
-        if self.loss is None or saved.any_changed("loss."):
-            return
-        buffers = self._initial_loss | saved.groups.get("loss", {})
         try:
-            unexpected = self.loss.load_state_dict(buffers, strict=False).unexpected_keys
+            unexpected = loss.load_state_dict(self._initial_loss | buffers, strict=False).unexpected_keys
         except RuntimeError as error:
             raise CheckpointError(
                 f"The checkpoint's loss has buffers of other sizes: {error}"
             ) from error
         if unexpected:
             raise CheckpointError(f"The checkpoint's loss is another: it has a buffer {unexpected[0]}.")
-
-    def _load_progress(self, saved: _Saved) -> None:
-        self.progress.load_state_dict(saved.facts["progress"])
-        if any(map(_changes_evaluation, saved.changed)):
-            # What was best by another measure, or on other samples, cannot be compared with.
-            self.progress.reset(("best", "best_value", "bad_evaluations", "stop_value"))
-
-    def _load_choice(self, saved: _Saved) -> None:
-        if not saved.any_changed("device."):
-            chosen = saved.facts.get("choice") or {}
-            self.choice.engine, self.choice.threads = chosen.get("engine"), chosen.get("threads")

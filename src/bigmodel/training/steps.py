@@ -14,21 +14,21 @@ from bigmodel.training.run import Run
 
 
 def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due | None]]:
-    """Does the steps of an epoch that are left.
+    """Does the remaining steps of an epoch.
 
-    Whoever asks for them has to add their number to `progress.step`, and to do what is due, before
-    asking for more.
+    The caller has to add their number to `progress.step`, and to do what is due, before it asks for
+    more.
 
     Yields:
         How many steps were done, and what is due after them; None: nothing. The number may be 0.
 
     Raises:
         Stopped: the process was asked to stop.
-        DeviceError: memory ran out, and there is no way to use less.
-        DataError: a batch could not be prepared, or none of its targets counts.
+        DeviceError: memory ran out, and no less can be used.
+        DataError: a batch could not be prepared, or all of its targets are ignored.
     """
     plan, progress, watch, signals = run.plan, run.state.progress, run.watch, run.signals
-    if progress.last_completed_step < progress.step:  # it was stopped during an evaluation
+    if progress.last_completed_step < progress.step:  # stopped during an evaluation
         yield 0, OUT_OF_TIME if progress.out_of_time else plan.due(progress.step)
         watch.resume()
     if run.over:
@@ -40,7 +40,7 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
             # `ready` holds batches that are prepared already; the engine takes as many as it can use.
             while ready:
                 if progress.step + 1 in progress.skipped_steps:
-                    # Its batch is left out, and it has no loss. Losses are matched with steps by
+                    # Its batch is skipped, and it has no loss. Losses are matched with steps by
                     # counting back from the newest, so those before are drained first.
                     yield 0, Due()
                     done = 1
@@ -65,7 +65,7 @@ def steps(run: Run, epoch: int, profiler: Profiler) -> Generator[tuple[int, Due 
                     signals.check()  # a request to stop is handled by `recovering`, which saves as well
                     yield 0, Due(save=True, save_now=True)
                     if signals.pending:
-                        run.sinks.message(f"Saved after step {progress.step}, as a signal asked for.")
+                        run.sinks.message(f"Saved after step {progress.step}, as a signal requested.")
                     signals.acknowledged()
                 profiler.step()
 

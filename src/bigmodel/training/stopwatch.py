@@ -1,4 +1,4 @@
-"""The time that training takes without evaluations and saves, and when to update the progress bar."""
+"""Measures the speed of training, without evaluations and saves, and times the progress bar."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stopwatch:
         return time.perf_counter() - self._lap
 
     def lap(self) -> float:
-        """Seconds of any work since the last call."""
+        """Seconds since the last call, whatever was done."""
         now = time.perf_counter()
         seconds, self._lap = now - self._lap, now
         return seconds

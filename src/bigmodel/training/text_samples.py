@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs, Windows
@@ -15,7 +15,7 @@ from bigmodel.errors import require
 from bigmodel.models.base import Model, Writer
 from bigmodel.models.generation import Sampling, generate, translate
 from bigmodel.reporting.base import GeneratedText
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.spec import NextTokens, TokenPair
 
 SAMPLES = 4
@@ -34,8 +34,8 @@ class TextSampler:
         dataset: the data; its reader turns tokens into words.
         reader: of the dataset.
         device: where the model is.
-        pairs: how many pairs of the validation part are translated; the first ones.
-        beams: of the search that translates the test part; the validation part is translated greedily.
+        pairs: how many pairs of the validation set are translated; the first ones.
+        beams: of the search that translates the test set; the validation set is translated greedily.
     """
 
     dataset: Dataset
@@ -48,19 +48,19 @@ class TextSampler:
     def of(
         cls, dataset: Dataset, model: nn.Module, device: torch.device, pairs: int, beams: int
     ) -> TextSampler | None:
-        """None if the data is no text, or the model cannot generate."""
+        """A sampler; None if the data is not text, or the model cannot generate."""
         if not isinstance(dataset.spec.target, NextTokens) or not isinstance(model, Writer):
             return None
         if not isinstance(dataset.reader, TextReader):
             return None
-        writing = cls(dataset, dataset.reader, device, pairs, beams)
-        if "bleu" in writing.figures:
+        sampler = cls(dataset, dataset.reader, device, pairs, beams)
+        if "bleu" in sampler.metrics:
             require("sacrebleu", f"data.bleu_pairs={pairs}")  # now, not at the first evaluation
-        return writing
+        return sampler
 
     @property
-    def figures(self) -> dict[str, str]:
-        """The figures that `sample` returns of the validation part, each with which way is better."""
+    def metrics(self) -> dict[str, str]:
+        """The metrics that `sample` returns for the validation set, each with `max` or `min`."""
         return {"bleu": "max"} if isinstance(self.dataset.spec.input, TokenPair) and self.pairs else {}
 
     def sample(
@@ -76,11 +76,11 @@ class TextSampler:
 
         Args:
             between: called before each batch; what it raises is passed on.
-            samples: whether samples are wanted; if not, only what a figure needs is generated.
+            samples: whether samples are wanted; if not, only what a metric needs is generated.
             at_once: most texts that are translated side by side, beams counted.
 
         Returns:
-            Figures by name, and a few texts.
+            Metrics by name, and a few texts.
         """
         part = self.dataset.part(name)
         if isinstance(part, TextPairs):
@@ -123,7 +123,7 @@ class TextSampler:
         order = sorted(range(count), key=lambda index: len(source[index]))
         written: list[list[int]] = [[] for _ in range(count)]
         size, first = max(1, at_once // beams), 0
-        with activity.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):
+        with progress_messages.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):
             for first in range(0, count, size):
                 between()
                 chosen = order[first : first + size]
@@ -149,5 +149,4 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
 def _texts(part: TextPairs, side: int, count: int) -> list[list[int]]:
     """The first texts of one side: their tokens, the end token among them."""
     starts, sizes = part.starts[:count, side].tolist(), part.sizes[:count, side].tolist()
-    tokens: Tensor = part.tokens
-    return [tokens[s : s + size].tolist() for s, size in zip(starts, sizes, strict=True)]
+    return [part.tokens[s : s + size].tolist() for s, size in zip(starts, sizes, strict=True)]

@@ -46,10 +46,10 @@ gives them, without the maker's. A part of a GPU (MIG), or one for a notebook, h
 
 @dataclass(frozen=True)
 class Throughput:
-    """Turns samples per second into all figures of speed.
+    """Turns samples per second into all metrics of speed.
 
     Attributes:
-        tokens: tokens of a sample, on average; None where samples are no texts.
+        tokens: mean tokens of a sample; None if samples are not texts.
         flops: floating-point operations that training takes for a sample; None: not known.
         peak: FLOP/s that the device can do; None: not known.
         device: whose memory is reported; None: none.
@@ -62,7 +62,7 @@ class Throughput:
 
     @classmethod
     def of(cls, dataset: Dataset, model: nn.Module, runtime: Runtime, sample: Tensor) -> Throughput:
-        """Measures what the figures need. FLOPs are counted only if the peak is known.
+        """Measures what the metrics need. FLOPs are counted only if the peak is known.
 
         Args:
             model: on the device.
@@ -76,27 +76,27 @@ class Throughput:
         peak = peak_of(name, runtime.precision, torch.backends.cuda.matmul.allow_tf32)
         flops = None
         if peak is not None:
-            with suppress(Exception), runtime.autocast():  # no run is to fail for a figure
+            with suppress(Exception), runtime.autocast():  # no run should fail because of a metric
                 flops = training_flops(model, sample)
                 if tokens is not None:  # the sample at hand may be longer or shorter than others
                     flops *= tokens / sample[0].numel()
         return cls(tokens, flops, peak, runtime.device)
 
-    def figures(self, samples_per_second: float) -> dict[str, float]:
-        """`samples_per_second`, and as far as known `tokens_per_second`, `mfu`, from 0 to 1, and
-        `memory_gib`, the most that was in use.
+    def metrics(self, samples_per_second: float) -> dict[str, float]:
+        """`samples_per_second`, and if known `tokens_per_second`, `mfu` (0 to 1) and `memory_gib`, the
+        peak of memory in use.
 
         MFU counts what the model asks for, not what is computed twice (Chowdhery et al. 2022,
         arXiv:2204.02311, appendix B).
         """
-        found = {"samples_per_second": samples_per_second}
+        metrics = {"samples_per_second": samples_per_second}
         if self.tokens is not None:
-            found["tokens_per_second"] = samples_per_second * self.tokens
+            metrics["tokens_per_second"] = samples_per_second * self.tokens
         if self.flops is not None and self.peak is not None:
-            found["mfu"] = samples_per_second * self.flops / self.peak
+            metrics["mfu"] = samples_per_second * self.flops / self.peak
         if self.device is not None:
-            found["memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        return found
+            metrics["memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        return metrics
 
 
 def tokens_of(dataset: Dataset) -> float | None:
@@ -126,8 +126,8 @@ def peak_of(name: str, precision: str, tf32: bool) -> float | None:
     for pattern, peaks in PEAKS.items():
         if re.fullmatch(pattern, plain):
             rounded = precision == "fp32" and tf32 and "tf32" in peaks
-            found = peaks.get("tf32" if rounded else precision)
-            return None if found is None else found * 1e12
+            peak = peaks.get("tf32" if rounded else precision)
+            return None if peak is None else peak * 1e12
     return None
 
 
@@ -143,11 +143,11 @@ def training_flops(model: nn.Module, sample: Tensor) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    also = {  # what torch's counter does not know
+    custom = {  # operators that torch's counter does not know
         torch.ops.aten._cudnn_rnn: _recurrent_flops,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     }
-    counter = FlopCounterMode(display=False, custom_mapping=also)
+    counter = FlopCounterMode(display=False, custom_mapping=custom)
     with torch.no_grad(), eval_mode(model), counter:
         model.forward(sample)  # not `model(…)`, which may be compiled
     return float(counter.get_total_flops() * (1 + BACKWARD))

@@ -152,32 +152,32 @@ def _operators(averages: Iterable[Any], on_device: bool, steps: int) -> list[Ope
     by_kernels = on_device and not any(
         row.device_type == _CPU and row.self_device_time_total for row in rows
     )
-    found = []
+    operators = []
     for row in rows:
         if (row.device_type != _CPU) == by_kernels:
             own = row.self_device_time_total if on_device else row.self_cpu_time_total
-            found.append(Operator(row.key, row.count / steps, own * _MS / steps))
-    return sorted(found, key=lambda row: -row.ms)[:MOST_OPERATORS]
+            operators.append(Operator(row.key, row.count / steps, own * _MS / steps))
+    return sorted(operators, key=lambda row: -row.ms)[:MOST_OPERATORS]
 
 
-def table(found: Breakdown) -> str:
+def table(profile: Breakdown) -> str:
     """Phases and operators as lines of text, for any width from 68 columns on."""
-    device = found.device
+    device = profile.device
     heading = f"{'':16}{'ms/step':>10}{'share':>8}"
     lines = [heading if device is None else f"{heading}{'device ms':>12}{'share':>8}"]
     for name in (*PHASES, WAITING, OTHER):
-        if name not in found.host and name not in (device or {}):
+        if name not in profile.host and name not in (device or {}):
             continue
-        host = found.host.get(name, 0.0)
-        line = f"  {name:14}{host:10.3f}{host / found.ms:8.1%}"
+        host = profile.host.get(name, 0.0)
+        line = f"  {name:14}{host:10.3f}{host / profile.ms:8.1%}"
         if device is not None:
             kernels = device.get(name, 0.0)
-            line += f"{kernels:12.3f}{kernels / found.ms:8.1%}"
+            line += f"{kernels:12.3f}{kernels / profile.ms:8.1%}"
         lines.append(line)
     what = "operators, by their kernels" if device is not None else "operators"
     lines.append(f"  {what:{_WIDEST}}{'calls':>8}{'ms/step':>9}{'share':>7}")
-    for row in found.operators:
+    for row in profile.operators:
         name = row.name.replace(_AUTOGRAD, "autograd: ")
         name = name if len(name) <= _WIDEST else f"{name[: _WIDEST - 1]}…"
-        lines.append(f"  {name:{_WIDEST}}{row.calls:8.4g}{row.ms:9.3f}{row.ms / found.ms:7.1%}")
+        lines.append(f"  {name:{_WIDEST}}{row.calls:8.4g}{row.ms:9.3f}{row.ms / profile.ms:7.1%}")
     return "\n".join(lines)

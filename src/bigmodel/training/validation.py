@@ -1,4 +1,4 @@
-"""How good a run's model is: the validation part again and again, the test part once at the end."""
+"""Evaluation of a run's model: on the validation set repeatedly, on the test set once at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.errors import CheckpointError, UndefinedError
-from bigmodel.metrics import undefined_told
+from bigmodel.metrics import undefined_reasons
 from bigmodel.models.base import Writer
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.evaluation import evaluate
@@ -22,35 +22,35 @@ from bigmodel.training.text_samples import AT_ONCE
 
 
 def validate(run: Run, *, show: bool) -> Validation:
-    """Evaluates the validation part, and returns its figures and what follows from them.
+    """Evaluates the validation set, and returns its metrics and what follows from them.
 
-    Of the run's progress only `evaluation_batch` changes, if memory is short: the rest is the caller's.
+    Of the run's progress only `evaluation_batch` may change, if memory runs out.
 
     Args:
-        show: show pictures, as when a line is printed: drawing them takes longer than a short epoch.
+        show: whether to show pictures: drawing them takes longer than a short epoch.
 
     Raises:
         Stopped: the process was asked to stop.
     """
     progress, state = run.state.progress, run.state
     with state.evaluation_weights():
-        # Its samples are kept in any case: whether this one ends the run is not known yet.
+        # Samples are kept in any case: whether this evaluation ends the run is not known yet.
         evaluation = _add_texts(run, "val", _evaluate(run, run.val, samples=True), samples=show)
     _warn_undefined(run, evaluation)
-    figures = {f"val/{name}": value for name, value in evaluation.figures.items()}
-    monitored = _value_of(run, run.monitor, figures)
-    loss, best_loss = figures["val/loss"], progress.best.get("val/loss")
+    metrics = {f"val/{name}": value for name, value in evaluation.metrics.items()}
+    monitored = _value_of(run, run.monitor, metrics)
+    loss, best_loss = metrics["val/loss"], progress.best.get("val/loss")
     improved = run.monitor.better_of_equals(monitored, loss, progress.best_value, best_loss)
-    stop_value, bad_evaluations, stop = _early_stopping(run, figures)
+    stop_value, bad_evaluations, stop = _early_stopping(run, metrics)
     if show or stop:
         run.sinks.evaluated(evaluation, progress.step)
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
-    return Validation(figures, monitored, improved, stop_value, bad_evaluations, stop)
+    return Validation(metrics, monitored, improved, stop_value, bad_evaluations, stop)
 
 
 def test(run: Run) -> dict[str, float]:
-    """Evaluates the test part, once, with the weights that validation chose; no figures without a part.
+    """Evaluates the test set with the best weights; empty if there is no test set.
 
     Raises:
         Stopped: the process was asked to stop.
@@ -63,36 +63,35 @@ def test(run: Run) -> dict[str, float]:
         groups = _best_weights(run)
     except CheckpointError as error:
         groups = checkpoint.load_newest(run.saver.checkpoints).groups
-        run.sinks.message(f"{error} The test part is read with the last weights.", "warning")
+        run.sinks.message(f"{error} The test set is evaluated with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
     evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
-    return {f"test/{name}": value for name, value in evaluation.figures.items()}
+    return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 
 
 def _best_weights(run: Run) -> TensorGroups:
-    """The best checkpoint, if it is the one that this run called the best.
+    """The best checkpoint, if this run saved it.
 
     Raises:
         CheckpointError: it is not, is damaged, or is not there.
     """
     groups, facts = checkpoint.load_best(run.saver.checkpoints)
-    found, best = facts["progress"]["step"], run.state.progress.best.get("step")
-    if best is not None and found != best:
+    saved, best = facts["progress"]["step"], run.state.progress.best.get("step")
+    if best is not None and saved != best:
         raise CheckpointError(
-            f"{run.saver.checkpoints / 'best'}: it is of step {found:,}, but this run's best was step"
+            f"{run.saver.checkpoints / 'best'}: it is from step {saved:,}, but this run's best was step"
             f" {best:,}."
         )
     return groups
 
 
 def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
-    """One pass over a part, with fewer samples at once if memory is short."""
+    """One pass over a part, with fewer samples at once if memory runs out."""
     progress = run.state.progress
     parts = (run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
 
     def attempt(size: int) -> EvaluationResult:
-        at_once, between = size if size < part.batch_size else None, run.signals.check
-        return evaluate(*parts, samples=samples, at_once=at_once, between=between)
+        return evaluate(*parts, samples=samples, at_once=size, between=run.signals.check)
 
     def reduce(before: int, now: int) -> str:
         # Kept at once: the evaluation may be interrupted before it ends, and resumed.
@@ -105,53 +104,53 @@ def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
 def _add_texts(
     run: Run, part: PartName, evaluation: EvaluationResult, *, samples: bool
 ) -> EvaluationResult:
-    """The same with texts that the model writes about the part, and their figures."""
+    """The same with texts that the model generates from the part, and their metrics."""
     sampler, model = run.text_sampler, run.state.model
     if sampler is None:
         return evaluation
-    unknown = evaluation.figures | dict.fromkeys(sampler.figures, math.nan)
+    unknown = evaluation.metrics | dict.fromkeys(sampler.metrics, math.nan)
     if evaluation.undefined:
-        return replace(evaluation, figures=unknown)
+        return replace(evaluation, metrics=unknown)
     assert isinstance(model, Writer)
     try:
-        figures, texts = evaluate_in_memory(
+        metrics, texts = evaluate_in_memory(
             run,
             min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE),
             lambda size: sampler.sample(model, part, run.signals.check, samples=samples, at_once=size),
             lambda before, now: f"Out of memory with {before} texts written at once; this time {now}.",
         )
     except UndefinedError:
-        return replace(evaluation, figures=unknown)
-    return replace(evaluation, figures={**evaluation.figures, **figures}, generated=texts)
+        return replace(evaluation, metrics=unknown)
+    return replace(evaluation, metrics={**evaluation.metrics, **metrics}, generated=texts)
 
 
 def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
-    """Says which figures of the validation part are NaN, and why, when they begin to be."""
-    before = run.state.progress.figures
+    """Warns of metrics of the validation set that have become NaN, and says why."""
+    before = run.state.progress.metrics
     if evaluation.undefined:
         if not before or not all(map(math.isnan, before.values())):
             run.sinks.message(
                 f"After step {run.state.progress.step:,} the model gives NaN or infinity for validation"
-                " samples: no figure of it is known, and it cannot be the best.",
+                " samples: its metrics are unknown, and it cannot be the best.",
                 "warning",
             )
         return
-    for name, why in undefined_told(evaluation.figures).items():
+    for name, why in undefined_reasons(evaluation.metrics).items():
         key = f"val/{name}"
         if math.isnan(before.get(key, 0.0)):
             continue
-        message = f"{key} is not defined for this part: {why}."
+        message = f"{key} is not defined for this set: {why}."
         if key == run.monitor.name:
             advice = "trainer.checkpoint.monitor=val/loss chooses by the loss"
             message += f" No checkpoint can be the best by it: {advice}."
         run.sinks.message(message, "warning")
 
 
-def _early_stopping(run: Run, figures: dict[str, float]) -> tuple[float | None, int, bool]:
+def _early_stopping(run: Run, metrics: dict[str, float]) -> tuple[float | None, int, bool]:
     """The best value of early stopping's metric, evaluations since then, and whether to stop."""
     config, progress, monitor = run.config.early_stopping, run.state.progress, run.stop_monitor
     best, bad = progress.stop_value, progress.bad_evaluations + 1
-    value = _value_of(run, monitor, figures)
+    value = _value_of(run, monitor, metrics)
     if monitor.better(value, best, config.min_delta):
         best, bad = value, 0
     stop = config.patience is not None and bad >= config.patience
@@ -163,6 +162,6 @@ def _early_stopping(run: Run, figures: dict[str, float]) -> tuple[float | None, 
     return best, bad, stop
 
 
-def _value_of(run: Run, monitor: Monitored, figures: dict[str, float]) -> float:
+def _value_of(run: Run, monitor: Monitored, metrics: dict[str, float]) -> float:
     is_training = monitor.name == "train/loss"
-    return run.state.progress.mean_loss if is_training else figures[monitor.name]
+    return run.state.progress.mean_loss if is_training else metrics[monitor.name]

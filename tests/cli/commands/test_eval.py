@@ -42,7 +42,7 @@ def test_the_batch_size_changes_nothing(made: Run) -> None:
 
 @pytest.mark.parametrize("name", ["table", "reviews", "text", "pairs"])
 def test_new_data_gives_the_same_figures_as_the_same_samples_did(made: Run, name: str) -> None:
-    """All of the file, training part too, is data: as good as it is in parts."""
+    """All of the file, training set too, is data: as good as it is in parts."""
     run, folder = loaded(made(name)), made(name).parent
     path = {
         "table": folder / "t.csv",
@@ -72,7 +72,7 @@ def test_a_table_to_look_at(made: Run, bigmodel: Bigmodel) -> None:
     said = bigmodel("eval", made("classes"), "--device", "cpu")
     assert said.status == 0
     assert "fnn on synthetic, weights of step" in said.out
-    assert "the validation part of synthetic, 16 samples" in said.out
+    assert "the validation set of synthetic, 16 samples" in said.out
     assert "val/accuracy" in said.out
 
 
@@ -212,7 +212,7 @@ def test_recordings_that_are_cut_and_files_that_are_none_are_told(
         wave = np.sin(np.arange(int(8000 * seconds)) / 5)
         soundfile.write(tmp_path / label / "a.wav", wave, 8000)
         (tmp_path / label / "notes.md").write_text("none")
-    heard = loaded(made("sounds")).prepared.reader.settings  # type: ignore[union-attr]
+    heard = loaded(made("sounds")).preprocessing.reader.settings  # type: ignore[union-attr]
     told = f"Cut: 1 recording, to {heard.samples / heard.rate:.2f} s"
     for args in (("predict", made("sounds"), "--input"), ("eval", made("sounds"), "--data")):
         said = bigmodel(*args, tmp_path, "--device", "cpu")

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import soundfile
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from bigmodel.cli.commands.export import Graph, graph_of
-from bigmodel.cli.commands.graph import compare
-from bigmodel.cli.commands.graph_inputs import front_of
-from bigmodel.cli.commands.graph_outputs import ExportedModel
+from bigmodel.cli.commands.export import graph_of
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.cli.commands.rows import decode_outputs, model_outputs
+from bigmodel.cli.commands.onnx_export import OnnxGraph, compare
+from bigmodel.cli.commands.onnx_inputs import front_of
+from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.predict_rows import decode_outputs, model_outputs
 from bigmodel.errors import SpecError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, Features, Tokens
@@ -34,7 +34,18 @@ from tests.cli.commands.test_loaded_run import loaded
 from tests.small_runs import built
 
 BATCHES = (1, 3, 17)
-Export = Callable[[str], Graph]
+Export = Callable[[str], OnnxGraph]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torchlib_is_read_once() -> Iterator[None]:
+    """Every export reads onnxscript's 500 functions again, which takes longer than the rest of it."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        read = cache(ONNXRegistry.from_torchlib.__func__)  # type: ignore[attr-defined]
+        patch.setattr(ONNXRegistry, "from_torchlib", classmethod(read))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +62,7 @@ def session_of(made: Any) -> onnxruntime.InferenceSession:
 def predicted(run: LoadedRun, path: Path) -> torch.Tensor:
     """What `predict` says of a file: probabilities, or values in their own unit."""
     part = run.reader.read(path, with_targets=False).part
-    return decode_outputs(model_outputs(run, part, None), run.prepared.spec.target)
+    return decode_outputs(model_outputs(run, part, None), run.preprocessing.spec.target)
 
 
 def assert_same(
@@ -102,7 +113,7 @@ def test_classes_come_with_their_labels(made: Run, export: Export) -> None:
     run = loaded(made("classes"))
     graph, *_ = export("classes")
     probabilities, index, label = session_of(graph).run(None, {"inputs": np.zeros((2, 5), np.float32)})
-    target = run.prepared.spec.target
+    target = run.preprocessing.spec.target
     assert isinstance(target, Classes)
     assert index.tolist() == probabilities.argmax(1).tolist()
     assert label.tolist() == [target.names[place] for place in index]
@@ -149,7 +160,7 @@ def test_numbers_of_any_notation_are_given_as_numbers(tmp_path: Path) -> None:
     fit(made)
     run = loaded(tmp_path / "run")
     graph, front, *_ = graph_of(run)
-    assert [given.meaning for given in front.inputs] == ["a number in kg, NaN where it is missing"]
+    assert [given.meaning for given in front.inputs] == ["a number in kg, NaN if it is missing"]
     numbers = [float(f"{n % 37}.{n % 9}") for n in range(200)]
     numbers[3], numbers[5], numbers[7] = np.nan, 1e30, np.nan
     fed = np.array(numbers, np.float32)[:, None]
@@ -182,7 +193,7 @@ def test_times_are_given_in_seconds(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     fit(made)
     run = loaded(tmp_path / "run")
-    read = run.prepared.spec.input
+    read = run.preprocessing.spec.input
     assert isinstance(read, Features)
     assert read.names[-1] == "once (missing)"  # all that is known of a date that never changes
     graph, front, *_ = graph_of(run)
@@ -199,8 +210,8 @@ def test_times_are_given_in_seconds(tmp_path: Path) -> None:
     )
     told = json.loads({entry.key: entry.value for entry in graph.metadata_props}["bigmodel"])
     assert [one["meaning"] for one in told["inputs"]][:2] == [
-        "seconds since 1970 in UTC, NaN where it is missing",
-        "seconds since midnight, NaN where it is missing",
+        "seconds since 1970 in UTC, NaN if it is missing",
+        "seconds since midnight, NaN if it is missing",
     ]
 
 
@@ -248,12 +259,12 @@ def test_pairs(made: Run) -> None:
 
 def test_a_graph_that_answers_otherwise_is_refused(made: Run, export: Export) -> None:
     run = loaded(made("classes"))
-    graph, front, *_ = export("classes")
+    graph = export("classes").proto
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
-    whole = ExportedModel(front_of(run.prepared).module, run.model, run.prepared.spec.target).eval()
+    whole = ExportedModel(front_of(run.preprocessing), run.model, run.preprocessing.spec.target).eval()
     with pytest.raises(SpecError, match="differ from the model's by"):
-        compare(graph, whole, front, 1, any_length=False)
+        compare(graph, whole, any_length=False)
 
 
 @pytest.mark.parametrize("name", ["classes", "table", "sequences", "reviews"])
@@ -263,14 +274,14 @@ def test_without_onnxruntime_graphs_are_compared_all_the_same(
     graph, front, any_length, _ = export(name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     run = loaded(made(name))
-    spec = run.prepared.spec
-    whole = ExportedModel(front.module, run.model, spec.target).eval()
+    spec = run.preprocessing.spec
     longest = spec.input.length if isinstance(spec.input, Tokens) else 1
-    compare(graph, whole, front, longest, any_length)
+    whole = ExportedModel(front, run.model, spec.target, longest).eval()
+    compare(graph, whole, any_length)
     with torch.no_grad():
         next(run.model.parameters()).add_(1.0)
     with pytest.raises(SpecError, match="differ from the model's by"):
-        compare(graph, whole, front, longest, any_length)
+        compare(graph, whole, any_length)
 
 
 def failing(date_format: Callable[[int], bool]) -> Callable[..., Any]:
@@ -312,8 +323,8 @@ def test_a_graph_takes_truth_and_training_s_spellings_as_predict_does(tmp_path: 
     rows[6] = "1.5,0,KÖLN,6.5"
     (tmp_path / "a.csv").write_text("\n".join(["x,on,city,y", *rows]), encoding="utf-8")
     settings = {"name": "table", "path": str(tmp_path / "a.csv"), "target": "y"}
-    prepared = data.build(data.parse(settings)).prepared
-    words = {given.name: given.words for given in front_of(prepared).inputs}
+    preprocessing = data.build(data.parse(settings)).preprocessing
+    words = {given.name: given.words for given in front_of(preprocessing).inputs}
     known = words["on"]
     assert known["TRUE"] == known["true"] == known["True"] == known["1"] == known["1.0"]
     assert known["FALSE"] == known["False"] == known["0"] == known["0.0"] != known["1"]

@@ -141,7 +141,7 @@ def test_rows_of_which_it_says_something_are_there(
     choice = ("--beams", 2) if beams == 2 else ("--temperature", 0)
     args = ("predict", run, "--input", path, "--output", "-", "--device", "cpu", "--tokens", 4, *choice)
     whole = bigmodel(*args).out.split("\n")
-    model, kind = type(loaded(run).model), loaded(run).prepared.spec.input
+    model, kind = type(loaded(run).model), loaded(run).preprocessing.spec.input
     real = model.prefill
 
     def prefill(self: Any, inputs: torch.Tensor, lengths: list[int], max_length: int) -> Any:

@@ -114,7 +114,7 @@ TYPED_BOOLEANS = [
         ),
         ("model=transformer model.layers=4", "Did you mean model.depth=4?"),
         ("model=rnn layers=4", "Did you mean model.num_layers=4?"),
-        ("max_train_samples=1000", "Here it is trainer.limit.train: batches of the training part"),
+        ("max_train_samples=1000", "Here it is trainer.limit.train: batches of the training set"),
         ("scheduler.warmup_epochs=3", "Did you mean scheduler.interval=epoch scheduler.warmup=3?"),
         ("scheduler.warmup_steps=3", "Did you mean scheduler.warmup=3?"),
         (
@@ -124,7 +124,7 @@ TYPED_BOOLEANS = [
         ("limit_train_batches=0.1", "Here it is trainer.limit.train: batches"),
         ("limit_train_batches=1.0", "Here it is trainer.limit.train: batches"),
         ("val_check_interval=0.25", "Here it is trainer.eval_every_steps: steps"),
-        ("max_epochs=-1", "Here it is trainer.epochs: passes over the training part"),
+        ("max_epochs=-1", "Here it is trainer.epochs: passes over the training set"),
         ("save_top_k=-1", "Here it is trainer.checkpoint.keep: how many"),
         ("monitor=val_loss", "Did you mean trainer.checkpoint.monitor=val/loss?"),
         ("monitor=loss", "Here it is trainer.checkpoint.monitor: metric"),

@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from bigmodel.cli.launch.resume_check import FIXED, check_plugins, check_same
-from bigmodel.cli.launch.stored_config import flatten
+from bigmodel.cli.launch.resume_config import flatten
 from bigmodel.errors import ConfigError
 from tests import small_runs
 from tests.cli.launch.runs import NOTHING_NEW, VALUES, changed, composed, run_folder

@@ -171,15 +171,15 @@ def test_the_record_is_there_whole_or_not_at_all_and_on_the_disk(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     order, run = Order(), tmp_path / "outputs" / "day" / "time"
-    with order.followed():
+    with order.watching():
         claim("outputs/day/time")
         record_start(Path("outputs/day/time"), CONFIG, HYDRA)
-        order.acknowledged("the record", run)
+        order.check_synced("the record", run)
         renames = order.renames
         run_folder.write_config(run, CONFIG)
         assert order.renames == renames, "what is equal is not written again"
         run_folder.write_config(run, OmegaConf.create({"seed": 4, "resume": None}))
-        order.acknowledged("another configuration", run)
+        order.check_synced("another configuration", run)
     assert order.faults == []
     assert [path.name for path in run.iterdir()] == [".hydra"]
 

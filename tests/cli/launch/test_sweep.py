@@ -101,7 +101,7 @@ def test_a_figure_that_is_no_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rmse", "why"), [(2.0, "the validation part leaves it undefined"), (None, "the model gave NaN")]
+    ("rmse", "why"), [(2.0, "the validation set leaves it undefined"), (None, "the model gave NaN")]
 )
 def test_why_a_figure_was_never_a_number_is_told(tmp_path: Path, rmse: float | None, why: str) -> None:
     final = {"val/r2": None, "val/rmse": rmse, "train/loss": 0.5}

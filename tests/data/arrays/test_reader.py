@@ -31,8 +31,8 @@ def again(reader):
     return from_plain(json.loads(json.dumps(to_plain(reader))))
 
 
-def reader_of(kind, target=TWO, statistics=None, **values):
-    return again(ArraysReader.of(DataSpec("made", kind, target), statistics, **values))
+def reader_of(kind, target=TWO, statistics=None, dtype=torch.float32):
+    return again(ArraysReader.of(DataSpec("made", kind, target), statistics, dtype))
 
 
 def read(folder, reader, with_targets=False, **content):
@@ -96,7 +96,7 @@ def test_statistics_are_of_the_last_axis(tmp_path):
 
 def test_images_keep_their_scale(tmp_path):
     stored = np.arange(48).reshape(1, 3, 4, 4)
-    reader = reader_of(Image(3, 4, 4), bytes=True)
+    reader = reader_of(Image(3, 4, 4), dtype=torch.uint8)
     found = read(tmp_path, reader, inputs=stored).part.inputs
     assert found.dtype == torch.uint8
     turned = read(tmp_path, reader, inputs=stored.transpose(0, 2, 3, 1)).part.inputs

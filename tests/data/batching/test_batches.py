@@ -128,7 +128,7 @@ def test_held_out_parts_come_in_order_and_unchanged():
     for epoch in (0, 1):
         inputs, targets = gathered(make_batches(dataset, "val", config), epoch)
         assert torch.equal(targets, dataset.val.targets)
-        assert torch.equal(inputs, model_inputs(dataset.prepared, dataset.val.inputs))
+        assert torch.equal(inputs, model_inputs(dataset.preprocessing, dataset.val.inputs))
 
 
 @pytest.mark.usefixtures("_block")
@@ -142,7 +142,7 @@ def test_images_become_float_and_standardised():
     assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
     place = {label: row for row, label in enumerate(dataset.train.targets.tolist())}
     stored = dataset.train.inputs[[place[label] for label in targets.tolist()]]
-    assert torch.equal(inputs, model_inputs(dataset.prepared, stored))
+    assert torch.equal(inputs, model_inputs(dataset.preprocessing, stored))
 
 
 def test_augmentation_is_for_training_new_each_epoch_and_can_be_left_out():
@@ -158,7 +158,8 @@ def test_augmentation_is_for_training_new_each_epoch_and_can_be_left_out():
     assert not torch.equal(first, second)
     assert not torch.equal(first, plain)
     assert torch.equal(
-        plain, by_label((model_inputs(dataset.prepared, dataset.train.inputs), dataset.train.targets))
+        plain,
+        by_label((model_inputs(dataset.preprocessing, dataset.train.inputs), dataset.train.targets)),
     )
     black = -dataset.mean.item() / dataset.std.item()
     assert (first == black).float().mean() > (plain == black).float().mean() + 0.1
@@ -213,7 +214,7 @@ def test_other_refusals():
     config = config_of(augment=AugmentConfig(shift=6))
     with pytest.raises(ConfigError, match=r"data\.augment\.shift=6"):
         make_batches(image_data(config), "train", config)
-    with pytest.raises(DataError, match="no part 'test'"):
+    with pytest.raises(DataError, match="has no test set"):
         make_batches(feature_data(config), "test", config)
 
 

@@ -76,7 +76,7 @@ def test_inputs_and_a_reader_that_reads_what_training_read(tmp_path, inputs, val
     known = sorted(zip(map(_bytes, found.inputs), found.targets.tolist(), strict=True))
     seen = [pair for part in (dataset.train, dataset.val) for pair in _pairs(part)]
     assert sorted(seen) == known
-    ready = model_inputs(dataset.prepared, dataset.train.inputs)
+    ready = model_inputs(dataset.preprocessing, dataset.train.inputs)
     if normalize and not isinstance(kind, Tokens):
         assert abs(float(ready.mean())) < 1e-3
         assert float(ready.std()) == pytest.approx(1, abs=0.05)
@@ -175,7 +175,7 @@ def test_parts_groups_and_other_files(tmp_path):
     assert whole_part.spec.sizes == {"train": 40, "val": 40, "test": 40}
     lookup = dict(_pairs(whole_part.val))
     assert all(lookup[row] == label for row, label in _pairs(whole_part.train))
-    with pytest.raises(ConfigError, match=r"data\.test_path=.*data\.split=marks names a test part"):
+    with pytest.raises(ConfigError, match=r"data\.test_path=.*data\.split=marks names a test set"):
         built(path, split="marks", test_path=copies["test_path"])
     with pytest.raises(DataError, match=r"data\.val_path=.*it is data\.path as well"):
         built(path, val_path=str(path))
@@ -299,11 +299,11 @@ def test_a_class_that_only_held_out_samples_have_is_refused(tmp_path):
     marks = np.array(["train", "val"])[np.arange(COUNT) % 4 // 3]
     labels = np.where(marks == "val", 2, np.arange(COUNT) % 2)
     path = saved(tmp_path, inputs=real(4), targets=labels, marks=marks)
-    with pytest.raises(DataError, match=r"no samples of label '2' are in the training part"):
+    with pytest.raises(DataError, match=r"no samples of label '2' are in the training set"):
         built(path, split="marks")
 
 
-def test_classes_are_told_with_their_counts_and_features_that_never_change(tmp_path):
+def test_classes_are_listed_with_their_counts_and_features_that_never_change(tmp_path):
     inputs = real(4)
     inputs[:, 1], inputs[:, 3] = 7.0, 0.0
     labels = np.array(["no", "yes"] * (COUNT // 2))

@@ -58,7 +58,7 @@ def test_reads_recordings_with_their_labels(recordings):
 
 def test_each_band_is_standardised_by_the_training_part(recordings):
     dataset = built(recordings)
-    ready = model_inputs(dataset.prepared, dataset.train.inputs)
+    ready = model_inputs(dataset.preprocessing, dataset.train.inputs)
     bands = ready.transpose(0, 3).flatten(1)
     torch.testing.assert_close(bands.mean(1), torch.zeros(20), atol=1e-4, rtol=0)
     torch.testing.assert_close(bands.std(1, correction=0), torch.ones(20), atol=1e-4, rtol=0)
@@ -227,7 +227,7 @@ def test_a_class_of_silence(recordings):
     assert ("Silent", "6 recordings throughout") in dataset.header_rows
 
 
-def test_what_differs_from_training_is_told(recordings, tmp_path):
+def test_what_differs_from_training_is_reported(recordings, tmp_path):
     dataset = built(recordings)
     folder = tmp_path / "new"
     folder.mkdir()
@@ -235,13 +235,13 @@ def test_what_differs_from_training_is_told(recordings, tmp_path):
     soundfile.write(folder / "b.wav", 0.001 * sine(300, RATE), RATE)
     sound = sine(300, RATE)
     soundfile.write(folder / "c.wav", np.stack([sound, -sound], 1), RATE)
-    told = [
+    warnings = [
         line
         for label, line in dataset.reader.read(folder, with_targets=False).header_rows
         if label == "Warning"
     ]
-    assert len(told) == 3
-    assert told[0].startswith("the channels of 1 recording cancel each other")
-    assert f"such as {2 * RATE:,} Hz (training: {RATE:,} Hz)" in told[1]
-    assert "1 of 3 recordings are louder or softer" in told[2]
+    assert len(warnings) == 3
+    assert warnings[0].startswith("the channels of 1 recording cancel each other")
+    assert f"such as {2 * RATE:,} Hz (training: {RATE:,} Hz)" in warnings[1]
+    assert "1 of 3 recordings are louder or softer" in warnings[2]
     assert not dataset.reader.read(recordings, with_targets=True).header_rows

@@ -346,57 +346,6 @@ def test_other_pictures_of_the_same_size_and_time_are_seen(tmp_path):
     assert fingerprint(first) != fingerprint(second)
 
 
-def test_pictures_that_change_while_they_are_read_are_not_kept(photos, tmp_path, monkeypatch):
-    fill, [one, *_] = cache._decode_all, sorted((photos / "cat").iterdir())
-
-    def filled(*args):
-        found = fill(*args)
-        one.write_bytes(one.read_bytes() + b"more")
-        return found
-
-    monkeypatch.setattr(cache, "_decode_all", filled)
-    dataset = built(photos, cache=str(tmp_path / "cache"))
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert ("Cache", "files changed while they were read: kept in memory only") in dataset.header_rows
-
-
-DAMAGE = {
-    "cut short": lambda entry: (entry / "rows").write_bytes(b"x"),
-    "changed": lambda entry: (entry / "rows").write_bytes(bytes((entry / "rows").stat().st_size)),
-    "no about": lambda entry: (entry / "about.json").unlink(),
-    "no json": lambda entry: (entry / "about.json").write_text("{", encoding="utf-8"),
-    "other json": lambda entry: (entry / "about.json").write_text("[]", encoding="utf-8"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_cache_is_made_anew(photos, tmp_path, damage):
-    kept = tmp_path / "cache"
-    inputs = built(photos, cache=str(kept)).train.inputs.clone()  # mapped: damage would show
-    damage(entries(kept)[0])
-    second = built(photos, cache=str(kept))
-    assert torch.equal(inputs, second.train.inputs)
-    [text] = [text for label, text in second.header_rows if label == "Cache"]
-    assert "is damaged" in text
-    assert text.endswith("rebuilt")
-    assert not any(label == "Cache" for label, _ in built(photos, cache=str(kept)).header_rows)
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(photos, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    dataset = built(photos, cache=str(tmp_path / "file"))
-    assert any("kept in memory only" in text for _, text in dataset.header_rows)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(cache, "_reserve", full)
-    dataset = built(photos, cache=str(tmp_path / "cache"))
-    assert torch.equal(dataset.train.inputs, built(photos).train.inputs)
-    assert any("No space left on device" in text for _, text in dataset.header_rows)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
 def test_the_users_cache_folder_is_the_default(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     built(photos, cache="auto")

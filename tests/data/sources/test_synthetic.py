@@ -47,7 +47,7 @@ def _probe(dataset, kind, target):
             case "tokens":
                 inputs = F.one_hot(part.inputs, 10).float().sum(1)
             case "image":
-                inputs = F.adaptive_avg_pool2d(model_inputs(dataset.prepared, part.inputs), 4)
+                inputs = F.adaptive_avg_pool2d(model_inputs(dataset.preprocessing, part.inputs), 4)
             case _:
                 inputs = part.inputs
         flat = inputs.flatten(1)

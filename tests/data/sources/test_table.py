@@ -1,4 +1,4 @@
-"""Tables: what columns hold is found out and told, and only the training part teaches anything."""
+"""Tables: columns are inferred and reported, and only the training set is learnt from."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ CITIES = ["Rome", "Bonn", "Oslo"]
 
 
 def houses(count=200):
-    """Rows whose columns are of every kind; the row's number can be told from the price."""
+    """Rows whose columns are of every kind; the price identifies the row."""
     return [
         {
             "id": f"h{i:05d}",
@@ -73,7 +73,7 @@ def rows_of(dataset, part):
     return (own.flatten() - 1000.5).round().long()
 
 
-def test_columns_are_found_out_and_told(path):
+def test_columns_are_inferred_and_reported(path):
     dataset = built(path)
     dates = [f"sold ({part})" for part in ("year", "month", "day", "weekday")]
     names = ("size", "size (missing)", "rooms", "city", "garden", *dates)
@@ -98,13 +98,13 @@ def test_inputs_are_what_the_rows_say(path):
     cities = dataset.reader.columns[2].values
     for part in ("train", "val"):
         for inputs, row in zip(dataset.part(part).inputs, rows_of(dataset, part).tolist(), strict=True):
-            said = rows[row]
-            assert inputs[1] == (said["size"] == "")
-            if said["size"]:
-                assert inputs[0] == float(said["size"])
-            assert inputs[2] == float(said["rooms"])
-            assert cities[int(inputs[3]) - 1] == said["city"]
-            year, month, day = (int(number) for number in said["sold"].split("-"))
+            cells = rows[row]
+            assert inputs[1] == (cells["size"] == "")
+            if cells["size"]:
+                assert inputs[0] == float(cells["size"])
+            assert inputs[2] == float(cells["rooms"])
+            assert cities[int(inputs[3]) - 1] == cells["city"]
+            year, month, day = (int(number) for number in cells["sold"].split("-"))
             assert inputs[5:8].tolist() == [year, month, day]
 
 
@@ -347,7 +347,7 @@ def test_a_class_that_training_did_not_know(tmp_path, labels, new, words):
             "data.columns.price: this is the target; data.task sets its kind",
         ),
         ({"group": "citi"}, "data.group=citi: .* Did you mean 'city'"),
-        ({"split": "city"}, "data.split: 'Rome' in row 0 .* names no part"),
+        ({"split": "city"}, "data.split: 'Rome' in row 0 .* names no set"),
         ({"group": "country"}, "data.group: all 200 samples belong to one group, 'EU'"),
         ({"target": "country"}, "all samples have the same label, 'EU'"),
         ({"target": "id"}, "target 'id' has 200 different values in 200 rows, such as 'h00000'"),
@@ -374,7 +374,7 @@ def test_what_a_user_can_get_wrong(path, values, words):
 def test_a_part_comes_from_one_place(path, tmp_path):
     marked = [row | {"set": ["train", "val"][i % 5 == 0]} for i, row in enumerate(houses())]
     own = written(tmp_path / "marked.csv", marked)
-    with pytest.raises(ConfigError, match=r"data\.val_path=.*: data\.path has a val part of its own"):
+    with pytest.raises(ConfigError, match=r"data\.val_path=.*: data\.path has a val set of its own"):
         built(own, split="set", val_path=str(path))
     with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.path as well"):
         built(path, test_path=str(path))
@@ -401,7 +401,7 @@ def test_a_class_that_only_held_out_rows_have_is_refused(tmp_path):
         {"set": ["train", "val"][i % 4 == 0], "x": str(i % 7), "y": ["a", "b", "c"][i % 2 if i else 2]}
         for i in range(60)
     ]
-    with pytest.raises(DataError, match=r"no rows of label 'c' are in the training part"):
+    with pytest.raises(DataError, match=r"no rows of label 'c' are in the training set"):
         built(written(tmp_path / "a.csv", rows), "y", split="set")
 
 
@@ -441,7 +441,7 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
     assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': 1 of 450 cells is not a number and taken for missing, the first in row 7 "
-        f"(counted from 0): {cell!r}. Where they are words: data.columns.x=category",
+        f"(counted from 0): {cell!r}. If they are words: data.columns.x=category",
     )
     found = dataset.reader.read(path, with_targets=False)
     assert found.part.inputs[7].tolist() == [dataset.reader.columns[0].scale.fill, 1]
@@ -450,15 +450,15 @@ def test_one_odd_cell_does_not_cost_a_column(tmp_path, cell):
 
 
 @pytest.mark.parametrize("cell", ["inf", "-Infinity"])
-def test_infinite_numbers_are_told_as_such_and_not_as_words(tmp_path, cell):
+def test_infinite_numbers_are_reported_as_such_and_not_as_words(tmp_path, cell):
     rows = [{"x": cell if i == 7 else f"{i % 50}.5", "y": f"{i}.5"} for i in range(100)]
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y", val_fraction=0.01)
-    told = (
+    warning = (
         "column 'x': 1 of 100 cells is not a finite number that a model can hold and taken for missing,"
         f" the first in row 7 (counted from 0): {cell!r}."
     )
-    assert dataset.header_rows[-1] == ("Warning", told)
+    assert dataset.header_rows[-1] == ("Warning", warning)
     target = built(path, "x")
     assert "1 of 100 cells is not a finite number that a model can hold" in target.header_rows[-1][1]
     assert target.header_rows[-1][1].endswith(f"{cell!r}.")
@@ -554,13 +554,13 @@ def test_a_few_rows_have_an_odd_target(tmp_path):
     assert dataset.header_rows[-1] == (
         "Warning",
         "target 'y': 2 of 130 cells are not numbers and their rows are left out, the first in row 30"
-        " (counted from 0): 'unknown'. Where they are classes: data.task=classes",
+        " (counted from 0): 'unknown'. If they are classes: data.task=classes",
     )
     assert "unknown" in built(path, "y", task="classes").spec.target.names
 
 
 @pytest.mark.parametrize(
-    ("cells", "read", "said"),
+    ("cells", "read", "notation"),
     [
         (["1\u00a0200,5", "3,5", "1 000"], [1200.5, 3.5, 1000],
          "decimal comma, thousands set apart by a blank"),
@@ -575,18 +575,18 @@ def test_a_few_rows_have_an_odd_target(tmp_path):
         (["5 %", "6.5%", "7%"], [5, 6.5, 7], "in %"),
     ],
 )  # fmt: skip
-def test_numbers_are_read_as_all_of_a_column_is_written(tmp_path, cells, read, said):
+def test_numbers_are_read_as_all_of_a_column_is_written(tmp_path, cells, read, notation):
     rows = [{"x": cells[i % 3], "y": f"{i}.5"} for i in range(60)] + [{"x": "k.A.", "y": "0.5"}]
     path = written(tmp_path / "a.csv", rows, quoted=True)
     dataset = built(path, "y", normalize=False)
-    assert dataset.header_rows[1] == ("Numbers", f"x ({said})")
+    assert dataset.header_rows[1] == ("Numbers", f"x ({notation})")
     assert "1 of 61 cells is not a number" in dataset.header_rows[3][1]
     reader = from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
     found = reader.read(written(tmp_path / "b.csv", rows[:3], quoted=True), with_targets=False)
     assert found.part.inputs[:, 0].tolist() == read
 
 
-def test_numbers_that_may_be_read_in_two_ways_are_told_with_both(tmp_path):
+def test_numbers_that_may_be_read_in_two_ways_are_listed_with_both(tmp_path):
     rows = [{"x": f"{1 + i % 9}.{100 + i}", "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y", normalize=False)
@@ -597,9 +597,9 @@ def test_numbers_that_may_be_read_in_two_ways_are_told_with_both(tmp_path):
         " 'data.columns.x={number: \"1200.5\"}')",
     )
     assert dataset.train.inputs.max() < 10
-    said = built(path, "y", normalize=False, columns={"x": {"number": "1.200,5"}})
-    assert said.header_rows[-1] == ("Target", "y, a real value")
-    assert said.train.inputs.min() > 1000
+    explicit = built(path, "y", normalize=False, columns={"x": {"number": "1.200,5"}})
+    assert explicit.header_rows[-1] == ("Target", "y, a real value")
+    assert explicit.train.inputs.min() > 1000
     assert len(built(path, "y", columns={"x": "number"}).header_rows) == 2
     target = built(path, "x", normalize=False, columns={"x": {"number": "1.200,5"}})
     assert target.spec.target.mean[0] > 1000
@@ -612,10 +612,10 @@ def test_many_columns_that_may_be_read_in_two_ways_share_a_line(tmp_path):
         {"x": f"{1 + i % 9}.{100 + i}", "z": f"{2 + i % 7}.{200 + i}", "y": f"{i}.5"} for i in range(60)
     ]
     path = written(tmp_path / "a.csv", rows)
-    (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
-    assert told.startswith("columns x, z: their numbers are read as decimal point, and would do as")
+    (warning,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
+    assert warning.startswith("columns x, z: their numbers are read as decimal point, and would do as")
     both = {"x": {"number": "1.200,5"}, "z": {"number": "1.200,5"}}
-    typed = shlex.split(told.split("then set ")[1].partition(" (currently")[0])[0]
+    typed = shlex.split(warning.split("then set ")[1].partition(" (currently")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert built(path, "y", columns=text).reader == built(path, "y", columns=both).reader
 
@@ -623,16 +623,18 @@ def test_many_columns_that_may_be_read_in_two_ways_share_a_line(tmp_path):
 def test_what_to_type_for_many_columns_names_them_all(tmp_path):
     rows = [{**{f"n{k}": f"{1 + i % 9}.{100 + i}" for k in range(21)}, "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows)
-    (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
-    typed = shlex.split(told.split("then set ")[1].partition(" (currently")[0])[0]
+    (warning,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
+    typed = shlex.split(warning.split("then set ")[1].partition(" (currently")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
-    said = built(path, "y", columns=text)
-    assert [label for label, _ in said.header_rows] == ["Columns", "Numbers", "Target"]
+    explicit = built(path, "y", columns=text)
+    assert [label for label, _ in explicit.header_rows] == ["Columns", "Numbers", "Target"]
     rows = [
         {**{f"n{k}": f"w{i % 35} {k}" for k in range(21)}, "x": str(i % 7), "y": i} for i in range(60)
     ]
-    (told,) = (text for label, text in built(written(path, rows), "y").header_rows if label == "Warning")
-    typed = shlex.split(told.split("use them: ")[1])[0]
+    (warning,) = (
+        text for label, text in built(written(path, rows), "y").header_rows if label == "Warning"
+    )
+    typed = shlex.split(warning.split("use them: ")[1])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert len(built(path, "y", columns=text).spec.input.names) == 22
 
@@ -641,20 +643,20 @@ def test_what_to_type_names_no_column_that_cannot_be_typed(tmp_path):
     names = ["n", "tab\there", "b:number, c", "m", "two\nlines", 'say "x"']
     rows = [{**dict.fromkeys(names, f"{1 + i % 9}.{100 + i}"), "y": f"{i}.5"} for i in range(60)]
     path = written(tmp_path / "a.csv", rows, quoted=True)
-    (told,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
-    assert "(the 3 of 6 that can be typed)" in told
-    typed = shlex.split(told.split("then set ")[1].partition(" (the")[0])[0]
+    (warning,) = (text for label, text in built(path, "y").header_rows if label == "Warning")
+    assert "(the 3 of 6 that can be typed)" in warning
+    typed = shlex.split(warning.split("then set ")[1].partition(" (the")[0])[0]
     text = OverridesParser.create().parse_override(typed).value()
     assert built(path, "y", columns=text).header_rows[1][1].startswith("n (decimal comma")
 
 
 def test_what_to_type_for_very_many_columns_says_how_many_it_names(tmp_path):
     rows = [{**{f"n{k}": f"{1 + i % 9}.{100 + i}" for k in range(60)}, "y": f"{i}.5"} for i in range(60)]
-    (told,) = (text for label, text in built(written(tmp_path / "a.csv", rows), "y").header_rows[-1:])
-    assert "(the first 50 of 60)" in told
+    (warning,) = (text for label, text in built(written(tmp_path / "a.csv", rows), "y").header_rows[-1:])
+    assert "(the first 50 of 60)" in warning
 
 
-def test_a_cell_that_decides_how_all_others_are_read_is_told(tmp_path):
+def test_a_cell_that_decides_how_all_others_are_read_is_reported(tmp_path):
     rows = [{"x": "12,5" if i == 7 else f"{1 + i % 9},{100 + i}", "y": f"{i}.5"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")
     assert dataset.header_rows[-1][1].startswith(
@@ -663,7 +665,7 @@ def test_a_cell_that_decides_how_all_others_are_read_is_told(tmp_path):
     )
 
 
-def test_a_target_that_may_be_read_in_two_ways_is_told(tmp_path):
+def test_a_target_that_may_be_read_in_two_ways_is_reported(tmp_path):
     rows = [{"x": str(i % 7), "y": f"{1 + i % 9},{100 + i}"} for i in range(60)]
     dataset = built(written(tmp_path / "a.csv", rows, quoted=True), "y")
     assert dataset.spec.target.mean[0] > 1000
@@ -674,7 +676,7 @@ def test_a_target_that_may_be_read_in_two_ways_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("every", [4, 9])
-def test_words_that_are_mostly_numbers_are_told(tmp_path, every):
+def test_words_that_are_mostly_numbers_are_reported(tmp_path, every):
     rows = [{"x": "a" if i % every == 1 else str(i % 40), "y": f"{i}.5"} for i in range(360)]
     path = written(tmp_path / "a.csv", rows)
     assert built(path, "y").header_rows[-1] == (
@@ -695,7 +697,7 @@ def test_a_sole_column_that_is_refused_names_the_culprit(tmp_path):
     assert "data.columns.x=number" in str(caught.value)
 
 
-def test_classes_that_are_mostly_numbers_are_told(tmp_path):
+def test_classes_that_are_mostly_numbers_are_reported(tmp_path):
     rows = [{"x": str(i % 7), "y": "unknown" if i % 14 == 13 else str(i % 14)} for i in range(140)]
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y")
@@ -718,7 +720,7 @@ def test_classes_of_words_and_numbers_are_told_without_the_advice_to_leave_half_
     )
 
 
-def test_numbers_that_look_like_identifiers_are_told(tmp_path):
+def test_numbers_that_look_like_identifiers_are_reported(tmp_path):
     rows = [
         {
             "phone": f"{735 + i} 586 {100 + i}",
@@ -732,20 +734,20 @@ def test_numbers_that_look_like_identifiers_are_told(tmp_path):
     ]
     path = written(tmp_path / "a.csv", rows, quoted=True)
     dataset = built(path, "y")
-    told = [told for label, told in dataset.header_rows if label == "Warning"]
-    assert told[0] == (
-        "column 'phone': all of its numbers have as many groups of digits as '735 586 100'. Where they"
+    warnings = [text for label, text in dataset.header_rows if label == "Warning"]
+    assert warnings[0] == (
+        "column 'phone': all of its numbers have as many groups of digits as '735 586 100'. If they"
         " are identifiers: data.columns.phone=category"
     )
-    assert told[1].startswith("column 'version': all of its numbers have as many")
-    assert told[2] == "left out: ip (all different). To use it: data.columns.ip=category"
-    assert len(told) == 3
+    assert warnings[1].startswith("column 'version': all of its numbers have as many")
+    assert warnings[2] == "left out: ip (all different). To use it: data.columns.ip=category"
+    assert len(warnings) == 3
     assert dataset.spec.input.names == ("phone", "version", "people", "sum")
-    said = built(path, "y", columns={"phone": "number", "version": "category"}, ignore=["ip"])
-    assert not any("groups of digits" in told for _, told in said.header_rows)
+    explicit = built(path, "y", columns={"phone": "number", "version": "category"}, ignore=["ip"])
+    assert not any("groups of digits" in text for _, text in explicit.header_rows)
 
 
-def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
+def test_one_leading_zero_costs_no_column_and_is_reported(tmp_path):
     rows = [{"x": "05" if i == 7 else f"{i % 50}.5", "y": f"{i}.5"} for i in range(100)]
     path = written(tmp_path / "a.csv", rows)
     dataset = built(path, "y")
@@ -753,28 +755,28 @@ def test_one_leading_zero_costs_no_column_and_is_told(tmp_path):
     assert dataset.header_rows[-1] == (
         "Warning",
         "column 'x': 1 of 100 cells has a leading zero and is read as a number, the first in row 7"
-        " (counted from 0): '05'. Where they are words: data.columns.x=category",
+        " (counted from 0): '05'. If they are words: data.columns.x=category",
     )
     assert len(built(path, "y", columns={"x": "number"}).header_rows) == 2
     target = built(path, "x")
     assert isinstance(target.spec.target, Values)
     assert target.header_rows[-1][1].endswith(
-        "(counted from 0): '05'. Where they are classes: data.task=classes"
+        "(counted from 0): '05'. If they are classes: data.task=classes"
     )
 
 
-def test_many_leading_zeros_make_words_and_the_first_is_told(tmp_path):
+def test_many_leading_zeros_make_words_and_the_first_is_reported(tmp_path):
     rows = [{"x": f"0{i}" if i % 5 == 0 else str(i), "z": i % 7, "y": f"{i}.5"} for i in range(30)]
     (left,) = (
-        told
-        for label, told in built(written(tmp_path / "a.csv", rows), "y").header_rows
+        text
+        for label, text in built(written(tmp_path / "a.csv", rows), "y").header_rows
         if label == "Warning"
     )
     assert "x (words, all different: 6 of 30 cells have a leading zero, the first in row 0" in left
     assert left.endswith("To use it: data.columns.x=category")
 
 
-def test_an_odd_cell_of_another_unit_is_told_as_such(tmp_path):
+def test_an_odd_cell_of_another_unit_is_reported_as_such(tmp_path):
     rows = [
         {
             "x": "1.5 kg" if i == 7 else f"{i % 50} g",
@@ -783,11 +785,11 @@ def test_an_odd_cell_of_another_unit_is_told_as_such(tmp_path):
         }
         for i in range(100)
     ]
-    told = [told for label, told in built(written(tmp_path / "a.csv", rows), "y").header_rows]
+    texts = [text for label, text in built(written(tmp_path / "a.csv", rows), "y").header_rows]
     assert any(
-        "the first in row 7 (counted from 0): '1.5 kg' (in kg, not in g)." in line for line in told
+        "the first in row 7 (counted from 0): '1.5 kg' (in kg, not in g)." in text for text in texts
     )
-    assert any("the first in row 1 (counted from 0): '2.0M' (in M, not in k)." in line for line in told)
+    assert any("the first in row 1 (counted from 0): '2.0M' (in M, not in k)." in text for text in texts)
 
 
 def test_a_run_of_before_goes_on_with_the_columns_that_it_read(tmp_path):
@@ -798,7 +800,7 @@ def test_a_run_of_before_goes_on_with_the_columns_that_it_read(tmp_path):
     path = written(tmp_path / "a.csv", rows)
     old = built(path, "y", columns={"column 1": "number"}, ignore=["x"])
     config = data.parse({"name": "table", "path": str(path), "target": "y"})
-    again = data.build(config.resuming(old.prepared))
+    again = data.build(config.resuming(old.preprocessing))
     assert again.reader == old.reader
     assert torch.equal(again.train.inputs, old.train.inputs)
     assert again.header_rows[:2] == [

@@ -1,4 +1,4 @@
-"""Dates, times of day and durations in a user's table: found out, told, and read alike ever after."""
+"""Dates, times of day and durations in a table: inferred, reported, and read the same way later."""
 
 import datetime
 import json
@@ -27,7 +27,7 @@ def again(dataset):
     return from_plain(json.loads(json.dumps(to_plain(dataset.reader))))
 
 
-def test_dates_that_could_be_read_otherwise_are_told_with_what_to_type(tmp_path):
+def test_dates_that_could_be_read_otherwise_are_listed_with_what_to_type(tmp_path):
     cells = [f"{1 + i % 11:02d}/{1 + i % 12:02d}/2020" for i in range(ROWS)]
     path = table_of(tmp_path / "a.csv", cells)
     dataset = built(path, "y", normalize=False)
@@ -37,12 +37,12 @@ def test_dates_that_could_be_read_otherwise_are_told_with_what_to_type(tmp_path)
         "column 'when': it is read as dates (%m/%d/%Y), and would do as dates (%d/%m/%Y): then set 'data"
         '.columns.when={date: "%d/%m/%Y"}\' (currently: \'data.columns.when={date: "%m/%d/%Y"}\')',
     ) in dataset.header_rows
-    said = built(path, "y", normalize=False, columns={"when": {"date": "%d/%m/%Y"}})
-    assert ("Dates", "when (%d/%m/%Y)") in said.header_rows
-    assert not [line for label, line in said.header_rows if label == "Warning"]
+    explicit = built(path, "y", normalize=False, columns={"when": {"date": "%d/%m/%Y"}})
+    assert ("Dates", "when (%d/%m/%Y)") in explicit.header_rows
+    assert not [line for label, line in explicit.header_rows if label == "Warning"]
     late = table_of(tmp_path / "late.csv", ["31/01/2020"])
-    month = said.spec.input.names.index("when (month)")
-    assert (again(said).read(late, with_targets=False).part.inputs[:, month] == 1).all()
+    month = explicit.spec.input.names.index("when (month)")
+    assert (again(explicit).read(late, with_targets=False).part.inputs[:, month] == 1).all()
     with pytest.raises(
         DataError, match=r"row 0 .* holds '31/01/2020'.*'data.columns.when=\{date: \"%d/%m/%Y"
     ):
@@ -79,19 +79,19 @@ def test_a_format_may_come_in_a_text(tmp_path, kind, name):
         ({"y": {"date": "%Y"}}, "data.columns.y: this is the target"),
     ],
 )
-def test_what_is_wrong_with_a_format_is_told(tmp_path, columns, message):
+def test_what_is_wrong_with_a_format_is_reported(tmp_path, columns, message):
     path = table_of(tmp_path / "a.csv", ["01/02/2020", "31/01/2020"])
     with pytest.raises((ConfigError, DataError), match=message):
         built(path, "y", columns=columns)
 
 
-def test_one_odd_date_is_missing_and_told(tmp_path):
+def test_one_odd_date_is_missing_and_reported(tmp_path):
     cells = [f"2022-{1 + i % 12:02d}-01" for i in range(ROWS - 1)] + ["2022-13-01"]
     dataset = built(table_of(tmp_path / "a.csv", cells), "y", normalize=False, val_fraction=0.5)
     assert (
         "Warning",
         "column 'when': 1 of 60 cells is not a date and taken for missing, the first in row 59 (counted"
-        " from 0): '2022-13-01'. Where they are words: data.columns.when=category",
+        " from 0): '2022-13-01'. If they are words: data.columns.when=category",
     ) in dataset.header_rows
     found = again(dataset).read(
         table_of(tmp_path / "b.csv", ["2022-13-01", *cells[:20]]), with_targets=False
@@ -101,7 +101,7 @@ def test_one_odd_date_is_missing_and_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cells", "told", "names"),
+    ("cells", "summary", "names"),
     [
         (["2020-01-31 10:00:00.123456789", "2021-02-01 11:00:00.000000001"], "1 date (when)",
          ["year", "month", "day", "weekday", "hour"]),
@@ -110,14 +110,14 @@ def test_one_odd_date_is_missing_and_told(tmp_path):
         (["1 days 02:03:04", "0 days 00:00:01"], "1 duration (when)", ["seconds"]),
     ],
 )  # fmt: skip
-def test_what_a_model_reads_of_each_kind(tmp_path, cells, told, names):
+def test_what_a_model_reads_of_each_kind(tmp_path, cells, summary, names):
     dataset = built(table_of(tmp_path / "a.csv", cells), "y")
-    assert dataset.header_rows[0] == ("Columns", told)
+    assert dataset.header_rows[0] == ("Columns", summary)
     assert list(dataset.spec.input.names) == [f"when ({name})" for name in names]
     assert torch.isfinite(dataset.part("train").inputs).all()
 
 
-def test_words_that_are_mostly_dates_are_told(tmp_path):
+def test_words_that_are_mostly_dates_are_reported(tmp_path):
     cells = ["unknown", "2020-01-31", "2020-02-29", "2021-03-05"]
     path = table_of(tmp_path / "a.csv", cells)
     assert (
@@ -156,7 +156,7 @@ def test_types_for_times_of_parquet_are_learnt_from(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("cells", "said"),
+    ("cells", "kind"),
     [
         (pa.array([[i % 5] for i in range(ROWS)]), None),
         (pa.array([{"a": i % 5} for i in range(ROWS)]), None),
@@ -165,13 +165,13 @@ def test_types_for_times_of_parquet_are_learnt_from(tmp_path, name):
     ],
     ids=["list", "object", "bytes", "duration"],
 )
-def test_columns_of_any_type_are_compared(tmp_path, cells, said):
+def test_columns_of_any_type_are_compared(tmp_path, cells, kind):
     """As a group, which any column may be, and as categories, where they are learnt from."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"c": cells, "x": np.arange(ROWS) % 7, "y": np.arange(ROWS) + 0.5}), path)
-    dataset = built(path, "y", group="c", columns={"c": said} if said else {})
+    dataset = built(path, "y", group="c", columns={"c": kind} if kind else {})
     assert len(dataset.part("train")) % (ROWS // 5) == 0
-    if said:
+    if kind:
         assert dataset.reader.columns[0].values[0] == "0 days 00:00:00"
 
 

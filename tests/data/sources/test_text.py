@@ -12,13 +12,13 @@ from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import IGNORED, Tokens
 
-SAID = "To be, or not to be: that is the question.\n" * 20
+QUOTE = "To be, or not to be: that is the question.\n" * 20
 
 
 @pytest.fixture
-def said(tmp_path):
-    (tmp_path / "said.txt").write_text(SAID)
-    return tmp_path / "said.txt"
+def quote(tmp_path):
+    (tmp_path / "quote.txt").write_text(QUOTE)
+    return tmp_path / "quote.txt"
 
 
 def built(path, **values):
@@ -33,12 +33,12 @@ def asked(dataset, name):
 
 
 @pytest.mark.parametrize("unit", ["character", "byte", "bpe"])
-def test_the_last_part_is_held_out_and_all_of_it_is_asked_for(said, unit):
-    dataset = built(said, unit=unit, val_fraction=0.25)
+def test_the_last_part_is_held_out_and_all_of_it_is_asked_for(quote, unit):
+    dataset = built(quote, unit=unit, val_fraction=0.25)
     check(dataset)
-    reader, cut = dataset.reader, round(len(SAID) * 0.75)
-    assert reader.decode(dataset.train.stream.tolist()) == SAID[:cut]
-    assert reader.decode(dataset.val.stream.tolist()) == SAID[cut:]
+    reader, cut = dataset.reader, round(len(QUOTE) * 0.75)
+    assert reader.decode(dataset.train.stream.tolist()) == QUOTE[:cut]
+    assert reader.decode(dataset.val.stream.tolist()) == QUOTE[cut:]
     assert asked(dataset, "val") == dataset.val.stream[1:].tolist()
     seen = asked(dataset, "train")
     assert seen == dataset.train.stream[1 : len(seen) + 1].tolist()
@@ -46,31 +46,31 @@ def test_the_last_part_is_held_out_and_all_of_it_is_asked_for(said, unit):
     assert dataset.spec.sizes == {"train": len(dataset.train), "val": len(dataset.val)}
 
 
-def test_the_spec_counts_tokens_and_their_characters(said):
-    dataset = built(said)
-    different = len(set(SAID))
+def test_the_spec_counts_tokens_and_their_characters(quote):
+    dataset = built(quote)
+    different = len(set(QUOTE))
     assert dataset.spec.input == Tokens(16, different)
     assert dataset.spec.target.characters == (1,) * different
     assert dataset.spec.target.end is None
     assert dataset.train.stream.dtype == torch.uint8
 
 
-def test_the_test_part_is_the_very_last(said):
-    dataset = built(said, val_fraction=0.25, test_fraction=0.2)
+def test_the_test_part_is_the_very_last(quote):
+    dataset = built(quote, val_fraction=0.25, test_fraction=0.2)
     texts = {n: dataset.reader.decode(p.stream.tolist()) for n, p in dataset.parts.items()}
-    assert texts["train"] + texts["val"] + texts["test"] == SAID
+    assert texts["train"] + texts["val"] + texts["test"] == QUOTE
     assert [len(texts[name]) for name in ("train", "val", "test")] == [516, 172, 172]
     assert dataset.test.ragged
 
 
-def test_parts_of_their_own(said, tmp_path):
+def test_parts_of_their_own(quote, tmp_path):
     for name in ("val", "test"):
         (tmp_path / f"{name}.txt").write_text(f"to be {name[0]}" * 5)
-    dataset = built(said, val_path=str(tmp_path / "val.txt"), unit="byte")
-    assert dataset.reader.decode(dataset.train.stream.tolist()) == SAID
+    dataset = built(quote, val_path=str(tmp_path / "val.txt"), unit="byte")
+    assert dataset.reader.decode(dataset.train.stream.tolist()) == QUOTE
     assert dataset.reader.decode(dataset.val.stream.tolist()) == "to be v" * 5
     assert dataset.test is None
-    dataset = built(said, test_path=str(tmp_path / "test.txt"))
+    dataset = built(quote, test_path=str(tmp_path / "test.txt"))
     assert dataset.reader.decode(dataset.test.stream.tolist()) == "to be t" * 5
     assert len(dataset.val.stream) == 86
 
@@ -89,7 +89,7 @@ def test_an_end_stands_between_several_files(tmp_path):
 
 
 def test_the_vocabulary_is_that_of_the_training_part(tmp_path):
-    (tmp_path / "a.txt").write_text(SAID + "z" * 9)
+    (tmp_path / "a.txt").write_text(QUOTE + "z" * 9)
     with pytest.raises(
         DataError, match=r"a.txt: the character 'z' .* at position 860 .*data.unit=byte or"
     ):
@@ -100,34 +100,34 @@ def test_the_vocabulary_is_that_of_the_training_part(tmp_path):
     assert "z" in dataset.reader.decode(dataset.val.stream.tolist())
 
 
-def test_it_tells_what_it_understood(said):
-    told = dict(built(said).header_rows)
-    assert told["Text"] == "860 characters in 1 file, 18 different; first 90 % for training"
-    assert told["Vocabulary"] == "18 characters; 774 tokens for training"
+def test_the_header_describes_text_and_vocabulary(quote):
+    header = dict(built(quote).header_rows)
+    assert header["Text"] == "860 characters in 1 file, 18 different; first 90 % for training"
+    assert header["Vocabulary"] == "18 characters; 774 tokens for training"
 
 
-def test_files_left_out_are_counted(said):
-    (said.parent / "wrong.txt").write_bytes(b"\xff")
-    assert built(said.parent, max_bad=1).left_out == {"files that cannot be read": 1}
+def test_files_left_out_are_counted(quote):
+    (quote.parent / "wrong.txt").write_bytes(b"\xff")
+    assert built(quote.parent, max_bad=1).left_out == {"files that cannot be read": 1}
 
 
 SHORT = {
     "empty": ("", {}, r"data.path=.*a.txt: there is no text in it"),
     "shorter than a window": (
-        SAID[:18],
+        QUOTE[:18],
         {},
-        r"data.context=16: the training part has 16 tokens, but .* Lower it to at most 15, or provide",
+        r"data.context=16: the training set has 16 tokens, but .* Lower it to at most 15, or provide",
     ),
     "one character": ("a", {}, "Provide more text"),
     "little to judge by": (
-        SAID[:60],
+        QUOTE[:60],
         {},
-        r"data.val_fraction=0.1: the val part has 6 tokens, too few to evaluate on: at least 8",
+        r"data.val_fraction=0.1: the val set has 6 tokens, too few to evaluate on: at least 8",
     ),
     "little to test": (
-        SAID,
+        QUOTE,
         {"test_fraction": 0.001},
-        r"data.test_fraction=0.001: the test part has",
+        r"data.test_fraction=0.001: the test set has",
     ),
 }
 
@@ -139,23 +139,23 @@ def test_too_short(tmp_path, content, values, words):
         built(tmp_path / "a.txt", **values)
 
 
-def test_a_short_part_of_its_own(said, tmp_path):
+def test_a_short_part_of_its_own(quote, tmp_path):
     (tmp_path / "val.txt").write_text("to be")
-    with pytest.raises(DataError, match=r"data.val_path=.*val.txt: the val part has 5 tokens"):
-        built(said, val_path=str(tmp_path / "val.txt"))
+    with pytest.raises(DataError, match=r"data.val_path=.*val.txt: the val set has 5 tokens"):
+        built(quote, val_path=str(tmp_path / "val.txt"))
 
 
-def test_options_that_do_not_fit(said):
+def test_options_that_do_not_fit(quote):
     with pytest.raises(ConfigError, match="vocab_size=100"):
-        built(said, unit="bpe", vocab_size=100)
+        built(quote, unit="bpe", vocab_size=100)
     with pytest.raises(ConfigError, match="unit='word'"):
-        built(said, unit="word")
+        built(quote, unit="word")
     with pytest.raises(DataError, match=r"data.tokenizer=none.json: there is no such file"):
-        built(said, tokenizer="none.json")
+        built(quote, tokenizer="none.json")
 
 
-def test_a_reader_reads_another_text_from_a_checkpoint(said, tmp_path):
-    dataset = built(said)
+def test_a_reader_reads_another_text_from_a_checkpoint(quote, tmp_path):
+    dataset = built(quote)
     reader = from_plain(loads(dumps(to_plain(dataset.reader))))
     assert reader == dataset.reader
     (tmp_path / "other.txt.gz").write_bytes(gzip.compress(b"not to be: the question"))
@@ -168,8 +168,8 @@ def test_a_reader_reads_another_text_from_a_checkpoint(said, tmp_path):
     assert reader.read(tmp_path / "other.txt.gz", with_targets=False).columns == found.columns
 
 
-def test_what_a_reader_refuses(said, tmp_path):
-    reader = built(said).reader
+def test_what_a_reader_refuses(quote, tmp_path):
+    reader = built(quote).reader
     (tmp_path / "short.txt").write_text("t")
     with pytest.raises(DataError, match=r"short.txt: 1 token: at least 2 are needed"):
         reader.read(tmp_path / "short.txt", with_targets=True)

@@ -67,7 +67,7 @@ def test_a_batch_is_filled_up_with_pad(tmp_path):
     assert ((inputs == dataset.spec.input.pad).sum(1) == sizes.max() - sizes).all()
 
 
-def test_long_texts_are_cut_and_told(tmp_path):
+def test_long_texts_are_cut_and_reported(tmp_path):
     lines = [*rows(), ("x" * 40, "1"), ("y" * 50, "2")]
     dataset = built(written(tmp_path / "a.csv", lines), unit="byte", length=30)
     check(dataset)
@@ -104,7 +104,7 @@ def test_one_label_is_one_class_however_it_is_spelt(tmp_path):
     assert found.part.targets.tolist() == [1, 0]
 
 
-def test_words_for_a_missing_label_are_those_that_are_said(tmp_path):
+def test_words_for_a_missing_label_are_those_of_the_option(tmp_path):
     path = written(tmp_path / "a.csv", rows(60, ["NA", "EU", "AS"]))
     assert built(path).spec.target.names == ("AS", "EU", "NA")
     with pytest.raises(DataError, match="no label"):
@@ -146,7 +146,7 @@ def test_a_folder_for_each_class(tmp_path):
     assert judged.part.targets.tolist() == [0] * 11 + [1] * 11
 
 
-def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_path):
+def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_reported(tmp_path):
     for label in ("bad", "good"):
         for number in range(6):
             (tmp_path / label).mkdir(exist_ok=True)
@@ -157,9 +157,9 @@ def test_what_systems_leave_behind_is_no_class_and_empty_folders_are_told(tmp_pa
     (tmp_path / "Thumbs.db").write_bytes(b"\x00")
     dataset = built(tmp_path, unit="character")
     assert dataset.spec.target.names == ("bad", "good")
-    told = dict(dataset.header_rows)
-    assert told["Passed over"] == "system files: Thumbs.db, __MACOSX"
-    assert told["Empty folders"] == "fair"
+    header = dict(dataset.header_rows)
+    assert header["Skipped"] == "system files: Thumbs.db, __MACOSX"
+    assert header["Empty folders"] == "fair"
 
 
 def test_folders_of_parts_and_a_file_that_is_no_text(tmp_path):
@@ -199,7 +199,7 @@ def test_groups_stay_together_and_marks_say_where(tmp_path):
     dataset = built(written(tmp_path / "a.csv", lines, "review,stars,part"), split="part")
     assert dataset.spec.sizes == {"train": 30, "val": 10, "test": 10}
     assert texts(dataset, "test") == [text for text, _ in rows()[40:]]
-    with pytest.raises(ConfigError, match=r"data.test_path=.*a.csv: data.path has a test part of"):
+    with pytest.raises(ConfigError, match=r"data.test_path=.*a.csv: data.path has a test set of"):
         built(tmp_path / "a.csv", split="part", test_path=str(tmp_path / "a.csv"))
 
 
@@ -251,7 +251,7 @@ def test_a_class_that_is_not_learnt(tmp_path):
     marks = ["train"] * 49 + ["val"]
     lines = [(*row, mark) for row, mark in zip([*rows(49), ("odd", "9")], marks, strict=True)]
     path = written(tmp_path / "a.csv", lines, "review,stars,part")
-    with pytest.raises(DataError, match="no texts of label '9' are in the training part"):
+    with pytest.raises(DataError, match="no texts of label '9' are in the training set"):
         built(path, split="part")
 
 
@@ -343,7 +343,7 @@ def test_a_table_in_a_text_file_stays_a_table(tmp_path):
 def test_a_row_is_named_as_it_stands_in_the_file(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("review,stars,part\n,1,train\ngood,1,train\nbad,2,tset\n")
-    with pytest.raises(DataError, match=r"'tset' in row 2 \(counted from 0\) names no part"):
+    with pytest.raises(DataError, match=r"'tset' in row 2 \(counted from 0\) names no set"):
         built(path, split="part", max_bad=1)
     path.write_text("review,stars,who\n,1,a\ngood,1,b\nbad,2,\n")
     with pytest.raises(DataError, match=r"data.group: is empty for 1 of 2 samples, the first in row 2"):

@@ -186,7 +186,7 @@ def test_a_run_of_before_goes_on_with_the_categories_that_it_told_apart(tmp_path
     old = from_plain(plain)
     found = old.read(tmp_path / "a.csv", with_targets=True).part.inputs[:, 1]
     assert found.tolist() == [[3.0, 1.0, 2.0][i % 3] for i in range(90)]
-    known = replace(dataset.prepared, reader=old, spec=replace(dataset.spec, input=old.spec))
+    known = replace(dataset.preprocessing, reader=old, spec=replace(dataset.spec, input=old.spec))
     again = table(
         data.parse({"name": "table", "path": str(tmp_path / "a.csv"), "target": "y"}).resuming(known)
     )
@@ -211,7 +211,7 @@ def test_a_column_of_identifiers_is_not_gone_through_word_by_word(monkeypatch):
     """Each of a million would take microseconds in Python, to be told apart all the same."""
     ids = pa.chunked_array([pa.array([f"user-{i}.0" for i in range(5000)] + ["Yes", "yes"])])
     rows = np.arange(len(ids))
-    monkeypatch.setattr("bigmodel.data.canonical.canonical_names", None)
+    monkeypatch.setattr("bigmodel.data.spelling_variants.canonical_names", None)
     assert CategoryColumn.fit("id", ids, rows, 1000, 2, False).reason == "all different"
     twice = pa.chunked_array([*ids.chunks, *ids.chunks[:1], ids.chunks[0].slice(0, 9)])
     rows = np.arange(len(ids) + 9)

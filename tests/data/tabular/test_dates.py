@@ -107,28 +107,6 @@ def test_times_of_day_and_durations(values, kind, seconds):
     )
 
 
-@pytest.mark.parametrize(
-    ("cells", "invalid"),
-    [
-        (["2022-01-31"] * 39 + ["2022-13-01"], "2022-13-01"),
-        (["2022-01-31"] * 39 + ["2022-02-30"], "2022-02-30"),
-        (["31.01.2022"] * 39 + ["30.02.2022"], "30.02.2022"),
-        (["31.01.2022 10:00"] * 39 + ["31.01.2022 24:00"], "31.01.2022 24:00"),
-        (["soon"] + ["10:30"] * 39, "soon"),
-        (["2022-01-31 10:00:00 UTC"] * 39 + ["x"], "x"),
-    ],
-)
-def test_a_few_odd_cells_are_no_dates_and_do_not_decide(cells, invalid):
-    inferred = infer_type(column(*cells))
-    assert inferred.kind in ("date", "time")
-    assert (inferred.invalid.count, inferred.invalid.value, inferred.invalid.row) == (
-        1,
-        invalid,
-        cells.index(invalid),
-    )
-    assert infer_type(column(*cells[17:23], invalid)).kind == "text"
-
-
 def test_all_values_decide_between_ways_to_write_a_date():
     assert find_date_format(column("01/02/2020", "03/04/2020")) == ("%m/%d/%Y", "%d/%m/%Y")
     assert find_date_format(column("01/02/2020", "13/04/2020")) == ("%d/%m/%Y", "")

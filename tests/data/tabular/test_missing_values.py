@@ -139,7 +139,7 @@ def test_a_number_is_missing_however_the_column_writes_it(tmp_path, mark, cells)
 
 def test_a_word_for_missing_that_stands_nowhere_is_told(tmp_path):
     path = continents(tmp_path / "a.csv", ("EU", "AS"))
-    warning = f"data.missing: 'unknwon' and '-999' stand in no column of {path}"
+    warning = f"data.missing: 'unknwon' and '-999' occur in no column of {path}"
     assert of_label(built(path, missing=["unknwon", "3.5", "-999"]), "Warning")[0] == warning
     assert of_label(built(path, missing=["3.5"]), "Warning") == []
 

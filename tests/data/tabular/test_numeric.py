@@ -1,4 +1,4 @@
-"""What a column holds: numbers, dates or words, found out from all of its values."""
+"""Columns as numbers and as words, whatever file they came from."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,37 +12,10 @@ from bigmodel.data.tabular.numeric import (
     text_values,
     text_without,
 )
-from bigmodel.data.tabular.type_inference import infer_type
 
 
 def column(*values, kind=None):
     return pa.chunked_array([pa.array(values, kind)])
-
-
-@pytest.mark.parametrize(
-    ("kind", "values"),
-    [
-        ("number", ["1", "2.5", "-3e4", None, "+.5"]),
-        ("number", [" 1 ", "NA", "n/a", "NaN", "-", "?"]),
-        ("number", ["0", "0.5", "10"]),
-        ("text", ["007", "008", "9"]),
-        ("text", ["1", "2", "three"]),
-        ("number", ["1,5", "2,5"]),
-        ("text", ["yes", "no"]),
-        ("date", ["2020-01-31", None, "2021-12-01"]),
-        ("date", ["31.01.2020", "01.02.2020"]),
-        ("text", ["31.01.2020", "soon"]),
-        ("text", ["31.13.2020"]),
-        ("empty", [None, None]),
-        ("number", [1, 2]),
-        ("number", [1.5, None]),
-        ("text", [True, False]),
-        ("other", [[1], [2]]),
-    ],
-)
-def test_kinds(kind, values):
-    typed = pa.string() if any(isinstance(value, str) for value in values) else None
-    assert infer_type(column(*values, kind=typed)).kind == kind
 
 
 def test_numbers_are_read_with_their_gaps():
@@ -67,14 +40,6 @@ def test_cells_that_are_no_finite_numbers_are_odd(cells):
     assert np.flatnonzero(found.invalid).tolist() == [1, 3]
     assert found.infinite[3]
     assert found.filled == 3
-
-
-def test_a_few_odd_cells_do_not_decide():
-    assert infer_type(column(*["1"] * 19, "x", None)).kind == "number"
-    assert infer_type(column(*["1"] * 18, "x", None)).kind == "text"
-    assert infer_type(column(*["1"] * 18, "x", None)).invalid.value == "x"
-    assert infer_type(column("x", *["1,5"] * 30, "1.5")).invalid.count == 2
-    assert infer_type(column("NA", None, "-")).kind == "empty"
 
 
 def test_whole_numbers_are_told_from_broken_ones():

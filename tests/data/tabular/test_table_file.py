@@ -98,14 +98,6 @@ def test_a_row_may_be_longer_than_a_block(tmp_path):
     assert found[-2:] == [long, "z"]
 
 
-def test_whole_numbers_and_broken_ones_make_one_column_of_json_lines(tmp_path):
-    lines = ['{"a": 1, "d": "2020-01-31"}'] * 500_000 + ['{"a": 2.5, "d": "soon", "b": true}', ""]
-    table = read_table(written(tmp_path, "a.jsonl", "\n".join(lines)), "data.path")
-    assert table.column("a").to_pylist()[-2:] == [1.0, 2.5]
-    assert table.column("b").to_pylist()[-2:] == [None, True]
-    assert table.column("d").to_pylist()[-2:] == ["2020-01-31", "soon"]
-
-
 def test_the_files_of_a_folder_are_put_one_below_the_other(tmp_path):
     written(tmp_path, "b.csv", "y,x\n4,3\n")
     written(tmp_path, "a.csv", "x,y\n1,2\n")
@@ -168,13 +160,6 @@ def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name, content, 
     assert name in str(caught.value)
 
 
-def test_types_that_change_far_below_are_found(tmp_path):
-    lines = [json.dumps({"a": 1, "b": "b" * 1000})] * 12_000 + ['{"a": "z"}']
-    found = read_table(written(tmp_path, "a.jsonl", "\n".join(lines)), "data.path").column("a")
-    assert found.slice(0, 2).to_pylist() == ["1", "1"]
-    assert found.slice(11_999).to_pylist() == ["1", "z"]
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.csv", "a,b\n1,2\n1\n1,2,3\n5,6\n"), ("a.jsonl", '{"a":1,"b":2}\n{\n3\n{"a":5,"b":6}\n')],
@@ -186,26 +171,6 @@ def test_some_unreadable_rows_may_be_left_out(tmp_path, name, content):
     assert table.left_out == {"unreadable row": 2}
     with pytest.raises(DataError, match=r"data.max_bad=1"):
         read_table(path, "data.path", max_bad=1)
-
-
-def test_a_table_on_disk_leaves_no_file_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("bigmodel.data.tabular.column_storage._IN_MEMORY", 10)
-    table = read_table(written(tmp_path, "a.csv", csv_of(",")), "data.path")
-    assert as_strings(table.column("born")) == ["7", "8"]
-    assert list((tmp_path / "tmp").iterdir()) == []
-
-
-def test_no_room_on_disk_is_said(tmp_path, monkeypatch):
-    path = written(tmp_path, "a.csv", csv_of(","))
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("bigmodel.data.tabular.column_storage.SpooledColumns._write", full)
-    with pytest.raises(DataError, match=r"no space to unpack it in .*No space left.* TMPDIR"):
-        read_table(path, "data.path")
 
 
 def test_a_column_that_is_not_there(tmp_path):
@@ -237,54 +202,6 @@ def test_what_systems_leave_beside_tables_is_none(tmp_path):
     assert read_table(tmp_path, "data.path").files == [tmp_path / "a.csv"]
 
 
-@pytest.mark.parametrize("block", [40, 1 << 20])
-def test_whole_numbers_keep_their_digits_in_json_lines(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("bigmodel.data.tabular.json_lines._BLOCK", block)
-    path = tmp_path / "a.jsonl"
-    path.write_text(
-        '{"a": 9007199254740993, "b": 18446744073709551617, "c": 9007199254740993,'
-        ' "d": 0.12345678901234567}\n'
-        '{"a": 1.50, "b": 18446744073709551618, "c": 1, "d": 2}\n\n'
-        '{"a": null, "b": -18446744073709551619, "c": 2}\n'
-    )
-    table = read_table(path, "data.path")
-    assert table.column("a").to_pylist() == ["9007199254740993", "1.50", None]
-    assert table.column("b").to_pylist() == [
-        "18446744073709551617",
-        "18446744073709551618",
-        "-18446744073709551619",
-    ]
-    assert table.column("c").to_pylist() == [9007199254740993, 1, 2]
-    assert table.column("d").to_pylist() == [0.12345678901234567, 2.0, None]
-    path.write_text('{"b": 18446744073709551617}\n{"b": 18446744073709551618}\n')
-    assert read_table(path, "data.path").column("b").to_pylist() == [
-        "18446744073709551617",
-        "18446744073709551618",
-    ]
-
-
-@pytest.mark.parametrize("block", [25, 1 << 20])
-def test_cells_of_several_kinds_make_one_column_of_json_lines(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("bigmodel.data.tabular.json_lines._BLOCK", block)
-    rows = [
-        '{"n": 1, "a": 1.50, "o": {"a": 1}}',
-        '{"a": "z", "b": true, "h": 1e400}',
-        "",
-        '{"a": "1.5", "b": 0, "o": {"a": "z"}, "h": 2}',
-        '{"a": null, "n": 2, "b": null}',
-        '{"a": [1.5, "\u00e9"], "n": 3}',
-        '{"a": false}',
-    ]
-    table = read_table(written(tmp_path, "a.jsonl", "\n".join(rows)), "data.path")
-    assert table.column_names == ["n", "a", "o", "b", "h"]
-    assert table.column("n").to_pylist() == [1, None, None, 2, 3, None]
-    assert table.column("a").to_pylist() == ["1.50", "z", "1.5", None, '[1.5, "é"]', "false"]
-    assert table.column("b").to_pylist() == [None, "true", "0", None, None, None]
-    assert table.column("o").to_pylist() == ['{"a": 1}', None, '{"a": "z"}', None, None, None]
-    assert table.column("h").to_pylist() == [None, "1e400", "2", None, None, None]
-    assert json_values(table.raw_column("a")) == [1.5, "z", "1.5", None, [1.5, "é"], False]
-
-
 def test_files_of_a_folder_whose_columns_are_of_several_kinds(tmp_path):
     pq.write_table(pa.table({"a": [1, 2], "b": [True, None]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"a": ["3", "x"], "b": [0, 1]}), tmp_path / "b.parquet")
@@ -292,15 +209,3 @@ def test_files_of_a_folder_whose_columns_are_of_several_kinds(tmp_path):
     assert table.column("a").to_pylist() == ["1", "2", "3", "x"]
     assert table.column("b").to_pylist() == ["true", None, "0", "1"]
     assert json_values(table.raw_column("a")) == [1, 2, "3", "x"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "plain_kind"), [(pa.string_view(), pa.string()), (pa.binary_view(), pa.binary())]
-)
-def test_views_of_text_are_text(tmp_path, kind, plain_kind):
-    pq.write_table(
-        pa.table({"x": pa.array(["a", None, "b"]).cast(plain_kind).cast(kind)}), tmp_path / "a.parquet"
-    )
-    found = read_table(tmp_path / "a.parquet", "data.path").column("x")
-    assert found.type == plain_kind
-    assert as_strings(found) == ["a", None, "b"]

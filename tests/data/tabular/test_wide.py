@@ -80,7 +80,7 @@ def test_blocks_of_a_wide_table_are_gathered(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(csv_reader, "BLOCK_SIZES", (2000, 4000))
     table = read_table(written(tmp_path, 100, rows=200), "data.path")
     assert table.num_rows == 200
-    assert [len(source._places) for source in table._sources] == [1]
+    assert [len(source._places) for source in table.sources] == [1]
     assert table.column("c99").to_pylist()[-1] == table.column("c99")[199].as_py()
 
 

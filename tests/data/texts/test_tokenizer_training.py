@@ -51,25 +51,27 @@ def test_pieces_are_learnt_up_to_the_size_that_is_asked_for():
 
 def test_a_small_text_gives_fewer_pieces():
     assert build_vocabulary(["ab ab"], "bpe", 8000).size < 262
-    assert build_vocabulary([], "bpe", MIN_VOCAB_SIZE).own == 256
+    assert build_vocabulary([], "bpe", MIN_VOCAB_SIZE).base_size == 256
 
 
 def test_what_occurs_once_is_no_piece():
     assert build_vocabulary(["unrepeatable"], "bpe", 8000).size == 256
 
 
-@pytest.mark.parametrize(("unit", "told"), [("character", "12 characters"), ("byte", "256 bytes")])
-def test_it_says_what_it_is(unit, told):
-    assert str(build_vocabulary([TEXT], unit, 300)) == told
+@pytest.mark.parametrize(
+    ("unit", "description"), [("character", "12 characters"), ("byte", "256 bytes")]
+)
+def test_it_describes_itself(unit, description):
+    assert str(build_vocabulary([TEXT], unit, 300)) == description
 
 
 def test_a_given_tokenizer_is_used_as_it_is_but_for_what_it_adds(tmp_path):
     path = byte_level(tmp_path / "tokenizer.json")
     known = build_vocabulary([TEXT], "character", 300, path, ["pad"])
     assert known.exact
-    assert known.own == Tokenizer.from_file(str(path)).get_vocab_size()
-    assert known.pad == known.own
-    assert known.size == len(known.characters) == known.own + 1
+    assert known.base_size == Tokenizer.from_file(str(path)).get_vocab_size()
+    assert known.pad == known.base_size
+    assert known.size == len(known.characters) == known.base_size + 1
     text = "the cat sees 日本 🙂 <|end|>"
     tokens = known.encode(text).tolist()
     assert len(tokens) > 10
@@ -175,9 +177,9 @@ FAULTY = {
 
 @pytest.mark.parametrize("case", FAULTY)
 def test_a_tokenizer_that_knows_too_little_is_refused(tmp_path, case):
-    model, told = FAULTY[case]
+    model, message = FAULTY[case]
     path = saved(tmp_path / "tokenizer.json", model, pre_tokenizer=BLANKS)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         build_vocabulary([TEXT], "character", 300, path)
     assert str(caught.value).startswith(f"data.tokenizer={path}: ")
     assert "\n" not in str(caught.value)
@@ -213,7 +215,7 @@ def test_tokenizers_of_every_kind_are_taken(tmp_path, case, texts):
             build_vocabulary(texts, "character", 300, path)
         return
     known = build_vocabulary(texts, "character", 300, path, ["pad"])
-    assert known.pad == known.own
+    assert known.pad == known.base_size
     assert known.encode_all(["the cat", ""]).sizes.tolist()[1] == 0
 
 

@@ -17,10 +17,10 @@ from bigmodel.data.texts.tokenizer_training import build_vocabulary, distinct_ch
 from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, VocabularyReader, split_long_text
 from bigmodel.errors import DataError
 
-SAID = "To be, or not to be: that is the question.\nWhether 'tis nobler – señor, 日本語 🙂 – in\n" * 9
+QUOTE = "To be, or not to be: that is the question.\nWhether 'tis nobler – señor, 日本語 🙂 – in\n" * 9
 TRICKY = ("\r\n\t \x00", "e\u0301 é Å Å ﬁ", "  a  ", "<pad></s>", "\ufeff", "\U0010ffff")
 UNITS = ("character", "byte", "bpe")
-LEARNT = {unit: build_vocabulary([SAID], unit, 300, special=["pad", "start", "end"]) for unit in UNITS}
+LEARNT = {unit: build_vocabulary([QUOTE], unit, 300, special=["pad", "start", "end"]) for unit in UNITS}
 
 
 @pytest.mark.parametrize("unit", ["byte", "bpe"])
@@ -51,7 +51,7 @@ def test_nothing_is_normalised(unit, text):
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_many_texts_are_encoded_as_each_alone(unit):
-    texts = [*SAID.splitlines()[:7], "", "t", " be"]
+    texts = [*QUOTE.splitlines()[:7], "", "t", " be"]
     known = LEARNT[unit]
     found = known.encode_all(texts)
     parts = found.tokens.split(found.sizes.tolist())
@@ -62,9 +62,10 @@ def test_many_texts_are_encoded_as_each_alone(unit):
 @pytest.mark.parametrize("unit", UNITS)
 def test_special_tokens_come_last_and_stand_for_no_text(unit):
     known = LEARNT[unit]
-    assert (known.pad, known.start, known.end) == (known.own, known.own + 1, known.own + 2)
-    assert known.size == known.own + 3 == len(known.characters)
-    assert known.characters[known.own :] == (0, 0, 0)
+    first = known.base_size
+    assert (known.pad, known.start, known.end) == (first, first + 1, first + 2)
+    assert known.size == known.base_size + 3 == len(known.characters)
+    assert known.characters[known.base_size :] == (0, 0, 0)
     around = [known.start, *known.encode("to be").tolist(), known.end, known.pad]
     assert known.decode(around) == "to be"
 
@@ -103,7 +104,7 @@ def test_a_character_that_training_has_not_seen():
     words = r"b.txt: the character 'ß' \(U\+00DF\) at position 1,002 .* Use data.unit=byte or"
     with pytest.raises(DataError, match=words):
         known.encode("toß", "b.txt", first=1000)
-    forgiving = build_vocabulary([SAID], "character", 300, special=["pad", "unknown"])
+    forgiving = build_vocabulary([QUOTE], "character", 300, special=["pad", "unknown"])
     assert forgiving.encode("toß").tolist()[-1] == forgiving.unknown
     assert forgiving.decode(forgiving.encode("toß").tolist()) == "to\ufffd"
     assert forgiving.characters[-2:] == (0, 1)
@@ -115,6 +116,12 @@ def test_half_a_character_is_refused_in_words(unit):
         LEARNT[unit].encode("t\ud83d")
 
 
+@pytest.mark.parametrize("unit", ["character", "byte"])
+def test_half_a_character_among_many_texts_is_refused_in_words(unit):
+    with pytest.raises(DataError, match=r"The texts: at position 3 .* half of a surrogate pair"):
+        LEARNT[unit].encode_all(["to", "t\ud83d"])
+
+
 def test_bytes_that_are_no_text_are_shown_as_such():
     assert LEARNT["byte"].decode([0xE6, 0x97, 65]) == "\ufffdA"
 
@@ -123,19 +130,19 @@ def test_long_texts_are_cut_between_lines_or_words(monkeypatch):
     monkeypatch.setattr(vocabulary, "CHUNK", 10)
     assert list(split_long_text("one\ntwo three four")) == ["one\n", "two three", " four"]
     assert list(split_long_text("x" * 25)) == ["x" * 10, "x" * 10, "x" * 5]
-    assert "".join(split_long_text(SAID)) == SAID
+    assert "".join(split_long_text(QUOTE)) == QUOTE
     assert list(split_long_text("")) == [""]
 
 
 def test_a_text_longer_than_a_piece_comes_back():
-    text = SAID * (3 * CHUNK // len(SAID))
+    text = QUOTE * (3 * CHUNK // len(QUOTE))
     for unit in UNITS:
         assert LEARNT[unit].decode(LEARNT[unit].encode(text).tolist()) == text
 
 
 @pytest.mark.parametrize("unit", ["character", "byte"])
 def test_a_million_characters_are_not_looked_at_one_by_one(unit):
-    text = SAID * (1_000_000 // len(SAID))
+    text = QUOTE * (1_000_000 // len(QUOTE))
     known, done = LEARNT[unit], 0
 
     def count(frame, event, _):

@@ -21,7 +21,7 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises our errors, with what was likely meant."""
+    """A parser that raises ConfigError with a suggestion instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [text for action in self._actions for text in action.option_strings]
             name = str(unknown[0]).partition("=")[0]
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
                 f"{unknown[0]}: {self.prog} has no such {kind}.{did_you_mean(name, options)}"
                 f" {self.prog} --help lists all."
             )
-        return found, unknown
+        return parsed, unknown
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -61,14 +61,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _as_option(setting: re.Match[str]) -> str:
-    """A setting of training that has its like here, as an option: what a message of training advises."""
+    """The option for a training setting that a message may suggest."""
     return f"--{setting[1].replace('_', '-')}="
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="bigmodel",
-        description="Trains networks, and evaluates, applies and exports what was trained.",
+        description="Trains networks, and evaluates, applies and exports trained ones.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -104,7 +104,7 @@ def _of_every_verb(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="a plugin that the run was trained with, whose code may run; can be repeated",
+        help="a plugin that the run was trained with; its code is run; can be repeated",
     )
 
 
@@ -120,11 +120,9 @@ def _eval(parser: Parser) -> None:
         "--data",
         metavar="PATH",
         help="new data with its targets, in the form that the run was trained on (default: the run's"
-        " test part, or its validation part if it has none)",
+        " test set, or its validation set if it has none)",
     )
-    add("--batch-size", type=_count, metavar="N", help="samples computed at once")
-    add("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
-    add("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
+    _reading(add)
     add("--json", action="store_true", help="print one line of JSON instead of a table")
 
 
@@ -139,9 +137,7 @@ def _predict(parser: Parser) -> None:
     )
     add("--force", action="store_true", help="replace an existing output file")
     add("--probabilities", action="store_true", help="add one column per class or label")
-    add("--batch-size", type=_count, metavar="N", help="samples computed at once")
-    add("--max-bad", type=_whole, default=0, metavar="N", help=_MAX_BAD)
-    add("--encoding", type=_encoding, metavar="NAME", help=_ENCODING)
+    _reading(add)
     add = parser.add_argument_group("texts").add_argument
     add("--prompt", metavar="TEXT", help="a text to continue, or to translate")
     add("--tokens", type=_count, metavar="N", help="most new tokens (default: 200)")
@@ -153,15 +149,20 @@ def _predict(parser: Parser) -> None:
     add("--samples", type=_count, default=1, metavar="N", help="number of texts (default: 1)")
 
 
+def _reading(add: Callable[..., Any]) -> None:
+    add("--batch-size", type=_count, metavar="N", help="samples computed at once")
+    unreadable = "unreadable samples that may be skipped (default: 0)"
+    add("--max-bad", type=_whole, default=0, metavar="N", help=unreadable)
+    encoding = "encoding of the file, such as cp1252 (default: that of the run's data, or by its mark)"
+    add("--encoding", type=_encoding, metavar="NAME", help=encoding)
+
+
 def _export(parser: Parser) -> None:
     add = parser.add_argument
     add("--format", choices=["onnx"], default="onnx", help="format of the file (default: onnx)")
     add("--output", metavar="FILE", help="file to write (default: model.onnx in the run's folder)")
     add("--force", action="store_true", help="replace an existing file")
 
-
-_ENCODING = "encoding of the file, such as cp1252 (default: that of the run's data, or by its mark)"
-_MAX_BAD = "unreadable samples that may be skipped (default: 0)"
 
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
@@ -179,18 +180,14 @@ def _encoding(name: str) -> str:
         raise argparse.ArgumentTypeError(f"'{name}': {error}") from None
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
+def _whole_number(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least} or more")
+        return int(text)
+
+    number.__name__ = "whole number"  # argparse's messages name the type
     return number
 
 
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 0 or more")
-    return number
-
-
-_count.__name__ = _whole.__name__ = "whole number"  # argparse's messages name the type
+_count, _whole = _whole_number(1), _whole_number(0)

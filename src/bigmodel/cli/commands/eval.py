@@ -14,16 +14,16 @@ from bigmodel.build.header import describe_loss
 from bigmodel.build.new_run import EVALUATION_BATCHES
 from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
-from bigmodel.cli.commands.outputs import data_stream
-from bigmodel.cli.session import note
+from bigmodel.cli.commands.output_files import data_stream
+from bigmodel.cli.messages import note
 from bigmodel.data.base import DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
-from bigmodel.metrics import metrics_for, undefined_told
+from bigmodel.metrics import metrics_for, undefined_reasons
 from bigmodel.models.base import Writer
-from bigmodel.reporting.figures_table import print_figures
 from bigmodel.reporting.formatting import shown_path
+from bigmodel.reporting.metrics_table import print_metrics
 from bigmodel.reporting.summary import jsonable
 from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Values
 from bigmodel.training.evaluation import evaluate
@@ -31,21 +31,21 @@ from bigmodel.training.text_samples import TextSampler
 
 
 class ReadingConfig(DataConfig):
-    """How new data comes in batches."""
+    """How new data is batched."""
 
     batch_tokens: int | None = Field(None, description="most tokens in a batch of texts; null: no bound")
 
 
 @dataclass(frozen=True)
 class EvalData:
-    """What a model is data by.
+    """What a model is evaluated on.
 
     Attributes:
-        dataset: with the part.
-        part: its name there.
-        config: how its samples come in batches.
-        source: where it comes from, in words.
-        path: of new data; None: the run's own.
+        dataset: holds the set.
+        part: the set's name in it.
+        config: how its samples are batched.
+        source: a description of the set for messages.
+        path: of new data; None for the run's own.
     """
 
     dataset: Dataset
@@ -78,17 +78,17 @@ def run(arguments: Namespace) -> None:
     rows = [
         ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
         ("Data", f"{data.source}, {counted(samples, 'sample')}"),
-        ("Loss", describe_loss(loaded.loss(), loaded.prepared.spec.target)),
+        ("Loss", describe_loss(loaded.loss(), loaded.preprocessing.spec.target)),
         ("Device", str(loaded.runtime)),
     ]
-    print_figures(shown_path(loaded.run_path.folder), rows, named)
+    print_metrics(shown_path(loaded.run_path.folder), rows, named)
 
 
 def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = None) -> dict[str, float]:
-    """The figures of a part, by name, as training would give them.
+    """The figures of a set, by name, computed as in training.
 
     Raises:
-        UndefinedError: there are none, since the model gives NaN or infinity.
+        UndefinedError: the model gives NaN or infinity.
     """
     dataset, target, device = data.dataset, data.dataset.spec.target, loaded.runtime.device
     several = 1 if isinstance(target, NextTokens) else EVALUATION_BATCHES
@@ -101,8 +101,8 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
             f"{shown_path(loaded.run_path.folder)}: the model, weights of step {loaded.step:,}, gives"
             f" NaN or infinity for samples of {data.source}: nothing can be measured. {DIVERGED}"
         )
-    figures = evaluation.figures
-    for name, why in undefined_told(figures).items():
+    figures = evaluation.metrics
+    for name, why in undefined_reasons(figures).items():
         note(f"{name} is not defined for {data.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
     sampler = TextSampler.of(dataset, loaded.model, device, pairs, beams)
@@ -113,19 +113,19 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
 
 
 def own_data(loaded: LoadedRun) -> EvalData:
-    """The test part of the run's own data, or its validation part where it has none.
+    """The test set of the run's own data, or its validation set if it has none.
 
     Raises:
-        ConfigError, DataError: the data cannot be read any more, or is of another kind now.
+        ConfigError, DataError: the data can no longer be read, or is now of another kind.
     """
     try:
         config = loaded.config()
-        dataset = read_dataset(config, loaded.prepared)
+        dataset = read_dataset(config, loaded.preprocessing)
     except (ConfigError, DataError) as error:
         raise type(error)(
             f"{error}\nThat is the run's own data; --data evaluates on another file or folder."
         ) from error
-    spec, learnt = dataset.spec, loaded.prepared.spec
+    spec, learnt = dataset.spec, loaded.preprocessing.spec
     if spec.input != learnt.input or _labels(spec) != _labels(learnt):
         raise DataError(
             f"data={spec.name}: the data is of another kind now: {spec.input} → {spec.target}, but the"
@@ -133,18 +133,18 @@ def own_data(loaded: LoadedRun) -> EvalData:
             " data with --data."
         )
     if loaded.fingerprint is not None:
-        known = loaded.prepared.to_facts()
-        found = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
-        if found.change is not None:
-            note(f"Warning: the data is not what the run was trained on: {found.change}.")
-        if found.unsure:
+        known = loaded.preprocessing.to_facts()
+        comparison = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
+        if comparison.change is not None:
+            note(f"Warning: the data is not what the run was trained on: {comparison.change}.")
+        if comparison.unsure:
             note(f"Data: {UNSURE}.")
     for row in dataset.header_rows:
         note(": ".join(row))
     report_skipped(dataset.left_out)
     part: PartName = "val" if dataset.test is None else "test"
     name = "validation" if part == "val" else "test"
-    return EvalData(dataset, part, config.data, f"the {name} part of {spec.name}")
+    return EvalData(dataset, part, config.data, f"the {name} set of {spec.name}")
 
 
 def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:
@@ -153,8 +153,8 @@ def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:
     Raises:
         DataError: it cannot be read, or is not of the kind that the run was trained on.
     """
-    found = read_new_data(loaded, "--data", arguments, targets=True)
-    learnt, part = loaded.prepared, found.part
+    new_samples = read_new_data(loaded, "--data", arguments, targets=True)
+    learnt, part = loaded.preprocessing, new_samples.part
     dataset = Dataset(
         DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),
         train=part,

@@ -1,28 +1,30 @@
-"""`bigmodel export`: a run's model, with all that goes before and after it, as one ONNX file."""
+"""`bigmodel export`: a run's model, with pre- and postprocessing, as one ONNX file."""
 
 from __future__ import annotations
 
 import json
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from bigmodel.cli.commands.graph import export_graph
-from bigmodel.cli.commands.graph_inputs import Front, front_of
-from bigmodel.cli.commands.graph_outputs import ExportedModel
 from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
-from bigmodel.cli.commands.outputs import check_kind, check_place, write_bytes
+from bigmodel.cli.commands.onnx_inputs import front_of
+from bigmodel.cli.commands.onnx_outputs import ExportedModel
+from bigmodel.cli.commands.output_files import check_kind, check_place, write_bytes
 from bigmodel.cli.commands.run_paths import resolve_run
-from bigmodel.cli.session import note
+from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError, require
 from bigmodel.spec import Classes, Flags, TokenPair, Tokens, Values
+
+if TYPE_CHECKING:
+    from bigmodel.cli.commands.onnx_export import OnnxGraph
 
 _LARGEST = (2 << 30) - 1  # bytes of one ONNX file
 
 
 def run(arguments: Namespace) -> None:
-    """Exports, and tells where to."""
-    for module in ("onnx", "onnxscript"):  # torch would tell programmers what is missing
+    """Exports the model and prints what the file holds."""
+    for module in ("onnx", "onnxscript"):  # torch's own message is for programmers
         require(module, "export")
     folder = resolve_run(arguments.run).folder
     output = folder / "model.onnx" if arguments.output is None else Path(arguments.output).expanduser()
@@ -39,7 +41,7 @@ def run(arguments: Namespace) -> None:
         note(f"  reads {_signature(value)}")
     for value in proto.graph.output:
         note(f"  gives {_signature(value)}")
-    kind = loaded.prepared.spec.input
+    kind = loaded.preprocessing.spec.input
     if isinstance(kind, Tokens | TokenPair) and not any_length:
         note(f"  all texts must be padded to {kind.length} tokens")
     if front.note:
@@ -53,22 +55,13 @@ def run(arguments: Namespace) -> None:
         note(f"  its vocabulary: {path}")
 
 
-class Graph(NamedTuple):
-    """A graph, what it reads, and the rest of what `graph.Written` says."""
+def graph_of(loaded: LoadedRun) -> OnnxGraph:
+    """A run's model as a graph, with metadata."""
+    from bigmodel.cli.commands.onnx_export import export_graph  # needs onnx
 
-    proto: Any
-    front: Front
-    any_length: bool
-    uncompared: str | None
-
-
-def graph_of(loaded: LoadedRun) -> Graph:
-    """A run's model as a graph, with what it says of itself."""
-    spec = loaded.prepared.spec
-    front = front_of(loaded.prepared)
-    exported = ExportedModel(front.module, loaded.model, spec.target).eval()
+    spec, front = loaded.preprocessing.spec, front_of(loaded.preprocessing)
     longest = spec.input.length if isinstance(spec.input, Tokens | TokenPair) else 1
-    proto, any_length, uncompared = export_graph(exported, front, spec.target, longest)
+    graph = export_graph(ExportedModel(front, loaded.model, spec.target, longest).eval())
     metadata = {
         "model": loaded.name,
         "step": loaded.step,
@@ -79,16 +72,17 @@ def graph_of(loaded: LoadedRun) -> Graph:
         "target": _target(loaded),
         "note": front.note,
     }
+    proto = graph.proto
     proto.doc_string = f"{loaded.name}. {front.note}".strip()
     for old in list(proto.metadata_props):
         proto.metadata_props.remove(old)
     entry = proto.metadata_props.add()
     entry.key, entry.value = "bigmodel", json.dumps(metadata, ensure_ascii=False)
-    return Graph(proto, front, any_length, uncompared)
+    return graph
 
 
 def _target(loaded: LoadedRun) -> dict[str, Any]:
-    target = loaded.prepared.spec.target
+    target = loaded.preprocessing.spec.target
     kind = {Classes: "classes", Flags: "flags", Values: "values"}.get(type(target), "next_tokens")
     if isinstance(target, Classes | Flags | Values):
         return {"kind": kind, "names": list(target.names)}
@@ -105,8 +99,8 @@ def _signature(value: Any) -> str:
 
 
 def _vocabulary(loaded: LoadedRun, output: Path) -> list[Path]:
-    """Writes beside the graph what turns texts into its tokens and back."""
-    vocabulary = getattr(loaded.prepared.reader, "vocabulary", None)
+    """Writes the vocabulary beside the graph, for tokenizing its inputs and decoding its outputs."""
+    vocabulary = getattr(loaded.preprocessing.reader, "vocabulary", None)
     if vocabulary is None:
         return []
     paths = [output.with_suffix(".vocabulary.json")]

@@ -16,7 +16,7 @@ from bigmodel.checkpointing import checkpoint
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.cli.commands.run_paths import RunPath, resolve_run
 from bigmodel.config import RunConfig, TopConfig, parse
-from bigmodel.data.prepared import Prepared
+from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.reader import Reader
 from bigmodel.errors import (
     BigModelError,
@@ -39,81 +39,81 @@ Notify = Callable[[str], None]
 Facts = dict[str, Any]
 
 _HARMLESS = {"oc.env", "oc.decode"}
-"""Interpolations that are resolved whoever wrote them: they only read the environment."""
+"""Interpolations that are always resolved: they only read the environment."""
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run whose model can be used.
+    """A run with its model, ready to use.
 
     Attributes:
         run_path: its folder.
-        step: after which optimizer step its weights were saved.
+        step: the optimizer step after which its weights were saved.
         model: in evaluation mode, on the runtime's device, with the weights to predict with.
-        prepared: what stands between stored samples and the model.
-        settings: the run's own, as plain values.
-        fingerprint: of the data that it has learnt from; None: the checkpoint does not say.
+        preprocessing: the preprocessing between stored samples and the model.
+        settings: the run's settings as plain values.
+        fingerprint: of the training data; None if the checkpoint has none.
         runtime: the device, and how to compute on it.
     """
 
     run_path: RunPath
     step: int
     model: Model
-    prepared: Prepared
+    preprocessing: Preprocessing
     settings: dict[str, Any]
     fingerprint: dict[str, Any] | None
     runtime: Runtime
 
     @property
     def name(self) -> str:
-        """Such as `cnn on digits`."""
-        return f"{self.settings['model']['name']} on {self.prepared.spec.name}"
+        """A title such as `cnn on digits`."""
+        return f"{self.settings['model']['name']} on {self.preprocessing.spec.name}"
 
     @property
     def reader(self) -> Reader:
-        """What reads new files.
+        """The reader for new files.
 
         Raises:
-            DataError: the run's source reads none.
+            DataError: the run's data source has no reader.
         """
-        if self.prepared.reader is None:
+        if self.preprocessing.reader is None:
             raise DataError(
-                f"{self.run_path.folder}: data={self.prepared.spec.name} has no reader, so new files"
-                " cannot be read as its samples."
+                f"{self.run_path.folder}: data={self.preprocessing.spec.name} has no reader, so new"
+                " files cannot be read as its samples."
             )
-        return self.prepared.reader
+        return self.preprocessing.reader
 
     def loss(self) -> Loss:
         """The run's loss, on the device."""
         config = registry.losses.parse(resolve_environment(self.settings["loss"]))
-        return build_loss(config, self.prepared.spec).to(self.runtime.device)
+        return build_loss(config, self.preprocessing.spec).to(self.runtime.device)
 
     def config(self) -> RunConfig:
         """The run's whole configuration, checked.
 
         Raises:
-            ConfigError: a value is of the environment and not there any more, or of another version.
+            ConfigError: an environment variable is no longer set, or another version made the run.
         """
         return parse(resolve_environment(self.settings))
 
     def data_setting(self, name: str, otherwise: Any) -> Any:
-        """One of the data's settings, as the run had it."""
+        """One of the run's data settings."""
         return self.settings["data"].get(name, otherwise)
 
 
 def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify: Notify) -> LoadedRun:
-    """The run that a path means, ready to be asked. Nothing of its data is needed.
+    """Loads the run at a path. Its data is not needed.
 
     Args:
         run: its folder, or a checkpoint in it.
         weights: `best` or `last`.
         device: as `device.name` has it.
-        plugins: modules that the user lets run, as typed.
-        notify: receives what the user should know although it is no error.
+        plugins: modules that the user allows to run, as typed.
+        notify: receives warnings for the user.
 
     Raises:
-        CheckpointError: it is no run, has no whole checkpoint, or was made by another version.
-        ConfigError: it needs a plugin that was not typed, or something that is not known here.
+        CheckpointError: the path is no run, has no complete checkpoint, or was made by another version.
+        ConfigError: the run needs a plugin that was not named, or uses an unknown option.
     """
     run_path = resolve_run(run)
     groups, facts = _load_checkpoint(run_path, weights, notify)
@@ -121,10 +121,10 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
     _load_named_plugins(run_path, settings, _plugin_names(plugins))
     registry.data.names()  # brings in the readers of all sources
     try:
-        prepared = Prepared.from_facts(facts["prepared"])
-        model = _model(settings, prepared)
+        preprocessing = Preprocessing.from_facts(facts["prepared"])
+        model = _model(settings, preprocessing)
         runtime = _runtime(settings, device, notify)
-        texts = isinstance(prepared.spec.input, Tokens | TokenPair)  # each batch of its own width
+        texts = isinstance(preprocessing.spec.input, Tokens | TokenPair)  # each batch of its own width
         measure_kernels(not texts)
         step = int(facts["progress"]["step"])
     except BigModelError as error:
@@ -137,14 +137,14 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
         ) from error
     _load_weights(model, groups, run_path)
     model.to(runtime.device).eval()
-    return LoadedRun(run_path, step, model, prepared, settings, facts.get("data"), runtime)
+    return LoadedRun(run_path, step, model, preprocessing, settings, facts.get("data"), runtime)
 
 
 def resolve_environment(values: Any) -> Any:
-    """Plain nested values with what they take from the environment, where it is there.
+    """Replaces references to environment variables in nested plain values, if the variables are set.
 
-    A secret is kept in no file, but as a reference to a variable. One that is not set stays a reference:
-    most of what is done with a run needs no secret.
+    Files never hold a secret itself, only a reference to a variable. If that is not set, the reference
+    stays: most commands do not need the secret.
     """
     if isinstance(values, Mapping):
         return {str(key): resolve_environment(value) for key, value in values.items()}
@@ -204,12 +204,12 @@ def _settings(run_path: RunPath, facts: Facts) -> dict[str, Any]:
 
 
 def _plugin_names(typed: Sequence[str]) -> list[str]:
-    """`--plugins a,b --plugins c`, in brackets too, as Hydra has it."""
+    """`--plugins a,b --plugins c`, also in brackets as in Hydra."""
     return [name for text in typed for name in re.split(r"[\s,\[\]]+", text) if name]
 
 
 def _load_named_plugins(run_path: RunPath, settings: dict[str, Any], typed: list[str]) -> None:
-    """Runs a plugin's code where the user has named it, and only then."""
+    """Runs a plugin's code only if the user has named it."""
     needed = settings.get("plugins") or []
     missing = [str(name) for name in needed if name not in typed]
     if missing:
@@ -221,16 +221,16 @@ def _load_named_plugins(run_path: RunPath, settings: dict[str, Any], typed: list
     load_plugins(typed)
 
 
-def _model(settings: dict[str, Any], prepared: Prepared) -> Model:
+def _model(settings: dict[str, Any], preprocessing: Preprocessing) -> Model:
     config = registry.models.parse(resolve_environment(settings["model"]))
-    model: Model = registry.models.build(config, prepared.spec)
+    model: Model = registry.models.build(config, preprocessing.spec)
     return model
 
 
 def _runtime(settings: dict[str, Any], device: str, notify: Notify) -> Runtime:
-    """The device asked for, in the run's precision where it can compute in that."""
+    """The requested device, with the run's precision if it supports that."""
     theirs = resolve_environment(settings.get("device") or {})
-    # Threads are those of the machine that it ran on, and compiling takes longer than most questions.
+    # The number of threads suited another machine, and compiling takes longer than most commands.
     kept = {key: value for key, value in theirs.items() if key in ("precision", "tf32", "deterministic")}
     config = validate(DeviceConfig, {**kept, "name": device}, "device")
     seed = validate(TopConfig, {"seed": settings.get("seed", 0)}, "").seed

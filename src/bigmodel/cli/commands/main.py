@@ -1,10 +1,8 @@
-"""`bigmodel VERB`: works with runs that exist. Torch is imported once the arguments are understood."""
+"""`bigmodel VERB`: works with existing runs. Torch is imported only once the arguments are parsed."""
 
 from __future__ import annotations
 
-if (
-    __name__ == "__main__"
-):  # `python -m bigmodel.cli.commands.main`: signals come before all that takes time
+if __name__ == "__main__":  # `python -m bigmodel.cli.commands.main`: set up signals first
     from bigmodel.cli import entry, imports
 
     imports.leave_start_folder()
@@ -15,10 +13,10 @@ import sys
 from argparse import Namespace
 from importlib import import_module
 
-from bigmodel.cli import imports, session
+from bigmodel.cli import imports, messages
 from bigmodel.cli.commands.arguments import parse
 from bigmodel.errors import BigModelError, first_line, is_too_large, may_need_extras
-from bigmodel.runtime import activity, caches, streams
+from bigmodel.runtime import caches, progress_messages, standard_streams
 from bigmodel.runtime.escaping import escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
 
@@ -26,7 +24,7 @@ _DOING = {"eval": "Evaluating", "predict": "Predicting", "export": "Exporting"}
 
 
 def main(signals: Signals | None = None) -> None:
-    """Runs the command line and exits: 0, or 1 where something the user can mend went wrong."""
+    """Runs the command line and exits with 0, or with 1 after an error that the user can fix."""
     imports.isolate()
     signals = Signals("bigmodel") if signals is None else signals
     status = 1
@@ -35,44 +33,44 @@ def main(signals: Signals | None = None) -> None:
             _run(_arguments(), signals)
         return
     except (KeyboardInterrupt, Exception) as error:
-        if (stopped := session.stop_status(error, signals)) is not None:
+        if (stopped := messages.stop_status(error, signals)) is not None:
             message, status = "Stopped.", stopped
-        elif (text := session.error_text(_explain(error))) is not None:
+        elif (text := messages.error_text(_explain(error))) is not None:
             message = text
         else:
             raise
-    session.report(message, "bigmodel")
+    messages.report(message, "bigmodel")
     sys.exit(status)
 
 
 def _arguments() -> Namespace:
     try:
         return parse(sys.argv[1:])
-    except SystemExit:  # what it has printed, such as help, is all
-        streams.check_result()
+    except SystemExit:  # it has printed help, say
+        standard_streams.check_result()
         raise
 
 
 def _run(arguments: Namespace, signals: Signals) -> None:
     escape_library_output()
     signals.enter(SignalMode.LEAVE)
-    # As `bigmodel-train` does: threads that wait by spinning slow down whoever else needs the processor.
+    # As `bigmodel-train` does: threads that wait by spinning slow down other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     caches.use_private_folders()
-    with activity.report_progress(_DOING[arguments.verb]):
+    with progress_messages.report_progress(_DOING[arguments.verb]):
         run = import_module(f"bigmodel.cli.commands.{arguments.verb}").run
         signals.enter(SignalMode.RAISE)
         with may_need_extras(arguments.verb):
-            if arguments.verb == "export":  # leaves a file, and tells where
+            if arguments.verb == "export":  # its result is a file
                 run(arguments)
                 return
-            streams.check_result()  # nothing is computed for nobody
+            standard_streams.check_result()  # do not compute what cannot be printed
             run(arguments)
-            streams.check_result()
+            standard_streams.check_result()
 
 
 def _explain(error: BaseException) -> str | None:
-    """The one message for an error that a user can mend; None for a fault of ours."""
+    """The message for an error that the user can fix; None for a bug."""
     if isinstance(error, BigModelError):
         return str(error)
     if is_too_large(error):

@@ -7,22 +7,22 @@ from argparse import Namespace
 from pathlib import Path
 
 from bigmodel.cli.commands.loaded_run import LoadedRun
-from bigmodel.cli.session import note
+from bigmodel.cli.messages import note
 from bigmodel.data.paths import check_no_device
-from bigmodel.data.reader import Found
+from bigmodel.data.reader import NewSamples
 from bigmodel.errors import BigModelError
 
 
-def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targets: bool) -> Found:
-    """The samples of a file or folder; says what was left out, and what is unlike the training data.
+def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targets: bool) -> NewSamples:
+    """Reads the samples of a file or folder, and notes what was left out or is unlike the training data.
 
     Args:
-        option: that holds the path, such as `--input`.
+        option: the option that holds the path, such as `--input`.
         arguments: the command line, with `max_bad` and `encoding`.
         targets: whether targets are read too.
 
     Raises:
-        DataError: it cannot be read, or is not of the kind that the run was trained on.
+        DataError: the data cannot be read, or is of another kind than the training data.
     """
     path = Path(getattr(arguments, option.removeprefix("--"))).expanduser()
     check_no_device(path, option)
@@ -30,17 +30,17 @@ def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targe
         reader = loaded.reader
         if arguments.encoding is not None:
             reader = reader.encoded(arguments.encoding)
-        found = reader.read(path, with_targets=targets, max_bad=arguments.max_bad)
+        new_samples = reader.read(path, with_targets=targets, max_bad=arguments.max_bad)
     except BigModelError as error:
         raise type(error)(_with_options(str(error), option)) from error
-    for line in found.header_rows:
+    for line in new_samples.header_rows:
         note(": ".join(line))
-    report_skipped(found.left_out)
-    return found
+    report_skipped(new_samples.left_out)
+    return new_samples
 
 
 def _with_options(message: str, option: str) -> str:
-    """A message of a reader, with our options in the place of configuration keys."""
+    """A reader's message with this command line's options instead of configuration keys."""
     message = re.sub(r"^(data\.)?path[=:] ?", f"{option} ", message)
     no_column = r"^data\.\w+=(.*?): (.*) has no such column\."
     message = re.sub(no_column, r"\2: there is no column '\1'.", message)
@@ -50,6 +50,6 @@ def _with_options(message: str, option: str) -> str:
 
 
 def report_skipped(skipped: dict[str, int]) -> None:
-    """Says which samples have no prediction or were not evaluated, and why."""
+    """Notes how many samples have no prediction or were not evaluated, and why."""
     if skipped:
         note("Left out: " + ", ".join(f"{count:,} {why}" for why, count in skipped.items()))

@@ -1,12 +1,12 @@
-"""`bigmodel predict`: what a run's model says of new data, or writes after a prompt."""
+"""`bigmodel predict`: predictions for new data, or text generated from a prompt."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
 
-from bigmodel.cli.commands.outputs import check_place
-from bigmodel.cli.session import note
+from bigmodel.cli.commands.output_files import check_place
+from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError
 
 _OF_TEXTS = ("tokens", "temperature", "top_k", "top_p", "beams")
@@ -14,24 +14,24 @@ _OF_FILES = ("output", "force", "probabilities", "max_bad")
 
 
 def run(arguments: Namespace) -> None:
-    """Predicts, and writes where it is wanted."""
+    """Predicts and writes the result."""
     _check_options(arguments)
     output = None if arguments.output in (None, "-") else Path(arguments.output).expanduser()
     if output is not None:
         check_place(output, force=arguments.force)
     # Torch is only needed from here on.
     from bigmodel.cli.commands.loaded_run import load_run
-    from bigmodel.cli.commands.rows import predict_rows
-    from bigmodel.cli.commands.texts import predict_lines, write_prompt
+    from bigmodel.cli.commands.predict_rows import predict_rows
+    from bigmodel.cli.commands.predict_texts import predict_lines, write_prompt
     from bigmodel.spec import NextTokens
 
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
-    writes = isinstance(loaded.prepared.spec.target, NextTokens)
+    writes = isinstance(loaded.preprocessing.spec.target, NextTokens)
     given = next((name for name in _OF_TEXTS if getattr(arguments, name) is not None), None)
     if not writes and arguments.prompt is not None:
         raise ConfigError(
-            f"--prompt: {loaded.name} gives {loaded.prepared.spec.target} and writes no text. Pass new "
-            "samples with --input FILE."
+            f"--prompt: {loaded.name} gives {loaded.preprocessing.spec.target} and writes no text. Pass"
+            " new samples with --input FILE."
         )
     if not writes and given is not None:
         raise ConfigError(f"--{given.replace('_', '-')}: {loaded.name} writes no text. Leave it out.")

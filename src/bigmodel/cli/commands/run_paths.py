@@ -1,4 +1,4 @@
-"""Which run a path means: its folder, a checkpoint in it; or why it means none, in words."""
+"""Finds the run that a path leads to, or explains why there is none."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class RunPath:
     """A run.
 
     Attributes:
-        folder: the run's.
-        checkpoint: the one that was asked for; None: any.
+        folder: the run's folder.
+        checkpoint: the requested one; None for any.
     """
 
     folder: Path
@@ -30,10 +30,10 @@ class RunPath:
 
 
 def resolve_run(text: str) -> RunPath:
-    """The run that a path means.
+    """The run that a path leads to.
 
     Raises:
-        CheckpointError: it means none; the message says what there is.
+        CheckpointError: there is none; the message lists runs nearby.
     """
     path = Path(text).expanduser()
     if path.is_file() and path.parent.is_dir() and (path.parent / "manifest.json").is_file():
@@ -69,16 +69,16 @@ def resolve_run(text: str) -> RunPath:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The runs below a folder: those of a sweep in the order of their jobs, others the newest first."""
-    found: list[Path] = []
+    """The runs below a folder: in the order of jobs for a sweep, otherwise the newest first."""
+    runs: list[Path] = []
     level = [folder]
     for _ in range(_DEPTH):
         level = [inner for outer in level for inner in _folders(outer)]
-        found += [inner for inner in level if (inner / "checkpoints").is_dir()]
-        level = [inner for inner in level if inner not in found]
+        runs += [inner for inner in level if (inner / "checkpoints").is_dir()]
+        level = [inner for inner in level if inner not in runs]
     if _is_sweep(folder):
-        return sorted(found, key=lambda run: (len(run.name), run.name))
-    return sorted(found, key=lambda run: run.stat().st_mtime, reverse=True)
+        return sorted(runs, key=lambda run: (len(run.name), run.name))
+    return sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)
 
 
 def _is_sweep(folder: Path) -> bool:

@@ -1,9 +1,9 @@
 """What happens around Hydra.
 
-    before it starts    flags, resume (resume_check, unfinished_runs, stored_config), redact_overrides
-    instead of it       help, completion, pager: pages that are only read; config_index is what they know
-    inside it           hydra_patches, which brings in safe_loader and limits
-    when it fails       error_messages, from file_errors, other_tools and allowed_values
+    before it starts    flags, resume (resume_check, unfinished_runs, resume_config), redact_overrides
+    instead of it       help, completion, pager: pages of text, made from config_index
+    inside it           hydra_patches, which brings in safe_loader and input_limits
+    when it fails       error_messages, from file_errors, other_tools and suggestion_check
     a run's folder      run_folder, lock; sweep reads the folders of all jobs
 
 Nothing is imported here, so that `--help` costs no more than the module that prints it.

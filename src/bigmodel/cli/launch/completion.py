@@ -1,8 +1,8 @@
-"""Tab completion: what may follow on a command line, printed for a shell that asks.
+"""Tab completion: the possible next words of a command line, printed for the shell.
 
-`bigmodel-train -sc install=bash` prints a few lines for the shell, which from then on asks
-`bigmodel-train -sc query=bash` with the line so far in COMP_LINE and the cursor's place in COMP_POINT.
-As with help, the answer is read off the configuration files: nothing heavy is imported.
+`bigmodel-train -sc install=bash` prints a few lines for the shell. From then on it calls
+`bigmodel-train -sc query=bash` with the line so far in COMP_LINE and the cursor in COMP_POINT.
+As for help, the answer comes from the configuration files: nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ def complete(argv: Sequence[str], config_dir: Path) -> str:
     line = line[: int(os.environ.get("COMP_POINT") or len(line))]
     words = split(line, os.environ.get("BIGMODEL_BREAKS", ""))
     try:
-        found = sorted(set(candidates(words, config_dir)))
-    except (BigModelError, OSError):  # a folder that is not there, say: there is nothing to offer
+        offers = sorted(set(candidates(words, config_dir)))
+    except (BigModelError, OSError):  # such as a folder that does not exist: nothing to offer
         return ""
-    found = [one for one in found if escape_line(one.head + one.path) == one.head + one.path]
-    return "\n".join(_as_typed(one, words[-1], shell, len(found) == 1) for one in found)
+    offers = [one for one in offers if escape_line(one.head + one.path) == one.head + one.path]
+    return "\n".join(_as_typed(one, words[-1], shell, len(offers) == 1) for one in offers)
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class Word:
     """A word of a command line.
 
     Attributes:
-        text: what a program gets of it.
+        text: the word without quotation marks, as a program receives it.
         quote: the quotation mark that is open at its end, or nothing.
-        kept: how much of the text stands before the part that bash replaces.
+        kept: how many characters precede the part that bash replaces.
     """
 
     text: str
@@ -114,9 +114,9 @@ class Word:
 
 
 class Offer(NamedTuple):
-    """What the last word may become: a text, and a path behind it where it ends in one.
+    """A completion of the last word: a text, followed by a path if it ends in one.
 
-    One that nothing has to follow ends in a blank.
+    It ends in a blank if the word is then complete.
     """
 
     head: str
@@ -124,7 +124,7 @@ class Offer(NamedTuple):
 
 
 def split(line: str, breaks: str = "") -> list[Word]:
-    """The words of a line as a shell has them; the last, maybe empty, is the one at the cursor."""
+    """The words of a line as a shell splits them; the last one, perhaps empty, is at the cursor."""
     words: list[Word] = []
     text, quote, kept, started, at = "", "", 0, False, 0
     while at < len(line):
@@ -147,7 +147,7 @@ def split(line: str, breaks: str = "") -> list[Word]:
 
 
 def candidates(words: Sequence[Word], config_dir: Path) -> Iterator[Offer]:
-    """What the last word may become."""
+    """The possible completions of the last word."""
     before, typed = [word.text for word in words[1:-1]], words[-1].text
     last = before[-1] if before else ""
     flag, equals, value = typed.partition("=")
@@ -163,8 +163,8 @@ def candidates(words: Sequence[Word], config_dir: Path) -> Iterator[Offer]:
         index = read_index([config_dir, *own_folders(before)])
         sign = typed[: len(typed) - len(typed.lstrip("+~"))]
         bare = typed.removeprefix(sign)
-        found = _values(bare, index, before) if "=" in bare else _keys(bare, index, before)
-        yield from (Offer(f"{sign}{one.head}", one.path) for one in found)
+        offers = _values(bare, index, before) if "=" in bare else _keys(bare, index, before)
+        yield from (Offer(f"{sign}{one.head}", one.path) for one in offers)
 
 
 def _keys(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[Offer]:
@@ -182,7 +182,7 @@ def _keys(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[Off
 
 
 def _values(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[Offer]:
-    """Choices of a group, several by commas; what a setting may be; files where it may be a path."""
+    """Choices of a group, separated by commas; values of a setting; files if it may be a path."""
     key, _, value = typed.partition("=")
     if key in index.groups:
         done, comma, name = value.rpartition(",")
@@ -192,7 +192,7 @@ def _values(typed: str, index: ConfigIndex, before: Sequence[str]) -> Iterator[O
         return
     if key == "resume" and "auto".startswith(value):
         yield Offer(f"{key}=auto ")
-    default = next((found.value for found in index.keys(before) if found.path == key), None)
+    default = next((setting.value for setting in index.keys(before) if setting.path == key), None)
     if default in ("true", "false"):
         yield from (Offer(f"{key}={one} ") for one in ("true", "false") if one.startswith(value))
     elif default is None or _PATHLIKE.fullmatch(default):
@@ -218,9 +218,9 @@ def _paths(typed: str, folders: bool = False) -> Iterator[str]:
 
 
 def _as_typed(offer: Offer, word: Word, shell: str, alone: bool) -> str:
-    """An offer in the way in which a shell inserts it: bash as it is, others quote it themselves.
+    """An offer as the shell needs it: bash inserts it as it is, others quote it themselves.
 
-    Of several only what they have in common is inserted, which quotation marks would spoil.
+    Of several offers only the common beginning is inserted, which must not be quoted.
     """
     text = offer.head + offer.path
     text, end = text.rstrip(" "), " " if text.endswith(" ") else ""

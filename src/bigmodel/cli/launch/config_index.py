@@ -1,8 +1,8 @@
-"""What can be chosen and set, read from the configuration files and the comments in them.
+"""The index of all groups, choices and settings, read from the configuration files and their comments.
 
 `--help`, tab completion and the error messages need every group, choice and key together with the
-comment that explains it. YAML parsers drop comments, but their marks say where each value ends: what
-follows on that line is its comment. Nothing is constructed and no alias is followed, so the work is
+comment that explains it. YAML parsers drop comments, but their marks say where each value ends: the
+rest of that line is its comment. Nothing is constructed and no alias is followed, so the work is
 proportional to the file's length.
 """
 
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
-from bigmodel.cli.launch.limits import fault_of_file
+from bigmodel.cli.launch.input_limits import fault_of_file
+from bigmodel.errors import did_you_mean
 
 GLOBAL = "_global_"
 _OVERRIDE = re.compile(r"(?:optional\s+)?override\s+/?([\w/]+)$")
@@ -97,13 +98,26 @@ class ConfigIndex(NamedTuple):
         return list(dict.fromkeys(key.path for key in self.keys(overrides)))
 
     def open_paths(self) -> set[str]:
-        """Settings that take keys of the user's own, such as a table's columns: `{}` by default."""
-        choices = (choice for group in self.groups.values() for choice in group.choices.values())
-        return {key.path for choice in choices for key in choice.keys if key.value == "{}"}
+        """Settings that accept keys chosen by the user, such as a table's columns: `{}` by default."""
+        return {key.path for key in self.all_keys() if key.value == "{}"}
+
+    def all_keys(self) -> list[Key]:
+        """Every setting, whatever is chosen."""
+        choices = [choice for group in self.groups.values() for choice in group.choices.values()]
+        return [*self.top, *(key for choice in choices for key in choice.keys)]
+
+
+def no_such_choice(group: str, name: str, choices: Iterable[str]) -> str:
+    """The message for an unknown choice of a group."""
+    known = sorted(choices)
+    return (
+        f"{group}={name}: no such {group}.{did_you_mean(name, known)}"
+        f" Choices: {', '.join(known) or 'none'}."
+    )
 
 
 def read_index(folders: Sequence[Path], config_name: str = "train") -> ConfigIndex:
-    """Reads the shipped folder and then the user's; of two choices of one name, the first counts.
+    """Reads the shipped folder, then the user's; of two choices with one name, the first wins.
 
     Raises:
         OSError: a folder or file cannot be read.
@@ -142,10 +156,10 @@ def _choice(path: Path, own: bool) -> Choice:
 
 
 def _read(path: Path, trusted: bool) -> _File:
-    """Reads one file. One that is not valid YAML has no keys here; loading it reports the error.
+    """Reads one file. If it is not valid YAML, it has no keys here; loading it reports the error.
 
     Args:
-        trusted: it ships with the program. Others may be nested so deep that the parser would crash.
+        trusted: it ships with the program. Others may be nested so deeply that the parser would crash.
     """
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     file = _File(*_header(text), keys=[], defaults=[])
@@ -190,7 +204,7 @@ def _defaults(node: Any) -> Iterator[tuple[str, str]]:
 
 
 class _Source:
-    """The text that nodes were parsed from: it has what they lack, spelling and comments."""
+    """The text that nodes were parsed from, which has what they lack: spelling and comments."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -212,7 +226,7 @@ class _Source:
                 yield from self.keys(inner_name, inner, f"{path}.")
 
     def _spelling(self, node: Any) -> str | None:
-        """A value in one line as it is written; lists in brackets, None for a mapping in lines."""
+        """A value on one line as written; lists in brackets, None for a mapping over several lines."""
         if getattr(node, "flow_style", None) is False:
             if isinstance(node, yaml.MappingNode):
                 return None
@@ -223,5 +237,5 @@ class _Source:
         return " ".join(written.split()) or "null"
 
     def _rest(self, mark: Any) -> str:
-        """What follows on a line."""
+        """The rest of a line."""
         return self._lines[mark.line][mark.column :] if mark.line < len(self._lines) else ""

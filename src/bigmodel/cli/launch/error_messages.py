@@ -1,7 +1,7 @@
-"""What Hydra and OmegaConf complain about, in the words of this program.
+"""Errors of Hydra and OmegaConf as messages of this program.
 
-Each kind of complaint has one function below, which returns a message or None. A message names the key
-or file, says what is allowed there, and gives the likely fix.
+Each kind of error has one function below, which returns a message or None. A message names the key or
+file, says what is allowed there, and gives the likely fix.
 """
 
 from __future__ import annotations
@@ -20,21 +20,27 @@ from hydra.errors import (
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from bigmodel.cli.launch import other_tools
-from bigmodel.cli.launch.allowed_values import are_allowed
-from bigmodel.cli.launch.config_index import ConfigIndex, Group, read_index
+from bigmodel.cli.launch.config_index import ConfigIndex, Group, no_such_choice, read_index
 from bigmodel.cli.launch.file_errors import broken_file, out_of_hydra, output_folder
 from bigmodel.cli.launch.help import own_folders
-from bigmodel.errors import BigModelError, did_you_mean, hydra_value, is_too_large, setting, shell_quoted
+from bigmodel.cli.launch.suggestion_check import are_allowed
+from bigmodel.errors import (
+    BigModelError,
+    did_you_mean,
+    first_line,
+    hydra_value,
+    is_too_large,
+    setting,
+    shell_quoted,
+)
 
 PLAIN = re.compile(r"Only one of --|The --resolve|Expected header|Too many comp|Invalid def|In '")
-"""How Hydra's messages begin that come as a plain ValueError."""
-
-BRACKETS = (("[", "]"), ("{", "}"), ("(", ")"))
+"""How Hydra's messages begin if they come as a plain ValueError."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An error with its text, what can be chosen and set, and the arguments that led to it."""
+    """An error with its text, the index of settings, and the arguments that led to it."""
 
     error: BaseException
     text: str
@@ -51,10 +57,10 @@ def explain(error: BaseException, config_dir: Path, argv: Sequence[str]) -> str 
         argv: the arguments, without the program's name.
 
     Returns:
-        The message, or None where the error is of another kind and deserves its traceback.
+        The message, or None for another kind of error, which deserves its traceback.
     """
     for cause in _chain(error):
-        if isinstance(cause, BigModelError):  # one of ours, also where OmegaConf has wrapped it
+        if isinstance(cause, BigModelError):  # one of ours, perhaps wrapped by OmegaConf
             return str(cause)
     try:
         index = read_index([config_dir, *own_folders(argv)])
@@ -80,28 +86,25 @@ def _no_such_choice(case: Case) -> str | None:
     source = f"{asked_by[1]}.yaml: " if asked_by and asked_by[1] != "hydra/config" else ""
     if not name:
         return f"{source}{group}=: a name is missing. Choices: {', '.join(known)}."
-    return (
-        f"{source}{group}={name}: no such {group}.{did_you_mean(name, known)}"
-        f" Choices: {', '.join(known) or 'none'}."
-    )
+    return source + no_such_choice(group, name, known)
 
 
 def _no_such_folder(case: Case) -> str | None:
     """`--config-dir nowhere`"""
     if not isinstance(case.error, SearchPathException | MissingConfigException):
         return None
-    found = re.search(r"directory '([^']*)'", case.text)
+    match = re.search(r"directory '([^']*)'", case.text)
     flag = "--config-dir" if isinstance(case.error, SearchPathException) else "--config-path"
-    folder = found[1] if found else ""
+    folder = match[1] if match else ""
     return f"{flag} {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
 
 
 def _no_such_key(case: Case) -> str | None:
     """`optimizer.lrr=0.1`, `lr=0.1`, `modle=cnn`"""
-    found = re.search(r"Could not override '([^']+)'", case.text)
-    if not isinstance(case.error, HydraException) or not found:
+    match = re.search(r"Could not override '([^']+)'", case.text)
+    if not isinstance(case.error, HydraException) or not match:
         return None
-    key, index = found[1], case.index
+    key, index = match[1], case.index
     asked_by = re.match(r"In '([^']+)': ", case.text)
     source = f"{asked_by[1]}.yaml: " if asked_by else ""
     if key in index.groups:  # a group of the user's own, which no list of defaults names
@@ -118,7 +121,7 @@ def _no_such_key(case: Case) -> str | None:
 
 
 def _no_such_setting(key: str, group: Group, case: Case) -> str:
-    """A key that the chosen option of a group does not have; another choice may."""
+    """A key that the chosen entry of a group does not have; another choice may."""
     names = case.index.chosen(case.argv).get(group.name, [group.default or ""])
     chosen = [group.choices[name] for name in names if name in group.choices]
     known = [k.path for choice in chosen for k in choice.keys if k.value is not None]
@@ -149,7 +152,7 @@ def _wrong_grammar(case: Case) -> str | None:
         return f"{text}: expected key=value. {fix}"
     if (hint := _other_tool_hint(key, value, case)) is not None:
         return hint
-    unclosed = [end for start, end in BRACKETS if value.count(start) > value.count(end)]
+    unclosed = [end for start, end in ("[]", "{}", "()") if value.count(start) > value.count(end)]
     if " " in key:
         fix = "No blanks are allowed before '='."
     elif unclosed:
@@ -164,10 +167,10 @@ def _wrong_grammar(case: Case) -> str | None:
 
 def _sweep_without_flag(case: Case) -> str | None:
     """`trainer.epochs=1,2` without -m"""
-    found = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", case.text)
-    if not isinstance(case.error, HydraException) or not found:
+    match = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", case.text)
+    if not isinstance(case.error, HydraException) or not match:
         return None
-    text = _as_typed(found[1], case)
+    text = _as_typed(match[1], case)
     key, _, value = text.partition("=")
     as_list = "" if "(" in value else f" One list is {shell_quoted(f'{key}=[{value}]')}."
     if any(word.startswith("resume=") for word in case.argv):
@@ -182,27 +185,27 @@ def _sweep_without_flag(case: Case) -> str | None:
 
 
 def _plus_or_minus(case: Case) -> str | None:
-    """`+seed=1` for a key that is there, `~sed` for one that is not"""
+    """`+seed=1` for a key that exists, `~sed` for one that does not"""
     if not isinstance(case.error, HydraException):
         return None
-    if found := re.search(r"already at '([^']+)'", case.text):
-        return f"{found[1]}: already exists. Leave out the plus: {found[1]}=…"
-    if found := re.match(r"Could not delete .*?'([^']+)'", case.text):
-        key = found[1].partition("=")[0]
+    if match := re.search(r"already at '([^']+)'", case.text):
+        return f"{match[1]}: already exists. Leave out the plus: {match[1]}=…"
+    if match := re.match(r"Could not delete .*?'([^']+)'", case.text):
+        key = match[1].partition("=")[0]
         meant = did_you_mean(key, [*case.index.groups, *case.index.paths(case.argv)])
         return f"~{key}: there is nothing of that name to remove.{meant}"
     return None
 
 
 def _not_a_name(case: Case) -> str | None:
-    """`model=3`, `model=null`, `model=[0.5]`: a choice has to be a name"""
+    """`model=3`, `model=null`, `model=[0.5]`: a choice must be a name"""
     in_hydra = isinstance(case.error, TypeError) and out_of_hydra(case.error)
     if not (case.text.startswith("Config group override") or in_hydra):
         return None
     for key, _, value in (argument.partition("=") for argument in case.argv):
         known = _choices(case.index, key)
         if known and value not in known:
-            return f"{key}={value}: no such {key}. Choices: {', '.join(known)}."
+            return no_such_choice(key, value, known)
     return None if in_hydra else "A choice is given by its name, as in model=cnn."
 
 
@@ -211,7 +214,7 @@ def _too_large(case: Case) -> str | None:
     if not is_too_large(case.error):
         return None
     return (
-        f"Out of memory: {_first_line(case.error) or 'no more memory was available'}. The model or the "
+        f"Out of memory: {first_line(case.error, 'no more memory is available')}. The model or the "
         "data is larger than the memory of this machine: reduce sizes such as model.hidden_sizes and "
         "data.batch_size."
     )
@@ -222,38 +225,37 @@ def _interpolation(case: Case) -> str | None:
     if not isinstance(case.error, InterpolationResolutionError):
         return None
     key = getattr(case.error, "full_key", None) or "the configuration"
-    first = _first_line(case.error)
-    if found := re.match(r"Interpolation key '([^']+)' not found", first):
-        meant = did_you_mean(found[1], case.index.paths(case.argv))
-        return f"{key}: refers to ${{{found[1]}}}, which does not exist.{meant}"
+    first = first_line(case.error)
+    if match := re.match(r"Interpolation key '([^']+)' not found", first):
+        meant = did_you_mean(match[1], case.index.paths(case.argv))
+        return f"{key}: refers to ${{{match[1]}}}, which does not exist.{meant}"
     return f"{key}: {first.removeprefix('KeyError raised while resolving interpolation: ')}."
 
 
 def _missing_value(case: Case) -> str | None:
     """A value that has no default, `???`"""
     if isinstance(case.error, MissingMandatoryValue):
-        key = getattr(case.error, "full_key", None) or _first_line(case.error).rpartition(" ")[2]
-        choices = [choice for group in case.index.groups.values() for choice in group.choices.values()]
-        keys = [*case.index.top, *(k for choice in choices for k in choice.keys)]
-        meaning = next((f" ({k.description})" for k in keys if k.path == key and k.description), "")
+        key = getattr(case.error, "full_key", None) or first_line(case.error).rpartition(" ")[2]
+        same = [k.description for k in case.index.all_keys() if k.path == key and k.description]
+        meaning = f" ({same[0]})" if same else ""
         return f"{key}: is required and was not set{meaning}. Set {key}=…"
-    found = re.match(r"You must specify '([^']+)'", case.text)
-    if isinstance(case.error, HydraException) and found:
-        known = ", ".join(_choices(case.index, found[1]))
-        return f"{found[1]}: a choice is required. Choices: {known}."
+    match = re.match(r"You must specify '([^']+)'", case.text)
+    if isinstance(case.error, HydraException) and match:
+        known = ", ".join(_choices(case.index, match[1]))
+        return f"{match[1]}: a choice is required. Choices: {known}."
     return None
 
 
 def _anything_else(case: Case) -> str | None:
-    """Whatever else Hydra or OmegaConf refuse, without their advice on their own syntax"""
+    """All other errors of Hydra and OmegaConf, without their advice on their own syntax"""
     error = case.error
     of_hydra = isinstance(error, HydraException | OmegaConfBaseException)
     of_hydra = of_hydra or (isinstance(error, ValueError) and bool(PLAIN.match(case.text)))
     if not of_hydra or not out_of_hydra(error):
         return None
-    parts = [_first_line(error)]
+    parts = [first_line(error)]
     if isinstance(error.__cause__, OmegaConfBaseException):
-        parts += [getattr(error.__cause__, "full_key", None) or "", _first_line(error.__cause__)]
+        parts += [getattr(error.__cause__, "full_key", None) or "", first_line(error.__cause__)]
     return ": ".join(part.rstrip(".") for part in parts if part) + "."
 
 
@@ -275,12 +277,12 @@ KINDS: tuple[Callable[[Case], str | None], ...] = (
 
 
 def _as_typed(text: str, case: Case) -> str:
-    """An override without the pluses that `resume=` has put before it."""
+    """An override without the pluses that `resume=` adds."""
     return text if text in case.argv else text.removeprefix("++")
 
 
 def _other_tool_hint(key: str, value: str, case: Case) -> str | None:
-    """The message for a setting as other tools call it."""
+    """The message for a setting with its name in another tool."""
     meant = other_tools.suggest(key, value, case.index, case.argv)
     return None if meant is None else f"{key}: no such setting. {meant}"
 
@@ -296,13 +298,9 @@ def _choices(index: ConfigIndex, group: str) -> list[str]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it, outermost first; OmegaConf hides that as a mere context."""
+    """The error and its causes, outermost first; OmegaConf leaves the cause in `__context__`."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
         wrapped = isinstance(cause, OmegaConfBaseException | HydraException)
         cause = cause.__cause__ or (cause.__context__ if wrapped else None)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "").strip()

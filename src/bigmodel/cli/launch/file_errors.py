@@ -17,10 +17,10 @@ _KEY = re.compile(r"([A-Za-z_][\w.]*)(?:=|: )")
 
 
 def files_named(message: str, config_dir: Path, argv: Sequence[str]) -> str:
-    """The message, with the file in front of each line whose key an own file sets, and nobody has typed.
+    """The message with the user's file in front of each line whose key that file sets.
 
     Args:
-        message: a complaint about settings, a line each, the key first.
+        message: an error about settings: one per line, the key first. Keys that were typed get no file.
         config_dir: the shipped configurations.
         argv: the command line.
     """
@@ -38,17 +38,17 @@ def files_named(message: str, config_dir: Path, argv: Sequence[str]) -> str:
     typed = {word.lstrip("+").partition("=")[0] for word in argv}
 
     def named(line: str) -> str:
-        found = _KEY.match(line)
-        if found is None or found[1] in typed:
+        match = _KEY.match(line)
+        if match is None or match[1] in typed:
             return line
-        file = next((file for path, file in setters if f"{path}.".startswith(f"{found[1]}.")), None)
+        file = next((file for path, file in setters if f"{path}.".startswith(f"{match[1]}.")), None)
         return line if file is None else f"{file}: {line}"
 
     return "\n".join(map(named, message.split("\n")))
 
 
 def broken_file(error: BaseException, argv: Sequence[str]) -> str | None:
-    """The message for a configuration file that is no YAML or no text, or None for other errors."""
+    """The message for a configuration file that is not valid YAML or UTF-8; None for other errors."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a file"
@@ -63,7 +63,7 @@ def broken_file(error: BaseException, argv: Sequence[str]) -> str | None:
 
 
 def output_folder(error: BaseException, argv: Sequence[str]) -> str | None:
-    """The message for a run's folder that Hydra could not make, or None for other errors."""
+    """The message for a run folder that Hydra could not create; None for other errors."""
     if not isinstance(error, OSError) or error.filename is None or not out_of_hydra(error):
         return None
     key = "hydra.sweep.dir" if {"-m", "--multirun"} & set(argv) else "hydra.run.dir"
@@ -74,7 +74,7 @@ def output_folder(error: BaseException, argv: Sequence[str]) -> str | None:
 
 
 def out_of_hydra(error: BaseException) -> bool:
-    """Whether an error came out of Hydra's own work, rather than out of a run that it called."""
+    """Whether an error comes from Hydra itself rather than from a run that it called."""
     frames = traceback.walk_tb(error.__traceback__)
     packages = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
     of_both = [
@@ -90,6 +90,6 @@ def _is_text(path: Path) -> bool:
         read_text(path)
     except UnicodeDecodeError:
         return False
-    except OSError:  # a folder of that name, or not readable: not what is looked for
+    except OSError:  # a folder of that name, or not readable: another error
         pass
     return True

@@ -1,4 +1,4 @@
-"""The command line's flags: Hydra's own, read in any order, and refused in one line."""
+"""The command line's flags: Hydra's, in any order, with errors of one line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from bigmodel.runtime.device_names import is_device
 
 
 def parse_flags(argv: Sequence[str], config_dir: Path) -> argparse.Namespace:
-    """The arguments as Hydra reads them, flags in any place.
+    """The arguments as Hydra parses them, with flags in any position.
 
     Args:
-        config_dir: the shipped configurations, whose settings a wrong flag may mean.
+        config_dir: the shipped configurations, to suggest settings for an unknown flag.
 
     Raises:
         ConfigError: an unknown flag, or one without its value.
@@ -30,54 +30,44 @@ def parse_flags(argv: Sequence[str], config_dir: Path) -> argparse.Namespace:
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:
-        if (hint := _other_tool_hint(message, argv, config_dir)) is not None:
-            raise ConfigError(f"{message}. Settings are written without dashes. {hint}")
-        flag = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        # A setting with dashes before it may be nearer than any flag: `--resum` is no `--run`.
-        index = read_index([config_dir, *own_folders(argv)])
-        settings = [*index.groups, *index.paths(argv)]
-        near = (
-            nearest(flag[1], [*parser._option_string_actions, *(f"--{name}" for name in settings)])
-            if flag
-            else None
-        )
-        if near in parser._option_string_actions:
-            raise ConfigError(
-                f"{message}. Did you mean '{near}'? bigmodel-train --help lists the flags."
-            )
-        if flag and (meant := did_you_mean(flag[1].lstrip("-"), settings)):
-            raise ConfigError(f"{message}. Settings are written without dashes.{meant}")
-        raise ConfigError(
-            f"{message}. Settings are written without dashes, as in trainer.epochs=3;"
-            " bigmodel-train --help lists the flags."
-        )
+        raise ConfigError(f"{message}. {_advice(message, argv, config_dir, parser)}")
 
     parser.error = fail  # type: ignore[method-assign]
     return parser.parse_intermixed_args(list(argv))
 
 
-def _other_tool_hint(message: str, argv: Sequence[str], config_dir: Path) -> str | None:
-    """What was meant by a flag of another tool's, such as `--lr 0.1`."""
-    unknown = re.match(r"unrecognized arguments: (-\S+)", message)
-    if unknown is None or unknown[1] not in argv:
-        return None
-    key, equals, value = unknown[1].partition("=")
-    after = argv[argv.index(unknown[1]) + 1 :][:1]
-    if not equals and after and not after[0].startswith("-") and "=" not in after[0]:
-        value = after[0]
-    key = key.lstrip("-")
+def _advice(message: str, argv: Sequence[str], config_dir: Path, parser: argparse.ArgumentParser) -> str:
+    """What was probably meant by an unknown flag: a setting, as in `--lr 0.1`, or another flag."""
     index = read_index([config_dir, *own_folders(argv)])
-    if (hint := other_tools.suggest(key, value, index, argv)) is not None:
-        return hint
-    return f"Did you mean {shell_quoted(f'{key}={value}')}?" if "." in key and value else None
+    settings, flags = [*index.groups, *index.paths(argv)], parser._option_string_actions
+    undashed = "Settings are written without dashes"
+    unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+    word = unknown[1] if unknown else ""
+    if word in argv:
+        key, equals, value = word.lstrip("-").partition("=")
+        after = argv[argv.index(word) + 1 :][:1]
+        if not equals and after and not after[0].startswith("-") and "=" not in after[0]:
+            value = after[0]
+        if (hint := other_tools.suggest(key, value, index, argv)) is not None:
+            return f"{undashed}. {hint}"
+        if "." in key and value:
+            return f"{undashed}. Did you mean {shell_quoted(f'{key}={value}')}?"
+    if flag := re.match(r"--[\w-]+", word):
+        # A setting with dashes before it may be nearer than any flag: `--resum` is no `--run`.
+        near = nearest(flag[0], [*flags, *(f"--{name}" for name in settings)])
+        if near in flags:
+            return f"Did you mean '{near}'? bigmodel-train --help lists the flags."
+        if meant := did_you_mean(flag[0].lstrip("-"), settings):
+            return f"{undashed}.{meant}"
+    return f"{undashed}, as in trainer.epochs=3; bigmodel-train --help lists the flags."
 
 
 def add_pluses(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
-    """The same arguments, with Hydra's plus signs before settings that take keys of the user's own.
+    """Adds Hydra's plus signs to settings that accept keys chosen by the user.
 
-    Hydra asks for `+` where a key is new, and for none where a file has it already: `++` is both. Where
-    a key is none that its grammar takes, such as `data.columns.größe`, all of a setting's come in one
-    text, or the last would take the place of the others.
+    Hydra requires `+` for a new key and forbids it for an existing one; `++` works for both. If its
+    grammar does not accept a key, such as `data.columns.größe`, all keys of the setting are passed as
+    one text; otherwise the last would replace the others.
     """
     words = list(argv)
     for name in open_keys:
@@ -95,7 +85,7 @@ def add_pluses(argv: Sequence[str], open_keys: Iterable[str]) -> list[str]:
 
 
 def expand_device_index(argv: Iterable[str]) -> list[str]:
-    """The same arguments with `device=cuda:1`, which no file is called, as `device.name=cuda:1`."""
+    """Replaces `device=cuda:1`, for which there is no file, by `device=cuda device.name=cuda:1`."""
     words: list[str] = []
     for word in argv:
         group, _, value = word.partition("=")
@@ -109,13 +99,13 @@ def expand_device_index(argv: Iterable[str]) -> list[str]:
 
 
 def _sets(argument: str, name: str) -> bool:
-    """Whether an argument sets something of a setting that takes keys of the user's own."""
+    """Whether an argument sets a key of the setting `name`."""
     key, equals, _ = argument.lstrip("+").partition("=")
     return bool(equals) and not argument.startswith("+") and (key == name or key.startswith(f"{name}."))
 
 
 def _fits_grammar(argument: str, name: str) -> bool:
-    """Whether Hydra reads it as it stands: `name.key=value`, or a mapping in braces."""
+    """Whether Hydra can parse it unchanged: `name.key=value`, or a mapping in braces."""
     key, _, value = argument.partition("=")
     if key == name:
         return value[:1] not in ("'", '"')
@@ -127,7 +117,7 @@ def _entries(argument: str, name: str) -> Mapping[str, str | WrittenForm]:
     if key != name:
         return {key.removeprefix(f"{name}."): value}
     if value.startswith("{"):
-        value = re.sub(r"\\(.)", r"\1", value)  # what Hydra's grammar asks to be escaped
+        value = re.sub(r"\\(.)", r"\1", value)  # escapes that Hydra's grammar requires
     try:
         return parse_entries(value)
     except ValueError as error:
@@ -135,9 +125,9 @@ def _entries(argument: str, name: str) -> Mapping[str, str | WrittenForm]:
 
 
 def flags_first(argv: Sequence[str], config_dir: Path) -> list[str]:
-    """The same arguments with the flags before the overrides, the one order that Hydra reads them in.
+    """Moves the flags before the overrides, the only order that Hydra accepts.
 
-    `model=cnn -m optimizer.lr=0.1,0.2` is as good as `-m model=cnn optimizer.lr=0.1,0.2`.
+    `model=cnn -m optimizer.lr=0.1,0.2` then works like `-m model=cnn optimizer.lr=0.1,0.2`.
 
     Raises:
         ConfigError: an unknown flag.

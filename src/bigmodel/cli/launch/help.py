@@ -10,18 +10,18 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bigmodel import redaction
-from bigmodel.cli.launch.config_index import Choice, ConfigIndex, Group, Key, read_index
-from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.cli.launch.config_index import Choice, ConfigIndex, Group, Key, no_such_choice, read_index
+from bigmodel.errors import ConfigError
 from bigmodel.runtime.escaping import escape_line
 
 EXAMPLES = (
     ("bigmodel-train", "learns handwritten digits, in seconds"),
-    ("bigmodel-train model=cnn data=mnist", "another model, other data; the loss follows"),
+    ("bigmodel-train model=cnn data=mnist", "another model and data; the loss follows"),
     ("bigmodel-train trainer.epochs=20", "another setting"),
     ("bigmodel-train -m optimizer.lr=0.1,0.01", "a sweep: every combination"),
     ("bigmodel-train resume=<run folder>", "resumes from its last checkpoint"),
@@ -29,12 +29,12 @@ EXAMPLES = (
     ("tensorboard --logdir outputs", "the curves"),
 )
 FLAGS = (
-    ("-h, --help", "this page; after choices, such as model=cnn, their settings"),
+    ("-h, --help", "this page; after model=cnn, also its settings"),
     ("--help=all", "every choice with all settings"),
     ("--version", "the version of bigmodel-train"),
-    ("-m, --multirun", "a sweep: one run for each combination of values separated by commas"),
+    ("-m, --multirun", "a sweep over values separated by commas"),
     ("-c job, --cfg job", "print the configuration instead of running it"),
-    ("-cd DIR, --config-dir DIR", "add your own choices: DIR/model/mine.yaml is model=mine"),
+    ("-cd DIR, --config-dir DIR", "your own choices: DIR/model/mine.yaml is model=mine"),
     ("-sc install=bash", 'tab completion: eval "$(bigmodel-train -sc install=bash)"; zsh, fish too'),
     ("--hydra-help", "the flags of Hydra, which reads the command line"),
 )
@@ -44,7 +44,7 @@ Row = tuple[str, str, str]
 
 
 class Choices(NamedTuple):
-    """A group on the page: its choices with a mark (`*` default, `>` chosen) and what they are."""
+    """A group on the page: its choices with a mark (`*` default, `>` chosen) and a description."""
 
     group: str
     rows: list[Row]
@@ -62,8 +62,8 @@ class Help(NamedTuple):
 
     Attributes:
         choices: the groups with a line for each choice.
-        presets: the groups of which only names are listed.
-        settings: those of the choices that are shown.
+        presets: the groups whose choices are only listed by name.
+        settings: the settings of the choices shown.
         any_chosen: whether the command line makes a choice.
     """
 
@@ -93,7 +93,7 @@ def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bo
     Args:
         config_dir: the shipped configurations.
         argv: the command line. Without more, all choices have a line each; `model=cnn` shows that
-            model's settings, `--help=all` those of all choices; `--config-dir DIR` adds the user's own.
+            model's settings, `--help=all` those of all choices; `--config-dir DIR` adds the user's.
         width: columns to fill.
         bold: emphasise heads with ANSI codes.
 
@@ -101,13 +101,15 @@ def help_text(config_dir: Path, argv: Sequence[str] = (), *, width: int = 80, bo
         ConfigError: `argv` names a choice or folder that does not exist.
     """
     index = read_index([config_dir, *own_folders(argv)])
-    for name, chosen in index.chosen(argv).items():
-        check_choices(index.groups[name], chosen)
+    for group, names in index.chosen(argv).items():
+        known = index.groups[group].choices
+        if unknown := [name for name in names if name not in known and name != "null"]:
+            raise ConfigError(no_such_choice(group, unknown[0], known))
     return _printed(collect(index, argv), width, bold)
 
 
 def collect(index: ConfigIndex, argv: Sequence[str]) -> Help:
-    """What the page for a command line says."""
+    """The content of the page for a command line."""
     chosen, everything = index.chosen(argv), "--help=all" in argv
     content = Help([], [], [], bool(chosen))
     if everything and index.top:
@@ -117,7 +119,7 @@ def collect(index: ConfigIndex, argv: Sequence[str]) -> Help:
             continue
         if everything or chosen or group.default:
             content.choices.append(_choices(group, chosen.get(group.name, [])))
-        else:  # presets, of which there are many
+        else:  # there are many presets
             content.presets.append((f"{group.name}=", "", ", ".join(group.choices)))
         if everything or chosen:
             content.settings.extend(_settings(group, chosen.get(group.name)))
@@ -125,32 +127,22 @@ def collect(index: ConfigIndex, argv: Sequence[str]) -> Help:
 
 
 def own_folders(argv: Sequence[str]) -> list[Path]:
-    """The folder that `--config-dir DIR` names, in any of its spellings, or none.
+    """The folder given by `--config-dir DIR`, in any spelling, as a list of one, or none.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it does not exist.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     for at, argument in enumerate(argv):
         flag, equals, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
-            found = [Path(value if equals else "".join(argv[at + 1 : at + 2]))]
-    for folder in found:
+            folders = [Path(value if equals else "".join(argv[at + 1 : at + 2]))]
+    for folder in folders:
         if not folder.is_dir():
             raise ConfigError(
                 f"--config-dir {folder}: there is no such folder. Relative paths start at {Path.cwd()}."
             )
-    return found
-
-
-def check_choices(group: Group, names: Iterable[str]) -> None:
-    """Raises a ConfigError with the nearest name for each of `names` that the group does not have."""
-    for name in names:
-        if name not in group.choices and name != "null":
-            raise ConfigError(
-                f"{group.name}={name}: no such {group.name}.{did_you_mean(name, group.choices)}"
-                f" Choices: {', '.join(sorted(group.choices))}."
-            )
+    return folders
 
 
 def _choices(group: Group, chosen: list[str]) -> Choices:

@@ -1,8 +1,8 @@
-"""Every place where Hydra's own methods are replaced; Hydra has no setting for any of them.
+"""All replacements of Hydra's own methods; Hydra has no settings for them.
 
-* `limit_input`: long arguments, deep files and huge sweeps are refused before they take minutes;
-* `guard`: Hydra composes with `safe_loader.GuardedLoader`, since a configuration can name code to run;
-* `sweeping_with`: sweeps are run by our own sweeper.
+* `limit_input` refuses long arguments, deep files and huge sweeps before they take minutes;
+* `guard` has Hydra compose with `safe_loader.GuardedLoader`, since a configuration can name code to run;
+* `sweeping_with` has sweeps run by our own sweeper.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
 from bigmodel.cli.launch.flags import parse_flags
-from bigmodel.cli.launch.limits import check_argument, fault_of_file
+from bigmodel.cli.launch.input_limits import check_argument, fault_of_file
 from bigmodel.cli.launch.safe_loader import GuardedLoader, Rules, check_overrides, named_plugins
 from bigmodel.errors import ConfigError
 
@@ -32,8 +32,8 @@ _GET_MODE = hydra_internals.Hydra.get_mode
 
 @functools.cache
 def limit_input() -> None:
-    """Has Hydra check the limits wherever it reads a file or an argument, or lists a sweep's jobs."""
-    Plugins.instance()  # imports its plugins again, so that their classes are final only afterwards
+    """Has Hydra check the limits whenever it reads a file or an argument, or lists a sweep's jobs."""
+    Plugins.instance()  # imports its plugins again, which creates new classes
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
 
@@ -60,7 +60,7 @@ def limit_input() -> None:
 
 
 def guard(config_dir: Path, argv: Sequence[str]) -> None:
-    """Checks the command line, and has Hydra check every configuration that it composes from now on.
+    """Checks the command line, and every configuration that Hydra composes from now on.
 
     Args:
         config_dir: the shipped configurations.
@@ -78,8 +78,8 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
     check_overrides(arguments.overrides)
     rules = Rules(config_dir.resolve(), named_plugins(arguments.overrides), arguments.resolve)
     hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore
-    # To look up `hydra.mode`, Hydra composes everything once more: a twentieth of a start. No shipped
-    # file sets it, so the lookup is skipped unless the command line could bring it in.
+    # To look up `hydra.mode`, Hydra composes everything once more, a twentieth of the start-up time. No
+    # shipped file sets it, so the lookup is skipped unless the command line could set it.
     may_set_mode = any("hydra" in override for override in arguments.overrides)
     elsewhere = arguments.config_dir or arguments.config_path or arguments.config_name
     skip = not (may_set_mode or elsewhere)

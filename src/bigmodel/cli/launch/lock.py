@@ -1,11 +1,11 @@
-"""A run's folder belongs to one process at a time.
+"""The lock of a run's folder: one process at a time uses it.
 
-The holder holds a lock on `.lock` in the folder, which names it. The system gives the lock back when the
-process ends, however it ends, so that a file that was left behind keeps nobody out. It is a POSIX record
-lock: processes forked from the holder do not have it.
+The holder locks the file `.lock` in the folder, and describes itself in it. The system releases the lock
+when the process ends, however it ends, so a stale file locks nobody out. It is a POSIX record lock:
+processes forked from the holder do not have it.
 
-The first byte is the holder's alone. Who only looks shares the rest for that moment, which keeps neither
-an holder out nor another who looks.
+The first byte is locked exclusively by the holder. To find out who that is, a process takes a shared
+lock on the rest for a moment, which blocks neither a new holder nor other readers.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from bigmodel.runtime import disk, nested_json
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there, what the file says has to do
+except ImportError:  # Windows has none: there, the content of the file must be enough
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
 _PREFIX = '{"pid": '
 _LOCKED_ERRORS = {errno.EACCES, errno.EAGAIN}
 _WAIT_SECONDS = 0.3
-"""Seconds in which an holder that has just ended takes the file away."""
+"""Seconds to wait for a holder that is ending to remove the file."""
 _CAN_PROBE = os.name != "nt"
-"""Whether a process can be asked whether it is there; on Windows that would be Ctrl-C."""
+"""Whether signal 0 tests if a process exists; on Windows it would send Ctrl-C."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Within it, the folder is this process's.
+    """Holds the folder's lock within the block.
 
     Raises:
-        CheckpointError: another process has it, it cannot be written to, or the file is none of ours.
+        CheckpointError: another process holds it, the folder cannot be written to, or `.lock` is another
+            kind of file.
     """
     path = folder / NAME
     try:
@@ -57,16 +58,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def holder(folder: Path) -> str | None:
-    """Who has a run's folder now, in words; None where nobody has it."""
+    """A description of the process that holds a run's folder; None if there is none."""
     try:
         with _opened(folder / NAME, "r+") as file:
-            return _blocking_holder(file, _lock_to_look)
+            return _blocking_holder(file, _lock_shared)
     except OSError:
         return None
 
 
 def _opened(path: Path, mode: str) -> IO[str]:
-    """The file itself: through a link, whatever it leads to would be written over."""
+    """Opens the file itself: following a link would overwrite its target."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -101,31 +102,31 @@ def _acquire(path: Path) -> IO[str]:
         except BaseException:
             file.close()
             raise
-        file.close()  # its holder has just ended and taken the file away
+        file.close()  # its holder has just ended and removed the file
         time.sleep(0.01)
 
 
 def _release(path: Path, file: IO[str]) -> None:
-    """Removes the file while it is locked, so that nobody can have taken it; not one that was moved with
-    its folder, or another's that stands in its place."""
+    """Removes the file while it is still locked, so that nobody else holds it; not if it was moved with
+    its folder, or replaced by another."""
     with contextlib.suppress(OSError):  # the folder may be gone
         if _is_same_file(path, file):
-            file.truncate(0)  # Windows removes no file that is open
+            file.truncate(0)  # Windows does not remove open files
             path.unlink()
     file.close()
 
 
 def _lock_exclusively(file: IO[str]) -> None:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
-    fcntl.lockf(file, fcntl.LOCK_EX, 0, 1)  # waits for those who look
+    fcntl.lockf(file, fcntl.LOCK_EX, 0, 1)  # waits for readers
 
 
-def _lock_to_look(file: IO[str]) -> None:
+def _lock_shared(file: IO[str]) -> None:
     fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 0, 1)
 
 
 def _blocking_holder(file: IO[str], lock: Callable[[IO[str]], None]) -> str | None:
-    """Takes the holder's part of the lock or a looker's; or says who has it."""
+    """Takes the exclusive or shared lock and returns None, or returns a description of the holder."""
     if fcntl is not None:
         try:
             lock(file)
@@ -133,24 +134,24 @@ def _blocking_holder(file: IO[str], lock: Callable[[IO[str]], None]) -> str | No
         except OSError as error:
             if error.errno in _LOCKED_ERRORS:
                 return _recorded_holder(file)[0]
-            # a file system without locks: what the file says has to do
+            # a file system without locks: the content of the file must be enough
     words, alive = _recorded_holder(file)
     return words if alive else None
 
 
 def _is_lock_file(file: IO[str]) -> bool:
-    """Whether an holder wrote it, or was about to; a power cut may have left zeros."""
+    """Whether a holder wrote it or was about to; a power cut may have left zeros."""
     file.seek(0)
-    begun = file.read(len(_PREFIX)).strip("\0")
-    return _PREFIX.startswith(begun)
+    start = file.read(len(_PREFIX)).strip("\0")
+    return _PREFIX.startswith(start)
 
 
 def _recorded_holder(file: IO[str]) -> tuple[str, bool]:
-    """Who the file says that its holder is, and whether that process may be alive."""
+    """The holder as recorded in the file, and whether that process may be alive."""
     file.seek(0)
     try:
-        found: dict[str, Any] = nested_json.loads(file.read())
-        pid, host, started = int(found["pid"]), str(found["host"]), str(found["started"])
+        record: dict[str, Any] = nested_json.loads(file.read())
+        pid, host, started = int(record["pid"]), str(record["host"]), str(record["started"])
     except (ValueError, KeyError, TypeError, OverflowError):  # not written yet, or cut off
         return "another process", False
     words = f"process {pid} on {host}, since {started}"
@@ -164,13 +165,13 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's
         return True
     return True
 
 
 def _is_same_file(path: Path, file: IO[str]) -> bool:
-    """Whether the path leads to the very file that was locked."""
+    """Whether the path still leads to the locked file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""What people type who know other tools, and what it is here.
+"""Suggestions for settings that are typed with their name in another tool.
 
 The names are those of Lightning (L), the Trainer of Transformers (T), Keras (K), timm (t) and
-scikit-learn (s). What is advised is advised with the value only where that is sure to mean the same here
-and our own schema takes it; otherwise the setting is named, and what it holds.
+scikit-learn (s). A suggestion includes the value only if that means the same here and the schema accepts
+it; otherwise it names the setting and describes it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from bigmodel.cli.launch.allowed_values import are_allowed
 from bigmodel.cli.launch.config_index import ConfigIndex, Key
+from bigmodel.cli.launch.suggestion_check import are_allowed
 from bigmodel.errors import hydra_value, setting, shell_quoted
 
 _SETTINGS = {
@@ -61,7 +61,7 @@ _SETTINGS = {
     "output_dir": "default_root_dir log_dir logdir save_dir outdir output logging_dir",  # L T t
     "resume": "resume_from_checkpoint ckpt_path resume_from checkpoint ckpt load_from",  # T L
 }
-_SWITCHES = {  # what is typed instead where it is on, where it is off (nothing: leave it out), and names
+_SWITCHES = {  # replacement if on; if off (empty: leave it out) and names
     "debug=fast": ("", "fast_dev_run dry_run smoke_test"),  # L
     "debug=overfit": ("", "overfit_batches overfit"),  # L
     "device=cuda": ("device=cpu", "use_cuda"),
@@ -99,11 +99,11 @@ _KINDS = {
 
 
 def _by_name(entries: dict[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    targets: dict[str, list[str]] = {}
     for target, names in entries.items():
         for name in names.split():
-            found.setdefault(name, []).append(target)
-    return found
+            targets.setdefault(name, []).append(target)
+    return targets
 
 
 SETTINGS = _by_name(_SETTINGS)
@@ -112,21 +112,21 @@ NAMES = sorted({*SETTINGS, *SWITCHES, *_GPUS})
 
 
 def suggest(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
-    """What to type in place of a setting as other tools call it; None if the name is unknown.
+    """What to type instead of a setting with its name in another tool; None if the name is unknown.
 
     Args:
         key: as typed, with or without dashes or a section in front: `max_epochs`, `trainer.max_epochs`.
-        value: as typed; empty where none was.
-        index: what can be chosen and set.
-        argv: the arguments, which choose among that.
+        value: as typed; empty if there was none.
+        index: the groups, choices and settings.
+        argv: the arguments, which make choices.
 
     Returns:
-        A sentence: `Did you mean trainer.epochs=3?`, or what the setting is called here.
+        A sentence: `Did you mean trainer.epochs=3?`, or the name of the setting here.
     """
     section, _, name = key.lstrip("-+").rpartition(".")
     target = f"{section}.{name}"
     if section in index.groups and _choices_with(target, index):
-        return None  # it is a setting of that section, of another choice than the one made
+        return None  # it is a setting of another choice in that section
     name = name.replace("-", "_").lower()
     if name in SWITCHES:
         return _switch(name, value, index, argv)
@@ -134,28 +134,28 @@ def suggest(key: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> st
         return _device(name, value, index, argv)
     known = index.paths(argv)
     candidates = SETTINGS.get(name, [])
-    found = next((one for one in candidates if one in known or one in index.groups), None)
-    if found is None:
+    meant = next((one for one in candidates if one in known or one in index.groups), None)
+    if meant is None:
         hints = (_describe(one, index, argv) for one in candidates)
         return suggest_data(value) if "data.path" in candidates else next(filter(None, hints), None)
-    if found == key:
+    if meant == key:
         return None
-    if found == "data.path" and (file := suggest_file(value)) is not None:
+    if meant == "data.path" and (file := suggest_file(value)) is not None:
         return f"Did you mean {file}?"
-    for words in _spellings(name, found, value):
+    for words in _spellings(name, meant, value):
         if are_allowed(words, index, argv):
             return _did_you_mean(words)
-    return _describe(found, index, argv)
+    return _describe(meant, index, argv)
 
 
 def suggest_data(value: str) -> str | None:
-    """The same for data of a kind that is not chosen yet."""
+    """The same for a data file whose kind is not chosen yet."""
     file = suggest_file(value)
     return None if file is None else f"Did you mean {file}?"
 
 
 def _spellings(name: str, target: str, value: str) -> list[list[str]]:
-    """Ways to write a setting with its value, the likeliest first; none where it means another thing."""
+    """Ways to write a setting with its value, the likeliest first; none if the meaning differs."""
     plain = value.strip("'\"")
     if not value or name in _OTHER_UNITS:
         return []
@@ -180,7 +180,7 @@ def _spellings(name: str, target: str, value: str) -> list[list[str]]:
 
 
 def _switch(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
-    """Whether it is on or off, in our words."""
+    """The suggestion for a switch that is on or off."""
     on, off = SWITCHES[name]
     share = name == "overfit_batches" and _SHARE.fullmatch(value)
     if not share and not _ON.fullmatch(value) and not _OFF.fullmatch(value):
@@ -192,7 +192,7 @@ def _switch(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> s
 
 
 def _device(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
-    """`0` GPUs are the CPU, as is `accelerator=cpu`; of several, one run uses one."""
+    """The suggestion for a device: `gpus=0` means the CPU; of several GPUs, a run uses one."""
     bare = value.strip("[]()'\" ").lower()
     numbers = re.findall(r"\d+", bare) if re.fullmatch(r"\d+( *, *\d+)*,?", bare) else []
     listed = len(numbers) > 1 or value[:1] in ("[", "(") or name.endswith("_ids")
@@ -204,7 +204,7 @@ def _device(name: str, value: str, index: ConfigIndex, argv: Sequence[str]) -> s
         several = len(numbers) > 1
         device = "cuda" if several or int(numbers[0]) == 0 else f"cuda:{int(numbers[0])}"
     elif name in ("gpu", "cuda", "accelerator"):
-        pass  # a number may be how many, or which
+        pass  # a number may be a count or an index
     elif numbers or bare == "-1":
         several = bare == "-1" or int(bare) > 1
         device = "cpu" if bare.strip("0") == "" else "cuda"
@@ -218,7 +218,7 @@ def _did_you_mean(words: Sequence[str]) -> str:
 
 
 def _describe(target: str, index: ConfigIndex, argv: Sequence[str]) -> str | None:
-    """What it is called here and what it holds, without a value."""
+    """The name of the setting here with its description, without a value."""
     if target in index.groups:
         return f"Here it is {target}, one of: {', '.join(sorted(index.groups[target].choices))}."
     choices = _choices_with(target, index)
@@ -238,14 +238,14 @@ def _choices_with(target: str, index: ConfigIndex) -> dict[str, Key]:
 
 
 def suggest_file(path: str) -> str | None:
-    """What to type for a file that was named by itself, or None where its kind is not known."""
+    """What to type for a file that was given alone; None if its kind is unknown."""
     name = PurePath(path).name.lower().removesuffix(".gz")
     kind = next((kind for kind, ends in _KINDS.items() if name.endswith(ends)), None)
     return None if kind is None else f"data={kind} {setting('data.path', path)}"
 
 
 def suggest_verb(word: str) -> str | None:
-    """A sentence on a word that other tools begin with, such as `train` or `help`."""
+    """A suggestion for a verb of other tools, such as `train` or `help`."""
     if word in _VERBS:
         flag = _VERBS[word]
         return f"Did you mean bigmodel-train {flag}?" if flag else "bigmodel-train trains: leave it out."

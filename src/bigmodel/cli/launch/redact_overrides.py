@@ -1,4 +1,4 @@
-"""Secrets that are typed or stand in a file: references replace them before Hydra writes anything."""
+"""Replaces secrets, typed or from a file, by references before Hydra writes anything."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from bigmodel.redaction import MASK, REFERENCE, is_count, looks_secret, remember
 
 
 def redact_argv(argv: Sequence[str]) -> list[str]:
-    """The command line with a reference in the place of every secret.
+    """Replaces each secret on the command line by a reference.
 
-    In a sweep, too, all that follows the `=` is one value.
+    In a sweep, everything after the `=` is treated as one value.
 
     Raises:
         ConfigError: a sweep over groups of settings with a secret in each.
     """
-    for flag, value in itertools.pairwise(argv):  # `--token abc`: a mistake, which is quoted as well
+    for flag, value in itertools.pairwise(argv):  # `--token abc` is a mistake, which the message quotes
         if flag.startswith("-") and "=" not in flag and looks_secret(flag):
             remember(value)
     return [_redact_word(word) for word in argv]
 
 
 def redact_config(config: DictConfig, mask: bool = False) -> None:
-    """Puts references in the place of secrets that files have brought, in a whole configuration.
+    """Replaces secrets from files by references in a composed configuration.
 
     Args:
-        config: as composed, Hydra's own part included; changed in place.
-        mask: it will be printed with all references resolved, and not run: nothing may be left of them.
+        config: as composed, with Hydra's own part; changed in place.
+        mask: hide even the references, since the configuration is printed with them resolved.
     """
     with read_write(config), open_dict(config):
         for key in config:
@@ -46,9 +46,9 @@ def redact_config(config: DictConfig, mask: bool = False) -> None:
 
 
 def take_swept_secrets(config: DictConfig) -> list[str]:
-    """Takes the secrets that a file wants to sweep over out of a configuration.
+    """Removes the secrets that a file sweeps over from a configuration.
 
-    Hydra's sweeper writes its settings down, and resolves them more than once.
+    Hydra's sweeper stores its settings, and resolves them more than once.
 
     Returns:
         Overrides with references, for every job.
@@ -65,7 +65,7 @@ def take_swept_secrets(config: DictConfig) -> list[str]:
 def _redact_word(word: str) -> str:
     key, equals, value = word.partition("=")
     name = key.lstrip("+~-")
-    if word.startswith("-") or not equals:  # a mistake, which the message about it will quote
+    if word.startswith("-") or not equals:  # a mistake, which the message will quote
         mistaken = re.match(r"-*([\w.]+)[=: ]+(.+)", word)
         if mistaken and looks_secret(mistaken[1]):
             remember(mistaken[2])
@@ -94,7 +94,7 @@ def _redact_word(word: str) -> str:
 
 
 def _redact_value(value: Any, path: str, secret: bool) -> tuple[Any, bool]:
-    """A value as Hydra's grammar reads it, with references for secrets; and whether there are any."""
+    """A parsed value with references instead of secrets, and whether there are any."""
     if isinstance(value, dict):
         pairs = {
             key: _redact_value(inner, f"{path}.{_text(key)}", secret or looks_secret(_text(key)))
@@ -115,7 +115,7 @@ def _text(value: Any) -> str:
 
 
 def _redact_node(parent: Any, key: Any, path: str, secret: bool, mask: bool) -> None:
-    """Hides what is below `parent[key]`; all of it where its key, or one above it, is a secret's."""
+    """Hides secrets below `parent[key]`: everything, if its key or one above it is that of a secret."""
     secret = secret or looks_secret(path)
     if OmegaConf.is_missing(parent, key):
         return
@@ -132,7 +132,7 @@ def _redact_node(parent: Any, key: Any, path: str, secret: bool, mask: bool) -> 
 
 
 def _redact_hydra(hydra: DictConfig, mask: bool) -> None:
-    """Hydra makes folder names of the command line, and keeps it."""
+    """Hydra stores the command line, and makes folder names of it."""
     plain: Any = OmegaConf.to_container(hydra, resolve=False)
     named = (plain.get("job") or {}).get("override_dirname")
     if named and "${oc.env:" in named:
@@ -145,5 +145,5 @@ def _redact_hydra(hydra: DictConfig, mask: bool) -> None:
 
 
 def _literal(text: str) -> str:
-    """A text that OmegaConf leaves as it is when it resolves."""
+    """A text that OmegaConf does not change when resolving."""
     return text.replace("${", "\\${")

@@ -1,4 +1,4 @@
-"""`resume=`: settled before Hydra starts, which would compose the default model over the old run."""
+"""`resume=`: handled before Hydra starts, which would compose the default model over the old run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from bigmodel.checkpointing import manifest
+from bigmodel.cli.launch.resume_config import read_config, repair, saved_settings
 from bigmodel.cli.launch.run_folder import RECORD
-from bigmodel.cli.launch.stored_config import read_config, repair, saved_settings
 from bigmodel.cli.launch.unfinished_runs import compose_config, newest_unfinished, split_argv
 from bigmodel.errors import CheckpointError, ConfigError, hydra_value, shell_quoted
 from bigmodel.runtime.disk import check_regular
@@ -21,12 +21,12 @@ PRESETS = ("experiment", "debug", "trainer")
 
 
 class Resume(NamedTuple):
-    """What `resume=` comes to.
+    """The expanded `resume=`.
 
     Attributes:
         argv: the arguments for Hydra.
-        folder: the run to go on with; None for a new one.
-        may_change: whether it may go on with other settings or data.
+        folder: the run to resume; None for a new one.
+        may_change: whether it may resume with other settings or data.
     """
 
     argv: list[str]
@@ -35,14 +35,14 @@ class Resume(NamedTuple):
 
 
 def expand_resume(argv: list[str], config_dir: Path) -> Resume:
-    """Turns `resume=` into arguments with which Hydra composes the old run's own configuration.
+    """Turns `resume=` into arguments that make Hydra compose the old run's own configuration.
 
     Args:
         argv: the command line without the program's name.
-        config_dir: our configurations.
+        config_dir: the shipped configurations.
 
     Raises:
-        ConfigError, CheckpointError: it is not a run that can go on.
+        ConfigError, CheckpointError: it is not a run that can be resumed.
     """
     wanted = [word.split("=", 1)[1] for word in argv if word.startswith("resume=")]
     if not wanted or wanted[-1] in {"null", ""}:
@@ -52,12 +52,12 @@ def expand_resume(argv: list[str], config_dir: Path) -> Resume:
     may_change = _may_change(argv)
     rest = [word for word in argv if not word.startswith("resume=") and not _is_resume_changed(word)]
     if wanted[-1] == "auto":
-        found = newest_unfinished(rest, config_dir)
-        if found is None:
+        newest = newest_unfinished(rest, config_dir)
+        if newest is None:
             print("resume=auto: no unfinished run of this configuration; a new one starts.")  # noqa: T201
             return Resume(rest)
-        print(escape_message(f"resume=auto: resuming {found}"))  # noqa: T201
-        return Resume(_arguments(_overrides_of(found), found, None), found, may_change)
+        print(escape_message(f"resume=auto: resuming {newest}"))  # noqa: T201
+        return Resume(_arguments(_overrides_of(newest), newest, None), newest, may_change)
     folder = _run_of(Path(wanted[-1].strip("'\"")))
     _check_is_run(folder)
     repair(folder, f"resume={folder}")
@@ -79,10 +79,10 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
     """Arguments that make Hydra compose a run's own config, with `argv` on top, into its own folder.
 
     Args:
-        config_dir: where another choice in a group is looked up; None where none is allowed.
+        config_dir: where another choice in a group is looked up; None if none is allowed.
     """
     overrides, extra = split_argv(argv)
-    others = {*overrides, extra}  # the run's own configuration is whole without a folder of files
+    others = {*overrides, extra}  # the run's own configuration needs no folder of files
     flags = [word for word in argv if word not in others and not word.startswith("--config-dir")]
     stored = read_config(folder)
     changes: list[str] = []
@@ -106,11 +106,11 @@ def _arguments(argv: list[str], folder: Path, config_dir: Path | None) -> list[s
 def _override_stored(
     word: str, folder: Path, stored: dict[str, Any], config_dir: Path | None, extra: str | None
 ) -> list[str]:
-    """An override for a stored config, which has no groups left to choose from, and lacks the keys that
-    are newer than it.
+    """Adapts an override to a stored config, which has no groups to choose from, and lacks keys that are
+    newer than it.
 
     Raises:
-        ConfigError: another choice, which would make it another run.
+        ConfigError: a different choice, which would make it another run.
     """
     group, _, choice = word.lstrip("+").partition("=")
     if group == "hydra.run.dir":
@@ -121,13 +121,13 @@ def _override_stored(
         return [f"device.name={choice}"]
     if group in GROUPS:
         settings: Any = stored[group]
-        made = settings.get("name") if isinstance(settings, dict) else None
-        if choice == made:  # says nothing new
+        stored_choice = settings.get("name") if isinstance(settings, dict) else None
+        if choice == stored_choice:
             return []
         if config_dir is None:
             raise ConfigError(
-                f"{word}: the run in {folder} has {group}={made}, and keeps it. Leave it out, start a "
-                "new run, or add resume_changed=true to continue anyway."
+                f"{word}: the run in {folder} has {group}={stored_choice}, and keeps it. Leave it out, "
+                "start a new run, or add resume_changed=true to continue anyway."
             )
         settings = compose_config([f"{group}={choice}"], config_dir, extra)[group]
         plain = OmegaConf.to_container(settings, resolve=False)
@@ -142,16 +142,16 @@ def _override_stored(
 
 
 def _overrides_of(folder: Path) -> list[str]:
-    """What has to be named again on resume although it did not change: the plugins."""
+    """The overrides that must be repeated on resume: the plugins."""
     plugins = read_config(folder).get("plugins")
     return [f"plugins=[{','.join(plugins)}]"] if plugins else []
 
 
 def _run_of(path: Path) -> Path:
-    """The run's folder, where a path leads to it or, as a run prints it, to where it goes on from.
+    """The run's folder, given by its own path or by that of its newest checkpoint.
 
     Raises:
-        CheckpointError: it leads to another checkpoint of a run's.
+        CheckpointError: the path leads to another checkpoint.
     """
     whole = Path(os.path.abspath(path))  # noqa: PTH100 (links are not followed, dots are)
     if (path / RECORD).is_dir() or "checkpoints" not in {whole.name, whole.parent.name}:
@@ -179,7 +179,7 @@ def _check_is_run(folder: Path) -> None:
             " Name the folder that holds checkpoints/ and .hydra/."
         )
     for path in (*folder.iterdir(), *(record.iterdir() if record.is_dir() else [])):
-        if path.is_symlink():  # what is written to it would land elsewhere
+        if path.is_symlink():  # writing to it would change a file elsewhere
             raise CheckpointError(
                 f"{path}: is a link to {path.readlink()}; a run's files must be in its folder. Put the "
                 "linked file there, then resume."

@@ -1,4 +1,4 @@
-"""What may differ when a run goes on, and what would make it another run."""
+"""Which settings may differ when a run is resumed, and which would make it another run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import BaseModel
 
-from bigmodel.cli.launch.stored_config import comparable, flatten, read_config, run_settings
+from bigmodel.cli.launch.resume_config import comparable, flatten, read_config, run_settings
 from bigmodel.config import RunConfig
 from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret, redact
@@ -18,7 +18,7 @@ FREE = (
     *("trainer", "device", "output_dir", "plugins", "scheduler.extend"),
     *("data.workers", "data.timeout", "data.on_device"),
 )
-"""What may differ; of the trainer, all but what `FIXED` names."""
+"""Settings that may differ, except those in `FIXED`."""
 
 FIXED = (
     *("trainer.accumulate", "trainer.clip_norm", "trainer.ema"),
@@ -26,11 +26,11 @@ FIXED = (
     *("trainer.checkpoint.monitor", "trainer.checkpoint.mode"),
     *("trainer.early_stopping.monitor", "trainer.early_stopping.mode"),
 )
-"""What would change the steps themselves, or what the best so far was measured by."""
+"""Settings that would change the steps, or the metric of the best checkpoint so far."""
 
 
 def check_plugins(folder: Path, config: DictConfig) -> None:
-    """Makes sure that the code which a run was made with is named again.
+    """Checks that the plugins of a run are named again.
 
     Raises:
         ConfigError: a plugin is missing.
@@ -47,28 +47,28 @@ def check_plugins(folder: Path, config: DictConfig) -> None:
 def check_same(
     folder: Path, config: DictConfig, typed: RunConfig, settings: dict[str, Any] | None, may_change: bool
 ) -> list[str] | None:
-    """Makes sure that nothing differs from the old run which may not.
+    """Checks that only settings differ from the old run that may.
 
     Args:
-        folder: the old run's.
-        config: what it shall go on with, as composed.
-        typed: the same, checked.
-        settings: those that the checkpoint was made with; they may be older than the folder's, where a
-            run ended before its first save with new ones. None: the checkpoint does not say.
-        may_change: the user wants to go on whatever differs.
+        folder: the old run's folder.
+        config: the configuration to resume with, as composed.
+        typed: the same, parsed.
+        settings: the settings stored in the checkpoint; they may be older than the folder's if a run
+            ended before its first save with new ones. None if the checkpoint has none.
+        may_change: whether the user allows any difference.
 
     Returns:
-        The keys that differ although they decide what the run is; None where nothing may differ.
+        The differing keys that define the run; None if none may differ.
 
     Raises:
-        ConfigError: each difference, old and new.
+        ConfigError: lists each difference, old and new.
     """
     if settings is None:
         old, new = flatten(run_settings(read_config(folder))), flatten(comparable(config))
     else:
         old, new = flatten(run_settings(settings)), flatten(run_settings(typed.values))
-    known_since = dict(_defaults(typed))  # a run of an earlier version did what is now the default
-    old = {key: known_since[key] for key in new if key in known_since} | old
+    defaults = dict(_defaults(typed))  # an earlier version behaved as the defaults of newer settings say
+    old = {key: defaults[key] for key in new if key in defaults} | old
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     deciding = [key for key in changed if key in FIXED or not _is_free(key)]
     deciding = [key for key in deciding if not _is_hidden(key, old.get(key), new.get(key))]
@@ -89,12 +89,12 @@ def _is_free(key: str) -> bool:
 
 
 def _is_hidden(key: str, *values: Any) -> bool:
-    """Whether a setting is a secret, which may be renewed; runs of the first version hold it openly."""
+    """Whether a setting is a secret, which may change; runs of the first version store its value."""
     return looks_secret(key) and all(value is None or isinstance(value, str) for value in values)
 
 
 def _defaults(typed: RunConfig) -> Iterator[tuple[str, Any]]:
-    """Every setting by dotted key, with its default, for the entries that are chosen."""
+    """Dotted key and default of every setting of the chosen entries."""
     for group, settings in vars(typed).items():
         if isinstance(settings, BaseModel):
             prefix = "" if group == "top" else f"{group}."

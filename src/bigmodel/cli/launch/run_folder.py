@@ -1,4 +1,4 @@
-"""The folder of a run or a sweep: claimed by one alone, recorded at the start, tidied afterwards."""
+"""The folder of a run or sweep: claimed by one process, recorded at the start, cleaned up afterwards."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from bigmodel.runtime import disk, nested_json
 
 RECORD = ".hydra"
 WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
-"""What a run writes into its folder, besides its record."""
+"""What a run writes to its folder, besides its record."""
 
 PLAN = "multirun.yaml"
-"""What Hydra writes into a sweep's folder before the first job."""
+"""What Hydra writes to a sweep's folder before the first job."""
 
 LEADERBOARD = "leaderboard.csv"
 
 _RECORDED = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _LEFTOVER = re.compile(r"\.[\w.-]+\.\d+\.tmp")
-"""Names of what a process was writing when it was killed."""
+"""Names of unfinished files and folders that a killed process leaves behind."""
 
 _created_parents: dict[Path, list[Path]] = {}
-"""For each folder that this process has claimed, the folders above it that were made with it."""
+"""For each folder that this process has claimed, the parents that were created with it."""
 
 
 def register_resolver() -> None:
-    """Makes `${new_folder:PATH}` known to configurations: a folder that no other run has."""
+    """Registers `${new_folder:PATH}` for configurations: a folder that no other run has."""
     OmegaConf.register_new_resolver("new_folder", claim, use_cache=True, replace=True)
 
 
 def claim(path: str) -> str:
-    """Makes the folder `path`, or `path_1`, `path_2`, … where it is taken, for this run alone.
+    """Creates the folder `path`, or `path_1`, `path_2`, … if it is taken, for this run alone.
 
-    Only a `mkdir` that fails on what exists can tell two runs of the same second apart.
+    Only a `mkdir` that fails on existing folders separates two runs of the same second.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be created.
     """
     try:
         missing = [parent for parent in Path(path).parents if not parent.exists()]
@@ -65,27 +65,27 @@ def claim(path: str) -> str:
 
 
 def check_free(folder: Path, key: str) -> None:
-    """Makes sure that a folder can be written to, and holds nothing that a run would write over.
+    """Checks that a folder can be written to, and holds nothing that a run would overwrite.
 
     Args:
-        key: by which the user can name another.
+        key: the setting that names the folder.
 
     Raises:
-        ConfigError: it holds a run, or what may be somebody's; or it cannot be written to.
+        ConfigError: it holds a run or files of a run's names, or it cannot be written to.
     """
-    found = [
+    existing = [
         name
         for name in (RECORD, *WRITTEN)
         if os.path.lexists(folder / name) and not _is_our_log(folder / name)
     ]
-    if RECORD in found or "summary.json" in found:
+    if RECORD in existing or "summary.json" in existing:
         raise ConfigError(
             f"{key}: {folder} already holds a run. Resume it with"
             f" {shell_quoted(f'resume={folder}')}, or name another folder with {key}=<folder>."
         )
-    if found:
+    if existing:
         raise ConfigError(
-            f"{key}: {folder} holds {', '.join(found)} already, which a run would overwrite. Name"
+            f"{key}: {folder} holds {', '.join(existing)} already, which a run would overwrite. Name"
             f" another folder with {key}=<folder>, or move them away."
         )
     if not os.access(folder, os.W_OK):
@@ -93,22 +93,22 @@ def check_free(folder: Path, key: str) -> None:
 
 
 def _is_our_log(path: Path) -> bool:
-    """Whether Hydra has just made the file for this very job, as with `hydra/job_logging=default`."""
+    """Whether Hydra has just created the file for this job, as with `hydra/job_logging=default`."""
     handlers = [handler for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]
     return any(Path(handler.baseFilename) == path.absolute() for handler in handlers)
 
 
 @contextlib.contextmanager
 def claimed_sweep(folder: Path, resumed: bool = False) -> Iterator[None]:
-    """Makes a sweep's folder and holds its lock within the `with` block.
+    """Creates a sweep's folder and holds its lock within the block.
 
     Args:
         folder: the sweep's.
         resumed: whether the sweep in it goes on.
 
     Raises:
-        ConfigError: the folder holds a sweep already, or cannot be made.
-        CheckpointError: another process has it.
+        ConfigError: the folder already holds a sweep, or cannot be created.
+        CheckpointError: another process uses it.
     """
     try:
         disk.make_folder(folder)
@@ -128,10 +128,10 @@ def claimed_sweep(folder: Path, resumed: bool = False) -> Iterator[None]:
 
 
 def _check_no_sweep(folder: Path) -> None:
-    found = [name for name in (PLAN, LEADERBOARD) if os.path.lexists(folder / name)]
-    if found:
+    existing = [name for name in (PLAN, LEADERBOARD) if os.path.lexists(folder / name)]
+    if existing:
         raise ConfigError(
-            f"hydra.sweep.dir: {folder} holds {' and '.join(found)} already, as a sweep would. Name"
+            f"hydra.sweep.dir: {folder} holds {' and '.join(existing)} already, as a sweep would. Name"
             " another folder with hydra.sweep.dir=<folder>."
         )
 
@@ -146,7 +146,7 @@ def status(folder: Path) -> str | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed as it wrote left unfinished, in a folder that is ours."""
+    """Removes the unfinished files of a killed process from a folder that this process holds."""
     places = (folder, *(folder / name for name in (RECORD, "checkpoints", "tensorboard")))
     for path in (path for place in places if place.is_dir() for path in place.iterdir()):
         if not _LEFTOVER.fullmatch(path.name) or path.is_symlink():
@@ -163,7 +163,7 @@ def _is_our_name(name: str) -> bool:
 
 
 def _remove_unfinished_record(path: Path) -> None:
-    """Only with what a record consists of: anything else is somebody's."""
+    """Removes an unfinished record if it holds only the files of one."""
     names = {inner.name for inner in path.iterdir()}
     is_ours = all(name in _RECORDED or _is_our_name(name) for name in names)
     if is_ours and path.name.startswith(f"{RECORD}."):
@@ -171,7 +171,7 @@ def _remove_unfinished_record(path: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Removes a folder in which nothing began, and those made on the way to it, where they are empty."""
+    """Removes an unused folder and the parents created with it, if they are empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()
         for parent in _created_parents.pop(folder.resolve(), []):
@@ -179,16 +179,16 @@ def discard(folder: Path) -> None:
 
 
 def discard_claimed() -> None:
-    """Removes what was claimed for a run that has not begun."""
+    """Removes the folders claimed for runs that have not started."""
     for folder in list(_created_parents):
-        (folder / lock.NAME).unlink(missing_ok=True)  # the process ends here, and gives nothing back
+        (folder / lock.NAME).unlink(missing_ok=True)  # the process is about to end without releasing it
     discard_refused_sweep()
     for folder in list(_created_parents):
         discard(folder)
 
 
 def discard_refused_sweep() -> None:
-    """Removes the folder of a sweep that was refused before its first job: it holds a plan at most."""
+    """Removes the folder of a sweep that failed before its first job; it holds a plan at most."""
     for folder in list(_created_parents):
         if not any(path.is_dir() for path in folder.glob("*")):
             (folder / "multirun.yaml").unlink(missing_ok=True)
@@ -196,13 +196,13 @@ def discard_refused_sweep() -> None:
 
 
 def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
-    """Writes `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`, as Hydra would: all or nothing.
+    """Writes `.hydra/config.yaml`, `hydra.yaml` and `overrides.yaml`, as Hydra would: all or none.
 
-    Hydra would write them before the configuration is checked. It is set not to, so that a mistake
-    leaves nothing behind.
+    Hydra would write them before the configuration is checked, and is configured not to: a mistake must
+    leave nothing behind.
 
     Raises:
-        CheckpointError: they cannot be written; nothing of them is there then.
+        CheckpointError: they cannot be written; then none of them exists.
     """
     wrapped = OmegaConf.create({"hydra": hydra})
     texts = (_stored_text(config), OmegaConf.to_yaml(wrapped), OmegaConf.to_yaml(hydra.overrides.task))
@@ -223,19 +223,19 @@ def record_start(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
 
 
 def _possibly_new(folder: Path) -> Iterable[Path]:
-    """A folder and those above it that may have been made for it; the current one was there before."""
+    """A folder and the parents that may have been created for it; the current folder existed before."""
     old = (Path.cwd(), *Path.cwd().parents)
     return [folder, *(path for path in folder.absolute().parents if path not in old[1:])]
 
 
 def typed_overrides(hydra: DictConfig) -> str:
-    """What was typed for a run, in one line; references, such as those to secrets, stay unresolved."""
+    """The overrides typed for a run, on one line; references, as to secrets, stay unresolved."""
     plain: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
     return " ".join(plain["task"])
 
 
 def write_config(folder: Path, config: DictConfig) -> None:
-    """Writes `.hydra/config.yaml`, whole or not at all, where it says anything new.
+    """Writes `.hydra/config.yaml` atomically, if it has changed.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -244,7 +244,7 @@ def write_config(folder: Path, config: DictConfig) -> None:
 
 
 def _stored_text(config: DictConfig) -> str:
-    """The configuration as it is stored: `resume` stays as null, which Hydra needs to override it."""
+    """The configuration as stored: `resume` is null, since Hydra overrides only existing keys."""
     config = config.copy()
     with open_dict(config):
         for key in PER_INVOCATION:

@@ -1,16 +1,17 @@
-"""A configuration never runs code, whoever wrote it.
+"""Makes sure that no configuration runs code, whoever wrote it.
 
-Hydra builds whatever a `_target_` names: callbacks, log handlers, sweepers and launchers, all before
-the first line of ours. So each configuration is checked inside Hydra's own loader, after it is composed
-and before anything is made of it: the main one, every job's of a sweep, and also in worker processes.
+Hydra instantiates whatever a `_target_` names: callbacks, log handlers, sweepers and launchers, all
+before the first line of our code. So each configuration is checked inside Hydra's own loader, after it
+is composed and before anything is instantiated: the main one, those of a sweep's jobs, and those in
+worker processes.
 
 What is trusted depends on where it comes from:
 
 * what ships with bigmodel, Hydra and installed Hydra plugins is trusted;
 * a configuration file from anywhere else sets settings, and only a few of Hydra's (`FILE_KEYS`);
-* the user's own command line may set most of Hydra's (`TYPED_KEYS`), but no code either.
+* the command line may set most of Hydra's (`TYPED_KEYS`), but no code either.
 
-Code of the user's own has one door: `plugins=[module]`, typed on the command line.
+The user's own code is loaded in one way: `plugins=[module]`, typed on the command line.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ TYPED_KEYS = (
 FOLDER_KEYS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 BUILT_BY_HYDRA = ("hydra.launcher", "hydra.sweeper")
 USER_PROVIDERS = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
-PLUGIN_HINT = "Code of your own comes in as a plugin: 'plugins=[my_module]' on the command line."
+PLUGIN_HINT = "Code of your own is loaded as a plugin: 'plugins=[my_module]' on the command line."
 
 
 def check_overrides(overrides: Iterable[str], typed: bool = True) -> None:
     """Refuses overrides that would run code, or set what only trusted files may.
 
     Args:
-        overrides: as on the command line. What Hydra cannot read is left to its own complaint.
-        typed: the user typed them; not so for those of a sweep, which files can give as well.
+        overrides: as on the command line. Hydra itself reports those that it cannot parse.
+        typed: whether the user typed them; a sweep's may also come from files.
 
     Raises:
         ConfigError: names the override, and what is allowed.
@@ -71,8 +72,8 @@ def check_overrides(overrides: Iterable[str], typed: bool = True) -> None:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a loader has to know: the shipped folder, the modules that the user lets in, and whether the
-    configuration is only printed, with all that it refers to (`--cfg job --resolve`)."""
+    """What a loader needs to know: the shipped folder, the modules that the user allows, and whether the
+    configuration is only printed, with references resolved (`--cfg job --resolve`)."""
 
     config_dir: Path
     plugins: frozenset[str]
@@ -81,7 +82,7 @@ class Rules:
     def trusts(self, config_path: str, provider: str, source: str) -> bool:
         """Whether a file ships with bigmodel, with Hydra, or with an installed Hydra plugin."""
         inside = PurePosixPath(config_path)
-        if inside.is_absolute() or ".." in inside.parts:  # it leads out of the folder it is in
+        if inside.is_absolute() or ".." in inside.parts:  # it leads out of its folder
             return False
         if provider not in USER_PROVIDERS:
             return True
@@ -89,12 +90,12 @@ class Rules:
 
 
 class GuardedLoader(ConfigLoaderImpl):
-    """Hydra's loader, with a check of each file as it is read and of the whole as it is composed."""
+    """Hydra's loader, which also checks each file that it reads and the composed configuration."""
 
     def __init__(self, rules: Rules, config_search_path: Any) -> None:
         super().__init__(config_search_path=config_search_path)
         self.rules = rules
-        self.swept: list[str] = []  # overrides with secrets, which the sweeper does not get to see
+        self.swept: list[str] = []  # overrides with secrets, which are hidden from the sweeper
 
     def load_configuration(
         self,
@@ -120,7 +121,7 @@ class GuardedLoader(ConfigLoaderImpl):
     def _process_config_searchpath(
         self, config_name: str | None, parsed_overrides: list[Override], repo: Any
     ) -> None:
-        """Hydra imports a package that a search path names: so the primary file is checked before."""
+        """Hydra imports packages that a search path names, so the primary file is checked first."""
         if config_name is not None:
             self._check_file(config_name, None, repo)
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
@@ -130,7 +131,7 @@ class GuardedLoader(ConfigLoaderImpl):
         return super()._load_single_config(default, repo)
 
     def _check_file(self, config_path: str, package: str | None, repo: IConfigRepository) -> None:
-        """Checks one file's content at the place where it will be merged."""
+        """Checks a file's content at the position where it will be merged."""
         loaded = repo.load_config(config_path=config_path)
         if loaded is None or self.rules.trusts(config_path, loaded.provider, loaded.path):
             return
@@ -152,14 +153,14 @@ class GuardedLoader(ConfigLoaderImpl):
 
 
 def named_plugins(overrides: Iterable[str]) -> frozenset[str]:
-    """The modules that `plugins=` names, in any form: one, a list, several lists to sweep over."""
+    """The modules named by `plugins=`, in any form: one, a list, or several lists to sweep over."""
     named = [override.partition("=") for override in overrides]
     values = [value for key, _, value in named if key.lstrip("+").split(".")[0] == "plugins"]
     return frozenset(re.findall(r"[\w.]+", " ".join(values)))
 
 
 def _check_composed(config: DictConfig, rules: Rules) -> None:
-    """The last look at a whole configuration, however its parts came together."""
+    """Checks the composed configuration."""
     for path, value in _leaves(OmegaConf.to_container(config, resolve=False)):
         if _names_code(path, value) and not _is_under(path, BUILT_BY_HYDRA):
             _refuse_target("the configuration", path)
@@ -170,7 +171,7 @@ def _check_composed(config: DictConfig, rules: Rules) -> None:
 
 
 def _check_plugin(path: str, value: Any, rules: Rules) -> None:
-    """A plugin is code: a file may not name one that the user did not."""
+    """A plugin is code: a file may name only those that the user has named."""
     if value not in (None, [], "") and str(value) not in rules.plugins:
         raise ConfigError(
             f"{path}={value!r}: a configuration file names a module to import, which would run its"
@@ -205,7 +206,7 @@ def _refuse_target(source: str, path: str) -> NoReturn:
 
 
 def _names_code(path: str, value: Any) -> bool:
-    """A key `_target_`, or one smuggled in by `${oc.create:…}` and its like."""
+    """Whether a key is `_target_`, or a value brings one in by `${oc.create:…}` and the like."""
     refers = isinstance(value, str) and "${" in value and "_target_" in value
     return refers or "_target_" in path.split(".")
 
@@ -219,7 +220,7 @@ def _is_under(path: str, keys: Iterable[str]) -> bool:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted path and value of everything that holds nothing further, empty containers included."""
+    """Dotted path and value of each leaf; empty containers are leaves too."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))

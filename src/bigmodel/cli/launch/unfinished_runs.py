@@ -1,4 +1,4 @@
-"""`resume=auto`: the newest unfinished run of a configuration, wherever its runs are put."""
+"""`resume=auto`: finds the newest unfinished run of a configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigmodel.checkpointing import manifest, retention
-from bigmodel.cli.launch import lock, stored_config
+from bigmodel.cli.launch import lock, resume_config
 from bigmodel.cli.launch.redact_overrides import redact_config
 from bigmodel.cli.launch.run_folder import RECORD, register_resolver, status
 from bigmodel.cli.launch.safe_loader import check_overrides
@@ -22,19 +22,19 @@ from bigmodel.errors import CheckpointError, DamagedError, hydra_value
 from bigmodel.runtime.escaping import escape_message
 
 _ANY = "\0"
-"""Stands for what is another each time in a folder's name, such as the date."""
+"""Stands for the variable parts of a folder's name, such as the date."""
 
 
 def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
-    """The newest run that is not finished, and was started with the same configuration.
+    """The newest unfinished run that was started with the same configuration.
 
-    One with a checkpoint comes before one that ended before its first save. Where the configuration
-    names one folder for its run, it is that or none, and a finished one too.
+    Runs with a checkpoint come before those that ended before their first save. If the configuration
+    gives its run a fixed folder, only that is considered, even if the run in it is finished.
     """
     register_resolver()
     overrides, extra = split_argv(argv)
     config = compose_config(overrides, config_dir, extra)
-    ours = stored_config.comparable(config)
+    ours = resume_config.comparable(config)
     folders, fixed = _candidate_folders(config)
     without_checkpoint: Path | None = None
     for folder in folders:
@@ -54,7 +54,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run has anything to go on from, whole or damaged."""
+    """Whether a run has a checkpoint, complete or damaged."""
     checkpoints = folder / "checkpoints"
     names = (*manifest.GENERATIONS, *manifest.BEST)
     is_there = any((checkpoints / name).exists() for name in names)
@@ -62,10 +62,10 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def check_may_restart(folder: Path) -> None:
-    """Makes sure that a run without any checkpoint has ended before its first save.
+    """Checks that a run without checkpoints ended before its first save.
 
     Raises:
-        CheckpointError: it had some, and somebody has taken them away.
+        CheckpointError: it had saved some, and they were removed.
     """
     if _lost_checkpoints(folder):
         raise CheckpointError(
@@ -79,23 +79,23 @@ def _lost_checkpoints(folder: Path) -> bool:
 
 
 def _candidate_folders(config: DictConfig) -> tuple[list[Path], bool]:
-    """Where runs of a configuration lie, the newest first; and whether it names one folder for them."""
+    """The folders of a configuration's runs, the newest first, and whether the folder is fixed."""
     patterns = [f"{config.output_dir}/{_ANY}/{_ANY}"]
     wanted = _wanted_folder(config)
     fixed = wanted is not None and _ANY not in wanted
     if wanted is not None:
         patterns = [wanted] if fixed else [*patterns, wanted]
-    found = {
+    paths = {
         Path(path).resolve(): Path(path)
         for pattern in patterns
         for path in glob.glob("*".join(map(glob.escape, pattern.split(_ANY))))  # noqa: PTH207
     }
-    runs = [path for path in found.values() if any((path / n).is_dir() for n in (RECORD, "checkpoints"))]
+    runs = [path for path in paths.values() if any((path / n).is_dir() for n in (RECORD, "checkpoints"))]
     return sorted(runs, key=_started, reverse=True), fixed
 
 
 def _wanted_folder(config: DictConfig) -> str | None:
-    """What `hydra.run.dir` comes to, with marks for what is another each time; None: not known."""
+    """The value of `hydra.run.dir` with `_ANY` for its variable parts; None if it is unknown."""
     try:
         with _placeholders():
             return str(config.hydra.run.dir)
@@ -105,7 +105,7 @@ def _wanted_folder(config: DictConfig) -> str | None:
 
 @contextlib.contextmanager
 def _placeholders() -> Iterator[None]:
-    """Within it, no reference to a new folder makes one, and none to the time depends on it."""
+    """Within the block, references to a new folder or the time give placeholders."""
     OmegaConf.register_new_resolver("now", lambda _: _ANY, replace=True)
     OmegaConf.register_new_resolver("new_folder", lambda path: f"{path}{_ANY}", replace=True)
     try:
@@ -116,39 +116,39 @@ def _placeholders() -> Iterator[None]:
 
 
 def _was_started_with(folder: Path, ours: dict[str, Any], config_dir: Path) -> bool:
-    """Whether a run has this configuration; one that cannot be read is named, or mended if it can be."""
+    """Whether a run has this configuration; if it is damaged, it is repaired or reported."""
     try:
-        theirs = stored_config.read_config(folder)
+        theirs = resume_config.read_config(folder)
     except DamagedError as error:
-        saved = stored_config.saved_settings(folder)
+        saved = resume_config.saved_settings(folder)
         if saved is None:
             print(escape_message(f"resume=auto: {error} It is skipped."))  # noqa: T201
             return False
         from bigmodel.config import to_shown  # brings torch
 
-        resolved = stored_config.run_settings(to_shown(OmegaConf.create(ours)))
-        same = stored_config.is_same_run(stored_config.run_settings(saved), resolved, config_dir)
+        resolved = resume_config.run_settings(to_shown(OmegaConf.create(ours)))
+        same = resume_config.is_same_run(resume_config.run_settings(saved), resolved, config_dir)
         if same and lock.holder(folder) is None:
-            stored_config.repair(folder, "resume=auto")
+            resume_config.repair(folder, "resume=auto")
         return same
     except CheckpointError as error:
         print(escape_message(f"resume=auto: {error} It is skipped."))  # noqa: T201
         return False
-    return stored_config.is_same_run(stored_config.run_settings(theirs), ours, config_dir)
+    return resume_config.is_same_run(resume_config.run_settings(theirs), ours, config_dir)
 
 
 def compose_config(overrides: list[str], config_dir: Path, extra: str | None) -> DictConfig:
-    """The configuration that our own files, and those of `--config-dir`, give."""
-    check_overrides(overrides)  # Hydra imports a package that is named as a search path
+    """Composes the shipped configuration with the files of `--config-dir`."""
+    check_overrides(overrides)  # Hydra imports packages named as search paths
     search = [f"hydra.searchpath={hydra_value([f'file://{Path(extra).resolve()}'])}"] if extra else []
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         config = compose("train", overrides=[*overrides, *search], return_hydra_config=True)
-    redact_config(config)  # as in the runs that it is compared with
+    redact_config(config)  # as in the runs that it will be compared with
     return config
 
 
 def split_argv(argv: list[str]) -> tuple[list[str], str | None]:
-    """Parts the command line into overrides and the value of `--config-dir`."""
+    """Splits the command line into the overrides and the value of `--config-dir`."""
     overrides, config_dir, words = [], None, iter(argv)
     for word in words:
         if word in {"--config-dir", "-cd"}:
@@ -161,7 +161,7 @@ def split_argv(argv: list[str]) -> tuple[list[str], str | None]:
 
 
 def _started(folder: Path) -> float:
-    """When a run was started, or last changed: as well as its folder tells."""
+    """The time at which a run was started, estimated from its folder."""
     for path in (folder / RECORD / "config.yaml", folder / RECORD, folder):
         with contextlib.suppress(OSError):
             return path.stat().st_mtime

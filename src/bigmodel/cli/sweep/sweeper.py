@@ -20,7 +20,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from bigmodel.cli import session
+from bigmodel.cli import invocation
 from bigmodel.cli.job import import_everything
 from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
@@ -95,16 +95,16 @@ class GridSweeper(Sweeper):
         from bigmodel.cli.sweep.check import JobCheck
 
         call(partial(JobCheck(self._context, self._config, self._explain), jobs))
-        folder, resumed = Path(str(self._config.hydra.sweep.dir)), session.current.resumed_sweep
+        folder, resumed = Path(str(self._config.hydra.sweep.dir)), invocation.current.resumed_sweep
         with claimed_sweep(folder, resumed is not None):
             if resumed is None:
                 OmegaConf.save(self._config, folder / PLAN)
-                manifest = Manifest.create(folder, session.current.words, jobs)
+                manifest = Manifest.create(folder, invocation.current.words, jobs)
             else:
                 manifest = Manifest.read(folder)  # again, now that it is ours
                 merge_jobs(manifest, jobs, settings.extend)
                 jobs = to_run(list(manifest.states.values()), retry=settings.retries > 0)
-            session.current.sweep, session.current.started = manifest, True
+            invocation.current.sweep, invocation.current.started = manifest, True
             if _is(self._config.hydra.launcher, BasicLauncher):
                 self._run(settings, jobs)
             else:
@@ -112,7 +112,7 @@ class GridSweeper(Sweeper):
 
     def _run(self, settings: SweepConfig, jobs: list[Job]) -> None:
         """Runs the jobs in processes of our own."""
-        manifest, signals = session.current.sweep, session.current.signals
+        manifest, signals = invocation.current.sweep, invocation.current.signals
         assert manifest is not None
         from bigmodel.cli.sweep.work import TrainingWork
 
@@ -141,7 +141,7 @@ class GridSweeper(Sweeper):
 
     def _run_by_plugin(self, jobs: list[Job]) -> None:
         """Runs the jobs by the launcher that is configured, such as `hydra/launcher=joblib`."""
-        manifest = session.current.sweep
+        manifest = invocation.current.sweep
         assert manifest is not None
         from bigmodel.cli.sweep.work import train
 
@@ -174,7 +174,7 @@ def _leave(launcher: Launcher, shared: Path) -> None:
 
 def _request() -> int | None:
     """The signal that the sweep has received since it was last asked."""
-    signals = session.current.signals
+    signals = invocation.current.signals
     if not signals.pending:
         return None
     try:

@@ -18,7 +18,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from bigmodel.build.shared_data import SharedData
-from bigmodel.cli import session
+from bigmodel.cli import invocation, messages
 from bigmodel.cli.job import fit_run, prepare, prepare_resumed
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
@@ -60,8 +60,8 @@ class TrainingWork:
         self._shared = SharedData(shared)
 
     def __call__(self, job: Job, channel: Channel) -> None:
-        session.current = session.Session()
-        signals = session.current.signals
+        invocation.current = invocation.Invocation()
+        signals = invocation.current.signals
         signals.enter(SignalMode.LEAVE)
         signals.install()
         unblock_signals()
@@ -110,7 +110,7 @@ def train(
     """
     hydra: Any = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    session.current.signals.enter(SignalMode.RAISE)
+    invocation.current.signals.enter(SignalMode.RAISE)
     with contextlib.ExitStack() as stack:
         try:
             if not begun:
@@ -128,7 +128,7 @@ def train(
         except OrphanedError:
             raise
         except BaseException as error:
-            stopped = session.stop_status(error, session.current.signals) is not None
+            stopped = messages.stop_status(error, invocation.current.signals) is not None
             if not isinstance(error, BigModelError) and not stopped:
                 sys.stderr.write(escape(masked(traceback.format_exc())))
             with contextlib.suppress(BigModelError):  # a full disk, a folder moved
@@ -183,7 +183,7 @@ class _ToSweep(Sink):
             {
                 "step": progress.step,
                 "epoch": progress.epoch,
-                "value": progress.figure,
+                "value": progress.metric,
                 "loss": progress.loss,
             }
         )

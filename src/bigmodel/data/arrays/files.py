@@ -1,4 +1,4 @@
-"""Named arrays in .npz and safetensors files; neither can hold code, and pickles are not read."""
+"""Named arrays in .npz and safetensors files. Neither can hold code; pickles are never read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = (".npz", ".safetensors")
 
 
 class Arrays:
-    """The arrays of an open file, each read when it is asked for.
+    """The arrays of an open file, each read on request.
 
     Attributes:
         path: of the file.
@@ -34,8 +34,8 @@ class Arrays:
         self.names = list(names)
         self._content = content
 
-    def _usual(self, key: str) -> str:
-        """What to type where inputs and targets have other names that are usual, such as X and y."""
+    def _suggest_names(self, key: str) -> str:
+        """The options to set if inputs and targets have other common names, such as X and y."""
         if key not in ("data.inputs", "data.targets"):
             return ""
         known = {name.lower(): name for name in reversed(self.names)}
@@ -43,28 +43,28 @@ class Arrays:
         targets = next((known[name] for name in _TARGETS if name in known), None)
         if inputs is None or targets is None:
             return ""
-        said = [("data.inputs", inputs, "inputs"), ("data.targets", targets, "targets")]
-        told = " ".join(setting(option, name) for option, name, default in said if name != default)
-        return f" Did you mean {told}?"
+        names = {"inputs": inputs, "targets": targets}
+        options = (setting(f"data.{option}", name) for option, name in names.items() if name != option)
+        return f" Did you mean {' '.join(options)}?"
 
     def read(self, name: str, key: str) -> Tensor | list[str]:
-        """An array by its name; one of words comes as a list.
+        """An array; words come as a list.
 
         Args:
             name: of the array.
-            key: the option that names it, such as `data.inputs`, for messages.
+            key: the option with this name, such as `data.inputs`, for messages.
 
         Raises:
-            DataError: there is none, or it holds what no tensor can.
+            DataError: there is no such array, or a tensor cannot hold its type.
         """
         if name not in self.names:
-            meant = self._usual(key) or did_you_mean(name, self.names)
+            meant = self._suggest_names(key) or did_you_mean(name, self.names)
             raise DataError(
                 f"{key}={name}: {self.path} has no such array.{meant} It has"
                 f" {', '.join(self.names) or 'none'}."
             )
         try:
-            found = self._content(name)
+            array = self._content(name)
         except ValueError as error:
             if "pickle" not in str(error):
                 raise
@@ -72,19 +72,19 @@ class Arrays:
                 f"{self.path}: array '{name}' holds Python objects, which may be code and are never"
                 " read. Store numbers, or words as array.astype(str)."
             ) from error
-        return found if isinstance(found, Tensor) else _to_tensor(found, f"{self.path}: array '{name}'")
+        return array if isinstance(array, Tensor) else _to_tensor(array, f"{self.path}: array '{name}'")
 
 
 @contextmanager
 def open_arrays(path: Path, key: str) -> Iterator[Arrays]:
-    """Opens a file of arrays, which closes at the end of the `with`.
+    """Opens a file of arrays, for a `with` statement.
 
     Args:
         path: the file.
-        key: the option that names it, such as `data.path`, for messages.
+        key: the option with this path, such as `data.path`, for messages.
 
     Raises:
-        DataError: it cannot be read or is of another kind.
+        DataError: it cannot be read, or is another kind of file.
     """
     if path.is_dir() or path.suffix.lower() not in SUFFIXES:
         raise DataError(
@@ -95,7 +95,7 @@ def open_arrays(path: Path, key: str) -> Iterator[Arrays]:
         if path.suffix.lower() == ".npz":
             import numpy as np
 
-            # opened here, as numpy leaves a damaged file open
+            # opened here because numpy leaves a damaged file open
             with path.open("rb") as raw:
                 file = np.load(raw, allow_pickle=False)
                 if not hasattr(file, "files"):
@@ -110,17 +110,17 @@ def open_arrays(path: Path, key: str) -> Iterator[Arrays]:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
         raise _unreadable(path, key, error) from error
-    except Exception as error:  # safetensors has an error of its own, without a base
+    except Exception as error:  # safetensors' own error derives directly from Exception
         if type(error).__name__ != "SafetensorError":
             raise
         raise _unreadable(path, key, error) from error
 
 
 def _read_member(path: Path, file: Any, name: str) -> Any:
-    """An array of a .npz file, once its header has been held against what the file has room for.
+    """An array of a .npz file, after its header has been compared with its size.
 
     Raises:
-        DataError: it is none, or not as large as its header says, or larger than memory.
+        DataError: it is damaged, its header gives another size, or it is larger than memory.
     """
     from numpy.lib import format as layout
 
@@ -134,13 +134,14 @@ def _read_member(path: Path, file: Any, name: str) -> Any:
         except ValueError as error:
             fault = "is empty or was not written by numpy.savez"
             raise DataError(f"{where} {fault}: {error}.") from error
-        promised, there = math.prod(shape) * dtype.itemsize, file.zip.getinfo(member).file_size
-        if not dtype.hasobject and promised != there - content.tell():
+        expected = math.prod(shape) * dtype.itemsize
+        actual = file.zip.getinfo(member).file_size - content.tell()
+        if not dtype.hasobject and expected != actual:
             raise DataError(
-                f"{where}: its header says {promised:,} bytes of {dtype} in shape {shape}"
-                f", but it holds {there - content.tell():,}. Write it again."
+                f"{where}: its header says {expected:,} bytes of {dtype} in shape {shape}"
+                f", but it holds {actual:,}. Write it again."
             )
-    check_memory(promised, where)
+    check_memory(expected, where)
     return file[name]
 
 
@@ -161,7 +162,7 @@ def _to_tensor(array: Any, where: str) -> Tensor | list[str]:
         return [word.decode() if isinstance(word, bytes) else str(word) for word in array.tolist()]
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DataError(f"{where} is of type {array.dtype}; supported are whole and real numbers.")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch knows hardly more than their names
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch hardly supports these types
         if array.dtype.itemsize == 8 and array.size and array.max() > np.iinfo(np.int64).max:
             raise DataError(f"{where} holds whole numbers beyond {np.iinfo(np.int64).max:,}.")
         array = array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""What a user's arrays are: the kind of inputs and targets, by what is said, or by type and shape."""
+"""Interprets the user's arrays: kinds of inputs and targets, from the options or from type and shape."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from bigmodel.data.arrays.files import Arrays
 from bigmodel.data.arrays.reader import as_bytes, is_one_hot, parse_class_labels
 from bigmodel.data.base import ImageConfig
+from bigmodel.data.custom_data import CustomDataConfig, check_classes
 from bigmodel.data.targets import class_indices, sorted_names
-from bigmodel.data.user_data import UserDataConfig, check_classes
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.spec import Classes, Features, Flags, Image, Input, Target, Tokens, Values
 from bigmodel.spec import Sequence as Steps
 
-_CHANNEL_COUNTS = (1, 3, 4)  # channels that pictures have, to tell which axis they are on
+_CHANNEL_COUNTS = (1, 3, 4)  # of pictures: an axis of that size holds the channels
 
 
-class ArraysConfig(UserDataConfig, ImageConfig):
+class ArraysConfig(CustomDataConfig, ImageConfig):
     """Which arrays of a file are inputs and targets, and what they mean."""
 
     inputs: str = Field("inputs", description="name of the array of inputs")
@@ -39,20 +39,20 @@ class ArraysConfig(UserDataConfig, ImageConfig):
         None, ge=2, description="size of the vocabulary; null: the largest token plus one"
     )
     group: str | None = Field(
-        None, description="name of an array of groups, each kept in one part; null: none"
+        None, description="name of an array of groups, each kept in one set; null: none"
     )
     split: str | None = Field(None, description="name of an array of train, val and test; null: none")
 
 
 @dataclass(frozen=True)
 class ArraySamples:
-    """What a file holds, understood.
+    """A file's arrays, interpreted.
 
     Attributes:
         inputs: in their own unit.
         targets: class indices, flags, or values in their own unit.
-        target: what they are, not completed.
-        indexed: whether whole numbers were indices of classes, not their names.
+        target: their spec, without counts or statistics.
+        indexed: whole numbers are indices of classes, not their names.
     """
 
     input: Input
@@ -65,10 +65,10 @@ class ArraySamples:
 
 
 def interpret_arrays(file: Arrays, config: ArraysConfig, where: str) -> ArraySamples:
-    """The arrays of a file, with what they are.
+    """The arrays of a file, interpreted.
 
     Raises:
-        DataError: there are none of these names, or they are of a kind that cannot be learnt from.
+        DataError: an array is missing, or its type or shape is not supported.
     """
     given = file.read(config.inputs, "data.inputs")
     if isinstance(given, list):
@@ -85,8 +85,8 @@ def interpret_arrays(file: Arrays, config: ArraysConfig, where: str) -> ArraySam
     def column(name: str | None, key: str) -> list[object] | None:
         if name is None:
             return None
-        found = file.read(name, key)
-        values = found if isinstance(found, list) else found.tolist()
+        array = file.read(name, key)
+        values = array if isinstance(array, list) else array.tolist()
         if len(values) != len(inputs):
             raise DataError(f"{key}={name}: holds {len(values):,} for {len(inputs):,} samples.")
         return list(values)
@@ -98,29 +98,29 @@ def interpret_arrays(file: Arrays, config: ArraysConfig, where: str) -> ArraySam
 
 
 def _inputs(given: Tensor, config: ArraysConfig) -> tuple[Input, Tensor]:
-    """What inputs are, and themselves as they are stored, real ones in any floating type."""
+    """The kind of inputs, and the inputs as they are stored: real numbers in any floating type."""
     kind, shape = config.input, tuple(given.shape)
     whole = not given.is_floating_point()
     if kind == "auto":
         kind = _infer_input(given, config.inputs)
-    said = f"data.input={kind}: array '{config.inputs}' has shape {shape}, expected"
+    where = f"data.input={kind}: array '{config.inputs}' has shape {shape}"
     if kind == "tokens":
         if len(shape) != 2 or not whole:
-            raise DataError(f"{said} whole numbers (samples, length). It is {given.dtype}.")
+            raise DataError(f"{where}, expected whole numbers (samples, length). It is {given.dtype}.")
         return _tokens(given, config)
     if kind == "image":
-        return _image(given, said)
+        return _image(given, where)
     real = given.double() if whole else given
     if kind == "sequence":
         if len(shape) == 2:  # one number a step
             real = real[..., None]
         elif len(shape) != 3:
-            raise DataError(f"{said} (samples, steps, features) or (samples, steps).")
+            raise DataError(f"{where}, expected (samples, steps, features) or (samples, steps).")
         return Steps(real.shape[1], real.shape[2]), real
     if len(shape) == 1:
         real = real[:, None]
     elif len(shape) != 2:
-        raise DataError(f"{said} (samples, features).")
+        raise DataError(f"{where}, expected (samples, features).")
     return Features(real.shape[1]), real
 
 
@@ -158,22 +158,24 @@ def _tokens(given: Tensor, config: ArraysConfig) -> tuple[Input, Tensor]:
     return Tokens(given.shape[1], vocab_size), given.long()
 
 
-def _image(given: Tensor, said: str) -> tuple[Input, Tensor]:
-    """Images with the channels before height and width; bytes where whole numbers fit into them."""
+def _image(given: Tensor, where: str) -> tuple[Input, Tensor]:
+    """Images with the channels before height and width; whole numbers as bytes."""
     if given.ndim == 3:
         given = given[:, None]
     if given.ndim != 4:
-        raise DataError(f"{said} (samples, channels, height, width) or (samples, height, width).")
+        raise DataError(
+            f"{where}, expected (samples, channels, height, width) or (samples, height, width)."
+        )
     if given.shape[1] not in _CHANNEL_COUNTS and given.shape[3] in _CHANNEL_COUNTS:
         given = given.permute(0, 3, 1, 2).contiguous()
     if not given.is_floating_point():
-        given = as_bytes(given, said.split(", expected")[0])
+        given = as_bytes(given, where)
     channels, height, width = given.shape[1:]
     return Image(channels, height, width), given
 
 
 def _targets(given: Tensor | list[str], config: ArraysConfig) -> tuple[Target, Tensor, bool]:
-    """What targets are, and themselves; and whether they are indices of classes."""
+    """The kind of targets, the targets, and whether they are indices of classes."""
     where = f"data.targets={config.targets}"
     if isinstance(given, list):
         if config.task not in ("auto", "classes"):

@@ -1,4 +1,4 @@
-"""Reads new samples that come as arrays: for every source that has no files of its own kind."""
+"""Reads new samples from arrays, for every source without a file format of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.arrays.files import Arrays, open_arrays
-from bigmodel.data.normalize import standard
+from bigmodel.data.normalize import standardise
 from bigmodel.data.parts import Part
-from bigmodel.data.reader import Found, Reader, reads
+from bigmodel.data.reader import NewSamples, Reader, reads
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import DataError, join_names
 from bigmodel.spec import DataSpec, Features, Image, Tokens
@@ -37,15 +37,15 @@ class ArraysReader(Reader):
 
     Attributes:
         inputs, targets: names of the arrays.
-        input: kind of the inputs; `other` where arrays cannot hold them.
+        input: kind of the inputs; `other` if arrays cannot hold them.
         shape: of one input.
-        bytes: whether images are whole numbers from 0 to 255, not real ones.
+        bytes: images are whole numbers from 0 to 255, not real numbers.
         categories: of features; see `spec.Features`.
         vocab_size, pad: of tokens.
-        target_encoder: the target.
-        indexed: whether whole numbers are indices of classes, not their names.
-        mean, std: what features and sequences are standardised by, number by number of their last axis;
-            None where they are not, or are images.
+        target_encoder: of the target.
+        indexed: whole numbers are indices of classes, not their names.
+        mean, std: that features and sequences are standardised by, for each index of the last axis;
+            None: they are not, or are images.
     """
 
     inputs: str = "inputs"
@@ -70,18 +70,14 @@ class ArraysReader(Reader):
 
     @classmethod
     def of(
-        cls,
-        spec: DataSpec,
-        statistics: tuple[Tensor, Tensor] | None,
-        *,
-        bytes: bool = False,  # noqa: A002
+        cls, spec: DataSpec, statistics: tuple[Tensor, Tensor] | None, dtype: torch.dtype
     ) -> ArraysReader:
         """The reader of a source with this spec.
 
         Args:
-            spec: of the source, its target completed.
+            spec: of the source, with the statistics of its target.
             statistics: mean and deviation that features and sequences were standardised by.
-            bytes: whether its images are stored as bytes.
+            dtype: of the stored inputs.
         """
         mean, std = (None, None) if statistics is None else (s.tolist() for s in statistics)
         reader = cls(target_encoder=TargetEncoder.of(spec.target), mean=mean, std=std)
@@ -91,31 +87,31 @@ class ArraysReader(Reader):
             case Steps():
                 kind = {"input": "sequence"}
             case Image():
-                kind = {"input": "image", "bytes": bytes}
+                kind = {"input": "image", "bytes": dtype == torch.uint8}
             case Tokens(vocab_size=vocab_size, pad=pad):
                 kind = {"input": "tokens", "vocab_size": vocab_size, "pad": pad}
             case _:
                 return reader
         return reader.model_copy(update={"shape": list(spec.input.shape), **kind})
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         with open_arrays(path, "path") as arrays:
             given = arrays.read(self.inputs, "data.inputs")
             inputs = self._stored(given, f"{path}: array '{self.inputs}'")
-            targets = self.target_encoder.blank(len(inputs))
+            targets = self.target_encoder.placeholders(len(inputs))
             if with_targets:
                 targets = self._targets(arrays, len(inputs))
-        fine = finite_rows(inputs, targets, max_bad, str(path))
-        if len(fine) == 0:
+        finite = finite_rows(inputs, targets, max_bad, str(path))
+        if len(finite) == 0:
             raise DataError(f"{path}: holds no samples.")
-        columns: dict[str, Sequence[Any]] = {"row": fine.tolist()}
-        if len(fine) == len(inputs):
-            return Found(Part(inputs, targets), columns)
-        return Found(Part(inputs[fine], targets[fine]), columns, {NOT_FINITE: len(inputs) - len(fine)})
+        columns: dict[str, Sequence[Any]] = {"row": finite.tolist()}
+        if not (bad := len(inputs) - len(finite)):
+            return NewSamples(Part(inputs, targets), columns)
+        return NewSamples(Part(inputs[finite], targets[finite]), columns, {NOT_FINITE: bad})
 
     def _stored(self, given: Tensor | list[str], where: str) -> Tensor:
-        """Inputs as a source stores them, checked against those of training."""
+        """Inputs as the source stores them, checked against those of training."""
         if self.input == "other":
             raise DataError(f"{where}: the run was not trained on arrays.")
         if isinstance(given, list):
@@ -126,24 +122,24 @@ class ArraysReader(Reader):
         if self.input == "image":
             return as_bytes(inputs, where) if self.bytes else self._real_image(inputs, where)
         self._check_categories(inputs, where)
-        return inputs.float() if self.statistics is None else standard(inputs, *self.statistics)
+        return inputs.float() if self.statistics is None else standardise(inputs, *self.statistics)
 
     def _shaped(self, given: Tensor, where: str) -> Tensor:
-        shape, wanted = tuple(given.shape), tuple(self.shape)
-        if shape[1:] == wanted and len(shape) > 0:
+        shape, target = tuple(given.shape), tuple(self.shape)
+        if shape[1:] == target and len(shape) > 0:
             return given
-        if shape[1:] == wanted[:-1] and wanted[-1:] == (1,) and self.input in ("features", "sequence"):
+        if shape[1:] == target[:-1] and target[-1:] == (1,) and self.input in ("features", "sequence"):
             return given[..., None]
         if self.input == "image":
-            if shape[1:] == wanted[1:] and wanted[0] == 1:
+            if shape[1:] == target[1:] and target[0] == 1:
                 return given[:, None]
-            if shape[1:] == (*wanted[1:], wanted[0]):
+            if shape[1:] == (*target[1:], target[0]):
                 return given.permute(0, 3, 1, 2)
-        if self.input == "tokens" and self.pad is not None and len(shape) == 2 and shape[1] < wanted[0]:
-            return F.pad(given, (0, wanted[0] - shape[1]), value=self.pad)
+        if self.input == "tokens" and self.pad is not None and len(shape) == 2 and shape[1] < target[0]:
+            return F.pad(given, (0, target[0] - shape[1]), value=self.pad)
         raise DataError(
             f"{where}: has shape {shape}, but the model reads ({_AXES[self.input]}) ="
-            f" (any, {', '.join(map(str, wanted))})."
+            f" (any, {', '.join(map(str, target))})."
         )
 
     def _real_image(self, inputs: Tensor, where: str) -> Tensor:
@@ -195,14 +191,14 @@ class ArraysReader(Reader):
             )
         if kind == "flags" and bool(((own != 0) & (own != 1)).any()):
             raise DataError(f"{where}: flags must be 0 or 1.")
-        return self.target_encoder.scored(own)
+        return self.target_encoder.scale(own)
 
 
 def as_bytes(images: Tensor, where: str) -> Tensor:
-    """Whole numbers from 0 to 255 as uint8; `where` begins a message.
+    """Whole numbers from 0 to 255 as uint8; messages begin with `where`.
 
     Raises:
-        DataError: they are real, or out of that range.
+        DataError: they are real numbers, or out of that range.
     """
     if images.dtype == torch.uint8:
         return images
@@ -215,15 +211,15 @@ def as_bytes(images: Tensor, where: str) -> Tensor:
 
 
 def parse_class_labels(given: Tensor, classes: int | None, where: str) -> Tensor:
-    """Labels that are whole numbers, (samples,) int64; one-hot rows become their place.
+    """Class labels from whole numbers or one-hot rows: (samples,) int64.
 
     Args:
         given: (samples,), (samples, 1) or, one-hot, (samples, classes).
-        classes: how many there are, where labels are their indices; None: labels may be any numbers.
-        where: begins a message.
+        classes: how many there are, if labels are their indices; None: labels may be any whole number.
+        where: begins messages.
 
     Raises:
-        DataError: they are none of these.
+        DataError: another shape, fractions, or labels out of range.
     """
     labels = given
     if labels.ndim == 2:
@@ -260,20 +256,20 @@ def _one_hot_index(given: Tensor, where: str) -> Tensor:
 
 
 def finite_rows(inputs: Tensor, targets: Tensor, max_bad: int, where: str) -> Tensor:
-    """The rows, (rows,) int64, whose inputs and targets are finite.
+    """The rows whose inputs and targets are finite: (rows,) int64.
 
     Raises:
         DataError: more than `max_bad` are not.
     """
-    fine = torch.ones(len(inputs), dtype=torch.bool)
+    finite = torch.ones(len(inputs), dtype=torch.bool)
     for numbers in (inputs, targets):
         if numbers.is_floating_point() and not bool(numbers.sum().isfinite()):
-            fine &= numbers.isfinite().flatten(1).all(1)
-    bad = (~fine).nonzero().flatten().tolist()
+            finite &= numbers.isfinite().flatten(1).all(1)
+    bad = (~finite).nonzero().flatten().tolist()
     if len(bad) > max_bad:
         raise DataError(
             f"{where}: {len(bad):,} of {len(inputs):,} samples hold NaN or infinity, in rows"
             f" {join_names(list(map(str, bad)))} (counted from 0). Mend them"
             f", or set data.max_bad={len(bad)} to skip them."
         )
-    return fine.nonzero().flatten()
+    return finite.nonzero().flatten()

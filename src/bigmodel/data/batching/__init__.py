@@ -1,1 +1,1 @@
-"""From samples as they are stored to batches: order, augmentation, blocks, buckets, prefetching."""
+"""Batches of stored samples: order, augmentation, blocks, buckets, prefetching."""

@@ -1,9 +1,8 @@
-"""The batches of an epoch, in an order that (seed, epoch) alone decides.
+"""The batches of an epoch, in an order that depends on (seed, epoch) alone.
 
-Samples are gathered, augmented and scaled a block of many batches at a time, on the device, and
-handed out as slices of the block: what is left to do for each batch is next to nothing. What a
-sample looks like depends neither on its block nor on its batch, so that any epoch can be taken up
-at any batch. Texts of different lengths come in batches of similar lengths instead.
+Samples are gathered, augmented and scaled in blocks of many batches, on the device; batches are slices
+of a block, so each one costs next to nothing. A sample depends neither on its block nor on its batch, so
+that an epoch can be resumed at any batch. Texts of different lengths come in batches of similar lengths.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
 from bigmodel.data.batching.prefetch import Prefetcher, Read, Samples
 from bigmodel.data.counter_rng import generator_of, key_of
 from bigmodel.data.parts import Chosen, GatherOptions, SplitData
-from bigmodel.data.prepared import Scaling
+from bigmodel.data.preprocessing import Scaling
 from bigmodel.errors import ConfigError
 from bigmodel.runtime.device import to_device
 from bigmodel.spec import Image
 
 _BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 64 << 20}  # fits a cache; keeps a GPU busy
 _BLOCKS_PER_THREAD = 4  # at least, in an epoch with enough batches, so that no thread is idle for long
-_ORDER, _AUGMENT, _WINDOWS, _BUCKETS = 1, 2, 3, 4  # keep the uses of (seed, epoch) apart
+_ORDER, _AUGMENT, _WINDOWS, _BUCKETS = 1, 2, 3, 4  # separate random streams of (seed, epoch)
 
 
 @dataclass(kw_only=True)
@@ -39,14 +38,14 @@ class Batches(ABC):
     """One part of a data source as batches on a device; see `make_batches`.
 
     Attributes:
-        part: the samples as they are stored, in the device's memory or on the host.
-        batch_size: samples in one batch, or in one micro-batch of a group.
-        group: how many batches of `batch_size` come as one, for gradient accumulation.
-        seed: with the epoch, decides the order and the augmentation.
+        part: the stored samples, on the device or on the host.
+        batch_size: samples in a batch, or in a micro-batch of a group.
+        group: number of batches of `batch_size` that come as one, for gradient accumulation.
+        seed: with the epoch, determines order and augmentation.
         shuffle: a new order each epoch.
         drop_last: leave out a last batch that is smaller.
-        prefetcher: gathers them, for its device.
-        steps_per_epoch: (grouped) batches in one epoch.
+        prefetcher: gathers the batches, for its device.
+        steps_per_epoch: (grouped) batches in an epoch.
     """
 
     part: SplitData
@@ -64,30 +63,38 @@ class Batches(ABC):
 
     @property
     def grouped(self) -> int:
-        """The most samples in one batch of a group together."""
+        """The most samples in a (grouped) batch."""
         return self.batch_size * self.group
 
     @abstractmethod
     def reads(self, epoch: int, start: int) -> Iterator[Read]:
-        """What gathers each block of an epoch, from batch `start` on. Any thread may call one."""
+        """Functions that each gather a block of an epoch, from batch `start` on, in any thread."""
+
+    def _gather(self, chosen: Chosen, options: GatherOptions) -> Samples:
+        """Inputs and targets of some samples, on the prefetcher's device."""
+        device = self.prefetcher.device
+        if self.part.device.type == device.type:
+            return self.part.take(chosen, options)
+        inputs, targets = self.part.take(chosen, replace(options, pinned=device.type == "cuda"))
+        return to_device(inputs, device), to_device(targets, device)
 
     def blocks(
         self, epoch: int, start: int = 0, between: Callable[[], None] = lambda: None
     ) -> Generator[list[Batch], None, None]:
-        """The batches of an epoch from batch `start` on, as many together as one block holds.
+        """The batches of an epoch from batch `start` on, in lists of a block each.
 
-        They are those of the whole epoch from there, bit for bit, with any number of threads. All
-        batches of a list have the same shape, except the last. The list is the caller's.
+        They equal those of the whole epoch, bit for bit, with any number of threads. All batches of a
+        list have the same shape, except the last. The caller may change the list.
 
-        Threads end with the iterator: close it where it may be left early (`contextlib.closing`).
+        Threads end with the iterator: close it if it may be left early (`contextlib.closing`).
 
         Args:
             epoch: its number.
-            start: how many (grouped) batches to leave out because they were seen before.
-            between: called now and then while threads are waited for; what it raises ends the epoch.
+            start: number of (grouped) batches to skip.
+            between: called now and then while waiting for threads; what it raises ends the epoch.
 
         Raises:
-            DataError: a thread gave nothing in time.
+            DataError: a thread has timed out.
             Exception: whatever reading the samples raised.
         """
         size = self.grouped
@@ -110,17 +117,17 @@ class FixedBatches(Batches):
 
     Attributes:
         augmentation: random changes to images; None: none.
-        scaling: from stored inputs to model inputs; None where they are ready.
+        scaling: from stored inputs to model inputs; None: they are ready.
     """
 
     augmentation: AugmentConfig | None = None
     scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
-        full, rest = divmod(len(self.part), self.grouped)
-        self.steps_per_epoch = full if self.drop_last or rest == 0 else full + 1
+        last = len(self.part) % self.grouped
+        self._stop = len(self.part) - (last if self.drop_last else 0)
+        self.steps_per_epoch = math.ceil(self._stop / self.grouped)
         self._block = self._block_batches() * self.grouped
-        self._stop = min(self.steps_per_epoch * self.grouped, len(self.part))
 
     def _block_batches(self) -> int:
         stored = self.part.take(slice(0, 1))[0]
@@ -138,22 +145,21 @@ class FixedBatches(Batches):
             yield partial(self._read, epoch, order, first, min(first + self._block, self._stop))
 
     def order(self, epoch: int) -> Tensor | None:
-        """An epoch's order, (samples,) int64, where the part is stored; None: the stored one."""
+        """An epoch's order, (samples,) int64, on the part's device; None: as stored."""
         if not self.shuffle:
             return None
-        # Drawn on the CPU, so that it is the same for every device.
+        # Drawn on the CPU, so that it is the same on every device.
         drawn = torch.randperm(len(self.part), generator=generator_of(self.seed, epoch, _ORDER))
         return to_device(drawn, self.part.device)
 
     def _read(self, epoch: int, order: Tensor | None, first: int, stop: int) -> Samples:
         chosen = slice(first, stop) if order is None else order[first:stop]
         options = GatherOptions(key_of(self.seed, epoch, _WINDOWS) if self.shuffle else 0)
-        device = self.prefetcher.device
-        inputs, targets = _gathered(self.part, chosen, device, options)
+        inputs, targets = self._gather(chosen, options)
         if self.augmentation is not None:
             index = torch.arange(first, stop) if isinstance(chosen, slice) else chosen
-            key = key_of(self.seed, epoch, _AUGMENT)
-            inputs = augment(inputs, self.augmentation, to_device(index, device), key)
+            index = to_device(index, self.prefetcher.device)
+            inputs = augment(inputs, self.augmentation, index, key_of(self.seed, epoch, _AUGMENT))
         if self.scaling is not None:
             inputs = self.scaling(inputs)
         return inputs, targets
@@ -161,16 +167,16 @@ class FixedBatches(Batches):
 
 @dataclass(kw_only=True)
 class BucketedBatches(Batches):
-    """Batches of texts of about the same length, so that little is spent on padding.
+    """Batches of texts of similar length, to reduce padding.
 
-    Samples are sorted by length, at random among equals, and cut into batches; these come in a random
+    Samples are sorted by length, at random among equals, and cut into batches, which come in a random
     order. The cuts depend on the lengths alone: every epoch has as many batches, of the same sizes.
     Without `shuffle` samples come as they are stored or, with `max_tokens`, from the shortest to the
     longest.
 
     Attributes:
-        max_tokens: the most tokens in a batch, padding included; None: no bound. A sample that is longer
-            has a batch of its own. With a bound, `drop_last` has no effect.
+        max_tokens: the most tokens in a batch, padding included; None: no limit. A longer sample gets a
+            batch of its own. With a limit, `drop_last` has no effect.
     """
 
     max_tokens: int | None = None
@@ -192,9 +198,9 @@ class BucketedBatches(Batches):
             yield partial(self._read, order, stored, self._bounds[number], self._bounds[number + 1])
 
     def _read(self, order: Tensor, stored: Tensor, first: int, stop: int) -> Samples:
-        # Looked up on the host: where the part is on a device, its own lengths would be waited for.
-        widest = GatherOptions(width=int(self._lengths[order[first:stop]].max()))
-        return _gathered(self.part, stored[first:stop], self.prefetcher.device, widest)
+        # From the lengths on the host: those on a device would make it wait.
+        width = int(self._lengths[order[first:stop]].max())
+        return self._gather(stored[first:stop], GatherOptions(width=width))
 
     def _order(self, epoch: int) -> Tensor:
         """All samples in the order in which they are cut into batches: (samples,) int64."""
@@ -205,7 +211,7 @@ class BucketedBatches(Batches):
         return drawn[self._lengths[drawn].argsort(stable=True)]
 
     def _cuts(self, lengths: list[int]) -> list[int]:
-        """Where batches begin among samples sorted by length, and where the last one ends."""
+        """The first of each batch's samples, sorted by length; then the end of the last batch."""
         bounds = [0]
         for place, length in enumerate(lengths):
             count = place - bounds[-1]
@@ -234,15 +240,15 @@ def make_batches(
 
     Args:
         dataset: the data.
-        name: which part of it. Only the training part is gathered by threads (`config.workers`).
+        name: of the part. Only the training set is gathered by threads (`config.workers`).
         config: batch size, drop_last, on_device, workers and, for images, augmentation.
-        seed: with the epoch, decides the order and the augmentation.
-        shuffle: a new order each epoch; None: for the training part. Without, samples come in the
-            order they are stored in (but see `BucketedBatches`) and `drop_last` does not count.
-        augment: change images as `config.augment` says; None: for the training part.
-        group: how many batches of `batch_size` come as one, for gradient accumulation. The last of
-            an epoch may be smaller, unless `drop_last`.
-        batch_size: instead of the config's; evaluation may take larger ones.
+        seed: with the epoch, determines order and augmentation.
+        shuffle: a new order each epoch; None: for the training set. Otherwise samples come as they are
+            stored (but see `BucketedBatches`), and `drop_last` is ignored.
+        augment: augment images as in `config.augment`; None: for the training set.
+        group: number of batches of `batch_size` that come as one, for gradient accumulation. The last
+            of an epoch may be smaller, unless `drop_last`.
+        batch_size: instead of the config's; evaluation may use larger ones.
 
     Raises:
         ConfigError: the part is smaller than one batch with `drop_last`, images are smaller than
@@ -273,27 +279,19 @@ def make_batches(
             check_augment(config.augment, dataset.spec.input)
             if config.augment.active and (training if augment is None else augment):
                 augmentation = config.augment
-        scaling = dataset.prepared.scaling(device)
+        scaling = dataset.preprocessing.scaling(device)
         batches = FixedBatches(**common, augmentation=augmentation, scaling=scaling)
     if batches.steps_per_epoch == 0:
         raise ConfigError(_nothing_left(batches))
     return batches
 
 
-def _gathered(part: SplitData, chosen: Chosen, device: torch.device, options: GatherOptions) -> Samples:
-    """Inputs and targets of some samples, on `device`."""
-    if part.device.type == device.type:
-        return part.take(chosen, options)
-    inputs, targets = part.take(chosen, replace(options, pinned=device.type == "cuda"))
-    return to_device(inputs, device), to_device(targets, device)
-
-
 def _resident(part: SplitData, wanted: bool | None, device: torch.device) -> bool:
-    """Whether a part is kept on the device: as wanted, else if half of what is free there holds it."""
-    if device.type != "cuda":
-        return wanted is not False and device.type != "cpu"
-    if wanted is False:
+    """Whether to keep a part on the device: as wanted, else if it fits into half of the free memory."""
+    if wanted is False or device.type == "cpu":
         return False
+    if device.type != "cuda":
+        return True
     needed = part.nbytes
     free = torch.cuda.mem_get_info(device)[0]
     if wanted and needed > free:

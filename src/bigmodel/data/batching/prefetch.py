@@ -1,8 +1,8 @@
 """Threads that gather batches ahead of training.
 
-Samples are tensors in memory or mapped from files, and torch gathers them without Python's global lock.
-Threads therefore do what processes would, without copies of the data or shared memory. The training
-thread takes the results in order, and raises errors of the threads itself, between two steps.
+Samples are tensors in memory or mapped from files, and torch gathers them without holding Python's
+global lock. So threads do the work of processes, without copies of the data or shared memory. The
+training thread takes the results in order, and raises the threads' errors itself, between two steps.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Samples = tuple[Tensor, Tensor]
 Read = Callable[[], Samples]
 """Gathers one block."""
 
-_AHEAD = 2  # blocks for each thread: one being gathered, and one that waits for training
+_AHEAD = 2  # blocks for each thread: one being gathered, and one waiting for training
 _POLL = 0.5  # seconds between two calls of `between`
-_PATIENCE = 3.0  # seconds for threads to finish the blocks that they are gathering
+_PATIENCE = 3.0  # seconds for threads to finish their blocks
 
 _Task = tuple["Future[_Gathered]", Read]
-_Gathered = tuple[Samples, torch.cuda.Event | None]  # with when it is on the device
+_Gathered = tuple[Samples, torch.cuda.Event | None]  # with the event that it is on the device
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Prefetcher:
     Attributes:
         threads: how many.
         timeout: seconds to wait for a block before the run fails.
-        device: where the batches are wanted.
+        device: of the batches.
     """
 
     threads: int = 0
@@ -53,8 +53,8 @@ class Prefetcher:
     def __post_init__(self) -> None:
         # On a stream of their own, copies to CUDA overlap with steps. All epochs share it, since memory
         # is reused only on the stream that it was allocated on.
-        beside = self.threads > 0 and self.device.type == "cuda"
-        self._stream = torch.cuda.Stream(self.device) if beside else None  # type: ignore[no-untyped-call]
+        separate = self.threads > 0 and self.device.type == "cuda"
+        self._stream = torch.cuda.Stream(self.device) if separate else None  # type: ignore[no-untyped-call]
 
     def gather(
         self, reads: Iterable[Read], between: Callable[[], None] = lambda: None
@@ -66,14 +66,14 @@ class Prefetcher:
             between: called about twice a second while the consumer waits; what it raises ends the epoch.
 
         Raises:
-            DataError: a block did not come in time, or a thread cannot be started.
+            DataError: a block has timed out, or a thread cannot be started.
             Exception: whatever a read raised.
         """
         if not self.threads:
             for read in reads:
                 yield read()
             return
-        if self._stream is not None:  # statistics that scale inputs may still be on their way there
+        if self._stream is not None:  # the scaling may still be copied there
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         remaining, tasks = iter(reads), SimpleQueue[_Task | None]()
         pending: deque[Future[_Gathered]] = deque()
@@ -101,8 +101,8 @@ class Prefetcher:
     def _start(self, threads: list[Thread], tasks: SimpleQueue[_Task | None]) -> None:
         ready, cores = SimpleQueue[None](), torch.get_num_threads()
         for number in range(self.threads):
-            # Daemons: a thread that hangs, say in a read from a network disk, cannot be ended from
-            # outside; the process can still exit.
+            # Daemons: a thread that hangs, for example on a network disk, cannot be ended from outside,
+            # but the process can still exit.
             name, arguments = f"prefetch {number}", (tasks, ready, self._stream)
             thread = Thread(target=_work, args=arguments, name=name, daemon=True)
             try:
@@ -113,8 +113,8 @@ class Prefetcher:
                     f" The limit on processes (ulimit -u) may be reached. Set data.workers={number}."
                 ) from error
             threads.append(thread)
-            # torch starts other new threads with the number that any thread set last: once this one
-            # has set its own, that of the training thread is set again.
+            # torch gives new threads the number of cores that any thread set last, so that of the
+            # training thread is set again after this one has set its own.
             ready.get()
             torch.set_num_threads(cores)
 
@@ -134,8 +134,8 @@ class Prefetcher:
             steps = torch.cuda.current_stream(self.device)
             steps.wait_event(copied)
             for tensor in samples:
-                # Its memory was allocated on the threads' stream, and may be reused there as soon as
-                # this thread drops the batch; the steps that read it may not have run by then.
+                # Its memory was allocated on the threads' stream and may be reused there as soon as
+                # this thread drops the batch, before the steps that read it have run.
                 tensor.record_stream(steps)
         return samples
 
@@ -144,14 +144,14 @@ def _work(
     tasks: SimpleQueue[_Task | None], ready: SimpleQueue[None], stream: torch.cuda.Stream | None
 ) -> None:
     """Runs tasks until one is None."""
-    torch.get_num_threads()  # the first call in a thread takes over what another has set: not later
-    torch.set_num_threads(1)  # an operation in this thread takes one core; `threads` says how many
+    torch.get_num_threads()  # the first call in a thread adopts another's setting: have it happen now
+    torch.set_num_threads(1)  # operations in this thread use one core; `threads` sets how many there are
     ready.put(None)
     # Streams and devices are current for one thread only.
     with nullcontext() if stream is None else torch.cuda.stream(stream):
         while (task := tasks.get()) is not None:
             _run(*task, stream)
-            del task  # it would keep its block in memory while this thread waits
+            del task  # or its block would stay in memory while this thread waits
 
 
 def _run(future: Future[_Gathered], read: Read, stream: torch.cuda.Stream | None) -> None:
@@ -165,7 +165,7 @@ def _run(future: Future[_Gathered], read: Read, stream: torch.cuda.Stream | None
 
 
 def _end(threads: list[Thread], tasks: SimpleQueue[_Task | None], patience: float) -> None:
-    """Waits until the threads have ended, for `patience` seconds at most: one may hang."""
+    """Waits for the threads to end, for at most `patience` seconds: one may hang."""
     for _ in threads:
         tasks.put(None)
     deadline = monotonic() + patience

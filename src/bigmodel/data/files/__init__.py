@@ -1,1 +1,1 @@
-"""Samples that are files: where they lie, what their names tell, decoded once and kept."""
+"""Samples that are files: found, labelled by their paths or by a list, decoded once and cached."""

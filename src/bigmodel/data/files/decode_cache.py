@@ -1,10 +1,10 @@
-"""Samples decoded once: rows of one tensor, kept on disk and mapped from there into memory.
+"""Decodes files once: their rows are kept on disk as one tensor, and mapped into memory from there.
 
-An entry is a folder named by what its rows were made from, to the last byte of each file: size and time
-would not tell a file from another that took its place. It holds `rows`, just the bytes of the tensor,
-and `about.json`, with their checksum. It is written beside and renamed when it is whole, so that runs
-that start at once do not disturb each other. Whatever is wrong with the cache, a run goes on without it.
-The folder may be deleted at any time.
+The name of an entry, a folder, is a digest of all that its rows depend on, every byte of each file
+included: size and time would not reveal that a file was replaced. It holds `rows`, the bytes of the
+tensor, and `about.json`, with their checksum. An entry is written under a temporary name and renamed
+once it is complete, so that runs that start together do not disturb each other. Whatever is wrong with
+the cache, a run continues without it. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,23 +30,23 @@ from bigmodel.runtime.caches import user_cache
 from bigmodel.runtime.disk import check_regular, read_text
 
 _CHUNK = 1 << 24  # bytes read, written or moved at once
-_FORMAT_VERSION = 2  # of an entry; another number makes all older ones unknown
+_FORMAT_VERSION = 2  # of an entry; entries of another version are not used
 
 
 class UnreadableFileError(Exception):
-    """A file that gives no sample; says why, in a few words."""
+    """A file that cannot be decoded; the message says why, in a few words."""
 
 
 @dataclass
 class DecodedRows:
-    """Rows decoded from files, those of unreadable ones left out.
+    """Rows decoded from files, without unreadable ones.
 
     Attributes:
         rows: (readable files, *shape).
-        kept: which files they are of, in their order.
-        bad: which files cannot be read, and why.
-        notes: something about each file that is kept, such as its size; as JSON holds it.
-        trouble: what was wrong with the cache, in words; empty where nothing was.
+        kept: indices of the readable files, in their order.
+        bad: indices of the unreadable files, and why.
+        notes: a JSON value about each readable file, such as its size.
+        trouble: what was wrong with the cache; empty if nothing was.
     """
 
     rows: Tensor
@@ -57,7 +57,7 @@ class DecodedRows:
 
 
 Decode = Callable[[Path, Tensor], Any]
-"""Fills the row of a file and gives a note about it.
+"""Fills the row of a file and returns a note about it.
 
 Raises:
     UnreadableFileError: it cannot be read.
@@ -78,7 +78,7 @@ class RowFormat(NamedTuple):
 
 
 def cache_folder(cache: str | None) -> Path | None:
-    """The folder that the option `cache` means; None if nothing is to be kept."""
+    """The folder that the option `cache` names; None: no cache."""
     if cache == "auto":
         folder = user_cache()
         return None if folder is None else folder / "decoded"
@@ -86,7 +86,7 @@ def cache_folder(cache: str | None) -> Path | None:
 
 
 def file_digests(paths: Sequence[Path]) -> list[str]:
-    """The digest of what each file holds; empty where it cannot be read."""
+    """The SHA-256 digest of each file; empty if it cannot be read."""
 
     def one(path: Path) -> str:
         try:
@@ -101,10 +101,9 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
 
 
 def _entry_name(paths: Sequence[Path], digests: Sequence[str], options: Any) -> str:
-    """A name for the rows of these files, made with these options."""
     digest = hashlib.sha256(json.dumps([_FORMAT_VERSION, options], sort_keys=True).encode())
     for path, content_digest in zip(paths, digests, strict=True):
-        digest.update(f"{path.suffix.lower()}\0{content_digest}\n".encode())  # notes may tell the suffix
+        digest.update(f"{path.suffix.lower()}\0{content_digest}\n".encode())  # notes may have the suffix
     return digest.hexdigest()[:32]
 
 
@@ -117,15 +116,15 @@ def decode_files(
     digests: Sequence[str] = (),
     options: Any = None,
 ) -> DecodedRows:
-    """The rows of files, out of the cache where it has them.
+    """The rows of files, from the cache if it has them.
 
     Args:
         paths: the files.
         row: what each becomes.
-        max_bad: unreadable files; with more, nothing is kept in the cache.
-        cache: folder of the cache; None: rows are in memory alone.
-        digests: what the cache knows the files by, as `file_digests` gave them.
-        options: whatever else the rows depend on, as JSON holds it.
+        max_bad: with more unreadable files, nothing is cached.
+        cache: folder of the cache; None: rows are in memory only.
+        digests: of the files, from `file_digests`; needed with a cache.
+        options: whatever else the rows depend on, as JSON values.
     """
     if cache is None:
         return _decode_all(torch.empty((len(paths), *row.shape), dtype=row.dtype), paths, row.decode)
@@ -139,9 +138,8 @@ def decode_files(
     try:
         return _write_entry(entry, paths, digests, row, max_bad, trouble)
     except OSError as error:
-        found = decode_files(paths, row)
-        found.trouble = f"{cache} cannot be written ({_reason(error)}): kept in memory only"
-        return found
+        trouble = f"{cache} cannot be written ({_reason(error)}): kept in memory only"
+        return replace(decode_files(paths, row), trouble=trouble)
 
 
 def _reason(error: Exception) -> str:
@@ -149,23 +147,22 @@ def _reason(error: Exception) -> str:
 
 
 def _decode_all(rows: Tensor, paths: Sequence[Path], decode: Decode) -> DecodedRows:
-    """Decodes all files at once into their rows, then closes the gaps that unreadable ones leave."""
+    """Decodes all files in parallel into their rows, then closes the gaps of unreadable ones."""
 
-    def one(index: int) -> tuple[Any, str | None]:
+    def note_and_reason(index: int) -> tuple[Any, str | None]:
         try:
             return decode(paths[index], rows[index]), None
         except UnreadableFileError as error:
             return None, str(error)
 
     with ThreadPoolExecutor(io_threads()) as pool:
-        found = list(pool.map(one, range(len(paths))))
-    kept = [index for index, (_, reason) in enumerate(found) if reason is None]
-    bad = [(index, reason) for index, (_, reason) in enumerate(found) if reason is not None]
-    if bad:
-        for place, index in enumerate(kept):
-            if place != index:
-                rows[place] = rows[index]
-    return DecodedRows(rows[: len(kept)], kept, bad, [found[index][0] for index in kept])
+        results = list(pool.map(note_and_reason, range(len(paths))))
+    kept = [index for index, (_, reason) in enumerate(results) if reason is None]
+    bad = [(index, reason) for index, (_, reason) in enumerate(results) if reason is not None]
+    for place, index in enumerate(kept):
+        if place != index:
+            rows[place] = rows[index]
+    return DecodedRows(rows[: len(kept)], kept, bad, [results[index][0] for index in kept])
 
 
 def _write_entry(
@@ -179,43 +176,39 @@ def _write_entry(
     """Decodes into a new entry.
 
     Raises:
-        OSError: there is no room for it, or it may not be written.
+        OSError: it cannot be written, or there is no space for it.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
     try:
-        file, count = beside / "rows", len(paths) * math.prod(row.shape)
+        file, count = unfinished / "rows", len(paths) * math.prod(row.shape)
         _reserve(file, count * row.dtype.itemsize)
         rows = torch.from_file(str(file), shared=True, size=count, dtype=row.dtype)
-        found = _decode_all(rows.view(len(paths), *row.shape), paths, row.decode)
-        if not found.kept or len(found.bad) > max_bad:
-            found.rows = found.rows.clone()
-            return found
-        if file_digests(paths) != list(digests):  # else the entry would give what it is not named by
-            found.rows = found.rows.clone()
-            found.trouble = "files changed while they were read: kept in memory only"
-            return found
-        about = {"kept": found.kept, "bad": found.bad, "notes": found.notes}
-        size = found.rows.nbytes
-        found.rows = rows = torch.empty(0)  # nothing may be mapped that is cut off
+        decoded = _decode_all(rows.view(len(paths), *row.shape), paths, row.decode)
+        # Bytes that changed since their digest was taken must not be stored under its name.
+        changed = file_digests(paths) != list(digests)
+        if changed or not decoded.kept or len(decoded.bad) > max_bad:
+            trouble = "files changed while they were read: kept in memory only" if changed else ""
+            return replace(decoded, rows=decoded.rows.clone(), trouble=trouble)
+        about = {"kept": decoded.kept, "bad": decoded.bad, "notes": decoded.notes}
+        size = decoded.rows.nbytes
+        decoded.rows = rows = torch.empty(0)  # a mapped file must not be truncated
         os.truncate(file, size)
         about["checksum"] = _checksum(file)
-        (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        (unfinished / "about.json").write_text(json.dumps(about), encoding="utf-8")
         shutil.rmtree(entry, ignore_errors=True)
         try:
-            beside.rename(entry)
+            unfinished.rename(entry)
         except OSError:
             if not entry.exists():  # else another run was faster
                 raise
-        found = _read_entry(entry, row)
-        found.trouble = trouble
-        return found
+        return replace(_read_entry(entry, row), trouble=trouble)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _reserve(file: Path, size: int) -> None:
-    """A file of that size which the disk has room for: a mapped one must never run out of it."""
+    """A new file with its space allocated: writing to a mapped file must not run out of space."""
     with file.open("wb") as out:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(out.fileno(), 0, size)
@@ -233,10 +226,10 @@ def _checksum(file: Path) -> int:
 
 
 def _read_entry(entry: Path, row: RowFormat) -> DecodedRows:
-    """An entry, its rows read when they are touched; changing them does not change the file.
+    """An entry, its rows mapped into memory; changing them does not change the file.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, RuntimeError: it is not what was written.
+        OSError, ValueError, KeyError, TypeError, RuntimeError: it is damaged.
     """
     about = nested_json.loads(read_text(entry / "about.json"))
     file, count = entry / "rows", len(about["kept"]) * math.prod(row.shape)
@@ -249,13 +242,7 @@ def _read_entry(entry: Path, row: RowFormat) -> DecodedRows:
     return DecodedRows(rows.view(-1, *row.shape), list(about["kept"]), bad, list(about["notes"]))
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def io_threads() -> int:
     """How many threads read files: some more than processors, as a few wait for the disk."""
-    return min(32, processors() + 2)
+    affinity = hasattr(os, "sched_getaffinity")
+    return min(32, 2 + (len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1))

@@ -1,12 +1,12 @@
-"""Finds samples that are files: a folder for each class, names that tell, or a list of files.
+"""Finds samples that are files: a folder for each class, labels in names, or a list of files.
 
-    photos/cat/1.jpg          a folder for each class, with more folders within as you like
-    photos/train/cat/1.jpg    the same, below a folder for each part
-    words/7_jackson_3.wav     names that tell, with data.label_pattern='^(\\d)_'
+    photos/cat/1.jpg          a folder for each class, with any folders within
+    photos/train/cat/1.jpg    the same, in a folder for each set
+    words/7_jackson_3.wav     labels in names, with data.label_pattern='^(\\d)_'
     photos.csv                a list, with columns `file` and `label`
 
-Files come in the order of their names, wherever they are found. Hidden ones are passed over, and so is
-system files; see `ignored_files`.
+Files are sorted by name, whatever order the file system gives. Hidden and system files are skipped; see
+`ignored_files`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def find_files(
     parts: bool = True,
     new: bool = False,
 ) -> Files:
-    """The files at a path: of a folder, of a list, or the single one.
+    """The files in a folder, in a list, or the single file at a path.
 
     Args:
         path: folder, list or single file.
         suffixes, what: as in `samples.collect_files`.
-        patterns: how files tell what they are.
-        where: begins a message: the option and its value.
+        patterns: how labels, groups and sets are found.
+        where: the option and its value, for messages.
         labelled: whether labels are needed.
-        parts: whether folders named as parts, such as train, are parts.
-        new: whether training is over: a list's files may then lie beside it as well as in `root`.
+        parts: whether folders with the name of a set, such as train, are sets.
+        new: whether files are new data: those of a list may then be next to it instead of in `root`.
 
     Raises:
         DataError: see `samples.collect_files`.
@@ -58,16 +58,14 @@ def find_files(
     if path.suffix.lower() not in suffixes:
         return _read_list(path, search, labelled, new)
     _check_utf8_name(path.name, where)
+    files = Files([path], [path.name])
     if not labelled:
-        return Files([path], [path.name])
-    labels = [path.absolute().parent.name]
-    if (pattern := patterns.label_pattern) is not None:
-        labels = name_patterns.match_groups(pattern, [path.name], "label_pattern", str(path))
-    return Files([path], [path.name], labels=list(labels))
+        return files
+    return _match_patterns(replace(files, labels=[path.absolute().parent.name]), search)
 
 
 class _Search(NamedTuple):
-    """What is looked for; see `find_files`."""
+    """What to look for; see `find_files`."""
 
     suffixes: Collection[str]
     what: str
@@ -76,7 +74,7 @@ class _Search(NamedTuple):
 
 
 def _check_utf8_name(name: str, where: str) -> None:
-    """Names become labels and columns, and bytes that are no text have no place in a file of those."""
+    """Refuses a name that is not text: names become labels and columns of output files."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -88,8 +86,8 @@ def _check_utf8_name(name: str, where: str) -> None:
 
 def _find_in_folder(folder: Path, search: _Search, labelled: bool, parts: bool) -> Files:
     what, where = search.what, search.where
-    paths, ignored, passed = [], Counter[str](), set[str]()
-    for path in _walk(folder, where, passed):
+    paths, ignored, system_files = [], Counter[str](), set[str]()
+    for path in _walk(folder, where, system_files):
         if path.suffix.lower() in search.suffixes:
             paths.append(path)
         else:
@@ -101,10 +99,10 @@ def _find_in_folder(folder: Path, search: _Search, labelled: bool, parts: bool) 
     names = [path.relative_to(folder).as_posix() for path in paths]
     for name in names:
         _check_utf8_name(name, where)
-    files = Files(paths, names, ignored=ignored, system_files=sorted(passed))
+    files = Files(paths, names, ignored=ignored, system_files=sorted(system_files))
     if not labelled:
         return files
-    below, assigned_parts = _part_folders(names, where) if parts else (names, None)
+    below, assigned_parts = _split_folders(names, where) if parts else (names, None)
     if search.patterns.label_pattern is None:
         labels = _top_folders(below, folder, what, where)
         empty = _empty_folders(folder, names, deeper=assigned_parts is not None)
@@ -113,7 +111,7 @@ def _find_in_folder(folder: Path, search: _Search, labelled: bool, parts: bool) 
 
 
 def _match_patterns(files: Files, search: _Search) -> Files:
-    """Files with the labels, groups and parts that patterns find in their paths."""
+    """Files with the labels, groups and sets that patterns find in their paths."""
     patterns, names, where = search.patterns, files.names, search.where
     labels, groups, assigned_parts = files.labels, files.groups, files.assigned_parts
     if patterns.label_pattern is not None:
@@ -126,39 +124,36 @@ def _match_patterns(files: Files, search: _Search) -> Files:
 
 
 def _empty_folders(folder: Path, names: Sequence[str], *, deeper: bool) -> list[str]:
-    """The folders that could name a class, had they a file in them; see `Files.empty`.
+    """The folders that could name a class, but hold no file; see `Files.empty`.
 
     Args:
-        names: of all files that there are.
-        deeper: whether the folders at the top are parts, and those in them classes.
+        names: of all files.
+        deeper: whether the folders at the top are sets, and those in them classes.
     """
     split_names = [name.split("/") for name in names]
     known = {"/".join(folders[:depth]) for folders in split_names for depth in (1, 2)}
-    empty = []
-    for top in _subfolders(folder):
-        if top.name not in known:
-            empty.append(top.name)
-        elif deeper:
-            empty += [f"{top.name}/{one.name}" for one in _subfolders(top)]
-    return sorted(name for name in empty if name not in known)
+    tops = _subfolders(folder)
+    below = [path for top in tops if top.name in known for path in _subfolders(top)] if deeper else []
+    relative = (path.relative_to(folder).as_posix() for path in (*tops, *below))
+    return sorted(name for name in relative if name not in known)
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir() and not is_ignored(path.name)]
 
 
-def _walk(folder: Path, where: str, passed: set[str]) -> Iterator[Path]:
-    """All files below a folder that are data, by name; a link must stay within it.
+def _walk(folder: Path, where: str, system_files: set[str]) -> Iterator[Path]:
+    """All data files below a folder, sorted by name; links must stay within it.
 
     Args:
-        passed: takes the names of system files, as far as it is not hidden.
+        system_files: the names of system files that are not hidden are added to it.
     """
 
     def unreadable(error: OSError) -> None:
         raise DataError(f"{where}: {error.filename} cannot be read: {error.strerror}.") from error
 
     for top, folders, files in os.walk(folder, onerror=unreadable):
-        passed |= {name for name in (*folders, *files) if is_system_file(name) and name[0] != "."}
+        system_files |= {name for name in (*folders, *files) if is_system_file(name) and name[0] != "."}
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in folders:
             if (path := Path(top, name)).is_symlink():
@@ -168,30 +163,30 @@ def _walk(folder: Path, where: str, passed: set[str]) -> Iterator[Path]:
                     " count twice. Remove the link."
                 )
         for name in sorted(name for name in files if not is_ignored(name)):
-            path = Path(top, name)
-            if path.is_symlink():
+            if (path := Path(top, name)).is_symlink():
                 check_inside(path, folder, "data.path")
             yield path
 
 
-def _part_folders(names: list[str], where: str) -> tuple[list[str], list[str] | None]:
-    """Paths below the folders of parts, and the part of each; as they are where there are no such."""
+def _split_folders(names: list[str], where: str) -> tuple[list[str], list[str] | None]:
+    """Paths within the folders of sets, and the set of each; unchanged and None without such folders."""
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    loose = {name for name in names if "/" not in name}
     known = {top for top in tops if top.lower() in name_patterns.PART_FOLDERS}
-    if len(known) > 1 and (known != tops or any("/" not in name for name in names)):
-        other = sorted((tops - known) or {name for name in names if "/" not in name})
+    if len(known) > 1 and (known != tops or loose):
+        other = sorted((tops - known) or loose)
         raise DataError(
-            f"{where}: its folders {', '.join(sorted(known))} are parts of the data, but {other[0]!r}"
-            " is next to them but is not a part. Move it away, or into one of them."
+            f"{where}: its folders {', '.join(sorted(known))} are sets of the data, but {other[0]!r}"
+            " next to them is not one. Move it away, or into one of them."
         )
-    if not tops or known != tops or any("/" not in name for name in names):
+    if not tops or known != tops or loose:
         return names, None
     split_up = [name.split("/", 1) for name in names]
     return [rest for _, rest in split_up], [top for top, _ in split_up]
 
 
 def _top_folders(names: list[str], folder: Path, what: str, where: str) -> list[str]:
-    """The class of each file, by the folder at the top of its path."""
+    """The class of each file: the first folder of its path."""
     loose = [name for name in names if "/" not in name]
     if len(loose) == len(names):
         pattern = setting("data.label_pattern", name_patterns.suggest_pattern(names))
@@ -224,7 +219,7 @@ def _read_list(path: Path, search: _Search, labelled: bool, new: bool) -> Files:
     listed = get_column(table, patterns.file, "data.file").to_pylist()
     _check_filled(listed, patterns.file, where)
     system_names = [first_system_name(PurePath(str(name))) for name in listed]
-    kept = [row for row, found in enumerate(system_names) if found is None]
+    kept = [row for row, system_name in enumerate(system_names) if system_name is None]
     if not kept:
         raise DataError(f"{where}: lists no {what}.")
     names = [str(listed[row]) for row in kept]
@@ -233,27 +228,29 @@ def _read_list(path: Path, search: _Search, labelled: bool, new: bool) -> Files:
         folder = Path(patterns.root).expanduser()
     paths = [folder / name for name in names]
     _check_listed(names, paths, folder, search, once=labelled)
-    files = Files(paths, names, system_files=sorted({found for found in system_names if found}))
+    files = Files(paths, names, system_files=sorted(set(filter(None, system_names))))
     if not labelled:
         return files
 
-    def values(name: str, key: str) -> list[object]:
-        return list(get_column(table, name, f"data.{key}").take(kept).to_pylist())
+    def values(key: str) -> list[object] | None:
+        name = getattr(patterns, key)
+        return None if name is None else get_column(table, name, f"data.{key}").take(kept).to_pylist()
 
+    labels: Labels = []
     if patterns.label_pattern is None:
-        labels = _list_labels(values(patterns.label, "label"), patterns, where)
-        files = replace(files, labels=labels)
-    if patterns.group is not None:
-        files = replace(files, groups=[*map(_as_text, values(patterns.group, "group"))])
-    if patterns.split is not None:
-        files = replace(files, assigned_parts=[*map(_as_text, values(patterns.split, "split"))])
+        labels = _list_labels(values("label") or [], patterns, where)
+    groups, assigned_parts = (
+        None if column is None else list(map(_as_text, column))
+        for column in (values("group"), values("split"))
+    )
+    files = replace(files, labels=labels, groups=groups, assigned_parts=assigned_parts)
     return _match_patterns(files, search)
 
 
 def _check_listed(
     names: Sequence[str], paths: Sequence[Path], folder: Path, search: _Search, *, once: bool
 ) -> None:
-    """Raises DataError if a listed file is outside the folder or of another kind, or is listed twice."""
+    """Raises DataError if a listed file is outside the folder, of another kind, or listed twice."""
     if once:
         _check_once(names, paths, search.what, search.where)
     for path in paths:
@@ -278,7 +275,7 @@ def _check_once(names: Sequence[str], paths: Sequence[Path], what: str, where: s
 
 
 def _as_text(value: object) -> str:
-    """A value of a column as text, empty where it is missing: NaN, which is not equal to itself, too."""
+    """A cell as text, empty if it is missing or NaN."""
     return "" if value is None or value != value else str(value)
 
 
@@ -296,7 +293,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def _list_labels(values: Sequence[object], patterns: FilePatterns, where: str) -> Labels:
-    """Labels of a list: numbers, where any has a fraction or it is said; all else names classes."""
+    """Labels of a list: numbers if any has a fraction or the task says so, else names of classes."""
     _check_filled(values, patterns.label, where)
     words = [str(value) for value in values]
     if patterns.task == "values":
@@ -305,6 +302,6 @@ def _list_labels(values: Sequence[object], patterns: FilePatterns, where: str) -
         numbers = [float(word) for word in words]
         if patterns.task == "auto" and not all(value.is_integer() for value in numbers):
             return numbers
-        if isinstance(values[0], float):  # what is empty in some row makes whole numbers 1.0, 2.0, …
+        if isinstance(values[0], float):  # a column with an empty cell has 1.0, 2.0 for 1, 2
             return [str(int(value)) if value.is_integer() else str(value) for value in numbers]
     return words

@@ -1,4 +1,4 @@
-"""A user's samples that are files: all of them, with targets, parts and what cannot be read."""
+"""Samples that are files of the user's: found, labelled, split and decoded."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigmodel.data import user_data
-from bigmodel.data.base import PartName
-from bigmodel.data.canonical import alias_summary
+from bigmodel.data import custom_data
+from bigmodel.data.base import PART_ORDER, PartName
+from bigmodel.data.custom_data import CustomDataConfig
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.files import decode_cache
 from bigmodel.data.files.decode_cache import DecodedRows, RowFormat
 from bigmodel.data.files.discovery import find_files
 from bigmodel.data.files.name_patterns import FilePatterns, Files, Labels, kinds_of_files, parse_number
 from bigmodel.data.parts import Part
-from bigmodel.data.reader import Found, Reader
+from bigmodel.data.reader import NewSamples, Reader
+from bigmodel.data.spelling_variants import alias_summary
 from bigmodel.data.targets import TargetEncoder, class_indices, class_names
-from bigmodel.data.user_data import UserDataConfig
 from bigmodel.errors import DataError, join_names
 from bigmodel.spec import Classes, Target, Values
 
 
-class FilesConfig(FilePatterns, UserDataConfig):
-    """Where a user's files lie, what they tell by their names, and how they are split."""
+class FilesConfig(FilePatterns, CustomDataConfig):
+    """Where a user's files are, how their names give labels, and how they are split."""
 
 
 @dataclass(frozen=True)
 class CollectedFiles:
-    """All files of a source, whichever place they come from.
+    """All files of a source, with targets and sets.
 
     Attributes:
-        files: all of them; those of `path` come first.
-        target: classes or values, with what is known before any file is read.
+        files: those of `path`, then those of `val_path` and `test_path`.
+        target: classes or values, before counts and statistics are known.
         targets: (files,) int64 for classes; (files, 1) float64 for values.
-        parts: which files are in which part.
+        parts: indices of the files in each set.
     """
 
     files: Files
@@ -50,7 +50,7 @@ class CollectedFiles:
 
     @cached_property
     def order(self) -> list[int]:
-        """All files, part by part, so that each part is one stretch of the rows made of them."""
+        """Indices of all files, set by set, so that each set is one slice of the decoded rows."""
         order: list[int] = torch.cat(list(self.parts.values())).tolist()
         return order
 
@@ -61,93 +61,76 @@ class CollectedFiles:
 
     @property
     def training_paths(self) -> list[Path]:
-        """The paths of the training part."""
         return self.ordered_paths[: len(self.parts["train"])]
+
+    def check_classes(self, training: Tensor, what: str) -> None:
+        """Raises DataError if a class is not among the `training` targets."""
+        if isinstance(self.target, Classes):
+            custom_data.check_trained_classes(self.target.names, training, "data", what)
 
 
 def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> CollectedFiles:
-    """The files that a source is configured with, with targets and parts.
+    """The files that a source is configured with, labelled and split.
 
     Args:
-        suffixes: of the files that count, such as `.jpg`, in small letters.
-        what: they are, for messages: `pictures`.
+        suffixes: of the files that count, such as `.jpg`, in lower case.
+        what: their name in messages: `pictures`.
 
     Raises:
-        ConfigError: data.path is not given, or a part is told twice.
-        DataError: there are none, labels are missing, or there is nothing to tell apart.
+        ConfigError: data.path is not given, or a set is given twice.
+        DataError: there are no files, labels are missing, or there is only one class.
     """
     where = f"data.path={config.path}"
-    files = find_files(user_data.resolve_path(config), suffixes, what, config, where)
+    files = find_files(custom_data.resolve_path(config), suffixes, what, config, where)
+    target: Target
     if files.real:
-        target: Target = Values((config.label,), mean=(), std=())
+        target, labels = Values((config.label,), mean=(), std=()), None
         targets = torch.tensor(files.labels, dtype=torch.float64)[:, None]
-        labels = None
     else:
         reader = config.learnt_reader(FilesReader)
         words = [str(label) for label in files.labels]
         names, aliases = class_names(words, None if reader is None else reader.target_encoder)
         files = replace(files, aliases=aliases)
-        user_data.check_classes(names, where)
+        custom_data.check_classes(names, where)
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
     count, groups, marks = len(files.paths), files.groups, files.assigned_parts
-    parts = user_data.split_samples(config, count, labels=labels, groups=groups, assigned_parts=marks)
-    for part in user_data.separate_parts(config, parts):
-        files, targets, parts[part] = _add_part(config, part, files, targets, target, suffixes, what)
-    every: tuple[PartName, ...] = ("train", "val", "test")
-    ordered = {name: parts[name] for name in every if name in parts}
-    found = CollectedFiles(files, target, targets, ordered)
-    _check_training_part(found, parts["train"], what)
-    return found
+    parts = custom_data.split_samples(config, count, labels=labels, groups=groups, assigned_parts=marks)
+    for part in custom_data.separate_parts(config, parts):
+        more, where = _find_separate(config, part, files, suffixes, what)
+        own = _label_targets(more.labels, target.names if isinstance(target, Classes) else None, where)
+        parts[part] = torch.arange(len(files.paths), len(files.paths) + len(more.paths))
+        files, targets = files.extended(more, getattr(config, f"{part}_path")), torch.cat([targets, own])
+    parts = {name: parts[name] for name in PART_ORDER if name in parts}
+    collected = CollectedFiles(files, target, targets, parts)
+    collected.check_classes(targets[parts["train"]], what)
+    return collected
 
 
-def _add_part(
-    config: FilesConfig,
-    part: str,
-    files: Files,
-    targets: Tensor,
-    target: Target,
-    suffixes: Collection[str],
-    what: str,
-) -> tuple[Files, Tensor, Tensor]:
-    """Files and targets with those of a part that lies elsewhere, and which they are."""
+def _find_separate(
+    config: FilesConfig, part: str, files: Files, suffixes: Collection[str], what: str
+) -> tuple[Files, str]:
+    """The files of a set with a path of its own, none of which may be among `files`; and its option."""
     key = f"{part}_path"
     where = f"data.{key}={getattr(config, key)}"
-    marks = ("test_pattern", "split", "group", "group_pattern")
-    plain = config.model_copy(update=dict.fromkeys(marks))
-    more = find_files(user_data.resolve_path(config, key), suffixes, what, plain, where, parts=False)
+    plain = config.model_copy(update=dict.fromkeys(("test_pattern", "split", "group", "group_pattern")))
+    more = find_files(custom_data.resolve_path(config, key), suffixes, what, plain, where, parts=False)
     twice = {path.resolve() for path in files.paths} & {path.resolve() for path in more.paths}
     if twice:
         raise DataError(
-            f"{where}: {len(twice):,} of its {what} are in another part too, such as {min(twice)}: an "
-            "evaluation part must not overlap the training part. Use a separate folder."
+            f"{where}: {len(twice):,} of its {what} are in another set too, such as {min(twice)}: an "
+            "evaluation set must not overlap the training set. Use a separate folder."
         )
-    own = _label_targets(more.labels, target.names if isinstance(target, Classes) else None, where)
-    rows = torch.arange(len(files.paths), len(files.paths) + len(more.paths))
-    joined = replace(
-        files,
-        paths=files.paths + more.paths,
-        names=files.names + more.names,
-        ignored=files.ignored + more.ignored,
-        system_files=sorted({*files.system_files, *more.system_files}),
-        empty=[*files.empty, *(f"{getattr(config, key)}/{name}" for name in more.empty)],
-    )
-    return joined, torch.cat([targets, own]), rows
-
-
-def _check_training_part(found: CollectedFiles, training: Tensor, what: str) -> None:
-    """Raises DataError if a class has no file among those that are learnt from, `training`."""
-    if isinstance(found.target, Classes):
-        user_data.check_trained_classes(found.target.names, found.targets[training], "data", what)
+    return more, where
 
 
 @dataclass(frozen=True)
 class ReadSamples:
-    """What was read of the files of a source.
+    """The decoded files of a source.
 
     Attributes:
-        rows: of all parts, one part after another.
-        parts: stretches of the rows, with targets.
+        rows: of all sets, one after another.
+        parts: slices of the rows, with targets.
         left_out: how many files cannot be read, for `Dataset.left_out`.
         digest: of the files' bytes and of the targets.
     """
@@ -159,26 +142,27 @@ class ReadSamples:
 
 
 def read_samples(
-    found: CollectedFiles, row: RowFormat, what: str, max_bad: int, cache: str | None, options: Any
+    collected: CollectedFiles, row: RowFormat, what: str, max_bad: int, cache: str | None, options: Any
 ) -> ReadSamples:
     """Decodes the files of a source.
 
     Args:
         row: what each file becomes.
-        max_bad: how many may be left out because they cannot be read.
+        max_bad: how many unreadable files may be left out.
         cache: see `cache_folder`.
-        options: whatever else a row depends on, as JSON can hold it.
+        options: whatever else a row depends on, as JSON values.
 
     Raises:
-        DataError: more than `max_bad` cannot be read, or a class has nothing left to learn from.
+        DataError: more than `max_bad` cannot be read, or a class has no readable training file.
     """
-    paths = found.ordered_paths
+    paths = collected.ordered_paths
     digests = decode_cache.file_digests(paths)
     keep = {"cache": decode_cache.cache_folder(cache), "digests": digests, "options": options}
     rows = decode_cache.decode_files(paths, row, max_bad=max_bad, **keep)
-    bad = sorted((found.files.names[found.order[place]], reason) for place, reason in rows.bad)
+    bad = sorted((collected.files.names[collected.order[place]], reason) for place, reason in rows.bad)
     left_out = check_unreadable(bad, len(paths), max_bad, what)
-    parts = _split_rows(found, rows, what)
+    parts = _split_rows(collected, rows)
+    collected.check_classes(parts["train"].targets, what)
     digest = DigestBuilder()
     for place in rows.kept:
         digest.word(digests[place])
@@ -187,19 +171,14 @@ def read_samples(
     return ReadSamples(rows, parts, left_out, digest)
 
 
-def _split_rows(found: CollectedFiles, rows: DecodedRows, what: str) -> dict[PartName, Part]:
-    """The parts as stretches of the rows; nothing is copied."""
-    readable, first = torch.tensor(rows.kept, dtype=torch.int64), 0
-    parts: dict[PartName, Part] = {}
-    files = torch.tensor(found.order, dtype=torch.int64)[readable]
-    for name, index in found.parts.items():
-        bounds = torch.tensor([first, first + len(index)])
-        start, stop = torch.searchsorted(readable, bounds).tolist()
-        parts[name] = Part(rows.rows[start:stop], found.targets[files[start:stop]])
-        if name == "train":
-            _check_training_part(found, files[start:stop], what)
-        first += len(index)
-    return parts
+def _split_rows(collected: CollectedFiles, rows: DecodedRows) -> dict[PartName, Part]:
+    """Each set as a slice of the rows; nothing is copied."""
+    kept = torch.tensor(rows.kept, dtype=torch.int64)
+    ends = torch.tensor([len(index) for index in collected.parts.values()]).cumsum(0)
+    sizes = torch.searchsorted(kept, ends).diff(prepend=ends.new_zeros(1)).tolist()
+    targets = collected.targets[torch.tensor(collected.order)[kept]]
+    slices = zip(torch.split(rows.rows, sizes), torch.split(targets, sizes), strict=True)
+    return {name: Part(*pair) for name, pair in zip(collected.parts, slices, strict=True)}
 
 
 def format_summary(kinds: Iterable[str]) -> str:
@@ -209,27 +188,23 @@ def format_summary(kinds: Iterable[str]) -> str:
 
 
 def file_messages(files: Files, trouble: str = "") -> list[tuple[str, str]]:
-    """Lines about files that are no samples, and about the cache."""
-    header_rows = []
-    if files.ignored:
-        header_rows.append(("Ignored", kinds_of_files(files.ignored)))
-    if files.system_files:
-        left_behind = ", ".join(files.system_files)
-        header_rows.append(("Passed over", f"system files: {left_behind}"))
-    if told_apart := alias_summary(files.aliases):
-        header_rows.append(("Spellings", told_apart))
-    if files.empty:
-        header_rows.append(("Empty folders", join_names(files.empty)))
-    if trouble:
-        header_rows.append(("Cache", trouble))
-    return header_rows
+    """Header rows about files that are not samples, and about trouble with the cache."""
+    system_files = f"system files: {', '.join(files.system_files)}" if files.system_files else ""
+    rows = [
+        ("Ignored", kinds_of_files(files.ignored) if files.ignored else ""),
+        ("Skipped", system_files),
+        ("Spellings", alias_summary(files.aliases)),
+        ("Empty folders", join_names(files.empty)),
+        ("Cache", trouble),
+    ]
+    return [(label, text) for label, text in rows if text]
 
 
 class FilesReader(Reader):
-    """Base of the readers of files, each of which is a sample.
+    """Base of readers whose samples are files.
 
     Attributes:
-        patterns: how files tell their labels.
+        patterns: how labels are found in paths.
         target_encoder: the labels of training.
     """
 
@@ -244,8 +219,8 @@ class FilesReader(Reader):
         row: RowFormat,
         with_targets: bool,
         max_bad: int,
-    ) -> tuple[Found, DecodedRows]:
-        """What the files at a path hold, those left out that cannot be read.
+    ) -> tuple[NewSamples, DecodedRows]:
+        """The samples at a path, without files that cannot be read.
 
         Args:
             suffixes, what: see `collect_files`.
@@ -253,7 +228,7 @@ class FilesReader(Reader):
             with_targets, max_bad: see `Reader.read`.
 
         Raises:
-            DataError: more than `max_bad` cannot be read, or all; or training had no such label.
+            DataError: more than `max_bad` cannot be read, or all; or a label is unknown to training.
         """
         where, encoder = str(path), self.target_encoder
         files = find_files(path, suffixes, what, self.patterns, where, labelled=with_targets, new=True)
@@ -263,18 +238,18 @@ class FilesReader(Reader):
         if not rows.kept:
             name, reason = bad[0]
             raise DataError(f"{path}: none of its {what} can be read, such as {name}: {reason}.")
-        targets = encoder.blank(len(rows.kept))
+        targets = encoder.placeholders(len(rows.kept))
         if with_targets:
             classes = None if encoder.kind == "values" else encoder.names
             own = _label_targets(files.labels, classes, where)
-            targets = encoder.scored(own)[torch.tensor(rows.kept)]
+            targets = encoder.scale(own)[torch.tensor(rows.kept)]
         names = [files.names[index] for index in rows.kept]
-        found = Found(Part(rows.rows, targets), {"file": names}, left_out, file_messages(files))
-        return found, rows
+        samples = Part(rows.rows, targets)
+        return NewSamples(samples, {"file": names}, left_out, file_messages(files)), rows
 
 
 def check_unreadable(bad: list[tuple[str, str]], files: int, max_bad: int, what: str) -> dict[str, int]:
-    """How many were left out because they cannot be read, for `Dataset.left_out`.
+    """How many unreadable files are left out, for `Dataset.left_out`.
 
     Args:
         bad: name and reason of each.
@@ -282,7 +257,7 @@ def check_unreadable(bad: list[tuple[str, str]], files: int, max_bad: int, what:
         max_bad: how many may be left out.
 
     Raises:
-        DataError: there are more of them.
+        DataError: there are more.
     """
     if len(bad) > max_bad:
         faults = join_names([f"{name} ({reason})" for name, reason in bad])
@@ -294,12 +269,7 @@ def check_unreadable(bad: list[tuple[str, str]], files: int, max_bad: int, what:
 
 
 def _label_targets(labels: Labels, classes: Sequence[str] | None, where: str) -> Tensor:
-    """Class indices, (files,) int64, or values in their own unit, (files, 1) float64, if `classes` is
-    None.
-
-    Raises:
-        DataError: a label is not one of the training data's.
-    """
+    """Class indices, (files,) int64; without `classes`, values in their own unit, (files, 1) float64."""
     if classes is not None:
         return class_indices(labels, classes, where)
     return torch.tensor([parse_number(label, where) for label in labels]).double()[:, None]

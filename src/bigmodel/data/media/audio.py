@@ -1,7 +1,6 @@
-"""One recording of any kind as numbers of the shape that a model reads.
+"""Decodes a recording of any format into the shape that a model reads.
 
-Nothing of it is random, and nothing depends on other recordings, so that a new one is heard as those of
-training were.
+Nothing is random or depends on other recordings, so a new one is decoded as those of training were.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from bigmodel.data.media.spectrogram import LogMel
 from bigmodel.registry import Config
 from bigmodel.runtime.disk import check_regular
 
-_UNKNOWN = 0x7FFF0000  # bytes from which on a WAV was written without knowing how long it would be
-_TRIMMED = 4  # frames of an MP3 that readers leave out at its two ends, at most
-_HEAD = 1 << 16  # bytes of an MP3 within which its first frame begins
+_UNKNOWN = 0x7FFF0000  # bytes: a WAV file of this size or more was streamed, its length not known
+_TRIMMED = 4  # frames that decoders leave out at the two ends of an MP3, at most
+_HEAD = 1 << 16  # bytes at the start of an MP3 that contain its first frame
 
 
 def header_frames(path: Path) -> int:
-    """Samples in each channel by the header; 0 where it does not say.
+    """Samples in each channel according to the header of a WAV or MP3 file; 0 if it does not say.
 
-    FLAC is not looked at: its reader knows.
+    FLAC needs no check: its decoder reports files that are cut short.
     """
     with path.open("rb") as file:
         head = file.read(12)
@@ -40,7 +39,7 @@ def header_frames(path: Path) -> int:
 
 
 def _wav_frames(file: BinaryIO) -> int:
-    """By the size of the chunk `data` (Microsoft and IBM, "Multimedia programming interface", 1991)."""
+    """By the size of its `data` chunk (Microsoft and IBM, "Multimedia programming interface", 1991)."""
     block = 0
     while len(chunk := file.read(8)) == 8:
         size = struct.unpack("<I", chunk[4:])[0]
@@ -56,7 +55,7 @@ def _wav_frames(file: BinaryIO) -> int:
 
 
 def _mp3_frames(file: BinaryIO) -> int:
-    """By the frames that a `Xing` or `Info` header counts, which most encoders write."""
+    """From the number of frames in a `Xing` or `Info` header, which most encoders write."""
     head = file.read(10)
     start = 0
     if head[:3] == b"ID3" and len(head) == 10:
@@ -73,20 +72,20 @@ def _mp3_frames(file: BinaryIO) -> int:
 
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".mp3": "MP3"}
-_KAISER_BETA = 8.6  # of the Kaiser window: what is beyond the new half rate is damped by 80 dB and more
-_CANCELLED_POWER = 0.01  # share of the channels' power below which their mean has lost the sound
-_MIN_COMPLETE = 0.98  # share of what the header promises that has to be there
-_MAX_SECONDS = 3600  # seconds of one recording; longer ones are no samples, or would fill the memory
+_KAISER_BETA = 8.6  # attenuates frequencies above half the new rate by 80 dB or more
+_CANCELLED_POWER = 0.01  # share of the channels' mean power below which their mix has lost the sound
+_MIN_COMPLETE = 0.98  # share of the length in the header that must be there
+_MAX_SECONDS = 3600  # of one recording; longer ones are not samples, or would fill the memory
 
 
 class AudioSettings(Config):
     """How recordings become arrays of one shape.
 
     Attributes:
-        rate: samples a second after resampling.
-        samples: in each recording; longer ones lose their end, shorter ones are filled with silence.
+        rate: samples per second after resampling.
+        samples: in each recording; longer ones are cut, shorter ones padded with silence.
         form: a spectrogram or the samples themselves.
-        layout: an image, height being time, or a sequence.
+        layout: an image whose height is time, or a sequence.
         n_mels: bands of a spectrogram.
         window, hop: samples in a window of a spectrogram, and from one to the next.
         fold: samples in a step of a raw sequence.
@@ -103,7 +102,7 @@ class AudioSettings(Config):
 
     @cached_property
     def log_mel(self) -> LogMel:
-        """What makes spectrograms."""
+        """The layer that computes spectrograms."""
         return LogMel(self.rate, self.window, self.hop, self.n_mels)
 
     @property
@@ -116,26 +115,26 @@ class AudioSettings(Config):
 
 
 def duration(path: Path) -> float:
-    """Seconds of a recording, by its header.
+    """Seconds of a recording, from its header.
 
     Raises:
         UnreadableFileError: see `read_recording`.
     """
     try:
         check_regular(path)
-        found = soundfile.info(str(path))
+        info = soundfile.info(str(path))
     except (soundfile.SoundFileError, OSError) as error:
         raise UnreadableFileError(_reason(path, error)) from None
-    return float(found.frames / found.samplerate)
+    return float(info.frames / info.samplerate)
 
 
 class Recording(NamedTuple):
-    """A recording, its channels mixed, at another rate.
+    """A recording, mixed to one channel and resampled.
 
     Attributes:
         sound: (samples,) float32 from -1 to 1.
-        rate: samples a second that it had.
-        seconds: that it lasts.
+        rate: samples per second before resampling.
+        seconds: its duration.
         level: see `loudness_db`.
         cancelled: see `mix_channels`.
     """
@@ -148,10 +147,10 @@ class Recording(NamedTuple):
 
 
 def read_recording(path: Path, rate: int) -> Recording:
-    """A recording, its channels mixed, at another rate.
+    """A recording, mixed to one channel and resampled.
 
     Raises:
-        UnreadableFileError: it is not there, broken, cut short, empty or hours long; says why.
+        UnreadableFileError: it is missing, broken, cut short, empty or hours long; the message says why.
     """
     try:
         check_regular(path)
@@ -160,14 +159,14 @@ def read_recording(path: Path, rate: int) -> Recording:
             if file.frames > _MAX_SECONDS * own:
                 hours = file.frames / own / 3600
                 raise UnreadableFileError(f"it is {hours:.1f} hours long; cut it into samples")
-            promised = max(file.frames, header_frames(path))
+            expected = max(file.frames, header_frames(path))
             content = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise UnreadableFileError(_reason(path, error)) from None
     if len(content) == 0:
         raise UnreadableFileError("it is empty")
-    if len(content) < _MIN_COMPLETE * promised:
-        some, whole = len(content) / own, promised / own
+    if len(content) < _MIN_COMPLETE * expected:
+        some, whole = len(content) / own, expected / own
         raise UnreadableFileError(f"it is truncated: {some:.2f} s of {whole:.2f} s")
     channels = torch.from_numpy(content)
     if not bool(channels.isfinite().all()):
@@ -177,7 +176,7 @@ def read_recording(path: Path, rate: int) -> Recording:
 
 
 def mix_channels(channels: Tensor) -> tuple[Tensor, bool]:
-    """Channels as one, (samples,), and whether they cancel each other: then it is the loudest of them.
+    """The mean of channels, (samples,); if they cancel each other, the loudest of them, and True.
 
     Args:
         channels: (samples, channels) float32.
@@ -190,7 +189,7 @@ def mix_channels(channels: Tensor) -> tuple[Tensor, bool]:
 
 
 def loudness_db(sound: Tensor) -> float | None:
-    """Root mean square of a sound in dB of full scale; None: it is silent throughout."""
+    """Root mean square of a sound in dB of full scale; None: it is silent."""
     power = float(sound.double().square().mean())
     return 10 * math.log10(power) if power else None
 
@@ -200,51 +199,50 @@ def _reason(path: Path, error: Exception) -> str:
         return "there is no such file"
     if path.stat().st_size == 0:
         return "the file is empty"
-    if "is not a regular file" in str(error):  # which is said of any MP3 that is none
+    if "is not a regular file" in str(error):  # libsndfile's message for anything that is not an MP3
         return "it is not a sound file, or is damaged"
     return getattr(error, "strerror", None) or str(error).split(": ")[-1].rstrip(".")
 
 
 def resample(sound: Tensor, own: int, rate: int) -> Tensor:
-    """A sound at another rate, without what the new rate cannot hold.
+    """A sound at another rate, without the frequencies that the new rate cannot represent.
 
-    By a windowed sinc, one phase of it for each place between samples (Crochiere and Rabiner,
-    "Multirate digital signal processing", 1983).
+    Polyphase filtering with a windowed sinc (Crochiere and Rabiner, "Multirate digital signal
+    processing", 1983).
 
     Args:
         sound: (samples,) float32.
-        own, rate: samples a second, before and after.
+        own, rate: samples per second, before and after.
     """
     if own == rate:
         return sound
     from scipy.signal import resample_poly
 
     common, window = math.gcd(own, rate), ("kaiser", _KAISER_BETA)
-    made = resample_poly(sound.double().numpy(), rate // common, own // common, window=window)
-    return torch.from_numpy(made).float()
+    resampled = resample_poly(sound.double().numpy(), rate // common, own // common, window=window)
+    return torch.from_numpy(resampled).float()
 
 
 Note = tuple[str, int, float, float | None, bool]
-"""Format, rate, seconds and level of a recording, and whether its channels cancelled each other."""
+"""Format, rate, seconds and level of a recording, and whether its channels cancel each other."""
 
 
 def decode(path: Path, row: Tensor, settings: AudioSettings) -> Note:
-    """Reads a recording into a row.
+    """Decodes a recording into a row.
 
     Args:
-        row: `hearing.shape` float32.
+        row: `settings.shape` float32.
 
     Raises:
         UnreadableFileError: see `read_recording`.
     """
-    heard = read_recording(path, settings.rate)
-    sound = heard.sound
+    recording = read_recording(path, settings.rate)
     fitted = torch.zeros(settings.samples)
-    count = min(len(sound), settings.samples)
-    fitted[:count] = sound[:count]
+    count = min(len(recording.sound), settings.samples)
+    fitted[:count] = recording.sound[:count]
     if settings.form == "log_mel":
         with torch.inference_mode():
             row.copy_(settings.log_mel(fitted[None]).view(settings.shape))
     else:
         row.zero_().view(-1)[: len(fitted)] = fitted
-    return SUFFIXES[path.suffix.lower()], heard.rate, heard.seconds, heard.level, heard.cancelled
+    return SUFFIXES[path.suffix.lower()], *recording[1:]

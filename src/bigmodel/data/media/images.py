@@ -1,7 +1,6 @@
-"""One picture of any size and kind as bytes of the size that a model reads.
+"""Decodes a picture of any size and format into bytes of the size that a model reads.
 
-Nothing of it is random, and nothing depends on other pictures, so that a new one is seen as those of
-training were.
+Nothing is random or depends on other pictures, so a new one is decoded as those of training were.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ SUFFIXES = {
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
     **dict.fromkeys((".ppm", ".pgm"), "PPM"),
 }
-_FORMATS = [*dict.fromkeys(SUFFIXES.values())]  # no others: some start other programs
+_FORMATS = [*dict.fromkeys(SUFFIXES.values())]  # no others: some run other programs
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 _ORIENTATION = 0x0112
-_SIDEWAYS = {5, 6, 7, 8}  # orientations whose height and width are exchanged
-_REDUCING_GAP = 2.0  # a quick first reduction leaves at least this many times the size
+_SIDEWAYS = {5, 6, 7, 8}  # orientations that swap height and width
+_REDUCING_GAP = 2.0  # a fast first reduction keeps at least this many times the final size
 
 Side = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ResizeSettings(Config):
-    """How pictures become one size.
+    """How pictures are resized.
 
     Attributes:
-        height, width: of all.
-        channels: 1 for grey, 3 for colours.
+        height, width: of all pictures.
+        channels: 1 for grey, 3 for colour.
         fit: crop the middle, pad with black, or stretch.
-        background: what shows through where pictures are transparent.
+        background: behind transparent pictures.
     """
 
     height: Side
@@ -56,22 +55,22 @@ class ResizeSettings(Config):
 
 @contextmanager
 def checked_image_sizes() -> Iterator[None]:
-    """Pictures of up to 179 million pixels pass without a warning; larger ones are refused as bombs.
+    """Accepts pictures of up to 179 million pixels without a warning; larger ones are refused.
 
-    To be entered once, around all threads: what warns is the whole program's.
+    Enter it once, around all threads: warning filters are global.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pil_image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd tags in files that read well
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd tags in readable files
         yield
 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Any]:
-    """A picture whose pixels are not read yet.
+    """Opens a picture; its pixels are not decoded yet.
 
     Raises:
-        UnreadableFileError: it is missing, broken, no picture, or enormous; the message says why.
+        UnreadableFileError: it is missing, broken, not a picture, or enormous; the message says why.
     """
     try:
         check_regular(path)
@@ -91,7 +90,7 @@ def open_image(path: Path) -> Iterator[Any]:
 
 
 def image_info(path: Path) -> tuple[str, int, int, bool]:
-    """Format, height and width of a picture, and whether it is grey, without reading its pixels.
+    """Format, height and width of a picture, and whether it is grey, without decoding its pixels.
 
     Raises:
         UnreadableFileError: see `open_image`.
@@ -109,16 +108,16 @@ def _image_info(picture: Any) -> tuple[str, int, int, bool]:
 
 
 def decode(path: Path, row: Tensor, settings: ResizeSettings) -> tuple[str, int, int]:
-    """Reads a picture into a row.
+    """Decodes a picture into a row.
 
     Args:
         row: (channels, height, width) uint8.
 
     Returns:
-        Format, height and width that it had.
+        Its format, and its height and width before resizing.
 
     Raises:
-        UnreadableFileError: see `open_image`; or it is of a kind that has no white.
+        UnreadableFileError: see `open_image`; or its mode does not define white.
     """
     with open_image(path) as picture:
         kind, height, width, _ = _image_info(picture)
@@ -132,7 +131,7 @@ def decode(path: Path, row: Tensor, settings: ResizeSettings) -> tuple[str, int,
 
 
 def _draft(picture: Any, height: int, width: int, settings: ResizeSettings) -> None:
-    """Has a JPEG decoder leave out detail that is not wanted: many times faster for photographs."""
+    """Has the JPEG decoder skip detail that is not needed: many times faster for photographs."""
     scale = _scale(height, width, settings) * _REDUCING_GAP
     if picture.format == "JPEG" and picture.mode in ("L", "RGB") and scale < 1:
         sides = (math.ceil(picture.size[0] * scale), math.ceil(picture.size[1] * scale))
@@ -145,7 +144,7 @@ def _scale(height: int, width: int, settings: ResizeSettings) -> float:
 
 
 def _convert_mode(picture: Any, settings: ResizeSettings) -> Any:
-    """The picture in grey or colours, 8 bits each, nothing transparent."""
+    """The picture in grey or colour, 8 bits per channel, on an opaque background."""
     mode = "L" if settings.channels == 1 else "RGB"
     if picture.mode == "F":
         raise UnreadableFileError("its pixels are real numbers (mode F), with no defined white level")
@@ -155,13 +154,13 @@ def _convert_mode(picture: Any, settings: ResizeSettings) -> Any:
         clear = picture.convert("RGBA")
         behind = pil_image.new("RGBA", clear.size, settings.background)
         picture = pil_image.alpha_composite(behind, clear)
-    if picture.mode == "P":  # its colours, not the numbers of them
+    if picture.mode == "P":  # the palette's colours, not their indices
         picture = picture.convert("RGB")
     return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _resize(picture: Any, settings: ResizeSettings) -> Any:
-    """The picture in the size that is wanted; each pixel an average of those it stands for."""
+    """The picture in its final size, antialiased."""
     size, bilinear = (settings.width, settings.height), pil_image.Resampling.BILINEAR
     if settings.fit == "stretch":
         return picture.resize(size, bilinear, reducing_gap=_REDUCING_GAP)

@@ -1,8 +1,8 @@
-"""Log-mel spectrograms: how much of each pitch a sound holds, from moment to moment.
+"""Log-mel spectrograms: the power of a sound in each band of pitch, over time.
 
 A window slides over the samples; its power at each frequency comes from a discrete Fourier transform,
-here one convolution with cosines and sines, so that it exports like any other layer. Triangles, evenly
-spread over the mel scale of pitch, sum the power into bands; the logarithm follows loudness as heard.
+here one convolution with cosines and sines, so that it exports like any other layer. Triangular filters,
+spaced evenly on the mel scale, sum the power into bands; the logarithm approximates perceived loudness.
 
 The mel scale is that of O'Shaughnessy ("Speech communication", 1987) and of the HTK book (Young et al.,
 2006, section 5.4), mel = 2595 log10(1 + hertz / 700), with triangles of height 1.
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from bigmodel.errors import ConfigError
 
 POWER_FLOOR = 1e-8
-"""Power, of a full-scale sine's, below which a band counts as silent: 80 dB."""
+"""Power, relative to a full-scale sine, below which a band counts as silent: 80 dB."""
 
-_MAX_PADDING = 8  # times a transform may be longer than its window
+_MAX_PADDING = 8  # how many times longer than its window a transform may be
 
 
 def hertz_to_mel(hertz: float) -> float:
@@ -35,12 +35,12 @@ def mel_to_hertz(mel: Tensor) -> Tensor:
 
 
 def mel_filters(bands: int, points: int, rate: int) -> Tensor:
-    """Triangles that sum a power spectrum into bands: (bands, points // 2 + 1) float64.
+    """Triangular filters that sum a power spectrum into bands: (bands, points // 2 + 1) float64.
 
     Args:
-        bands: how many; their corners are spread evenly over the mel scale from 0 to half the rate.
+        bands: how many; their corners are spaced evenly on the mel scale from 0 to half the rate.
         points: of the Fourier transform.
-        rate: samples a second.
+        rate: samples per second.
     """
     corners = mel_to_hertz(torch.linspace(0, hertz_to_mel(rate / 2), bands + 2, dtype=torch.float64))
     hertz = torch.arange(points // 2 + 1, dtype=torch.float64) * rate / points
@@ -50,17 +50,17 @@ def mel_filters(bands: int, points: int, rate: int) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Samples of a sound to its log-mel spectrogram, silence 0 and the loudest sine about 1.
+    """The log-mel spectrogram of a sound: 0 for silence, about 1 for the loudest sine.
 
     Args:
-        rate: samples a second.
+        rate: samples per second.
         window, hop: samples in a window, and from one window to the next.
         bands: of the mel scale.
 
     Shapes: (batch, samples) → (batch, frames(samples), bands).
 
     Raises:
-        ConfigError: there are more bands than the window can tell apart.
+        ConfigError: there are more bands than the window can resolve.
     """
 
     basis: Tensor
@@ -69,7 +69,7 @@ class LogMel(nn.Module):
     def __init__(self, rate: int, window: int, hop: int, bands: int) -> None:
         super().__init__()
         self.window, self.hop = window, hop
-        # zeros behind the window give a finer grid of frequencies, where narrow bands would miss all
+        # zero padding makes the frequency grid finer, or narrow bands would fall between its points
         points = 1 << (window - 1).bit_length()
         filters = mel_filters(bands, points, rate)
         while bool((filters.sum(1) == 0).any()):
@@ -90,7 +90,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", filters.float())
 
     def frames(self, samples: int) -> int:
-        """How many frames a sound of so many samples has; its end is filled up with silence."""
+        """Frames of a sound of so many samples; its end is padded with silence."""
         return max(1, math.ceil((samples - self.window) / self.hop) + 1)
 
     def forward(self, sound: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""A user's own recordings: words, calls of birds, machines, each with a label.
+"""The user's own recordings: words, bird calls, machines, each with a label.
 
     bigmodel-train data=audio data.path=recordings/ model=cnn
 
-with `recordings/yes/1.wav`, or names or a list that tell; see `files.discovery` for all ways.
-Recordings are mixed to one channel, resampled, cut or filled up to one duration, and read as log-mel
-spectrograms.
+with `recordings/yes/1.wav`, or labels in the files' names or in a list; `files.discovery` has all
+layouts. Recordings are mixed to one channel, resampled, cut or padded to one duration, and turned into
+log-mel spectrograms.
 """
 
 from __future__ import annotations
@@ -29,23 +29,22 @@ from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableF
 from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
 from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, duration
 from bigmodel.data.normalize import image_statistics
-from bigmodel.data.reader import Found, reads, truncation_row
+from bigmodel.data.reader import HeaderRows, NewSamples, reads, truncation_row
 from bigmodel.data.targets import TargetEncoder
-from bigmodel.errors import ConfigError, DataError
+from bigmodel.errors import ConfigError, DataError, counted
 from bigmodel.registry import Config, data
 from bigmodel.spec import DataSpec, Image, Input
 from bigmodel.spec import Sequence as Steps
 
 _WHAT = "recordings"
-_NOTES_VERSION = 2  # version of what is noted of each recording in the cache
-_COVERED = 0.95  # share of the training part that is heard to its end, where no duration is given
-
-_LOUDER_DB = 6.0  # dB that new recordings may be beyond training's before it is told
-_FRAME_MULTIPLE = 8  # frames, if no duration is given, are a multiple, so that patches tile an image
+_NOTES_VERSION = 2  # of each recording's note in the cache
+_COVERED = 0.95  # share of the training set that is not cut, if no duration is set
+_LEVEL_MARGIN_DB = 6.0  # how far outside training's levels new recordings may be without a warning
+_FRAME_MULTIPLE = 8  # of the number of frames, if no duration is set, so that patches tile an image
 
 
 class AudioConfig(FilesConfig, ImageConfig):
-    """Where recordings lie and what they are heard as."""
+    """Where recordings are and how they are turned into spectrograms."""
 
     rate: int = Field(
         16000, ge=100, le=384000, description="samples per second that all are resampled to"
@@ -53,7 +52,7 @@ class AudioConfig(FilesConfig, ImageConfig):
     seconds: float | None = Field(
         None,
         gt=0,
-        description="each is cut or padded to; null: the 95th percentile of the training part",
+        description="each is cut or padded to; null: the 95th percentile of the training set",
     )
     form: Literal["log_mel", "raw"] = Field(
         "log_mel", description="log_mel: pitches over time; raw: the samples themselves"
@@ -98,21 +97,18 @@ def audio(config: AudioConfig) -> Dataset:
             "data.augment: changes images, but these recordings are sequences. Set data.layout=image, or"
             " leave the augmentation out."
         )
-    found = file_samples.collect_files(config, SUFFIXES, _WHAT)
-    if (before := config.learnt_reader(AudioReader)) is not None:
-        settings = before.settings
-    else:
-        settings = _audio_settings(config, layout, found.training_paths)
+    files = file_samples.collect_files(config, SUFFIXES, _WHAT)
+    before = config.learnt_reader(AudioReader)
+    settings = before.settings if before else _audio_settings(config, layout, files.training_paths)
     options = [_NOTES_VERSION, settings.model_dump()]
-    read = file_samples.read_samples(found, _row(settings), _WHAT, config.max_bad, config.cache, options)
-    form: Input = Image(*settings.shape) if layout == "image" else Steps(*settings.shape)
-    known = config.learnt(form)
-    dataset = completed(DataSpec("audio", form, found.target), read.parts, known)
-    statistics = None if known is None else (known.mean, known.std)
-    if config.normalize and statistics is None:
-        statistics = _statistics(read.parts["train"].inputs, config)
-    mean, std = statistics or (None, None)
-    labels, warnings = describe_target(found.target, (part.targets for part in read.parts.values()))
+    read = file_samples.read_samples(files, _row(settings), _WHAT, config.max_bad, config.cache, options)
+    inputs: Input = Image(*settings.shape) if layout == "image" else Steps(*settings.shape)
+    learnt = config.learnt(inputs)
+    dataset = completed(DataSpec("audio", inputs, files.target), read.parts, learnt)
+    mean, std = (None, None) if learnt is None else (learnt.mean, learnt.std)
+    if config.normalize and learnt is None:
+        mean, std = _statistics(read.parts["train"].inputs, config)
+    labels, warnings = describe_target(files.target, (part.targets for part in read.parts.values()))
     return replace(
         dataset,
         mean=mean,
@@ -123,7 +119,7 @@ def audio(config: AudioConfig) -> Dataset:
             target_encoder=TargetEncoder.of(dataset.spec.target),
             training_statistics=RecordingStatistics.of(read.rows),
         ),
-        header_rows=[*_messages(found, read.rows, settings, labels), *warnings],
+        header_rows=[*_header_rows(files, read.rows, settings, labels), *warnings],
         left_out=read.left_out,
         read=read.digest.read(exact=False),
     )
@@ -136,7 +132,7 @@ def _row(settings: AudioSettings) -> RowFormat:
 def _audio_settings(
     config: AudioConfig, layout: Literal["image", "sequence"], training: Sequence[Path]
 ) -> AudioSettings:
-    """What all recordings are heard as; for as long as most of the training part last."""
+    """The settings for all recordings; if no duration is set, most of the training set fits."""
     window, hop = round(config.window * config.rate), round(config.hop * config.rate)
     if config.seconds is not None:
         samples = max(1, round(config.seconds * config.rate))
@@ -149,67 +145,66 @@ def _audio_settings(
 
 
 def _typical_seconds(training: Sequence[Path]) -> float:
-    """What most recordings last at most, rounded up to a hundredth."""
+    """The duration that most recordings do not exceed, rounded up to a hundredth."""
     with ThreadPoolExecutor(io_threads()) as pool:
         durations = sorted(filter(None, pool.map(_duration, training)))
     if not durations:
-        raise DataError(f"data: none of {len(training):,} {_WHAT} of the training part can be read.")
+        raise DataError(f"data: none of {len(training):,} {_WHAT} of the training set can be read.")
     return math.ceil(durations[int(_COVERED * (len(durations) - 1))] * 100) / 100
 
 
 def _duration(path: Path) -> float:
     try:
         return duration(path)
-    except UnreadableFileError:  # told when it is read
+    except UnreadableFileError:  # reported when it is decoded
         return 0.0
 
 
 def _statistics(training: Tensor, config: AudioConfig) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each band, (bands,), or of all samples of a raw form, (1,)."""
+    """Mean and deviation of each band, (bands,), or of all samples if raw, (1,)."""
     bands = training.shape[-1] if config.form == "log_mel" else 1
     by_band = training.reshape(len(training), -1, bands).transpose(1, 2)[..., None]
     mean, std = image_statistics(by_band)
     return mean.view(bands), std.view(bands)
 
 
-def _messages(
-    found: CollectedFiles, rows: DecodedRows, settings: AudioSettings, labels: str
-) -> list[tuple[str, str]]:
-    """What was understood, for the header."""
+def _header_rows(
+    files: CollectedFiles, rows: DecodedRows, settings: AudioSettings, labels: str
+) -> HeaderRows:
     kinds = file_samples.format_summary(note[0] for note in rows.notes)
     rates = sorted({note[1] for note in rows.notes})
     rate = f"{rates[0]:,}" if len(rates) == 1 else f"{rates[0]:,} to {rates[-1]:,}"
-    lasting = sorted(note[2] for note in rows.notes)
+    durations = sorted(note[2] for note in rows.notes)
     seconds = settings.samples / settings.rate
-    cut = sum(length > seconds for length in lasting)
+    cut = sum(length > seconds for length in durations)
     silent = sum(note[3] is None for note in rows.notes)
     text = (
-        f"{len(rows.kept):,} {kinds}, {lasting[0]:.2f} to {lasting[-1]:.2f} s at {rate} Hz, heard for"
-        f" {seconds:.2f} s at {settings.rate:,} Hz ({cut:,} cut short); {labels}"
+        f"{len(rows.kept):,} {kinds}, {durations[0]:.2f} to {durations[-1]:.2f} s at {rate} Hz, heard"
+        f" for {seconds:.2f} s at {settings.rate:,} Hz ({cut:,} cut short); {labels}"
     )
-    header_rows = [("Recordings", text)]
-    if silent:
-        header_rows.append(("Silent", f"{silent:,} recordings throughout"))
-    header_rows += _cancelled_warning(rows)
-    return header_rows + file_samples.file_messages(found.files, rows.trouble)
+    return [
+        ("Recordings", text),
+        *([("Silent", f"{silent:,} recordings throughout")] if silent else []),
+        *_cancelled_warning(rows),
+        *file_samples.file_messages(files.files, rows.trouble),
+    ]
 
 
-def _cancelled_warning(rows: DecodedRows) -> list[tuple[str, str]]:
-    """The line that tells whose channels cancel each other."""
+def _cancelled_warning(rows: DecodedRows) -> HeaderRows:
     count = sum(note[4] for note in rows.notes)
-    what = "1 recording" if count == 1 else f"{count:,} recordings"
-    line = (
-        f"the channels of {what} cancel each other, being in opposite phase: only the louder one is used"
+    warning = (
+        f"the channels of {counted(count, 'recording')} cancel each other, being in opposite phase: only"
+        " the louder one is used"
     )
-    return [("Warning", line)] if count else []
+    return [("Warning", warning)] if count else []
 
 
 class RecordingStatistics(Config):
-    """What training's recordings were like.
+    """Statistics of training's recordings.
 
     Attributes:
-        rates: samples a second that they had.
-        levels: of the softest and of the loudest, in dB of full scale; none where all are silent.
+        rates: samples per second, before resampling.
+        levels: of the softest and of the loudest, in dB of full scale; empty if all are silent.
     """
 
     rates: list[int]
@@ -217,20 +212,20 @@ class RecordingStatistics(Config):
 
     @classmethod
     def of(cls, rows: DecodedRows) -> RecordingStatistics:
-        """What recordings are like."""
+        """The statistics of decoded recordings."""
         levels = [note[3] for note in rows.notes if note[3] is not None]
         return cls(
             rates=sorted({note[1] for note in rows.notes}),
             levels=[min(levels), max(levels)] if levels else [],
         )
 
-    def differing(self, rows: DecodedRows) -> list[tuple[str, str]]:
-        """Warnings of new recordings that are not like them."""
-        header_rows = []
+    def differing(self, rows: DecodedRows) -> HeaderRows:
+        """Warnings about new recordings that are unlike those of training."""
+        warnings = []
         rates = [note[1] for note in rows.notes if note[1] not in self.rates]
         if rates:
             known = ", ".join(f"{rate:,}" for rate in self.rates)
-            header_rows.append(
+            warnings.append(
                 f"{len(rates):,} of {len(rows.notes):,} recordings have a rate that does not occur in "
                 f"training, such as {rates[0]:,} Hz (training: {known} Hz); they are resampled, but may "
                 "lack frequencies or contain others"
@@ -238,34 +233,36 @@ class RecordingStatistics(Config):
         levels = [note[3] for note in rows.notes if note[3] is not None]
         if self.levels:
             low, high = self.levels
-            far = [one for one in levels if not low - _LOUDER_DB <= one <= high + _LOUDER_DB]
+            low_limit, high_limit = low - _LEVEL_MARGIN_DB, high + _LEVEL_MARGIN_DB
+            far = [level for level in levels if not low_limit <= level <= high_limit]
             if far:
-                header_rows.append(
+                warnings.append(
                     f"{len(far):,} of {len(rows.notes):,} recordings are louder or softer than any in "
                     f"training, such as {far[0]:.0f} dB (training: {low:.0f} to {high:.0f} dB)"
                 )
-        return [("Warning", line) for line in header_rows]
+        return [("Warning", warning) for warning in warnings]
 
 
 @reads("audio")
 class AudioReader(FilesReader):
-    """Reads recordings, a folder or a list of them.
+    """Reads a folder or a list of recordings.
 
     Attributes:
-        settings: what all are heard as.
-        training_statistics: what training's were like; None: an earlier version did not keep it.
+        settings: how all are turned into spectrograms.
+        training_statistics: of training's recordings; None: an earlier version did not keep them.
     """
 
     settings: AudioSettings
     training_statistics: RecordingStatistics | None = None
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         row = _row(self.settings)
-        found, rows = self.read_files(path, SUFFIXES, _WHAT, row, with_targets, max_bad)
+        samples, rows = self.read_files(path, SUFFIXES, _WHAT, row, with_targets, max_bad)
         seconds = self.settings.samples / self.settings.rate
         cut = sum(note[2] > seconds for note in rows.notes)
-        other = [] if self.training_statistics is None else self.training_statistics.differing(rows)
-        header_rows = [*found.header_rows, *_cancelled_warning(rows), *other]
+        header_rows = [*samples.header_rows, *_cancelled_warning(rows)]
+        if self.training_statistics is not None:
+            header_rows += self.training_statistics.differing(rows)
         header_rows += truncation_row(cut, "recording", f"{seconds:.2f} s")
-        return replace(found, header_rows=header_rows)
+        return replace(samples, header_rows=header_rows)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, and whatever else comes as their four IDX files.
+"""MNIST and Fashion-MNIST, and other data sets in the same four IDX files.
 
 IDX (LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998): two zero bytes, one
 for the type (8: bytes), one for the number of dimensions, then each dimension as a big-endian 32-bit
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Dataset, ImageConfig
+from bigmodel.data.base import BatchSize, Dataset, ImageConfig, ValFraction
 from bigmodel.data.memory_check import check_memory, free_memory
 from bigmodel.data.parts import Part
 from bigmodel.data.paths import check_inside
@@ -40,10 +40,8 @@ _CHUNK = 1 << 20
 class IDXConfig(ImageConfig):
     """Four IDX files, gzip or not."""
 
-    batch_size: int = Field(128, ge=1, description="samples in a batch")
-    val_fraction: float = Field(
-        0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
-    )
+    batch_size: BatchSize = 128
+    val_fraction: ValFraction = 0.1
     root: str | None = Field(
         None, description="folder of the four IDX files; null: data/<name> and system folders"
     )
@@ -51,14 +49,14 @@ class IDXConfig(ImageConfig):
 
 @data.register("mnist", IDXConfig)
 def mnist(config: IDXConfig) -> Dataset:
-    """70,000 handwritten digits, images 1×28×28 (LeCun et al., 1998), with their test part."""
+    """70,000 handwritten digits, images 1×28×28 (LeCun et al., 1998), with their test set."""
     help_text = "The four files of the official MNIST distribution belong there."
     return _read_dataset(config, _MNIST_CLASSES, [], help_text)
 
 
 @data.register("fashion_mnist", IDXConfig)
 def fashion_mnist(config: IDXConfig) -> Dataset:
-    """70,000 pictures of clothes, images 1×28×28 (Xiao et al., 2017), with their test part."""
+    """70,000 pictures of clothes, images 1×28×28 (Xiao et al., 2017), with their test set."""
     help_text = (
         "Debian's package dataset-fashion-mnist has them (non-free; it installs into"
         f" {_DEBIAN_FASHION}), and so has the official distribution of Zalando Research."
@@ -72,8 +70,8 @@ def _read_dataset(
     """Finds and reads the four files.
 
     Raises:
-        DataError: a file is missing, damaged, of another kind, points outside its folder, or does not
-            fit the others.
+        DataError: a file is missing, damaged, of another kind, a link out of its folder, or does not
+            match the others.
     """
     if config.root is not None:
         folders = [Path(config.root).expanduser()]
@@ -96,16 +94,16 @@ def _read_dataset(
 def _find(
     config: IDXConfig, folders: list[Path], system_folders: list[Path], help_text: str
 ) -> dict[str, Path]:
-    """The path of each of the four files, all out of the first folder that has any."""
+    """The path of each of the four files, all from the first folder that has any."""
     for folder in folders:
-        found = {stem: path for stem in _STEMS if (path := _find_file(folder, stem)) is not None}
-        if len(found) == len(_STEMS):
-            if folder not in system_folders:  # a distribution links as it sees fit
-                for path in found.values():
+        files = {stem: path for stem in _STEMS if (path := _find_file(folder, stem)) is not None}
+        if len(files) == len(_STEMS):
+            if folder not in system_folders:  # distributions may install links
+                for path in files.values():
                     check_inside(path, folder, "data.root")
-            return found
-        if found:
-            missing = ", ".join(f"{_file_name(stem)}[.gz]" for stem in _STEMS if stem not in found)
+            return files
+        if files:
+            missing = ", ".join(f"{_file_name(stem)}[.gz]" for stem in _STEMS if stem not in files)
             raise DataError(
                 f"data={config.name}: of its four files, these are missing in {folder.absolute()}:"
                 f" {missing}. {help_text}"
@@ -151,22 +149,22 @@ def _read_part(images_path: Path, labels_path: Path, classes: tuple[str, ...]) -
 
 
 def read_idx(path: Path, kind: str) -> Tensor:
-    """Reads one IDX file of bytes, gzip or not, whatever its name ends in.
+    """Reads one IDX file of bytes, gzip or not, whatever its suffix.
 
     Args:
         path: the file.
-        kind: `images`, which gives (samples, height, width), or `labels`, which gives (samples,).
+        kind: `images`, for (samples, height, width), or `labels`, for (samples,).
 
     Raises:
-        DataError: it cannot be read, is of the other kind or of none, or is longer or shorter than
-            its own header says. The message names the file, what was found and what is expected.
+        DataError: it cannot be read, is of another kind, or is longer or shorter than its header says.
+            The message names the file, what it holds and what is expected.
     """
     with open_decompressed(path) as file:
         return _parse(file, path, kind)
 
 
 def _parse(file: BinaryIO, path: Path, kind: str) -> Tensor:
-    """The header, checked, then just as many bytes as it promises."""
+    """The header, checked, then as many bytes as it promises."""
     expected, dimensions = _MAGIC[kind], _MAGIC[kind] & 0xFF
     head = file.read(4 + 4 * dimensions)
     if len(head) < 4 or int.from_bytes(head[:4], "big") != expected:
@@ -184,14 +182,14 @@ def _parse(file: BinaryIO, path: Path, kind: str) -> Tensor:
     if len(body) > free:
         check_memory(size, f"{path}: {form} by its header")
     if len(body) != size:
-        fault, found = ("cut short", f"{len(body):,}") if len(body) < size else ("too long", "more")
+        fault, actual = ("cut short", f"{len(body):,}") if len(body) < size else ("too long", "more")
         says = f"{form} = {size:,} bytes of {kind}" if len(shape) > 1 else f"{size:,} bytes of {kind}"
-        raise DataError(f"{path}: {fault}: its header says {says}, found {found}. Get it again.")
+        raise DataError(f"{path}: {fault}: its header says {says}, found {actual}. Get it again.")
     return torch.frombuffer(body, dtype=torch.uint8).view(shape)
 
 
 def _read_up_to(file: BinaryIO, limit: int) -> bytearray:
-    """At most `limit` bytes, piece by piece: a wrong header must not ask for all memory at once."""
+    """At most `limit` bytes, in pieces: a wrong header must not allocate all memory at once."""
     body = bytearray()
     while len(body) < limit and (piece := file.read(min(_CHUNK, limit - len(body)))):
         body += piece
@@ -199,7 +197,7 @@ def _read_up_to(file: BinaryIO, limit: int) -> bytearray:
 
 
 def _wrong_start(head: bytes) -> str:
-    """In words, what a file starts with that is not what was expected."""
+    """What a file starts with instead of the expected magic number."""
     if len(head) < 4:
         return f"cut short: {len(head)} bytes in all"
     magic = int.from_bytes(head[:4], "big")

@@ -1,9 +1,9 @@
-"""A user's own pictures: photographs, drawings, scans, of any size and kind, each with a label.
+"""The user's own pictures: photographs, drawings, scans, of any size and format, each with a label.
 
     bigmodel-train data=images data.path=photos/ model=cnn
 
-with `photos/cat/1.jpg`, or a list `photos.csv` with columns `file` and `label`; see `files.discovery`
-for all ways. Pictures are read once, made one size, and kept in a cache for the runs to come.
+with `photos/cat/1.jpg`, or a list `photos.csv` with columns `file` and `label`; `files.discovery` has
+all layouts. Pictures are decoded once, resized to one size, and cached for later runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableF
 from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
 from bigmodel.data.media import images as decoding
 from bigmodel.data.media.images import SUFFIXES, ResizeSettings, Side
-from bigmodel.data.reader import Found, reads
+from bigmodel.data.reader import HeaderRows, NewSamples, reads
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, Image
@@ -35,7 +35,7 @@ _WHAT = "pictures"
 
 
 class ImagesConfig(FilesConfig, ImageConfig):
-    """Where pictures lie and what size they get."""
+    """Where pictures are and how they are resized."""
 
     size: Side | list[Side] = Field(
         64, description="height and width that all pictures get, or [height, width]"
@@ -65,26 +65,26 @@ class ImagesConfig(FilesConfig, ImageConfig):
 @data.register("images", ImagesConfig)
 def images(config: ImagesConfig) -> Dataset:
     """Pictures in files, as images channels×height×width of bytes."""
-    found = file_samples.collect_files(config, SUFFIXES, _WHAT)
+    files = file_samples.collect_files(config, SUFFIXES, _WHAT)
     with decoding.checked_image_sizes():
         before = config.learnt_reader(ImagesReader)
-        settings = _resize_settings(config, found.training_paths) if before is None else before.settings
-        read = file_samples.read_samples(
-            found, _row(settings), _WHAT, config.max_bad, config.cache, options=settings.model_dump()
-        )
-    spec = DataSpec("images", Image(*_row(settings).shape), found.target)
+        settings = _resize_settings(config, files.training_paths) if before is None else before.settings
+        row, options = _row(settings), settings.model_dump()
+        read = file_samples.read_samples(files, row, _WHAT, config.max_bad, config.cache, options)
+    spec = DataSpec("images", Image(*row.shape), files.target)
     dataset = completed(spec, read.parts, config.learnt(spec.input))
     scaled = standardised(config, spec.input, read.parts, config.normalize)
-    target_encoder = TargetEncoder.of(dataset.spec.target)
-    labels, warnings = describe_target(found.target, (part.targets for part in read.parts.values()))
+    labels, warnings = describe_target(files.target, (part.targets for part in read.parts.values()))
     return replace(
         dataset,
         mean=scaled.mean,
         std=scaled.std,
         reader=ImagesReader(
-            settings=settings, patterns=config.for_new_files(), target_encoder=target_encoder
+            settings=settings,
+            patterns=config.for_new_files(),
+            target_encoder=TargetEncoder.of(dataset.spec.target),
         ),
-        header_rows=[*_messages(found, read.rows, settings, labels), *warnings],
+        header_rows=[*_header_rows(files, read.rows, settings, labels), *warnings],
         left_out=read.left_out,
         read=read.digest.read(),
     )
@@ -96,7 +96,7 @@ def _row(settings: ResizeSettings) -> RowFormat:
 
 
 def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSettings:
-    """The one form of all pictures; colours where any of the training part has some."""
+    """The settings for all pictures; in colour if any of the training set is."""
     channels = config.channels
     if channels == "auto":
         with ThreadPoolExecutor(io_threads()) as pool:
@@ -110,17 +110,16 @@ def _resize_settings(config: ImagesConfig, training: Sequence[Path]) -> ResizeSe
 def _seems_grey(path: Path) -> bool:
     try:
         return decoding.image_info(path)[3]
-    except UnreadableFileError:  # told when it is read
+    except UnreadableFileError:  # reported when it is decoded
         return True
 
 
 _FIT_NAMES = {"crop": "cropped to", "pad": "padded to", "stretch": "stretched to"}
 
 
-def _messages(
-    found: CollectedFiles, rows: DecodedRows, settings: ResizeSettings, labels: str
-) -> list[tuple[str, str]]:
-    """What was understood, for the header."""
+def _header_rows(
+    files: CollectedFiles, rows: DecodedRows, settings: ResizeSettings, labels: str
+) -> HeaderRows:
     kinds = file_samples.format_summary(kind for kind, _, _ in rows.notes)
     sizes = sorted(((width * height, width, height) for _, height, width in rows.notes))
     smallest, largest = (f"{width}×{height}" for _, width, height in (sizes[0], sizes[-1]))
@@ -128,21 +127,21 @@ def _messages(
     form = f"{_FIT_NAMES[settings.fit]} {settings.width}×{settings.height}"
     colours = "in grey" if settings.channels == 1 else "in colours"
     text = f"{len(rows.kept):,} {kinds}, {spread}, {form} {colours}; {labels}"
-    return [("Pictures", text), *file_samples.file_messages(found.files, rows.trouble)]
+    return [("Pictures", text), *file_samples.file_messages(files.files, rows.trouble)]
 
 
 @reads("images")
 class ImagesReader(FilesReader):
-    """Reads pictures, a folder or a list of them.
+    """Reads a folder or a list of pictures.
 
     Attributes:
-        settings: the one form of all pictures.
+        settings: how all pictures are resized.
     """
 
     settings: ResizeSettings
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         with decoding.checked_image_sizes():
-            found, _ = self.read_files(path, SUFFIXES, _WHAT, _row(self.settings), with_targets, max_bad)
-        return found
+            row = _row(self.settings)
+            return self.read_files(path, SUFFIXES, _WHAT, row, with_targets, max_bad)[0]

@@ -1,10 +1,10 @@
-"""Pairs of texts, the second to be told from the first: sentences and their translations.
+"""Pairs of texts, the second to be predicted from the first: sentences and their translations.
 
     bigmodel-train data=pairs data.source=train.de data.target=train.en model=transformer
     bigmodel-train data=pairs data.path=pairs.csv data.source=de data.target=en model=transformer
 
-They are the lines of two files, or two columns of a table. Both sides share one vocabulary. What a model
-is judged by is never cut, so that decoding gives back each reference as it stands in the file.
+They are the lines of two files, or two columns of a table. Both sides share one vocabulary. References
+for evaluation are never cut, so that decoding their tokens restores each as it is in the file.
 """
 
 from __future__ import annotations
@@ -17,28 +17,24 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.base import PART_ORDER, Dataset, PartName, ValFraction
+from bigmodel.data.custom_data import split_samples
 from bigmodel.data.parts import TextPairs
-from bigmodel.data.reader import Found, reads, truncation_row
+from bigmodel.data.reader import NewSamples, reads, truncation_row
 from bigmodel.data.texts import pair_files
 from bigmodel.data.texts.files import read_lines, vocabulary_of
 from bigmodel.data.texts.pair_files import PairFilesConfig, Pairs
 from bigmodel.data.texts.vocabulary import Encoded, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import split_samples
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec, NextTokens, TokenPair
 
-_PART_ORDER: tuple[PartName, ...] = ("train", "val", "test")
-
 
 class PairsConfig(PairFilesConfig):
-    """Where pairs of texts lie, what their tokens are, and how translations are judged."""
+    """Where pairs of texts are, their tokens, and how translations are evaluated."""
 
     batch_size: int = Field(512, ge=1, description="most pairs in a batch")
-    val_fraction: float = Field(
-        0.1, gt=0, lt=1, description="share of the training part held out for validation, 0 to 1"
-    )
+    val_fraction: ValFraction = 0.1
     batch_tokens: int = Field(4096, ge=1, description="most tokens in a batch, padding included")
     length: int = Field(
         128,
@@ -50,48 +46,48 @@ class PairsConfig(PairFilesConfig):
         ge=0,
         description="validation pairs that are translated at each evaluation to give BLEU; 0: none",
     )
-    beams: int = Field(4, ge=1, description="beams of the search that translates the test part")
+    beams: int = Field(4, ge=1, description="beams of the search that translates the test set")
 
 
 @reads("pairs")
 class PairsReader(VocabularyReader):
-    """Reads further pairs, or sources alone, in the tokens that were learnt.
+    """Reads new pairs, or sources alone, with the vocabulary of training.
 
     Attributes:
-        length: tokens that sources are cut to, their end included.
-        longest: the most tokens of a reference, its end included.
-        columns: of a table, source and target; None: the lines of two files.
+        length: tokens that sources are cut to, the end token included.
+        longest: the most tokens of a reference, the end token included.
+        columns: source and target in a table; None: pairs are the lines of two files.
     """
 
     length: int
     longest: int
     columns: list[str] | None
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`.
 
         Args:
-            path: a table where the run has learnt from one; else a file of sources, a line each, or two
+            path: a table if the run was trained on one; else a file of sources, one per line, or two
                 files, `test.de,test.en`.
-            with_targets: leave out pairs with an empty side; without, all sources are kept, so that
-                there is a translation for each line.
+            with_targets: leave out pairs with an empty side; otherwise all sources are kept, so that
+                each line gets a translation.
             max_bad: pairs that may be left out because their reference is longer than any in training.
         """
-        pairs = self._pairs(path, with_targets, max_bad)
+        pairs = self._read_pairs(path, with_targets, max_bad)
         if with_targets:
             pairs = pair_files.drop_empty(pairs)
-            pairs = self._not_longer(path, pairs, max_bad)
+            pairs = self._drop_longer(path, pairs, max_bad)
         if not len(pairs):
             raise DataError(f"{path}: there are no {'pairs' if with_targets else 'texts'} in it.")
         columns: dict[str, Sequence[str]] = {"source": pairs.sources}
         if with_targets:
             columns["target"] = pairs.targets
-        stored, cut = _encode_pairs(self.vocabulary, pairs, self.length)
+        encoded, cut = _encode_pairs(self.vocabulary, pairs, self.length)
         header_rows = truncation_row(cut, "source", f"{self.length:,} tokens")
-        return Found(stored, columns, pairs.left_out, header_rows)
+        return NewSamples(encoded, columns, pairs.left_out, header_rows)
 
-    def _not_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
-        """The pairs whose references are no longer than any that the run has seen."""
+    def _drop_longer(self, path: Path, pairs: Pairs, max_bad: int) -> Pairs:
+        """The pairs whose references are at most as long as the longest in training."""
         sizes = (self.vocabulary.encode_all(pairs.targets).sizes + 1).tolist()
         longer = [row for row, size in enumerate(sizes) if size > self.longest]
         if len(longer) > max_bad:
@@ -104,13 +100,13 @@ class PairsReader(VocabularyReader):
         kept = [row for row, size in enumerate(sizes) if size <= self.longest]
         return pair_files.keep_rows(pairs, kept, f"references longer than {self.longest:,} tokens")
 
-    def _pairs(self, path: Path, with_targets: bool, max_bad: int) -> Pairs:
-        """The pairs of a place; targets are empty where no answers are asked for."""
+    def _read_pairs(self, path: Path, with_targets: bool, max_bad: int) -> Pairs:
+        """The pairs at a path; targets are empty unless asked for."""
         if self.columns is not None:
             source, target = self.columns
             names = (source, target if with_targets else source)
-            found = pair_files.read_pair_table(path, "path", names, max_bad, self.encoding)
-            return found if with_targets else replace(found, targets=[""] * len(found))
+            pairs = pair_files.read_pair_table(path, "path", names, max_bad, self.encoding)
+            return pairs if with_targets else replace(pairs, targets=[""] * len(pairs))
         files = [path] if path.exists() else [Path(name) for name in str(path).split(",")]
         if with_targets and len(files) == 2:
             return pair_files.read_pair_files(files[0], files[1], self.encoding)
@@ -125,11 +121,11 @@ class PairsReader(VocabularyReader):
 
 @data.register("pairs", PairsConfig)
 def pairs(config: PairsConfig) -> Dataset:
-    """The pairs of texts that `config` names.
+    """The pairs of texts at the paths of `config`.
 
     Raises:
-        ConfigError: it is not said where both sides lie.
-        DataError: they cannot be read, do not fit each other, or all are too long.
+        ConfigError: the path of a side is missing.
+        DataError: they cannot be read, do not match, or are all too long.
     """
     pair_files.check_paths(config)
     parts = _read_parts(config)
@@ -142,21 +138,18 @@ def pairs(config: PairsConfig) -> Dataset:
             "be compared with other references than those of the files. Use a byte-level tokenizer, or "
             "leave data.tokenizer out to train one."
         )
-    stored: dict[PartName, TextPairs] = {}
-    cut = 0
+    encoded, cut, left_out = dict[PartName, TextPairs](), 0, Counter[str]()
     for name, part in parts.items():
-        most = None if name == "train" else config.length
-        stored[name], longer = _encode_pairs(vocabulary, part, most)
-        cut += longer
-    stored["train"], long = _drop_long(stored["train"], config.length)
-    left_out = Counter[str]()
-    for part in parts.values():
+        max_tokens = None if name == "train" else config.length
+        encoded[name], count = _encode_pairs(vocabulary, part, max_tokens)
+        cut += count
         left_out.update(part.left_out)
-    if long:
-        left_out[f"training pairs longer than {config.length:,} tokens"] = long
-    longest = max(config.length, *(int(part.sizes.max()) for part in stored.values()))
+    encoded["train"], dropped = _drop_long(encoded["train"], config.length)
+    if dropped:
+        left_out[f"training pairs longer than {config.length:,} tokens"] = dropped
+    longest = max(config.length, *(int(part.sizes.max()) for part in encoded.values()))
     header_rows = [
-        ("Pairs", f"{len(stored['train']):,} for training"),
+        ("Pairs", f"{len(encoded['train']):,} for training"),
         ("Vocabulary", f"{vocabulary}; both sides share it"),
         *truncation_row(cut, "source", f"{config.length:,} tokens", purpose=" for evaluation"),
     ]
@@ -164,7 +157,7 @@ def pairs(config: PairsConfig) -> Dataset:
         "pairs",
         TokenPair(longest, vocabulary.size, *_special_tokens(vocabulary)),
         NextTokens(vocabulary.size, characters=None, end=vocabulary.end),
-        {name: len(part) for name, part in stored.items()},
+        {name: len(part) for name, part in encoded.items()},
     )
     reader = PairsReader(
         vocabulary=vocabulary,
@@ -173,42 +166,50 @@ def pairs(config: PairsConfig) -> Dataset:
         longest=longest,
         columns=None if config.path is None else [str(config.source), str(config.target)],
     )
-    dataset = Dataset(spec, stored["train"], stored["val"], stored.get("test"), reader=reader)
-    return replace(dataset, header_rows=header_rows, left_out=dict(left_out))
+    return Dataset(
+        spec,
+        encoded["train"],
+        encoded["val"],
+        encoded.get("test"),
+        reader=reader,
+        header_rows=header_rows,
+        left_out=dict(left_out),
+    )
 
 
 def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
-    """All parts; what has no place of its own is held out of the training part.
+    """All parts; those without a path of their own are held out of the training set.
 
-    Pairs of the same source go to the same part, or what is judged by would have been learnt.
+    Pairs with the same source go to the same part, or the model would be evaluated on sources that it
+    was trained on.
     """
-    read = {name: pair_files.read_part(config, name) for name in _PART_ORDER}
-    found = {name: part for name, part in read.items() if part is not None}
-    empty = [name for name, part in found.items() if not len(part)]
+    files = {name: pair_files.read_part(config, name) for name in PART_ORDER}
+    parts = {name: part for name, part in files.items() if part is not None}
+    empty = [name for name, part in parts.items() if not len(part)]
     if empty:
-        raise DataError(f"data: the {empty[0]} part has no pairs with a text on both sides.")
-    whole = found["train"]
-    elsewhere = {f"{name}_path": name for name in ("val", "test") if name in found}
-    index = split_samples(config.model_copy(update=elsewhere), len(whole), groups=whole.sources)
-    found |= {name: whole.at(rows.tolist()) for name, rows in index.items()}
-    found["train"] = replace(found["train"], left_out=whole.left_out)
-    return {name: found[name] for name in _PART_ORDER if name in found}
+        raise DataError(f"data: the {empty[0]} set has no pairs with a text on both sides.")
+    whole = parts["train"]
+    separate = {f"{name}_path": name for name in parts if name != "train"}
+    index = split_samples(config.model_copy(update=separate), len(whole), groups=whole.sources)
+    parts |= {name: whole.at(rows.tolist()) for name, rows in index.items()}
+    parts["train"] = replace(parts["train"], left_out=whole.left_out)
+    return {name: parts[name] for name in PART_ORDER if name in parts}
 
 
-def _encode_pairs(vocabulary: Vocabulary, pairs: Pairs, most: int | None) -> tuple[TextPairs, int]:
-    """Pairs as tokens; sources are cut to `most` tokens, targets are not. How many were cut."""
+def _encode_pairs(vocabulary: Vocabulary, pairs: Pairs, max_tokens: int | None) -> tuple[TextPairs, int]:
+    """Pairs as tokens, sources cut to `max_tokens`; and how many sources were cut."""
     pad, start, end = _special_tokens(vocabulary)
-    encoded = vocabulary.encode_all(pairs.sources)
-    source = _append_end(encoded, end, most)
+    uncut = vocabulary.encode_all(pairs.sources)
+    source = _append_end(uncut, end, max_tokens)
     target = _append_end(vocabulary.encode_all(pairs.targets), end)
-    stored = TextPairs(
+    encoded = TextPairs(
         torch.cat([source.tokens, target.tokens]),
         torch.stack([source.starts, target.starts + len(source.tokens)], dim=1),
         torch.stack([source.sizes, target.sizes], dim=1),
         pad,
         start,
     )
-    return stored, int((source.sizes <= encoded.sizes).sum())
+    return encoded, int((source.sizes <= uncut.sizes).sum())
 
 
 def _special_tokens(vocabulary: Vocabulary) -> tuple[int, int, int]:
@@ -219,29 +220,22 @@ def _special_tokens(vocabulary: Vocabulary) -> tuple[int, int, int]:
     return vocabulary.pad, vocabulary.start, vocabulary.end
 
 
-def _drop_long(stored: TextPairs, length: int) -> tuple[TextPairs, int]:
-    """The pairs of at most `length` tokens, and how many others there are.
-
-    Raises:
-        DataError: there are none.
-    """
-    short = stored.lengths <= length
+def _drop_long(pairs: TextPairs, length: int) -> tuple[TextPairs, int]:
+    """The pairs of at most `length` tokens, and how many others there are."""
+    short = pairs.lengths <= length
     if not bool(short.any()):
         raise DataError(
-            f"data.length={length}: all {len(stored):,} training pairs are longer; the shortest has"
-            f" {int(stored.lengths.min()):,} tokens. Raise it."
+            f"data.length={length}: all {len(pairs):,} training pairs are longer; the shortest has"
+            f" {int(pairs.lengths.min()):,} tokens. Raise it."
         )
-    return stored.select(short.nonzero().flatten()), int((~short).sum())
+    return pairs.select(short.nonzero().flatten()), int((~short).sum())
 
 
-def _append_end(found: Encoded, end: int, most: int | None = None) -> Encoded:
-    """Texts that each end with `end`, cut to `most` tokens with it."""
-    kept = found.sizes if most is None else found.sizes.clamp(max=most - 1)
-    sizes = kept + 1
-    starts = sizes.cumsum(0) - sizes
-    # Where each token that is kept stood, and where it comes to stand.
+def _append_end(texts: Encoded, end: int, max_tokens: int | None = None) -> Encoded:
+    """Texts with an `end` token after each, cut to `max_tokens` with it."""
+    kept = texts.sizes if max_tokens is None else texts.sizes.clamp(max=max_tokens - 1)
+    result = Encoded(torch.full((int(kept.sum()) + len(kept),), end, dtype=texts.tokens.dtype), kept + 1)
     within = torch.arange(int(kept.sum())) - (kept.cumsum(0) - kept).repeat_interleave(kept)
-    tokens = torch.full((int(sizes.sum()),), end, dtype=found.tokens.dtype)
-    before = found.starts.repeat_interleave(kept) + within
-    tokens[starts.repeat_interleave(kept) + within] = found.tokens[before]
-    return Encoded(tokens, sizes)
+    source = texts.starts.repeat_interleave(kept) + within
+    result.tokens[result.starts.repeat_interleave(kept) + within] = texts.tokens[source]
+    return result

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from torch import Tensor
 
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import Dataset, ImageConfig, RealConfig
+from bigmodel.data.base import BatchSize, Dataset, ImageConfig, RealConfig
 from bigmodel.data.parts import Part
 from bigmodel.registry import data
-from bigmodel.spec import Classes, DataSpec, Features, Image, Values
+from bigmodel.spec import Classes, DataSpec, Features, Image, Target, Values
 
 
 class DigitsConfig(ImageConfig):
@@ -25,7 +25,7 @@ class DigitsConfig(ImageConfig):
 class TableConfig(RealConfig):
     """A small table: smaller batches, or an epoch would be only a step or two."""
 
-    batch_size: int = Field(16, ge=1, description="samples in a batch")
+    batch_size: BatchSize = 16
 
 
 @data.register("digits", DigitsConfig)
@@ -41,25 +41,19 @@ def digits(config: DigitsConfig) -> Dataset:
 @data.register("iris", TableConfig)
 def iris(config: TableConfig) -> Dataset:
     """150 irises: four lengths in cm, three species (Fisher, 1936)."""
-    from sklearn.datasets import load_iris
-
-    return _classification(config, load_iris())
+    return _classification(config)
 
 
 @data.register("wine", TableConfig)
 def wine(config: TableConfig) -> Dataset:
     """178 wines: 13 chemical figures, three growers (Forina, 1988)."""
-    from sklearn.datasets import load_wine
-
-    return _classification(config, load_wine())
+    return _classification(config)
 
 
 @data.register("breast_cancer", TableConfig)
 def breast_cancer(config: TableConfig) -> Dataset:
     """569 tumours: 30 figures of cell nuclei, malignant or benign (Wolberg et al., 1995)."""
-    from sklearn.datasets import load_breast_cancer
-
-    return _classification(config, load_breast_cancer())
+    return _classification(config)
 
 
 @data.register("diabetes", TableConfig)
@@ -67,23 +61,18 @@ def diabetes(config: TableConfig) -> Dataset:
     """442 patients: ten figures, how far the disease went in a year (Efron et al., 2004)."""
     from sklearn.datasets import load_diabetes
 
-    found = load_diabetes(scaled=False)  # scaled there means: with figures of all samples
-    spec = DataSpec(
-        "diabetes",
-        Features(found.data.shape[1], _names(found.feature_names)),
-        Values(("disease progression",), mean=(), std=()),
-    )
-    samples = Part(torch.from_numpy(found.data), torch.from_numpy(found.target)[:, None])
-    return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
+    bunch = load_diabetes(scaled=False)  # their scaling uses statistics of all samples
+    target = Values(("disease progression",), mean=(), std=())
+    return _table(config, bunch, target, torch.from_numpy(bunch.target)[:, None])
 
 
 def _digits() -> np.ndarray[Any, Any]:
     """The rows of scikit-learn's file: 64 pixels, 0 to 16, and the digit, as float64.
 
-    Read without scikit-learn, which takes longer to import than the model here to learn; by itself where
-    a version of it keeps them otherwise.
+    Read without importing scikit-learn, which takes longer than training a model on them; if a version
+    of it stores them in another way, it reads them itself.
     """
-    package = importlib.util.find_spec("sklearn")  # finds it, and does not import it
+    package = importlib.util.find_spec("sklearn")  # without importing it
     try:
         assert package is not None
         assert package.origin is not None
@@ -93,19 +82,23 @@ def _digits() -> np.ndarray[Any, Any]:
     except (OSError, EOFError, ValueError, AssertionError):
         from sklearn.datasets import load_digits
 
-        found = load_digits()
-        rows = np.column_stack([found.data, found.target])
+        bunch = load_digits()
+        rows = np.column_stack([bunch.data, bunch.target])
     return rows
 
 
-def _classification(config: TableConfig, found: Any) -> Dataset:
-    """A table of features with one class for each row."""
-    spec = DataSpec(
-        config.name,
-        Features(found.data.shape[1], _names(found.feature_names)),
-        Classes(_names(found.target_names), counts=()),
-    )
-    samples = Part(torch.from_numpy(found.data), torch.from_numpy(found.target).to(torch.int64))
+def _classification(config: TableConfig) -> Dataset:
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{config.name}")()
+    target = Classes(_names(bunch.target_names), counts=())
+    return _table(config, bunch, target, torch.from_numpy(bunch.target).to(torch.int64))
+
+
+def _table(config: TableConfig, bunch: Any, target: Target, targets: Tensor) -> Dataset:
+    inputs = Features(bunch.data.shape[1], _names(bunch.feature_names))
+    spec = DataSpec(config.name, inputs, target)
+    samples = Part(torch.from_numpy(bunch.data), targets)
     return assemble(config, spec, samples, normalize=config.normalize, as_read=True)
 
 

@@ -1,17 +1,18 @@
-"""Made-up data with a rule in it: any shape of input, any kind of target, from a seed.
+"""Synthetic data that can be learnt: any shape of input, any kind of target, from a seed.
 
-For trying a model at some size without data of that size, and for timing. A fixed random teacher
-decides the targets, so that training means something:
+For trying a model at some size without data of that size, and for timing. The targets come from a fixed
+random teacher:
 
-- Features, sequences and tokens are drawn at random. The teacher gives each position (a feature, a
-  step, a token) a score, and a sample's score is their sum: `tanh` and linear for real inputs, a worth
-  for each word for tokens. The target is the score plus noise; its sign; or the class with the highest.
-- Images show what they mean: each output has a soft pattern of its own, and an image is the sum of
-  patterns, weighted by its target, on grey, plus noise.
+- Features, sequences and tokens are random. The teacher scores each position (a feature, a step, a
+  token), and a sample's score is their sum: `tanh` and linear for real inputs, a score for each word for
+  tokens. The target is the score plus noise, its sign, or the class with the highest score.
+- Images show their target: each output has a smooth pattern, and an image is the sum of the patterns,
+  weighted by its target, on grey, plus noise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -34,12 +35,13 @@ _DIMENSIONS = {
     "sequence": "[steps, features]",
     "tokens": "[length]",
 }
-_VERSION = 1  # of what is drawn; another one makes other data of the same settings
+_VERSION = 1  # of the drawn data: another one means other data from the same settings
+_TEACHER, _SAMPLES, _NOISE = 0, 1, 2  # separate random streams of a seed
 _CONTRAST = 0.15  # deviation of an image's patterns, from black 0 to white 1
 
 
 class SyntheticConfig(RealConfig):
-    """Sizes and kinds of made-up data."""
+    """Sizes and kinds of synthetic data."""
 
     input: Literal["features", "image", "sequence", "tokens"] = Field(
         "features", description="kind of the inputs: features, image, sequence or tokens"
@@ -86,7 +88,7 @@ class SyntheticConfig(RealConfig):
 
 @data.register("synthetic", SyntheticConfig)
 def synthetic(config: SyntheticConfig) -> Dataset:
-    """Made-up data of the shapes and kinds that `config` asks for."""
+    """Synthetic data of the shapes and kinds in `config`."""
     if config.input == "image":
         targets = _codes(config)
         inputs = _images(config, targets)
@@ -98,50 +100,40 @@ def synthetic(config: SyntheticConfig) -> Dataset:
     elif config.target == "flags":
         targets = (targets > 0).float()
     spec = specs.DataSpec("synthetic", _input(config), _target(config))
-    made = assemble(config, spec, Part(inputs, targets), normalize=config.normalize)
-    return replace(made, read=_digest(config))
+    dataset = assemble(config, spec, Part(inputs, targets), normalize=config.normalize)
+    return replace(dataset, read=_digest(config))
 
 
 def _digest(config: SyntheticConfig) -> SourceDigest:
-    """What decides all of it but for rounding: `randn` and the teacher are computed."""
+    """Of the settings that determine the data, except for rounding: it is computed."""
     names = ("input", "shape", "vocab_size", "target", "outputs", "samples", "noise", "seed")
     settings = [(name, getattr(config, name)) for name in (*names, "val_fraction", "split_seed")]
     return DigestBuilder().word(f"synthetic {_VERSION} {settings}").read(exact=False)
 
 
 def _input(config: SyntheticConfig) -> specs.Input:
-    match config.input:
-        case "image":
-            return specs.Image(*config.shape)
-        case "sequence":
-            return specs.Sequence(*config.shape)
-        case "tokens":
-            return specs.Tokens(config.shape[0], config.vocab_size)
-        case _:
-            return specs.Features(config.shape[0])
+    if config.input == "tokens":
+        return specs.Tokens(config.shape[0], config.vocab_size)
+    kinds: dict[str, Callable[..., specs.Input]] = {
+        "features": specs.Features,
+        "image": specs.Image,
+        "sequence": specs.Sequence,
+    }
+    return kinds[config.input](*config.shape)
 
 
 def _target(config: SyntheticConfig) -> specs.Target:
     word = {"classes": "class", "values": "value", "flags": "flag"}[config.target]
     count = config.outputs
     names = (word,) if count == 1 else tuple(f"{word} {index}" for index in range(count))
-    match config.target:
-        case "classes":
-            return specs.Classes(names, counts=())
-        case "flags":
-            return specs.Flags(names)
-        case _:
-            return specs.Values(names, mean=(), std=())
-
-
-def _generator(config: SyntheticConfig, purpose: int) -> torch.Generator:
-    """Random numbers of their own for each purpose: 0 the teacher, 1 the samples, 2 the noise."""
-    return generator_of(config.seed, purpose)
+    if config.target == "classes":
+        return specs.Classes(names, counts=())
+    return specs.Flags(names) if config.target == "flags" else specs.Values(names, mean=(), std=())
 
 
 def _inputs(config: SyntheticConfig) -> Tensor:
     """Features, sequences or tokens: (samples, *shape)."""
-    size, generator = (config.samples, *config.shape), _generator(config, 1)
+    size, generator = (config.samples, *config.shape), generator_of(config.seed, _SAMPLES)
     if config.input == "tokens":
         return torch.randint(config.vocab_size, size, generator=generator)
     return torch.randn(size, generator=generator)
@@ -149,26 +141,26 @@ def _inputs(config: SyntheticConfig) -> Tensor:
 
 def _teacher_targets(config: SyntheticConfig, inputs: Tensor) -> Tensor:
     """The teacher's scores, standardised, plus noise: (samples, outputs)."""
-    teacher = _generator(config, 0)
+    teacher = generator_of(config.seed, _TEACHER)
     if config.input == "tokens":
-        worth = torch.randn(config.vocab_size, config.outputs, generator=teacher)
-        scores = F.embedding(inputs, worth).sum(1)
+        word_scores = torch.randn(config.vocab_size, config.outputs, generator=teacher)
+        scores = F.embedding(inputs, word_scores).sum(1)
     else:
         width, hidden = inputs.shape[-1], 4 * config.outputs
-        straight = torch.randn(width, config.outputs, generator=teacher) / width**0.5
+        linear = torch.randn(width, config.outputs, generator=teacher) / width**0.5
         inner = torch.randn(width, hidden, generator=teacher) / width**0.5
         outer = torch.randn(hidden, config.outputs, generator=teacher) / hidden**0.5
-        scores = inputs @ straight + torch.tanh(2 * (inputs @ inner)) @ outer
+        scores = inputs @ linear + torch.tanh(2 * (inputs @ inner)) @ outer
         scores = scores.sum(1) if config.input == "sequence" else scores
     scores = (scores - scores.mean(0)) / scores.std(0, correction=0).clamp(min=1e-6)
-    return scores + config.noise * torch.randn(scores.shape, generator=_generator(config, 2))
+    noise = torch.randn(scores.shape, generator=generator_of(config.seed, _NOISE))
+    return scores + config.noise * noise
 
 
 def _labels(scores: Tensor) -> Tensor:
-    """The class of each sample's highest score, (samples,), from scores (samples, classes).
+    """The class with the highest score, (samples,), from scores (samples, classes).
 
-    A class that would have no sample gets the one that comes nearest to it, of those that are not the
-    only one of their own class.
+    A class without a sample gets the nearest one whose own class has others.
     """
     labels = scores.argmax(1)
     counts = torch.bincount(labels, minlength=scores.shape[1])
@@ -182,8 +174,8 @@ def _labels(scores: Tensor) -> Tensor:
 
 
 def _codes(config: SyntheticConfig) -> Tensor:
-    """What images are to mean, (samples, outputs): values, flags as ±1, or classes as 0 and 1."""
-    size, generator = (config.samples, config.outputs), _generator(config, 1)
+    """The weights of images' patterns, (samples, outputs): values, flags as ±1, or one-hot classes."""
+    size, generator = (config.samples, config.outputs), generator_of(config.seed, _SAMPLES)
     match config.target:
         case "classes":
             drawn = torch.randint(config.outputs, size[:1], generator=generator)
@@ -198,13 +190,13 @@ def _codes(config: SyntheticConfig) -> Tensor:
 def _images(config: SyntheticConfig, codes: Tensor) -> Tensor:
     """Images, (samples, *shape) uint8, that show their codes."""
     channels, height, width = config.shape
-    generator = _generator(config, 0)
+    generator = generator_of(config.seed, _TEACHER)
     coarse = torch.randn(config.outputs, channels, 4, 4, generator=generator)
     tint = torch.randn(config.outputs, channels, 1, 1, generator=generator)
     patterns = F.interpolate(coarse, size=(height, width), mode="bilinear") + 0.5 * tint
     if config.target != "classes":  # several show at once: keep the sum's contrast
         patterns = patterns / config.outputs**0.5
-    noise = _generator(config, 2)
+    noise = generator_of(config.seed, _NOISE)
     images = torch.empty((config.samples, *config.shape), dtype=torch.uint8)
     for chunk, code in zip(torch.split(images, 256), torch.split(codes, 256), strict=True):
         light = torch.einsum("no,ochw->nchw", code, patterns)

@@ -1,8 +1,7 @@
-"""A user's own table, one sample a row: what its columns hold is found out and reported.
+"""The user's own table, one sample per row: the type of each column is inferred and reported.
 
-Whatever is learnt of the columns is learnt from the training part alone: what missing values are filled
-up with, mean and deviation, which categories there are. Only how a column is to be read at all, as
-numbers, dates or words, is decided by all of the file's rows.
+Columns are fitted to the training set alone: the values that replace missing ones, mean and deviation,
+categories. Only the type of a column, such as numbers, dates or words, is inferred from all rows.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 from bigmodel.data.assemble import completed
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.class_counts import class_warnings, count_classes
+from bigmodel.data.custom_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Part
 from bigmodel.data.tabular import report
@@ -30,7 +30,6 @@ from bigmodel.data.tabular.table_file import Table, check_column, get_column, na
 from bigmodel.data.tabular.target import EncodedTarget, TargetColumn
 from bigmodel.data.tabular.type_inference import InferredType, infer_type
 from bigmodel.data.targets import TargetEncoder
-from bigmodel.data.user_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.errors import ConfigError
 from bigmodel.registry import data
 from bigmodel.spec import DataSpec
@@ -40,29 +39,29 @@ from bigmodel.spec import DataSpec
 def table(config: TableConfig) -> Dataset:
     """A table of numbers, categories and dates, and the column to predict."""
     _refuse_hub_paths(config)
-    found = read_table(resolve_path(config), "data.path", config.max_bad, config.encoding)
-    found.missing = config.missing or ()
-    target = _read_target(config, found)
-    reader, lines, warnings = fit_columns(config, found, target.column, target.parts["train"])
-    digest = DigestBuilder().files(found.files)
+    table = read_table(resolve_path(config), "data.path", config.max_bad, config.encoding)
+    table.missing = config.missing or ()
+    target = _read_target(config, table)
+    reader, lines, warnings = fit_columns(config, table, target.column, target.parts["train"])
+    digest = DigestBuilder().files(table.files)
     for part, rows in target.parts.items():
         digest.tensor(part, torch.from_numpy(rows))
-    parts, new_cells = _encode_parts(found, reader, target)
-    header_rows = [*report.alias_line(_aliases(reader)), *warnings, *found.header_rows]
+    parts, new_cells = _encode_parts(table, reader, target)
+    header_rows = [*report.alias_line(_aliases(reader)), *warnings, *table.header_rows]
     if config.task == "auto" and target.column.name not in config.columns:
         texts = report.target_warnings(target.column, target.inferred)
         header_rows += [("Warning", text) for text in texts]
-    counts, words = found.missing_counts, found.missing
+    counts, words = table.missing_counts, table.missing
     header_rows += report.missing_lines(counts, reader.columns, target.column, words)
-    header_rows += unused_word_warning(words, counts, str(found.path))
+    header_rows += unused_word_warning(words, counts, str(table.path))
     header_rows += report.invalid_cell_warnings(reader.columns, target.column, new_cells, training=True)
-    left_out = Counter(found.left_out)
-    if len(target.rows) < found.num_rows:
-        left_out["no target"] = found.num_rows - len(target.rows)
+    left_out = Counter(table.left_out)
+    if len(target.rows) < table.num_rows:
+        left_out["no target"] = table.num_rows - len(target.rows)
     for part in separate_parts(config, parts):
         key = f"{part}_path"
         other = read_table(resolve_path(config, key), f"data.{key}", config.max_bad, config.encoding)
-        other.missing = found.missing
+        other.missing = table.missing
         digest.files(other.files)
         samples = reader.samples(other, with_targets=True)
         parts[part] = samples.part
@@ -83,7 +82,7 @@ def table(config: TableConfig) -> Dataset:
 
 
 def _refuse_hub_paths(config: TableConfig) -> None:
-    """Nothing is fetched from the Hugging Face Hub while a run starts."""
+    """Raises ConfigError for a path on the Hugging Face Hub: a run downloads nothing."""
     for key in ("path", "val_path", "test_path"):
         if (value := getattr(config, key) or "").startswith("hub:"):
             name = value.removeprefix("hub:")
@@ -98,11 +97,11 @@ class _Target(NamedTuple):
     """The target of a table.
 
     Attributes:
-        column: what was learnt of it.
-        inferred: what all of its cells are.
-        encoded: what each row holds.
-        rows: those that have one.
-        parts: which of these rows are in which part.
+        column: its fitted column.
+        inferred: its type, from all cells.
+        encoded: its value in each row.
+        rows: those with a value.
+        parts: the rows of each part.
     """
 
     column: TargetColumn
@@ -112,9 +111,9 @@ class _Target(NamedTuple):
     parts: dict[PartName, RowIndex]
 
 
-def _read_target(config: TableConfig, found: Table) -> _Target:
-    name = _target_name(config, found)
-    values, where = get_column(found, name, "data.target"), str(found.path)
+def _read_target(config: TableConfig, table: Table) -> _Target:
+    name = _target_name(config, table)
+    values, where = get_column(table, name, "data.target"), str(table.path)
     inferred = infer_type(values)
     before = config.learnt_reader(TableReader)
     if before is not None and before.target.name == name:
@@ -125,15 +124,15 @@ def _read_target(config: TableConfig, found: Table) -> _Target:
             name, values, config.task, where, form, default_missing=default_missing, inferred=inferred
         )
     encoded = column.encode(values, where)
-    found.count_missing(name, count_missing_words(values, column.missing))
+    table.count_missing(name, count_missing_words(values, column.missing))
     rows = np.flatnonzero(encoded.filled)
     targets = encoded.values[torch.from_numpy(rows)]
     places = split_samples(
         config,
         len(rows),
         labels=None if column.labels is None else targets,
-        groups=_column_values(found, config.group, "data.group", rows),
-        assigned_parts=_column_values(found, config.split, "data.split", rows),
+        groups=_column_values(table, config.group, "data.group", rows),
+        assigned_parts=_column_values(table, config.split, "data.split", rows),
         named=lambda sample: f"row {rows[sample]}",
     )
     if column.labels is not None:
@@ -142,17 +141,17 @@ def _read_target(config: TableConfig, found: Table) -> _Target:
     return _Target(column, inferred, encoded, rows, parts)
 
 
-def _target_name(config: TableConfig, found: Table) -> str:
-    """The target's name, once all columns that the options name are known to be there."""
+def _target_name(config: TableConfig, table: Table) -> str:
+    """The target's name, after all columns in the options have been checked."""
     name = config.target
     if name is None:
         raise ConfigError(
             "data.target: name the column to predict, such as data.target="
-            f"{found.column_names[-1]}. {found.path} has {name_list(found.column_names)}."
+            f"{table.column_names[-1]}. {table.path} has {name_list(table.column_names)}."
         )
     for key, names in (("data.columns", config.columns), ("data.ignore", config.ignore)):
         for column in names:
-            check_column(found, column, key)
+            check_column(table, column, key)
     if name in config.ignore or config.columns.get(name) == "ignore":
         raise ConfigError(f"data.target={name}: the target is also in data.ignore.")
     if name in config.columns and config.number_format_of(name) is None:
@@ -162,18 +161,18 @@ def _target_name(config: TableConfig, found: Table) -> str:
     return name
 
 
-def _column_values(found: Table, name: str | None, key: str, rows: RowIndex) -> Any:
-    """What the column that an option names holds in some rows; None if it names none."""
-    return None if name is None else text_values(get_column(found, name, key)).take(rows).to_pylist()
+def _column_values(table: Table, name: str | None, key: str, rows: RowIndex) -> Any:
+    """The values in some rows of an option's column; None: the option is not set."""
+    return None if name is None else text_values(get_column(table, name, key)).take(rows).to_pylist()
 
 
 def _encode_parts(
-    found: Table, reader: TableReader, target: _Target
+    table: Table, reader: TableReader, target: _Target
 ) -> tuple[dict[PartName, Part], dict[str, NewCells]]:
-    """The parts, and what is new in their cells."""
-    # All parts lie in one tensor, one after another, so that nothing is in memory twice.
+    """The parts, and the cells that training has not seen."""
+    # All parts share one tensor, one after another, so that nothing is in memory twice.
     order = np.concatenate(list(target.parts.values()))
-    inputs, new_cells = reader.inputs(found, order)
+    inputs, new_cells = reader.inputs(table, order)
     new_cells[target.column.name] = NewCells(invalid=target.encoded.invalid)
     targets = target.encoded.values[torch.from_numpy(order)]
     sizes = [len(rows) for rows in target.parts.values()]
@@ -182,6 +181,6 @@ def _encode_parts(
 
 
 def _aliases(reader: TableReader) -> dict[str, dict[str, str]]:
-    """The other spellings in the training part, by column, the target last."""
+    """Other spellings in the training set, by column, the target last."""
     categories = {column.name: column.aliases for column in reader.columns if column.kind == "category"}
     return {**categories, reader.target.name: reader.target.aliases}

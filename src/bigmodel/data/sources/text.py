@@ -1,10 +1,10 @@
-"""Long texts, to learn from which token comes next.
+"""Long texts, for language models: the next token is predicted.
 
     bigmodel-train data=text data.path=shakespeare.txt model=transformer
 
-The text is split in its order: its first part is learnt from, its last is held out. While it is read it
-takes about four bytes of memory a character, or a dozen where it is not Latin or with unit=bpe; after
-that one, two or four bytes a token.
+The text is split by position: the first part is for training, the last is held out. Reading takes about
+four bytes of memory per character, or a dozen if it is not Latin or with unit=bpe; after that, one, two
+or four bytes per token.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.custom_data import separate_parts
 from bigmodel.data.parts import SplitData, Windows
-from bigmodel.data.reader import Found, reads
+from bigmodel.data.reader import NewSamples, reads
 from bigmodel.data.texts import files as text_files
-from bigmodel.data.texts.files import Passage, TextFilesConfig
-from bigmodel.data.texts.tokenizer_training import Special, Unit, distinct_characters
+from bigmodel.data.texts.files import Passage, TextFilesConfig, UnitOption
+from bigmodel.data.texts.tokenizer_training import Special, distinct_characters
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
-from bigmodel.data.user_data import separate_parts
 from bigmodel.errors import DataError, counted
 from bigmodel.registry import data
-from bigmodel.runtime import activity
+from bigmodel.runtime import progress_messages
 from bigmodel.spec import DataSpec, NextTokens, Tokens
 
-_MIN_TOKENS = 8  # tokens of a part to judge by: fewer say nothing
+_MIN_TOKENS = 8  # of a part that is evaluated on: fewer would be meaningless
 
 
 class TextConfig(TextFilesConfig):
-    """Where a text lies, what its tokens are, and how much of it a model sees at once."""
+    """Where a text is, its tokens, and how many of them a model sees at once."""
 
     path: str | None = Field(
         None, description="path of the text: a file, a folder of .txt files, or a pattern of names"
@@ -46,16 +46,13 @@ class TextConfig(TextFilesConfig):
         0, ge=0, description="seed of the choice of trainer.limit; the text itself is split by position"
     )
     max_bad: int = Field(0, ge=0, description="unreadable files that may be skipped")
-    unit: Unit = Field(
-        "character",
-        description="what a token is: a character, a byte, or bpe: a subword, learnt",
-    )
+    unit: UnitOption = "character"
     context: int = Field(128, ge=1, description="tokens that a model sees at once")
 
 
 @reads("text")
 class TextDataReader(VocabularyReader):
-    """Reads further texts in the tokens that were learnt.
+    """Reads new texts with the vocabulary of training.
 
     Attributes:
         context: tokens in a window.
@@ -63,8 +60,8 @@ class TextDataReader(VocabularyReader):
 
     context: int
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:  # noqa: ARG002
-        """See `Reader.read`. A text's answers are the text itself, so that they are always there."""
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:  # noqa: ARG002
+        """See `Reader.read`. Targets are always read: they are the tokens of the text itself."""
         files = text_files.text_files_in(path, "path")
         passages, bad = text_files.read_files(files, self.encoding, max_bad)
         if len(passages) > 1 and self.vocabulary.end is None:
@@ -78,30 +75,30 @@ class TextDataReader(VocabularyReader):
             raise DataError(f"{path}: {_token_count(stream)}: {needed}.")
         windows = Windows.side_by_side(stream, self.context, whole=True)
         left_out = {"files that cannot be read": bad} if bad else {}
-        return Found(windows, {"first_token": windows.starts.tolist()}, left_out)
+        return NewSamples(windows, {"first_token": windows.starts.tolist()}, left_out)
 
 
 @data.register("text", TextConfig)
 def text(config: TextConfig) -> Dataset:
-    """The text that `config` names, in windows of `context` tokens.
+    """The text at `config.path`, in windows of `context` tokens.
 
     Raises:
         ConfigError: no path is given.
         DataError: it cannot be read, is too short, or has a character that training has not seen.
     """
     passages, bad = text_files.read_texts(config)
-    parts = _split_by_place(config, passages)
+    parts = _split_by_position(config, passages)
     for name in separate_parts(config, parts):
         parts[name], more = text_files.read_texts(config, f"{name}_path")
         bad += more
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
-    learnt_from = [passage.text for passage in parts["train"]]
+    training = [passage.text for passage in parts["train"]]
     special: list[Special] = ["end"] if several else []
     before = config.learnt_reader(TextDataReader)
     if before is not None and several != (before.vocabulary.end is not None):
         before = None
-    vocabulary = text_files.vocabulary_of(config, before, learnt_from, config.unit, special)
-    with activity.report_progress("Tokenizing the text"):
+    vocabulary = text_files.vocabulary_of(config, before, training, config.unit, special)
+    with progress_messages.report_progress("Tokenizing the text"):
         streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
     _check_sizes(config, streams)
     windows: dict[str, SplitData] = {
@@ -114,16 +111,20 @@ def text(config: TextConfig) -> Dataset:
         NextTokens(vocabulary.size, vocabulary.characters, vocabulary.end),
         {name: len(part) for name, part in windows.items()},
     )
-    reader = TextDataReader(vocabulary=vocabulary, encoding=config.encoding, context=config.context)
-    dataset = Dataset(spec, windows["train"], windows["val"], windows.get("test"), reader=reader)
     tokens = f"{vocabulary}; {_token_count(streams['train'])} for training"
-    dataset.header_rows = [("Text", _summary(passages, learnt_from)), ("Vocabulary", tokens)]
-    dataset.left_out = {"files that cannot be read": bad} if bad else {}
-    return dataset
+    return Dataset(
+        spec,
+        windows["train"],
+        windows["val"],
+        windows.get("test"),
+        reader=TextDataReader(vocabulary=vocabulary, encoding=config.encoding, context=config.context),
+        header_rows=[("Text", _summary(passages, training)), ("Vocabulary", tokens)],
+        left_out={"files that cannot be read": bad} if bad else {},
+    )
 
 
-def _split_by_place(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, list[Passage]]:
-    """The parts that have no place of their own: training, then validation, then test."""
+def _split_by_position(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, list[Passage]]:
+    """The parts without a path of their own, in the order of the text: train, val, test."""
     total = sum(len(passage.text) for passage in passages)
     if total == 0:
         raise DataError(f"data.path={config.path}: there is no text in it.")
@@ -139,55 +140,54 @@ def _split_by_place(config: TextConfig, passages: Sequence[Passage]) -> dict[Par
 
 
 def _slice_passages(passages: Sequence[Passage], first: int, last: int) -> list[Passage]:
-    """What stands between two characters, counted through all texts."""
-    found, begin = [], 0
-    for file, place_, text_ in passages:
-        low, high = max(first - begin, 0), min(last - begin, len(text_))
+    """The characters from `first` to `last`, counted through all texts."""
+    sliced, begin = [], 0
+    for file, position, content in passages:
+        low, high = max(first - begin, 0), min(last - begin, len(content))
         if low < high:
-            found.append(Passage(file, place_ + low, text_[low:high]))
-        begin += len(text_)
-    return found
+            sliced.append(Passage(file, position + low, content[low:high]))
+        begin += len(content)
+    return sliced
 
 
 def _token_stream(vocabulary: Vocabulary, passages: Sequence[Passage]) -> Tensor:
-    """The tokens of some texts, one after another: (tokens,); the end token stands between them."""
+    """The tokens of all passages, (tokens,), with an end token between two of them."""
     pieces: list[Ids] = []
-    for file, first, text_ in passages:
+    for file, first, content in passages:
         if pieces:
             pieces.append(np.array([vocabulary.end], pieces[0].dtype))
-        pieces.append(vocabulary.encode(text_, str(file), first))
+        pieces.append(vocabulary.encode(content, str(file), first))
     return torch.from_numpy(np.concatenate(pieces)) if pieces else torch.empty(0, dtype=torch.uint8)
 
 
 def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
     """Raises DataError if a part is too short."""
-    found = len(streams["train"])
-    if found <= config.context:
-        most = f"Lower it to at most {found - 1:,}, or provide" if found > 1 else "Provide"
+    count = len(streams["train"])
+    if count <= config.context:
+        most = f"Lower it to at most {count - 1:,}, or provide" if count > 1 else "Provide"
         raise DataError(
-            f"data.context={config.context}: the training part has {_token_count(streams['train'])}, but"
+            f"data.context={config.context}: the training set has {_token_count(streams['train'])}, but"
             f" a window of {config.context:,} and the token after it are needed. {most} more text."
         )
     for name, stream in streams.items():
         if len(stream) < _MIN_TOKENS:
-            of_its_own = getattr(config, f"{name}_path", None)
+            path = getattr(config, f"{name}_path", None)
             fraction = f"data.{name}_fraction={getattr(config, f'{name}_fraction', 0):g}"
-            where = fraction if of_its_own is None else f"data.{name}_path={of_its_own}"
+            where = fraction if path is None else f"data.{name}_path={path}"
             raise DataError(
-                f"{where}: the {name} part has {_token_count(stream)}, too few to evaluate on: at least "
+                f"{where}: the {name} set has {_token_count(stream)}, too few to evaluate on: at least "
                 f"{_MIN_TOKENS} are needed. Provide more text, or a larger share of it."
             )
 
 
 def _token_count(stream: Tensor) -> str:
-    return f"{len(stream):,} token" + ("" if len(stream) == 1 else "s")
+    return counted(len(stream), "token")
 
 
-def _summary(passages: Sequence[Passage], learnt_from: Sequence[str]) -> str:
-    """What was understood, for the header."""
+def _summary(passages: Sequence[Passage], training: Sequence[str]) -> str:
     total = sum(len(passage.text) for passage in passages)
-    learnt = sum(map(len, learnt_from)) / total
+    share = sum(map(len, training)) / total
     files = counted(len(passages), "file")
-    share = "all" if learnt == 1 else f"first {100 * learnt:.3g} %"
-    different = len(distinct_characters(learnt_from))
-    return f"{total:,} characters in {files}, {different:,} different; {share} for training"
+    part = "all" if share == 1 else f"first {100 * share:.3g} %"
+    different = len(distinct_characters(training))
+    return f"{total:,} characters in {files}, {different:,} different; {part} for training"

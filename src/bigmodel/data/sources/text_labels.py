@@ -1,4 +1,4 @@
-"""Texts that each have a label or a number: reviews with their stars, mails that are spam or not.
+"""Texts, each with a label or a number: reviews with their stars, mails that are spam or not.
 
     bigmodel-train data=text_labels data.path=reviews.csv data.text=review data.target=stars model=rnn
 
@@ -12,35 +12,34 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data import user_data
+from bigmodel.data import custom_data
 from bigmodel.data.assemble import completed
-from bigmodel.data.base import Dataset, PartName
-from bigmodel.data.canonical import alias_summary
+from bigmodel.data.base import PART_ORDER, Dataset, PartName
 from bigmodel.data.class_counts import describe_target
+from bigmodel.data.custom_data import Words
 from bigmodel.data.digest import DigestBuilder
-from bigmodel.data.parts import SplitData, Texts
-from bigmodel.data.reader import Found, reads, truncation_row
-from bigmodel.data.targets import TargetEncoder, class_indices, class_names
-from bigmodel.data.texts.files import TextFilesConfig, vocabulary_of
-from bigmodel.data.texts.labelled_texts import LabelledTexts, Layout, layout_kind, read_labelled_texts
-from bigmodel.data.texts.tokenizer_training import Unit
+from bigmodel.data.parts import Texts
+from bigmodel.data.reader import NewSamples, reads, truncation_row
+from bigmodel.data.spelling_variants import alias_summary
+from bigmodel.data.targets import TargetEncoder, class_names
+from bigmodel.data.texts.files import TextFilesConfig, UnitOption, vocabulary_of
+from bigmodel.data.texts.labelled_files import LabelledTexts, Layout, layout_kind, read_labelled_texts
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
-from bigmodel.data.user_data import Words
 from bigmodel.errors import DataError
 from bigmodel.registry import data
 from bigmodel.spec import Classes, DataSpec, Tokens, Values
 
-_MOST_CLASSES = 20  # labels of more kinds are likely something else
+_MAX_CLASSES = 20  # more different labels than that are probably not classes
 
 
 class TextLabelsConfig(TextFilesConfig):
-    """Where texts and their labels lie, and what their tokens are."""
+    """Where texts and their labels are, and what their tokens are."""
 
     path: str | None = Field(
         None, description="path of the data: a table, or a folder with one for each class"
@@ -54,77 +53,70 @@ class TextLabelsConfig(TextFilesConfig):
         "auto", description="what labels are: classes, values, or auto: by what they look like"
     )
     missing: Words = Field([], description="words for a missing label, besides an empty cell and nan")
-    group: str | None = Field(None, description="column whose equal values stay in one part; null: none")
+    group: str | None = Field(None, description="column whose equal values stay in one set; null: none")
     split: str | None = Field(None, description="column that says train, val or test; null: none")
-    unit: Unit = Field(
-        "bpe", description="what a token is: a character, a byte, or bpe: a subword, learnt"
-    )
+    unit: UnitOption = "bpe"
     length: int = Field(256, ge=1, description="most tokens of a text; longer ones are cut")
 
 
 @reads("text_labels")
 class TextLabelsReader(VocabularyReader):
-    """Reads further texts in the tokens that were learnt.
+    """Reads new texts with the vocabulary of training.
 
     Attributes:
         length: tokens that texts are cut to.
-        layout: how texts lie on disk.
-        target_encoder: what labels there are.
+        layout: how texts and labels are stored.
+        target_encoder: the labels of training.
     """
 
     length: int
     layout: Layout
     target_encoder: TargetEncoder
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
-        layout = self.layout.model_copy(update={"group": None, "split": None})
-        rows = read_labelled_texts(path, "path", layout, max_bad, labelled=with_targets)
+        layout, encoder = self.layout.ungrouped(), self.target_encoder
+        labelled = read_labelled_texts(path, "path", layout, max_bad, labelled=with_targets)
+        targets = encoder.placeholders(len(labelled.texts))
         if with_targets:
-            names = self.target_encoder.names if self.target_encoder.kind == "classes" else None
-            targets = self.target_encoder.scored(_targets(rows, names, str(path)))
-        else:
-            targets = self.target_encoder.blank(len(rows.texts))
-        tokens, cut = _encode_texts(self.vocabulary, rows.texts, self.length, targets)
-        header_rows = [*rows.header_rows, *truncation_row(cut, "text", f"{self.length:,} tokens")]
-        return Found(tokens, rows.columns, rows.left_out, header_rows)
+            targets = encoder.scale(_parse_labels(labelled, encoder, str(path)))
+        encoded, cut = _encode_texts(self.vocabulary, labelled.texts, self.length, targets)
+        header_rows = [*labelled.header_rows, *truncation_row(cut, "text", f"{self.length:,} tokens")]
+        return NewSamples(encoded, labelled.columns, labelled.left_out, header_rows)
 
 
 @data.register("text_labels", TextLabelsConfig)
 def text_labels(config: TextLabelsConfig) -> Dataset:
-    """The texts and labels that `config` names.
+    """The texts and labels at the paths of `config`.
 
     Raises:
-        ConfigError: no path is given, or a part is told twice.
-        DataError: texts or labels cannot be read, are missing, or there is nothing to tell apart.
+        ConfigError: no path is given, or a part is given twice.
+        DataError: texts or labels cannot be read, are missing, or are all the same.
     """
-    chosen = config.model_dump(include=set(Layout.model_fields))
-    layout = Layout(kind=layout_kind(user_data.resolve_path(config)), **chosen)
-    found = _read_parts(config, layout)
-    before, training = config.learnt_reader(TextLabelsReader), found.parts["train"][0]
-    vocabulary = vocabulary_of(config, before, training, config.unit, ["pad", "unknown"])
-    digest = DigestBuilder()
-    stored: dict[PartName, SplitData] = {}
-    cut = 0
-    for name, (texts, targets) in found.parts.items():
-        stored[name], longer = _encode_texts(vocabulary, texts, config.length, targets)
-        cut += longer
+    path = custom_data.resolve_path(config)
+    layout = Layout(kind=layout_kind(path), **config.model_dump(include=set(Layout.model_fields)))
+    labelled = read_labelled_texts(path, "data.path", layout, config.max_bad)
+    before = config.learnt_reader(TextLabelsReader)
+    target, aliases = _infer_target(config, labelled.labels, before)
+    parts, left_out = _read_parts(config, layout, labelled, target)
+    vocabulary = vocabulary_of(config, before, parts["train"][0], config.unit, ["pad", "unknown"])
+    digest, encoded, cut = DigestBuilder(), dict[PartName, Texts](), 0
+    for name, (texts, targets) in parts.items():
+        encoded[name], count = _encode_texts(vocabulary, texts, config.length, targets)
+        cut += count
         digest.tensor(name, targets)
         for text in texts:
             digest.word(text)
-    tokens = Tokens(config.length, vocabulary.size, vocabulary.pad)
-    spec = DataSpec("text_labels", tokens, found.target)
-    done = completed(spec, stored, config.learnt(tokens))
-    all_targets = [targets for _, targets in found.parts.values()]
-    classes, warnings = describe_target(found.target, all_targets)
-    summary = f"{sum(map(len, all_targets)):,}"
-    if isinstance(found.target, Classes):
-        summary += f" of {found.target.count:,} classes: {classes}"
-    else:
-        summary += ", each with a value"
+    inputs = Tokens(config.length, vocabulary.size, vocabulary.pad)
+    dataset = completed(DataSpec("text_labels", inputs, target), encoded, config.learnt(inputs))
+    classes, warnings = describe_target(target, (part.targets for part in encoded.values()))
+    labels = ", each with a value"
+    if isinstance(target, Classes):
+        labels = f" of {target.count:,} classes: {classes}"
     header_rows = [
-        ("Texts", summary),
-        *found.header_rows,
+        ("Texts", f"{sum(map(len, encoded.values())):,}{labels}"),
+        *labelled.header_rows,
+        *([("Spellings", alias_summary(aliases))] if aliases else []),
         *warnings,
         ("Vocabulary", str(vocabulary)),
         *truncation_row(cut, "text", f"{config.length:,} tokens"),
@@ -134,75 +126,66 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         encoding=config.encoding,
         length=config.length,
         layout=layout,
-        target_encoder=TargetEncoder.of(done.spec.target),
+        target_encoder=TargetEncoder.of(dataset.spec.target),
     )
     read = digest.read()
-    return replace(done, reader=reader, header_rows=header_rows, left_out=found.left_out, read=read)
+    return replace(dataset, reader=reader, header_rows=header_rows, left_out=left_out, read=read)
 
 
-class _LabelledParts(NamedTuple):
-    """All texts of a source; each part's with targets as `completed` takes them."""
-
-    target: Classes | Values
-    parts: dict[PartName, tuple[list[str], Tensor]]
-    left_out: dict[str, int]
-    header_rows: list[tuple[str, str]]
-
-
-def _read_parts(config: TextLabelsConfig, layout: Layout) -> _LabelledParts:
-    """The texts of all places that `config` names, in parts."""
+def _infer_target(
+    config: TextLabelsConfig, labels: Sequence[str], before: TextLabelsReader | None
+) -> tuple[Classes | Values, dict[str, str]]:
+    """The target, and the class of each label that is spelt in another way."""
+    if config.task == "values" or (config.task == "auto" and _are_real_values(labels)):
+        return Values((config.target,), mean=(), std=()), {}
     where = f"data.path={config.path}"
-    rows = read_labelled_texts(user_data.resolve_path(config), "data.path", layout, config.max_bad)
-    if config.task == "values" or (config.task == "auto" and _are_real_values(rows.labels)):
-        target: Classes | Values = Values((config.target,), mean=(), std=())
-        names = None
-    else:
-        reader = config.learnt_reader(TextLabelsReader)
-        names, aliases = class_names(rows.labels, None if reader is None else reader.target_encoder)
-        if header_rows := alias_summary(aliases):
-            rows.header_rows.append(("Spellings", header_rows))
-        user_data.check_classes(names, where)
-        if len(names) > max(_MOST_CLASSES, len(rows.labels) / 2):
-            raise DataError(
-                f"{where}: there are {len(names):,} different labels for {len(rows.labels):,} texts,"
-                f" such as {names[0]!r} and {names[1]!r}, too many for classes. Is"
-                f" data.target={config.target} the right column? For real values, set data.task=values."
-            )
-        target = Classes(names, counts=())
-    targets = _targets(rows, names, where)
-    labels = None if names is None else targets
-    index = user_data.split_samples(
+    names, aliases = class_names(labels, None if before is None else before.target_encoder)
+    custom_data.check_classes(names, where)
+    if len(names) > max(_MAX_CLASSES, len(labels) / 2):
+        raise DataError(
+            f"{where}: there are {len(names):,} different labels for {len(labels):,} texts, such as"
+            f" {names[0]!r} and {names[1]!r}, too many for classes. Is data.target={config.target} the"
+            " right column? For real values, set data.task=values."
+        )
+    return Classes(names, counts=()), aliases
+
+
+def _read_parts(
+    config: TextLabelsConfig, layout: Layout, labelled: LabelledTexts, target: Classes | Values
+) -> tuple[dict[PartName, tuple[list[str], Tensor]], dict[str, int]]:
+    """The texts and targets of each part, and how many texts were left out, by reason."""
+    where, encoder = f"data.path={config.path}", TargetEncoder.of(target)
+    targets = _parse_labels(labelled, encoder, where)
+    index = custom_data.split_samples(
         config,
-        len(rows.texts),
-        labels=labels,
-        groups=rows.groups,
-        assigned_parts=rows.assigned_parts,
-        named=rows.names.__getitem__,
+        len(labelled.texts),
+        labels=targets if isinstance(target, Classes) else None,
+        groups=labelled.groups,
+        assigned_parts=labelled.assigned_parts,
+        named=labelled.names.__getitem__,
     )
-    parts: dict[PartName, tuple[list[str], Tensor]] = {}
-    for name, chosen in index.items():
-        parts[name] = ([rows.texts[row] for row in chosen.tolist()], targets[chosen])
-    left_out = Counter(rows.left_out)
-    plain = layout.model_copy(update={"group": None, "split": None})
-    for name in user_data.separate_parts(config, parts):
+    texts = labelled.texts
+    parts = {
+        name: ([texts[row] for row in rows.tolist()], targets[rows]) for name, rows in index.items()
+    }
+    left_out = Counter(labelled.left_out)
+    for name in custom_data.separate_parts(config, parts):
         key = f"{name}_path"
-        path = user_data.resolve_path(config, key)
-        more = read_labelled_texts(path, f"data.{key}", plain, config.max_bad)
-        parts[name] = (more.texts, _targets(more, names, f"data.{key}={getattr(config, key)}"))
+        path = custom_data.resolve_path(config, key)
+        more = read_labelled_texts(path, f"data.{key}", layout.ungrouped(), config.max_bad)
+        parts[name] = (more.texts, _parse_labels(more, encoder, f"data.{key}={getattr(config, key)}"))
         left_out.update(more.left_out)
     if isinstance(target, Classes):
-        user_data.check_trained_classes(target.names, parts["train"][1], where, "texts")
-    in_turn: tuple[PartName, ...] = ("train", "val", "test")
-    parts = {name: parts[name] for name in in_turn if name in parts}
-    return _LabelledParts(target, parts, dict(left_out), rows.header_rows)
+        custom_data.check_trained_classes(target.names, parts["train"][1], where, "texts")
+    return {name: parts[name] for name in PART_ORDER if name in parts}, dict(left_out)
 
 
 def _are_real_values(labels: Sequence[str]) -> bool:
-    """Whether labels are numbers, and not all whole ones of few kinds."""
+    """Whether labels are numbers, and not just a few different whole ones."""
     if any(_parse_number(label) is None for label in labels):
         return False
     whole = all(label.strip().removeprefix("-").isdigit() for label in labels)
-    return not whole or len(set(labels)) > _MOST_CLASSES
+    return not whole or len(set(labels)) > _MAX_CLASSES
 
 
 def _parse_number(label: str) -> float | None:
@@ -213,23 +196,20 @@ def _parse_number(label: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _targets(rows: LabelledTexts, names: Sequence[str] | None, where: str) -> Tensor:
+def _parse_labels(labelled: LabelledTexts, encoder: TargetEncoder, where: str) -> Tensor:
     """Class indices, (texts,) int64, or values in their own unit, (texts, 1) float64.
 
-    Args:
-        names: of the classes; None: labels are values.
-
     Raises:
-        DataError: a label is not one of the classes, or no number.
+        DataError: a label is not one of the encoder's classes, or not a number.
     """
-    if names is not None:
-        return class_indices(rows.labels, names, where)
-    numbers = [_parse_number(label) for label in rows.labels]
+    if encoder.kind == "classes":
+        return encoder.indices(labelled.labels, where)
+    numbers = [_parse_number(label) for label in labelled.labels]
     if None in numbers:
         first = numbers.index(None)
         raise DataError(
             f"{where}: {numbers.count(None):,} of {len(numbers):,} labels are not numbers, the first"
-            f" {rows.labels[first]!r} in {rows.names[first]}. Correct or remove them, or set"
+            f" {labelled.labels[first]!r} in {labelled.names[first]}. Correct or remove them, or set"
             " data.task=classes."
         )
     return torch.tensor(numbers, dtype=torch.float64)[:, None]
@@ -241,9 +221,9 @@ def _encode_texts(
     """Texts as tokens, and how many of them were cut to `length`."""
     assert vocabulary.pad is not None
     assert vocabulary.unknown is not None
-    found = vocabulary.encode_all(texts)
-    sizes = found.sizes.clamp(min=1, max=length)
-    # A tokenizer that was given may make nothing of a text: one unknown token stands for it.
-    tokens = torch.cat([found.tokens, found.tokens.new_tensor([vocabulary.unknown])])
-    starts = found.starts.masked_fill(found.sizes == 0, len(found.tokens))
-    return Texts(tokens, starts, sizes, targets, vocabulary.pad), int((found.sizes > length).sum())
+    encoded = vocabulary.encode_all(texts)
+    sizes = encoded.sizes.clamp(min=1, max=length)
+    # The user's own tokenizer may produce no tokens for a text: one unknown token replaces it.
+    tokens = torch.cat([encoded.tokens, encoded.tokens.new_tensor([vocabulary.unknown])])
+    starts = encoded.starts.masked_fill(encoded.sizes == 0, len(encoded.tokens))
+    return Texts(tokens, starts, sizes, targets, vocabulary.pad), int((encoded.sizes > length).sum())

@@ -1,1 +1,1 @@
-"""Columns out of files, and what a table's columns become."""
+"""Reads tables from files, and turns their columns into model inputs and targets."""

@@ -1,8 +1,8 @@
-"""Where the columns of a file are read from, one at a time, as they are asked for.
+"""Reads the columns of a file one at a time, when they are needed.
 
-CSV and JSON lines are brought once, block by block, into an Arrow file on disk that has no name, so
-that none is ever left half-written; columns are read from it one at a time. A file may be larger than
-memory as long as each of its columns fits, and so do the numbers that are made of them all.
+CSV and JSON lines are converted once, block by block, into a temporary Arrow file without a name, so
+that nothing is left behind; columns are read from there. A file may be larger than memory as long as
+each of its columns fits, and so do the numbers that all of them become.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class ColumnSource(Protocol):
 
 
 class SpooledColumns:
-    """Columns in a temporary file without a name, column by column of each batch of rows.
+    """Columns in a temporary file, stored column by column for each batch of rows.
 
-    In memory, or mapped into it, a table of a million rows and 20 columns takes half as much memory
-    again at its peak; and Arrow's own reader of some columns takes memory for all of them.
+    With an Arrow table in memory, or mapped into it, a million rows of 20 columns need half as much
+    memory again at the peak; and Arrow's own reader of some columns allocates memory for all of them.
     """
 
     def __init__(self, path: Path, batches: Iterator[Any]) -> None:
@@ -57,7 +57,7 @@ class SpooledColumns:
         weakref.finalize(self, self._file.close)
         self.rows = 0
         self._places: list[list[tuple[int, int]]] = []  # offset and size of each column, by batch
-        first = next(batches)  # there even without a row: it has the names and types
+        first = next(batches)  # has the names and types, even without rows
         try:
             for batch in _merge_small_batches(chain([first], batches)):
                 self._places.append([self._write(batch, place) for place in range(batch.num_columns)])
@@ -88,7 +88,7 @@ class SpooledColumns:
 
 
 def _merge_small_batches(batches: Iterable[Any]) -> Iterator[Any]:
-    """The same rows in larger batches: a block of a wide table holds only a few rows of each column."""
+    """The same rows in larger batches: a block of a wide table has only a few rows."""
     waiting: list[Any] = []
     size = 0
     for batch in batches:
@@ -102,10 +102,9 @@ def _merge_small_batches(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 class ParquetColumns:
-    """Columns of a Parquet file, which keeps them apart already."""
+    """Columns of a Parquet file, which stores them separately."""
 
     def __init__(self, path: Path) -> None:
-
         source: Any = path
         if is_gzip(path):
             source = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as this)
@@ -123,12 +122,11 @@ class ParquetColumns:
         self.rows: int = self._file.metadata.num_rows
 
     def read(self, name: str) -> Any:
-
         try:
-            found = self._file.read(columns=[name], use_threads=False).column(name)
+            column = self._file.read(columns=[name], use_threads=False).column(name)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{self._path}: column '{name}' is damaged: {error}.") from error
-        kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
-        # few functions of Arrow's take views
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        # few of Arrow's functions support views
         kind = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
-        return found.cast(kind)
+        return column.cast(kind)

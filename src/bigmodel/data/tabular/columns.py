@@ -1,4 +1,4 @@
-"""Columns of a table that a model reads: what was learnt of each, and how its values become numbers."""
+"""Input columns of a table: what is learnt of each from the training set, and how cells are encoded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bigmodel.data import canonical
+from bigmodel.data import spelling_variants
+from bigmodel.data.fitted_state import FittedState
 from bigmodel.data.libraries import pc
 from bigmodel.data.normalize import value_statistics
-from bigmodel.data.stored_config import StoredConfig
 from bigmodel.data.tabular import date_formats
 from bigmodel.data.tabular.column_options import column_option
-from bigmodel.data.tabular.date_formats import CALENDAR_PARTS, TimeKind
+from bigmodel.data.tabular.date_formats import CALENDAR_PARTS, MeasuredKind, TimeKind
 from bigmodel.data.tabular.dates import DateFormat, parse_times
 from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers
 from bigmodel.data.tabular.numeric import MAX_EXACT_INTEGER, MAX_FLOAT32, parse_numbers, text_values
@@ -32,7 +32,7 @@ RowIndex = NDArray[np.int64]
 
 
 class Scale(Config):
-    """What one column of numbers is filled up with and standardised by: figures of the training part."""
+    """Fills missing numbers and standardises a column, by statistics of the training set."""
 
     fill: float
     mean: float = 0.0
@@ -40,7 +40,7 @@ class Scale(Config):
 
     @classmethod
     def fit(cls, values: Numbers, normalize: bool) -> Scale:
-        """Of the training part's values, NaN where one is missing."""
+        """From the values of the training set, NaN for a missing one."""
         fill = float(np.nanmedian(values))
         if not normalize:
             return cls(fill=fill)
@@ -50,7 +50,7 @@ class Scale(Config):
 
     @property
     def most(self) -> float:
-        """How far from the mean a value may lie: further ones, once squared, are no float32."""
+        """The largest distance from the mean whose square is a float32 after standardising."""
         return math.sqrt(MAX_FLOAT32) * self.std
 
     def overflows(self, values: Numbers) -> NDArray[np.bool_]:
@@ -58,36 +58,33 @@ class Scale(Config):
         return (values < self.mean - self.most) | (values > self.mean + self.most)
 
     def __call__(self, values: Numbers, missing: NDArray[np.bool_]) -> Numbers:
-        """Values as a model reads them; they are changed in place."""
+        """Filled and standardised values; they are changed in place."""
         values[missing] = self.fill
         values -= self.mean
         values /= self.std
         return values
 
 
-Measured = Literal["number", "date", "time", "duration"]
-
-
 class ExcludedColumn(NamedTuple):
-    """Why a column is not learnt from.
+    """Why a column is not an input.
 
     Attributes:
         reason: in words.
-        possible_kind: the kind to choose for it to be learnt from; None if there is none.
+        possible_kind: the kind that makes it an input if the user sets it; None if there is none.
     """
 
     reason: str
-    possible_kind: Measured | Literal["category"] | None = None
+    possible_kind: MeasuredKind | Literal["category"] | None = None
 
 
 @dataclass(frozen=True)
 class NewCells:
-    """What new rows hold that training has not seen.
+    """Cells of new rows that are unlike those of training.
 
     Attributes:
-        unseen: how many values are none of a column's categories.
-        invalid: cells that are not of the column's kind.
-        aliases: words that are a category in another spelling, with that category.
+        unseen: how many values are not among the categories.
+        invalid: cells that are not of the kind of the column.
+        aliases: other spellings of categories, with the category.
     """
 
     unseen: int = 0
@@ -95,18 +92,17 @@ class NewCells:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: NewCells) -> NewCells:
-        """Those of two stretches of a column."""
+        """Those of two chunks of a column."""
         aliases = {**self.aliases, **other.aliases}
         return NewCells(self.unseen + other.unseen, self.invalid + other.invalid, aliases)
 
 
-class MeasuredColumn(StoredConfig):
-    """What columns of numbers and of dates have in common.
+class MeasuredColumn(FittedState):
+    """Base of columns of numbers and of dates.
 
     Attributes:
-        flag: whether a column for the model says which values are missing; it does where any are in
-            training.
-        invalid: what invalid cells held, wherever they stood; see `type_inference`.
+        flag: whether an input of its own marks missing values; it does if training has any.
+        invalid: what invalid cells held in any set; see `type_inference`.
         max_invalid: share of cells that may be invalid.
     """
 
@@ -115,24 +111,14 @@ class MeasuredColumn(StoredConfig):
     invalid: list[str] = Field([])
     max_invalid: float = MAX_INVALID
 
-    @property
-    def noun(self) -> str:
-        """What one of its cells is."""
-        raise NotImplementedError
-
-    @property
-    def described(self) -> str:
-        """What it is one of."""
-        raise NotImplementedError
-
     def _real_outputs(self, names: Iterable[str]) -> list[tuple[str, int]]:
-        """Outputs of real values, and one that says which are missing if there is a `flag`."""
+        """Outputs of real values, and one for the `flag`."""
         flags = [f"{self.name} (missing)"] if self.flag else []
         return [(name, 0) for name in (*names, *flags)]
 
 
 class NumberColumn(MeasuredColumn):
-    """A column of numbers, written in a `number_format`."""
+    """A column of numbers."""
 
     kind: Literal["number"] = "number"
     scale: Scale
@@ -140,10 +126,12 @@ class NumberColumn(MeasuredColumn):
 
     @property
     def noun(self) -> str:
+        """What one of its cells is."""
         return "number"
 
     @property
     def described(self) -> str:
+        """What its cells are, with their format."""
         return f"numbers ({self.number_format})" if str(self.number_format) else "numbers"
 
     @classmethod
@@ -157,9 +145,22 @@ class NumberColumn(MeasuredColumn):
         number_format: NumberFormat = PLAIN,
         max_invalid: float = MAX_INVALID,
     ) -> NumberColumn | ExcludedColumn:
-        """What the rows of the training part tell; or why the column tells a model nothing."""
+        """The column as learnt from the rows of the training set, or why it cannot be an input.
+
+        Args:
+            name: of the column.
+            column: all its cells.
+            rows: those of the training set.
+            normalize: standardise the values.
+            where: the file, for messages.
+            number_format: of its numbers.
+            max_invalid: see the class.
+
+        Raises:
+            DataError: more than a few numbers are too large for a model.
+        """
         cells = parse_numbers(column, number_format)
-        values, invalid = cells.values[rows], cells.invalid & ~cells.infinite
+        values = cells.values[rows]
         _check_size(f"{where}: column '{name}'", column_option(name, "ignore"), values, normalize)
         missing = np.isnan(values)
         if missing.all():
@@ -173,25 +174,25 @@ class NumberColumn(MeasuredColumn):
             scale=Scale.fit(values, normalize),
             flag=bool(missing.any()),
             number_format=number_format,
-            invalid=invalid_values(column, invalid) if invalid.any() else [],
+            invalid=invalid_values(column, cells.invalid & ~cells.infinite),
             max_invalid=max_invalid,
         )
 
     @property
     def outputs(self) -> list[tuple[str, int]]:
-        """Name of each column for the model, and how many categories it has, 0 for real values."""
+        """Name of each model input, and how many categories it has, 0 for real values."""
         return self._real_outputs([self.name])
 
     def encode(self, column: Any, out: NDArray[np.float32], first: int) -> NewCells:
-        """Writes a stretch of the values as a model reads them into `out`, (rows, outputs).
+        """Writes a chunk of the column as model inputs into `out`, (rows, outputs).
 
         Args:
-            column: the stretch.
+            column: the chunk.
             out: where to write.
-            first: the row at which the stretch begins, for messages.
+            first: the row at which the chunk begins, for messages.
 
         Returns:
-            What training has not seen.
+            The cells that are unlike those of training.
         """
         cells = parse_numbers(column, self.number_format)
         large = self.scale.overflows(cells.values)
@@ -199,19 +200,19 @@ class NumberColumn(MeasuredColumn):
         out[:, 0] = self.scale(cells.values, missing)
         if self.flag:
             out[:, 1] = missing
-        wrong, beyond = cells.invalid | large, large | cells.infinite
-        invalid = InvalidCells.of(column, wrong, cells.filled, first, self.invalid, beyond)
+        mask, beyond = cells.invalid | large, large | cells.infinite
+        invalid = InvalidCells.of(column, mask, cells.filled, first, self.invalid, beyond)
         known = invalid.known + int(np.count_nonzero(large))
         return NewCells(invalid=replace(invalid, known=known))
 
 
 class DateColumn(MeasuredColumn):
-    """A column of dates, times of day or durations, of which a model reads `CALENDAR_PARTS`.
+    """A column of dates, times of day or durations, whose model inputs are `CALENDAR_PARTS`.
 
     Attributes:
-        time_format: how they are written; see `date_formats.KNOWN_FORMATS`.
-        other: another format that fits all of training and reads other dates.
-        parts: those that differ in training.
+        time_format: see `date_formats.KNOWN_FORMATS`.
+        other: another format that fits all of training, but reads other dates.
+        parts: those that vary in training.
     """
 
     kind: Literal["date"] = "date"
@@ -221,15 +222,17 @@ class DateColumn(MeasuredColumn):
 
     @property
     def times(self) -> TimeKind:
-        """Which of the three it holds."""
+        """Which of the three its cells are."""
         return date_formats.time_kind(self.time_format)
 
     @property
     def noun(self) -> str:
+        """See `NumberColumn.noun`."""
         return self.times
 
     @property
     def described(self) -> str:
+        """See `NumberColumn.described`."""
         return date_formats.describe_format(self.time_format)
 
     @classmethod
@@ -250,22 +253,22 @@ class DateColumn(MeasuredColumn):
         if missing.all():
             return ExcludedColumn("empty")
         parts = {part: date_formats.calendar_part(values, kind, part) for part in CALENDAR_PARTS[kind]}
-        differing = {
-            part: Scale.fit(found, normalize)
-            for part, found in parts.items()
-            if np.nanmin(found) != np.nanmax(found)
+        scales = {
+            part: Scale.fit(numbers, normalize)
+            for part, numbers in parts.items()
+            if np.nanmin(numbers) != np.nanmax(numbers)
         }
-        if len(differing) > 1:
-            differing.pop("second", None)
-        if not differing and not missing.any():
+        if len(scales) > 1:
+            scales.pop("second", None)
+        if not scales and not missing.any():
             return ExcludedColumn("constant")
         return cls(
             name=name,
             time_format=time_format,
             other=date_format.other,
-            parts=differing,
+            parts=scales,
             flag=bool(missing.any()),
-            invalid=invalid_values(column, cells.invalid) if cells.invalid.any() else [],
+            invalid=invalid_values(column, cells.invalid),
             max_invalid=max_invalid,
         )
 
@@ -286,13 +289,13 @@ class DateColumn(MeasuredColumn):
         return NewCells(invalid=invalid)
 
 
-class CategoryColumn(StoredConfig):
-    """A column of words that are compared, not measured.
+class CategoryColumn(FittedState):
+    """A column of categories.
 
     Attributes:
-        values: the categories of the training part, the most frequent first; None is a missing value.
-            They count from 1: 0 is whatever is not among them.
-        aliases: other spellings in training, with the category that they are; see `canonical`.
+        values: the categories of the training set, the most frequent first; None is a missing value.
+            They are encoded from 1; 0 stands for all other values.
+        aliases: other spellings in training, with their category; see `spelling_variants`.
     """
 
     kind: Literal["category"] = "category"
@@ -307,20 +310,20 @@ class CategoryColumn(StoredConfig):
         """See `NumberColumn.fit`.
 
         Args:
-            most: categories at most; rarer values than those become 0.
+            most: categories at most; rarer values become 0.
             min_count: rows that a category needs in training.
-            chosen: a category that the user names, however many values there are.
+            chosen: the user sets the kind, so that any number of values is allowed.
         """
         text = text_values(column).take(rows)
         missing = int(text.null_count)
         limit = len(rows) if chosen else max(2, (len(rows) - missing) / 2)
-        # Counting a million different values takes seconds, so many are noticed first.
-        if (different := canonical.too_many_values(text, limit)) is not None:
+        # Counting a million different values takes seconds, so too many are refused before.
+        if (different := spelling_variants.too_many_values(text, limit)) is not None:
             return _too_many_values(different + (missing > 0), len(rows))
-        spelt = canonical.count_values(text)
+        words = spelling_variants.count_values(text)
         counted: Counter[str | None] = Counter({None: missing} if missing else {})
-        for word, name_of_value in canonical.canonical_names(spelt).items():
-            counted[name_of_value] += spelt[word]
+        for word, name_of_value in spelling_variants.canonical_names(words).items():
+            counted[name_of_value] += words[word]
         if len(counted) == 1:
             return ExcludedColumn("empty" if missing else "constant")
         if len(counted) > limit:
@@ -328,10 +331,10 @@ class CategoryColumn(StoredConfig):
         ranked = sorted(counted, key=lambda value: (-counted[value], value is None, value or ""))
         values = [value for value in ranked if counted[value] >= min_count][:most]
         if not values:
-            asked = f"data.min_count={min_count}"
-            return ExcludedColumn(f"no value occurs {min_count} times, as {asked} asks for")
-        meant = canonical.ValueIndex(values).of(spelt)
-        aliases = {word: str(values[place]) for word, place in meant.items() if word != values[place]}
+            reason = f"no value occurs {min_count} times, as data.min_count={min_count} asks for"
+            return ExcludedColumn(reason)
+        places = spelling_variants.ValueIndex(values).of(words)
+        aliases = {word: str(values[place]) for word, place in places.items() if word != values[place]}
         return cls(name=name, values=values, aliases=aliases)
 
     @property
@@ -341,9 +344,9 @@ class CategoryColumn(StoredConfig):
 
     def encode(self, column: Any, out: NDArray[np.float32], first: int) -> NewCells:  # noqa: ARG002
         """See `NumberColumn.encode`."""
-        found, aliases = canonical.index_of_values(text_values(column), self.values)
-        out[:, 0] = pc.add(pc.fill_null(found, -1), 1).to_numpy()
-        return NewCells(int(found.null_count), aliases=aliases)
+        places, aliases = spelling_variants.index_of_values(text_values(column), self.values)
+        out[:, 0] = pc.add(pc.fill_null(places, -1), 1).to_numpy()
+        return NewCells(int(places.null_count), aliases=aliases)
 
 
 def _too_many_values(different: int, rows: int) -> ExcludedColumn:
@@ -355,10 +358,10 @@ FittedColumn = NumberColumn | DateColumn | CategoryColumn
 
 
 def _check_size(what: str, ignoring: str, values: Numbers, normalize: bool) -> None:
-    """Takes out, in place, a few numbers that no model can hold.
+    """Replaces a few numbers too large for float32 by NaN, in place.
 
     Raises:
-        DataError: they are many, and stay as they are, or too large to be standardised.
+        DataError: there are many, which standardising does not make small enough.
     """
     too_large = np.abs(values) > MAX_FLOAT32
     count, filled = int(np.count_nonzero(too_large)), int(np.count_nonzero(~np.isnan(values)))

@@ -1,4 +1,4 @@
-"""What a user chooses about a table."""
+"""Options of `data=table`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from bigmodel.data.custom_data import CustomDataConfig, Words
 from bigmodel.data.tabular.column_options import Kind, WrittenForm, parse_entries
 from bigmodel.data.tabular.date_formats import check_format
 from bigmodel.data.tabular.number_formats import NumberFormat
 from bigmodel.data.tabular.target import Task
 from bigmodel.data.text_encoding import Encoding
-from bigmodel.data.user_data import UserDataConfig, Words
 
 
-class TableConfig(UserDataConfig):
+class TableConfig(CustomDataConfig):
     """A table in a CSV, TSV, Parquet or JSON lines file, gzip or not."""
 
     batch_size: int = Field(256, ge=1, description="samples in a batch")
     normalize: bool = Field(
-        True, description="standardise numbers with mean and deviation of the training part"
+        True, description="standardise numbers with mean and deviation of the training set"
     )
     encoding: Encoding = Field(
         "utf-8",
@@ -45,7 +45,7 @@ class TableConfig(UserDataConfig):
         None, description="column that says of each row: train, val or test; null: by fraction"
     )
     group: str | None = Field(
-        None, description="column whose equal values all go to one part, such as a patient; null: none"
+        None, description="column whose equal values all go to one set, such as a patient; null: none"
     )
     max_categories: int = Field(
         1000, ge=2, description="most categories of a column; rarer values count as unseen"
@@ -57,7 +57,7 @@ class TableConfig(UserDataConfig):
     @field_validator("columns", mode="before")
     @classmethod
     def _in_one_text(cls, columns: Any) -> Any:
-        """Names that Hydra's grammar does not take as keys come in a text."""
+        """Names that Hydra's grammar does not allow as keys come in one text."""
         return parse_entries(columns) if isinstance(columns, str) else columns
 
     @field_validator("columns")
@@ -73,7 +73,7 @@ class TableConfig(UserDataConfig):
         return columns
 
     def number_format_of(self, name: str) -> NumberFormat | None:
-        """The format that the user gives for a column's numbers."""
+        """The format that the user sets for a column of numbers."""
         chosen = self.columns.get(name)
         example = chosen.get("number") if isinstance(chosen, dict) else None
         return None if example is None else NumberFormat.of_example(example)

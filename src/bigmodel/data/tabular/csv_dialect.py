@@ -1,4 +1,4 @@
-"""Where a CSV or TSV file's rows begin, what its columns are called, and what separates them."""
+"""The dialect of a CSV or TSV file: its separator, its header, and lines above the header."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bigmodel.data.reader import HeaderRows
 from bigmodel.data.tabular.column_storage import check_names
 from bigmodel.data.tabular.numeric import is_number
 from bigmodel.data.text_encoding import check_not_utf16, check_utf8, open_as_utf8
 from bigmodel.errors import DataError
 
 _HEAD = 1 << 20  # bytes within which the header ends
-_SAMPLE_ROWS = 50  # rows by which a header is told from what stands above it
-_MAX_ROWS_ABOVE = 20  # rows
-_ROWS_TO_MATCH = 3  # rows that have as many fields as the header has names
+_SAMPLE_ROWS = 50  # rows that are read to find the header
+_MAX_ROWS_ABOVE = 20  # rows above the header at most
+_ROWS_TO_MATCH = 3  # rows below the header that must have as many fields
 _SEPARATORS = ",;\t|"
 
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """What stands before a file's rows, and how they are written.
+    """How the rows of a file are written, and what is above them.
 
     Attributes:
         kind: `CSV` or `TSV`.
         encoding: see `in_utf8`.
-        header: names of the columns as they stand in the file.
-        names: of the columns, without blanks around them; each has one.
+        header: names of the columns as they are in the file.
+        names: of the columns, without spaces around them; each has one.
         separator: between fields.
-        size: bytes of UTF-8 of the header and of what stands before it.
-        above: rows before the header that are none of the table.
-        spaced: blanks stand between a separator and a quotation mark.
-        closed: rows end with a separator, which the header does not.
+        size: bytes of UTF-8 up to the end of the header.
+        above: lines above the header that are not part of the table.
+        spaced: whether there are spaces between separators and quotation marks.
+        closed: whether rows end with a separator, but the header does not.
     """
 
     kind: str
@@ -46,61 +47,57 @@ class CsvDialect:
     spaced: bool
     closed: bool
 
-    def header_rows(self, path: Path) -> list[tuple[str, str]]:
-        """Lines for the header of a run on what was passed over."""
-        lines = []
+    def header_rows(self, path: Path) -> HeaderRows:
+        """Rows for the header of a run about what is skipped in the file."""
+        texts = []
         if self.above:
             count = "a line" if len(self.above) == 1 else f"{len(self.above)} lines"
-            text = f"{count} above the header of {path.name}: {self.above[0][:60]!r}"
-            lines.append(("Passed over", text))
+            texts.append(f"{count} above the header of {path.name}: {self.above[0][:60]!r}")
         if self.spaced:
-            lines.append(("Passed over", f"blanks behind separators in {path.name}"))
+            texts.append(f"spaces after separators in {path.name}")
         if self.closed:
-            lines.append(("Passed over", f"a separator at the end of each row of {path.name}"))
-        return lines
+            texts.append(f"a separator at the end of each row of {path.name}")
+        return [("Skipped", text) for text in texts]
 
 
 def detect_dialect(path: Path, kind: str, encoding: str) -> CsvDialect:
-    """What stands before a file's rows.
+    """Infers the dialect of a file from its beginning.
 
     Args:
-        kind: `CSV`, separated by what separates most in the header, or `TSV`.
+        path: the file, gzip or not.
+        kind: `CSV`, whose separator is the most frequent one in the header, or `TSV`.
         encoding: see `in_utf8`.
 
     Raises:
-        DataError: there is no header, or it is not of the encoding.
+        DataError: there is no header, or it is not in the encoding.
     """
     text = _head(path, encoding)
-    said, start = _sep_line(text)
+    fixed, start = _sep_line(text)
     line = next((line for line in text[start:].splitlines() if line.strip()), "")
     unquoted = "".join(line.split('"')[::2])
-    most = max(_SEPARATORS, key=unquoted.count)
-    likely = said or ("\t" if kind == "TSV" else most)
-    others = [] if said or kind == "TSV" else [one for one in _SEPARATORS if one != likely]
+    fixed_or_tab = fixed or ("\t" if kind == "TSV" else None)
+    likely = fixed_or_tab or max(_SEPARATORS, key=unquoted.count)
     try:
-        found, separator = _Candidate.of(text, start, likely), likely
-        if not found.fits:
-            tries = {one: _Candidate.of(text, start, one) for one in others}
-            fitting = [one for one, other in tries.items() if other.fits and other.above]
-            if fitting:
-                separator = max(fitting, key=lambda one: len(tries[one].header or ()))
-                found = tries[separator]
+        head = _Head.parse(text, start, likely)
+        if fixed_or_tab is None and not head.fits:
+            others = (_Head.parse(text, start, other) for other in _SEPARATORS if other != likely)
+            fitting = [other for other in others if other.fits and other.above]
+            head = max(fitting, key=lambda other: len(other.header), default=head)
     except csv.Error as error:
         raise DataError(f"{path}: its header cannot be read: {error}.") from error
-    if found.header is None:
+    if not head.header:
         raise DataError(f"{path}: the file is empty.")
-    rows, width = found.below, len(found.header)
-    closed = bool(rows) and all(len(row) == width + 1 and not row[-1].strip() for row in rows)
+    rows, width = head.below, len(head.header)
     return CsvDialect(
         kind=kind,
         encoding=encoding,
-        header=found.header,
-        names=_column_names(path, found.header),
-        separator=separator,
-        size=len(text[: found.end].encode()),
-        above=([text[:start].strip()] if said else []) + found.above,
-        spaced=_has_spaced(text, separator, [found.header, *rows]),
-        closed=closed,
+        header=head.header,
+        names=_column_names(path, head.header),
+        separator=head.separator,
+        size=len(text[: head.end].encode()),
+        above=([text[:start].strip()] if fixed else []) + head.above,
+        spaced=_has_spaced(text, head.separator, [head.header, *rows]),
+        closed=bool(rows) and all(len(row) == width + 1 and not row[-1].strip() for row in rows),
     )
 
 
@@ -111,13 +108,13 @@ def _head(path: Path, encoding: str) -> str:
     try:
         return head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 4 or len(head) < _HEAD:  # not just a character that is cut in two
+        if error.start < len(head) - 4 or len(head) < _HEAD:  # not just a truncated character
             check_utf8(path)
         return head[: error.start].decode()
 
 
 def _sep_line(text: str) -> tuple[str | None, int]:
-    """What a first line as Excel has it, `sep=;`, says, and where the next one begins."""
+    """The separator in a first line `sep=;`, as Excel writes it, and where the next line begins."""
     line = next(io.StringIO(text, newline=""), "")
     word = line.strip('\r\n"')
     if len(word) == len("sep=;") and word.lower().startswith("sep="):
@@ -126,17 +123,18 @@ def _sep_line(text: str) -> tuple[str | None, int]:
 
 
 @dataclass
-class _Candidate:
-    """A file's header, as one separator has it.
+class _Head:
+    """The beginning of a file, parsed with one separator.
 
     Attributes:
-        header: None if there is none.
+        header: empty if there is none.
         end: characters up to its end.
-        above: lines before it that are none of the table.
+        above: lines above it that are not part of the table.
         below: some rows.
     """
 
-    header: list[str] | None
+    separator: str
+    header: list[str]
     end: int
     above: list[str]
     below: list[list[str]]
@@ -144,11 +142,11 @@ class _Candidate:
     @property
     def fits(self) -> bool:
         """Whether there are several columns, and the rows below the header have as many fields."""
-        width = len(self.header or ())
+        width = len(self.header)
         return width > 1 and all(len(row) == width for row in self.below[:_ROWS_TO_MATCH])
 
     @classmethod
-    def of(cls, text: str, start: int, separator: str) -> _Candidate:
+    def parse(cls, text: str, start: int, separator: str) -> _Head:
         lines = list(io.StringIO(text[start:], newline=""))
         reader = csv.reader(lines, delimiter=separator)
         rows: list[list[str]] = []
@@ -164,16 +162,16 @@ class _Candidate:
             if not rows:
                 raise
         if not rows:
-            return cls(None, start, [], [])
+            return cls(separator, [], start, [], [])
         place = _header_place(rows)
         filled = (row for row in rows[:place] if any(map(str.strip, row)))
         above = [separator.join(row).strip(separator) for row in filled]
         end = start + sum(map(len, lines[: ends[place]]))
-        return cls(rows[place], end, above, rows[place + 1 :])
+        return cls(separator, rows[place], end, above, rows[place + 1 :])
 
 
 def _header_place(rows: Sequence[Sequence[str]]) -> int:
-    """Which row is the header: the first, unless titles or comments stand above it."""
+    """Which row is the header: the first, unless titles or comments are above it."""
     first, last = 0, len(rows) - 1
     while first < last and _is_comment(rows[first], rows[first + 1 : first + 2 + _ROWS_TO_MATCH]):
         first += 1
@@ -188,15 +186,15 @@ def _header_place(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _is_title(row: Sequence[str], width: int) -> bool:
-    """Whether half of a row or more is empty, and it is not the names of columns of which only the first
-    one's is, as pandas writes an index."""
+    """Whether half of a row or more is empty. A header whose first name is empty is none: pandas writes
+    the name of an index so."""
     filled = [bool(field) for field in row]
     beside_index = width > 1 and filled == [False] + [True] * (width - 1)
     return 2 * sum(filled) <= width and not beside_index
 
 
 def _is_comment(row: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
-    """Whether a row is blank or a comment, and not the header behind a `#`, as some programs have it."""
+    """Whether a row is blank or a comment, but not a header that some programs begin with `#`."""
     if not any(map(str.strip, row)):
         return True
     if not row[0].startswith("#"):
@@ -208,7 +206,7 @@ def _is_comment(row: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
 
 
 def _has_spaced(text: str, separator: str, rows: Sequence[Sequence[str]]) -> bool:
-    """Whether blanks stand before the quotation marks of fields."""
+    """Whether there are spaces before the quotation marks of fields."""
     blank = " " if separator != " " else "\t"
     return f"{separator}{blank}" in text and any(
         field.startswith(blank) and field.lstrip().startswith('"') for row in rows for field in row
@@ -216,7 +214,7 @@ def _has_spaced(text: str, separator: str, rows: Sequence[Sequence[str]]) -> boo
 
 
 def _column_names(path: Path, header: list[str]) -> list[str]:
-    """The names of the columns, without spaces around them; those without a name get one."""
+    """The names of the columns, without spaces around them; columns without a name get one."""
     names = [name.strip() or f"column {place}" for place, name in enumerate(header, start=1)]
     check_names(path, names)
     if all(is_number(name) for name in names):

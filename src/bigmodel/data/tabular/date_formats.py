@@ -1,6 +1,6 @@
-"""The language of dates: the ways to write dates, times of day and durations, and a pattern for each.
+"""Formats of dates, times of day and durations, and a pattern for each.
 
-Names of months are English, whatever the machine's language is.
+Names of months are English, whatever the locale.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 TimeKind = Literal["date", "time", "duration"]
 TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
+MeasuredKind = Literal["number", TimeKind]
 
 ISO, ISO_WITH_ZONE, ISO_SOME_ZONES = "ISO", "ISO with zone", "ISO, some with zone"
 TIME_OF_DAY, DURATION = "time of day", "duration"
@@ -57,7 +58,7 @@ _DATES = (
     *("%y/%m/%d", "%y-%m-%d", "%y.%m.%d", "%Y-%m-%d"),  # the last is ISO, but for its zeros
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-DIGIT_FORMATS = ("%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # numbers, where nobody says more
+DIGIT_FORMATS = ("%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S")  # numbers, unless the user sets the kind
 _MONTHS_ALONE = ("%Y-%m", "%m/%Y", "%b-%Y", "%b %Y", "%B %Y")
 _OF_MAILS_AND_LOGS = (
     *("%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S"),  # RFC 2822
@@ -65,16 +66,16 @@ _OF_MAILS_AND_LOGS = (
 )
 FORMATS = (*(day + time for day in _DATES for time in _TIMES), *_MONTHS_ALONE, *_OF_MAILS_AND_LOGS)
 KNOWN_FORMATS = (ISO, ISO_WITH_ZONE, ISO_SOME_ZONES, *FORMATS, TIME_OF_DAY, DURATION)
-"""How dates and times may be written; where two would do for as many cells, the first counts."""
+"""Formats that are tried; if two fit equally many cells, the first is used."""
 
 
 def format_pattern(time_format: str) -> str:
-    """A format as for `strptime` as a regular expression (RE2), whose groups are named.
+    """The regular expression (RE2), with named groups, for a format of `strptime`.
 
     Raises:
-        ValueError: it is no such format, or says neither a year nor an hour.
+        ValueError: it is not a format, or contains neither a year nor an hour.
     """
-    found, place = "", 0
+    pattern, place = "", 0
     text = time_format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S").replace("%D", "%m/%d/%y")
     while place < len(text):
         if text[place] == "%":
@@ -83,21 +84,21 @@ def format_pattern(time_format: str) -> str:
                 known = " ".join(f"%{letter}" for letter in _DIRECTIVES)
                 raise ValueError(f"%{text[place + 1 : place + 2]} is none of {known}")
             if text[place + 2 : place + 3] == "%" or text[:place][-2:-1] == "%":
-                directive = directive.replace("{1,2}", "{2}")  # 20200131: nothing tells them apart
-            found += directive
+                directive = directive.replace("{1,2}", "{2}")  # 20200131 has no separators
+            pattern += directive
             if text[place + 1] == "S" and "%f" not in text:
-                found += _FRACTION
+                pattern += _FRACTION
             place += 2
         else:
             space = r"\s*" if text.startswith("%p", place + 1) else r"\s+"  # 8:15PM
-            found += space if text[place].isspace() else re.escape(text[place])
+            pattern += space if text[place].isspace() else re.escape(text[place])
             place += 1
-    _check_groups(re.findall(r"\?P<(\w+)>", found))
-    return f"^{found}$"
+    _check_groups(re.findall(r"\?P<(\w+)>", pattern))
+    return f"^{pattern}$"
 
 
 def check_format(time_format: str) -> None:
-    """Raises ValueError if a user's format is none."""
+    """Raises ValueError if a text is not a date format."""
     try:
         format_pattern(time_format)
     except ValueError as error:
@@ -118,7 +119,7 @@ def _check_groups(groups: list[str]) -> None:
 
 
 def time_kind(time_format: str) -> TimeKind:
-    """What is written so."""
+    """Whether a format is one of dates, times of day or durations."""
     if time_format in (TIME_OF_DAY, DURATION):
         return "time" if time_format == TIME_OF_DAY else "duration"
     return "time" if "%" in time_format and not re.search(r"%[YyFD]", time_format) else "date"
@@ -146,7 +147,7 @@ PATTERNS = {
 
 
 def describe_format(time_format: str) -> str:
-    """What a column holds that is written so."""
+    """What a column in a format holds: `dates (%d/%m/%Y)`."""
     kind = time_kind(time_format)
     return f"{kind}s" if time_format == kind else f"{kind}s ({time_format})"
 
@@ -158,17 +159,17 @@ CALENDAR_PARTS: dict[TimeKind, tuple[str, ...]] = {
     "time": ("hour", "sine", "cosine"),
     "duration": ("seconds",),
 }
-"""What a model reads of each kind: of a date its parts, Monday being 0, and, where all are within one
-hour, the second of that hour; of a time of day the hour with its fraction, and where it stands on the
-clock's round; of a duration the seconds."""
+"""Model inputs for each kind. Of a date: its parts, Monday being 0, and the second within the hour if
+all are within one hour. Of a time of day: the hour with its fraction, and sine and cosine of its angle
+on a 24-hour clock. Of a duration: the seconds."""
 
 
 def calendar_part(values: Any, kind: TimeKind, part: str, library: Any = np) -> Any:
-    """One of a kind's `CALENDAR_PARTS` of seconds; NaN where a value is missing.
+    """One of the `CALENDAR_PARTS` of seconds; NaN for a missing value.
 
     Args:
         values: float64, an array or a tensor.
-        library: numpy or torch, whichever they are of.
+        library: its library, numpy or torch.
     """
     if kind == "duration":
         return values + 0.0
@@ -188,10 +189,10 @@ def calendar_part(values: Any, kind: TimeKind, part: str, library: Any = np) -> 
 
 
 def _year_month_day(days: Any, part: str, floor: Any) -> Any:
-    """Year, month or day of days since 1970, in whole numbers that float64 holds exactly.
+    """Year, month or day of days since 1970, in integers that float64 holds exactly.
 
     Source: Hinnant, chrono-Compatible Low-Level Date Algorithms, `civil_from_days`: years begin in
-    March, so that a leap day is the last of a year, and eras have 400 of them.
+    March, so that a leap day is the last of a year, and an era is 400 years.
     """
     since = days + 719_468  # the first of March in the year 0
     era = floor(since / 146_097)

@@ -1,7 +1,6 @@
-"""Dates, times of day and durations: how a column of them is written is found out, and it is read.
+"""Infers the format of a column of dates, times of day or durations, and reads it as seconds.
 
-All become seconds: since 1970 in Greenwich (dates, also such without a time), since midnight (times of
-day), or as they are (durations).
+Dates become seconds since 1970 in UTC, times of day seconds since midnight.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from bigmodel.data.tabular.number_formats import Numbers, sample_cells
 from bigmodel.data.tabular.numeric import ParsedCells
 
 _CENTURY_PIVOT = 69  # as in POSIX: 69 is 1969, and 68 is 2068
-_MIN_FIT = 0.5  # share of a sample that a way has to fit to be tried on all
+_MIN_FIT = 0.5  # share of a sample that a format must fit to be tried on all cells
 _MICROSECONDS = len("2020-01-31 10:30:00.000000")
 _FIRST_CELLS = 30  # cells of the sample, at first
 _BEGINNING = (
@@ -29,11 +28,11 @@ _BEGINNING = (
 
 
 class DateFormat(NamedTuple):
-    """How a column of dates or times is written.
+    """The format of a column of dates or times.
 
     Attributes:
-        time_format: one of `KNOWN_FORMATS` or `EPOCH_UNITS`, or a format as for `strptime`.
-        other: another way that reads as many cells, and otherwise; empty: there is none.
+        time_format: one of `KNOWN_FORMATS` or `EPOCH_UNITS`, or a format of `strptime`.
+        other: another format that reads as many cells, but differently; empty: there is none.
     """
 
     time_format: str
@@ -41,10 +40,10 @@ class DateFormat(NamedTuple):
 
 
 def parse_times(column: Any, time_format: str) -> ParsedCells:
-    """A column of dates or times as seconds; `time_format` says how text is written.
+    """A column of dates or times as seconds.
 
     Args:
-        column: text, or of a type of Arrow's for times of the same kind.
+        column: text in a `time_format`, or a column of an Arrow type for times of the same kind.
     """
     if time_kind_of_type(column.type) == date_formats.time_kind(time_format):
         values = _typed_seconds(column)
@@ -58,7 +57,7 @@ def parse_times(column: Any, time_format: str) -> ParsedCells:
 
 
 def time_kind_of_type(kind: Any) -> TimeKind | None:
-    """What a type of Arrow's for times holds; None: it is not for times."""
+    """What an Arrow type for times holds; None: it is not for times."""
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "date"
     if pa.types.is_time(kind):
@@ -67,11 +66,11 @@ def time_kind_of_type(kind: Any) -> TimeKind | None:
 
 
 def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | None:
-    """How most cells of a column are written as dates or times; None if hardly any is one.
+    """The format of most cells of a column as dates or times; None if hardly any is one.
 
     Args:
         column: of any type.
-        kind: what the user says that it holds: then numbers may be dates as well.
+        kind: set by the user: then numbers may be dates as well.
     """
     if (typed := time_kind_of_type(column.type)) is not None:
         zone = pa.types.is_timestamp(column.type) and column.type.tz is not None
@@ -88,7 +87,7 @@ def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | 
         return _numbers_as_dates(column) if kind == "date" else None
     most = max(counted.values())
     best, *others = _closest_first(text, [form for form, count in counted.items() if count == most])
-    if best.startswith(ISO):  # which is never read otherwise
+    if best.startswith(ISO):  # unambiguous
         return DateFormat(best)
     read = _text_seconds(text, best) if others else np.empty(0)
     for other in others:
@@ -99,7 +98,7 @@ def find_date_format(column: Any, kind: TimeKind | None = None) -> DateFormat | 
 
 
 def _count_fits(text: Any, formats: list[str]) -> dict[str, int]:
-    """How many cells each format reads, of those that read most."""
+    """How many cells each format reads, for those that read the most."""
     some = sample_cells(text)
     few = some.take(np.linspace(0, len(some) - 1, min(len(some), _FIRST_CELLS)).astype(np.int64))
     if _MIN_FIT * len(few) > (pc.sum(pc.match_substring_regex(few, _BEGINNING)).as_py() or 0):
@@ -112,14 +111,14 @@ def _count_fits(text: Any, formats: list[str]) -> dict[str, int]:
     if len(some) < len(text):
         near = [form for form, count in counted.items() if count >= 0.8 * most]
         if len(near) > 1 and near[0].startswith(ISO) and _count(text, near[0]) == len(text):
-            return {near[0]: len(text)}  # ISO is never read otherwise
+            return {near[0]: len(text)}  # ISO is unambiguous
         counted = {form: _count(text, form) for form in near}
     return counted
 
 
 def _closest_first(text: Any, formats: list[str]) -> list[str]:
-    """Formats that read as many cells. If a year of two digits may stand first or last, first comes the
-    format by which most dates lie closer together: years are fewer than days."""
+    """Sorts formats that read equally many cells. If a two-digit year may come first or last, the format
+    that puts most dates closer together comes first: dates span fewer years than days."""
     first = next((form for form in formats if form.startswith("%y")), None)
     if first is None or first == formats[0]:
         return formats
@@ -133,7 +132,7 @@ def _count(text: Any, time_format: str) -> int:
 
 
 def _numbers_as_dates(column: Any) -> DateFormat | None:
-    """Numbers that somebody says are dates: of seconds up to the year 5138, or else of milliseconds."""
+    """The unit of numbers that are dates: seconds up to the year 5138, else milliseconds."""
     values = numeric.parse_numbers(column).values
     if np.isnan(values).all():
         return None
@@ -155,7 +154,7 @@ def _typed_seconds(column: Any) -> Numbers:
 
 
 def _text_seconds(text: Any, time_format: str) -> Numbers:
-    """Text as seconds, NaN where it is missing or not written so."""
+    """Text as seconds; NaN for cells that are missing or in another format."""
     if time_format in date_formats.EPOCH_UNITS:
         values = numeric.parse_numbers(text).values
         values /= date_formats.EPOCH_UNITS[time_format]
@@ -165,15 +164,17 @@ def _text_seconds(text: Any, time_format: str) -> Numbers:
     patterns = date_formats.PATTERNS.get(time_format) or [date_formats.format_pattern(time_format)]
     values = np.full(len(text), np.nan)
     for pattern in patterns:
-        found = pc.extract_regex(text, pattern)
-        fits = found.is_valid().to_numpy()
+        matches = pc.extract_regex(text, pattern)
+        fits = matches.is_valid().to_numpy()
         if fits.any():
-            values[fits] = _MatchedGroups(found.drop_null()).seconds(date_formats.time_kind(time_format))
+            values[fits] = _MatchedGroups(matches.drop_null()).seconds(
+                date_formats.time_kind(time_format)
+            )
     return values
 
 
 def _iso_stamps(text: Any, time_format: str) -> Any:
-    """The same much faster, where each cell that looks like a date is one."""
+    """Timestamps, which is much faster, if every cell that looks like a date is one; else None."""
     stamp = pa.timestamp("us", tz=None if time_format == ISO else "UTC")
     with contextlib.suppress(pa.ArrowInvalid):
         return pc.cast(text, stamp)
@@ -189,16 +190,16 @@ def _iso_stamps(text: Any, time_format: str) -> Any:
 
 
 class _MatchedGroups:
-    """What a pattern's groups hold of cells that all fit it."""
+    """The groups of a pattern, for cells that all match it."""
 
-    def __init__(self, found: Any) -> None:
-        whole = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    def __init__(self, matches: Any) -> None:
+        whole = matches.combine_chunks() if isinstance(matches, pa.ChunkedArray) else matches
         fields = [whole.type.field(place).name for place in range(whole.type.num_fields)]
         self.groups = dict(zip(fields, whole.flatten(), strict=True))
         self.rows = len(whole)
 
     def seconds(self, kind: TimeKind) -> Numbers:
-        """NaN where parts are there that cannot be, such as a 13th month."""
+        """NaN for an impossible date or time, such as in a 13th month."""
         if kind == "duration":
             return self._duration()
         hour, minute, second = map(self.number, ("hour", "minute", "second"))
@@ -220,7 +221,7 @@ class _MatchedGroups:
         clock = hour * 3600 + minute * 60 + second + self.fraction()
         days, sign = self.number("days") * float(DAY), 1 - 2 * self._matches("sign", "^-")
         values = days + clock * sign
-        if "hours" in self.groups:  # ISO: a sign is that of all
+        if "hours" in self.groups:  # ISO 8601, whose sign applies to all
             units = ("weeks", "days", "hours", "minutes", "seconds")
             weeks, _, hours, minutes, seconds = map(self.number, units)
             clock = hours * 3600 + minutes * 60 + seconds + self.fraction() + weeks * 7 * float(DAY)
@@ -230,7 +231,7 @@ class _MatchedGroups:
         return values
 
     def _days(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Days since 1970, and which of them never were."""
+        """Days since 1970, and which are impossible."""
         year = self.number("year", 1970)
         if "short_year" in self.groups:
             short = self.number("short_year", 70)
@@ -246,7 +247,7 @@ class _MatchedGroups:
         return first + day - 1, wrong
 
     def _zone(self) -> NDArray[np.int64]:
-        """Seconds by which a cell's clock is before Greenwich's."""
+        """The offset from UTC in seconds."""
         if "zone" not in self.groups:
             return np.zeros(self.rows, np.int64)
         digits = pc.replace_substring_regex(self.groups["zone"], r"[^0-9]", "")
@@ -254,7 +255,7 @@ class _MatchedGroups:
         return (offset // 100 * 3600 + offset % 100 * 60) * (1 - 2 * self._matches("zone", "^-"))
 
     def number(self, group: str, default: int = 0) -> NDArray[np.int64]:
-        """What a group holds; `default` where it is empty, or if the pattern has no such group."""
+        """A group as a number; `default` if it is empty, or the pattern has no such group."""
         if group not in self.groups:
             return np.full(self.rows, default)
         return _digits_to_int(self.groups[group], default)
@@ -265,15 +266,14 @@ class _MatchedGroups:
         return _digits_to_int(pc.utf8_rpad(self.groups["fraction"], 9, "0"), 0) / 1e9
 
     def _matches(self, group: str, pattern: str) -> NDArray[np.int64]:
-        """1 where a group holds what fits a pattern, else 0."""
+        """1 if a group matches a pattern, else 0."""
         if group not in self.groups:
             return np.zeros(self.rows, np.int64)
-        found = pc.match_substring_regex(self.groups[group], pattern).to_numpy(zero_copy_only=False)
-        return cast("NDArray[np.int64]", found.astype(np.int64))
+        matches = pc.match_substring_regex(self.groups[group], pattern).to_numpy(zero_copy_only=False)
+        return cast("NDArray[np.int64]", matches.astype(np.int64))
 
 
 def _digits_to_int(text: Any, default: int) -> NDArray[np.int64]:
-    """Digits as numbers, a default where there are none; no number of them is too long for seconds."""
+    """Digits, at most 12, as numbers; `default` for an empty cell."""
     digits = pc.if_else(pc.equal(text, ""), str(default), pc.utf8_slice_codeunits(text, 0, 12))
-    found: NDArray[np.int64] = pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False)
-    return found
+    return cast("NDArray[np.int64]", pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False))

@@ -1,4 +1,4 @@
-"""Fits the columns of a table: how each is read, and what a model reads of it."""
+"""Fits the columns of a table: infers how each is read and what a model reads of it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from bigmodel.errors import DataError
 def fit_columns(
     config: TableConfig, table: Table, target: TargetColumn, rows: RowIndex
 ) -> tuple[TableReader, list[tuple[str, str]], list[tuple[str, str]]]:
-    """What the training part's rows say about each column.
+    """Fits each column to the rows of the training set.
 
     Args:
-        rows: the training part.
+        rows: those of the training set.
 
     Returns:
-        A reader of such tables; what was found out, and warnings, as lines of a header.
+        A reader of such tables; a summary and warnings, as header rows.
 
     Raises:
         DataError: there is no column to learn from.
@@ -90,13 +90,13 @@ def fit_columns(
 
 @dataclass
 class _ColumnFit:
-    """One column, fitted to the training part's rows.
+    """Fits one column to the rows of the training set.
 
     Attributes:
         position: of the column in its file, from 0.
-        inferred: what all of its cells are.
+        inferred: its type, from all of its cells.
         where: the file, for messages.
-        warnings: what may be meant otherwise, once it is fitted.
+        warnings: other ways to read it, once it is fitted.
     """
 
     config: TableConfig
@@ -110,17 +110,15 @@ class _ColumnFit:
 
     @property
     def chosen(self) -> str | None:
-        """The kind that the user has chosen."""
+        """The kind that the user sets."""
         chosen = self.config.columns.get(self.name)
         return next(iter(chosen)) if isinstance(chosen, dict) else chosen
 
     def column(self) -> FittedColumn | ExcludedColumn:
-        """What the column says; or why it says nothing to a model."""
+        """The fitted column, or why it cannot be an input."""
         kind: str = self.inferred.kind
-        if kind == "empty":
-            return ExcludedColumn("empty")
-        if kind == "other":  # such as lists, of which no choice makes anything else
-            return ExcludedColumn(str(self.values.type))
+        if kind in ("empty", "other"):  # whatever the user sets
+            return ExcludedColumn("empty" if kind == "empty" else str(self.values.type))
         kind = self.chosen or kind
         if kind == "number":
             return self._numbers()
@@ -167,14 +165,8 @@ class _ColumnFit:
     def _categories(self) -> CategoryColumn | ExcludedColumn:
         chosen, limits = self.chosen is not None, (self.config.max_categories, self.config.min_count)
         column = CategoryColumn.fit(self.name, self.values, self.rows, *limits, chosen)
-        too_many = isinstance(column, ExcludedColumn) and column.possible_kind is not None
-        zero_led = self.inferred.zero_led
-        # If most cells have a leading zero, they are identifiers, and nothing is unusual about them.
-        if too_many and zero_led.count and zero_led.are_few(MAX_INVALID_IF_CHOSEN):
-            return report.excluded_with_zeros(cast(ExcludedColumn, column), zero_led)
-        if chosen or not self.inferred.mostly_measured:
-            return column
-        if isinstance(column, CategoryColumn):
+        if isinstance(column, ExcludedColumn):
+            return report.excluded_words(column, self.inferred, chosen=chosen)
+        if self.inferred.mostly_measured and not chosen:
             self.warnings.append(report.mostly_measured_warning(self.name, self.inferred))
-            return column
-        return report.excluded_mostly_measured(column, self.inferred) if too_many else column
+        return column

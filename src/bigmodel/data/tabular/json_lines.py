@@ -1,4 +1,4 @@
-"""JSON lines, one object a line, as batches of rows."""
+"""Reads JSON lines, one object a line, as batches of rows."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ from bigmodel.errors import DataError
 from bigmodel.runtime import nested_json
 
 Refuse = Callable[[str], None]
-"""Takes what is wrong with a line; what it raises ends the reading."""
+"""Called with a message for each line that is wrong; may raise."""
 
 _BLOCK = 8 << 20  # bytes parsed at once
-_LONG = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")  # not every such whole number is a float64
+_LONG = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")  # integers that float64 may not hold exactly
 
 
 def read_json_batches(path: Path, refuse: Refuse, encoding: str = "utf-8") -> Iterator[Any]:
     """The objects of a JSON lines file as Arrow batches, with a column for each key.
 
-    The file is read twice: a column is of the kind that all of its values together are of, whole
-    numbers and broken ones alike, and what looks like a date in some of them stays text. Values of
-    several kinds in one column stay as they are written, as JSON; so do numbers of which float64
-    would take some whole ones for others.
+    The file is read twice, as the type of a column depends on all of its values: integers become floats
+    if some are floats, and dates stay text. A column with values of several types is kept as JSON; so
+    is one of floats with integers that float64 cannot hold exactly.
 
     Args:
         path: the file, gzip or not.
-        refuse: told of each line that is no JSON object; what it raises ends the reading.
+        refuse: called with a message for each line that is not a JSON object; may raise.
         encoding: see `in_utf8`.
 
     Raises:
-        DataError: it is not of the encoding, or it holds nothing.
+        DataError: it is not in the encoding, or it has no rows.
     """
     kinds: dict[str, Any] = {}
     long: set[str] = set()
@@ -56,7 +55,7 @@ def read_json_batches(path: Path, refuse: Refuse, encoding: str = "utf-8") -> It
 
 
 def _blocks(path: Path, refuse: Refuse, encoding: str) -> Iterator[tuple[int, bytes]]:
-    """Whole lines of a file, many at once, with the number of the first, counted from 0."""
+    """Blocks of complete lines, each with the number of its first line, counted from 0."""
     with text_encoding.open_as_utf8(path, encoding) as file:
         line, rest = 0, b""
         while piece := file.read(_BLOCK):
@@ -86,7 +85,7 @@ def _check_start(path: Path, head: bytes) -> None:
 def _valid_lines(path: Path, first: int, block: bytes, refuse: Refuse) -> bytes:
     """The lines of a block that are JSON objects; the others are refused."""
     try:
-        block.decode()  # Arrow takes any bytes for text here
+        block.decode()  # Arrow does not check
     except UnicodeDecodeError:
         text_encoding.check_utf8(path)
     lines = block.split(b"\n")
@@ -94,15 +93,15 @@ def _valid_lines(path: Path, first: int, block: bytes, refuse: Refuse) -> bytes:
     if not deep and _parse_block(block, None) is not None:
         return block
     for place, line in enumerate(lines):
-        fault = _line_error(line) if line.strip() else None
-        if fault is not None:
-            refuse(f"line {first + place} (counted from 0) {fault}")
+        error = _line_error(line) if line.strip() else None
+        if error is not None:
+            refuse(f"line {first + place} (counted from 0) {error}")
             lines[place] = b""  # the lines below keep their numbers
     return b"\n".join(lines)
 
 
 def _line_error(line: bytes) -> str | None:
-    """What is wrong with a line; None where it is an object."""
+    """What is wrong with a line; None if it is an object."""
     if nested_json.deep_line(line) is not None:
         return (
             f"is nested more than {nested_json.MOST} levels deep: {line[:60].decode()!r}. A table has a"
@@ -116,7 +115,7 @@ def _line_error(line: bytes) -> str | None:
 
 
 def _parse_block(block: bytes, schema: Any) -> Any:
-    """A block as an Arrow table; None where Arrow cannot read it."""
+    """A block as an Arrow table; None if Arrow cannot read it."""
     if not block.strip():
         return pa.table({})
     try:
@@ -132,10 +131,10 @@ def _parse_block(block: bytes, schema: Any) -> Any:
 
 
 def _block_types(path: Path, first: int, block: bytes) -> dict[str, Any]:
-    """The type of each key, as far as this block tells."""
-    found = _parse_block(block, None)
-    if found is not None:
-        types = {field.name: field.type for field in found.schema}
+    """The type of each key in a block."""
+    table = _parse_block(block, None)
+    if table is not None:
+        types = {field.name: field.type for field in table.schema}
         times = [name for name, kind in types.items() if pa.types.is_timestamp(kind)]
         return types | dict.fromkeys(times, pa.string())
     rows = [json.loads(line) for line in _nonempty_lines(block)]
@@ -143,12 +142,12 @@ def _block_types(path: Path, first: int, block: bytes) -> dict[str, Any]:
     for row in rows:
         for name, value in row.items():
             kinds.setdefault(name, set()).add(_json_type(value))
-    several = {name for name, some in kinds.items() if len(some - {"null"}) > 1 or "large" in some}
-    nested = {name for name, some in kinds.items() if "nested" in some}  # several kinds may be within
-    for apart in (several, several | nested):
-        found = _parse_block(_without_keys(rows, apart), None)
-        if found is not None:
-            rest = {field.name: field.type for field in found.schema}
+    mixed = {name for name, some in kinds.items() if len(some - {"null"}) > 1 or "large" in some}
+    nested = {name for name, some in kinds.items() if "nested" in some}  # may have mixed types inside
+    for as_json in (mixed, mixed | nested):
+        table = _parse_block(_without_keys(rows, as_json), None)
+        if table is not None:
+            rest = {field.name: field.type for field in table.schema}
             return {name: rest.get(name, pa.json_()) for name in kinds}
     raise _unreadable(path, first)
 
@@ -169,7 +168,7 @@ def _json_type(value: Any) -> str:
 
 
 def _unify_types(known: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """The types that values of two stretches of a file have together."""
+    """The common type of each key in two parts of a file."""
     kinds = dict(known)
     for name, kind in more.items():
         pair = [pa.schema([("", some)]) for some in (kinds.get(name, kind), kind)]
@@ -181,7 +180,7 @@ def _unify_types(known: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_long_numbers(block: bytes) -> set[str]:
-    """The keys that hold a whole number which may be no float64."""
+    """The keys of integers that float64 may not hold exactly."""
     if _LONG.search(block) is None:
         return set()
     return {
@@ -201,30 +200,30 @@ _RAW_NUMBERS = json.JSONDecoder(parse_int=_RawNumber, parse_float=_RawNumber)
 
 
 def _typed_block(path: Path, first: int, block: bytes, schema: Any) -> Any:
-
-    apart = [field.name for field in schema if is_json(field.type)]
-    rest = pa.schema([field for field in schema if field.name not in apart])
-    found = _parse_block(block, rest)
-    if found is None and apart:  # a number in them is too large for Arrow to pass over
-        found = _parse_block(_without_keys(map(json.loads, _nonempty_lines(block)), set(apart)), rest)
-    if found is None:
+    as_json = [field.name for field in schema if is_json(field.type)]
+    rest = pa.schema([field for field in schema if field.name not in as_json])
+    table = _parse_block(block, rest)
+    if table is None and as_json:  # a number in them is too large for Arrow, even to skip it
+        rows = map(json.loads, _nonempty_lines(block))
+        table = _parse_block(_without_keys(rows, set(as_json)), rest)
+    if table is None:
         raise _unreadable(path, first)
     if not block.strip():
         return schema.empty_table()
-    if not apart:
-        return found.select(schema.names)
-    cells: dict[str, list[str | None]] = {name: [] for name in apart}
+    if not as_json:
+        return table.select(schema.names)
+    cells: dict[str, list[str | None]] = {name: [] for name in as_json}
     for line in _nonempty_lines(block):
         row = _RAW_NUMBERS.decode(line.decode())
         for name, some in cells.items():
             some.append(_as_written(row.get(name), line, name))
     written = {name: json_column(some) for name, some in cells.items()}
-    columns = [written[name] if name in written else found.column(name) for name in schema.names]
+    columns = [written[name] if name in written else table.column(name) for name in schema.names]
     return pa.table(columns, schema=schema)
 
 
 def _as_written(value: Any, line: bytes, name: str) -> str | None:
-    """One of a line's values as JSON, a number with the digits that it has there."""
+    """A value of a line as JSON; a number keeps its digits."""
     if value is None or isinstance(value, _RawNumber):
         return value
     if isinstance(value, list | dict):

@@ -1,4 +1,4 @@
-"""Cells of any type as text and as JSON: whatever a table holds can be compared and written again."""
+"""Cells of any type as text and as JSON, to compare them and to write them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def to_castable(column: Any) -> Any:
-    """A column that Arrow makes text of: lists and objects are JSON, bytes and durations text.
+    """A column that Arrow can cast to text: lists and objects are JSON; bytes and durations are text.
 
-    Values from `to_json_column` are text as it is written, words without quotation marks.
+    Values from `to_json_column` become text as written, words without quotation marks.
     """
     kind = column.type
     if is_json(kind):
@@ -35,10 +35,9 @@ def to_castable(column: Any) -> Any:
 
 
 def json_values(column: Any) -> list[Any]:
-    """The cells of a column as JSON can hold them.
+    """The cells of a column as JSON values.
 
-    Times are text; so are bytes, which are written in base64 where they are no UTF-8; what is no finite
-    number is null.
+    Times are text. So are bytes, in base64 if they are not UTF-8. NaN and infinity are null.
     """
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = column.type
@@ -56,17 +55,16 @@ def json_values(column: Any) -> list[Any]:
         second = TICKS_PER_SECOND[kind.unit]
         return [None if tick is None else _duration(tick, second) for tick in ticks]
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        found: list[Any] = _timestamps(column).to_pylist()
-        return found
+        return list(_timestamps(column).to_pylist())
     try:
         return [_json_value(cell) for cell in column.to_pylist()]
-    except (OverflowError, ValueError):  # Python's own dates and times do not hold it
+    except (OverflowError, ValueError):  # out of the range of Python's dates and times
         text = _timestamps(column) if pa.types.is_timestamp(kind) else column.cast(pa.string())
         return list(text.to_pylist())
 
 
 def is_json(kind: Any) -> bool:
-    """Whether a column holds JSON: values of several kinds, each as it is written."""
+    """Whether a column holds JSON: values of several types, each as it is written."""
     return isinstance(kind, pa.JsonType)
 
 
@@ -76,7 +74,7 @@ def json_column(cells: Sequence[str | None]) -> Any:
 
 
 def to_json_column(column: Any) -> Any:
-    """A column of any kind as one that can go on with values of another kind."""
+    """A column of any type as JSON, which values of other types can be appended to."""
     if is_json(column.type):
         return column
     return pa.chunked_array([json_column(_written_as_json(column))])
@@ -88,9 +86,7 @@ def _written_as_json(column: Any) -> list[str | None]:
 
 
 def _json_strings(column: Any) -> list[str | None]:
-
-    cells: list[str | None] = column.cast(pa.string()).to_pylist()
-    return cells
+    return list(column.cast(pa.string()).to_pylist())
 
 
 def _json_value(cell: Any) -> Any:
@@ -120,7 +116,7 @@ def _struct_values(column: Any) -> list[Any]:
 
 
 def _list_values(column: Any) -> list[Any]:
-    """Lists, and maps as objects by their keys."""
+    """Lists; maps become objects."""
     is_map = pa.types.is_map(column.type)
     if is_map:
         entries = pa.struct([("key", column.type.key_type), ("value", column.type.item_type)])
@@ -132,14 +128,14 @@ def _list_values(column: Any) -> list[Any]:
 
 
 def _by_key(entries: list[dict[str, Any]]) -> Any:
-    found = {str(entry["key"]): entry["value"] for entry in entries}
-    return found if len(found) == len(entries) else entries
+    by_key = {str(entry["key"]): entry["value"] for entry in entries}
+    return by_key if len(by_key) == len(entries) else entries
 
 
 def _timestamps(column: Any) -> Any:
-    """Dates with their time as text, in their own zone, however far away they are."""
+    """Dates and times as text, in their own zone, in any year."""
     text = pc.cast(column, pa.string())
-    if not pc.any(pc.starts_with(text, "<"), min_count=0).as_py():  # which says: out of range
+    if not pc.any(pc.starts_with(text, "<"), min_count=0).as_py():  # as in "<value out of range: …>"
         return text
     ticks = pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(zero_copy_only=False)
     far = np.datetime_as_string(ticks.astype(f"M8[{column.type.unit}]"))

@@ -1,7 +1,7 @@
-"""How the numbers of a column are written: decimal comma, thousands, currency, percent, a unit.
+"""Formats of numbers: decimal mark, thousands separator, currency, percent, unit.
 
-A column is read in the one way in which most of its cells can be read. A minus may be U+2212, or the
-brackets of accounting, in any of them; blanks may be such that break no line.
+A column is read in the one format that fits most of its cells. In any format, a minus may be U+2212 or
+the brackets of accounting, and spaces may be non-breaking.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from bigmodel.registry import Config
 
 Numbers = NDArray[np.float64]
 
-_SAMPLE = 1000  # cells, drawn from all of the column, that decide which ways are tried on all
-_MIN_FIT = 0.8  # share of them that a way has to fit: the column's own is hardly ever as far from it
-_DECIDING_SHARE = 0.05  # share of the cells with a mark that alone do not decide how all are read
-_MIN_NUMBERS = 0.3  # share of them below which a column is not even mostly numbers
+_SAMPLE = 1000  # randomly drawn cells that decide which formats are tried on all
+_MIN_FIT = 0.8  # share of the best format's fits in the sample that a format needs to be tried on all
+_DECIDING_SHARE = 0.05  # a smaller share of the cells with a mark does not decide between two formats
+_MIN_NUMBERS = 0.3  # share of the sample that must be numbers
 _DIGITS = r"(?:\d[\d.,' ]*|[.,]\d+)(?:[eE][+-]?\d+)?"
 _INFINITE = r"^[+-]?(?i:inf|infinity)$"
 _CODES = (
@@ -31,18 +31,18 @@ _CODES = (
 _CURRENCY = rf"[A-Z]{{0,2}}\p{{Sc}}|{'|'.join(_CODES.split())}|Rs\.?|kr\.?|Kč|zł|Fr\.?|Ft|lei"
 _UNIT = rf"{_CURRENCY}|%|‰|[\p{{L}}°µ](?:[2-9]?[\p{{L}}°µ/²³^·*%-])*[2-9]?"  # m2, but not h15
 _BRACKETS = r"^([^()\d+-]*)\(\s*([^()+-]*\d[^()+-]*?)\s*\)([^()\d+-]*)$"  # (5), $(5), (5)%
-_IP = r"^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.|$)){4}$"  # addresses of machines are no numbers
+_IP = r"^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.|$)){4}$"  # IP addresses are not numbers
 _WITH_UNITS = rf"^[+-]?\s*(?P<before>{_CURRENCY}|)\s*[+-]?\s*{_DIGITS}\s*(?P<after>{_UNIT}|)$"
 
 
 class NumberFormat(Config):
-    """One way to write numbers.
+    """One format of numbers.
 
     Attributes:
-        decimal: what stands before the decimals.
-        thousands: what sets thousands apart, if anything may; a blank is any kind of blank.
-        before, after: currency, percent or unit around each number; part of none.
-        brackets: some of the column stand in brackets, which makes them negative.
+        decimal: the decimal mark.
+        thousands: the separator of thousands, which numbers may have; a space is any kind of space.
+        before, after: currency, percent or unit around each number.
+        brackets: some numbers of the column are in brackets, which makes them negative.
     """
 
     decimal: Literal[".", ","] = "."
@@ -53,7 +53,7 @@ class NumberFormat(Config):
 
     @property
     def pattern(self) -> str:
-        """A regular expression (RE2) that all numbers fit that are written so."""
+        """A regular expression (RE2) that matches all numbers in this format."""
         mark, apart = re.escape(self.decimal), re.escape(self.thousands)
         whole = r"\d+"
         if self.thousands:
@@ -65,20 +65,20 @@ class NumberFormat(Config):
 
     @property
     def unit(self) -> str:
-        """Currency, percent or unit, empty if there is none."""
+        """Currency, percent or unit; empty if there is none."""
         return self.before or self.after
 
     @property
     def example(self) -> str:
-        """A number that is written so and in no other way."""
+        """A number that only fits this format."""
         return f"{self.before}1{self.thousands}200{self.decimal}5{self.after}"
 
     @classmethod
     def of_example(cls, example: str) -> NumberFormat:
-        """How a number is written.
+        """The format of a number.
 
         Raises:
-            ValueError: it is none, or 1.200, which may be two.
+            ValueError: it is not a number, or ambiguous, such as 1.200.
         """
         text = pa.chunked_array([pa.array([example.strip()])])
         choice = find_number_format(text)
@@ -89,11 +89,11 @@ class NumberFormat(Config):
         return choice.best
 
     def fits(self, text: Any) -> Any:
-        """Which cells of text, after `normalize_number_text`, are numbers that are written so."""
+        """Which cells of text, after `normalize_number_text`, are numbers in this format."""
         return pc.match_substring_regex(text, self.pattern)
 
     def read(self, text: Any) -> Numbers:
-        """Cells of text as numbers, NaN where one is missing or not written so."""
+        """Cells of text as numbers; NaN for cells that are missing or in another format."""
         text = normalize_number_text(text)
         infinite = pc.match_substring_regex(text, _INFINITE)
         if pc.any(infinite).as_py():
@@ -101,29 +101,28 @@ class NumberFormat(Config):
             values[pc.fill_null(infinite, False).to_numpy()] = np.inf
             return values
         text = pc.if_else(self.fits(text), text, None)
-        for part in (self.before, self.after, self.thousands, " "):
-            if part:
-                text = pc.replace_substring(text, part, "")
+        for removed in filter(None, (self.before, self.after, self.thousands, " ")):
+            text = pc.replace_substring(text, removed, "")
         if self.decimal != ".":
             text = pc.replace_substring(text, self.decimal, ".")
         return to_floats(text)
 
     def __str__(self) -> str:
-        """What is not plain of it."""
+        """How it differs from the plain format; empty if it does not."""
         marks = {",": "a comma", ".": "a point", " ": "a blank", "'": "an apostrophe"}
-        said = [
+        differences = [
             "decimal comma" if self.decimal == "," else "",
             f"thousands set apart by {marks[self.thousands]}" if self.thousands else "",
             f"in {self.unit}" if self.unit else "",
             "brackets for minus" if self.brackets else "",
         ]
-        return ", ".join(filter(None, said))
+        return ", ".join(filter(None, differences))
 
 
 def to_floats(column: Any, *, safe: bool = True) -> Numbers:
-    """A column of numbers, or of text in the plainest format, as an array that can be written to."""
-    found: Numbers = pc.cast(column, pa.float64(), safe=safe).to_numpy()
-    return found if found.flags.writeable else found.copy()
+    """A column of numbers, or of text in the plain format, as a writeable array."""
+    values: Numbers = pc.cast(column, pa.float64(), safe=safe).to_numpy()
+    return values if values.flags.writeable else values.copy()
 
 
 PLAIN = NumberFormat()
@@ -134,16 +133,15 @@ _CANDIDATES = [
     NumberFormat(decimal=",", thousands=" "),
     NumberFormat(decimal=",", thousands="'"),
 ]
-"""Those that are tried, the likelier first."""
+"""Formats that are tried, likelier ones first."""
 
 
 class FormatChoice(NamedTuple):
-    """How a column of text can be read as numbers.
+    """The formats in which a column of text can be read as numbers.
 
     Attributes:
-        best: the way that fits most cells; the plainest where many fit as many.
-        other: another one that fits as many, or all but a few, and reads other numbers; None: there is
-            none.
+        best: the format that fits most cells; the plainest of several.
+        other: another one that fits as many, or nearly so, but reads other numbers; None: there is none.
         deciding_cell: the first cell that `other` does not fit; empty: it fits as many.
     """
 
@@ -153,7 +151,7 @@ class FormatChoice(NamedTuple):
 
 
 def normalize_number_text(text: Any) -> Any:
-    """Cells with one kind of minus, in front, and of blank; rupees without the stroke behind them."""
+    """Cells with one kind of minus, in front, and of space; without the `/-` after amounts in rupees."""
     text = pc.replace_substring(text, "\u2212", "-")
     text = pc.replace_substring_regex(text, r"[\x{00a0}\x{2007}\x{2009}\x{202f}]", " ")
     text = pc.replace_substring(text, "\u2019", "'")
@@ -163,10 +161,10 @@ def normalize_number_text(text: Any) -> Any:
 
 
 def find_number_format(text: Any) -> FormatChoice | None:
-    """How most of a column's cells can be read as numbers; None if hardly any can.
+    """The formats in which most cells can be read as numbers; None if hardly any can.
 
     Args:
-        text: cells of text, null where a value is missing.
+        text: cells of text, null if missing.
     """
     filled = text.drop_null()
     some = normalize_number_text(sample_cells(filled))
@@ -182,12 +180,12 @@ def find_number_format(text: Any) -> FormatChoice | None:
         return None
     brackets = bool(pc.any(pc.match_substring_regex(text, _BRACKETS)).as_py())
     filled = normalize_number_text(filled)
-    if len(some) < len(filled):  # ways that may be the best on all
+    if len(some) < len(filled):  # try those that may be the best on all cells
         near = [candidate for candidate, count in counted.items() if count >= _MIN_FIT * most]
         counted = {candidate: _count(candidate, filled) for candidate in near}
         most = max(counted.values())
     best = next(candidate for candidate, count in counted.items() if count == most)
-    read, found = best.read(filled), FormatChoice(best.model_copy(update={"brackets": brackets}))
+    read, choice = best.read(filled), FormatChoice(best.model_copy(update={"brackets": brackets}))
     for candidate, count in counted.items():
         if candidate == best or count < (1 - _DECIDING_SHARE) * most:
             continue
@@ -198,15 +196,15 @@ def find_number_format(text: Any) -> FormatChoice | None:
         few = deciding.sum() <= _DECIDING_SHARE * (differing + deciding.sum())
         if differing and (few or count == most):
             cell = filled[int(deciding.argmax())].as_py() if deciding.any() else ""
-            return found._replace(other=candidate, deciding_cell=cell)
-    return found
+            return choice._replace(other=candidate, deciding_cell=cell)
+    return choice
 
 
 def check_plain_format(text: Any) -> FormatChoice:
-    """The same of a column of which all cells are numbers in the plainest way."""
+    """The formats for a column whose cells are all numbers in the plain format."""
     apart = NumberFormat(decimal=",", thousands=".")
     filled = text.drop_null()
-    for cells in (filled.slice(0, _SAMPLE), filled):  # most columns are known by their first cells
+    for cells in (filled.slice(0, _SAMPLE), filled):  # the first cells decide for most columns
         marked = cells.filter(pc.match_substring(cells, "."))
         deciding_cell = marked.filter(pc.invert(apart.fits(marked)))
         if len(marked) == len(deciding_cell) or len(deciding_cell) > _DECIDING_SHARE * len(marked):
@@ -215,10 +213,10 @@ def check_plain_format(text: Any) -> FormatChoice:
 
 
 def unit_of(cell: str) -> str:
-    """The currency, percent or unit of a number, however it is written; empty if there is none."""
+    """The currency, percent or unit of a number in any format; empty if there is none."""
     text = normalize_number_text(pa.array([cell]))
-    found = pc.extract_regex(text, _WITH_UNITS)[0].as_py()
-    return (found["before"] or found["after"]) if found else ""
+    match = pc.extract_regex(text, _WITH_UNITS)[0].as_py()
+    return (match["before"] or match["after"]) if match else ""
 
 
 def _count(candidate: NumberFormat, text: Any) -> int:
@@ -233,7 +231,7 @@ def sample_cells(text: Any) -> Any:
 
 
 def _find_units(text: Any) -> tuple[str, str]:
-    """What stands before and after most numbers; nothing where most stand alone."""
-    found = pc.extract_regex(text, _WITH_UNITS).drop_null().to_pylist()
-    pairs = Counter((row["before"], row["after"]) for row in found)
+    """The units before and after most numbers; empty if most have none."""
+    matches = pc.extract_regex(text, _WITH_UNITS).drop_null().to_pylist()
+    pairs = Counter((match["before"], match["after"]) for match in matches)
     return max(pairs, key=lambda pair: (pairs[pair], pair == ("", "")), default=("", ""))

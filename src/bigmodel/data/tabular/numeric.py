@@ -1,13 +1,14 @@
-"""What stands in a column of a table, as numbers or words, whatever kind of file it came from.
+"""Columns of a table as numbers or words, whatever kind of file they came from.
 
 Everything is done on whole columns: a table of a million rows is read in seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +19,17 @@ from bigmodel.data.tabular.json_values import to_castable
 from bigmodel.data.tabular.number_formats import PLAIN, NumberFormat, Numbers
 
 _DIGITS = {"true": "1", "false": "0", "1": "1", "0": "0", "1.0": "1", "0.0": "0"}
-_SAMPLE = 1000  # values that decide whether all are looked at
+_SAMPLE = 1000  # values that are checked first
 
 
 def is_boolean_text(text: Any) -> bool:
-    """Whether a column of text holds true or false, in any case, and nothing but 1 and 0 beside."""
+    """Whether a column of text holds true or false, in any case, and at most 1 and 0 besides."""
     filled = text.drop_null()
-    if not _all_boolean(filled.slice(0, _SAMPLE)) or not _all_boolean(filled):
-        return False
-    text_values = pa.array(["true", "false"], text.type)
-    return bool(pc.any(pc.is_in(pc.utf8_lower(filled), value_set=text_values), min_count=0).as_py())
-
-
-def _all_boolean(text: Any) -> bool:
-
-    known = pc.is_in(pc.utf8_lower(text), value_set=pa.array([*_DIGITS], text.type))
-    return bool(pc.all(known, min_count=0).as_py())
+    for cells in (filled.slice(0, _SAMPLE), filled):
+        if not pc.all(_is_one_of(pc.utf8_lower(cells), [*_DIGITS]), min_count=0).as_py():
+            return False
+    words = _is_one_of(pc.utf8_lower(filled), ["true", "false"])
+    return bool(pc.any(words, min_count=0).as_py())
 
 
 def booleans_to_digits(text: Any) -> Any:
@@ -42,13 +38,17 @@ def booleans_to_digits(text: Any) -> Any:
     return pa.array([*_DIGITS.values()], text.type).take(places)
 
 
+def _is_one_of(text: Any, words: Sequence[str]) -> Any:
+    return pc.is_in(text, value_set=pa.array(words, text.type))
+
+
 _MISSING_WORDS = ("", "NA", "N/A", "n/a", "na", "#N/A", "NaN", "nan", "NAN", "null", "NULL", "?")
-_NOT_NUMBERS = (*_MISSING_WORDS, "None", "-")  # which may be words of their own among others
+_NOT_NUMBERS = (*_MISSING_WORDS, "None", "-")  # the last two may be values of a column of words
 _INDEX_NAMES = ("", "id", "index", "row", "no", "nr", "number", "rowid", "row_id")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|index|level_0")
 
 MAX_EXACT_INTEGER = 2**53
-"""From here on, two whole numbers may be one float64."""
+"""From here on, two integers may be the same float64."""
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 """The largest number that a model can hold."""
@@ -58,10 +58,10 @@ class ParsedCells(NamedTuple):
     """The cells of a column as numbers.
 
     Attributes:
-        values: NaN where one is missing or invalid.
-        invalid: which hold anything that is no finite number, written as the column's are.
-        infinite: which of them are numbers all the same.
-        filled: how many hold anything.
+        values: NaN for a missing or invalid one.
+        invalid: which are neither empty nor a finite number in the format of the column.
+        infinite: which of the invalid ones are infinite.
+        filled: how many are not empty.
     """
 
     values: Numbers
@@ -71,19 +71,19 @@ class ParsedCells(NamedTuple):
 
     @property
     def too_large(self) -> NDArray[np.bool_]:
-        """Which are numbers that no model can hold."""
+        """Which are too large for float32."""
         return np.abs(self.values) > MAX_FLOAT32
 
     @classmethod
     def of(cls, values: Numbers, filled: NDArray[np.bool_]) -> ParsedCells:
-        """Of values, which are changed in place, and which cells hold anything."""
+        """From values, which are changed in place; `filled` cells are not empty."""
         invalid, infinite = filled & ~np.isfinite(values), np.isinf(values)
         values[infinite] = np.nan
         return cls(values, invalid, infinite, int(np.count_nonzero(filled)))
 
 
 def parse_numbers(column: Any, number_format: NumberFormat = PLAIN) -> ParsedCells:
-    """A column as numbers, where they are written in a `number_format`."""
+    """A column as numbers; text is read in a `number_format`."""
     kind = column.type
     if not (is_number_type(kind) or pa.types.is_boolean(kind)):
         text = column if is_text(kind) else text_values(column)
@@ -93,17 +93,18 @@ def parse_numbers(column: Any, number_format: NumberFormat = PLAIN) -> ParsedCel
         if number_format == PLAIN and is_boolean_text(text):
             text = booleans_to_digits(text)
         return ParsedCells.of(number_format.read(text), text.is_valid().to_numpy())
-    whole = pa.types.is_integer(kind)  # beyond 2^53 between two float64: take the nearer
+    whole = pa.types.is_integer(kind)  # beyond 2^53, round to the nearest float64
     values = number_formats.to_floats(column, safe=not whole)
     return ParsedCells.of(values, ~np.isnan(values))
 
 
 def parse_plain_numbers(text: Any) -> ParsedCells | None:
-    """A column of text, where all of it is numbers in the plainest way: much faster than others."""
-    values = _cast_all(text)
-    if values is None:
-        values = _cast_all(without_missing(text))
-    return None if values is None else ParsedCells.of(values, ~np.isnan(values))
+    """A column of text as numbers, if all are in the plain format, which is much faster; else None."""
+    for with_missing_words in (False, True):  # looking for them takes longer than reading numbers
+        with contextlib.suppress(pa.ArrowInvalid):
+            values = number_formats.to_floats(without_missing(text) if with_missing_words else text)
+            return ParsedCells.of(values, ~np.isnan(values))
+    return None
 
 
 def is_number_type(kind: Any) -> bool:
@@ -111,18 +112,10 @@ def is_number_type(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
-def _cast_all(text: Any) -> Numbers | None:
-    """Text as numbers, where all of it is written in the plainest way: much faster."""
-    try:
-        return number_formats.to_floats(text)
-    except pa.ArrowInvalid:
-        return None
-
-
 def is_row_index(name: str, column: Any, place: int) -> bool:
-    """Whether a column of numbers only counts the rows, by what it holds and by its name.
+    """Whether a column of numbers only counts the rows, judged by its values and its name.
 
-    An index that pandas has written counts the rows that there were before some were taken out.
+    An index written by pandas has gaps if rows were removed before.
 
     Args:
         place: of the column in its file, from 0.
@@ -133,13 +126,13 @@ def is_row_index(name: str, column: Any, place: int) -> bool:
         return False
     values = parse_numbers(column).values
     if index:
-        whole = bool((values == np.trunc(values)).all())  # false where one is missing
+        whole = bool((values == np.trunc(values)).all())  # NaN is not whole
         return whole and len(values) > 1 and len(np.unique(values)) == len(values)
     return len(values) > 1 and bool((np.diff(values) == 1).all())
 
 
 def all_whole(column: Any, number_format: NumberFormat = PLAIN) -> bool:
-    """Whether all numbers of a column are written as whole ones: 1, but not 1.0."""
+    """Whether all numbers of a column are written as integers: 1, but not 1.0."""
     if not is_text(column.type):
         decimal = pa.types.is_decimal(column.type) and column.type.scale <= 0
         return bool(pa.types.is_integer(column.type)) or decimal
@@ -151,16 +144,16 @@ def all_whole(column: Any, number_format: NumberFormat = PLAIN) -> bool:
 
 
 def identifier_groups(column: Any, number_format: NumberFormat) -> str:
-    """The first of numbers that all have as many groups of digits, three or more, as identifiers have.
+    """The first number, if all have three or more groups of digits, equally many, like identifiers.
 
-    Empty where they have not, have decimals or a unit, or their groups are set apart by a comma.
+    Empty otherwise, and if they have decimals or a unit, or a comma between groups.
     """
     if number_format.thousands not in (".", " ") or number_format.unit or not is_text(column.type):
         return ""
     text = without_missing(column)
     text = text.filter(number_format.fits(number_formats.normalize_number_text(text)))
-    missing = pc.count_substring(number_formats.normalize_number_text(text), number_format.thousands)
-    fewest, most = pc.min_max(missing).as_py().values()
+    marks = pc.count_substring(number_formats.normalize_number_text(text), number_format.thousands)
+    fewest, most = pc.min_max(marks).as_py().values()
     if fewest != most or (most or 0) < 2 or not all_whole(text, number_format):
         return ""
     return str(text[0].as_py())
@@ -168,17 +161,12 @@ def identifier_groups(column: Any, number_format: NumberFormat) -> str:
 
 def leading_zeros(column: Any) -> NDArray[np.bool_]:
     """Which cells of a column of text may be identifiers, such as 007."""
-
-    found: NDArray[np.bool_] = pc.fill_null(pc.starts_with(column, "0"), False).to_numpy()
-    if found.any():
-        with_zero = column.take(np.flatnonzero(found))
-        found = found.copy()
-        found[found] = pc.match_substring_regex(with_zero, r"^0\d+$").to_numpy()
-    return found
+    zero_led = pc.fill_null(pc.match_substring_regex(column, r"^0\d+$"), False)
+    return cast("NDArray[np.bool_]", zero_led.to_numpy())
 
 
 def text_values(column: Any) -> Any:
-    """A column as text, without spaces around it; null where a value is missing or empty.
+    """A column as text, without spaces around it; missing and empty values are null.
 
     Numbers are written alike whatever file they came from: 1, not 1.0.
     """
@@ -192,42 +180,44 @@ def text_values(column: Any) -> Any:
 
 
 def missing_words_in(column: Any, *, words_too: bool) -> list[str]:
-    """The words of a column of text that stand for a missing value, such as R's NA.
+    """The words for missing values in a column of text, such as R's NA.
 
     Args:
-        words_too: the column holds words, among which None and - may be words like others.
+        words_too: the column holds words, so that None and - may be values like others.
     """
     if not is_text(column.type):
         return []
     text, missing = text_values(column), _MISSING_WORDS if words_too else _NOT_NUMBERS
-    found = text.filter(pc.is_in(text, value_set=pa.array(missing, text.type)))
-    return sorted(found.unique().to_pylist())
+    return sorted(text.filter(_is_one_of(text, missing)).unique().to_pylist())
 
 
 def text_without(column: Any, missing: Sequence[str]) -> Any:
-    """A column as `words`, some of which are null as well."""
+    """`text_values` of a column, with some words null as well."""
     text = text_values(column)
-    if not missing:
-        return text
-    return pc.if_else(pc.is_in(text, value_set=pa.array(missing, text.type)), None, text)
+    return pc.if_else(_is_one_of(text, missing), None, text) if missing else text
+
+
+def value_counts(text: Any) -> dict[str, int]:
+    """How often each word occurs in a column of text, the most frequent first."""
+    counts = text.drop_null().value_counts().to_pylist()
+    counts.sort(key=lambda row: (-row["counts"], row["values"]))
+    return {row["values"]: row["counts"] for row in counts}
 
 
 def is_text(kind: Any) -> bool:
-
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def without_missing(column: Any) -> Any:
-    """A column of text whose words for a missing value are null."""
+    """A column of text with null for missing values; others are unchanged."""
     if not is_text(column.type):
         return column
     text = pc.utf8_trim_whitespace(column)
-    marked = pc.is_in(text, value_set=pa.array(_NOT_NUMBERS, text.type))
-    return pc.if_else(marked, None, text)
+    return pc.if_else(_is_one_of(text, _NOT_NUMBERS), None, text)
 
 
 def is_number(text: str) -> bool:
-    """Whether a word is one that Python takes for a number."""
+    """Whether Python reads a word as a number."""
     try:
         float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads rows of a table as its source has learnt to: the same way for training and for predictions."""
+"""Reads rows of a table as samples, in the same way for training and for new files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.parts import Part
-from bigmodel.data.reader import Found, Reader, reads
-from bigmodel.data.tabular.columns import DateColumn, FittedColumn, MeasuredColumn, NewCells, RowIndex
+from bigmodel.data.reader import NewSamples, Reader, reads
+from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, FittedColumn, NewCells, RowIndex
 from bigmodel.data.tabular.report import new_cell_lines, too_many_invalid
 from bigmodel.data.tabular.table_file import Table, name_list, read_table
 from bigmodel.data.tabular.target import TargetColumn
@@ -31,7 +31,7 @@ class TableSamples(NamedTuple):
         part: the samples.
         kept: the rows that they come from; None: all, in their order.
         left_out: how many were left out, by reason.
-        new_cells: what training has not seen, by column; of the target too, where answers were read.
+        new_cells: cells unlike those of training, by column; of the target too if it was read.
     """
 
     part: Part
@@ -42,13 +42,13 @@ class TableSamples(NamedTuple):
 
 @reads("table")
 class TableReader(Reader):
-    """What a table's training part told.
+    """Reads tables with the columns of the training set.
 
     Attributes:
-        columns: those that a model reads, in the order of its inputs.
-        target: the one that is asked for.
-        target_encoder: what scores its values as those of training were.
-        missing: words that stand for a missing value, that the user names.
+        columns: the input columns, in the order of the model's inputs.
+        target: the column to predict.
+        target_encoder: scales its values as in training.
+        missing: the user's words for missing values.
         encoding: of text files.
     """
 
@@ -60,41 +60,48 @@ class TableReader(Reader):
 
     @property
     def spec(self) -> Features:
-        """The inputs: what each column became, one after another."""
+        """The inputs: the outputs of each column, one after another."""
         outputs = [output for fitted in self.columns for output in fitted.outputs]
         sizes = tuple(size for _, size in outputs)
         return Features(len(outputs), tuple(name for name, _ in outputs), sizes if any(sizes) else ())
 
-    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> Found:
-        """See `Reader.read`. Columns that were not learnt from are left alone."""
+    def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
+        """See `Reader.read`. Columns that are not inputs are ignored."""
         table = read_table(path, "path", max_bad, self.encoding)
         table.missing = self.missing
         samples = self.samples(table, with_targets)
         columns = {name: table.raw_column(name) for name in table.column_names}
         if samples.kept is not None:
             columns = {name: values.take(samples.kept) for name, values in columns.items()}
-        part = Part(samples.part.inputs, self.target_encoder.scored(samples.part.targets))
+        part = Part(samples.part.inputs, self.target_encoder.scale(samples.part.targets))
         header_rows = [*table.header_rows, *new_cell_lines(self.columns, self.target, samples.new_cells)]
-        return Found(part, columns, table.left_out | samples.left_out, header_rows)
+        return NewSamples(part, columns, table.left_out | samples.left_out, header_rows)
 
     def samples(self, table: Table, with_targets: bool) -> TableSamples:
-        """The rows of a table as samples, real values in their own unit; rows without an answer are left
-        out where answers are read."""
+        """The rows of a table as samples, real values in their own unit.
+
+        Args:
+            table: the rows.
+            with_targets: read the targets too, and leave out rows without one.
+
+        Raises:
+            DataError: see `inputs`; or a target is needed, and the table has none.
+        """
         inputs, new_cells = self.inputs(table)
         if not with_targets:
-            return TableSamples(Part(inputs, self.target.nothing(table.num_rows)), None, {}, new_cells)
+            return TableSamples(Part(inputs, self.target.blank(table.num_rows)), None, {}, new_cells)
         if self.target.name not in table:
             raise DataError(
                 f"{table.path}: there is no column '{self.target.name}', which holds the answers."
                 f"{did_you_mean(self.target.name, table.column_names)}"
             )
-        encoded = table.column(self.target.name)
-        targets, filled, invalid = self.target.encode(encoded, str(table.path))
+        cells = table.column(self.target.name)
+        targets, filled, invalid = self.target.encode(cells, str(table.path))
         if not filled.any():
-            missing = self.target.missing_told(encoded)
             raise DataError(
                 f"{table.path}: column '{self.target.name}', the target, has no values in its"
-                f" {table.num_rows:,} rows{missing}, so there is nothing to evaluate on."
+                f" {table.num_rows:,} rows{self.target.missing_summary(cells)}, so there is nothing to"
+                " evaluate on."
             )
         new_cells[self.target.name] = NewCells(invalid=invalid)
         part = Part(inputs, targets)
@@ -105,14 +112,14 @@ class TableReader(Reader):
         return TableSamples(part.select(torch.from_numpy(kept)), kept, left_out, new_cells)
 
     def inputs(self, table: Table, order: RowIndex | None = None) -> tuple[Tensor, dict[str, NewCells]]:
-        """The rows of a table as a model reads them, (rows, count) float32, and what is new in them.
+        """The rows of a table as inputs, (rows, count) float32, and cells unlike those of training.
 
         Args:
             table: the rows.
-            order: which of them, in which order; None: all, as they stand.
+            order: indices of the rows to read, in that order; None: all.
 
         Raises:
-            DataError: a column is missing, or holds what it did not hold in training.
+            DataError: a column is missing, or too many of its cells are invalid.
         """
         rows = table.num_rows if order is None else len(order)
         out = np.empty((rows, self.spec.count), np.float32)
@@ -134,14 +141,14 @@ class TableReader(Reader):
 
 
 def _encode_column(fitted: FittedColumn, column: Any, out: NDArray[np.float32], where: str) -> NewCells:
-    """A column, a stretch of rows at a time: little is in memory more than once."""
+    """Encodes a column chunk by chunk, so that little of it is in memory twice."""
     new_cells = NewCells()
     for first in range(0, len(column), _CHUNK_ROWS):
-        stretch = slice(first, first + _CHUNK_ROWS)
-        new_cells += fitted.encode(column.slice(first, _CHUNK_ROWS), out[stretch], first)
-    invalid = new_cells.invalid
-    if isinstance(fitted, MeasuredColumn) and not invalid.are_few(fitted.max_invalid):
-        name, holds, noun, limit = fitted.name, fitted.described, fitted.noun, fitted.max_invalid
+        chunk = out[first : first + _CHUNK_ROWS]
+        new_cells += fitted.encode(column.slice(first, _CHUNK_ROWS), chunk, first)
+    if not isinstance(fitted, CategoryColumn) and not new_cells.invalid.are_few(fitted.max_invalid):
+        holds, noun, limit = fitted.described, fitted.noun, fitted.max_invalid
         other = fitted.other if isinstance(fitted, DateColumn) else ""
-        raise DataError(f"{where}: {too_many_invalid(name, holds, invalid, noun, limit, other)}")
+        message = too_many_invalid(fitted.name, holds, new_cells.invalid, noun, limit, other)
+        raise DataError(f"{where}: {message}")
     return new_cells

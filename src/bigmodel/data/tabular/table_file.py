@@ -1,9 +1,9 @@
 """Files of columns: CSV, TSV, Parquet and JSON lines, each gzip or not, one file or a folder of them.
 
-Nothing is guessed here. What stands in a CSV stays text as it stands there, so that `007` stays an
-identifier and a prediction can be written beside it unchanged; whoever asks for numbers converts a
-column. Types that are guessed from a file's first rows, as pandas and Hugging Face `datasets` do it,
-fail where a later row says otherwise.
+Nothing is guessed here. The cells of a CSV stay the text that they are in the file, so that `007` stays
+an identifier and a prediction can be written next to it unchanged; other modules convert columns to
+numbers. Types guessed from the first rows, as in pandas and Hugging Face `datasets`, fail if a later row
+has another one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from typing import Any, cast
 from bigmodel.data.ignored_files import is_ignored
 from bigmodel.data.libraries import pa
 from bigmodel.data.paths import check_inside
+from bigmodel.data.reader import HeaderRows
 from bigmodel.data.tabular.column_storage import ColumnSource, ParquetColumns, SpooledColumns
 from bigmodel.data.tabular.json_values import is_json, to_castable, to_json_column
 from bigmodel.data.tabular.missing_values import null_missing_words
@@ -29,97 +31,92 @@ from bigmodel.errors import DataError, did_you_mean
 _MAX_NAMES = 30  # names that a message lists at most
 
 
+@dataclass(eq=False)
 class Table:
-    """The columns of a table, each read when it is asked for.
+    """The columns of a table, each read when it is needed.
 
     Attributes:
         path: the file or folder that they come from.
+        files: that they were read from.
+        sources: the columns of each file.
+        left_out: how many unreadable rows were left out, by reason.
+        header_rows: label and text of rows for the header of a run.
+        missing: the user's words for missing values.
+        missing_counts: how often each word was taken for a missing value, by column.
         column_names: in the order of the file.
         num_rows: in each column.
-        left_out: how many rows were left out because they could not be read, by reason.
-        header_rows: what else is to be told of the files, label and text of each line.
-        files: that they were read from.
-        missing: words that stand for a missing value, that the user names.
-        missing_counts: how often each word was taken for a missing value, by column.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        files: list[Path],
-        sources: list[ColumnSource],
-        left_out: dict[str, int],
-        header_rows: list[tuple[str, str]],
-    ) -> None:
-        self.path = path
-        self.files = files
-        self.left_out = left_out
-        self.header_rows = header_rows
-        self.column_names = sources[0].names
+    path: Path
+    files: list[Path]
+    sources: list[ColumnSource]
+    left_out: dict[str, int]
+    header_rows: HeaderRows
+    missing: Sequence[str] = ()
+    missing_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.column_names = self.sources[0].names
         self._known = frozenset(self.column_names)
-        self.num_rows = sum(source.rows for source in sources)
-        self._sources = sources
-        self.missing: Sequence[str] = ()
-        self.missing_counts: dict[str, dict[str, int]] = {}
+        self.num_rows = sum(source.rows for source in self.sources)
         self._number_formats: dict[str, NumberFormat | None] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a column of that name."""
         return name in self._known
 
     def column(self, name: str) -> Any:
-        """One column of the table, `raw_column`, but null where it holds one of `missing`, and text
-        where its values are of several kinds."""
-        found = self.raw_column(name)
-        if is_json(found.type):
-            found = pa.chunked_array([to_castable(found)])
+        """The `raw_column`, with null for `missing` words; values of several kinds become text."""
+        column = self.raw_column(name)
+        if is_json(column.type):
+            column = pa.chunked_array([to_castable(column)])
         if self.missing:
-            found, counts = null_missing_words(found, self.missing, partial(self._number_format, name))
+            column, counts = null_missing_words(column, self.missing, partial(self._number_format, name))
             self.count_missing(name, counts)
-        return found
+        return column
 
     def _number_format(self, name: str, column: Any) -> NumberFormat | None:
-        """How a column's numbers are written; None if it holds no numbers."""
-        if name not in self._number_formats:  # the same each time that it is read
+        """The format of a column of numbers; None if it is of another kind."""
+        if name not in self._number_formats:  # the same each time that the column is read
             inferred = infer_type(column)
             is_number = inferred.kind == "number"
             self._number_formats[name] = inferred.number_format if is_number else None
         return self._number_formats[name]
 
     def count_missing(self, name: str, missing_counts: Mapping[str, int]) -> None:
-        """Notes how often which words of a column are taken for missing."""
+        """Records how often each word of a column was taken for missing."""
         self.missing_counts.setdefault(name, {}).update(missing_counts)
 
     def raw_column(self, name: str) -> Any:
-        """One column of the table, a `pyarrow.ChunkedArray`: text, as it stands there, in CSV and TSV
-        and numbers, text or whatever else the file says otherwise, JSON where its values are of several
-        kinds; what is empty is null."""
-        found = [source.read(name) for source in self._sources]
-        if len(found) == 1:
-            return found[0]
-        tables = [pa.table({name: part}) for part in found]
+        """One column, a `pyarrow.ChunkedArray`, with null for empty cells.
+
+        It is text in CSV and TSV, else of the type in the file; JSON if its values are of several kinds.
+        """
+        columns = [source.read(name) for source in self.sources]
+        if len(columns) == 1:
+            return columns[0]
+        tables = [pa.table({name: column}) for column in columns]
         try:
             return pa.concat_tables(tables, promote_options="permissive").column(0)
         except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several kinds
-            return pa.chunked_array([chunk for part in found for chunk in to_json_column(part).chunks])
+            return pa.chunked_array([chunk for one in columns for chunk in to_json_column(one).chunks])
 
 
 def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") -> Table:
     """The columns of a CSV, TSV, Parquet or JSON lines file, gzip or not, or of a folder of such files.
 
     Args:
-        path: the file; the files of a folder are put one below the other, in the order of their names.
+        path: the file or folder; files of a folder are concatenated in the order of their names.
         key: the option that names it, such as `data.path`, for messages.
-        max_bad: rows that may be left out because they cannot be read; `Table.left_out` counts them.
-        encoding: that text is written in, unless a byte-order mark says otherwise.
+        max_bad: unreadable rows that may be left out; `Table.left_out` counts them.
+        encoding: of text, unless there is a byte-order mark.
 
     Raises:
-        DataError: it is of another kind, empty, damaged, of another encoding, or a row has more or fewer
+        DataError: it is of another kind, empty, damaged, in another encoding, or a row has more or fewer
             fields than there are columns. The message names the file and the row.
     """
     files = _table_files(path, key) if path.is_dir() else [path]
-    bad: list[str] = []  # what is wrong with each row that was left out
-    header_rows: list[tuple[str, str]] = []
+    bad: list[str] = []  # what is wrong with each row that is left out
+    header_rows: HeaderRows = []
     sources: list[ColumnSource] = []
     for file in files:
         try:
@@ -138,22 +135,22 @@ def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") 
 
 
 def get_column(table: Table, name: str, key: str) -> Any:
-    """One column by the name that a user gave, a `pyarrow.ChunkedArray`.
+    """One column by a name that the user gives, a `pyarrow.ChunkedArray`.
 
     Args:
-        table: what `read_table` found.
+        table: from `read_table`.
         name: of the column.
         key: the option that names it, such as `data.target`, for the message.
 
     Raises:
-        DataError: there is no such column; the message lists those there are.
+        DataError: there is no such column; the message lists all.
     """
     check_column(table, name, key)
     return table.column(name)
 
 
 def check_column(table: Table, name: str, key: str) -> None:
-    """Raises DataError if there is no such column; see `column`."""
+    """Raises DataError if there is no such column; see `get_column`."""
     if name not in table:
         raise DataError(
             f"{key}={name}: {table.path} has no such column.{did_you_mean(name, table.column_names)}"
@@ -161,29 +158,29 @@ def check_column(table: Table, name: str, key: str) -> None:
         )
 
 
-def as_strings(get_column: Any) -> list[str | None]:
-    """A column as words, whatever kind it is of; None where a value is missing."""
-    return cast("list[str | None]", to_castable(get_column).cast(pa.string()).to_pylist())
+def as_strings(column: Any) -> list[str | None]:
+    """A column of any type as strings; None for a missing value."""
+    return cast("list[str | None]", to_castable(column).cast(pa.string()).to_pylist())
 
 
 def name_list(names: Iterable[str]) -> str:
-    """Names for a message, the first ones where they are many."""
+    """Names for a message; the first ones if there are many."""
     known = list(names)
     more = f", … ({len(known):,} in all)" if len(known) > _MAX_NAMES else ""
     return ", ".join(known[:_MAX_NAMES]) + more
 
 
 def _table_files(folder: Path, key: str) -> list[Path]:
-    """The files of a folder, of one kind, sorted by name."""
+    """The files of a folder, all of one kind, sorted by name."""
     inside = (path for path in folder.iterdir() if path.is_file() and not is_ignored(path.name))
-    found = sorted(path for path in inside if _file_type(path) is not None)
-    kinds = sorted({str(_file_type(path)) for path in found})
+    tables = sorted(path for path in inside if _file_type(path) is not None)
+    kinds = sorted({str(_file_type(path)) for path in tables})
     if len(kinds) != 1:
         holds = f"holds files of several kinds ({', '.join(kinds)})" if kinds else "holds no table"
         raise DataError(f"{key}={folder}: the folder {holds}. Name one file. {_KNOWN_TYPES}")
-    for path in found:
+    for path in tables:
         check_inside(path, folder, key)
-    return found
+    return tables
 
 
 _FILE_TYPES = {
@@ -200,7 +197,7 @@ def _file_type(path: Path) -> str | None:
 
 
 def _read_file(
-    path: Path, key: str, bad: list[str], max_bad: int, encoding: str, header_rows: list[tuple[str, str]]
+    path: Path, key: str, bad: list[str], max_bad: int, encoding: str, header_rows: HeaderRows
 ) -> ColumnSource:
     kind = _file_type(path)
     if kind is None:
@@ -218,24 +215,24 @@ def _read_file(
     from bigmodel.data.tabular.csv_dialect import detect_dialect
     from bigmodel.data.tabular.csv_reader import BLOCK_SIZES, CsvScan, LongRowError, read_csv_batches
 
-    heading = detect_dialect(path, kind, encoding)
-    header_rows += heading.header_rows(path)
+    dialect = detect_dialect(path, kind, encoding)
+    header_rows += dialect.header_rows(path)
     before = len(bad)
     for block in BLOCK_SIZES:
         seen = CsvScan()
         with contextlib.suppress(LongRowError):
-            source = SpooledColumns(path, read_csv_batches(path, heading, refuse, block, seen))
+            source = SpooledColumns(path, read_csv_batches(path, dialect, refuse, block, seen))
             header_rows += seen.header_rows(path)
             return source
         del bad[before:]
-    raise AssertionError("the last block is always tried to its end")
+    raise AssertionError("with the last block size, LongRowError is not raised")
 
 
 _PACKERS = {".zip": "unzip", ".bz2": "bunzip2 -k", ".xz": "unxz -k", ".zst": "unzstd", ".7z": "7z x"}
 
 
 def _conversion_advice(path: Path) -> str:
-    """What makes a table that can be read of a file that is none."""
+    """How to convert a file to a table that can be read."""
     suffix = path.suffix.lower()
     if suffix in (".xls", ".xlsx", ".ods"):
         return " Save the sheet as CSV."
@@ -245,7 +242,7 @@ def _conversion_advice(path: Path) -> str:
 
 
 def _bad_row_counter(path: Path, bad: list[str], max_bad: int) -> Callable[[str], None]:
-    """Notes a row that cannot be read; it raises DataError where there are more than may be left out."""
+    """A function that records what is wrong with a row; it raises DataError after `max_bad` rows."""
 
     def refuse(fault: str) -> None:
         bad.append(fault)

@@ -1,4 +1,4 @@
-"""Infers what kind of column one is, from all of its cells.
+"""Infers the kind of a column from all of its cells.
 
 A column is of the kind that nearly all of its cells are of. The others, such as one `unknown` among
 numbers, are invalid: they count as missing and are reported. If they are more than a few, the column is
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bigmodel.data.libraries import pa
 from bigmodel.data.tabular import number_formats, numeric
-from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, TimeKind, time_kind
+from bigmodel.data.tabular.date_formats import DEFAULT_FORMATS, MeasuredKind, TimeKind, time_kind
 from bigmodel.data.tabular.dates import DateFormat, find_date_format, parse_times, time_kind_of_type
 from bigmodel.data.tabular.number_formats import PLAIN, FormatChoice, NumberFormat
 
@@ -24,9 +24,9 @@ MAX_INVALID = 0.05
 """Share of a column's cells, missing ones aside, that may be invalid."""
 
 MAX_INVALID_IF_CHOSEN = 0.5
-"""The same where the user says what kind the column is of."""
+"""The same if the user sets the kind of the column."""
 
-_MAX_KEPT = 1000  # different invalid cells that are learnt by heart
+_MAX_KEPT = 1000  # different invalid cells that are stored
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class InvalidCells:
     """The invalid cells of a column.
 
     Attributes:
-        filled: cells of the column that hold anything.
+        filled: how many cells of the column are not empty.
         count: how many of them are invalid.
-        row, value: where the first one stands, counted from 0, and what it holds.
-        known: how many of them may be always invalid: words that were invalid in training already.
+        row, value: row, counted from 0, and content of the first one.
+        known: how many of them do not count against a limit, as they were invalid in training already.
         too_large: the first is a number, but infinite or too large for a model.
     """
 
@@ -58,13 +58,13 @@ class InvalidCells:
         known: Collection[str] = (),
         too_large: NDArray[np.bool_] | None = None,
     ) -> InvalidCells:
-        """Those of a stretch of a column.
+        """Those of a chunk of a column.
 
         Args:
-            column: the stretch.
+            column: the chunk.
             invalid: which of its cells are.
-            filled: how many hold anything.
-            first: the row at which the stretch begins.
+            filled: how many are not empty.
+            first: the row at which the chunk begins.
             known: words that were invalid in training.
             too_large: which cells are invalid because they are infinite or too large for a model.
         """
@@ -78,7 +78,7 @@ class InvalidCells:
         return cls(filled, count, first + row, cells[0], again, large)
 
     def __add__(self, other: InvalidCells) -> InvalidCells:
-        """Those of two stretches, the earlier one first."""
+        """Those of two chunks, the earlier one first."""
         first = self if self.count else other
         return replace(
             first,
@@ -91,8 +91,21 @@ class InvalidCells:
         """Whether they may be taken for missing; what was invalid in training may always be."""
         return self.count - self.known <= most * self.filled
 
+    @property
+    def are_minority(self) -> bool:
+        """Whether there are some, and few enough if the user sets the kind of the column."""
+        return self.count > 0 and self.are_few(MAX_INVALID_IF_CHOSEN)
+
+    def summary(self, noun: str) -> str:
+        """How many there are: `3 of 100 cells are not numbers`."""
+        noun = f"{noun}s" if self.count > 1 else noun
+        if self.too_large:
+            noun = f"finite {noun} that a model can hold"
+        are = "are not" if self.count > 1 else "is not a"
+        return f"{self.count:,} of {self.filled:,} cells {are} {noun}"
+
     def __str__(self) -> str:
-        """Which is the first."""
+        """The first one."""
         return f"the first in row {self.row:,} (counted from 0): {self.value!r}"
 
 
@@ -100,31 +113,29 @@ NONE_INVALID = InvalidCells()
 
 
 def invalid_values(column: Any, invalid: NDArray[np.bool_]) -> list[str]:
-    """What stands in the invalid cells of a column, the most frequent first."""
-    counted = _texts_at(column, invalid).value_counts().to_pylist()
-    counted.sort(key=lambda row: (-row["counts"], row["values"]))
-    return [row["values"] for row in counted[:_MAX_KEPT]]
+    """The contents of the invalid cells of a column, the most frequent first."""
+    return list(numeric.value_counts(_texts_at(column, invalid)))[:_MAX_KEPT]
 
 
 def _texts_at(column: Any, invalid: NDArray[np.bool_]) -> Any:
     return numeric.text_values(column.take(np.flatnonzero(invalid)))
 
 
-ColumnKind = Literal["number", "date", "time", "duration", "text", "empty", "other"]
+ColumnKind = MeasuredKind | Literal["text", "empty", "other"]
 
 
 class InferredType(NamedTuple):
     """How a column is read.
 
     Attributes:
-        kind: what it holds; `other` is such as lists.
-        number_format: how its numbers are written, or those that it holds among its words.
-        other: another way that reads other numbers from as many cells.
-        date_format: how its dates, times of day or durations are written.
-        invalid: the cells that are no numbers or dates; of text, those that
-            keep it from being numbers, and none where most do.
+        kind: what it holds; `other` is anything else, such as lists.
+        number_format: the format of its numbers, or of those among its words.
+        other: another format that reads as many cells, but as other numbers.
+        date_format: the format of its dates, times of day or durations.
+        invalid: the cells that are not numbers or dates; of text, those that keep it from being numbers,
+            and none if they are the most.
         deciding_cell: the first cell that `other` does not fit, if any.
-        zero_led: the cells that have a leading zero, as identifiers have: of numbers, a few.
+        zero_led: the cells with a leading zero, as identifiers have; in a column of numbers, a few.
     """
 
     kind: ColumnKind
@@ -137,21 +148,25 @@ class InferredType(NamedTuple):
 
     @property
     def choice(self) -> FormatChoice:
-        """How its numbers can be read."""
+        """The formats that its numbers can be read in."""
         return FormatChoice(self.number_format, self.other, self.deciding_cell)
 
     @property
     def mostly_measured(self) -> bool:
-        """Whether it is text that is mostly numbers, or dates or times if `date_format` is known."""
-        some = self.invalid.count > 0
-        return self.kind == "text" and some and self.invalid.are_few(MAX_INVALID_IF_CHOSEN)
+        """Whether it is text, but most of its cells are of the `measured_kind`."""
+        return self.kind == "text" and self.invalid.are_minority
+
+    @property
+    def measured_kind(self) -> MeasuredKind:
+        """What its valid cells are, if they are not words."""
+        return "number" if self.date_format is None else time_kind(self.date_format.time_format)
 
 
 def infer_type(column: Any) -> InferredType:
-    """What kind of column one is: numbers or dates where 95 % of its cells are, or more.
+    """The kind of a column: numbers or dates if at least 95 % of its cells are.
 
-    Identifiers with leading zeros, such as 007, are text where they are more than a few, and so are
-    true and false, whatever kind of file they stand in.
+    Identifiers with leading zeros, such as 007, are text if they are more than a few. So are true and
+    false, in any kind of file.
     """
     kind = column.type
     if column.null_count == len(column):
@@ -167,51 +182,50 @@ def infer_type(column: Any) -> InferredType:
     zero_led = _leading_zeros(column)
     if not zero_led.are_few():
         return InferredType("text", zero_led=zero_led)
-    found = _as_plain_numbers(column)
-    if found is None and numeric.is_boolean_text(numeric.without_missing(column)):
+    numbers = _as_plain_numbers(column)
+    if numbers is None and numeric.is_boolean_text(numeric.without_missing(column)):
         return InferredType("text")
-    found = found or _as_formatted_numbers(column)
-    if found.invalid.filled == 0:
+    numbers = numbers or _as_formatted_numbers(column)
+    if numbers.invalid.filled == 0:
         return InferredType("empty")
-    if found.invalid.are_few():
-        return found._replace(zero_led=zero_led)
-    timed = as_times(column)
-    if timed.invalid.are_few():
-        return timed
-    if timed.invalid.are_few(MAX_INVALID_IF_CHOSEN):
-        return timed._replace(kind="text")
-    return found._replace(kind="text")
+    if numbers.invalid.are_few():
+        return numbers._replace(zero_led=zero_led)
+    times = as_times(column)
+    if times.invalid.are_few():
+        return times
+    mostly_times = times.invalid.are_few(MAX_INVALID_IF_CHOSEN)
+    return (times if mostly_times else numbers)._replace(kind="text")
 
 
 def _leading_zeros(column: Any) -> InvalidCells:
-    found = numeric.leading_zeros(column)
-    if not found.any():
+    zero_led = numeric.leading_zeros(column)
+    if not zero_led.any():
         return NONE_INVALID
     filled = numeric.without_missing(column)
-    return InvalidCells.of(column, found, len(filled) - filled.null_count)
+    return InvalidCells.of(column, zero_led, len(filled) - filled.null_count)
 
 
 def as_times(column: Any, kind: TimeKind | None = None, time_format: str = "") -> InferredType:
-    """A column as one of dates, times of day or durations, however many of its cells are invalid.
+    """A column read as dates, times of day or durations, however many of its cells are invalid.
 
     Args:
         column: of any kind but `other`.
         kind: which of the three the user says that it holds; None: any.
-        time_format: how they are written, that the user names; empty: to be found out.
+        time_format: the format that the user sets; empty: to be inferred.
     """
-    found = DateFormat(time_format) if time_format else find_date_format(column, kind)
-    found = found or DateFormat(DEFAULT_FORMATS[kind or "date"])
-    cells = parse_times(column, found.time_format)
+    date_format = DateFormat(time_format) if time_format else find_date_format(column, kind)
+    date_format = date_format or DateFormat(DEFAULT_FORMATS[kind or "date"])
+    cells = parse_times(column, date_format.time_format)
     invalid = InvalidCells.of(column, cells.invalid, cells.filled)
-    return InferredType(time_kind(found.time_format), date_format=found, invalid=invalid)
+    return InferredType(time_kind(date_format.time_format), date_format=date_format, invalid=invalid)
 
 
 def as_numbers(column: Any, number_format: NumberFormat | None = None) -> InferredType:
-    """A column as one of numbers, however many of its cells are invalid.
+    """A column read as numbers, however many of its cells are invalid.
 
     Args:
         column: of any kind but `other`.
-        number_format: how they are written, where that is known.
+        number_format: their format, if it is known.
     """
     if number_format is not None:
         return _numbers_in_format(column, FormatChoice(number_format))
@@ -219,12 +233,12 @@ def as_numbers(column: Any, number_format: NumberFormat | None = None) -> Inferr
         return _numbers_in_format(column, FormatChoice(PLAIN))
     if (plain := _as_plain_numbers(column)) is not None:
         return plain
-    found = number_formats.find_number_format(numeric.without_missing(column)) or FormatChoice(PLAIN)
-    return _numbers_in_format(column, found)
+    choice = number_formats.find_number_format(numeric.without_missing(column))
+    return _numbers_in_format(column, choice or FormatChoice(PLAIN))
 
 
 def _as_plain_numbers(column: Any) -> InferredType | None:
-    """Text of which all is numbers in the plainest way, which is soon known."""
+    """A column whose cells are all numbers in the plain format, which is quickly known; or None."""
     cells = numeric.parse_plain_numbers(column)
     if cells is None:
         return None
@@ -235,7 +249,7 @@ def _as_plain_numbers(column: Any) -> InferredType | None:
 
 
 def _as_formatted_numbers(column: Any) -> InferredType:
-    """Other text; where hardly any of it is numbers, it is not read for the few."""
+    """Other text; if hardly any cell is a number, the few are not read."""
     text = numeric.without_missing(column)
     choice = number_formats.find_number_format(text)
     if choice is not None:

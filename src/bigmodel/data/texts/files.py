@@ -1,4 +1,4 @@
-"""Reads text files, gzip or not: one, all of a folder, or those that a pattern names."""
+"""Reads text files, gzip or not: one, all of a folder, or those that match a pattern."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ import glob
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from bigmodel.data import text_encoding
+from bigmodel.data.custom_data import CustomDataConfig, resolve_path
 from bigmodel.data.ignored_files import first_system_name, is_ignored
 from bigmodel.data.memory_check import read_all
 from bigmodel.data.paths import check_inside
 from bigmodel.data.text_encoding import Encoding
 from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, Special, Unit, build_vocabulary
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
-from bigmodel.data.user_data import UserDataConfig, resolve_path
 from bigmodel.errors import DataError, shell_quoted
 
 SUFFIXES = (".txt", ".txt.gz")
-"""What the names of the files end in that are read of a folder."""
+"""Endings of the files that are read from a folder."""
 
-_LISTED = 5  # how many of them a message names
+_LISTED = 5  # endings that a message lists
 
 
-class TextFilesConfig(UserDataConfig):
-    """How text files are written, and what their tokens may be."""
+UnitOption = Annotated[
+    Unit, Field(description="what a token is: a character, a byte, or bpe: a subword, learnt")
+]
+
+
+class TextFilesConfig(CustomDataConfig):
+    """The encoding of text files, and their vocabulary."""
 
     encoding: Encoding = Field(
         "utf-8",
@@ -49,11 +54,11 @@ def vocabulary_of(
     unit: Unit,
     special: Sequence[Special],
 ) -> Vocabulary:
-    """The vocabulary that a run has used before, or else that of a training part.
+    """The vocabulary of a resumed run, or else a new one.
 
     Args:
-        before: the reader in the run's checkpoint; None if there is none.
-        texts: the training part.
+        before: the resumed run's reader; None: a new run.
+        texts: the training set.
         unit, special: see `build_vocabulary`.
 
     Raises:
@@ -66,12 +71,12 @@ def vocabulary_of(
 
 
 class Passage(NamedTuple):
-    """A text, and where it stands.
+    """A text from a file.
 
     Attributes:
-        file: that it was read from.
-        first: position of its first character there.
-        text: itself.
+        file: its path.
+        first: position in the file of the text's first character.
+        text: the characters.
     """
 
     file: Path
@@ -80,16 +85,16 @@ class Passage(NamedTuple):
 
 
 def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage], int]:
-    """All texts that an option of a source names, and how many files were left out.
+    """All texts at the path of an option, and how many files were left out.
 
     Raises:
-        ConfigError: the option is not given.
-        DataError: there are none, or more than `data.max_bad` cannot be read.
+        ConfigError: the option is not set.
+        DataError: there are no texts, or more than `data.max_bad` files cannot be read.
     """
     value = getattr(config, key)
     named = None if value is None else Path(value).expanduser()
     if named is not None and not named.exists() and glob.has_magic(str(named)):
-        files = [Path(found) for found in sorted(glob.glob(str(named), recursive=True))]  # noqa: PTH207
+        files = [Path(file) for file in sorted(glob.glob(str(named), recursive=True))]  # noqa: PTH207
         files = [file for file in files if file.is_file() and first_system_name(file) is None]
         if not files:
             raise DataError(f"data.{key}={value}: no file matches this pattern.")
@@ -99,10 +104,10 @@ def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage
 
 
 def text_files_in(path: Path, key: str) -> list[Path]:
-    """The text files of a folder and of those within it, in the order of their names; or a file alone.
+    """The text files of a folder and its subfolders, sorted by path; or the single file.
 
     Raises:
-        DataError: there are none, or a link leads out of the folder.
+        DataError: there are none, or a link points out of the folder.
     """
     if path.is_file():
         return [path]
@@ -113,10 +118,10 @@ def text_files_in(path: Path, key: str) -> list[Path]:
     files = [file for file in inside if file.name.lower().endswith(SUFFIXES)]
     if not files:
         kinds = Counter(file.suffix.lower() or "no ending" for file in inside).most_common(_LISTED)
-        found = ", ".join(f"{count:,} × {kind}" for kind, count in kinds) or "nothing"
+        others = ", ".join(f"{count:,} × {kind}" for kind, count in kinds) or "nothing"
         raise DataError(
             f"{key}={path}: the folder holds no files that end in {' or '.join(SUFFIXES)}. Found:"
-            f" {found}. For texts with another ending use a pattern, such as"
+            f" {others}. For texts with another ending use a pattern, such as"
             f" {shell_quoted(f'{key}={path}/**/*.md')}."
         )
     for file in files:
@@ -146,10 +151,10 @@ def read_files(files: list[Path], encoding: str, max_bad: int = 0) -> tuple[list
 
 
 def read_text(file: Path, encoding: str) -> str:
-    """A file's text, as it is: line ends stay what they are, only a byte order mark is left out.
+    """A file's text, with its own line ends, without a byte order mark.
 
     Raises:
-        DataError: it cannot be read, or is not text of this encoding; the message says which byte.
+        DataError: it cannot be read, or is not in this encoding; the message says at which byte.
     """
     with text_encoding.open_decompressed(file) as source:
         raw = read_all(source, str(file))
@@ -168,10 +173,10 @@ def read_text(file: Path, encoding: str) -> str:
 
 
 def read_lines(file: Path, encoding: str) -> list[str]:
-    """A file's lines, without their ends. A last line need not have one.
+    """A file's lines, without their ends. The last line may have no end.
 
     Raises:
-        DataError: as `read_text`.
+        DataError: see `read_text`.
     """
     lines = read_text(file, encoding).split("\n")  # `splitlines` would also split within sentences
     if not lines[-1]:
@@ -180,7 +185,7 @@ def read_lines(file: Path, encoding: str) -> list[str]:
 
 
 def _encoding_advice(raw: bytes, encoding: str) -> str:
-    """What to do about bytes that are no text."""
+    """What to do about bytes that are not text in this encoding."""
     if b"\0" in raw[:4096] and text_encoding.guess_utf16(raw[:4096]) is None:
         return "It does not look like a text file. Convert it to .txt."
     if encoding.lower().replace("_", "-") in {"utf-8", "utf8", "ascii"}:

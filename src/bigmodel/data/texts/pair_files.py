@@ -1,4 +1,4 @@
-"""Pairs of texts as they lie on disk: the lines of two files, or two columns of a table."""
+"""Reads pairs of texts: the lines of two files, or two columns of a table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import Field
 
 from bigmodel.data.base import PartName
+from bigmodel.data.custom_data import resolve_path
 from bigmodel.data.tabular.table_file import as_strings, get_column, read_table
 from bigmodel.data.texts.files import TextFilesConfig, read_lines
-from bigmodel.data.user_data import resolve_path
 from bigmodel.errors import ConfigError, DataError
 
 _TWO_WAYS = (
@@ -21,7 +21,7 @@ _TWO_WAYS = (
 
 
 class PairFilesConfig(TextFilesConfig):
-    """Where pairs of texts lie."""
+    """Where pairs of texts are."""
 
     path: str | None = Field(
         None, description="a table whose columns source and target are; null: they are files"
@@ -32,29 +32,29 @@ class PairFilesConfig(TextFilesConfig):
     target: str | None = Field(None, description="file of the target texts, or their column")
     max_bad: int = Field(0, ge=0, description="unreadable rows of a table that may be skipped")
     val_source: str | None = Field(
-        None, description="the validation part's file of sources; null: val_fraction of the data"
+        None, description="the validation set's file of sources; null: val_fraction of the data"
     )
-    val_target: str | None = Field(None, description="the validation part's file of targets")
+    val_target: str | None = Field(None, description="the validation set's file of targets")
     test_source: str | None = Field(
-        None, description="the test part's file of sources; null: test_fraction of the data"
+        None, description="the test set's file of sources; null: test_fraction of the data"
     )
-    test_target: str | None = Field(None, description="the test part's file of targets")
+    test_target: str | None = Field(None, description="the test set's file of targets")
     val_path: str | None = Field(
-        None, description="the validation part's table, where path is one; null: val_fraction"
+        None, description="the validation set's table, where path is one; null: val_fraction"
     )
     test_path: str | None = Field(
-        None, description="the test part's table, where path is one; null: test_fraction"
+        None, description="the test set's table, where path is one; null: test_fraction"
     )
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs in the order in which they stand.
+    """Pairs in the order of their file.
 
     Attributes:
-        sources, targets: the two texts of each.
-        places: what a message calls each, such as `line 5`.
-        left_out: how many were left out, by reason.
+        sources, targets: the two texts of each pair.
+        places: of each pair in messages, such as `line 5`.
+        left_out: how many pairs were left out, by reason.
     """
 
     sources: list[str]
@@ -66,14 +66,14 @@ class Pairs:
         return len(self.places)
 
     def at(self, index: Sequence[int]) -> Pairs:
-        """Some of them; `left_out` tells nothing of the others."""
+        """The pairs at some indices; the others are not counted in `left_out`."""
         columns = (self.sources, self.targets, self.places)
         sources, targets, places = ([column[row] for row in index] for column in columns)
         return Pairs(sources, targets, places)
 
 
 def check_paths(config: PairFilesConfig) -> None:
-    """Raises ConfigError if the options do not say where both sides of each part lie."""
+    """Raises ConfigError if the path of a side is missing."""
     for key in ("source", "target"):
         if getattr(config, key) is None:
             raise ConfigError(f"data.{key}: is not set. {_TWO_WAYS}")
@@ -82,12 +82,12 @@ def check_paths(config: PairFilesConfig) -> None:
         given = [key for key in sides if getattr(config, key) is not None]
         if config.path is not None and given:
             raise ConfigError(
-                f"data.{given[0]}={getattr(config, given[0])}: with data.path, the {part} part is a"
+                f"data.{given[0]}={getattr(config, given[0])}: with data.path, the {part} set is a"
                 f" table with the same columns. Set data.{table}=<file>."
             )
         if config.path is None and getattr(config, table) is not None:
             raise ConfigError(
-                f"data.{table}={getattr(config, table)}: without data.path, the {part} part is two files"
+                f"data.{table}={getattr(config, table)}: without data.path, the {part} set is two files"
                 f" too. Set data.{sides[0]}=<file> data.{sides[1]}=<file>."
             )
         if len(given) == 1:
@@ -96,29 +96,26 @@ def check_paths(config: PairFilesConfig) -> None:
 
 
 def read_part(config: PairFilesConfig, part: PartName) -> Pairs | None:
-    """A part's pairs, those with an empty side left out; None where it has no place of its own.
+    """A part's pairs, without those with an empty side; None: the part has no path of its own.
 
     Raises:
-        DataError: they cannot be read, or the sides are not of the same length.
+        DataError: they cannot be read, or the sides differ in length.
     """
     prefix = "" if part == "train" else f"{part}_"
     if config.path is not None:
         key = f"{prefix}path"
         if getattr(config, key) is None:
             return None
-        assert config.source is not None
-        assert config.target is not None
-        path, names = resolve_path(config, key), (config.source, config.target)
+        path, names = resolve_path(config, key), (str(config.source), str(config.target))
         return drop_empty(read_pair_table(path, f"data.{key}", names, config.max_bad, config.encoding))
-    keys = (f"{prefix}source", f"{prefix}target")
-    if getattr(config, keys[0]) is None:
+    if getattr(config, f"{prefix}source") is None:
         return None
-    files = (resolve_path(config, keys[0]), resolve_path(config, keys[1]))
-    return drop_empty(read_pair_files(*files, config.encoding))
+    source, target = (resolve_path(config, f"{prefix}{side}") for side in ("source", "target"))
+    return drop_empty(read_pair_files(source, target, config.encoding))
 
 
 def read_pair_files(source: Path, target: Path, encoding: str) -> Pairs:
-    """Pairs of the lines of two files.
+    """Pairs from the lines of two files.
 
     Raises:
         DataError: they cannot be read, or one has more lines than the other.
@@ -134,7 +131,7 @@ def read_pair_files(source: Path, target: Path, encoding: str) -> Pairs:
 
 
 def read_pair_table(path: Path, key: str, names: tuple[str, str], max_bad: int, encoding: str) -> Pairs:
-    """Pairs of two columns of a table; what is missing is empty.
+    """Pairs from two columns of a table; missing texts are empty.
 
     Raises:
         DataError: the table cannot be read, or has no such columns.
@@ -147,20 +144,20 @@ def read_pair_table(path: Path, key: str, names: tuple[str, str], max_bad: int, 
     return Pairs(sources, targets, [f"row {row}" for row in range(len(sources))], table.left_out)
 
 
-def line_names(as_strings: Sequence[str]) -> list[str]:
-    """What a message calls the lines of a file."""
-    return [f"line {number}" for number in range(1, len(as_strings) + 1)]
+def line_names(lines: Sequence[str]) -> list[str]:
+    """Names of a file's lines in messages."""
+    return [f"line {number}" for number in range(1, len(lines) + 1)]
 
 
 def drop_empty(pairs: Pairs) -> Pairs:
-    """The pairs of which neither side is empty; the others are counted."""
+    """The pairs without an empty side; the others are counted."""
     both = zip(pairs.sources, pairs.targets, strict=True)
     kept = [row for row, sides in enumerate(both) if all(map(str.strip, sides))]
     return keep_rows(pairs, kept, "pairs with an empty side")
 
 
 def keep_rows(pairs: Pairs, kept: Sequence[int], reason: str) -> Pairs:
-    """Some of the pairs; the others are counted under `reason`."""
+    """The pairs at some indices; the others are counted under `reason`."""
     if len(kept) == len(pairs):
         return pairs
     left_out = {**pairs.left_out, reason: len(pairs) - len(kept)}

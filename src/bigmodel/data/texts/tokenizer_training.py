@@ -1,4 +1,4 @@
-"""The vocabulary of a training part: learnt from it, or a tokenizer that was given."""
+"""The vocabulary of a training set: learnt from it, or the user's own tokenizer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy as np
 from bigmodel.data.libraries import tokenizers
 from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, code_points, split_long_text
 from bigmodel.errors import DataError
-from bigmodel.runtime import activity, streams
+from bigmodel.runtime import signals, standard_streams
+from bigmodel.runtime.progress_messages import report_progress
 
 Unit = Literal["character", "byte", "bpe"]
 Special = Literal["pad", "start", "end", "unknown"]
 
 MIN_VOCAB_SIZE = 260
-"""A vocabulary of pieces holds at least all bytes and the special tokens."""
+"""A vocabulary of subwords contains at least all bytes and the special tokens."""
 
 MAX_WORD = 1024
-"""Characters of a run without a blank, or of blanks, that pieces are learnt from as one word: learning
-takes as long as the square of a word."""
+"""Characters of a word, or of a run of blanks, that subwords are learnt from: training time grows with
+the square of a word's length."""
 
 _RUN = re.compile(rf"\S{{{MAX_WORD}}}|\s{{{MAX_WORD}}}")
-_TRIAL_CHARACTERS = 1 << 18  # characters of the training part that a given tokenizer is tried on
+_TRIAL_CHARACTERS = 1 << 18  # characters of the training set that the user's own tokenizer is tried on
 
 
 def build_vocabulary(
@@ -36,14 +37,14 @@ def build_vocabulary(
     tokenizer: Path | None = None,
     special: Sequence[Special] = (),
 ) -> Vocabulary:
-    """The vocabulary of a training part.
+    """The vocabulary of a training set.
 
     Args:
-        texts: the training part.
-        unit: what a token stands for.
+        texts: the training set.
+        unit: what a token is.
         vocab_size: of `bpe`: the most tokens, special ones included.
-        tokenizer: a tokenizer.json to use in place of all that; None: none.
-        special: which special tokens there are to be.
+        tokenizer: a tokenizer.json to use instead; None: none.
+        special: special tokens to add.
 
     Raises:
         DataError: the tokenizer cannot be read.
@@ -56,13 +57,13 @@ def build_vocabulary(
         plain = Vocabulary(unit="character", letters=distinct_characters(texts))
     else:
         plain = Vocabulary(unit="byte")
-    values: dict[str, Any] = plain.model_dump()  # a copy would keep the size that it had
-    values.update({name: plain.own + place for place, name in enumerate(special)})
+    values: dict[str, Any] = plain.model_dump()  # a copy would keep the cached size
+    values.update({name: plain.base_size + place for place, name in enumerate(special)})
     return Vocabulary(**values)
 
 
 def distinct_characters(texts: Iterable[str]) -> str:
-    """The different characters of some texts, sorted."""
+    """The distinct characters of texts, sorted."""
     seen = np.zeros(0x110000, bool)
     for text in texts:
         for begin in range(0, len(text), CHUNK):
@@ -71,13 +72,13 @@ def distinct_characters(texts: Iterable[str]) -> str:
 
 
 def _train_bpe(texts: Sequence[str], size: int) -> str:
-    """A tokenizer of at most `size` pieces that every text can be put together from."""
+    """A byte-level tokenizer of at most `size` subwords."""
     engine = tokenizers.Tokenizer(tokenizers.models.BPE())
     engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
-        min_frequency=2,  # what occurs once tells nothing of other texts
+        min_frequency=2,  # what occurs once does not generalise
         show_progress=False,
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
     )
@@ -90,13 +91,13 @@ def _train_bpe(texts: Sequence[str], size: int) -> str:
             read += len(piece)
 
     work = f"Learning subwords from {size:,} characters"
-    with activity.report_progress(lambda: work if read == size else f"{work}, {read:,} of them read"):
-        activity.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
+    with report_progress(lambda: work if read == size else f"{work}, {read:,} of them read"):
+        signals.interruptible(lambda: engine.train_from_iterator(cut(), trainer))
     return str(engine.to_str())
 
 
 def _split_long_words(text: str) -> Iterator[str]:
-    """A text, cut where a run is longer than can be learnt from."""
+    """A text, split where a word is longer than `MAX_WORD`."""
     begin = 0
     for run in _RUN.finditer(text):
         yield text[begin : run.end()]
@@ -106,14 +107,14 @@ def _split_long_words(text: str) -> Iterator[str]:
 
 
 def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
-    """The tokenizer of a file, tried on the training part's beginning."""
+    """The tokenizer in a file, tried on the beginning of the training set."""
     where = f"data.tokenizer={path}"
     try:
         written = path.read_text(encoding="utf-8")
-        with streams.errors_held_back():
-            found = Vocabulary(unit="tokenizer", tokenizer=written)
-            empty = not found.has_tokens
-    except Exception as error:  # the library raises no kind of its own
+        with standard_streams.errors_held_back():
+            vocabulary = Vocabulary(unit="tokenizer", tokenizer=written)
+            empty = vocabulary.base_size == 0
+    except Exception as error:  # the library has no exception class of its own
         raise DataError(
             f"{where}: cannot be read as a tokenizer.json of the tokenizers library:"
             f" {str(error) or type(error).__name__}."
@@ -123,13 +124,13 @@ def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
     pieces = (piece for text in texts for piece in split_long_text(text))
     tried = list(islice(pieces, _TRIAL_CHARACTERS // CHUNK))
     try:
-        encoded = [found.encode(piece).tolist() for piece in tried]
-        exact = [found.decode(tokens) for tokens in encoded] == tried
+        encoded = [vocabulary.encode(piece).tolist() for piece in tried]
+        exact = [vocabulary.decode(tokens) for tokens in encoded] == tried
     except DataError as error:
         raise DataError(str(error).replace("data.tokenizer", where, 1)) from error
     if not any(encoded) and any(text.strip() for text in tried):
         raise DataError(
-            f"{where}: it produces no tokens for the training part. Is it made for another language,"
+            f"{where}: it produces no tokens for the training set. Is it made for another language,"
             " without a token for unknown text? Use another."
         )
-    return Vocabulary(**{**found.model_dump(), "exact": exact})
+    return Vocabulary(**{**vocabulary.model_dump(), "exact": exact})

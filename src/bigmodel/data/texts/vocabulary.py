@@ -1,8 +1,8 @@
-"""From text to tokens and back: characters, bytes, or pieces of words by byte-pair encoding.
+"""From text to tokens and back: characters, bytes, or subwords by byte-pair encoding.
 
-Pieces are learnt from the training part (byte-pair encoding: Sennrich, Haddow and Birch, 2016), on the
-bytes of the text and not its characters, as GPT-2 does: so every text has tokens, one that training has
-never seen too, and decoding gives back each text as it was.
+Subwords are learnt from the training set (byte-pair encoding: Sennrich, Haddow and Birch, 2016), on the
+bytes of the text rather than its characters, as in GPT-2: so any text has tokens, even one with new
+characters, and decoding restores it exactly.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from bigmodel.data.libraries import tokenizers
 from bigmodel.data.reader import TextReader
 from bigmodel.errors import DataError, counted, first_line
 from bigmodel.registry import Config
-from bigmodel.runtime import activity, nested_json, streams
+from bigmodel.runtime import nested_json, progress_messages, standard_streams
 
 Ids = NDArray[Any]
 
-CHUNK = 1 << 16  # characters that are encoded at once: a long text must not need many times its memory
-_PIECES, _TEXTS = 16, 4096  # of a long text, and short ones, that the library encodes at once
+CHUNK = 1 << 16  # characters encoded at once, so that a long text does not take many times its memory
+_PIECES, _TEXTS = 16, 4096  # chunks of a long text, or short texts, that the library encodes at once
 _UNKNOWN = "\ufffd"
 
 
@@ -35,8 +35,8 @@ class Encoded(NamedTuple):
     """Many texts as tokens.
 
     Attributes:
-        tokens: (all tokens,) of the smallest type that holds them; one text after another.
-        sizes: (texts,) int64: how many tokens each text has.
+        tokens: (all tokens,) of the smallest type that holds them, text after text.
+        sizes: (texts,) int64: number of tokens of each text.
     """
 
     tokens: Tensor
@@ -44,20 +44,20 @@ class Encoded(NamedTuple):
 
     @property
     def starts(self) -> Tensor:
-        """(texts,) int64: where each text begins."""
+        """(texts,) int64: start of each text in `tokens`."""
         return self.sizes.cumsum(0) - self.sizes
 
 
 class Vocabulary(Config):
-    """All tokens there are, and what each stands for.
+    """All tokens, and the text of each.
 
     Attributes:
-        unit: what a token stands for: a character, a byte, a piece of a word that was learnt, or
-            whatever a tokenizer that was given makes of the text.
-        letters: of `character`: all that have a token, in the order of their tokens.
-        tokenizer: of `bpe` and `tokenizer`: the tokenizer as the JSON text that its library writes.
-        exact: whether decoding gives back each text as it was.
-        pad, start, end, unknown: tokens that stand for no text, beyond all others; None: there is none.
+        unit: what a token is: a character, a byte, a learnt subword, or a token of the user's own
+            tokenizer.
+        letters: of `character`: all characters with a token, in the order of their tokens.
+        tokenizer: of `bpe` and `tokenizer`: the library's JSON text.
+        exact: decoding restores each text exactly.
+        pad, start, end, unknown: special tokens, after all others; None: there is none.
     """
 
     unit: Literal["character", "byte", "bpe", "tokenizer"]
@@ -70,39 +70,34 @@ class Vocabulary(Config):
     unknown: int | None = None
 
     @cached_property
-    def own(self) -> int:
-        """How many tokens stand for text; special ones come after them."""
+    def base_size(self) -> int:
+        """Number of tokens of text; special ones come after them."""
         match self.unit:
             case "character":
                 return len(self.letters)
             case "byte":
                 return 256
             case _:
-                return 1 + max(map(int, self._engine.get_vocab(with_added_tokens=True).values()))
-
-    @cached_property
-    def has_tokens(self) -> bool:
-        """Whether there is any token that stands for text."""
-        if self.unit in ("character", "byte"):
-            return self.own > 0
-        return bool(self._engine.get_vocab(with_added_tokens=True))
+                ids = self._engine.get_vocab(with_added_tokens=True).values()
+                return 1 + max(map(int, ids), default=-1)
 
     @cached_property
     def size(self) -> int:
-        """How many tokens there are in all."""
-        return self.own + sum(s is not None for s in (self.pad, self.start, self.end, self.unknown))
+        """Number of all tokens."""
+        special = (self.pad, self.start, self.end, self.unknown)
+        return self.base_size + sum(token is not None for token in special)
 
     @cached_property
     def characters(self) -> tuple[int, ...] | None:
-        """How many characters each token stands for: of a character of several bytes, the first counts.
+        """Number of characters of each token: of a character of several bytes, the first counts.
 
-        None where a given tokenizer does not tell.
+        None: the user's own tokenizer does not tell.
         """
-        special = (0,) * (self.size - self.own)
+        special = (0,) * (self.size - self.base_size)
         match self.unit:
             case "character":
-                shown = (int(token == self.unknown) for token in range(self.own, self.size))
-                return (*((1,) * self.own), *shown)
+                special = tuple(int(token == self.unknown) for token in range(self.base_size, self.size))
+                return (*((1,) * self.base_size), *special)
             case "byte":
                 return (*(_count_characters(bytes([byte])) for byte in range(256)), *special)
             case _:
@@ -110,23 +105,23 @@ class Vocabulary(Config):
                 return None if counts is None else (*counts, *special)
 
     def encode(self, text: str, where: str = "The text", first: int = 0) -> Ids:
-        """The tokens of a text, (tokens,), of the smallest integer type that holds all.
+        """The tokens of a text, (tokens,), of the smallest integer type that holds them.
 
         Args:
             text: of any length.
-            where: what a message calls the text.
-            first: the position of its first character in what `where` names.
+            where: the text's name in messages.
+            first: position of its first character in `where`.
 
         Raises:
             DataError: a character has no token.
         """
         try:
             if self.unit == "character":
-                return self._by_letter(text, where, first)
+                return self._encode_characters(text, where, first)
             if self.unit == "byte":
-                return np.frombuffer(text.encode(), np.uint8).astype(self._type)
-            text.encode()  # the library's own complaint would say nothing of the place
-            return self._joined(self._batches(split_long_text(text), _PIECES))
+                return np.frombuffer(text.encode(), np.uint8).astype(self._dtype)
+            text.encode()  # the library's own error would not give the position
+            return self._concatenate(self._encode_batches(split_long_text(text), _PIECES))
         except UnicodeEncodeError as error:
             raise DataError(
                 f"{where}: at position {first + error.start:,} (counted from 0) is half of a surrogate "
@@ -135,111 +130,103 @@ class Vocabulary(Config):
             ) from error
 
     def encode_all(self, texts: Sequence[str]) -> Encoded:
-        """The tokens of many texts; faster than one by one.
+        """The tokens of many texts, faster than one by one.
 
         Raises:
             DataError: a character has no token.
         """
-        if self.unit == "character":
-            sizes = [len(text) for text in texts]
+        if self.unit in ("character", "byte"):
             tokens = self.encode("".join(texts), "The texts")
-        elif self.unit == "byte":
-            sizes = [len(text.encode()) for text in texts]
-            tokens = self.encode("".join(texts))
+            sizes = [len(text if self.unit == "character" else text.encode()) for text in texts]
         else:
-            found: list[Ids] = []
+            encoded: list[Ids] = []
             work, count = "Tokenizing texts", f"{len(texts):,}"
-            with activity.report_progress(lambda: f"{work}: {len(found):,} of {count}"):
-                for ids in self._batches(texts, _TEXTS):
-                    found.append(ids)  # noqa: PERF402  counted while it grows
-            sizes, tokens = [len(ids) for ids in found], self._joined(found)
+            with progress_messages.report_progress(lambda: f"{work}: {len(encoded):,} of {count}"):
+                for ids in self._encode_batches(texts, _TEXTS):
+                    encoded.append(ids)  # noqa: PERF402  counted while it grows
+            sizes, tokens = [len(ids) for ids in encoded], self._concatenate(encoded)
         return Encoded(torch.from_numpy(tokens), torch.tensor(sizes, dtype=torch.int64))
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens; special ones are left out, but a character that is unknown is shown."""
+        """The text of tokens, without special ones; an unknown character is shown as U+FFFD."""
         if self.unit == "character":
             letters = self.letters
             return "".join(
-                letters[token] if token < self.own else _UNKNOWN
+                letters[token] if token < self.base_size else _UNKNOWN
                 for token in tokens
-                if token < self.own or token == self.unknown
+                if token < self.base_size or token == self.unknown
             )
-        plain = [token for token in tokens if token < self.own]
-        if self.unit == "byte":  # a model may have put bytes together that are no text
+        plain = [token for token in tokens if token < self.base_size]
+        if self.unit == "byte":  # a model may generate invalid UTF-8
             return bytes(plain).decode(errors="replace")
-        with self._faults_told():
+        with self._translated_errors():
             return str(self._engine.decode(plain, skip_special_tokens=False))
 
     def __str__(self) -> str:
         match self.unit:
             case "character":
-                return counted(self.own, "character")
+                return counted(self.base_size, "character")
             case "byte":
                 return "256 bytes"
             case "bpe":
-                return f"{self.own:,} subwords learnt from the training part"
+                return f"{self.base_size:,} subwords learnt from the training set"
         changed = "" if self.exact else "; decoding does not restore every text"
-        return f"{self.own:,} subwords of the given tokenizer{changed}"
+        return f"{self.base_size:,} subwords of the given tokenizer{changed}"
 
     @cached_property
     def _engine(self) -> Any:
-
         engine = tokenizers.Tokenizer.from_str(self.tokenizer)
         engine.no_truncation()
         engine.no_padding()
         return engine
 
     @cached_property
-    def _type(self) -> type[np.generic]:
-        """The smallest type of tokens that torch can look up by index: uint16 is none of them."""
+    def _dtype(self) -> type[np.generic]:
+        """The smallest type of tokens that torch can index with: uint16 is not supported."""
         return np.uint8 if self.size <= 1 << 8 else np.int16 if self.size <= 1 << 15 else np.int32
 
     @cached_property
-    def _table(self) -> Ids:
-        """The token of each code point, -1 for none."""
+    def _token_table(self) -> Ids:
+        """The token of each code point; -1: none."""
         table = np.full(0x110000, -1 if self.unknown is None else self.unknown, np.int32)
-        table[code_points(self.letters)] = np.arange(self.own)
+        table[code_points(self.letters)] = np.arange(self.base_size)
         return table
 
-    def _by_letter(self, text: str, where: str, first: int) -> Ids:
-        tokens = np.empty(len(text), self._type)
+    def _encode_characters(self, text: str, where: str, first: int) -> Ids:
+        tokens = np.empty(len(text), self._dtype)
         for begin in range(0, len(text), CHUNK):
-            found = self._table[code_points(text[begin : begin + CHUNK])]
-            if (missing := np.flatnonzero(found < 0)).size:
+            chunk = self._token_table[code_points(text[begin : begin + CHUNK])]
+            if (missing := np.flatnonzero(chunk < 0)).size:
                 place = begin + int(missing[0])
                 raise DataError(
                     f"{where}: the character {text[place]!r} (U+{ord(text[place]):04X}) at position"
                     f" {first + place:,} (counted from 0) has no token, as it is not in the training"
-                    " part. Use data.unit=byte or data.unit=bpe, which know every character."
+                    " set. Use data.unit=byte or data.unit=bpe, which know every character."
                 )
-            tokens[begin : begin + len(found)] = found
+            tokens[begin : begin + len(chunk)] = chunk
         return tokens
 
-    def _batches(self, texts: Iterable[str], count: int) -> Iterator[Ids]:
-        """The tokens of each text, by the tokenizers library."""
+    def _encode_batches(self, texts: Iterable[str], count: int) -> Iterator[Ids]:
+        """The tokens of each text, from the tokenizers library."""
         texts = iter(texts)
         while batch := list(islice(texts, count)):
-            with self._faults_told():
+            with self._translated_errors():
                 encoded = self._engine.encode_batch_fast(batch, add_special_tokens=False)
-            for found in encoded:
-                yield np.array(found.ids, self._type)
+            for one in encoded:
+                yield np.array(one.ids, self._dtype)
 
-    def _joined(self, found: Iterable[Ids]) -> Ids:
-        return np.concatenate([np.empty(0, self._type), *found])
+    def _concatenate(self, encoded: Iterable[Ids]) -> Ids:
+        return np.concatenate([np.empty(0, self._dtype), *encoded])
 
     @contextmanager
-    def _faults_told(self) -> Iterator[None]:
-        """Makes an error in words of whatever the library raises, a panic too, which is no `Exception`.
-        What a panic itself prints is held back; one of our own tokenizers has never been seen.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-        """
+    def _translated_errors(self) -> Iterator[None]:
+        """Raises a DataError for whatever the library raises with the user's own tokenizer: also for a
+        panic, which is not an `Exception`. What a panic prints is suppressed."""
         if self.unit != "tokenizer":
             yield
             return
         try:
-            with streams.errors_held_back():
+            with standard_streams.errors_held_back():
                 yield
         except BaseException as error:
             panicked = type(error).__name__ == "PanicException"
@@ -258,11 +245,11 @@ class Vocabulary(Config):
 
     @cached_property
     def _counts(self) -> list[int] | None:
-        """Characters in each token that stands for text; None where they are not those of the text."""
+        """Characters of each token of text; None: they are not the text's own."""
         decoder = nested_json.loads(self.tokenizer).get("decoder")
         if not self.exact or "ByteLevel" not in _component_types(decoder):
             return None
-        counts, byte_of = [0] * self.own, _bytes_of_letters()
+        counts, byte_of = [0] * self.base_size, _bytes_of_letters()
         for token, number in self._engine.get_vocab(with_added_tokens=True).items():
             spelt = all(letter in byte_of for letter in token)
             counts[number] = _count_characters(bytes(byte_of[c] for c in token)) if spelt else len(token)
@@ -270,7 +257,7 @@ class Vocabulary(Config):
 
 
 class VocabularyReader(TextReader):
-    """What readers of texts have in common: a vocabulary, and the encoding of files."""
+    """Base of the readers with a vocabulary."""
 
     vocabulary: Vocabulary
     encoding: str = "utf-8"
@@ -286,12 +273,12 @@ class VocabularyReader(TextReader):
 
 
 def split_long_text(text: str) -> Iterator[str]:
-    """A long text in pieces that end with a line, or with a word, where there is an end to be found."""
+    """A long text in chunks that end with a line, or else with a word, if possible."""
     begin = 0
     while len(text) - begin > CHUNK:
         last = begin + CHUNK
-        end = next((found for mark in "\n " if (found := text.rfind(mark, begin + 1, last)) > 0), last)
-        end = end + 1 if text[end] == "\n" else end  # a piece of a word begins with its space
+        end = next((end for mark in "\n " if (end := text.rfind(mark, begin + 1, last)) > 0), last)
+        end = end + 1 if text[end] == "\n" else end  # a subword begins with its space
         yield text[begin:end]
         begin = end
     yield text[begin:]
@@ -303,12 +290,12 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 def _count_characters(piece: bytes) -> int:
-    """How many characters begin in a piece of UTF-8: bytes 10xxxxxx go on with one."""
+    """Number of characters that begin in a piece of UTF-8: bytes 10xxxxxx continue one."""
     return sum(byte & 0xC0 != 0x80 for byte in piece)
 
 
 def _bytes_of_letters() -> dict[str, int]:
-    """Which byte each letter stands for in byte-level pieces: printable ones for themselves, others for
+    """The byte of each letter in byte-level subwords: printable bytes are themselves, the others are
     letters from 256 on (GPT-2's `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -317,7 +304,7 @@ def _bytes_of_letters() -> dict[str, int]:
 
 
 def _component_types(part: Any) -> set[str]:
-    """The types of a tokenizer's part, and of the parts that it is made of."""
+    """The types of a tokenizer's component and of the components within it."""
     if not isinstance(part, dict):
         return set()
     inner = [kind for value in part.values() if isinstance(value, list) for kind in value]

@@ -1,4 +1,4 @@
-"""What all optimizers share: which parameters decay, which implementation runs, whose weights count."""
+"""What all optimizers share: parameter groups, implementations, training and evaluation weights."""
 
 from __future__ import annotations
 
@@ -137,9 +137,9 @@ def own_options(optimizer: Optimizer) -> list[dict[str, Any]]:
 def _own_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
     if len(state["param_groups"]) != len(optimizer.param_groups):
         return None  # another model's state: torch raises the error
-    groups = []
-    for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        groups.append(saved | {key: own[key] for key in ("fused", "foreach") if key in own})
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    kept = ("fused", "foreach")
+    groups = [saved | {key: own[key] for key in kept if key in own} for saved, own in pairs]
     return state | {"param_groups": groups}
 
 

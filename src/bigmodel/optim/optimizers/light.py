@@ -1,4 +1,4 @@
-"""Torch's optimizers without its compiler: the first step comes a second sooner, and takes 70 MB less.
+"""Torch's optimizers without loading its compiler, which takes a second and 70 MB.
 
 Torch marks `add_param_group`, `zero_grad`, `state_dict`, `load_state_dict` and `step` for torch.compile
 with wrappers that import `torch._dynamo`, and with it sympy and much more, when they are first called.
@@ -37,7 +37,7 @@ def light(kind: type[OptimizerT]) -> type[OptimizerT]:
         if bare := _wrapped(getattr(kind, name)):
             methods[name] = _either(getattr(kind, name), bare)
     step = kind.step
-    if getattr(step, "hooked", False):  # by an instance made before; torch hooks the new class as well
+    if getattr(step, "hooked", False):  # by an earlier instance; torch hooks the new class as well
         step = getattr(step, "__wrapped__", step)
     if bare := _wrapped(step):
         methods["step"] = _either(step, _by_default_without_gradients(bare))

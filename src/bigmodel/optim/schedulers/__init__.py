@@ -1,4 +1,4 @@
-"""Schedulers: how the learning rate changes as training goes on. A new one is a new file here and a
+"""Schedulers: how the learning rate changes during training. A new one is a new file here and a
 YAML in configs/scheduler."""
 
 from bigmodel.optim.schedulers.base import EXTENSIONS, Scheduler, SchedulerConfig, apply

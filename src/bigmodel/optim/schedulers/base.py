@@ -19,7 +19,7 @@ INTERVAL = "when the rate changes: each optimizer step or each epoch; all length
 
 Extend = Literal["stretch", "hold", "again"]
 EXTENSIONS: tuple[str, ...] = get_args(Extend)
-"""What can be done with the schedule of a run that goes on for longer than planned."""
+"""What can happen to the schedule of a run that is extended."""
 
 
 class SchedulerConfig(EntryConfig):

@@ -1,4 +1,4 @@
-"""The schedule of a run: a scheduler, and the steps that it was planned for, which may change."""
+"""The schedule of a run: a scheduler, and the number of steps it is planned for, which may change."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Schedule:
         self.change = None
         if span.run == self._run:
             return
-        # A schedule has no rate after its last update: the last one is what it would have gone on with.
+        # A schedule has no rate after its last update: it would have continued with the last one.
         before = self.factor(min(step, span.end * self._steps_per_unit - 1))
         match getattr(self._config, "extend", "stretch"):
             case "hold":

@@ -1,0 +1,64 @@
+"""Checks of a user's own parts, on a few samples before the first step.
+
+A mistake in them would end in a traceback, or silently train something else. Built-in parts are not
+checked: tests do that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from bigmodel.build.custom_parts.isolation import isolated_randomness
+from bigmodel.build.custom_parts.loss import try_loss, warn_wrong_form
+from bigmodel.build.custom_parts.model import check_model, try_model
+from bigmodel.build.custom_parts.optimizer import check_optimizer, try_schedule
+from bigmodel.data.base import Batch, Dataset
+from bigmodel.errors import SpecError
+from bigmodel.losses import Loss
+from bigmodel.registry import EntryConfig, losses, models
+from bigmodel.spec import DataSpec, NextTokens
+
+__all__ = ["check_dataset", "check_model", "check_optimizer", "try_parts", "try_schedule"]
+
+_SAMPLES, _TEXTS = 64, 4
+"""The most samples to try parts on; fewer texts, which have outputs for each token."""
+
+
+def try_parts(
+    config: tuple[EntryConfig, EntryConfig], model: nn.Module, loss: Loss, batch: Batch, spec: DataSpec
+) -> list[str]:
+    """Tries a user's own model or loss on the first samples of a batch.
+
+    Args:
+        config: of the model and of the loss.
+
+    Returns:
+        Warnings: what trains, but perhaps not as intended.
+
+    Raises:
+        SpecError: one of them does not do what is required of it.
+    """
+    of_model, of_loss = config
+    custom_loss = not losses.is_builtin(of_loss.name)
+    if models.is_builtin(of_model.name) and not custom_loss:
+        return []
+    most = _TEXTS if isinstance(spec.target, NextTokens) else _SAMPLES
+    inputs, targets = (tensor[:most] for tensor in batch)
+    with isolated_randomness():
+        outputs, warnings = try_model(model, of_model.name, inputs, spec)
+        if custom_loss:
+            warnings += try_loss(loss, outputs, targets)
+        warnings += warn_wrong_form(of_model.name, loss, custom_loss, outputs, spec)
+    return warnings
+
+
+def check_dataset(dataset: Any, config: EntryConfig) -> Dataset:
+    """Returns the dataset, or raises SpecError if it is something else."""
+    if isinstance(dataset, Dataset):
+        return dataset
+    raise SpecError(
+        f"data={config.name}: it returned a {type(dataset).__name__}. A data source returns a Dataset"
+        ": end it with `return assemble(config, spec, Part(inputs, targets))`."
+    )

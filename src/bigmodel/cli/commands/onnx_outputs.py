@@ -1,0 +1,64 @@
+"""The outputs of an exported graph: probabilities and labels, values in their own unit, or logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.cli.commands.onnx_inputs import Front
+from bigmodel.cli.commands.output_files import unused_name
+from bigmodel.models.base import Model
+from bigmodel.spec import Classes, Flags, Target, Values
+
+
+class ExportedModel(nn.Module):
+    """A model with its preprocessing and the decoding of its outputs.
+
+    Returns, for classes, their probabilities, (batch, classes), and the index of the likeliest,
+    (batch,); for flags their probabilities; for values themselves in their own unit; for next tokens
+    logits.
+
+    Args:
+        front: the preprocessing.
+        model: in evaluation mode.
+        target: what it predicts.
+        longest: most tokens of a text; 1 if the model reads none.
+    """
+
+    def __init__(self, front: Front, model: Model, target: Target, longest: int = 1) -> None:
+        super().__init__()
+        self.preprocess, self.model = front.module, model
+        self.front, self.target, self.longest = front, target, longest
+        self.register_buffer("mean", None)
+        self.register_buffer("std", None)
+        if isinstance(target, Values):
+            self.mean = torch.tensor(target.mean).double()
+            self.std = torch.tensor(target.std).double()
+
+    @property
+    def input_names(self) -> list[str]:
+        return [graph_input.name for graph_input in self.front.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs, before labels are added; none is that of an input."""
+        match self.target:
+            case Classes():
+                names = ["probabilities", "index"]
+            case Flags():
+                names = ["probabilities"]
+            case Values():
+                names = ["values"]
+            case _:
+                names = ["logits"]
+        return [unused_name(name, self.input_names) for name in names]
+
+    def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        outputs: Tensor = self.model(self.preprocess(*given))
+        if isinstance(self.target, Classes):
+            return torch.softmax(outputs, dim=1), outputs.argmax(1)
+        if isinstance(self.target, Flags):
+            return torch.sigmoid(outputs)
+        if self.std is None:
+            return outputs
+        return (outputs.double() * self.std + self.mean).float()

@@ -1,0 +1,169 @@
+"""Writing predictions: to a file, atomically, or to the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from bigmodel.data.tabular.json_values import is_json, json_values, to_castable
+from bigmodel.errors import ConfigError, DataError, did_you_mean
+from bigmodel.runtime import disk, standard_streams
+from bigmodel.runtime.escaping import escape
+
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
+
+
+def check_kind(path: Path, suffixes: Sequence[str]) -> None:
+    """Checks the type of an output file.
+
+    Raises:
+        ConfigError: its suffix is none of `suffixes`.
+    """
+    if path.suffix.lower() not in suffixes:
+        meant = did_you_mean(path.suffix.lower(), suffixes)
+        raise ConfigError(
+            f"--output {path}: '{path.suffix}' is not a supported type of file.{meant} Supported:"
+            f" {', '.join(suffixes)}."
+        )
+
+
+def check_place(path: Path, *, force: bool) -> None:
+    """Checks that a file can be written, before anything is computed for it.
+
+    Args:
+        force: whether an existing file may be replaced.
+
+    Raises:
+        ConfigError: it already exists, or its folder does not.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--output {path}: is a folder. Name a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--output {path}: there is no folder {path.absolute().parent}. Create it first."
+        )
+    if path.exists() and not force and not disk.is_special(path):
+        raise ConfigError(f"--output {path}: already exists. Add --force to replace it.")
+
+
+def unused_name(name: str, taken: Collection[str]) -> str:
+    """A name for a predicted column, or an output of a graph, that none of `taken` has."""
+    while name in taken:
+        name = f"{name} (predicted)"
+    return name
+
+
+def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
+    """Writes columns of equal length as a table; without a path, as CSV to the terminal.
+
+    Raises:
+        DataError: the file cannot be written; an existing one is unchanged.
+    """
+    import pyarrow as pa
+
+    table = pa.table({name: as_arrow(values) for name, values in columns.items()})
+    if path is None:
+        _print(_csv(table, ",").decode())
+        return
+    match path.suffix.lower():
+        case ".csv":
+            write_bytes(_csv(table, ","), path)
+        case ".tsv":
+            write_bytes(_csv(table, "\t"), path)
+        case ".parquet":
+            write_bytes(_parquet(table), path)
+        case _:
+            cells = zip(*(json_values(column) for column in table.columns), strict=True)
+            rows = (dict(zip(table.column_names, row, strict=True)) for row in cells)
+            lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+            write_bytes("".join(f"{line}\n" for line in lines).encode(), path)
+
+
+def write_lines(lines: Sequence[str], path: Path | None) -> None:
+    """Writes one text per line; line ends within a text are written as \\n."""
+    text = "".join(line.replace("\r", "\\r").replace("\n", "\\n") + "\n" for line in lines)
+    if path is None:
+        _print(text)
+    else:
+        write_bytes(text.encode(), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Writes a file atomically.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        disk.write_bytes(path, content)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from error
+
+
+def data_stream() -> TextIO:
+    """Standard output for data: always UTF-8, as in the files written here."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Bytes of file names that are not UTF-8 are written unchanged.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    return sys.stdout
+
+
+def _print(text: str) -> None:
+    stream = data_stream()
+    stream.write(escape(text) if stream.isatty() else text)
+    standard_streams.check_result()
+
+
+def as_arrow(values: Any) -> Any:
+    """An Arrow column with null instead of NaN; values of mixed types become text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        is_floating = pa.types.is_floating(values.type)
+        return pc.if_else(pc.is_nan(values), None, values) if is_floating else values
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _csv(table: Any, delimiter: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    table = pa.table({name: to_castable(table.column(name)) for name in table.column_names})
+    buffer = pa.BufferOutputStream()
+    names = [_quoted(name, delimiter) for name in table.column_names]
+    head = (delimiter.join(names) + "\n").encode()
+    options = pa_csv.WriteOptions(delimiter=delimiter, include_header=False, quoting_style="none")
+    try:
+        pa_csv.write_csv(table, buffer, options)
+    except pa.ArrowInvalid:  # some text needs quotation marks; then Arrow puts all in them
+        options.quoting_style = "needed"
+        buffer = pa.BufferOutputStream()
+        pa_csv.write_csv(table, buffer, options)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return head + content
+
+
+def _quoted(name: str, delimiter: str) -> str:
+    if any(mark in name for mark in (delimiter, '"', "\n", "\r")):
+        return '"' + name.replace('"', '""') + '"'
+    return name
+
+
+def _parquet(table: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pa_parquet
+
+    columns = {name: table.column(name) for name in table.column_names}
+    columns |= {name: to_castable(cells) for name, cells in columns.items() if is_json(cells.type)}
+    buffer = pa.BufferOutputStream()
+    pa_parquet.write_table(pa.table(columns), buffer)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content

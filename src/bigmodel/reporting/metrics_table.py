@@ -1,0 +1,60 @@
+"""The metrics of one evaluation as a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from rich import box
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bigmodel.reporting.formatting import figure
+from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+from bigmodel.runtime.escaping import escape_line
+
+
+def print_metrics(
+    title: str,
+    rows: Sequence[tuple[str, str]],
+    metrics: Mapping[str, float],
+    *,
+    stream: TextIO | None = None,
+    terminal: bool | None = None,
+    width: int | None = None,
+) -> None:
+    """Prints what was evaluated, and the metrics.
+
+    Args:
+        title: such as the run's folder.
+        rows: label and text of each line above the metrics.
+        metrics: by name.
+        stream: what to write to; None is standard output.
+        terminal: whether to draw for a terminal; None asks the stream.
+        width: columns; None measures the terminal.
+    """
+    stream = sys.stdout if stream is None else stream
+    title, rows = escape_line(title), [(label, escape_line(text)) for label, text in rows]
+    shown = {escape_line(name): figure(value) for name, value in metrics.items()}
+    if not (is_terminal(stream) if terminal is None else terminal):
+        labels = max(len(label) for label, _ in rows)
+        names = max(len(name) for name in shown)
+        write_line(stream, title)
+        for label, text in rows:
+            write_line(stream, f"{label.ljust(labels)}  {text}")
+        for name, value in shown.items():
+            write_line(stream, f"{name.ljust(names)}  {value}")
+        return
+    console = rich_console(stream, width=width)
+    head = Table.grid(padding=(0, 2))
+    for label, text in rows:
+        head.add_row(Text(label, "label"), Text(text))
+    console.print(Panel(head, title=Text(title, "label"), title_align="left", expand=False))
+    table = Table(box=box.ROUNDED, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for name, value in shown.items():
+        table.add_row(Text(name), Text(value, "good"))
+    console.print(table)
