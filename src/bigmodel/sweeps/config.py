@@ -21,6 +21,9 @@ class SweepConfig(Config):
     jobs_per_gpu: int = Field(1, ge=1, description="jobs that share a GPU")
     seeds: int | None = Field(None, ge=1, description="seeds to run each job with, from seed on")
     zip: list[str] = Field([], description="keys whose values are taken pairwise, as [model,seed]")
+    keep: int | None = Field(
+        None, ge=0, description="jobs whose checkpoints are kept, the best ones; null: all"
+    )
     retries: int = Field(0, ge=0, description="how often a job that failed is tried again")
     on_error: Literal["continue", "stop"] = Field(
         "continue", description="after a job that failed: continue, or stop the others"

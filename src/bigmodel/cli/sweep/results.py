@@ -7,7 +7,7 @@ from typing import Any
 from bigmodel.reporting.leaderboard import Row
 from bigmodel.runtime import nested_json
 from bigmodel.runtime.disk import read_text
-from bigmodel.sweeps.jobs import changes
+from bigmodel.sweeps.jobs import Outcome, changes
 from bigmodel.sweeps.manifest import JobState, Manifest
 
 
@@ -40,6 +40,17 @@ def collect(manifest: Manifest) -> tuple[list[Row], str, str]:
             )
         )
     return rows, metric, mode
+
+
+def finished(manifest: Manifest) -> list[Outcome]:
+    """The outcomes of the jobs that have finished, as their folders tell them."""
+    outcomes = []
+    for state in manifest.states.values():
+        summary = _summary(state)
+        if summary["status"] == "finished":
+            value = (summary.get("best") or {}).get(summary.get("monitor"))
+            outcomes.append(Outcome("finished", None, state.folder, value, summary))
+    return outcomes
 
 
 def _remark(summary: dict[str, Any], metric: str) -> str | None:

@@ -25,13 +25,15 @@ from bigmodel.cli.job import import_everything
 from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
+from bigmodel.cli.sweep.results import finished
 from bigmodel.cli.sweep.resume import merge_jobs, to_run
 from bigmodel.errors import reason
 from bigmodel.registry import validate
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime.signals import Stopped
 from bigmodel.sweeps.config import SweepConfig
-from bigmodel.sweeps.jobs import Job, JobList, Observers, Outcome
+from bigmodel.sweeps.jobs import Job, JobList, Observer, Observers, Outcome
+from bigmodel.sweeps.keep import KeepBest
 from bigmodel.sweeps.launcher import Launcher
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
@@ -117,6 +119,9 @@ class GridSweeper(Sweeper):
         from bigmodel.cli.sweep.work import TrainingWork
 
         view = SweepView(manifest.changes(), total=len(jobs))
+        observers: list[Observer] = [manifest, view]
+        if settings.keep is not None:
+            observers.append(KeepBest(settings.keep, finished(manifest)))
         room = slots(settings, gpu_count(str(self._config.device.name)))
         with tempfile.TemporaryDirectory(prefix="bigmodel-sweep-") as shared:
             work = TrainingWork(
@@ -129,7 +134,7 @@ class GridSweeper(Sweeper):
             launcher = Launcher(
                 work,
                 JobList(jobs, settings.retries),
-                Observers([manifest, view]),
+                Observers(observers),
                 room,
                 manifest.folder / LOGS,
                 stop_on_failure=settings.on_error == "stop",
