@@ -28,5 +28,6 @@ class SweepConfig(Config):
     on_error: Literal["continue", "stop"] = Field(
         "continue", description="after a job that failed: continue, or stop the others"
     )
+    plan: bool = Field(False, description="only show what would run, and what it would cost")
     resume: str | None = Field(None, description="folder of a sweep to go on with")
     extend: bool = Field(False, description="a resumed sweep may get more jobs")

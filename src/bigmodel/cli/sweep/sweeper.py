@@ -36,7 +36,7 @@ from bigmodel.sweeps.jobs import Job, JobList, Observer, Observers, Outcome
 from bigmodel.sweeps.keep import KeepBest
 from bigmodel.sweeps.launcher import Launcher
 from bigmodel.sweeps.manifest import Manifest
-from bigmodel.sweeps.process import call
+from bigmodel.sweeps.process import Slot, call
 from bigmodel.sweeps.slots import processors, slots
 
 Explain = Callable[[Exception], str | None]
@@ -97,6 +97,9 @@ class GridSweeper(Sweeper):
         from bigmodel.cli.sweep.check import JobCheck
 
         call(partial(JobCheck(self._context, self._config, self._explain), jobs))
+        if settings.plan:
+            self._show_plan(settings, jobs)
+            return
         folder, resumed = Path(str(self._config.hydra.sweep.dir)), invocation.current.resumed_sweep
         with claimed_sweep(folder, resumed is not None):
             if resumed is None:
@@ -112,6 +115,17 @@ class GridSweeper(Sweeper):
             else:
                 self._run_by_plugin(jobs)
 
+    def _show_plan(self, settings: SweepConfig, jobs: list[Job]) -> None:
+        from bigmodel.cli.sweep.plan import Planner
+        from bigmodel.reporting.sweep_plan import print_plan
+
+        room = self._slots(settings)
+        planner = Planner(self._context, self._config, _threads(room))
+        print_plan(planner(jobs), len(room), _free_memory(room))
+
+    def _slots(self, settings: SweepConfig) -> list[Slot]:
+        return slots(settings, gpu_count(str(self._config.device.name)))
+
     def _run(self, settings: SweepConfig, jobs: list[Job]) -> None:
         """Runs the jobs in processes of our own."""
         manifest, signals = invocation.current.sweep, invocation.current.signals
@@ -122,12 +136,12 @@ class GridSweeper(Sweeper):
         observers: list[Observer] = [manifest, view]
         if settings.keep is not None:
             observers.append(KeepBest(settings.keep, finished(manifest)))
-        room = slots(settings, gpu_count(str(self._config.device.name)))
+        room = self._slots(settings)
         with tempfile.TemporaryDirectory(prefix="bigmodel-sweep-") as shared:
             work = TrainingWork(
                 self._context,
                 self._config,
-                threads=max(1, processors() // len(room)),
+                threads=_threads(room),
                 states=manifest.states,
                 shared=Path(shared),
             )
@@ -169,6 +183,18 @@ def gpu_count(device: str) -> int:
 
     kind = device.partition(":")[0]
     return torch.cuda.device_count() if kind in ("auto", "cuda") else 0
+
+
+def _threads(room: list[Slot]) -> int:
+    """CPU threads of each of the jobs that run at the same time."""
+    return max(1, processors() // len(room))
+
+
+def _free_memory(room: list[Slot]) -> int | None:
+    """Bytes of memory for the jobs that run at the same time, on a CPU; None if it is not known."""
+    from bigmodel.data.memory_check import free_memory
+
+    return None if any(slot.environment for slot in room) else free_memory()
 
 
 def _leave(launcher: Launcher, shared: Path) -> None:

@@ -1,0 +1,75 @@
+"""`sweep.plan=true`: what a sweep would run, and what it would cost. No folder is made."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from hydra.core.utils import setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from bigmodel.build.new_run import build_run
+from bigmodel.config import parse, to_plain
+from bigmodel.reporting.base import Sink
+from bigmodel.reporting.sweep_plan import JobCost, PlannedJob
+from bigmodel.sweeps.jobs import Job, changes
+from bigmodel.sweeps.process import call
+from bigmodel.training.estimate import estimate
+
+CHEAP = ("optimizer", "scheduler", "loss", "seed")
+"""Groups and keys that hardly change what a job costs."""
+
+MOST_TRIALS = 20
+
+
+class Planner:
+    """Measures a few steps of each distinct model and data.
+
+    Args:
+        context: Hydra's, which composes configurations.
+        config: the sweep's own configuration.
+        threads: CPU threads of a job.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig, threads: int) -> None:
+        self._context, self._config, self._threads = context, config, threads
+
+    def __call__(self, jobs: Sequence[Job]) -> list[PlannedJob]:
+        """The jobs with their costs; those beyond `MOST_TRIALS` distinct ones have none."""
+        known: dict[tuple[str, ...], JobCost | None] = {}
+        own = changes(jobs)
+        planned = []
+        for job in jobs:
+            key = tuple(word for word in job.overrides if not _is_cheap(word))
+            if key not in known:
+                is_measured = len(known) < MOST_TRIALS
+                known[key] = call(partial(self._estimate, job)) if is_measured else None
+            words = " ".join(f"{name}={value}" for name, value in own[job.number].items())
+            planned.append(PlannedJob(job.number, words, known[key]))
+        return planned
+
+    def _estimate(self, job: Job) -> JobCost:
+        """In a process of its own, whose memory is then that of the job."""
+        began = time.perf_counter()
+        torch.set_num_threads(self._threads)
+        setup_globals()
+        config = self._context.config_loader.load_sweep_config(self._config, list(job.overrides))
+        with open_dict(config):
+            del config["hydra"]
+        with tempfile.TemporaryDirectory() as folder:
+            run = build_run(parse(to_plain(config)), Path(folder), console=lambda _: Sink())
+            start = time.perf_counter() - began
+            cost = estimate(run)
+        kept = 1 + run.config.checkpoint.keep  # the newest, and the best
+        return JobCost(
+            cost.parameters, cost.steps, start + cost.seconds, cost.memory, kept * cost.checkpoint
+        )
+
+
+def _is_cheap(word: str) -> bool:
+    return word.lstrip("+").partition("=")[0].replace("/", ".").split(".")[0] in CHEAP

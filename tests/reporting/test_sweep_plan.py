@@ -1,0 +1,40 @@
+"""The table of a sweep that has not begun."""
+
+import io
+
+from bigmodel.reporting.sweep_plan import JobCost, PlannedJob, print_plan
+
+COST = JobCost(parameters=1234, steps=500, seconds=12.0, memory=3 << 30, disk=5 << 20)
+
+
+def printed(jobs: list[PlannedJob], at_a_time: int = 2, room: int | None = None) -> str:
+    stream = io.StringIO()
+    print_plan(jobs, at_a_time, room, stream=stream)
+    return stream.getvalue()
+
+
+def test_each_job_has_a_row_and_all_have_a_sum() -> None:
+    text = printed([PlannedJob(0, "model=fnn", COST), PlannedJob(1, "model=cnn", COST)])
+    assert "0    model=fnn  1,234       500    12.0 s  3.0 GiB  5.0 MiB" in text.splitlines()
+    assert "2 jobs, 2 at a time: about 12.0 s by eager steps, 10.0 MiB of checkpoints." in text
+
+
+def test_jobs_that_were_not_measured_count_as_the_others() -> None:
+    text = printed([PlannedJob(0, "a", COST), PlannedJob(1, "b", None)], at_a_time=1)
+    assert "not measured" in text
+    assert "about 24.0 s" in text
+
+
+def test_a_thousand_jobs_are_readable() -> None:
+    lines = printed([PlannedJob(n, f"seed={n}", COST) for n in range(1000)]).splitlines()
+    assert len(lines) == 43
+    assert "… 960 more …" in lines
+    assert any(line.startswith("999 ") for line in lines)
+
+
+def test_too_little_memory_is_told() -> None:
+    jobs = [PlannedJob(n, "", COST) for n in range(4)]
+    assert "Warning: 2 jobs at a time may need 6.0 GiB of memory, and there are 4.0 GiB" in printed(
+        jobs, 2, 4 << 30
+    )
+    assert "Warning" not in printed(jobs, 1, 4 << 30)
