@@ -96,6 +96,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "schedulefree": "optim",
+    "plotly": "sweeps",
 }
 """Modules that only some runs need, and the extra of `bigmodel-train` that installs each."""
 

@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from rich.text import Text
 
 from bigmodel.errors import CheckpointError
-from bigmodel.reporting.leaderboard import Row, print_leaderboard, rank, write_csv
+from bigmodel.reporting.leaderboard import print_leaderboard, verdict, write_csv
+from bigmodel.sweeps.leaderboard import JobResult, group, rank
 
 ERROR = "The loss became nan at step 12, at learning rate 0.1. A smaller optimizer.lr usually helps."
 
@@ -16,11 +18,20 @@ ERROR = "The loss became nan at step 12, at learning rate 0.1. A smaller optimiz
 SWEEP = "outputs/multirun/2026-11-23/10-20-00"
 
 
-def row(job: int, metric: float | None, status: str = "finished", **changes: str) -> Row:
-    changed = {"model": "cnn", "optimizer.lr": f"0.{job}"} | changes
-    folder = f"{SWEEP}/{job}"
-    return Row(
-        str(job), changed, metric, 3.25 * job, status, folder, ERROR if status == "failed" else None
+def row(job: int, metric: float | None, status: str = "finished", **changes: str) -> JobResult:
+    return JobResult(
+        str(job),
+        {"model": "cnn", "optimizer.lr": f"0.{job}"} | changes,
+        status,
+        ERROR if status == "failed" else None,
+        f"{SWEEP}/{job}",
+        f"{SWEEP}/{job}/checkpoints/best",
+        monitor="val/accuracy",
+        mode="max",
+        best={"val/accuracy": metric},
+        final={"val/accuracy": metric},
+        epochs=5.0,
+        seconds=3.25 * job,
     )
 
 
@@ -35,60 +46,65 @@ ROWS = [
 ]
 
 
-def printed(rows: list[Row], *, terminal: bool, width: int = 80) -> list[str]:
+def printed(
+    rows: Sequence[JobResult], *, terminal: bool, width: int = 80, top: int = 30, by: Sequence[str] = ()
+) -> list[str]:
     stream = io.StringIO()
-    print_leaderboard(rows, "val/accuracy", "max", stream=stream, terminal=terminal, width=width)
+    path = Path(SWEEP, "leaderboard.csv")
+    print_leaderboard(
+        rank(rows), top=top, by=by, path=path, stream=stream, terminal=terminal, width=width
+    )
     if not terminal:
         assert "\x1b" not in stream.getvalue()
     return [line.plain.rstrip() for line in Text.from_ansi(stream.getvalue()).split()]
 
 
-@pytest.mark.parametrize(("mode", "order"), [("max", "4725361"), ("min", "2745361")])
-def test_best_first_then_the_unfinished_then_the_failed(mode: str, order: str) -> None:
-    assert "".join(each.job for each in rank(ROWS, mode)) == order
-
-
-def test_equal_jobs_stay_in_order() -> None:
-    assert [each.job for each in rank([row(2, 0.9), row(1, 0.9)], "max")] == ["2", "1"]
-
-
-def test_equal_jobs_are_ranked_by_their_validation_loss_where_it_is_the_same_loss() -> None:
-    jobs = [replace(row(job, 0.9), val_loss=loss, loss="mse") for job, loss in ((1, 0.5), (2, 0.1))]
-    jobs += [row(3, 0.9), row(4, 0.8)]
-    assert [each.job for each in rank(jobs, "max")] == ["2", "1", "3", "4"]
-    jobs[0] = replace(jobs[0], loss="l1")
-    assert [each.job for each in rank(jobs, "max")] == ["1", "2", "3", "4"]
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_csv(tmp_path: Path) -> None:
     rows = [row(1, 1 / 3), row(2, 0.9, **{"data.path": 'a,"b"'}), row(3, None, "failed")]
-    write_csv(rows, tmp_path / "leaderboard.csv", "val/accuracy", "max")
-    with (tmp_path / "leaderboard.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
+    write_csv(rank(rows), tmp_path / "leaderboard.csv")
+    found = read(tmp_path / "leaderboard.csv")
     assert ",".join(found[0]) == (
-        "rank,job,model,optimizer.lr,data.path,val/accuracy,seconds,status,folder,error"
+        "rank,job,model,optimizer.lr,data.path,val/accuracy,seconds,status,folder,error,"
+        "final,epochs,checkpoint"
     )
     assert [each["job"] for each in found] == ["2", "1", "3"]
     assert [each["rank"] for each in found] == ["1", "2", ""]
     assert found[0]["data.path"] == 'a,"b"'
-    assert float(found[1]["val/accuracy"]) == 1 / 3
+    assert float(found[1]["val/accuracy"]) == float(found[1]["final"]) == 1 / 3
     assert found[2]["val/accuracy"] == ""
     assert found[2]["error"] == ERROR
     assert found[1]["folder"].endswith("10-20-00/1")
+    assert found[1]["checkpoint"].endswith("10-20-00/1/checkpoints/best")
+    assert found[1]["epochs"] == "5"
+
+
+def test_csv_of_seeds_has_their_mean(tmp_path: Path) -> None:
+    write_csv(rank(seeds({"fnn": (0.5, 0.7), "cnn": (0.9,), "rnn": ()})), tmp_path / "leaderboard.csv")
+    means = {
+        each["model"]: (each["mean"], each["interval_low"] != "", each["n"])
+        for each in read(tmp_path / "leaderboard.csv")
+    }
+    assert means == {"fnn": ("0.6", True, "2"), "cnn": ("0.9", False, "1"), "rnn": ("", False, "0")}
 
 
 def test_csv_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere: is gone: it was moved or deleted"):
-        write_csv(ROWS, tmp_path / "nowhere" / "leaderboard.csv", "val/accuracy", "max")
+        write_csv(rank(ROWS), tmp_path / "nowhere" / "leaderboard.csv")
 
 
 def test_plain_text_is_aligned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(f"{__name__}.SWEEP", "outputs/sweep")
     assert printed([row(1, 0.5), row(2, None, "failed", model="rnn")], terminal=False, width=10) == [
-        "#  job  model  optimizer.lr  val/accuracy  time   status    folder",
-        "1  1    cnn    0.1           0.5000        3.2 s  finished  outputs/sweep/1",
-        "–  2    rnn    0.2           –             6.5 s  failed    outputs/sweep/2",
+        "#  job  model  optimizer.lr  val/accuracy  final   epochs  time   status    folder",
+        "1  1    cnn    0.1           0.5000        0.5000  5       3.2 s  finished  outputs/sweep/1",
+        "–  2    rnn    0.2           –             –       5       6.5 s  failed    outputs/sweep/2",
+        "2 jobs: 1 finished, 1 failed.",
         f"Job 2 (model=rnn optimizer.lr=0.2) failed: {ERROR}",
     ]
 
@@ -121,23 +137,61 @@ def test_many_changes_share_a_column_at_80(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_winner_is_green_and_a_failure_red() -> None:
     stream = io.StringIO()
-    print_leaderboard(ROWS, "val/accuracy", "max", stream=stream, terminal=True, width=120)
+    print_leaderboard(rank(ROWS), stream=stream, terminal=True, width=120)
     lines = stream.getvalue().splitlines()
     assert sum("\x1b[32m" in line for line in lines) == 1
     assert "0.9500" in next(line for line in lines if "\x1b[32m" in line)
-    assert all("\x1b[1;31m" in line for line in lines if "failed" in line)
+    failed = [line for line in lines if "failed" in line and not line.startswith("7 jobs")]
+    assert len(failed) == 2
+    assert all("\x1b[1;31m" in line for line in failed)
 
 
 def test_no_jobs() -> None:
-    assert printed([], terminal=False) == ["#  job  val/accuracy  time  status  folder"]
+    assert printed([], terminal=False) == [
+        "#  job  metric  final  epochs  time  status  folder",
+    ]
     assert printed([], terminal=True)
 
 
-def of_losses(*losses: str) -> list[Row]:
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_thousand_jobs_stay_readable(terminal: bool) -> None:
+    jobs = [row(n, n / 1000, **{"optimizer.lr": f"0.{n:04}"}) for n in range(600)]
+    jobs += [row(600 + n, None, "failed") for n in range(300)]
+    jobs += [JobResult(str(900 + n), {"optimizer.lr": "1"}, "waiting") for n in range(100)]
+    shown = printed(jobs, terminal=terminal, width=100)
+    assert len(shown) < 50
+    assert "0.5990" in "\n".join(shown[:4])
+    text = " ".join(shown)
+    assert "1,000 jobs: 600 finished, 300 failed, 100 waiting. 970 are not shown; all are in" in text
+    assert "Jobs 600, 601, 602, 603, 604, … (300 in all) failed: The loss became nan" in text
+
+
+def test_different_reasons_are_listed_up_to_a_number() -> None:
+    failed = [
+        JobResult(str(n), {"seed": str(n)}, "failed", f"reason {n}", monitor="val/loss", mode="min")
+        for n in range(20)
+    ]
+    shown = printed(failed, terminal=False)
+    assert [line for line in shown if "failed: reason" in line][-1].startswith("Job 7 ")
+    assert shown[-1] == "12 more reasons are in the file, column `error`."
+
+
+def of_losses(*losses: str) -> list[JobResult]:
     return [
-        Row(str(n), {"seed": str(n)}, 0.5 + n, 1.0, "finished", f"{SWEEP}/{n}", None, loss)
+        JobResult(
+            str(n),
+            {"seed": str(n)},
+            "finished",
+            folder=f"{SWEEP}/{n}",
+            loss=loss,
+            **MONITORED,
+            best={"val/loss": 0.5 + n, "val/mae": 0.5 + n, "train/loss": 0.5 + n},
+        )
         for n, loss in enumerate(losses)
     ]
+
+
+MONITORED = {"monitor": "val/loss", "mode": "min"}
 
 
 @pytest.mark.parametrize(
@@ -154,13 +208,113 @@ def of_losses(*losses: str) -> list[Row]:
 def test_losses_that_cannot_be_compared_are_marked(
     tmp_path: Path, losses: tuple[str, ...], metric: str, column: bool, warned: bool
 ) -> None:
-    rows, stream = of_losses(*losses), io.StringIO()
-    write_csv(rows, tmp_path / "leaderboard.csv", metric, "min")
-    with (tmp_path / "leaderboard.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
+    boards, stream = rank(of_losses(*losses), metric), io.StringIO()
+    assert len(boards) == (2 if warned else 1)
+    write_csv(boards, tmp_path / "leaderboard.csv")
+    found = read(tmp_path / "leaderboard.csv")
     assert [each.get("loss used") for each in found] == (list(losses) if column else [None, None])
     for terminal in (False, True):
-        print_leaderboard(rows, metric, "min", stream=stream, terminal=terminal, width=200)
+        print_leaderboard(boards, stream=stream, terminal=terminal, width=200)
         assert (f"Warning: {metric} comes from different losses" in stream.getvalue()) is warned
     shown = Text.from_ansi(stream.getvalue()).plain
     assert (losses[0] in shown) is (column or losses[0] == "")
+
+
+def test_jobs_that_monitor_different_metrics_are_ranked_apart(tmp_path: Path) -> None:
+    other = JobResult(
+        "9", {"model": "rnn"}, "finished", monitor="val/rmse", mode="min", best={"val/rmse": 0.5}
+    )
+    jobs = [row(1, 0.5), row(2, 0.6), other]
+    shown = printed(jobs, terminal=False)
+    assert shown[0].split()[4:6] == ["val/accuracy", "val/rmse"]
+    assert [line.split()[:2] for line in shown[1:4]] == [["1", "2"], ["2", "1"], ["1", "9"]]
+    assert "Jobs that monitor different metrics (val/accuracy, val/rmse) are ranked apart." in shown[4]
+    write_csv(rank(jobs), tmp_path / "leaderboard.csv")
+    found = read(tmp_path / "leaderboard.csv")
+    assert [each["rank"] for each in found] == ["1", "2", "1"]
+    assert (found[2]["val/accuracy"], found[2]["val/rmse"]) == ("", "0.5")
+    assert printed(jobs, terminal=True, width=100)
+
+
+def seeds(values: Mapping[str, Sequence[float]]) -> list[JobResult]:
+    """Jobs of models, one a seed; a model without figures has one job that failed."""
+    jobs = [
+        row(seed, value, "finished" if figures else "failed", model=model, seed=str(seed))
+        for model, figures in values.items()
+        for seed, value in enumerate(figures or (None,), start=1)
+    ]
+    return [replace(job, changed=dict(job.changed) | {"optimizer.lr": "0.1"}) for job in jobs]
+
+
+def told(values: Mapping[str, Sequence[float]], key: str = "seed", mode: str = "max") -> str:
+    jobs = [
+        JobResult(
+            f"{model}{n}",
+            {"model": model, key: str(n)},
+            "finished",
+            monitor="m",
+            mode=mode,
+            best={"m": value},
+        )
+        for model, figures in values.items()
+        for n, value in enumerate(figures)
+    ]
+    (board,) = rank(jobs)
+    grouping = group(board)
+    assert grouping is not None
+    return verdict(grouping, board)
+
+
+def test_whether_the_best_two_differ_is_told_in_words() -> None:
+    said = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83)})
+    assert said.startswith(
+        "model=cnn is better than model=fnn: by 0.0983 on average over the same 3 seeds,"
+    )
+    assert "hardly luck (95 % interval 0.0912 to 0.1055, paired t-test, p = " in said
+    said = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.80, 0.95, 0.98)})
+    assert said.startswith(
+        "model=cnn leads model=fnn by 0.0100 on average over the same 3 seeds, which may"
+    )
+    assert said.endswith("More seeds would tell.")
+    said = told({"cnn": (0.91, 0.92, 0.93, 0.94), "fnn": (0.81, 0.82, 0.83)})
+    assert "over their seeds, which is hardly luck" in said
+    assert "Welch's t-test" in said
+
+
+def test_a_lower_figure_is_better_where_it_is() -> None:
+    said = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83)}, mode="min")
+    assert said.startswith("model=fnn is better than model=cnn: by 0.0983")
+    assert "95 % interval 0.0912 to 0.1055" in said
+
+
+def test_what_a_test_cannot_tell_is_told() -> None:
+    assert told({"cnn": (0.9, 0.8), "fnn": (0.5,)}).endswith(
+        "a single job: run each with sweep.seeds=5."
+    )
+    assert told({"cnn": (0.9, 0.9), "fnn": (0.9, 0.9)}) == (
+        "model=cnn and model=fnn are equally good over the same 2 seeds."
+    )
+    assert "without any spread" in told({"cnn": (0.9, 0.9), "fnn": (0.8, 0.8)})
+    folds = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83)}, "sweep.fold")
+    assert "the same 3 folds" in folds
+    assert folds.endswith("Folds share training data, so that the interval is a little too narrow.")
+    three = {"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83), "rnn": (0.1, 0.2, 0.3)}
+    assert told(three).endswith("The best of 3 is also a lucky one: confirm it with new seeds.")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_means_stand_below_the_jobs(terminal: bool) -> None:
+    jobs = seeds({"cnn": (0.9, 0.92), "fnn": (0.8, 0.81), "rnn": ()})
+    shown = "\n".join(printed(jobs, terminal=terminal, width=100))
+    assert "Means over seed" in shown
+    assert "0.9100" in shown
+    assert "0.7829 to 1.0371" in shown
+    assert "0 of 1" in shown
+    assert "model=cnn" in shown
+
+
+def test_means_by_a_key_fit_80_columns() -> None:
+    long = {"model.hidden_sizes": "[128,64,32]", "data.batch_size": "256", "trainer.clip_norm": "1.0"}
+    jobs = [row(n, 0.5 + n / 100, **long, seed=str(n % 2)) for n in range(6)]
+    shown = printed(jobs, terminal=True, by=["model.hidden_sizes", "data.batch_size", "optimizer.lr"])
+    assert max(map(len, shown)) <= 80

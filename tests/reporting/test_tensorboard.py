@@ -5,9 +5,15 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tensorboard.backend.event_processing import plugin_event_accumulator
+from tensorboard.backend.event_processing import (
+    data_provider,
+    plugin_event_accumulator,
+    plugin_event_multiplexer,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.context import RequestContext
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups, metadata
 from torch import nn
 
 from bigmodel.reporting import tensorboard as module
@@ -128,6 +134,43 @@ def test_noise_is_no_hyperparameter() -> None:
         "trainer.epochs": 30,
         "seed": 0,
     }
+
+
+def test_how_a_sweep_is_run_is_no_hyperparameter_but_a_fold_is() -> None:
+    assert hyperparameters({"sweep": {"jobs": 2, "zip": [], "fold": 3}}) == {"sweep.fold": 3}
+
+
+def test_the_table_of_a_sweep_has_its_settings_and_figures(tmp_path: Path) -> None:
+    """As the page itself reads them: jobs that failed or were pruned leave the others as they are."""
+    for job, status in enumerate(("finished", "failed", "pruned", "finished")):
+        run(tmp_path / str(job), job + 1, status=status, seed=job)
+    failed = TensorBoard(tmp_path / "early")
+    failed.start(facts.info(tmp_path / "early", config=facts.CONFIG | {"seed": 9}))
+    failed.finish(facts.summary("failed", best={}, final={}, test={}), tmp_path / "early")
+    multiplexer = plugin_event_multiplexer.EventMultiplexer(tensor_size_guidance={"tensors": 0})
+    multiplexer.AddRunsFromDirectory(str(tmp_path)).Reload()
+    provider = data_provider.MultiplexerDataProvider(multiplexer, str(tmp_path))
+    page = backend_context.Context(base_plugin.TBContext(data_provider=provider))
+    request, ids = RequestContext(), page.hparams_metadata(RequestContext(), "")
+    experiment = page.experiment_from_metadata(
+        request, "", include_metrics=True, hparams_run_to_tag_to_content=ids, data_provider_hparams=[]
+    )
+    assert {"model", "optimizer.lr", "seed"} <= {each.name for each in experiment.hparam_infos}
+    known = {each.name.tag for each in experiment.metric_infos}
+    assert {"best/val/accuracy", "final/val/accuracy"} <= known
+    asked = api_pb2.ListSessionGroupsRequest(
+        slice_size=99,
+        allowed_statuses=api_pb2.Status.values(),
+        col_params=[api_pb2.ColParams(metric=each.name) for each in experiment.metric_infos],
+    )
+    groups = list_session_groups.Handler(request, page, "", asked).run().session_groups
+    figures = {
+        int(each.hparams["seed"].number_value): {
+            value.name.tag: round(value.value, 6) for value in each.metric_values
+        }.get("best/val/accuracy")
+        for each in groups
+    }
+    assert figures == {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 9: None}
 
 
 def test_a_resume_forgets_what_comes_again(tmp_path: Path) -> None:

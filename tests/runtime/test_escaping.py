@@ -19,10 +19,11 @@ from bigmodel.models.summary import Layer
 from bigmodel.reporting import pictures, tensorboard
 from bigmodel.reporting.base import GeneratedText, PredictedSample
 from bigmodel.reporting.console import Console
-from bigmodel.reporting.leaderboard import Row, print_leaderboard
+from bigmodel.reporting.leaderboard import print_leaderboard
 from bigmodel.reporting.metrics_table import print_metrics
 from bigmodel.reporting.terminal import rich_console
 from bigmodel.runtime.escaping import escape, escape_library_output, escape_line, escape_message
+from bigmodel.sweeps.leaderboard import JobResult, rank
 from tests.reporting import facts
 
 NASTY = "a\x1b]0;title\x07\x1b[2J\x9b31m\x85\b\u202e\u2066\u2028\r\x7f\nFORGED"
@@ -72,14 +73,16 @@ def test_whatever_rich_is_given() -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_tables(terminal: bool) -> None:
     stream = io.StringIO()
-    rows = [
-        Row("0", {"data.path": NASTY, NASTY: "1"}, 0.5, 1.0, "finished", f"runs/{NASTY}"),
-        Row("1", {"data.path": "b"}, None, 1.0, "failed", "runs/1", f"{NASTY}: is no file."),
+    nasty, known = {"data.path": NASTY, NASTY: "1"}, {"monitor": NASTY, "mode": "max"}
+    results = [
+        JobResult("0", nasty, "finished", None, f"runs/{NASTY}", best={NASTY: 0.5}, **known),
+        JobResult("1", {"data.path": "b"}, "failed", f"{NASTY}: is no file.", "runs/1"),
+        *(JobResult(s, nasty | {"seed": s}, "finished", best={NASTY: 0.4}, **known) for s in "23"),
     ]
-    print_leaderboard(rows, "val/accuracy", "max", stream=stream, terminal=terminal, width=400)
+    print_leaderboard(rank(results), stream=stream, terminal=terminal, width=400)
     check(stream.getvalue(), coloured=terminal)
     lines = [line for line in stream.getvalue().splitlines() if "0.5000" in line]
-    assert len(lines) == 1, "a row stays one"
+    assert len(lines) == 2, "a row stays one: that of the job, and that of its group"
     stream = io.StringIO()
     metrics = {NASTY: 0.5}
     print_metrics(NASTY, [("Data", NASTY)], metrics, stream=stream, terminal=terminal, width=400)

@@ -189,13 +189,15 @@ def _conclude_sweep() -> int:
     if invocation.current.sweep is None:
         return 0
     from bigmodel.cli.launch.run_folder import LEADERBOARD
-    from bigmodel.cli.sweep.results import collect
     from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
+    from bigmodel.sweeps.leaderboard import rank
+    from bigmodel.sweeps.results import collect
 
-    rows, metric, mode = collect(invocation.current.sweep)
-    write_csv(rows, invocation.current.sweep.folder / LEADERBOARD, metric, mode)
-    print_leaderboard(rows, metric, mode)
-    return int(any(row.status not in ("finished", "pruned") for row in rows))
+    results, path = collect(invocation.current.sweep), invocation.current.sweep.folder / LEADERBOARD
+    boards = rank(results)
+    write_csv(boards, path)
+    print_leaderboard(boards, path=path)
+    return int(any(result.status not in ("finished", "pruned") for result in results))
 
 
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:

@@ -38,7 +38,9 @@ _NOT_HYPERPARAMETERS = (
     *("trainer.log_every", "trainer.record_every", "trainer.tensorboard", "trainer.histograms"),
     "trainer.checkpoint",
     *("data.root", "data.path", "data.val_path", "data.test_path", "data.cache"),
+    "sweep.",
 )
+_HYPERPARAMETERS = ("sweep.fold",)
 
 
 class TensorBoard(Sink):
@@ -173,7 +175,7 @@ def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, bo
     flat: dict[str, bool | float | str] = {}
     for name, value in config.items():
         key = prefix.removesuffix(".") if prefix and name == "name" else f"{prefix}{name}"
-        if key.startswith(_NOT_HYPERPARAMETERS) or value is None:
+        if value is None or (key.startswith(_NOT_HYPERPARAMETERS) and key not in _HYPERPARAMETERS):
             continue
         if isinstance(value, Mapping):
             flat |= hyperparameters(value, f"{key}.")

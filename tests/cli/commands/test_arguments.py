@@ -16,7 +16,7 @@ from tests.cli.commands.cli import Bigmodel
     [
         (
             ["evl", "run"],
-            "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, export.",
+            "evl: no such verb. Did you mean 'eval'? There are train, eval, predict, export, compare.",
         ),
         (
             ["eval", "run", "--dta", "x"],
@@ -114,5 +114,7 @@ def test_help_lists_all_verbs() -> None:
     listed = run_program("--help")
     assert listed.returncode == 0
     assert [
-        verb for verb in ("train", "eval", "predict", "export") if f"\n    {verb} " not in listed.stdout
+        verb
+        for verb in ("train", "eval", "predict", "export", "compare")
+        if f"\n    {verb} " not in listed.stdout
     ] == []

@@ -17,6 +17,10 @@ RUN is a run's folder, which bigmodel-train prints as Output, or a checkpoint in
   bigmodel predict outputs/2026-11-23/10-15-02 --input new.csv --output predictions.csv
   bigmodel predict outputs/2026-11-23/10-15-02 --prompt "ROMEO:" --temperature 0.8
   bigmodel export outputs/2026-11-23/10-15-02 --output model.onnx
+
+compare takes the folders of sweeps, and of runs:
+
+  bigmodel compare outputs/multirun/2026-11-23/10-00-00 --by model --html sweep.html
 """
 
 
@@ -68,7 +72,7 @@ def _as_option(setting: re.Match[str]) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="bigmodel",
-        description="Trains networks, and evaluates, applies and exports trained ones.",
+        description="Trains networks, and evaluates, applies, exports and compares trained ones.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -78,12 +82,11 @@ def _parser() -> Parser:
     verbs.add_parser("train", help="Trains a network; the same as bigmodel-train.", add_help=False)
     for name, (add, help_text) in _VERBS.items():
         one = verbs.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
-        _of_every_verb(one)
         add(one)
     return parser
 
 
-def _of_every_verb(parser: Parser) -> None:
+def _of_a_run(parser: Parser) -> None:
     add = parser.add_argument
     add("run", metavar="RUN", help="a run's folder, or a checkpoint in it")
     add(
@@ -115,6 +118,7 @@ def _device(name: str) -> str:
 
 
 def _eval(parser: Parser) -> None:
+    _of_a_run(parser)
     add = parser.add_argument
     add(
         "--data",
@@ -127,6 +131,7 @@ def _eval(parser: Parser) -> None:
 
 
 def _predict(parser: Parser) -> None:
+    _of_a_run(parser)
     add = parser.add_argument_group("files").add_argument
     add("--input", metavar="PATH", help="new data, in the form that the run was trained on")
     add(
@@ -158,16 +163,42 @@ def _reading(add: Callable[..., Any]) -> None:
 
 
 def _export(parser: Parser) -> None:
+    _of_a_run(parser)
     add = parser.add_argument
     add("--format", choices=["onnx"], default="onnx", help="format of the file (default: onnx)")
     add("--output", metavar="FILE", help="file to write (default: model.onnx in the run's folder)")
     add("--force", action="store_true", help="replace an existing file")
 
 
+def _compare(parser: Parser) -> None:
+    add = parser.add_argument
+    add("folders", metavar="FOLDER", nargs="+", help="a sweep's folder, a run's, or one that holds such")
+    add(
+        "--by",
+        type=lambda text: text.split(","),
+        action="extend",
+        default=[],
+        metavar="KEY",
+        help="compare the values of this setting, such as model, with means over all other settings;"
+        " several are separated by commas (default: all but seeds and folds)",
+    )
+    add(
+        "--metric",
+        metavar="NAME",
+        help="what to rank by, such as val/loss or test/accuracy, taken at each job's best checkpoint"
+        " (default: the metric that chose it)",
+    )
+    add("--top", type=_count, default=30, metavar="N", help="most jobs to print (default: 30)")
+    add("--html", metavar="FILE", help="write a page with tables, learning curves and other pictures")
+    add("--csv", metavar="FILE", help="write all jobs as a table, like a sweep's leaderboard.csv")
+    add("--force", action="store_true", help="replace existing files")
+
+
 _VERBS: dict[str, tuple[Callable[[Parser], None], str]] = {
     "eval": (_eval, "Evaluates a run's model on its held-out data, or on a file of yours."),
     "predict": (_predict, "Predicts for new data with a run's model, or writes text with it."),
     "export": (_export, "Exports a run's model, with its preprocessing, for other programs."),
+    "compare": (_compare, "Ranks the jobs of sweeps, and says whether the best is more than lucky."),
 }
 
 

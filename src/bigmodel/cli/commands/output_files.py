@@ -17,8 +17,8 @@ from bigmodel.runtime.escaping import escape
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
-def check_kind(path: Path, suffixes: Sequence[str]) -> None:
-    """Checks the type of an output file.
+def check_kind(path: Path, suffixes: Sequence[str], option: str = "--output") -> None:
+    """Checks the type of an output file, which `option` names.
 
     Raises:
         ConfigError: its suffix is none of `suffixes`.
@@ -26,28 +26,29 @@ def check_kind(path: Path, suffixes: Sequence[str]) -> None:
     if path.suffix.lower() not in suffixes:
         meant = did_you_mean(path.suffix.lower(), suffixes)
         raise ConfigError(
-            f"--output {path}: '{path.suffix}' is not a supported type of file.{meant} Supported:"
+            f"{option} {path}: '{path.suffix}' is not a supported type of file.{meant} Supported:"
             f" {', '.join(suffixes)}."
         )
 
 
-def check_place(path: Path, *, force: bool) -> None:
+def check_place(path: Path, *, force: bool, option: str = "--output") -> None:
     """Checks that a file can be written, before anything is computed for it.
 
     Args:
         force: whether an existing file may be replaced.
+        option: names the file.
 
     Raises:
         ConfigError: it already exists, or its folder does not.
     """
     if path.is_dir():
-        raise ConfigError(f"--output {path}: is a folder. Name a file in it.")
+        raise ConfigError(f"{option} {path}: is a folder. Name a file in it.")
     if not path.absolute().parent.is_dir():
         raise ConfigError(
-            f"--output {path}: there is no folder {path.absolute().parent}. Create it first."
+            f"{option} {path}: there is no folder {path.absolute().parent}. Create it first."
         )
     if path.exists() and not force and not disk.is_special(path):
-        raise ConfigError(f"--output {path}: already exists. Add --force to replace it.")
+        raise ConfigError(f"{option} {path}: already exists. Add --force to replace it.")
 
 
 def unused_name(name: str, taken: Collection[str]) -> str:

@@ -25,7 +25,6 @@ from bigmodel.cli.job import import_everything
 from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
-from bigmodel.cli.sweep.results import finished
 from bigmodel.cli.sweep.resume import merge_jobs, to_run
 from bigmodel.errors import reason
 from bigmodel.registry import validate
@@ -37,6 +36,7 @@ from bigmodel.sweeps.keep import KeepBest
 from bigmodel.sweeps.launcher import Launcher
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import Slot, call
+from bigmodel.sweeps.results import finished
 from bigmodel.sweeps.slots import processors, slots
 
 Explain = Callable[[Exception], str | None]

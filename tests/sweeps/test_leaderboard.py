@@ -1,0 +1,207 @@
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from bigmodel.metrics.choice import metric_names as metrics_of
+from bigmodel.spec import Classes, Flags, NextTokens, Values
+from bigmodel.sweeps.leaderboard import HIGHER_IS_BETTER, JobResult, group, metric_names, rank
+
+
+def job(
+    name: int | str, value: float | None, status: str = "finished", mode: str = "max", **more: Any
+) -> JobResult:
+    known: dict[str, Any] = {
+        "changed": {"seed": str(name)},
+        "monitor": "val/accuracy",
+        "best": {"val/accuracy": value},
+    }
+    return JobResult(job=str(name), status=status, mode=mode, **(known | more))
+
+
+def order(results: list[JobResult], metric: str | None = None) -> str:
+    return " ".join("".join(row.result.job for row in board.rows) for board in rank(results, metric))
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("max", "4725361"), ("min", "2745361")])
+def test_best_first_then_the_unfinished_then_the_failed(mode: str, expected: str) -> None:
+    jobs = [
+        job(1, 0.5, "failed", mode),
+        job(2, 0.9, mode=mode),
+        job(3, None, "running", mode),
+        job(4, 0.95, mode=mode),
+        job(5, 0.99, "stopped", mode),
+        job(6, math.nan, mode=mode),
+        job(7, 0.91, mode=mode),
+    ]
+    assert order(jobs) == expected
+    (board,) = rank(jobs)
+    assert [row.place for row in board.rows] == [1, 2, 3, 4, None, None, None]
+
+
+def test_a_pruned_job_comes_after_those_that_finished() -> None:
+    assert order([job(1, 0.9, "pruned"), job(2, 0.5), job(3, None, "waiting")]) == "213"
+
+
+def test_equal_jobs_stay_in_order() -> None:
+    assert order([job(2, 0.9), job(1, 0.9)]) == "21"
+
+
+def test_equal_jobs_are_ranked_by_their_validation_loss_where_it_is_the_same_loss() -> None:
+    def with_loss(name: int, val_loss: float, loss: str) -> JobResult:
+        return job(name, 0.9, loss=loss, best={"val/accuracy": 0.9, "val/loss": val_loss})
+
+    jobs = [with_loss(1, 0.5, "mse"), with_loss(2, 0.1, "mse"), job(3, 0.9), job(4, 0.8)]
+    assert order(jobs) == "2134"
+    jobs[0] = with_loss(1, 0.5, "l1")
+    assert order(jobs) == "1234"
+
+
+def test_jobs_that_monitor_different_metrics_are_ranked_apart() -> None:
+    other = job(3, None, monitor="val/rmse", mode="min", best={"val/rmse": 2.0})
+    jobs = [other, job(1, 0.5), job(2, 0.9), job(4, None, "failed", monitor="")]
+    assert order(jobs) == "3 214"
+    assert [(board.metric, board.mode) for board in rank(jobs)] == [
+        ("val/rmse", "min"),
+        ("val/accuracy", "max"),
+    ]
+
+
+def test_jobs_that_are_ranked_by_different_losses_are_ranked_apart() -> None:
+    jobs = [
+        job(
+            n,
+            None,
+            monitor="val/loss",
+            mode="min",
+            loss=loss,
+            best={"val/loss": value, "val/mae": value},
+        )
+        for n, loss, value in ((1, "mse", 2.0), (2, "l1", 0.5), (3, "mse", 1.0))
+    ]
+    assert order(jobs) == "31 2"
+    assert order(jobs, "val/mae") == "231"
+
+
+def test_a_metric_of_choice_ranks_all_that_have_it() -> None:
+    jobs = [
+        job(1, 0.5, best={"val/accuracy": 0.5, "val/loss": 1.0, "epoch": 3}),
+        job(2, 0.9, best={"val/accuracy": 0.9, "val/loss": 2.0, "test/r2": 1.0}),
+        job(3, 0.7),
+    ]
+    assert metric_names(jobs) == ["val/accuracy", "val/loss", "test/r2"]
+    assert order(jobs, "val/loss") == "123"
+    (board,) = rank(jobs, "val/loss")
+    assert (board.mode, board.rows[2].remark) == ("min", "has no val/loss")
+    assert rank(jobs, "test/r2")[0].mode == "max"
+    assert rank([job(1, 0.5, mode="min")], "val/accuracy")[0].mode == "min", "as it was configured"
+
+
+def test_which_metrics_are_better_when_higher() -> None:
+    targets = [
+        Classes(tuple("0123456789"), (1,) * 10),
+        Flags(("a",)),
+        Values(("a",), (0.0,), (1.0,)),
+        NextTokens(5, (1,) * 5),
+    ]
+    known: Mapping[str, str] = {k: v for target in targets for k, v in metrics_of(target).items()}
+    assert {name for name, mode in known.items() if mode == "max"} == HIGHER_IS_BETTER - {"bleu"}
+
+
+def grid(**values: list[float | None]) -> list[JobResult]:
+    """A job for each model and seed; one without a figure failed."""
+    return [
+        job(
+            f"{model}{seed}",
+            value,
+            "failed" if value is None else "finished",
+            changed={"model": model, "seed": str(seed)},
+        )
+        for model, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]
+
+
+def test_jobs_that_differ_in_the_seed_are_grouped() -> None:
+    (board,) = rank(grid(fnn=[0.5, 0.7], cnn=[0.8, 0.9], rnn=[None, 0.2], mlp=[None, None]))
+    found = group(board)
+    assert found is not None
+    assert (found.keys, found.repeats) == (["model"], ["seed"])
+    assert [(each.changed["model"], each.estimate and each.estimate.n) for each in found.groups] == [
+        ("cnn", 2),
+        ("fnn", 2),
+        ("rnn", 1),
+        ("mlp", None),
+    ]
+    assert found.groups[0].estimate is not None
+    assert found.groups[0].estimate.mean == pytest.approx(0.85)
+    assert found.groups[2].rows[0].result.job == "rnn1"
+    assert found.comparison is not None
+    assert found.comparison.kind == "paired"
+    assert found.comparison.difference == pytest.approx(0.25)
+
+
+def test_the_lowest_mean_comes_first_where_lower_is_better() -> None:
+    jobs = [
+        job(each.job, None, mode="min", changed=each.changed, best=each.best)
+        for each in grid(fnn=[0.5, 0.7], cnn=[0.8, 0.9])
+    ]
+    found = group(rank(jobs)[0])
+    assert found is not None
+    assert [each.changed["model"] for each in found.groups] == ["fnn", "cnn"]
+
+
+def test_other_seeds_are_not_paired() -> None:
+    jobs = grid(fnn=[0.5, 0.7], cnn=[0.8, 0.9])
+    jobs[3] = job("other", 0.9, changed={"model": "cnn", "seed": "7"})
+    found = group(rank(jobs)[0])
+    assert found is not None
+    assert found.comparison is not None
+    assert found.comparison.kind == "welch"
+
+
+def test_folds_and_seeds_are_both_repetitions() -> None:
+    jobs = [
+        job(n, 0.5 + n / 10, changed={"model": "fnn", "seed": str(n % 2), "sweep.fold": str(n // 2)})
+        for n in range(4)
+    ]
+    found = group(rank(jobs)[0])
+    assert found is not None
+    assert (found.keys, found.repeats, len(found.groups)) == (["model"], ["seed", "sweep.fold"], 1)
+    assert found.comparison is None
+
+
+def test_only_finished_jobs_count() -> None:
+    jobs = grid(fnn=[0.5, 0.7, 0.6])
+    jobs[0] = job("fnn0", 0.5, "pruned", changed=jobs[0].changed)
+    found = group(rank(jobs)[0])
+    assert found is not None
+    assert found.groups[0].estimate is not None
+    assert (found.groups[0].estimate.n, len(found.groups[0].rows)) == (2, 3)
+
+
+def test_without_repetitions_there_are_no_groups() -> None:
+    assert group(rank([job(n, 0.5, changed={"lr": str(n)}) for n in range(3)])[0]) is None
+    once = [job(n, 0.5, changed={"lr": str(n), "seed": str(n)}) for n in range(3)]
+    assert group(rank(once)[0]) is None
+    assert rank([]) == []
+
+
+def test_groups_by_a_key_pair_what_else_is_the_same() -> None:
+    jobs = [
+        job(f"{model}{lr}", value, changed={"model": model, "lr": lr})
+        for model, lr, value in (("a", "1", 0.9), ("a", "2", 0.8), ("b", "1", 0.7), ("b", "2", 0.5))
+    ]
+    found = group(rank(jobs)[0], ["model"])
+    assert found is not None
+    assert (found.keys, found.repeats) == (["model"], ["lr"])
+    assert found.comparison is not None
+    assert (found.comparison.kind, found.comparison.n) == ("paired", 2)
+
+
+def test_the_same_job_in_two_sweeps_counts_twice() -> None:
+    found = group(rank(grid(fnn=[0.5, 0.7]) + grid(fnn=[0.6, 0.8]))[0])
+    assert found is not None
+    assert found.groups[0].estimate is not None
+    assert found.groups[0].estimate.n == 4
