@@ -97,6 +97,8 @@ EXTRAS = {
     "onnxscript": "export",
     "schedulefree": "optim",
     "plotly": "sweeps",
+    "optuna": "sweeps",
+    "cmaes": "sweeps",
 }
 """Modules that only some runs need, and the extra of `bigmodel-train` that installs each."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.errors import CheckpointError, NonFiniteError
-from bigmodel.runtime.signals import Stopped
+from bigmodel.runtime.signals import Pruned, Stopped
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
 from tests.small_runs import built
@@ -203,3 +203,24 @@ def test_a_run_ends_in_time_with_all_that_is_due_and_can_go_on(
     again = fit(resume_run(resumed, changed=["trainer.max_minutes"]))
     assert again.steps == whole.plan.steps
     assert again.final["val/loss"] == pytest.approx(whole.summary.final["val/loss"], rel=1e-6)
+
+
+def test_a_pruned_run_is_saved_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, told = built(tmp_path)
+    record = told.record
+
+    def judge(*figures: Any) -> None:
+        record(*figures)
+        run.signals.prune("was worse than others")
+
+    monkeypatch.setattr(told, "record", judge)
+    with pytest.raises(Pruned):
+        fit(run)
+    on_disk = status(run)
+    assert (on_disk["status"], on_disk["error"]) == ("pruned", "was worse than others")
+    assert (on_disk["steps"], on_disk["test"]) == (6, {})
+    assert on_disk["best"] == told.records[-1]
+    assert told.calls[-2:] == ["finish", "close"]
+    resumed, recorder = built(tmp_path)
+    summary = fit(resume_run(resumed))
+    assert (summary.status, summary.steps, len(recorder.records)) == ("finished", 12, 1)

@@ -131,7 +131,7 @@ class Summary:
     `skipped` counts updates that were left out, `left_out` samples by reason; `loss` describes the loss.
     """
 
-    status: str  # "running" | "finished" | "stopped" | "failed"
+    status: str  # "running" | "finished" | "stopped" | "pruned" | "failed"
     best: dict[str, float | int] = field(default_factory=dict)
     final: dict[str, float | int] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)

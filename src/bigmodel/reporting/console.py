@@ -29,7 +29,7 @@ REFRESH = 5
 """Updates of the bar per second: smooth to the eye, and too few to slow training down."""
 
 _STYLES = {"warning": "warning", "error": "error"}
-_STYLES |= {"failed": "error", "stopped": "warning", "finished": "good"}
+_STYLES |= {"failed": "error", "stopped": "warning", "pruned": "warning", "finished": "good"}
 
 
 class Console(Sink):

@@ -242,6 +242,8 @@ def _warnings(boards: Sequence[Board]) -> list[str]:
         )
     reasons: dict[tuple[str, str], list[Row]] = {}
     for row in (row for board in boards for row in board.rows if row.remark):
+        if row.result.status == "pruned":  # as it should be
+            continue
         reasons.setdefault((row.result.status, str(row.remark)), []).append(row)
     for (status, reason), rows in itertools.islice(reasons.items(), _FAILURES):
         if len(rows) == 1:

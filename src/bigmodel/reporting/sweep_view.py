@@ -82,7 +82,7 @@ class SweepView(Observer):
         line = self._line(job, outcome, metric, seconds)
         if self._rich is None:
             write_line(self._stream, line)
-        elif outcome.status != "finished":
+        elif outcome.status not in ("finished", "pruned"):
             self._console().print(Text(line, "error" if outcome.status == "failed" else "warning"))
 
     def tick(self) -> None:

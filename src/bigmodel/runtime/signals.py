@@ -48,6 +48,18 @@ class Stopped(KeyboardInterrupt):
         self.status = 128 + number
 
 
+class Pruned(Stopped):
+    """A search ends the run: it is worse than others were at the same point.
+
+    Args:
+        reason: in words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        KeyboardInterrupt.__init__(self, reason)
+        self.status = 0
+
+
 _HUNG_UP = getattr(signal, "SIGHUP", None)  # Windows has neither it nor SIGUSR1
 _WORDS: dict[int | None, str] = {
     signal.SIGTERM: "terminated",
@@ -89,6 +101,7 @@ class Signals:
         self._status = 0
         self._hook: Callable[[Any], Any] = sys.unraisablehook
         self._stop: int | None = None
+        self._pruned: str | None = None
         self._asked = 0.0
 
     @contextlib.contextmanager
@@ -153,9 +166,15 @@ class Signals:
             self._mode = before
 
     def check(self) -> None:
-        """Raises Stopped if the process was asked to stop."""
+        """Raises Stopped if the process was asked to stop, and Pruned if the run is pruned."""
         if self._stop is not None:
             raise Stopped(self._stop)
+        if self._pruned is not None:
+            raise Pruned(self._pruned)
+
+    def prune(self, reason: str) -> None:
+        """Has training save and raise Pruned after the step that is under way."""
+        self._pruned, self.pending = reason, True
 
     def acknowledged(self) -> None:
         """Says that everything is saved.

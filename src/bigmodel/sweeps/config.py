@@ -31,3 +31,28 @@ class SweepConfig(Config):
     plan: bool = Field(False, description="only show what would run, and what it would cost")
     resume: str | None = Field(None, description="folder of a sweep to go on with")
     extend: bool = Field(False, description="a resumed sweep may get more jobs")
+
+
+class SearchConfig(SweepConfig):
+    """How a search chooses the values of its jobs."""
+
+    search: Literal["optuna"] = Field("optuna", description="what chooses the values")
+    trials: int = Field(20, ge=1, description="jobs in all")
+    sampler: Literal["tpe", "cmaes", "gp", "random", "grid", "qmc"] = Field(
+        "tpe", description="how values are chosen: tpe, cmaes, gp, random, grid, qmc"
+    )
+    pruner: Literal["auto", "none", "median", "hyperband", "successive_halving"] = Field(
+        "auto",
+        description="what ends bad jobs early: median, hyperband, successive_halving, none; auto:"
+        " median, and none for several metrics",
+    )
+    metrics: list[str] = Field(
+        [], description="what to optimize, as [val/accuracy,seconds]; []: trainer.checkpoint.monitor"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler")
+    storage: str | None = Field(
+        None, min_length=1, description="SQLite file of the search; null: search.db in its folder"
+    )
+    study: str | None = Field(
+        None, min_length=1, description="the search's name in that file; null: bigmodel-train"
+    )

@@ -48,8 +48,8 @@ class JobSource(Protocol):
     def next(self) -> Job | None:
         """The next job to run; None if there is none now. Asked again after each job that ends."""
 
-    def evaluated(self, job: Job, step: int, value: float) -> bool:
-        """A job was evaluated after `step` steps. Returns whether it should be pruned."""
+    def evaluated(self, job: Job, evaluation: int, value: float) -> bool:
+        """A job's evaluation number `evaluation`, from 1, gave `value`. Returns whether to prune it."""
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job is over."""
@@ -86,7 +86,7 @@ class JobList:
     def next(self) -> Job | None:
         return self._waiting.pop() if self._waiting else None
 
-    def evaluated(self, job: Job, step: int, value: float) -> bool:  # noqa: ARG002
+    def evaluated(self, job: Job, evaluation: int, value: float) -> bool:  # noqa: ARG002
         return False
 
     def ended(self, job: Job, outcome: Outcome) -> None:

@@ -100,6 +100,11 @@ class Manifest(Observer):
         """Adds a job."""
         self._append(_entry(job))
 
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs."""
+        return [state.job for state in self.states.values()]
+
     def changes(self) -> dict[int, str]:
         """By number, what a job sets that others do not, in one line."""
         jobs = (state.job for state in self.states.values())

@@ -81,9 +81,9 @@ class Channel:
         """Where the job stands; see `Observer.progressed`."""
         self._send("progressed", report)
 
-    def evaluated(self, step: int, value: float) -> bool:
-        """An evaluation's value of the monitored metric. Returns whether the job should be pruned."""
-        self._send("evaluated", step, value)
+    def evaluated(self, evaluation: int, value: float) -> bool:
+        """The job's evaluation number `evaluation`, from 1, gave `value`. Returns whether to prune."""
+        self._send("evaluated", evaluation, value)
         return bool(self._receive())
 
     def ended(self, outcome: Outcome) -> None:

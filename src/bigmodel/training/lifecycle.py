@@ -10,6 +10,7 @@ from bigmodel.errors import BigModelError, CheckpointError, counted, reason
 from bigmodel.optim.optimizers import training_weights
 from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime import progress_messages
+from bigmodel.runtime.signals import Pruned
 from bigmodel.training.recovery import save
 from bigmodel.training.run import Run
 
@@ -54,7 +55,7 @@ def _summarized(run: Run) -> Iterator[None]:
         run.sinks.close()
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        summary.status = "stopped" if stopped else "failed"
+        summary.status = "pruned" if isinstance(error, Pruned) else "stopped" if stopped else "failed"
         summary.error = (str(error) or "interrupted") if stopped else reason(error)
         # The first error is the one to report; those raised here mostly have the same cause.
         with suppress(BigModelError):

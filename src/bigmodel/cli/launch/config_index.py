@@ -148,11 +148,18 @@ class _File(NamedTuple):
 
 def _choice(path: Path, own: bool) -> Choice:
     group, file = path.parent.name, _read(path, trusted=not own)
-    prefix = "" if file.package == GLOBAL else f"{file.package or group}."
-    keys = tuple(Key(prefix + key.path, key.value, key.description) for key in file.keys)
+    bases = (path.with_stem(item) for item, value in file.defaults if not value and item.isidentifier())
+    files = [file, *(_read(base, trusted=not own) for base in bases if base.is_file())]
+    keys = tuple(key for one in files for key in _placed(one, group))
     matches = [(_OVERRIDE.match(item), value) for item, value in file.defaults if value]
     overrides = {match[1]: value for match, value in matches if match}
     return Choice(group, path.stem, file.description, keys, overrides, own)
+
+
+def _placed(file: _File, group: str) -> Iterator[Key]:
+    prefix = "" if file.package == GLOBAL else f"{file.package or group}."
+    for key in file.keys:
+        yield Key(prefix + key.path, key.value, key.description)
 
 
 def _read(path: Path, trusted: bool) -> _File:

@@ -120,6 +120,21 @@ def _no_such_key(case: Case) -> str | None:
     return f"{source}{key}: no such setting or group.{meant} bigmodel-train --help lists all."
 
 
+def _of_a_search(case: Case) -> str | None:
+    """`hydra.sweeper.n_trials=20` without a sweeper that has it"""
+    typed = re.search(r"Could not override 'hydra\.sweeper\.(\w+)", case.text)
+    in_file = re.match(r"In '([^']+)': ConfigKeyError raised", case.text)
+    causes = (re.match(r"Key '(\w+)' not in 'BasicSweeper", str(cause)) for cause in _chain(case.error))
+    found = typed or (next(filter(None, causes), None) if in_file else None)
+    if found is None:
+        return None
+    source = f"{in_file[1]}.yaml: " if in_file else ""
+    return (
+        f"{source}hydra.sweeper.{found[1]}: is a setting of hydra/sweeper=optuna, which is not chosen."
+        " Add that, or search with sweep=optuna sweep.trials=20."
+    )
+
+
 def _no_such_setting(key: str, group: Group, case: Case) -> str:
     """A key that the chosen entry of a group does not have; another choice may."""
     names = case.index.chosen(case.argv).get(group.name, [group.default or ""])
@@ -262,6 +277,7 @@ def _anything_else(case: Case) -> str | None:
 KINDS: tuple[Callable[[Case], str | None], ...] = (
     _no_such_choice,
     _no_such_folder,
+    _of_a_search,
     _no_such_key,
     _wrong_grammar,
     _sweep_without_flag,

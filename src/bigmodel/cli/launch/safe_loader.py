@@ -40,6 +40,8 @@ from bigmodel.redaction import looks_secret
 FILE_KEYS = (
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
     *("hydra.sweeper.params", "hydra.sweeper.max_batch_size"),
+    *(f"hydra.sweeper.{key}" for key in ("n_trials", "n_jobs", "direction", "sampler")),
+    *("hydra.sweeper.storage", "hydra.sweeper.study_name"),
     *("hydra.job.chdir", "hydra.job.config.override_dirname", "hydra.mode", "hydra.verbose"),
 )
 TYPED_KEYS = (

@@ -25,8 +25,8 @@ def combinations(
         ConfigError: a key is swept over twice, or over an interval, which has no list of values; the
             keys to take pairwise are not swept over, or have different numbers of values.
     """
-    overrides = [override for override in overrides if not _is_of_sweep(override)]
-    _check_once(overrides)
+    overrides = [override for override in overrides if not is_of_sweep(override)]
+    check_once(overrides)
     values = {override.get_key_element(): _values(override) for override in overrides}
     if seeds:
         if len(values.get("seed", [])) > 1:
@@ -44,7 +44,12 @@ def combinations(
     return [tuple(itertools.chain(*chosen)) for chosen in itertools.product(*dimensions.values())]
 
 
-def _is_of_sweep(override: Override) -> bool:
+def is_of_sweep(override: Override) -> bool:
+    """Whether it sets something of the sweep itself.
+
+    Raises:
+        ConfigError: it has several values.
+    """
     if override.key_or_group.replace("/", ".").split(".")[0] != "sweep":
         return False
     if override.is_sweep_override():
@@ -65,7 +70,7 @@ def _values(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _check_once(overrides: Sequence[Override]) -> None:
+def check_once(overrides: Sequence[Override]) -> None:
     """Raises ConfigError if a key is given more than once, and swept over: all but the last would be
     lost."""
     counts = Counter(override.get_key_element() for override in overrides)

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
@@ -26,17 +26,19 @@ from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
 from bigmodel.cli.sweep.resume import merge_jobs, to_run
-from bigmodel.errors import reason
-from bigmodel.registry import validate
+from bigmodel.cli.sweep.search import SearchPlan, is_hydra_search, plan_search, settings_of
+from bigmodel.errors import ConfigError, reason
 from bigmodel.reporting.sweep_view import SweepView
+from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Stopped
-from bigmodel.sweeps.config import SweepConfig
-from bigmodel.sweeps.jobs import Job, JobList, Observer, Observers, Outcome
+from bigmodel.sweeps.config import SearchConfig, SweepConfig
+from bigmodel.sweeps.jobs import Job, JobList, JobSource, Observer, Observers, Outcome
 from bigmodel.sweeps.keep import KeepBest
 from bigmodel.sweeps.launcher import Launcher
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import Slot, call
 from bigmodel.sweeps.results import finished
+from bigmodel.sweeps.search import Search
 from bigmodel.sweeps.slots import processors, slots
 
 Explain = Callable[[Exception], str | None]
@@ -52,13 +54,13 @@ def make_sweeper(
     task_function: TaskFunction,
     config: DictConfig,
 ) -> Sweeper:
-    """Our sweeper in the place of Hydra's basic one; one of a plugin as it is.
+    """Our sweeper in the place of Hydra's basic one and its Optuna one; that of a plugin as it is.
 
     Args:
         configured: makes the sweeper that is configured.
         explain: says in words what is wrong; None for a fault that is not the user's.
     """
-    if not _is(config.hydra.sweeper, BasicSweeper):
+    if not (_is(config.hydra.sweeper, BasicSweeper) or is_hydra_search(config)):
         return configured(hydra_context=hydra_context, task_function=task_function, config=config)
     sweeper = GridSweeper(explain)
     sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -70,7 +72,7 @@ def _is(config: DictConfig, kind: type) -> bool:
 
 
 class GridSweeper(Sweeper):
-    """Runs every combination of what is typed."""
+    """Runs every combination of what is typed, or those that a search chooses."""
 
     def __init__(self, explain: Explain) -> None:
         self._explain = explain
@@ -82,38 +84,55 @@ class GridSweeper(Sweeper):
         self._context, self._config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> None:
-        plain: Any = OmegaConf.to_container(self._config.sweep)
-        settings = validate(SweepConfig, plain, "sweep")
+        settings = settings_of(self._config)
         params = self._config.hydra.sweeper.get("params") or {}
         words = [*(f"{key}={value}" for key, value in params.items()), *arguments]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         overrides = parser.parse_overrides(words)
-        check_sweep(overrides)
-        first = int(self._config.seed)
-        seeds = range(first, first + (settings.seeds or 0))
-        listed = combinations(overrides, settings.zip, seeds)
-        jobs = [Job(number, words) for number, words in enumerate(listed)]
         import_everything()
-        from bigmodel.cli.sweep.check import JobCheck
-
-        call(partial(JobCheck(self._context, self._config, self._explain), jobs))
+        plan = self._plan_search(settings, overrides) if isinstance(settings, SearchConfig) else None
+        jobs = self._listed(settings, overrides) if plan is None else []
         if settings.plan:
             self._show_plan(settings, jobs)
             return
         folder, resumed = Path(str(self._config.hydra.sweep.dir)), invocation.current.resumed_sweep
         with claimed_sweep(folder, resumed is not None):
+            search = None
+            if resumed is not None:
+                resumed = Manifest.read(folder)  # again, now that it is ours
+            if plan is not None:  # before anything is written: its file may be refused
+                search = plan.start(folder, [] if resumed is None else resumed.jobs)
+            elif resumed is not None:
+                merge_jobs(resumed, jobs, settings.extend)
+                jobs = to_run(list(resumed.states.values()), retry=settings.retries > 0)
             if resumed is None:
                 OmegaConf.save(self._config, folder / PLAN)
-                manifest = Manifest.create(folder, invocation.current.words, jobs)
-            else:
-                manifest = Manifest.read(folder)  # again, now that it is ours
-                merge_jobs(manifest, jobs, settings.extend)
-                jobs = to_run(list(manifest.states.values()), retry=settings.retries > 0)
+            manifest = resumed or Manifest.create(folder, invocation.current.words, jobs)
             invocation.current.sweep, invocation.current.started = manifest, True
-            if _is(self._config.hydra.launcher, BasicLauncher):
-                self._run(settings, jobs)
+            if plan is not None and search is not None:
+                self._search(plan, search, manifest)
+            elif self._runs_itself():
+                view = SweepView(manifest.changes(), total=len(jobs))
+                self._run(settings, JobList(jobs, settings.retries), view)
             else:
                 self._run_by_plugin(jobs)
+
+    def _runs_itself(self) -> bool:
+        return _is(self._config.hydra.launcher, BasicLauncher)
+
+    def _listed(self, settings: SweepConfig, overrides: list[Override]) -> list[Job]:
+        check_sweep(overrides)
+        first = int(self._config.seed)
+        seeds = range(first, first + (settings.seeds or 0))
+        listed = combinations(overrides, settings.zip, seeds)
+        jobs = [Job(number, words) for number, words in enumerate(listed)]
+        self._check(jobs)
+        return jobs
+
+    def _check(self, jobs: list[Job]) -> None:
+        from bigmodel.cli.sweep.check import JobCheck
+
+        call(partial(JobCheck(self._context, self._config, self._explain), jobs))
 
     def _show_plan(self, settings: SweepConfig, jobs: list[Job]) -> None:
         from bigmodel.cli.sweep.plan import Planner
@@ -126,13 +145,33 @@ class GridSweeper(Sweeper):
     def _slots(self, settings: SweepConfig) -> list[Slot]:
         return slots(settings, gpu_count(str(self._config.device.name)))
 
-    def _run(self, settings: SweepConfig, jobs: list[Job]) -> None:
+    def _plan_search(self, settings: SearchConfig, overrides: list[Override]) -> SearchPlan:
+        if not self._runs_itself():
+            raise ConfigError(
+                "sweep=optuna: runs its jobs itself, to end bad ones early. Leave out hydra/launcher."
+            )
+        return plan_search(settings, overrides, self._context, self._config, self._check)
+
+    def _search(self, plan: SearchPlan, search: Search, manifest: Manifest) -> None:
+        shown = {job.number: plan.shown(job) for job in manifest.jobs}
+
+        def record(job: Job) -> None:
+            manifest.add(job)
+            shown[job.number] = plan.shown(job)
+
+        search.on_new_job = record
+        self._run(plan.config, search, SweepView(shown, total=search.to_run), plan.pruned_by)
+        if text := plan.result(search):
+            print(escape_message(text))  # noqa: T201
+
+    def _run(
+        self, settings: SweepConfig, source: JobSource, view: SweepView, pruned_by: str | None = None
+    ) -> None:
         """Runs the jobs in processes of our own."""
         manifest, signals = invocation.current.sweep, invocation.current.signals
         assert manifest is not None
         from bigmodel.cli.sweep.work import TrainingWork
 
-        view = SweepView(manifest.changes(), total=len(jobs))
         observers: list[Observer] = [manifest, view]
         if settings.keep is not None:
             observers.append(KeepBest(settings.keep, finished(manifest)))
@@ -144,10 +183,11 @@ class GridSweeper(Sweeper):
                 threads=_threads(room),
                 states=manifest.states,
                 shared=Path(shared),
+                pruned_by=pruned_by,
             )
             launcher = Launcher(
                 work,
-                JobList(jobs, settings.retries),
+                source,
                 Observers(observers),
                 room,
                 manifest.folder / LOGS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import traceback
@@ -26,10 +27,11 @@ from bigmodel.errors import BigModelError, reason
 from bigmodel.redaction import masked
 from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
+from bigmodel.reporting.formatting import figure
 from bigmodel.reporting.summary import read_summary, write_summary
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape
-from bigmodel.runtime.signals import SignalMode
+from bigmodel.runtime.signals import Pruned, SignalMode
 from bigmodel.sweeps.jobs import Job, Outcome, Status
 from bigmodel.sweeps.manifest import JobState
 from bigmodel.sweeps.process import Channel, OrphanedError, unblock_signals
@@ -45,6 +47,7 @@ class TrainingWork:
         states: by number, how far jobs are when their process starts: one that has begun, which may be
             tried again, goes on in its folder.
         shared: a private folder for data that jobs share.
+        pruned_by: the metric by which a search prunes jobs; None: none does.
     """
 
     def __init__(
@@ -55,9 +58,10 @@ class TrainingWork:
         threads: int,
         states: Mapping[int, JobState],
         shared: Path,
+        pruned_by: str | None = None,
     ) -> None:
         self._context, self._config, self._threads, self._states = context, config, threads, states
-        self._shared = SharedData(shared)
+        self._shared, self._pruned_by = SharedData(shared), pruned_by
 
     def __call__(self, job: Job, channel: Channel) -> None:
         invocation.current = invocation.Invocation()
@@ -92,7 +96,8 @@ class TrainingWork:
 
         channel.wait_for_slot()
         torch.set_num_threads(self._threads)
-        how = {"console": partial(_console, channel=channel), "read": self._shared.read}
+        console = partial(_console, channel=channel, pruned_by=self._pruned_by)
+        how = {"console": console, "read": self._shared.read}
         return train(config, channel, begun=self._states[job.number].folder is not None, **how)
 
 
@@ -136,11 +141,16 @@ def train(
                 _record_end(*_ending(stopped, error), config, folder, hydra)
             if stopped and channel is None:
                 raise
+            if isinstance(error, Pruned):
+                return _outcome_in(folder, *_ending(stopped, error))
             return Outcome(*_ending(stopped, error), folder)
-        summary = read_summary(folder)
-        assert summary is not None
-        value = summary.best.get(summary.monitor)
-        return Outcome("finished", None, folder, value, asdict(summary))
+        return _outcome_in(folder, "finished")
+
+
+def _outcome_in(folder: Path, status: Status, error: str | None = None) -> Outcome:
+    summary = read_summary(folder)
+    assert summary is not None
+    return Outcome(status, error, folder, summary.best.get(summary.monitor), asdict(summary))
 
 
 def _train_in(folder: Path, config: DictConfig, hydra: DictConfig, begun: bool, **how: Any) -> None:
@@ -156,9 +166,10 @@ def _train_in(folder: Path, config: DictConfig, hydra: DictConfig, begun: bool, 
     fit_run(run)
 
 
-def _console(folder: Path, channel: Channel) -> Sink:
+def _console(folder: Path, channel: Channel, pruned_by: str | None) -> Sink:
     """What takes the console's place: lines go to the job's log alone, and figures to the sweep."""
-    return Sinks([Console(folder, terminal=False, stream=open(os.devnull, "w")), _ToSweep(channel)])  # noqa: PTH123
+    log = Console(folder, terminal=False, stream=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    return Sinks([log, _ToSweep(channel, pruned_by)])
 
 
 class _ToSweep(Sink):
@@ -166,10 +177,11 @@ class _ToSweep(Sink):
 
     Args:
         channel: to the sweep.
+        pruned_by: the metric by which the sweep may prune the run; None: it does not.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, pruned_by: str | None) -> None:
+        self._channel, self._pruned_by = channel, pruned_by
         self._info: RunInfo | None = None
 
     def start(self, info: RunInfo) -> None:
@@ -194,9 +206,23 @@ class _ToSweep(Sink):
         if (value := record.get(self._info.monitor)) is not None:
             known |= {"value": value, "best": best.get(self._info.monitor)}
         self._channel.progressed(known)
+        if self._pruned_by is not None and "val/loss" in record:
+            self._ask_whether_pruned(record, self._pruned_by, self._info)
+
+    def _ask_whether_pruned(self, record: Record, metric: str, info: RunInfo) -> None:
+        trainer, step, value = info.config["trainer"], int(record["step"]), float(record[metric])
+        every = trainer["eval_every_steps"] or trainer["eval_every"] * info.steps_per_epoch
+        pruned = self._channel.evaluated(math.ceil(step / every), value)
+        if pruned and step < info.total_steps:
+            invocation.current.signals.prune(
+                f"{metric} {figure(value)} at step {step:,} (epoch {record['epoch']}) is worse than what"
+                " other trials had there"
+            )
 
 
 def _ending(stopped: bool, error: BaseException) -> tuple[Status, str]:
+    if isinstance(error, Pruned):
+        return "pruned", str(error)
     return ("stopped", str(error) or "interrupted") if stopped else ("failed", reason(error))
 
 

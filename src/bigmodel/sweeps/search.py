@@ -1,0 +1,436 @@
+"""A search by Optuna: each job is a trial. A sampler chooses its values from the results so far, and a
+pruner may end it early.
+
+Optuna is asked and told, and runs nothing itself. Its study is a SQLite file, which its dashboard
+opens, and with which a search is resumed. A job's number is that of its trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bigmodel.errors import CheckpointError, ConfigError, did_you_mean, first_line, require, setting
+from bigmodel.sweeps.config import SearchConfig
+from bigmodel.sweeps.jobs import Job, Outcome
+from bigmodel.sweeps.process import call
+
+if TYPE_CHECKING:
+    import optuna
+
+DATABASE = "search.db"
+"""The study's file in a sweep's folder."""
+
+STUDY = "bigmodel-train"
+_SPACE = "space"
+_PATIENCE = 10.0
+"""Seconds to wait for another process that writes to the file, such as the dashboard."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of a few values, as Hydra reads them."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `low` to `high`, both included.
+
+    Attributes:
+        log: small ones as often as large ones.
+        step: distance between two values; None: any number.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+Space = Mapping[str, Choices | Range]
+"""What may be set, by key."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is optimized.
+
+    Attributes:
+        metric: such as `val/accuracy`, or a field of the summary, such as `seconds`.
+        mode: `max` or `min`.
+    """
+
+    metric: str
+    mode: str
+
+
+def check(config: SearchConfig, space: Space) -> None:
+    """Makes sure that a search can be done, before anything starts.
+
+    Raises:
+        ConfigError: the space is empty, or not one for the sampler; or the pruner does not fit.
+        MissingPackageError: Optuna is not installed, or what the sampler needs.
+    """
+    require("optuna", "sweep=optuna")
+    if config.sampler == "cmaes":
+        require("cmaes", "sweep.sampler=cmaes")
+    if not space:
+        raise ConfigError(
+            "sweep=optuna: there is nothing to search. Give settings several values, such as"
+            " optimizer.lr='tag(log,interval(1e-4,1))' model=fnn,cnn"
+        )
+    ranges = [key for key, values in space.items() if isinstance(values, Range)]
+    for name in ("seeds", "zip", "plan"):
+        if value := getattr(config, name):
+            raise ConfigError(
+                f"{setting(f'sweep.{name}', value)}: is for a sweep over lists; sweep=optuna chooses its"
+                " jobs itself. Leave it out."
+            )
+    if config.sampler == "cmaes" and len(ranges) < 2:
+        raise ConfigError(
+            "sweep.sampler=cmaes: needs two settings or more whose values are an interval or a range"
+            f" (here: {', '.join(ranges) or 'none'}). Use sweep.sampler=tpe."
+        )
+    if config.sampler == "grid":
+        for key in ranges:
+            if space[key].step is None:  # type: ignore[union-attr]
+                raise ConfigError(
+                    f"sweep.sampler=grid: {key} is an interval, which has no list of values. Use"
+                    f" {key}=0.1,0.01 or {key}='range(1,5)', or another sampler, such as tpe."
+                )
+    if not _can_prune(config) and config.pruner not in ("auto", "none"):
+        raise ConfigError(
+            f"sweep.pruner={config.pruner}: trials are pruned by one metric of each evaluation, not by"
+            f" {' and '.join(config.metrics)}. Use sweep.pruner=none, or one metric, such as val/loss."
+        )
+
+
+def chosen_pruner(config: SearchConfig) -> str:
+    """The pruner that `auto` stands for, or the one that is named."""
+    if config.pruner == "auto":
+        return "median" if _can_prune(config) else "none"
+    return config.pruner
+
+
+def _can_prune(config: SearchConfig) -> bool:
+    return not config.metrics or (len(config.metrics) == 1 and "/" in config.metrics[0])
+
+
+def objectives(config: SearchConfig, monitor: str, modes: Mapping[str, str]) -> list[Objective]:
+    """What a search optimizes.
+
+    Args:
+        monitor: the metric that chooses a run's best checkpoint.
+        modes: `max` or `min` for each metric of a run.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    known = dict(modes) | dict.fromkeys(("seconds", "steps", "parameters"), "min")
+    for metric in config.metrics:
+        if metric not in known:
+            raise ConfigError(
+                f"sweep.metrics={metric}: no such metric.{did_you_mean(metric, known)}"
+                f" There will be: {', '.join(known)}."
+            )
+    return [Objective(metric, known[metric]) for metric in config.metrics or [monitor]]
+
+
+class Search:
+    """The source of a search's jobs.
+
+    Args:
+        config: of the search.
+        space: what may be set.
+        fixed: what every job sets, as overrides.
+        wanted: what to optimize.
+        folder: the sweep's.
+        evaluations: how often a run is evaluated, for pruners.
+        known: jobs of this search that were begun or planned before.
+
+    Attributes:
+        on_new_job: called with each new job.
+
+    Raises:
+        ConfigError: the study in the file searches something else.
+        CheckpointError: its file cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        space: Space,
+        fixed: Sequence[str],
+        wanted: Sequence[Objective],
+        folder: Path,
+        *,
+        evaluations: int = 100,
+        known: Sequence[Job] = (),
+    ) -> None:
+        self._config, self._space, self._fixed, self._wanted = config, dict(space), fixed, wanted
+        self.on_new_job: Callable[[Job], None] = lambda _: None
+        self._path = folder / DATABASE if config.storage is None else Path(config.storage)
+        self._left = config.trials - len(known)
+        self._retries = {job.number: config.retries for job in known}
+        self._grid = _grid(self._space, config.seed) if config.sampler == "grid" else None
+        if self._grid is not None:
+            self._left = min(self._left, len(self._grid) - len(known))
+            self._grid = self._grid[len(known) :]
+        with self._storing():
+            self._study = self._open(evaluations)
+            self._again = self._unfinished(known)
+
+    @property
+    def to_run(self) -> int:
+        """How many jobs are still to be run."""
+        return self._left + len(self._again)
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """Jobs from before whose results have not come in; they come first."""
+        return list(reversed(self._again))
+
+    def next(self) -> Job | None:
+        if self._again:
+            return self._again.pop()
+        if self._left <= 0:
+            return None
+        self._left -= 1
+        with self._storing():
+            number, values = self._ask()
+        own = (f"{key}={_text(values[key])}" for key in self._space)
+        job = Job(number, (*self._fixed, *own))
+        self._retries[number] = self._config.retries
+        self.on_new_job(job)
+        return job
+
+    def evaluated(self, job: Job, evaluation: int, value: float) -> bool:
+        with self._storing():
+            storage, study = self._study._storage, self._study
+            trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, job.number)
+            if not storage.get_trial(trial).state.is_finished():
+                storage.set_trial_intermediate_value(trial, evaluation, value)
+            return bool(study.pruner.prune(study, storage.get_trial(trial)))
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self._again = [other for other in self._again if other.number != job.number]
+        if outcome.status == "stopped":
+            return  # it goes on if the sweep is resumed
+        if outcome.status == "failed" and self._retries.get(job.number, 0) > 0:
+            self._retries[job.number] -= 1
+            self._again.insert(0, job)
+            return
+        from optuna.trial import TrialState
+
+        values = [self._value(objective.metric, outcome) for objective in self._wanted]
+        state = TrialState.COMPLETE
+        if outcome.status == "pruned":
+            state = TrialState.PRUNED
+        elif outcome.status == "failed" or not all(map(math.isfinite, values)):
+            state = TrialState.FAIL
+        told = values if state is TrialState.COMPLETE else None
+        with self._storing():
+            self._study.tell(job.number, told, state, skip_if_finished=True)
+
+    def best(self) -> list[int]:
+        """The numbers of the best jobs: with several metrics, those that no other beats in all."""
+        with self._storing():
+            from optuna.trial import TrialState
+
+            if not self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                return []
+            return sorted(trial.number for trial in self._study.best_trials)
+
+    def _unfinished(self, known: Sequence[Job]) -> list[Job]:
+        """The jobs whose results have not come in, the first last."""
+        from optuna.trial import TrialState
+
+        waiting = (TrialState.RUNNING, TrialState.WAITING)
+        open_trials = {t.number for t in self._study.get_trials(deepcopy=False, states=waiting)}
+        if self._config.storage is None:  # asked for by a process that was killed before it made a job
+            for number in open_trials - {job.number for job in known}:
+                self._study.tell(number, state=TrialState.FAIL)
+        return [job for job in reversed(known) if job.number in open_trials]
+
+    def _value(self, metric: str, outcome: Outcome) -> float:
+        details = outcome.details
+        found = details.get(metric) if "/" not in metric else (details.get("best") or {}).get(metric)
+        return math.nan if found is None else float(found)
+
+    def _ask(self) -> tuple[int, dict[str, Any]]:
+        """A new trial's number and values."""
+        if self._config.sampler == "gp":
+            parts = (str(self._path), self._name, self._config.seed, self._space)
+            # This process must not compute with torch: jobs forked from it would hang.
+            asked: tuple[int, dict[str, Any]] = call(partial(_ask_alone, *parts))
+            return asked
+        if self._grid is not None:
+            self._study.enqueue_trial(self._grid.pop(0))
+        trial = self._study.ask(_distributions(self._space))
+        return trial.number, trial.params
+
+    def _open(self, evaluations: int) -> optuna.Study:
+        import optuna
+
+        storage = _storage(self._path)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=self._name,
+            pruner=_pruner(chosen_pruner(self._config), evaluations),
+            directions=["maximize" if one.mode == "max" else "minimize" for one in self._wanted],
+            load_if_exists=True,
+        )
+        described = {
+            _SPACE: {key: str(values) for key, values in self._space.items()},
+            "objectives": [[objective.metric, objective.mode] for objective in self._wanted],
+        }
+        before = study.user_attrs
+        if before:
+            for name, now in described.items():
+                self._check_same(name, before.get(name), json.loads(json.dumps(now)))
+        else:
+            for name, now in described.items():
+                study.set_user_attr(name, now)
+            study.set_metric_names([objective.metric for objective in self._wanted])
+        # Another seed for each start: the same would draw the first values again.
+        seed = self._config.seed + len(study.get_trials(deepcopy=False))
+        study.sampler = _sampler(self._config.sampler, seed)
+        return study
+
+    @property
+    def _name(self) -> str:
+        return self._config.study or STUDY
+
+    def _check_same(self, what: str, before: Any, now: Any) -> None:
+        if before == now:
+            return
+        keys = sorted({*before, *now}, key=str) if isinstance(before, dict) else []
+        changed = [key for key in keys if before.get(key) != now.get(key)]
+        named = f" of {', '.join(changed)}" if changed else ""
+        raise ConfigError(
+            f"{self._path}: holds a search with another {what}{named}. Leave out what changes it, start"
+            " another sweep, or name another study with sweep.study=<name>."
+        )
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Within it, Optuna is quiet, and what its file cannot do is said in a message."""
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+
+        optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+            cause = error.__cause__ or error
+            text = first_line(getattr(cause, "orig", None) or cause)
+            hint = f"Name another file with {setting('sweep.storage', 'my.db')}."
+            if "locked" in text:
+                hint = "Another program writes to it: wait until it is done, or end it."
+            raise CheckpointError(
+                f"{self._path}: the search cannot use this file: {text}. {hint}"
+            ) from error
+
+
+def _text(value: Any) -> str:
+    """A value as an override has it; six digits are enough for any setting."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _grid(space: Space, seed: int) -> list[dict[str, Any]]:
+    """Every combination, in a random order: a pruner learns nothing from neighbours in a row."""
+    values = [
+        list(choices.values) if isinstance(choices, Choices) else _steps(choices)
+        for choices in space.values()
+    ]
+    combinations = [dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*values)]
+    random.Random(seed).shuffle(combinations)
+    return combinations
+
+
+def _steps(values: Range) -> list[float]:
+    step = values.step or 1
+    count = math.floor((values.high - values.low) / step + 1e-9) + 1
+    return [values.low + index * step for index in range(count)]
+
+
+def _distributions(space: Space) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    def of(values: Choices | Range) -> Any:
+        if isinstance(values, Choices):
+            return CategoricalDistribution(values.values)
+        if values.whole:
+            step = 1 if values.step is None else int(values.step)
+            return IntDistribution(int(values.low), int(values.high), values.log, step)
+        return FloatDistribution(values.low, values.high, values.log, values.step)
+
+    return {key: of(values) for key, values in space.items()}
+
+
+def _storage(path: Path) -> Any:
+    import optuna
+    from sqlalchemy.pool import NullPool
+
+    # A connection for each transaction: none is open when a job's process is forked.
+    options = {"poolclass": NullPool, "connect_args": {"timeout": _PATIENCE}}
+    return optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs=options)
+
+
+def _sampler(name: str, seed: int) -> Any:
+    from optuna import samplers
+
+    match name:
+        case "tpe":
+            return samplers.TPESampler(seed=seed, constant_liar=True)
+        case "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case "gp":
+            return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+        case "qmc":
+            return samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+        case _:
+            return samplers.RandomSampler(seed=seed)
+
+
+def _pruner(name: str, evaluations: int) -> Any:
+    from optuna import pruners
+
+    match name:
+        case "median":
+            return pruners.MedianPruner()
+        case "hyperband":
+            return pruners.HyperbandPruner(min_resource=1, max_resource=max(1, evaluations))
+        case "successive_halving":
+            return pruners.SuccessiveHalvingPruner(min_resource=1)
+        case _:
+            return pruners.NopPruner()
+
+
+def _ask_alone(path: str, study_name: str, seed: int, space: Space) -> tuple[int, dict[str, Any]]:
+    """A new trial by Gaussian processes, which are computed with torch."""
+    import optuna
+    import torch
+
+    torch.set_num_threads(1)
+    study = optuna.load_study(study_name=study_name, storage=_storage(Path(path)))
+    study.sampler = _sampler("gp", seed + len(study.get_trials(deepcopy=False)))
+    trial = study.ask(_distributions(space))
+    return trial.number, trial.params
