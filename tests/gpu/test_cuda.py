@@ -63,7 +63,7 @@ def step(run: Run, steps: int) -> list[float]:
     progress = run.state.progress
     run.state.model.train()
     for batch in islice(cycle(run.train.epoch(0)), steps):
-        apply(run.state.optimizer, run.lr_factor(progress.step))
+        apply(run.state.optimizer, run.state.schedule.factor(progress.step))
         run.step(batch)
         progress.step += 1
     return [figure.loss for figure in run.step.drain()]
