@@ -119,7 +119,7 @@ def print_leaderboard(
     for board in boards:
         if (grouping := group(board, by)) is not None:
             title = f"Means over {_repeats(grouping.repeats)}: {_metric_title(board, boards)}"
-            printer.table(group_cells(grouping, board, top), title)
+            printer.table(group_cells(grouping, board, max(2, top)), title)
             printer.note(verdict(grouping, board))
     for line in _warnings(boards):
         printer.problem(line)
