@@ -200,8 +200,11 @@ def test_groups_by_a_key_pair_what_else_is_the_same() -> None:
     assert (found.comparison.kind, found.comparison.n) == ("paired", 2)
 
 
-def test_the_same_job_in_two_sweeps_counts_twice() -> None:
-    found = group(rank(grid(fnn=[0.5, 0.7]) + grid(fnn=[0.6, 0.8]))[0])
+def test_the_same_job_in_two_sweeps_counts_once() -> None:
+    found = group(rank(grid(fnn=[0.5, 0.7, None]) + grid(fnn=[0.5, 0.8]))[0])
     assert found is not None
-    assert found.groups[0].estimate is not None
-    assert found.groups[0].estimate.n == 4
+    (only,) = found.groups
+    assert only.values == {("0",): 0.5, ("1",): 0.75}
+    assert (only.repeats, len(only.rows)) == (3, 5)
+    assert only.estimate is not None
+    assert only.estimate.n == 2

@@ -215,18 +215,14 @@ def group_cells(grouping: Grouping, board: Board, top: int | None = None) -> lis
     table = [["#", *grouping.keys, f"mean {board.metric}", "95 % interval", "n", "best", "job"]]
     for place, each in enumerate(grouping.groups[:top], start=1):
         changes = [each.changed.get(key, "") for key in grouping.keys]
+        best = each.rows[0]
         if each.estimate is None:
-            table.append(["–", *changes, "–", "–", f"0 of {len(each.rows)}", "–", ""])
+            table.append(["–", *changes, "–", "–", f"0 of {each.repeats}", "–", ""])
             continue
         low, high = _bounds(each.estimate)
         interval = "–" if low is None or high is None else f"{figure(low)} to {figure(high)}"
-        n = (
-            str(each.estimate.n)
-            if each.estimate.n == len(each.rows)
-            else f"{each.estimate.n} of {len(each.rows)}"
-        )
-        best = "–" if each.rows[0].value is None else figure(each.rows[0].value)
-        cells = [figure(each.estimate.mean), interval, n, best, each.rows[0].result.job]
+        n = f"{each.estimate.n}" + (f" of {each.repeats}" if each.estimate.n < each.repeats else "")
+        cells = [figure(each.estimate.mean), interval, n, _figure(best.value), best.result.job]
         table.append([str(place), *changes, *cells])
     return [[escape_line(cell) for cell in cells] for cells in table]
 

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from bigmodel.errors import counted
-from bigmodel.reporting.formatting import duration, figure
+from bigmodel.reporting.formatting import duration, figure, shown_path
 from bigmodel.reporting.leaderboard import group_cells, verdict
 from bigmodel.runtime.escaping import escape_line
 from bigmodel.sweeps.leaderboard import (
@@ -95,7 +96,8 @@ def _jobs_table(board: Board) -> str:
         cells = ["–" if row.place is None else str(row.place), result.job]
         cells += [result.changed.get(key, "") for key in keys]
         cells += ["–" if value is None else figure(value) for value in (row.value, row.final)]
-        cells += [f"{result.epochs:.3g}", duration(result.seconds), result.status, result.folder]
+        folder = shown_path(Path(result.folder)) if result.folder else ""
+        cells += [f"{result.epochs:.3g}", duration(result.seconds), result.status, folder]
         cells += [result.checkpoint.removeprefix(result.folder).strip("/\\"), row.remark or ""]
         rows.append((result.status, cells))
     if not any(row.remark for row in board.rows):

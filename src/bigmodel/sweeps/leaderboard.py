@@ -15,6 +15,10 @@ HIGHER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "macro_f1", "r2", "bl
 """Metrics, without the part, of which more is better; of all others less is."""
 
 
+Repeat = tuple[str | None, ...]
+"""What tells a job from the others of its group, such as its seed."""
+
+
 @dataclass(frozen=True)
 class JobResult:
     """How far a job came.
@@ -94,14 +98,17 @@ class Group:
 
     Attributes:
         changed: what they have in common.
-        values: the metric of those that finished, by the other settings in which they differ.
+        values: the metric of those that finished, by the other settings in which they differ; the mean
+            of jobs with the same ones.
         estimate: their mean; None if none of them finished with a figure.
+        repeats: how many values there would be if all had finished.
         rows: all of them, best first.
     """
 
     changed: Mapping[str, str]
-    values: Mapping[tuple[str | int | None, ...], float]
+    values: Mapping[Repeat, float]
     estimate: Estimate | None
+    repeats: int
     rows: Sequence[Row]
 
 
@@ -239,15 +246,13 @@ def group(board: Board, by: Sequence[str] = ()) -> Grouping | None:
 
 
 def _group(rows: Sequence[Row], keys: Sequence[str], repeats: Sequence[str]) -> Group:
-    values: dict[tuple[str | int | None, ...], float] = {}
+    found: dict[Repeat, list[float]] = {}
     for row in rows:
-        if row.result.status != "finished" or (value := _finite(row.value)) is None:
-            continue
-        identity = tuple(row.result.changed.get(key) for key in repeats)
-        again = 0  # several sweeps may hold the same job
-        while (*identity, again) in values:
-            again += 1
-        values[(*identity, again)] = value
+        of_repeat = found.setdefault(tuple(row.result.changed.get(key) for key in repeats), [])
+        if row.result.status == "finished" and (value := _finite(row.value)) is not None:
+            of_repeat.append(value)
+    # The same seed in another sweep gives the same figure again, which makes nothing surer.
+    values = {repeat: math.fsum(same) / len(same) for repeat, same in found.items() if same}
     own = rows[0].result.changed
     mean = estimate(list(values.values())) if values else None
-    return Group({key: own[key] for key in keys if key in own}, values, mean, rows)
+    return Group({key: own[key] for key in keys if key in own}, values, mean, len(found), rows)
