@@ -1,4 +1,3 @@
-import functools
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 import bigmodel
-from bigmodel.cli import job, train
+from bigmodel.cli import train
 from bigmodel.errors import ConfigError
 from bigmodel.training import records
 from tests.end_to_end import conftest
@@ -132,56 +131,6 @@ def test_a_resume_that_would_be_ignored_is_refused(command: Command, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-# ----- what a job gives -----
-
-
-@pytest.fixture
-def returned(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
-    """What each job gave to Hydra."""
-    values: list[float | None] = []
-    run_job = job.run_job
-
-    @functools.wraps(run_job)
-    def noting(config: Any) -> float | None:
-        values.append(run_job(config))
-        return values[-1]
-
-    monkeypatch.setattr(job, "run_job", noting)
-    return values
-
-
-@pytest.mark.parametrize(
-    ("monitor", "best"), [("val/accuracy", max), ("val/loss", min), ("train/loss", min)]
-)
-def test_a_job_gives_the_monitored_metric(
-    command: Command, returned: list[float | None], monitor: str, best: Any
-) -> None:
-    result = command(
-        f"trainer.checkpoint.monitor={monitor}",
-        "trainer.epochs=4",
-        "optimizer.lr=0.1",
-        "device=cpu",
-        "trainer.tensorboard=false",
-    )
-    assert result.status == 0, result.err
-    values = [record[monitor] for record in result.records()]
-    assert returned == [best(values)]
-    assert result.summary()["best"][monitor] == returned[0]
-
-
-def test_a_sweep_s_jobs_give_theirs_and_nan_where_they_failed(
-    command: Command, returned: list[float | None]
-) -> None:
-    result = command("-m", "model=fnn,rnn", "data=wine", *QUICK)
-    assert result.status == 1
-    assert len(returned) == 2
-    assert returned[0] is not None
-    assert 0 <= returned[0] <= 1
-    assert returned[1] is not None
-    assert returned[1] != returned[1]  # NaN
-    assert "Job 1 (model=rnn" in result.err
-
-
 def test_a_sweep_by_hydra_s_mode_is_one_too(command: Command) -> None:
     result = command("hydra.mode=MULTIRUN", "model=fnn,rnn", "data=wine", *QUICK)
     assert result.status == 1
@@ -189,7 +138,13 @@ def test_a_sweep_by_hydra_s_mode_is_one_too(command: Command) -> None:
     assert (result.folder.parent / "leaderboard.csv").is_file()
 
 
-def test_a_run_that_is_finished_gives_nothing(command: Command, returned: list[float | None]) -> None:
-    first = command(*QUICK)
-    assert command(f"resume={first.folder}").status == 0
-    assert returned[1] is None
+@pytest.mark.parametrize(
+    "word", ["sweep.jobs=2", "+sweep.seeds=3", "sweep=default", "sweep.resume=mine"]
+)
+def test_settings_of_a_sweep_are_refused_without_one(
+    command: Command, tmp_path: Path, word: str
+) -> None:
+    result = command(word, *QUICK)
+    assert result.status == 1
+    assert f"{word}: is a setting of sweeps. Add -m to run one, or leave it out." in result.err
+    assert list(tmp_path.iterdir()) == []

@@ -83,7 +83,7 @@ def test_a_sweep_ranks_its_jobs(command: Command, tmp_path: Path) -> None:
 def test_a_failing_job_leaves_the_others_alone(command: Command, tmp_path: Path) -> None:
     result = command("-m", "model=rnn,fnn", "data=wine", *QUICK)
     assert result.status == 1
-    assert "rnn" in result.err
+    assert "job 0  model=rnn  failed" in result.out
     rows = list(csv.DictReader(next(tmp_path.rglob("leaderboard.csv")).read_text().splitlines()))
     assert [row["status"] for row in rows] == ["finished", "failed"]
     assert "rnn" in rows[1]["error"]

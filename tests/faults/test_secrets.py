@@ -79,7 +79,7 @@ def test_in_a_sweep(command: Command, tmp_path: Path) -> None:
     result = command("-m", *ARGUMENTS, f"data.api_key={SECRET}", "seed=1,2", "model=fnn,rnn")
     assert len(list(tmp_path.glob("outputs/multirun/*/*/multirun.yaml"))) == 1
     assert set(given(tmp_path)) == {SECRET}
-    assert "failed" in result.err  # the recurrent ones: they cannot read features
+    assert "failed" in result.out  # the recurrent ones: they cannot read features
     assert leaks(tmp_path, result) == []
 
 

@@ -27,7 +27,7 @@ def combinations(
     """
     overrides = [override for override in overrides if not is_of_sweep(override)]
     check_once(overrides)
-    values = {override.get_key_element(): _values(override) for override in overrides}
+    values = {_key(override): _values(override) for override in overrides}
     if seeds:
         if len(values.get("seed", [])) > 1:
             raise ConfigError(
@@ -42,6 +42,10 @@ def combinations(
         elif "zip" not in dimensions:
             dimensions["zip"] = _pairs(values, zipped)
     return [tuple(itertools.chain(*chosen)) for chosen in itertools.product(*dimensions.values())]
+
+
+def _key(override: Override) -> str:
+    return str(override.get_key_element().lstrip("+"))
 
 
 def is_of_sweep(override: Override) -> bool:
@@ -73,11 +77,11 @@ def _values(override: Override) -> list[str]:
 def check_once(overrides: Sequence[Override]) -> None:
     """Raises ConfigError if a key is given more than once, and swept over: all but the last would be
     lost."""
-    counts = Counter(override.get_key_element() for override in overrides)
+    counts = Counter(map(_key, overrides))
     for override in overrides:
-        key = override.get_key_element()
+        key = _key(override)
         if override.is_sweep_override() and counts[key] > 1:
-            lines = " and ".join(o.input_line or "" for o in overrides if o.get_key_element() == key)
+            lines = " and ".join(o.input_line or "" for o in overrides if _key(o) == key)
             raise ConfigError(f"{key}: is given more than once ({lines}). Put all its values in one.")
 
 

@@ -1,0 +1,138 @@
+"""`sweep.resume=`: the words of the sweep, its jobs, and those of them that are still to be run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bigmodel.cli.sweep.resume import expand_resume, merge_jobs, to_run
+from bigmodel.errors import CheckpointError, ConfigError
+from bigmodel.sweeps.jobs import Job, Outcome
+from bigmodel.sweeps.manifest import Manifest
+
+WORDS = ["-m", "model=fnn,rnn", "trainer.epochs=3", "data.path='a b'"]
+
+
+def sweep(folder: Path, *jobs: str, words: list[str] = WORDS) -> Manifest:
+    """A sweep that was begun, with a job for each line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = [Job(number, tuple(line.split())) for number, line in enumerate(jobs)]
+    return Manifest.create(folder, words, listed)
+
+
+# ----- the words -----
+
+
+@pytest.mark.parametrize("word", ["sweep.jobs=2", "model=fnn", "sweep.resume=null", "sweep.resume="])
+def test_nothing_is_resumed(word: str) -> None:
+    assert expand_resume(["-m", word]) == (["-m", word], None)
+
+
+def test_the_words_with_which_it_was_started(tmp_path: Path) -> None:
+    sweep(tmp_path / "mine")
+    words, manifest = expand_resume(["-m", f"sweep.resume={tmp_path}/mine"])
+    assert words == [*WORDS, f"hydra.sweep.dir='{tmp_path}/mine'"]
+    assert manifest is not None
+    assert manifest.words == tuple(WORDS)
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_relative_folder_and_one_in_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quote: str
+) -> None:
+    sweep(tmp_path / "my sweeps" / "a=b, c")
+    monkeypatch.chdir(tmp_path)
+    words, _ = expand_resume(["-m", f"sweep.resume={quote}my sweeps/a=b, c{quote}"])
+    assert words[-1] == f"hydra.sweep.dir='{tmp_path}/my sweeps/a=b, c'"
+
+
+def test_words_typed_beside_it_take_the_place_of_those_with_the_same_key(tmp_path: Path) -> None:
+    sweep(tmp_path)
+    typed = ["trainer.epochs=5", "-m", f"sweep.resume={tmp_path}", "sweep.jobs=4", "++model=cnn"]
+    words, _ = expand_resume(typed)
+    assert words == [
+        "-m", "++model=cnn", "trainer.epochs=5", "data.path='a b'", "sweep.jobs=4",
+        f"hydra.sweep.dir='{tmp_path}'",
+    ]  # fmt: skip
+
+
+def test_the_folder_it_was_given_then_is_not_that_of_now(tmp_path: Path) -> None:
+    sweep(tmp_path, words=["-m", "hydra.sweep.dir=elsewhere", "seed=1,2"])
+    words, _ = expand_resume(["-m", f"sweep.resume={tmp_path}"])
+    assert words == ["-m", f"hydra.sweep.dir='{tmp_path}'", "seed=1,2"]
+
+
+def test_one_that_was_resumed_before_can_be_resumed_again(tmp_path: Path) -> None:
+    sweep(tmp_path)
+    once, _ = expand_resume(["-m", f"sweep.resume={tmp_path}"])
+    sweep(tmp_path, words=once)
+    assert expand_resume(["-m", f"sweep.resume={tmp_path}"])[0] == once
+
+
+def test_a_folder_of_no_sweep(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(CheckpointError, match="is not a sweep's record"):
+            expand_resume(["-m", f"sweep.resume={folder}"])
+
+
+# ----- the jobs -----
+
+
+def typed(*lines: str) -> list[Job]:
+    return [Job(number, tuple(line.split())) for number, line in enumerate(lines)]
+
+
+def test_the_same_jobs_keep_their_numbers(tmp_path: Path) -> None:
+    manifest = sweep(tmp_path, "a=1 b=2", "a=2 b=2")
+    jobs = merge_jobs(manifest, typed("b=2 a=2", "b=2 a=1"), extend=False)
+    assert jobs == [Job(0, ("a=1", "b=2")), Job(1, ("a=2", "b=2"))]
+
+
+@pytest.mark.parametrize("extend", [False, True])
+def test_jobs_that_are_missing_are_refused(tmp_path: Path, extend: bool) -> None:
+    manifest = sweep(tmp_path, "a=1", "a=2", "a=3")
+    with pytest.raises(ConfigError, match=f"{tmp_path}: 2 jobs of it would be missing, such as a=2"):
+        merge_jobs(manifest, typed("a=1"), extend)
+
+
+def test_new_jobs_are_refused_unless_it_may_be_extended(tmp_path: Path) -> None:
+    manifest = sweep(tmp_path, "a=1")
+    with pytest.raises(ConfigError, match=r"1 job would be new, such as a=0\. Add sweep.extend=true"):
+        merge_jobs(manifest, typed("a=0", "a=1"), extend=False)
+    assert set(Manifest.read(tmp_path).states) == {0}
+    jobs = merge_jobs(manifest, typed("a=0", "a=1"), extend=True)
+    assert jobs == [Job(0, ("a=1",)), Job(1, ("a=0",))]
+    assert [state.job for state in Manifest.read(tmp_path).states.values()] == jobs
+
+
+# ----- what is left to do -----
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Of five jobs: finished, finished although the record does not say so, stopped, failed, waiting."""
+    made = sweep(tmp_path, *(f"seed={number}" for number in range(5)))
+    summaries = ["finished", "finished", "stopped", "failed"]
+    for job, status in zip(typed("seed=0", "seed=1", "seed=2", "seed=3"), summaries, strict=True):
+        folder = tmp_path / str(job.number)
+        folder.mkdir()
+        (folder / "summary.json").write_text(json.dumps({"status": status}))
+        made.started(job, folder)
+        if job.number != 1:
+            made.ended(job, Outcome(status))  # type: ignore[arg-type]
+    return made
+
+
+@pytest.mark.parametrize(("retry", "expected"), [(False, [2, 4]), (True, [2, 3, 4])])
+def test_what_is_not_done_is_run(manifest: Manifest, retry: bool, expected: list[int]) -> None:
+    assert [job.number for job in to_run(list(manifest.states.values()), retry)] == expected
+
+
+@pytest.mark.parametrize("summary", [None, "", "{}", '{"status": "running"}'])
+def test_a_job_is_done_only_if_its_folder_says_so(manifest: Manifest, summary: str | None) -> None:
+    """As after a kill, or where the folder was taken away."""
+    path = manifest.folder / "0" / "summary.json"
+    path.unlink() if summary is None else path.write_text(summary)
+    assert [job.number for job in to_run(list(manifest.states.values()), retry=False)] == [0, 2, 4]
