@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bigmodel.cli.launch import run_folder
 from bigmodel.errors import ConfigError, counted, hydra_value
-from bigmodel.sweeps.jobs import Job
+from bigmodel.sweeps.jobs import Job, changes
 from bigmodel.sweeps.manifest import JobState, Manifest
 
 _KEY = "sweep.resume"
@@ -55,22 +55,28 @@ def merge_jobs(manifest: Manifest, jobs: Sequence[Job], extend: bool) -> list[Jo
     known = {tuple(sorted(state.job.overrides)): state.job for state in manifest.states.values()}
     typed = {tuple(sorted(job.overrides)): job for job in jobs}
     gone = [known[words] for words in known if words not in typed]
-    new = [typed[words] for words in typed if words not in known]
+    first = max(manifest.states, default=-1) + 1
+    listed = [job.overrides for words, job in typed.items() if words not in known]
+    new = [Job(first + index, overrides) for index, overrides in enumerate(listed)]
+    differing = changes([*known.values(), *new])
     if gone:
         raise ConfigError(
-            f"sweep.resume={manifest.folder}: {counted(len(gone), 'job')} of it would be missing, such"
-            f" as {' '.join(gone[0].overrides)}. Leave out what changes the sweep, or start another."
+            f"sweep.resume={manifest.folder}: {counted(len(gone), 'job')} of it would be missing,"
+            f" such as {_line(differing[gone[0].number])}. Leave out what changes the sweep, or start"
+            " another."
         )
     if new and not extend:
         raise ConfigError(
             f"sweep.resume={manifest.folder}: {counted(len(new), 'job')} would be new, such"
-            f" as {' '.join(new[0].overrides)}. Add sweep.extend=true to run them too."
+            f" as {_line(differing[new[0].number])}. Add sweep.extend=true to run them too."
         )
-    first = max(manifest.states, default=-1) + 1
-    numbered = [Job(first + index, job.overrides) for index, job in enumerate(new)]
-    for job in numbered:
+    for job in new:
         manifest.add(job)
-    return [known[words] for words in known] + numbered
+    return [*known.values(), *new]
+
+
+def _line(values: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())
 
 
 def to_run(states: Sequence[JobState], retry: bool) -> list[Job]:
