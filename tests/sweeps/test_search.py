@@ -204,9 +204,11 @@ def test_a_trial_that_never_became_a_job_is_failed(tmp_path: Path) -> None:
 
 def test_another_space_is_refused_with_the_difference(tmp_path: Path) -> None:
     make(tmp_path)
-    with pytest.raises(ConfigError, match=r"another space of size\. Leave out what changes it"):
+    with pytest.raises(ConfigError, match=r"other values of size\. Leave out what changes it"):
         make(tmp_path, SPACE | {"size": Range(4, 65)})
-    with pytest.raises(ConfigError, match="another objectives"):
+    with pytest.raises(ConfigError, match=r"other values of seed\."):
+        Search(SearchConfig(), SPACE, ["seed=2"], [ACCURACY], tmp_path)
+    with pytest.raises(ConfigError, match=r"other values of sweep\.metrics\."):
         make(tmp_path, wanted=[Objective("val/accuracy", "min")])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import random
 import warnings
@@ -31,7 +30,7 @@ DATABASE = "search.db"
 """The study's file in a sweep's folder."""
 
 STUDY = "bigmodel-train"
-_SPACE = "space"
+_SEARCHED = "searched"
 _PATIENCE = 10.0
 """Seconds to wait for another process that writes to the file, such as the dashboard."""
 
@@ -191,7 +190,7 @@ class Search:
         if self._grid is not None:
             self._left = min(self._left, len(self._grid) - len(known))
             self._grid = self._grid[len(known) :]
-        with self._storing():
+        with _storing(self._path):
             self._study = self._open(evaluations)
             self._again = self._unfinished(known)
 
@@ -211,7 +210,7 @@ class Search:
         if self._left <= 0:
             return None
         self._left -= 1
-        with self._storing():
+        with _storing(self._path):
             number, values = self._ask()
         own = (f"{key}={_text(values[key])}" for key in self._space)
         job = Job(number, (*self._fixed, *own))
@@ -220,7 +219,7 @@ class Search:
         return job
 
     def evaluated(self, job: Job, evaluation: int, value: float) -> bool:
-        with self._storing():
+        with _storing(self._path):
             storage, study = self._study._storage, self._study
             trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, job.number)
             if not storage.get_trial(trial).state.is_finished():
@@ -244,12 +243,12 @@ class Search:
         elif outcome.status == "failed" or not all(map(math.isfinite, values)):
             state = TrialState.FAIL
         told = values if state is TrialState.COMPLETE else None
-        with self._storing():
+        with _storing(self._path):
             self._study.tell(job.number, told, state, skip_if_finished=True)
 
     def best(self) -> list[int]:
         """The numbers of the best jobs: with several metrics, those that no other beats in all."""
-        with self._storing():
+        with _storing(self._path):
             from optuna.trial import TrialState
 
             if not self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -261,11 +260,11 @@ class Search:
         from optuna.trial import TrialState
 
         waiting = (TrialState.RUNNING, TrialState.WAITING)
-        open_trials = {t.number for t in self._study.get_trials(deepcopy=False, states=waiting)}
+        trials = {trial.number: trial for trial in self._study.get_trials(False, waiting)}
         if self._config.storage is None:  # asked for by a process that was killed before it made a job
-            for number in open_trials - {job.number for job in known}:
-                self._study.tell(number, state=TrialState.FAIL)
-        return [job for job in reversed(known) if job.number in open_trials]
+            for number in set(trials) - {job.number for job in known}:
+                self._study._storage.set_trial_state_values(trials[number]._trial_id, TrialState.FAIL)
+        return [job for job in reversed(known) if job.number in trials]
 
     def _value(self, metric: str, outcome: Outcome) -> float:
         details = outcome.details
@@ -275,7 +274,7 @@ class Search:
     def _ask(self) -> tuple[int, dict[str, Any]]:
         """A new trial's number and values."""
         if self._config.sampler == "gp":
-            parts = (str(self._path), self._name, self._config.seed, self._space)
+            parts = (self._path, self._name, self._config.seed, self._space)
             # This process must not compute with torch: jobs forked from it would hang.
             asked: tuple[int, dict[str, Any]] = call(partial(_ask_alone, *parts))
             return asked
@@ -295,18 +294,19 @@ class Search:
             directions=["maximize" if one.mode == "max" else "minimize" for one in self._wanted],
             load_if_exists=True,
         )
-        described = {
-            _SPACE: {key: str(values) for key, values in self._space.items()},
-            "objectives": [[objective.metric, objective.mode] for objective in self._wanted],
-        }
-        before = study.user_attrs
-        if before:
-            for name, now in described.items():
-                self._check_same(name, before.get(name), json.loads(json.dumps(now)))
-        else:
-            for name, now in described.items():
-                study.set_user_attr(name, now)
+        searched = {words.partition("=")[0]: words for words in self._fixed}
+        searched |= {key: f"{key}: {values}" for key, values in self._space.items()}
+        searched["sweep.metrics"] = ", ".join(f"{one.metric} ({one.mode})" for one in self._wanted)
+        before = study.user_attrs.get(_SEARCHED)
+        if before is None:
+            study.set_user_attr(_SEARCHED, searched)
             study.set_metric_names([objective.metric for objective in self._wanted])
+        elif changed := sorted(key for key, _ in before.items() ^ searched.items()):
+            raise ConfigError(
+                f"{self._path}: holds a search with other values of {', '.join(dict.fromkeys(changed))}."
+                " Leave out what changes it, start another sweep, or name another search with"
+                " sweep.study=<name>."
+            )
         # Another seed for each start: the same would draw the first values again.
         seed = self._config.seed + len(study.get_trials(deepcopy=False))
         study.sampler = _sampler(self._config.sampler, seed)
@@ -316,37 +316,25 @@ class Search:
     def _name(self) -> str:
         return self._config.study or STUDY
 
-    def _check_same(self, what: str, before: Any, now: Any) -> None:
-        if before == now:
-            return
-        keys = sorted({*before, *now}, key=str) if isinstance(before, dict) else []
-        changed = [key for key in keys if before.get(key) != now.get(key)]
-        named = f" of {', '.join(changed)}" if changed else ""
-        raise ConfigError(
-            f"{self._path}: holds a search with another {what}{named}. Leave out what changes it, start"
-            " another sweep, or name another study with sweep.study=<name>."
-        )
 
-    @contextlib.contextmanager
-    def _storing(self) -> Iterator[None]:
-        """Within it, Optuna is quiet, and what its file cannot do is said in a message."""
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
+@contextlib.contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    """Within it, Optuna is quiet, and what its file cannot do is said in a message."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
-        optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-            cause = error.__cause__ or error
-            text = first_line(getattr(cause, "orig", None) or cause)
-            hint = f"Name another file with {setting('sweep.storage', 'my.db')}."
-            if "locked" in text:
-                hint = "Another program writes to it: wait until it is done, or end it."
-            raise CheckpointError(
-                f"{self._path}: the search cannot use this file: {text}. {hint}"
-            ) from error
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ or error
+        text = first_line(getattr(cause, "orig", None) or cause)
+        hint = f"Name another file with {setting('sweep.storage', 'my.db')}."
+        if "locked" in text:
+            hint = "Another program writes to it: wait until it is done, or end it."
+        raise CheckpointError(f"{path}: the search cannot use this file: {text}. {hint}") from error
 
 
 def _text(value: Any) -> str:
@@ -424,13 +412,14 @@ def _pruner(name: str, evaluations: int) -> Any:
             return pruners.NopPruner()
 
 
-def _ask_alone(path: str, study_name: str, seed: int, space: Space) -> tuple[int, dict[str, Any]]:
+def _ask_alone(path: Path, study_name: str, seed: int, space: Space) -> tuple[int, dict[str, Any]]:
     """A new trial by Gaussian processes, which are computed with torch."""
     import optuna
     import torch
 
     torch.set_num_threads(1)
-    study = optuna.load_study(study_name=study_name, storage=_storage(Path(path)))
-    study.sampler = _sampler("gp", seed + len(study.get_trials(deepcopy=False)))
-    trial = study.ask(_distributions(space))
+    with _storing(path):
+        study = optuna.load_study(study_name=study_name, storage=_storage(path))
+        study.sampler = _sampler("gp", seed + len(study.get_trials(deepcopy=False)))
+        trial = study.ask(_distributions(space))
     return trial.number, trial.params

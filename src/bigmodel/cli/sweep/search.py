@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from bigmodel.errors import ConfigError, join_names
 from bigmodel.registry import validate
 from bigmodel.sweeps.config import SearchConfig, SweepConfig
 from bigmodel.sweeps.jobs import Job, Outcome
+from bigmodel.sweeps.manifest import JobState
 from bigmodel.sweeps.process import call
 from bigmodel.sweeps.search import Choices, Objective, Search, Space, check, chosen_pruner, objectives
 
@@ -98,13 +99,23 @@ class SearchPlan:
         """What the search has chosen for a job, in one line."""
         return " ".join(job.overrides[len(self.fixed) :])
 
-    def start(self, folder: Path, known: Sequence[Job]) -> Search:
-        """The source of its jobs; see `Search`."""
+    def start(self, folder: Path, known: Mapping[int, JobState]) -> Search:
+        """The source of its jobs.
+
+        Args:
+            folder: the sweep's.
+            known: by number, jobs from before, if the search is resumed.
+
+        Raises:
+            ConfigError, CheckpointError: see `Search`.
+        """
         parts = (self.config, self.space, self.fixed, self.wanted, folder)
-        search = Search(*parts, evaluations=self.evaluations, known=known)
+        search = Search(
+            *parts, evaluations=self.evaluations, known=[state.job for state in known.values()]
+        )
         for job in search.unfinished:
-            own = folder / str(job.number)
-            if run_folder.status(own) == "pruned":  # its sweep was killed before it knew
+            own = known[job.number].folder
+            if own is not None and run_folder.status(own) == "pruned":  # and its sweep was killed then
                 search.ended(job, Outcome("pruned", None, own))
         return search
 

@@ -101,7 +101,7 @@ class GridSweeper(Sweeper):
             if resumed is not None:
                 resumed = Manifest.read(folder)  # again, now that it is ours
             if plan is not None:  # before anything is written: its file may be refused
-                search = plan.start(folder, [] if resumed is None else resumed.jobs)
+                search = plan.start(folder, {} if resumed is None else resumed.states)
             elif resumed is not None:
                 merge_jobs(resumed, jobs, settings.extend)
                 jobs = to_run(list(resumed.states.values()), retry=settings.retries > 0)
