@@ -92,7 +92,7 @@ def test_the_page_has_tables_and_pictures() -> None:
     parts = Parts(html)
     assert parts.texts[:2] == ["outputs/s", "outputs/s"]
     headings = ["Means", "Jobs", "Learning curves: val/accuracy", "Parallel coordinates"]
-    headings.append("Mean val/accuracy for each pair of settings")
+    headings.append("Mean val/accuracy of finished jobs for each pair of settings")
     assert [text for text in parts.texts if text in headings] == headings
     assert any(text.startswith("model=cnn lr=1 is better than model=cnn lr=0.1") for text in parts.texts)
     first = parts.texts.index("checkpoint") + 1
@@ -152,3 +152,12 @@ def test_whatever_a_sweep_holds_there_is_a_page(jobs: list[JobResult]) -> None:
 def test_plotly_is_loaded_for_the_page_alone() -> None:
     code = "import sys, bigmodel.reporting.sweep_page; sys.exit('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_pruned_jobs_do_not_count_in_the_mean_of_a_pair() -> None:
+    pruned = job("p", 0.1, {"model": "cnn", "lr": "1", "seed": "9"}, status="pruned", error="is worse")
+    *_, heatmap = figures(page("s", rank([*GRID, pruned]), curve))
+    assert [[round(cell, 9) for cell in line] for line in heatmap[0]["z"]] == [
+        [0.72, 0.52],
+        [0.81, 0.62],
+    ]

@@ -127,14 +127,13 @@ def _pictures(board: Board, curve: Curve) -> list[tuple[str, list[Any]]]:
         if (lines := _curves(board, metric, curve)) is not None
     ]
     rows = [row for row in board.rows if row.place is not None]
-    found = [_axis(key, rows) for key in changed_keys(row.result for row in rows)]
-    axes = [axis for axis in found if axis is not None and len(axis.labels) > 1]
-    if axes and len(rows) > 1:
+    if axes := _axes(rows):
         drawn.append(("Parallel coordinates", [_parallel(board, rows, axes)]))
-    swept = [axis for axis in axes if axis.key not in REPEATS][:_MOST_KEYS]
+    rows = [row for row in rows if row.result.status == "finished"]  # a job that was pruned says little
+    swept = [axis for axis in _axes(rows) if axis.key not in REPEATS][:_MOST_KEYS]
     if len(swept) > 1:
         pairs = itertools.combinations(swept, 2)
-        title = f"Mean {board.metric} for each pair of settings"
+        title = f"Mean {board.metric} of finished jobs for each pair of settings"
         drawn.append((title, [_heatmap(board, rows, *pair) for pair in pairs]))
     return drawn
 
@@ -204,6 +203,12 @@ class _Axis:
     places: Sequence[float]
     ticks: Sequence[float]
     labels: Sequence[str]
+
+
+def _axes(rows: Sequence[Row]) -> list[_Axis]:
+    """Those keys that have several values."""
+    found = [_axis(key, rows) for key in changed_keys(row.result for row in rows)]
+    return [axis for axis in found if axis is not None and len(axis.labels) > 1]
 
 
 def _axis(key: str, rows: Sequence[Row]) -> _Axis | None:
