@@ -150,20 +150,22 @@ def rank(results: Sequence[JobResult], metric: str | None = None) -> list[Board]
     Args:
         metric: what to rank all by; None takes the one that each job monitors.
     """
-    parts: dict[tuple[str, str, str], list[JobResult]] = {}
-    for result in results:
+    chosen_mode = _mode(metric, results) if metric else ""
+    parts: dict[tuple[str, str, str], list[tuple[int, JobResult]]] = {}
+    unknown = []
+    for index, result in enumerate(results):
         name = metric or result.monitor
+        if not result.monitor or (metric is not None and result.best.get(metric) is None):
+            unknown.append((index, result))
+            continue
         loss = result.loss if name.endswith("/loss") else ""
-        known = bool(result.monitor) and (metric is None or result.best.get(metric) is not None)
-        mode = _mode(metric, results) if metric else result.mode
-        parts.setdefault((name, mode, loss) if known else ("", "", ""), []).append(result)
-    unknown = parts.pop(("", "", ""), [])
-    if not parts:
-        name = metric or "metric"
-        return [_board(name, _mode(name, results), "", unknown)] if unknown else []
-    largest = max(parts, key=lambda key: len(parts[key]))
-    parts[largest] = [each for each in results if each in parts[largest] or each in unknown]
-    return [_board(*key, part) for key, part in parts.items()]
+        parts.setdefault((name, chosen_mode or result.mode, loss), []).append((index, result))
+    if not parts and unknown:
+        parts[metric or "metric", chosen_mode or "max", ""] = []
+    if parts:
+        largest = max(parts.values(), key=len)
+        largest[:] = sorted(largest + unknown, key=lambda each: each[0])
+    return [_board(*key, [result for _, result in part]) for key, part in parts.items()]
 
 
 def _mode(metric: str, results: Iterable[JobResult]) -> str:
