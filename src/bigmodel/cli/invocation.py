@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bigmodel.sweeps.manifest import Manifest
+    from bigmodel.sweeps.refit import Refit
 
 
 class Invocation:
@@ -24,6 +25,7 @@ class Invocation:
         words: what was typed, without secrets.
         sweep: the sweep's record; None for a single run.
         resumed_sweep: the record of the sweep to go on with; None for a new one.
+        refit: the best settings of a sweep, which the run trains again; None for another run.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class Invocation:
         self.words: list[str] = []
         self.sweep: Manifest | None = None
         self.resumed_sweep: Manifest | None = None
+        self.refit: Refit | None = None
 
 
 current = Invocation()

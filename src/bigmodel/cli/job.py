@@ -60,6 +60,9 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> None:
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
             run_folder.remove_leftovers(folder)
             run_folder.record_start(folder, config, hydra)
+            if (refit := invocation.current.refit) is not None:
+                refit.write(folder)
+                print(escape_message(refit.announcement))  # noqa: T201
             fit_run(run)
     except BaseException:
         if invocation.current.folder is None:  # training has not started there

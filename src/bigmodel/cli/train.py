@@ -30,7 +30,7 @@ from bigmodel.runtime.signals import SignalMode, Signals
 
 TYPE_CHECKING = False  # importing `typing` would slow down --help
 if TYPE_CHECKING:
-    from bigmodel.sweeps.manifest import Manifest
+    from bigmodel.sweeps.refit import Refit
 
 
 def config_dir() -> Path:
@@ -105,7 +105,7 @@ def _train(argv: list[str]) -> int:
 
     # From what the user typed to what Hydra parses. Secrets are first, since errors quote the rest.
     argv = redact_overrides.redact_argv(argv)
-    argv, current.resumed_sweep = _sweep_words(argv)
+    argv = _sweep_words(argv)
     current.words = argv
     argv = flags.flags_first(argv, config_dir())
     argv = flags.expand_device_index(argv)
@@ -120,16 +120,23 @@ def _train(argv: list[str]) -> int:
         raise
 
 
-def _sweep_words(argv: list[str]) -> tuple[list[str], Manifest | None]:
-    """The words of the sweep that `sweep.resume` names; no settings of a sweep for a single run."""
+def _sweep_words(argv: list[str]) -> list[str]:
+    """The words that `sweep.resume` or `sweep.refit` stands for; a single run has no other such word."""
     named = [word for word in argv if word.lstrip("+~").startswith(("sweep.", "sweep="))]
     if not named:
-        return argv, None
+        return argv
+    from bigmodel.cli.sweep.refit import expand_refit
     from bigmodel.cli.sweep.resume import expand_resume
 
-    if not {"-m", "--multirun"} & set(argv) and not any("hydra.mode=" in word for word in argv):
+    current = invocation.current
+    argv, current.refit = expand_refit(argv, config_dir())
+    if {"-m", "--multirun"} & set(argv) or any("hydra.mode=" in word for word in argv):
+        argv, current.resumed_sweep = expand_resume(argv)
+        return argv
+    named = [word for word in argv if word.lstrip("+~").startswith(("sweep.", "sweep="))]
+    if named:
         raise ConfigError(f"{named[0]}: is a setting of sweeps. Add -m to run one, or leave it out.")
-    return expand_resume(argv)
+    return argv
 
 
 def _run_jobs(argv: list[str]) -> int:
@@ -143,7 +150,20 @@ def _run_jobs(argv: list[str]) -> int:
         raise current.error
     if not current.started:  # only text was requested, as by --cfg
         standard_streams.check_result()
+    if current.refit is not None and current.folder is not None:
+        _conclude_refit(current.refit, current.folder)
     return _conclude_sweep()
+
+
+def _conclude_refit(refit: Refit, folder: Path) -> None:
+    from bigmodel.reporting.formatting import shown_path
+    from bigmodel.reporting.summary import read_summary
+    from bigmodel.runtime.escaping import escape
+
+    summary = read_summary(folder)
+    assert summary is not None
+    for line in refit.conclusion(shown_path(folder), summary.test):
+        print(escape(line))  # noqa: T201
 
 
 def _call_hydra(argv: list[str]) -> None:

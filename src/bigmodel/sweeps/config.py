@@ -31,6 +31,10 @@ class SweepConfig(Config):
     plan: bool = Field(False, description="only show what would run, and what it would cost")
     resume: str | None = Field(None, description="folder of a sweep to go on with")
     extend: bool = Field(False, description="a resumed sweep may get more jobs")
+    refit: str | None = Field(
+        None, description="folder of a sweep whose best settings are trained again, without -m"
+    )
+    refit_name: str = Field("winner", min_length=1, description="name of their experiment")
 
 
 class SearchConfig(SweepConfig):

@@ -27,19 +27,25 @@ def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
     Raises:
         CheckpointError: it is not a sweep's folder.
     """
-    wanted = [word.partition("=")[2].strip("'\"") for word in argv if _key(word) == _KEY]
+    wanted = [word.partition("=")[2].strip("'\"") for word in argv if key_of(word) == _KEY]
     if not wanted or wanted[-1] in ("null", ""):
         return argv, None
     folder = Path(wanted[-1])
     manifest = Manifest.read(folder)
     own = f"hydra.sweep.dir={hydra_value(str(folder.resolve()))}"
-    typed = [word for word in argv if _key(word) != _KEY] + [own]
-    replaced = {_key(word): word for word in typed if "=" in word}
-    words = [replaced.pop(_key(word), word) for word in manifest.words]
-    return [*words, *(word for word in typed if word not in words)], manifest
+    typed = [word for word in argv if key_of(word) != _KEY] + [own]
+    return replaced(manifest.words, typed), manifest
 
 
-def _key(word: str) -> str:
+def replaced(words: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """The words with those that are typed in the place of those with the same key, or after them."""
+    new = {key_of(word): word for word in typed if "=" in word}
+    merged = [new.pop(key_of(word), word) for word in words]
+    return [*merged, *(word for word in typed if word not in merged)]
+
+
+def key_of(word: str) -> str:
+    """The key that a word of the command line sets."""
     return word.lstrip("+").partition("=")[0]
 
 
