@@ -236,6 +236,14 @@ def test_jobs_that_monitor_different_metrics_are_ranked_apart(tmp_path: Path) ->
     assert printed(jobs, terminal=True, width=100)
 
 
+@pytest.mark.parametrize("key", ["data", "data.split_seed"])
+def test_jobs_that_were_evaluated_on_different_samples_are_marked(key: str) -> None:
+    shown = printed([row(1, 0.5, **{key: "1"}), row(2, 0.6, **{key: "2"})], terminal=False)
+    assert shown[-1].startswith(f"Warning: jobs differ in {key}, and so in the samples")
+    failed = row(3, None, "failed", **{key: "2"})
+    assert "Warning" not in "".join(printed([row(1, 0.5, **{key: "1"}), failed], terminal=False))
+
+
 def seeds(values: Mapping[str, Sequence[float]]) -> list[JobResult]:
     """Jobs of models, one a seed; a model without figures has one job that failed."""
     jobs = [

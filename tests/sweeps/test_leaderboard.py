@@ -185,6 +185,7 @@ def test_without_repetitions_there_are_no_groups() -> None:
     assert group(rank([job(n, 0.5, changed={"lr": str(n)}) for n in range(3)])[0]) is None
     once = [job(n, 0.5, changed={"lr": str(n), "seed": str(n)}) for n in range(3)]
     assert group(rank(once)[0]) is None
+    assert group(rank(grid(fnn=[None, None]))[0]) is None
     assert rank([]) == []
 
 

@@ -28,8 +28,11 @@ from bigmodel.sweeps.statistics import Comparison, Estimate
 TOP = 30
 """Jobs that are printed; all are in the file."""
 
-_FAILURES = 8  # different reasons that are printed
+_REASONS = 8  # different reasons that are printed
 _NAMES = 5  # jobs that one reason names
+
+_DATA = ("data", "data.path", "data.target", "data.val_path", "data.val_fraction", "data.split_seed")
+"""Keys that decide which samples are for validation."""
 
 _LOSS = "loss used"  # `loss` is a key that jobs may differ in
 
@@ -121,8 +124,8 @@ def print_leaderboard(
             title = f"Means over {_repeats(grouping.repeats)}: {_metric_title(board, boards)}"
             printer.table(group_cells(grouping, board, max(2, top)), title)
             printer.note(verdict(grouping, board))
-    for line in _warnings(boards):
-        printer.problem(line)
+    for line in [*cautions(boards), *_failures(boards)]:
+        printer.problem(escape_message(line))
 
 
 def _top(boards: Sequence[Board], top: int) -> list[Board]:
@@ -227,8 +230,8 @@ def group_cells(grouping: Grouping, board: Board, top: int | None = None) -> lis
     return [[escape_line(cell) for cell in cells] for cells in table]
 
 
-def _warnings(boards: Sequence[Board]) -> list[str]:
-    """What is wrong with the ranking, and why jobs failed: a line for each reason."""
+def cautions(boards: Sequence[Board]) -> list[str]:
+    """Why the figures of some jobs cannot be compared."""
     lines = []
     if any(len(_losses(boards, metric)) > 1 for metric in _metrics(boards)):
         metric = next(metric for metric in _metrics(boards) if len(_losses(boards, metric)) > 1)
@@ -236,12 +239,32 @@ def _warnings(boards: Sequence[Board]) -> list[str]:
             f"Warning: {metric} comes from different losses and cannot be compared: each loss is ranked"
             " apart. Rank by a metric, such as trainer.checkpoint.monitor=val/rmse or val/accuracy."
         )
+    if keys := _data_keys(boards):
+        lines.append(
+            f"Warning: jobs differ in {' and '.join(keys)}, and so in the samples that they were"
+            " evaluated on. Compare only those with the same data."
+        )
+    return lines
+
+
+def _data_keys(boards: Sequence[Board]) -> list[str]:
+    """The keys of validation data in which jobs of a board differ."""
+    found: dict[str, None] = {}
+    for board in boards:
+        ranked = [row.result.changed for row in board.rows if row.place is not None]
+        found |= {key: None for key in _DATA if len({changed.get(key) for changed in ranked}) > 1}
+    return list(found)
+
+
+def _failures(boards: Sequence[Board]) -> list[str]:
+    """Why jobs failed: a line for each reason."""
+    lines = []
     reasons: dict[tuple[str, str], list[Row]] = {}
     for row in (row for board in boards for row in board.rows if row.remark):
         if row.result.status == "pruned":  # as it should be
             continue
         reasons.setdefault((row.result.status, str(row.remark)), []).append(row)
-    for (status, reason), rows in itertools.islice(reasons.items(), _FAILURES):
+    for (status, reason), rows in itertools.islice(reasons.items(), _REASONS):
         if len(rows) == 1:
             result = rows[0].result
             changes = _changes(rows[0]) or "no changes"
@@ -250,9 +273,9 @@ def _warnings(boards: Sequence[Board]) -> list[str]:
             names = ", ".join(row.result.job for row in rows[:_NAMES])
             more = f", … ({len(rows):,} in all)" if len(rows) > _NAMES else ""
             lines.append(f"Jobs {names}{more} {status}: {reason}")
-    if len(reasons) > _FAILURES:
-        lines.append(f"{len(reasons) - _FAILURES:,} more reasons are in the file, column `error`.")
-    return [escape_message(line) for line in lines]
+    if len(reasons) > _REASONS:
+        lines.append(f"{len(reasons) - _REASONS:,} more reasons are in the file, column `error`.")
+    return lines
 
 
 class _Printer:

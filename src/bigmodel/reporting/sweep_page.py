@@ -16,7 +16,7 @@ from typing import Any
 
 from bigmodel.errors import counted
 from bigmodel.reporting.formatting import duration, figure, shown_path
-from bigmodel.reporting.leaderboard import group_cells, verdict
+from bigmodel.reporting.leaderboard import cautions, group_cells, verdict
 from bigmodel.runtime.escaping import escape_line
 from bigmodel.sweeps.leaderboard import (
     REPEATS,
@@ -55,7 +55,7 @@ def page(title: str, boards: Sequence[Board], curve: Curve, by: Sequence[str] = 
     """
     from plotly.offline import get_plotlyjs
 
-    sections = []
+    sections = [f"<p class=verdict>{_text(line)}</p>" for line in cautions(boards)]
     for number, board in enumerate(boards):
         grouping = group(board, by)
         sections.append(_heading(board, boards))

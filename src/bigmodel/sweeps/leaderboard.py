@@ -227,7 +227,7 @@ def group(board: Board, by: Sequence[str] = ()) -> Grouping | None:
         by: keys that tell groups apart; none takes all but `REPEATS`.
 
     Returns:
-        None if no group would have two jobs.
+        None if no group would have two jobs, or none has a figure.
     """
     changed = changed_keys(row.result for row in board.rows)
     keys = [key for key in changed if key in by] if by else [k for k in changed if k not in REPEATS]
@@ -238,6 +238,8 @@ def group(board: Board, by: Sequence[str] = ()) -> Grouping | None:
     if not repeats or all(len(rows) < 2 for rows in parts.values()):
         return None
     groups = [_group(rows, keys, repeats) for rows in parts.values()]
+    if all(each.estimate is None for each in groups):
+        return None
     sign = -1 if board.mode == "max" else 1
     groups.sort(key=lambda each: math.inf if each.estimate is None else sign * each.estimate.mean)
     first, second = [*groups, None, None][:2]
