@@ -63,6 +63,19 @@ def test_jobs_run_in_their_order(tmp_path: Path) -> None:
     assert [seen.outcomes[number][0].value for number in range(5)] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
+def test_a_job_that_is_prepared_sooner_waits_for_those_before_it(tmp_path: Path) -> None:
+    def work(job: Job, channel: Channel) -> None:
+        if job.number == 0:
+            until((tmp_path / "1").exists)
+            time.sleep(0.3)  # in which the other would take the slot
+        (tmp_path / str(job.number)).touch()
+        quick(job, channel)
+
+    recorder = run(tmp_path, work, 2, ahead=1)
+
+    assert recorder.of("started") == [0, 1]
+
+
 def test_as_many_at_a_time_as_there_are_slots(tmp_path: Path) -> None:
     def work(job: Job, channel: Channel) -> None:
         channel.wait_for_slot()

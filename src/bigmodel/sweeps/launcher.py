@@ -81,9 +81,11 @@ class Launcher:
             lines = [process.connection for process in self._processes]
             log = self._logs / f"{job.number}.log"
             self._processes.append(JobProcess(job, self._work, log, lines))
-        for process in self._processes:
-            if self._free and process.ready and process.slot is None and not self._stopping:
-                process.run_in(self._free.pop())
+        waiting = [process for process in self._processes if process.slot is None]
+        for process in waiting:  # in the order of the jobs, whichever is prepared first
+            if not (self._free and process.ready) or self._stopping:
+                break
+            process.run_in(self._free.pop())
         return bool(self._processes)
 
     def _wait(self) -> None:
