@@ -1,0 +1,96 @@
+"""Compares the time of a sweep with Hydra's launchers, and with as many starts of the command.
+
+    .venv/bin/python scripts/bench_sweeps.py             # 64 jobs, three rounds in turns
+    .venv/bin/python scripts/bench_sweeps.py --jobs 16 --rounds 1
+
+Every side trains the FNN on digits for five epochs, with a folder, checkpoints and TensorBoard for each
+job. hydra-joblib-launcher has to be installed for its side; starts are timed for an eighth of the jobs.
+The median ratios are printed as the table in docs/sweeps.md has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SETTINGS = ("data=digits", "model=fnn", "trainer.epochs=5", "device=cpu")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*words: str) -> float:
+    """Seconds of a command in an empty folder."""
+    path = os.pathsep.join([str(ROOT / "scripts"), str(ROOT / "src")])
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
+    return seconds
+
+
+def ours(jobs: int) -> float:
+    return run("-m", "bigmodel", "-m", f"seed=range({jobs})", *SETTINGS)
+
+
+def basic(jobs: int) -> float:
+    return run("-m", "benchmarks.hydra_sweep", "-m", f"seed=range({jobs})", *SETTINGS)
+
+
+def joblib(jobs: int) -> float:
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    return run("-m", "benchmarks.hydra_sweep", "-m", f"seed=range({jobs})", *launcher, *SETTINGS)
+
+
+def starts(jobs: int) -> float:
+    part = max(1, jobs // 8)
+    return sum(run("-m", "bigmodel", f"seed={seed}", *SETTINGS) for seed in range(part)) * jobs / part
+
+
+SIDES: dict[str, Callable[[int], float]] = {
+    "Hydra's basic launcher": basic,
+    "hydra-joblib-launcher, two jobs at a time": joblib,
+    "as many starts of the command": starts,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--jobs", type=int, default=64)
+    options.add_argument("--rounds", type=int, default=3)
+    given = options.parse_args(arguments)
+    sides = dict(SIDES)
+    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+        del sides["hydra-joblib-launcher, two jobs at a time"]
+    ratios: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(given.rounds):
+        own = ours(given.jobs)
+        print(f"round {number + 1}: ours {own:.1f} s", file=sys.stderr)
+        for name, side in sides.items():
+            seconds = side(given.jobs)
+            ratios[name].append(seconds / own)
+            print(f"  {name} {seconds:.1f} s", file=sys.stderr)
+    print(f"| {given.jobs} jobs, against | times as long |\n|---|---|")
+    for name, found in ratios.items():
+        print(f"| {name} | {statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f}) |")
+
+
+if __name__ == "__main__":
+    main()
