@@ -116,3 +116,16 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
         os.close(reader)
     assert disk.is_special(pipe)
     assert link.is_symlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files have no paths")
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])
+def test_an_open_file_is_appended_to(tmp_path: Path, folder: str) -> None:
+    """As /dev/stdout is one if a shell redirects it to a file."""
+    with (tmp_path / "out").open("wb") as file:
+        file.write(b"one ")
+        file.flush()
+        path = Path(folder, str(file.fileno()))
+        assert disk.is_special(path)
+        disk.write_bytes(path, b"two")
+    assert (tmp_path / "out").read_bytes() == b"one two"

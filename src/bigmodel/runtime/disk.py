@@ -39,14 +39,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically and syncs it.
 
     At every moment, even in a power cut, `path` is the old file or the new one. The new one gets the
-    mode of the old. If the content is unchanged, the file is only synced. A pipe or a device, such as
-    /dev/stdout, is written to.
+    mode of the old. If the content is unchanged, the file is only synced. A special path is
+    written to; see `is_special`.
 
     Raises:
         OSError: it cannot be written; an existing file is unchanged.
     """
     if is_special(path):
-        with path.open("wb") as stream:
+        with path.open("ab") as stream:  # /dev/stdout may be a file to which others write, too
             stream.write(content)
         return
     if not path.is_symlink() and path.is_file() and _holds(path, content):
@@ -81,7 +81,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path leads to a pipe or a device, which no file may replace."""
+    """Whether a path leads to a pipe, a device or an open file, such as /dev/stdout: no file may replace
+    it."""
+    if path.is_symlink() and any(
+        place.is_relative_to("/proc") for place in (path.parent.resolve(), path.parent / path.readlink())
+    ):
+        return True
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
