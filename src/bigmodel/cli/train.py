@@ -158,7 +158,6 @@ def _run_jobs(argv: list[str]) -> int:
 def _conclude_refit(refit: Refit, folder: Path) -> None:
     from bigmodel.reporting.formatting import shown_path
     from bigmodel.reporting.summary import read_summary
-    from bigmodel.runtime.escaping import escape
 
     summary = read_summary(folder)
     assert summary is not None
@@ -209,6 +208,7 @@ def _conclude_sweep() -> int:
     if invocation.current.sweep is None:
         return 0
     from bigmodel.cli.launch.run_folder import LEADERBOARD
+    from bigmodel.cli.sweep.models import verdict
     from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
     from bigmodel.sweeps.leaderboard import rank
     from bigmodel.sweeps.results import collect
@@ -217,6 +217,8 @@ def _conclude_sweep() -> int:
     boards = rank(results)
     write_csv(boards, path)
     print_leaderboard(boards, path=path)
+    for line in verdict(invocation.current.sweep.folder, results):
+        print(escape(line))  # noqa: T201
     return int(any(result.status not in ("finished", "pruned") for result in results))
 
 

@@ -60,3 +60,33 @@ class SearchConfig(SweepConfig):
     study: str | None = Field(
         None, min_length=1, description="the search's name in that file; null: bigmodel-train"
     )
+
+
+Settings = Annotated[str, Field(min_length=1)]
+"""What a job sets, with spaces between: `model=fnn model.dropout=0.2`."""
+
+
+class ModelsConfig(SweepConfig):
+    """Which models are tried, by the kind of data."""
+
+    baselines: bool = Field(True, description="fit plain models of scikit-learn beside them")
+    tables: list[Settings] = Field(
+        [
+            "model=fnn",
+            "model=fnn model.hidden_sizes=[512,256] model.dropout=0.2",
+            "model=attention",
+            "model=transformer",
+        ],
+        description="settings of each job on tables",
+    )
+    images: list[Settings] = Field(
+        ["model=cnn", "model=fnn model.dropout=0.2", "model=attention", "model=transformer"],
+        description="the same on images",
+    )
+    sequences: list[Settings] = Field(
+        ["model=rnn", "model=cnn", "model=transformer", "model=fnn"], description="the same on sequences"
+    )
+    texts: list[Settings] = Field(
+        ["model=fnn", "model=cnn", "model=rnn", "model=transformer"],
+        description="the same on texts with labels or numbers",
+    )

@@ -21,7 +21,7 @@ from bigmodel.cli.launch import run_folder
 from bigmodel.cli.sweep.space import search_space
 from bigmodel.errors import ConfigError, join_names
 from bigmodel.registry import validate
-from bigmodel.sweeps.config import SearchConfig, SweepConfig
+from bigmodel.sweeps.config import ModelsConfig, SearchConfig, SweepConfig
 from bigmodel.sweeps.jobs import Job, Outcome
 from bigmodel.sweeps.manifest import JobState
 from bigmodel.sweeps.process import call
@@ -42,7 +42,12 @@ def settings_of(config: DictConfig) -> SweepConfig:
         plain |= {"search": "optuna"} | _translated(config.hydra.sweeper)
     if plain.get("storage") is not None:
         plain["storage"] = _as_path(str(plain["storage"]))
-    return validate(SearchConfig if "search" in plain else SweepConfig, plain, "sweep")
+    schema: type[SweepConfig] = SweepConfig
+    if "search" in plain:
+        schema = SearchConfig
+    elif "baselines" in plain:
+        schema = ModelsConfig
+    return validate(schema, plain, "sweep")
 
 
 def is_hydra_search(config: DictConfig) -> bool:

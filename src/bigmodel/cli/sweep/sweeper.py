@@ -25,13 +25,14 @@ from bigmodel.cli.job import import_everything
 from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
+from bigmodel.cli.sweep.models import fit_baselines, with_models
 from bigmodel.cli.sweep.resume import merge_jobs, to_run
 from bigmodel.cli.sweep.search import SearchPlan, is_hydra_search, plan_search, settings_of
 from bigmodel.errors import ConfigError, reason
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Stopped
-from bigmodel.sweeps.config import SearchConfig, SweepConfig
+from bigmodel.sweeps.config import ModelsConfig, SearchConfig, SweepConfig
 from bigmodel.sweeps.jobs import Job, JobList, JobSource, Observer, Observers, Outcome
 from bigmodel.sweeps.keep import KeepBest
 from bigmodel.sweeps.launcher import Launcher
@@ -105,6 +106,9 @@ class GridSweeper(Sweeper):
             elif resumed is not None:
                 merge_jobs(resumed, jobs, settings.extend)
                 jobs = to_run(list(resumed.states.values()), retry=settings.retries > 0)
+            if isinstance(settings, ModelsConfig) and settings.baselines:
+                example = (jobs if resumed is None else resumed.jobs)[0].overrides
+                fit_baselines(folder, example, self._context, self._config)
             if resumed is None:
                 OmegaConf.save(self._config, folder / PLAN)
             manifest = resumed or Manifest.create(folder, invocation.current.words, jobs)
@@ -125,6 +129,8 @@ class GridSweeper(Sweeper):
         first = int(self._config.seed)
         seeds = range(first, first + (settings.seeds or 0))
         listed = combinations(overrides, settings.zip, seeds)
+        if isinstance(settings, ModelsConfig):
+            listed = with_models(settings, listed, self._context, self._config)
         jobs = [Job(number, words) for number, words in enumerate(listed)]
         self._check(jobs)
         return jobs

@@ -1,0 +1,175 @@
+"""`sweep=models`, as typed, and what is said at its end."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigmodel.cli.sweep.models import BASELINES, verdict
+from bigmodel.sweeps.leaderboard import JobResult
+from tests.end_to_end import conftest
+from tests.end_to_end.conftest import Command
+
+command = conftest.command
+QUICK = (
+    "-m",
+    "sweep=models",
+    "device=cpu",
+    "trainer.tensorboard=false",
+    "debug=fast",
+    "hydra.sweep.dir=swept",
+)
+
+
+def leaderboard(folder: Path) -> list[dict[str, str]]:
+    with (folder / "swept" / "leaderboard.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_models_for_tables_beside_baselines(command: Command, tmp_path: Path) -> None:
+    rows = [f"{n % 7},{'abc'[n % 3]},{2 * (n % 7)}" for n in range(80)]
+    (tmp_path / "table.csv").write_text("\n".join(["x,kind,y", *rows]))
+    table = ("data=table", "data.path=table.csv", "data.target=y", "data.task=values")
+    result = command(*QUICK, *table, "model.dropout=0.1")
+    assert (result.status, result.err) == (0, "")
+    jobs = leaderboard(tmp_path)
+    assert sorted(job["model"] for job in jobs) == ["attention", "fnn", "fnn", "transformer"]
+    assert all("model.dropout" not in job for job in jobs)  # what is typed counts for all of them
+    *_, title, first, _, _, last = result.out.splitlines()
+    assert title == "Baselines on the same samples, val/rmse"
+    assert first.split("  ")[0] in ("linear regression", "gradient boosting")
+    assert last.startswith("A network is not worth it here:")  # after one short epoch
+    known = json.loads((tmp_path / "swept" / BASELINES).read_text())
+    assert known["validation_samples"] <= 16
+    assert len(known["baselines"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "models"),
+    [
+        (["data=digits"], {"cnn", "fnn", "attention", "transformer"}),
+        (
+            ["data=synthetic", "data.input=sequence", "data.shape=[8,3]"],
+            {"rnn", "cnn", "transformer", "fnn"},
+        ),
+        (
+            ["data=text_labels", "data.path=texts.csv", "data.unit=character"],
+            {"fnn", "cnn", "rnn", "transformer"},
+        ),
+    ],
+)
+def test_each_kind_of_data_has_models_of_its_own(
+    command: Command, tmp_path: Path, words: list[str], models: set[str]
+) -> None:
+    lines = [f"{'good fine' if n % 2 else 'bad poor'} {n % 5} film,{n % 2}" for n in range(60)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *lines]))
+    result = command(*QUICK, "sweep.baselines=false", *words)
+    assert (result.status, result.err) == (0, "")
+    jobs = leaderboard(tmp_path)
+    assert {job["model"] for job in jobs} == models
+    assert "Baselines" not in result.out
+    assert not (tmp_path / "swept" / BASELINES).exists()
+
+
+def test_own_settings_with_seeds_and_a_resume(command: Command, tmp_path: Path) -> None:
+    own = 'sweep.tables=["model=fnn model.hidden_sizes=[4]","model=fnn model.hidden_sizes=[8]"]'
+    assert command(*QUICK, own, "sweep.seeds=2", "data=iris").status == 0
+    jobs = leaderboard(tmp_path)
+    assert sorted((job["model.hidden_sizes"], job["seed"]) for job in jobs) == [
+        ("[4]", "0"),
+        ("[4]", "1"),
+        ("[8]", "0"),
+        ("[8]", "1"),
+    ]
+    written = (tmp_path / "swept" / BASELINES).stat().st_mtime_ns
+    again = command("-m", "sweep.resume=swept")
+    assert (again.status, again.err) == (0, "")
+    assert "Baselines on the same samples" in again.out
+    assert (tmp_path / "swept" / BASELINES).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=iris", "model=fnn"], "sweep=models: chooses the models itself. Leave out model="),
+        (["data=iris", "data.split_seed=0,1"], "data.split_seed has several values"),
+        (["data=iris", "sweep.tables=[]"], "sweep.tables=[]: names no settings to try."),
+        (["data=iris", 'sweep.tables=["model=nosuch"]'], "model=nosuch: no such model."),
+        (["data=synthetic", "data.target=flags", "data.outputs=3"], "this data is"),
+        (["data=table", "data.path=none.csv", "data.target=y"], "none.csv"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_message(
+    command: Command, tmp_path: Path, words: list[str], message: str
+) -> None:
+    result = command(*QUICK, *words)
+    assert (result.status, result.out) == (1, "")
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+# ----- the verdict -----
+
+
+def job(
+    value: float, test: float | None = None, metric: str = "val/accuracy", mode: str = "max"
+) -> JobResult:
+    best: dict[str, float | None] = {metric: value}
+    if test is not None:
+        best[metric.replace("val", "test")] = test
+    return JobResult("0", {"model": "fnn"}, "finished", monitor=metric, mode=mode, best=best)
+
+
+def lines(
+    folder: Path, result: JobResult, samples: int = 1000, **figures: dict[str, float]
+) -> list[str]:
+    listed: list[dict[str, Any]] = [
+        {"name": name, "figures": known, "seconds": 1.0, "samples": 9, "error": None if known else "why"}
+        for name, known in figures.items()
+    ]
+    known = {"validation_samples": samples, "baselines": listed}
+    (folder / BASELINES).write_text(json.dumps(known))
+    return verdict(folder, [result])
+
+
+def test_a_network_that_is_no_better_is_not_worth_it(tmp_path: Path) -> None:
+    *_, best, worse, failed, last = lines(
+        tmp_path, job(0.8), forest={"val/accuracy": 0.85}, line={"val/accuracy": 0.9}, broken={}
+    )
+    assert [row.split()[0] for row in (best, worse, failed)] == ["line", "forest", "broken"]
+    assert failed.endswith("failed: why")
+    assert last == (
+        "A network is not worth it here: line is better by 0.1000 than the best of 1 job, model=fnn"
+        " (val/accuracy 0.9000 against 0.8000)."
+    )
+    assert "line is as good as the best" in lines(tmp_path, job(0.9), line={"val/accuracy": 0.9})[-1]
+
+
+def test_a_lead_is_told_and_whether_it_may_be_luck(tmp_path: Path) -> None:
+    figures = {"val/accuracy": 0.8, "test/accuracy": 0.7}
+    last = lines(tmp_path, job(0.9, test=0.75), line=figures)[-1]
+    assert last == (
+        "The best of 1 job, model=fnn, is better by 0.1000 than line (val/accuracy 0.9000 against"
+        " 0.8000). On the test part: test/accuracy 0.7500 for the network, 0.7000 for the baseline."
+    )
+    assert (
+        "With 30 validation samples this may well be luck."
+        in lines(tmp_path, job(0.9), 30, line=figures)[-1]
+    )
+
+
+def test_less_may_be_better(tmp_path: Path) -> None:
+    result = job(2.0, metric="val/rmse", mode="min")
+    *_, first, _, last = lines(tmp_path, result, a={"val/rmse": 4.0}, b={"val/rmse": 3.0})
+    assert first.startswith("b ")
+    assert last.startswith("The best of 1 job, model=fnn, is better by 1.0000 than b (")
+
+
+def test_there_is_none_without_baselines_figures_or_jobs(tmp_path: Path) -> None:
+    assert verdict(tmp_path, [job(0.5)]) == []
+    other = job(0.5, metric="val/loss", mode="min")
+    assert lines(tmp_path, other, line={"val/accuracy": 1.0})[-1].startswith("line")
+    assert verdict(tmp_path, []) == []
