@@ -46,12 +46,16 @@ from tests.faults import (  # noqa: E402
     kills,
     power,
     streams,
+    sweep_kills,
     trials,
 )
 
 RESULTS = ROOT / "scripts" / "results" / "reliability.json"
 PAGE = ROOT / "docs" / "promises.md"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SWEEP = ("optimizer.lr=0.03,0.01,0.003,0.001", "seed=range(16)")
+"""The grid of the sweep that is killed."""
+
 ANOTHER_FILE_SYSTEM = Path("/dev/shm")
 
 
@@ -125,6 +129,21 @@ class Prover:
             # Which of the kills did the damage is not known, so all of a run's kills count as lost.
             row.add(f"seed {seed}", result.faults, result.kills)
         row.note = f"{unfinished} of them left a checkpoint unfinished"
+        return row
+
+    def sweeps(self) -> Row:
+        row = Row("kill -9 of a sweep of 64 jobs and all its processes: the same table, no job twice")
+        wanted, running = self._tries(10), 0
+        expected = sweep_kills.run_uninterrupted(next(self._folders), *SWEEP)
+        for seed in count():
+            if row.tries >= wanted:
+                break
+            result = sweep_kills.kill_and_resume(
+                next(self._folders), expected, SWEEP, wanted - row.tries, seed
+            )
+            running += result.running
+            row.add(f"seed {seed}", result.faults, result.kills)
+        row.note = f"{running} jobs were running then"
         return row
 
     def power(self) -> Row:
@@ -254,8 +273,8 @@ class Prover:
 
 
 ROWS = (
-    *("kills", "elsewhere", "power", "foreign", "bytes", "files", "signals", "twice", "terminals"),
-    *("streams", "disks", "steps", "folders", "fuzz"),
+    *("kills", "elsewhere", "sweeps", "power", "foreign", "bytes", "files", "signals", "twice"),
+    *("terminals", "streams", "disks", "steps", "folders", "fuzz"),
 )
 
 

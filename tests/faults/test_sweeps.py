@@ -14,7 +14,10 @@ from tests.end_to_end.conftest import Command
 
 command = conftest.command
 PLUGIN = """
+import os
+import signal
 import sys
+from pathlib import Path
 
 from pydantic import Field
 
@@ -39,6 +42,13 @@ class Moody(FNN):
     def forward(self, inputs):
         if self.mood == "exits in training" and self.training:
             sys.exit("no more")
+        if self.mood == "exits at once" and self.training:
+            os._exit(3)
+        if self.mood == "is killed" and self.training:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.mood == "is killed once" and self.training and not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(inputs)
 """
 
@@ -81,6 +91,47 @@ def test_each_is_told_and_the_rest_finishes(command: Command, tmp_path: Path) ->
         assert f"failed: {reason}" in result.out, "in the printed table"
         at_once = [line for line in result.out.splitlines() if re.match(r"\[\d of 4\] job \d ", line)]
         assert any(line.endswith(f": {reason}") for line in at_once), at_once
+
+
+MOODY = ("-m", "--config-dir", "mine", "plugins=[my_moody]", "model=moody", "hydra.sweep.dir=sweep")
+FAST = ("debug=fast", "device=cpu", "trainer.tensorboard=false")
+
+
+def rows(folder: Path) -> dict[str, tuple[str, str]]:
+    """By mood, how the job ended, and why."""
+    with (folder / "sweep" / "leaderboard.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    return {row["model.mood"].strip("'"): (row["status"], row["error"]) for row in read}
+
+
+def test_one_whose_process_is_gone_is_told_and_the_rest_finishes(
+    command: Command, tmp_path: Path
+) -> None:
+    result = command(*MOODY, *FAST, "model.mood='exits at once',fine,'is killed'")
+    assert result.status == 1
+    found = rows(tmp_path)
+    assert found["fine"] == ("finished", "")
+    assert found["exits at once"] == ("failed", "its process exited with status 3")
+    assert found["is killed"][0] == "failed"
+    assert found["is killed"][1].startswith("its process was ended by SIGKILL, as the system does when")
+    resumed = command("-m", "sweep.resume=sweep", "sweep.retries=1", "sweep.jobs=1")
+    assert resumed.status == 1
+    assert {mood: status for mood, (status, _) in rows(tmp_path).items()} == {
+        "fine": "finished", "exits at once": "failed", "is killed": "failed",
+    }  # fmt: skip
+
+
+def test_one_that_failed_is_tried_again_in_its_folder(command: Command, tmp_path: Path) -> None:
+    result = command(*MOODY, *FAST, "model.mood='is killed once',fine", "sweep.retries=1")
+    assert result.status == 0, result.out
+    assert {mood: status for mood, (status, _) in rows(tmp_path).items()} == {
+        "fine": "finished", "is killed once": "finished",
+    }  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == [
+        "0",
+        "1",
+        "logs",
+    ]
 
 
 def test_a_sweep_into_a_used_folder_leaves_it_as_it_was(command: Command, tmp_path: Path) -> None:
