@@ -191,7 +191,7 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 _PLAIN = re.compile(r"[A-Za-z_./][\w./+%@-]*( [\w./+%@-]+)*", re.ASCII)
-_MEANT = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # Hydra does not read these as text
+_CONSTANT = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # Hydra does not read these as text
 _NUMBER = re.compile(r"[+-]?\.?\d[\d_.eE+-]*")
 
 
@@ -243,7 +243,7 @@ def escape_interpolations(text: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    return bool(_PLAIN.fullmatch(text)) and not (_MEANT.fullmatch(text) or _NUMBER.fullmatch(text))
+    return bool(_PLAIN.fullmatch(text)) and not (_CONSTANT.fullmatch(text) or _NUMBER.fullmatch(text))
 
 
 def _quoted(text: str, mark: str) -> str:

@@ -162,6 +162,10 @@ class Registry:
                 f" {first_line(error)}. It is called as {_name(factory)}{self._call}."
             ) from error
 
+    def is_ours(self, name: str) -> bool:
+        """Former name of `is_builtin`, which plugins may use."""
+        return self.is_builtin(name)
+
     def is_builtin(self, name: str) -> bool:
         """Whether an entry belongs to this package, and not to a plugin."""
         return self.entry(name).factory.__module__.startswith(f"{self._package}.")

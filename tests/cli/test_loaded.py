@@ -46,7 +46,7 @@ def watched(run):
     step.__call__ = first
     return fit(run)
 
-fit, job._fit = job._fit, watched
+fit, job.fit_run = job.fit_run, watched
 train.main()
 Path("whole.json").write_text(json.dumps(sorted(set(sys.modules) - before)))
 """

@@ -40,12 +40,15 @@ INPUTS, LABELS = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
     [
         (
             dataset(train=broken(torch.nan, 4)),
-            r"train set: 1 of 18 inputs are not finite.* nan in row 4",
+            r"training set: 1 of 18 inputs are not finite.* nan in row 4",
         ),
-        (dataset(val=broken(torch.inf, [2, 5])), r"val set: 2 of 18 .* inf in row 2 .*\[1\] \('b'\)"),
+        (
+            dataset(val=broken(torch.inf, [2, 5])),
+            r"validation set: 2 of 18 .* inf in row 2 .*\[1\] \('b'\)",
+        ),
         (dataset(test=broken(-torch.inf, 0)), r"test set: 1 of 18 .* -inf in row 0"),
-        (dataset(val=Part(torch.zeros(0, 3), torch.zeros(0).long())), "val set: it is empty"),
-        (dataset(val=Part(INPUTS, LABELS[:3])), "val set: 4 inputs, but 3 targets"),
+        (dataset(val=Part(torch.zeros(0, 3), torch.zeros(0).long())), "validation set: it is empty"),
+        (dataset(val=Part(INPUTS, LABELS[:3])), "validation set: 4 inputs, but 3 targets"),
         (
             dataset(val=Part(INPUTS, torch.tensor([0, 2, 5, 1]))),
             r"2 of 4 labels are .* 0 to 1 .* 2 in row 1",

@@ -7,7 +7,7 @@ import torch
 
 from bigmodel.data.base import Dataset
 from bigmodel.data.parts import PLAINLY, Giving, Part, Stored, Windows
-from bigmodel.data.reader import Found, NewSamples
+from bigmodel.data.reader import Found, NewSamples, Reader
 from bigmodel.spec import DataSpec, Features, Values
 
 PART = Part(torch.zeros(3, 2), torch.zeros(3, 1))
@@ -77,3 +77,13 @@ def test_a_part_of_a_plugin_reads_how_it_is_to_give():
     inputs, targets = Doubled().take(slice(0, 2), Giving(draw=5))
     assert inputs.tolist() == [[5.0, 5.0], [5.0, 5.0]]
     assert len(targets) == 2
+
+
+def test_a_reader_may_take_answers_for_with_targets(tmp_path):
+    class Mine(Reader):
+        def read(self, path, *, answers, max_bad=0):
+            assert path == tmp_path
+            return NewSamples(PART, {"answers": [answers], "max_bad": [max_bad]})
+
+    found = Mine().read(tmp_path, with_targets=True, max_bad=3)
+    assert found.columns == {"answers": [True], "max_bad": [3]}

@@ -22,6 +22,8 @@ from bigmodel.spec import DataSpec, Input
 
 PartName = Literal["train", "val", "test"]
 PART_ORDER: tuple[PartName, ...] = get_args(PartName)
+SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
+"""What messages call the parts: `the validation set`."""
 
 BatchSize = Annotated[int, Field(ge=1, description="samples in a batch")]
 ValFraction = Annotated[
@@ -157,7 +159,9 @@ class Dataset:
             DataError: there is no test set.
         """
         if name not in self.parts:
-            raise DataError(f"data '{self.spec.name}' has no {name} set: only train and val.")
+            raise DataError(
+                f"data '{self.spec.name}' has no {SET_NAMES[name]} set, only training and validation."
+            )
         return self.parts[name]
 
     @property

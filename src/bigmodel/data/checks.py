@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from bigmodel.data.base import Dataset
+from bigmodel.data.base import SET_NAMES, Dataset
 from bigmodel.data.parts import Part, SplitData, TextPairs, Texts, Windows
 from bigmodel.errors import DataError
 from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, TokenPair, Tokens
@@ -28,7 +28,7 @@ def check(dataset: Dataset) -> None:
         dtype = part.inputs.dtype if isinstance(part, Part) else None
         if dtype is not None and dtype.is_floating_point and dtype != torch.float32:
             wrong = f"inputs must be float32, not {dtype}: inputs.float()"
-            raise DataError(f"{where}, {name} set: {wrong}")
+            raise DataError(f"{where}, {SET_NAMES.get(name, name)} set: {wrong}")
     if isinstance(spec.target, Classes):
         _check_every_class_occurs(parts.values(), spec.target, where)
     sizes = {name: len(part) for name, part in parts.items()}
@@ -43,7 +43,7 @@ def check(dataset: Dataset) -> None:
 
 def check_part(part: SplitData, spec: DataSpec, name: str) -> None:
     """Checks one part; see `check`. Real numbers may have any floating type."""
-    where = f"data '{spec.name}', {name} set"
+    where = f"data '{spec.name}', {SET_NAMES.get(name, name)} set"
     if isinstance(part, Part):
         _check_dense(part, spec, where)
         return

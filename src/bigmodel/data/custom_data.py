@@ -10,7 +10,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from bigmodel.data.base import PART_ORDER, DataConfig, PartName
+from bigmodel.data.base import PART_ORDER, SET_NAMES, DataConfig, PartName
 from bigmodel.data.paths import check_no_device
 from bigmodel.data.splits import check_learnable, group_split, plain_split, stratified_split
 from bigmodel.errors import ConfigError, DataError, did_you_mean, join_names
@@ -83,8 +83,8 @@ def separate_parts(config: CustomDataConfig, parts: Collection[str] = ()) -> lis
             continue
         if part in parts:
             raise ConfigError(
-                f"data.{key}={value}: data.path has a {part} set of its own. Remove one of them, or "
-                "set data.path to the training set only."
+                f"data.{key}={value}: data.path has a {SET_NAMES[part]} set of its own. Remove one of"
+                " them, or set data.path to the training set only."
             )
         path = _resolved(value)
         if path in taken:

@@ -6,6 +6,7 @@ that new files can be evaluated with only the run's folder.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,19 @@ def truncation_row(count: int, one: str, most: str, *, purpose: str = "") -> Hea
 
 class Reader(FittedState):
     """Base of all readers. The fields are fitted state, as JSON values."""
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if "answers" in inspect.signature(cls.read).parameters:  # former name of `with_targets`
+            read: Any = cls.read
+
+            def read_by_former_name(
+                self: Any, path: Path, *, with_targets: bool, max_bad: int = 0
+            ) -> NewSamples:
+                samples: NewSamples = read(self, path, answers=with_targets, max_bad=max_bad)
+                return samples
+
+            cls.read = read_by_former_name  # type: ignore[method-assign]
 
     def encoded(self, encoding: str) -> Self:
         """The same reader, for files in another encoding.

@@ -277,15 +277,16 @@ class State:
         self, groups: TensorGroups, facts: dict[str, Any], changed: Collection[str]
     ) -> None:
         """The gradient of an interrupted step; none between two steps, or if settings changed."""
-        accumulation, device = self.accumulation, self.metrics.sums.device
+        accumulation = self.accumulation
         if "data.batch_size" not in changed and facts["micro_batch"] is not None:
             accumulation.micro_batch = facts["micro_batch"]
         norm = facts["grad_norm"]
         accumulation.grad_norm = None if norm is None else torch.tensor(norm)
         saved = {} if changed else groups.get("accumulation", {})
-        tensors = {name: tensor.to(device) for name, tensor in saved.items()}
         for name, parameter in self.model.named_parameters():
-            parameter.grad = tensors.get(f"gradient.{name}")
+            gradient = saved.get(f"gradient.{name}")
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        tensors = {name: tensor.to(self.metrics.sums.device) for name, tensor in saved.items()}
         accumulation.losses = list(tensors["losses"].unbind()) if tensors else []
         accumulation.sums = tensors.get("sums")
 

@@ -77,7 +77,9 @@ def test_reads_pictures_with_their_labels(photos):
     torch.testing.assert_close(dataset.mean.flatten(), level.mean((0, 2, 3)))
     [(label, text)] = dataset.header_rows
     assert label == "Pictures"
-    assert text == ("20 JPEG/PNG/BMP/WEBP, 40×30 to 40×39, cropped to 8×8 in colours; cat 10, dog 10")
+    assert text == (
+        "20 JPEG/PNG/BMP/WEBP, 40×30 to 40×39, scaled and cropped to 8×8 in colours; cat 10, dog 10"
+    )
 
 
 def test_a_reader_sees_what_training_saw(photos, tmp_path):

@@ -165,7 +165,7 @@ WRONG = {
     ),
     "files beside a table": (
         places(path="a.csv", val_target="b"),
-        "data.val_target=b: with data.path, the val set is a table .* Set data.val_path=<file>",
+        "data.val_target=b: with data.path, the validation set is a table .* Set data.val_path=<file>",
     ),
 }
 
@@ -181,7 +181,7 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match=r"data.source=.*train.fr: there is no such file"):
         built({**files, "source": str(tmp_path / "train.fr")})
     empty = written(tmp_path, "empty", 0)
-    with pytest.raises(DataError, match="data: the train set has no pairs with a text on both sides"):
+    with pytest.raises(DataError, match="data: the training set has no pairs with a text on both sides"):
         built(empty)
 
 

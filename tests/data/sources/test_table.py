@@ -374,7 +374,9 @@ def test_what_a_user_can_get_wrong(path, values, words):
 def test_a_part_comes_from_one_place(path, tmp_path):
     marked = [row | {"set": ["train", "val"][i % 5 == 0]} for i, row in enumerate(houses())]
     own = written(tmp_path / "marked.csv", marked)
-    with pytest.raises(ConfigError, match=r"data\.val_path=.*: data\.path has a val set of its own"):
+    with pytest.raises(
+        ConfigError, match=r"data\.val_path=.*: data\.path has a validation set of its own"
+    ):
         built(own, split="set", val_path=str(path))
     with pytest.raises(DataError, match=r"data\.test_path=.*: it is data\.path as well"):
         built(path, test_path=str(path))

@@ -122,7 +122,7 @@ SHORT = {
     "little to judge by": (
         QUOTE[:60],
         {},
-        r"data.val_fraction=0.1: the val set has 6 tokens, too few to evaluate on: at least 8",
+        r"data.val_fraction=0.1: the validation set has 6 tokens, too few to evaluate on: at least 8",
     ),
     "little to test": (
         QUOTE,
@@ -141,7 +141,7 @@ def test_too_short(tmp_path, content, values, words):
 
 def test_a_short_part_of_its_own(quote, tmp_path):
     (tmp_path / "val.txt").write_text("to be")
-    with pytest.raises(DataError, match=r"data.val_path=.*val.txt: the val set has 5 tokens"):
+    with pytest.raises(DataError, match=r"data.val_path=.*val.txt: the validation set has 5 tokens"):
         built(quote, val_path=str(tmp_path / "val.txt"))
 
 

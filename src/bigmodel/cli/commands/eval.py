@@ -16,7 +16,7 @@ from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
 from bigmodel.cli.commands.output_files import data_stream
 from bigmodel.cli.messages import note
-from bigmodel.data.base import DataConfig, Dataset, PartName
+from bigmodel.data.base import SET_NAMES, DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
@@ -143,8 +143,7 @@ def own_data(loaded: LoadedRun) -> EvalData:
         note(": ".join(row))
     report_skipped(dataset.left_out)
     part: PartName = "val" if dataset.test is None else "test"
-    name = "validation" if part == "val" else "test"
-    return EvalData(dataset, part, config.data, f"the {name} set of {spec.name}")
+    return EvalData(dataset, part, config.data, f"the {SET_NAMES[part]} set of {spec.name}")
 
 
 def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:

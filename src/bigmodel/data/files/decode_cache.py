@@ -244,5 +244,5 @@ def _read_entry(entry: Path, row: RowFormat) -> DecodedRows:
 
 def io_threads() -> int:
     """How many threads read files: some more than processors, as a few wait for the disk."""
-    affinity = hasattr(os, "sched_getaffinity")
-    return min(32, 2 + (len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1))
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(32, 2 + count)

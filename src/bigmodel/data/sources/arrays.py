@@ -19,7 +19,7 @@ from bigmodel.data.arrays.files import open_arrays
 from bigmodel.data.arrays.inference import ArraySamples, ArraysConfig, interpret_arrays
 from bigmodel.data.arrays.reader import NOT_FINITE, ArraysReader, finite_rows
 from bigmodel.data.assemble import completed, standardised
-from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.base import SET_NAMES, Dataset, PartName
 from bigmodel.data.class_counts import describe_target
 from bigmodel.data.custom_data import check_trained_classes, resolve_path, separate_parts, split_samples
 from bigmodel.data.digest import DigestBuilder
@@ -104,7 +104,7 @@ def _split(config: ArraysConfig, samples: ArraySamples, finite: Tensor) -> dict[
         if part in index and getattr(config, f"{part}_path") is not None:
             raise ConfigError(
                 f"data.{part}_path={getattr(config, f'{part}_path')}: data.split={config.split} names a"
-                f" {part} set already. Leave one of them out."
+                f" {SET_NAMES[part]} set already. Leave one of them out."
             )
     whole = Part(samples.inputs, samples.targets)
     return {name: whole.select(finite[places]) for name, places in index.items()}

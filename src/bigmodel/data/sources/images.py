@@ -114,7 +114,7 @@ def _seems_grey(path: Path) -> bool:
         return True
 
 
-_FIT_NAMES = {"crop": "cropped to", "pad": "padded to", "stretch": "stretched to"}
+_FIT_NAMES = {"crop": "scaled and cropped to", "pad": "padded to", "stretch": "stretched to"}
 
 
 def _header_rows(

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from bigmodel.data.base import PART_ORDER, Dataset, PartName, ValFraction
+from bigmodel.data.base import PART_ORDER, SET_NAMES, Dataset, PartName, ValFraction
 from bigmodel.data.custom_data import split_samples
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import NewSamples, reads, truncation_row
@@ -187,7 +187,7 @@ def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
     parts = {name: part for name, part in files.items() if part is not None}
     empty = [name for name, part in parts.items() if not len(part)]
     if empty:
-        raise DataError(f"data: the {empty[0]} set has no pairs with a text on both sides.")
+        raise DataError(f"data: the {SET_NAMES[empty[0]]} set has no pairs with a text on both sides.")
     whole = parts["train"]
     separate = {f"{name}_path": name for name in parts if name != "train"}
     index = split_samples(config.model_copy(update=separate), len(whole), groups=whole.sources)

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.base import Dataset, PartName
+from bigmodel.data.base import SET_NAMES, Dataset, PartName
 from bigmodel.data.custom_data import separate_parts
 from bigmodel.data.parts import SplitData, Windows
 from bigmodel.data.reader import NewSamples, reads
@@ -175,8 +175,8 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
             fraction = f"data.{name}_fraction={getattr(config, f'{name}_fraction', 0):g}"
             where = fraction if path is None else f"data.{name}_path={path}"
             raise DataError(
-                f"{where}: the {name} set has {_token_count(stream)}, too few to evaluate on: at least "
-                f"{_MIN_TOKENS} are needed. Provide more text, or a larger share of it."
+                f"{where}: the {SET_NAMES[name]} set has {_token_count(stream)}, too few to evaluate on:"
+                f" at least {_MIN_TOKENS} are needed. Provide more text, or a larger share of it."
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bigmodel.data.base import PartName
+from bigmodel.data.base import SET_NAMES, PartName
 from bigmodel.data.custom_data import resolve_path
 from bigmodel.data.tabular.table_file import as_strings, get_column, read_table
 from bigmodel.data.texts.files import TextFilesConfig, read_lines
@@ -82,13 +82,14 @@ def check_paths(config: PairFilesConfig) -> None:
         given = [key for key in sides if getattr(config, key) is not None]
         if config.path is not None and given:
             raise ConfigError(
-                f"data.{given[0]}={getattr(config, given[0])}: with data.path, the {part} set is a"
-                f" table with the same columns. Set data.{table}=<file>."
+                f"data.{given[0]}={getattr(config, given[0])}: with data.path, the"
+                f" {SET_NAMES[part]} set is a table with the same columns. Set data.{table}=<file>."
             )
         if config.path is None and getattr(config, table) is not None:
             raise ConfigError(
-                f"data.{table}={getattr(config, table)}: without data.path, the {part} set is two files"
-                f" too. Set data.{sides[0]}=<file> data.{sides[1]}=<file>."
+                f"data.{table}={getattr(config, table)}: without data.path, the"
+                f" {SET_NAMES[part]} set is two files too. Set data.{sides[0]}=<file>"
+                f" data.{sides[1]}=<file>."
             )
         if len(given) == 1:
             missing = next(key for key in sides if key not in given)
