@@ -12,6 +12,8 @@ ALLOWED = {
     # hard dependencies, and Pillow, which comes with TensorBoard
     "bigmodel", "torch", "numpy", "hydra", "omegaconf", "pydantic", "rich", "yaml", "safetensors",
     "google", "tensorboard", "PIL",
+    # plugins of Hydra's that are installed, which it looks at to list its launchers
+    "hydra_plugins",
     # their own dependencies
     "_yaml", "annotated_types", "antlr4", "functorch", "packaging", "pydantic_core", "torchgen",
     "tqdm", "typing_extensions", "typing_inspection", "__mp_main__",

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -260,6 +261,20 @@ def test_one_that_failed_is_tried_again_after_the_others(tmp_path: Path) -> None
     assert seen.of("started")[:4] == [0, 1, 2, 3]
 
 
+def test_a_failure_that_is_tried_again_stops_no_other(tmp_path: Path) -> None:
+    def work(job: Job, channel: Channel) -> None:
+        channel.wait_for_slot()
+        channel.started(tmp_path / str(job.number))
+        tried = tmp_path / f"tried {job.number}"
+        failed = job.number == 0 and not tried.exists()
+        tried.touch()
+        channel.ended(Outcome("failed" if failed else "finished"))
+
+    recorder = run(tmp_path, work, JobList(jobs(3), retries=1), stop_on_failure=True)
+
+    assert recorder.statuses() == {0: ["failed", "finished"], 1: ["finished"], 2: ["finished"]}
+
+
 def test_the_first_failure_stops_the_others_where_asked(tmp_path: Path) -> None:
     def work(job: Job, channel: Channel) -> None:
         signal.signal(signal.SIGTERM, lambda *_: (tmp_path / f"asked {job.number}").touch())
@@ -381,6 +396,25 @@ def test_those_that_hang_are_killed_when_the_sweep_is_left(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, deaf(tmp_path), 4, slots=2, requests=requests)
     assert multiprocessing.active_children() == before
+
+
+def test_processes_of_a_job_are_killed_with_it(tmp_path: Path) -> None:
+    def work(job: Job, channel: Channel) -> None:
+        channel.wait_for_slot()
+        child = subprocess.Popen(["sleep", str(HANGS)])
+        channel.started(tmp_path / str(job.number))
+        (tmp_path / "child").write_text(str(child.pid))
+        time.sleep(HANGS)
+
+    def leave() -> int | None:
+        if (tmp_path / "child").exists() and (tmp_path / "child").read_text():
+            raise KeyboardInterrupt
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, work, 1, requests=leave)
+    state = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
+    until(lambda: not state.exists() or ") Z " in state.read_text())  # nobody may have asked for its end
 
 
 @pytest.mark.parametrize("when", ["in a tick", "as it is told"])

@@ -16,7 +16,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -186,10 +186,10 @@ def _call_hydra(argv: list[str]) -> None:
             os.environ[FULL_ERROR] = before
 
 
-def _make_sweeper(argv: list[str], configured: Callable[..., Any], **context: Any) -> Any:
+def _make_sweeper(argv: list[str], **context: Any) -> Any:
     from bigmodel.cli.sweep.sweeper import make_sweeper  # not needed for a single run
 
-    return make_sweeper(configured, partial(_explain, argv=argv), **context)
+    return make_sweeper(partial(_explain, argv=argv), **context)
 
 
 @contextlib.contextmanager

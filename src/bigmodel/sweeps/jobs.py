@@ -51,8 +51,8 @@ class JobSource(Protocol):
     def evaluated(self, job: Job, evaluation: int, value: float) -> bool:
         """A job's evaluation number `evaluation`, from 1, gave `value`. Returns whether to prune it."""
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """A job is over."""
+    def ended(self, job: Job, outcome: Outcome) -> bool:
+        """A job is over. Returns whether it is tried again."""
 
 
 class Observer:
@@ -89,10 +89,12 @@ class JobList:
     def evaluated(self, job: Job, evaluation: int, value: float) -> bool:  # noqa: ARG002
         return False
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        if outcome.status == "failed" and self._retries[job.number] > 0:
+    def ended(self, job: Job, outcome: Outcome) -> bool:
+        again = outcome.status == "failed" and self._retries[job.number] > 0
+        if again:
             self._retries[job.number] -= 1
             self._waiting.insert(0, job)
+        return again
 
 
 def changes(jobs: Iterable[Job]) -> dict[int, dict[str, str]]:

@@ -124,9 +124,10 @@ class Launcher:
         outcome = process.close()
         if self._stopping and process.folder is None and process.outcome is None:
             return  # it had not begun
-        self._source.ended(process.job, outcome)
+        again = self._source.ended(process.job, outcome)
         self._observer.ended(process.job, outcome)
-        if outcome.status == "failed" and self._stop_on_failure and not self._stopping:
+        failed = outcome.status == "failed" and not again
+        if failed and self._stop_on_failure and not self._stopping:
             import signal
 
             self._pass_on(signal.SIGTERM)

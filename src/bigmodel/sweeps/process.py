@@ -173,9 +173,13 @@ class JobProcess:
 
     def signal(self, number: int) -> None:
         """Sends the process a signal, if it is there."""
-        if self._process.is_alive() and self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+        if not self._process.is_alive() or self._process.pid is None:
+            return
+        if number == getattr(signal, "SIGKILL", None):  # it cannot end its own processes itself
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def close(self) -> Outcome:
         """Waits for the end of the process, and returns how the job ended."""

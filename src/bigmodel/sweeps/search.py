@@ -226,14 +226,14 @@ class Search:
                 storage.set_trial_intermediate_value(trial, evaluation, value)
             return bool(study.pruner.prune(study, storage.get_trial(trial)))
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
+    def ended(self, job: Job, outcome: Outcome) -> bool:
         self._again = [other for other in self._again if other.number != job.number]
         if outcome.status == "stopped":
-            return  # it goes on if the sweep is resumed
+            return False  # it goes on if the sweep is resumed
         if outcome.status == "failed" and self._retries.get(job.number, 0) > 0:
             self._retries[job.number] -= 1
             self._again.insert(0, job)
-            return
+            return True
         from optuna.trial import TrialState
 
         values = [self._value(objective.metric, outcome) for objective in self._wanted]
@@ -245,6 +245,7 @@ class Search:
         told = values if state is TrialState.COMPLETE else None
         with _storing(self._path):
             self._study.tell(job.number, told, state, skip_if_finished=True)
+        return False
 
     def best(self) -> list[int]:
         """The numbers of the best jobs: with several metrics, those that no other beats in all."""

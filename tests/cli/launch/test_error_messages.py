@@ -66,7 +66,7 @@ def complaint(configs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("model=", "model=: a name is missing. Choices: cnn, fnn."),
         ("model=3", "model=3: no such model. Choices: cnn, fnn."),
         ("modle=cnn", "modle: no such setting or group. Did you mean 'model'?"),
-        ("hydra/launcher=zz", "hydra/launcher=zz: no such hydra/launcher. Choices: basic"),
+        ("hydra/launcher=zz", "hydra/launcher=zz: no such hydra/launcher. Choices: basic, joblib"),
         # grammar
         ("cnn", "cnn: expected key=value. Did you mean 'model=cnn'?"),
         ("model", "model: expected key=value. Choose with model=<cnn|fnn>."),

@@ -91,12 +91,11 @@ def sweeping_with(sweeper: Callable[..., Any]) -> Iterator[None]:
     """Within it, Hydra gets its sweeper from a function.
 
     Args:
-        sweeper: called as `Plugins.instantiate_sweeper` is, with keywords, and in front of them a
-            function that makes the sweeper which is configured.
+        sweeper: called with keywords, as `Plugins.instantiate_sweeper` is.
     """
     instantiate = Plugins.instantiate_sweeper
     Plugins.instantiate_sweeper = (  # type: ignore[method-assign]
-        lambda self, **context: sweeper(functools.partial(instantiate, self), **context)
+        lambda self, **context: sweeper(**context)  # noqa: ARG005
     )
     try:
         yield

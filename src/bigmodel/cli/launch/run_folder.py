@@ -29,6 +29,9 @@ PLAN = "multirun.yaml"
 
 LEADERBOARD = "leaderboard.csv"
 
+SWEEP = "sweep.jsonl"
+"""The record of a sweep; see `bigmodel.sweeps.manifest`."""
+
 _RECORDED = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _LEFTOVER = re.compile(r"\.[\w.-]+\.\d+\.tmp")
 """Names of unfinished files and folders that a killed process leaves behind."""
@@ -128,7 +131,7 @@ def claimed_sweep(folder: Path, resumed: bool = False) -> Iterator[None]:
 
 
 def _check_no_sweep(folder: Path) -> None:
-    existing = [name for name in (PLAN, LEADERBOARD) if os.path.lexists(folder / name)]
+    existing = [name for name in (PLAN, LEADERBOARD, SWEEP) if os.path.lexists(folder / name)]
     if existing:
         raise ConfigError(
             f"hydra.sweep.dir: {folder} holds {' and '.join(existing)} already, as a sweep would. Name"

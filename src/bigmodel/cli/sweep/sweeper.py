@@ -48,21 +48,25 @@ LOGS = "logs"
 
 
 def make_sweeper(
-    configured: Callable[..., Sweeper],
     explain: Explain,
     *,
     hydra_context: HydraContext,
     task_function: TaskFunction,
     config: DictConfig,
 ) -> Sweeper:
-    """Our sweeper in the place of Hydra's basic one and its Optuna one; that of a plugin as it is.
+    """Our sweeper in the place of Hydra's basic one and its Optuna one.
 
     Args:
-        configured: makes the sweeper that is configured.
         explain: says in words what is wrong; None for a fault that is not the user's.
+
+    Raises:
+        ConfigError: another sweeper is configured.
     """
     if not (_is(config.hydra.sweeper, BasicSweeper) or is_hydra_search(config)):
-        return configured(hydra_context=hydra_context, task_function=task_function, config=config)
+        raise ConfigError(
+            f"hydra/sweeper: {config.hydra.sweeper.get('_target_')} is not bigmodel's own sweeper, which"
+            " lists, resumes and ranks jobs. Leave it out, or search with sweep=optuna."
+        )
     sweeper = GridSweeper(explain)
     sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
     return sweeper
@@ -96,6 +100,10 @@ class GridSweeper(Sweeper):
         if settings.plan:
             self._show_plan(settings, jobs)
             return
+        if invocation.current.resumed_sweep is not None and not self._runs_itself():
+            raise ConfigError(
+                "sweep.resume: only works with bigmodel's own launcher. Leave out hydra/launcher."
+            )
         folder, resumed = Path(str(self._config.hydra.sweep.dir)), invocation.current.resumed_sweep
         with claimed_sweep(folder, resumed is not None):
             search = None
@@ -109,9 +117,9 @@ class GridSweeper(Sweeper):
             if isinstance(settings, ModelsConfig) and settings.baselines:
                 example = (jobs if resumed is None else resumed.jobs)[0].overrides
                 fit_baselines(folder, example, self._context, self._config)
+            manifest = resumed or Manifest.create(folder, invocation.current.words, jobs)
             if resumed is None:
                 OmegaConf.save(self._config, folder / PLAN)
-            manifest = resumed or Manifest.create(folder, invocation.current.words, jobs)
             invocation.current.sweep, invocation.current.started = manifest, True
             if plan is not None and search is not None:
                 self._search(plan, search, manifest)
