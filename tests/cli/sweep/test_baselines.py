@@ -116,3 +116,12 @@ def test_large_data_is_limited_and_a_model_that_fails_is_listed(monkeypatch: pyt
     assert {each.samples for each in found.values()} == {1}
     assert "ValueError" in (found["logistic regression"].error or "")
     assert found["logistic regression"].figures == {}
+
+
+def test_a_large_validation_part_is_evaluated_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = dataset("iris")
+    whole = fitted(read)[0].figures
+    monkeypatch.setattr(baselines, "MOST_VALUES", 4 * len(read.train))
+    read.val = read.val.select(torch.arange(len(read.val)).repeat(9))
+    assert len(read.val) > len(read.train)
+    assert fitted(read)[0].figures == pytest.approx(whole)

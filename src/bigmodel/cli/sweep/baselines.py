@@ -116,8 +116,6 @@ def fitted(dataset: Dataset, seed: int = 0) -> list[Baseline]:
     inputs = _token_lists if isinstance(dataset.spec.input, Tokens) else partial(_rows, dataset)
     x, y = inputs(train), _targets(train).numpy()
     y = y[:, 0] if y.shape[1:] == (1,) else y
-    parts = {name: part for name, part in dataset.parts.items() if name != "train"}
-    held_out = {name: (inputs(part), _targets(part)) for name, part in parts.items()}
     found = []
     for name, make in _models(dataset, len(train), seed):
         began = time.perf_counter()
@@ -126,9 +124,11 @@ def fitted(dataset: Dataset, seed: int = 0) -> list[Baseline]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # such as of a fit that has not quite converged
                 model = make().fit(x, y)
-            for part, (rows, truth) in held_out.items():
+            for part in set(dataset.parts) - {"train"}:
                 metrics = metrics_for(target, "cpu")
-                metrics.update(_outputs(model, rows, len(truth), target), truth)
+                for piece in _pieces(dataset.parts[part]):
+                    truth = _targets(piece)
+                    metrics.update(_outputs(model, inputs(piece), len(truth), target), truth)
                 figures |= {f"{part}/{metric}": value for metric, value in metrics.compute().items()}
             found.append(Baseline(name, figures, time.perf_counter() - began, len(train)))
         except Exception as error:  # of scikit-learn's, on data that it cannot take
@@ -136,9 +136,18 @@ def fitted(dataset: Dataset, seed: int = 0) -> list[Baseline]:
     return found
 
 
+def _pieces(part: SplitData) -> Iterator[SplitData]:
+    """A part in pieces of at most `MOST_VALUES` numbers; as a whole it may not fit into memory."""
+    most = _most_samples(part)
+    return (part.select(index) for index in torch.arange(len(part)).split(most))
+
+
+def _most_samples(part: SplitData) -> int:
+    return max(1, MOST_VALUES // max(1, part.take(slice(0, 1))[0].numel()))
+
+
 def _limited(part: SplitData, seed: int) -> SplitData:
-    width = max(1, part.take(slice(0, 1))[0].numel())
-    most = max(1, MOST_VALUES // width)
+    most = _most_samples(part)
     if len(part) <= most:
         return part
     generator = torch.Generator().manual_seed(seed)
