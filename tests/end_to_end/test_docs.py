@@ -51,6 +51,7 @@ NOT_RUN = {
 
 QUICK = ("device.threads=1", "trainer.limit.val=1", "trainer.limit.test=1", "trainer.tensorboard=false")
 SMALLER = {
+    "sweep.trials=": ("sweep.trials=3", "trainer.max_steps=2"),
     "debug=overfit": ("trainer.epochs=2",),
     "profile=true": ("trainer.max_steps=12", "trainer.limit.train=12"),
     "multi30k_cpu": ("data.vocab_size=300", "trainer.max_steps=2", "model.dim=16"),
@@ -68,8 +69,13 @@ RUNS = {
         *("data=pairs", "data.source=train.de", "data.target=train.en", "data.vocab_size=300"),
         *("model=transformer", "model.dim=16", "model.depth=1"),
     ),
+    "outputs/multirun/2026-11-23/10-00-00": (
+        *("-m", "sweep=optuna", "sweep.trials=50", "optimizer.lr=tag(log,interval(1e-4,1))"),
+    ),
+    "outputs/multirun/2026-11-23/21-18-11": ("-m", "model=fnn,cnn", "optimizer.lr=0.01,0.001"),
+    "outputs/multirun/2026-11-29/06-58-11": ("-m", "model=fnn,attention", "sweep.seeds=2"),
 }
-"""Runs that commands of the pages use, by folder."""
+"""Runs and sweeps that commands of the pages use, by folder."""
 
 
 def quick(words: list[str]) -> list[str]:
@@ -184,10 +190,14 @@ def command_there(
         sys.modules.pop(Path(name).stem, None)
 
 
-def make_run(folder: str, command: Command) -> None:
-    """Makes a run that a command uses, once."""
-    if folder in RUNS and not Path(folder).exists():
-        result = command(*quick([*RUNS[folder], f"hydra.run.dir={folder}"]))
+def make_runs(words: list[str], command: Command) -> None:
+    """Makes the runs and sweeps that a command uses, alone or with others of their day, once."""
+    named = [word.rpartition("=")[2] for word in words]
+    for folder, made in RUNS.items():
+        if Path(folder).exists() or not any(f"{folder}/".startswith(f"{name}/") for name in named):
+            continue
+        key = "hydra.sweep.dir" if "-m" in made else "hydra.run.dir"
+        result = command(*quick([*made, f"{key}={folder}"]))
         assert result.status == 0, result.err
 
 
@@ -223,13 +233,13 @@ def test_a_command_runs(
     if program == "python" and words[0].startswith("scripts/"):
         run_script(words, monkeypatch)
     elif program == "bigmodel":
-        for word in words:
-            make_run(word, command_there)
-        device = () if words[0] in {"--help", "export"} else ("--device", "cpu")
+        make_runs(words, command_there)
+        device = () if words[0] in {"--help", "export", "compare"} else ("--device", "cpu")
         said = bigmodel(*words, *device)
         assert said.status == 0, said.err
     else:
         assert program in {"bigmodel-train", "scripts/train"}, f"nobody knows how to run {line}"
+        make_runs(words, command_there)
         result = command_there(*quick(words))
         assert result.status == 0, result.err
 
