@@ -139,7 +139,7 @@ def fitted(dataset: Dataset, seed: int = 0) -> list[Baseline]:
 def _pieces(part: SplitData) -> Iterator[SplitData]:
     """A part in pieces of at most `MOST_VALUES` numbers; as a whole it may not fit into memory."""
     most = _most_samples(part)
-    return (part.select(index) for index in torch.arange(len(part)).split(most))
+    return (part.select(index) for index in torch.split(torch.arange(len(part)), most))
 
 
 def _most_samples(part: SplitData) -> int:
