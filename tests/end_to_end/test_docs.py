@@ -416,8 +416,12 @@ def test_the_rooms_are_those_that_the_import_linter_checks() -> None:
     assert drawn == [layer for layer in checked if layer]
 
 
-OTHER_PATHS = ("val/", "train/loss", "tests/models/test_linear.py")
-"""What looks like one of our files and is not: metrics, and a file that the reader writes."""
+OTHER_PATHS = (
+    *("val/", "val/loss", "test/accuracy", "train/loss", "best/val/accuracy", "final/val/accuracy"),
+    *("tests/models/test_linear.py", "logs/", "experiment/winner.yaml"),
+)
+"""What looks like one of our files and is not: metrics, a file that the reader writes, and what lies in
+the folders of runs and sweeps."""
 
 
 def test_files_and_modules_that_are_named_are_there() -> None:
