@@ -57,11 +57,11 @@ def test_the_test_figure_is_the_one_to_report(tmp_path: Path) -> None:
     refit = Refit(winner, "", "mine", "text", ["plug"])
     first, second = refit.conclusion("runs/my run", {"test/loss": 1.0, "test/accuracy": 0.8})
     assert first == (
-        "The best of 2 jobs was picked on the validation part, so that its val/accuracy is optimistic."
+        "The best of 2 jobs was picked on the validation set, so that its val/accuracy is optimistic."
         " Report test/accuracy."
     )
     assert second.endswith("bigmodel-train '--config-dir=runs/my run' experiment=mine 'plugins=[plug]'")
-    assert "There is no test part" in refit.conclusion("run", {})[0]
+    assert "There is no test set" in refit.conclusion("run", {})[0]
     refit.write(tmp_path)
     assert (tmp_path / "experiment" / "mine.yaml").read_text() == "text"
 

@@ -98,7 +98,7 @@ class Refit:
 
         Args:
             folder: the run's.
-            test: its figures of the test part; empty if there is none.
+            test: its figures of the test set; empty if there is none.
         """
         words = [f"--config-dir={folder}", f"experiment={self.name}"]
         words += [f"plugins=[{','.join(self.plugins)}]"] if self.plugins else []
@@ -110,10 +110,10 @@ class Refit:
         advice = (
             f"Report {figure if figure in test else 'the test figures'}."
             if test
-            else ("There is no test part, whose figure could be reported instead.")
+            else ("There is no test set, whose figure could be reported instead.")
         )
         return [
-            f"The best of {self.winner.among} was picked on the validation part, so that its {metric} is"
+            f"The best of {self.winner.among} was picked on the validation set, so that its {metric} is"
             f" optimistic. {advice}",
             named,
         ]

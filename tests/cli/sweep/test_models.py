@@ -153,7 +153,7 @@ def test_a_lead_is_told_and_whether_it_may_be_luck(tmp_path: Path) -> None:
     last = lines(tmp_path, job(0.9, test=0.75), line=figures)[-1]
     assert last == (
         "The best of 1 job, model=fnn, is better by 0.1000 than line (val/accuracy 0.9000 against"
-        " 0.8000). On the test part: test/accuracy 0.7500 for the network, 0.7000 for the baseline."
+        " 0.8000). On the test set: test/accuracy 0.7500 for the network, 0.7000 for the baseline."
     )
     assert (
         "With 30 validation samples this may well be luck."

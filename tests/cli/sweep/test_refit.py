@@ -51,7 +51,7 @@ def test_the_best_settings_are_trained_again_and_can_be_named(command: Command, 
         "sweep.refit=swept: optimizer.lr=0.01 is the best of 2 settings, mean val/accuracy of 1 run:"
         " 0.7000. It is trained again. 1 job had not ended and did not count."
     )
-    assert "best of 2 settings was picked on the validation part" in optimistic
+    assert "best of 2 settings was picked on the validation set" in optimistic
     assert named.endswith("bigmodel-train --config-dir=again experiment=iris_best")
     text = (tmp_path / "again" / "experiment" / "iris_best.yaml").read_text()
     assert text.startswith("# @package _global_\n")

@@ -37,10 +37,10 @@ _MOST_CATEGORIES = 255  # that scikit-learn's boosting takes as such
 
 @dataclass(frozen=True)
 class Baseline:
-    """A plain model, fitted to the training part and evaluated on the validation part.
+    """A plain model, fitted to the training set and evaluated on the validation set.
 
     Attributes:
-        figures: its metrics, `val/accuracy` and so on; those of a test part too.
+        figures: its metrics, `val/accuracy` and so on; those of a test set too.
         seconds: that fitting and evaluating took.
         samples: training samples that it was fitted to.
         error: why it has no figures.
@@ -86,7 +86,7 @@ def kind_of(context: HydraContext, master: DictConfig, overrides: Sequence[str])
 def fit_baselines(
     context: HydraContext, master: DictConfig, overrides: Sequence[str]
 ) -> tuple[list[Baseline], int]:
-    """The baselines for the data of a sweep's job, and how many samples its validation part has.
+    """The baselines for the data of a sweep's job, and how many samples its validation set has.
 
     For arguments and errors see `kind_of`.
     """
@@ -108,7 +108,7 @@ def fitted(dataset: Dataset, seed: int = 0) -> list[Baseline]:
 
     Args:
         dataset: of features, images, sequences or texts.
-        seed: of the samples drawn from a large training part, and of boosting.
+        seed: of the samples drawn from a large training set, and of boosting.
     """
     target = dataset.spec.target
     assert isinstance(target, Classes | Values)

@@ -142,13 +142,13 @@ def _words(winner: Winner, baseline: Mapping[str, Any], sign: float, samples: in
 
 
 def _tested(winner: Winner, baseline: Mapping[str, Any]) -> str:
-    """What a test part says, in which the network was not picked."""
+    """What a test set says, in which the network was not picked."""
     metric = winner.metric.replace("val/", "test/")
     ours, theirs = winner.job.best.get(metric), baseline["figures"].get(metric)
     if ours is None or theirs is None or winner.runs > 1:
         return ""
     return (
-        f" On the test part: {metric} {figure(ours)} for the network, {figure(theirs)} for the baseline."
+        f" On the test set: {metric} {figure(ours)} for the network, {figure(theirs)} for the baseline."
     )
 
 
