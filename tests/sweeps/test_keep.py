@@ -1,5 +1,6 @@
 """Which checkpoints of a sweep stay."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,11 @@ def test_jobs_that_finished_before_count(tmp_path: Path) -> None:
     keep = KeepBest(1, [before])
     keep.ended(Job(1, ()), outcome(tmp_path / "1", 0.5))
     assert kept(tmp_path) == ["0"]
+
+
+def test_equal_jobs_are_told_apart_by_validation_loss_as_in_the_ranking(tmp_path: Path) -> None:
+    keep = KeepBest(1)
+    for number, loss in enumerate([0.7, 0.2, float("nan"), 0.4]):
+        equal = outcome(tmp_path / str(number), 0.9)
+        keep.ended(Job(number, ()), replace(equal, details={"mode": "max", "best": {"val/loss": loss}}))
+    assert kept(tmp_path) == ["1"]

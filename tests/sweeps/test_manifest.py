@@ -52,6 +52,24 @@ def test_jobs_can_be_added(manifest: Manifest) -> None:
     assert Manifest.read(manifest.folder).states[3] == JobState(Job(3, ("seed=7",)))
 
 
+def test_a_job_s_folder_is_known_when_its_sweep_was_moved(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    made, moved, elsewhere = (
+        Manifest.create(tmp_path / "s", WORDS, jobs(2)),
+        tmp_path / "m",
+        tmp_path / "e",
+    )
+    for job, folder in zip(made.jobs, (made.folder / "0", elsewhere), strict=True):
+        made.started(job, folder)
+    made.folder.rename(moved)
+    assert [state.folder for state in Manifest.read(moved).states.values()] == [moved / "0", elsewhere]
+
+
+def test_other_words_with_which_it_goes_on_are_kept(manifest: Manifest) -> None:
+    manifest.reword(["-m", "seed=1,2,3,4"])
+    assert Manifest.read(manifest.folder).words == manifest.words == ("-m", "seed=1,2,3,4")
+
+
 def test_a_line_that_was_cut_off_is_as_if_it_had_not_been_written(manifest: Manifest) -> None:
     """At each of its characters; what is recorded afterwards is not lost with it."""
     path = manifest.folder / NAME

@@ -24,7 +24,7 @@ class KeepBest(Observer):
 
     def __init__(self, most: int, finished: Iterable[Outcome] = ()) -> None:
         self._most = most
-        self._kept: list[tuple[float, Path]] = []
+        self._kept: list[tuple[tuple[float, float], Path]] = []
         for outcome in finished:
             self._add(outcome)
 
@@ -41,9 +41,12 @@ class KeepBest(Observer):
             shutil.rmtree(self._kept.pop()[1] / FOLDER, ignore_errors=True)
 
 
-def _badness(outcome: Outcome) -> float:
-    """The lower, the better."""
+def _badness(outcome: Outcome) -> tuple[float, float]:
+    """The lower, the better: the monitored metric, and among equal ones the validation loss, as jobs are
+    ranked."""
+    loss = (outcome.details.get("best") or {}).get("val/loss")
+    loss = math.inf if loss is None or math.isnan(loss) else loss
     if outcome.value is None or not math.isfinite(outcome.value) or outcome.status != "finished":
-        return math.inf
+        return math.inf, loss
     mode: Literal["min", "max"] = outcome.details.get("mode", "max")
-    return outcome.value if mode == "min" else -outcome.value
+    return outcome.value if mode == "min" else -outcome.value, loss

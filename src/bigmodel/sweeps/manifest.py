@@ -1,12 +1,13 @@
 """What a sweep consists of and how far it is: `sweep.jsonl` in its folder.
 
-The first line says what was asked for; each further line is something that happened to a job. Lines
-are only ever added, so that a process that is killed loses one at most; what a job has reached is in its
-own folder.
+The first line says what was asked for; each further line is something that happened to a job, or other
+words with which the sweep went on. Lines are only ever added, so that a process that is killed loses one
+at most; what a job has reached is in its own folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,6 +97,10 @@ class Manifest(Observer):
                 continue
         return manifest
 
+    def reword(self, words: Sequence[str]) -> None:
+        """Records what was typed to go on: from now on the sweep is resumed with these words."""
+        self._append({"words": list(words)})
+
     def add(self, job: Job) -> None:
         """Adds a job."""
         self._append(_entry(job))
@@ -114,6 +119,8 @@ class Manifest(Observer):
         }
 
     def started(self, job: Job, folder: Path) -> None:
+        with contextlib.suppress(ValueError):  # below the sweep's, it stays known when that is moved
+            folder = folder.resolve().relative_to(self.folder.resolve())
         self._append({"job": job.number, "status": "running", "folder": str(folder)})
 
     def ended(self, job: Job, outcome: Outcome) -> None:
@@ -131,6 +138,9 @@ class Manifest(Observer):
         self._apply(entry)
 
     def _apply(self, entry: dict[str, Any]) -> None:
+        if "words" in entry:
+            self.words = tuple(entry["words"])
+            return
         number = int(entry["job"])
         if "overrides" in entry:
             self.states[number] = JobState(Job(number, tuple(entry["overrides"])))
@@ -139,7 +149,7 @@ class Manifest(Observer):
         state.status, state.error = entry["status"], entry.get("error")
         if state.status == "running":
             state.attempts += 1
-            state.folder = Path(entry["folder"])
+            state.folder = self.folder.absolute() / entry["folder"]
 
 
 def _entry(job: Job) -> dict[str, Any]:

@@ -115,18 +115,9 @@ def _jobs_below(folder: Path, prefix: str, depth: int) -> Iterator[_Found]:
 
 def _of_sweep(manifest: Manifest) -> list[_Found]:
     return [
-        _Found(str(number), state.job.overrides, replace(state, folder=_moved(manifest.folder, state)))
+        _Found(str(number), state.job.overrides, state)
         for number, state in sorted(manifest.states.items())
     ]
-
-
-def _moved(sweep: Path, state: JobState) -> Path | None:
-    """A job's folder; below its sweep's if that was moved to another place."""
-    folder = state.folder
-    if folder is None or folder.is_dir():
-        return folder
-    places = (sweep.joinpath(*folder.parts[first:]) for first in range(1, len(folder.parts)))
-    return next((place for place in places if place.is_dir()), folder)
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.cli.sweep.resume import expand_resume, merge_jobs, to_run
+from bigmodel.cli.sweep.resume import expand_resume, merge_jobs, record_words, to_run
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.sweeps.jobs import Job, Outcome
 from bigmodel.sweeps.manifest import Manifest
@@ -105,6 +105,16 @@ def test_new_jobs_are_refused_unless_it_may_be_extended(tmp_path: Path) -> None:
     jobs = merge_jobs(manifest, typed("a=0", "a=1"), extend=True)
     assert jobs == [Job(0, ("a=1",)), Job(1, ("a=0",))]
     assert [state.job for state in Manifest.read(tmp_path).states.values()] == jobs
+
+
+def test_words_that_differ_are_recorded_for_the_next_time(tmp_path: Path) -> None:
+    manifest = sweep(tmp_path, words=["-m", "a=1"])
+    same = ["-m", "a=1", f"hydra.sweep.dir='{tmp_path}'", "sweep.extend=true"]
+    record_words(manifest, same)
+    assert (tmp_path / "sweep.jsonl").read_text().count("\n") == 1
+    record_words(manifest, ["-m", "a=1,2", "sweep.jobs=4", *same[2:]])
+    words, _ = expand_resume(["-m", f"sweep.resume={tmp_path}"])
+    assert words == ["-m", "a=1,2", "sweep.jobs=4", f"hydra.sweep.dir='{tmp_path}'"]
 
 
 # ----- what is left to do -----

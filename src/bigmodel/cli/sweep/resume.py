@@ -81,6 +81,17 @@ def merge_jobs(manifest: Manifest, jobs: Sequence[Job], extend: bool) -> list[Jo
     return [*known.values(), *new]
 
 
+def record_words(manifest: Manifest, words: Sequence[str]) -> None:
+    """Records other words with which a sweep goes on, such as more values: the next time it is resumed
+    with these. Where it is and that it may be extended is said anew each time."""
+    now, before = (
+        [word for word in each if key_of(word) not in ("hydra.sweep.dir", "sweep.extend")]
+        for each in (words, manifest.words)
+    )
+    if now != before:
+        manifest.reword(now)
+
+
 def _line(values: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in values.items())
 

@@ -26,7 +26,7 @@ from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
 from bigmodel.cli.sweep.models import fit_baselines, with_models
-from bigmodel.cli.sweep.resume import merge_jobs, to_run
+from bigmodel.cli.sweep.resume import merge_jobs, record_words, to_run
 from bigmodel.cli.sweep.search import SearchPlan, is_hydra_search, plan_search, settings_of
 from bigmodel.errors import ConfigError, reason
 from bigmodel.reporting.sweep_view import SweepView
@@ -120,6 +120,8 @@ class GridSweeper(Sweeper):
             manifest = resumed or Manifest.create(folder, invocation.current.words, jobs)
             if resumed is None:
                 OmegaConf.save(self._config, folder / PLAN)
+            else:
+                record_words(resumed, invocation.current.words)
             invocation.current.sweep, invocation.current.started = manifest, True
             if plan is not None and search is not None:
                 self._search(plan, search, manifest)
