@@ -59,7 +59,7 @@ class SweepView(Observer):
         self._live: Live | None = None
         self._began = time.monotonic()
         self._running: dict[int, _Running] = {}
-        self._ended: Counter[str] = Counter()
+        self._ended: dict[int, str] = {}
         self._best: tuple[float, int, str] | None = None
 
     def started(self, job: Job, folder: Path) -> None:  # noqa: ARG002
@@ -72,7 +72,7 @@ class SweepView(Observer):
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         running = self._running.pop(job.number, None)
-        self._ended[outcome.status] += 1
+        self._ended[job.number] = outcome.status  # a job that is tried again counts once
         metric, mode = outcome.details.get("monitor", ""), outcome.details.get("mode", "max")
         if outcome.status == "finished" and outcome.value is not None:
             better = self._best is None or (outcome.value > self._best[0]) == (mode == "max")
@@ -103,7 +103,7 @@ class SweepView(Observer):
         return self._rich if self._live is None else self._live.console
 
     def _line(self, job: Job, outcome: Outcome, metric: str, seconds: float) -> str:
-        done = sum(self._ended.values())
+        done = len(self._ended)
         of = f" of {self._total}" if self._total is not None else ""
         value = "" if outcome.value is None else f"  {metric} {figure(outcome.value)}"
         why = f": {outcome.error}" if outcome.error else ""
@@ -138,9 +138,10 @@ class SweepView(Observer):
         return Group(table, Text(escape_line(self._totals(now)), "faint"))
 
     def _totals(self, now: float) -> str:
-        done = sum(self._ended.values())
+        done = len(self._ended)
         parts = [f"{done} of {self._total} done" if self._total is not None else f"{done} done"]
-        parts += [f"{self._ended[s]} {s}" for s in ("failed", "pruned", "stopped") if self._ended[s]]
+        ended = Counter(self._ended.values())
+        parts += [f"{ended[s]} {s}" for s in ("failed", "pruned", "stopped") if ended[s]]
         if self._best is not None:
             value, number, metric = self._best
             parts.append(f"best {metric} {figure(value)} (job {number})")
