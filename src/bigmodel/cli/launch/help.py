@@ -240,7 +240,7 @@ class _Page:
             self._lines[-1] += f"  ({remark})"
 
     def table(self, rows: Sequence[Row], indent: int = 2) -> None:
-        """Rows of name, value and meaning; long meanings are wrapped."""
+        """Rows of name, value and meaning; long values and meanings are wrapped."""
         rows = [(escape_line(name), escape_line(value), escape_line(text)) for name, value, text in rows]
         available = self._width - indent
         first = min(max((len(row[0]) for row in rows), default=0), available * 9 // 20)
@@ -254,4 +254,9 @@ class _Page:
             wrapped = textwrap.wrap(meaning, self._width - start, break_on_hyphens=False)
             if wrapped and len(line) + 2 <= start:
                 line = f"{line:<{start}}{wrapped.pop(0)}"
-            self._lines += [line, *(" " * start + rest for rest in wrapped)]
+            lines = [line]
+            if len(line) > self._width:  # the value is a long list
+                lines = textwrap.wrap(
+                    line, self._width, subsequent_indent=" " * (indent + 2), break_long_words=False
+                )
+            self._lines += [*lines, *(" " * start + rest for rest in wrapped)]
