@@ -43,6 +43,7 @@ NOT_RUN = {
     "scripts/test": "runs this test",
     "scripts/test -k cnn": "runs tests, as this one does",
     "tensorboard --logdir outputs": "serves pages until it is stopped",
+    "tensorboard --logdir outputs/multirun/2026-11-29/06-58-11": "serves pages until it is stopped",
     "until bigmodel-train resume=auto model=cnn; do :; done": "a loop around a command that is run",
     "bigmodel-train device=cuda": "needs a GPU",
     "bigmodel-train device=cuda:1": "needs two GPUs",
