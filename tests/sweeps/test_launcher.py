@@ -161,6 +161,15 @@ ENDS: dict[str, tuple[Callable[[], None], str]] = {
 }
 
 
+def test_one_that_left_at_once_because_it_was_told_to_is_stopped(tmp_path: Path) -> None:
+    def work(job: Job, channel: Channel) -> None:
+        channel.wait_for_slot()
+        channel.started(tmp_path / str(job.number))
+        os._exit(128 + signal.SIGTERM)
+
+    assert run(tmp_path, work, 1).statuses() == {0: ["stopped"]}
+
+
 @pytest.mark.parametrize("phase", ["preparing", "running"])
 @pytest.mark.parametrize("way", ENDS)
 def test_one_that_ends_without_a_word_has_failed_and_harms_no_other(

@@ -190,7 +190,10 @@ class JobProcess:
                 self._log.unlink()
         status = self._process.exitcode
         self._process.close()
-        return self.outcome or Outcome("failed", _reason(status), self.folder)
+        if self.outcome is not None:
+            return self.outcome
+        asked = status is not None and status - 128 in _SIGNALS  # told twice to stop, it left at once
+        return Outcome("stopped" if asked else "failed", _reason(status), self.folder)
 
 
 def call(function: Callable[[], Any]) -> Any:

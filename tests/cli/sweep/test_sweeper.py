@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bigmodel.cli.sweep import sweeper
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.sweeps.manifest import NAME, Manifest
 from tests.end_to_end import conftest
@@ -237,3 +238,19 @@ def test_failed_jobs_are_run_again_where_asked(command: Command, tmp_path: Path)
     result = command("-m", "sweep.resume=mine", "sweep.retries=1")
     assert (result.status, len(at_once(result))) == (1, 2)
     assert Manifest.read(tmp_path / "mine").states[1].attempts == 3
+
+
+def test_shared_data_of_killed_sweeps_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper.tempfile, "gettempdir", lambda: str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [f"bigmodel-sweep-{ended.pid}-a", f"bigmodel-sweep-{os.getpid()}-b", "bigmodel-sweep-mine-c"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.pt").touch()
+
+    sweeper._remove_abandoned()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

@@ -157,10 +157,11 @@ def _recorded_holder(file: IO[str]) -> tuple[str, bool]:
     words = f"process {pid} on {host}, since {started}"
     if host != socket.gethostname() or not _CAN_PROBE:
         return f"{words} (if it has ended, remove {file.name})", True
-    return words, pid != os.getpid() and _is_alive(pid)
+    return words, pid != os.getpid() and is_alive(pid)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

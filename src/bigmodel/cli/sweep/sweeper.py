@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from bigmodel.cli import invocation
 from bigmodel.cli.job import import_everything
 from bigmodel.cli.launch.hydra_patches import check_sweep
+from bigmodel.cli.launch.lock import is_alive
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
 from bigmodel.cli.sweep.models import fit_baselines, with_models
@@ -45,6 +47,9 @@ from bigmodel.sweeps.slots import processors, slots
 Explain = Callable[[Exception], str | None]
 
 LOGS = "logs"
+
+SHARED = "bigmodel-sweep-"
+"""How the names of folders for data that jobs share begin; the sweep's process number follows."""
 
 
 def make_sweeper(
@@ -192,7 +197,8 @@ class GridSweeper(Sweeper):
         if settings.keep is not None:
             observers.append(KeepBest(settings.keep, finished(manifest)))
         room = self._slots(settings)
-        with tempfile.TemporaryDirectory(prefix="bigmodel-sweep-") as shared:
+        _remove_abandoned()
+        with tempfile.TemporaryDirectory(prefix=f"{SHARED}{os.getpid()}-") as shared:
             work = TrainingWork(
                 self._context,
                 self._config,
@@ -251,6 +257,17 @@ def _free_memory(room: list[Slot]) -> int | None:
     from bigmodel.data.memory_check import free_memory
 
     return None if any(slot.environment for slot in room) else free_memory()
+
+
+def _remove_abandoned() -> None:
+    """Removes the shared data of sweeps that were killed."""
+    if not hasattr(os, "getuid"):  # Windows
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{SHARED}*-*"):
+        number = folder.name.removeprefix(SHARED).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if number.isdigit() and folder.stat().st_uid == os.getuid() and not is_alive(int(number)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _leave(launcher: Launcher, shared: Path) -> None:
