@@ -149,3 +149,31 @@ def test_a_share_that_leaves_a_class_nothing_is_refused_with_one_that_works(
 def test_classes_of_a_single_sample_cannot_be_parted_by_any_share() -> None:
     with pytest.raises(DataError, match="Provide two samples of each class"):
         split_samples(config(val_fraction=0.5), 3, labels=torch.arange(3))
+
+
+def test_folds_leave_the_test_set_as_it_is():
+    parts = [split_samples(config(test_fraction=0.2, folds=4, val_fold=i), 100) for i in range(4)]
+    assert all(torch.equal(each["test"], parts[0]["test"]) for each in parts)
+    assert all(whole(each) == list(range(100)) for each in parts)
+    assert len(set(torch.cat([each["val"] for each in parts]).tolist())) == 80
+
+
+def test_folds_of_data_with_its_own_validation_set_are_refused():
+    words = r"data\.folds=2: the data has a validation set of its own"
+    with pytest.raises(ConfigError, match=words):
+        split_samples(config(folds=2, val_fold=0, val_path="val.csv"), 10)
+    with pytest.raises(ConfigError, match=words):
+        split_samples(config(folds=2, val_fold=0), 10, assigned_parts=["train"] * 8 + ["val"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 3}, "Set both, or neither"),
+        ({"val_fold": 0}, "Set both, or neither"),
+        ({"folds": 3, "val_fold": 3}, "are counted from 0 to 2"),
+    ],
+)
+def test_a_fold_must_be_one_of_the_folds(options, message):
+    with pytest.raises(ValueError, match=message):
+        config(**options)

@@ -4,8 +4,9 @@ import re
 
 import pytest
 import torch
+from sklearn.model_selection import StratifiedKFold
 
-from bigmodel.data.splits import plain_split, stratified_split
+from bigmodel.data.splits import fold_split, plain_split, stratified_split
 from bigmodel.errors import DataError
 
 
@@ -118,3 +119,62 @@ def test_the_share_that_is_advised_is_one_that_works(samples, fraction):
     kept, out = plain_split(samples, advised, seed=0)
     assert len(kept) + len(out) == samples
     assert min(len(kept), len(out)) == 1
+
+
+def folds_of(samples, folds, **options):
+    """The validation set of each fold; the training set must be the rest."""
+    parts = [fold_split(samples, folds, fold, 3, **options) for fold in range(folds)]
+    for train, val in parts:
+        assert_partition(train, val, samples)
+    return [val for _, val in parts]
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_every_sample_is_held_out_by_exactly_one_fold(folds):
+    held_out = folds_of(23, folds)
+    assert torch.equal(torch.cat(held_out).sort().values, torch.arange(23))
+    assert {len(val) for val in held_out} <= {23 // folds, 23 // folds + 1}
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_have_each_class_in_proportion_as_those_of_scikit_learn(folds):
+    labels = labels_of(41, 5, 0, 12)
+    held_out = folds_of(58, folds, labels=labels)
+    assert torch.equal(torch.cat(held_out).sort().values, torch.arange(58))
+    ours = torch.stack([torch.bincount(labels[val], minlength=4) for val in held_out])
+    reference = StratifiedKFold(folds).split(labels, labels)
+    theirs = torch.stack([torch.bincount(labels[val], minlength=4) for _, val in reference])
+    assert torch.equal(ours.sort(0).values, theirs.sort(0).values)
+    assert int(ours.sum(1).max() - ours.sum(1).min()) <= 1
+
+
+def test_a_group_is_whole_in_one_fold():
+    groups = [f"patient {i % 11}" for i in range(60)]
+    held_out = folds_of(60, 4, groups=groups)
+    assert torch.equal(torch.cat(held_out).sort().values, torch.arange(60))
+    members = [{groups[i] for i in val.tolist()} for val in held_out]
+    assert sum(map(len, members)) == 11
+    assert max(map(len, held_out)) - min(map(len, held_out)) <= 6
+
+
+def test_folds_depend_on_the_seed_alone():
+    first, again, other = (fold_split(30, 3, 0, seed)[1] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"labels": torch.tensor([0] * 6 + [1] * 3), "class_names": ("no", "yes")},
+            r"data\.folds=4: class 'yes' has 3 samples for training, fewer than folds\. Use at most 3",
+        ),
+        ({"groups": ["a", "b", "b"] * 3}, r"data\.folds=4: the training set has 2 groups"),
+    ],
+)
+def test_fewer_than_folds_is_refused(options, message):
+    with pytest.raises(DataError, match=message):
+        fold_split(9, 4, 0, 0, **options)
+    with pytest.raises(DataError, match=r"data\.folds=4: the training set has 3 samples"):
+        fold_split(3, 4, 0, 0)

@@ -303,7 +303,7 @@ def test_what_a_test_cannot_tell_is_told() -> None:
         "model=cnn and model=fnn are equally good over the same 2 seeds."
     )
     assert "without any spread" in told({"cnn": (0.9, 0.9), "fnn": (0.8, 0.8)})
-    folds = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83)}, "sweep.fold")
+    folds = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83)}, "data.val_fold")
     assert "the same 3 folds" in folds
     assert folds.endswith("Folds share training data, so that the interval is a little too narrow.")
     three = {"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83), "rnn": (0.1, 0.2, 0.3)}

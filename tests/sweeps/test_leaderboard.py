@@ -163,12 +163,12 @@ def test_other_seeds_are_not_paired() -> None:
 
 def test_folds_and_seeds_are_both_repetitions() -> None:
     jobs = [
-        job(n, 0.5 + n / 10, changed={"model": "fnn", "seed": str(n % 2), "sweep.fold": str(n // 2)})
+        job(n, 0.5 + n / 10, changed={"model": "fnn", "seed": str(n % 2), "data.val_fold": str(n // 2)})
         for n in range(4)
     ]
     found = group(rank(jobs)[0])
     assert found is not None
-    assert (found.keys, found.repeats, len(found.groups)) == (["model"], ["seed", "sweep.fold"], 1)
+    assert (found.keys, found.repeats, len(found.groups)) == (["model"], ["seed", "data.val_fold"], 1)
     assert found.comparison is None
 
 

@@ -24,7 +24,7 @@ from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.normalize import image_statistics, scale_targets, standardise, value_statistics
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.preprocessing import Preprocessing
-from bigmodel.data.splits import plain_split, stratified_split
+from bigmodel.data.splits import fold_split, plain_split, stratified_split
 from bigmodel.spec import Classes, DataSpec, Image, Input, NextTokens, Target, Tokens, Values
 
 
@@ -56,7 +56,16 @@ def assemble(
     check_part(samples, spec, "training")
     if test is not None:
         check_part(test, spec, "test")
-    if isinstance(spec.target, Classes):
+    if config.cross_validation is not None:
+        classes = isinstance(spec.target, Classes)
+        train, val = fold_split(
+            len(samples),
+            *config.cross_validation,
+            config.split_seed,
+            labels=samples.targets if classes else None,
+            class_names=spec.target.names if isinstance(spec.target, Classes) else (),
+        )
+    elif isinstance(spec.target, Classes):
         train, val = stratified_split(samples.targets, config.val_fraction, config.split_seed)
     else:
         train, val = plain_split(len(samples), config.val_fraction, config.split_seed)

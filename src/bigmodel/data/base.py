@@ -59,6 +59,17 @@ class DataConfig(EntryConfig):
     batch_size: BatchSize = 64
     val_fraction: ValFraction = 0.2
     split_seed: int = Field(0, ge=0, description="seed of the split into training and validation")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="cut the training set into so many folds, instead of val_fraction; null: no folds",
+    )
+    val_fold: int | None = Field(
+        None,
+        ge=0,
+        description="the fold held out for validation, from 0; null: no folds",
+        validate_default=True,
+    )
     drop_last: bool = Field(False, description="drop an epoch's last batch if it is smaller")
     on_device: bool | None = Field(
         None, description="keep all data in the device's memory; null: if it fits"
@@ -91,6 +102,23 @@ class DataConfig(EntryConfig):
     def token_bound(self) -> int | None:
         """The most tokens of a batch, if the source has `batch_tokens`."""
         return getattr(self, "batch_tokens", None)
+
+    @field_validator("val_fold")
+    @classmethod
+    def _one_of_the_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
+        if "folds" not in info.data:  # its own error is shown
+            return fold
+        folds = info.data["folds"]
+        if (fold is None) != (folds is None):
+            raise ValueError("needs data.folds as well, and data.folds needs it. Set both, or neither")
+        if fold is not None and fold >= folds:
+            raise ValueError(f"data.folds={folds} are counted from 0 to {folds - 1}")
+        return fold
+
+    @property
+    def cross_validation(self) -> tuple[int, int] | None:
+        """The number of folds and the one held out; None: the split is by `val_fraction`."""
+        return None if self.folds is None or self.val_fold is None else (self.folds, self.val_fold)
 
     @field_validator("workers")
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bigmodel.data.base import PART_ORDER, SET_NAMES, DataConfig, PartName
 from bigmodel.data.paths import check_no_device
-from bigmodel.data.splits import check_learnable, group_split, plain_split, stratified_split
+from bigmodel.data.splits import check_learnable, fold_split, group_split, plain_split, stratified_split
 from bigmodel.errors import ConfigError, DataError, did_you_mean, join_names
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -101,6 +101,15 @@ def _resolved(path: str) -> Path:
     return Path(path).expanduser().resolve()
 
 
+def check_no_folds(config: CustomDataConfig) -> None:
+    """Raises ConfigError if folds are set; for data that has a validation set of its own."""
+    if config.folds is not None:
+        raise ConfigError(
+            f"data.folds={config.folds}: the data has a validation set of its own. Leave the folds out,"
+            " or the validation set."
+        )
+
+
 def split_samples(
     config: CustomDataConfig,
     samples: int,
@@ -109,6 +118,7 @@ def split_samples(
     groups: Sequence[Any] | None = None,
     assigned_parts: Sequence[str | None] | None = None,
     named: Callable[[int], str] = "row {}".format,
+    class_names: Sequence[str] = (),
 ) -> dict[PartName, Tensor]:
     """The samples of each part, without parts that have a path of their own (`val_path`, `test_path`).
 
@@ -119,6 +129,7 @@ def split_samples(
         assigned_parts: of each sample according to the data itself: train, val (or valid, validation,
             dev) or test. A part without any sample is held out by its fraction.
         named: names a sample in messages.
+        class_names: the same for classes.
 
     Raises:
         DataError: a part would be empty, an assigned part is unknown, or a group is empty.
@@ -129,10 +140,12 @@ def split_samples(
     if assigned_parts is not None:
         parts = _split_as_marked(assigned_parts, named)
         rest = parts.pop("train", torch.empty(0, dtype=torch.int64))
+    if "val" in parts or config.val_path is not None:
+        check_no_folds(config)
     held: list[tuple[PartName, float]] = []
     if config.test_path is None and "test" not in parts and config.test_fraction > 0:
         held.append(("test", config.test_fraction))
-    if config.val_path is None and "val" not in parts:
+    if config.cross_validation is None and config.val_path is None and "val" not in parts:
         held.append(("val", config.val_fraction))
     seed = config.split_seed
     for name, fraction in held:
@@ -144,6 +157,16 @@ def split_samples(
         else:
             kept, out = plain_split(len(rest), fraction, seed, name)
         parts[name], rest = rest[out], rest[kept]
+    if config.cross_validation is not None:
+        kept, out = fold_split(
+            len(rest),
+            *config.cross_validation,
+            seed,
+            labels=None if labels is None else labels[rest],
+            groups=None if groups is None else [groups[i] for i in rest.tolist()],
+            class_names=class_names,
+        )
+        parts["val"], rest = rest[out], rest[kept]
     if len(rest) == 0:
         raise DataError("data: no training sample is left.")
     return {"train": rest, **parts}

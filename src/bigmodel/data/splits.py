@@ -95,6 +95,73 @@ def group_split(
     return order[~out], order[out]
 
 
+def fold_split(
+    samples: int,
+    folds: int,
+    fold: int,
+    seed: int,
+    *,
+    labels: Tensor | None = None,
+    groups: Sequence[Hashable] | None = None,
+    class_names: Sequence[str] = (),
+) -> tuple[Tensor, Tensor]:
+    """Indices of the training and the validation set of one fold of a cross-validation.
+
+    Every sample is in the validation set of exactly one fold. Folds differ by one sample at most, each
+    class included; those of groups as little as whole groups allow, the largest being dealt out first.
+
+    Args:
+        samples: how many there are.
+        folds: how many folds.
+        fold: the one held out, from 0.
+        seed: of the draw.
+        labels: (samples,) int64, for stratified folds.
+        groups: of each sample; all samples of a group are in the same fold, and labels don't matter.
+        class_names: for messages.
+
+    Raises:
+        DataError: there are fewer samples, groups or samples of a class than folds.
+    """
+    order = torch.randperm(samples, generator=generator_of(seed))
+    if groups is not None:
+        member = _group_folds(groups, folds, seed)
+    else:
+        if labels is None:
+            labels = torch.zeros(samples, dtype=torch.int64)
+            _check_enough(samples, folds, "the training set has {}", "sample")
+        for label, count in enumerate(torch.bincount(labels).tolist()):
+            if 0 < count < folds:
+                name = class_names[label] if class_names else str(label)
+                _check_enough(count, folds, f"class {name!r} has {{}} for training", "sample")
+        by_class = order[labels[order].argsort(stable=True)]
+        member = torch.empty_like(order)
+        member[by_class] = torch.arange(samples) % folds
+    out = member[order] == fold
+    return order[~out], order[out]
+
+
+def _group_folds(groups: Sequence[Hashable], folds: int, seed: int) -> Tensor:
+    """The fold of each sample, (samples,)."""
+    numbers: dict[Hashable, int] = {}
+    member = torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups])
+    _check_enough(len(numbers), folds, "the training set has {}", "group")
+    sizes = torch.bincount(member)
+    shuffled = torch.randperm(len(numbers), generator=generator_of(seed))
+    fold_of, filled = torch.empty(len(numbers), dtype=torch.int64), [0] * folds
+    for group in shuffled[sizes[shuffled].argsort(descending=True, stable=True)].tolist():
+        fold = filled.index(min(filled))
+        fold_of[group] = fold
+        filled[fold] += int(sizes[group])
+    return fold_of[member]
+
+
+def _check_enough(count: int, folds: int, text: str, unit: str) -> None:
+    if count < folds:
+        way = f"Use at most {count} folds, or provide more data." if count > 1 else "Provide more data."
+        said = text.format(counted(count, unit))
+        raise DataError(f"data.folds={folds}: {said}, fewer than folds. {way}")
+
+
 def _held_out(samples: int, fraction: float, part: str) -> int:
     """The number of samples to hold out: at least one, leaving at least one."""
     held_out = round(samples * fraction)

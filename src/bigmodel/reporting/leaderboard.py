@@ -31,7 +31,15 @@ TOP = 30
 _REASONS = 8  # different reasons that are printed
 _NAMES = 5  # jobs that one reason names
 
-_DATA = ("data", "data.path", "data.target", "data.val_path", "data.val_fraction", "data.split_seed")
+_DATA = (
+    "data",
+    "data.path",
+    "data.target",
+    "data.val_path",
+    "data.val_fraction",
+    "data.split_seed",
+    "data.folds",
+)
 """Keys that decide which samples are for validation."""
 
 _LOSS = "loss used"  # `loss` is a key that jobs may differ in
@@ -204,7 +212,7 @@ def _probability(comparison: Comparison) -> str:
 
 
 def _repeats(keys: Sequence[str]) -> str:
-    names = {"seed": "seeds", "sweep.fold": "folds"}
+    names = {"seed": "seeds", "data.val_fold": "folds"}
     known = [names[key] for key in keys if key in names]
     return " and ".join(known) if len(known) == len(keys) else f"combinations of {' and '.join(keys)}"
 

@@ -20,6 +20,9 @@ class SweepConfig(Config):
     )
     jobs_per_gpu: int = Field(1, ge=1, description="jobs that share a GPU")
     seeds: int | None = Field(None, ge=1, description="seeds to run each job with, from seed on")
+    folds: int | None = Field(
+        None, ge=2, description="folds to cross-validate each job with; null: none"
+    )
     zip: list[str] = Field([], description="keys whose values are taken pairwise, as [model,seed]")
     keep: int | None = Field(
         None, ge=0, description="jobs whose checkpoints are kept, the best ones; null: all"

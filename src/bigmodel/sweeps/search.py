@@ -94,7 +94,7 @@ def check(config: SearchConfig, space: Space) -> None:
             " optimizer.lr='tag(log,interval(1e-4,1))' model=fnn,cnn"
         )
     ranges = [key for key, values in space.items() if isinstance(values, Range)]
-    for name in ("seeds", "zip", "plan"):
+    for name in ("seeds", "folds", "zip", "plan"):
         if value := getattr(config, name):
             raise ConfigError(
                 f"{setting(f'sweep.{name}', value)}: is for a sweep over lists; sweep=optuna chooses its"

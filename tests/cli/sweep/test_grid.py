@@ -9,10 +9,12 @@ from bigmodel.cli.sweep.grid import combinations
 from bigmodel.errors import ConfigError
 
 
-def listed(*words: str, zipped: tuple[str, ...] = (), seeds: tuple[int, ...] = ()) -> list[str]:
+def listed(
+    *words: str, zipped: tuple[str, ...] = (), seeds: tuple[int, ...] = (), folds: int = 0
+) -> list[str]:
     """The jobs, each in one line."""
     overrides = OverridesParser.create().parse_overrides(list(words))
-    return [" ".join(job) for job in combinations(overrides, zipped, seeds)]
+    return [" ".join(job) for job in combinations(overrides, zipped, seeds, folds)]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,19 @@ def test_every_combination_and_the_last_varies_fastest(words: list[str], jobs: l
 def test_each_is_run_with_each_seed() -> None:
     assert listed("a=1,2", seeds=(5, 6)) == ["a=1 seed=5", "a=1 seed=6", "a=2 seed=5", "a=2 seed=6"]
     assert listed("seed=5", "a=1", seeds=(5, 6)) == ["seed=5 a=1", "seed=6 a=1"]
+
+
+def test_folds_are_the_last_to_vary() -> None:
+    assert listed("a=1,2", folds=2) == [
+        f"a={a} data.folds=2 data.val_fold={fold}" for a in (1, 2) for fold in (0, 1)
+    ]
+    assert len(listed("a=1,2", seeds=(1, 2, 3), folds=2)) == 12
+
+
+@pytest.mark.parametrize("word", ["data.val_fold=1", "data.folds=3", "data.val_fold=0,1"])
+def test_folds_given_in_both_ways_are_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep.folds=2: data.(val_fold|folds).* is given as well"):
+        listed(word, folds=2)
 
 
 def test_seeds_given_in_both_ways_are_refused() -> None:

@@ -120,3 +120,15 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
     assert message in result.err
     assert len(result.err.splitlines()) == 1
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_best_settings_of_folds_are_trained_without_them(command: Command, tmp_path: Path) -> None:
+    words = ("optimizer.lr=0.1,0.01", "sweep.folds=2", "sweep.jobs=1", "hydra.sweep.dir=folds")
+    swept = command("-m", *FIXED, *words)
+    assert swept.status == 0
+    assert "Means over folds: val/accuracy, higher is better" in swept.out
+    result = command("sweep.refit=folds", "hydra.run.dir=again")
+    assert (result.status, result.err) == (0, "")
+    assert "best of 2 settings" in result.out
+    data = yaml.safe_load((tmp_path / "again" / ".hydra" / "config.yaml").read_text())["data"]
+    assert (data["folds"], data["val_fold"]) == (None, None)

@@ -187,3 +187,17 @@ def test_a_run_on_several_texts_reads_several(tmp_path):
     found = reader.read(tmp_path, with_targets=True)
     assert found.part.stream.tolist().count(reader.vocabulary.end) == 1
     assert len(reader.read(tmp_path / "a.txt", with_targets=True).part.stream) == 70
+
+
+def test_folds_of_a_text_are_contiguous_blocks_before_the_test_part(quote):
+    held_out, cut = "", round(len(QUOTE) * 0.8)
+    for fold in range(4):
+        dataset = built(quote, folds=4, val_fold=fold, test_fraction=0.2)
+        texts = {n: dataset.reader.decode(p.stream.tolist()) for n, p in dataset.parts.items()}
+        assert texts["test"] == QUOTE[cut:]
+        assert len(texts["val"]) == cut // 4
+        held_out += texts["val"]
+        first, last = QUOTE[: cut // 4 * fold], QUOTE[cut // 4 * (fold + 1) : cut]
+        assert texts["train"].startswith(first)
+        assert texts["train"].endswith(last)
+    assert held_out == QUOTE[:cut]

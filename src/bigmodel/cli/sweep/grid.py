@@ -12,7 +12,7 @@ from bigmodel.errors import ConfigError, did_you_mean
 
 
 def combinations(
-    overrides: Sequence[Override], zipped: Sequence[str] = (), seeds: Sequence[int] = ()
+    overrides: Sequence[Override], zipped: Sequence[str] = (), seeds: Sequence[int] = (), folds: int = 0
 ) -> list[tuple[str, ...]]:
     """The overrides of each job, in the order in which they were typed; the last varies fastest.
 
@@ -20,6 +20,7 @@ def combinations(
         overrides: what was typed; settings of the sweep itself are left out.
         zipped: keys whose values are taken pairwise, not in every combination.
         seeds: every combination is run with each of them.
+        folds: every combination is run with each fold of a cross-validation; 0: without.
 
     Raises:
         ConfigError: a key is swept over twice, or over an interval, which has no list of values; the
@@ -35,6 +36,16 @@ def combinations(
                 " the two out; the seeds of sweep.seeds count up from the configuration's own."
             )
         values["seed"] = [f"seed={seed}" for seed in seeds]
+    if folds:
+        if given := [word for key in ("data.folds", "data.val_fold") for word in values.get(key, [])]:
+            raise ConfigError(
+                f"sweep.folds={folds}: {' '.join(given)} is given as well. Leave one of the two out;"
+                " sweep.folds sets data.folds and data.val_fold of each job."
+            )
+        values |= {
+            "data.folds": [f"data.folds={folds}"],
+            "data.val_fold": [f"data.val_fold={fold}" for fold in range(folds)],
+        }
     dimensions: dict[str, list[tuple[str, ...]]] = {}
     for key, words in values.items():
         if key not in zipped:

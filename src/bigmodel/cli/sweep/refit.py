@@ -57,7 +57,10 @@ def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | 
     winner = _winner(manifest)
     typed = [word for word in argv if key_of(word) not in (_KEY, _NAME)]
     chosen = manifest.states[int(winner.job.job)].job.overrides
-    settings = [word for word in chosen if key_of(word) not in (*winner.repeats, "plugins")]
+    left_out = {*winner.repeats, "plugins"}
+    if "data.val_fold" in left_out:
+        left_out.add("data.folds")
+    settings = [word for word in chosen if key_of(word) not in left_out]
     _check_plugins(folder, named_plugins(chosen), typed)
     before = parse_flags(manifest.words, config_dir)
     flags = [

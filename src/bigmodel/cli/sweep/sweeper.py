@@ -143,7 +143,7 @@ class GridSweeper(Sweeper):
         check_sweep(overrides)
         first = int(self._config.seed)
         seeds = range(first, first + (settings.seeds or 0))
-        listed = combinations(overrides, settings.zip, seeds)
+        listed = combinations(overrides, settings.zip, seeds, settings.folds or 0)
         if isinstance(settings, ModelsConfig):
             listed = with_models(settings, listed, self._context, self._config)
         jobs = [Job(number, words) for number, words in enumerate(listed)]

@@ -95,7 +95,14 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         target, targets = Classes(names, counts=()), class_indices(files.labels, names, where)
         labels = targets
     count, groups, marks = len(files.paths), files.groups, files.assigned_parts
-    parts = custom_data.split_samples(config, count, labels=labels, groups=groups, assigned_parts=marks)
+    parts = custom_data.split_samples(
+        config,
+        count,
+        labels=labels,
+        groups=groups,
+        assigned_parts=marks,
+        class_names=target.names if isinstance(target, Classes) else (),
+    )
     for part in custom_data.separate_parts(config, parts):
         more, where = _find_separate(config, part, files, suffixes, what)
         own = _label_targets(more.labels, target.names if isinstance(target, Classes) else None, where)

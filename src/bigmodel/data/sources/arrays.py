@@ -99,6 +99,7 @@ def _split(config: ArraysConfig, samples: ArraySamples, finite: Tensor) -> dict[
         labels=samples.targets[finite] if isinstance(samples.target, Classes) else None,
         groups=None if groups is None else [groups[row] for row in rows],
         assigned_parts=None if marks is None else [marks[row] for row in rows],
+        class_names=samples.target.names if isinstance(samples.target, Classes) else (),
     )
     for part in ("val", "test"):
         if part in index and getattr(config, f"{part}_path") is not None:

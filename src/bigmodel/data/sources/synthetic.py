@@ -108,6 +108,8 @@ def _digest(config: SyntheticConfig) -> SourceDigest:
     """Of the settings that determine the data, except for rounding: it is computed."""
     names = ("input", "shape", "vocab_size", "target", "outputs", "samples", "noise", "seed")
     settings = [(name, getattr(config, name)) for name in (*names, "val_fraction", "split_seed")]
+    if config.cross_validation is not None:
+        settings.append(("folds", config.cross_validation))
     return DigestBuilder().word(f"synthetic {_VERSION} {settings}").read(exact=False)
 
 

@@ -134,6 +134,7 @@ def _read_target(config: TableConfig, table: Table) -> _Target:
         groups=_column_values(table, config.group, "data.group", rows),
         assigned_parts=_column_values(table, config.split, "data.split", rows),
         named=lambda sample: f"row {rows[sample]}",
+        class_names=column.labels or (),
     )
     if column.labels is not None:
         check_trained_classes(column.labels, targets[places["train"]], where, "rows")

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.base import SET_NAMES, Dataset, PartName
-from bigmodel.data.custom_data import separate_parts
+from bigmodel.data.custom_data import check_no_folds, separate_parts
 from bigmodel.data.parts import SplitData, Windows
 from bigmodel.data.reader import NewSamples, reads
 from bigmodel.data.texts import files as text_files
@@ -131,6 +131,19 @@ def _split_by_position(config: TextConfig, passages: Sequence[Passage]) -> dict[
     test = 0 if config.test_path is not None else round(total * config.test_fraction)
     val = 0 if config.val_path is not None else round((total - test) * config.val_fraction)
     cut = total - test - val
+    if config.val_path is not None:
+        check_no_folds(config)
+    elif config.cross_validation is not None:
+        folds, fold = config.cross_validation
+        first, last = ((total - test) * i // folds for i in (fold, fold + 1))
+        around = ((0, first), (last, total - test))
+        blocks: dict[PartName, list[Passage]] = {
+            "train": [p for low, high in around for p in _slice_passages(passages, low, high)],
+            "val": _slice_passages(passages, first, last),
+        }
+        if test:
+            blocks["test"] = _slice_passages(passages, total - test, total)
+        return blocks
     parts: dict[PartName, list[Passage]] = {"train": _slice_passages(passages, 0, cut)}
     if config.val_path is None:
         parts["val"] = _slice_passages(passages, cut, cut + val)

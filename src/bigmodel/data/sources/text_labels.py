@@ -163,6 +163,7 @@ def _read_parts(
         groups=labelled.groups,
         assigned_parts=labelled.assigned_parts,
         named=labelled.names.__getitem__,
+        class_names=target.names if isinstance(target, Classes) else (),
     )
     texts = labelled.texts
     parts = {
