@@ -110,7 +110,7 @@ class DataConfig(EntryConfig):
             return fold
         folds = info.data["folds"]
         if (fold is None) != (folds is None):
-            raise ValueError("needs data.folds as well, and data.folds needs it. Set both, or neither")
+            raise ValueError("data.folds and data.val_fold go together. Set both, or neither")
         if fold is not None and fold >= folds:
             raise ValueError(f"data.folds={folds} are counted from 0 to {folds - 1}")
         return fold
