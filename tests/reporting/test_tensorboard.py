@@ -137,7 +137,8 @@ def test_noise_is_no_hyperparameter() -> None:
 
 
 def test_how_a_sweep_is_run_is_no_hyperparameter_but_a_fold_is() -> None:
-    assert hyperparameters({"sweep": {"jobs": 2, "zip": [], "fold": 3}}) == {"sweep.fold": 3}
+    config = {"sweep": {"jobs": 2, "zip": []}, "data": {"val_fold": 3}}
+    assert hyperparameters(config) == {"data.val_fold": 3}
 
 
 def test_the_table_of_a_sweep_has_its_settings_and_figures(tmp_path: Path) -> None:

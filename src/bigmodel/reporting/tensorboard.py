@@ -40,7 +40,6 @@ _NOT_HYPERPARAMETERS = (
     *("data.root", "data.path", "data.val_path", "data.test_path", "data.cache"),
     "sweep.",
 )
-_HYPERPARAMETERS = ("sweep.fold",)
 
 
 class TensorBoard(Sink):
@@ -175,7 +174,7 @@ def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, bo
     flat: dict[str, bool | float | str] = {}
     for name, value in config.items():
         key = prefix.removesuffix(".") if prefix and name == "name" else f"{prefix}{name}"
-        if value is None or (key.startswith(_NOT_HYPERPARAMETERS) and key not in _HYPERPARAMETERS):
+        if value is None or key.startswith(_NOT_HYPERPARAMETERS):
             continue
         if isinstance(value, Mapping):
             flat |= hyperparameters(value, f"{key}.")
