@@ -254,11 +254,13 @@ def seeds(values: Mapping[str, Sequence[float]]) -> list[JobResult]:
     return [replace(job, changed=dict(job.changed) | {"optimizer.lr": "0.1"}) for job in jobs]
 
 
-def told(values: Mapping[str, Sequence[float]], key: str = "seed", mode: str = "max") -> str:
+def told(
+    values: Mapping[str, Sequence[float]], key: str = "seed", mode: str = "max", swept: str = "model"
+) -> str:
     jobs = [
         JobResult(
             f"{model}{n}",
-            {"model": model, key: str(n)},
+            {swept: model, key: str(n)},
             "finished",
             monitor="m",
             mode=mode,
@@ -278,7 +280,7 @@ def test_whether_the_best_two_differ_is_told_in_words() -> None:
     assert said.startswith(
         "model=cnn is better than model=fnn: by 0.0983 on average over the same 3 seeds,"
     )
-    assert "hardly luck (95 % interval 0.0912 to 0.1055, paired t-test, p = " in said
+    assert "hardly luck (95 % interval 0.0912 to 0.1055, paired t-test, p < 0.001)" in said
     said = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.80, 0.95, 0.98)})
     assert said.startswith(
         "model=cnn leads model=fnn by 0.0100 on average over the same 3 seeds, which may"
@@ -287,6 +289,10 @@ def test_whether_the_best_two_differ_is_told_in_words() -> None:
     said = told({"cnn": (0.91, 0.92, 0.93, 0.94), "fnn": (0.81, 0.82, 0.83)})
     assert "over their seeds, which is hardly luck" in said
     assert "Welch's t-test" in said
+
+
+def test_nothing_is_said_to_be_better_on_other_samples() -> None:
+    assert told({"wine": (0.91, 0.92, 0.93), "iris": (0.81, 0.825, 0.83)}, swept="data") == ""
 
 
 def test_a_lower_figure_is_better_where_it_is() -> None:

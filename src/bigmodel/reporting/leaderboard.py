@@ -165,10 +165,13 @@ def _metric_title(board: Board, boards: Sequence[Board]) -> str:
 
 
 def verdict(grouping: Grouping, board: Board) -> str:
-    """Whether the best group is better than the next by more than luck, in words."""
+    """Whether the best group is better than the next by more than luck, in words; nothing if they were
+    evaluated on different samples."""
     groups = [each for each in grouping.groups if each.estimate is not None]
     if len(groups) < 2:
         return ""
+    if any(len({each.changed.get(key) for each in groups[:2]}) > 1 for key in _DATA):
+        return ""  # evaluated on different samples, which `cautions` says
     first, second = (_described(each.changed) for each in groups[:2])
     found, repeats = grouping.comparison, _repeats(grouping.repeats)
     if found is None:
@@ -188,7 +191,7 @@ def verdict(grouping: Grouping, board: Board) -> str:
     sign = 1 if board.mode == "max" else -1
     low, high = (sign * found.difference + side * found.half_width for side in (-1, 1))
     test = "paired t-test" if found.kind == "paired" else "Welch's t-test"
-    numbers = f"95 % interval {figure(low)} to {figure(high)}, {test}, p = {_probability(found)}"
+    numbers = f"95 % interval {figure(low)} to {figure(high)}, {test}, {_probability(found)}"
     if found.significant:
         said = (
             f"{first} is better than {second}: by {by} on average {same}, which is hardly luck"
@@ -208,7 +211,7 @@ def verdict(grouping: Grouping, board: Board) -> str:
 
 def _probability(comparison: Comparison) -> str:
     assert comparison.p is not None
-    return f"{comparison.p:.2g}" if comparison.p >= 0.001 else "less than 0.001"
+    return f"p = {comparison.p:.2g}" if comparison.p >= 0.001 else "p < 0.001"
 
 
 def _repeats(keys: Sequence[str]) -> str:
