@@ -113,7 +113,7 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
         DeviceError: the machine lacks the device, the device lacks the precision, or a deterministic run
             is requested and cuBLAS is configured otherwise.
     """
-    device = _device(config.name)
+    device = find_device(config.name)
     if device.type == "cuda":
         _set_up_cublas(config.deterministic)  # before anything uses it
         torch.cuda.set_device(device.index or 0)  # a previous run may have used another
@@ -178,7 +178,12 @@ def environment(runtime: Runtime) -> dict[str, str]:
     }
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        DeviceError: this machine has none.
+    """
     there = available()
     kind, _, digits = (there[-1] if name == "auto" else name).partition(":")
     if kind not in there:

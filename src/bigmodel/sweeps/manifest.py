@@ -45,10 +45,18 @@ class Manifest(Observer):
         folder: the sweep's, which the caller has locked.
         words: what was typed.
         states: by number, the jobs.
+        started_in: the folder that relative paths in the words start from; None: unknown.
     """
 
-    def __init__(self, folder: Path, words: Sequence[str], states: dict[int, JobState]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        words: Sequence[str],
+        states: dict[int, JobState],
+        started_in: Path | None = None,
+    ) -> None:
         self.folder, self.words, self.states = folder, tuple(words), states
+        self.started_in = started_in
         self._cut_off = False
 
     @classmethod
@@ -58,8 +66,8 @@ class Manifest(Observer):
         Raises:
             CheckpointError: it cannot be written.
         """
-        manifest = cls(folder, words, {job.number: JobState(job) for job in jobs})
-        head = {"version": VERSION, "words": list(words)}
+        manifest = cls(folder, words, {job.number: JobState(job) for job in jobs}, Path.cwd())
+        head = {"version": VERSION, "words": list(words), "started_in": str(manifest.started_in)}
         lines = [
             head,
             *({"job": s.job.number, "overrides": s.job.overrides} for s in manifest.states.values()),
@@ -88,7 +96,8 @@ class Manifest(Observer):
                 f"{path}: was written by another version of bigmodel-train: its format is {version}, and"
                 f" this one reads {VERSION}. Use that version to go on with the sweep."
             )
-        manifest = cls(folder, words, {})
+        place = head.get("started_in")
+        manifest = cls(folder, words, {}, None if place is None else Path(place))
         manifest._cut_off = bool(lines and lines[-1])
         for line in lines:
             try:

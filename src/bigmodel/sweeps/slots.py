@@ -21,6 +21,8 @@ def slots(config: SweepConfig, gpu_count: int) -> list[Slot]:
     Raises:
         DeviceError: there is no such GPU.
     """
+    if not gpu_count and config.gpus != "auto":
+        raise DeviceError(f"sweep.gpus={config.gpus}: jobs run on the CPU here. Leave it out.")
     if not gpu_count:
         return [Slot()] * (processors() if config.jobs == "auto" else config.jobs)
     chosen = list(range(gpu_count)) if config.gpus == "auto" else config.gpus

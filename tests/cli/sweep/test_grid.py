@@ -98,6 +98,7 @@ def test_what_cannot_be_paired(words: list[str], zipped: tuple[str, ...], messag
         (["+a=1,2", "a=3"], r"a: is given more than once \(\+a=1,2 and a=3\)"),
         (["a=interval(0,1)"], "an interval has no list of values.*a=0.1,0.01"),
         (["a=tag(log,interval(0.1,1))"], "an interval has no list of values"),
+        (["a=1,2,1"], "a=1,2,1: a=1 is there more than once"),
         (["sweep.jobs=1,2"], "sweep.jobs=1,2: a setting of the sweep itself has one value"),
         (["sweep=default,optuna"], "a setting of the sweep itself has one value"),
     ],

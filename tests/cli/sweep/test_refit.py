@@ -16,6 +16,11 @@ command = conftest.command
 FIXED = ("data=iris", "device=cpu", "trainer.tensorboard=false", "trainer.epochs=1")
 
 
+@pytest.fixture(autouse=True)
+def _in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def swept(tmp_path: Path) -> Manifest:
     """A sweep over two learning rates and two seeds, of which the last job is not finished."""

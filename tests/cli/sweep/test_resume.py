@@ -25,9 +25,32 @@ def sweep(folder: Path, *jobs: str, words: list[str] = WORDS) -> Manifest:
 # ----- the words -----
 
 
-@pytest.mark.parametrize("word", ["sweep.jobs=2", "model=fnn", "sweep.resume=null", "sweep.resume="])
+@pytest.mark.parametrize("word", ["sweep.jobs=2", "model=fnn", "sweep.resume=null"])
 def test_nothing_is_resumed(word: str) -> None:
     assert expand_resume(["-m", word]) == (["-m", word], None)
+
+
+def test_an_empty_folder_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.resume=: is empty"):
+        expand_resume(["-m", "sweep.resume="])
+
+
+def test_relative_paths_start_where_the_sweep_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    sweep(Path("mine"))
+    monkeypatch.chdir(tmp_path / "second")
+    words, manifest = expand_resume(["-m", "sweep.resume=../first/mine"])
+    assert Path.cwd() == tmp_path / "first"
+    assert manifest is not None
+    assert (manifest.folder, words[-1]) == (
+        tmp_path / "first" / "mine",
+        f"hydra.sweep.dir='{tmp_path}/first/mine'",
+    )
+    assert f"Relative paths start from {tmp_path / 'first'}" in capsys.readouterr().out
 
 
 def test_the_words_with_which_it_was_started(tmp_path: Path) -> None:

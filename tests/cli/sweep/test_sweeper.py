@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from bigmodel.cli.sweep import sweeper
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.sweeps.manifest import NAME, Manifest
 from tests.end_to_end import conftest
@@ -70,8 +69,9 @@ def test_folders_of_jobs_may_lie_deeper(command: Command, tmp_path: Path, subdir
     assert all((tmp_path / folder / "summary.json").is_file() for folder in folders)
 
 
-def test_jobs_that_would_share_a_folder_are_told_apart(command: Command, tmp_path: Path) -> None:
-    result = command(*SWEEP, "hydra.sweep.subdir=same", "seed=1,2", "sweep.jobs=1")
+def test_jobs_that_share_a_folder_are_told_apart(command: Command, tmp_path: Path) -> None:
+    subdir = "hydra.sweep.subdir=${model.name}"
+    result = command(*SWEEP, subdir, "seed=1,2", "sweep.jobs=1")
     assert result.status == 1
     assert sorted(statuses(tmp_path).values()) == ["failed", "finished"]
     assert "already holds a run" in result.out
@@ -112,6 +112,9 @@ def test_a_launcher_that_is_not_installed_is_refused(command: Command, tmp_path:
         (["trainer.epochs=1,ten"], "Job 1"),
         (["seed=1,2", "sweep.resume=nowhere"], "nowhere/sweep.jsonl: is not a sweep's record"),
         (["seed=1,2", "sweep.zip=[seed,model]"], "sweep.zip"),
+        (["seed=1,2", "hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: is the same folder"),
+        (["device.name=cpu,mps"], "this machine has no mps device"),
+        (["seed=1,2", "sweep.gpus=[0]"], "sweep.gpus=[0]: jobs run on the CPU here"),
     ],
 )
 def test_what_is_wrong_is_one_message_and_nothing_is_made(
@@ -188,6 +191,7 @@ def test_a_second_signal_ends_the_sweep_at_once_with_its_jobs(tmp_path: Path) ->
     attempt.process.join(trials.TIMEOUT)
     assert attempt.process.exitcode == 128 + signal.SIGTERM, attempt.log
     assert "Traceback" not in attempt.log
+    assert "Resume with -m sweep.resume=mine" in attempt.log
     again = trials.launch(tmp_path, "-m", "sweep.resume=mine")  # nobody holds its folders
     assert again.wait() == 0, again.log
     assert statuses(tmp_path) == {"0": "finished", "1": "finished", "2": "finished"}
@@ -238,19 +242,3 @@ def test_failed_jobs_are_run_again_where_asked(command: Command, tmp_path: Path)
     result = command("-m", "sweep.resume=mine", "sweep.retries=1")
     assert (result.status, len(at_once(result))) == (1, 2)
     assert Manifest.read(tmp_path / "mine").states[1].attempts == 3
-
-
-def test_shared_data_of_killed_sweeps_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweeper.tempfile, "gettempdir", lambda: str(tmp_path))
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    names = [f"bigmodel-sweep-{ended.pid}-a", f"bigmodel-sweep-{os.getpid()}-b", "bigmodel-sweep-mine-c"]
-    for name in names:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "data.pt").touch()
-
-    sweeper._remove_abandoned()
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

@@ -157,11 +157,10 @@ def _recorded_holder(file: IO[str]) -> tuple[str, bool]:
     words = f"process {pid} on {host}, since {started}"
     if host != socket.gethostname() or not _CAN_PROBE:
         return f"{words} (if it has ended, remove {file.name})", True
-    return words, pid != os.getpid() and is_alive(pid)
+    return words, pid != os.getpid() and _is_alive(pid)
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of that number."""
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

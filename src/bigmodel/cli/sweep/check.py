@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from bigmodel.config import GROUPS, parse, to_plain
 from bigmodel.errors import ConfigError
+from bigmodel.runtime.device import find_device
 from bigmodel.sweeps.jobs import Job
 
 
@@ -57,7 +58,7 @@ class JobCheck:
         choices = tuple(word for word in overrides if word not in plain)
         if choices not in self._composed:
             self._composed[choices] = self._compose(job)
-            parse(deepcopy(self._composed[choices]))
+            _check_values(deepcopy(self._composed[choices]))
             self._seen |= {(choices, word) for word in plain}
         new = {word: o for word, o in plain.items() if (choices, word) not in self._seen}
         if not new:
@@ -65,7 +66,7 @@ class JobCheck:
         values = deepcopy(self._composed[choices])
         for override in new.values():
             _put(values, override.key_or_group, override.value())
-        parse(values)
+        _check_values(values)
         self._seen |= {(choices, word) for word in new}
 
     def _compose(self, job: Job) -> dict[str, Any]:
@@ -73,6 +74,10 @@ class JobCheck:
         with open_dict(config):
             del config["hydra"]
         return to_plain(config)
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    find_device(parse(values).device.name)
 
 
 def _is_plain_value(override: Override) -> bool:

@@ -82,7 +82,10 @@ def _values(override: Override) -> list[str]:
             f"{override.input_line}: an interval has no list of values to run. Use {key}=0.1,0.01 or"
             f" {key}='range(1,5)', or search it with sweep=optuna."
         )
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    words = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if twice := [word for word, count in Counter(words).items() if count > 1]:
+        raise ConfigError(f"{override.input_line}: {twice[0]} is there more than once. Leave it out.")
+    return words
 
 
 def check_once(overrides: Sequence[Override]) -> None:

@@ -14,7 +14,7 @@ from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.flags import parse_flags
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.cli.launch.safe_loader import named_plugins
-from bigmodel.cli.sweep.resume import key_of, replaced
+from bigmodel.cli.sweep.resume import key_of, replaced, return_to_start
 from bigmodel.errors import CheckpointError, ConfigError, counted, setting, shell_quoted
 from bigmodel.reporting.formatting import figure
 from bigmodel.sweeps.manifest import Manifest
@@ -54,6 +54,8 @@ def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | 
     if not folder.is_dir():
         raise CheckpointError(f"{_KEY}={folder}: there is no such folder. Name the folder of a sweep.")
     manifest = Manifest.read(folder)
+    return_to_start(manifest)
+    folder = manifest.folder
     winner = _winner(manifest)
     typed = [word for word in argv if key_of(word) not in (_KEY, _NAME)]
     chosen = manifest.states[int(winner.job.job)].job.overrides

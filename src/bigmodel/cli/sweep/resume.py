@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from bigmodel.cli.launch import run_folder
 from bigmodel.errors import ConfigError, counted, hydra_value
+from bigmodel.runtime.escaping import escape_message
 from bigmodel.sweeps.jobs import Job, changes
-from bigmodel.sweeps.manifest import JobState, Manifest
+from bigmodel.sweeps.manifest import NAME, JobState, Manifest
 
 _KEY = "sweep.resume"
 
@@ -25,16 +27,30 @@ def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
         The words for Hydra, and the sweep's record; None if nothing is resumed.
 
     Raises:
+        ConfigError: no folder is named.
         CheckpointError: it is not a sweep's folder.
     """
     wanted = [word.partition("=")[2].strip("'\"") for word in argv if key_of(word) == _KEY]
-    if not wanted or wanted[-1] in ("null", ""):
+    if not wanted or wanted[-1] == "null":
         return argv, None
+    if not wanted[-1]:
+        raise ConfigError(f"{_KEY}=: is empty. Name the folder of a sweep, which holds {NAME}.")
     folder = Path(wanted[-1])
     manifest = Manifest.read(folder)
     own = f"hydra.sweep.dir={hydra_value(str(folder.resolve()))}"
+    return_to_start(manifest)
     typed = [word for word in argv if key_of(word) != _KEY] + [own]
     return replaced(manifest.words, typed), manifest
+
+
+def return_to_start(manifest: Manifest) -> None:
+    """Goes to the folder that a sweep was started in: its words may name data by relative paths."""
+    place = manifest.started_in
+    if place is None or place == Path.cwd() or not place.is_dir():
+        return
+    manifest.folder = manifest.folder.resolve()
+    os.chdir(place)
+    print(escape_message(f"Relative paths start from {place}, where the sweep was started."))  # noqa: T201
 
 
 def replaced(words: Sequence[str], typed: Sequence[str]) -> list[str]:

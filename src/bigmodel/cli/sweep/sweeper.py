@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
@@ -21,16 +20,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from bigmodel.cli import invocation
+from bigmodel.cli import invocation, messages
 from bigmodel.cli.job import import_everything
 from bigmodel.cli.launch.hydra_patches import check_sweep
-from bigmodel.cli.launch.lock import is_alive
 from bigmodel.cli.launch.run_folder import PLAN, claimed_sweep
 from bigmodel.cli.sweep.grid import combinations
 from bigmodel.cli.sweep.models import fit_baselines, with_models
 from bigmodel.cli.sweep.resume import merge_jobs, record_words, to_run
 from bigmodel.cli.sweep.search import SearchPlan, is_hydra_search, plan_search, settings_of
-from bigmodel.errors import ConfigError, reason
+from bigmodel.errors import ConfigError, reason, shell_quoted
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Stopped
@@ -42,14 +40,12 @@ from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import Slot, call
 from bigmodel.sweeps.results import finished
 from bigmodel.sweeps.search import Search
+from bigmodel.sweeps.shared_folder import PREFIX, owned, remove_abandoned
 from bigmodel.sweeps.slots import processors, slots
 
 Explain = Callable[[Exception], str | None]
 
 LOGS = "logs"
-
-SHARED = "bigmodel-sweep-"
-"""How the names of folders for data that jobs share begin; the sweep's process number follows."""
 
 
 def make_sweeper(
@@ -102,8 +98,9 @@ class GridSweeper(Sweeper):
         import_everything()
         plan = self._plan_search(settings, overrides) if isinstance(settings, SearchConfig) else None
         jobs = self._listed(settings, overrides) if plan is None else []
+        self._room = slots(settings, gpu_count(str(self._config.device.name)))
         if settings.plan:
-            self._show_plan(settings, jobs)
+            self._show_plan(jobs)
             return
         if invocation.current.resumed_sweep is not None and not self._runs_itself():
             raise ConfigError(
@@ -147,6 +144,12 @@ class GridSweeper(Sweeper):
         if isinstance(settings, ModelsConfig):
             listed = with_models(settings, listed, self._context, self._config)
         jobs = [Job(number, words) for number, words in enumerate(listed)]
+        subdir = OmegaConf.to_container(self._config.hydra.sweep, resolve=False)
+        if len(jobs) > 1 and "${" not in str(subdir["subdir"]):  # type: ignore[index, call-overload]
+            raise ConfigError(
+                f"hydra.sweep.subdir={self._config.hydra.sweep.subdir}: is the same folder for all jobs."
+                " Use one that depends on the job, such as 'hydra.sweep.subdir=${hydra.job.num}'."
+            )
         self._check(jobs)
         return jobs
 
@@ -155,16 +158,12 @@ class GridSweeper(Sweeper):
 
         call(partial(JobCheck(self._context, self._config, self._explain), jobs))
 
-    def _show_plan(self, settings: SweepConfig, jobs: list[Job]) -> None:
+    def _show_plan(self, jobs: list[Job]) -> None:
         from bigmodel.cli.sweep.plan import Planner
         from bigmodel.reporting.sweep_plan import print_plan
 
-        room = self._slots(settings)
-        planner = Planner(self._context, self._config, _threads(room))
-        print_plan(planner(jobs), len(room), _free_memory(room))
-
-    def _slots(self, settings: SweepConfig) -> list[Slot]:
-        return slots(settings, gpu_count(str(self._config.device.name)))
+        planner = Planner(self._context, self._config, _threads(self._room))
+        print_plan(planner(jobs), len(self._room), _free_memory(self._room))
 
     def _plan_search(self, settings: SearchConfig, overrides: list[Override]) -> SearchPlan:
         if not self._runs_itself():
@@ -196,13 +195,12 @@ class GridSweeper(Sweeper):
         observers: list[Observer] = [manifest, view]
         if settings.keep is not None:
             observers.append(KeepBest(settings.keep, finished(manifest)))
-        room = self._slots(settings)
-        _remove_abandoned()
-        with tempfile.TemporaryDirectory(prefix=f"{SHARED}{os.getpid()}-") as shared:
+        remove_abandoned()
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as shared, owned(Path(shared)):
             work = TrainingWork(
                 self._context,
                 self._config,
-                threads=_threads(room),
+                threads=_threads(self._room),
                 states=manifest.states,
                 shared=Path(shared),
                 pruned_by=pruned_by,
@@ -211,11 +209,11 @@ class GridSweeper(Sweeper):
                 work,
                 source,
                 Observers(observers),
-                room,
+                self._room,
                 manifest.folder / LOGS,
                 stop_on_failure=settings.on_error == "stop",
             )
-            signals.on_leaving = partial(_leave, launcher, Path(shared))
+            signals.on_leaving = partial(_leave, launcher, Path(shared), view, manifest)
             with signals.waiting(), contextlib.closing(view):
                 launcher.run(_request)
         signals.check()
@@ -259,21 +257,14 @@ def _free_memory(room: list[Slot]) -> int | None:
     return None if any(slot.environment for slot in room) else free_memory()
 
 
-def _remove_abandoned() -> None:
-    """Removes the shared data of sweeps that were killed."""
-    if not hasattr(os, "getuid"):  # Windows
-        return
-    for folder in Path(tempfile.gettempdir()).glob(f"{SHARED}*-*"):
-        number = folder.name.removeprefix(SHARED).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if number.isdigit() and folder.stat().st_uid == os.getuid() and not is_alive(int(number)):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _leave(launcher: Launcher, shared: Path) -> None:
+def _leave(launcher: Launcher, shared: Path, view: SweepView, manifest: Manifest) -> None:
     """What is done when the sweep is asked to stop a second time."""
     launcher.kill()
     shutil.rmtree(shared, ignore_errors=True)
+    with contextlib.suppress(Exception):  # it may be in the middle of drawing
+        view.close()
+    words = shell_quoted(f"sweep.resume={manifest.folder}")
+    messages.report(f"Its jobs were ended at once. Resume with -m {words}")
 
 
 def _request() -> int | None:
