@@ -140,6 +140,6 @@ def test_a_sweep_into_a_used_folder_leaves_it_as_it_was(command: Command, tmp_pa
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     again = command(*words, "seed=5,6")
     assert again.status == 1
-    assert "hydra.sweep.dir: mine holds multirun.yaml and leaderboard.csv already" in again.err
+    assert "hydra.sweep.dir: mine holds multirun.yaml, leaderboard.csv, sweep.jsonl already" in again.err
     after = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     assert after == before

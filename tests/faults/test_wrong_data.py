@@ -7,7 +7,7 @@ import torch
 
 from bigmodel.build.new_run import build_run
 from bigmodel.data.assemble import assemble
-from bigmodel.data.base import DataConfig, Dataset
+from bigmodel.data.base import SET_NAMES, DataConfig, Dataset
 from bigmodel.data.checks import check
 from bigmodel.data.parts import Part
 from bigmodel.errors import DataError, SpecError
@@ -106,7 +106,9 @@ def test_data_of_the_wrong_shape_is_refused_in_every_part(target, targets, name)
     check(Dataset(spec_of(target), good, good))
     wrong = Part(torch.randn(len(targets), 3), targets)
     parts = {"train": good, "val": good, name: wrong}
-    with pytest.raises(DataError, match=rf"{name} set: targets have shape .* but the spec .* says"):
+    with pytest.raises(
+        DataError, match=rf"{SET_NAMES[name]} set: targets have shape .* but the spec .* says"
+    ):
         check(Dataset(spec_of(target), **parts))
 
 

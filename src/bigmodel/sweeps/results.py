@@ -226,6 +226,6 @@ def _yaml(path: Path) -> Any:
     try:
         check_regular(path)
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return yaml.load(read_text(path), Loader=loader)
+        return loader(read_text(path)).get_single_data()
     except (OSError, ValueError, RecursionError, yaml.YAMLError):  # cut off while it was written
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,13 +27,17 @@ def owned(folder: Path) -> Iterator[None]:
         yield
 
 
-def remove_abandoned() -> None:
-    """Removes the folders of sweeps that were killed."""
+def remove_abandoned(place: Path) -> None:
+    """Removes the folders of sweeps that were killed.
+
+    Args:
+        place: the folder that they lie in.
+    """
     try:
         import fcntl
     except ImportError:
         return
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in place.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # somebody else's, in use, or gone
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue

@@ -134,7 +134,7 @@ def _check_no_sweep(folder: Path) -> None:
     existing = [name for name in (PLAN, LEADERBOARD, SWEEP) if os.path.lexists(folder / name)]
     if existing:
         raise ConfigError(
-            f"hydra.sweep.dir: {folder} holds {' and '.join(existing)} already, as a sweep would. Name"
+            f"hydra.sweep.dir: {folder} holds {', '.join(existing)} already, as a sweep would. Name"
             " another folder with hydra.sweep.dir=<folder>."
         )
 

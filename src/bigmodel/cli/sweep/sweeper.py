@@ -30,6 +30,7 @@ from bigmodel.cli.sweep.resume import merge_jobs, record_words, to_run
 from bigmodel.cli.sweep.search import SearchPlan, is_hydra_search, plan_search, settings_of
 from bigmodel.errors import ConfigError, reason, shell_quoted
 from bigmodel.reporting.sweep_view import SweepView
+from bigmodel.runtime import caches
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import Stopped
 from bigmodel.sweeps.config import ModelsConfig, SearchConfig, SweepConfig
@@ -195,8 +196,15 @@ class GridSweeper(Sweeper):
         observers: list[Observer] = [manifest, view]
         if settings.keep is not None:
             observers.append(KeepBest(settings.keep, finished(manifest)))
-        remove_abandoned()
-        with tempfile.TemporaryDirectory(prefix=PREFIX) as shared, owned(Path(shared)):
+        place = caches.code_folder("sweeps")  # as private as compiled code: shared data is a pickle
+        with contextlib.suppress(OSError):
+            place.mkdir(exist_ok=True)
+        remove_abandoned(place)
+        place_or_temporary = place if place.is_dir() else None
+        with (
+            tempfile.TemporaryDirectory(prefix=PREFIX, dir=place_or_temporary) as shared,
+            owned(Path(shared)),
+        ):
             work = TrainingWork(
                 self._context,
                 self._config,
