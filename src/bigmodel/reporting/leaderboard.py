@@ -22,6 +22,7 @@ from bigmodel.reporting.formatting import duration, figure, shown_path
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape_line, escape_message
+from bigmodel.sweeps.jobs import in_one_line
 from bigmodel.sweeps.leaderboard import Board, Group, Grouping, Row, changed_keys, group
 from bigmodel.sweeps.statistics import Comparison, Estimate
 
@@ -221,7 +222,7 @@ def _repeats(keys: Sequence[str]) -> str:
 
 
 def _described(changed: Mapping[str, str]) -> str:
-    return escape_line(" ".join(f"{k}={v}" for k, v in changed.items())) or "the defaults"
+    return escape_line(in_one_line(changed)) or "the defaults"
 
 
 def group_cells(grouping: Grouping, board: Board, top: int | None = None) -> list[list[str]]:
@@ -384,7 +385,7 @@ def _metrics(boards: Sequence[Board]) -> list[str]:
 
 
 def _changes(row: Row) -> str:
-    return " ".join(f"{key}={value}" for key, value in row.result.changed.items())
+    return in_one_line(row.result.changed)
 
 
 def _cells(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -105,6 +105,11 @@ def changes(jobs: Iterable[Job]) -> dict[int, dict[str, str]]:
         key for key in keys if len(values) == 1 or len({own.get(key) for own in values.values()}) > 1
     ]
     return {n: {key: own[key] for key in differing if key in own} for n, own in values.items()}
+
+
+def in_one_line(changed: Mapping[str, str]) -> str:
+    """Settings as they are typed: `model=cnn optimizer.lr=0.1`."""
+    return " ".join(f"{key}={value}" for key, value in changed.items())
 
 
 def _parted(override: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from bigmodel.errors import CheckpointError
 from bigmodel.runtime import disk, nested_json
-from bigmodel.sweeps.jobs import Job, Observer, Outcome, Status, changes
+from bigmodel.sweeps.jobs import Job, Observer, Outcome, Status, changes, in_one_line
 
 NAME = "sweep.jsonl"
 VERSION = 1
@@ -122,10 +122,7 @@ class Manifest(Observer):
     def changes(self) -> dict[int, str]:
         """By number, what a job sets that others do not, in one line."""
         jobs = (state.job for state in self.states.values())
-        return {
-            number: " ".join(f"{key}={value}" for key, value in own.items())
-            for number, own in changes(jobs).items()
-        }
+        return {number: in_one_line(own) for number, own in changes(jobs).items()}
 
     def started(self, job: Job, folder: Path) -> None:
         with contextlib.suppress(ValueError):  # below the sweep's, it stays known when that is moved

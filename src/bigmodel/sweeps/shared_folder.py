@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,22 @@ PREFIX = "bigmodel-sweep-"
 
 _OWNER = "owner"
 """A file that the sweep, and each job's process with it, holds locked."""
+
+
+@contextlib.contextmanager
+def shared_folder(place: Path) -> Iterator[Path]:
+    """A folder for one sweep, which is removed afterwards; those of sweeps that were killed are removed
+    before.
+
+    Args:
+        place: private to the user; if it cannot be made, the system's temporary folder takes its place.
+    """
+    with contextlib.suppress(OSError):
+        place.mkdir(exist_ok=True)
+    remove_abandoned(place)
+    where = place if place.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=where) as folder, owned(Path(folder)):
+        yield Path(folder)
 
 
 @contextlib.contextmanager

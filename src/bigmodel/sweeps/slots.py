@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from bigmodel.errors import DeviceError
+from bigmodel.runtime.processors import processors
 from bigmodel.sweeps.config import SweepConfig
 from bigmodel.sweeps.process import Slot
 
@@ -37,10 +38,3 @@ def slots(config: SweepConfig, gpu_count: int) -> list[Slot]:
     # One job on each GPU before any has a second.
     room = each * config.jobs_per_gpu
     return room if config.jobs == "auto" else room[: config.jobs]
-
-
-def processors() -> int:
-    """The processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from bigmodel.build.dataset import read_dataset
-from bigmodel.config import RunConfig, parse, to_plain
+from bigmodel.cli.sweep.compose import composed
+from bigmodel.config import RunConfig, parse
 from bigmodel.data.base import Dataset
 from bigmodel.data.parts import SplitData, Texts
 from bigmodel.errors import reason
@@ -96,11 +96,7 @@ def fit_baselines(
 
 
 def _config(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> RunConfig:
-    setup_globals()
-    config = context.config_loader.load_sweep_config(master, list(overrides))
-    with open_dict(config):
-        del config["hydra"]
-    return parse(to_plain(config))
+    return parse(composed(context, master, overrides))
 
 
 def fitted(dataset: Dataset, seed: int = 0) -> list[Baseline]:

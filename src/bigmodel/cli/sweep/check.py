@@ -8,11 +8,11 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from bigmodel.config import GROUPS, parse, to_plain
+from bigmodel.cli.sweep.compose import composed, put
+from bigmodel.config import GROUPS, parse
 from bigmodel.errors import ConfigError
 from bigmodel.runtime.device import find_device
 from bigmodel.sweeps.jobs import Job
@@ -31,7 +31,7 @@ class JobCheck:
     def __init__(
         self, context: HydraContext, config: DictConfig, explain: Callable[[Exception], str | None]
     ) -> None:
-        self._loader, self._config, self._explain = context.config_loader, config, explain
+        self._context, self._config, self._explain = context, config, explain
         self._parser = OverridesParser.create(config_loader=context.config_loader)
         self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
         self._seen: set[tuple[tuple[str, ...], str]] = set()
@@ -42,7 +42,6 @@ class JobCheck:
         Raises:
             ConfigError: what a job sets is wrong; it names the job.
         """
-        setup_globals()
         for job in jobs:
             try:
                 self._check(job)
@@ -57,7 +56,7 @@ class JobCheck:
         plain = {word: o for word, o in overrides.items() if _is_plain_value(o)}
         choices = tuple(word for word in overrides if word not in plain)
         if choices not in self._composed:
-            self._composed[choices] = self._compose(job)
+            self._composed[choices] = composed(self._context, self._config, job.overrides)
             _check_values(deepcopy(self._composed[choices]))
             self._seen |= {(choices, word) for word in plain}
         new = {word: o for word, o in plain.items() if (choices, word) not in self._seen}
@@ -65,15 +64,9 @@ class JobCheck:
             return
         values = deepcopy(self._composed[choices])
         for override in new.values():
-            _put(values, override.key_or_group, override.value())
+            put(values, override.key_or_group, override.value())
         _check_values(values)
         self._seen |= {(choices, word) for word in new}
-
-    def _compose(self, job: Job) -> dict[str, Any]:
-        config = self._loader.load_sweep_config(self._config, list(job.overrides))
-        with open_dict(config):
-            del config["hydra"]
-        return to_plain(config)
 
 
 def _check_values(values: dict[str, Any]) -> None:
@@ -90,10 +83,3 @@ def _is_plain_value(override: Override) -> bool:
         and ((first in GROUPS and bool(rest)) or (not rest and first == "seed"))
         and "${" not in (override.input_line or "")
     )
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        values = values[part]
-    values[last] = value

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from bigmodel.build.new_run import build_run
-from bigmodel.config import parse, to_plain
+from bigmodel.cli.sweep.compose import composed
+from bigmodel.config import parse
 from bigmodel.reporting.base import Sink
 from bigmodel.reporting.sweep_plan import JobCost, PlannedJob
-from bigmodel.sweeps.jobs import Job, changes
+from bigmodel.sweeps.jobs import Job, changes, in_one_line
 from bigmodel.sweeps.process import call
 from bigmodel.training.estimate import estimate
 
@@ -49,20 +49,16 @@ class Planner:
             if key not in known:
                 is_measured = len(known) < MOST_TRIALS
                 known[key] = call(partial(self._estimate, job)) if is_measured else None
-            words = " ".join(f"{name}={value}" for name, value in own[job.number].items())
-            planned.append(PlannedJob(job.number, words, known[key]))
+            planned.append(PlannedJob(job.number, in_one_line(own[job.number]), known[key]))
         return planned
 
     def _estimate(self, job: Job) -> JobCost:
         """In a process of its own, whose memory is then that of the job."""
         began = time.perf_counter()
         torch.set_num_threads(self._threads)
-        setup_globals()
-        config = self._context.config_loader.load_sweep_config(self._config, list(job.overrides))
-        with open_dict(config):
-            del config["hydra"]
+        values = composed(self._context, self._config, job.overrides)
         with tempfile.TemporaryDirectory() as folder:
-            run = build_run(parse(to_plain(config)), Path(folder), console=lambda _: Sink())
+            run = build_run(parse(values), Path(folder), console=lambda _: Sink())
             start = time.perf_counter() - began
             cost = estimate(run)
         kept = 1 + run.config.checkpoint.keep  # the newest, and the best

@@ -14,9 +14,11 @@ from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.flags import parse_flags
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.cli.launch.safe_loader import named_plugins
+from bigmodel.cli.sweep.compose import put
 from bigmodel.cli.sweep.resume import key_of, replaced, return_to_start
 from bigmodel.errors import CheckpointError, ConfigError, counted, setting, shell_quoted
 from bigmodel.reporting.formatting import figure
+from bigmodel.sweeps.jobs import in_one_line
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.refit import Refit, Winner, winners
 from bigmodel.sweeps.results import collect
@@ -106,7 +108,7 @@ def _check_plugins(folder: Path, plugins: frozenset[str], typed: Sequence[str]) 
 
 def _announcement(folder: Path, manifest: Manifest, winner: Winner) -> str:
     changed = {k: v for k, v in winner.job.changed.items() if k not in winner.repeats}
-    words = " ".join(f"{key}={value}" for key, value in changed.items())
+    words = in_one_line(changed)
     chosen = words if winner.repeats else f"job {winner.job.job} ({words})"
     mean = f"mean {winner.metric} of {counted(winner.runs, 'run')}" if winner.repeats else winner.metric
     best = f"{chosen} is the best of {winner.among}" if winner.candidates > 1 else "its only settings"
@@ -139,13 +141,6 @@ def _experiment(words: Sequence[str], groups: Any, title: str) -> str:
         elif key in groups:
             defaults.append({f"override /{key}": str(override.value())})
         else:
-            _put(values, key.split("."), override.value())
+            put(values, key, override.value())
     text = OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"], **values}))
     return f"# @package _global_\n# {title}\n{text}"
-
-
-def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    *outer, last = path
-    for name in outer:
-        values = values.setdefault(name, {})
-    values[last] = value

@@ -9,7 +9,7 @@ from pathlib import Path
 from bigmodel.cli.launch import run_folder
 from bigmodel.errors import ConfigError, counted, hydra_value
 from bigmodel.runtime.escaping import escape_message
-from bigmodel.sweeps.jobs import Job, changes
+from bigmodel.sweeps.jobs import Job, changes, in_one_line
 from bigmodel.sweeps.manifest import NAME, JobState, Manifest
 
 _KEY = "sweep.resume"
@@ -84,13 +84,13 @@ def merge_jobs(manifest: Manifest, jobs: Sequence[Job], extend: bool) -> list[Jo
     if gone:
         raise ConfigError(
             f"sweep.resume={manifest.folder}: {counted(len(gone), 'job')} of it would be missing,"
-            f" such as {_line(differing[gone[0].number])}. Leave out what changes the sweep, or start"
-            " another."
+            f" such as {in_one_line(differing[gone[0].number])}. Leave out what changes the sweep,"
+            " or start another."
         )
     if new and not extend:
         raise ConfigError(
             f"sweep.resume={manifest.folder}: {counted(len(new), 'job')} would be new, such"
-            f" as {_line(differing[new[0].number])}. Add sweep.extend=true to run them too."
+            f" as {in_one_line(differing[new[0].number])}. Add sweep.extend=true to run them too."
         )
     for job in new:
         manifest.add(job)
@@ -106,10 +106,6 @@ def record_words(manifest: Manifest, words: Sequence[str]) -> None:
     )
     if now != before:
         manifest.reword(now)
-
-
-def _line(values: dict[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in values.items())
 
 
 def to_run(states: Sequence[JobState], retry: bool) -> list[Job]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from bigmodel.errors import ConfigError, reason, shell_quoted
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime import caches
 from bigmodel.runtime.escaping import escape_message
+from bigmodel.runtime.processors import processors
 from bigmodel.runtime.signals import Stopped
 from bigmodel.sweeps.config import ModelsConfig, SearchConfig, SweepConfig
 from bigmodel.sweeps.jobs import Job, JobList, JobSource, Observer, Observers, Outcome
@@ -41,8 +41,8 @@ from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import Slot, call
 from bigmodel.sweeps.results import finished
 from bigmodel.sweeps.search import Search
-from bigmodel.sweeps.shared_folder import PREFIX, owned, remove_abandoned
-from bigmodel.sweeps.slots import processors, slots
+from bigmodel.sweeps.shared_folder import shared_folder
+from bigmodel.sweeps.slots import slots
 
 Explain = Callable[[Exception], str | None]
 
@@ -197,20 +197,13 @@ class GridSweeper(Sweeper):
         if settings.keep is not None:
             observers.append(KeepBest(settings.keep, finished(manifest)))
         place = caches.code_folder("sweeps")  # as private as compiled code: shared data is a pickle
-        with contextlib.suppress(OSError):
-            place.mkdir(exist_ok=True)
-        remove_abandoned(place)
-        place_or_temporary = place if place.is_dir() else None
-        with (
-            tempfile.TemporaryDirectory(prefix=PREFIX, dir=place_or_temporary) as shared,
-            owned(Path(shared)),
-        ):
+        with shared_folder(place) as shared:
             work = TrainingWork(
                 self._context,
                 self._config,
                 threads=_threads(self._room),
                 states=manifest.states,
-                shared=Path(shared),
+                shared=shared,
                 pruned_by=pruned_by,
             )
             launcher = Launcher(
@@ -221,7 +214,7 @@ class GridSweeper(Sweeper):
                 manifest.folder / LOGS,
                 stop_on_failure=settings.on_error == "stop",
             )
-            signals.on_leaving = partial(_leave, launcher, Path(shared), view, manifest)
+            signals.on_leaving = partial(_leave, launcher, shared, view, manifest)
             with signals.waiting(), contextlib.closing(view):
                 launcher.run(_request)
         signals.check()

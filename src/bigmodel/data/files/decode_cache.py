@@ -28,6 +28,7 @@ from torch import Tensor
 from bigmodel.runtime import nested_json
 from bigmodel.runtime.caches import user_cache
 from bigmodel.runtime.disk import check_regular, read_text
+from bigmodel.runtime.processors import processors
 
 _CHUNK = 1 << 24  # bytes read, written or moved at once
 _FORMAT_VERSION = 2  # of an entry; entries of another version are not used
@@ -244,5 +245,4 @@ def _read_entry(entry: Path, row: RowFormat) -> DecodedRows:
 
 def io_threads() -> int:
     """How many threads read files: some more than processors, as a few wait for the disk."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(32, 2 + count)
+    return min(32, 2 + processors())
