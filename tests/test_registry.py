@@ -1,7 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -19,6 +19,8 @@ class ThingConfig(EntryConfig):
     sizes: list[int] = Field(default=[1], description="widths")
     kind: Literal["a", "b"] = Field(default="a", description="which")
     inner: Inner = Field(default=Inner(), description="nested")
+    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="at a time")
+    gpus: list[Annotated[int, Field(ge=0)]] | Literal["auto"] = Field("auto", description="which")
 
 
 @pytest.fixture
@@ -74,6 +76,21 @@ def test_all_mistakes_are_told_at_once(things: Registry) -> None:
     with pytest.raises(ConfigError) as caught:
         things.parse({"name": "first", "lr": -1.0, "kind": "c"})
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"jobs": 0}, "jobs=0: should be greater than or equal to 1 or 'auto'."),
+        ({"gpus": [-1]}, "gpus.0=-1: should be greater than or equal to 0."),
+    ],
+)
+def test_a_value_that_no_branch_of_a_union_takes_has_one_line(
+    things: Registry, values: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        things.parse({"name": "first"} | values)
+    assert str(caught.value) == f"thing.{line}"
 
 
 def test_a_name_is_taken_once(things: Registry) -> None:

@@ -213,7 +213,7 @@ def validate(schema: type[ConfigT], values: Mapping[str, Any], key: str) -> Conf
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_error_line(schema, e, key) for e in error.errors())) from None
+        raise ConfigError("\n".join(_error_lines(schema, error, key))) from None
 
 
 def _oversized(value: Any, path: str) -> Iterator[str]:
@@ -278,9 +278,21 @@ def _name(factory: Callable[..., Any]) -> str:
     return named.__qualname__
 
 
-def _error_line(schema: type[BaseModel], issue: Any, key: str) -> str:
+def _error_lines(schema: type[BaseModel], error: ValidationError, key: str) -> Iterator[str]:
+    """One line for each wrong value. Pydantic has an error for each branch of a union: those of one value
+    are joined, and of a list and its item only the item's is told."""
+    issues: dict[str, list[Any]] = {}
+    for issue in error.errors():
+        path = ".".join([key, *(str(part) for part in issue["loc"] if not _is_tag(part))]).strip(".")
+        issues.setdefault(path, []).append(issue)
+    for path, (first, *others) in issues.items():
+        if not any(other.startswith(f"{path}.") for other in issues):
+            allowed = [first["msg"], *(issue["msg"].removeprefix("Input should be ") for issue in others)]
+            yield _error_line(schema, first | {"msg": " or ".join(allowed)}, path)
+
+
+def _error_line(schema: type[BaseModel], issue: Any, path: str) -> str:
     """One line for one of pydantic's errors: key, value, what is allowed, the likely fix."""
-    path = ".".join([key, *(str(part) for part in issue["loc"] if not _is_tag(part))]).strip(".")
     if issue["type"] == "extra_forbidden":
         fields = _fields_at(schema, issue["loc"][:-1])
         return (
