@@ -22,13 +22,17 @@ from bigmodel.cli.launch.flags import add_pluses
 from bigmodel.data.tabular.column_options import column_option, parse_entries
 from bigmodel.errors import (
     BigModelError,
+    CheckpointError,
     ConfigError,
+    DataError,
     DeviceError,
+    NonFiniteError,
     SpecError,
     counted,
     did_you_mean,
     hydra_value,
     is_out_of_memory,
+    may_pass,
     program,
     setting,
     shell_quoted,
@@ -301,6 +305,14 @@ def test_other_errors_are_not_taken_for_it(words: str) -> None:
 def test_only_torch_s_own_errors_count() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
     assert not is_out_of_memory(ValueError(LACKING["cuDNN"]))
+
+
+def test_what_may_succeed_later_and_what_fails_again() -> None:
+    short = DeviceError("out of memory")
+    short.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
+    full, hangs = CheckpointError("no space left"), DataError("no batch came")
+    assert all(map(may_pass, [short, full, hangs, RuntimeError("unknown")]))
+    assert not any(map(may_pass, [DeviceError("no GPU"), SpecError("unfit"), NonFiniteError("nan", 3)]))
 
 
 def test_torch_says_so_of_a_cpu() -> None:

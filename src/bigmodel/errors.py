@@ -81,6 +81,14 @@ def reason(error: BaseException) -> str:
     return masked(str(error) if ours else f"{type(error).__name__}: {error}")
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether the same attempt may succeed later, with nothing changed. Settings stay refused, and what
+    has diverged diverges again; memory, a disk or data may be there by then."""
+    if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+        return True
+    return not isinstance(error, ConfigError | NonFiniteError | UndefinedError)
+
+
 def first_line(error: BaseException, default: str = "") -> str:
     """The first line of an error's message, or `default` if it has none."""
     return next(iter(str(error).strip().splitlines()), default).rstrip()

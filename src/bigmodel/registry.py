@@ -279,15 +279,18 @@ def _name(factory: Callable[..., Any]) -> str:
 
 
 def _error_lines(schema: type[BaseModel], error: ValidationError, key: str) -> Iterator[str]:
-    """One line for each wrong value. Pydantic has an error for each branch of a union: those of one value
-    are joined, and of a list and its item only the item's is told."""
+    """One line for each wrong value. Pydantic has an error for each branch of a union: those of one
+    value are joined, and of a list and its item only the item's is told."""
     issues: dict[str, list[Any]] = {}
     for issue in error.errors():
         path = ".".join([key, *(str(part) for part in issue["loc"] if not _is_tag(part))]).strip(".")
         issues.setdefault(path, []).append(issue)
     for path, (first, *others) in issues.items():
         if not any(other.startswith(f"{path}.") for other in issues):
-            allowed = [first["msg"], *(issue["msg"].removeprefix("Input should be ") for issue in others)]
+            allowed = [
+                first["msg"],
+                *(issue["msg"].removeprefix("Input should be ") for issue in others),
+            ]
             yield _error_line(schema, first | {"msg": " or ".join(allowed)}, path)
 
 

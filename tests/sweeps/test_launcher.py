@@ -270,6 +270,14 @@ def test_one_that_failed_is_tried_again_after_the_others(tmp_path: Path) -> None
     assert seen.of("started")[:4] == [0, 1, 2, 3]
 
 
+def test_what_would_fail_again_is_not_tried_again(tmp_path: Path) -> None:
+    def work(_: Job, channel: Channel) -> None:
+        channel.wait_for_slot()
+        channel.ended(Outcome("failed", "refused", may_pass=False))
+
+    assert run(tmp_path, work, JobList(jobs(1), retries=2)).statuses() == {0: ["failed"]}
+
+
 def test_a_failure_that_is_tried_again_stops_no_other(tmp_path: Path) -> None:
     def work(job: Job, channel: Channel) -> None:
         channel.wait_for_slot()
@@ -296,10 +304,11 @@ def test_the_first_failure_stops_the_others_where_asked(tmp_path: Path) -> None:
             return
         (tmp_path / f"running {job.number}").touch()
         until((tmp_path / f"asked {job.number}").exists)
-        channel.ended(Outcome("stopped"))
+        channel.ended(Outcome("stopped", "terminated"))
 
     seen = run(tmp_path, work, 6, slots=2, ahead=0, stop_on_failure=True)
     assert seen.statuses() == {0: ["failed"], 1: ["stopped"]}
+    assert seen.outcomes[1][0].error == "since job 0 failed (sweep.on_error=stop)"
 
 
 # ----- stopping -----

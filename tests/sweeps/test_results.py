@@ -163,6 +163,21 @@ def test_the_record_knows_better_than_a_killed_job_s_summary(tmp_path: Path) -> 
     assert (result.status, result.error) == ("failed", "its process was ended by SIGKILL")
 
 
+def test_a_job_that_finished_and_was_killed_then_has_finished(tmp_path: Path) -> None:
+    manifest = sweep(tmp_path / "s", fnn=0.9)
+    manifest.ended(manifest.states[0].job, Outcome("failed", "its process was ended by SIGKILL"))
+    (result,) = collect(manifest)
+    assert (result.status, result.error) == ("finished", None)
+
+
+def test_why_a_sweep_stopped_a_job_is_told(tmp_path: Path) -> None:
+    manifest = sweep(tmp_path / "s", fnn=0.9)
+    (tmp_path / "s" / "0" / "summary.json").write_text('{"status": "stopped", "error": "terminated"}')
+    manifest.ended(manifest.states[0].job, Outcome("stopped", "since job 3 failed"))
+    (result,) = collect(manifest)
+    assert (result.status, result.error) == ("stopped", "since job 3 failed")
+
+
 def test_a_sweep_that_was_moved_is_read(tmp_path: Path) -> None:
     sweep(tmp_path / "s", fnn=0.9)
     (tmp_path / "s").rename(tmp_path / "moved")

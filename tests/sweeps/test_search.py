@@ -167,6 +167,14 @@ def test_a_failed_job_is_tried_again_where_asked(tmp_path: Path) -> None:
     assert states(tmp_path) == ["FAIL"]
 
 
+def test_one_that_would_fail_again_is_not(tmp_path: Path) -> None:
+    source = make(tmp_path, trials=1, retries=1)
+    job = source.next()
+    assert job is not None
+    assert not source.ended(job, Outcome("failed", "refused", may_pass=False))
+    assert states(tmp_path) == ["FAIL"]
+
+
 def test_several_metrics_each_in_its_direction(tmp_path: Path) -> None:
     wanted = [ACCURACY, Objective("seconds", "min")]
     source = make(tmp_path, wanted=wanted, metrics=["val/accuracy", "seconds"], trials=3)

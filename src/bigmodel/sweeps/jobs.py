@@ -33,6 +33,7 @@ class Outcome:
         folder: its run folder; None if it never owned one.
         value: the best value of its monitored metric; None if it has none.
         details: the content of its `summary.json`.
+        may_pass: whether another attempt may succeed, if it failed.
     """
 
     status: Status
@@ -40,6 +41,7 @@ class Outcome:
     folder: Path | None = None
     value: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    may_pass: bool = True
 
 
 class JobSource(Protocol):
@@ -76,7 +78,7 @@ class JobList:
 
     Args:
         jobs: in the order in which they are run.
-        retries: how often a job that failed is tried again, after all the others.
+        retries: how often a job that failed is tried again, after all the others, if that may help.
     """
 
     def __init__(self, jobs: list[Job], retries: int = 0) -> None:
@@ -90,7 +92,8 @@ class JobList:
         return False
 
     def ended(self, job: Job, outcome: Outcome) -> bool:
-        again = outcome.status == "failed" and self._retries[job.number] > 0
+        failed = outcome.status == "failed" and outcome.may_pass
+        again = failed and self._retries[job.number] > 0
         if again:
             self._retries[job.number] -= 1
             self._waiting.insert(0, job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Launcher:
         self._stop_on_failure = stop_on_failure
         self._processes: list[JobProcess] = []
         self._stopping = False
+        self._failed: int | None = None
 
     def run(self, requests: Callable[[], int | None]) -> None:
         """Runs the jobs.
@@ -122,6 +124,8 @@ class Launcher:
         if process.slot is not None:
             self._free.append(process.slot)
         outcome = process.close()
+        if self._failed is not None and outcome.status == "stopped":
+            outcome = replace(outcome, error=f"since job {self._failed} failed (sweep.on_error=stop)")
         if self._stopping and process.folder is None and process.outcome is None:
             return  # it had not begun
         again = self._source.ended(process.job, outcome)
@@ -130,6 +134,7 @@ class Launcher:
         if failed and self._stop_on_failure and not self._stopping:
             import signal
 
+            self._failed = process.job.number
             self._pass_on(signal.SIGTERM)
 
     def _pass_on(self, number: int) -> None:

@@ -182,9 +182,10 @@ def _summary(state: JobState) -> dict[str, Any]:
         summary = None
     if not isinstance(summary, dict):
         return {"status": "failed", "error": state.error or "left no summary: it was ended from outside"}
-    # A process that was killed leaves a summary that says that it is running.
-    ended = known if state.status in ("failed", "pruned") else {}
-    return {"status": "failed"} | summary | ended
+    told = summary.get("status")
+    # A process that was killed leaves a summary that says that it is running, or that it had finished.
+    killed = state.status in ("failed", "pruned") and told != "finished"
+    return {"status": "failed"} | summary | (known if killed or state.status == told else {})
 
 
 def _overrides(path: Path) -> tuple[str, ...]:

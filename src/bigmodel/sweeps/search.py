@@ -230,7 +230,8 @@ class Search:
         self._again = [other for other in self._again if other.number != job.number]
         if outcome.status == "stopped":
             return False  # it goes on if the sweep is resumed
-        if outcome.status == "failed" and self._retries.get(job.number, 0) > 0:
+        may_pass = outcome.status == "failed" and outcome.may_pass
+        if may_pass and self._retries.get(job.number, 0) > 0:
             self._retries[job.number] -= 1
             self._again.insert(0, job)
             return True

@@ -160,7 +160,19 @@ def manifest(tmp_path: Path) -> Manifest:
 
 @pytest.mark.parametrize(("retry", "expected"), [(False, [2, 4]), (True, [2, 3, 4])])
 def test_what_is_not_done_is_run(manifest: Manifest, retry: bool, expected: list[int]) -> None:
-    assert [job.number for job in to_run(list(manifest.states.values()), retry)] == expected
+    assert [job.number for job in to_run(manifest, retry)] == expected
+
+
+def test_the_record_then_says_of_all_that_are_done_that_they_are(manifest: Manifest) -> None:
+    to_run(manifest, retry=False)
+    states = Manifest.read(manifest.folder).states
+    assert [states[n].status for n in range(5)] == [
+        "finished",
+        "finished",
+        "stopped",
+        "failed",
+        "waiting",
+    ]
 
 
 @pytest.mark.parametrize("summary", [None, "", "{}", '{"status": "running"}'])
@@ -168,4 +180,4 @@ def test_a_job_is_done_only_if_its_folder_says_so(manifest: Manifest, summary: s
     """As after a kill, or where the folder was taken away."""
     path = manifest.folder / "0" / "summary.json"
     path.unlink() if summary is None else path.write_text(summary)
-    assert [job.number for job in to_run(list(manifest.states.values()), retry=False)] == [0, 2, 4]
+    assert [job.number for job in to_run(manifest, retry=False)] == [0, 2, 4]

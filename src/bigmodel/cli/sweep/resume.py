@@ -9,10 +9,11 @@ from pathlib import Path
 from bigmodel.cli.launch import run_folder
 from bigmodel.errors import ConfigError, counted, hydra_value
 from bigmodel.runtime.escaping import escape_message
-from bigmodel.sweeps.jobs import Job, changes, in_one_line
-from bigmodel.sweeps.manifest import NAME, JobState, Manifest
+from bigmodel.sweeps.jobs import Job, Outcome, Status, changes, in_one_line
+from bigmodel.sweeps.manifest import NAME, Manifest
 
 _KEY = "sweep.resume"
+_DONE: dict[str | None, Status] = {"finished": "finished", "pruned": "pruned"}
 
 
 def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
@@ -108,15 +109,19 @@ def record_words(manifest: Manifest, words: Sequence[str]) -> None:
         manifest.reword(now)
 
 
-def to_run(states: Sequence[JobState], retry: bool) -> list[Job]:
-    """The jobs that are not done.
+def to_run(manifest: Manifest, retry: bool) -> list[Job]:
+    """The jobs that are not done. The record says of all others that they are, which a sweep that was
+    killed may not have heard.
 
     Args:
         retry: whether those that failed are tried again.
     """
-    return [
-        state.job
-        for state in states
-        if not (state.folder is not None and run_folder.status(state.folder) in ("finished", "pruned"))
-        and (retry or state.status != "failed")
-    ]
+    jobs = []
+    for state in list(manifest.states.values()):
+        done = None if state.folder is None else _DONE.get(run_folder.status(state.folder))
+        if done is not None:
+            if state.status != done:
+                manifest.ended(state.job, Outcome(done))
+        elif retry or state.status != "failed":
+            jobs.append(state.job)
+    return jobs

@@ -116,7 +116,7 @@ class GridSweeper(Sweeper):
                 search = plan.start(folder, {} if resumed is None else resumed.states)
             elif resumed is not None:
                 merge_jobs(resumed, jobs, settings.extend)
-                jobs = to_run(list(resumed.states.values()), retry=settings.retries > 0)
+                jobs = to_run(resumed, retry=settings.retries > 0)
             if isinstance(settings, ModelsConfig) and settings.baselines:
                 example = (jobs if resumed is None else resumed.jobs)[0].overrides
                 fit_baselines(folder, example, self._context, self._config)

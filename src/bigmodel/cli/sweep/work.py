@@ -23,7 +23,7 @@ from bigmodel.cli import invocation, messages
 from bigmodel.cli.job import fit_run, prepare, prepare_resumed
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
-from bigmodel.errors import BigModelError, reason
+from bigmodel.errors import BigModelError, may_pass, reason
 from bigmodel.redaction import masked
 from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
@@ -87,7 +87,7 @@ class TrainingWork:
                 configure_logging=False,
             )
         except Exception as error:  # such as a folder that cannot be made
-            return Outcome("failed", reason(error))
+            return Outcome("failed", reason(error), may_pass=may_pass(error))
         outcome: Outcome = returned.return_value
         return outcome
 
@@ -125,7 +125,7 @@ def train(
                 run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
             held = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
         except BigModelError as error:
-            return Outcome("failed", reason(error))
+            return Outcome("failed", reason(error), may_pass=may_pass(error))
         try:
             if channel is not None:
                 channel.started(folder)
@@ -143,7 +143,7 @@ def train(
                 raise
             if isinstance(error, Pruned):
                 return _outcome_in(folder, *_ending(stopped, error))
-            return Outcome(*_ending(stopped, error), folder)
+            return Outcome(*_ending(stopped, error), folder, may_pass=may_pass(error))
         return _outcome_in(folder, "finished")
 
 
