@@ -9,7 +9,7 @@ from bigmodel.sweeps.jobs import Job, Outcome
 
 def test_a_job_that_is_tried_again_counts_once() -> None:
     stream, job = io.StringIO(), Job(0, ("seed=1",))
-    view = SweepView({0: "seed=1"}, total=2, terminal=False, stream=stream)
+    view = SweepView(lambda _: "seed=1", total=2, terminal=False, stream=stream)
     for outcome in (Outcome("failed", "no memory"), Outcome("finished")):
         view.started(job, Path("0"))
         view.ended(job, outcome)

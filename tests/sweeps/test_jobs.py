@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bigmodel.sweeps.jobs import Job, JobList, Observers, Outcome, Status, changes
+from bigmodel.sweeps.jobs import Job, JobList, Observers, Outcome, Status, changes, in_one_line
 from tests.sweeps.small_jobs import Recorder, jobs
 
 
@@ -64,9 +64,19 @@ def test_changes_are_the_keys_that_differ(
     assert list(found.values()) == expected
 
 
+def test_changes_are_said_in_one_line() -> None:
+    both = ("trainer.epochs=2", "+new.key=1")
+    listed = [Job(0, ("model=fnn", "model.hidden_sizes=[8,8]", *both)), Job(1, ("model=rnn", *both))]
+    found = {number: in_one_line(own) for number, own in changes(listed).items()}
+    assert found == {0: "model=fnn model.hidden_sizes=[8,8]", 1: "model=rnn"}
+
+
 def test_each_observer_is_told_everything() -> None:
     class Counting(Recorder):
         ticks = 0
+
+        def chosen(self, job: Job) -> None:
+            self.events.append(("chosen", job.number))
 
         def tick(self) -> None:
             self.ticks += 1
@@ -75,10 +85,11 @@ def test_each_observer_is_told_everything() -> None:
     all_of_them = Observers(watchers)
     (job,) = jobs(1)
     report: dict[str, Any] = {"step": 1}
+    all_of_them.chosen(job)
     all_of_them.started(job, Path("0"))
     all_of_them.progressed(job, report)
     all_of_them.ended(job, Outcome("finished"))
     all_of_them.tick()
     for watcher in watchers:
-        assert watcher.events == [("started", 0), ("ended", 0)]
+        assert watcher.events == [("chosen", 0), ("started", 0), ("ended", 0)]
         assert (watcher.reports, watcher.ticks) == ([(0, report)], 1)

@@ -47,8 +47,11 @@ def test_attempts_are_counted_and_the_last_says_how_it_is(manifest: Manifest) ->
     assert (state.status, state.error, state.attempts) == ("finished", None, 2)
 
 
-def test_jobs_can_be_added(manifest: Manifest) -> None:
-    manifest.add(Job(3, ("seed=7",)))
+def test_a_job_that_is_new_when_it_is_chosen_is_added(manifest: Manifest) -> None:
+    before = (manifest.folder / NAME).read_text()
+    manifest.chosen(manifest.jobs[1])
+    assert (manifest.folder / NAME).read_text() == before
+    manifest.chosen(Job(3, ("seed=7",)))
     assert Manifest.read(manifest.folder).states[3] == JobState(Job(3, ("seed=7",)))
 
 
@@ -145,10 +148,3 @@ def test_a_record_that_cannot_be_written_to_is_told(manifest: Manifest) -> None:
     with pytest.raises(CheckpointError, match=NAME):
         manifest.ended(Job(1, ("seed=1",)), Outcome("finished"))
     assert manifest.states[1].status == "running"  # as it is on the disk
-
-
-def test_changes_are_said_in_one_line(tmp_path: Path) -> None:
-    both = ("trainer.epochs=2", "+new.key=1")
-    listed = [Job(0, ("model=fnn", "model.hidden_sizes=[8,8]", *both)), Job(1, ("model=rnn", *both))]
-    manifest = Manifest.create(tmp_path, WORDS, listed)
-    assert manifest.changes() == {0: "model=fnn model.hidden_sizes=[8,8]", 1: "model=rnn"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,7 +36,8 @@ class SweepView(Observer):
     """Shows how far a sweep is.
 
     Args:
-        changes: by job number, what the job sets that others do not.
+        describe: what tells a job from the others, in one line.
+        total: how many jobs there are; None if it is not known.
         terminal: whether to draw a table; None asks the stream.
         stream: what to write to; None is standard output.
         width: columns; None measures the terminal.
@@ -44,14 +45,14 @@ class SweepView(Observer):
 
     def __init__(
         self,
-        changes: Mapping[int, str],
+        describe: Callable[[Job], str],
         *,
         total: int | None = None,
         terminal: bool | None = None,
         stream: TextIO | None = None,
         width: int | None = None,
     ) -> None:
-        self._changes = changes
+        self._describe = describe
         self._total = total
         self._stream = sys.stdout if stream is None else stream
         shown = is_terminal(self._stream) if terminal is None else terminal
@@ -107,10 +108,9 @@ class SweepView(Observer):
         of = f" of {self._total}" if self._total is not None else ""
         value = "" if outcome.value is None else f"  {metric} {figure(outcome.value)}"
         why = f": {outcome.error}" if outcome.error else ""
-        changes = self._changes.get(job.number, "")
         parts = [
             f"[{done}{of}] job {job.number}",
-            changes,
+            self._describe(job),
             f"{outcome.status}{value}",
             duration(seconds),
         ]
@@ -128,7 +128,7 @@ class SweepView(Observer):
             value = report.get("value")
             cells = [
                 str(running.job.number),
-                self._changes.get(running.job.number, ""),
+                self._describe(running.job),
                 f"{report.get('epoch', 0)} / {report.get('epochs', '?')}",
                 "" if value is None else f"{report.get('metric', '')} {figure(value)}",
                 duration(seconds),

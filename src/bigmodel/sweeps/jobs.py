@@ -60,6 +60,9 @@ class JobSource(Protocol):
 class Observer:
     """Watches a sweep. Methods do nothing by default."""
 
+    def chosen(self, job: Job) -> None:
+        """A job is about to be given a process."""
+
     def started(self, job: Job, folder: Path) -> None:
         """A job has begun, in a folder that it owns."""
 
@@ -81,7 +84,7 @@ class JobList:
         retries: how often a job that failed is tried again, after all the others, if that may help.
     """
 
-    def __init__(self, jobs: list[Job], retries: int = 0) -> None:
+    def __init__(self, jobs: Sequence[Job], retries: int = 0) -> None:
         self._waiting = list(reversed(jobs))
         self._retries = {job.number: retries for job in jobs}
 
@@ -125,6 +128,10 @@ class Observers(Observer):
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
+
+    def chosen(self, job: Job) -> None:
+        for observer in self._observers:
+            observer.chosen(job)
 
     def started(self, job: Job, folder: Path) -> None:
         for observer in self._observers:

@@ -80,6 +80,7 @@ class Launcher:
         while not self._stopping and len(self._processes) < self._most:
             if (job := self._source.next()) is None:
                 break
+            self._observer.chosen(job)
             lines = [process.connection for process in self._processes]
             log = self._logs / f"{job.number}.log"
             self._processes.append(JobProcess(job, self._work, log, lines))

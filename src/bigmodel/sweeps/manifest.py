@@ -16,7 +16,7 @@ from typing import Any
 
 from bigmodel.errors import CheckpointError
 from bigmodel.runtime import disk, nested_json
-from bigmodel.sweeps.jobs import Job, Observer, Outcome, Status, changes, in_one_line
+from bigmodel.sweeps.jobs import Job, Observer, Outcome, Status
 
 NAME = "sweep.jsonl"
 VERSION = 1
@@ -119,10 +119,9 @@ class Manifest(Observer):
         """All jobs."""
         return [state.job for state in self.states.values()]
 
-    def changes(self) -> dict[int, str]:
-        """By number, what a job sets that others do not, in one line."""
-        jobs = (state.job for state in self.states.values())
-        return {number: in_one_line(own) for number, own in changes(jobs).items()}
+    def chosen(self, job: Job) -> None:
+        if job.number not in self.states:  # a search chooses its jobs as it goes
+            self.add(job)
 
     def started(self, job: Job, folder: Path) -> None:
         with contextlib.suppress(ValueError):  # below the sweep's, it stays known when that is moved

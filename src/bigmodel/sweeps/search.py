@@ -12,7 +12,7 @@ import itertools
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -162,9 +162,6 @@ class Search:
         evaluations: how often a run is evaluated, for pruners.
         known: jobs of this search that were begun or planned before.
 
-    Attributes:
-        on_new_job: called with each new job.
-
     Raises:
         ConfigError: the study in the file searches something else.
         CheckpointError: its file cannot be read or written.
@@ -182,7 +179,6 @@ class Search:
         known: Sequence[Job] = (),
     ) -> None:
         self._config, self._space, self._fixed, self._wanted = config, dict(space), fixed, wanted
-        self.on_new_job: Callable[[Job], None] = lambda _: None
         self._path = folder / DATABASE if config.storage is None else Path(config.storage)
         self._left = config.trials - len(known)
         self._retries = {job.number: config.retries for job in known}
@@ -215,7 +211,6 @@ class Search:
         own = (f"{key}={_text(values[key])}" for key in self._space)
         job = Job(number, (*self._fixed, *own))
         self._retries[number] = self._config.retries
-        self.on_new_job(job)
         return job
 
     def evaluated(self, job: Job, evaluation: int, value: float) -> bool:

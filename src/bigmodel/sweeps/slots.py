@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from bigmodel.errors import DeviceError
 from bigmodel.runtime.processors import processors
@@ -10,6 +11,11 @@ from bigmodel.sweeps.config import SweepConfig
 from bigmodel.sweeps.process import Slot
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def threads(room: Sequence[Slot]) -> int:
+    """CPU threads of each of the jobs that run at the same time."""
+    return max(1, processors() // len(room))
 
 
 def slots(config: SweepConfig, gpu_count: int) -> list[Slot]:

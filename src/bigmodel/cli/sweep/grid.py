@@ -1,14 +1,79 @@
-"""The jobs that a command line stands for: every combination of the values that it sweeps over."""
+"""A sweep over lists: its jobs are every combination of the values that are typed."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
 
+from bigmodel.cli.launch.hydra_patches import check_sweep
+from bigmodel.cli.sweep.kinds import Begun
+from bigmodel.cli.sweep.resume import merge_jobs, to_run
 from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.sweeps.config import SweepConfig
+from bigmodel.sweeps.jobs import Job, JobList, changes, in_one_line
+from bigmodel.sweeps.manifest import Manifest
+
+
+class Grid:
+    """Jobs that are known beforehand: every combination of what is typed, with the seeds and folds that
+    the sweep's settings add.
+
+    Args:
+        overrides: what was typed.
+        context: Hydra's, which composes configurations.
+        master: the sweep's own configuration.
+        check_jobs: checks what jobs set.
+
+    Raises:
+        ConfigError: what is typed stands for no jobs or for too many; what a job sets is wrong; or all
+            jobs have the same folder.
+    """
+
+    def __init__(
+        self,
+        settings: SweepConfig,
+        overrides: Sequence[Override],
+        context: HydraContext,
+        master: DictConfig,
+        check_jobs: Callable[[Sequence[Job]], None],
+    ) -> None:
+        self._settings, self._context, self._master = settings, context, master
+        self.jobs: Sequence[Job] = [
+            Job(number, words) for number, words in enumerate(self._listed(overrides))
+        ]
+        self._check_folders()
+        check_jobs(self.jobs)
+
+    def _listed(self, overrides: Sequence[Override]) -> list[tuple[str, ...]]:
+        check_sweep(overrides)
+        first = int(self._master.seed)
+        seeds = range(first, first + (self._settings.seeds or 0))
+        return combinations(overrides, self._settings.zip, seeds, self._settings.folds or 0)
+
+    def _check_folders(self) -> None:
+        sweep: Any = OmegaConf.to_container(self._master.hydra.sweep, resolve=False)
+        if len(self.jobs) > 1 and "${" not in str(sweep["subdir"]):
+            raise ConfigError(
+                f"hydra.sweep.subdir={sweep['subdir']}: is the same folder for all jobs. Use one that"
+                " depends on the job, such as 'hydra.sweep.subdir=${hydra.job.num}'."
+            )
+
+    def begin(self, folder: Path, resumed: Manifest | None) -> Begun:  # noqa: ARG002
+        every = left = self.jobs
+        if resumed is not None:
+            merge_jobs(resumed, self.jobs, self._settings.extend)
+            every = resumed.jobs
+            left = to_run(resumed, retry=self._settings.retries > 0)
+        own = changes(every)
+        source = JobList(left, self._settings.retries)
+        return Begun(source, len(left), lambda job: in_one_line(own[job.number]))
 
 
 def combinations(

@@ -10,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from bigmodel.cli.sweep.grid import Grid
+from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.resume import key_of
 from bigmodel.errors import ConfigError, counted
 from bigmodel.reporting.formatting import duration, figure
@@ -20,6 +23,7 @@ from bigmodel.reporting.summary import jsonable
 from bigmodel.runtime import disk, nested_json, progress_messages
 from bigmodel.sweeps.config import ModelsConfig
 from bigmodel.sweeps.leaderboard import JobResult
+from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
 from bigmodel.sweeps.refit import Winner, winners
 
@@ -27,6 +31,24 @@ BASELINES = "baselines.json"
 
 _LISTS = {"Features": "tables", "Image": "images", "Sequence": "sequences", "Tokens": "texts"}
 """The list of models for each kind of inputs."""
+
+
+class Models(Grid):
+    """Each combination of what is typed with each model for the kind of data, and baselines beside them.
+
+    For arguments and errors see `Grid`.
+    """
+
+    _settings: ModelsConfig
+
+    def _listed(self, overrides: Sequence[Override]) -> list[tuple[str, ...]]:
+        return with_models(self._settings, super()._listed(overrides), self._context, self._master)
+
+    def begin(self, folder: Path, resumed: Manifest | None) -> Begun:
+        begun = super().begin(folder, resumed)
+        if self._settings.baselines:
+            fit_baselines(folder, self.jobs[0].overrides, self._context, self._master)
+        return begun
 
 
 def with_models(

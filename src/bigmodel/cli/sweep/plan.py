@@ -15,16 +15,33 @@ from omegaconf import DictConfig
 from bigmodel.build.new_run import build_run
 from bigmodel.cli.sweep.compose import composed
 from bigmodel.config import parse
+from bigmodel.data.memory_check import free_memory
 from bigmodel.reporting.base import Sink
-from bigmodel.reporting.sweep_plan import JobCost, PlannedJob
+from bigmodel.reporting.sweep_plan import JobCost, PlannedJob, print_plan
 from bigmodel.sweeps.jobs import Job, changes, in_one_line
-from bigmodel.sweeps.process import call
+from bigmodel.sweeps.process import Slot, call
+from bigmodel.sweeps.slots import threads
 from bigmodel.training.estimate import estimate
 
 CHEAP = ("optimizer", "scheduler", "loss", "seed")
 """Groups and keys that hardly change what a job costs."""
 
 MOST_TRIALS = 20
+
+
+def show_plan(
+    context: HydraContext, config: DictConfig, jobs: Sequence[Job], room: Sequence[Slot]
+) -> None:
+    """Prints the jobs and their costs.
+
+    Args:
+        context: Hydra's, which composes configurations.
+        config: the sweep's own configuration.
+        room: for jobs that run at the same time.
+    """
+    planned = Planner(context, config, threads(room))(jobs)
+    memory = None if any(slot.environment for slot in room) else free_memory()  # not that of a GPU
+    print_plan(planned, len(room), memory)
 
 
 class Planner:

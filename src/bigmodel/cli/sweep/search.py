@@ -8,143 +8,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from bigmodel.cli import messages
 from bigmodel.cli.launch import run_folder
+from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.space import search_space
-from bigmodel.errors import ConfigError, join_names
-from bigmodel.registry import validate
-from bigmodel.sweeps.config import ModelsConfig, SearchConfig, SweepConfig
+from bigmodel.errors import join_names
+from bigmodel.sweeps.config import SearchConfig
 from bigmodel.sweeps.jobs import Job, Outcome
-from bigmodel.sweeps.manifest import JobState
+from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
-from bigmodel.sweeps.search import Choices, Objective, Search, Space, check, chosen_pruner, objectives
-
-_OF_HYDRA = {"n_trials": "trials", "n_jobs": "jobs", "study_name": "study", "storage": "storage"}
-"""Settings of Hydra's own Optuna sweeper, and ours."""
+from bigmodel.sweeps.search import Choices, Search, Space, check, chosen_pruner, objectives
 
 
-def settings_of(config: DictConfig) -> SweepConfig:
-    """The sweep's settings: of `sweep=`, and those of `hydra/sweeper=optuna` in ours.
-
-    Raises:
-        ConfigError: one is wrong.
-    """
-    plain: Any = OmegaConf.to_container(config.sweep)
-    if is_hydra_search(config):
-        plain |= {"search": "optuna"} | _translated(config.hydra.sweeper)
-    if plain.get("storage") is not None:
-        plain["storage"] = _as_path(str(plain["storage"]))
-    schema: type[SweepConfig] = SweepConfig
-    if "search" in plain:
-        schema = SearchConfig
-    elif "baselines" in plain:
-        schema = ModelsConfig
-    return validate(schema, plain, "sweep")
-
-
-def is_hydra_search(config: DictConfig) -> bool:
-    """Whether `hydra/sweeper=optuna` was chosen."""
-    return "n_trials" in config.hydra.sweeper and "_target_" not in config.hydra.sweeper
-
-
-def _translated(sweeper: DictConfig) -> dict[str, Any]:
-    if sweeper.direction is not None:
-        messages.note(
-            f"hydra.sweeper.direction={sweeper.direction} has no effect: the metric says which way it is"
-            " better. Choose it with sweep.metrics, and its direction with trainer.checkpoint.mode."
-        )
-    found = {ours: sweeper[theirs] for theirs, ours in _OF_HYDRA.items()}
-    found |= {"sampler": sweeper.sampler.name, "seed": sweeper.sampler.seed}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _as_path(storage: str) -> str:
-    """A file, which may be given as Optuna has it: `sqlite:///search.db`."""
-    scheme, slashes, path = storage.rpartition(":///" if ":///" in storage else "://")
-    if slashes and scheme != "sqlite":
-        raise ConfigError(
-            f"sweep.storage: a search is kept in a SQLite file, not in a database of the kind {scheme}."
-            " Name one, such as sweep.storage=search.db"
-        )
-    return path
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """A search that is checked and may start.
-
-    Attributes:
-        fixed: what every job sets.
-        wanted: what is optimized.
-        monitor: the metric that jobs are ranked by.
-        evaluations: how often a run is evaluated.
-    """
-
-    config: SearchConfig
-    space: Space
-    fixed: Sequence[str]
-    wanted: Sequence[Objective]
-    monitor: str
-    evaluations: int
-
-    @property
-    def pruned_by(self) -> str | None:
-        """The metric by which jobs are pruned; None: none is."""
-        return None if chosen_pruner(self.config) == "none" else self.wanted[0].metric
-
-    def shown(self, job: Job) -> str:
-        """What the search has chosen for a job, in one line."""
-        return " ".join(job.overrides[len(self.fixed) :])
-
-    def start(self, folder: Path, known: Mapping[int, JobState]) -> Search:
-        """The source of its jobs.
-
-        Args:
-            folder: the sweep's.
-            known: by number, jobs from before, if the search is resumed.
-
-        Raises:
-            ConfigError, CheckpointError: see `Search`.
-        """
-        parts = (self.config, self.space, self.fixed, self.wanted, folder)
-        search = Search(
-            *parts, evaluations=self.evaluations, known=[state.job for state in known.values()]
-        )
-        for job in search.unfinished:
-            own = known[job.number].folder
-            if own is not None and run_folder.status(own) == "pruned":  # and its sweep was killed then
-                search.ended(job, Outcome("pruned", None, own))
-        return search
-
-    def result(self, search: Search) -> str | None:
-        """What the table of jobs does not say; None: nothing."""
-        names = [objective.metric for objective in self.wanted]
-        if names == [self.monitor]:
-            return None
-        best = join_names([str(number) for number in search.best()]) or "none"
-        if len(names) == 1:
-            return f"Best {names[0]}: job {best}."
-        return f"Jobs that no other beats in {' and '.join(names)} together: {best}."
-
-
-def plan_search(
-    config: SearchConfig,
-    overrides: Sequence[Override],
-    context: HydraContext,
-    master: DictConfig,
-    check_jobs: Callable[[list[Job]], None],
-) -> SearchPlan:
-    """Checks all of a search before anything of it starts.
+class OptunaSearch:
+    """A search, whose jobs are chosen while it runs.
 
     Args:
+        overrides: what was typed.
         context: Hydra's, which composes configurations.
         master: the sweep's own configuration.
         check_jobs: checks what jobs set.
@@ -152,13 +38,53 @@ def plan_search(
     Raises:
         ConfigError: the space, the sampler, the pruner or a metric is wrong, or a run would be refused.
     """
-    fixed, space = search_space(overrides)
-    check(config, space)
-    examples = [Job(number, (*fixed, *words)) for number, words in enumerate(_examples(space))]
-    check_jobs(examples)
-    facts = call(partial(_facts, context, master, examples[0].overrides))
-    wanted = objectives(config, facts["monitor"], facts["modes"])
-    return SearchPlan(config, space, fixed, wanted, facts["monitor"], facts["evaluations"])
+
+    def __init__(
+        self,
+        settings: SearchConfig,
+        overrides: Sequence[Override],
+        context: HydraContext,
+        master: DictConfig,
+        check_jobs: Callable[[Sequence[Job]], None],
+    ) -> None:
+        self.jobs: Sequence[Job] = ()
+        self._settings = settings
+        self._fixed, self._space = search_space(overrides)
+        check(settings, self._space)
+        examples = [Job(number, (*self._fixed, *w)) for number, w in enumerate(_examples(self._space))]
+        check_jobs(examples)
+        self._facts = call(partial(_facts, context, master, examples[0].overrides))
+        self._wanted = objectives(settings, self._facts.monitor, self._facts.modes)
+
+    def begin(self, folder: Path, resumed: Manifest | None) -> Begun:
+        known = {} if resumed is None else resumed.states
+        search = Search(
+            self._settings,
+            self._space,
+            self._fixed,
+            self._wanted,
+            folder,
+            evaluations=self._facts.evaluations,
+            known=[state.job for state in known.values()],
+        )
+        for job in search.unfinished:
+            own = known[job.number].folder
+            if own is not None and run_folder.status(own) == "pruned":  # and its sweep was killed then
+                search.ended(job, Outcome("pruned", None, own))
+        pruned_by = None if chosen_pruner(self._settings) == "none" else self._wanted[0].metric
+        return Begun(search, search.to_run, self._chosen, pruned_by, partial(self._best, search))
+
+    def _chosen(self, job: Job) -> str:
+        return " ".join(job.overrides[len(self._fixed) :])
+
+    def _best(self, search: Search) -> str | None:
+        names = [objective.metric for objective in self._wanted]
+        if names == [self._facts.monitor]:
+            return None
+        best = join_names([str(number) for number in search.best()]) or "none"
+        if len(names) == 1:
+            return f"Best {names[0]}: job {best}."
+        return f"Jobs that no other beats in {' and '.join(names)} together: {best}."
 
 
 def _examples(space: Space) -> Iterator[list[str]]:
@@ -172,9 +98,23 @@ def _examples(space: Space) -> Iterator[list[str]]:
         yield [f"{key}={value}" for key, value in (first | change).items()]
 
 
-def _facts(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The metrics of a run with `max` or `min`, which one chooses its best checkpoint, and how often it
-    is evaluated. For that it is built."""
+@dataclass(frozen=True)
+class _Facts:
+    """What a search has to know of its runs.
+
+    Attributes:
+        monitor: the metric that chooses the best checkpoint, and that jobs are ranked by.
+        modes: `max` or `min` for each metric.
+        evaluations: how often a run is evaluated.
+    """
+
+    monitor: str
+    modes: Mapping[str, str]
+    evaluations: int
+
+
+def _facts(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> _Facts:
+    """Of a job, which is built for it."""
     from bigmodel.cli.job import prepare
     from bigmodel.metrics import metric_names
 
@@ -189,4 +129,4 @@ def _facts(context: HydraContext, master: DictConfig, overrides: Sequence[str]) 
     modes = {f"val/{name}": mode for name, mode in figures.items()} | {"train/loss": "min"}
     modes[run.monitor.name] = run.monitor.mode
     evaluations = math.ceil(run.plan.steps / run.plan.evaluate_every)
-    return {"monitor": run.monitor.name, "modes": modes, "evaluations": evaluations}
+    return _Facts(run.monitor.name, modes, evaluations)

@@ -1,0 +1,164 @@
+"""What runs a sweep's jobs: processes of our own, or a launcher of Hydra's such as joblib's.
+
+A launcher that runs them in another way is one more class here, which `runner_for` chooses by what is
+configured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from bigmodel.cli import invocation, messages
+from bigmodel.cli.sweep.kinds import Begun
+from bigmodel.cli.sweep.settings import is_plugin
+from bigmodel.errors import ConfigError, reason, shell_quoted
+from bigmodel.reporting.sweep_view import SweepView
+from bigmodel.runtime import caches
+from bigmodel.runtime.signals import Stopped
+from bigmodel.sweeps.config import SearchConfig, SweepConfig
+from bigmodel.sweeps.jobs import Observer, Observers, Outcome
+from bigmodel.sweeps.keep import KeepBest
+from bigmodel.sweeps.launcher import Launcher
+from bigmodel.sweeps.manifest import Manifest
+from bigmodel.sweeps.process import Slot
+from bigmodel.sweeps.results import finished
+from bigmodel.sweeps.shared_folder import shared_folder
+from bigmodel.sweeps.slots import threads
+
+LOGS = "logs"
+
+
+class Runner(Protocol):
+    """Runs the jobs of a sweep."""
+
+    def run(self, begun: Begun, manifest: Manifest, room: Sequence[Slot]) -> None:
+        """Runs the jobs until there are none left, and records how they end.
+
+        Args:
+            manifest: the sweep's record.
+            room: for jobs on this machine.
+
+        Raises:
+            Stopped: the sweep was asked to stop.
+        """
+
+
+def runner_for(
+    settings: SweepConfig, context: HydraContext, master: DictConfig, *, resumed: bool
+) -> Runner:
+    """What runs the jobs of a sweep.
+
+    Args:
+        context: Hydra's, which composes configurations.
+        master: the sweep's own configuration.
+        resumed: whether it goes on with a sweep.
+
+    Raises:
+        ConfigError: the launcher that is configured cannot do what the sweep needs.
+    """
+    if is_plugin(master.hydra.launcher, BasicLauncher):
+        return OwnProcesses(settings, context, master)
+    if isinstance(settings, SearchConfig):
+        raise ConfigError(
+            "sweep=optuna: runs its jobs itself, to end bad ones early. Leave out hydra/launcher."
+        )
+    if resumed:
+        raise ConfigError(
+            "sweep.resume: only works with bigmodel's own launcher. Leave out hydra/launcher."
+        )
+    return HydraLauncher(context, master)
+
+
+class OwnProcesses:
+    """Runs each job in a process of its own on this machine."""
+
+    def __init__(self, settings: SweepConfig, context: HydraContext, master: DictConfig) -> None:
+        self._settings, self._context, self._master = settings, context, master
+
+    def run(self, begun: Begun, manifest: Manifest, room: Sequence[Slot]) -> None:
+        from bigmodel.cli.sweep.work import TrainingWork
+
+        signals = invocation.current.signals
+        view = SweepView(begun.describe, total=begun.total)
+        observers: list[Observer] = [manifest, view]
+        if self._settings.keep is not None:
+            observers.append(KeepBest(self._settings.keep, finished(manifest)))
+        place = caches.code_folder("sweeps")  # as private as compiled code: shared data is a pickle
+        with shared_folder(place) as shared:
+            work = TrainingWork(
+                self._context,
+                self._master,
+                threads=threads(room),
+                states=manifest.states,
+                shared=shared,
+                pruned_by=begun.pruned_by,
+            )
+            launcher = Launcher(
+                work,
+                begun.source,
+                Observers(observers),
+                room,
+                manifest.folder / LOGS,
+                stop_on_failure=self._settings.on_error == "stop",
+            )
+            signals.on_leaving = partial(_leave, launcher, shared, view, manifest)
+            with signals.waiting(), contextlib.closing(view):
+                launcher.run(_request)
+        signals.check()
+
+
+def _leave(launcher: Launcher, shared: Path, view: SweepView, manifest: Manifest) -> None:
+    """What is done when the sweep is asked to stop a second time."""
+    launcher.kill()
+    shutil.rmtree(shared, ignore_errors=True)
+    with contextlib.suppress(Exception):  # it may be in the middle of drawing
+        view.close()
+    words = shell_quoted(f"sweep.resume={manifest.folder}")
+    messages.report(f"Its jobs were ended at once. Resume with -m {words}")
+
+
+def _request() -> int | None:
+    """The signal that the sweep has received since it was last asked."""
+    signals = invocation.current.signals
+    if not signals.pending:
+        return None
+    try:
+        signals.acknowledged()
+    except Stopped as stop:
+        return stop.status - 128
+    return getattr(signal, "SIGUSR1", None)
+
+
+class HydraLauncher:
+    """Runs the jobs by the launcher plugin that is configured, such as `hydra/launcher=joblib`. It is
+    given all of them at once, and tells how they ended when all are over."""
+
+    def __init__(self, context: HydraContext, master: DictConfig) -> None:
+        self._context, self._master = context, master
+
+    def run(self, begun: Begun, manifest: Manifest, room: Sequence[Slot]) -> None:  # noqa: ARG002
+        from bigmodel.cli.sweep.work import train
+
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context, task_function=train, config=self._master
+        )
+        jobs = list(iter(begun.source.next, None))
+        returned = launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
+        for job, result in zip(jobs, returned, strict=True):
+            failed = result.status is JobStatus.FAILED
+            outcome = Outcome("failed", reason(result._return_value)) if failed else result.return_value
+            if outcome.folder is not None:
+                manifest.started(job, outcome.folder)
+            manifest.ended(job, outcome)
