@@ -850,6 +850,22 @@ def test_a_source_that_gives_no_samples_is_refused(own: Own, tmp_path: Path, cas
         assert part in told
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_source_that_knows_no_folds_is_refused_with_them(
+    own: Own, tmp_path: Path, known: bool
+) -> None:
+    def source(config: DataConfig) -> Dataset:
+        dataset: Dataset = samples()(config)
+        return dataset if known else replace(dataset, val_rows=None)
+
+    settings = {**own("data", source), "data.folds": 4, "data.val_fold": 1}
+    if known:
+        assert len(built(tmp_path, settings)[0].dataset.val) == 10
+        return
+    with pytest.raises(ConfigError, match=r"data\.folds=4: data=my_own splits its samples itself and"):
+        built(tmp_path, settings)
+
+
 @pytest.mark.parametrize(
     ("written", "told"),
     [

@@ -171,6 +171,14 @@ def test_folds_depend_on_the_seed_alone():
             r"data\.folds=4: class 'yes' has 3 samples for training, fewer than folds\. Use at most 3",
         ),
         ({"groups": ["a", "b", "b"] * 3}, r"data\.folds=4: the training set has 2 groups"),
+        (
+            {"groups": [*"aabbccddd"], "labels": torch.tensor([0] * 6 + [1] * 3)},
+            r"class '1' has 3 samples for training, all in 1 group of one fold: .*Provide more groups",
+        ),
+        (
+            {"groups": [*"abcdddddd"], "labels": torch.tensor([0] * 3 + [1] * 6)},
+            r"data\.folds=4: class '1' has 6 samples",
+        ),
     ],
 )
 def test_fewer_than_folds_is_refused(options, message):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from bigmodel import registry
 from bigmodel.build import custom_parts
@@ -43,7 +45,11 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
             built = registry.data.build(config.data)  # it has changed: show its own error
         dataset = custom_parts.check_dataset(built, config.data)
         check(dataset)
-    parts = {name: _limited(part, name, config) for name, part in dataset.parts.items()}
+    chosen = {name: _limit(part, name, config) for name, part in dataset.parts.items()}
+    parts = {
+        name: part if (index := chosen[name]) is None else part.select(index)
+        for name, part in dataset.parts.items()
+    }
     rows = [
         ("Limited", f"{name} limited to {len(parts[name]):,} of {len(whole):,} (trainer.limit.{name})")
         for name, whole in dataset.parts.items()
@@ -61,16 +67,28 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
         test=parts.get("test"),
         spec=replace(dataset.spec, sizes=sizes, target=target),
         header_rows=[*dataset.header_rows, *rows],
+        **_held_out(dataset, chosen["val"]),
     )
 
 
-def _limited(part: SplitData, name: str, config: RunConfig) -> SplitData:
-    """As many samples as `trainer.limit` allows batches of."""
+def _held_out(dataset: Dataset, index: Tensor | None) -> dict[str, Any]:
+    """Where the validation samples come from, without those that the limit leaves out."""
+    rows, files = dataset.val_rows, dataset.val_files
+    if index is None:
+        return {}
+    return {
+        "val_rows": None if rows is None else rows[index],
+        "val_files": [files[place] for place in index.tolist()] if files else (),
+    }
+
+
+def _limit(part: SplitData, name: str, config: RunConfig) -> Tensor | None:
+    """As many samples as `trainer.limit` allows batches of; None: all."""
     batches = getattr(config.trainer.limit, name)
     size, tokens = config.data.batch_size, config.data.token_bound
     if tokens is not None and part.lengths is not None:  # about as many samples as fit in a batch
         size = min(size, max(1, round(tokens / float(part.lengths.double().mean()))))
     if batches is None or batches * size >= len(part):
-        return part
+        return None
     generator = torch.Generator().manual_seed(config.data.split_seed)
-    return part.select(torch.randperm(len(part), generator=generator)[: batches * size])
+    return torch.randperm(len(part), generator=generator)[: batches * size]

@@ -77,7 +77,7 @@ def assemble(
     scaled = standardised(config, spec.input, named, normalize)
     dataset = completed(spec, scaled.parts, config.learnt(spec.input))
     reader = ArraysReader.of(dataset.spec, scaled.statistics, samples.inputs.dtype)
-    return replace(dataset, mean=scaled.mean, std=scaled.std, reader=reader, read=read)
+    return replace(dataset, mean=scaled.mean, std=scaled.std, reader=reader, read=read, val_rows=val)
 
 
 class Standardised(NamedTuple):

@@ -161,6 +161,9 @@ class Dataset:
         header_rows: label and text of the header's rows about the user's data.
         left_out: how many samples were left out, by reason, for the header and the summary.
         read: digest of what the source has read; None: the values are compared. See `fingerprint`.
+        val_rows: where each validation sample is among those that were read, from 0, (val samples,)
+            int64: its row in a table. None: the source splits its data itself, and knows no folds.
+        val_files: the names of the validation samples if they are files; else empty.
     """
 
     spec: DataSpec
@@ -173,6 +176,8 @@ class Dataset:
     header_rows: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     read: SourceDigest | None = None
+    val_rows: Tensor | None = None
+    val_files: Sequence[str] = ()
 
     @property
     def parts(self) -> dict[PartName, SplitData]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bigmodel.data.base import SET_NAMES, Dataset
 from bigmodel.data.parts import Part, SplitData, TextPairs, Texts, Windows
-from bigmodel.errors import DataError
+from bigmodel.errors import DataError, counted
 from bigmodel.spec import IGNORED, Classes, DataSpec, Features, Flags, NextTokens, TokenPair, Tokens
 
 
@@ -34,6 +34,12 @@ def check(dataset: Dataset) -> None:
     sizes = {name: len(part) for name, part in parts.items()}
     if spec.sizes != sizes:
         raise DataError(f"{where}: spec.sizes says {spec.sizes}, but the sets hold {sizes}.")
+    for what, count in (("val_rows", dataset.val_rows), ("val_files", dataset.val_files or None)):
+        if count is not None and len(count) != len(dataset.val):
+            raise DataError(
+                f"{where}: {what} has {len(count):,} entries for"
+                f" {counted(len(dataset.val), 'sample')} of the validation set."
+            )
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
         if values is not None and not bool(values.isfinite().all()):
             raise DataError(f"{where}: its {what} is not finite: {values.flatten().tolist()}.")

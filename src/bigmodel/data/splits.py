@@ -116,23 +116,26 @@ def fold_split(
         fold: the one held out, from 0.
         seed: of the draw.
         labels: (samples,) int64, for stratified folds.
-        groups: of each sample; all samples of a group are in the same fold, and labels don't matter.
+        groups: of each sample; all samples of a group are in the same fold, whatever their labels.
         class_names: for messages.
 
     Raises:
-        DataError: there are fewer samples, groups or samples of a class than folds.
+        DataError: there are fewer samples, groups or samples of a class than folds, or a class has no
+            training sample in one of them. Each fold is refused alike.
     """
     order = torch.randperm(samples, generator=generator_of(seed))
     if groups is not None:
         member = _group_folds(groups, folds, seed)
+        if labels is not None:
+            _check_not_in_one_fold(member, labels, groups, folds, class_names)
     else:
         if labels is None:
             labels = torch.zeros(samples, dtype=torch.int64)
             _check_enough(samples, folds, "the training set has {}", "sample")
         for label, count in enumerate(torch.bincount(labels).tolist()):
             if 0 < count < folds:
-                name = class_names[label] if class_names else str(label)
-                _check_enough(count, folds, f"class {name!r} has {{}} for training", "sample")
+                name = _class_name(label, class_names)
+                _check_enough(count, folds, f"class {name} has {{}} for training", "sample")
         by_class = order[labels[order].argsort(stable=True)]
         member = torch.empty_like(order)
         member[by_class] = torch.arange(samples) % folds
@@ -153,6 +156,30 @@ def _group_folds(groups: Sequence[Hashable], folds: int, seed: int) -> Tensor:
         fold_of[group] = fold
         filled[fold] += int(sizes[group])
     return fold_of[member]
+
+
+_BOUNDS = ("amin", "amax")
+
+
+def _check_not_in_one_fold(
+    member: Tensor, labels: Tensor, groups: Sequence[Hashable], folds: int, class_names: Sequence[str]
+) -> None:
+    """Raises DataError if all samples of a class are in one fold, which then has none for training."""
+    bounds = torch.full((int(labels.max()) + 1,), -1)
+    first, last = (bounds.scatter_reduce(0, labels, member, how, include_self=False) for how in _BOUNDS)
+    for label in ((first == last) & (first >= 0)).nonzero().flatten().tolist():
+        own = (labels == label).nonzero().flatten().tolist()
+        whose = len({groups[index] for index in own})
+        way = "Another data.split_seed may help" if whose > 1 else "Provide more groups of it"
+        raise DataError(
+            f"data.folds={folds}: class {_class_name(label, class_names)} has"
+            f" {counted(len(own), 'sample')} for training, all in {counted(whose, 'group')} of one fold:"
+            f" when that is held out, none is left to train on. {way}, or remove the class."
+        )
+
+
+def _class_name(label: int, class_names: Sequence[str]) -> str:
+    return repr(class_names[label] if class_names else str(label))
 
 
 def _check_enough(count: int, folds: int, text: str, unit: str) -> None:

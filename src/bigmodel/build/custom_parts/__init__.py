@@ -14,8 +14,8 @@ from bigmodel.build.custom_parts.isolation import isolated_randomness
 from bigmodel.build.custom_parts.loss import try_loss, warn_wrong_form
 from bigmodel.build.custom_parts.model import check_model, try_model
 from bigmodel.build.custom_parts.optimizer import check_optimizer, try_schedule
-from bigmodel.data.base import Batch, Dataset
-from bigmodel.errors import SpecError
+from bigmodel.data.base import Batch, DataConfig, Dataset
+from bigmodel.errors import ConfigError, SpecError
 from bigmodel.losses import Loss
 from bigmodel.registry import EntryConfig, losses, models
 from bigmodel.spec import DataSpec, NextTokens
@@ -54,11 +54,22 @@ def try_parts(
     return warnings
 
 
-def check_dataset(dataset: Any, config: EntryConfig) -> Dataset:
-    """Returns the dataset, or raises SpecError if it is something else."""
-    if isinstance(dataset, Dataset):
-        return dataset
-    raise SpecError(
-        f"data={config.name}: it returned a {type(dataset).__name__}. A data source returns a Dataset"
-        ": end it with `return assemble(config, spec, Part(inputs, targets))`."
-    )
+def check_dataset(dataset: Any, config: DataConfig) -> Dataset:
+    """Returns the dataset.
+
+    Raises:
+        SpecError: it is something else.
+        ConfigError: it is split in another way than into the folds that are set.
+    """
+    if not isinstance(dataset, Dataset):
+        raise SpecError(
+            f"data={config.name}: it returned a {type(dataset).__name__}. A data source returns a"
+            " Dataset: end it with `return assemble(config, spec, Part(inputs, targets))`."
+        )
+    if config.folds is not None and dataset.val_rows is None:
+        raise ConfigError(
+            f"data.folds={config.folds}: data={config.name} splits its samples itself and knows no"
+            " folds. Leave the folds out; or let the source end with assemble(config, …), or split by"
+            " config.cross_validation and give the dataset its val_rows."
+        )
+    return dataset

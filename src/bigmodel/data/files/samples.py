@@ -140,12 +140,15 @@ class ReadSamples:
         parts: slices of the rows, with targets.
         left_out: how many files cannot be read, for `Dataset.left_out`.
         digest: of the files' bytes and of the targets.
+        val_rows, val_files: see `Dataset`.
     """
 
     rows: DecodedRows
     parts: dict[PartName, Part]
     left_out: dict[str, int]
     digest: DigestBuilder
+    val_rows: Tensor
+    val_files: list[str]
 
 
 def read_samples(
@@ -175,7 +178,10 @@ def read_samples(
         digest.word(digests[place])
     for name, part in parts.items():
         digest.tensor(name, part.targets)
-    return ReadSamples(rows, parts, left_out, digest)
+    first = len(parts["train"])
+    held_out = [collected.order[place] for place in rows.kept[first : first + len(parts["val"])]]
+    names = [collected.files.names[index] for index in held_out]
+    return ReadSamples(rows, parts, left_out, digest, torch.tensor(held_out), names)
 
 
 def _split_rows(collected: CollectedFiles, rows: DecodedRows) -> dict[PartName, Part]:

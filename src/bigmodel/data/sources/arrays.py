@@ -41,7 +41,7 @@ def arrays(config: ArraysConfig) -> Dataset:
     if samples.inputs.numel() == 0:
         shape = tuple(samples.inputs.shape)
         raise DataError(f"{where}: array '{config.inputs}' has shape {shape}: it holds no numbers.")
-    parts = _split(config, samples, finite)
+    parts, val_rows = _split(config, samples, finite)
     if isinstance(samples.target, Classes):
         check_trained_classes(samples.target.names, parts["train"].targets, where, "samples")
     separate = {part: resolve_path(config, f"{part}_path") for part in separate_parts(config)}
@@ -70,6 +70,7 @@ def arrays(config: ArraysConfig) -> Dataset:
         header_rows=_header_rows(path.name, samples, parts),
         left_out={NOT_FINITE: left_out} if left_out else {},
         read=digest.read(),
+        val_rows=val_rows,
     )
 
 
@@ -89,8 +90,11 @@ def _header_rows(name: str, samples: ArraySamples, parts: Mapping[PartName, Part
     return lines
 
 
-def _split(config: ArraysConfig, samples: ArraySamples, finite: Tensor) -> dict[PartName, Part]:
-    """The parts of the file itself, without the rows that are not finite."""
+def _split(
+    config: ArraysConfig, samples: ArraySamples, finite: Tensor
+) -> tuple[dict[PartName, Part], Tensor | None]:
+    """The parts of the file itself, without the rows that are not finite; and the rows of its validation
+    set."""
     rows = finite.tolist()
     groups, marks = samples.groups, samples.assigned_parts
     index = split_samples(
@@ -108,4 +112,5 @@ def _split(config: ArraysConfig, samples: ArraySamples, finite: Tensor) -> dict[
                 f" {SET_NAMES[part]} set already. Leave one of them out."
             )
     whole = Part(samples.inputs, samples.targets)
-    return {name: whole.select(finite[places]) for name, places in index.items()}
+    chosen = {name: finite[places] for name, places in index.items()}
+    return {name: whole.select(rows) for name, rows in chosen.items()}, chosen.get("val")

@@ -122,6 +122,8 @@ def audio(config: AudioConfig) -> Dataset:
         header_rows=[*_header_rows(files, read.rows, settings, labels), *warnings],
         left_out=read.left_out,
         read=read.digest.read(exact=False),
+        val_rows=read.val_rows,
+        val_files=read.val_files,
     )
 
 

@@ -87,6 +87,8 @@ def images(config: ImagesConfig) -> Dataset:
         header_rows=[*_header_rows(files, read.rows, settings, labels), *warnings],
         left_out=read.left_out,
         read=read.digest.read(),
+        val_rows=read.val_rows,
+        val_files=read.val_files,
     )
 
 

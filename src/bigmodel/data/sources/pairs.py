@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from bigmodel.data.base import PART_ORDER, SET_NAMES, Dataset, PartName, ValFraction
 from bigmodel.data.custom_data import split_samples
@@ -128,7 +129,7 @@ def pairs(config: PairsConfig) -> Dataset:
         DataError: they cannot be read, do not match, or are all too long.
     """
     pair_files.check_paths(config)
-    parts = _read_parts(config)
+    parts, val_rows = _read_parts(config)
     training = [*parts["train"].sources, *parts["train"].targets]
     before = config.learnt_reader(PairsReader)
     vocabulary = vocabulary_of(config, before, training, "bpe", ["pad", "start", "end"])
@@ -174,11 +175,13 @@ def pairs(config: PairsConfig) -> Dataset:
         reader=reader,
         header_rows=header_rows,
         left_out=dict(left_out),
+        val_rows=val_rows,
     )
 
 
-def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
-    """All parts; those without a path of their own are held out of the training set.
+def _read_parts(config: PairsConfig) -> tuple[dict[PartName, Pairs], Tensor | None]:
+    """All parts; those without a path of their own are held out of the training set. And which pairs are
+    held out for validation, None if that has a path of its own.
 
     Pairs with the same source go to the same part, or the model would be evaluated on sources that it
     was trained on.
@@ -193,7 +196,7 @@ def _read_parts(config: PairsConfig) -> dict[PartName, Pairs]:
     index = split_samples(config.model_copy(update=separate), len(whole), groups=whole.sources)
     parts |= {name: whole.at(rows.tolist()) for name, rows in index.items()}
     parts["train"] = replace(parts["train"], left_out=whole.left_out)
-    return {name: parts[name] for name in PART_ORDER if name in parts}
+    return {name: parts[name] for name in PART_ORDER if name in parts}, index.get("val")
 
 
 def _encode_pairs(vocabulary: Vocabulary, pairs: Pairs, max_tokens: int | None) -> tuple[TextPairs, int]:

@@ -77,8 +77,15 @@ def table(config: TableConfig) -> Dataset:
     spec = DataSpec(config.name, reader.spec, target.column.spec)
     dataset = completed(spec, parts, config.learnt(spec.input))
     reader = reader.model_copy(update={"target_encoder": TargetEncoder.of(dataset.spec.target)})
-    dropped, read = dict(left_out), digest.read()
-    return replace(dataset, reader=reader, header_rows=header_rows, left_out=dropped, read=read)
+    own = target.parts.get("val")
+    return replace(
+        dataset,
+        reader=reader,
+        header_rows=header_rows,
+        left_out=dict(left_out),
+        read=digest.read(),
+        val_rows=None if own is None else torch.from_numpy(own),
+    )
 
 
 def _refuse_hub_paths(config: TableConfig) -> None:

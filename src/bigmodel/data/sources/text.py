@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bigmodel.data.base import SET_NAMES, Dataset, PartName
 from bigmodel.data.custom_data import check_no_folds, separate_parts
-from bigmodel.data.parts import SplitData, Windows
+from bigmodel.data.parts import Windows
 from bigmodel.data.reader import NewSamples, reads
 from bigmodel.data.texts import files as text_files
 from bigmodel.data.texts.files import Passage, TextFilesConfig, UnitOption
@@ -101,7 +101,7 @@ def text(config: TextConfig) -> Dataset:
     with progress_messages.report_progress("Tokenizing the text"):
         streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
     _check_sizes(config, streams)
-    windows: dict[str, SplitData] = {
+    windows = {
         name: Windows.side_by_side(stream, config.context, whole=name != "train")
         for name, stream in streams.items()
     }
@@ -120,6 +120,7 @@ def text(config: TextConfig) -> Dataset:
         reader=TextDataReader(vocabulary=vocabulary, encoding=config.encoding, context=config.context),
         header_rows=[("Text", _summary(passages, training)), ("Vocabulary", tokens)],
         left_out={"files that cannot be read": bad} if bad else {},
+        val_rows=windows["val"].starts,  # within the block that is held out
     )
 
 
@@ -186,6 +187,8 @@ def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
         if len(stream) < _MIN_TOKENS:
             path = getattr(config, f"{name}_path", None)
             fraction = f"data.{name}_fraction={getattr(config, f'{name}_fraction', 0):g}"
+            if name == "val" and config.folds is not None:
+                fraction = f"data.folds={config.folds}"
             where = fraction if path is None else f"data.{name}_path={path}"
             raise DataError(
                 f"{where}: the {SET_NAMES[name]} set has {_token_count(stream)}, too few to evaluate on:"

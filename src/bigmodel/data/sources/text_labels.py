@@ -98,7 +98,7 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
     labelled = read_labelled_texts(path, "data.path", layout, config.max_bad)
     before = config.learnt_reader(TextLabelsReader)
     target, aliases = _infer_target(config, labelled.labels, before)
-    parts, left_out = _read_parts(config, layout, labelled, target)
+    parts, left_out, held_out = _read_parts(config, layout, labelled, target)
     vocabulary = vocabulary_of(config, before, parts["train"][0], config.unit, ["pad", "unknown"])
     digest, encoded, cut = DigestBuilder(), dict[PartName, Texts](), 0
     for name, (texts, targets) in parts.items():
@@ -128,8 +128,16 @@ def text_labels(config: TextLabelsConfig) -> Dataset:
         layout=layout,
         target_encoder=TargetEncoder.of(dataset.spec.target),
     )
-    read = digest.read()
-    return replace(dataset, reader=reader, header_rows=header_rows, left_out=left_out, read=read)
+    files = layout.kind == "folders"
+    return replace(
+        dataset,
+        reader=reader,
+        header_rows=header_rows,
+        left_out=left_out,
+        read=digest.read(),
+        val_rows=None if held_out is None else torch.tensor(labelled.rows)[held_out],
+        val_files=[labelled.names[place] for place in held_out or ()] if files else (),
+    )
 
 
 def _infer_target(
@@ -152,8 +160,9 @@ def _infer_target(
 
 def _read_parts(
     config: TextLabelsConfig, layout: Layout, labelled: LabelledTexts, target: Classes | Values
-) -> tuple[dict[PartName, tuple[list[str], Tensor]], dict[str, int]]:
-    """The texts and targets of each part, and how many texts were left out, by reason."""
+) -> tuple[dict[PartName, tuple[list[str], Tensor]], dict[str, int], list[int] | None]:
+    """The texts and targets of each part; how many texts were left out, by reason; and which of
+    `labelled` are for validation, None if that has a path of its own."""
     where, encoder = f"data.path={config.path}", TargetEncoder.of(target)
     targets = _parse_labels(labelled, encoder, where)
     index = custom_data.split_samples(
@@ -178,7 +187,8 @@ def _read_parts(
         left_out.update(more.left_out)
     if isinstance(target, Classes):
         custom_data.check_trained_classes(target.names, parts["train"][1], where, "texts")
-    return {name: parts[name] for name in PART_ORDER if name in parts}, dict(left_out)
+    held_out = index["val"].tolist() if "val" in index else None
+    return {name: parts[name] for name in PART_ORDER if name in parts}, dict(left_out), held_out
 
 
 def _are_real_values(labels: Sequence[str]) -> bool:

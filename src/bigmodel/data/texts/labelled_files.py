@@ -55,6 +55,7 @@ class LabelledTexts:
         texts: none is empty.
         labels: of each text; empty if they were not asked for.
         names: of each text in messages, such as `row 5`.
+        rows: where each text is among all that were read, from 0; empty without labels.
         groups, assigned_parts: of each text; None if unknown.
         columns: see `NewSamples.columns`.
         left_out: how many texts were left out, by reason.
@@ -64,6 +65,7 @@ class LabelledTexts:
     texts: list[str]
     labels: list[str]
     names: list[str]
+    rows: Sequence[int] = ()
     groups: list[str] | None = None
     assigned_parts: list[str] | None = None
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
@@ -153,6 +155,7 @@ def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bo
         chosen(texts),
         chosen(labels),
         [f"row {row}" for row in kept],
+        kept,
         groups=None if groups is None else chosen(groups),
         assigned_parts=None if marks is None else chosen(marks),
         columns={name: table.raw_column(name).take(kept) for name in names},
@@ -187,6 +190,7 @@ def _read_folders(path: Path, key: str, layout: Layout, max_bad: int, labelled: 
         list(texts.values()),
         chosen(files.labels),
         names,
+        list(texts),
         assigned_parts=assigned_parts,
         columns={"file": names},
         left_out=left_out,
