@@ -167,8 +167,8 @@ def test_folds_depend_on_the_seed_alone():
     ("options", "message"),
     [
         (
-            {"labels": torch.tensor([0] * 6 + [1] * 3), "class_names": ("no", "yes")},
-            r"data\.folds=4: class 'yes' has 3 samples for training, fewer than folds\. Use at most 3",
+            {"labels": torch.tensor([0] * 3 + [1] * 4 + [3] * 2), "class_names": ("a", "b", "-", "yes")},
+            r"data\.folds=4: class 'yes' has 2 samples for training, fewer than folds\. Use at most 2",
         ),
         ({"groups": ["a", "b", "b"] * 3}, r"data\.folds=4: the training set has 2 groups"),
         (

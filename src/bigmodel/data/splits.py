@@ -129,13 +129,13 @@ def fold_split(
         if labels is not None:
             _check_not_in_one_fold(member, labels, groups, folds, class_names)
     else:
+        _check_enough(samples, folds, "the training set has {}", "sample")
         if labels is None:
             labels = torch.zeros(samples, dtype=torch.int64)
-            _check_enough(samples, folds, "the training set has {}", "sample")
-        for label, count in enumerate(torch.bincount(labels).tolist()):
-            if 0 < count < folds:
-                name = _class_name(label, class_names)
-                _check_enough(count, folds, f"class {name} has {{}} for training", "sample")
+        counts = {label: n for label, n in enumerate(torch.bincount(labels).tolist()) if n}
+        rarest = min(counts, key=lambda label: counts[label])
+        name = _class_name(rarest, class_names)
+        _check_enough(counts[rarest], folds, f"class {name} has {{}} for training", "sample")
         by_class = order[labels[order].argsort(stable=True)]
         member = torch.empty_like(order)
         member[by_class] = torch.arange(samples) % folds

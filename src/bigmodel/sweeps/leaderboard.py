@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from bigmodel.sweeps.statistics import Comparison, Estimate, compare, estimate
 
-REPEATS = ("seed", "data.val_fold")
+FOLD = "data.val_fold"
+REPEATS = ("seed", FOLD)
 """Keys in which jobs differ that are repetitions of the same settings."""
 
 HIGHER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "macro_f1", "r2", "bleu"})

@@ -114,6 +114,9 @@ def test_a_launcher_that_is_not_installed_is_refused(command: Command, tmp_path:
         (["seed=1,2", "sweep.zip=[seed,model]"], "sweep.zip"),
         (["seed=1,2", "hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: is the same folder"),
         (["device.name=cpu,mps"], "this machine has no mps device"),
+        (["data=wine", "sweep.folds=49"], "sweep.folds=49: class 'class_2' has 48 samples for training"),
+        (["data=wine", "data.folds=500", "data.val_fold=0,1"], "data.folds=500: the training set has"),
+        (["data=wine,iris", "sweep.folds=50"], "data=wine: sweep.folds=50: class"),
         (["seed=1,2", "sweep.gpus=[0]"], "sweep.gpus=[0]: jobs run on the CPU here"),
     ],
 )

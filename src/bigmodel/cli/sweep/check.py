@@ -11,11 +11,14 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from bigmodel.build.dataset import read_dataset
 from bigmodel.cli.sweep.compose import composed, put
+from bigmodel.cli.sweep.resume import key_of
 from bigmodel.config import GROUPS, parse
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, DataError
 from bigmodel.runtime.device import find_device
 from bigmodel.sweeps.jobs import Job
+from bigmodel.sweeps.leaderboard import FOLD
 
 
 class JobCheck:
@@ -67,6 +70,34 @@ class JobCheck:
             put(values, override.key_or_group, override.value())
         _check_values(values)
         self._seen |= {(choices, word) for word in new}
+
+
+def check_folds(context: HydraContext, master: DictConfig, jobs: Sequence[Job]) -> None:
+    """Reads the data of each cross-validation once, since only the samples tell whether it can be cut
+    into so many folds: a fold is refused for the same reasons as all others.
+
+    Args:
+        context: Hydra's, which composes configurations.
+        master: the sweep's own configuration.
+        jobs: of the sweep, each with a fold.
+
+    Raises:
+        ConfigError, DataError: the data cannot be read, or not be cut into the folds.
+    """
+    distinct = {tuple(word for word in job.overrides if _is_of_data(word)): job for job in jobs}
+    for words, job in distinct.items():
+        try:
+            read_dataset(parse(composed(context, master, job.overrides)))
+        except (ConfigError, DataError) as error:
+            own = " ".join(word for word in words if key_of(word) != "data.folds")
+            where = f"{own}: " if len(distinct) > 1 and own else ""
+            raise type(error)(f"{where}{error}") from error
+
+
+def _is_of_data(word: str) -> bool:
+    """Whether an override may change which samples there are, or how they are cut into folds."""
+    key = key_of(word)
+    return key != FOLD and key.partition(".")[0] in ("data", "experiment", "debug", "plugins")
 
 
 def _check_values(values: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.cli.launch.hydra_patches import check_sweep
 from bigmodel.cli.sweep.kinds import Begun
-from bigmodel.cli.sweep.resume import merge_jobs, to_run
-from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.cli.sweep.resume import key_of, merge_jobs, to_run
+from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.sweeps.config import SweepConfig
 from bigmodel.sweeps.jobs import Job, JobList, changes, in_one_line
+from bigmodel.sweeps.leaderboard import FOLD
 from bigmodel.sweeps.manifest import Manifest
+from bigmodel.sweeps.process import call
 
 
 class Grid:
@@ -34,6 +38,7 @@ class Grid:
     Raises:
         ConfigError: what is typed stands for no jobs or for too many; what a job sets is wrong; or all
             jobs have the same folder.
+        DataError: the data cannot be cut into the folds that are asked for.
     """
 
     def __init__(
@@ -45,11 +50,13 @@ class Grid:
         check_jobs: Callable[[Sequence[Job]], None],
     ) -> None:
         self._settings, self._context, self._master = settings, context, master
-        self.jobs: Sequence[Job] = [
-            Job(number, words) for number, words in enumerate(self._listed(overrides))
-        ]
-        self._check_folders()
-        check_jobs(self.jobs)
+        with _as_of_sweep(settings.folds):
+            self.jobs: Sequence[Job] = [
+                Job(number, words) for number, words in enumerate(self._listed(overrides))
+            ]
+            self._check_folders()
+            check_jobs(self.jobs)
+            self._check_folds([job for job in self.jobs if FOLD in map(key_of, job.overrides)])
 
     def _listed(self, overrides: Sequence[Override]) -> list[tuple[str, ...]]:
         check_sweep(overrides)
@@ -65,6 +72,12 @@ class Grid:
                 " depends on the job, such as 'hydra.sweep.subdir=${hydra.job.num}'."
             )
 
+    def _check_folds(self, jobs: Sequence[Job]) -> None:
+        from bigmodel.cli.sweep.check import check_folds  # brings torch
+
+        if jobs:
+            call(partial(check_folds, self._context, self._master, jobs))
+
     def begin(self, folder: Path, resumed: Manifest | None) -> Begun:  # noqa: ARG002
         every = left = self.jobs
         if resumed is not None:
@@ -74,6 +87,16 @@ class Grid:
         own = changes(every)
         source = JobList(left, self._settings.retries)
         return Begun(source, len(left), lambda job: in_one_line(own[job.number]))
+
+
+@contextlib.contextmanager
+def _as_of_sweep(folds: int | None) -> Iterator[None]:
+    """Within it, errors about folds name the setting that was typed."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        message = str(error).replace(f"data.folds={folds}:", f"sweep.folds={folds}:")
+        raise type(error)(message) from error
 
 
 def combinations(
