@@ -12,10 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from bigmodel.errors import CheckpointError
 from bigmodel.reporting.base import Summary
-from bigmodel.runtime import disk, nested_json
-from bigmodel.runtime.disk import read_text
-
-NAME = "summary.json"
+from bigmodel.runtime import disk, run_summary
+from bigmodel.runtime.run_summary import NAME
 
 
 def write_summary(summary: Summary, folder: Path) -> None:
@@ -36,12 +34,12 @@ def read_summary(folder: Path) -> Summary | None:
     """
     path = folder / NAME
     try:
-        values = nested_json.loads(read_text(path))
+        values = run_summary.read(folder)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}. {_REMEDY}") from error
-    if not isinstance(values, dict) or not isinstance(values.get("status"), str):
+    if not isinstance(values.get("status"), str):
         raise CheckpointError(f"{path}: is not a run summary: `status` is missing. {_REMEDY}")
     for name in ("best", "final", "test"):
         if isinstance(figures := values.get(name), dict):

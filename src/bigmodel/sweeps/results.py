@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.errors import CheckpointError
-from bigmodel.runtime import nested_json
+from bigmodel.runtime import nested_json, run_summary
 from bigmodel.runtime.disk import check_regular, read_text
 from bigmodel.sweeps import manifest as manifests
 from bigmodel.sweeps.jobs import Job, Outcome, changes
@@ -103,7 +103,7 @@ def _jobs_below(folder: Path, prefix: str, depth: int) -> Iterator[_Found]:
     if (folder / manifests.NAME).is_file():
         for job in _of_sweep(Manifest.read(folder)):
             yield replace(job, name=f"{prefix}{job.name}")
-    elif (folder / ".hydra").is_dir() or (folder / "summary.json").is_file():
+    elif (folder / ".hydra").is_dir() or (folder / run_summary.NAME).is_file():
         words = _overrides(folder / ".hydra" / "overrides.yaml")
         state = JobState(Job(0, words), "running", None, folder)
         yield _Found(prefix.removesuffix("/") or folder.name, words, state)
@@ -176,11 +176,8 @@ def _summary(state: JobState) -> dict[str, Any]:
     known = {"status": state.status, "error": state.error}
     if state.folder is None or state.status == "waiting":
         return known
-    try:
-        summary = nested_json.loads(read_text(state.folder / "summary.json"))
-    except (OSError, ValueError):
-        summary = None
-    if not isinstance(summary, dict):
+    summary = run_summary.read_leniently(state.folder)
+    if summary is None:
         return {"status": "failed", "error": state.error or "left no summary: it was ended from outside"}
     told = summary.get("status")
     # A process that was killed leaves a summary that says that it is running, or that it had finished.

@@ -18,7 +18,7 @@ from bigmodel.checkpointing import retention
 from bigmodel.cli.launch import lock
 from bigmodel.errors import ConfigError, shell_quoted
 from bigmodel.redaction import PER_INVOCATION
-from bigmodel.runtime import disk, nested_json
+from bigmodel.runtime import disk
 
 RECORD = ".hydra"
 WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
@@ -137,15 +137,6 @@ def _check_no_sweep(folder: Path) -> None:
             f"hydra.sweep.dir: {folder} holds {', '.join(existing)} already, as a sweep would. Name"
             " another folder with hydra.sweep.dir=<folder>."
         )
-
-
-def status(folder: Path) -> str | None:
-    """How a run ended, as its summary says: `finished`, `stopped`, …; None: there is none to read."""
-    try:
-        found: str = nested_json.loads(disk.read_text(folder / "summary.json"))["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -16,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from bigmodel.checkpointing import manifest, retention
 from bigmodel.cli.launch import lock, resume_config
 from bigmodel.cli.launch.redact_overrides import redact_config
-from bigmodel.cli.launch.run_folder import RECORD, register_resolver, status
+from bigmodel.cli.launch.run_folder import RECORD, register_resolver
 from bigmodel.cli.launch.safe_loader import check_overrides
 from bigmodel.errors import CheckpointError, DamagedError, hydra_value
+from bigmodel.runtime import run_summary
 from bigmodel.runtime.escaping import escape_message
 
 _ANY = "\0"
@@ -39,7 +40,7 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
     without_checkpoint: Path | None = None
     for folder in folders:
         is_older = without_checkpoint is not None and not has_checkpoint(folder)
-        if not fixed and (is_older or status(folder) == "finished"):
+        if not fixed and (is_older or run_summary.status(folder) == "finished"):
             continue
         if not _was_started_with(folder, ours, config_dir):
             continue
@@ -75,7 +76,7 @@ def check_may_restart(folder: Path) -> None:
 
 
 def _lost_checkpoints(folder: Path) -> bool:
-    return status(folder) == "finished" or retention.has_saved(folder / "checkpoints")
+    return run_summary.status(folder) == "finished" or retention.has_saved(folder / "checkpoints")
 
 
 def _candidate_folders(config: DictConfig) -> tuple[list[Path], bool]:

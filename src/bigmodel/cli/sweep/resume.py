@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigmodel.cli.launch import run_folder
 from bigmodel.errors import ConfigError, counted, hydra_value
+from bigmodel.runtime import run_summary
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.sweeps.jobs import Job, Outcome, Status, changes, in_one_line
 from bigmodel.sweeps.manifest import NAME, Manifest
@@ -118,7 +118,7 @@ def to_run(manifest: Manifest, retry: bool) -> list[Job]:
     """
     jobs = []
     for state in list(manifest.states.values()):
-        done = None if state.folder is None else _DONE.get(run_folder.status(state.folder))
+        done = None if state.folder is None else _DONE.get(run_summary.status(state.folder))
         if done is not None:
             if state.status != done:
                 manifest.ended(state.job, Outcome(done))

@@ -15,10 +15,10 @@ from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from bigmodel.cli.launch import run_folder
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.space import search_space
 from bigmodel.errors import join_names
+from bigmodel.runtime import run_summary
 from bigmodel.sweeps.config import SearchConfig
 from bigmodel.sweeps.jobs import Job, Outcome
 from bigmodel.sweeps.manifest import Manifest
@@ -69,7 +69,7 @@ class OptunaSearch:
         )
         for job in search.unfinished:
             own = known[job.number].folder
-            if own is not None and run_folder.status(own) == "pruned":  # and its sweep was killed then
+            if own is not None and run_summary.status(own) == "pruned":  # and its sweep was killed then
                 search.ended(job, Outcome("pruned", None, own))
         pruned_by = None if chosen_pruner(self._settings) == "none" else self._wanted[0].metric
         return Begun(search, search.to_run, self._chosen, pruned_by, partial(self._best, search))
