@@ -292,3 +292,59 @@ def test_a_run_on_texts_goes_on_as_if_it_had_never_stopped(command: Command, tmp
     assert gone_on.status == 0, gone_on.err
     ours, theirs = whole.summary(), gone_on.summary()
     assert ours["final"]["train/loss"] == pytest.approx(theirs["final"]["train/loss"], rel=1e-6)
+
+
+def every_kind(folder: Path) -> dict[str, tuple[list[str], dict[str, str], int]]:
+    """By kind of data: its settings, the paths of its validation set, and how many samples it has."""
+    source, target = sentences(folder)
+    inputs = DRAW.normal(size=(50, 6)).astype(np.float32)
+    np.savez(folder / "mine.npz", inputs=inputs, targets=(inputs[:, 0] > 0).astype(np.int64))
+    of_texts = ["data.text=review", "data.target=stars", "data.unit=character"]
+    return {
+        "table": (["data.target=price"], {"path": houses(folder)}, 60),
+        "images": (["data.size=8"], {"path": photos(folder)}, 24),
+        "audio": (["data.rate=2000", "data.n_mels=8"], {"path": recordings(folder)}, 20),
+        "text": (["data.context=16", "model=rnn"], {"path": shakespeare(folder)}, 161),
+        "text_labels": (of_texts, {"path": reviews(folder)}, 40),
+        "pairs": (
+            ["model=transformer", "data.vocab_size=300"],
+            {"source": source, "target": target},
+            60,
+        ),
+        "arrays": ([], {"path": "mine.npz"}, 50),
+    }
+
+
+KINDS = ("table", "images", "audio", "text", "text_labels", "pairs", "arrays")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_validation_set_its_samples_are_trained_on(command: Command, tmp_path, kind):
+    settings, paths, samples = every_kind(tmp_path)[kind]
+    words = [f"data={kind}", *(f"data.{key}={path}" for key, path in paths.items()), *settings]
+    result = command(
+        *words, "data.validation=false", "data.test_fraction=0.25", "trainer.max_steps=2", *SHORT
+    )
+    assert result.status == 0, result.err
+    sizes = re.search(r"\(([\d,]+) train, ([\d,]+) test\)", header(result.out, "Data"))
+    assert sizes, header(result.out, "Data")
+    assert abs(sum(map(int, sizes.groups())) - samples) <= (kind == "text")  # where the text is cut
+    assert "Validation: none, so that the last weights count" in result.out
+    summary = result.summary()
+    assert (summary["best"], summary["monitor"], summary["final"]["step"]) == ({}, "", 2)
+    assert summary["test"]
+    assert "val/" not in str(result.records())
+    assert not (result.folder / "checkpoints" / "best").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_validation_set_of_its_own_can_be_trained_on_too(command: Command, tmp_path, kind):
+    settings, paths, samples = every_kind(tmp_path)[kind]
+    (tmp_path / "more").mkdir()
+    every_kind(tmp_path / "more")
+    words = [f"data={kind}", *(f"data.{key}={path}" for key, path in paths.items()), *settings]
+    words += [f"data.val_{key}=more/{path}" for key, path in paths.items()]
+    result = command(*words, "data.validation=false", "trainer.max_steps=2", *SHORT)
+    assert result.status == 0, result.err
+    assert f"({2 * samples} train)" in header(result.out, "Data")
+    assert result.summary()["test"] == {}

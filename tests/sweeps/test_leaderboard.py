@@ -84,6 +84,15 @@ def test_jobs_that_are_ranked_by_different_losses_are_ranked_apart() -> None:
     assert order(jobs, "val/mae") == "231"
 
 
+def test_jobs_without_a_validation_set_are_ranked_by_a_test_figure_alone() -> None:
+    jobs = [
+        job(1, None, monitor="", best={"test/r2": 0.1}),
+        job(2, None, monitor="", best={"test/r2": 0.5}),
+    ]
+    assert [row.remark for row in rank(jobs)[0].rows] == ["has no validation set"] * 2
+    assert order(jobs, "test/r2") == "21"
+
+
 def test_a_metric_of_choice_ranks_all_that_have_it() -> None:
     jobs = [
         job(1, 0.5, best={"val/accuracy": 0.5, "val/loss": 1.0, "epoch": 3}),

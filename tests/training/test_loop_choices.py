@@ -14,6 +14,7 @@ from bigmodel.build.resumed_run import resume_run
 from bigmodel.checkpointing import checkpoint
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.parts import Part
+from bigmodel.errors import ConfigError
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.reporting.summary import read_summary
 from bigmodel.training import validation
@@ -281,3 +282,46 @@ def test_plateau_hears_of_the_monitored_metric(tmp_path: Path, monkeypatch: pyte
     fit(run)
     rates = [record["lr"] for record in told.records]
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05])
+
+
+def test_without_a_validation_set_the_last_weights_are_tested(tmp_path: Path) -> None:
+    run, told = built(tmp_path, {"data.validation": False})
+    assert len(run.train) == 80
+    run = replace(run, test=run.train)
+    summary = fit(run)
+    weights = checkpoint.load(tmp_path / "checkpoints" / "last")[0]["model"]
+    assert all(torch.equal(weights[name], value) for name, value in run.state.model.state_dict().items())
+    assert (summary.status, summary.steps, "test/accuracy" in summary.test) == ("finished", 14, True)
+    assert (summary.best, summary.monitor, told.evaluations, told.messages) == ({}, "", [], [])
+    assert not [name for record in told.records for name in record if name.startswith("val/")]
+
+
+def test_without_a_validation_set_the_training_loss_may_choose(tmp_path: Path) -> None:
+    settings = {
+        "data.validation": False,
+        "scheduler": "plateau",
+        "trainer.checkpoint.monitor": "train/loss",
+        "trainer.early_stopping.patience": 9,
+    }
+    run, told = built(tmp_path, settings)
+    summary = fit(run)
+    assert summary.best["train/loss"] == min(record["train/loss"] for record in told.records)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scheduler": "plateau"}, "scheduler=plateau: it follows the metric"),
+        ({"trainer.early_stopping.patience": 2}, "patience=2: there is no validation set to watch"),
+        (
+            {"trainer.checkpoint.monitor": "val/loss"},
+            "val/loss: no such metric. There is no valid",
+        ),
+        ({"data.folds": 2, "data.val_fold": 0}, "data.folds=2 hold a fold out"),
+    ],
+)
+def test_what_needs_a_validation_set_is_refused_without(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built(tmp_path, {"data.validation": False} | settings)

@@ -11,6 +11,7 @@ from torch import Tensor
 from bigmodel import registry
 from bigmodel.build import custom_parts
 from bigmodel.config import RunConfig
+from bigmodel.data.assemble import without_validation
 from bigmodel.data.base import Dataset
 from bigmodel.data.checks import check
 from bigmodel.data.parts import Part, SplitData, Texts
@@ -45,6 +46,8 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
             built = registry.data.build(config.data)  # it has changed: show its own error
         dataset = custom_parts.check_dataset(built, config.data)
         check(dataset)
+    if not config.data.validation and dataset.val is not None:
+        dataset = without_validation(dataset)
     chosen = {name: _limit(part, name, config) for name, part in dataset.parts.items()}
     parts = {
         name: part if (index := chosen[name]) is None else part.select(index)
@@ -63,11 +66,11 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
     return replace(
         dataset,
         train=train,
-        val=parts["val"],
+        val=parts.get("val"),
         test=parts.get("test"),
         spec=replace(dataset.spec, sizes=sizes, target=target),
         header_rows=[*dataset.header_rows, *rows],
-        **_held_out(dataset, chosen["val"]),
+        **_held_out(dataset, chosen.get("val")),
     )
 
 

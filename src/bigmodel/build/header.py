@@ -51,6 +51,7 @@ def run_info(
         ("Device", str(runtime)),
         *part_rows,
         ("Training", f"{length}, batches of {_batch(config)}"),
+        *([("Validation", "none, so that the last weights count")] if dataset.val is None else []),
         ("Output", shown_path(folder)),
     ]
     if config.top.plugins:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -74,7 +75,8 @@ def build_run(
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
-    first = next(iter(val.epoch(0)))
+    with closing((val or train).epoch(0)) as batches:
+        first = next(batches)
     sample = first.inputs[:1]
     loss, model, layers, rows = _model(config, dataset, runtime, first)
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
@@ -83,6 +85,7 @@ def build_run(
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
     custom_parts.try_schedule(schedule, plan.steps, config.scheduler)
+    _check_followed(config, schedule, monitor)
     rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, model, config.optimizer))
     state = State(
         model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler, loss
@@ -119,16 +122,18 @@ def build_run(
 
 def _batches(
     dataset: Dataset, config: RunConfig, runtime: Runtime
-) -> tuple[Batches, Batches, Batches | None]:
+) -> tuple[Batches, Batches | None, Batches | None]:
     seed, group = config.top.seed, config.trainer.accumulate
     train = make_batches(dataset, "train", config.data, runtime.device, seed=seed, group=group)
 
-    def in_order(part: PartName) -> Batches:
+    def in_order(part: PartName) -> Batches | None:
+        if part not in dataset.parts:
+            return None
         several = 1 if isinstance(dataset.spec.target, NextTokens) else EVALUATION_BATCHES
         size = config.data.batch_size * several
         return make_batches(dataset, part, config.data, runtime.device, batch_size=size)
 
-    return train, in_order("val"), None if dataset.test is None else in_order("test")
+    return train, in_order("val"), in_order("test")
 
 
 def _model(
@@ -205,13 +210,30 @@ def _ema(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) 
 
 def _monitors(config: RunConfig, dataset: Dataset, modes: dict[str, str]) -> tuple[Monitored, Monitored]:
     target, saving = dataset.spec.target, config.trainer.checkpoint
-    known = {f"val/{name}": mode for name, mode in modes.items()} | {"train/loss": "min"}
-    default, key = f"val/{default_monitor(target)}", "trainer.checkpoint.monitor"
-    monitor = monitored(saving.monitor, saving.mode, known, default, key)
-    stopping, key = config.trainer.early_stopping, "trainer.early_stopping.monitor"
-    if stopping.monitor == "auto" and stopping.mode == "auto":
-        return monitor, monitor
-    return monitor, monitored(stopping.monitor, stopping.mode, known, monitor.name, key)
+    known, default = {"train/loss": "min"}, ""
+    if dataset.val is not None:
+        known = {f"val/{name}": mode for name, mode in modes.items()} | known
+        default = f"val/{default_monitor(target)}"
+    monitor = monitored(saving.monitor, saving.mode, known, default, "trainer.checkpoint.monitor")
+    stopping, key = config.trainer.early_stopping, "trainer.early_stopping"
+    stop_monitor = monitor
+    if stopping.monitor != "auto" or stopping.mode != "auto":
+        stop_monitor = monitored(stopping.monitor, stopping.mode, known, monitor.name, f"{key}.monitor")
+    if stopping.patience is not None and not stop_monitor.name:
+        raise ConfigError(
+            f"{key}.patience={stopping.patience}: there is no validation set to watch"
+            f" (data.validation=false). Use {key}.patience=null, or {key}.monitor=train/loss."
+        )
+    return monitor, stop_monitor
+
+
+def _check_followed(config: RunConfig, schedule: Schedule, monitor: Monitored) -> None:
+    if schedule.follows_metric and not monitor.name:
+        raise ConfigError(
+            f"scheduler={config.scheduler.name}: it follows the metric that chooses the best checkpoint,"
+            " and there is no validation set to choose by (data.validation=false). Use another schedule,"
+            " or trainer.checkpoint.monitor=train/loss."
+        )
 
 
 def _summary(

@@ -25,6 +25,7 @@ from bigmodel.data.normalize import image_statistics, scale_targets, standardise
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.data.splits import fold_split, plain_split, stratified_split
+from bigmodel.errors import DataError
 from bigmodel.spec import Classes, DataSpec, Image, Input, NextTokens, Target, Tokens, Values
 
 
@@ -56,20 +57,10 @@ def assemble(
     check_part(samples, spec, "training")
     if test is not None:
         check_part(test, spec, "test")
-    if config.cross_validation is not None:
-        classes = isinstance(spec.target, Classes)
-        train, val = fold_split(
-            len(samples),
-            *config.cross_validation,
-            config.split_seed,
-            labels=samples.targets if classes else None,
-            class_names=spec.target.names if isinstance(spec.target, Classes) else (),
-        )
-    elif isinstance(spec.target, Classes):
-        train, val = stratified_split(samples.targets, config.val_fraction, config.split_seed)
-    else:
-        train, val = plain_split(len(samples), config.val_fraction, config.split_seed)
-    named: dict[PartName, Part] = {"train": samples.select(train), "val": samples.select(val)}
+    train, val = _split(config, spec, samples)
+    named: dict[PartName, Part] = {"train": samples if train is None else samples.select(train)}
+    if val is not None:
+        named["val"] = samples.select(val)
     if test is not None:
         named["test"] = test
 
@@ -78,6 +69,26 @@ def assemble(
     dataset = completed(spec, scaled.parts, config.learnt(spec.input))
     reader = ArraysReader.of(dataset.spec, scaled.statistics, samples.inputs.dtype)
     return replace(dataset, mean=scaled.mean, std=scaled.std, reader=reader, read=read, val_rows=val)
+
+
+def _split(
+    config: DataConfig, spec: DataSpec, samples: Part
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """The samples for training and those for validation; None: all are for training."""
+    classes = spec.target if isinstance(spec.target, Classes) else None
+    if not config.validation:
+        return None, None
+    if config.cross_validation is not None:
+        return fold_split(
+            len(samples),
+            *config.cross_validation,
+            config.split_seed,
+            labels=None if classes is None else samples.targets,
+            class_names=() if classes is None else classes.names,
+        )
+    if classes is not None:
+        return stratified_split(samples.targets, config.val_fraction, config.split_seed)
+    return plain_split(len(samples), config.val_fraction, config.split_seed)
 
 
 class Standardised(NamedTuple):
@@ -121,7 +132,7 @@ def completed(
     Args:
         spec: name, inputs and target; `counts` of classes, `mean` and `std` of values and `sizes` are
             filled in here, from the training set.
-        parts: `train`, `val` and maybe `test`; inputs ready, or images as they are stored. Values are in
+        parts: `train`, maybe `val` and `test`; inputs ready, or images as they are stored. Values are in
             their own unit: they are standardised here.
         learnt: the preprocessing of a resumed run, `config.learnt(spec.input)`.
 
@@ -132,9 +143,36 @@ def completed(
         check_part(part, spec, name)
     target = _completed(spec.target, parts["train"], learnt)
     ready = {name: _ready(part, target) for name, part in parts.items()}
-    dataset = Dataset(spec, ready["train"], ready["val"], ready.get("test"))
+    dataset = Dataset(spec, ready["train"], ready.get("val"), ready.get("test"))
     sizes = {str(name): len(part) for name, part in dataset.parts.items()}
     return replace(dataset, spec=replace(spec, target=target, sizes=sizes))
+
+
+def without_validation(dataset: Dataset) -> Dataset:
+    """The data with its validation set as part of the training set. A source that can do so before it
+    computes statistics does it itself.
+
+    Raises:
+        DataError: the source stores its samples in a way of its own.
+    """
+    train, val = dataset.train, dataset.val
+    if not (isinstance(train, Part) and isinstance(val, Part)):
+        raise DataError(
+            f"data.validation=false: data '{dataset.spec.name}' has a validation set of its own, which"
+            " cannot be joined with its training set. Leave the setting out."
+        )
+    both = zip((train.inputs, train.targets), (val.inputs, val.targets), strict=True)
+    row = ("Validation set", "part of the training set, whose statistics are those without it")
+    sizes = {name: size for name, size in dataset.spec.sizes.items() if name != "val"}
+    return replace(
+        dataset,
+        train=Part(*map(torch.cat, both)),
+        val=None,
+        val_rows=None,
+        val_files=(),
+        spec=replace(dataset.spec, sizes=sizes | {"train": len(train) + len(val)}),
+        header_rows=[*dataset.header_rows, row],
+    )
 
 
 def _completed(target: Target, training: SplitData, learnt: Preprocessing | None) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 import torch
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
@@ -70,6 +70,9 @@ class DataConfig(EntryConfig):
         description="the fold held out for validation, from 0; null: no folds",
         validate_default=True,
     )
+    validation: bool = Field(
+        True, description="have a validation set; false: its samples are trained on too"
+    )
     drop_last: bool = Field(False, description="drop an epoch's last batch if it is smaller")
     on_device: bool | None = Field(
         None, description="keep all data in the device's memory; null: if it fits"
@@ -103,6 +106,13 @@ class DataConfig(EntryConfig):
         """The most tokens of a batch, if the source has `batch_tokens`."""
         return getattr(self, "batch_tokens", None)
 
+    @field_validator("val_fraction", mode="before")
+    @classmethod
+    def _above_zero(cls, fraction: Any) -> Any:
+        if isinstance(fraction, int | float) and fraction == 0:
+            raise ValueError("to train on all samples, set data.validation=false")
+        return fraction
+
     @field_validator("val_fold")
     @classmethod
     def _one_of_the_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
@@ -114,6 +124,15 @@ class DataConfig(EntryConfig):
         if fold is not None and fold >= folds:
             raise ValueError(f"data.folds={folds} are counted from 0 to {folds - 1}")
         return fold
+
+    @field_validator("validation")
+    @classmethod
+    def _no_fold_is_held_out(cls, validation: bool, info: ValidationInfo) -> bool:
+        if not validation and info.data.get("folds") is not None:
+            raise ValueError(
+                f"data.folds={info.data['folds']} hold a fold out for validation. Leave one of them out"
+            )
+        return validation
 
     @property
     def cross_validation(self) -> tuple[int, int] | None:
@@ -154,7 +173,7 @@ class Dataset:
 
     Attributes:
         spec: what the data looks like.
-        train, val: the training set, and what is held out for validation.
+        train, val: the training set, and what is held out for validation; None: nothing is.
         test: an official test set, evaluated once at the end; None: there is none.
         mean, std: see `Preprocessing`.
         reader: reads new files as samples like these; None: the source reads no files.
@@ -168,7 +187,7 @@ class Dataset:
 
     spec: DataSpec
     train: SplitData
-    val: SplitData
+    val: SplitData | None = None
     test: SplitData | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
@@ -182,20 +201,21 @@ class Dataset:
     @property
     def parts(self) -> dict[PartName, SplitData]:
         """All parts, by name."""
-        parts: dict[PartName, SplitData] = {"train": self.train, "val": self.val}
-        return parts if self.test is None else {**parts, "test": self.test}
+        parts: dict[PartName, SplitData | None]
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def part(self, name: PartName) -> SplitData:
         """The part of that name.
 
         Raises:
-            DataError: there is no test set.
+            DataError: there is none.
         """
-        if name not in self.parts:
-            raise DataError(
-                f"data '{self.spec.name}' has no {SET_NAMES[name]} set, only training and validation."
-            )
-        return self.parts[name]
+        parts = self.parts
+        if name not in parts:
+            others = " and ".join(SET_NAMES[other] for other in parts)
+            raise DataError(f"data '{self.spec.name}' has no {SET_NAMES[name]} set, only {others}.")
+        return parts[name]
 
     @property
     def preprocessing(self) -> Preprocessing:

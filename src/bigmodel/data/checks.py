@@ -35,10 +35,11 @@ def check(dataset: Dataset) -> None:
     if spec.sizes != sizes:
         raise DataError(f"{where}: spec.sizes says {spec.sizes}, but the sets hold {sizes}.")
     for what, count in (("val_rows", dataset.val_rows), ("val_files", dataset.val_files or None)):
-        if count is not None and len(count) != len(dataset.val):
+        held_out = 0 if dataset.val is None else len(dataset.val)
+        if count is not None and len(count) != held_out:
             raise DataError(
-                f"{where}: {what} has {len(count):,} entries for"
-                f" {counted(len(dataset.val), 'sample')} of the validation set."
+                f"{where}: {what} has {len(count):,} entries for {counted(held_out, 'sample')} of the"
+                " validation set."
             )
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
         if values is not None and not bool(values.isfinite().all()):

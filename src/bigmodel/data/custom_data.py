@@ -140,12 +140,15 @@ def split_samples(
     if assigned_parts is not None:
         parts = _split_as_marked(assigned_parts, named)
         rest = parts.pop("train", torch.empty(0, dtype=torch.int64))
+        if not config.validation and "val" in parts:
+            rest = torch.cat([rest, parts.pop("val")])
     if "val" in parts or config.val_path is not None:
         check_no_folds(config)
     held: list[tuple[PartName, float]] = []
     if config.test_path is None and "test" not in parts and config.test_fraction > 0:
         held.append(("test", config.test_fraction))
-    if config.cross_validation is None and config.val_path is None and "val" not in parts:
+    by_fraction = config.validation and config.cross_validation is None
+    if by_fraction and config.val_path is None and "val" not in parts:
         held.append(("val", config.val_fraction))
     seed = config.split_seed
     for name, fraction in held:

@@ -176,8 +176,10 @@ class Console(Sink):
 
 def _results(summary: Summary) -> Table:
     """Best and final figures side by side. Test figures belong to the best weights, so they are in that
-    column; the monitored figure is green."""
-    columns = {"best": summary.best | summary.test, "final": summary.final}
+    column, if there is one; the monitored figure is green."""
+    columns = {"best": summary.best, "final": summary.final}
+    chosen = "best" if summary.best else "final"
+    columns[chosen] = columns[chosen] | summary.test
     columns = {name: record for name, record in columns.items() if record}
     table = Table(box=None, padding=(0, 2), pad_edge=False)
     table.add_column("")

@@ -156,7 +156,7 @@ def rank(results: Sequence[JobResult], metric: str | None = None) -> list[Board]
     unknown = []
     for index, result in enumerate(results):
         name = metric or result.monitor
-        if not result.monitor or (metric is not None and result.best.get(metric) is None):
+        if not name or (metric is not None and result.best.get(metric) is None):
             unknown.append((index, result))
             continue
         loss = result.loss if name.endswith("/loss") else ""
@@ -213,6 +213,8 @@ def _remark(result: JobResult, metric: str) -> str | None:
     """Why a job failed, or why it has no place."""
     if result.status != "finished" or result.best.get(metric) is not None:
         return result.error
+    if not result.monitor:
+        return "has no validation set"
     if metric != result.monitor:
         return f"has no {metric}"
     others = [value for name, value in result.final.items() if name.startswith("val/")]

@@ -45,15 +45,17 @@ def estimate(run: Run) -> Estimate:
     engine = Engine(run.step)
     step = _per_batch(run, run.train, lambda batch: engine([batch], [1.0], measure=False))
     model.eval()
-    with torch.inference_mode():
-        evaluation = _per_batch(run, run.val, lambda batch: model(batch.inputs))
-    held_out = math.ceil(len(run.val) / run.val.batch_size)
+    validation = 0.0
+    if run.val is not None:
+        with torch.inference_mode():
+            batch = _per_batch(run, run.val, lambda batch: model(batch.inputs))
+        validation = batch * math.ceil(len(run.val) / run.val.batch_size)
     evaluations = math.ceil(plan.steps / plan.evaluate_every)
     groups, _ = run.state.save()
     return Estimate(
         parameters=run.summary.parameters,
         steps=plan.steps,
-        seconds=plan.steps * step + evaluations * held_out * evaluation,
+        seconds=plan.steps * step + evaluations * validation,
         memory=_peak_memory(run),
         checkpoint=sum(tensor.nbytes for group in groups.values() for tensor in group.values()),
     )

@@ -102,7 +102,7 @@ class Monitored:
     """A metric that decides which checkpoint is the best, or when to stop.
 
     Attributes:
-        name: such as `val/accuracy`.
+        name: such as `val/accuracy`; empty if there is none.
         mode: `max` or `min`: which way it is better.
     """
 
@@ -130,6 +130,10 @@ class Monitored:
         return value > than + by if self.mode == "max" else value < than - by
 
 
+NOT_MONITORED = Monitored("", "")
+"""Without a validation set: no checkpoint is the best, and nothing ends a run early."""
+
+
 def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: str) -> Monitored:
     """Chooses the metric that decides, before anything runs.
 
@@ -137,16 +141,19 @@ def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: s
         name: as configured; `auto` takes `default`.
         mode: as configured; `auto` takes the usual one of the metric.
         known: each metric of this run, with its usual mode.
-        default: the metric that suits the target.
+        default: the metric that suits the target; empty if nothing is validated.
         key: the configuration key, for the message.
 
     Raises:
         ConfigError: there will be no such metric.
     """
     chosen = default if name == "auto" else name
+    if not chosen:
+        return NOT_MONITORED
     if chosen not in known:
+        why = "" if default else " There is no validation set (data.validation=false)."
         raise ConfigError(
-            f"{key}={name}: no such metric.{did_you_mean(name, known)}"
+            f"{key}={name}: no such metric.{why}{did_you_mean(name, known)}"
             f" There will be: {', '.join(known)}."
         )
     return Monitored(chosen, known[chosen] if mode == "auto" else mode)

@@ -36,6 +36,7 @@ class Run:
         fingerprint, preprocessing, settings: which data the run learns from, and how; part of
             every checkpoint.
         step: does one update; `engine` does one or several in a call, in the fastest way.
+        val: None: nothing is validated, and the last weights count.
         monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
         text_sampler: None unless the model can write texts.
         profiled: whether a few steps are profiled.
@@ -50,7 +51,7 @@ class Run:
     preprocessing: dict[str, Any]
     settings: dict[str, Any]
     train: Batches
-    val: Batches
+    val: Batches | None
     test: Batches | None
     # What does it
     runtime: Runtime

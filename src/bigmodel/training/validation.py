@@ -22,7 +22,7 @@ from bigmodel.training.text_samples import AT_ONCE
 
 
 def validate(run: Run, *, show: bool) -> Validation:
-    """Evaluates the validation set, and returns its metrics and what follows from them.
+    """Evaluates the validation set, if there is one; returns its metrics and what follows from them.
 
     Of the run's progress only `evaluation_batch` may change, if memory runs out.
 
@@ -33,16 +33,18 @@ def validate(run: Run, *, show: bool) -> Validation:
         Stopped: the process was asked to stop.
     """
     progress, state = run.state.progress, run.state
-    with state.evaluation_weights():
-        # Samples are kept in any case: whether this evaluation ends the run is not known yet.
-        evaluation = _add_texts(run, "val", _evaluate(run, run.val, samples=True), samples=show)
-    _warn_undefined(run, evaluation)
+    evaluation = EvaluationResult({})
+    if run.val is not None:
+        with state.evaluation_weights():
+            # Samples are kept in any case: whether this evaluation ends the run is not known yet.
+            evaluation = _add_texts(run, "val", _evaluate(run, run.val, samples=True), samples=show)
+        _warn_undefined(run, evaluation)
     metrics = {f"val/{name}": value for name, value in evaluation.metrics.items()}
     monitored = _value_of(run, run.monitor, metrics)
-    loss, best_loss = metrics["val/loss"], progress.best.get("val/loss")
+    loss, best_loss = metrics.get("val/loss", math.nan), progress.best.get("val/loss")
     improved = run.monitor.better_of_equals(monitored, loss, progress.best_value, best_loss)
     stop_value, bad_evaluations, stop = _early_stopping(run, metrics)
-    if show or stop:
+    if run.val is not None and (show or stop):
         run.sinks.evaluated(evaluation, progress.step)
     if run.config.histograms:
         run.sinks.weights(state.model, progress.step)
@@ -50,7 +52,8 @@ def validate(run: Run, *, show: bool) -> Validation:
 
 
 def test(run: Run) -> dict[str, float]:
-    """Evaluates the test set with the best weights; empty if there is no test set.
+    """Evaluates the test set with the best weights, or the last ones of a run that has no best; empty if
+    there is no test set.
 
     Raises:
         Stopped: the process was asked to stop.
@@ -60,9 +63,9 @@ def test(run: Run) -> dict[str, float]:
     if run.test is None:
         return {}
     try:
-        groups = _best_weights(run)
+        groups = _best_weights(run) if run.monitor.name else _last_weights(run)
     except CheckpointError as error:
-        groups = checkpoint.load_newest(run.saver.checkpoints).groups
+        groups = _last_weights(run)
         run.sinks.message(f"{error} The test set is evaluated with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
     evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
@@ -83,6 +86,10 @@ def _best_weights(run: Run) -> TensorGroups:
             f" {best:,}."
         )
     return groups
+
+
+def _last_weights(run: Run) -> TensorGroups:
+    return checkpoint.load_newest(run.saver.checkpoints).groups
 
 
 def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
@@ -163,5 +170,6 @@ def _early_stopping(run: Run, metrics: dict[str, float]) -> tuple[float | None, 
 
 
 def _value_of(run: Run, monitor: Monitored, metrics: dict[str, float]) -> float:
-    is_training = monitor.name == "train/loss"
-    return run.state.progress.mean_loss if is_training else metrics[monitor.name]
+    if monitor.name == "train/loss":
+        return run.state.progress.mean_loss
+    return metrics[monitor.name] if monitor.name else math.nan

@@ -142,6 +142,11 @@ def own_data(loaded: LoadedRun) -> EvalData:
     for row in dataset.header_rows:
         note(": ".join(row))
     report_skipped(dataset.left_out)
+    if dataset.test is None and dataset.val is None:
+        raise DataError(
+            f"data={spec.name}: the run was trained on all of its data (data.validation=false), so that"
+            " none is left to evaluate on. Name other data with --data."
+        )
     part: PartName = "val" if dataset.test is None else "test"
     return EvalData(dataset, part, config.data, f"the {SET_NAMES[part]} set of {spec.name}")
 

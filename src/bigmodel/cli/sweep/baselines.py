@@ -19,7 +19,7 @@ from bigmodel.cli.sweep.compose import composed
 from bigmodel.config import RunConfig, parse
 from bigmodel.data.base import Dataset
 from bigmodel.data.parts import SplitData, Texts
-from bigmodel.errors import reason
+from bigmodel.errors import ConfigError, reason
 from bigmodel.metrics import metrics_for
 from bigmodel.spec import Classes, Features, Tokens, Values
 
@@ -78,7 +78,13 @@ def kind_of(context: HydraContext, master: DictConfig, overrides: Sequence[str])
     Raises:
         ConfigError, DataError: the data cannot be read.
     """
-    spec = read_dataset(_config(context, master, overrides)).spec
+    config = _config(context, master, overrides)
+    if not config.data.validation:
+        raise ConfigError(
+            "sweep=models: compares models on the validation set, and data.validation=false leaves none."
+            " Leave it out."
+        )
+    spec = read_dataset(config).spec
     words = f"{spec.input} → {spec.target}"
     return DataKind(type(spec.input).__name__, type(spec.target).__name__, words)
 
@@ -92,7 +98,7 @@ def fit_baselines(
     """
     config = _config(context, master, overrides)
     dataset = read_dataset(config)
-    return fitted(dataset, config.top.seed), len(dataset.val)
+    return fitted(dataset, config.top.seed), len(dataset.part("val"))
 
 
 def _config(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> RunConfig:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.space import search_space
-from bigmodel.errors import join_names
+from bigmodel.errors import ConfigError, join_names
 from bigmodel.runtime import run_summary
 from bigmodel.sweeps.config import SearchConfig
 from bigmodel.sweeps.jobs import Job, Outcome
@@ -124,9 +124,15 @@ def _facts(context: HydraContext, master: DictConfig, overrides: Sequence[str]) 
     with open_dict(config):
         del config["hydra"]
     run = prepare(config, Path(os.devnull))
-    of_texts = {} if run.text_sampler is None else run.text_sampler.figures
+    if not run.monitor.name:
+        raise ConfigError(
+            "sweep=optuna: chooses by validation figures, and data.validation=false leaves none. Leave"
+            " it out."
+        )
+    of_texts = {} if run.text_sampler is None else run.text_sampler.metrics
     figures = metric_names(run.dataset.spec.target) | of_texts
-    modes = {f"val/{name}": mode for name, mode in figures.items()} | {"train/loss": "min"}
+    validated = {} if run.val is None else figures
+    modes = {f"val/{name}": mode for name, mode in validated.items()} | {"train/loss": "min"}
     modes[run.monitor.name] = run.monitor.mode
     evaluations = math.ceil(run.plan.steps / run.plan.evaluate_every)
     return _Facts(run.monitor.name, modes, evaluations)

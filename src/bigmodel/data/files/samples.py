@@ -108,6 +108,8 @@ def collect_files(config: FilesConfig, suffixes: Collection[str], what: str) -> 
         own = _label_targets(more.labels, target.names if isinstance(target, Classes) else None, where)
         parts[part] = torch.arange(len(files.paths), len(files.paths) + len(more.paths))
         files, targets = files.extended(more, getattr(config, f"{part}_path")), torch.cat([targets, own])
+    if not config.validation and "val" in parts:
+        parts["train"] = torch.cat([parts["train"], parts.pop("val")])
     parts = {name: parts[name] for name in PART_ORDER if name in parts}
     collected = CollectedFiles(files, target, targets, parts)
     collected.check_classes(targets[parts["train"]], what)
@@ -147,7 +149,7 @@ class ReadSamples:
     parts: dict[PartName, Part]
     left_out: dict[str, int]
     digest: DigestBuilder
-    val_rows: Tensor
+    val_rows: Tensor | None
     val_files: list[str]
 
 
@@ -178,10 +180,11 @@ def read_samples(
         digest.word(digests[place])
     for name, part in parts.items():
         digest.tensor(name, part.targets)
-    first = len(parts["train"])
-    held_out = [collected.order[place] for place in rows.kept[first : first + len(parts["val"])]]
+    first, count = len(parts["train"]), len(parts.get("val", ()))
+    held_out = [collected.order[place] for place in rows.kept[first : first + count]]
     names = [collected.files.names[index] for index in held_out]
-    return ReadSamples(rows, parts, left_out, digest, torch.tensor(held_out), names)
+    val_rows = torch.tensor(held_out) if held_out else None
+    return ReadSamples(rows, parts, left_out, digest, val_rows, names)
 
 
 def _split_rows(collected: CollectedFiles, rows: DecodedRows) -> dict[PartName, Part]:

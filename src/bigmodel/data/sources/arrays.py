@@ -47,20 +47,17 @@ def arrays(config: ArraysConfig) -> Dataset:
     separate = {part: resolve_path(config, f"{part}_path") for part in separate_parts(config)}
     digest = DigestBuilder().parts(parts).files(separate.values())
     scaled = standardised(config, samples.input, parts, config.normalize)
-    train = scaled.parts["train"]
-    every: dict[PartName, Part] = {"train": train, "val": train}  # until the part's own file is read
-    every |= scaled.parts
     spec = DataSpec("arrays", samples.input, samples.target)
-    dataset = completed(spec, every, config.learnt(spec.input))
+    dataset = completed(spec, scaled.parts, config.learnt(spec.input))
     reader = ArraysReader.of(dataset.spec, scaled.statistics, samples.inputs.dtype)
     names = {"inputs": config.inputs, "targets": config.targets, "indexed": samples.indexed}
     reader = reader.model_copy(update=names)
-    sizes, left_out = dict(dataset.spec.sizes), len(samples.inputs) - len(finite)
+    left_out = len(samples.inputs) - len(finite)
     for part, part_path in separate.items():
         read = reader.read(part_path, with_targets=True, max_bad=config.max_bad)
         setattr(dataset, part, read.part)
-        sizes[part] = len(read.part)
         left_out += sum(read.left_out.values())
+    sizes = {str(name): len(part) for name, part in dataset.parts.items()}
     return replace(
         dataset,
         spec=replace(dataset.spec, sizes=sizes),

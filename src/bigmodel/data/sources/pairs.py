@@ -170,7 +170,7 @@ def pairs(config: PairsConfig) -> Dataset:
     return Dataset(
         spec,
         encoded["train"],
-        encoded["val"],
+        encoded.get("val"),
         encoded.get("test"),
         reader=reader,
         header_rows=header_rows,
@@ -196,6 +196,8 @@ def _read_parts(config: PairsConfig) -> tuple[dict[PartName, Pairs], Tensor | No
     index = split_samples(config.model_copy(update=separate), len(whole), groups=whole.sources)
     parts |= {name: whole.at(rows.tolist()) for name, rows in index.items()}
     parts["train"] = replace(parts["train"], left_out=whole.left_out)
+    if not config.validation and "val" in parts:
+        parts["train"] += parts.pop("val")
     return {name: parts[name] for name in PART_ORDER if name in parts}, index.get("val")
 
 

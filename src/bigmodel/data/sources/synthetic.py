@@ -110,6 +110,8 @@ def _digest(config: SyntheticConfig) -> SourceDigest:
     settings = [(name, getattr(config, name)) for name in (*names, "val_fraction", "split_seed")]
     if config.cross_validation is not None:
         settings.append(("folds", config.cross_validation))
+    if not config.validation:
+        settings.append(("validation", False))
     return DigestBuilder().word(f"synthetic {_VERSION} {settings}").read(exact=False)
 
 

@@ -91,6 +91,9 @@ def text(config: TextConfig) -> Dataset:
     for name in separate_parts(config, parts):
         parts[name], more = text_files.read_texts(config, f"{name}_path")
         bad += more
+    if not config.validation and "val" in parts:
+        parts["train"] += parts["val"]
+        passages = [*passages, *parts.pop("val")]
     several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
     training = [passage.text for passage in parts["train"]]
     special: list[Special] = ["end"] if several else []
@@ -115,12 +118,13 @@ def text(config: TextConfig) -> Dataset:
     return Dataset(
         spec,
         windows["train"],
-        windows["val"],
+        windows.get("val"),
         windows.get("test"),
         reader=TextDataReader(vocabulary=vocabulary, encoding=config.encoding, context=config.context),
         header_rows=[("Text", _summary(passages, training)), ("Vocabulary", tokens)],
         left_out={"files that cannot be read": bad} if bad else {},
-        val_rows=windows["val"].starts,  # within the block that is held out
+        # Within the block that is held out.
+        val_rows=windows["val"].starts if "val" in windows else None,
     )
 
 
@@ -130,7 +134,8 @@ def _split_by_position(config: TextConfig, passages: Sequence[Passage]) -> dict[
     if total == 0:
         raise DataError(f"data.path={config.path}: there is no text in it.")
     test = 0 if config.test_path is not None else round(total * config.test_fraction)
-    val = 0 if config.val_path is not None else round((total - test) * config.val_fraction)
+    by_fraction = config.validation and config.val_path is None
+    val = round((total - test) * config.val_fraction) if by_fraction else 0
     cut = total - test - val
     if config.val_path is not None:
         check_no_folds(config)
@@ -146,7 +151,7 @@ def _split_by_position(config: TextConfig, passages: Sequence[Passage]) -> dict[
             blocks["test"] = _slice_passages(passages, total - test, total)
         return blocks
     parts: dict[PartName, list[Passage]] = {"train": _slice_passages(passages, 0, cut)}
-    if config.val_path is None:
+    if by_fraction:
         parts["val"] = _slice_passages(passages, cut, cut + val)
     if config.test_path is None and config.test_fraction > 0:
         parts["test"] = _slice_passages(passages, cut + val, total)

@@ -185,6 +185,9 @@ def _read_parts(
         more = read_labelled_texts(path, f"data.{key}", layout.ungrouped(), config.max_bad)
         parts[name] = (more.texts, _parse_labels(more, encoder, f"data.{key}={getattr(config, key)}"))
         left_out.update(more.left_out)
+    if not config.validation and "val" in parts:
+        (own, values), (more_texts, more_values) = parts["train"], parts.pop("val")
+        parts["train"] = (own + more_texts, torch.cat([values, more_values]))
     if isinstance(target, Classes):
         custom_data.check_trained_classes(target.names, parts["train"][1], where, "texts")
     held_out = index["val"].tolist() if "val" in index else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,6 +65,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def __add__(self, more: Pairs) -> Pairs:
+        left_out = dict(Counter(self.left_out) + Counter(more.left_out))
+        places = [*self.places, *more.places]
+        return Pairs(self.sources + more.sources, self.targets + more.targets, places, left_out)
 
     def at(self, index: Sequence[int]) -> Pairs:
         """The pairs at some indices; the others are not counted in `left_out`."""

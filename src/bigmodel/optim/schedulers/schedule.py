@@ -71,6 +71,11 @@ class Schedule:
         number: float = factor.item() if hasattr(factor, "item") else factor
         return number
 
+    @property
+    def follows_metric(self) -> bool:
+        """Whether it depends on the outcomes of evaluations."""
+        return type(self._scheduler).observe is not Scheduler.observe
+
     def observe(self, value: float, mode: str, step: int) -> None:
         """Called with the outcome of an evaluation after `step` steps; see `Scheduler.observe`.
 
