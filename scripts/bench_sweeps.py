@@ -2,6 +2,7 @@
 
     .venv/bin/python scripts/bench_sweeps.py             # 64 jobs, three rounds in turns
     .venv/bin/python scripts/bench_sweeps.py --jobs 16 --rounds 1
+    .venv/bin/python scripts/bench_sweeps.py --gaps      # the time between two jobs
 
 Every side trains the FNN on digits for five epochs, with a folder, checkpoints and TensorBoard for each
 job. hydra-joblib-launcher has to be installed for its side; starts are timed for an eighth of the jobs.
@@ -25,23 +26,46 @@ SETTINGS = ("data=digits", "model=fnn", "trainer.epochs=5", "device=cpu")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*words: str) -> float:
-    """Seconds of a command in an empty folder."""
+def run(*words: str, folder: Path | None = None) -> float:
+    """Seconds of a command, in an empty folder unless one is given."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as made:
+            return run(*words, folder=Path(made))
     path = os.pathsep.join([str(ROOT / "scripts"), str(ROOT / "src")])
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        seconds = time.perf_counter() - began
-        if done.returncode:
-            sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
+    environment = os.environ | {"PYTHONPATH": path, "BENCH_NOTES": str(folder / "notes")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users have it written once
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
     return seconds
+
+
+def gaps(jobs: int) -> list[float]:
+    """Seconds from the last file of each job, its summary, to the first step of the next one, when jobs
+    run one after another."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        run(
+            "-m",
+            "benchmarks.sweep_steps",
+            "-m",
+            f"seed=range({jobs})",
+            "sweep.jobs=1",
+            *SETTINGS,
+            folder=folder,
+        )
+        steps = [float(line) for line in (folder / "notes").read_text().splitlines()]
+        ends = sorted(path.stat().st_mtime for path in folder.rglob("summary.json"))
+    return [step - end for step, end in zip(steps[1:], ends[:-1], strict=True)]
 
 
 def ours(jobs: int) -> float:
@@ -75,7 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("--jobs", type=int, default=64)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--gaps", action="store_true", help="the time between two jobs instead")
     given = options.parse_args(arguments)
+    if given.gaps:
+        seconds = gaps(given.jobs)
+        print(f"median {statistics.median(seconds):.3f} s ({min(seconds):.3f} to {max(seconds):.3f})")
+        return
     sides = dict(SIDES)
     if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
         del sides["hydra-joblib-launcher, two jobs at a time"]

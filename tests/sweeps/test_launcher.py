@@ -491,3 +491,32 @@ def test_hundreds_of_jobs_leave_nothing_open(tmp_path: Path) -> None:
     assert left() == before
     assert sorted(seen.outcomes) == list(range(300))
     assert list((tmp_path / "logs").iterdir()) == []
+
+
+# ----- imports -----
+
+
+def test_what_a_job_had_to_import_the_next_ones_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lazy = "bigmodel.reporting.pictures"
+    monkeypatch.delitem(sys.modules, lazy, raising=False)
+    monkeypatch.setitem(sys.modules, "colorsys", None)  # a stranger's is never imported
+    del sys.modules["colorsys"]
+    found: list[tuple[int, bool]] = []
+
+    def work(_: Job, channel: Channel) -> None:
+        channel.wait_for_slot()
+        channel.progressed({"found": lazy in sys.modules})
+        __import__(lazy)
+        __import__("colorsys")
+        sys.modules["bigmodel.of_a_plugin"] = sys  # which nobody can import
+        channel.ended(Outcome("finished"))
+
+    class Watching(Recorder):
+        def progressed(self, job: Job, report: dict[str, Any]) -> None:
+            found.append((job.number, report["found"]))
+
+    run(tmp_path, work, 2, recorder=Watching(), ahead=0)
+    assert found == [(0, False), (1, True)]
+    assert "colorsys" not in sys.modules

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.sweeps.jobs import JobSource, Observer
-from bigmodel.sweeps.process import JobProcess, Slot, Work
+from bigmodel.sweeps.process import JobProcess, Slot, Work, import_modules
 
 TICK = 0.2
 """Seconds between two looks at everything else: signals, the view."""
@@ -117,6 +117,8 @@ class Launcher:
                 process.answer(self._source.evaluated(job, *content))
             case "ended":
                 process.outcome = content[0]
+            case "imported":
+                import_modules(content[0])
 
     def _end(self, process: JobProcess) -> None:
         for message in process.messages():  # what it said last

@@ -11,6 +11,7 @@ A job is prepared before its turn comes: its process composes the configuration,
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -90,6 +91,10 @@ class Channel:
         """The job is over."""
         self._send("ended", outcome)
 
+    def imported(self, modules: list[str]) -> None:
+        """The job had to import these modules of ours."""
+        self._send("imported", modules)
+
     def _send(self, *message: Any) -> None:
         try:
             self._connection.send(message)
@@ -102,6 +107,8 @@ class Channel:
         except (EOFError, OSError) as error:
             raise OrphanedError from error
 
+
+_SHARED = ("bigmodel.", "numpy.", "PIL.")
 
 Work = Callable[[Job, Channel], None]
 """What a job does, in its own process; it has to report its outcome."""
@@ -197,7 +204,7 @@ class JobProcess:
 
 
 def call(function: Callable[[], Any]) -> Any:
-    """The result of a function, called in a process of its own: this one imports and computes nothing.
+    """The result of a function, called in a process of its own: this one computes nothing.
 
     Raises:
         BigModelError: the function raised it.
@@ -209,22 +216,38 @@ def call(function: Callable[[], Any]) -> Any:
     process.start()
     theirs.close()
     try:
-        result = ours.recv()
+        result, modules = ours.recv()
     except EOFError:
         process.join()
         raise RuntimeError(_reason(process.exitcode)) from None
     process.join()
+    import_modules(modules)
     if isinstance(result, BigModelError):
         raise result
     return result
 
 
 def _answer(function: Callable[[], Any], connection: Connection) -> None:
+    before = set(sys.modules)
     try:
         result = function()
     except BigModelError as error:
         result = error
-    connection.send(result)
+    connection.send((result, _own_modules(before)))
+
+
+def _own_modules(before: set[str]) -> list[str]:
+    """Modules of ours, and of numpy and Pillow, that were imported since then."""
+    new = sys.modules.keys() - before
+    return sorted(name for name in new if name.startswith(_SHARED))
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Imports what a child had to, so that those forked later need not. Only modules are, that
+    neither compute nor start threads when they are imported; a plugin's might."""
+    for name in names:
+        with contextlib.suppress(ImportError):  # a plugin can call its own modules as it likes
+            importlib.import_module(name)
 
 
 def _reason(status: int | None) -> str:
@@ -257,8 +280,13 @@ def _run(job: Job, work: Work, connection: Connection, log: Path, to_close: list
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C goes to the sweep alone, which decides what its jobs are told
     _print_to(log)
+    before = set(sys.modules)
+    channel = Channel(connection)
     # Signals stay blocked until the work handles them itself.
-    work(job, Channel(connection))
+    work(job, channel)
+    if modules := _own_modules(before):
+        with contextlib.suppress(OrphanedError):
+            channel.imported(modules)
     sys.stdout.flush()
     sys.stderr.flush()
 

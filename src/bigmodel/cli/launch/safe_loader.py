@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -34,6 +33,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from bigmodel.cli.launch.redact_overrides import redact_config, take_swept_secrets
+from bigmodel.cli.launch.sweep_loader import SweepLoader
 from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret
 
@@ -91,11 +91,11 @@ class Rules:
         return Path(source.removeprefix("file://")).resolve() == self.config_dir
 
 
-class GuardedLoader(ConfigLoaderImpl):
+class GuardedLoader(SweepLoader):
     """Hydra's loader, which also checks each file that it reads and the composed configuration."""
 
     def __init__(self, rules: Rules, config_search_path: Any) -> None:
-        super().__init__(config_search_path=config_search_path)
+        super().__init__(config_search_path)
         self.rules = rules
         self.swept: list[str] = []  # overrides with secrets, which are hidden from the sweeper
 

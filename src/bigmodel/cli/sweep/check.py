@@ -12,6 +12,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from bigmodel.build.dataset import read_dataset
+from bigmodel.cli.launch.sweep_loader import ComposedParts
 from bigmodel.cli.sweep.compose import composed, put
 from bigmodel.cli.sweep.resume import key_of
 from bigmodel.config import GROUPS, parse
@@ -22,8 +23,8 @@ from bigmodel.sweeps.leaderboard import FOLD
 
 
 class JobCheck:
-    """Checks jobs. Composing takes a tenth of a second: each set of choices is composed once, and each
-    other value is checked once beside them.
+    """Checks jobs. Each set of choices is composed once, and each other value is checked once beside
+    them.
 
     Args:
         context: Hydra's, which composes configurations.
@@ -39,8 +40,8 @@ class JobCheck:
         self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
         self._seen: set[tuple[tuple[str, ...], str]] = set()
 
-    def __call__(self, jobs: Sequence[Job]) -> None:
-        """Checks all jobs.
+    def __call__(self, jobs: Sequence[Job]) -> ComposedParts:
+        """Checks all jobs, and returns what was composed for that.
 
         Raises:
             ConfigError: what a job sets is wrong; it names the job.
@@ -53,6 +54,8 @@ class JobCheck:
                     raise
                 words = " ".join(job.overrides)
                 raise ConfigError(f"Job {job.number} ({words}): {message}") from error
+        parts: ComposedParts = self._context.config_loader.composed  # type: ignore[attr-defined]
+        return parts
 
     def _check(self, job: Job) -> None:
         overrides = {word: self._parser.parse_override(word) for word in job.overrides}

@@ -108,7 +108,8 @@ class JobSweeper(Sweeper):
     def _check(self, jobs: Sequence[Job]) -> None:
         from bigmodel.cli.sweep.check import JobCheck
 
-        call(partial(JobCheck(self._context, self._config, self._explain), jobs))
+        check = partial(JobCheck(self._context, self._config, self._explain), jobs)
+        self._context.config_loader.composed = call(check)  # type: ignore[attr-defined]
 
     def _begin(self, kind: Kind, folder: Path, *, goes_on: bool) -> tuple[Begun, Manifest]:
         """Begins the sweep in its folder, which is ours now, or goes on with it, and records that."""
