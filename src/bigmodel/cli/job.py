@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -19,6 +19,9 @@ from bigmodel.errors import ConfigError
 from bigmodel.runtime import caches, progress_messages
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.runtime.signals import SignalMode
+
+if TYPE_CHECKING:
+    from bigmodel.config import RunConfig
 
 
 def run_job(config: DictConfig) -> None:
@@ -76,12 +79,17 @@ def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
     from bigmodel.config import parse, to_plain, to_shown
 
     typed = parse(to_plain(config), to_shown(config))
-    if typed.top.resume is not None:  # it must be handled before Hydra composes
-        raise ConfigError(
-            f"resume={typed.top.resume}: would be ignored in a file, or with a plus before it. Pass it "
-            f"on the command line: resume={typed.top.resume}"
-        )
+    check_new(typed)
     return build_run(typed, folder, **how)
+
+
+def check_new(config: RunConfig) -> None:
+    """Raises ConfigError if a run is to be resumed, which must be handled before Hydra composes."""
+    if (resume := config.top.resume) is not None:
+        raise ConfigError(
+            f"resume={resume}: would be ignored in a file, or with a plus before it. Pass it on the"
+            f" command line: resume={resume}"
+        )
 
 
 def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any) -> Any:

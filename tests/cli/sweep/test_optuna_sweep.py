@@ -141,3 +141,14 @@ def test_what_is_wrong_is_said_in_one_message_and_nothing_is_left(
     assert message in result.err
     assert len(result.err.splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def test_translations_are_searched_by_their_bleu(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "de.txt").write_text("ein haus\nein baum\n" * 20)
+    (tmp_path / "en.txt").write_text("a house\na tree\n" * 20)
+    pairs = ("data=pairs", "data.source=de.txt", "data.target=en.txt", "data.bleu_pairs=2")
+    model = ("model=transformer", "model.dim=8", "model.depth=1", "model.num_heads=2")
+    words = ("sweep=optuna", "sweep.metrics=[val/bleu]", "sweep.trials=1", "optimizer.lr=0.1,0.2")
+    result = command(*QUICK[:1], *QUICK[2:], *pairs, *model, *words, "trainer.epochs=1")
+    assert (result.status, result.err) == (0, "")
+    assert rows(tmp_path / "swept")[0]["status"] == "finished"

@@ -113,6 +113,7 @@ def test_a_launcher_that_is_not_installed_is_refused(command: Command, tmp_path:
         (["seed=1,2", "sweep.resume=nowhere"], "nowhere/sweep.jsonl: is not a sweep's record"),
         (["seed=1,2", "sweep.zip=[seed,model]"], "sweep.zip"),
         (["seed=1,2", "hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: is the same folder"),
+        (["seed=1,2", "+resume=elsewhere"], "resume=elsewhere: would be ignored"),
         (["device.name=cpu,mps"], "this machine has no mps device"),
         (["data=wine", "sweep.folds=49"], "sweep.folds=49: class 'class_2' has 48 samples for training"),
         (["data=wine", "data.folds=500", "data.val_fold=0,1"], "data.folds=500: the training set has"),

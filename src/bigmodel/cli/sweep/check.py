@@ -12,6 +12,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from bigmodel.build.dataset import read_dataset
+from bigmodel.cli.job import check_new
 from bigmodel.cli.launch.sweep_loader import ComposedParts
 from bigmodel.cli.sweep.compose import composed, put
 from bigmodel.cli.sweep.resume import key_of
@@ -104,7 +105,9 @@ def _is_of_data(word: str) -> bool:
 
 
 def _check_values(values: dict[str, Any]) -> None:
-    find_device(parse(values).device.name)
+    config = parse(values)
+    check_new(config)
+    find_device(config.device.name)
 
 
 def _is_plain_value(override: Override) -> bool:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
+from bigmodel.cli.sweep.compose import composed
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.space import search_space
 from bigmodel.errors import ConfigError, join_names
@@ -115,24 +114,19 @@ class _Facts:
 
 def _facts(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> _Facts:
     """Of a job, which is built for it."""
-    from bigmodel.cli.job import prepare
+    from bigmodel.build.new_run import build_run
+    from bigmodel.config import parse
     from bigmodel.metrics import metric_names
 
-    setup_globals()
-    config = context.config_loader.load_sweep_config(master, list(overrides))
-    HydraConfig.instance().set_config(config)
-    with open_dict(config):
-        del config["hydra"]
-    run = prepare(config, Path(os.devnull))
+    run = build_run(parse(composed(context, master, overrides)), Path(os.devnull))
     if not run.monitor.name:
         raise ConfigError(
             "sweep=optuna: chooses by validation figures, and data.validation=false leaves none. Leave"
             " it out."
         )
     of_texts = {} if run.text_sampler is None else run.text_sampler.metrics
-    figures = metric_names(run.dataset.spec.target) | of_texts
-    validated = {} if run.val is None else figures
-    modes = {f"val/{name}": mode for name, mode in validated.items()} | {"train/loss": "min"}
+    metrics = {} if run.val is None else metric_names(run.dataset.spec.target) | of_texts
+    modes = {f"val/{name}": mode for name, mode in metrics.items()} | {"train/loss": "min"}
     modes[run.monitor.name] = run.monitor.mode
     evaluations = math.ceil(run.plan.steps / run.plan.evaluate_every)
     return _Facts(run.monitor.name, modes, evaluations)
