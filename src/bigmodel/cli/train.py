@@ -170,14 +170,16 @@ def _call_hydra(argv: list[str]) -> None:
     import hydra
 
     from bigmodel.cli import job
-    from bigmodel.cli.launch.hydra_patches import sweeping_with
+    from bigmodel.cli.launch.hydra_patches import VERSION_BASE, sweeping_with
 
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     sys.argv[1:] = argv
     try:
         with _escaped_on_terminal(argv), sweeping_with(partial(_make_sweeper, argv)):
-            main = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
+            main = hydra.main(
+                version_base=VERSION_BASE, config_path=str(config_dir()), config_name="train"
+            )
             main(job.run_job)()
     finally:
         if before is None:

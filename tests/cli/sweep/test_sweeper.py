@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.reporting.sweep_view import SweepView
+from bigmodel.sweeps import process
 from bigmodel.sweeps.manifest import NAME, Manifest
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command, Result
@@ -53,6 +55,21 @@ def test_each_job_has_a_line_as_it_ends_and_a_row_in_the_table(command: Command,
         assert f"{changed}  finished  val/accuracy {best:.4g}"[:-1] in line
     assert statuses(tmp_path) == {str(number): "finished" for number in range(4)}
     assert Manifest.read(tmp_path / "mine").words[:2] == SWEEP[:2]
+
+
+def test_jobs_may_be_spawned_instead_of_forked(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS and Windows: nothing that this process has set up is there."""
+    monkeypatch.setattr(process, "context", lambda: multiprocessing.get_context("spawn"))
+    (tmp_path / "plugin.py").write_text("")  # found only where the sweep was started
+    result = command(
+        "-m", *QUICK, "plugins=[plugin]", "seed=3"
+    )  # in a folder that is named by a resolver
+    assert (result.status, result.err) == (0, "")
+    (folder,) = tmp_path.glob("outputs/multirun/*/*/0")
+    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+    assert not list(folder.glob("../logs/*"))
 
 
 def test_a_sweep_of_one(command: Command, tmp_path: Path) -> None:

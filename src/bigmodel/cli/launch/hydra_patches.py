@@ -16,17 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra as hydra_internals
+from hydra import version
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.plugins import Plugins
+from hydra.core.utils import setup_globals
 from hydra.plugins.config_source import ConfigResult
 
+from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.flags import parse_flags
 from bigmodel.cli.launch.input_limits import check_argument, fault_of_file
 from bigmodel.cli.launch.safe_loader import GuardedLoader, Rules, check_overrides, named_plugins
 from bigmodel.errors import ConfigError
 
 MOST_JOBS = 10_000
+VERSION_BASE = "1.3"
+"""The version whose behaviour Hydra is to have."""
+
 _GET_MODE = hydra_internals.Hydra.get_mode
 
 
@@ -84,6 +90,13 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
     elsewhere = arguments.config_dir or arguments.config_path or arguments.config_name
     skip = not (may_set_mode or elsewhere)
     hydra_internals.Hydra.get_mode = (lambda *_, **__: None) if skip else _GET_MODE  # type: ignore
+
+
+def set_globals() -> None:
+    """Sets what Hydra and OmegaConf keep in globals; a process that was not forked has nothing of it."""
+    setup_globals()
+    version.setbase(VERSION_BASE)
+    run_folder.register_resolver()
 
 
 @contextlib.contextmanager

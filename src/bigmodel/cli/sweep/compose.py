@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.utils import setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
+from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.config import to_plain
 
 
@@ -23,7 +23,7 @@ def composed(context: HydraContext, master: DictConfig, overrides: Sequence[str]
     Raises:
         ConfigError, HydraException: it cannot be composed.
     """
-    setup_globals()
+    set_globals()
     config = context.config_loader.load_sweep_config(master, list(overrides))
     with open_dict(config):
         del config["hydra"]

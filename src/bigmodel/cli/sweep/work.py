@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import run_job, setup_globals
+from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from bigmodel.build.shared_data import SharedData
 from bigmodel.cli import invocation, messages
-from bigmodel.cli.job import fit_run, prepare, prepare_resumed
+from bigmodel.cli.job import fit_run, import_everything, prepare, prepare_resumed
 from bigmodel.cli.launch import run_folder
+from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.cli.launch.lock import locked
 from bigmodel.errors import BigModelError, may_pass, reason
 from bigmodel.redaction import masked
@@ -73,7 +74,7 @@ class TrainingWork:
             channel.ended(self._outcome(job, channel))
 
     def _outcome(self, job: Job, channel: Channel) -> Outcome:
-        setup_globals()
+        set_globals()
         try:
             config = self._context.config_loader.load_sweep_config(self._config, list(job.overrides))
             with open_dict(config):
@@ -94,6 +95,7 @@ class TrainingWork:
     def _train(self, config: DictConfig, *, job: Job, channel: Channel) -> Outcome:
         import torch
 
+        import_everything()  # if the process was not forked
         channel.wait_for_slot()
         torch.set_num_threads(self._threads)
         console = partial(_console, channel=channel, pruned_by=self._pruned_by)
