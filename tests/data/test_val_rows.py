@@ -68,7 +68,10 @@ def test_rows_are_those_of_the_file(
     assert rows_of(datasets) == [row for row in range(SAMPLES + 1) if row != 5]
     for dataset in datasets:
         target: Any = dataset.spec.target
-        values = dataset.val.take(slice(0, len(dataset.val)))[1][:, 0] * target.std[0] + target.mean[0]
+        values = (
+            dataset.part("val").take(slice(0, len(dataset.part("val"))))[1][:, 0] * target.std[0]
+            + target.mean[0]
+        )
         assert dataset.val_rows is not None
         assert (values / 10).round().int().tolist() == dataset.val_rows.tolist()
         assert not dataset.val_files
@@ -107,7 +110,7 @@ def test_files_are_named(
     names = sorted(Path(name).with_suffix("").as_posix() for each in datasets for name in each.val_files)
     assert names == sorted([f"cat/{n}" for n in range(6) if n != 3] + [f"dog/{n}" for n in range(6)])
     for dataset in datasets:
-        labels = dataset.val.take(slice(0, len(dataset.val)))[1].tolist()
+        labels = dataset.part("val").take(slice(0, len(dataset.part("val"))))[1].tolist()
         assert [["cat", "dog"][label] for label in labels] == [
             n.split("/")[0] for n in dataset.val_files
         ]
@@ -121,7 +124,7 @@ def test_pairs_and_sets_of_a_fixed_order(tmp_path: Path) -> None:
     reader = pairs[0].reader
     assert isinstance(reader, TextReader)
     assert pairs[0].val_rows is not None
-    first = pairs[0].val.take(slice(0, 1))[0][0, 0].tolist()
+    first = pairs[0].part("val").take(slice(0, 1))[0][0, 0].tolist()
     assert reader.decode(first).startswith(f"one {int(pairs[0].val_rows[0])}")
     assert rows_of(folds(name="iris")) == list(range(150))
 

@@ -210,6 +210,7 @@ def _conclude_sweep() -> int:
     if invocation.current.sweep is None:
         return 0
     from bigmodel.cli.launch.run_folder import LEADERBOARD
+    from bigmodel.cli.sweep import out_of_fold
     from bigmodel.cli.sweep.models import verdict
     from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
     from bigmodel.sweeps.leaderboard import rank
@@ -219,7 +220,8 @@ def _conclude_sweep() -> int:
     boards = rank(results)
     write_csv(boards, path)
     print_leaderboard(boards, path=path)
-    for line in verdict(invocation.current.sweep.folder, results):
+    folder = invocation.current.sweep.folder
+    for line in [*verdict(folder, results), *out_of_fold.write(folder, results)]:
         print(escape(line))  # noqa: T201
     return int(any(result.status not in ("finished", "pruned") for result in results))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from bigmodel.reporting.base import Summary
-from bigmodel.training import records, validation
+from bigmodel.training import out_of_fold, records, validation
 from bigmodel.training.lifecycle import running
 from bigmodel.training.plan import EVERYTHING
 from bigmodel.training.profiler import profiling
@@ -15,7 +15,8 @@ from bigmodel.training.steps import steps
 
 
 def fit(run: Run) -> Summary:
-    """Trains for the planned steps, then evaluates the test set once, with the best weights.
+    """Trains for the planned steps, then evaluates the test set once, with the best weights. In a
+    cross-validation it also predicts the samples that it has held out.
 
     Raises:
         Stopped: the process was asked to stop; everything is saved.
@@ -76,4 +77,5 @@ def fit(run: Run) -> Summary:
         if progress.out_of_time:
             records.explain_end(run)
         run.summary.test = validation.test(run)
+        out_of_fold.write_predictions(run)
     return run.summary

@@ -62,14 +62,27 @@ def test(run: Run) -> dict[str, float]:
     run.saver.flush()
     if run.test is None:
         return {}
+    load_best_weights(run, "The test set is evaluated")
+    evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
+    return {f"test/{name}": value for name, value in evaluation.metrics.items()}
+
+
+def load_best_weights(run: Run, purpose: str) -> None:
+    """Gives the run's model the weights of its best checkpoint, or the last if that cannot be read.
+
+    Args:
+        purpose: what is done with the weights, for the warning in that case.
+
+    Raises:
+        CheckpointError: the last checkpoint could not be written.
+    """
+    run.saver.flush()
     try:
         groups = _best_weights(run) if run.monitor.name else _last_weights(run)
     except CheckpointError as error:
         groups = _last_weights(run)
-        run.sinks.message(f"{error} The test set is evaluated with the last weights.", "warning")
+        run.sinks.message(f"{error} {purpose} with the last weights.", "warning")
     run.state.load_model(groups.get("averaged", groups["model"]))
-    evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
-    return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 
 
 def _best_weights(run: Run) -> TensorGroups:

@@ -23,11 +23,12 @@ from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.onnx_export import OnnxGraph, compare
 from bigmodel.cli.commands.onnx_inputs import front_of
 from bigmodel.cli.commands.onnx_outputs import ExportedModel
-from bigmodel.cli.commands.predict_rows import decode_outputs, model_outputs
 from bigmodel.errors import SpecError
 from bigmodel.registry import data
+from bigmodel.reporting.predictions import decode_outputs
 from bigmodel.spec import Classes, Features, Tokens
 from bigmodel.training.loop import fit
+from bigmodel.training.outputs import model_outputs
 from tests.cli.commands.cli import Bigmodel
 from tests.cli.commands.conftest import Run
 from tests.cli.commands.test_loaded_run import loaded
@@ -62,7 +63,8 @@ def session_of(made: Any) -> onnxruntime.InferenceSession:
 def predicted(run: LoadedRun, path: Path) -> torch.Tensor:
     """What `predict` says of a file: probabilities, or values in their own unit."""
     part = run.reader.read(path, with_targets=False).part
-    return decode_outputs(model_outputs(run, part, None), run.preprocessing.spec.target)
+    outputs = model_outputs(run.model, part, run.preprocessing, run.runtime)
+    return decode_outputs(outputs, run.preprocessing.spec.target)
 
 
 def assert_same(

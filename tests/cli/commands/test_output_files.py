@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from bigmodel.cli.commands.output_files import as_arrow, write_bytes, write_columns, write_lines
+from bigmodel.cli.commands.output_files import write_bytes, write_columns, write_lines
 from bigmodel.errors import DataError
 
 COLUMNS = {"name": ["a,b", 'say "x"', None], "x": np.array([0.1, 2, np.nan], np.float32)}
@@ -37,11 +36,6 @@ def test_other_kinds_of_tables(tmp_path: Path) -> None:
     assert rows[0]["name"] == "a,b"
     assert [row["x"] is None for row in rows] == [False, False, True]
     assert (tmp_path / "o.tsv").read_text().startswith("name\tx\n")
-
-
-def test_values_of_several_types_become_text() -> None:
-    assert as_arrow([1, "a", None]).to_pylist() == ["1", "a", None]
-    assert as_arrow([1, 2]).type == pa.int64()
 
 
 def test_a_text_is_one_line(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from torch.export import Dim
 
 from bigmodel.cli.commands.onnx_inputs import LENGTH, Front, GraphInput
 from bigmodel.cli.commands.onnx_outputs import ExportedModel
-from bigmodel.cli.commands.output_files import unused_name
 from bigmodel.errors import DIVERGED, SpecError, UndefinedError, first_line
 from bigmodel.metrics import defined
+from bigmodel.reporting.predictions import unused_name
 from bigmodel.runtime import progress_messages
 from bigmodel.spec import Classes, NextTokens
 

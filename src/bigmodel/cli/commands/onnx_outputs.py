@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.cli.commands.onnx_inputs import Front
-from bigmodel.cli.commands.output_files import unused_name
 from bigmodel.models.base import Model
+from bigmodel.reporting.predictions import unused_name
 from bigmodel.spec import Classes, Flags, Target, Values
 
 

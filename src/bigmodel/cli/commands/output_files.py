@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from bigmodel.data.tabular.json_values import is_json, json_values, to_castable
+from bigmodel.data.tabular.json_values import json_values
 from bigmodel.errors import ConfigError, DataError, did_you_mean
+from bigmodel.reporting.table_bytes import as_table, csv_bytes, parquet_bytes
 from bigmodel.runtime import disk, standard_streams
 from bigmodel.runtime.escaping import escape
 
@@ -51,32 +52,23 @@ def check_place(path: Path, *, force: bool, option: str = "--output") -> None:
         raise ConfigError(f"{option} {path}: already exists. Add --force to replace it.")
 
 
-def unused_name(name: str, taken: Collection[str]) -> str:
-    """A name for a predicted column, or an output of a graph, that none of `taken` has."""
-    while name in taken:
-        name = f"{name} (predicted)"
-    return name
-
-
 def write_columns(columns: Mapping[str, Any], path: Path | None) -> None:
     """Writes columns of equal length as a table; without a path, as CSV to the terminal.
 
     Raises:
         DataError: the file cannot be written; an existing one is unchanged.
     """
-    import pyarrow as pa
-
-    table = pa.table({name: as_arrow(values) for name, values in columns.items()})
+    table = as_table(columns)
     if path is None:
-        _print(_csv(table, ",").decode())
+        _print(csv_bytes(table).decode())
         return
     match path.suffix.lower():
         case ".csv":
-            write_bytes(_csv(table, ","), path)
+            write_bytes(csv_bytes(table), path)
         case ".tsv":
-            write_bytes(_csv(table, "\t"), path)
+            write_bytes(csv_bytes(table, "\t"), path)
         case ".parquet":
-            write_bytes(_parquet(table), path)
+            write_bytes(parquet_bytes(table), path)
         case _:
             cells = zip(*(json_values(column) for column in table.columns), strict=True)
             rows = (dict(zip(table.column_names, row, strict=True)) for row in cells)
@@ -117,54 +109,3 @@ def _print(text: str) -> None:
     stream = data_stream()
     stream.write(escape(text) if stream.isatty() else text)
     standard_streams.check_result()
-
-
-def as_arrow(values: Any) -> Any:
-    """An Arrow column with null instead of NaN; values of mixed types become text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        is_floating = pa.types.is_floating(values.type)
-        return pc.if_else(pc.is_nan(values), None, values) if is_floating else values
-    try:
-        return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
-
-
-def _csv(table: Any, delimiter: str) -> bytes:
-    import pyarrow as pa
-    import pyarrow.csv as pa_csv
-
-    table = pa.table({name: to_castable(table.column(name)) for name in table.column_names})
-    buffer = pa.BufferOutputStream()
-    names = [_quoted(name, delimiter) for name in table.column_names]
-    head = (delimiter.join(names) + "\n").encode()
-    options = pa_csv.WriteOptions(delimiter=delimiter, include_header=False, quoting_style="none")
-    try:
-        pa_csv.write_csv(table, buffer, options)
-    except pa.ArrowInvalid:  # some text needs quotation marks; then Arrow puts all in them
-        options.quoting_style = "needed"
-        buffer = pa.BufferOutputStream()
-        pa_csv.write_csv(table, buffer, options)
-    content: bytes = buffer.getvalue().to_pybytes()
-    return head + content
-
-
-def _quoted(name: str, delimiter: str) -> str:
-    if any(mark in name for mark in (delimiter, '"', "\n", "\r")):
-        return '"' + name.replace('"', '""') + '"'
-    return name
-
-
-def _parquet(table: Any) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pa_parquet
-
-    columns = {name: table.column(name) for name in table.column_names}
-    columns |= {name: to_castable(cells) for name, cells in columns.items() if is_json(cells.type)}
-    buffer = pa.BufferOutputStream()
-    pa_parquet.write_table(pa.table(columns), buffer)
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content

@@ -13,13 +13,14 @@ from typing import Any
 from bigmodel.cli.commands.loaded_run import LoadedRun
 from bigmodel.cli.commands.new_data import read_new_data
 from bigmodel.cli.commands.output_files import TABLES, data_stream, write_columns, write_lines
-from bigmodel.cli.commands.predict_rows import check_defined, merge_columns
+from bigmodel.cli.commands.predict_rows import check_defined
 from bigmodel.cli.messages import note
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import TextReader
 from bigmodel.data.texts.files import read_lines
 from bigmodel.errors import ConfigError, DataError, counted
 from bigmodel.models.generation import Sampling, UndefinedTextsError, generate, translate, window_start
+from bigmodel.reporting.predictions import merge_columns
 from bigmodel.runtime import progress_messages, standard_streams
 from bigmodel.runtime.escaping import escape
 from bigmodel.spec import NextTokens, TokenPair

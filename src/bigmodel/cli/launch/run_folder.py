@@ -20,8 +20,15 @@ from bigmodel.errors import ConfigError, shell_quoted
 from bigmodel.redaction import PER_INVOCATION
 from bigmodel.runtime import disk
 
+OUT_OF_FOLD = "out_of_fold.csv"
+"""Predictions of a cross-validation, in the folders of its sweep and of each fold; see
+`bigmodel.training.out_of_fold`."""
+
 RECORD = ".hydra"
-WRITTEN = ("checkpoints", "metrics.jsonl", "profile", "summary.json", "tensorboard", "train.log")
+WRITTEN = (
+    *("checkpoints", "metrics.jsonl", OUT_OF_FOLD),
+    *("profile", "summary.json", "tensorboard", "train.log"),
+)
 """What a run writes to its folder, besides its record."""
 
 PLAN = "multirun.yaml"
@@ -131,7 +138,9 @@ def claimed_sweep(folder: Path, resumed: bool = False) -> Iterator[None]:
 
 
 def _check_no_sweep(folder: Path) -> None:
-    existing = [name for name in (PLAN, LEADERBOARD, SWEEP) if os.path.lexists(folder / name)]
+    existing = [
+        name for name in (PLAN, LEADERBOARD, OUT_OF_FOLD, SWEEP) if os.path.lexists(folder / name)
+    ]
     if existing:
         raise ConfigError(
             f"hydra.sweep.dir: {folder} holds {', '.join(existing)} already, as a sweep would. Name"

@@ -1,0 +1,109 @@
+"""Predictions and targets as columns of a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigmodel.metrics import defined
+from bigmodel.spec import Classes, Flags, Target, Values
+
+_DIGITS = 7  # that a float32 holds
+
+
+def predictions(outputs: Tensor, target: Target, *, probabilities: bool) -> dict[str, Any]:
+    """The predictions as columns by name.
+
+    For classes: `prediction`, the likeliest label, and its `probability`. For yes/no labels: one column
+    each, 1 if the label is predicted. For values: `prediction` in the value's own unit, or one column
+    each under its own name. Undefined predictions are null.
+
+    Args:
+        outputs: (samples, output_size), raw.
+        probabilities: add `probability of NAME` for each class or label.
+    """
+    import pyarrow as pa
+
+    known = defined(outputs, target)
+    numbers, unknown = decode_outputs(outputs, target), ~known.numpy()
+    numbers[~known] = math.nan  # written as null
+    if isinstance(target, Values):
+        names = target.names if target.count > 1 else ("prediction",)
+        return _value_columns(names, numbers, target)
+    assert isinstance(target, Classes | Flags)
+    each = {f"probability of {name}": p.numpy() for name, p in zip(target.names, numbers.T, strict=True)}
+    if isinstance(target, Flags):
+        predicted: dict[str, Any] = {
+            name: pa.array(column.numpy().astype(np.int8), mask=unknown)
+            for name, column in zip(target.names, outputs.T > 0, strict=True)
+        }
+    else:
+        likeliest = outputs.argmax(1)
+        places = pa.array(likeliest.numpy(), mask=unknown)
+        labels = pa.array(list(target.names), pa.string()).take(places)
+        predicted = {
+            "prediction": labels,
+            "probability": numbers.gather(1, likeliest[:, None])[:, 0].numpy(),
+        }
+    return predicted | (each if probabilities else {})
+
+
+def target_columns(targets: Tensor, target: Target) -> dict[str, Any]:
+    """Targets as columns by name, as `predictions` has it: `target`, or `target NAME` for each label and
+    for each of several values.
+
+    Args:
+        targets: (samples,) of classes, (samples, count) of labels and standardised values.
+    """
+    import pyarrow as pa
+
+    if isinstance(target, Classes):
+        return {"target": pa.array(list(target.names), pa.string()).take(pa.array(targets.numpy()))}
+    if isinstance(target, Flags):
+        pairs = zip(target.names, targets.T, strict=True)
+        return {f"target {name}": column.numpy().astype(np.int8) for name, column in pairs}
+    assert isinstance(target, Values)
+    names = [f"target {name}" for name in target.names] if target.count > 1 else ["target"]
+    return _value_columns(names, decode_outputs(targets, target), target)
+
+
+def merge_columns(own: Mapping[str, Sequence[Any]], predicted: Mapping[str, Any]) -> dict[str, Any]:
+    """The samples' own columns, then the predictions, renamed if the name is taken."""
+    columns: dict[str, Any] = dict(own)
+    for name, values in predicted.items():
+        columns[unused_name(name, columns)] = values
+    return columns
+
+
+def _value_columns(names: Sequence[str], values: Tensor, target: Values) -> dict[str, Any]:
+    """Values in their own unit, (samples, count), with as many digits as mean something."""
+    columns = zip(names, values.T, target.std, strict=True)
+    return {name: np.round(column.numpy(), _decimals(std)) for name, column, std in columns}
+
+
+def _decimals(std: float) -> int:
+    """How many decimals of a value are significant if its deviation has seven significant digits."""
+    return max(0, _DIGITS - 1 - math.floor(math.log10(std))) if std > 0 else _DIGITS
+
+
+def unused_name(name: str, taken: Collection[str]) -> str:
+    """A name for a predicted column, or an output of a graph, that none of `taken` has."""
+    while name in taken:
+        name = f"{name} (predicted)"
+    return name
+
+
+def decode_outputs(outputs: Tensor, target: Target) -> Tensor:
+    """Raw outputs to predictions: probabilities of classes and labels, values in their own unit."""
+    match target:
+        case Classes():
+            return torch.softmax(outputs.double(), dim=1).float()
+        case Values(mean=mean, std=std):
+            return outputs.double() * torch.tensor(std).double() + torch.tensor(mean).double()
+        case _:
+            return torch.sigmoid(outputs.double()).float()

@@ -1,0 +1,58 @@
+"""A model's outputs for every sample of a set, in the order of the set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bigmodel.data.parts import SplitData
+from bigmodel.data.preprocessing import Preprocessing
+from bigmodel.runtime.device import Runtime
+from bigmodel.spec import NextTokens
+
+_BYTES = 64 << 20  # of stored inputs that go through the model at once
+_MOST = 4096  # samples of them: from there on more bring nothing
+
+
+@torch.inference_mode()
+def model_outputs(
+    model: nn.Module,
+    part: SplitData,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    batch_size: int | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """A model's raw outputs for all samples of a set: (samples, output_size) float32 on the CPU.
+
+    Args:
+        model: on the runtime's device, in evaluation mode.
+        part: the stored samples.
+        preprocessing: makes model inputs of them; its target is not the next token.
+        batch_size: samples at once; None chooses.
+        between: called before each batch; what it raises ends the pass.
+    """
+    assert not isinstance(preprocessing.spec.target, NextTokens)
+    order = None if part.lengths is None else part.lengths.argsort(stable=True)
+    size = batch_size or batch_size_for(part)
+    device = runtime.device
+    scaling = preprocessing.scaling(device)
+    outputs = torch.empty(len(part), preprocessing.spec.target.output_size)
+    for first in range(0, len(part), size):
+        between()
+        last = min(first + size, len(part))
+        chosen = slice(first, last) if order is None else order[first:last]
+        stored = part.take(chosen)[0].to(device)
+        inputs = stored if scaling is None else scaling(stored)
+        with runtime.autocast():
+            raw = model(inputs)
+        outputs[chosen] = raw.float().cpu()
+    return outputs
+
+
+def batch_size_for(part: SplitData) -> int:
+    """How many samples of a set may well go through a model at once."""
+    one = part.take(slice(0, 1) if part.lengths is None else part.lengths.argmax()[None])[0]
+    return max(1, min(_MOST, _BYTES // max(1, one.numel() * max(4, one.element_size()))))
