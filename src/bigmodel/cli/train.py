@@ -212,7 +212,8 @@ def _conclude_sweep() -> int:
     from bigmodel.cli.launch.run_folder import LEADERBOARD
     from bigmodel.cli.sweep import out_of_fold
     from bigmodel.cli.sweep.models import verdict
-    from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
+    from bigmodel.reporting.leaderboard import print_leaderboard
+    from bigmodel.reporting.leaderboard_csv import write_csv
     from bigmodel.sweeps.leaderboard import rank
     from bigmodel.sweeps.results import collect
 

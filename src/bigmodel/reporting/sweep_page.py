@@ -16,8 +16,10 @@ from typing import Any
 
 from bigmodel.errors import counted
 from bigmodel.reporting.formatting import duration, figure, shown_path
-from bigmodel.reporting.leaderboard import cautions, group_cells, verdict
+from bigmodel.reporting.leaderboard_cells import group_cells
+from bigmodel.reporting.leaderboard_words import cautions, verdict
 from bigmodel.runtime.escaping import escape_line
+from bigmodel.sweeps.jobs import in_one_line
 from bigmodel.sweeps.leaderboard import (
     REPEATS,
     Board,
@@ -163,7 +165,7 @@ def _curves(board: Board, metric: str, curve: Curve) -> Any:
         return None
     drawn = go.Figure()
     for number, (row, points) in enumerate(found):
-        name = _text(f"{row.result.job}: {_changes(row)}")
+        name = _text(f"{row.result.job}: {in_one_line(row.result.changed)}")
         shade = 0.9 * number / max(1, len(found) - 1)
         line = {"color": sample_colorscale("Viridis", [shade])[0], "width": 3 if number == 0 else 1.5}
         mode = "lines+markers" if len(points) == 1 else "lines"
@@ -179,10 +181,6 @@ def _curves(board: Board, metric: str, curve: Curve) -> Any:
         yaxis_title=_text(metric),
     )
     return drawn
-
-
-def _changes(row: Row) -> str:
-    return " ".join(f"{key}={value}" for key, value in row.result.changed.items())
 
 
 def _cut(text: str, length: int = 60) -> str:

@@ -141,6 +141,21 @@ def metric_names(results: Iterable[JobResult]) -> list[str]:
     return [name for name in names if name.startswith(("val/", "test/", "train/"))]
 
 
+def keys_of(boards: Sequence[Board]) -> list[str]:
+    """The keys in which jobs of any board differ."""
+    return changed_keys(row.result for board in boards for row in board.rows)
+
+
+def metrics_of(boards: Sequence[Board]) -> list[str]:
+    """The metrics that boards are ranked by; `metric` where there is none."""
+    return list(dict.fromkeys(board.metric for board in boards)) or ["metric"]
+
+
+def losses_of(boards: Sequence[Board], metric: str) -> set[str]:
+    """The losses that jobs are ranked by, if the metric is the loss; otherwise none."""
+    return {board.loss for board in boards if board.metric == metric and board.loss}
+
+
 def rank(results: Sequence[JobResult], metric: str | None = None) -> list[Board]:
     """Ranks jobs: those with different monitored metrics apart, and those with different losses if the
     metric is the loss.

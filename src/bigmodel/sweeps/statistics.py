@@ -27,6 +27,13 @@ class Estimate:
     half_width: float | None
     n: int
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The bounds of the interval; None for a single figure."""
+        if self.half_width is None:
+            return None
+        return self.mean - self.half_width, self.mean + self.half_width
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -10,7 +10,8 @@ from bigmodel.cli.commands.output_files import check_kind, check_place, write_by
 from bigmodel.cli.messages import note
 from bigmodel.errors import ConfigError, did_you_mean, join_names, require
 from bigmodel.reporting.formatting import shown_path
-from bigmodel.reporting.leaderboard import print_leaderboard, write_csv
+from bigmodel.reporting.leaderboard import print_leaderboard
+from bigmodel.reporting.leaderboard_csv import write_csv
 from bigmodel.runtime import standard_streams
 from bigmodel.sweeps.leaderboard import changed_keys, metric_names, rank
 from bigmodel.sweeps.results import curve, read
