@@ -107,6 +107,7 @@ EXTRAS = {
     "plotly": "sweeps",
     "optuna": "sweeps",
     "cmaes": "sweeps",
+    "submitit": "sweeps",
 }
 """Modules that only some runs need, and the extra of `bigmodel-train` that installs each."""
 

@@ -45,6 +45,8 @@ NOT_RUN = {
     "tensorboard --logdir outputs": "serves pages until it is stopped",
     "tensorboard --logdir outputs/multirun/2026-11-29/06-58-11": "serves pages until it is stopped",
     "until bigmodel-train resume=auto model=cnn; do :; done": "a loop around a command that is run",
+    "bigmodel-train -m model=cnn sweep.seeds=20 device=cuda sweep.launcher=submitit sweep.jobs=8"
+    " sweep.slurm.partition=gpu sweep.slurm.gpus_per_node=1": "needs Slurm",
     "bigmodel-train device=cuda": "needs a GPU",
     "bigmodel-train device=cuda:1": "needs two GPUs",
 }
@@ -419,7 +421,7 @@ def test_the_rooms_are_those_that_the_import_linter_checks() -> None:
 
 OTHER_PATHS = (
     *("val/", "val/loss", "test/accuracy", "train/loss", "best/val/accuracy", "final/val/accuracy"),
-    *("tests/models/test_linear.py", "logs/", "experiment/winner.yaml"),
+    *("tests/models/test_linear.py", "logs/", "slurm/", "experiment/winner.yaml"),
 )
 """What looks like one of our files and is not: metrics, a file that the reader writes, and what lies in
 the folders of runs and sweeps."""

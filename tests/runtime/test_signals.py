@@ -228,3 +228,34 @@ def test_a_request_to_stop_is_heeded_while_a_library_computes() -> None:
 def test_what_such_work_raises_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         signals.interruptible(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    "sent", [(signal.SIGUSR2,), (signal.SIGTERM, signal.SIGUSR2), (signal.SIGUSR2, signal.SIGTERM)]
+)
+def test_who_is_asked_to_make_room_may_be_told_twice(sent: tuple[int, ...], left: list[int]) -> None:
+    asked, before = Signals(), signal.getsignal(signal.SIGUSR2)
+    try:
+        with asked.installed(), asked.waiting():
+            asked.preempt_on(signal.SIGUSR2)
+            for number in sent:
+                os.kill(os.getpid(), number)
+            assert asked.pending
+            with pytest.raises(Stopped):
+                asked.acknowledged()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert asked.preempted
+    assert left == []
+
+
+def test_the_signal_to_save_may_ask_for_room() -> None:
+    asked = Signals()
+    with asked.installed(), asked.waiting():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert not asked.preempted
+        asked.preempt_on(signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert asked.preempted
+        with pytest.raises(Stopped):
+            asked.check()

@@ -7,6 +7,7 @@ import yaml
 
 from bigmodel.cli.launch.config_index import read_index
 from bigmodel.sweeps.config import ModelsConfig, SearchConfig, SweepConfig
+from tests.test_configs import descriptions
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHOICES = read_index([CONFIGS]).groups["sweep"].choices
@@ -17,7 +18,7 @@ CHOICES = read_index([CONFIGS]).groups["sweep"].choices
 )
 def test_keys_and_comments_are_those_of_the_schema(name: str, schema: type[SweepConfig]) -> None:
     comments = {key.path.removeprefix("sweep."): key.description for key in CHOICES[name].keys}
-    assert comments == {key: field.description for key, field in schema.model_fields.items()}
+    assert comments == descriptions(schema)
 
 
 def test_values_are_the_defaults_of_the_schema() -> None:

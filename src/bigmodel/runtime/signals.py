@@ -11,6 +11,7 @@ first request to stop does depends on the mode:
 
 A second request exits at once in any mode: files on disk are complete at any moment. SIGHUP does not
 count as a second one: when a terminal is closed, its shell, the kernel and systemd all send signals.
+Nor does a signal beside the one by which a queue asks for the process's place: it may send both.
 Signals that are ignored when the process starts, as `nohup` does with SIGHUP, stay ignored.
 """
 
@@ -65,6 +66,7 @@ _WORDS: dict[int | None, str] = {
     signal.SIGTERM: "terminated",
     signal.SIGINT: "interrupted",
     _HUNG_UP: "the terminal was closed",
+    getattr(signal, "SIGUSR2", None): "its time was up, or its place was needed",
 }
 _STOP, _SAVE = ("SIGTERM", "SIGINT", "SIGHUP"), ("SIGUSR1",)
 NUMBERS = tuple(getattr(signal, name) for name in _STOP + _SAVE if hasattr(signal, name))
@@ -90,11 +92,12 @@ class Signals:
 
     Attributes:
         pending: whether a request waits for training to handle it.
+        preempted: whether the process was asked to make room, and may be started again later.
         on_leaving: called before the process exits at once; must be fast.
     """
 
     def __init__(self, program: str = "bigmodel-train") -> None:
-        self.pending = False
+        self.pending = self.preempted = False
         self.on_leaving: Callable[[], None] = lambda: None
         self._program = program
         self._mode = SignalMode.RAISE
@@ -135,6 +138,11 @@ class Signals:
                 signal.signal(number, self._asked_to_save if save else self._asked_to_stop)
                 before[number] = handler
             self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+
+    def preempt_on(self, number: int) -> None:
+        """Takes a signal for a request to make room, from now on: the process stops, as it would for
+        SIGTERM."""
+        signal.signal(number, self._asked_to_make_room)
 
     def enter(self, mode: SignalMode) -> None:
         """Changes what a request to stop does, from now on.
@@ -214,12 +222,17 @@ class Signals:
         if before is not None and number == _HUNG_UP:
             return
         waits = self._mode is SignalMode.WAIT
-        again = before is not None and not (waits and before == _HUNG_UP)
+        again = before is not None and not (waits and before == _HUNG_UP) and not self.preempted
         self._stop, self.pending, self._asked = number, True, time.monotonic()
         if again or self._mode is SignalMode.LEAVE:
             self._leave(number)
         if self._mode is SignalMode.RAISE:
             self._raise(frame)
+
+    def _asked_to_make_room(self, number: int, frame: FrameType | None) -> None:
+        self.preempted = True
+        if self._stop is None:
+            self._asked_to_stop(number, frame)
 
     def _asked_to_save(self, _: int, __: FrameType | None) -> None:
         self.pending = True

@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from bigmodel.registry import Config
+
+
+def _one_line(text: str) -> str:
+    if not text or not text.isprintable():  # it becomes a line of a script
+        raise ValueError("should be one line of printable characters")
+    return text
+
+
+Option = Annotated[str, AfterValidator(_one_line)]
+OptionName = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
+
+
+class SlurmConfig(Config):
+    """What each job asks Slurm for, by submitit's names."""
+
+    cluster: Literal["slurm", "local"] = Field(
+        "slurm", description="slurm; local: processes of this machine, to try it without Slurm"
+    )
+    name: Option = Field("bigmodel-train", description="name of the jobs in the queue")
+    partition: Option | None = Field(None, description="partition; null: Slurm's default, as below")
+    account: Option | None = Field(None, description="account to charge")
+    qos: Option | None = Field(None, description="quality of service")
+    constraint: Option | None = Field(None, description="features that a node must have")
+    timeout_min: int = Field(
+        60,
+        ge=1,
+        description="time limit in minutes; a job that takes longer is queued again and goes on",
+    )
+    max_num_timeout: int = Field(
+        10, ge=0, description="how often it is queued again; then it counts as stopped"
+    )
+    signal_delay_s: int = Field(
+        120, ge=1, le=65535, description="seconds before its time is up in which it saves"
+    )
+    max_submitted: int = Field(
+        1000, ge=1, description="most jobs in the queue at a time, as Slurm limits users and arrays"
+    )
+    gpus_per_node: int | None = Field(None, ge=0, description="GPUs of a job")
+    cpus_per_task: int | None = Field(None, ge=1, description="processors of a job")
+    mem_gb: float | None = Field(None, gt=0, description="memory of a job in GB")
+    additional_parameters: dict[OptionName, Option | int | float | bool] = Field(
+        {}, description="other options of sbatch, as {nodelist: node7}"
+    )
+
+    @field_validator("signal_delay_s")
+    @classmethod
+    def _after_the_start(cls, seconds: int, info: ValidationInfo) -> int:
+        if seconds >= 60 * info.data.get("timeout_min", math.inf):
+            raise ValueError("should be less than sweep.slurm.timeout_min, which is in minutes")
+        return seconds
 
 
 class SweepConfig(Config):
@@ -31,13 +82,17 @@ class SweepConfig(Config):
     on_error: Literal["continue", "stop"] = Field(
         "continue", description="after a job that failed: continue, or stop the others"
     )
+    launcher: Literal["local", "submitit"] = Field(
+        "local", description="what runs the jobs: local: this machine; submitit: Slurm"
+    )
+    slurm: SlurmConfig = Field(SlurmConfig(), description="what each job asks Slurm for")
     plan: bool = Field(False, description="only show what would run, and what it would cost")
     resume: str | None = Field(None, description="folder of a sweep to go on with")
     extend: bool = Field(False, description="a resumed sweep may get more jobs")
     refit: str | None = Field(
         None, description="folder of a sweep whose best settings are trained again, without -m"
     )
-    refit_name: str = Field("winner", min_length=1, description="name of their experiment")
+    refit_name: Option = Field("winner", min_length=1, description="name of their experiment")
 
 
 class SearchConfig(SweepConfig):

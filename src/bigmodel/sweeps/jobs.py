@@ -44,11 +44,28 @@ class Outcome:
     may_pass: bool = True
 
 
+class Line(Protocol):
+    """A job's line to its sweep."""
+
+    def started(self, folder: Path) -> None:
+        """The job owns its folder from now on. Returns once that is recorded: else a folder that was
+        written to before a kill would be taken for a stranger's afterwards."""
+
+    def progressed(self, report: dict[str, Any]) -> None:
+        """Where the job stands; see `Observer.progressed`."""
+
+    def evaluated(self, evaluation: int, value: float) -> bool:
+        """The job's evaluation number `evaluation`, from 1, gave `value`. Returns whether to prune."""
+
+
 class JobSource(Protocol):
     """Where the launcher gets its jobs: a list, or a search that decides as results come in."""
 
     def next(self) -> Job | None:
         """The next job to run; None if there is none now. Asked again after each job that ends."""
+
+    def taken(self, job: Job) -> None:
+        """A job is under way already: it is not the next."""
 
     def evaluated(self, job: Job, evaluation: int, value: float) -> bool:
         """A job's evaluation number `evaluation`, from 1, gave `value`. Returns whether to prune it."""
@@ -90,6 +107,9 @@ class JobList:
 
     def next(self) -> Job | None:
         return self._waiting.pop() if self._waiting else None
+
+    def taken(self, job: Job) -> None:
+        self._waiting.remove(job)
 
     def evaluated(self, job: Job, evaluation: int, value: float) -> bool:  # noqa: ARG002
         return False

@@ -112,6 +112,11 @@ def check(config: SearchConfig, space: Space) -> None:
                     f"sweep.sampler=grid: {key} is an interval, which has no list of values. Use"
                     f" {key}=0.1,0.01 or {key}='range(1,5)', or another sampler, such as tpe."
                 )
+    if config.launcher != "local" and config.pruner not in ("auto", "none"):
+        raise ConfigError(
+            f"sweep.pruner={config.pruner}: nothing ends jobs of sweep.launcher={config.launcher} early,"
+            " which go on without the sweep. Use sweep.pruner=none."
+        )
     if not _can_prune(config) and config.pruner not in ("auto", "none"):
         raise ConfigError(
             f"sweep.pruner={config.pruner}: trials are pruned by one metric of each evaluation, not by"
@@ -121,6 +126,8 @@ def check(config: SearchConfig, space: Space) -> None:
 
 def chosen_pruner(config: SearchConfig) -> str:
     """The pruner that `auto` stands for, or the one that is named."""
+    if config.launcher != "local":  # nobody answers a job that asks
+        return "none"
     if config.pruner == "auto":
         return "median" if _can_prune(config) else "none"
     return config.pruner
@@ -213,6 +220,9 @@ class Search:
         self._retries[number] = self._config.retries
         return job
 
+    def taken(self, job: Job) -> None:
+        self._again = [other for other in self._again if other.number != job.number]
+
     def evaluated(self, job: Job, evaluation: int, value: float) -> bool:
         with _storing(self._path):
             storage, study = self._study._storage, self._study
@@ -222,7 +232,7 @@ class Search:
             return bool(study.pruner.prune(study, storage.get_trial(trial)))
 
     def ended(self, job: Job, outcome: Outcome) -> bool:
-        self._again = [other for other in self._again if other.number != job.number]
+        self.taken(job)
         if outcome.status == "stopped":
             return False  # it goes on if the sweep is resumed
         may_pass = outcome.status == "failed" and outcome.may_pass

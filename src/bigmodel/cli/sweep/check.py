@@ -64,7 +64,7 @@ class JobCheck:
         choices = tuple(word for word in overrides if word not in plain)
         if choices not in self._composed:
             self._composed[choices] = composed(self._context, self._config, job.overrides)
-            _check_values(deepcopy(self._composed[choices]))
+            self._check_values(deepcopy(self._composed[choices]))
             self._seen |= {(choices, word) for word in plain}
         new = {word: o for word, o in plain.items() if (choices, word) not in self._seen}
         if not new:
@@ -72,8 +72,14 @@ class JobCheck:
         values = deepcopy(self._composed[choices])
         for override in new.values():
             put(values, override.key_or_group, override.value())
-        _check_values(values)
+        self._check_values(values)
         self._seen |= {(choices, word) for word in new}
+
+    def _check_values(self, values: dict[str, Any]) -> None:
+        config = parse(values)
+        check_new(config)
+        if self._config.sweep.launcher == "local":  # else the jobs' machines have other devices
+            find_device(config.device.name)
 
 
 def check_folds(context: HydraContext, master: DictConfig, jobs: Sequence[Job]) -> None:
@@ -102,12 +108,6 @@ def _is_of_data(word: str) -> bool:
     """Whether an override may change which samples there are, or how they are cut into folds."""
     key = key_of(word)
     return key != FOLD and key.partition(".")[0] in ("data", "experiment", "debug", "plugins")
-
-
-def _check_values(values: dict[str, Any]) -> None:
-    config = parse(values)
-    check_new(config)
-    find_device(config.device.name)
 
 
 def _is_plain_value(override: Override) -> bool:

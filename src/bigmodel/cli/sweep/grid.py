@@ -86,7 +86,7 @@ class Grid:
             left = to_run(resumed, retry=self._settings.retries > 0)
         own = changes(every)
         source = JobList(left, self._settings.retries)
-        return Begun(source, len(left), lambda job: in_one_line(own[job.number]))
+        return Begun(source, len(left), lambda job: in_one_line(own[job.number]), left)
 
 
 @contextlib.contextmanager

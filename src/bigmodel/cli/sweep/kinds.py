@@ -23,6 +23,7 @@ class Begun:
         source: gives the jobs that are not done.
         total: how many those are.
         describe: what tells a job from the others, in one line.
+        known: those jobs that are known now, before any has ended.
         pruned_by: the metric by which the source ends jobs early; None: it does not.
         conclusion: when all have run, what the table of jobs does not say; None: nothing.
     """
@@ -30,6 +31,7 @@ class Begun:
     source: JobSource
     total: int
     describe: Callable[[Job], str]
+    known: Sequence[Job] = ()
     pruned_by: str | None = None
     conclusion: Callable[[], str | None] = _nothing
 

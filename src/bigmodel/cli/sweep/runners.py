@@ -68,7 +68,14 @@ def runner_for(
     Raises:
         ConfigError: the launcher that is configured cannot do what the sweep needs.
     """
-    if is_plugin(master.hydra.launcher, BasicLauncher):
+    own = is_plugin(master.hydra.launcher, BasicLauncher)
+    if settings.launcher == "submitit":
+        if not own:
+            raise ConfigError("sweep.launcher=submitit: is a launcher itself. Leave out hydra/launcher.")
+        from bigmodel.cli.sweep.slurm import SlurmQueue
+
+        return SlurmQueue(settings, context, master)
+    if own:
         return OwnProcesses(settings, context, master)
     if isinstance(settings, SearchConfig):
         raise ConfigError(
@@ -92,9 +99,6 @@ class OwnProcesses:
 
         signals = invocation.current.signals
         view = SweepView(begun.describe, total=begun.total)
-        observers: list[Observer] = [manifest, view]
-        if self._settings.keep is not None:
-            observers.append(KeepBest(self._settings.keep, finished(manifest)))
         place = caches.code_folder("sweeps")  # as private as compiled code: shared data is a pickle
         with shared_folder(place) as shared:
             work = TrainingWork(
@@ -108,15 +112,23 @@ class OwnProcesses:
             launcher = Launcher(
                 work,
                 begun.source,
-                Observers(observers),
+                observers(self._settings, manifest, view),
                 room,
                 manifest.folder / LOGS,
                 stop_on_failure=self._settings.on_error == "stop",
             )
             signals.on_leaving = partial(_leave, launcher, shared, view, manifest)
             with signals.waiting(), contextlib.closing(view):
-                launcher.run(_request)
+                launcher.run(request)
         signals.check()
+
+
+def observers(settings: SweepConfig, manifest: Manifest, view: SweepView) -> Observer:
+    """Those that watch the jobs of a sweep."""
+    watching: list[Observer] = [manifest, view]
+    if settings.keep is not None:
+        watching.append(KeepBest(settings.keep, finished(manifest)))
+    return Observers(watching)
 
 
 def _leave(launcher: Launcher, shared: Path, view: SweepView, manifest: Manifest) -> None:
@@ -129,7 +141,7 @@ def _leave(launcher: Launcher, shared: Path, view: SweepView, manifest: Manifest
     messages.report(f"Its jobs were ended at once. Resume with -m {words}")
 
 
-def _request() -> int | None:
+def request() -> int | None:
     """The signal that the sweep has received since it was last asked."""
     signals = invocation.current.signals
     if not signals.pending:

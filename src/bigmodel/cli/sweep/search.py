@@ -71,7 +71,14 @@ class OptunaSearch:
             if own is not None and run_summary.status(own) == "pruned":  # and its sweep was killed then
                 search.ended(job, Outcome("pruned", None, own))
         pruned_by = None if chosen_pruner(self._settings) == "none" else self._wanted[0].metric
-        return Begun(search, search.to_run, self._chosen, pruned_by, partial(self._best, search))
+        return Begun(
+            search,
+            search.to_run,
+            self._chosen,
+            search.unfinished,
+            pruned_by,
+            partial(self._best, search),
+        )
 
     def _chosen(self, job: Job) -> str:
         return " ".join(job.overrides[len(self._fixed) :])
@@ -118,7 +125,10 @@ def _facts(context: HydraContext, master: DictConfig, overrides: Sequence[str]) 
     from bigmodel.config import parse
     from bigmodel.metrics import metric_names
 
-    run = build_run(parse(composed(context, master, overrides)), Path(os.devnull))
+    values = composed(context, master, overrides)
+    if master.sweep.launcher != "local":  # this machine may lack the device of the jobs'
+        values["device"] |= {"name": "cpu", "precision": "fp32", "engine": "eager"}
+    run = build_run(parse(values), Path(os.devnull))
     if not run.monitor.name:
         raise ConfigError(
             "sweep=optuna: chooses by validation figures, and data.validation=false leaves none. Leave"

@@ -29,6 +29,7 @@ from bigmodel.sweeps.config import ModelsConfig, SearchConfig, SweepConfig
 from bigmodel.sweeps.jobs import Job
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
+from bigmodel.sweeps.queue import catch_up
 from bigmodel.sweeps.slots import slots
 
 Explain = Callable[[Exception], str | None]
@@ -116,6 +117,7 @@ class JobSweeper(Sweeper):
         words = invocation.current.words
         if goes_on:
             manifest = Manifest.read(folder)  # read again: another process may have held it until now
+            catch_up(manifest)
             begun = kind.begin(folder, manifest)
             record_words(manifest, words)
             return begun, manifest

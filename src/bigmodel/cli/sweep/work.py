@@ -1,4 +1,4 @@
-"""What one job of a sweep does, in a process of its own or in one of another launcher's."""
+"""What one job of a sweep does, in a process of its own, in one of Slurm's or of another launcher's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,12 @@ from bigmodel.reporting.console import Console
 from bigmodel.reporting.formatting import figure
 from bigmodel.reporting.summary import read_summary, write_summary
 from bigmodel.runtime import disk
-from bigmodel.runtime.escaping import escape
-from bigmodel.runtime.signals import Pruned, SignalMode
-from bigmodel.sweeps.jobs import Job, Outcome, Status
+from bigmodel.runtime.escaping import escape, escape_library_output
+from bigmodel.runtime.signals import Pruned, SignalMode, Stopped
+from bigmodel.sweeps.jobs import Job, Line, Outcome, Status
 from bigmodel.sweeps.manifest import JobState
 from bigmodel.sweeps.process import Channel, OrphanedError, unblock_signals
+from bigmodel.sweeps.report import FileChannel
 
 
 class TrainingWork:
@@ -71,26 +72,8 @@ class TrainingWork:
         signals.install()
         unblock_signals()
         with contextlib.suppress(OrphanedError):
-            channel.ended(self._outcome(job, channel))
-
-    def _outcome(self, job: Job, channel: Channel) -> Outcome:
-        set_globals()
-        try:
-            config = self._context.config_loader.load_sweep_config(self._config, list(job.overrides))
-            with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = job.number
-            returned = run_job(
-                partial(self._train, job=job, channel=channel),
-                config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-                hydra_context=self._context,
-                configure_logging=False,
-            )
-        except Exception as error:  # such as a folder that cannot be made
-            return Outcome("failed", reason(error), may_pass=may_pass(error))
-        outcome: Outcome = returned.return_value
-        return outcome
+            work = partial(self._train, job=job, channel=channel)
+            channel.ended(run_composed(job, self._context, self._config, work))
 
     def _train(self, config: DictConfig, *, job: Job, channel: Channel) -> Outcome:
         import torch
@@ -103,8 +86,67 @@ class TrainingWork:
         return train(config, channel, begun=self._states[job.number].folder is not None, **how)
 
 
+class QueuedWork:
+    """Composes and trains jobs of a sweep, each in a process that a queue has started, perhaps on
+    another machine.
+
+    Args:
+        context: Hydra's, which composes configurations.
+        config: the sweep's own configuration.
+        folder: the sweep's.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig, folder: Path) -> None:
+        self._context, self._config = context, config.copy()
+        with open_dict(self._config):  # as it is here: it may have been claimed as a new one
+            self._config.hydra.sweep.dir = str(folder.absolute())
+
+    def __call__(self, job: Job, channel: FileChannel, preemption: int) -> bool:
+        escape_library_output()
+        invocation.current = invocation.Invocation()
+        signals = invocation.current.signals
+        signals.install()
+        signals.preempt_on(preemption)
+        try:
+            import_everything()
+            work = partial(self._train, channel=channel)
+            outcome = run_composed(job, self._context, self._config, work)
+        except Stopped as stop:  # before it had a folder
+            outcome = Outcome("stopped", str(stop))
+        signals.enter(SignalMode.WAIT)  # what is left to do is short
+        channel.ended(outcome)
+        return signals.preempted and outcome.status == "stopped"
+
+    def _train(self, config: DictConfig, *, channel: FileChannel) -> Outcome:
+        console = partial(_console, channel=channel, pruned_by=None)
+        return train(config, channel, begun=channel.begun, console=console)
+
+
+def run_composed(
+    job: Job, context: HydraContext, master: DictConfig, work: Callable[[DictConfig], Outcome]
+) -> Outcome:
+    """Composes a job, and has its work done with that configuration. Returns how it ended."""
+    set_globals()
+    try:
+        config = context.config_loader.load_sweep_config(master, list(job.overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = job.number
+        returned = run_job(
+            work,
+            config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=context,
+            configure_logging=False,
+        )
+    except Exception as error:  # such as a folder that cannot be made
+        return Outcome("failed", reason(error), may_pass=may_pass(error))
+    outcome: Outcome = returned.return_value
+    return outcome
+
+
 def train(
-    config: DictConfig, channel: Channel | None = None, *, begun: bool = False, **how: Any
+    config: DictConfig, channel: Line | None = None, *, begun: bool = False, **how: Any
 ) -> Outcome:
     """Trains one job, whose configuration Hydra has composed. A job that fails leaves the others alone.
 
@@ -168,7 +210,7 @@ def _train_in(folder: Path, config: DictConfig, hydra: DictConfig, begun: bool, 
     fit_run(run)
 
 
-def _console(folder: Path, channel: Channel, pruned_by: str | None) -> Sink:
+def _console(folder: Path, channel: Line, pruned_by: str | None) -> Sink:
     """What takes the console's place: lines go to the job's log alone, and figures to the sweep."""
     log = Console(folder, terminal=False, stream=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     return Sinks([log, _ToSweep(channel, pruned_by)])
@@ -182,7 +224,7 @@ class _ToSweep(Sink):
         pruned_by: the metric by which the sweep may prune the run; None: it does not.
     """
 
-    def __init__(self, channel: Channel, pruned_by: str | None) -> None:
+    def __init__(self, channel: Line, pruned_by: str | None) -> None:
         self._channel, self._pruned_by = channel, pruned_by
         self._info: RunInfo | None = None
 
