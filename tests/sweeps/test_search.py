@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from bigmodel.errors import CheckpointError, ConfigError, MissingPackageError
-from bigmodel.sweeps import search
+from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.sweeps.config import SearchConfig
 from bigmodel.sweeps.jobs import Job, Outcome
-from bigmodel.sweeps.search import Choices, Objective, Range, Search, Space
+from bigmodel.sweeps.search import DATABASE, Search
+from bigmodel.sweeps.search_space import Choices, Objective, Range, Space
 
 optuna = pytest.importorskip("optuna")
 
@@ -58,7 +58,7 @@ def run_all(source: Search, evaluations: int = 0) -> list[Job]:
 
 
 def states(folder: Path) -> list[str]:
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / search.DATABASE}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / DATABASE}")
     return [trial.state.name for trial in study.trials]
 
 
@@ -221,14 +221,14 @@ def test_another_space_is_refused_with_the_difference(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_PATIENCE", 0.1)
+    monkeypatch.setattr("bigmodel.sweeps.search._PATIENCE", 0.1)
     (tmp_path / "text.db").write_text("this is no database, but a text of some length\n" * 30)
     with pytest.raises(CheckpointError, match=r"text\.db: .*not a database.*sweep\.storage=my\.db"):
         make(tmp_path, storage=str(tmp_path / "text.db"))
     with pytest.raises(CheckpointError, match="unable to open database file"):
         make(tmp_path, storage=str(tmp_path / "nowhere" / "search.db"))
     source = make(tmp_path)
-    other = sqlite3.connect(tmp_path / search.DATABASE)
+    other = sqlite3.connect(tmp_path / DATABASE)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(CheckpointError, match=r"is locked\. Another program writes to it"):
         source.next()
@@ -243,34 +243,3 @@ def test_optuna_says_nothing_itself(
         run_all(make(tmp_path, sampler="qmc", trials=3))
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    ("settings", "space", "message"),
-    [
-        ({}, {}, "there is nothing to search"),
-        ({"sampler": "grid"}, {"optimizer.lr": LR}, "optimizer.lr is an interval"),
-        ({"sampler": "cmaes"}, {"optimizer.lr": LR, "model": MODEL}, r"here: optimizer\.lr\)"),
-        ({"pruner": "median", "metrics": ["val/loss", "seconds"]}, SPACE, "Use sweep.pruner=none"),
-        ({"pruner": "median", "metrics": ["seconds"]}, SPACE, "not by seconds"),
-        ({"seeds": 3}, SPACE, "sweep.seeds=3: is for a sweep over lists"),
-    ],
-)
-def test_a_search_that_cannot_be_done_is_refused(settings: Any, space: Space, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        search.check(SearchConfig(**settings), space)
-
-
-def test_a_missing_package_is_named_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'bigmodel-train\[sweeps\]'"):
-        search.check(SearchConfig(), SPACE)
-
-
-def test_metrics_and_their_directions() -> None:
-    modes = {"val/loss": "min", "val/accuracy": "max"}
-    assert search.objectives(SearchConfig(), "val/accuracy", modes) == [ACCURACY]
-    several = search.objectives(SearchConfig(metrics=["val/loss", "seconds"]), "val/accuracy", modes)
-    assert several == [Objective("val/loss", "min"), Objective("seconds", "min")]
-    with pytest.raises(ConfigError, match=r"no such metric\. Did you mean 'val/accuracy'"):
-        search.objectives(SearchConfig(metrics=["val/acuracy"]), "val/accuracy", modes)

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bigmodel.cli.sweep.space import search_space
 from bigmodel.errors import ConfigError
-from bigmodel.sweeps.search import Choices, Range
+from bigmodel.sweeps.search_space import Choices, Range
 
 
 def space(*words: str) -> tuple[list[str], dict[str, Choices | Range]]:

@@ -22,7 +22,8 @@ from bigmodel.sweeps.config import SearchConfig
 from bigmodel.sweeps.jobs import Job, Outcome
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
-from bigmodel.sweeps.search import Choices, Search, Space, check, chosen_pruner, objectives
+from bigmodel.sweeps.search import Search
+from bigmodel.sweeps.search_space import Choices, Space, check, chosen_pruner, objectives
 
 
 class OptunaSearch:

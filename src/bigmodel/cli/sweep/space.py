@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from bigmodel.cli.sweep.grid import check_once, is_of_sweep
 from bigmodel.errors import ConfigError
-from bigmodel.sweeps.search import Choices, Range
+from bigmodel.sweeps.search_space import Choices, Range
 
 
 def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Choices | Range]]:
