@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import pickle
 import shlex
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ from bigmodel.errors import (
     is_out_of_memory,
     may_pass,
     program,
+    reason,
     setting,
     shell_quoted,
 )
@@ -313,6 +315,20 @@ def test_what_may_succeed_later_and_what_fails_again() -> None:
     full, hangs = CheckpointError("no space left"), DataError("no batch came")
     assert all(map(may_pass, [short, full, hangs, RuntimeError("unknown")]))
     assert not any(map(may_pass, [DeviceError("no GPU"), SpecError("unfit"), NonFiniteError("nan", 3)]))
+
+
+@pytest.mark.parametrize(
+    "error", [CheckpointError("disk full.", "Resume with resume=mine"), NonFiniteError("nan", 3)]
+)
+def test_an_error_of_another_process_is_the_same(error: BigModelError) -> None:
+    other = pickle.loads(pickle.dumps(error))
+    assert (type(other), str(other), vars(other)) == (type(error), str(error), vars(error))
+
+
+def test_what_only_a_single_run_may_do_is_not_told_of_a_sweep_s_job() -> None:
+    error = CheckpointError("disk full.", "Resume with resume=mine")
+    assert str(error) == reason(error) == "disk full. Resume with resume=mine"
+    assert reason(error, in_sweep=True) == "disk full."
 
 
 def test_torch_says_so_of_a_cpu() -> None:

@@ -20,7 +20,19 @@ from bigmodel.redaction import masked
 
 
 class BigModelError(Exception):
-    """Base of all errors that a user can cause."""
+    """Base of all errors that a user can cause.
+
+    Args:
+        message: what is wrong, and what to do.
+        alone: what else to do with a run that is not one of a sweep's jobs, such as how to resume it.
+
+    Attributes:
+        in_sweep: the message without that.
+    """
+
+    def __init__(self, message: str = "", alone: str = "") -> None:
+        super().__init__(f"{message} {alone}" if alone else message)
+        self.in_sweep = message
 
 
 class ConfigError(BigModelError):
@@ -63,6 +75,9 @@ class NonFiniteError(BigModelError):
         super().__init__(message)
         self.step = step
 
+    def __reduce__(self) -> Any:  # from another process
+        return type(self), (str(self), self.step)
+
 
 class UndefinedError(BigModelError):
     """A model gives NaN or infinity, so it predicts nothing."""
@@ -75,10 +90,15 @@ DIVERGED = (
 """Advice for such a model."""
 
 
-def reason(error: BaseException) -> str:
-    """The reason of a failure, without secrets: our own message, or the type and message of others."""
-    ours = isinstance(error, BigModelError)
-    return masked(str(error) if ours else f"{type(error).__name__}: {error}")
+def reason(error: BaseException, *, in_sweep: bool = False) -> str:
+    """The reason of a failure, without secrets: our own message, or the type and message of others.
+
+    Args:
+        in_sweep: whether it is that of a sweep's job.
+    """
+    if isinstance(error, BigModelError):
+        return masked(error.in_sweep if in_sweep else str(error))
+    return masked(f"{type(error).__name__}: {error}")
 
 
 def may_pass(error: BaseException) -> bool:

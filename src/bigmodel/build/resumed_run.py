@@ -48,8 +48,8 @@ def resume_run(
     if difference is not None and changed is None:
         raise DataError(
             f"resume={run.info.folder}: the data differs from what this run was trained on: "
-            f"{difference}. Restore the data, start a new run, or add resume_changed=true to continue "
-            "anyway."
+            f"{difference}. Restore the data, or start a new run.",
+            "Or add resume_changed=true to continue anyway.",
         )
     keys, words = list(changed or []), list(changed or [])
     if difference is not None:

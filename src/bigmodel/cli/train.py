@@ -23,7 +23,7 @@ from typing import Any
 
 from bigmodel.cli import imports, invocation, messages
 from bigmodel.cli.messages import FULL_ERROR
-from bigmodel.errors import BigModelError, ConfigError, shell_quoted
+from bigmodel.errors import BigModelError, ConfigError, program, shell_quoted
 from bigmodel.runtime import standard_streams
 from bigmodel.runtime.escaping import escape, escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
@@ -144,7 +144,7 @@ def _run_jobs(argv: list[str]) -> int:
     try:
         _call_hydra(argv)
     except KeyboardInterrupt:
-        _conclude_sweep()
+        _conclude_sweep(stopped=True)
         raise
     if current.error is not None:
         raise current.error
@@ -205,8 +205,12 @@ def _escaped_on_terminal(argv: list[str]) -> Iterator[None]:
     sys.stdout.write(escape(page.getvalue()))
 
 
-def _conclude_sweep() -> int:
-    """Shows how the jobs of a sweep ended; 1 unless all of them finished."""
+def _conclude_sweep(*, stopped: bool = False) -> int:
+    """Shows how the jobs of a sweep ended; 1 unless all of them finished.
+
+    Args:
+        stopped: whether it was asked to stop, which another message says with how to resume it.
+    """
     if invocation.current.sweep is None:
         return 0
     from bigmodel.cli.launch.run_folder import LEADERBOARD
@@ -219,22 +223,37 @@ def _conclude_sweep() -> int:
 
     results, path = collect(invocation.current.sweep), invocation.current.sweep.folder / LEADERBOARD
     boards = rank(results)
-    write_csv(boards, path)
-    print_leaderboard(boards, path=path)
+    try:
+        write_csv(boards, path)
+    finally:  # also if the disk is full
+        print_leaderboard(boards, path=path)
     folder = invocation.current.sweep.folder
     for line in [*verdict(folder, results), *out_of_fold.write(folder, results)]:
         print(escape(line))  # noqa: T201
-    return int(any(result.status not in ("finished", "pruned") for result in results))
+    unfinished = {result.status for result in results} - {"finished", "pruned"}
+    if unfinished and not stopped:
+        again = " sweep.retries=1" if "failed" in unfinished else ""
+        print(escape(f"Resume with: {program('bigmodel-train')} {_resume_words()}{again}"))  # noqa: T201
+    return int(bool(unfinished))
+
+
+def _resume_words() -> str:
+    """What to type to resume the run or the sweep; empty if there is nothing to resume."""
+    folder, sweep = invocation.current.folder, invocation.current.sweep
+    if sweep is not None:
+        return f"-m {shell_quoted(f'sweep.resume={sweep.folder}')}"
+    return "" if folder is None else shell_quoted(f"resume={folder}")
 
 
 def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]:
     """The message for an error, and the exit status; no message if its traceback should be shown."""
     if (status := messages.stop_status(error, invocation.current.signals)) is not None:
-        folder, sweep = invocation.current.folder, invocation.current.sweep
-        word = f"resume={folder}" if sweep is None else f"sweep.resume={sweep.folder}"
-        hint = f" Resume with {'-m ' if sweep else ''}{shell_quoted(word)}" if folder or sweep else ""
-        return f"Stopped.{hint}", status
-    return messages.error_text(_explain(error, argv)), 1
+        words = _resume_words()
+        return f"Stopped. Resume with {words}" if words else "Stopped.", status
+    text = _explain(error, argv)
+    if invocation.current.sweep is not None and isinstance(error, BigModelError):
+        text = f"{error.in_sweep} Then resume with {_resume_words()}"
+    return messages.error_text(text), 1
 
 
 def _explain(error: BaseException, argv: list[str]) -> str | None:

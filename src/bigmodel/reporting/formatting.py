@@ -134,20 +134,24 @@ def outcome(summary: Summary) -> str:
     return f"{summary.status.capitalize()} after {done}{reason}"
 
 
-def next_steps(summary: Summary, folder: Path, logdir: Path) -> list[tuple[str, str]]:
+def next_steps(
+    summary: Summary, folder: Path, logdir: Path, sweep: Path | None = None
+) -> list[tuple[str, str]]:
     """What to do next, as label and text: checkpoints, how to resume, the TensorBoard command.
 
     Args:
         folder: the run's.
         logdir: the folder for TensorBoard.
+        sweep: that of the sweep whose job the run is; None for a single run.
     """
     rows = []
     kept = [name for name in ("best", "last") if (folder / "checkpoints" / name).is_dir()]
     if kept:
         rows.append(("Checkpoints", f"{shown_path(folder / 'checkpoints')} ({', '.join(kept)})"))
     if summary.status != "finished" and "last" in kept:
-        resume = shell_quoted(f"resume={shown_path(folder)}")
-        rows.append(("Resume with", f"{program('bigmodel-train')} {resume}"))
+        word = f"resume={shown_path(folder)}" if sweep is None else f"sweep.resume={shown_path(sweep)}"
+        words = f"{'' if sweep is None else '-m '}{shell_quoted(word)}"
+        rows.append(("Resume with", f"{program('bigmodel-train')} {words}"))
     if (folder / "tensorboard").is_dir():
         rows.append(("TensorBoard", tensorboard_command(logdir)))
     return rows

@@ -169,8 +169,8 @@ class HeldFolder:
 def folder_gone_error(folder: Path) -> CheckpointError:
     """The error for a folder of a run or sweep that was moved or deleted."""
     return CheckpointError(
-        f"{folder}: is gone: it was moved or deleted while it was in use. A run saved in it can be "
-        "resumed from its new place: resume=<the run's folder>."
+        f"{folder}: is gone: it was moved or deleted while it was in use.",
+        "A run saved in it can be resumed from its new place: resume=<the run's folder>.",
     )
 
 
@@ -191,7 +191,8 @@ def write_error(path: Path, error: Exception, needed: int) -> CheckpointError:
     reason = getattr(error, "strerror", None) or error
     return CheckpointError(
         f"{path}: cannot be written: {reason}. It needs {needed:,} bytes, and {free}. Free some space, "
-        "or check the folder's permissions; then continue with resume=<the run's folder>."
+        "or check the folder's permissions.",
+        "Then continue with resume=<the run's folder>.",
     )
 
 

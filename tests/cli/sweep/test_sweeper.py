@@ -257,7 +257,9 @@ def test_another_grid_is_refused_and_a_larger_one_on_demand(command: Command, tm
 
 
 def test_failed_jobs_are_run_again_where_asked(command: Command, tmp_path: Path) -> None:
-    assert command(*SWEEP, *FAILING).status == 1
+    result = command(*SWEEP, *FAILING)
+    assert result.status == 1
+    assert result.out.splitlines()[-1].endswith("-m sweep.resume=mine sweep.retries=1")
     result = command("-m", "sweep.resume=mine")
     assert (result.status, at_once(result)) == (1, [])
     result = command("-m", "sweep.resume=mine", "sweep.retries=1")

@@ -79,7 +79,8 @@ def check_same(
         listed = "\n".join(f"  {key}: was {before!r}, now {now!r}" for key, before, now in pairs)
         raise ConfigError(
             f"resume={folder}: this would be a different run:\n{listed}\n"
-            "Leave these as they were, start a new run, or add resume_changed=true to continue anyway."
+            "Leave these as they were, or start a new run.",
+            "Or add resume_changed=true to continue anyway.",
         )
     return None
 

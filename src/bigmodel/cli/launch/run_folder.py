@@ -90,8 +90,8 @@ def check_free(folder: Path, key: str) -> None:
     ]
     if RECORD in existing or "summary.json" in existing:
         raise ConfigError(
-            f"{key}: {folder} already holds a run. Resume it with"
-            f" {shell_quoted(f'resume={folder}')}, or name another folder with {key}=<folder>."
+            f"{key}: {folder} already holds a run. Name another folder with {key}=<folder>.",
+            f"Or resume the run with {shell_quoted(f'resume={folder}')}",
         )
     if existing:
         raise ConfigError(
@@ -144,7 +144,8 @@ def _check_no_sweep(folder: Path) -> None:
     if existing:
         raise ConfigError(
             f"hydra.sweep.dir: {folder} holds {', '.join(existing)} already, as a sweep would. Name"
-            " another folder with hydra.sweep.dir=<folder>."
+            " another folder with hydra.sweep.dir=<folder>, or go on with the sweep there:"
+            f" -m {shell_quoted(f'sweep.resume={folder}')}"
         )
 
 

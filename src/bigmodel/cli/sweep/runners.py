@@ -83,7 +83,7 @@ def runner_for(
         )
     if resumed:
         raise ConfigError(
-            "sweep.resume: only works with bigmodel's own launcher. Leave out hydra/launcher."
+            "sweep.resume: goes on with bigmodel's own launcher alone. Add hydra/launcher=basic."
         )
     return HydraLauncher(context, master)
 

@@ -140,7 +140,7 @@ def run_composed(
             configure_logging=False,
         )
     except Exception as error:  # such as a folder that cannot be made
-        return Outcome("failed", reason(error), may_pass=may_pass(error))
+        return Outcome("failed", reason(error, in_sweep=True), may_pass=may_pass(error))
     outcome: Outcome = returned.return_value
     return outcome
 
@@ -169,7 +169,7 @@ def train(
                 run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
             held = stack.enter_context(contextlib.closing(disk.HeldFolder(folder)))
         except BigModelError as error:
-            return Outcome("failed", reason(error), may_pass=may_pass(error))
+            return Outcome("failed", reason(error, in_sweep=True), may_pass=may_pass(error))
         try:
             if channel is not None:
                 channel.started(folder)
@@ -212,7 +212,9 @@ def _train_in(folder: Path, config: DictConfig, hydra: DictConfig, begun: bool, 
 
 def _console(folder: Path, channel: Line, pruned_by: str | None) -> Sink:
     """What takes the console's place: lines go to the job's log alone, and figures to the sweep."""
-    log = Console(folder, terminal=False, stream=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    nowhere = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sweep = Path(HydraConfig.get().sweep.dir)
+    log = Console(folder, terminal=False, stream=nowhere, sweep=sweep)
     return Sinks([log, _ToSweep(channel, pruned_by)])
 
 
@@ -267,7 +269,9 @@ class _ToSweep(Sink):
 def _ending(stopped: bool, error: BaseException) -> tuple[Status, str]:
     if isinstance(error, Pruned):
         return "pruned", str(error)
-    return ("stopped", str(error) or "interrupted") if stopped else ("failed", reason(error))
+    return (
+        ("stopped", str(error) or "interrupted") if stopped else ("failed", reason(error, in_sweep=True))
+    )
 
 
 def _record_end(status: str, error: str, config: DictConfig, folder: Path, hydra: DictConfig) -> None:
