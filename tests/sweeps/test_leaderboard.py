@@ -89,7 +89,7 @@ def test_jobs_without_a_validation_set_are_ranked_by_a_test_figure_alone() -> No
         job(1, None, monitor="", best={"test/r2": 0.1}),
         job(2, None, monitor="", best={"test/r2": 0.5}),
     ]
-    assert [row.remark for row in rank(jobs)[0].rows] == ["has no validation set"] * 2
+    assert [row.remark for row in rank(jobs)[0].rows] == ["has no validation set to be ranked on"] * 2
     assert order(jobs, "test/r2") == "21"
 
 

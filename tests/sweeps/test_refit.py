@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.sweeps.leaderboard import JobResult
-from bigmodel.sweeps.refit import Refit, winners
+from bigmodel.sweeps.refit import Length, Refit, length_to_best, winners
 
 
 def job(number: int, value: float | None, status: str = "finished", **more: Any) -> JobResult:
@@ -52,20 +52,34 @@ def test_there_is_none_without_a_finished_job() -> None:
     assert winners([job(0, 0.5, "stopped"), job(1, None)]) == winners([]) == []
 
 
-def test_the_test_figure_is_the_one_to_report(tmp_path: Path) -> None:
-    (winner,) = winners([job(0, 0.5), job(1, 0.9)])
-    refit = Refit(winner, "", "mine", "text", ["plug"])
-    first, second = refit.conclusion("runs/my run", {"test/loss": 1.0, "test/accuracy": 0.8})
-    assert first == (
-        "The best of 2 jobs was picked on the validation set, so that its val/accuracy is optimistic."
-        " Report test/accuracy."
-    )
-    assert second.endswith("bigmodel-train '--config-dir=runs/my run' experiment=mine 'plugins=[plug]'")
-    assert "There is no test set" in refit.conclusion("run", {})[0]
-    refit.write(tmp_path)
-    assert (tmp_path / "experiment" / "mine.yaml").read_text() == "text"
+def test_a_chosen_metric_decides_by_its_own_direction() -> None:
+    def figures(accuracy: float, loss: float) -> dict[str, Any]:
+        return {"best": {"val/accuracy": accuracy, "val/loss": loss}}
+
+    (winner,) = winners([job(0, None, **figures(0.9, 2)), job(1, None, **figures(0.8, 1))], "val/loss")
+    assert (winner.job.job, winner.value, winner.mode) == ("1", 1.0, "min")
 
 
-def test_nothing_is_optimistic_about_the_only_job() -> None:
+def lengths(*steps: float, epochs: float = 10.0, of: int = 100) -> Length | None:
+    """Of runs of so many epochs and steps that were at their best after `steps`."""
+    best: list[dict[str, float]] = [{"val/accuracy": 0.5, "step": step} for step in steps]
+    jobs = [
+        job(n, None, changed={"seed": str(n)}, best=each, steps=of, epochs=epochs)
+        for n, each in enumerate(best)
+    ]
+    (winner,) = winners(jobs)
+    return length_to_best(winner)
+
+
+def test_the_length_is_the_median_of_those_to_the_best_checkpoints() -> None:
+    assert lengths(30, 90, 50) == Length(5, 50, [3.0, 9.0, 5.0])
+    assert lengths(26, 38) == Length(3, 32, [2.6, 3.8])
+    assert lengths(7) == Length(1, 7, [0.7])
+    assert lengths(4) == Length(None, 4, [0.4])
+    assert lengths(30, 50, of=0) is None
+
+
+def test_the_experiment_is_written_into_the_run(tmp_path: Path) -> None:
     (winner,) = winners([job(0, 0.5)])
-    assert len(Refit(winner, "", "mine", "").conclusion("run", {"test/accuracy": 0.8})) == 1
+    Refit(winner, "", "mine", "text").write(tmp_path)
+    assert (tmp_path / "experiment" / "mine.yaml").read_text() == "text"

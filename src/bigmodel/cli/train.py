@@ -156,12 +156,12 @@ def _run_jobs(argv: list[str]) -> int:
 
 
 def _conclude_refit(refit: Refit, folder: Path) -> None:
-    from bigmodel.reporting.formatting import shown_path
+    from bigmodel.cli.sweep.refit_report import conclusion
     from bigmodel.reporting.summary import read_summary
 
     summary = read_summary(folder)
     assert summary is not None
-    for line in refit.conclusion(shown_path(folder), summary.test):
+    for line in conclusion(refit, folder, summary):
         print(escape(line))  # noqa: T201
 
 

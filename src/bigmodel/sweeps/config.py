@@ -92,6 +92,12 @@ class SweepConfig(Config):
     refit: str | None = Field(
         None, description="folder of a sweep whose best settings are trained again, without -m"
     )
+    refit_on: Literal["train", "all"] = Field(
+        "train", description="what they are trained on: train, or all, the validation set too"
+    )
+    refit_metric: str | None = Field(
+        None, description="metric that chooses them, such as val/loss; null: the sweep's own"
+    )
     refit_name: Option = Field("winner", min_length=1, description="name of their experiment")
 
 

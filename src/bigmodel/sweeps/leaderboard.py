@@ -229,7 +229,7 @@ def _remark(result: JobResult, metric: str) -> str | None:
     if result.status != "finished" or result.best.get(metric) is not None:
         return result.error
     if not result.monitor:
-        return "has no validation set"
+        return "has no validation set to be ranked on"
     if metric != result.monitor:
         return f"has no {metric}"
     others = [value for name, value in result.final.items() if name.startswith("val/")]

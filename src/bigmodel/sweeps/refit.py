@@ -5,43 +5,68 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from bigmodel.errors import counted, shell_quoted
+from bigmodel.errors import counted
 from bigmodel.runtime import disk
 from bigmodel.sweeps.leaderboard import Board, JobResult, Row, group, rank
+from bigmodel.sweeps.statistics import Estimate, estimate
 
 FOLDER = "experiment"
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best settings among those of jobs that monitor the same metric.
+    """The best settings among those of jobs that are ranked by the same metric.
 
     Attributes:
-        job: the best job with them.
-        repeats: keys in which their jobs differ: those of seeds and folds.
-        metric: what they are ranked by.
-        value: of the job; the mean if there are repetitions.
-        runs: how many jobs with them have finished.
+        jobs: the finished ones with them, best first.
+        repeats: keys in which they differ: those of seeds and folds.
+        metric, mode: what they are ranked by, and which way it is better, `max` or `min`.
+        estimate: its mean over the repetitions; of the one job if there are none.
         candidates: of how many settings they are the best.
     """
 
-    job: JobResult
+    jobs: Sequence[JobResult]
     repeats: Sequence[str]
     metric: str
-    value: float
-    runs: int
+    mode: str
+    estimate: Estimate
     candidates: int
+
+    @property
+    def job(self) -> JobResult:
+        """The best job with them."""
+        return self.jobs[0]
+
+    @property
+    def value(self) -> float:
+        """Of the job; the mean if there are repetitions."""
+        return self.estimate.mean
+
+    @property
+    def runs(self) -> int:
+        """How many repetitions have finished."""
+        return self.estimate.n
 
     @property
     def among(self) -> str:
         """What they are the best of: `4 jobs`."""
         return counted(self.candidates, "setting" if self.repeats else "job")
 
+    @property
+    def changed(self) -> Mapping[str, str]:
+        """The settings, as far as the sweep changed them."""
+        return {key: value for key, value in self.job.changed.items() if key not in self.repeats}
 
-def winners(results: Sequence[JobResult]) -> list[Winner]:
-    """The best settings by each monitored metric; none if no job has finished with a figure."""
-    return [winner for board in rank(results) if (winner := _best(board)) is not None]
+
+def winners(results: Sequence[JobResult], metric: str | None = None) -> list[Winner]:
+    """The best settings by each monitored metric; none if no job has finished with a figure.
+
+    Args:
+        metric: what to rank all by; None takes the one that each job monitors.
+    """
+    return [winner for board in rank(results, metric) if (winner := _best(board)) is not None]
 
 
 def _best(board: Board) -> Winner | None:
@@ -52,18 +77,47 @@ def _best(board: Board) -> Winner | None:
             return None
         value = rows[0].value
         assert value is not None
-        return Winner(rows[0].result, (), board.metric, value, 1, len(rows))
+        single = estimate([value])
+        return Winner([rows[0].result], (), board.metric, board.mode, single, len(rows))
     groups = [each for each in grouping.groups if each.estimate is not None]
     if not groups:
         return None
     best = groups[0].estimate
     assert best is not None
-    job = _finished(groups[0].rows)[0].result
-    return Winner(job, grouping.repeats, board.metric, best.mean, best.n, len(groups))
+    jobs = [row.result for row in _finished(groups[0].rows)]
+    return Winner(jobs, grouping.repeats, board.metric, board.mode, best, len(groups))
 
 
 def _finished(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.result.status == "finished" and row.place is not None]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long the winner's runs took to their best checkpoint.
+
+    Attributes:
+        epochs: the median over the runs, at least 1; None if that was within half an epoch.
+        steps: the median in optimizer steps.
+        each: epochs of each run.
+    """
+
+    epochs: int | None
+    steps: int
+    each: Sequence[float]
+
+
+def length_to_best(winner: Winner) -> Length | None:
+    """How long it took to the best checkpoint; None if a run does not tell."""
+    epochs, steps = [], []
+    for job in winner.jobs:
+        step = job.best.get("step")
+        if not step or not job.steps or not job.epochs:
+            return None
+        steps.append(step)
+        epochs.append(step * job.epochs / job.steps)
+    middle = median(epochs)
+    return Length(max(1, round(middle)) if middle >= 0.5 else None, round(median(steps)), epochs)
 
 
 @dataclass(frozen=True)
@@ -75,14 +129,20 @@ class Refit:
         announcement: what is said when it begins.
         name: of its experiment.
         experiment: the experiment's YAML.
+        flags: those of the sweep's command line that say where configurations are.
+        search_path: folders in which it looked for more of them.
         plugins: modules that the settings need.
+        moved_to: the folder that relative paths start from, if the user is in another one.
     """
 
     winner: Winner
     announcement: str
     name: str
     experiment: str
+    flags: Sequence[str] = ()
+    search_path: Sequence[str] = ()
     plugins: Sequence[str] = ()
+    moved_to: Path | None = None
 
     def write(self, folder: Path) -> None:
         """Writes the experiment into the run's folder.
@@ -92,28 +152,3 @@ class Refit:
         """
         disk.make_folder(folder / FOLDER)
         disk.write_text(folder / FOLDER / f"{self.name}.yaml", self.experiment)
-
-    def conclusion(self, folder: str, test: Mapping[str, float]) -> list[str]:
-        """The lines that are said at the end.
-
-        Args:
-            folder: the run's.
-            test: its figures of the test set; empty if there is none.
-        """
-        words = [f"--config-dir={folder}", f"experiment={self.name}"]
-        words += [f"plugins=[{','.join(self.plugins)}]"] if self.plugins else []
-        named = f"These settings again: bigmodel-train {' '.join(map(shell_quoted, words))}"
-        if self.winner.candidates < 2:  # nothing was picked
-            return [named]
-        metric = self.winner.metric
-        figure = f"test/{metric.partition('/')[2]}"
-        advice = (
-            f"Report {figure if figure in test else 'the test figures'}."
-            if test
-            else ("There is no test set, whose figure could be reported instead.")
-        )
-        return [
-            f"The best of {self.winner.among} was picked on the validation set, so that its {metric} is"
-            f" optimistic. {advice}",
-            named,
-        ]

@@ -34,6 +34,11 @@ class Estimate:
             return None
         return self.mean - self.half_width, self.mean + self.half_width
 
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean; None for a single figure."""
+        return None if self.half_width is None else self.half_width / _quantile(self.n - 1)
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -1,6 +1,7 @@
 """`sweep.refit=`, as typed."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,21 @@ def swept(tmp_path: Path) -> Manifest:
     manifest = Manifest.create(folder, [*words, "hydra.sweep.dir=swept"], jobs)
     for job, value in zip(jobs, [0.9, 0.3, 0.7, None], strict=True):
         if value is not None:
-            end(manifest, job, {"status": "finished", "best": {"val/accuracy": value}})
+            best = {"val/accuracy": value, "val/loss": value, "step": 6 + 3 * job.number}
+            end(manifest, job, {"status": "finished", "best": best})
     return manifest
 
 
 def end(manifest: Manifest, job: Job, summary: dict[str, Any]) -> None:
     folder = manifest.folder / str(job.number)
     folder.mkdir()
-    known = {"monitor": "val/accuracy", "mode": "max", "loss": "cross_entropy"}
+    known = {
+        "monitor": "val/accuracy",
+        "mode": "max",
+        "loss": "cross_entropy",
+        "epochs": 30,
+        "steps": 90,
+    }
     (folder / "summary.json").write_text(json.dumps(known | summary))
     manifest.started(job, folder)
     manifest.ended(job, Outcome(summary["status"]))
@@ -51,15 +59,18 @@ def end(manifest: Manifest, job: Job, summary: dict[str, Any]) -> None:
 def test_the_best_settings_are_trained_again_and_can_be_named(command: Command, tmp_path: Path) -> None:
     result = command("sweep.refit=swept", "sweep.refit_name=iris_best", "hydra.run.dir=again")
     assert (result.status, result.err) == (0, "")
-    first, *_, optimistic, named = result.out.splitlines()
+    first, *_, picked, own, optimistic, named = result.out.splitlines()
     assert first == (
         "sweep.refit=swept: optimizer.lr=0.01 is the best of 2 settings, mean val/accuracy of 1 run:"
         " 0.7000. It is trained again. 1 job had not ended and did not count."
     )
-    assert "best of 2 settings was picked on the validation set" in optimistic
+    assert (picked, own[:8]) == ("best of 2 settings  0.7000", "this run")
+    assert "The best of 2 settings is partly the luckiest" in optimistic
     assert named.endswith("bigmodel-train --config-dir=again experiment=iris_best")
     text = (tmp_path / "again" / "experiment" / "iris_best.yaml").read_text()
-    assert text.startswith("# @package _global_\n")
+    assert text.startswith(
+        "# @package _global_\n# The best settings of swept. Relative paths start from"
+    )
     assert yaml.safe_load(text) == {
         "defaults": [
             {"override /data": "iris"},
@@ -98,6 +109,26 @@ def test_what_is_typed_beside_it_counts(command: Command, tmp_path: Path) -> Non
         (["sweep.refit=swept", "-m"], "sweep.refit=swept: trains one run."),
         (["sweep.refit=plugged"], "name them again: 'plugins=[my_code]'"),
         (["sweep.refit=mixed"], "differ in what they are ranked by (val/accuracy, val/rmse)"),
+        (
+            ["sweep.refit=pareto"],
+            "val/accuracy and seconds, of which none decides alone. Name the metric",
+        ),
+        (["sweep.refit=older"], "an older version ran this sweep and kept no record"),
+        (
+            ["sweep.refit=silent", "sweep.refit_on=all"],
+            "Say how long to train, such as trainer.epochs=10.",
+        ),
+        (["sweep.refit="], "sweep.refit=: is empty. Name the folder of a sweep."),
+        (["sweep.refit_on=all"], "sweep.refit_on=all: goes with sweep.refit=<folder of a sweep>."),
+        (["sweep.refit=swept", "sweep.refit_on=both"], "sweep.refit_on=both: is train, or all"),
+        (
+            ["sweep.refit=swept", "sweep.refit_metric=val/los"],
+            "no such metric. Did you mean 'val/loss'?",
+        ),
+        (
+            ["sweep.refit=swept", "sweep.refit_metric=test/loss"],
+            "the test set takes no part in the choice",
+        ),
         (["sweep.refit=removing"], "~optimizer.momentum: removes a setting"),
         (["sweep.refit=swept", "sweep.refit_name=a/b"], "sweep.refit_name=a/b: may consist of"),
         (["sweep.refit=swept", "sweep.jobs=2"], "sweep.jobs=2: is a setting of sweeps."),
@@ -111,6 +142,9 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
         "plugged": [("plugins=[my_code]", "val/accuracy")],
         "mixed": [("seed=1", "val/accuracy"), ("seed=2", "val/rmse")],
         "removing": [("~optimizer.momentum", "val/accuracy")],
+        "pareto": [("seed=1", "val/accuracy")],
+        "silent": [("seed=1", "val/accuracy")],
+        "older": [],
     }
     for name, jobs in sweeps.items():
         (tmp_path / name).mkdir()
@@ -119,6 +153,8 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
         for job, (_, metric) in zip(own, jobs, strict=True):
             if metric is not None:
                 end(manifest, job, {"status": "finished", "monitor": metric, "best": {metric: 0.5}})
+    (tmp_path / "pareto" / "multirun.yaml").write_text("sweep: {metrics: [val/accuracy, seconds]}")
+    (tmp_path / "older" / "sweep.jsonl").rename(tmp_path / "older" / "leaderboard.csv")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     result = command(*words)
     assert (result.status, result.out) == (1, "")
@@ -137,3 +173,55 @@ def test_the_best_settings_of_folds_are_trained_without_them(command: Command, t
     assert "best of 2 settings" in result.out
     data = yaml.safe_load((tmp_path / "again" / ".hydra" / "config.yaml").read_text())["data"]
     assert (data["folds"], data["val_fold"]) == (None, None)
+    result = command("sweep.refit=folds", "sweep.refit_on=all", "hydra.run.dir=whole")
+    assert (result.status, result.err) == (0, "")
+    assert "data together, for 1 epoch, the median of those after which" in result.out
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert (summary["best"], summary["monitor"], summary["epochs"]) == ({}, "", 1)
+    assert "(150 train)" in result.out
+
+
+@pytest.mark.usefixtures("swept")
+def test_training_and_validation_data_together_take_as_long_as_the_best_checkpoints_did(
+    command: Command, tmp_path: Path
+) -> None:
+    words = ("sweep.refit=swept", "sweep.refit_on=all", "sweep.refit_metric=val/accuracy")
+    result = command(*words, "hydra.run.dir=again")
+    assert (result.status, result.err) == (0, "")
+    assert (
+        "on training and validation data together, for 4 epochs, after which it was at its" in result.out
+    )
+    assert "so that val/accuracy as picked is optimistic" in result.out
+    written = yaml.safe_load((tmp_path / "again" / "experiment" / "winner.yaml").read_text())
+    assert (written["data"]["validation"], written["trainer"]["epochs"]) == (False, 4)
+    result = command(*words, "trainer.epochs=2", "hydra.run.dir=typed")
+    assert "on training and validation data together." in result.out
+    assert json.loads((tmp_path / "typed" / "summary.json").read_text())["epochs"] == 2
+
+
+def test_settings_can_be_named_again_whatever_they_are(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    mine = "# @package _global_\n# mine\ndefaults: [override /optimizer: sgd]\ntrainer: {epochs: 1}\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
+    rows = "\n".join(f"{n},a{n % 3},{'yes' if n % 2 else 'no'}" for n in range(40))
+    (tmp_path / "my, rows.csv").write_text(f"x,the city,y\n{rows}\n")
+    job = Job(0, (
+        *("experiment=mine", "device=cpu", "trainer.tensorboard=false", "data=table", "data.target=y"),
+        *("data.path='my, rows.csv'", "data.missing=[null,'NA, none','nil','1e3',' a: b']"),
+        *("data.columns={x: number}", "data.ignore=['the city']", "model.hidden_sizes=[8,4]"),
+        "trainer.clip_norm=null",
+    ))  # fmt: skip
+    (tmp_path / "swept").mkdir()
+    manifest = Manifest.create(tmp_path / "swept", ["-m", "--config-dir=conf"], [job])
+    end(manifest, job, {"status": "finished", "best": {"val/accuracy": 0.5}})
+    result = command("sweep.refit=swept", "hydra.run.dir=again")
+    assert (result.status, result.err) == (0, "")
+    words = shlex.split(result.out.splitlines()[-1].partition("bigmodel-train ")[2])
+    assert command(*words, "hydra.run.dir=named").status == 0
+    ours, theirs = (
+        yaml.safe_load((tmp_path / n / ".hydra/config.yaml").read_text()) for n in ("again", "named")
+    )
+    assert ours == theirs
+    assert ours["data"]["missing"] == [None, "NA, none", "nil", "1e3", " a: b"]
+    swept = command("-m", *words, "optimizer.lr=0.1,0.01", "sweep.jobs=1", "hydra.sweep.dir=more")
+    assert (swept.status, swept.err) == (0, "")

@@ -116,21 +116,43 @@ def verdict(folder: Path, results: Sequence[JobResult]) -> list[str]:
 
     There are none without baselines, or before a job has finished.
     """
-    try:
-        known = nested_json.loads(disk.read_text(folder / BASELINES))
-    except (OSError, ValueError):
-        return []
-    found = winners(results)
-    if not found:
+    known, found = _fitted(folder), winners(results)
+    if known is None or not found:
         return []
     winner = found[0]
-    sign = -1.0 if winner.job.mode == "min" else 1.0
-    ranked = sorted(known["baselines"], key=lambda each: -sign * _value(each, winner.metric, sign))
+    sign, ranked = _ranked(known, winner)
     rows = [f"{each['name']:24}  {_shown(each, winner.metric)}" for each in ranked]
     lines = ["", f"Baselines on the same samples, {winner.metric}", *rows]
     if math.isfinite(_value(ranked[0], winner.metric, sign)):
         lines.append(_words(winner, ranked[0], sign, known["validation_samples"]))
     return lines
+
+
+def better_baseline(folder: Path, winner: Winner) -> str | None:
+    """A sentence on the best baseline of a sweep, if it is better than the best network or as good."""
+    known = _fitted(folder)
+    if known is None:
+        return None
+    sign, (best, *_) = _ranked(known, winner)
+    value = _value(best, winner.metric, sign)
+    if not math.isfinite(value) or sign * (winner.value - value) > 0:
+        return None
+    words = "better" if value != winner.value else "as good"
+    return f"{best['name'].capitalize()} was {words}, without a network: {figure(value)}."
+
+
+def _fitted(folder: Path) -> dict[str, Any] | None:
+    try:
+        known: dict[str, Any] = nested_json.loads(disk.read_text(folder / BASELINES))
+    except (OSError, ValueError):
+        return None
+    return known
+
+
+def _ranked(known: Mapping[str, Any], winner: Winner) -> tuple[float, list[Mapping[str, Any]]]:
+    """1 if more of the winner's metric is better, -1 if less is; and the baselines, best first."""
+    sign = -1.0 if winner.mode == "min" else 1.0
+    return sign, sorted(known["baselines"], key=lambda each: -sign * _value(each, winner.metric, sign))
 
 
 def _value(baseline: Mapping[str, Any], metric: str, sign: float) -> float:

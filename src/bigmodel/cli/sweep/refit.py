@@ -9,24 +9,34 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from bigmodel.cli.launch.config_index import read_index
 from bigmodel.cli.launch.flags import parse_flags
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.cli.launch.safe_loader import named_plugins
 from bigmodel.cli.sweep.compose import put
+from bigmodel.cli.sweep.refit_report import announcement
 from bigmodel.cli.sweep.resume import key_of, replaced, return_to_start
-from bigmodel.errors import CheckpointError, ConfigError, counted, setting, shell_quoted
-from bigmodel.reporting.formatting import figure
-from bigmodel.sweeps.jobs import in_one_line
+from bigmodel.errors import CheckpointError, ConfigError, counted, did_you_mean, setting, shell_quoted
+from bigmodel.sweeps import manifest as manifests
+from bigmodel.sweeps.leaderboard import JobResult, metric_names
 from bigmodel.sweeps.manifest import Manifest
-from bigmodel.sweeps.refit import Refit, Winner, winners
+from bigmodel.sweeps.refit import Length, Refit, Winner, length_to_best, winners
 from bigmodel.sweeps.results import collect
 
-_KEY, _NAME = "sweep.refit", "sweep.refit_name"
+_KEY, _ON, _METRIC, _NAME = "sweep.refit", "sweep.refit_on", "sweep.refit_metric", "sweep.refit_name"
 _DEFAULT_NAME = "winner"
 _NOT_IN_EXPERIMENT = ("plugins", "output_dir")
 """A file may not name plugins, and where runs are kept is no setting of a run."""
+
+_WITHOUT_VALIDATION = (
+    *("data.validation=false", "data.folds=null", "data.val_fold=null"),
+    *("trainer.checkpoint.monitor=auto", "trainer.early_stopping.monitor=auto"),
+    "trainer.early_stopping.patience=null",
+)
+"""What a run sets that trains on all data: nothing can choose a checkpoint, or end it early."""
 
 
 def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | None]:
@@ -46,56 +56,141 @@ def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | 
             plugins are not named again.
     """
     own = {key_of(word): word.partition("=")[2].strip("'\"") for word in argv}
-    if not own.get(_KEY) or own[_KEY] == "null":
+    keys = (_KEY, _ON, _METRIC, _NAME)
+    if _KEY not in own or own[_KEY] == "null":
+        if alone := next((key for key in keys[1:] if key in own), None):
+            raise ConfigError(f"{alone}={own[alone]}: goes with {_KEY}=<folder of a sweep>. Add it.")
         return argv, None
-    if {"-m", "--multirun"} & set(argv):
-        raise ConfigError(f"{_KEY}={own[_KEY]}: trains one run. Leave out -m.")
-    folder, name = Path(own[_KEY]), own.get(_NAME, _DEFAULT_NAME)
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ConfigError(f"{_NAME}={name}: may consist of letters, digits, _ and - only.")
-    if not folder.is_dir():
-        raise CheckpointError(f"{_KEY}={folder}: there is no such folder. Name the folder of a sweep.")
-    manifest = Manifest.read(folder)
+    _check_words(own, argv)
+    folder, here = Path(own[_KEY]), Path.cwd()
+    manifest = _manifest(folder)
     return_to_start(manifest)
     folder = manifest.folder
-    winner = _winner(manifest)
-    typed = [word for word in argv if key_of(word) not in (_KEY, _NAME)]
+    winner = _winner(manifest, own.get(_METRIC))
+    typed = [word for word in argv if key_of(word) not in keys]
     chosen = manifest.states[int(winner.job.job)].job.overrides
     left_out = {*winner.repeats, "plugins"}
     if "data.val_fold" in left_out:
         left_out.add("data.folds")
     settings = [word for word in chosen if key_of(word) not in left_out]
     _check_plugins(folder, named_plugins(chosen), typed)
+    how = ""
+    if own.get(_ON) == "all":
+        added, how = _on_all(folder, winner, typed)
+        settings = replaced(settings, added)
     before = parse_flags(manifest.words, config_dir)
-    flags = [
-        f"--{flag.replace('_', '-')}={value}"
-        for flag in ("config_dir", "config_path", "config_name")
-        if (value := getattr(before, flag)) is not None
-    ]
     paths = [word for word in before.overrides if key_of(word) == "hydra.searchpath"]
-    words = replaced([*flags, *paths, *settings], typed)
-    overrides = parse_flags(words, config_dir).overrides
+    words = replaced([*_flags(before), *paths, *settings], typed)
+    now = parse_flags(words, config_dir)
     groups = read_index([config_dir, *own_folders(words)]).groups
-    experiment = _experiment(overrides, groups, f"The best settings of {folder}")
-    plugins = sorted(named_plugins(typed))
-    return words, Refit(winner, _announcement(folder, manifest, winner), name, experiment, plugins)
+    title = f"The best settings of {folder}. Relative paths start from {Path.cwd()}."
+    return words, Refit(
+        winner,
+        announcement(folder, manifest, winner, how),
+        own.get(_NAME, _DEFAULT_NAME),
+        _experiment(now.overrides, groups, title),
+        flags=_flags(now),
+        search_path=_search_path(now.overrides),
+        plugins=sorted(named_plugins(typed)),
+        moved_to=None if here == Path.cwd() else Path.cwd(),
+    )
 
 
-def _winner(manifest: Manifest) -> Winner:
-    found = winners(collect(manifest))
+def _check_words(own: dict[str, str], argv: Sequence[str]) -> None:
+    folder, name, data = own[_KEY], own.get(_NAME, _DEFAULT_NAME), own.get(_ON, "train")
+    if not folder:
+        raise ConfigError(f"{_KEY}=: is empty. Name the folder of a sweep.")
+    if {"-m", "--multirun"} & set(argv):
+        raise ConfigError(f"{_KEY}={folder}: trains one run. Leave out -m.")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ConfigError(f"{_NAME}={name}: may consist of letters, digits, _ and - only.")
+    if data not in ("train", "all"):
+        raise ConfigError(
+            f"{_ON}={data}: is train, or all, which is the training and the validation set together."
+        )
+
+
+def _manifest(folder: Path) -> Manifest:
+    if not folder.is_dir():
+        raise CheckpointError(f"{_KEY}={folder}: there is no such folder. Name the folder of a sweep.")
+    if (folder / "leaderboard.csv").is_file() and not (folder / manifests.NAME).is_file():
+        raise CheckpointError(
+            f"{_KEY}={folder}: an older version ran this sweep and kept no record of what was typed"
+            f" ({manifests.NAME}). `bigmodel compare {folder}` lists its jobs: type the settings of the"
+            " best one."
+        )
+    return Manifest.read(folder)
+
+
+def _winner(manifest: Manifest, metric: str | None) -> Winner:
+    where, results = f"{_KEY}={manifest.folder}", collect(manifest)
+    metric = _deciding(where, metric, _objectives(manifest.folder), results)
+    found = winners(results, metric)
     if not found:
         raise CheckpointError(
-            f"{_KEY}={manifest.folder}: no job of this sweep has finished with a figure, so none is"
-            f" best. Go on with it: bigmodel-train -m {shell_quoted(f'sweep.resume={manifest.folder}')}"
+            f"{where}: no job of this sweep has finished with a figure, so none is best. Go on with it:"
+            f" bigmodel-train -m {shell_quoted(f'sweep.resume={manifest.folder}')}"
         )
     if len(found) > 1:
         metrics = ", ".join(dict.fromkeys(winner.metric for winner in found))
+        shared = [set(winner.job.best) for winner in found]
+        common = [name for name in _validated(results) if all(name in names for names in shared)]
+        other = next((name for name in common if not name.endswith("/loss")), None)
         words = " ".join(map(shell_quoted, manifest.states[int(found[0].job.job)].job.overrides))
+        way = (
+            f"Train the one that you choose, such as: bigmodel-train {words}"
+            if other is None
+            else f"Name one that decides: {_METRIC}={other}"
+        )
         raise ConfigError(
-            f"{_KEY}={manifest.folder}: its jobs differ in what they are ranked by ({metrics}), so none"
-            f" is the best of all. Train the one that you choose, such as: bigmodel-train {words}"
+            f"{where}: its jobs differ in what they are ranked by ({metrics}), so none is the best of"
+            f" all. {way}"
         )
     return found[0]
+
+
+def _deciding(
+    where: str, typed: str | None, objectives: Sequence[str], results: Sequence[JobResult]
+) -> str | None:
+    """The metric that decides; None: the one that each job monitors."""
+    known = _validated(results)
+    if typed is not None:
+        if typed in known or not known:
+            return typed
+        why = f"no such metric.{did_you_mean(typed, known)}"
+        if typed.startswith("test/"):
+            why = "the test set takes no part in the choice, or its figure would be optimistic too."
+        raise ConfigError(f"{_METRIC}={typed}: {why} Allowed are: {', '.join(known)}.")
+    if len(objectives) > 1 or (objectives and objectives[0] not in known and known):
+        named = " and ".join(objectives)
+        why = "of which none decides alone" if len(objectives) > 1 else "which is no figure of a model"
+        example = next((name for name in objectives if name in known), next(iter(known), "val/loss"))
+        raise ConfigError(
+            f"{where}: its search optimized {named}, {why}. Name the metric that decides:"
+            f" {_METRIC}={example}"
+        )
+    return objectives[0] if objectives else None
+
+
+def _validated(results: Sequence[JobResult]) -> list[str]:
+    """The metrics that settings may be chosen by."""
+    names = metric_names(results)
+    part = "val/" if any(name.startswith("val/") for name in names) else "train/"
+    return [name for name in names if name.startswith(part)]
+
+
+def _objectives(folder: Path) -> list[str]:
+    """What a search optimized, if that was said."""
+    try:
+        metrics = OmegaConf.select(OmegaConf.load(folder / "multirun.yaml"), "sweep.metrics")
+    except (
+        OSError,
+        ValueError,
+        YAMLError,
+        OmegaConfBaseException,
+    ):
+        return []
+    return [str(metric) for metric in metrics or ()]
 
 
 def _check_plugins(folder: Path, plugins: frozenset[str], typed: Sequence[str]) -> None:
@@ -106,15 +201,54 @@ def _check_plugins(folder: Path, plugins: frozenset[str], typed: Sequence[str]) 
         )
 
 
-def _announcement(folder: Path, manifest: Manifest, winner: Winner) -> str:
-    changed = {k: v for k, v in winner.job.changed.items() if k not in winner.repeats}
-    words = in_one_line(changed)
-    chosen = words if winner.repeats else f"job {winner.job.job} ({words})"
-    mean = f"mean {winner.metric} of {counted(winner.runs, 'run')}" if winner.repeats else winner.metric
-    best = f"{chosen} is the best of {winner.among}" if winner.candidates > 1 else "its only settings"
-    unfinished = sum(state.status in ("waiting", "running") for state in manifest.states.values())
-    rest = f" {counted(unfinished, 'job')} had not ended and did not count." if unfinished else ""
-    return f"{_KEY}={folder}: {best}, {mean}: {figure(winner.value)}. It is trained again.{rest}"
+def _on_all(folder: Path, winner: Winner, typed: Sequence[str]) -> tuple[list[str], str]:
+    """What is set to train on all data, and how long that is, in words.
+
+    Raises:
+        ConfigError: the jobs do not tell how long it took to their best checkpoints.
+    """
+    data = ", on training and validation data together"
+    if {"trainer.epochs", "trainer.max_steps"} & {key_of(word) for word in typed}:
+        return list(_WITHOUT_VALIDATION), data
+    length = length_to_best(winner)
+    if length is None:
+        raise ConfigError(
+            f"{_ON}=all: {folder} does not tell at which step its best jobs were at their best. Say how"
+            " long to train, such as trainer.epochs=10."
+        )
+    if length.epochs is None:
+        word, shown = f"trainer.max_steps={length.steps}", counted(length.steps, "step")
+        words = [word, "trainer.epochs=1"]
+    else:
+        shown = counted(length.epochs, "epoch")
+        words = [f"trainer.epochs={length.epochs}", "trainer.max_steps=null"]
+    return [*_WITHOUT_VALIDATION, *words], f"{data}, for {shown}, {_reason(length)}"
+
+
+def _reason(length: Length) -> str:
+    if len(length.each) == 1:
+        return "after which it was at its best"
+    each = ", ".join(f"{epochs:.3g}" for epochs in sorted(length.each))
+    return f"the median of those after which its runs were at their best ({each})"
+
+
+def _flags(arguments: Any) -> list[str]:
+    """The flags that say where configurations are."""
+    return [
+        f"--{flag.replace('_', '-')}={value}"
+        for flag in ("config_dir", "config_path", "config_name")
+        if (value := getattr(arguments, flag)) is not None
+    ]
+
+
+def _search_path(overrides: Sequence[str]) -> list[str]:
+    parser = OverridesParser.create()
+    found: list[str] = []
+    for word in overrides:
+        if key_of(word) == "hydra.searchpath":
+            value: Any = parser.parse_override(word).value()
+            found = [str(entry) for entry in value or ()]
+    return found
 
 
 def _experiment(words: Sequence[str], groups: Any, title: str) -> str:
