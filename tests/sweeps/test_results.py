@@ -43,6 +43,14 @@ def test_jobs_of_an_older_sweep_come_in_the_order_of_their_numbers(tmp_path: Pat
     assert [result.folder for result in results] == [str(tmp_path / result.job) for result in results]
 
 
+def test_of_a_single_job_only_what_its_sweep_chose_is_told(tmp_path: Path) -> None:
+    job(tmp_path, 0, ["data=iris", "optimizer.lr=0.1"])
+    assert [result.changed for result in read([tmp_path])] == [{}]  # it is not known what was typed
+    words = ["-m", "sweep=optuna", "data=iris", "optimizer.lr=interval(0.01,1)"]
+    manifest = Manifest.create(tmp_path, words, [Job(0, ("data=iris", "optimizer.lr=0.1"))])
+    assert [result.changed for result in collect(manifest)] == [{"optimizer.lr": "0.1"}]
+
+
 def test_figures_come_from_the_summaries(tmp_path: Path) -> None:
     more = {"final": {"val/accuracy": 0.4}, "test": {"test/accuracy": 0.3}, "epochs": 2.5, "loss": "mse"}
     job(tmp_path, 0, ["seed=0"])
@@ -79,11 +87,6 @@ def test_a_value_may_hold_an_equals_sign_and_a_key_a_plus(tmp_path: Path) -> Non
         {"data.root": "'a=b'", "trainer.x": "1"},
         {"data.root": "c", "trainer.x": "2"},
     ]
-
-
-def test_the_only_job_names_all_its_keys(tmp_path: Path) -> None:
-    job(tmp_path, 0, ["model=fnn", "seed=1"])
-    assert read([tmp_path])[0].changed == {"model": "fnn", "seed": "1"}
 
 
 @pytest.mark.parametrize("summary", [None, "", '{"status": "fini', "[]", "\x00"])

@@ -153,8 +153,8 @@ def failures(boards: Sequence[Board]) -> list[str]:
     for (status, reason), rows in itertools.islice(reasons.items(), _REASONS):
         if len(rows) == 1:
             result = rows[0].result
-            changes = in_one_line(result.changed) or "no changes"
-            lines.append(f"Job {result.job} ({changes}) {status}: {reason}")
+            changes = f" ({in_one_line(result.changed)})" if result.changed else ""
+            lines.append(f"Job {result.job}{changes} {status}: {reason}")
         else:
             names = ", ".join(row.result.job for row in rows[:_NAMES])
             more = f", … ({len(rows):,} in all)" if len(rows) > _NAMES else ""

@@ -125,22 +125,21 @@ class JobList:
 
 def changes(jobs: Iterable[Job]) -> dict[int, dict[str, str]]:
     """By job number, the keys in which jobs differ, with the job's own values."""
-    values = {job.number: dict(_parted(words) for words in job.overrides) for job in jobs}
+    values = {job.number: settings(job.overrides) for job in jobs}
     keys = dict.fromkeys(key for own in values.values() for key in own)
-    differing = [
-        key for key in keys if len(values) == 1 or len({own.get(key) for own in values.values()}) > 1
-    ]
+    differing = [key for key in keys if len({own.get(key) for own in values.values()}) > 1]
     return {n: {key: own[key] for key in differing if key in own} for n, own in values.items()}
+
+
+def settings(overrides: Iterable[str]) -> dict[str, str]:
+    """What overrides set: the values by key."""
+    parted = (override.lstrip("+").partition("=") for override in overrides)
+    return {key: value for key, _, value in parted}
 
 
 def in_one_line(changed: Mapping[str, str]) -> str:
     """Settings as they are typed: `model=cnn optimizer.lr=0.1`."""
     return " ".join(f"{key}={value}" for key, value in changed.items())
-
-
-def _parted(override: str) -> tuple[str, str]:
-    key, _, value = override.lstrip("+").partition("=")
-    return key, value
 
 
 class Observers(Observer):

@@ -12,7 +12,7 @@ from bigmodel.errors import CheckpointError
 from bigmodel.runtime import nested_json, run_summary
 from bigmodel.runtime.disk import check_regular, read_text
 from bigmodel.sweeps import manifest as manifests
-from bigmodel.sweeps.jobs import Job, Outcome, changes
+from bigmodel.sweeps.jobs import Job, Outcome, changes, settings
 from bigmodel.sweeps.leaderboard import JobResult, changed_keys
 from bigmodel.sweeps.manifest import JobState, Manifest
 
@@ -22,11 +22,18 @@ DEPTH = 4
 
 @dataclass(frozen=True)
 class _Found:
-    """A job: its name, what it sets, what is known of it beside its summary."""
+    """A job.
+
+    Attributes:
+        words: what it sets.
+        state: what is known of it beside its summary.
+        typed: what was typed for it, or for its sweep.
+    """
 
     name: str
     words: tuple[str, ...]
     state: JobState
+    typed: tuple[str, ...]
 
 
 def collect(manifest: Manifest) -> list[JobResult]:
@@ -106,7 +113,7 @@ def _jobs_below(folder: Path, prefix: str, depth: int) -> Iterator[_Found]:
     elif (folder / ".hydra").is_dir() or (folder / run_summary.NAME).is_file():
         words = _overrides(folder / ".hydra" / "overrides.yaml")
         state = JobState(Job(0, words), "running", None, folder)
-        yield _Found(prefix.removesuffix("/") or folder.name, words, state)
+        yield _Found(prefix.removesuffix("/") or folder.name, words, state, words)
     elif depth:
         inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
         for path in sorted(inner, key=lambda path: (len(path.name), path.name)):
@@ -115,7 +122,7 @@ def _jobs_below(folder: Path, prefix: str, depth: int) -> Iterator[_Found]:
 
 def _of_sweep(manifest: Manifest) -> list[_Found]:
     return [
-        _Found(str(number), state.job.overrides, state)
+        _Found(str(number), state.job.overrides, state, manifest.words)
         for number, state in sorted(manifest.states.items())
     ]
 
@@ -132,6 +139,8 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 def _results(found: Sequence[_Found]) -> list[JobResult]:
     changed = changes(Job(index, job.words) for index, job in enumerate(found))
+    if len(found) == 1:  # it differs from no other: what its sweep has chosen is told
+        changed = {0: settings(word for word in found[0].words if word not in found[0].typed)}
     return [_result(job, changed[index]) for index, job in enumerate(found)]
 
 
