@@ -313,7 +313,15 @@ def test_what_a_test_cannot_tell_is_told() -> None:
     assert "without any spread" in told({"cnn": (0.9, 0.9), "fnn": (0.8, 0.8)})
     folds = told({"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83)}, "data.val_fold")
     assert "the same 3 folds" in folds
-    assert folds.endswith("Folds share training data, so that the interval is a little too narrow.")
+    assert "Folds share training data, so that the interval is a little too narrow." in folds
+    assert folds.endswith("It is the best of 2 in every fold: having been picked does not flatter it.")
+    folds = told({"cnn": (0.9, 0.8, 0.7), "fnn": (0.8, 0.9, 0.64)}, "data.val_fold")
+    assert "which may well be luck" in folds
+    assert "More data would tell." in folds
+    assert folds.endswith(
+        "As the best of 2 on these folds it is flattered by about 0.0333: on new data, expect m of"
+        " 0.7667 rather than 0.8000."
+    )
     three = {"cnn": (0.91, 0.92, 0.93), "fnn": (0.81, 0.825, 0.83), "rnn": (0.1, 0.2, 0.3)}
     assert told(three).endswith("The best of 3 is also a lucky one: confirm it with new seeds.")
 

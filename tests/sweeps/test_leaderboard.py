@@ -1,12 +1,21 @@
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from bigmodel.metrics.choice import metric_names as metrics_of
 from bigmodel.spec import Classes, Flags, NextTokens, Values
-from bigmodel.sweeps.leaderboard import HIGHER_IS_BETTER, JobResult, group, metric_names, rank
+from bigmodel.sweeps.leaderboard import (
+    FOLD,
+    HIGHER_IS_BETTER,
+    JobResult,
+    by_fold,
+    choice_bias,
+    group,
+    metric_names,
+    rank,
+)
 
 
 def job(
@@ -218,3 +227,57 @@ def test_the_same_job_in_two_sweeps_counts_once() -> None:
     assert (only.repeats, len(only.rows)) == (3, 5)
     assert only.estimate is not None
     assert only.estimate.n == 2
+
+
+def folds(
+    figures: Mapping[str, Sequence[float | None]], mode: str = "max", seeds: int = 1
+) -> list[JobResult]:
+    """Jobs of models, by fold. Each further seed adds a hundredth to the figure of the one before."""
+    return [
+        job(
+            f"{model}{fold}{seed}",
+            value and value + 0.01 * seed,
+            mode=mode,
+            changed={"model": model, FOLD: str(fold)} | ({"seed": str(seed)} if seeds > 1 else {}),
+        )
+        for model, values in figures.items()
+        for fold, value in enumerate(values)
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_by_how_much_the_choice_flatters_the_best_of_a_cross_validation(seeds: int) -> None:
+    """Worse than the best in its fold by 0, 0.1 and 0.05."""
+    figures = {"a": (0.90, 0.80, 0.70), "b": (0.80, 0.90, 0.64), "c": (0.85, 0.75, 0.75)}
+    for mode, sign in (("max", 1), ("min", -1)):
+        signed = {model: [sign * value for value in values] for model, values in figures.items()}
+        (board,) = rank(folds(signed, mode, seeds))
+        grouping = group(board)
+        assert grouping is not None
+        assert grouping.groups[0].changed == {"model": "a"}
+        assert choice_bias(board, grouping) == pytest.approx(0.05)
+
+
+def test_a_choice_with_folds_missing_is_not_judged() -> None:
+    (board,) = rank(folds({"a": (0.9, 0.8, None), "b": (0.6, 0.7, 0.5), "c": (0.7, 0.6, 0.5)}))
+    grouping = group(board)
+    assert grouping is not None
+    assert choice_bias(board, grouping) is None  # the best may be so for lack of the hardest fold
+    (board,) = rank(folds({"a": (0.9, 0.8, 0.7), "b": (0.6, 0.9, 0.5), "c": (0.99, 0.6, None)}))
+    grouping = group(board)
+    assert grouping is not None
+    assert choice_bias(board, grouping) == pytest.approx(0.1 / 3)
+
+
+def test_seeds_count_once_in_each_fold() -> None:
+    (board,) = rank(folds({"a": (0.9, 0.8), "b": (0.7, 0.6)}, seeds=3))
+    grouping = group(board)
+    assert grouping is not None
+    assert (list(grouping.repeats), list(grouping.counted)) == ([FOLD, "seed"], [FOLD])
+    best = grouping.groups[0]
+    assert by_fold(grouping, best) == pytest.approx({"0": 0.91, "1": 0.81})
+    assert best.estimate is not None
+    assert (best.estimate.n, len(best.rows)) == (2, 6)
+    assert grouping.comparison is not None
+    assert (grouping.comparison.kind, grouping.comparison.n) == ("paired", 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bigmodel.sweeps.statistics import compare, estimate
+from bigmodel.sweeps.statistics import compare, estimate, selection_bias
 
 FIRST = {1: 0.91, 2: 0.93, 3: 0.90, 4: 0.96}
 SECOND = {1: 0.90, 2: 0.91, 3: 0.89, 4: 0.92}
@@ -85,3 +85,24 @@ def test_the_share_of_false_alarms_is_that_of_the_level() -> None:
         ]
         share = sum(each is not None and each.significant for each in found) / len(found)
         assert math.isclose(share, 0.05, abs_tol=0.015)
+
+
+def test_the_bias_of_the_lowest_error_as_by_hand() -> None:
+    """Of the means 0.2, 0.22 and 0.2167 the first is the lowest. In the three folds it is worse than the
+    best one there by 0, by 0.2 - 0.1 and by 0.3 - 0.25."""
+    errors = [[0.10, 0.20, 0.30], [0.20, 0.10, 0.36], [0.15, 0.25, 0.25]]
+    assert selection_bias(errors) == pytest.approx((0 + 0.1 + 0.05) / 3)
+    assert selection_bias(errors[:1]) == 0
+    assert selection_bias([[0.1, 0.2], [0.3, 0.4]]) == 0
+
+
+def test_the_bias_is_about_what_was_gained_by_choosing() -> None:
+    """Of 10 settings that are equally good, the lowest mean of 10 folds is lower than the true one."""
+    draw = np.random.default_rng(0)
+    gained, corrected = [], []
+    for _ in range(300):
+        errors = draw.normal(1.0, 0.1, (10, 10))
+        gained.append(1.0 - errors.mean(1).min())
+        corrected.append(errors.mean(1).min() + selection_bias(errors.tolist()) - 1.0)
+    assert np.mean(gained) > 0.04
+    assert np.mean(corrected) > 0  # in such a case it corrects by more than that, never by too little

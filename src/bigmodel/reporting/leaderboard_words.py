@@ -11,7 +11,16 @@ from bigmodel.errors import counted
 from bigmodel.reporting.formatting import figure, shown_path
 from bigmodel.runtime.escaping import escape_line
 from bigmodel.sweeps.jobs import in_one_line
-from bigmodel.sweeps.leaderboard import FOLD, Board, Grouping, Row, losses_of, metrics_of
+from bigmodel.sweeps.leaderboard import (
+    FOLD,
+    Board,
+    Group,
+    Grouping,
+    Row,
+    choice_bias,
+    losses_of,
+    metrics_of,
+)
 from bigmodel.sweeps.statistics import Comparison
 
 _REASONS = 8  # different reasons that are told
@@ -55,40 +64,67 @@ def footer(boards: Sequence[Board], shown: Sequence[Board], path: Path | None) -
 
 
 def verdict(grouping: Grouping, board: Board) -> str:
-    """Whether the best group is better than the next by more than luck, in words; nothing if they were
-    evaluated on different samples."""
+    """Whether the best group is better than the next by more than luck, in words, and of folds by how
+    much the choice flatters it; nothing if they were evaluated on different samples."""
     groups = [each for each in grouping.groups if each.estimate is not None]
     if len(groups) < 2 or _differing_data([each.changed for each in groups[:2]]):
         return ""
     first, second = (_described(each.changed) for each in groups[:2])
-    found, repeats = grouping.comparison, repeats_in_words(grouping)
+    found, bias = grouping.comparison, choice_bias(board, grouping)
     if found is None:
-        again = "sweep.seeds=5" if repeats == "seeds" else f"more {repeats}"
+        again = "sweep.seeds=5" if grouping.counted == ["seed"] else f"more {_counted(grouping)}"
         return (
             f"Whether {first} is better than {second} or was only lucky cannot be told from a single"
             f" job: run each with {again}."
         )
+    said = compared(found, first, second, _counted(grouping), board.mode)
+    if FOLD in grouping.counted and found.p is not None:
+        said.append("Folds share training data, so that the interval is a little too narrow.")
+    if bias is not None:
+        said.append(flattered(groups[0], len(groups), bias, board))
+    elif found.significant and len(groups) > 2:
+        said.append(f"The best of {len(groups)} is also a lucky one: confirm it with new seeds.")
+    return " ".join(said)
+
+
+def compared(found: Comparison, first: str, second: str, repeats: str, mode: str) -> list[str]:
+    """Sentences on whether something is better than something else by more than luck.
+
+    Args:
+        found: the comparison of their figures.
+        first, second: what they are; the first has the better mean.
+        repeats: what the figures are of, such as `seeds`.
+        mode: which way a figure is better, `max` or `min`.
+    """
     by = figure(abs(found.difference))
     same = f"over the same {found.n} {repeats}" if found.kind == "paired" else f"over their {repeats}"
     if found.p is None and not found.difference:
-        return f"{first} and {second} are equally good {same}."
+        return [f"{first} and {second} are equally good {same}."]
     if found.p is None:
-        return (
-            f"{first} beats {second} by {by} {same}, without any spread, so that nothing can be tested."
-        )
-    numbers = _tested(found, board.mode)
+        words = f"{first} beats {second} by {by} {same}, without any spread, so that nothing can be"
+        return [f"{words} tested."]
     if found.significant:
-        said = [f"{first} is better than {second}: by {by} on average {same}, which is hardly luck"]
+        words = f"{first} is better than {second}: by {by} on average {same}, which is hardly luck"
     else:
-        said = [f"{first} leads {second} by {by} on average {same}, which may well be luck"]
-    said[0] += f" ({numbers})."
+        words = f"{first} leads {second} by {by} on average {same}, which may well be luck"
+    said = [f"{words} ({_tested(found, mode)})."]
     if not found.significant:
-        said.append(f"More {repeats if len(grouping.repeats) == 1 else 'runs'} would tell.")
-    if repeats == "folds":
-        said.append("Folds share training data, so that the interval is a little too narrow.")
-    if found.significant and len(groups) > 2:
-        said.append(f"The best of {len(groups)} is also a lucky one: confirm it with new seeds.")
-    return " ".join(said)
+        more = {"seeds": "More seeds", "folds": "More data"}.get(repeats, "More runs")
+        said.append(f"{more} would tell.")
+    return said
+
+
+def flattered(best: Group, groups: int, bias: float, board: Board) -> str:
+    """By how much the mean of the best group is too good for having been picked; see `choice_bias`."""
+    assert best.estimate is not None
+    if not bias:
+        return f"It is the best of {groups} in every fold: having been picked does not flatter it."
+    mean = best.estimate.mean
+    expected = mean - bias if board.mode == "max" else mean + bias
+    return (
+        f"As the best of {groups} on these folds it is flattered by about {figure(bias)}: on new data,"
+        f" expect {board.metric} of {figure(expected)} rather than {figure(mean)}."
+    )
 
 
 def _tested(found: Comparison, mode: str) -> str:
@@ -103,11 +139,20 @@ def _tested(found: Comparison, mode: str) -> str:
 
 def repeats_in_words(grouping: Grouping) -> str:
     """What its jobs are repeated over: `seeds`, `folds`, or both."""
+    return _in_words(grouping.repeats)
+
+
+def _counted(grouping: Grouping) -> str:
+    """The same of what its figures are counted by."""
+    return _in_words(grouping.counted)
+
+
+def _in_words(repeats: Sequence[str]) -> str:
     names = {"seed": "seeds", FOLD: "folds"}
-    known = [names[key] for key in grouping.repeats if key in names]
-    if len(known) < len(grouping.repeats):
-        return f"combinations of {' and '.join(grouping.repeats)}"
-    return " and ".join(known)
+    known = [names[key] for key in repeats if key in names]
+    return (
+        " and ".join(known) if len(known) == len(repeats) else f"combinations of {' and '.join(repeats)}"
+    )
 
 
 def _described(changed: Mapping[str, str]) -> str:

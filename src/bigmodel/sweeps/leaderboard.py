@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bigmodel.sweeps.statistics import Comparison, Estimate, compare, estimate
+from bigmodel.sweeps.statistics import Comparison, Estimate, compare, estimate, selection_bias
 
 FOLD = "data.val_fold"
 REPEATS = ("seed", FOLD)
@@ -120,12 +120,14 @@ class Grouping:
     Attributes:
         keys: what tells groups apart.
         repeats: what tells the jobs of a group apart.
+        counted: those of `repeats` by which figures are counted: within a fold, seeds are not.
         groups: best mean first.
         comparison: of the best two groups; None if there are none, or too few figures.
     """
 
     keys: Sequence[str]
     repeats: Sequence[str]
+    counted: Sequence[str]
     groups: Sequence[Group]
     comparison: Comparison | None
 
@@ -255,7 +257,9 @@ def group(board: Board, by: Sequence[str] = ()) -> Grouping | None:
         parts.setdefault(tuple(row.result.changed.get(key) for key in keys), []).append(row)
     if not repeats or all(len(rows) < 2 for rows in parts.values()):
         return None
-    groups = [_group(rows, keys, repeats) for rows in parts.values()]
+    # Seeds share the samples of their fold: counted one by one they would seem to make a mean surer.
+    counted = [key for key in repeats if key != "seed"] if FOLD in repeats else repeats
+    groups = [_group(rows, keys, counted) for rows in parts.values()]
     if all(each.estimate is None for each in groups):
         return None
     sign = -1 if board.mode == "max" else 1
@@ -264,7 +268,7 @@ def group(board: Board, by: Sequence[str] = ()) -> Grouping | None:
     comparison = None
     if first is not None and second is not None and first.values and second.values:
         comparison = compare(first.values, second.values)
-    return Grouping(keys, repeats, groups, comparison)
+    return Grouping(keys, repeats, counted, groups, comparison)
 
 
 def _group(rows: Sequence[Row], keys: Sequence[str], repeats: Sequence[str]) -> Group:
@@ -278,3 +282,32 @@ def _group(rows: Sequence[Row], keys: Sequence[str], repeats: Sequence[str]) -> 
     own = rows[0].result.changed
     mean = estimate(list(values.values())) if values else None
     return Group({key: own[key] for key in keys if key in own}, values, mean, len(found), rows)
+
+
+def by_fold(grouping: Grouping, group: Group) -> dict[str, float]:
+    """The figures of a group by fold of a cross-validation, means if a fold has several; without one
+    there are none."""
+    if FOLD not in grouping.counted:
+        return {}
+    place = list(grouping.counted).index(FOLD)
+    folds: dict[str, list[float]] = {}
+    for repeat, value in group.values.items():
+        if (fold := repeat[place]) is not None:
+            folds.setdefault(fold, []).append(value)
+    return {fold: math.fsum(values) / len(values) for fold, values in folds.items()}
+
+
+def choice_bias(board: Board, grouping: Grouping) -> float | None:
+    """By how much the best mean of a cross-validation is too good because it was picked; see
+    `statistics.selection_bias`. Groups that have not finished all folds do not count.
+
+    Returns:
+        0 or more; None without a choice among groups, or if the best of them lacks a fold.
+    """
+    folds = [by_fold(grouping, each) for each in grouping.groups]
+    every = sorted({fold for each in folds for fold in each})
+    whole = [each for each in folds if len(each) == len(every)]
+    if len(every) < 2 or len(whole) < 2 or not folds[0] or folds[0] is not whole[0]:
+        return None
+    sign = -1.0 if board.mode == "max" else 1.0
+    return selection_bias([[sign * each[fold] for fold in every] for each in whole])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -60,6 +60,11 @@ class Comparison:
     n: int
 
     @property
+    def reversed(self) -> Comparison:
+        """The same, of the second with the first."""
+        return replace(self, difference=-self.difference)
+
+    @property
     def significant(self) -> bool:
         """Whether the difference is hardly luck."""
         return self.p is not None and self.p < 1 - LEVEL
@@ -92,6 +97,19 @@ def compare(first: Mapping[Key, float], second: Mapping[Key, float]) -> Comparis
     a, b = (_variance(list(each.values())) / len(each) for each in (first, second))
     parts = a**2 / (len(first) - 1) + b**2 / (len(second) - 1)
     return _tested("welch", difference, a + b, (a + b) ** 2 / parts if parts else n - 1, n)
+
+
+def selection_bias(errors: Sequence[Sequence[float]]) -> float:
+    """By how much the lowest mean error in a cross-validation is too low, having been picked: the mean
+    over folds of the error of the picked setting, less that of the setting which is best in the fold
+    (Tibshirani and Tibshirani 2009, https://doi.org/10.1214/08-AOAS224).
+
+    Args:
+        errors: of each setting by fold; lower is better.
+    """
+    picked = min(errors, key=math.fsum)
+    lowest = [min(fold) for fold in zip(*errors, strict=True)]
+    return math.fsum(own - best for own, best in zip(picked, lowest, strict=True)) / len(picked)
 
 
 def _tested(

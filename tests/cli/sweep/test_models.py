@@ -168,6 +168,83 @@ def test_less_may_be_better(tmp_path: Path) -> None:
     assert last.startswith("The best of 1 job, model=fnn, is better by 1.0000 than b (")
 
 
+# ----- with folds -----
+
+
+def test_networks_and_baselines_on_the_same_folds(command: Command, tmp_path: Path) -> None:
+    own = 'sweep.tables=["model=fnn model.hidden_sizes=[4]"]'
+    words = ("sweep=models", "device=cpu", "trainer.tensorboard=false", "hydra.sweep.dir=swept")
+    result = command("-m", *words, own, "sweep.folds=2", "data=iris", "trainer.epochs=1")
+    assert (result.status, result.err) == (0, "")
+    known = json.loads((tmp_path / "swept" / BASELINES).read_text())
+    assert known["validation_samples"] == 150
+    for baseline in known["baselines"]:
+        folds = [baseline["folds"][fold]["val/accuracy"] for fold in ("0", "1")]
+        assert baseline["figures"]["val/accuracy"] == pytest.approx(sum(folds) / 2)
+    *_, title, first, _, last, verdict, _ = result.out.splitlines()
+    assert title == "Baselines on the same folds, mean val/accuracy and 95 % interval"
+    assert first.split("  ")[0] in ("logistic regression", "gradient boosting")
+    assert last.startswith("the most frequent class   0.3333")
+    assert verdict.startswith("A network is not worth it here:")  # after one short epoch
+    assert "over the same 2 folds" in verdict
+
+
+def by_fold(folder: Path, line: list[float], mode: str = "max", **models: list[float]) -> list[str]:
+    """The verdict on models and a baseline by their figures in each fold."""
+    folds = {str(fold): {"val/m": value} for fold, value in enumerate(line)}
+    means = {"val/m": sum(line) / len(line)}
+    listed = [
+        {"name": "line", "figures": means, "seconds": 1.0, "samples": 9, "error": None, "folds": folds}
+    ]
+    (folder / BASELINES).write_text(json.dumps({"validation_samples": 50, "baselines": listed}))
+    jobs = [
+        JobResult(
+            f"{model}{fold}",
+            {"model": model, "data.val_fold": str(fold)},
+            "finished",
+            monitor="val/m",
+            mode=mode,
+            best={"val/m": value},
+        )
+        for model, values in models.items()
+        for fold, value in enumerate(values)
+    ]
+    return verdict(folder, jobs)
+
+
+def test_a_network_is_compared_with_a_baseline_fold_by_fold(tmp_path: Path) -> None:
+    line = [0.70, 0.80, 0.60]
+    *_, row, last = by_fold(tmp_path, line, fnn=[0.81, 0.9, 0.7], rnn=[0.5, 0.5, 0.5])
+    assert row.startswith("line                      0.7000  0.4516 to 0.9484")
+    assert last.startswith(
+        "model=fnn (the best of 2 settings) is better than line: by 0.1033 on average over the same 3"
+        " folds, which is hardly luck (95 % interval 0.0890 to 0.1177, paired t-test,"
+    )
+    last = by_fold(tmp_path, line, fnn=[0.75, 0.78, 0.65])[-1]
+    assert last.startswith("model=fnn (the best of 1 setting) leads line by 0.0267 on average over")
+    assert last.endswith("So a network may not be worth it here.")
+    last = by_fold(tmp_path, line, fnn=[0.6, 0.71, 0.5])[-1]
+    assert last.startswith(
+        "A network is not worth it here: line is better than model=fnn (the best of 1 setting): by"
+    )
+    less = by_fold(tmp_path, line, "min", fnn=[0.6, 0.71, 0.5])[-1]
+    assert less.startswith("model=fnn (the best of 1 setting) is better than line: by 0.0967 on average")
+
+
+def test_a_lead_that_the_choice_explains_is_none(tmp_path: Path) -> None:
+    models = {"a": [0.75, 0.78, 0.65], "b": [0.65, 0.82, 0.69]}
+    assert by_fold(tmp_path, [0.7, 0.8, 0.67], **models)[-1].endswith(
+        "Having been picked flatters it by about 0.0267, which is more than its lead: a network is"
+        " hardly worth it here."
+    )
+
+
+def test_only_folds_of_both_are_compared(tmp_path: Path) -> None:
+    two = by_fold(tmp_path, [0.7, 0.8, 0.1], fnn=[0.9, 0.91])[-1]
+    assert "by 0.1550 on average over the same 2 folds" in two
+    assert by_fold(tmp_path, [0.7, 0.8, 0.1], fnn=[0.9])[-1].startswith("line ")
+
+
 def test_there_is_none_without_baselines_figures_or_jobs(tmp_path: Path) -> None:
     assert verdict(tmp_path, [job(0.5)]) == []
     other = job(0.5, metric="val/loss", mode="min")

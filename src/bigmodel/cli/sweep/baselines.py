@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,10 +41,12 @@ class Baseline:
     """A plain model, fitted to the training set and evaluated on the validation set.
 
     Attributes:
-        figures: its metrics, `val/accuracy` and so on; those of a test set too.
+        figures: its metrics, `val/accuracy` and so on; those of a test set too. Of a cross-validation
+            their means.
         seconds: that fitting and evaluating took.
-        samples: training samples that it was fitted to.
+        samples: training samples that it was fitted to, of each fold.
         error: why it has no figures.
+        folds: its metrics by fold; empty without a cross-validation.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Baseline:
     seconds: float = 0.0
     samples: int = 0
     error: str | None = None
+    folds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,44 @@ def kind_of(context: HydraContext, master: DictConfig, overrides: Sequence[str])
 
 
 def fit_baselines(
-    context: HydraContext, master: DictConfig, overrides: Sequence[str]
+    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]]
 ) -> tuple[list[Baseline], int]:
-    """The baselines for the data of a sweep's job, and how many samples its validation set has.
+    """The baselines for the data of a sweep, and how many samples are for validation.
 
-    For arguments and errors see `kind_of`.
+    Args:
+        context, master: as in `kind_of`.
+        jobs: the overrides of one job; of one for each fold of a cross-validation.
+
+    Raises:
+        ConfigError, DataError: the data cannot be read.
     """
-    config = _config(context, master, overrides)
-    dataset = read_dataset(config)
-    return fitted(dataset, config.top.seed), len(dataset.part("val"))
+    found: dict[str, list[Baseline]] = {}
+    samples = 0
+    for overrides in jobs:
+        config = _config(context, master, overrides)
+        dataset = read_dataset(config)
+        samples += len(dataset.part("val"))
+        for baseline in fitted(dataset, config.top.seed):
+            found.setdefault(str(config.data.val_fold), []).append(baseline)
+    if len(found) == 1:
+        return next(iter(found.values())), samples
+    same = zip(*found.values(), strict=True)
+    return [_over_folds(dict(zip(found, each, strict=True))) for each in same], samples
+
+
+def _over_folds(folds: Mapping[str, Baseline]) -> Baseline:
+    """A baseline that was fitted for each fold, as one; a fold that failed leaves it without figures."""
+    each = list(folds.values())
+    name, seconds = each[0].name, sum(one.seconds for one in each)
+    samples = min(one.samples for one in each)
+    failed = next((f"fold {fold}: {one.error}" for fold, one in folds.items() if one.error), None)
+    if failed is not None:
+        return Baseline(name, {}, seconds, samples, failed)
+    means = {
+        metric: math.fsum(one.figures[metric] for one in each) / len(each) for metric in each[0].figures
+    }
+    figures = {fold: one.figures for fold, one in folds.items()}
+    return Baseline(name, means, seconds, samples, folds=figures)
 
 
 def _config(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> RunConfig:

@@ -19,13 +19,16 @@ from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.resume import key_of
 from bigmodel.errors import ConfigError, counted
 from bigmodel.reporting.formatting import duration, figure
+from bigmodel.reporting.leaderboard_words import compared
 from bigmodel.reporting.summary import jsonable
 from bigmodel.runtime import disk, nested_json, progress_messages
 from bigmodel.sweeps.config import ModelsConfig
-from bigmodel.sweeps.leaderboard import JobResult
+from bigmodel.sweeps.jobs import Job, in_one_line
+from bigmodel.sweeps.leaderboard import FOLD, JobResult, by_fold, choice_bias, group, rank
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
 from bigmodel.sweeps.refit import Winner, winners
+from bigmodel.sweeps.statistics import compare, estimate
 
 BASELINES = "baselines.json"
 
@@ -47,8 +50,20 @@ class Models(Grid):
     def begin(self, folder: Path, resumed: Manifest | None) -> Begun:
         begun = super().begin(folder, resumed)
         if self._settings.baselines:
-            fit_baselines(folder, self.jobs[0].overrides, self._context, self._master)
+            fit_baselines(folder, _one_for_each_fold(self.jobs), self._context, self._master)
         return begun
+
+    def _check_folds(self, jobs: Sequence[Job]) -> None:
+        """They were, when the kind of data was looked at."""
+
+
+def _one_for_each_fold(jobs: Sequence[Job]) -> list[Sequence[str]]:
+    """The overrides of one job of each fold of a cross-validation, else those of one job."""
+    first: dict[str, Sequence[str]] = {}
+    for job in jobs:
+        fold = next((word for word in job.overrides if key_of(word) == FOLD), "")
+        first.setdefault(fold, job.overrides)
+    return list(first.values())
 
 
 def with_models(
@@ -66,7 +81,7 @@ def with_models(
                 "sweep=models: chooses the models itself. Leave out model=, or name the settings to try,"
                 ' such as sweep.tables=\'["model=fnn","model=attention"]\'.'
             )
-        if key.partition(".")[0] == "data" and key in several:
+        if key.partition(".")[0] == "data" and key in several and key != FOLD:
             raise ConfigError(
                 f"sweep=models: {key} has several values, and models are compared on the same data. Give"
                 " it one value."
@@ -92,10 +107,10 @@ def _others(entry: str, words: Sequence[str]) -> Iterator[str]:
 
 
 def fit_baselines(
-    folder: Path, overrides: Sequence[str], context: HydraContext, master: DictConfig
+    folder: Path, jobs: Sequence[Sequence[str]], context: HydraContext, master: DictConfig
 ) -> None:
     """Fits the baselines in a process of their own and writes them into the sweep's folder, unless they
-    are there.
+    are there. For arguments see `baselines.fit_baselines`.
 
     Raises:
         ConfigError, DataError, CheckpointError: the data cannot be read, or the file not written.
@@ -105,8 +120,8 @@ def fit_baselines(
     from bigmodel.cli.sweep import baselines  # brings torch
 
     with progress_messages.report_progress("Fitting baselines"):
-        found, samples = call(partial(baselines.fit_baselines, context, master, overrides))
-    listed = [asdict(each) | {"figures": jsonable(dict(each.figures))} for each in found]
+        found, samples = call(partial(baselines.fit_baselines, context, master, jobs))
+    listed = [jsonable(asdict(each)) for each in found]
     text = json.dumps({"validation_samples": samples, "baselines": listed}, indent=2)
     disk.write_text(folder / BASELINES, f"{text}\n")
 
@@ -122,9 +137,15 @@ def verdict(folder: Path, results: Sequence[JobResult]) -> list[str]:
     winner = found[0]
     sign, ranked = _ranked(known, winner)
     rows = [f"{each['name']:24}  {_shown(each, winner.metric)}" for each in ranked]
-    lines = ["", f"Baselines on the same samples, {winner.metric}", *rows]
+    folds = any(each.get("folds") for each in ranked)
+    figures = f"folds, mean {winner.metric} and 95 % interval" if folds else f"samples, {winner.metric}"
+    lines = ["", f"Baselines on the same {figures}", *rows]
     if math.isfinite(_value(ranked[0], winner.metric, sign)):
-        lines.append(_words(winner, ranked[0], sign, known["validation_samples"]))
+        best = ranked[0]
+        if not folds:
+            lines.append(_words(winner, best, sign, known["validation_samples"]))
+        elif (said := _words_over_folds(winner, best, results)) is not None:
+            lines.append(said)
     return lines
 
 
@@ -165,12 +186,54 @@ def _shown(baseline: Mapping[str, Any], metric: str) -> str:
         return f"failed: {baseline['error']}"
     value = baseline["figures"].get(metric)
     shown = "no figure" if value is None else figure(value)
+    if value is not None and (folds := _folds_of(baseline, metric)):
+        interval = estimate(list(folds.values())).interval
+        shown += "" if interval is None else f"  {' to '.join(map(figure, interval))}"
     return f"{shown}  {duration(baseline['seconds'])}, {counted(baseline['samples'], 'sample')}"
 
 
-def _words(winner: Winner, baseline: Mapping[str, Any], sign: float, samples: int) -> str:
+def _folds_of(baseline: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """A baseline's figures by fold of a cross-validation."""
+    return {fold: float(figures[metric]) for fold, figures in baseline.get("folds", {}).items()}
+
+
+def _words_over_folds(
+    winner: Winner, baseline: Mapping[str, Any], results: Sequence[JobResult]
+) -> str | None:
+    """Whether the best network is better than the best baseline in the folds that it has finished; None
+    if those are too few to tell."""
+    board = next(board for board in rank(results) if board.metric == winner.metric)
+    grouping = group(board)
+    ours = {} if grouping is None else by_fold(grouping, grouping.groups[0])
+    theirs = {fold: v for fold, v in _folds_of(baseline, winner.metric).items() if fold in ours}
+    found = compare(ours, theirs)
+    if grouping is None or found is None:
+        return None
+    worth = found.difference > 0 if board.mode == "max" else found.difference < 0
+    found = found if worth else found.reversed
+    network, name = f"{_settings_of(winner)} (the best of {winner.among})", str(baseline["name"])
+    if not worth:
+        said = compared(found, name, network, "folds", board.mode)
+        return f"A network is not worth it here: {' '.join(said)}"
+    said = compared(found, network, name, "folds", board.mode)
+    bias = choice_bias(board, grouping) or 0.0
+    if bias >= abs(found.difference):
+        said.append(
+            f"Having been picked flatters it by about {figure(bias)}, which is more than its lead: a"
+            " network is hardly worth it here."
+        )
+    elif not found.significant:
+        said.append("So a network may not be worth it here.")
+    return " ".join(said)
+
+
+def _settings_of(winner: Winner) -> str:
     changed = {k: v for k, v in winner.job.changed.items() if k not in winner.repeats}
-    network = " ".join([f"the best of {winner.among},", *(f"{k}={v}" for k, v in changed.items())])
+    return in_one_line(changed) or "the default"
+
+
+def _words(winner: Winner, baseline: Mapping[str, Any], sign: float, samples: int) -> str:
+    network = f"the best of {winner.among}, {_settings_of(winner)}"
     name, best = baseline["name"], float(baseline["figures"][winner.metric])
     lead = sign * (winner.value - best)
     if lead <= 0:
