@@ -10,15 +10,16 @@ import pytest
 from bigmodel.errors import CheckpointError
 from bigmodel.sweeps import report
 from bigmodel.sweeps.jobs import Job, Outcome
-from bigmodel.sweeps.report import FileChannel, path_of, read
+from bigmodel.sweeps.report import FileChannel, folder_of, path_of, read
 
 JOB = Job(3, ("seed=3",))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    (tmp_path / "1").mkdir()
-    return path_of(tmp_path / "1", JOB, 1)
+    folder = tmp_path / "sweep" / "slurm" / "1"
+    folder.mkdir(parents=True)
+    return path_of(folder, JOB, 1)
 
 
 def test_what_is_told_is_read(path: Path) -> None:
@@ -26,13 +27,22 @@ def test_what_is_told_is_read(path: Path) -> None:
     assert read(path) is None
     channel.started(Path("runs/3"))
     channel.progressed({"step": 1, "value": None})
-    outcome = Outcome("failed", "ä", Path("runs/3"), math.nan, {"best": {"val/loss": 0.5}}, False)
+    outcome = Outcome(
+        "failed", "ä", Path("runs/3").absolute(), math.nan, {"best": {"val/loss": 0.5}}, False
+    )
     channel.ended(outcome)
     found = read(path)
     assert found is not None
     assert (found.folder, found.progress) == (Path("runs/3").absolute(), {"step": 1})
     assert found.outcome is not None
     assert repr(found.outcome) == repr(outcome)  # which has a NaN
+
+
+def test_the_folder_of_a_job_stays_known_when_its_sweep_is_moved(path: Path, tmp_path: Path) -> None:
+    FileChannel(path, JOB).started(tmp_path / "sweep" / "3")
+    (tmp_path / "sweep").rename(tmp_path / "moved")
+    assert folder_of(tmp_path / "moved", 3) == tmp_path / "moved" / "3"
+    assert folder_of(tmp_path / "moved", 4) is None
 
 
 def test_progress_is_written_now_and_then(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

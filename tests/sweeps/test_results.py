@@ -9,6 +9,7 @@ from bigmodel.errors import CheckpointError
 from bigmodel.sweeps.jobs import Job, Outcome
 from bigmodel.sweeps.leaderboard import rank
 from bigmodel.sweeps.manifest import Manifest
+from bigmodel.sweeps.report import FileChannel, path_of
 from bigmodel.sweeps.results import collect, curve, read
 
 FINISHED = {
@@ -49,6 +50,17 @@ def test_of_a_single_job_only_what_its_sweep_chose_is_told(tmp_path: Path) -> No
     words = ["-m", "sweep=optuna", "data=iris", "optimizer.lr=interval(0.01,1)"]
     manifest = Manifest.create(tmp_path, words, [Job(0, ("data=iris", "optimizer.lr=0.1"))])
     assert [result.changed for result in collect(manifest)] == [{"optimizer.lr": "0.1"}]
+
+
+def test_jobs_that_have_begun_while_nobody_was_watching_are_found(tmp_path: Path) -> None:
+    jobs = [Job(number, (f"seed={number}",)) for number in range(2)]
+    manifest = Manifest.create(tmp_path, ["-m"], jobs)
+    (tmp_path / "slurm" / "1").mkdir(parents=True)
+    report = path_of(tmp_path / "slurm" / "1", jobs[1], attempt=1)
+    FileChannel(report, jobs[1]).started(job(tmp_path, 1, ["seed=1"]))
+    record = (tmp_path / "sweep.jsonl").read_text()
+    assert [result.status for result in collect(manifest)] == ["waiting", "finished"]
+    assert (tmp_path / "sweep.jsonl").read_text() == record
 
 
 def test_figures_come_from_the_summaries(tmp_path: Path) -> None:

@@ -19,9 +19,6 @@ from bigmodel.sweeps.jobs import Job, JobSource, Observer, Outcome
 from bigmodel.sweeps.manifest import JobState, Manifest
 from bigmodel.sweeps.slurm import STOPPED, Cluster, QueueWork, Task, is_over
 
-FOLDER = "slurm"
-"""In a sweep's folder: what is submitted, what jobs tell, and what they print."""
-
 SUBMITTED = "submitted.jsonl"
 
 TICK = 0.2
@@ -64,7 +61,7 @@ def new_folder(sweep: Path) -> Path:
     Raises:
         CheckpointError: it cannot be made.
     """
-    place = sweep.absolute() / FOLDER
+    place = sweep.absolute() / reports.FOLDER
     try:
         place.mkdir(exist_ok=True)
         number = 1 + max((int(p.name) for p in place.iterdir() if p.name.isdecimal()), default=0)
@@ -77,11 +74,10 @@ def new_folder(sweep: Path) -> Path:
 
 def catch_up(manifest: Manifest) -> None:
     """Records which folders jobs have got while nobody was watching."""
-    place = manifest.folder / FOLDER
-    if not place.is_dir():
+    if not (manifest.folder / reports.FOLDER).is_dir():
         return
     for state in list(manifest.states.values()):
-        if state.folder is None and (folder := reports.folder_of(place, state.job.number)):
+        if state.folder is None and (folder := reports.folder_of(manifest.folder, state.job.number)):
             manifest.started(state.job, folder)
 
 

@@ -14,6 +14,10 @@ from bigmodel.errors import CheckpointError
 from bigmodel.runtime import disk, nested_json
 from bigmodel.sweeps.jobs import Job, Outcome
 
+FOLDER = "slurm"
+"""In a sweep's folder: what is submitted, what jobs tell, and what they print, in a folder for each
+start of the sweep."""
+
 INTERVAL = 2.0
 """Least seconds between two reports of how far a job is."""
 
@@ -43,21 +47,21 @@ def read(path: Path) -> Report | None:
     try:
         content = nested_json.loads(disk.read_text(path))
         folder, outcome = content["folder"], content["outcome"]
+        own = None if folder is None else path.parents[2] / folder
         if outcome is not None:
-            outcome["folder"] = None if outcome["folder"] is None else Path(outcome["folder"])
-            outcome = Outcome(**outcome)
-        return Report(None if folder is None else Path(folder), dict(content["progress"]), outcome)
+            outcome = Outcome(**(outcome | {"folder": own}))
+        return Report(own, dict(content["progress"]), outcome)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def folder_of(sweep: Path, number: int) -> Path | None:
-    """The run folder that any attempt at a job has owned; None: there is none.
+    """The run folder that any attempt at a job has owned, as it told; None: there is none.
 
     Args:
-        sweep: the folder that holds those of the sweep's starts.
+        sweep: the sweep's folder.
     """
-    reports = (read(path) for path in sweep.glob(f"*/job-{number}-*.json"))
+    reports = (read(path) for path in (sweep / FOLDER).glob(f"*/job-{number}-*.json"))
     return next((report.folder for report in reports if report and report.folder), None)
 
 
@@ -78,7 +82,7 @@ class FileChannel:
     @property
     def begun(self) -> bool:
         """Whether the job goes on in a folder that is its own already, as after a requeue."""
-        return self._begun or folder_of(self._path.parents[1], self._job.number) is not None
+        return self._begun or folder_of(self._path.parents[2], self._job.number) is not None
 
     def started(self, folder: Path) -> None:
         """The job owns its folder from now on: else one that was written to before a kill would be taken
@@ -87,7 +91,9 @@ class FileChannel:
         Raises:
             CheckpointError: that cannot be written down.
         """
-        self._write(Report(folder.absolute()))
+        folder, sweep = folder.absolute(), self._path.parents[2].absolute()
+        # Below the sweep's, it stays known when that is moved.
+        self._write(Report(folder.relative_to(sweep) if folder.is_relative_to(sweep) else folder))
 
     def progressed(self, report: dict[str, Any]) -> None:
         """Where the job stands; see `Observer.progressed`."""

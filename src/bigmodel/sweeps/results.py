@@ -12,6 +12,7 @@ from bigmodel.errors import CheckpointError
 from bigmodel.runtime import nested_json, run_summary
 from bigmodel.runtime.disk import check_regular, read_text
 from bigmodel.sweeps import manifest as manifests
+from bigmodel.sweeps import report as reports
 from bigmodel.sweeps.jobs import Job, Outcome, changes, settings
 from bigmodel.sweeps.leaderboard import JobResult, changed_keys
 from bigmodel.sweeps.manifest import JobState, Manifest
@@ -121,9 +122,14 @@ def _jobs_below(folder: Path, prefix: str, depth: int) -> Iterator[_Found]:
 
 
 def _of_sweep(manifest: Manifest) -> list[_Found]:
+    states = dict(sorted(manifest.states.items()))
+    if (manifest.folder / reports.FOLDER).is_dir():  # jobs may have begun while nobody was watching
+        for number, state in states.items():
+            if state.folder is None and (folder := reports.folder_of(manifest.folder, number)):
+                states[number] = replace(state, status="running", folder=folder)
     return [
         _Found(str(number), state.job.overrides, state, manifest.words)
-        for number, state in sorted(manifest.states.items())
+        for number, state in states.items()
     ]
 
 

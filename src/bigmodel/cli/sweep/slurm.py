@@ -21,7 +21,8 @@ from bigmodel.runtime.processors import processors
 from bigmodel.sweeps.config import SearchConfig, SweepConfig
 from bigmodel.sweeps.manifest import NAME, Manifest
 from bigmodel.sweeps.process import Slot
-from bigmodel.sweeps.queue import FOLDER, QueueLauncher, new_folder
+from bigmodel.sweeps.queue import QueueLauncher, new_folder
+from bigmodel.sweeps.report import FOLDER
 from bigmodel.sweeps.search import DATABASE
 from bigmodel.sweeps.slurm import check, cluster_for
 
