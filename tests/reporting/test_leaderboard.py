@@ -332,7 +332,7 @@ def test_means_stand_below_the_jobs(terminal: bool) -> None:
     shown = "\n".join(printed(jobs, terminal=terminal, width=100))
     assert "Means over seed" in shown
     assert "0.9100" in shown
-    assert "0.7829 to 1.0371" in shown
+    assert "0.7829 to 1.0000" in shown
     assert "0 of 1" in shown
     assert "model=cnn" in shown
 

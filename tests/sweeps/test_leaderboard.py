@@ -9,6 +9,7 @@ from bigmodel.spec import Classes, Flags, NextTokens, Values
 from bigmodel.sweeps.leaderboard import (
     FOLD,
     HIGHER_IS_BETTER,
+    RANGES,
     JobResult,
     by_fold,
     choice_bias,
@@ -125,6 +126,26 @@ def test_which_metrics_are_better_when_higher() -> None:
     ]
     known: Mapping[str, str] = {k: v for target in targets for k, v in metrics_of(target).items()}
     assert {name for name, mode in known.items() if mode == "max"} == HIGHER_IS_BETTER - {"bleu"}
+    assert known.keys() == RANGES.keys() - {"bleu"} | {"loss"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "interval"),
+    [
+        ("val/accuracy", [0.99, 1.0], (0.9315, 1.0)),
+        ("val/rmse", [0.01, 0.02], (0.0, 0.0785)),
+        ("val/loss", [0.01, 0.02], (-0.0485, 0.0785)),
+    ],
+)
+def test_an_interval_does_not_leave_the_range_of_its_metric(
+    metric: str, values: list[float], interval: tuple[float, float]
+) -> None:
+    jobs = [job(n, None, monitor=metric, best={metric: value}) for n, value in enumerate(values)]
+    found = group(rank(jobs)[0])
+    assert found is not None
+    estimate = found.groups[0].estimate
+    assert estimate is not None
+    assert estimate.interval == pytest.approx(interval, abs=1e-4)
 
 
 def grid(**values: list[float | None]) -> list[JobResult]:

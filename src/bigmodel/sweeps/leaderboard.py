@@ -6,7 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bigmodel.sweeps.statistics import Comparison, Estimate, compare, estimate, selection_bias
+from bigmodel.sweeps.statistics import (
+    UNBOUNDED,
+    Comparison,
+    Estimate,
+    compare,
+    estimate,
+    selection_bias,
+)
 
 FOLD = "data.val_fold"
 REPEATS = ("seed", FOLD)
@@ -14,6 +21,15 @@ REPEATS = ("seed", FOLD)
 
 HIGHER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "macro_f1", "r2", "bleu"})
 """Metrics, without the part, of which more is better; of all others less is."""
+
+RANGES = {
+    **dict.fromkeys(("accuracy", "top5_accuracy", "macro_f1"), (0.0, 1.0)),
+    **dict.fromkeys(("mae", "rmse", "bits_per_character"), (0.0, math.inf)),
+    "r2": (-math.inf, 1.0),
+    "bleu": (0.0, 100.0),
+    "perplexity": (1.0, math.inf),
+}
+"""The least and the largest value of metrics, without the part. A loss may have any."""
 
 
 Repeat = tuple[str | None, ...]
@@ -259,7 +275,7 @@ def group(board: Board, by: Sequence[str] = ()) -> Grouping | None:
         return None
     # Seeds share the samples of their fold: counted one by one they would seem to make a mean surer.
     counted = [key for key in repeats if key != "seed"] if FOLD in repeats else repeats
-    groups = [_group(rows, keys, counted) for rows in parts.values()]
+    groups = [_group(rows, keys, counted, board.metric) for rows in parts.values()]
     if all(each.estimate is None for each in groups):
         return None
     sign = -1 if board.mode == "max" else 1
@@ -271,7 +287,7 @@ def group(board: Board, by: Sequence[str] = ()) -> Grouping | None:
     return Grouping(keys, repeats, counted, groups, comparison)
 
 
-def _group(rows: Sequence[Row], keys: Sequence[str], repeats: Sequence[str]) -> Group:
+def _group(rows: Sequence[Row], keys: Sequence[str], repeats: Sequence[str], metric: str) -> Group:
     found: dict[Repeat, list[float]] = {}
     for row in rows:
         of_repeat = found.setdefault(tuple(row.result.changed.get(key) for key in repeats), [])
@@ -280,7 +296,8 @@ def _group(rows: Sequence[Row], keys: Sequence[str], repeats: Sequence[str]) -> 
     # The same seed in another sweep gives the same figure again, which makes nothing surer.
     values = {repeat: math.fsum(same) / len(same) for repeat, same in found.items() if same}
     own = rows[0].result.changed
-    mean = estimate(list(values.values())) if values else None
+    within = RANGES.get(metric.partition("/")[2], UNBOUNDED)
+    mean = estimate(list(values.values()), within) if values else None
     return Group({key: own[key] for key in keys if key in own}, values, mean, len(found), rows)
 
 

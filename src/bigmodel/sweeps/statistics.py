@@ -12,6 +12,8 @@ Key = TypeVar("Key", bound=Hashable)
 LEVEL = 0.95
 """Of the intervals; a difference is called significant at what is left, 0.05."""
 
+UNBOUNDED = (-math.inf, math.inf)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -21,18 +23,21 @@ class Estimate:
         mean: of the figures.
         half_width: the 95 % interval of the mean is `mean ± half_width`; None for a single figure.
         n: how many figures there are.
+        range: the least and the largest value that a figure can have.
     """
 
     mean: float
     half_width: float | None
     n: int
+    range: tuple[float, float] = UNBOUNDED
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The bounds of the interval; None for a single figure."""
+        """The bounds of the interval, cut at the range; None for a single figure."""
         if self.half_width is None:
             return None
-        return self.mean - self.half_width, self.mean + self.half_width
+        least, most = self.range
+        return max(self.mean - self.half_width, least), min(self.mean + self.half_width, most)
 
     @property
     def standard_error(self) -> float | None:
@@ -70,11 +75,16 @@ class Comparison:
         return self.p is not None and self.p < 1 - LEVEL
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of `values` with its interval by Student's t distribution."""
+def estimate(values: Sequence[float], within: tuple[float, float] = UNBOUNDED) -> Estimate:
+    """The mean of `values` with its interval by Student's t distribution.
+
+    Args:
+        within: the range of such figures. The distribution knows none: the interval of accuracies near 1
+            would reach beyond.
+    """
     n, mean = len(values), math.fsum(values) / len(values)
     half_width = None if n == 1 else _quantile(n - 1) * math.sqrt(_variance(values) / n)
-    return Estimate(mean, half_width, n)
+    return Estimate(mean, half_width, n, within)
 
 
 def compare(first: Mapping[Key, float], second: Mapping[Key, float]) -> Comparison | None:

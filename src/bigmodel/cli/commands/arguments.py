@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bigmodel.errors import ConfigError, did_you_mean
@@ -189,8 +190,18 @@ def _compare(parser: Parser) -> None:
         " (default: the metric that chose it)",
     )
     add("--top", type=_count, default=30, metavar="N", help="most jobs to print (default: 30)")
-    add("--html", metavar="FILE", help="write a page with tables, learning curves and other pictures")
-    add("--csv", metavar="FILE", help="write all jobs as a table, like a sweep's leaderboard.csv")
+    add(
+        "--html",
+        type=_file("html"),
+        metavar="FILE",
+        help="write a page with tables, learning curves and other pictures",
+    )
+    add(
+        "--csv",
+        type=_file("csv"),
+        metavar="FILE",
+        help="write all jobs as a table, like a sweep's leaderboard.csv",
+    )
     add("--force", action="store_true", help="replace existing files")
 
 
@@ -209,6 +220,17 @@ def _encoding(name: str) -> str:
         return valid_encoding(name)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{name}': {error}") from None
+
+
+def _file(kind: str) -> Callable[[str], str]:
+    def file(text: str) -> str:
+        if Path(text).expanduser().is_dir():
+            raise argparse.ArgumentTypeError(
+                f"{text} is a folder, but it takes a file to write, as in: {text} --{kind} sweep.{kind}"
+            )
+        return text
+
+    return file
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
