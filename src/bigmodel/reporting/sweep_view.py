@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -92,7 +92,7 @@ class SweepView(Observer):
                 # Drawn here alone: a thread of its own would be copied into each job's process.
                 self._live = Live(console=self._rich, auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self._drawn(), refresh=True)
 
     def close(self) -> None:
         """Takes the table away."""
@@ -116,26 +116,41 @@ class SweepView(Observer):
         ]
         return escape_message("  ".join(filter(None, parts)) + why)
 
-    def _table(self) -> RenderableType:
-        table = Table(box=box.ROUNDED)
-        for head in ("job", "changes", "epoch", "metric", "time", "left"):
-            table.add_column(Text(head), justify="left" if head in ("job", "changes") else "right")
+    def _drawn(self) -> RenderableType:
         now = time.monotonic()
-        for running in list(self._running.values())[:MOST_ROWS]:
-            report, seconds = running.report, now - running.began
-            step, steps = report.get("step", 0), report.get("steps")
-            left = duration(seconds / step * (steps - step)) if step and steps else ""
-            value = report.get("value")
-            cells = [
-                str(running.job.number),
-                self._describe(running.job),
-                f"{report.get('epoch', 0)} / {report.get('epochs', '?')}",
-                "" if value is None else f"{report.get('metric', '')} {figure(value)}",
-                duration(seconds),
-                left,
-            ]
-            table.add_row(*(Text(escape_line(cell)) for cell in cells))
-        return Group(table, Text(escape_line(self._totals(now)), "faint"))
+        running = list(self._running.values())[:MOST_ROWS]
+        metrics = {each.report["metric"] for each in running if "metric" in each.report}
+        shared = metrics.pop() if len(metrics) == 1 else None
+        rows = [self._cells(each, now, shared) for each in running]
+        heads = ["job", "changes", "epoch", shared or "metric", "time", "left"]
+        # The totals come first: rich cuts off below what is higher than the terminal.
+        return Group(Text(escape_line(self._totals(now)), "faint"), self._fitting(heads, rows))
+
+    def _cells(self, running: _Running, now: float, shared: str | None) -> list[str]:
+        report, seconds = running.report, now - running.began
+        step, steps, value = report.get("step", 0), report.get("steps"), report.get("value")
+        metric = "" if shared else f"{report.get('metric', '')} "
+        cells = [
+            str(running.job.number),
+            self._describe(running.job),
+            f"{report.get('epoch', 0)} / {report.get('epochs', '?')}",
+            "" if value is None else f"{metric}{figure(value)}",
+            duration(seconds),
+            duration(seconds / step * (steps - step)) if step and steps else "",
+        ]
+        return [escape_line(cell) for cell in cells]
+
+    def _fitting(self, heads: list[str], rows: list[list[str]]) -> RenderableType:
+        """A table, without the time if that makes it fit; where it would cut a setting, a paragraph for
+        each job."""
+        assert self._rich is not None
+        for columns in ((0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 5)):
+            cells = [[row[column] for column in columns] for row in [heads, *rows]]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            widths[1] = max(len(word) for row in cells for word in row[1].split(" "))
+            if sum(widths) + 3 * len(widths) + 1 <= self._rich.width:
+                return _table(cells)
+        return Group(*(_paragraph(heads[3], row, self._rich.width) for row in rows))
 
     def _totals(self, now: float) -> str:
         done = len(self._ended)
@@ -148,3 +163,32 @@ class SweepView(Observer):
         if done and self._total is not None:
             parts.append(f"{duration((now - self._began) / done * (self._total - done))} left")
         return " · ".join(parts)
+
+
+def _table(cells: list[list[str]]) -> Table:
+    heads, *rows = cells
+    table = Table(box=box.ROUNDED)
+    for head in heads:
+        side: Literal["left", "right"] = "left" if head in ("job", "changes") else "right"
+        table.add_column(Text(head), justify=side, no_wrap=head != "changes")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _paragraph(metric: str, cells: list[str], width: int) -> Text:
+    """A job in as few lines as its parts fit into; those after the first are indented."""
+    number, changes, epoch, value, seconds, left = cells
+    if value and metric != "metric":
+        value = f"{metric} {value}"
+    standing = [f"epoch {epoch}", value, f"{left} left" if left else seconds]
+    title = f"job {number}"
+    lines = [title]
+    for part in filter(None, [*changes.split(" "), *standing]):
+        if len(lines[-1]) + len(part) + 2 <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(f"  {part}")
+    text = Text("\n".join(lines))
+    text.stylize("label", 0, len(title))
+    return text
