@@ -342,3 +342,12 @@ def test_means_by_a_key_fit_80_columns() -> None:
     jobs = [row(n, 0.5 + n / 100, **long, seed=str(n % 2)) for n in range(6)]
     shown = printed(jobs, terminal=True, by=["model.hidden_sizes", "data.batch_size", "optimizer.lr"])
     assert max(map(len, shown)) <= 80
+
+
+def test_no_setting_and_no_mean_is_cut_at_50() -> None:
+    changed = {"optimizer.lr": "0.1", "optimizer.weight_decay": "0.0001"}
+    rows = [row(n, 0.9, seed=str(n), **changed | {"model": m}) for n in (1, 2) for m in ("cnn", "fnn")]
+    text = " ".join(" ".join(printed(rows, terminal=True, width=50)).split())
+    job, mean, *_ = text.split("# 1")[1:]
+    assert "model=cnn optimizer.lr=0.1 seed=1 optimizer.weight_decay=0.0001 val/accuracy 0.9000" in job
+    assert "mean val/accuracy 0.9000 95 % interval 0.9000 to 0.9000 n 2" in mean

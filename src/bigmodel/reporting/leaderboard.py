@@ -6,11 +6,9 @@ import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from bigmodel.reporting.leaderboard_cells import (
@@ -28,11 +26,15 @@ from bigmodel.reporting.leaderboard_words import (
     verdict,
 )
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+from bigmodel.reporting.terminal_tables import drawn
 from bigmodel.runtime.escaping import escape_line, escape_message
-from bigmodel.sweeps.leaderboard import Board, group, metrics_of
+from bigmodel.sweeps.leaderboard import Board, Row, group, metrics_of
 
 TOP = 30
 """Jobs that are printed; all are in the file."""
+
+_NUMBERS = ("#", "time", "final", "epochs", "n", "best", "95 % interval")
+"""Heads of columns of numbers, beside the metrics."""
 
 
 def print_leaderboard(
@@ -130,26 +132,19 @@ class _Drawn(_Printer):
 
     def jobs(self, boards: Sequence[Board]) -> None:
         cells, caption = fitting_job_cells(boards, self._console.width)
-        rows = [row for board in boards for row in board.rows]
-        ends = set(itertools.accumulate(len(board.rows) for board in boards))
-        table = _table(cells[0], metrics_of(boards))
-        for number, (line, row) in enumerate(zip(cells[1:], rows, strict=True), start=1):
-            style = {"failed": "error", "finished": ""}.get(row.result.status, "warning")
-            if row.place == 1 and row.result.status == "finished":
-                style = "good"
-            texts = (Text(cell) for cell in line)
-            table.add_row(*texts, style=style, end_section=len(boards) > 1 and number in ends)
-        self._console.print(table)
+        styles = [_style(row) for board in boards for row in board.rows]
+        ends = list(itertools.accumulate(len(board.rows) for board in boards))[:-1]
+        right = {*_NUMBERS, *metrics_of(boards)}
+        self._console.print(drawn(cells, self._console.width, right=right, styles=styles, ends=ends))
         if caption:
             self._console.print(Text(caption, "faint"), soft_wrap=True)
 
     def table(self, cells: list[list[str]], title: str) -> None:
         cells = fitting_group_cells(cells, self._console.width)
-        drawn = _table(cells[0], [head for head in cells[0] if head.startswith("mean ")])
-        drawn.title, drawn.title_justify, drawn.title_style = Text(escape_line(title)), "left", "label"
-        for number, line in enumerate(cells[1:]):
-            drawn.add_row(*(Text(cell) for cell in line), style="" if number else "good")
-        self._console.print(drawn)
+        styles = ["good", *[""] * (len(cells) - 2)]
+        right = {*_NUMBERS, *(head for head in cells[0] if head.startswith("mean "))}
+        self._console.print(Text(escape_line(title), "label"))
+        self._console.print(drawn(cells, self._console.width, right=right, styles=styles))
 
     def note(self, text: str) -> None:
         if text:
@@ -159,10 +154,7 @@ class _Drawn(_Printer):
         self._console.print(Text(text, "error"))
 
 
-def _table(heads: Sequence[str], metrics: Sequence[str]) -> Table:
-    drawn = Table(box=box.ROUNDED)
-    numbers = {"#", "time", "final", "epochs", "n", "best", "95 % interval", *metrics}
-    for head in heads:
-        side: Literal["left", "right"] = "right" if head in numbers else "left"
-        drawn.add_column(Text(head), justify=side, no_wrap=head != "changes", overflow="fold")
-    return drawn
+def _style(row: Row) -> str:
+    if row.place == 1 and row.result.status == "finished":
+        return "good"
+    return {"failed": "error", "finished": ""}.get(row.result.status, "warning")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bigmodel.reporting.formatting import duration, figure, shown_path
+from bigmodel.reporting.terminal_tables import CHANGES
 from bigmodel.runtime.escaping import escape_line
 from bigmodel.sweeps.jobs import in_one_line
 from bigmodel.sweeps.leaderboard import Board, Grouping, keys_of, losses_of, metrics_of
@@ -34,7 +35,7 @@ def job_cells(
     keys, metrics = keys_of(boards), metrics_of(boards)
     loss = [LOSS] if shows_losses(boards) else []
     more = [] if short else ["final", "epochs"]
-    heads = ["#", "job", *(["changes"] if folded else keys), *metrics, *more, *loss, "time", "status"]
+    heads = ["#", "job", *([CHANGES] if folded else keys), *metrics, *more, *loss, "time", "status"]
     table = [[*heads, "folder"] if folders else heads]
     for board in boards:
         for row in board.rows:
@@ -102,7 +103,7 @@ def fitting_group_cells(cells: list[list[str]], width: int) -> list[list[str]]:
     ]
     return [
         [*line[:first], change, *line[last:]]
-        for line, change in zip(cells, ["changes", *changes], strict=True)
+        for line, change in zip(cells, [CHANGES, *changes], strict=True)
     ]
 
 

@@ -8,16 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from bigmodel.reporting.formatting import duration, figure
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+from bigmodel.reporting.terminal_tables import CHANGES, drawn, fits
 from bigmodel.runtime.escaping import escape_line, escape_message
 from bigmodel.sweeps.jobs import Job, Observer, Outcome
 
@@ -122,9 +121,13 @@ class SweepView(Observer):
         metrics = {each.report["metric"] for each in running if "metric" in each.report}
         shared = metrics.pop() if len(metrics) == 1 else None
         rows = [self._cells(each, now, shared) for each in running]
-        heads = ["job", "changes", "epoch", shared or "metric", "time", "left"]
+        heads = ["job", CHANGES, "epoch", shared or "metric", "time", "left"]
+        assert self._rich is not None
+        if not fits([heads, *rows], self._rich.width):
+            heads, *rows = ([*row[:4], row[5]] for row in [heads, *rows])  # the time is the least of it
+        table = drawn([heads, *rows], self._rich.width, right=heads[2:])
         # The totals come first: rich cuts off below what is higher than the terminal.
-        return Group(Text(escape_line(self._totals(now)), "faint"), self._fitting(heads, rows))
+        return Group(Text(escape_line(self._totals(now)), "faint"), table)
 
     def _cells(self, running: _Running, now: float, shared: str | None) -> list[str]:
         report, seconds = running.report, now - running.began
@@ -140,18 +143,6 @@ class SweepView(Observer):
         ]
         return [escape_line(cell) for cell in cells]
 
-    def _fitting(self, heads: list[str], rows: list[list[str]]) -> RenderableType:
-        """A table, without the time if that makes it fit; where it would cut a setting, a paragraph for
-        each job."""
-        assert self._rich is not None
-        for columns in ((0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 5)):
-            cells = [[row[column] for column in columns] for row in [heads, *rows]]
-            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            widths[1] = max(len(word) for row in cells for word in row[1].split(" "))
-            if sum(widths) + 3 * len(widths) + 1 <= self._rich.width:
-                return _table(cells)
-        return Group(*(_paragraph(heads[3], row, self._rich.width) for row in rows))
-
     def _totals(self, now: float) -> str:
         done = len(self._ended)
         parts = [f"{done} of {self._total} done" if self._total is not None else f"{done} done"]
@@ -163,32 +154,3 @@ class SweepView(Observer):
         if done and self._total is not None:
             parts.append(f"{duration((now - self._began) / done * (self._total - done))} left")
         return " · ".join(parts)
-
-
-def _table(cells: list[list[str]]) -> Table:
-    heads, *rows = cells
-    table = Table(box=box.ROUNDED)
-    for head in heads:
-        side: Literal["left", "right"] = "left" if head in ("job", "changes") else "right"
-        table.add_column(Text(head), justify=side, no_wrap=head != "changes")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _paragraph(metric: str, cells: list[str], width: int) -> Text:
-    """A job in as few lines as its parts fit into; those after the first are indented."""
-    number, changes, epoch, value, seconds, left = cells
-    if value and metric != "metric":
-        value = f"{metric} {value}"
-    standing = [f"epoch {epoch}", value, f"{left} left" if left else seconds]
-    title = f"job {number}"
-    lines = [title]
-    for part in filter(None, [*changes.split(" "), *standing]):
-        if len(lines[-1]) + len(part) + 2 <= width:
-            lines[-1] += f"  {part}"
-        else:
-            lines.append(f"  {part}")
-    text = Text("\n".join(lines))
-    text.stylize("label", 0, len(title))
-    return text
