@@ -148,6 +148,11 @@ class Grouping:
     comparison: Comparison | None
 
 
+def mean_of(metric: str, values: Sequence[float]) -> Estimate:
+    """The mean of figures of a metric, with an interval within its range."""
+    return estimate(values, RANGES.get(metric.partition("/")[2], UNBOUNDED))
+
+
 def changed_keys(results: Iterable[JobResult]) -> list[str]:
     """The keys in which jobs differ, in the order of their overrides."""
     return list(dict.fromkeys(key for result in results for key in result.changed))
@@ -296,8 +301,7 @@ def _group(rows: Sequence[Row], keys: Sequence[str], repeats: Sequence[str], met
     # The same seed in another sweep gives the same figure again, which makes nothing surer.
     values = {repeat: math.fsum(same) / len(same) for repeat, same in found.items() if same}
     own = rows[0].result.changed
-    within = RANGES.get(metric.partition("/")[2], UNBOUNDED)
-    mean = estimate(list(values.values()), within) if values else None
+    mean = mean_of(metric, list(values.values())) if values else None
     return Group({key: own[key] for key in keys if key in own}, values, mean, len(found), rows)
 
 

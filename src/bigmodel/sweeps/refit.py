@@ -9,7 +9,7 @@ from statistics import median
 
 from bigmodel.errors import counted
 from bigmodel.runtime import disk
-from bigmodel.sweeps.leaderboard import Board, JobResult, Row, group, rank
+from bigmodel.sweeps.leaderboard import FOLD, Board, JobResult, Row, choice_bias, group, rank
 from bigmodel.sweeps.statistics import Estimate, estimate
 
 FOLDER = "experiment"
@@ -25,6 +25,8 @@ class Winner:
         metric, mode: what they are ranked by, and which way it is better, `max` or `min`.
         estimate: its mean over the repetitions; of the one job if there are none.
         candidates: of how many settings they are the best.
+        unit: what the repetitions are: `seed`, `fold` or `run`.
+        bias: by how much the mean is too good for having been picked; see `choice_bias`.
     """
 
     jobs: Sequence[JobResult]
@@ -33,6 +35,8 @@ class Winner:
     mode: str
     estimate: Estimate
     candidates: int
+    unit: str = "run"
+    bias: float | None = None
 
     @property
     def job(self) -> JobResult:
@@ -85,7 +89,9 @@ def _best(board: Board) -> Winner | None:
     best = groups[0].estimate
     assert best is not None
     jobs = [row.result for row in _finished(groups[0].rows)]
-    return Winner(jobs, grouping.repeats, board.metric, board.mode, best, len(groups))
+    unit = "fold" if FOLD in grouping.counted else "seed" if grouping.counted == ["seed"] else "run"
+    bias = choice_bias(board, grouping)
+    return Winner(jobs, grouping.repeats, board.metric, board.mode, best, len(groups), unit, bias)
 
 
 def _finished(rows: Sequence[Row]) -> list[Row]:

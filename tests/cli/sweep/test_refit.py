@@ -61,7 +61,7 @@ def test_the_best_settings_are_trained_again_and_can_be_named(command: Command, 
     assert (result.status, result.err) == (0, "")
     first, *_, picked, own, optimistic, named = result.out.splitlines()
     assert first == (
-        "sweep.refit=swept: optimizer.lr=0.01 is the best of 2 settings, mean val/accuracy of 1 run:"
+        "sweep.refit=swept: optimizer.lr=0.01 is the best of 2 settings, mean val/accuracy of 1 seed:"
         " 0.7000. It is trained again. 1 job had not ended and did not count."
     )
     assert (picked, own[:8]) == ("best of 2 settings  0.7000", "this run")
@@ -106,6 +106,7 @@ def test_what_is_typed_beside_it_counts(command: Command, tmp_path: Path) -> Non
         (["sweep.refit=nowhere"], "sweep.refit=nowhere: there is no such folder."),
         (["sweep.refit=."], "sweep.jsonl: is not a sweep's record."),
         (["sweep.refit=empty"], "no job of this sweep has finished with a figure"),
+        (["sweep.refit=unvalidated"], "no finished job has a validation figure, so none is best."),
         (["sweep.refit=swept", "-m"], "sweep.refit=swept: trains one run."),
         (["sweep.refit=plugged"], "name them again: 'plugins=[my_code]'"),
         (["sweep.refit=mixed"], "differ in what they are ranked by (val/accuracy, val/rmse)"),
@@ -145,6 +146,7 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
         "pareto": [("seed=1", "val/accuracy")],
         "silent": [("seed=1", "val/accuracy")],
         "older": [],
+        "unvalidated": [("seed=1", "")],
     }
     for name, jobs in sweeps.items():
         (tmp_path / name).mkdir()

@@ -49,22 +49,22 @@ def test_the_figures_are_side_by_side() -> None:
     )
     assert words == (
         "The best of 2 jobs is partly the luckiest, so that both figures of val/accuracy are optimistic."
-        " Report test/accuracy, which is worse by 0.1000: its samples took no part in the choice."
+        " Report test/accuracy, worse by 0.1000 than as picked: its samples took no part in the choice."
     )
     assert again == "These settings again: bigmodel-train '--config-dir=runs/my run' experiment=mine"
 
 
 def test_seeds_have_a_standard_error() -> None:
     _, _, picked, own, words, _ = said(refit([0.5, 0.9], seeds=3), 0.9, 0.95)
-    assert picked == "best of 2 settings, mean of 3 runs ± standard error  0.9100 ± 0.0058  –"
+    assert picked == "best of 2 settings, mean of 3 seeds ± standard error  0.9100 ± 0.0058  –"
     assert own.split() == ["this", "run", "0.9000", "0.9500"]
-    assert "Report test/accuracy, which is not worse" in words
+    assert "Report test/accuracy, no worse than as picked" in words
 
 
 def test_less_may_be_better() -> None:
     metric = "val/loss"
     *_, words, _ = said(refit([0.5, 0.9], metric=metric), 0.5, 0.7, metric)
-    assert "Report test/loss, which is worse by 0.2000" in words
+    assert "Report test/loss, worse by 0.2000 than" in words
 
 
 def test_without_a_test_set_there_is_nothing_better_to_report() -> None:
@@ -97,3 +97,28 @@ def test_the_settings_are_named_with_all_that_they_need(known: dict[str, Any], t
 def test_a_user_elsewhere_goes_to_where_the_paths_start() -> None:
     *_, again = said(refit([0.5, 0.9], moved_to=Path("/there")), 0.5, None)
     assert again.startswith("These settings again: cd /there && bigmodel-train ")
+
+
+def test_folds_say_how_much_the_choice_flatters() -> None:
+    def folds(**values: tuple[float, float]) -> str:
+        results = [
+            JobResult(
+                job=f"{model}{fold}",
+                changed={"model": model, "data.val_fold": str(fold)},
+                status="finished",
+                monitor="val/accuracy",
+                mode="max",
+                best={"val/accuracy": value},
+            )
+            for model, figures in values.items()
+            for fold, value in enumerate(figures)
+        ]
+        (winner,) = winners(results)
+        _, _, picked, _, words, _ = said(Refit(winner, "", "mine", ""), None, None)
+        assert picked.startswith("best of 2 settings, mean of 2 folds ± standard error")
+        return words
+
+    assert "as picked is optimistic, the mean by about 0.0500." in folds(fnn=(0.5, 0.8), cnn=(0.6, 0.5))
+    assert "best of 2 settings in every fold: having been picked does not" in folds(
+        fnn=(0.5, 0.8), cnn=(0.4, 0.5)
+    )

@@ -24,11 +24,11 @@ from bigmodel.reporting.summary import jsonable
 from bigmodel.runtime import disk, nested_json, progress_messages
 from bigmodel.sweeps.config import ModelsConfig
 from bigmodel.sweeps.jobs import Job, in_one_line
-from bigmodel.sweeps.leaderboard import FOLD, JobResult, by_fold, choice_bias, group, rank
+from bigmodel.sweeps.leaderboard import FOLD, JobResult, by_fold, choice_bias, group, mean_of, rank
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
 from bigmodel.sweeps.refit import Winner, winners
-from bigmodel.sweeps.statistics import compare, estimate
+from bigmodel.sweeps.statistics import compare
 
 BASELINES = "baselines.json"
 
@@ -187,7 +187,7 @@ def _shown(baseline: Mapping[str, Any], metric: str) -> str:
     value = baseline["figures"].get(metric)
     shown = "no figure" if value is None else figure(value)
     if value is not None and (folds := _folds_of(baseline, metric)):
-        interval = estimate(list(folds.values())).interval
+        interval = mean_of(metric, list(folds.values())).interval
         shown += "" if interval is None else f"  {' to '.join(map(figure, interval))}"
     return f"{shown}  {duration(baseline['seconds'])}, {counted(baseline['samples'], 'sample')}"
 

@@ -126,6 +126,8 @@ def _winner(manifest: Manifest, metric: str | None) -> Winner:
     where, results = f"{_KEY}={manifest.folder}", collect(manifest)
     metric = _deciding(where, metric, _objectives(manifest.folder), results)
     found = winners(results, metric)
+    if not found and any(result.status == "finished" for result in results):
+        raise CheckpointError(f"{where}: no finished job has a validation figure, so none is best.")
     if not found:
         raise CheckpointError(
             f"{where}: no job of this sweep has finished with a figure, so none is best. Go on with it:"

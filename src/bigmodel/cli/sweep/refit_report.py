@@ -24,10 +24,12 @@ def announcement(folder: Path, manifest: Manifest, winner: Winner, how: str) -> 
     """
     words = in_one_line(winner.changed)
     chosen = words if winner.repeats else f"job {winner.job.job} ({words})"
-    mean = f"mean {winner.metric} of {counted(winner.runs, 'run')}" if winner.repeats else winner.metric
+    metric = winner.metric
+    if winner.repeats:
+        metric = f"mean {metric} of {counted(winner.runs, winner.unit)}"
     best = f"{chosen} is the best of {winner.among}" if winner.candidates > 1 else "its only settings"
     sentences = [
-        f"sweep.refit={folder}: {best}, {mean}: {figure(winner.value)}. It is trained again{how}."
+        f"sweep.refit={folder}: {best}, {metric}: {figure(winner.value)}. It is trained again{how}."
     ]
     if unfinished := sum(state.status in ("waiting", "running") for state in manifest.states.values()):
         sentences.append(f"{counted(unfinished, 'job')} had not ended and did not count.")
@@ -60,7 +62,7 @@ def conclusion(refit: Refit, folder: Path, summary: Summary) -> list[str]:
 
 
 def _as_picked(winner: Winner) -> str:
-    mean = f", mean of {counted(winner.runs, 'run')} ± standard error" if winner.runs > 1 else ""
+    mean = f", mean of {counted(winner.runs, winner.unit)} ± standard error" if winner.runs > 1 else ""
     return f"best of {winner.among}{mean}" if winner.candidates > 1 else f"the sweep{mean}"
 
 
@@ -71,12 +73,16 @@ def _error(winner: Winner) -> str:
 
 def _meaning(winner: Winner, test: str, own: float | None, tested: float | None) -> list[str]:
     figures = f"{winner.metric} as picked is" if own is None else f"both figures of {winner.metric} are"
-    picked = f"The best of {winner.among} is partly the luckiest, so that {figures} optimistic."
+    picked = f"The best of {winner.among} is partly the luckiest, so that {figures} optimistic"
+    picked += f", the mean by about {figure(winner.bias)}." if winner.bias else "."
+    if winner.bias == 0:
+        among = winner.among
+        picked = f"It is the best of {among} in every fold: having been picked does not flatter it."
     if tested is None:
         return [picked, "There is no test set, whose figure could be reported instead."]
     worse = (winner.value - tested) * (1 if winner.mode == "max" else -1)
-    gap = f"worse by {figure(worse)}" if worse > 0 else "not worse"
-    return [picked, f"Report {test}, which is {gap}: its samples took no part in the choice."]
+    gap = f"worse by {figure(worse)}" if worse > 0 else "no worse"
+    return [picked, f"Report {test}, {gap} than as picked: its samples took no part in the choice."]
 
 
 def _again(refit: Refit, folder: Path) -> str:
