@@ -234,8 +234,8 @@ def test_a_job_is_told_to_stop_by_the_source(tmp_path: Path) -> None:
         channel.started(tmp_path)
         channel.progressed({"step": 1})
         for step in range(10):
-            if channel.evaluated(step, float(job.number)):
-                channel.ended(Outcome("pruned", value=float(step)))
+            if (worse := channel.evaluated(step, float(job.number))) is not None:
+                channel.ended(Outcome("pruned", value=float(worse)))
                 return
         channel.ended(Outcome("finished"))
 

@@ -189,6 +189,33 @@ def test_a_queue_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
     assert run(tmp_path, 1, Silent()).statuses() == {0: ["finished"]}
 
 
+def test_a_job_is_pruned_where_its_source_says_so(tmp_path: Path) -> None:
+    """It is told while it runs, here between two questions to the cluster."""
+    asked: list[tuple[int, int, float]] = []
+
+    class Pruner(JobList):
+        def evaluated(self, job: Job, evaluation: int, value: float) -> bool:
+            asked.append((job.number, evaluation, value))
+            return (job.number, evaluation) == (1, 2)
+
+    class Slow(FakeCluster):
+        def states(self) -> Mapping[str, str]:
+            for task in list(self._waiting.values()):
+                channel = channels.setdefault(task._job.number, FileChannel(task._report, task._job))
+                done = len(channel._report.evaluations)
+                if (worse := channel.evaluated(done + 1, 0.5)) is not None:
+                    channel.ended(Outcome("pruned", f"for evaluation {worse}"))
+                elif done == 4:
+                    channel.ended(Outcome("finished"))
+            return dict.fromkeys(self._waiting, "RUNNING")
+
+    channels: dict[int, FileChannel] = {}
+    seen = run(tmp_path, Pruner(jobs(2)), Slow())
+    assert seen.statuses() == {0: ["finished"], 1: ["pruned"]}
+    assert seen.outcomes[1][0].error == "for evaluation 2"
+    assert [number for job, number, _ in asked if job == 1] == [1, 2]  # not the one with which it ended
+
+
 # ----- stopped -----
 
 

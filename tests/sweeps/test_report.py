@@ -10,7 +10,7 @@ import pytest
 from bigmodel.errors import CheckpointError
 from bigmodel.sweeps import report
 from bigmodel.sweeps.jobs import Job, Outcome
-from bigmodel.sweeps.report import FileChannel, folder_of, path_of, read
+from bigmodel.sweeps.report import FileChannel, folder_of, path_of, prune, read
 
 JOB = Job(3, ("seed=3",))
 
@@ -65,6 +65,17 @@ def test_progress_that_cannot_be_written_ends_no_run(path: Path) -> None:
     channel.progressed({"step": 1})
     with pytest.raises(CheckpointError, match="/1: is gone"):
         channel.started(Path("runs/3"))
+
+
+def test_a_job_is_told_at_a_later_evaluation_that_it_is_pruned(path: Path) -> None:
+    channel = FileChannel(path, JOB)
+    assert channel.evaluated(1, 0.5) is None
+    assert channel.evaluated(2, math.nan) is None
+    found = read(path)
+    assert found is not None
+    assert repr(found.evaluations) == "[(1, 0.5), (2, nan)]"
+    prune(path, 2)
+    assert channel.evaluated(3, 0.5) == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"folder": 3, "progress": [1], "outcome": 2}'])

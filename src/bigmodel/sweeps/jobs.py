@@ -54,8 +54,9 @@ class Line(Protocol):
     def progressed(self, report: dict[str, Any]) -> None:
         """Where the job stands; see `Observer.progressed`."""
 
-    def evaluated(self, evaluation: int, value: float) -> bool:
-        """The job's evaluation number `evaluation`, from 1, gave `value`. Returns whether to prune."""
+    def evaluated(self, evaluation: int, value: float) -> int | None:
+        """The job's evaluation number `evaluation`, from 1, gave `value`. Returns the number of that for
+        which it is pruned, this or an earlier one; None: it goes on."""
 
 
 class JobSource(Protocol):

@@ -82,10 +82,14 @@ class Channel:
         """Where the job stands; see `Observer.progressed`."""
         self._send("progressed", report)
 
-    def evaluated(self, evaluation: int, value: float) -> bool:
-        """The job's evaluation number `evaluation`, from 1, gave `value`. Returns whether to prune."""
+    def evaluated(self, evaluation: int, value: float) -> int | None:
+        """See `Line.evaluated`: this one, if any.
+
+        Raises:
+            OrphanedError: the sweep is gone.
+        """
         self._send("evaluated", evaluation, value)
-        return bool(self._receive())
+        return evaluation if self._receive() else None
 
     def ended(self, outcome: Outcome) -> None:
         """The job is over."""

@@ -41,6 +41,8 @@ class _Submission:
         name: what it is called there.
         report: the file for what it tells.
         folder: its run folder, once it owns one.
+        progress: the last that was heard.
+        evaluations: the numbers of those that were heard.
         state: of the cluster's, the last that was told.
         gone: since when it is there no more, in seconds of `time.monotonic`.
     """
@@ -50,6 +52,7 @@ class _Submission:
     report: Path
     folder: Path | None = None
     progress: dict[str, Any] = field(default_factory=dict)
+    evaluations: set[int] = field(default_factory=set)
     state: str | None = None
     gone: float | None = None
 
@@ -229,6 +232,11 @@ class QueueLauncher:
         if report.progress != submission.progress:
             submission.progress = report.progress
             self._observer.progressed(job, report.progress)
+        for number, value in report.evaluations:
+            if number not in submission.evaluations:  # a job that goes on may repeat some
+                submission.evaluations.add(number)
+                if report.outcome is None and self._source.evaluated(job, number, value):
+                    reports.prune(submission.report, number)
         patience = 0.0 if self._cancelled else self._cluster.patience
         gone = submission.gone is not None and now - submission.gone >= patience
         if report.outcome is not None and report.outcome.status != "stopped":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,32 @@ class Report:
     Attributes:
         folder: its run folder; None: it does not own one yet.
         progress: where it stands; see `Observer.progressed`.
+        evaluations: the numbers and values of its evaluations, if a search may prune it.
         outcome: how its last process ended; None: that is under way.
     """
 
     folder: Path | None = None
     progress: dict[str, Any] = field(default_factory=dict)
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
     outcome: Outcome | None = None
 
 
 def path_of(folder: Path, job: Job, attempt: int) -> Path:
     """The file of an attempt at a job, in a folder that one start of the sweep has made."""
     return folder / f"job-{job.number}-{attempt}.json"
+
+
+def prune(path: Path, evaluation: int) -> None:
+    """Tells the job with that report that it is pruned for one of its evaluations.
+
+    Raises:
+        CheckpointError: that cannot be written down.
+    """
+    disk.write_text(_answer(path), str(evaluation))
+
+
+def _answer(path: Path) -> Path:
+    return path.with_suffix(".pruned")
 
 
 def read(path: Path) -> Report | None:
@@ -50,7 +65,8 @@ def read(path: Path) -> Report | None:
         own = None if folder is None else path.parents[2] / folder
         if outcome is not None:
             outcome = Outcome(**(outcome | {"folder": own}))
-        return Report(own, dict(content["progress"]), outcome)
+        evaluations = [(int(number), float(value)) for number, value in content["evaluations"]]
+        return Report(own, dict(content["progress"]), evaluations, outcome)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -103,9 +119,15 @@ class FileChannel:
             with contextlib.suppress(CheckpointError):  # no reason to end a run
                 self._write(self._report)
 
-    def evaluated(self, evaluation: int, value: float) -> bool:  # noqa: ARG002
-        """Nobody prunes the job."""
-        return False
+    def evaluated(self, evaluation: int, value: float) -> int | None:
+        """See `Line.evaluated`. The job does not wait for an answer, which comes in time for a later
+        evaluation, if at all."""
+        self._report.evaluations.append((evaluation, value))
+        with contextlib.suppress(CheckpointError):  # no reason to end a run
+            self._write(self._report)
+        with contextlib.suppress(OSError, ValueError):
+            return int(disk.read_text(_answer(self._path)))
+        return None
 
     def ended(self, outcome: Outcome) -> None:
         """The job's process is over.
@@ -113,7 +135,7 @@ class FileChannel:
         Raises:
             CheckpointError: that cannot be written down.
         """
-        self._write(Report(self._report.folder, self._report.progress, outcome))
+        self._write(replace(self._report, outcome=outcome))
 
     def _write(self, report: Report) -> None:
         self._report, self._written = report, time.monotonic()

@@ -90,11 +90,6 @@ def check(config: SearchConfig, space: Space) -> None:
                     f"sweep.sampler=grid: {key} is an interval, which has no list of values. Use"
                     f" {key}=0.1,0.01 or {key}='range(1,5)', or another sampler, such as tpe."
                 )
-    if config.launcher != "local" and config.pruner not in ("auto", "none"):
-        raise ConfigError(
-            f"sweep.pruner={config.pruner}: nothing ends jobs of sweep.launcher={config.launcher} early,"
-            " which go on without the sweep. Use sweep.pruner=none."
-        )
     if not _can_prune(config) and config.pruner not in ("auto", "none"):
         raise ConfigError(
             f"sweep.pruner={config.pruner}: trials are pruned by one metric of each evaluation, not by"
@@ -104,8 +99,6 @@ def check(config: SearchConfig, space: Space) -> None:
 
 def chosen_pruner(config: SearchConfig) -> str:
     """The pruner that `auto` stands for, or the one that is named."""
-    if config.launcher != "local":  # nobody answers a job that asks
-        return "none"
     if config.pruner == "auto":
         return "median" if _can_prune(config) else "none"
     return config.pruner

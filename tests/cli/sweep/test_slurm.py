@@ -104,6 +104,23 @@ def test_jobs_outlive_their_sweep_and_are_waited_for(folder: Path, slurm: Path, 
     assert trials.digest(folder / "mine/0") == alone
 
 
+@pytest.mark.parametrize("typed", ["", "++sweep.slurm.additional_parameters.nodelist=a"])
+def test_a_file_sets_no_options_of_sbatch_by_itself(command: Command, folder: Path, typed: str) -> None:
+    (folder / "theirs" / "experiment").mkdir(parents=True)
+    text = (
+        "# @package _global_\nsweep:\n  slurm:\n    additional_parameters: {export: PYTHONPATH=evil}\n"
+    )
+    (folder / "theirs" / "experiment" / "evil.yaml").write_text(text)
+    words = ["--config-dir=theirs", "experiment=evil", *filter(None, [typed])]
+    result = command(*LOCAL, "seed=1,2", *words)
+    assert result.status == 1
+    assert "additional_parameters.export=PYTHONPATH=evil: a configuration file sets" in result.err
+    assert not (folder / "mine").exists()
+    trusted = "sweep.slurm.additional_parameters={export: b, nodelist: a}"
+    result = command(*LOCAL, "seed=1", *words, trusted, "sweep.gpus=[0]")
+    assert "sweep.gpus=[0]" in result.err  # which comes next
+
+
 @pytest.mark.usefixtures("slurm")
 def test_what_slurm_refuses_is_one_message_and_nothing_is_left(command: Command, folder: Path) -> None:
     result = command(*SWEEP, "seed=1,2", "sweep.slurm.partition=nowhere")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig
@@ -26,6 +28,8 @@ from bigmodel.sweeps.report import FOLDER
 from bigmodel.sweeps.search import DATABASE
 from bigmodel.sweeps.slurm import check, cluster_for
 
+_OPTIONS = "sweep.slurm.additional_parameters"
+
 
 class SlurmQueue:
     """Submits jobs and waits for them; without Slurm, on this machine by submitit's local executor.
@@ -41,6 +45,7 @@ class SlurmQueue:
 
     def __init__(self, settings: SweepConfig, context: HydraContext, master: DictConfig) -> None:
         self._settings, self._context, self._master = settings, context, master
+        _check_typed(settings.slurm.additional_parameters, invocation.current.words)
         for key, default in (("gpus", "auto"), ("jobs_per_gpu", 1), ("plan", False)):
             if (value := getattr(settings, key)) != default:
                 raise ConfigError(
@@ -68,7 +73,7 @@ class SlurmQueue:
         folder = new_folder(manifest.folder)
         cluster = cluster_for(self._settings.slurm, folder, self._at_once)
         launcher = QueueLauncher(
-            QueuedWork(self._context, self._master, manifest.folder),
+            QueuedWork(self._context, self._master, manifest.folder, begun.pruned_by),
             begun.source,
             observers(self._settings, manifest, view),
             cluster,
@@ -98,6 +103,23 @@ class SlurmQueue:
             elif launcher.names:
                 messages.note(_left(launcher))
             raise
+
+
+def _check_typed(options: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Options of sbatch can have a job run code, `export` for one: no file may set them by itself.
+
+    Raises:
+        ConfigError: one was not typed.
+    """
+    typed = " ".join(word for word in words if word.lstrip("+").startswith(_OPTIONS))
+    names = re.findall(r"[\w-]+", typed.removeprefix(_OPTIONS))
+    for name, value in options.items():
+        if name not in names:
+            word = setting(f"{_OPTIONS}.{name}", value)
+            raise ConfigError(
+                f"{_OPTIONS}.{name}={value}: a configuration file sets an option of sbatch, which could"
+                f" run code. If you trust it, type it on the command line: {word}"
+            )
 
 
 def _forget(manifest: Manifest) -> None:

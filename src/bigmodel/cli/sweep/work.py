@@ -94,10 +94,13 @@ class QueuedWork:
         context: Hydra's, which composes configurations.
         config: the sweep's own configuration.
         folder: the sweep's.
+        pruned_by: the metric by which a search prunes jobs; None: none does.
     """
 
-    def __init__(self, context: HydraContext, config: DictConfig, folder: Path) -> None:
-        self._context, self._config = context, config.copy()
+    def __init__(
+        self, context: HydraContext, config: DictConfig, folder: Path, pruned_by: str | None = None
+    ) -> None:
+        self._context, self._config, self._pruned_by = context, config.copy(), pruned_by
         with open_dict(self._config):  # as it is here: it may have been claimed as a new one
             self._config.hydra.sweep.dir = str(folder.absolute())
 
@@ -118,7 +121,7 @@ class QueuedWork:
         return signals.preempted and outcome.status == "stopped"
 
     def _train(self, config: DictConfig, *, channel: FileChannel) -> Outcome:
-        console = partial(_console, channel=channel, pruned_by=None)
+        console = partial(_console, channel=channel, pruned_by=self._pruned_by)
         return train(config, channel, begun=channel.begun, console=console)
 
 
@@ -258,12 +261,14 @@ class _ToSweep(Sink):
     def _ask_whether_pruned(self, record: Record, metric: str, info: RunInfo) -> None:
         trainer, step, value = info.config["trainer"], int(record["step"]), float(record[metric])
         every = trainer["eval_every_steps"] or trainer["eval_every"] * info.steps_per_epoch
-        pruned = self._channel.evaluated(math.ceil(step / every), value)
-        if pruned and step < info.total_steps:
-            invocation.current.signals.prune(
-                f"{metric} {figure(value)} at step {step:,} (epoch {record['epoch']}) is worse than what"
-                " other trials had there"
-            )
+        number = math.ceil(step / every)
+        worse = self._channel.evaluated(number, value)
+        if worse is None or step >= info.total_steps:
+            return
+        own = f"{metric} {figure(value)} at step {step:,} (epoch {record['epoch']}) is worse than what"
+        if worse != number:
+            own = f"{metric} was worse at evaluation {worse} than what"
+        invocation.current.signals.prune(f"{own} other trials had there")
 
 
 def _ending(stopped: bool, error: BaseException) -> tuple[Status, str]:
