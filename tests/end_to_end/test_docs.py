@@ -55,6 +55,7 @@ NOT_RUN = {
 QUICK = ("device.threads=1", "trainer.limit.val=1", "trainer.limit.test=1", "trainer.tensorboard=false")
 SMALLER = {
     "sweep.trials=": ("sweep.trials=3", "trainer.max_steps=2"),
+    "sweep.folds=": ("sweep.folds=2", "trainer.max_steps=2"),
     "debug=overfit": ("trainer.epochs=2",),
     "profile=true": ("trainer.max_steps=12", "trainer.limit.train=12"),
     "multi30k_cpu": ("data.vocab_size=300", "trainer.max_steps=2", "model.dim=16"),

@@ -41,7 +41,8 @@ def test_shakespeare_char_cpu(command: Command, tmp_path):
 
 @pytest.mark.parametrize("name", ["multi30k", "multi30k_cpu"])
 def test_multi30k(command: Command, tmp_path, name):
-    result = command(f"experiment={name}", *lines(tmp_path), "data.vocab_size=300", *QUICK)
+    smaller = ("data.vocab_size=300", "model.dim=48", *QUICK)
+    result = command(f"experiment={name}", *lines(tmp_path), *smaller)
     assert result.status == 0, result.err
     assert "test/bleu" in result.summary()["test"]
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -21,8 +21,10 @@ from bigmodel.engine.functional_step import FunctionalStep, StepInputs
 from bigmodel.engine.step import Step
 from bigmodel.optim.schedulers import apply
 from bigmodel.runtime import caches
-from tests.engine.steps import begun, make_batch, make_step, needs_compiler, small_step
-from tests.models.cases import build, spec
+from bigmodel.training.loop import fit
+from tests.engine.steps import begun, make_batch, needs_compiler, small_step
+from tests.engine.test_compiled import SETTINGS, run_of
+from tests.models.cases import spec
 from tests.small_runs import config
 
 FEATURES = spec("features")
@@ -223,26 +225,41 @@ def test_a_folder_that_can_only_be_read_is_read(folder: Path, monkeypatch: pytes
     assert kept.is_complete
 
 
-# With real code: as little of it as there can be.
+# With real code.
 
 
-def linear_step() -> Step:
-    return make_step(build("fnn", FEATURES, hidden_sizes=[]), FEATURES, {"name": "sgd", "momentum": 0.9})
+class Trained(NamedTuple):
+    """The step of a run, and a batch like all of its own."""
+
+    step: Step
+    like: Batch
 
 
-def is_found(step: Step, like: Batch, messages: list[str]) -> bool:
-    candidate = candidates.CompileCandidate(step, like, 1.0, 10**6, True, {})
+@pytest.fixture
+def trained(tmp_path: Path) -> Trained:
+    """The step whose code is `real`, begun."""
+    run, _ = run_of(tmp_path / "run", "eager")
+    run.state.model.train()
+    batch = next(iter(run.train.epoch(0)))
+    apply(run.step.optimizer, 1.0)
+    run.step(batch)
+    run.step.drain()
+    return Trained(run.step, batch)
+
+
+def is_found(trained: Trained, messages: list[str]) -> bool:
+    candidate = candidates.CompileCandidate(*trained, 1.0, 10**6, True, {})
     return candidates.select_engine(candidate, "compiled", messages.append, nullcontext) is not None
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of `linear_step`, compiled once for all tests: each only asks where it is kept."""
-    step = begun(linear_step(), FEATURES)
-    path = tmp_path_factory.mktemp("real") / "step.so"
-    given = candidates.step_inputs(make_batch(FEATURES), step)
-    compiler.compile_step(FunctionalStep(step), given, path)
-    return path
+    """A library, compiled once for all tests here and in `test_compiled`."""
+    run, _ = run_of(tmp_path_factory.mktemp("real"), "compiled", **{"trainer.epochs": 1})
+    fit(run)
+    library = entry_of_run(tmp_path_factory.mktemp("like"), SETTINGS)
+    assert library.is_file()
+    return library
 
 
 @pytest.fixture
@@ -263,26 +280,29 @@ def compiled(real: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @needs_compiler
-def test_a_damaged_library_is_compiled_anew(compiled: list[Path], folder: Path) -> None:
+def test_a_damaged_library_is_compiled_anew(
+    compiled: list[Path], folder: Path, trained: Trained
+) -> None:
     messages: list[str] = []
-    step, like = begun(linear_step(), FEATURES), make_batch(FEATURES)
-    assert is_found(step, like, messages), messages
-    assert is_found(step, like, messages), messages
+    assert is_found(trained, messages), messages
+    assert is_found(trained, messages), messages
     assert len(compiled) == 1
     # As a crash of the machine may leave it; a file that is in use is never written to.
     compiled[0].with_suffix(".sha256").write_text("")
-    assert is_found(step, like, messages), messages
+    assert is_found(trained, messages), messages
     assert len(compiled) == 2
     assert sorted(path.suffix for path in folder.iterdir()) == [".sha256", ".so"], "nothing is left over"
-    assert entry_of(step).is_complete
+    assert CacheEntry(compiled[0]).is_complete
 
 
 @needs_compiler
-def test_a_users_own_model_is_compiled_each_time(compiled: list[Path], folder: Path) -> None:
-    step = begun(linear_step(), FEATURES)
-    step.model.__class__ = type("Own", (type(step.model),), {"__module__": "my_package"})
+def test_a_users_own_model_is_compiled_each_time(
+    compiled: list[Path], folder: Path, trained: Trained
+) -> None:
+    model = trained.step.model
+    model.__class__ = type("Own", (type(model),), {"__module__": "my_package"})
     messages: list[str] = []
-    assert is_found(step, make_batch(FEATURES), messages), messages
+    assert is_found(trained, messages), messages
     assert len(compiled) == 1
     assert not compiled[0].exists()
     assert not folder.exists()
@@ -290,28 +310,28 @@ def test_a_users_own_model_is_compiled_each_time(compiled: list[Path], folder: P
 
 @needs_compiler
 def test_without_a_place_to_keep_it_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: list[Path]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: list[Path], trained: Trained
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path / "file"))
     messages: list[str] = []
-    assert is_found(begun(linear_step(), FEATURES), make_batch(FEATURES), messages)
+    assert is_found(trained, messages)
     assert f"{tmp_path / 'file'}: is not a folder" in messages[0]
     assert not compiled[0].is_relative_to(tmp_path)
 
 
 @needs_compiler
 def test_a_library_that_others_could_have_put_there_is_not_loaded(
-    folder: Path, compiled: list[Path]
+    folder: Path, compiled: list[Path], trained: Trained
 ) -> None:
-    step, like, messages = begun(linear_step(), FEATURES), make_batch(FEATURES), list[str]()
-    assert is_found(step, like, messages), messages
+    messages: list[str] = []
+    assert is_found(trained, messages), messages
     folder.chmod(0o777)
     planted = compiled[0]
     planted.unlink()  # it is in use, and such a file is never written to
     planted.write_bytes(b"a stranger's")
     CacheEntry(planted).seal()
-    assert is_found(step, like, messages), messages
+    assert is_found(trained, messages), messages
     assert any(f"{folder}: can be written by others" in line for line in messages), messages
     assert len(compiled) == 2
     assert not compiled[1].is_relative_to(folder)
@@ -326,12 +346,12 @@ def test_without_a_compiler_the_run_goes_on(
 
     monkeypatch.setattr(compiler, "trace", tracing)
     monkeypatch.setenv("CXX", name)
-    step, messages = begun(linear_step(), FEATURES), list[str]()
-    assert not is_found(step, make_batch(FEATURES), messages)
+    trained, messages = Trained(begun(small_step(), FEATURES), make_batch(FEATURES)), list[str]()
+    assert not is_found(trained, messages)
     assert len(messages) == 1
     assert messages[0].startswith(
         f"Steps run eagerly: compiling needs a C++ compiler, and {name} cannot be started. Install "
     )
     assert "Error" not in messages[0]
     assert list(folder.iterdir()) == [], "nothing half done"
-    assert step(make_batch(FEATURES))
+    assert trained.step(trained.like)
