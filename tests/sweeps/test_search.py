@@ -116,7 +116,7 @@ def test_the_mode_says_which_job_is_the_best(tmp_path: Path, mode: str, better: 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "successive_halving"])
 def test_bad_jobs_are_pruned(tmp_path: Path, pruner: str) -> None:
-    source = make(tmp_path, pruner=pruner, trials=30, sampler="random")
+    source = make(tmp_path, pruner=pruner, trials=20, sampler="random")
     jobs = run_all(source, evaluations=5)
     ended = states(tmp_path)
     assert set(ended) == {"COMPLETE", "PRUNED"}
@@ -125,8 +125,8 @@ def test_bad_jobs_are_pruned(tmp_path: Path, pruner: str) -> None:
 
 
 def test_nothing_is_pruned_without_a_pruner(tmp_path: Path) -> None:
-    run_all(make(tmp_path, pruner="none", trials=15, sampler="random"), evaluations=3)
-    assert states(tmp_path) == ["COMPLETE"] * 15
+    run_all(make(tmp_path, pruner="none", trials=8, sampler="random"), evaluations=3)
+    assert states(tmp_path) == ["COMPLETE"] * 8
 
 
 def test_jobs_at_the_same_time_are_told_apart(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "path": "HERE/sounds",
             "rate": 8000,
             "form": "raw",
-            "fold": 70,
+            "fold": 250,
             "cache": None,
         },
     },
