@@ -43,6 +43,10 @@ class DataError(BigModelError):
     """Data that is missing, damaged, empty, or not as described."""
 
 
+class MetricError(ConfigError):
+    """A metric that a run will not have."""
+
+
 class SpecError(ConfigError):
     """Components that do not fit together: a model that cannot read the data, a loss that cannot score
     the target."""
@@ -98,7 +102,7 @@ def reason(error: BaseException, *, in_sweep: bool = False) -> str:
     """
     if isinstance(error, BigModelError):
         return masked(error.in_sweep if in_sweep else str(error))
-    return masked(f"{type(error).__name__}: {error}")
+    return masked(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def may_pass(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 
 from bigmodel.cli import imports, invocation, messages
 from bigmodel.cli.messages import FULL_ERROR
-from bigmodel.errors import BigModelError, ConfigError, program, shell_quoted
+from bigmodel.errors import BigModelError, CheckpointError, ConfigError, program, shell_quoted
 from bigmodel.runtime import standard_streams
 from bigmodel.runtime.escaping import escape, escape_library_output
 from bigmodel.runtime.signals import SignalMode, Signals
@@ -251,8 +251,9 @@ def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]
         words = _resume_words()
         return f"Stopped. Resume with {words}" if words else "Stopped.", status
     text = _explain(error, argv)
-    if invocation.current.sweep is not None and isinstance(error, BigModelError):
-        text = f"{error.in_sweep} Then resume with {_resume_words()}"
+    if isinstance(error, CheckpointError) and {"-m", "--multirun"} & set(argv):
+        begun = invocation.current.sweep is not None
+        text = f"{error.in_sweep} Then resume with {_resume_words()}" if begun else error.in_sweep
     return messages.error_text(text), 1
 
 

@@ -11,6 +11,7 @@ A job is prepared before its turn comes: its process composes the configuration,
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import multiprocessing
 import os
@@ -284,6 +285,7 @@ def _run(job: Job, work: Work, connection: Connection, log: Path, to_close: list
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C goes to the sweep alone, which decides what its jobs are told
     _print_to(log)
+    faulthandler.enable(2)  # the log says where a library crashed
     before = set(sys.modules)
     channel = Channel(connection)
     # Signals stay blocked until the work handles them itself.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bigmodel.errors import ConfigError, did_you_mean
+from bigmodel.errors import MetricError, did_you_mean
 from bigmodel.registry import Config
 
 Mode = Literal["auto", "min", "max"]
@@ -145,14 +145,14 @@ def monitored(name: str, mode: Mode, known: dict[str, str], default: str, key: s
         key: the configuration key, for the message.
 
     Raises:
-        ConfigError: there will be no such metric.
+        MetricError: there will be no such metric.
     """
     chosen = default if name == "auto" else name
     if not chosen:
         return NOT_MONITORED
     if chosen not in known:
         why = "" if default else " There is no validation set (data.validation=false)."
-        raise ConfigError(
+        raise MetricError(
             f"{key}={name}: no such metric.{why}{did_you_mean(name, known)}"
             f" There will be: {', '.join(known)}."
         )

@@ -174,10 +174,25 @@ def _wrong_grammar(case: Case) -> str | None:
         fix = f"A closing '{unclosed[0]}' is missing."
     elif value.count("'") % 2 or value.count('"') % 2:
         fix = "A closing quotation mark is missing."
+    elif (call := re.match(r"(\w+)\(", value)) and value.endswith(")"):
+        fix = _wrong_call(call[1], key)
+    elif re.search(r"(^|,)\s*(,|$)", value):
+        fix = "A value is missing beside a comma."
     else:
         quoted = shell_quoted(f'{key}="{value}"') if "${" in value else setting(key, value)
         fix = f"Put it in quotation marks: {quoted}"
     return f"{text}: the value cannot be read. {fix}"
+
+
+_FUNCTIONS = ("range", "interval", "choice", "glob", "int", "float", "sort", "shuffle", "tag")
+"""Functions of Hydra's grammar that sweeps use."""
+
+
+def _wrong_call(name: str, key: str) -> str:
+    """How to mend `seed=rnage(3)` or `seed=range(a,b)`."""
+    if name not in _FUNCTIONS:
+        return f"There is no function {name}.{did_you_mean(name, _FUNCTIONS)}"
+    return f"As in {key}=range(1,5), {key}=interval(0.1,1) or {key}=1,2,3."
 
 
 def _sweep_without_flag(case: Case) -> str | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,12 +15,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from bigmodel.build.dataset import read_dataset
+from bigmodel.build.new_run import build_run
 from bigmodel.cli.job import check_new
 from bigmodel.cli.launch.sweep_loader import ComposedParts
 from bigmodel.cli.sweep.compose import composed, put
 from bigmodel.cli.sweep.resume import key_of
-from bigmodel.config import GROUPS, parse
-from bigmodel.errors import ConfigError, DataError
+from bigmodel.config import GROUPS, RunConfig, parse
+from bigmodel.errors import ConfigError, DataError, MetricError
+from bigmodel.reporting.base import Sink
 from bigmodel.runtime.device import find_device
 from bigmodel.sweeps.jobs import Job
 from bigmodel.sweeps.leaderboard import FOLD
@@ -40,6 +45,7 @@ class JobCheck:
         self._parser = OverridesParser.create(config_loader=context.config_loader)
         self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
         self._seen: set[tuple[tuple[str, ...], str]] = set()
+        self._metrics: set[str] = set()
 
     def __call__(self, jobs: Sequence[Job]) -> ComposedParts:
         """Checks all jobs, and returns what was composed for that.
@@ -80,6 +86,23 @@ class JobCheck:
         check_new(config)
         if self._config.sweep.launcher == "local":  # else the jobs' machines have other devices
             find_device(config.device.name)
+        self._check_metrics(config)
+
+    def _check_metrics(self, config: RunConfig) -> None:
+        """Builds a run for each metric that is named, since only its data tells whether there is such a
+        metric. Whatever else is wrong with it is for the job itself to tell."""
+        trainer = config.trainer
+        names = (trainer.checkpoint.monitor, trainer.early_stopping.monitor)
+        key = json.dumps([names, config.values["data"]], default=str)
+        if set(names) == {"auto"} or key in self._metrics:
+            return
+        self._metrics.add(key)
+        try:
+            build_run(config, Path(os.devnull), console=lambda _: Sink())
+        except MetricError:
+            raise
+        except Exception:
+            pass
 
 
 def check_folds(context: HydraContext, master: DictConfig, jobs: Sequence[Job]) -> None:
