@@ -85,6 +85,13 @@ class SweepView(Observer):
         elif outcome.status not in ("finished", "pruned"):
             self._console().print(Text(line, "error" if outcome.status == "failed" else "warning"))
 
+    def note(self, text: str) -> None:
+        """Prints a line."""
+        if self._rich is None:
+            write_line(self._stream, text)
+        else:
+            self._console().print(Text(text, "warning"))
+
     def tick(self) -> None:
         if self._rich is not None:
             if self._live is None:

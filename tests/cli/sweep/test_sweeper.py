@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 import multiprocessing
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from bigmodel.cli import invocation
+from bigmodel.cli.sweep import runners
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.sweeps import process
 from bigmodel.sweeps.manifest import NAME, Manifest
@@ -133,6 +136,7 @@ def test_a_launcher_that_is_not_installed_is_refused(command: Command, tmp_path:
         (["seed=1,2", "+resume=elsewhere"], "resume=elsewhere: would be ignored"),
         (["device.name=cpu,mps"], "this machine has no mps device"),
         (["seed=1,2", "trainer.checkpoint.monitor=val/rmse"], "monitor=val/rmse: no such metric"),
+        (["hydra/launcher=submitit_slurm"], "For Slurm use sweep.launcher=submitit."),
         (["seed=rnage(3)"], "There is no function rnage. Did you mean 'range'?"),
         (["seed=1,"], "A value is missing beside a comma"),
         (["data=wine", "sweep.folds=49"], "sweep.folds=49: class 'class_2' has 48 samples for training"),
@@ -219,6 +223,18 @@ def test_a_second_signal_ends_the_sweep_at_once_with_its_jobs(tmp_path: Path) ->
     again = trials.launch(tmp_path, "-m", "sweep.resume=mine")  # nobody holds its folders
     assert again.wait() == 0, again.log
     assert statuses(tmp_path) == {"0": "finished", "1": "finished", "2": "finished"}
+
+
+def test_it_is_said_once_how_jobs_that_are_slow_to_stop_are_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(invocation, "current", invocation.Invocation())
+    shown = io.StringIO()
+    requests = runners._impatiently(SweepView(str, terminal=False, stream=shown))
+    assert (requests(), shown.getvalue()) == (None, "")
+    monkeypatch.setattr(invocation.current.signals, "urgent", lambda: True)
+    assert requests() is requests() is None
+    assert shown.getvalue().count("Ctrl-C again ends them at once.") == 1
 
 
 def test_a_signal_after_the_last_job_does_not_take_the_table(

@@ -70,6 +70,13 @@ def explain(error: BaseException, config_dir: Path, argv: Sequence[str]) -> str 
     return next((message for kind in KINDS if (message := kind(case)) is not None), None)
 
 
+_LAUNCHERS = {
+    "joblib": " To install it: pip install hydra-joblib-launcher",
+    "submitit": " For Slurm use sweep.launcher=submitit.",
+}
+"""What to do about launchers of Hydra that are not installed."""
+
+
 def _no_such_choice(case: Case) -> str | None:
     """`model=cnnn`"""
     error = case.error
@@ -86,7 +93,8 @@ def _no_such_choice(case: Case) -> str | None:
     source = f"{asked_by[1]}.yaml: " if asked_by and asked_by[1] != "hydra/config" else ""
     if not name:
         return f"{source}{group}=: a name is missing. Choices: {', '.join(known)}."
-    return source + no_such_choice(group, name, known)
+    hint = _LAUNCHERS.get(name.partition("_")[0], "") if group == "hydra/launcher" else ""
+    return source + no_such_choice(group, name, known) + hint
 
 
 def _no_such_folder(case: Case) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -119,7 +119,7 @@ class OwnProcesses:
             )
             signals.on_leaving = partial(_leave, launcher, shared, view, manifest)
             with signals.waiting(), contextlib.closing(view):
-                launcher.run(request)
+                launcher.run(_impatiently(view))
         signals.check()
 
 
@@ -139,6 +139,20 @@ def _leave(launcher: Launcher, shared: Path, view: SweepView, manifest: Manifest
         view.close()
     words = shell_quoted(f"sweep.resume={manifest.folder}")
     messages.report(f"Its jobs were ended at once. Resume with -m {words}")
+
+
+def _impatiently(view: SweepView) -> Callable[[], int | None]:
+    """Asks for requests, and says what to do about jobs that are slow to stop."""
+    told = False
+
+    def requests() -> int | None:
+        nonlocal told
+        if not told and invocation.current.signals.urgent():
+            told = True
+            view.note("Waiting for running jobs to save and stop. Ctrl-C again ends them at once.")
+        return request()
+
+    return requests
 
 
 def request() -> int | None:
