@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 SETTINGS = ("data=digits", "model=fnn", "trainer.epochs=5", "device=cpu")
@@ -49,36 +50,20 @@ def run(*words: str, folder: Path | None = None) -> float:
     return seconds
 
 
+def sweep(program: str, jobs: int, *words: str, folder: Path | None = None) -> float:
+    """Seconds of a sweep of so many jobs by one of the programs."""
+    return run("-m", program, "-m", f"seed=range({jobs})", *words, *SETTINGS, folder=folder)
+
+
 def gaps(jobs: int) -> list[float]:
     """Seconds from the last file of each job, its summary, to the first step of the next one, when jobs
     run one after another."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        run(
-            "-m",
-            "benchmarks.sweep_steps",
-            "-m",
-            f"seed=range({jobs})",
-            "sweep.jobs=1",
-            *SETTINGS,
-            folder=folder,
-        )
+        sweep("benchmarks.sweep_steps", jobs, "sweep.jobs=1", folder=folder)
         steps = [float(line) for line in (folder / "notes").read_text().splitlines()]
         ends = sorted(path.stat().st_mtime for path in folder.rglob("summary.json"))
     return [step - end for step, end in zip(steps[1:], ends[:-1], strict=True)]
-
-
-def ours(jobs: int) -> float:
-    return run("-m", "bigmodel", "-m", f"seed=range({jobs})", *SETTINGS)
-
-
-def basic(jobs: int) -> float:
-    return run("-m", "benchmarks.hydra_sweep", "-m", f"seed=range({jobs})", *SETTINGS)
-
-
-def joblib(jobs: int) -> float:
-    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    return run("-m", "benchmarks.hydra_sweep", "-m", f"seed=range({jobs})", *launcher, *SETTINGS)
 
 
 def starts(jobs: int) -> float:
@@ -86,11 +71,14 @@ def starts(jobs: int) -> float:
     return sum(run("-m", "bigmodel", f"seed={seed}", *SETTINGS) for seed in range(part)) * jobs / part
 
 
-SIDES: dict[str, Callable[[int], float]] = {
-    "Hydra's basic launcher": basic,
-    "hydra-joblib-launcher, two jobs at a time": joblib,
-    "as many starts of the command": starts,
-}
+def sides() -> dict[str, Callable[[int], float]]:
+    """What ours is compared with: names, and seconds for a number of jobs."""
+    hydras = partial(sweep, "benchmarks.hydra_sweep")
+    found: dict[str, Callable[[int], float]] = {"Hydra's basic launcher": hydras}
+    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is not None:
+        joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+        found["hydra-joblib-launcher, two jobs at a time"] = lambda jobs: hydras(jobs, *joblib)
+    return found | {"as many starts of the command": starts}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,14 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = gaps(given.jobs)
         print(f"median {statistics.median(seconds):.3f} s ({min(seconds):.3f} to {max(seconds):.3f})")
         return
-    sides = dict(SIDES)
-    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
-        del sides["hydra-joblib-launcher, two jobs at a time"]
-    ratios: dict[str, list[float]] = {name: [] for name in sides}
+    others = sides()
+    ratios: dict[str, list[float]] = {name: [] for name in others}
     for number in range(given.rounds):
-        own = ours(given.jobs)
+        own = sweep("bigmodel", given.jobs)
         print(f"round {number + 1}: ours {own:.1f} s", file=sys.stderr)
-        for name, side in sides.items():
+        for name, side in others.items():
             seconds = side(given.jobs)
             ratios[name].append(seconds / own)
             print(f"  {name} {seconds:.1f} s", file=sys.stderr)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -24,11 +22,10 @@ from bigmodel.cli.job import fit_run, import_everything, prepare, prepare_resume
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.cli.launch.lock import locked
+from bigmodel.cli.sweep.progress import console_of_job
 from bigmodel.errors import BigModelError, may_pass, reason
 from bigmodel.redaction import masked
-from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Sinks, Summary
-from bigmodel.reporting.console import Console
-from bigmodel.reporting.formatting import figure
+from bigmodel.reporting.base import Summary
 from bigmodel.reporting.summary import read_summary, write_summary
 from bigmodel.runtime import disk
 from bigmodel.runtime.escaping import escape, escape_library_output
@@ -81,7 +78,7 @@ class TrainingWork:
         import_everything()  # if the process was not forked
         channel.wait_for_slot()
         torch.set_num_threads(self._threads)
-        console = partial(_console, channel=channel, pruned_by=self._pruned_by)
+        console = partial(console_of_job, channel=channel, pruned_by=self._pruned_by)
         how = {"console": console, "read": self._shared.read}
         return train(config, channel, begun=self._states[job.number].folder is not None, **how)
 
@@ -121,7 +118,7 @@ class QueuedWork:
         return signals.preempted and outcome.status == "stopped"
 
     def _train(self, config: DictConfig, *, channel: FileChannel) -> Outcome:
-        console = partial(_console, channel=channel, pruned_by=self._pruned_by)
+        console = partial(console_of_job, channel=channel, pruned_by=self._pruned_by)
         return train(config, channel, begun=channel.begun, console=console)
 
 
@@ -213,70 +210,12 @@ def _train_in(folder: Path, config: DictConfig, hydra: DictConfig, begun: bool, 
     fit_run(run)
 
 
-def _console(folder: Path, channel: Line, pruned_by: str | None) -> Sink:
-    """What takes the console's place: lines go to the job's log alone, and figures to the sweep."""
-    nowhere = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sweep = Path(HydraConfig.get().sweep.dir)
-    log = Console(folder, terminal=False, stream=nowhere, sweep=sweep)
-    return Sinks([log, _ToSweep(channel, pruned_by)])
-
-
-class _ToSweep(Sink):
-    """Tells the sweep where a job stands.
-
-    Args:
-        channel: to the sweep.
-        pruned_by: the metric by which the sweep may prune the run; None: it does not.
-    """
-
-    def __init__(self, channel: Line, pruned_by: str | None) -> None:
-        self._channel, self._pruned_by = channel, pruned_by
-        self._info: RunInfo | None = None
-
-    def start(self, info: RunInfo) -> None:
-        self._info = info
-        self._channel.progressed(
-            {"steps": info.total_steps, "epochs": info.epochs, "metric": info.monitor}
-        )
-
-    def progress(self, progress: ProgressReport) -> None:
-        self._channel.progressed(
-            {
-                "step": progress.step,
-                "epoch": progress.epoch,
-                "value": progress.metric,
-                "loss": progress.loss,
-            }
-        )
-
-    def record(self, record: Record, best: Record) -> None:
-        assert self._info is not None
-        known: dict[str, Any] = {"step": record["step"], "epoch": record["epoch"]}
-        if (value := record.get(self._info.monitor)) is not None:
-            known |= {"value": value, "best": best.get(self._info.monitor)}
-        self._channel.progressed(known)
-        if self._pruned_by is not None and "val/loss" in record:
-            self._ask_whether_pruned(record, self._pruned_by, self._info)
-
-    def _ask_whether_pruned(self, record: Record, metric: str, info: RunInfo) -> None:
-        trainer, step, value = info.config["trainer"], int(record["step"]), float(record[metric])
-        every = trainer["eval_every_steps"] or trainer["eval_every"] * info.steps_per_epoch
-        number = math.ceil(step / every)
-        worse = self._channel.evaluated(number, value)
-        if worse is None or step >= info.total_steps:
-            return
-        own = f"{metric} {figure(value)} at step {step:,} (epoch {record['epoch']}) is worse than what"
-        if worse != number:
-            own = f"{metric} was worse at evaluation {worse} than what"
-        invocation.current.signals.prune(f"{own} other trials had there")
-
-
 def _ending(stopped: bool, error: BaseException) -> tuple[Status, str]:
     if isinstance(error, Pruned):
         return "pruned", str(error)
-    return (
-        ("stopped", str(error) or "interrupted") if stopped else ("failed", reason(error, in_sweep=True))
-    )
+    if stopped:
+        return "stopped", str(error) or "interrupted"
+    return "failed", reason(error, in_sweep=True)
 
 
 def _record_end(status: str, error: str, config: DictConfig, folder: Path, hydra: DictConfig) -> None:
