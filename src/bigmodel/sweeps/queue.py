@@ -171,8 +171,9 @@ class QueueLauncher:
             outcome, state = (reports.read(path) or reports.Report()).outcome, self._states[job.number]
             unheard = outcome is not None and outcome.status != "stopped" and state.status != "failed"
             if unheard or states is None or not is_over(states.get(name)):
-                self._queued.append(_Submission(job, name, path, state.folder))
                 self._source.taken(job)
+                self._queued.append(_Submission(job, name, path, state.folder))
+                self._read(self._queued[-1], time.monotonic())
 
     def submit(self) -> bool:
         """Submits as many jobs as there is room for. Returns whether any is in the queue.
