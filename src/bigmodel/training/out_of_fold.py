@@ -15,7 +15,7 @@ from bigmodel.reporting.predictions import merge_columns, predictions, target_co
 from bigmodel.reporting.table_bytes import as_table, csv_bytes
 from bigmodel.runtime import disk
 from bigmodel.spec import Classes, Flags, NextTokens
-from bigmodel.training.outputs import batch_size_for, model_outputs
+from bigmodel.training.outputs import model_outputs
 from bigmodel.training.recovery import evaluate_in_memory
 from bigmodel.training.run import Run
 from bigmodel.training.validation import load_best_weights
@@ -65,7 +65,8 @@ def _outputs(run: Run) -> Tensor:
             model, part, run.dataset.preprocessing, run.runtime, size, run.signals.check
         )
 
-    size = run.state.progress.evaluation_batch or batch_size_for(part)
+    assert run.val is not None  # a fold is held out
+    size = run.state.progress.evaluation_batch or run.val.batch_size  # which compiled blocks know
     return evaluate_in_memory(
         run,
         size,

@@ -36,7 +36,7 @@ def model_outputs(
     """
     assert not isinstance(preprocessing.spec.target, NextTokens)
     order = None if part.lengths is None else part.lengths.argsort(stable=True)
-    size = batch_size or batch_size_for(part)
+    size = batch_size or _size(part)
     device = runtime.device
     scaling = preprocessing.scaling(device)
     outputs = torch.empty(len(part), preprocessing.spec.target.output_size)
@@ -52,7 +52,6 @@ def model_outputs(
     return outputs
 
 
-def batch_size_for(part: SplitData) -> int:
-    """How many samples of a set may well go through a model at once."""
+def _size(part: SplitData) -> int:
     one = part.take(slice(0, 1) if part.lengths is None else part.lengths.argmax()[None])[0]
     return max(1, min(_MOST, _BYTES // max(1, one.numel() * max(4, one.element_size()))))

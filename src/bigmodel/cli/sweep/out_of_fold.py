@@ -12,7 +12,7 @@ from pathlib import Path
 from bigmodel.cli.launch.run_folder import OUT_OF_FOLD
 from bigmodel.errors import counted
 from bigmodel.reporting.formatting import shown_path
-from bigmodel.runtime import disk
+from bigmodel.runtime import disk, progress_messages
 from bigmodel.sweeps.leaderboard import FOLD, JobResult, changed_keys
 
 _OVER = ("finished", "failed", "pruned")
@@ -50,7 +50,8 @@ def write(folder: Path, results: Sequence[JobResult]) -> list[str]:
     keys = [key for key in changed_keys(results) if key != FOLD]
     path = folder / OUT_OF_FOLD
     try:
-        rows = _write(path, keys, settings)
+        with progress_messages.report_progress("Writing out-of-fold predictions"):
+            rows = _write(path, keys, settings)
     except OSError as error:
         needed = sum(file.stat().st_size for file in files.values() if file.is_file())
         raise disk.write_error(path, error, needed) from error
@@ -67,29 +68,33 @@ def _write(
     columns = list(dict.fromkeys(itertools.chain(*heads)))
     count = 0
     with disk.atomic_write(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*keys, *columns])
         for own, files in settings.items():
             values = dict(own)
             changes = [values.get(key, "") for key in keys]
-            for row in _in_order(files):
-                writer.writerow([*changes, *(row.get(name, "") for name in columns)])
+            of_files = (_rows_of(file, columns) for file in files)  # each in the order of the data
+            for row in heapq.merge(*of_files, key=lambda row: int(row[0])):
+                writer.writerow([*changes, *row])
                 count += 1
         text.detach()
     return count
 
 
-def _in_order(files: Sequence[Path]) -> Iterator[dict[str, str]]:
-    """The rows of several files, each of them in order, as those of one."""
-    return heapq.merge(*map(_rows_of, files), key=lambda row: int(row["row"]))
-
-
-def _columns_of(file: Path) -> Sequence[str]:
+def _columns_of(file: Path) -> list[str]:
     with file.open(encoding="utf-8", newline="") as text:
-        return csv.DictReader(text).fieldnames or ()
+        return next(csv.reader(text))
 
 
-def _rows_of(file: Path) -> Iterator[dict[str, str]]:
+def _rows_of(file: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+    """The cells of a file by column, `row` first; empty if it lacks the column."""
     with file.open(encoding="utf-8", newline="") as text:
-        yield from csv.DictReader(text)
+        rows = csv.reader(text)
+        own = {name: place for place, name in enumerate(next(rows))}
+        if list(own) == list(columns):
+            yield from rows
+            return
+        places = [own.get(name) for name in columns]
+        for row in rows:
+            yield ["" if place is None else row[place] for place in places]
