@@ -173,7 +173,8 @@ def test_less_may_be_better(tmp_path: Path) -> None:
 
 def test_networks_and_baselines_on_the_same_folds(command: Command, tmp_path: Path) -> None:
     own = 'sweep.tables=["model=fnn model.hidden_sizes=[4]"]'
-    words = ("sweep=models", "device=cpu", "trainer.tensorboard=false", "hydra.sweep.dir=swept")
+    words = ("sweep=models", "device=cpu", "device.engine=eager", "hydra.sweep.dir=swept")
+    words += ("trainer.tensorboard=false",)
     result = command("-m", *words, own, "sweep.folds=2", "data=iris", "trainer.epochs=1")
     assert (result.status, result.err) == (0, "")
     known = json.loads((tmp_path / "swept" / BASELINES).read_text())
