@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from bigmodel.data.assemble import assemble
+from bigmodel.data.assemble import assemble, without_validation
 from bigmodel.data.base import Batch, Dataset, RealConfig
-from bigmodel.data.parts import Part
+from bigmodel.data.parts import Part, Windows
 from bigmodel.errors import DataError
-from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, Sequence, Tokens, Values
+from bigmodel.spec import Classes, DataSpec, Features, Flags, Image, NextTokens, Sequence, Tokens, Values
 from tests.small_runs import model_inputs
 
 CONFIG = RealConfig(name="made", val_fraction=0.25)
@@ -163,3 +163,10 @@ def test_parts_by_name():
     assert dataset.part("val") is part
     with pytest.raises(DataError, match="data 'made' has no test set"):
         dataset.part("test")
+
+
+def test_a_validation_set_that_cannot_be_joined_is_refused():
+    windows = Windows.side_by_side(torch.arange(30), 5, whole=True)
+    spec = DataSpec("mine", Tokens(5, 30), NextTokens(30, None), {"train": 6, "val": 6})
+    with pytest.raises(DataError, match="data 'mine' has a validation set of its own, which cannot be"):
+        without_validation(Dataset(spec, windows, windows))

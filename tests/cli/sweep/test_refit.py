@@ -180,6 +180,11 @@ def test_the_best_settings_of_folds_are_trained_without_them(command: Command, t
     assert "data together, for 1 epoch, the median of those after which" in result.out
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert (summary["best"], summary["monitor"], summary["epochs"]) == ({}, "", 1)
+    written = yaml.safe_load((tmp_path / "whole" / "experiment" / "winner.yaml").read_text())
+    assert (written["data"], written["trainer"]) == (
+        {"validation": False},
+        {"tensorboard": False, "epochs": 1},
+    )
     assert "(150 train)" in result.out
 
 
@@ -196,9 +201,18 @@ def test_training_and_validation_data_together_take_as_long_as_the_best_checkpoi
     assert "so that val/accuracy as picked is optimistic" in result.out
     written = yaml.safe_load((tmp_path / "again" / "experiment" / "winner.yaml").read_text())
     assert (written["data"]["validation"], written["trainer"]["epochs"]) == (False, 4)
+    (tmp_path / "swept" / "2" / ".hydra").mkdir()
+    config = {
+        "trainer": {"max_steps": None, "checkpoint": {"monitor": "val/loss"}},
+        "data": {"folds": None},
+    }
+    (tmp_path / "swept" / "2" / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     result = command(*words, "trainer.epochs=2", "hydra.run.dir=typed")
     assert "on training and validation data together." in result.out
     assert json.loads((tmp_path / "typed" / "summary.json").read_text())["epochs"] == 2
+    written = yaml.safe_load((tmp_path / "typed" / "experiment" / "winner.yaml").read_text())
+    assert written["data"] == {"validation": False}, "folds were not set"
+    assert written["trainer"]["checkpoint"] == {"monitor": "auto"}, "val/loss chose"
 
 
 def test_settings_can_be_named_again_whatever_they_are(command: Command, tmp_path: Path) -> None:
@@ -227,3 +241,23 @@ def test_settings_can_be_named_again_whatever_they_are(command: Command, tmp_pat
     assert ours["data"]["missing"] == [None, "NA, none", "nil", "1e3", " a: b"]
     swept = command("-m", *words, "optimizer.lr=0.1,0.01", "sweep.jobs=1", "hydra.sweep.dir=more")
     assert (swept.status, swept.err) == (0, "")
+
+
+def test_folds_of_an_experiment_are_left_out_too(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    mine = (
+        "# @package _global_\n# mine\ndefaults: [override /data: iris]\ndata: {folds: 5, val_fold: 0}\n"
+    )
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
+    jobs = [Job(n, ("experiment=mine", "device=cpu", f"data.val_fold={n}")) for n in (0, 1)]
+    (tmp_path / "swept").mkdir()
+    manifest = Manifest.create(tmp_path / "swept", ["-m", "--config-dir=conf"], jobs)
+    for job in jobs:
+        end(manifest, job, {"status": "finished", "best": {"val/accuracy": 0.5, "step": 3}})
+    for on in ("train", "all"):
+        result = command("sweep.refit=swept", f"sweep.refit_on={on}", "trainer.epochs=1")
+        assert (result.status, result.err) == (0, "")
+        assert ("(120 train, 30 val)" if on == "train" else "(150 train)") in result.out
+        assert result.folder is not None
+        data = yaml.safe_load((result.folder / ".hydra" / "config.yaml").read_text())["data"]
+        assert (data["folds"], data["val_fold"]) == (None, None)

@@ -17,26 +17,26 @@ from bigmodel.cli.launch.flags import parse_flags
 from bigmodel.cli.launch.help import own_folders
 from bigmodel.cli.launch.safe_loader import named_plugins
 from bigmodel.cli.sweep.compose import put
+from bigmodel.cli.sweep.refit_on_all import with_all_data
 from bigmodel.cli.sweep.refit_report import announcement
 from bigmodel.cli.sweep.resume import key_of, replaced, return_to_start
-from bigmodel.errors import CheckpointError, ConfigError, counted, did_you_mean, setting, shell_quoted
+from bigmodel.errors import (
+    CheckpointError,
+    ConfigError,
+    did_you_mean,
+    setting,
+    shell_quoted,
+)
 from bigmodel.sweeps import manifest as manifests
-from bigmodel.sweeps.leaderboard import JobResult, metric_names
+from bigmodel.sweeps.leaderboard import FOLD, JobResult, metric_names
 from bigmodel.sweeps.manifest import Manifest
-from bigmodel.sweeps.refit import Length, Refit, Winner, length_to_best, winners
+from bigmodel.sweeps.refit import Refit, Winner, winners
 from bigmodel.sweeps.results import collect
 
 _KEY, _ON, _METRIC, _NAME = "sweep.refit", "sweep.refit_on", "sweep.refit_metric", "sweep.refit_name"
 _DEFAULT_NAME = "winner"
 _NOT_IN_EXPERIMENT = ("plugins", "output_dir")
 """A file may not name plugins, and where runs are kept is no setting of a run."""
-
-_WITHOUT_VALIDATION = (
-    *("data.validation=false", "data.folds=null", "data.val_fold=null"),
-    *("trainer.checkpoint.monitor=auto", "trainer.early_stopping.monitor=auto"),
-    "trainer.early_stopping.patience=null",
-)
-"""What a run sets that trains on all data: nothing can choose a checkpoint, or end it early."""
 
 
 def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | None]:
@@ -70,14 +70,13 @@ def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | 
     typed = [word for word in argv if key_of(word) not in keys]
     chosen = manifest.states[int(winner.job.job)].job.overrides
     left_out = {*winner.repeats, "plugins"}
-    if "data.val_fold" in left_out:
-        left_out.add("data.folds")
     settings = [word for word in chosen if key_of(word) not in left_out]
+    if FOLD in left_out:
+        settings = _without_folds(settings)
     _check_plugins(folder, named_plugins(chosen), typed)
     how = ""
     if own.get(_ON) == "all":
-        added, how = _on_all(folder, winner, typed)
-        settings = replaced(settings, added)
+        settings, how = with_all_data(folder, winner, settings, typed)
     before = parse_flags(manifest.words, config_dir)
     paths = [word for word in before.overrides if key_of(word) == "hydra.searchpath"]
     words = replaced([*_flags(before), *paths, *settings], typed)
@@ -203,35 +202,10 @@ def _check_plugins(folder: Path, plugins: frozenset[str], typed: Sequence[str]) 
         )
 
 
-def _on_all(folder: Path, winner: Winner, typed: Sequence[str]) -> tuple[list[str], str]:
-    """What is set to train on all data, and how long that is, in words.
-
-    Raises:
-        ConfigError: the jobs do not tell how long it took to their best checkpoints.
-    """
-    data = ", on training and validation data together"
-    if {"trainer.epochs", "trainer.max_steps"} & {key_of(word) for word in typed}:
-        return list(_WITHOUT_VALIDATION), data
-    length = length_to_best(winner)
-    if length is None:
-        raise ConfigError(
-            f"{_ON}=all: {folder} does not tell at which step its best jobs were at their best. Say how"
-            " long to train, such as trainer.epochs=10."
-        )
-    if length.epochs is None:
-        word, shown = f"trainer.max_steps={length.steps}", counted(length.steps, "step")
-        words = [word, "trainer.epochs=1"]
-    else:
-        shown = counted(length.epochs, "epoch")
-        words = [f"trainer.epochs={length.epochs}", "trainer.max_steps=null"]
-    return [*_WITHOUT_VALIDATION, *words], f"{data}, for {shown}, {_reason(length)}"
-
-
-def _reason(length: Length) -> str:
-    if len(length.each) == 1:
-        return "after which it was at its best"
-    each = ", ".join(f"{epochs:.3g}" for epochs in sorted(length.each))
-    return f"the median of those after which its runs were at their best ({each})"
+def _without_folds(settings: Sequence[str]) -> list[str]:
+    """The settings without folds, which may be in an experiment too."""
+    left = [word for word in settings if key_of(word) != "data.folds"]
+    return left if len(left) < len(settings) else [*left, "data.folds=null", f"{FOLD}=null"]
 
 
 def _flags(arguments: Any) -> list[str]:
