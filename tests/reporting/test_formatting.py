@@ -145,3 +145,11 @@ def test_long_runs_have_thousands(tmp_path: Path) -> None:
     assert told == "Epoch 1200, Loss: 54,321.5000, step: 60,000 of 1,200,000, 10 samples/s"
     record = {"epoch": 3, "step": 5000, "train/loss": 0.5}
     assert formatting.log_line(record, 2300).endswith(", step: 5,000")
+
+
+def test_cells_are_aligned_without_blanks_at_the_end() -> None:
+    assert formatting.aligned([("job", "changes"), ("12", ""), ("3", "a=1")]) == [
+        "job  changes",
+        "12",
+        "3    a=1",
+    ]

@@ -215,7 +215,7 @@ def _conclude_sweep(*, stopped: bool = False) -> int:
         return 0
     from bigmodel.cli.launch.run_folder import LEADERBOARD
     from bigmodel.cli.sweep import out_of_fold
-    from bigmodel.cli.sweep.models import verdict
+    from bigmodel.cli.sweep.baseline_words import verdict
     from bigmodel.reporting.leaderboard import print_leaderboard
     from bigmodel.reporting.leaderboard_csv import write_csv
     from bigmodel.sweeps.leaderboard import rank

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from bigmodel.errors import counted, program, shell_quoted
@@ -173,3 +174,9 @@ def shown_path(path: Path) -> str:
     """A path relative to the current folder if it lies in it, else absolute."""
     full, here = path.resolve(), Path.cwd()
     return os.path.relpath(full, here) if full.is_relative_to(here) else str(full)
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """A table as plain lines: rows of cells, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

@@ -11,6 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from bigmodel.reporting.formatting import aligned
 from bigmodel.reporting.leaderboard_cells import (
     fitting_group_cells,
     fitting_job_cells,
@@ -102,10 +103,10 @@ class _Plain(_Printer):
         self._stream = stream
 
     def jobs(self, boards: Sequence[Board]) -> None:
-        self._write(_aligned(job_cells(boards, folders=True)))
+        self._write(aligned(job_cells(boards, folders=True)))
 
     def table(self, cells: list[list[str]], title: str) -> None:
-        self._write(["", escape_line(title), *_aligned(cells)])
+        self._write(["", escape_line(title), *aligned(cells)])
 
     def note(self, text: str) -> None:
         if text:
@@ -116,14 +117,6 @@ class _Plain(_Printer):
 
     def _write(self, lines: Sequence[str]) -> None:
         write_line(self._stream, "\n".join(lines))
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in table
-    ]
 
 
 class _Drawn(_Printer):

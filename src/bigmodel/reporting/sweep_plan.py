@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from bigmodel.errors import counted
-from bigmodel.reporting.formatting import duration
+from bigmodel.reporting.formatting import aligned, duration
 from bigmodel.reporting.terminal import write_line
 from bigmodel.runtime.escaping import escape_line
 
@@ -55,13 +55,10 @@ def print_plan(
     half = MOST_ROWS // 2
     shown = [*jobs] if len(jobs) <= MOST_ROWS else [*jobs[:half], *jobs[-half:]]
     table = [("job", "changes", "parameters", "steps", "time", "memory", "disk"), *map(_cells, shown)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for index, cells in enumerate(table):
-        if len(jobs) > MOST_ROWS and index == half + 1:
-            write_line(stream, f"… {len(jobs) - MOST_ROWS:,} more …")
-        row = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        write_line(stream, row.rstrip())
-    for line in _totals(jobs, at_a_time, room):
+    lines = aligned(table)
+    if len(jobs) > MOST_ROWS:
+        lines.insert(half + 1, f"… {len(jobs) - MOST_ROWS:,} more …")
+    for line in [*lines, *_totals(jobs, at_a_time, room)]:
         write_line(stream, line)
 
 

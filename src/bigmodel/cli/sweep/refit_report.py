@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bigmodel.cli.sweep.models import better_baseline
+from bigmodel.cli.sweep.baseline_words import better_baseline
 from bigmodel.errors import counted, hydra_value, shell_quoted
 from bigmodel.reporting.base import Summary
-from bigmodel.reporting.formatting import figure, shown_path
+from bigmodel.reporting.formatting import aligned, figure, shown_path
 from bigmodel.sweeps.jobs import in_one_line
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.refit import Refit, Winner
@@ -55,10 +55,8 @@ def conclusion(refit: Refit, folder: Path, summary: Summary) -> list[str]:
     ]
     if tested is None:
         rows = [row[:2] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     words = _meaning(winner, test, own, tested) if winner.candidates > 1 else []  # else none was picked
-    return ["", *table, *([" ".join(words)] if words else []), _again(refit, folder)]
+    return ["", *aligned(rows), *([" ".join(words)] if words else []), _again(refit, folder)]
 
 
 def _as_picked(winner: Winner) -> str:
