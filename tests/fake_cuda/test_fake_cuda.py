@@ -75,7 +75,13 @@ def test_every_model_trains(on_device: Callable[..., None]) -> None:
 
 
 def test_everything_else(on_device: Callable[..., None]) -> None:
-    on_device(HERE / "self_checks.py", HERE / "graphs.py", HERE / "running.py", HERE / "commands.py")
+    on_device(
+        HERE / "self_checks.py",
+        HERE / "graphs.py",
+        HERE / "running.py",
+        HERE / "commands.py",
+        HERE / "sweeps.py",
+    )
 
 
 @pytest.mark.slow

@@ -123,6 +123,7 @@ WITH_CONTEXT: dict[str, Any] = {
     "mem_get_info": (70 << 30, 80 << 30),
     "reset_peak_memory_stats": None,
     "max_memory_allocated": 1 << 30,
+    "max_memory_reserved": 1 << 30,
     "memory_reserved": 1 << 30,
     "set_per_process_memory_fraction": None,
     "empty_cache": lambda: device.freed.append("cache"),

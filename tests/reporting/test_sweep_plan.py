@@ -1,15 +1,18 @@
 """The table of a sweep that has not begun."""
 
 import io
+from dataclasses import replace
 
 from bigmodel.reporting.sweep_plan import JobCost, PlannedJob, print_plan
 
 COST = JobCost(parameters=1234, steps=500, seconds=12.0, memory=3 << 30, disk=5 << 20)
 
 
-def printed(jobs: list[PlannedJob], at_a_time: int = 2, room: int | None = None) -> str:
+def printed(
+    jobs: list[PlannedJob], at_a_time: int = 2, room: int | None = None, per_gpu: int = 1
+) -> str:
     stream = io.StringIO()
-    print_plan(jobs, at_a_time, room, stream=stream)
+    print_plan(jobs, at_a_time, room, per_gpu=per_gpu, stream=stream)
     return stream.getvalue()
 
 
@@ -38,3 +41,11 @@ def test_too_little_memory_is_told() -> None:
         jobs, 2, 4 << 30
     )
     assert "Warning" not in printed(jobs, 1, 4 << 30)
+
+
+def test_so_is_too_little_of_a_gpu_whatever_the_machine_has() -> None:
+    jobs = [PlannedJob(n, "", replace(COST, gpu_memory=(8 - n) << 30)) for n in range(4)]
+    text = printed(jobs, 6, 1 << 30, per_gpu=2)
+    assert "Warning: 2 jobs on a GPU may need 6.0 GiB of memory, and there are 5.0 GiB." in text
+    assert "Lower sweep.jobs_per_gpu." in text
+    assert "Warning" not in printed(jobs, 3, 1 << 30)

@@ -54,7 +54,7 @@ def test_each_sees_its_own_gpu(settings: dict[str, Any], expected: list[str]) ->
 
 
 def test_those_that_the_sweep_itself_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VISIBLE, "3,GPU-5a")
+    monkeypatch.setenv(VISIBLE, "3, GPU-5a")
     assert given(2) == [("gpu 0", "3"), ("gpu 1", "GPU-5a")]
     assert given(2, gpus=[1]) == [("gpu 1", "GPU-5a")]
 

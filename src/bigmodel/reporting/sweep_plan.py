@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -18,13 +18,20 @@ MOST_ROWS = 40
 
 @dataclass(frozen=True)
 class JobCost:
-    """What a job is expected to take: `memory` and `disk` in bytes."""
+    """What a job is expected to take.
+
+    Attributes:
+        memory: bytes, of the GPU if it runs on one.
+        disk: bytes.
+        gpu_memory: bytes that jobs may take of their GPU; None on a CPU.
+    """
 
     parameters: int
     steps: int
     seconds: float
     memory: int
     disk: int
+    gpu_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,19 @@ class PlannedJob:
 
 
 def print_plan(
-    jobs: Sequence[PlannedJob], at_a_time: int, room: int | None, *, stream: TextIO | None = None
+    jobs: Sequence[PlannedJob],
+    at_a_time: int,
+    room: int | None,
+    *,
+    per_gpu: int = 1,
+    stream: TextIO | None = None,
 ) -> None:
     """Prints the jobs, and what all of them take together.
 
     Args:
         at_a_time: how many run at the same time.
-        room: bytes of memory there is for them; None: unknown.
+        room: bytes of memory there is for them on a CPU; None: unknown.
+        per_gpu: how many share a GPU.
         stream: what to write to; None is standard output.
     """
     stream = sys.stdout if stream is None else stream
@@ -58,7 +71,8 @@ def print_plan(
     lines = aligned(table)
     if len(jobs) > MOST_ROWS:
         lines.insert(half + 1, f"… {len(jobs) - MOST_ROWS:,} more …")
-    for line in [*lines, *_totals(jobs, at_a_time, room)]:
+    lines += [*_totals(jobs, at_a_time), *_shortage(jobs, at_a_time, room, per_gpu)]
+    for line in lines:
         write_line(stream, line)
 
 
@@ -77,24 +91,34 @@ def _cells(job: PlannedJob) -> tuple[str, ...]:
     )
 
 
-def _totals(jobs: Sequence[PlannedJob], at_a_time: int, room: int | None) -> list[str]:
+def _totals(jobs: Sequence[PlannedJob], at_a_time: int) -> list[str]:
     costs = [job.cost for job in jobs if job.cost is not None]
     if not costs:
         return [f"{counted(len(jobs), 'job')}, {at_a_time} at a time."]
     factor = len(jobs) / len(costs)  # those that were not measured count as the others
     seconds = sum(cost.seconds for cost in costs) * factor / min(at_a_time, len(jobs))
     disk = sum(cost.disk for cost in costs) * factor
-    lines = [
+    return [
         f"{counted(len(jobs), 'job')}, {at_a_time} at a time: about {duration(seconds)} by eager steps,"
         f" {_size(disk)} of checkpoints. Nothing was started, and no folder was made."
     ]
-    most = sorted((cost.memory for cost in costs), reverse=True)[:at_a_time]
+
+
+def _shortage(
+    jobs: Sequence[PlannedJob], at_a_time: int, room: int | None, per_gpu: int
+) -> Iterator[str]:
+    """A warning if the jobs that run at the same time may need more memory than there is."""
+    costs = [job.cost for job in jobs if job.cost is not None]
+    of_gpus = [cost.gpu_memory for cost in costs if cost.gpu_memory is not None]
+    together, where, key = at_a_time, "at a time", "sweep.jobs"
+    if of_gpus:
+        room, together, where, key = min(of_gpus), per_gpu, "on a GPU", "sweep.jobs_per_gpu"
+    most = sorted((cost.memory for cost in costs), reverse=True)[:together]
     if room is not None and sum(most) > room:
-        lines.append(
-            f"Warning: {at_a_time} jobs at a time may need {_size(sum(most))} of memory, and there are"
-            f" {_size(room)}. Lower sweep.jobs or sweep.jobs_per_gpu."
+        yield (
+            f"Warning: {counted(len(most), 'job')} {where} may need {_size(sum(most))} of memory, and"
+            f" there are {_size(room)}. Lower {key}."
         )
-    return lines
 
 
 def _size(count: float) -> str:

@@ -37,9 +37,8 @@ def slots(config: SweepConfig, gpu_count: int) -> list[Slot]:
         raise DeviceError(
             f"sweep.gpus={chosen}: there is no GPU {missing[0]}. There are {gpu_count}, numbered from 0."
         )
-    names = [name for name in os.environ.get(_VISIBLE, "").split(",") if name] or [
-        str(index) for index in range(gpu_count)
-    ]
+    visible = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",")]
+    names = [name for name in visible if name] or [str(index) for index in range(gpu_count)]
     each = [Slot(f"gpu {index}", {_VISIBLE: names[index]}) for index in chosen]
     # One job on each GPU before any has a second.
     room = each * config.jobs_per_gpu

@@ -28,7 +28,8 @@ class Estimate:
         parameters: of the model.
         steps: optimizer steps in all.
         seconds: of training and evaluation, by eager steps; a compiled engine may take less.
-        memory: bytes at the peak: of the GPU, or of the process on a CPU.
+        memory: bytes at the peak: that torch takes from the GPU, or of the process on a CPU.
+        gpu_memory: bytes of the GPU that a run may take; None on a CPU.
         checkpoint: bytes of one checkpoint.
     """
 
@@ -36,6 +37,7 @@ class Estimate:
     steps: int
     seconds: float
     memory: int
+    gpu_memory: int | None
     checkpoint: int
 
 
@@ -57,6 +59,7 @@ def estimate(run: Run) -> Estimate:
         steps=plan.steps,
         seconds=plan.steps * step + evaluations * validation,
         memory=_peak_memory(run),
+        gpu_memory=_gpu_memory(run),
         checkpoint=sum(tensor.nbytes for group in groups.values() for tensor in group.values()),
     )
 
@@ -86,9 +89,16 @@ def _forever(batches: Batches) -> Generator[Batch]:
 
 def _peak_memory(run: Run) -> int:
     if run.runtime.device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_reserved()
     try:
         import resource
     except ImportError:  # Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _gpu_memory(run: Run) -> int | None:
+    """What other processes, and CUDA itself, leave of the GPU."""
+    if run.runtime.device.type != "cuda":
+        return None
+    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()

@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import HydraContext
@@ -20,6 +21,7 @@ from bigmodel.cli.job import check_new
 from bigmodel.cli.launch.sweep_loader import ComposedParts
 from bigmodel.cli.sweep.compose import composed, put
 from bigmodel.cli.sweep.resume import key_of
+from bigmodel.cli.sweep.settings import is_plugin
 from bigmodel.config import GROUPS, RunConfig, parse
 from bigmodel.errors import ConfigError, DataError, MetricError
 from bigmodel.reporting.base import Sink
@@ -86,7 +88,17 @@ class JobCheck:
         check_new(config)
         if self._config.sweep.launcher == "local":  # else the jobs' machines have other devices
             find_device(config.device.name)
+            self._check_index(config.device.name)
         self._check_metrics(config)
+
+    def _check_index(self, device: str) -> None:
+        """A job of ours sees one GPU, which is the first to it."""
+        kind, _, index = device.partition(":")
+        if index and is_plugin(self._config.hydra.launcher, BasicLauncher):
+            raise ConfigError(
+                f"device={device}: the jobs of a sweep are given a GPU each. Choose which by"
+                f" device={kind} sweep.gpus=[{index}]"
+            )
 
     def _check_metrics(self, config: RunConfig) -> None:
         """Builds a run for each metric that is named, since only its data tells whether there is such a

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,12 +18,14 @@ from bigmodel.build.new_run import build_run
 from bigmodel.cli.sweep.compose import composed
 from bigmodel.config import parse
 from bigmodel.data.memory_check import free_memory
+from bigmodel.errors import DeviceError, first_line, is_out_of_memory
 from bigmodel.reporting.base import Sink
 from bigmodel.reporting.sweep_plan import JobCost, PlannedJob, print_plan
 from bigmodel.sweeps.jobs import Job, changes, in_one_line
 from bigmodel.sweeps.process import Slot, call
 from bigmodel.sweeps.slots import threads
-from bigmodel.training.estimate import estimate
+from bigmodel.training.estimate import Estimate, estimate
+from bigmodel.training.run import Run
 
 CHEAP = ("optimizer", "scheduler", "loss", "seed")
 """Groups and keys that hardly change what a job costs."""
@@ -39,9 +43,9 @@ def show_plan(
         config: the sweep's own configuration.
         room: for jobs that run at the same time.
     """
-    planned = Planner(context, config, threads(room))(jobs)
-    memory = None if any(slot.environment for slot in room) else free_memory()  # not that of a GPU
-    print_plan(planned, len(room), memory)
+    planned = Planner(context, config, room)(jobs)
+    per_gpu = max(Counter(slot.name for slot in room).values())
+    print_plan(planned, len(room), free_memory(), per_gpu=per_gpu)
 
 
 class Planner:
@@ -50,11 +54,11 @@ class Planner:
     Args:
         context: Hydra's, which composes configurations.
         config: the sweep's own configuration.
-        threads: CPU threads of a job.
+        room: for jobs that run at the same time.
     """
 
-    def __init__(self, context: HydraContext, config: DictConfig, threads: int) -> None:
-        self._context, self._config, self._threads = context, config, threads
+    def __init__(self, context: HydraContext, config: DictConfig, room: Sequence[Slot]) -> None:
+        self._context, self._config, self._room = context, config, room
 
     def __call__(self, jobs: Sequence[Job]) -> list[PlannedJob]:
         """The jobs with their costs; those beyond `MOST_TRIALS` distinct ones have none."""
@@ -72,16 +76,34 @@ class Planner:
     def _estimate(self, job: Job) -> JobCost:
         """In a process of its own, whose memory is then that of the job."""
         began = time.perf_counter()
-        torch.set_num_threads(self._threads)
+        os.environ.update(self._room[0].environment)
+        torch.set_num_threads(threads(self._room))
         values = composed(self._context, self._config, job.overrides)
         with tempfile.TemporaryDirectory() as folder:
             run = build_run(parse(values), Path(folder), console=lambda _: Sink())
             start = time.perf_counter() - began
-            cost = estimate(run)
+            cost = _measured(run, job)
         kept = 1 + run.config.checkpoint.keep  # the newest, and the best
         return JobCost(
-            cost.parameters, cost.steps, start + cost.seconds, cost.memory, kept * cost.checkpoint
+            parameters=cost.parameters,
+            steps=cost.steps,
+            seconds=start + cost.seconds,
+            memory=cost.memory,
+            disk=kept * cost.checkpoint,
+            gpu_memory=cost.gpu_memory,
         )
+
+
+def _measured(run: Run, job: Job) -> Estimate:
+    try:
+        return estimate(run)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"Job {job.number} ({' '.join(job.overrides)}): out of memory: {first_line(error)} Use a"
+            " smaller data.batch_size, with a larger trainer.accumulate."
+        ) from error
 
 
 def _is_cheap(word: str) -> bool:
