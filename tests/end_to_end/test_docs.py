@@ -54,6 +54,7 @@ NOT_RUN = {
 
 QUICK = ("device.threads=1", "trainer.limit.val=1", "trainer.limit.test=1", "trainer.tensorboard=false")
 SMALLER = {
+    "sweep.trials=100": ("sweep.trials=4", "trainer.max_steps=2"),
     "sweep.trials=": ("sweep.trials=3", "trainer.max_steps=2"),
     "sweep.folds=": ("sweep.folds=2", "trainer.max_steps=2"),
     "debug=overfit": ("trainer.epochs=2",),

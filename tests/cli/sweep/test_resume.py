@@ -81,6 +81,17 @@ def test_words_typed_beside_it_take_the_place_of_those_with_the_same_key(tmp_pat
     ]  # fmt: skip
 
 
+def test_of_words_with_the_same_key_the_last_counts(tmp_path: Path) -> None:
+    """As for Hydra, then and now."""
+    sweep(tmp_path, words=["-m", "trainer.epochs=3", "seed=1,2", "trainer.epochs=4", "sweep.jobs=1"])
+    words, _ = expand_resume([f"sweep.resume={tmp_path}", "trainer.epochs=5"])
+    assert words[:-1] == ["-m", "trainer.epochs=5", "seed=1,2", "sweep.jobs=1"]
+    typed = ["sweep.jobs=2", "sweep.retries=1", "sweep.jobs=3", "sweep.retries=2"]
+    words, _ = expand_resume([f"sweep.resume={tmp_path}", *typed])
+    assert [word for word in words if "sweep." in word][:-1] == ["sweep.jobs=3", "sweep.retries=2"]
+    assert [word for word in words if "epochs" in word] == ["trainer.epochs=3", "trainer.epochs=4"]
+
+
 def test_the_folder_it_was_given_then_is_not_that_of_now(tmp_path: Path) -> None:
     sweep(tmp_path, words=["-m", "hydra.sweep.dir=elsewhere", "seed=1,2"])
     words, _ = expand_resume(["-m", f"sweep.resume={tmp_path}"])

@@ -55,10 +55,17 @@ def return_to_start(manifest: Manifest) -> None:
 
 
 def replaced(words: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """The words with those that are typed in the place of those with the same key, or after them."""
+    """The words with those that are typed in the place of those with the same key, or after them. Of
+    several with the same key, the last counts."""
     new = {key_of(word): word for word in typed if "=" in word}
-    merged = [new.pop(key_of(word), word) for word in words]
-    return [*merged, *(word for word in typed if word not in merged)]
+    keys = [key_of(word) for word in words]
+    merged = [
+        new.get(key, word)
+        for place, (key, word) in enumerate(zip(keys, words, strict=True))
+        if key not in new or key not in keys[:place]
+    ]
+    others = [word for word in typed if word not in merged and new.get(key_of(word), word) == word]
+    return [*merged, *others]
 
 
 def key_of(word: str) -> str:
