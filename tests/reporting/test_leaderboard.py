@@ -257,7 +257,11 @@ def seeds(values: Mapping[str, Sequence[float]]) -> list[JobResult]:
 
 
 def told(
-    values: Mapping[str, Sequence[float]], key: str = "seed", mode: str = "max", swept: str = "model"
+    values: Mapping[str, Sequence[float]],
+    key: str = "seed",
+    mode: str = "max",
+    swept: str = "model",
+    by: Sequence[str] = (),
 ) -> str:
     jobs = [
         JobResult(
@@ -272,7 +276,7 @@ def told(
         for n, value in enumerate(figures)
     ]
     (board,) = rank(jobs)
-    grouping = group(board)
+    grouping = group(board, by)
     assert grouping is not None
     return verdict(grouping, board)
 
@@ -294,7 +298,9 @@ def test_whether_the_best_two_differ_is_told_in_words() -> None:
 
 
 def test_nothing_is_said_to_be_better_on_other_samples() -> None:
-    assert told({"wine": (0.91, 0.92, 0.93), "iris": (0.81, 0.825, 0.83)}, swept="data") == ""
+    figures = {"0": (0.91, 0.92, 0.93), "1": (0.81, 0.825, 0.83)}
+    assert told(figures, swept="data") == ""
+    assert told(figures, swept="data.val_fold", by=["data.val_fold"]) == ""
 
 
 def test_a_lower_figure_is_better_where_it_is() -> None:

@@ -13,7 +13,7 @@ from bigmodel.reporting.predictions import decode_outputs
 from bigmodel.training import out_of_fold
 from bigmodel.training.loop import fit
 from bigmodel.training.run import Run
-from tests.small_runs import built, model_inputs
+from tests.small_runs import Recorder, built, model_inputs
 
 FOLDS = {"data.folds": 4, "data.val_fold": 2}
 
@@ -61,6 +61,9 @@ def test_classes(tmp_path: Path, pieces: int, monkeypatch: pytest.MonkeyPatch) -
 
 def test_real_values_in_their_own_unit(tmp_path: Path) -> None:
     run = fitted(tmp_path, **{"data.target": "values", "data.outputs": 1})
+    assert run.dataset.header_rows[0] == ("Fold", "2 of 4, counted from 0, is held out for validation")
+    assert isinstance(run.sinks, Recorder)
+    assert run.sinks.messages == ["Predictions for 20 samples of fold 2: out_of_fold.csv"]
     found = rows(tmp_path)
     assert list(found[0]) == ["row", "fold", "target", "prediction"]
     assert [float(row["prediction"]) for row in found] == pytest.approx(

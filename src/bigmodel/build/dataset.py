@@ -69,9 +69,16 @@ def read_dataset(config: RunConfig, learnt: Preprocessing | None = None) -> Data
         val=parts.get("val"),
         test=parts.get("test"),
         spec=replace(dataset.spec, sizes=sizes, target=target),
-        header_rows=[*dataset.header_rows, *rows],
+        header_rows=[*_fold_row(config), *dataset.header_rows, *rows],
         **_held_out(dataset, chosen.get("val")),
     )
+
+
+def _fold_row(config: RunConfig) -> list[tuple[str, str]]:
+    if config.data.cross_validation is None:
+        return []
+    folds, fold = config.data.cross_validation
+    return [("Fold", f"{fold} of {folds}, counted from 0, is held out for validation")]
 
 
 def _held_out(dataset: Dataset, index: Tensor | None) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def verdict(grouping: Grouping, board: Board) -> str:
     """Whether the best group is better than the next by more than luck, in words, and of folds by how
     much the choice flatters it; nothing if they were evaluated on different samples."""
     groups = [each for each in grouping.groups if each.estimate is not None]
-    if len(groups) < 2 or _differing_data([each.changed for each in groups[:2]]):
+    others = FOLD in grouping.keys or _differing_data([each.changed for each in groups[:2]])
+    if len(groups) < 2 or others:
         return ""
     first, second = (_described(each.changed) for each in groups[:2])
     found, bias = grouping.comparison, choice_bias(board, grouping)

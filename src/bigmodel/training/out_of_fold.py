@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.parts import Part, SplitData, Texts
+from bigmodel.errors import counted
 from bigmodel.metrics import defined
 from bigmodel.models.base import eval_mode
 from bigmodel.reporting.predictions import merge_columns, predictions, target_columns
@@ -49,6 +50,7 @@ def write_predictions(run: Run) -> None:
                 file.write(csv_bytes(as_table(columns), header=number == 0))
     except OSError as error:
         raise disk.write_error(path, error, outputs.nbytes) from error
+    run.sinks.message(f"Predictions for {counted(len(outputs), 'sample')} of fold {fold}: {NAME}")
     if undefined := len(outputs) - int(defined(outputs, dataset.spec.target).sum()):
         run.sinks.message(
             f"{NAME}: {undefined:,} of {len(outputs):,} rows are left empty: the model gives NaN or"
