@@ -12,7 +12,8 @@ from bigmodel.errors import CheckpointError
 from bigmodel.reporting.leaderboard import print_leaderboard
 from bigmodel.reporting.leaderboard_csv import write_csv
 from bigmodel.reporting.leaderboard_words import verdict
-from bigmodel.sweeps.leaderboard import JobResult, group, rank
+from bigmodel.sweeps.groups import group
+from bigmodel.sweeps.leaderboard import JobResult, rank
 
 ERROR = "The loss became nan at step 12, at learning rate 0.1. A smaller optimizer.lr usually helps."
 

@@ -29,7 +29,8 @@ from bigmodel.reporting.leaderboard_words import (
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
 from bigmodel.reporting.terminal_tables import drawn
 from bigmodel.runtime.escaping import escape_line, escape_message
-from bigmodel.sweeps.leaderboard import Board, Row, group, metrics_of
+from bigmodel.sweeps.groups import group
+from bigmodel.sweeps.leaderboard import Board, Row, metrics_of
 
 TOP = 30
 """Jobs that are printed; all are in the file."""

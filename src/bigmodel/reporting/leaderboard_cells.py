@@ -9,8 +9,9 @@ from pathlib import Path
 from bigmodel.reporting.formatting import duration, figure, shown_path
 from bigmodel.reporting.terminal_tables import CHANGES
 from bigmodel.runtime.escaping import escape_line
+from bigmodel.sweeps.groups import Grouping
 from bigmodel.sweeps.jobs import in_one_line
-from bigmodel.sweeps.leaderboard import Board, Grouping, keys_of, losses_of, metrics_of
+from bigmodel.sweeps.leaderboard import Board, keys_of, losses_of, metrics_of
 
 LOSS = "loss used"
 """The head of a column; `loss` is a key that jobs may differ in."""

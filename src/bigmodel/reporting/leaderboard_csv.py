@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bigmodel.reporting.leaderboard_cells import LOSS, shows_losses
 from bigmodel.runtime import disk
-from bigmodel.sweeps.leaderboard import Board, Group, group, keys_of, metrics_of
+from bigmodel.sweeps.groups import Group, group
+from bigmodel.sweeps.leaderboard import Board, keys_of, metrics_of
 
 
 def write_csv(boards: Sequence[Board], path: Path, by: Sequence[str] = ()) -> None:

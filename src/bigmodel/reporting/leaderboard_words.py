@@ -10,17 +10,9 @@ from pathlib import Path
 from bigmodel.errors import counted
 from bigmodel.reporting.formatting import figure, shown_path
 from bigmodel.runtime.escaping import escape_line
-from bigmodel.sweeps.jobs import in_one_line
-from bigmodel.sweeps.leaderboard import (
-    FOLD,
-    Board,
-    Group,
-    Grouping,
-    Row,
-    choice_bias,
-    losses_of,
-    metrics_of,
-)
+from bigmodel.sweeps.groups import Group, Grouping, choice_bias
+from bigmodel.sweeps.jobs import FOLD, in_one_line
+from bigmodel.sweeps.leaderboard import Board, Row, losses_of, metrics_of
 from bigmodel.sweeps.statistics import Comparison
 
 _REASONS = 8  # different reasons that are told

@@ -15,7 +15,8 @@ from bigmodel.reporting.formatting import duration, figure, shown_path
 from bigmodel.reporting.leaderboard_cells import group_cells
 from bigmodel.reporting.leaderboard_words import cautions, verdict
 from bigmodel.reporting.sweep_pictures import Curve, html_text, pictures
-from bigmodel.sweeps.leaderboard import Board, Grouping, changed_keys, group
+from bigmodel.sweeps.groups import Grouping, group
+from bigmodel.sweeps.leaderboard import Board, changed_keys
 
 _MOST_DRAWN = 6
 """Rankings that have pictures."""

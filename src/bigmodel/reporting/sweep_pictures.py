@@ -11,8 +11,9 @@ from typing import Any
 
 from bigmodel.reporting.formatting import figure
 from bigmodel.runtime.escaping import escape_line
+from bigmodel.sweeps.groups import REPEATS
 from bigmodel.sweeps.jobs import in_one_line
-from bigmodel.sweeps.leaderboard import REPEATS, Board, JobResult, Row, changed_keys
+from bigmodel.sweeps.leaderboard import Board, JobResult, Row, changed_keys
 
 Curve = Callable[[JobResult, str], Sequence[tuple[float, float]]]
 """How a metric of a job went: epochs and values."""

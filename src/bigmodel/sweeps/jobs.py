@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+FOLD = "data.val_fold"
+"""The key by which the jobs of a cross-validation differ."""
+
 Status = Literal["waiting", "running", "finished", "stopped", "failed", "pruned"]
 
 

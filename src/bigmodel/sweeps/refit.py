@@ -9,7 +9,9 @@ from statistics import median
 
 from bigmodel.errors import counted
 from bigmodel.runtime import disk
-from bigmodel.sweeps.leaderboard import FOLD, Board, JobResult, Row, choice_bias, group, rank
+from bigmodel.sweeps.groups import choice_bias, group
+from bigmodel.sweeps.jobs import FOLD
+from bigmodel.sweeps.leaderboard import Board, JobResult, Row, rank
 from bigmodel.sweeps.statistics import Estimate, estimate
 
 FOLDER = "experiment"

@@ -9,7 +9,8 @@ import pytest
 
 from bigmodel.cli.launch.run_folder import OUT_OF_FOLD
 from bigmodel.cli.sweep.out_of_fold import write
-from bigmodel.sweeps.leaderboard import FOLD, JobResult
+from bigmodel.sweeps.jobs import FOLD
+from bigmodel.sweeps.leaderboard import JobResult
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
 

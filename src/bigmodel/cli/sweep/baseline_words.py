@@ -12,8 +12,9 @@ from bigmodel.errors import counted
 from bigmodel.reporting.formatting import duration, figure
 from bigmodel.reporting.leaderboard_words import compared
 from bigmodel.runtime import disk, nested_json
+from bigmodel.sweeps.groups import by_fold, choice_bias, group, mean_of
 from bigmodel.sweeps.jobs import in_one_line
-from bigmodel.sweeps.leaderboard import JobResult, by_fold, choice_bias, group, mean_of, rank
+from bigmodel.sweeps.leaderboard import JobResult, rank
 from bigmodel.sweeps.refit import Winner, winners
 from bigmodel.sweeps.statistics import compare
 

@@ -26,8 +26,7 @@ from bigmodel.config import GROUPS, RunConfig, parse
 from bigmodel.errors import ConfigError, DataError, MetricError
 from bigmodel.reporting.base import Sink
 from bigmodel.runtime.device import find_device
-from bigmodel.sweeps.jobs import Job
-from bigmodel.sweeps.leaderboard import FOLD
+from bigmodel.sweeps.jobs import FOLD, Job
 
 
 class JobCheck:

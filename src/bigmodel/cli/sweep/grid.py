@@ -19,8 +19,7 @@ from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.resume import key_of, merge_jobs, to_run
 from bigmodel.errors import ConfigError, DataError, did_you_mean
 from bigmodel.sweeps.config import SweepConfig
-from bigmodel.sweeps.jobs import Job, JobList, changes, in_one_line
-from bigmodel.sweeps.leaderboard import FOLD
+from bigmodel.sweeps.jobs import FOLD, Job, JobList, changes, in_one_line
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
 

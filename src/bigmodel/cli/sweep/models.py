@@ -19,8 +19,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.reporting.summary import jsonable
 from bigmodel.runtime import disk, progress_messages
 from bigmodel.sweeps.config import ModelsConfig
-from bigmodel.sweeps.jobs import Job
-from bigmodel.sweeps.leaderboard import FOLD
+from bigmodel.sweeps.jobs import FOLD, Job
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import call
 

@@ -13,7 +13,8 @@ from bigmodel.cli.launch.run_folder import OUT_OF_FOLD
 from bigmodel.errors import counted
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.runtime import disk, progress_messages
-from bigmodel.sweeps.leaderboard import FOLD, JobResult, changed_keys
+from bigmodel.sweeps.jobs import FOLD
+from bigmodel.sweeps.leaderboard import JobResult, changed_keys
 
 _OVER = ("finished", "failed", "pruned")
 

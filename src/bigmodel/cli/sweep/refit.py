@@ -28,7 +28,8 @@ from bigmodel.errors import (
     shell_quoted,
 )
 from bigmodel.sweeps import manifest as manifests
-from bigmodel.sweeps.leaderboard import FOLD, JobResult, metric_names
+from bigmodel.sweeps.jobs import FOLD
+from bigmodel.sweeps.leaderboard import JobResult, metric_names
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.refit import Refit, Winner, winners
 from bigmodel.sweeps.results import collect

@@ -16,7 +16,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from bigmodel.cli.launch.resume_config import flatten
 from bigmodel.cli.sweep.resume import key_of, replaced
 from bigmodel.errors import ConfigError, counted, hydra_value
-from bigmodel.sweeps.leaderboard import FOLD, JobResult
+from bigmodel.sweeps.jobs import FOLD
+from bigmodel.sweeps.leaderboard import JobResult
 from bigmodel.sweeps.refit import Length, Winner, length_to_best
 
 _WITHOUT_VALIDATION: Mapping[str, Any] = {
