@@ -169,6 +169,8 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
 def _early_stopping(run: Run, metrics: dict[str, float]) -> tuple[float | None, int, bool]:
     """The best value of early stopping's metric, evaluations since then, and whether to stop."""
     config, progress, monitor = run.config.early_stopping, run.state.progress, run.stop_monitor
+    if not monitor.name:
+        return None, 0, False
     best, bad = progress.stop_value, progress.bad_evaluations + 1
     value = _value_of(run, monitor, metrics)
     if monitor.better(value, best, config.min_delta):
