@@ -138,10 +138,15 @@ def check_folds(context: HydraContext, master: DictConfig, jobs: Sequence[Job]) 
             raise type(error)(f"{where}{error}") from error
 
 
+_OF_BATCHES = ("batch_size", "batch_tokens", "drop_last", "on_device", "workers", "timeout", "augment")
+
+
 def _is_of_data(word: str) -> bool:
     """Whether an override may change which samples there are, or how they are cut into folds."""
-    key = key_of(word)
-    return key != FOLD and key.partition(".")[0] in ("data", "experiment", "debug", "plugins")
+    group, *rest = key_of(word).split(".")
+    if group == "data" and rest and rest[0] in _OF_BATCHES:
+        return False
+    return key_of(word) != FOLD and group in ("data", "experiment", "debug", "plugins")
 
 
 def _is_plain_value(override: Override) -> bool:
