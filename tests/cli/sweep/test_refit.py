@@ -243,10 +243,15 @@ def test_settings_can_be_named_again_whatever_they_are(command: Command, tmp_pat
     assert (swept.status, swept.err) == (0, "")
 
 
-def test_folds_of_an_experiment_are_left_out_too(command: Command, tmp_path: Path) -> None:
+def test_folds_of_an_experiment_are_left_out_and_settings_that_a_file_lacks_added(
+    command: Command, tmp_path: Path
+) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "data").mkdir()
+    own = "# mine, without most settings\nname: iris\n"
+    (tmp_path / "conf" / "data" / "own.yaml").write_text(own)
     mine = (
-        "# @package _global_\n# mine\ndefaults: [override /data: iris]\ndata: {folds: 5, val_fold: 0}\n"
+        "# @package _global_\n# mine\ndefaults: [override /data: own]\ndata: {folds: 5, val_fold: 0}\n"
     )
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(mine)
     jobs = [Job(n, ("experiment=mine", "device=cpu", f"data.val_fold={n}")) for n in (0, 1)]

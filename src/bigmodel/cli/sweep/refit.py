@@ -206,7 +206,7 @@ def _check_plugins(folder: Path, plugins: frozenset[str], typed: Sequence[str]) 
 def _without_folds(settings: Sequence[str]) -> list[str]:
     """The settings without folds, which may be in an experiment too."""
     left = [word for word in settings if key_of(word) != "data.folds"]
-    return left if len(left) < len(settings) else [*left, "data.folds=null", f"{FOLD}=null"]
+    return left if len(left) < len(settings) else [*left, "++data.folds=null", f"++{FOLD}=null"]
 
 
 def _flags(arguments: Any) -> list[str]:

@@ -50,7 +50,8 @@ def with_all_data(
     differing = {k: v for k, v in _WITHOUT_VALIDATION.items() if before is None or before.get(k) != v}
     if FOLD in winner.repeats:  # they are left out already
         differing = {key: value for key, value in differing.items() if key not in (FOLD, "data.folds")}
-    words = replaced(settings, [f"{key}={hydra_value(value)}" for key, value in differing.items()])
+    # A plus, since a user's own YAML need not name all settings of its data.
+    words = replaced(settings, [f"++{key}={hydra_value(value)}" for key, value in differing.items()])
     data = ", on training and validation data together"
     if {"trainer.epochs", "trainer.max_steps"} & {key_of(word) for word in typed}:
         return words, data
