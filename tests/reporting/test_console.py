@@ -300,3 +300,12 @@ def test_a_file_is_no_terminal(folder: Path, capsys: pytest.CaptureFixture[str])
     console = Console(None)
     console.start(facts.info(folder))
     assert capsys.readouterr().out == "Model: fnn, 9,610 parameters\nData: digits [8×8] → 10 classes\n"
+
+
+def test_without_a_best_checkpoint_test_figures_belong_to_the_last_weights(folder: Path) -> None:
+    stream, summary = io.StringIO(), facts.summary(best={}, monitor="")
+    whole_run(Console(folder, True, stream=stream, width=80), folder, summary)
+    shown = [line.plain.split() for line in Text.from_ansi(stream.getvalue()).split()]
+    assert ["final"] in shown
+    assert ["test/accuracy", "0.9611"] in shown
+    assert (summary.best, "test/loss" in summary.final) == ({}, False)
