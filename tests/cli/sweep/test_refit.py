@@ -105,6 +105,10 @@ def test_what_is_typed_beside_it_counts(command: Command, tmp_path: Path) -> Non
     [
         (["sweep.refit=nowhere"], "sweep.refit=nowhere: there is no such folder."),
         (["sweep.refit=."], "sweep.jsonl: is not a sweep's record."),
+        (
+            ["sweep.refit=losses"],
+            "by (val/loss), so none is the best of all. Name one that decides: sweep.re",
+        ),
         (["sweep.refit=empty"], "no job of this sweep has finished with a figure"),
         (["sweep.refit=unvalidated"], "no finished job has a validation figure, so none is best."),
         (["sweep.refit=swept", "-m"], "sweep.refit=swept: trains one run."),
@@ -146,6 +150,7 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
         "pareto": [("seed=1", "val/accuracy")],
         "silent": [("seed=1", "val/accuracy")],
         "older": [],
+        "losses": [],
         "unvalidated": [("seed=1", "")],
     }
     for name, jobs in sweeps.items():
@@ -156,6 +161,10 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
             if metric is not None:
                 end(manifest, job, {"status": "finished", "monitor": metric, "best": {metric: 0.5}})
     (tmp_path / "pareto" / "multirun.yaml").write_text("sweep: {metrics: [val/accuracy, seconds]}")
+    manifest = Manifest.create(tmp_path / "losses", ["-m"], [Job(n, (f"seed={n}",)) for n in (0, 1)])
+    for job, loss in zip(manifest.jobs, ("mse", "l1"), strict=True):
+        best = {"val/loss": 0.5, "val/rmse": 0.5}
+        end(manifest, job, {"status": "finished", "monitor": "val/loss", "loss": loss, "best": best})
     (tmp_path / "older" / "sweep.jsonl").rename(tmp_path / "older" / "leaderboard.csv")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     result = command(*words)

@@ -135,20 +135,21 @@ def _winner(manifest: Manifest, metric: str | None) -> Winner:
         )
     if len(found) > 1:
         metrics = ", ".join(dict.fromkeys(winner.metric for winner in found))
-        shared = [set(winner.job.best) for winner in found]
-        common = [name for name in _validated(results) if all(name in names for names in shared)]
-        other = next((name for name in common if not name.endswith("/loss")), None)
-        words = " ".join(map(shell_quoted, manifest.states[int(found[0].job.job)].job.overrides))
-        way = (
-            f"Train the one that you choose, such as: bigmodel-train {words}"
-            if other is None
-            else f"Name one that decides: {_METRIC}={other}"
-        )
         raise ConfigError(
             f"{where}: its jobs differ in what they are ranked by ({metrics}), so none is the best of"
-            f" all. {way}"
+            f" all. {_way_to_choose(manifest, found)}"
         )
     return found[0]
+
+
+def _way_to_choose(manifest: Manifest, found: Sequence[Winner]) -> str:
+    """How to choose among settings that are ranked apart: by a figure that all have, or by hand."""
+    shared = set.intersection(*(set(winner.job.best) for winner in found))
+    names = (name for name in _validated([winner.job for winner in found]) if name in shared)
+    if (metric := next((name for name in names if not name.endswith("/loss")), None)) is not None:
+        return f"Name one that decides: {_METRIC}={metric}"
+    words = " ".join(map(shell_quoted, manifest.states[int(found[0].job.job)].job.overrides))
+    return f"Train the one that you choose, such as: bigmodel-train {words}"
 
 
 def _deciding(
@@ -156,7 +157,7 @@ def _deciding(
 ) -> str | None:
     """The metric that decides; None: the one that each job monitors."""
     known = _validated(results)
-    if typed is not None:
+    if typed is not None and typed != "null":
         if typed in known or not known:
             return typed
         why = f"no such metric.{did_you_mean(typed, known)}"
