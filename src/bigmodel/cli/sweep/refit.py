@@ -186,12 +186,7 @@ def _objectives(folder: Path) -> list[str]:
     """What a search optimized, if that was said."""
     try:
         metrics = OmegaConf.select(OmegaConf.load(folder / "multirun.yaml"), "sweep.metrics")
-    except (
-        OSError,
-        ValueError,
-        YAMLError,
-        OmegaConfBaseException,
-    ):
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return []
     return [str(metric) for metric in metrics or ()]
 

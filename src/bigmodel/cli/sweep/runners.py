@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,20 +19,18 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from bigmodel.cli import invocation, messages
+from bigmodel.cli import invocation
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.settings import is_plugin
-from bigmodel.errors import ConfigError, reason, shell_quoted
+from bigmodel.cli.sweep.watching import observers, report_left, request
+from bigmodel.errors import ConfigError, reason
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime import caches
-from bigmodel.runtime.signals import Stopped
 from bigmodel.sweeps.config import SearchConfig, SweepConfig
-from bigmodel.sweeps.jobs import Observer, Observers, Outcome
-from bigmodel.sweeps.keep import KeepBest
+from bigmodel.sweeps.jobs import Outcome
 from bigmodel.sweeps.launcher import Launcher
 from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import Slot
-from bigmodel.sweeps.results import finished
 from bigmodel.sweeps.shared_folder import shared_folder
 from bigmodel.sweeps.slots import threads
 
@@ -123,22 +120,11 @@ class OwnProcesses:
         signals.check()
 
 
-def observers(settings: SweepConfig, manifest: Manifest, view: SweepView) -> Observer:
-    """Those that watch the jobs of a sweep."""
-    watching: list[Observer] = [manifest, view]
-    if settings.keep is not None:
-        watching.append(KeepBest(settings.keep, finished(manifest)))
-    return Observers(watching)
-
-
 def _leave(launcher: Launcher, shared: Path, view: SweepView, manifest: Manifest) -> None:
     """What is done when the sweep is asked to stop a second time."""
     launcher.kill()
     shutil.rmtree(shared, ignore_errors=True)
-    with contextlib.suppress(Exception):  # it may be in the middle of drawing
-        view.close()
-    words = shell_quoted(f"sweep.resume={manifest.folder}")
-    messages.report(f"Its jobs were ended at once. Resume with -m {words}")
+    report_left("Its jobs were ended at once.", manifest, view)
 
 
 def _impatiently(view: SweepView) -> Callable[[], int | None]:
@@ -153,18 +139,6 @@ def _impatiently(view: SweepView) -> Callable[[], int | None]:
         return request()
 
     return requests
-
-
-def request() -> int | None:
-    """The signal that the sweep has received since it was last asked."""
-    signals = invocation.current.signals
-    if not signals.pending:
-        return None
-    try:
-        signals.acknowledged()
-    except Stopped as stop:
-        return stop.status - 128
-    return getattr(signal, "SIGUSR1", None)
 
 
 class HydraLauncher:

@@ -16,8 +16,8 @@ from bigmodel.cli import invocation, messages
 from bigmodel.cli.launch.run_folder import PLAN
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.models import BASELINES
-from bigmodel.cli.sweep.runners import observers, request
-from bigmodel.errors import ConfigError, counted, join_names, setting, shell_quoted
+from bigmodel.cli.sweep.watching import observers, report_left, request
+from bigmodel.errors import ConfigError, counted, join_names, setting
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime.processors import processors
 from bigmodel.sweeps.config import SearchConfig, SweepConfig
@@ -147,8 +147,5 @@ def _leave(launcher: QueueLauncher, view: SweepView, manifest: Manifest, keeps: 
     """What is done when the sweep is asked to stop a second time."""
     if not keeps:
         launcher.cancel()  # the second time, too
-    with contextlib.suppress(Exception):  # it may be in the middle of drawing
-        view.close()
-    words = shell_quoted(f"sweep.resume={manifest.folder}")
     done = _left(launcher) if keeps else "Its jobs were told to end at once."
-    messages.report(f"{done} Resume with -m {words}")
+    report_left(done, manifest, view)
