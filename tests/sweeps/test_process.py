@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 
+from bigmodel.errors import DataError, DeviceError
 from bigmodel.sweeps.jobs import Job, Outcome
-from bigmodel.sweeps.process import Channel, JobProcess, OrphanedError, Slot, unblock_signals
+from bigmodel.sweeps.process import Channel, JobProcess, OrphanedError, Slot, call, unblock_signals
 from tests.sweeps.small_jobs import until
 
 JOB = Job(0, ("seed=0",))
@@ -93,6 +95,26 @@ def test_signals_wait_until_the_work_asks_for_them(tmp_path: Path) -> None:
     *_, (_, outcome) = process.messages()
     assert outcome.error == f"[] [{int(signal.SIGTERM)}]"
     assert process.close().status == "failed"  # it was never told to the process
+
+
+@forks
+def test_a_function_in_a_process_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(os.getpid) != os.getpid()
+    with pytest.raises(DataError, match="no such file"):
+        call(partial(_raise, DataError("no such file")))
+    with pytest.raises(DeviceError, match="its process was ended by SIGKILL, as the system does"):
+        call(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    before = signal.signal(signal.SIGINT, lambda *_: os.write(2, b"told twice"))
+    try:
+        with pytest.raises(DeviceError, match="SIGINT"):
+            call(lambda: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().err == ""
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 @forks

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bigmodel.errors import BigModelError
+from bigmodel.errors import BigModelError, DeviceError
 from bigmodel.sweeps.jobs import Job, Outcome
 
 _SIGNALS = {
@@ -212,7 +212,7 @@ def call(function: Callable[[], Any]) -> Any:
     """The result of a function, called in a process of its own: this one computes nothing.
 
     Raises:
-        BigModelError: the function raised it.
+        BigModelError: the function raised it, or the process was ended from outside.
         RuntimeError: the process ended otherwise.
     """
     processes = context()
@@ -224,7 +224,10 @@ def call(function: Callable[[], Any]) -> Any:
         result, modules = ours.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(_reason(process.exitcode)) from None
+        reason = _reason(process.exitcode)
+        if process.exitcode < 0:
+            raise DeviceError(f"What is done before the first job was not: {reason}") from None
+        raise RuntimeError(reason) from None
     process.join()
     import_modules(modules)
     if isinstance(result, BigModelError):
@@ -233,12 +236,17 @@ def call(function: Callable[[], Any]) -> Any:
 
 
 def _answer(function: Callable[[], Any], connection: Connection) -> None:
+    # Ctrl-C at a terminal reaches both processes, and one message is enough.
+    for number in _SIGNALS - {getattr(signal, "SIGUSR1", None)}:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     before = set(sys.modules)
     try:
         result = function()
     except BigModelError as error:
         result = error
-    connection.send((result, _own_modules(before)))
+    with contextlib.suppress(OSError):  # the sweep was stopped meanwhile
+        connection.send((result, _own_modules(before)))
 
 
 def _own_modules(before: set[str]) -> list[str]:
