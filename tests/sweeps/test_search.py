@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import pickle
 import sqlite3
 import warnings
 from pathlib import Path
@@ -74,6 +76,35 @@ def test_a_sampler_stays_within_the_space(tmp_path: Path, sampler: str) -> None:
         assert found["model"] in MODEL.values
     assert len({job.overrides for job in jobs}) == 8
     assert states(tmp_path) == ["COMPLETE"] * 8
+
+
+def test_the_evolution_goes_on_from_results_and_never_from_a_pickle(tmp_path: Path) -> None:
+    """Optuna's own sampler unpickles what is in the file, which may be a stranger's."""
+    space: Space = {"optimizer.lr": Range(1e-8, 1.0, log=True), "size": SIZE}
+    settings = {"sampler": "cmaes", "pruner": "none"}
+    first = run_all(make(tmp_path, space, trials=18, **settings))
+    code = pickle.dumps(_Code(tmp_path / "ran")).hex()
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO trial_system_attributes (trial_id, key, value_json)"
+            f" SELECT trial_id, 'cma:optimizer:0', '\"{code}\"' FROM trials"
+        )
+    later = run_all(make(tmp_path, space, trials=30, known=first, **settings))
+    assert not (tmp_path / "ran").exists()
+    assert sum(map(accuracy, later)) / 12 > sum(map(accuracy, first[:6])) / 6 + 0.2
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / DATABASE}")
+    assert study.trials[-1].system_attrs["cma:generation"] == 4  # of six trials each, after a random one
+    assert list(study.trials[-1].system_attrs) == ["cma:generation"]
+
+
+class _Code:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._path,)
 
 
 def test_gaussian_processes_are_computed_in_a_process_of_their_own(tmp_path: Path) -> None:

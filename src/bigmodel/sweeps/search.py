@@ -255,7 +255,9 @@ def _sampler(name: str, seed: int) -> Any:
         case "tpe":
             return samplers.TPESampler(seed=seed, constant_liar=True)
         case "cmaes":
-            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            from bigmodel.sweeps.cmaes import ReplayedCmaEs
+
+            return ReplayedCmaEs(seed=seed, warn_independent_sampling=False)
         case "gp":
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
         case "qmc":
