@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,9 @@ def test_one_whose_process_is_gone_is_told_and_the_rest_finishes(
     assert found["exits at once"] == ("failed", "its process exited with status 3")
     assert found["is killed"][0] == "failed"
     assert found["is killed"][1].startswith("its process was ended by SIGKILL, as the system does when")
-    resumed = command("-m", "sweep.resume=sweep", "sweep.retries=1", "sweep.jobs=1")
+    words = result.out.splitlines()[-1].partition("bigmodel-train ")[2]
+    assert words == "-m sweep.resume=sweep 'plugins=[my_moody]' sweep.retries=1"
+    resumed = command(*shlex.split(words), "sweep.jobs=1")
     assert resumed.status == 1
     assert {mood: status for mood, (status, _) in rows(tmp_path).items()} == {
         "fine": "finished", "exits at once": "failed", "is killed": "failed",

@@ -135,8 +135,9 @@ def test_pointers_name_only_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
         ("TensorBoard", "tensorboard --logdir run"),
     ]
     assert "Resume with" not in dict(formatting.next_steps(facts.summary(), folder, folder))
-    of_a_sweep = dict(formatting.next_steps(facts.summary("stopped"), folder, folder, tmp_path / "mine"))
-    assert of_a_sweep["Resume with"] == "bigmodel-train -m sweep.resume=mine"
+    words = "-m sweep.resume=mine 'plugins=[mine]'"
+    of_a_sweep = dict(formatting.next_steps(facts.summary("stopped"), folder, folder, words))
+    assert of_a_sweep["Resume with"] == f"bigmodel-train {words}"
 
 
 def test_long_runs_have_thousands(tmp_path: Path) -> None:

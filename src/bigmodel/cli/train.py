@@ -241,7 +241,9 @@ def _resume_words() -> str:
     """What to type to resume the run or the sweep; empty if there is nothing to resume."""
     folder, sweep = invocation.current.folder, invocation.current.sweep
     if sweep is not None:
-        return f"-m {shell_quoted(f'sweep.resume={sweep.folder}')}"
+        from bigmodel.cli.sweep.resume import resume_words
+
+        return resume_words(sweep)
     return "" if folder is None else shell_quoted(f"resume={folder}")
 
 

@@ -44,7 +44,7 @@ class Console(Sink):
         stream: what to write to; None is standard output.
         width: columns; None measures the terminal.
         recording: keep what a terminal shows, for `save_svg`, and show no bar.
-        sweep: the folder of the sweep whose job the run is; None for a single run.
+        resume: what to type to go on; None: `resume=` with the run's folder.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Console(Sink):
         stream: TextIO | None = None,
         width: int | None = None,
         recording: bool = False,
-        sweep: Path | None = None,
+        resume: str | None = None,
     ) -> None:
         self._stream: TextIO | None = stream if stream is not None else sys.stdout
         self._recording = recording
         shown = is_terminal(self._stream) if terminal is None else terminal
         self._rich = rich_console(self._stream, width=width, recording=recording) if shown else None
-        self._folder, self._sweep = folder, sweep
+        self._folder, self._resume = folder, resume
         self._log: TextIO | None = None
         self._live: Live | None = None
         self._bar: Bar | None = None
@@ -116,7 +116,7 @@ class Console(Sink):
         if results:
             self._write(results, _results(summary))
         self._write([outcome], Text(outcome, _STYLES.get(summary.status, "")))
-        for label, pointer in formatting.next_steps(summary, folder, logdir, self._sweep):
+        for label, pointer in formatting.next_steps(summary, folder, logdir, self._resume):
             text = escape_line(pointer)
             shown = Text.assemble((f"{label}: ", "label"), text)
             self._write([f"{label}: {text}"], shown, soft_wrap=True)

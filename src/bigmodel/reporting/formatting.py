@@ -136,22 +136,21 @@ def outcome(summary: Summary) -> str:
 
 
 def next_steps(
-    summary: Summary, folder: Path, logdir: Path, sweep: Path | None = None
+    summary: Summary, folder: Path, logdir: Path, resume: str | None = None
 ) -> list[tuple[str, str]]:
     """What to do next, as label and text: checkpoints, how to resume, the TensorBoard command.
 
     Args:
         folder: the run's.
         logdir: the folder for TensorBoard.
-        sweep: that of the sweep whose job the run is; None for a single run.
+        resume: what to type to go on; None: `resume=` with the run's folder.
     """
     rows = []
     kept = [name for name in ("best", "last") if (folder / "checkpoints" / name).is_dir()]
     if kept:
         rows.append(("Checkpoints", f"{shown_path(folder / 'checkpoints')} ({', '.join(kept)})"))
     if summary.status != "finished" and "last" in kept:
-        word = f"resume={shown_path(folder)}" if sweep is None else f"sweep.resume={shown_path(sweep)}"
-        words = f"{'' if sweep is None else '-m '}{shell_quoted(word)}"
+        words = resume or shell_quoted(f"resume={shown_path(folder)}")
         rows.append(("Resume with", f"{program('bigmodel-train')} {words}"))
     if (folder / "tensorboard").is_dir():
         rows.append(("TensorBoard", tensorboard_command(logdir)))

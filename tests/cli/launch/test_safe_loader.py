@@ -202,6 +202,8 @@ def test_config_path_is_no_way_around(launch, own):
         "+model@_global_.hydra=cnn",
         "+hydra.job_logging.handlers.x={class:logging.FileHandler,filename:x}",
         "hydra.searchpath=[pkg://antigravity]",
+        r"hydra.searchpath=[pkg\://antigravity]",
+        "--config-path=pkg://antigravity",
         "++hydra.runtime={}",
     ],
 )

@@ -112,7 +112,9 @@ def test_what_is_typed_beside_it_counts(command: Command, tmp_path: Path) -> Non
         (["sweep.refit=empty"], "no job of this sweep has finished with a figure"),
         (["sweep.refit=unvalidated"], "no finished job has a validation figure, so none is best."),
         (["sweep.refit=swept", "-m"], "sweep.refit=swept: trains one run."),
-        (["sweep.refit=plugged"], "name them again: 'plugins=[my_code]'"),
+        (["sweep.refit=plugged"], "type them again. If you trust them, add: 'plugins=[my_code]'"),
+        (["sweep.refit=sly"], r"add: 'hydra.searchpath=[pkg\://antigravity]'"),
+        (["sweep.refit=slier"], "add: '+hydra.job.env_set={PATH: evil}'"),
         (["sweep.refit=mixed"], "differ in what they are ranked by (val/accuracy, val/rmse)"),
         (
             ["sweep.refit=pareto"],
@@ -145,6 +147,8 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
     sweeps = {
         "empty": [("seed=1", None)],
         "plugged": [("plugins=[my_code]", "val/accuracy")],
+        "sly": [("seed=1", "val/accuracy")],
+        "slier": [("+hydra.job.env_set={PATH: evil}", "val/accuracy")],
         "mixed": [("seed=1", "val/accuracy"), ("seed=2", "val/rmse")],
         "removing": [("~optimizer.momentum", "val/accuracy")],
         "pareto": [("seed=1", "val/accuracy")],
@@ -153,10 +157,11 @@ def test_what_cannot_be_refitted_is_refused_in_one_message(
         "losses": [],
         "unvalidated": [("seed=1", "")],
     }
+    found_in = {"sly": [r"hydra.searchpath=[pkg\://antigravity]"]}
     for name, jobs in sweeps.items():
         (tmp_path / name).mkdir()
         own = [Job(number, (word,)) for number, (word, _) in enumerate(jobs)]
-        manifest = Manifest.create(tmp_path / name, ["-m"], own)
+        manifest = Manifest.create(tmp_path / name, ["-m", *found_in.get(name, [])], own)
         for job, (_, metric) in zip(own, jobs, strict=True):
             if metric is not None:
                 end(manifest, job, {"status": "finished", "monitor": metric, "best": {metric: 0.5}})

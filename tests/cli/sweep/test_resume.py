@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from bigmodel.cli.sweep.resume import expand_resume, merge_jobs, record_words, to_run
+from bigmodel.cli.sweep.resume import expand_resume, merge_jobs, record_words, resume_words, to_run
 from bigmodel.errors import CheckpointError, ConfigError
 from bigmodel.sweeps.jobs import Job, Outcome
 from bigmodel.sweeps.manifest import Manifest
@@ -109,6 +110,61 @@ def test_a_folder_of_no_sweep(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(CheckpointError, match="is not a sweep's record"):
             expand_resume(["-m", f"sweep.resume={folder}"])
+
+
+# ----- what counts only if it is typed again -----
+
+CODE = (
+    "plugins=[evil]",
+    "sweep.slurm.additional_parameters={export: a}",
+    "++sweep.slurm.additional_parameters.export=a",
+    "hydra/launcher=joblib",
+    "hydra.launcher.n_jobs=2",
+    "hydra.job.env_set={PATH: theirs}",
+    "hydra.searchpath=[theirs]",
+)
+
+
+@pytest.mark.parametrize("word", CODE)
+def test_what_may_run_code_is_typed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    sweep(tmp_path / "mine", words=["-m", "seed=1,2", word, "hydra.sweep.subdir=a"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where it stays
+    again = ["-m", f"sweep.resume={tmp_path}/mine"]
+    with pytest.raises(ConfigError) as error:
+        expand_resume(again)
+    assert str(error.value).endswith(f"add: {shlex.quote(word)}")
+    assert (Path.cwd(), capsys.readouterr().out) == (tmp_path / "elsewhere", "")
+    words, manifest = expand_resume([*again, word])
+    assert words[:4] == ["-m", "seed=1,2", word, "hydra.sweep.subdir=a"]
+    assert manifest is not None
+    assert resume_words(manifest) == f"-m sweep.resume={tmp_path}/mine {shlex.quote(word)}"
+
+
+def test_all_of_it_is_named_at_once_with_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("theirs", "ours"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "theirs")
+    sweep(Path("mine"), words=["-m", *CODE[:2], "seed=1,2"])
+    monkeypatch.chdir(tmp_path / "ours")
+    with pytest.raises(ConfigError, match="can run code") as error:
+        expand_resume(["-m", "sweep.resume=../theirs/mine", "plugins=[other]"])
+    assert str(error.value).endswith(
+        f"If you trust them and the files in {tmp_path}/theirs, where the sweep was started, add:"
+        f" {' '.join(map(shlex.quote, CODE[:2]))}"
+    )
+
+
+def test_other_words_need_not_be_typed_again(tmp_path: Path) -> None:
+    words = ["-m", "--config-dir=mine", "plugins=[]", "hydra.verbose=true", "sweep.slurm.partition=a"]
+    words = [*words, "sweep.slurm.gpus_per_node=1", "hydra.sweep.subdir=${hydra.job.num}"]
+    manifest = sweep(tmp_path, words=words)
+    assert expand_resume(["-m", f"sweep.resume={tmp_path}"])[0][:-1] == words
+    assert resume_words(manifest) == f"-m sweep.resume={tmp_path}"
 
 
 # ----- the jobs -----

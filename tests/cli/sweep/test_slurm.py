@@ -94,9 +94,9 @@ def test_jobs_outlive_their_sweep_and_are_waited_for(folder: Path, slurm: Path, 
     assert attempt.process.exitcode == 128 + signal.SIGINT, attempt.log
     assert statuses(folder) == {"0": "waiting", "1": "waiting"}
     assert "To cancel them: scancel 7" in attempt.log
-    assert "Resume with -m sweep.resume=mine" in attempt.log
+    assert "Resume with -m sweep.resume=mine 'plugins=[makes_room]'" in attempt.log
     (slurm / "hold").unlink()
-    again = trials.launch(folder, "-m", "sweep.resume=mine", environment=path)
+    again = trials.launch(folder, "-m", "sweep.resume=mine", "plugins=[makes_room]", environment=path)
     assert again.wait() == 0, again.log
     assert statuses(folder) == {"0": "finished", "1": "finished"}
     assert [path.name for path in slurm.glob("*.sh")] == ["7.sh"]  # submitted once

@@ -81,6 +81,8 @@ def guard(config_dir: Path, argv: Sequence[str]) -> None:
             "--experimental-rerun loads a pickle, which can run any code in it."
             " Use resume=<run folder> to resume a run."
         )
+    if (path := arguments.config_path) and path.startswith("pkg:"):
+        raise ConfigError(f"--config-path={path}: a package is code. Use a folder.")
     check_overrides(arguments.overrides)
     rules = Rules(config_dir.resolve(), named_plugins(arguments.overrides), arguments.resolve)
     hydra_internals.ConfigLoaderImpl = functools.partial(GuardedLoader, rules)  # type: ignore

@@ -196,7 +196,7 @@ def _check_override(override: Override, text: str, typed: bool) -> None:
             f"{text}: cannot be set, because Hydra runs code that it names."
             f" Allowed: {', '.join(allowed)}. {PLUGIN_HINT}"
         )
-    if key == "hydra.searchpath" and "pkg:" in text:
+    if key == "hydra.searchpath" and "pkg:" in str(override.value()):
         raise ConfigError(f"{text}: a package is code. Use a folder: 'hydra.searchpath=[my/configs]'.")
 
 

@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-
 from bigmodel.cli import invocation
 from bigmodel.reporting.base import ProgressReport, Record, RunInfo, Sink, Sinks
 from bigmodel.reporting.console import Console
@@ -16,17 +14,17 @@ from bigmodel.reporting.formatting import figure
 from bigmodel.sweeps.jobs import Line
 
 
-def console_of_job(folder: Path, channel: Line, pruned_by: str | None) -> Sink:
+def console_of_job(folder: Path, channel: Line, resume: str, pruned_by: str | None) -> Sink:
     """What takes the console's place: lines go to the job's log alone, and figures to the sweep.
 
     Args:
         folder: of the job.
         channel: to the sweep.
+        resume: what to type to go on with the sweep.
         pruned_by: the metric by which the sweep may prune the job; None: it does not.
     """
     nowhere = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sweep = Path(HydraConfig.get().sweep.dir)
-    log = Console(folder, terminal=False, stream=nowhere, sweep=sweep)
+    log = Console(folder, terminal=False, stream=nowhere, resume=resume)
     return Sinks([log, _ToSweep(channel, pruned_by)])
 
 

@@ -19,12 +19,17 @@ from bigmodel.cli.launch.safe_loader import named_plugins
 from bigmodel.cli.sweep.compose import put
 from bigmodel.cli.sweep.refit_on_all import with_all_data
 from bigmodel.cli.sweep.refit_report import announcement
-from bigmodel.cli.sweep.resume import key_of, replaced, return_to_start
+from bigmodel.cli.sweep.resume import (
+    check_typed_again,
+    key_of,
+    replaced,
+    resume_words,
+    return_to_start,
+)
 from bigmodel.errors import (
     CheckpointError,
     ConfigError,
     did_you_mean,
-    setting,
     shell_quoted,
 )
 from bigmodel.sweeps import manifest as manifests
@@ -53,8 +58,8 @@ def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | 
         The words for Hydra, and what is known of the settings; None if there is nothing to refit.
 
     Raises:
-        ConfigError, CheckpointError: it is not a sweep's folder, or no settings are best in it; its
-            plugins are not named again.
+        ConfigError, CheckpointError: it is not a sweep's folder, or no settings are best in it; a
+            word that may run code is not typed again.
     """
     own = {key_of(word): word.partition("=")[2].strip("'\"") for word in argv}
     keys = (_KEY, _ON, _METRIC, _NAME)
@@ -65,21 +70,21 @@ def expand_refit(argv: list[str], config_dir: Path) -> tuple[list[str], Refit | 
     _check_words(own, argv)
     folder, here = Path(own[_KEY]), Path.cwd()
     manifest = _manifest(folder)
-    return_to_start(manifest)
-    folder = manifest.folder
     winner = _winner(manifest, own.get(_METRIC))
     typed = [word for word in argv if key_of(word) not in keys]
     chosen = manifest.states[int(winner.job.job)].job.overrides
+    before = parse_flags(manifest.words, config_dir)
+    paths = [word for word in before.overrides if key_of(word) == "hydra.searchpath"]
+    check_typed_again(f"{_KEY}={folder}", manifest, [*paths, *chosen], typed)
+    return_to_start(manifest)
+    folder = manifest.folder
     left_out = {*winner.repeats, "plugins"}
     settings = [word for word in chosen if key_of(word) not in left_out]
     if FOLD in left_out:
         settings = _without_folds(settings)
-    _check_plugins(folder, named_plugins(chosen), typed)
     how = ""
     if own.get(_ON) == "all":
         settings, how = with_all_data(folder, winner, settings, typed)
-    before = parse_flags(manifest.words, config_dir)
-    paths = [word for word in before.overrides if key_of(word) == "hydra.searchpath"]
     words = replaced([*_flags(before), *paths, *settings], typed)
     now = parse_flags(words, config_dir)
     groups = read_index([config_dir, *own_folders(words)]).groups
@@ -131,7 +136,7 @@ def _winner(manifest: Manifest, metric: str | None) -> Winner:
     if not found:
         raise CheckpointError(
             f"{where}: no job of this sweep has finished with a figure, so none is best. Go on with it:"
-            f" bigmodel-train -m {shell_quoted(f'sweep.resume={manifest.folder}')}"
+            f" bigmodel-train {resume_words(manifest)}"
         )
     if len(found) > 1:
         metrics = ", ".join(dict.fromkeys(winner.metric for winner in found))
@@ -189,14 +194,6 @@ def _objectives(folder: Path) -> list[str]:
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return []
     return [str(metric) for metric in metrics or ()]
-
-
-def _check_plugins(folder: Path, plugins: frozenset[str], typed: Sequence[str]) -> None:
-    if forgotten := sorted(plugins - named_plugins(typed)):
-        raise ConfigError(
-            f"{_KEY}={folder}: the sweep uses plugins, whose code runs only when you name them again:"
-            f" {setting('plugins', forgotten)}"
-        )
 
 
 def _without_folds(settings: Sequence[str]) -> list[str]:

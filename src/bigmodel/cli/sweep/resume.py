@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bigmodel.errors import ConfigError, counted, hydra_value
+from bigmodel.cli.launch.safe_loader import check_overrides, named_plugins
+from bigmodel.errors import ConfigError, counted, hydra_value, shell_quoted
 from bigmodel.runtime import run_summary
 from bigmodel.runtime.escaping import escape_message
 from bigmodel.sweeps.jobs import Job, Outcome, Status, changes, in_one_line
 from bigmodel.sweeps.manifest import NAME, Manifest
+
+SBATCH_OPTIONS = "sweep.slurm.additional_parameters"
+"""Options of sbatch, which can have a job run code, `export` for one."""
 
 _KEY = "sweep.resume"
 _DONE: dict[str | None, Status] = {"finished": "finished", "pruned": "pruned"}
@@ -28,7 +32,7 @@ def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
         The words for Hydra, and the sweep's record; None if nothing is resumed.
 
     Raises:
-        ConfigError: no folder is named.
+        ConfigError: no folder is named; a word that may run code is not typed again.
         CheckpointError: it is not a sweep's folder.
     """
     wanted = [word.partition("=")[2].strip("'\"") for word in argv if key_of(word) == _KEY]
@@ -39,9 +43,57 @@ def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
     folder = Path(wanted[-1])
     manifest = Manifest.read(folder)
     own = f"hydra.sweep.dir={hydra_value(str(folder.resolve()))}"
-    return_to_start(manifest)
     typed = [word for word in argv if key_of(word) != _KEY] + [own]
+    check_typed_again(f"{_KEY}={folder}", manifest, manifest.words, typed)
+    return_to_start(manifest)
     return replaced(manifest.words, typed), manifest
+
+
+def check_typed_again(
+    where: str, manifest: Manifest, words: Iterable[str], typed: Sequence[str]
+) -> None:
+    """Makes sure that what a sweep's record says runs no code by itself: the folder may be a stranger's.
+
+    Args:
+        where: what was asked for.
+        words: those of the record that are to count.
+        typed: what was typed now.
+
+    Raises:
+        ConfigError: a word that may run code is missing.
+    """
+    own, plugins = {key_of(word) for word in typed}, named_plugins(typed)
+    missing = [
+        word
+        for word in dict.fromkeys(filter(may_run_code, words))
+        if key_of(word) not in own or not named_plugins([word]) <= plugins
+    ]
+    if missing:
+        place = manifest.started_in
+        moved = place is not None and place != Path.cwd()
+        raise ConfigError(
+            f"{where}: the sweep was started with words that can run code, which count only when you"
+            " type them again. If you trust them"
+            f"{f' and the files in {place}, where the sweep was started' if moved else ''}, add:"
+            f" {' '.join(map(shell_quoted, missing))}"
+        )
+
+
+def may_run_code(word: str) -> bool:
+    """Whether a word of the command line counts only if the user types it, as in no file."""
+    if named_plugins([word]) or key_of(word).startswith(SBATCH_OPTIONS):
+        return True
+    try:
+        check_overrides([word], typed=False)
+    except ConfigError:
+        return True
+    return False
+
+
+def resume_words(manifest: Manifest) -> str:
+    """What to type to go on with a sweep, after the command's name."""
+    words = [f"{_KEY}={manifest.folder}", *dict.fromkeys(filter(may_run_code, manifest.words))]
+    return f"-m {' '.join(map(shell_quoted, words))}"
 
 
 def return_to_start(manifest: Manifest) -> None:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from bigmodel.cli import invocation
 from bigmodel.cli.sweep.kinds import Begun
+from bigmodel.cli.sweep.resume import resume_words
 from bigmodel.cli.sweep.settings import is_plugin
 from bigmodel.cli.sweep.watching import observers, report_left, request
 from bigmodel.errors import ConfigError, reason
@@ -102,6 +103,7 @@ class OwnProcesses:
                 self._context,
                 self._master,
                 threads=threads(room),
+                resume=resume_words(manifest),
                 states=manifest.states,
                 shared=shared,
                 pruned_by=begun.pruned_by,

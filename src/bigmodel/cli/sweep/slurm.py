@@ -16,6 +16,7 @@ from bigmodel.cli import invocation, messages
 from bigmodel.cli.launch.run_folder import PLAN
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.models import BASELINES
+from bigmodel.cli.sweep.resume import SBATCH_OPTIONS, resume_words
 from bigmodel.cli.sweep.watching import observers, report_left, request
 from bigmodel.errors import ConfigError, counted, join_names, setting
 from bigmodel.reporting.sweep_view import SweepView
@@ -27,8 +28,6 @@ from bigmodel.sweeps.queue import QueueLauncher, new_folder
 from bigmodel.sweeps.report import FOLDER
 from bigmodel.sweeps.search import DATABASE
 from bigmodel.sweeps.slurm import check, cluster_for
-
-_OPTIONS = "sweep.slurm.additional_parameters"
 
 
 class SlurmQueue:
@@ -73,7 +72,13 @@ class SlurmQueue:
         folder = new_folder(manifest.folder)
         cluster = cluster_for(self._settings.slurm, folder, self._at_once)
         launcher = QueueLauncher(
-            QueuedWork(self._context, self._master, manifest.folder, begun.pruned_by),
+            QueuedWork(
+                self._context,
+                self._master,
+                manifest.folder,
+                resume=resume_words(manifest),
+                pruned_by=begun.pruned_by,
+            ),
             begun.source,
             observers(self._settings, manifest, view),
             cluster,
@@ -111,14 +116,14 @@ def _check_typed(options: Mapping[str, Any], words: Sequence[str]) -> None:
     Raises:
         ConfigError: one was not typed.
     """
-    typed = " ".join(word for word in words if word.lstrip("+").startswith(_OPTIONS))
-    names = re.findall(r"[\w-]+", typed.removeprefix(_OPTIONS))
+    typed = " ".join(word for word in words if word.lstrip("+").startswith(SBATCH_OPTIONS))
+    names = re.findall(r"[\w-]+", typed.removeprefix(SBATCH_OPTIONS))
     for name, value in options.items():
         if name not in names:
-            word = setting(f"{_OPTIONS}.{name}", value)
+            word = setting(f"{SBATCH_OPTIONS}.{name}", value)
             raise ConfigError(
-                f"{_OPTIONS}.{name}={value}: a configuration file sets an option of sbatch, which could"
-                f" run code. If you trust it, type it on the command line: {word}"
+                f"{SBATCH_OPTIONS}.{name}={value}: a configuration file sets an option of sbatch, which"
+                f" could run code. If you trust it, type it on the command line: {word}"
             )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import signal
 
 from bigmodel.cli import invocation, messages
-from bigmodel.errors import shell_quoted
+from bigmodel.cli.sweep.resume import resume_words
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime.signals import Stopped
 from bigmodel.sweeps.config import SweepConfig
@@ -44,5 +44,4 @@ def report_left(done: str, manifest: Manifest, view: SweepView) -> None:
     """
     with contextlib.suppress(Exception):  # it may be in the middle of drawing
         view.close()
-    words = shell_quoted(f"sweep.resume={manifest.folder}")
-    messages.report(f"{done} Resume with -m {words}")
+    messages.report(f"{done} Resume with {resume_words(manifest)}")

@@ -43,6 +43,7 @@ class TrainingWork:
         context: Hydra's, which composes configurations.
         config: the sweep's own configuration.
         threads: CPU threads of a job.
+        resume: what to type to go on with the sweep.
         states: by number, how far jobs are when their process starts: one that has begun, which may be
             tried again, goes on in its folder.
         shared: a private folder for data that jobs share.
@@ -55,12 +56,13 @@ class TrainingWork:
         config: DictConfig,
         *,
         threads: int,
+        resume: str,
         states: Mapping[int, JobState],
         shared: Path,
         pruned_by: str | None = None,
     ) -> None:
         self._context, self._config, self._threads, self._states = context, config, threads, states
-        self._shared, self._pruned_by = SharedData(shared), pruned_by
+        self._shared, self._resume, self._pruned_by = SharedData(shared), resume, pruned_by
 
     def __call__(self, job: Job, channel: Channel) -> None:
         invocation.current = invocation.Invocation()
@@ -78,7 +80,9 @@ class TrainingWork:
         import_everything()  # if the process was not forked
         channel.wait_for_slot()
         torch.set_num_threads(self._threads)
-        console = partial(console_of_job, channel=channel, pruned_by=self._pruned_by)
+        console = partial(
+            console_of_job, channel=channel, resume=self._resume, pruned_by=self._pruned_by
+        )
         how = {"console": console, "read": self._shared.read}
         return train(config, channel, begun=self._states[job.number].folder is not None, **how)
 
@@ -91,13 +95,21 @@ class QueuedWork:
         context: Hydra's, which composes configurations.
         config: the sweep's own configuration.
         folder: the sweep's.
+        resume: what to type to go on with it.
         pruned_by: the metric by which a search prunes jobs; None: none does.
     """
 
     def __init__(
-        self, context: HydraContext, config: DictConfig, folder: Path, pruned_by: str | None = None
+        self,
+        context: HydraContext,
+        config: DictConfig,
+        folder: Path,
+        *,
+        resume: str,
+        pruned_by: str | None = None,
     ) -> None:
-        self._context, self._config, self._pruned_by = context, config.copy(), pruned_by
+        self._context, self._config = context, config.copy()
+        self._resume, self._pruned_by = resume, pruned_by
         with open_dict(self._config):  # as it is here: it may have been claimed as a new one
             self._config.hydra.sweep.dir = str(folder.absolute())
 
@@ -118,7 +130,9 @@ class QueuedWork:
         return signals.preempted and outcome.status == "stopped"
 
     def _train(self, config: DictConfig, *, channel: FileChannel) -> Outcome:
-        console = partial(console_of_job, channel=channel, pruned_by=self._pruned_by)
+        console = partial(
+            console_of_job, channel=channel, resume=self._resume, pruned_by=self._pruned_by
+        )
         return train(config, channel, begun=channel.begun, console=console)
 
 
