@@ -226,7 +226,7 @@ def call(function: Callable[[], Any]) -> Any:
         process.join()
         reason = _reason(process.exitcode)
         if process.exitcode < 0:
-            raise DeviceError(f"What is done before the first job was not: {reason}") from None
+            raise DeviceError(f"Preparing the sweep failed: {reason}") from None
         raise RuntimeError(reason) from None
     process.join()
     import_modules(modules)
