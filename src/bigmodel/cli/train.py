@@ -254,8 +254,11 @@ def _message_of(error: BaseException, argv: list[str]) -> tuple[str | None, int]
         return f"Stopped. Resume with {words}" if words else "Stopped.", status
     text = _explain(error, argv)
     if isinstance(error, CheckpointError) and {"-m", "--multirun"} & set(argv):
-        begun = invocation.current.sweep is not None
-        text = f"{error.in_sweep} Then resume with {_resume_words()}" if begun else error.in_sweep
+        text, sweep = error.in_sweep, invocation.current.sweep
+        if sweep is not None:
+            moved = not sweep.folder.is_dir()
+            words = "-m sweep.resume=<its new folder>" if moved else _resume_words()
+            text = f"{text} Then resume with {words}"
     return messages.error_text(text), 1
 
 

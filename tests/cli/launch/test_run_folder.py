@@ -251,3 +251,17 @@ def test_a_configuration_is_written_whole_or_not_at_all(
         run_folder.write_config(tmp_path, OmegaConf.create({"seed": 4}))
     assert path.read_text() == "seed: 3\n"
     assert [inner.name for inner in path.parent.iterdir()] == ["config.yaml"]
+
+
+def test_a_new_folder_of_a_sweep_that_cannot_be_written_to_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise CheckpointError("no space left")
+
+    monkeypatch.setattr(run_folder.lock, "locked", full)
+    (tmp_path / "old").mkdir()
+    for name in ("old", "new"):
+        with pytest.raises(CheckpointError), run_folder.claimed_sweep(tmp_path / name):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

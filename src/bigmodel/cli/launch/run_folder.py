@@ -120,6 +120,7 @@ def claimed_sweep(folder: Path, resumed: bool = False) -> Iterator[None]:
         ConfigError: the folder already holds a sweep, or cannot be created.
         CheckpointError: another process uses it.
     """
+    is_new = not folder.is_dir()
     try:
         disk.make_folder(folder)
     except OSError as error:
@@ -132,9 +133,14 @@ def claimed_sweep(folder: Path, resumed: bool = False) -> Iterator[None]:
             yield
         return
     _check_no_sweep(folder)
-    with lock.locked(folder):
-        _check_no_sweep(folder)  # another process may have been quicker
-        yield
+    try:
+        with lock.locked(folder):
+            _check_no_sweep(folder)  # another process may have been quicker
+            yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds a sweep, as it should
+                folder.rmdir()
 
 
 def _check_no_sweep(folder: Path) -> None:
