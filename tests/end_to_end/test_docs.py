@@ -47,6 +47,9 @@ NOT_RUN = {
     "until bigmodel-train resume=auto model=cnn; do :; done": "a loop around a command that is run",
     "bigmodel-train -m model=cnn sweep.seeds=20 device=cuda sweep.launcher=submitit sweep.jobs=8"
     " sweep.slurm.partition=gpu sweep.slurm.gpus_per_node=1": "needs Slurm",
+    "bigmodel-train model=transformer data=digits device=cpu device.ranks=2": "starts processes, for"
+    " which this one is not fresh",
+    "torchrun --nproc-per-node=2 -m bigmodel model=transformer data=digits device=cpu": "the same",
     "bigmodel-train device=cuda": "needs a GPU",
     "bigmodel-train device=cuda:1": "needs two GPUs",
 }

@@ -115,6 +115,13 @@ class Attempt:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    @property
+    def children(self) -> list[int]:
+        """The processes that it has started, in their order."""
+        return [
+            int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        ]
+
 
 def launch(
     cwd: Path,
@@ -219,9 +226,10 @@ nothing saved; after two saved steps; when `summary.json` says that the run has 
 
 
 def _kill_at(moment: str) -> None:
+    from bigmodel.build import new_run
     from bigmodel.checkpointing import checkpoint
     from bigmodel.runtime import disk
-    from bigmodel.training import lifecycle, loop
+    from bigmodel.training import loop
 
     saves = 0
 
@@ -247,7 +255,7 @@ def _kill_at(moment: str) -> None:
         if summary.status == "finished":
             kill()
 
-    real_put, real_save, real_summary = disk.write_bytes, checkpoint.save, lifecycle.write_summary
+    real_put, real_save, real_summary = disk.write_bytes, checkpoint.save, new_run.write_summary
     if moment == "record":
         disk.write_bytes = put
     elif moment == "recorded":
@@ -255,7 +263,7 @@ def _kill_at(moment: str) -> None:
     elif moment in {"records", "saved"}:
         checkpoint.save = save
     else:
-        lifecycle.write_summary = write_summary
+        new_run.write_summary = write_summary
 
 
 def launch_at_once(cwd: Path, count: int, *argv: str) -> list[str]:
@@ -280,6 +288,14 @@ def run_folder(cwd: Path) -> Path | None:
     """The newest run below a folder."""
     found = sorted(cwd.glob("outputs/*/*/.hydra"), key=lambda path: path.stat().st_mtime)
     return found[-1].parent if found else None
+
+
+def summary(cwd: Path) -> dict[str, Any]:
+    """The `summary.json` of the newest run below a folder."""
+    folder = run_folder(cwd)
+    assert folder is not None
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return content
 
 
 def run_uninterrupted(cwd: Path, *argv: str) -> str:

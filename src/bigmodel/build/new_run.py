@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
-from bigmodel.checkpointing.saver import Saver
+from bigmodel.checkpointing.saver import NoSaver, Saver
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.fingerprint import fingerprint
 from bigmodel.data.preprocessing import Preprocessing
+from bigmodel.distributed.parallel import replicated
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
 from bigmodel.engine.regions import compile_model
 from bigmodel.engine.selection import AutoEngine
 from bigmodel.engine.step import Step
-from bigmodel.errors import ConfigError
+from bigmodel.errors import ConfigError, counted
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
@@ -34,7 +39,8 @@ from bigmodel.reporting import jsonl, tensorboard
 from bigmodel.reporting.base import Sink, Sinks, Summary
 from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
-from bigmodel.runtime import progress_messages
+from bigmodel.reporting.summary import write_summary
+from bigmodel.runtime import progress_messages, rng
 from bigmodel.runtime.device import Runtime, environment, keep_memory, measure_kernels, prepare
 from bigmodel.spec import NextTokens
 from bigmodel.training.plan import Monitored, Plan, monitored
@@ -56,6 +62,7 @@ def build_run(
     *,
     console: Callable[[Path], Sink] = Console,
     read: Callable[[RunConfig, Preprocessing | None], Dataset] = read_dataset,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Builds everything that `fit` needs. Nothing is written before `fit`.
 
@@ -65,13 +72,16 @@ def build_run(
         learnt: for a resumed run, what it has learnt from its data; see `read_dataset`.
         console: makes the sink that shows the run to the user, given the folder.
         read: reads the data, as `read_dataset` does.
+        ranks: the processes that train together; the first one alone writes files and messages.
 
     Raises:
         ConfigError, SpecError, DataError, DeviceError: a part is wrong, or parts do not fit each other.
     """
+    config = _for_ranks(config, ranks)
     trainer = config.trainer
-    runtime = prepare(config.device, config.top.seed)
-    dataset = read(config, learnt)
+    runtime = prepare(config.device, config.top.seed, ranks.local, ranks.size)
+    with ranks.first():
+        dataset = read(config, learnt)
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
     train, val, test = _batches(dataset, config, runtime)
     plan = Plan.of(trainer, train.steps_per_epoch)
@@ -81,15 +91,18 @@ def build_run(
     loss, model, layers, rows = _model(config, dataset, runtime, first)
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, metrics)
-    step = _step(config, model, loss, dataset, runtime)
+    _check_ranks(ranks, train, model, config.device.ranks)
+    step = _step(config, model, loss, dataset, runtime, ranks)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
     custom_parts.try_schedule(schedule, plan.steps, config.scheduler)
     _check_followed(config, schedule, monitor)
     rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, model, config.optimizer))
     state = State(
-        model, step.optimizer, schedule, step.metrics, step.accumulation, step.ema, step.scaler, loss
+        *(model, step.optimizer, schedule, step.metrics, step.accumulation),
+        *(step.ema, step.scaler, loss, ranks),
     )
+    rng.seed_rank(config.top.seed, ranks.rank)
     with progress_messages.report_progress("Taking the data's fingerprint"):
         data_fingerprint = fingerprint(dataset)
     return Run(
@@ -105,19 +118,52 @@ def build_run(
         test=test,
         loss=loss,
         step=step,
-        engine=_engine(config, dataset, step, state),
+        engine=_engine(config, dataset, step, state, ranks),
         state=state,
         val_metrics=metrics_for(dataset.spec.target, runtime.device),
         monitor=monitor,
         stop_monitor=stop_monitor,
         runtime=runtime,
-        saver=_saver(config, folder),
-        sinks=_sinks(config, folder, console),
+        saver=_saver(config, folder) if ranks.is_first else NoSaver(folder / "checkpoints"),
+        sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
         summary=_summary(monitor, model, dataset, runtime, loss),
         text_sampler=text_sampler,
         throughput=Throughput.of(dataset, model, runtime, sample),
-        profiled=config.top.profile,
+        profiled=config.top.profile and ranks.is_first,
+        ranks=ranks,
+        write_summary=write_summary if ranks.is_first else _write_nothing,
     )
+
+
+def _for_ranks(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """What one of several ranks does otherwise than one alone."""
+    if ranks.size == 1:
+        return config
+    # If memory runs out on one rank alone, the others wait for it: none can try again.
+    return replace(config, trainer=config.trainer.model_copy(update={"on_oom": "stop"}))
+
+
+def _check_ranks(ranks: Ranks, train: Batches, model: nn.Module, wanted: int | None) -> None:
+    if wanted not in (None, ranks.size):
+        raise ConfigError(
+            f"device.ranks={wanted}: only a single run trains in several processes. Leave it out."
+        )
+    key = f"device.ranks={ranks.size}"
+    if ranks.size > min(train.grouped, len(train)):
+        raise ConfigError(
+            f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
+            " Use fewer ranks, or a larger data.batch_size."
+        )
+    normalised = [name for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)]
+    if ranks.size > 1 and normalised:
+        raise ConfigError(
+            f"{key}: model.{normalised[0]} is a batch norm, whose statistics would be those of a rank's"
+            " own rows. Use one rank, or a model without batch norm."
+        )
+
+
+def _write_nothing(summary: Summary, folder: Path) -> None:
+    """For ranks that leave the summary to the first one."""
 
 
 def _batches(
@@ -165,26 +211,32 @@ def _text_sampler(
     return sampler, metric_names(dataset.spec.target) | ({} if sampler is None else sampler.metrics)
 
 
-def _step(config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime) -> Step:
+def _step(
+    config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime, ranks: Ranks
+) -> Step:
     optimizer = registry.optimizers.build(config.optimizer, model)
+    tokens = config.data.token_bound
     return Step(
         model,
         loss,
         optimizer,
         metrics_for(dataset.spec.target, runtime.device, light=True),
         runtime,
-        micro_batch=config.data.batch_size,
-        micro_tokens=config.data.token_bound,
+        micro_batch=math.ceil(config.data.batch_size / ranks.size),
+        micro_tokens=None if tokens is None else math.ceil(tokens / ranks.size),
         clip_norm=config.trainer.clip_norm,
         ema=_ema(config, model, optimizer),
         undoable=config.trainer.on_oom == "halve",
+        ranks=ranks,
+        parallel=replicated(model, ranks, all_used=not config.top.plugins),
     )
 
 
-def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State) -> Engine:
-    """Eager if the run has to be deterministic, else the fastest one, found by timing."""
+def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State, ranks: Ranks) -> Engine:
+    """Eager if the run has to be deterministic or has several ranks, else the fastest one, found by
+    timing."""
     device = config.device
-    if device.deterministic:
+    if device.deterministic or ranks.size > 1:
         return Engine(step)
     parts = {name: config.values[name] for name in ("model", "loss")}
     target = dataset.spec.target  # everything else about it is in tensors

@@ -24,7 +24,46 @@ class Snapshot(NamedTuple):
     facts: dict[str, Any]
 
 
-class Saver:
+class NoSaver:
+    """The saver of a rank that leaves saving to the first one.
+
+    Args:
+        checkpoints: the folder for all of them.
+    """
+
+    damaged: Sequence[Path] = ()
+    place: disk.HeldFolder | None = None
+
+    def __init__(self, checkpoints: Path) -> None:
+        self.checkpoints = checkpoints
+
+    @property
+    def seconds_since_write(self) -> float:
+        """See `Saver.seconds_since_write`."""
+        return 0.0
+
+    def start(self) -> None:
+        """See `Saver.start`."""
+
+    def offer(
+        self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
+    ) -> None:
+        """See `Saver.offer`."""
+
+    def check(self) -> None:
+        """See `Saver.check`."""
+
+    def wait(self) -> None:
+        """See `Saver.wait`."""
+
+    def flush(self) -> None:
+        """See `Saver.flush`."""
+
+    def close(self) -> None:
+        """See `Saver.close`."""
+
+
+class Saver(NoSaver):
     """Writes `last` and the best checkpoints of a run, no more often than makes sense.
 
     An offered state is copied, and a thread writes the copy while training continues. Only one write

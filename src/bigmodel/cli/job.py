@@ -5,6 +5,7 @@ Torch is imported only here, once a configuration has been composed.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from bigmodel.runtime.signals import SignalMode
 
 if TYPE_CHECKING:
     from bigmodel.config import RunConfig
+    from bigmodel.distributed.ranks import Ranks
 
 
 def run_job(config: DictConfig) -> None:
@@ -30,13 +32,24 @@ def run_job(config: DictConfig) -> None:
 
     with progress_messages.report_progress("Getting ready"):
         import_everything()
-        invocation.current.started = True
-        invocation.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
-        hydra = HydraConfig.get()
-        try:
-            _run(config, Path(hydra.runtime.output_dir), hydra)
-        except Exception as error:
-            invocation.current.error = error
+    invocation.current.started = True
+    invocation.current.signals.enter(SignalMode.RAISE)  # from now on there may be things to tidy up
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    act = partial(_run, config, folder, hydra)
+    from bigmodel.cli.ranks import Task, lead, run_ranks
+    from bigmodel.distributed.ranks import ALONE
+
+    current = invocation.current
+    try:
+        if current.ranks is not None:
+            lead(current.ranks, act, Task(config, folder, current.resumed, current.may_change))
+        elif (count := _rank_count(config)) > 1:
+            run_ranks(count, act, folder)
+        else:
+            act(ALONE)
+    except Exception as error:
+        invocation.current.error = error
 
 
 def import_everything() -> None:
@@ -47,18 +60,37 @@ def import_everything() -> None:
         import bigmodel.training.loop  # noqa: F401
 
 
-def _run(config: DictConfig, folder: Path, hydra: Any) -> None:
-    if invocation.current.resumed is not None:
-        with locked(folder):
-            run_folder.remove_leftovers(folder)
-            run = prepare_resumed(config, folder, invocation.current.resumed)
-            if run is not None:
-                run_folder.write_config(folder, config)
-                fit_run(run)
-        return
+def _rank_count(config: DictConfig) -> int:
+    """`device.ranks` as it was typed; a wrong value is refused with all others, by one process."""
+    wanted = config.device.get("ranks")
+    return wanted if isinstance(wanted, int) else 1
+
+
+def _run(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
+    """Trains one run, alone or as one of several ranks, of which the first owns the folder."""
+    with progress_messages.report_progress("Getting ready") if ranks.is_first else nullcontext():
+        if not ranks.is_first:
+            run_along(config, folder, ranks)
+        elif invocation.current.resumed is not None:
+            _resume(config, folder, invocation.current.resumed, ranks)
+        else:
+            _start(config, folder, hydra, ranks)
+
+
+def _resume(config: DictConfig, folder: Path, resumed: Path, ranks: Ranks) -> None:
+    with locked(folder):
+        run_folder.remove_leftovers(folder)
+        run = prepare_resumed(config, folder, resumed, ranks=ranks)
+        if run is not None:
+            run_folder.write_config(folder, config)
+            ranks.barrier()
+            fit_run(run)
+
+
+def _start(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
     try:
         run_folder.check_free(folder, "hydra.run.dir")
-        run = prepare(config, folder)
+        run = prepare(config, folder, ranks=ranks)
         with locked(folder):
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
             run_folder.remove_leftovers(folder)
@@ -66,11 +98,25 @@ def _run(config: DictConfig, folder: Path, hydra: Any) -> None:
             if (refit := invocation.current.refit) is not None:
                 refit.write(folder)
                 print(escape_message(refit.announcement))  # noqa: T201
+            ranks.barrier()
             fit_run(run)
     except BaseException:
         if invocation.current.folder is None:  # training has not started there
             run_folder.discard(folder)
         raise
+
+
+def run_along(config: DictConfig, folder: Path, ranks: Ranks) -> None:
+    """What the other ranks do: they wait until the folder is the run's, and never write into it."""
+    resumed = invocation.current.resumed
+    run = (
+        prepare(config, folder, ranks=ranks)
+        if resumed is None
+        else prepare_resumed(config, folder, resumed, ranks=ranks)
+    )
+    if run is not None:
+        ranks.barrier()
+        fit_run(run)
 
 
 def prepare(config: DictConfig, folder: Path, **how: Any) -> Any:
@@ -136,6 +182,9 @@ def _how_to_continue(run: Any) -> str:
 def fit_run(run: Any) -> None:
     """Trains, and remembers the folder in case the run is stopped."""
     from bigmodel.training.loop import fit
+    from bigmodel.training.stopwatch import SharedStopwatch, Stopwatch
 
     invocation.current.folder = run.info.folder
-    fit(replace(run, signals=invocation.current.signals))
+    signals = invocation.current.signals
+    watch = Stopwatch() if run.ranks.size == 1 else SharedStopwatch(run.ranks, signals)
+    fit(replace(run, signals=signals, watch=watch))

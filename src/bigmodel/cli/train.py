@@ -47,8 +47,7 @@ def main(signals: Signals | None = None) -> None:
         invocation.current.signals = signals
     try:
         with invocation.current.signals.installed():  # before anything heavy is imported
-            page = _page(argv)
-            status = _train(argv) if page is None else _show(page)
+            status = _follow() if _is_follower() else _run(argv)
     except (KeyboardInterrupt, Exception) as error:
         message, status = _message_of(error, argv)
         if message is None:
@@ -56,6 +55,38 @@ def main(signals: Signals | None = None) -> None:
         messages.report(message)
     if status:
         sys.exit(status)
+
+
+def _is_follower() -> bool:
+    """Whether torchrun has started this process beside a first one, which reads the command line."""
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return False
+    from bigmodel.cli.ranks import is_follower
+
+    return is_follower()
+
+
+def _follow() -> int:
+    from bigmodel.cli import job
+    from bigmodel.cli.ranks import follow
+
+    job.import_everything()
+    return follow(job.run_along)
+
+
+def _run(argv: list[str]) -> int:
+    if (page := _page(argv)) is not None:
+        return _show(page)
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return _train(argv)
+    from bigmodel.cli.ranks import dismiss, is_started_by_torchrun, join_torchrun
+
+    if is_started_by_torchrun():
+        invocation.current.ranks = join_torchrun()
+    try:
+        return _train(argv)
+    finally:
+        dismiss()
 
 
 def _page(argv: list[str]) -> str | None:

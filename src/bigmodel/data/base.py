@@ -47,6 +47,10 @@ class Batch(NamedTuple):
     def __len__(self) -> int:
         return self.targets.shape[0]
 
+    def rows(self, chosen: slice) -> Batch:
+        """Some of its samples."""
+        return Batch(self.inputs[chosen], self.targets[chosen])
+
 
 def samples_of(batches: Sequence[Batch]) -> int:
     """Samples in a list of batches of the same size, except the last."""

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.data.base import Batch
+from bigmodel.distributed.parallel import unsynchronised
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
 from bigmodel.engine.step_metrics import StepMetrics, StepMetricsBuffer
@@ -54,6 +56,9 @@ class Step:
         clip_norm: bound on the norm of the whole gradient, or None.
         ema: averaged weights to update, or None.
         undoable: keep what a step changes before its update, so that `undo` can restore it.
+        ranks: the processes that share each batch.
+        parallel: the model as it is called in training, which adds up the ranks' gradients in the
+            backward pass (`distributed.parallel`); None: the model itself.
 
     Attributes:
         accumulation: the step in progress; part of a run's state.
@@ -77,8 +82,12 @@ class Step:
         clip_norm: float | None = None,
         ema: EMA | None = None,
         undoable: bool = False,
+        ranks: Ranks = ALONE,
+        parallel: nn.Module | None = None,
     ) -> None:
         self.model = model
+        self._ranks, self._parallel = ranks, model if parallel is None else parallel
+        self._is_idle = False
         self.loss = loss
         self.optimizer = optimizer
         self.metrics = metrics
@@ -119,12 +128,13 @@ class Step:
         Raises:
             DataError: every target of the batch is ignored, so the mean loss is undefined.
         """
+        weight = self.loss.normaliser(batch.targets)
+        reciprocal = self._reciprocal(weight)
+        batch, reciprocal = self._share(batch, reciprocal)
         losses, size = self.accumulation.losses, self._micro_batch_size(batch)
         self.last_micro_batch = min(size, len(batch))
         if not losses:
             self._begin()
-        weight = self.loss.normaliser(batch.targets)
-        reciprocal = self._reciprocal(weight)
         if len(batch) <= size:
             total, found_inf = self._forward_backward(batch, reciprocal)
         else:
@@ -133,11 +143,13 @@ class Step:
             for inputs, targets in micro_batches[done:]:
                 if len(losses) > done and self.should_pause():
                     return False
-                outputs, total = self._accumulate(inputs, targets, reciprocal)
+                whole = len(losses) + 1 == len(micro_batches)
+                with nullcontext() if whole else unsynchronised(self._parallel):
+                    outputs, total = self._accumulate(inputs, targets, reciprocal)
                 if outputs is not None:
                     metrics.update(outputs, targets)
                 losses.append(total)
-            total = torch.stack(losses).sum()
+            total = self._ranks.sum(torch.stack(losses).sum())
             found_inf = self._found_inf(total)
             if not self.fuses:
                 self.metrics.add(metrics.sums, len(batch), found_inf == 0)
@@ -154,8 +166,8 @@ class Step:
         """
         with self._autocast:
             if self.fuses:
-                return None, self.model(inputs, partial(self.loss.with_head, targets=targets))
-            outputs = self.model(inputs)
+                return None, self._parallel(inputs, partial(self.loss.with_head, targets=targets))
+            outputs = self._parallel(inputs)
             return outputs, self.loss(outputs, targets)
 
     def full_batch_step(self, batch: Batch) -> Tensor:
@@ -217,6 +229,17 @@ class Step:
         for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
             parameter.grad = None
 
+    def _share(self, batch: Batch, reciprocal: Tensor) -> tuple[Batch, Tensor]:
+        """This rank's rows of a batch. A rank without any takes part in all sums too: it computes
+        the first row, which counts nothing."""
+        if self._ranks.size == 1:
+            return batch, reciprocal
+        rows = self._ranks.rows(len(batch))
+        self._is_idle = rows.start == rows.stop
+        if self._is_idle:
+            return batch.rows(slice(0, 1)), torch.zeros_like(reciprocal)
+        return batch.rows(rows), reciprocal
+
     def _micro_batch_size(self, batch: Batch) -> int:
         size = self.accumulation.micro_batch
         if self.micro_tokens is None:
@@ -231,9 +254,10 @@ class Step:
 
     def _forward_backward(self, batch: Batch, reciprocal: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient and metrics of a whole batch; returns the sum of its losses, and `_found_inf`."""
-        outputs, total = self._accumulate(batch.inputs, batch.targets, reciprocal)
+        outputs, own = self._accumulate(batch.inputs, batch.targets, reciprocal)
+        total = self._ranks.sum(torch.zeros_like(own) if self._is_idle else own)
         found_inf = self._found_inf(total)
-        if outputs is None:
+        if outputs is None or self._is_idle:
             return total, found_inf
         if found_inf.device.type != "cpu":
             self.metrics.update(outputs, batch.targets, found_inf == 0)

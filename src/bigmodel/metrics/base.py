@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -41,6 +42,17 @@ class Metrics:
         other = copy.copy(self)
         other._bind(sums)
         return other
+
+    def summed(self, add_up: Callable[[Tensor], Tensor]) -> Self:
+        """A copy over the sums of several processes; see `Ranks.sum`."""
+        other = self.over(add_up(self._sums))
+        other._count = int(add_up(torch.tensor(self._count, device=self._sums.device)))
+        return other
+
+    def keep_on(self, keep: bool) -> None:
+        """Resets the sums unless `keep`: of several processes that have loaded them, one keeps them."""
+        if not keep:
+            self.reset()
 
     @property
     def samples(self) -> int:

@@ -48,6 +48,9 @@ class DeviceConfig(Config):
         "auto",
         description="CPU threads of one operation; auto: torch's number or 1, by trial; null: torch's",
     )
+    ranks: int | None = Field(
+        None, ge=1, description="processes that train together on this machine; null: one"
+    )
     deterministic: bool = Field(False, description="only operations that give the same bits each time")
 
     @field_validator("name")
@@ -106,20 +109,27 @@ class Choice:
     threads: int | None = None
 
 
-def prepare(config: DeviceConfig, seed: int) -> Runtime:
+def prepare(config: DeviceConfig, seed: int, local_rank: int = 0, ranks: int = 1) -> Runtime:
     """Finds the device, sets the process up for it and seeds every generator.
+
+    Args:
+        local_rank: the number of this process among the `ranks` that train together on this machine,
+            each on a GPU of its own or on its share of the processors.
 
     Raises:
         DeviceError: the machine lacks the device, the device lacks the precision, or a deterministic run
             is requested and cuBLAS is configured otherwise.
     """
     device = find_device(config.name)
+    if ranks > 1:
+        device = _of_rank(device, local_rank, ranks)
     if device.type == "cuda":
         _set_up_cublas(config.deterministic)  # before anything uses it
         torch.cuda.set_device(device.index or 0)  # a previous run may have used another
     precision, emulated = _precision(config.precision, device)
     # A previous run of a sweep may have set or chosen another number.
-    torch.set_num_threads(config.threads if isinstance(config.threads, int) else _TORCHS_THREADS)
+    threads = config.threads if isinstance(config.threads, int) else max(1, _TORCHS_THREADS // ranks)
+    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
@@ -127,6 +137,19 @@ def prepare(config: DeviceConfig, seed: int) -> Runtime:
     measure_kernels(False)  # until the shapes are known
     rng.seed_all(seed)
     return Runtime(device, precision, emulated)
+
+
+def _of_rank(device: torch.device, local_rank: int, ranks: int) -> torch.device:
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if local_rank < count:
+        return torch.device(device.type, local_rank)
+    raise DeviceError(
+        f"device.ranks={ranks}: rank {local_rank} of this machine has no {device.type} device, of which"
+        f" there {'is one' if count == 1 else f'are {count}'}.{_hidden_by()} Use fewer ranks, or"
+        " device=cpu."
+    )
 
 
 def measure_kernels(wanted: bool) -> None:

@@ -9,12 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_APART = 1_000_003
+"""Between the seeds of two processes; runs with seeds next to each other share none."""
+
 
 def seed_all(seed: int) -> None:
     """Seeds torch's generators, and Python's and NumPy's, which user code may use."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
+
+
+def seed_rank(seed: int, rank: int) -> None:
+    """Seeds the generators of one of several processes, so that each draws other numbers."""
+    if rank:
+        seed_all((seed + _APART * rank) % 2**63)
 
 
 def torch_states() -> dict[str, Tensor]:

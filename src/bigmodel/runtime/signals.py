@@ -48,6 +48,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__(_WORDS.get(number, f"signal {number}"))
         self.status = 128 + number
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
+        return Stopped, (self.status - 128,)
+
 
 class Pruned(Stopped):
     """A search ends the run: it is worse than others were at the same point.
@@ -72,6 +75,9 @@ _STOP, _SAVE = ("SIGTERM", "SIGINT", "SIGHUP"), ("SIGUSR1",)
 NUMBERS = tuple(getattr(signal, name) for name in _STOP + _SAVE if hasattr(signal, name))
 """The signals that are handled here."""
 
+_SAVING, _STOPPING = 1, 1000
+"""What `Signals.received` is after a request to save; and, with the signal's number, to stop."""
+
 _IMPORT = "<frozen importlib._bootstrap>"
 
 
@@ -93,11 +99,14 @@ class Signals:
     Attributes:
         pending: whether a request waits for training to handle it.
         preempted: whether the process was asked to make room, and may be started again later.
+        shared: whether training handles only what it is told by `hear`: of several processes that train
+            together, each hears of a request at the same step, whichever received it.
         on_leaving: called before the process exits at once; must be fast.
     """
 
     def __init__(self, program: str = "bigmodel-train") -> None:
-        self.pending = self.preempted = False
+        self.pending = self.preempted = self.shared = False
+        self.received = 0
         self.on_leaving: Callable[[], None] = lambda: None
         self._program = program
         self._mode = SignalMode.RAISE
@@ -218,14 +227,17 @@ class Signals:
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self._mode is SignalMode.OVER:
             os._exit(self._status)
-        before = self._stop
+        before = self._stop or (self.received - _STOPPING if self.received > _STOPPING else None)
         if before is not None and number == _HUNG_UP:
             return
         waits = self._mode is SignalMode.WAIT
         again = before is not None and not (waits and before == _HUNG_UP) and not self.preempted
-        self._stop, self.pending, self._asked = number, True, time.monotonic()
         if again or self._mode is SignalMode.LEAVE:
             self._leave(number)
+        if waits and self.shared:
+            self.received = _STOPPING + number
+            return
+        self._stop, self.pending, self._asked = number, True, time.monotonic()
         if self._mode is SignalMode.RAISE:
             self._raise(frame)
 
@@ -235,7 +247,17 @@ class Signals:
             self._asked_to_stop(number, frame)
 
     def _asked_to_save(self, _: int, __: FrameType | None) -> None:
-        self.pending = True
+        if self.shared:
+            self.received = self.received or _SAVING
+        else:
+            self.pending = True
+
+    def hear(self, request: int) -> None:
+        """Takes the largest `received` of several processes for a request to this one."""
+        self.received = 0
+        if request >= _STOPPING:
+            self._stop, self._asked = request - _STOPPING, time.monotonic()
+        self.pending = self.pending or request > 0
 
     def _raise(self, frame: FrameType | None) -> None:
         """Raises Stopped in a frame; if it is importing something, after the import."""

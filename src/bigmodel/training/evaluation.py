@@ -11,6 +11,7 @@ from torch import nn
 from bigmodel.data.base import Batch, Dataset
 from bigmodel.data.batching.batches import Batches
 from bigmodel.data.reader import TextReader
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.models.base import eval_mode
@@ -35,6 +36,7 @@ def evaluate(
     samples: bool = False,
     at_once: int | None = None,
     between: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> EvaluationResult:
     """Evaluates a model on every sample of a part, model and loss in evaluation mode.
 
@@ -47,6 +49,7 @@ def evaluate(
         samples: whether to keep the first few samples with their predictions.
         at_once: the most samples that go through the model at once; None: a batch.
         between: called before each batch; what it raises ends the pass.
+        ranks: the processes that share the samples of each batch.
     """
     metrics.reset()
     total = torch.zeros((), device=runtime.device)
@@ -56,18 +59,21 @@ def evaluate(
     size = len(batches.part)
     reporting = progress_messages.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
     with eval_mode(model), eval_mode(loss), reporting:
-        for batch in _cut(batches.epoch(0), at_once):
+        for whole in _cut(batches.epoch(0), at_once and at_once * ranks.size):
             between()
+            done += len(whole)
+            weight = weight + loss.normaliser(whole.targets)
+            if not len(batch := whole.rows(ranks.rows(len(whole)))):
+                continue
             with runtime.autocast():
                 outputs = model(batch.inputs)
                 total = total + loss(outputs, batch.targets)
-            weight = weight + loss.normaliser(batch.targets)
             metrics.update(outputs, batch.targets)
-            done += len(batch)
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
+    metrics = metrics.summed(ranks.sum)
     target, computed = dataset.spec.target, metrics.compute()
-    values = {"loss": float(total / weight), **computed}
+    values = {"loss": float(ranks.sum(total) / weight), **computed}
     undefined = math.isnan(values["loss"]) or all(map(math.isnan, computed.values()))
     if undefined:  # the loss may be finite if it ignores that sample
         values = dict.fromkeys(values, math.nan)

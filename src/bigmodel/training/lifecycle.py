@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from bigmodel.errors import BigModelError, CheckpointError, counted, reason
 from bigmodel.optim.optimizers import training_weights
-from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime import progress_messages
 from bigmodel.runtime.signals import Pruned
 from bigmodel.training.recovery import save
@@ -46,7 +45,7 @@ def _summarized(run: Run) -> Iterator[None]:
     run.saver.start()
     run.sinks.start(run.info)
     at_start = replace(summary, status="running", best=progress.best, final=progress.final)
-    write_summary(at_start, run.info.folder)
+    run.write_summary(at_start, run.info.folder)
     try:
         with _flushing(run):
             yield
@@ -93,5 +92,5 @@ def _conclude(run: Run) -> None:
         run.sinks.message(f"{skipped} {verb} skipped: NaN or infinity.", "warning")
     if run.saver.place is not None:
         run.saver.place.check()
-    write_summary(summary, run.info.folder)
+    run.write_summary(summary, run.info.folder)
     run.sinks.finish(summary, run.info.folder)

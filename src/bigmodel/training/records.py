@@ -19,7 +19,8 @@ def make_record(run: Run, validation: Validation | None, speed: float) -> Record
         "step": progress.step,
         "train/loss": progress.mean_loss,
     }
-    record |= {f"train/{name}": v for name, v in run.step.metrics.compute(of_all=False).items()}
+    metrics = run.step.metrics.summed(run.ranks.sum).compute(of_all=False)
+    record |= {f"train/{name}": value for name, value in metrics.items()}
     if validation is not None:
         record |= validation.metrics
     record["lr"] = float(run.state.optimizer.param_groups[0]["lr"])

@@ -36,8 +36,11 @@ def recovering(run: Run, profiler: Profiler) -> Iterator[None]:
     checkpoint if `trainer.on_nonfinite=rewind`; training then continues after the block."""
     try:
         yield
-    except (Stopped, DataError):
-        # Raised between two steps or within an evaluation: everything up to here is good.
+    except (Stopped, DataError) as error:
+        # Raised between two steps or within an evaluation: everything up to here is good. An error of
+        # one rank among several is known to that one alone.
+        if isinstance(error, DataError) and run.ranks.size > 1:
+            raise
         drain_step_metrics(run)
         run.state.progress.seconds += run.watch.lap()
         save(run, best=False, last=True, now=True)
@@ -115,6 +118,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
         ) from fault
     run.step.discard_step_metrics()  # of steps that will be repeated
     run.saver.flush()
+    run.ranks.barrier()
     newest = checkpoint.load_newest(run.saver.checkpoints)
     run.state.load(newest.groups, newest.facts)
     run.engine.rebind()

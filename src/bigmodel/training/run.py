@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from bigmodel.checkpointing.saver import Saver
+from bigmodel.checkpointing.saver import NoSaver
 from bigmodel.data.base import Dataset
 from bigmodel.data.batching.batches import Batches
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.base import Engine
 from bigmodel.engine.step import Step
 from bigmodel.losses import Loss
 from bigmodel.metrics import Metrics
 from bigmodel.reporting.base import RunInfo, Sink, Summary
+from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime.device import Runtime
 from bigmodel.runtime.signals import Signals
 from bigmodel.training.plan import Monitored, Plan, TrainerConfig
@@ -40,6 +43,8 @@ class Run:
         monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
         text_sampler: None unless the model can write texts.
         profiled: whether a few steps are profiled.
+        ranks: the processes that train together.
+        write_summary: writes it into the run's folder.
     """
 
     # What to do, and with which data
@@ -64,12 +69,14 @@ class Run:
     # What a checkpoint restores
     state: State
     # Where results go
-    saver: Saver
+    saver: NoSaver
     sinks: Sink
     summary: Summary
     text_sampler: TextSampler | None = None
     throughput: Throughput = field(default_factory=Throughput)
     profiled: bool = False
+    ranks: Ranks = ALONE
+    write_summary: Callable[[Summary, Path], None] = write_summary
     watch: Stopwatch = field(default_factory=Stopwatch)
     signals: Signals = field(default_factory=Signals)
 

@@ -21,6 +21,7 @@ from bigmodel.checkpointing.serialization import (
     plain_names,
     unflatten_optimizer,
 )
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
 from bigmodel.errors import CheckpointError, NonFiniteError
@@ -38,6 +39,13 @@ _SAME_MOMENTS = {f"optimizer.{name}" for name in ("lr", "adamw_lr", "weight_deca
 """Optimizer options that leave the shape and meaning of its saved state as they are."""
 
 
+_DEVICES = ("cpu", "cuda")
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return f"{name}.{rank}" if rank else name
+
+
 def _changes_evaluation(key: str) -> bool:
     """Whether a setting decides which metric, of which samples, chooses the best model."""
     return key.startswith(_EVALUATION_KEYS) and not key.startswith(_NOT_EVALUATION_KEYS)
@@ -50,6 +58,7 @@ class State:
     Attributes:
         scaler: scales fp16's gradients.
         loss: its buffers may change, as those of a loss that keeps running statistics.
+        ranks: the processes that train together. All of them save and load at the same time.
         choice: the engine and the number of threads.
         optimizer_reset: whether the optimizer's saved state did not fit the changed settings.
     """
@@ -62,6 +71,7 @@ class State:
     ema: EMA | None = None
     scaler: torch.amp.GradScaler | None = None
     loss: nn.Module | None = None
+    ranks: Ranks = ALONE
     progress: Progress = field(default_factory=Progress, init=False)
     choice: Choice = field(default_factory=Choice, init=False)
     optimizer_reset: bool = field(default=False, init=False)
@@ -85,8 +95,8 @@ class State:
         groups: TensorGroups = {
             "model": self._weights(),
             "optimizer": optimizer_tensors,
-            "metrics": self.metrics.state_dict(),
-            "random": rng.torch_states(),
+            "metrics": self.metrics.summed(self.ranks.sum).state_dict(),
+            "random": self._random_states(),
         }
         if self.averages:
             with self.evaluation_weights():
@@ -135,6 +145,7 @@ class State:
             self.schedule.load_state_dict(facts["scheduler"], facts["progress"]["step"])
         with contextlib.suppress(*[ValueError] if changed else []):  # sums for another target
             self.metrics.load_state_dict(groups["metrics"])
+            self.metrics.keep_on(self.ranks.is_first)
         if self.ema is not None:
             self._load_ema(self.ema, groups, facts["ema_updates"])
         if self.scaler is not None and facts["scaler"]:
@@ -148,7 +159,7 @@ class State:
         if not has_changed("device."):
             chosen = facts.get("choice") or {}
             self.choice.engine, self.choice.threads = chosen.get("engine"), chosen.get("threads")
-        rng.restore(groups["random"], facts["random"])
+        self._restore_random(groups["random"], facts["random"])
 
     def load_model(self, weights: dict[str, Tensor]) -> None:
         """Loads weights alone.
@@ -213,6 +224,20 @@ class State:
                     " A smaller optimizer.lr, or trainer.clip_norm=1.0, usually helps.",
                     self.progress.step,
                 )
+
+    def _random_states(self) -> dict[str, Tensor]:
+        """Those of all ranks; the others' names end in their number."""
+        states: dict[str, Tensor] = {}
+        for rank, own in enumerate(self.ranks.gather(rng.torch_states())):
+            states |= {_of_rank(name, rank): state for name, state in own.items()}
+        return states
+
+    def _restore_random(self, states: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        rank = self.ranks.rank
+        own = {name: states[_of_rank(name, rank)] for name in _DEVICES if _of_rank(name, rank) in states}
+        rng.restore(own or states, facts)
+        if not own:  # it was saved by fewer ranks
+            rng.seed_rank(torch.initial_seed(), rank)
 
     def _weights(self) -> dict[str, Tensor]:
         names = plain_names(self.model)

@@ -95,9 +95,13 @@ def _call_engine(run: Run, ready: list[Batch], event: int, most: int) -> int:
 
 def _is_out_of_time(run: Run) -> bool:
     most = run.config.max_minutes
-    return most is not None and run.state.progress.seconds + run.watch.since_lap >= 60 * most
+    if most is None:
+        return False
+    return run.ranks.from_first(run.state.progress.seconds + run.watch.since_lap >= 60 * most)
 
 
 def _minutes_are_over(run: Run) -> bool:
     minutes = run.config.checkpoint.every_minutes
-    return minutes is not None and run.saver.seconds_since_write >= 60 * minutes
+    if minutes is None:
+        return False
+    return run.ranks.from_first(run.saver.seconds_since_write >= 60 * minutes)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+from bigmodel.distributed.ranks import Ranks
+from bigmodel.runtime.signals import Signals
+
 UPDATE_INTERVAL = 0.2
 """Seconds between two updates of the progress bar; each waits for the device to get the loss."""
 
@@ -27,6 +30,9 @@ class Stopwatch:
         self._ticked = now
         return True
 
+    def agree(self) -> None:
+        """Has several processes that train together hear of each other's signals."""
+
     def speed(self) -> float:
         """Samples per second since `resume`."""
         return self._samples / max(time.perf_counter() - self._began, 1e-9)
@@ -45,3 +51,32 @@ class Stopwatch:
         now = time.perf_counter()
         seconds, self._lap = now - self._lap, now
         return seconds
+
+
+class SharedStopwatch(Stopwatch):
+    """A stopwatch of several ranks. They look at the time after the same step, about as often as one
+    alone, by the first one's clock; a signal to one of them is heard by all from then on.
+
+    Args:
+        ranks: all of them.
+        signals: this rank's, which have to be `shared`.
+    """
+
+    def __init__(self, ranks: Ranks, signals: Signals) -> None:
+        super().__init__()
+        self._ranks, self._signals = ranks, signals
+        self._calls, self._every = 0, 1
+
+    def tick(self) -> bool:
+        self._calls += 1
+        if self._calls < self._every:
+            return False
+        self.agree()
+        now = time.perf_counter()
+        affordable = int(self._calls * UPDATE_INTERVAL / max(now - self._ticked, 1e-9))
+        self._every = self._ranks.from_first(max(1, min(affordable, 2 * self._every)))
+        self._ticked, self._calls = now, 0
+        return True
+
+    def agree(self) -> None:
+        self._signals.hear(self._ranks.max(self._signals.received))

@@ -11,6 +11,7 @@ from torch import nn
 from bigmodel.data.base import Dataset, PartName
 from bigmodel.data.parts import TextPairs, Windows
 from bigmodel.data.reader import TextReader
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.errors import require
 from bigmodel.models.base import Model, Writer
 from bigmodel.models.generation import Sampling, generate, translate
@@ -71,6 +72,7 @@ class TextSampler:
         *,
         samples: bool,
         at_once: int = AT_ONCE,
+        ranks: Ranks = ALONE,
     ) -> tuple[dict[str, float], list[GeneratedText]]:
         """Generates texts from a part.
 
@@ -78,6 +80,7 @@ class TextSampler:
             between: called before each batch; what it raises is passed on.
             samples: whether samples are wanted; if not, only what a metric needs is generated.
             at_once: most texts that are translated side by side, beams counted.
+            ranks: the processes that share the texts to translate.
 
         Returns:
             Metrics by name, and a few texts.
@@ -88,7 +91,7 @@ class TextSampler:
             beams = self.beams if name == "test" else 1
             if count == 0:
                 return {}, []
-            pairs = self._translations(model, part, count, beams, between, at_once)
+            pairs = self._translations(model, part, count, beams, between, at_once, ranks)
             return {"bleu": bleu([p.text for p in pairs], [p.truth for p in pairs])}, pairs[:SAMPLES]
         return {}, self._continuations(model, part) if samples and isinstance(part, Windows) else []
 
@@ -112,6 +115,7 @@ class TextSampler:
         beams: int,
         between: Callable[[], None],
         at_once: int,
+        ranks: Ranks,
     ) -> list[GeneratedText]:
         """The first pairs of a part: source, translation, and the translation that was given."""
         target = self.dataset.spec.target
@@ -121,18 +125,20 @@ class TextSampler:
             max_tokens=self.dataset.spec.input.shape[-1], temperature=0.0, beams=beams, end=target.end
         )
         order = sorted(range(count), key=lambda index: len(source[index]))
-        written: list[list[int]] = [[] for _ in range(count)]
+        own = order[ranks.rank :: ranks.size]
+        written: dict[int, list[int]] = {}
         size, first = max(1, at_once // beams), 0
         with progress_messages.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):
-            for first in range(0, count, size):
+            for first in range(0, len(own), size):
                 between()
-                chosen = order[first : first + size]
+                chosen = own[first : first + size]
                 sources = [source[index] for index in chosen]
                 done = translate(model, sources, sampling, self.dataset.spec, self.device)
-                for index, tokens in zip(chosen, done, strict=True):
-                    written[index] = tokens
+                written |= dict(zip(chosen, done, strict=True))
+        for others in ranks.gather(written):
+            written |= others
         words = self.reader.decode
-        three = zip(source, written, reference, strict=True)
+        three = zip(source, (written[index] for index in range(count)), reference, strict=True)
         return [GeneratedText(words(s), words(t), words(r)) for s, t, r in three]
 
 

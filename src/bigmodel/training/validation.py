@@ -77,6 +77,7 @@ def load_best_weights(run: Run, purpose: str) -> None:
         CheckpointError: the last checkpoint could not be written.
     """
     run.saver.flush()
+    run.ranks.barrier()
     try:
         groups = _best_weights(run) if run.monitor.name else _last_weights(run)
     except CheckpointError as error:
@@ -110,8 +111,12 @@ def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
     progress = run.state.progress
     parts = (run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
 
+    def between() -> None:
+        run.watch.agree()
+        run.signals.check()
+
     def attempt(size: int) -> EvaluationResult:
-        return evaluate(*parts, samples=samples, at_once=size, between=run.signals.check)
+        return evaluate(*parts, samples=samples, at_once=size, between=between, ranks=run.ranks)
 
     def reduce(before: int, now: int) -> str:
         # Kept at once: the evaluation may be interrupted before it ends, and resumed.
@@ -136,7 +141,9 @@ def _add_texts(
         metrics, texts = evaluate_in_memory(
             run,
             min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE),
-            lambda size: sampler.sample(model, part, run.signals.check, samples=samples, at_once=size),
+            lambda size: sampler.sample(
+                model, part, run.signals.check, samples=samples, at_once=size, ranks=run.ranks
+            ),
             lambda before, now: f"Out of memory with {before} texts written at once; this time {now}.",
         )
     except UndefinedError:

@@ -85,6 +85,11 @@ class JobCheck:
     def _check_values(self, values: dict[str, Any]) -> None:
         config = parse(values)
         check_new(config)
+        if config.device.ranks not in (None, 1):
+            raise ConfigError(
+                f"device.ranks={config.device.ranks}: a job of a sweep trains in one process. Leave it"
+                " out."
+            )
         if self._config.sweep.launcher == "local":  # else the jobs' machines have other devices
             find_device(config.device.name)
             self._check_index(config.device.name)

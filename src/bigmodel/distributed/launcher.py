@@ -1,0 +1,188 @@
+"""Starts the ranks of one machine, and ends them together."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks
+
+GRACE = 5.0
+"""Seconds for the other ranks to end by themselves once one has failed; one that waits for it cannot."""
+
+_TICK = 0.2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a rank ended.
+
+    Attributes:
+        rank: which.
+        error: what it raised; None if it finished, or ended without a word.
+        status: of its process; None if it has said how it ended.
+    """
+
+    rank: int
+    error: BaseException | None = None
+    status: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not finish."""
+        return self.error is not None or self.status is not None
+
+    @property
+    def explains(self) -> int:
+        """How well it says how all of them ended: a rank that only missed another one says little."""
+        return 0 if not self.failed else 1 if isinstance(self.error, LostRankError) else 2
+
+
+def launch(count: int, act: Callable[[Ranks], None], requests: Callable[[], int | None]) -> Ended:
+    """Runs a function on several ranks of this machine.
+
+    Args:
+        count: of ranks.
+        act: what each of them does. What it raises has to go through a pipe.
+        requests: asked a few times a second; returns a signal to pass on to all ranks.
+
+    Returns:
+        How the first rank ended or, if one has failed, how the first that failed did.
+    """
+    with tempfile.TemporaryDirectory(prefix="bigmodel-ranks-") as folder:
+        ranks = [_Rank(number, count, act, Path(folder)) for number in range(count)]
+        try:
+            return _supervise(ranks, requests)
+        finally:
+            for rank in ranks:
+                rank.end()
+
+
+def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None]) -> Ended:
+    running, deadline = list(ranks), None
+    result: Ended | None = None
+    while running:
+        wait([rank.sentinel for rank in running], _TICK)
+        if (number := requests()) is not None:
+            for rank in running:
+                rank.signal(number)
+        for rank in [rank for rank in running if not rank.alive]:
+            running.remove(rank)
+            ended = rank.ended()
+            if result is None or ended.explains > result.explains:
+                result = ended
+            if ended.failed and deadline is None:
+                deadline = time.monotonic() + GRACE
+        if deadline is not None and time.monotonic() > deadline:
+            for rank in running:
+                rank.end()
+    assert result is not None
+    return result
+
+
+class _Rank:
+    """The process of one rank, seen from the launcher."""
+
+    def __init__(self, number: int, count: int, act: Callable[[Ranks], None], folder: Path) -> None:
+        self.number, self._output = number, folder / f"{number}.txt"
+        # The launcher computes nothing, and starts no thread: a process can be forked from it.
+        processes = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+        self._connection, theirs = processes.Pipe(duplex=False)
+        self._process: Any = processes.Process(  # type: ignore[attr-defined]
+            target=_run,
+            args=(number, count, f"file://{folder / 'meeting'}", act, theirs, self._output),
+            name=f"rank {number}",
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def sentinel(self) -> int:
+        """Becomes readable when the process ends."""
+        return int(self._process.sentinel)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return bool(self._process.is_alive())
+
+    def signal(self, number: int) -> None:
+        """Sends the process a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+
+    def end(self) -> None:
+        """Ends the process at once, if it is there."""
+        if self.alive:
+            self._process.kill()
+        self._process.join()
+
+    def ended(self) -> Ended:
+        """How it ended; prints what it had to say, if it has ended without a word to the launcher."""
+        self._process.join()
+        with contextlib.suppress(EOFError, OSError):
+            if self._connection.poll():
+                return Ended(self.number, self._connection.recv())
+        with contextlib.suppress(OSError):
+            sys.stderr.write(self._output.read_text(errors="replace"))
+        return Ended(self.number, status=self._process.exitcode)
+
+
+def _run(
+    number: int,
+    count: int,
+    meeting: str,
+    act: Callable[[Ranks], None],
+    connection: Connection,
+    output: Path,
+) -> None:
+    """The whole of a rank's process."""
+    Thread(target=_end_with_launcher, daemon=True).start()
+    if number > 0:
+        _print_to(output)
+    ended: BaseException | None = None
+    try:
+        ranks = ProcessGroup.join(number, count, number, meeting)
+        act(ranks)
+        ranks.leave()
+    except BaseException as error:
+        ended = error
+    connection.send(ended)
+
+
+def _end_with_launcher() -> None:
+    """Has the rank save and stop once its launcher is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _print_to(path: Path) -> None:
+    """Sends what the process prints to a file: the first rank speaks for all."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(number, 1)
+    os.dup2(number, 2)
+    os.close(number)
+
+
+def exit_reason(status: int) -> str:
+    """Why a process ended that has not said so, by its exit status."""
+    if status >= 0:
+        return f"exited with status {status}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"

@@ -1,0 +1,89 @@
+"""The same losses, gradients and weights, however many ranks there are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigmodel import registry
+from bigmodel.distributed.ranks import ALONE, Ranks
+from tests.distributed.rank_runs import Cases, records, train, train_on, weights
+
+CASES: Cases = {
+    **{f"optimizer={name}": {"optimizer": name} for name in registry.optimizers.names()},
+    "rows that ranks do not divide": {"data.batch_size": 10, "optimizer": "sgd"},
+    "accumulation": {"data.batch_size": 5, "trainer.accumulate": 3, "trainer.clip_norm": 0.1},
+    "weighted classes": {"loss": "cross_entropy", "loss.class_weights": [1.0, 2.0, 0.5]},
+    "averages": {"trainer.ema": 0.9},
+    "values": {"data.target": "values", "data.batch_size": 7},
+    "flags": {"data.target": "flags"},
+    "a set smaller than the ranks in its last batch": {"data.samples": 53, "data.batch_size": 4},
+    "one set for all": {"data.validation": False},
+}
+HALVES = {"data.batch_size": 6, "trainer.accumulate": 2, "data.samples": 75}
+WHOLE = HALVES | {"data.batch_size": 12, "trainer.accumulate": 1}
+UNEVEN = ("optimizer=muon", "rows that ranks do not divide", "accumulation", "averages", "flags")
+
+
+def rank(number: int, size: int) -> Ranks:
+    ranks = Ranks()
+    ranks.rank, ranks.size = number, size
+    return ranks
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 2, 10, 64])
+def test_each_row_of_a_batch_belongs_to_one_rank(count: int, size: int) -> None:
+    rows = [row for number in range(size) for row in range(count)[rank(number, size).rows(count)]]
+    assert rows == list(range(count))
+    shares = [len(range(count)[rank(number, size).rows(count)]) for number in range(size)]
+    assert max(shares) - min(shares) <= 1
+
+
+def test_one_process_alone_agrees_with_itself() -> None:
+    tensor = torch.ones(2)
+    assert ALONE.sum(tensor) is tensor
+    assert (ALONE.max(3), ALONE.from_first("a"), ALONE.gather("a")) == (3, "a", ["a"])
+    assert ALONE.is_first
+    with ALONE.first():
+        ALONE.barrier()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The folders of all cases' runs, by the number of ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    train({**CASES, "halves": HALVES}, folder / "1")
+    train_on(2, {**CASES, "whole batches": WHOLE}, folder / "2")
+    train_on(3, {name: CASES[name] for name in UNEVEN}, folder / "3")
+    return {count: folder / str(count) for count in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("count", "name"), [*((2, name) for name in CASES), *((3, name) for name in UNEVEN)]
+)
+def test_records_and_weights_are_those_of_one_rank(name: str, count: int, runs: dict[int, Path]) -> None:
+    bound = 1e-4 if "muon" in name else 1e-5
+    expected, actual = records(runs[1] / name), records(runs[count] / name)
+    assert len(expected) == len(actual) > 10
+    for one, several in zip(expected, actual, strict=True):
+        assert several == {
+            key: value and pytest.approx(value, bound, bound) for key, value in one.items()
+        }
+    before, after = weights(runs[1] / name), weights(runs[count] / name)
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, rtol=bound, atol=bound)
+
+
+def test_two_ranks_are_one_rank_with_two_halves_of_a_batch(runs: dict[int, Path]) -> None:
+    """Bit for bit: the same sums of the same gradients."""
+    halves, whole = runs[1] / "halves", runs[2] / "whole batches"
+    one, two = weights(halves), weights(whole)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    losses = [[record["train/loss"] for record in records(folder)] for folder in (halves, whole)]
+    assert losses[0] == losses[1]
+    assert all(map(math.isfinite, losses[0]))

@@ -1,0 +1,80 @@
+"""Several processes that train one run stop, go on and fail together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults import trials
+from tests.sweeps.small_jobs import until
+
+RECIPE = (*trials.RECIPE, "device.ranks=2", "data.batch_size=63", "model=fnn")
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of a run that nobody has stopped."""
+    return trials.run_uninterrupted(tmp_path_factory.mktemp("whole"), *RECIPE)
+
+
+def held(cwd: Path) -> trials.Attempt:
+    """Two ranks that wait at their fifth record."""
+    attempt = trials.launch(cwd, *RECIPE, hold="step 5")
+    attempt.wait_until_held()
+    attempt.wait_until(lambda: len(attempt.children) == 2)
+    return attempt
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_signal_to_any_of_them_counts_for_all(tmp_path: Path, whole: str) -> None:
+    attempt = held(tmp_path)
+    ranks = attempt.children
+    os.kill(ranks[1], signal.SIGTERM)
+    attempt.release()
+    assert attempt.wait() == 143, attempt.log
+    assert gone(ranks)
+    assert attempt.log.count("Stopped. Resume with") == 1
+    assert trials.summary(tmp_path)["status"] == "stopped"
+    assert trials.digest(resumed(tmp_path)) == whole
+
+
+def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path, whole: str) -> None:
+    attempt = held(tmp_path)
+    ranks = attempt.children
+    os.kill(ranks[1], signal.SIGKILL)
+    attempt.release()
+    assert attempt.wait() == 1, attempt.log
+    assert gone(ranks)
+    assert "rank 1 was ended by SIGKILL" in attempt.log
+    assert "Traceback" not in attempt.log
+    assert trials.digest(resumed(tmp_path)) == whole
+
+
+def test_one_rank_goes_on_with_what_two_began_when_their_launcher_was_killed(tmp_path: Path) -> None:
+    attempt = held(tmp_path)
+    ranks = attempt.children
+    attempt.send(signal.SIGKILL)
+    attempt.release()
+    assert attempt.wait() == 137
+    until(lambda: gone(ranks))
+    assert trials.summary(tmp_path)["status"] == "stopped"
+    resumed(tmp_path, "device.ranks=1")
+    assert trials.summary(tmp_path)["status"] == "finished"
+
+
+def resumed(cwd: Path, *words: str) -> Path:
+    """The folder of the run, which has gone on to its end."""
+    folder = trials.run_folder(cwd)
+    assert folder is not None
+    again = trials.launch(cwd, f"resume={folder}", *words)
+    assert again.wait() == 0, again.log
+    return folder
