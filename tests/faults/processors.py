@@ -21,7 +21,8 @@ SWITCHES: dict[str, dict[str, str]] = {
     "as it is": {},
     "without vector instructions": {"ATEN_CPU_CAPABILITY": "default"},
     "with the sums of any processor": {"MKL_CBWR": "COMPATIBLE"},
-    "with narrower instructions": {"MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    # The first is heeded by processors of MKL's own maker only, the second by all.
+    "with narrower instructions": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "MKL_CBWR": "AVX2"},
 }
 
 COMMON = (
