@@ -72,7 +72,7 @@ def test_other_files_of_the_user_s_are_none_of_its_business(command: Command, tm
     assert command("hydra.run.dir=mine", *QUICK).status == 0
     assert content(tmp_path / "mine").items() >= before.items()
     again = command("hydra.run.dir=mine", *QUICK)
-    assert (again.status, "Resume it with resume=" in again.err) == (1, True)
+    assert (again.status, "resume the run with resume=" in again.err) == (1, True)
 
 
 @pytest.mark.parametrize("words", [(), ("hydra.verbose=true",)], ids=["plain", "verbose"])
