@@ -247,6 +247,7 @@ def _conclude_sweep(*, stopped: bool = False) -> int:
     from bigmodel.cli.launch.run_folder import LEADERBOARD
     from bigmodel.cli.sweep import out_of_fold
     from bigmodel.cli.sweep.baseline_words import verdict
+    from bigmodel.cli.sweep.runners import LOGS
     from bigmodel.reporting.leaderboard import print_leaderboard
     from bigmodel.reporting.leaderboard_csv import write_csv
     from bigmodel.sweeps.leaderboard import rank
@@ -262,6 +263,9 @@ def _conclude_sweep(*, stopped: bool = False) -> int:
     for line in [*verdict(folder, results), *out_of_fold.write(folder, results)]:
         print(escape(line))  # noqa: T201
     unfinished = {result.status for result in results} - {"finished", "pruned"}
+    logs = folder / LOGS
+    if "failed" in unfinished and logs.is_dir() and any(logs.iterdir()):
+        print(escape(f"What jobs have printed: {logs}"))  # noqa: T201
     if unfinished and not stopped:
         again = " sweep.retries=1" if "failed" in unfinished else ""
         print(escape(f"Resume with: {program('bigmodel-train')} {_resume_words()}{again}"))  # noqa: T201

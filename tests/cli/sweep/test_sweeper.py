@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bigmodel.cli import invocation
-from bigmodel.cli.sweep import runners
+from bigmodel.cli.sweep import runners, work
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.sweeps import process
 from bigmodel.sweeps.manifest import NAME, Manifest
@@ -273,6 +273,20 @@ def test_another_grid_is_refused_and_a_larger_one_on_demand(command: Command, tm
     result = command("-m", "sweep.resume=mine", "seed=1,2,3", "sweep.extend=true")
     assert (result.status, len(at_once(result))) == (0, 1)
     assert {job: row["seed"] for job, row in table(tmp_path).items()} == {"0": "1", "1": "2", "2": "3"}
+
+
+def test_what_a_job_that_failed_has_printed_is_kept_and_where_is_said(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(_: object) -> None:
+        os.write(2, b"a library's last words")
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(work, "fit_run", faulty)
+    result = command(*SWEEP, "seed=1")
+    assert (result.status, statuses(tmp_path)) == (1, {"0": "failed"})
+    assert "What jobs have printed: mine/logs\n" in result.out
+    assert (tmp_path / "mine/logs/0.log").read_text() == "a library's last words"
 
 
 def test_failed_jobs_are_run_again_where_asked(command: Command, tmp_path: Path) -> None:
