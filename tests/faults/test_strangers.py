@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 import bigmodel
+from bigmodel.sweeps.jobs import Job
+from bigmodel.sweeps.manifest import Manifest
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
 
@@ -130,3 +132,65 @@ def test_links_in_a_run_s_folder_lead_nowhere(
     assert result.status == 1
     assert "is a link to" in result.err
     assert victim.read_text() == "content"
+
+
+SWEEP = ("-m", *QUICK, "seed=1", "hydra.sweep.dir=theirs/mine")
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Manifest:
+    """A sweep of one job that has not begun, in somebody else's folder."""
+    folder = tmp_path / "theirs" / "mine"
+    folder.mkdir(parents=True)
+    return Manifest.create(folder, SWEEP, [Job(0, (*QUICK, "seed=1"))])
+
+
+def test_a_sweep_s_folder(
+    command: Command, tmp_path: Path, swept: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs" / "evil.py").write_text("from pathlib import Path\nPath('fired').touch()\n")
+    monkeypatch.chdir(tmp_path / "theirs")
+    Manifest.create(swept.folder, [*SWEEP, "plugins=[evil]"], swept.jobs)
+    monkeypatch.chdir(tmp_path)
+    result = command("-m", "sweep.resume=theirs/mine")
+    assert (result.status, result.out) == (1, "")
+    place = f"and the files in {tmp_path}/theirs, where the sweep was started, add: 'plugins=[evil]'"
+    assert place in result.err
+    assert not list(tmp_path.rglob("fired"))
+
+
+@pytest.mark.parametrize("name", ["multirun.yaml", "logs", "0", "slurm/submitted.jsonl", "logs/0.log"])
+def test_links_in_a_sweep_s_folder_lead_nowhere(
+    command: Command, tmp_path: Path, swept: Manifest, name: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (swept.folder / name).parent.mkdir(exist_ok=True)
+    (swept.folder / name).symlink_to(victim)
+    result = command("-m", "sweep.resume=theirs/mine")
+    assert result.status == 1
+    assert f"{name}: is a link to {victim}; a sweep's files must be in its folder" in result.err
+    assert not list(victim.iterdir())
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_job_goes_on_in_no_folder_but_its_sweep_s(
+    command: Command, tmp_path: Path, run: Path, swept: Manifest, inside: bool
+) -> None:
+    """The record of a stranger's sweep may say that a run of yours is a job that has begun."""
+    words, folder = [*SWEEP, "hydra.sweep.subdir=../../mine${seed}"], tmp_path / "mine1"
+    run.rename(folder)
+    summary = (folder / "summary.json").read_text()
+    (folder / "summary.json").write_text(summary.replace('"finished"', '"stopped"'))
+    if inside:
+        words, place = list(SWEEP), swept.folder / "0"
+        place.mkdir()
+        (place / "checkpoints").symlink_to(folder / "checkpoints")
+    manifest = Manifest.create(swept.folder, words, swept.jobs)
+    manifest.started(swept.jobs[0], place if inside else folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    result = command("-m", "sweep.resume=theirs/mine")
+    assert result.status == 1
+    said = "0/checkpoints: is a link to" if inside else "mine1: is not in the folder of its sweep"
+    assert said in result.out
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

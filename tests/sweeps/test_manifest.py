@@ -94,6 +94,7 @@ def test_a_line_that_was_cut_off_is_as_if_it_had_not_been_written(manifest: Mani
     [
         "", "5", "null", "[]", "{}", "\x00", '{"note": "mine"}', '{"job": null}', '{"job": "x"}',
         '{"job": 99, "status": "running", "folder": "99"}', '{"job": 1}',
+        '{"words": [1]}', '{"words": "-m"}', '{"job": 1, "overrides": [null]}',
     ],
 )  # fmt: skip
 def test_a_line_that_says_nothing_is_left_out(manifest: Manifest, line: str) -> None:
@@ -121,6 +122,15 @@ def test_any_word_that_can_be_typed_is_kept(tmp_path: Path, word: str) -> None:
     assert manifest.words == ("-m", word)
     manifest.ended(Job(0, (word,)), Outcome("failed", word))
     assert Manifest.read(tmp_path).states == {0: JobState(Job(0, (word,)), "failed", word)}
+
+
+@pytest.mark.parametrize("head", [{"words": [1]}, {"words": "-m"}, {"words": None}, {"started_in": 1}])
+def test_words_that_are_none_are_refused(manifest: Manifest, head: dict[str, object]) -> None:
+    path = manifest.folder / NAME
+    first, _, rest = path.read_text().partition("\n")
+    path.write_text(json.dumps(json.loads(first) | head) + "\n" + rest)
+    with pytest.raises(CheckpointError, match="is not a sweep's record"):
+        Manifest.read(manifest.folder)
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])

@@ -293,11 +293,15 @@ def test_a_failure_that_was_heard_is_tried_again(tmp_path: Path) -> None:
     assert seen.statuses() == {0: ["finished"]}
 
 
-@pytest.mark.parametrize("name", ["--me", "7; ls", "7_", ""])
-def test_names_from_a_record_are_no_options_of_commands(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["--me", "7; ls", "7_", "", "../1/job", "/1/job"])
+def test_names_from_a_record_are_no_options_of_commands_and_no_paths(tmp_path: Path, name: str) -> None:
     cluster = left_behind(tmp_path)
     record = tmp_path / "slurm" / queue.SUBMITTED
-    record.write_text(record.read_text().replace("0_0", name) + '{"job": 0, "na')
+    ours = "1/job-0" if name.endswith("job") else "0_0"
+    theirs = f"{name}-0" if name.endswith("job") else name
+    text = record.read_text()
+    assert ours in text
+    record.write_text(text.replace(ours, theirs) + '{"job": 0, "na')
     run(tmp_path, 2, cluster, adopt=jobs(2))
     assert cluster.batches == [[0, 1], [0]]
 

@@ -244,10 +244,9 @@ def _conclude_sweep(*, stopped: bool = False) -> int:
     """
     if invocation.current.sweep is None:
         return 0
-    from bigmodel.cli.launch.run_folder import LEADERBOARD
+    from bigmodel.cli.launch.run_folder import LEADERBOARD, LOGS
     from bigmodel.cli.sweep import out_of_fold
     from bigmodel.cli.sweep.baseline_words import verdict
-    from bigmodel.cli.sweep.runners import LOGS
     from bigmodel.reporting.leaderboard import print_leaderboard
     from bigmodel.reporting.leaderboard_csv import write_csv
     from bigmodel.sweeps.leaderboard import rank

@@ -15,15 +15,17 @@ FOLDER = "checkpoints"
 
 class KeepBest(Observer):
     """Removes checkpoints of finished jobs as better ones finish. Those of a job that failed or was
-    stopped stay, since it may go on.
+    stopped stay, since it may go on; so do those outside of the sweep's folder, whose record may be a
+    stranger's.
 
     Args:
+        sweep: the sweep's folder.
         most: how many jobs keep theirs; 0: none.
         finished: jobs that have finished before, in a sweep that goes on.
     """
 
-    def __init__(self, most: int, finished: Iterable[Outcome] = ()) -> None:
-        self._most = most
+    def __init__(self, sweep: Path, most: int, finished: Iterable[Outcome] = ()) -> None:
+        self._sweep, self._most = sweep.resolve(), most
         self._kept: list[tuple[tuple[float, float], Path]] = []
         for outcome in finished:
             self._add(outcome)
@@ -34,6 +36,8 @@ class KeepBest(Observer):
 
     def _add(self, outcome: Outcome) -> None:
         if outcome.folder is None or not (outcome.folder / FOLDER).is_dir():
+            return
+        if not outcome.folder.resolve().is_relative_to(self._sweep):
             return
         self._kept.append((_badness(outcome), outcome.folder))
         self._kept.sort(key=lambda kept: kept[0])

@@ -86,7 +86,8 @@ class Manifest(Observer):
         try:
             first, *lines = disk.read_text(path).split("\n")
             head = nested_json.loads(first)
-            version, words = head["version"], head["words"]
+            version, words, place = head["version"], _words(head["words"]), head.get("started_in")
+            started_in = None if place is None else Path(place)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path}: is not a sweep's record. Name the folder of a sweep, which holds {NAME}."
@@ -96,8 +97,7 @@ class Manifest(Observer):
                 f"{path}: was written by another version of bigmodel-train: its format is {version}, and"
                 f" this one reads {VERSION}. Use that version to go on with the sweep."
             )
-        place = head.get("started_in")
-        manifest = cls(folder, words, {}, None if place is None else Path(place))
+        manifest = cls(folder, words, {}, started_in)
         manifest._cut_off = bool(lines and lines[-1])
         for line in lines:
             try:
@@ -144,17 +144,28 @@ class Manifest(Observer):
 
     def _apply(self, entry: dict[str, Any]) -> None:
         if "words" in entry:
-            self.words = tuple(entry["words"])
+            self.words = _words(entry["words"])
             return
         number = int(entry["job"])
         if "overrides" in entry:
-            self.states[number] = JobState(Job(number, tuple(entry["overrides"])))
+            self.states[number] = JobState(Job(number, _words(entry["overrides"])))
             return
         state = self.states[number]
         state.status, state.error = entry["status"], entry.get("error")
         if state.status == "running":
             state.attempts += 1
             state.folder = self.folder.absolute() / entry["folder"]
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """What was typed, as a record has it, which anybody may have written.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise ValueError("not a list of texts")
+    return tuple(value)
 
 
 def _entry(job: Job) -> dict[str, Any]:

@@ -31,6 +31,7 @@ ASK = 30.0
 """Seconds between two questions to the cluster, which many users ask."""
 
 _NAME = re.compile(r"\d+(_\d+)?")
+_REPORT = re.compile(r"\d+/job-\d+-\d+\.json")
 
 
 @dataclass
@@ -284,7 +285,8 @@ def _recorded(path: Path) -> dict[int, tuple[str, Path]]:
             number, name, report = int(entry["job"]), str(entry["name"]), str(entry["report"])
         except (ValueError, KeyError, TypeError):  # cut off when its writer was killed
             continue
-        if _NAME.fullmatch(name):  # it becomes a word of a command
+        # The name becomes a word of a command, and an answer is written beside the report.
+        if _NAME.fullmatch(name) and _REPORT.fullmatch(report):
             found[number] = (name, path.parent / report)
     return found
 

@@ -178,11 +178,23 @@ def _check_is_run(folder: Path) -> None:
             f"resume={folder}: this is not a run's folder: it has no .hydra/config.yaml."
             " Name the folder that holds checkpoints/ and .hydra/."
         )
-    for path in (*folder.iterdir(), *(record.iterdir() if record.is_dir() else [])):
+    check_own_files("run", folder, record)
+
+
+def check_own_files(what: str, *folders: Path) -> None:
+    """Makes sure that nothing directly in these folders leads elsewhere.
+
+    Args:
+        what: whose they are, `run` or `sweep`.
+
+    Raises:
+        CheckpointError: there is a link, or anything else that is neither a file nor a folder.
+    """
+    for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
         if path.is_symlink():  # writing to it would change a file elsewhere
             raise CheckpointError(
-                f"{path}: is a link to {path.readlink()}; a run's files must be in its folder. Put the "
-                "linked file there, then resume."
+                f"{path}: is a link to {path.readlink()}; a {what}'s files must be in its folder. Put"
+                " the linked file there, then resume."
             )
         try:
             check_regular(path)

@@ -39,6 +39,9 @@ LEADERBOARD = "leaderboard.csv"
 SWEEP = "sweep.jsonl"
 """The record of a sweep; see `bigmodel.sweeps.manifest`."""
 
+LOGS = "logs"
+"""In a sweep's folder: what its jobs print beside their own logs."""
+
 _RECORDED = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _LEFTOVER = re.compile(r"\.[\w.-]+\.\d+\.tmp")
 """Names of unfinished files and folders that a killed process leaves behind."""

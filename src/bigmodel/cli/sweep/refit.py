@@ -190,8 +190,9 @@ def _validated(results: Sequence[JobResult]) -> list[str]:
 def _objectives(folder: Path) -> list[str]:
     """What a search optimized, if that was said."""
     try:
-        metrics = OmegaConf.select(OmegaConf.load(folder / "multirun.yaml"), "sweep.metrics")
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        plan: Any = OmegaConf.to_container(OmegaConf.load(folder / "multirun.yaml"), resolve=False)
+        metrics = plan["sweep"]["metrics"]
+    except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException):
         return []
     return [str(metric) for metric in metrics or ()]
 

@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bigmodel.cli.launch.resume import check_own_files
+from bigmodel.cli.launch.run_folder import LOGS
 from bigmodel.cli.launch.safe_loader import check_overrides, named_plugins
 from bigmodel.errors import ConfigError, counted, hydra_value, shell_quoted
 from bigmodel.runtime import run_summary
 from bigmodel.runtime.escaping import escape_message
+from bigmodel.sweeps import report as reports
 from bigmodel.sweeps.jobs import Job, Outcome, Status, changes, in_one_line
 from bigmodel.sweeps.manifest import NAME, Manifest
 
@@ -33,7 +36,7 @@ def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
 
     Raises:
         ConfigError: no folder is named; a word that may run code is not typed again.
-        CheckpointError: it is not a sweep's folder.
+        CheckpointError: it is not a sweep's folder, or something in it is a link to elsewhere.
     """
     wanted = [word.partition("=")[2].strip("'\"") for word in argv if key_of(word) == _KEY]
     if not wanted or wanted[-1] == "null":
@@ -42,6 +45,7 @@ def expand_resume(argv: list[str]) -> tuple[list[str], Manifest | None]:
         raise ConfigError(f"{_KEY}=: is empty. Name the folder of a sweep, which holds {NAME}.")
     folder = Path(wanted[-1])
     manifest = Manifest.read(folder)
+    check_own_files("sweep", folder, folder / LOGS, folder / reports.FOLDER)
     own = f"hydra.sweep.dir={hydra_value(str(folder.resolve()))}"
     typed = [word for word in argv if key_of(word) != _KEY] + [own]
     check_typed_again(f"{_KEY}={folder}", manifest, manifest.words, typed)

@@ -20,6 +20,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from bigmodel.cli import invocation
+from bigmodel.cli.launch.run_folder import LOGS
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.resume import resume_words
 from bigmodel.cli.sweep.settings import is_plugin
@@ -34,8 +35,6 @@ from bigmodel.sweeps.manifest import Manifest
 from bigmodel.sweeps.process import Slot
 from bigmodel.sweeps.shared_folder import shared_folder
 from bigmodel.sweeps.slots import threads
-
-LOGS = "logs"
 
 
 class Runner(Protocol):

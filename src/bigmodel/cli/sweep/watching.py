@@ -20,7 +20,7 @@ def observers(settings: SweepConfig, manifest: Manifest, view: SweepView) -> Obs
     """Those that watch the jobs of a sweep."""
     watching: list[Observer] = [manifest, view]
     if settings.keep is not None:
-        watching.append(KeepBest(settings.keep, finished(manifest)))
+        watching.append(KeepBest(manifest.folder, settings.keep, finished(manifest)))
     return Observers(watching)
 
 

@@ -22,8 +22,9 @@ from bigmodel.cli.job import fit_run, import_everything, prepare, prepare_resume
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.cli.launch.lock import locked
+from bigmodel.cli.launch.resume import check_own_files
 from bigmodel.cli.sweep.progress import console_of_job
-from bigmodel.errors import BigModelError, may_pass, reason
+from bigmodel.errors import BigModelError, CheckpointError, may_pass, reason
 from bigmodel.redaction import masked
 from bigmodel.reporting.base import Summary
 from bigmodel.reporting.summary import read_summary, write_summary
@@ -178,6 +179,8 @@ def train(
         try:
             if not begun:
                 run_folder.check_free(folder, "hydra.sweep.dir")
+            if begun:
+                _check_own(folder, Path(hydra.sweep.dir))
             stack.enter_context(locked(folder))
             if not begun:
                 run_folder.check_free(folder, "hydra.sweep.dir")  # another process may have been quicker
@@ -203,6 +206,21 @@ def train(
                 return _outcome_in(folder, *_ending(stopped, error))
             return Outcome(*_ending(stopped, error), folder, may_pass=may_pass(error))
         return _outcome_in(folder, "finished")
+
+
+def _check_own(folder: Path, sweep: Path) -> None:
+    """Makes sure that a job goes on in its sweep's folder: the record may be a stranger's, and name
+    another run.
+
+    Raises:
+        CheckpointError: it is elsewhere, or something in it is a link to elsewhere.
+    """
+    if not folder.resolve().is_relative_to(sweep.resolve()):
+        raise CheckpointError(
+            f"{folder}: is not in the folder of its sweep, {sweep}, so that no job goes on there. Start"
+            " another sweep, with hydra.sweep.subdir=<a path without ..>."
+        )
+    check_own_files("run", folder, folder / run_folder.RECORD)
 
 
 def _outcome_in(folder: Path, status: Status, error: str | None = None) -> Outcome:
