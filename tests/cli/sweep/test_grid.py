@@ -50,7 +50,7 @@ def test_each_is_run_with_each_seed() -> None:
 
 def test_folds_are_the_last_to_vary() -> None:
     assert listed("a=1,2", folds=2) == [
-        f"a={a} data.folds=2 data.val_fold={fold}" for a in (1, 2) for fold in (0, 1)
+        f"a={a} ++data.folds=2 ++data.val_fold={fold}" for a in (1, 2) for fold in (0, 1)
     ]
     assert len(listed("a=1,2", seeds=(1, 2, 3), folds=2)) == 12
 

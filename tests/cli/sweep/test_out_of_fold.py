@@ -26,8 +26,11 @@ def test_each_sample_once_for_each_setting_also_without_checkpoints_and_resumed(
     command: Command, tmp_path: Path
 ) -> None:
     quick = ("device=cpu", "device.engine=eager", "trainer.tensorboard=false", "trainer.epochs=1")
-    words = ("data=iris", "optimizer.lr=0.1,0.01", "sweep.folds=2", "sweep.keep=0", "sweep.jobs=2")
-    words += ("hydra.sweep.dir=mine",)
+    words = ("data=own", "optimizer.lr=0.1,0.01", "sweep.folds=2", "sweep.keep=0", "sweep.jobs=2")
+    words += ("--config-dir=conf", "hydra.sweep.dir=mine")
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    own_data = "# mine, without most settings\nname: iris\n"
+    (tmp_path / "conf" / "data" / "own.yaml").write_text(own_data)
     result = command("-m", *quick, *words)
     assert (result.status, result.err) == (0, "")
     assert result.out.splitlines()[-1] == f"Out-of-fold predictions (300 rows): mine/{OUT_OF_FOLD}"

@@ -158,7 +158,7 @@ def _is_plain_value(override: Override) -> bool:
     """Whether it sets one value that needs no composing."""
     first, *rest = override.key_or_group.split(".")
     return (
-        override.type is OverrideType.CHANGE
+        override.type in (OverrideType.CHANGE, OverrideType.FORCE_ADD)
         and override.package is None
         and "/" not in first
         and ((first in GROUPS and bool(rest)) or (not rest and first == "seed"))

@@ -129,9 +129,9 @@ def combinations(
                 f"sweep.folds={folds}: {' '.join(given)} is given as well. Leave one of the two out;"
                 " sweep.folds sets data.folds and data.val_fold of each job."
             )
-        values |= {
-            "data.folds": [f"data.folds={folds}"],
-            "data.val_fold": [f"data.val_fold={fold}" for fold in range(folds)],
+        values |= {  # with pluses, since a user's own YAML need not name all settings of its data
+            "data.folds": [f"++data.folds={folds}"],
+            "data.val_fold": [f"++data.val_fold={fold}" for fold in range(folds)],
         }
     dimensions: dict[str, list[tuple[str, ...]]] = {}
     for key, words in values.items():

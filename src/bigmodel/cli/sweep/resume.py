@@ -138,8 +138,8 @@ def merge_jobs(manifest: Manifest, jobs: Sequence[Job], extend: bool) -> list[Jo
     Raises:
         ConfigError: they are others than before.
     """
-    known = {tuple(sorted(state.job.overrides)): state.job for state in manifest.states.values()}
-    typed = {tuple(sorted(job.overrides)): job for job in jobs}
+    known = {_without_pluses(state.job): state.job for state in manifest.states.values()}
+    typed = {_without_pluses(job): job for job in jobs}
     gone = [known[words] for words in known if words not in typed]
     first = max(manifest.states, default=-1) + 1
     listed = [job.overrides for words, job in typed.items() if words not in known]
@@ -159,6 +159,11 @@ def merge_jobs(manifest: Manifest, jobs: Sequence[Job], extend: bool) -> list[Jo
     for job in new:
         manifest.add(job)
     return [*known.values(), *new]
+
+
+def _without_pluses(job: Job) -> tuple[str, ...]:
+    """What a job sets. A plus makes no difference to that, and other versions may set one."""
+    return tuple(sorted(word.lstrip("+") for word in job.overrides))
 
 
 def record_words(manifest: Manifest, words: Sequence[str]) -> None:
