@@ -125,6 +125,21 @@ def test_a_start_tidies_up_after_a_process_that_was_killed(tmp_path: Path) -> No
     saver.close()
 
 
+def test_where_none_is_the_best_any_more_those_of_before_are_set_aside(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, keep=2, interval=0)
+    saver.start()
+    for step in (1, 2):
+        saver.offer(weights(1.0), at(step), best=True, last=True, now=True)
+    saver.flush()
+    saver.close()
+    (tmp_path / "best-2.bak").mkdir()
+    saver = Saver(tmp_path, keep=0, interval=0)
+    saver.start()
+    saver.close()
+    names = {path.name for path in tmp_path.iterdir() if path.name.startswith("best")}
+    assert names == {"best.earlier", "best-2.earlier", "best-2.bak"}
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_as_many_of_the_best_are_kept_as_asked_for_however_soon_they_come(
     tmp_path: Path, keep: int

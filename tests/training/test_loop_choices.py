@@ -296,6 +296,14 @@ def test_without_a_validation_set_the_last_weights_are_tested(tmp_path: Path) ->
     assert not [name for record in told.records for name in record if name.startswith("val/")]
 
 
+def test_a_run_that_goes_on_without_a_validation_set_has_no_best_checkpoint(tmp_path: Path) -> None:
+    fit(built(tmp_path, {"trainer.epochs": 1})[0])
+    assert (tmp_path / "checkpoints" / "best").is_dir()
+    run, _ = built(tmp_path, {"data.validation": False, "trainer.epochs": 2})
+    fit(resume_run(run, changed=["data.validation", "trainer.epochs"]))
+    assert not any(path.is_dir() for path in checkpoint.best_candidates(tmp_path / "checkpoints"))
+
+
 def test_without_a_validation_set_the_training_loss_may_choose(tmp_path: Path) -> None:
     settings = {
         "data.validation": False,

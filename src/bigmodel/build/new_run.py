@@ -124,7 +124,7 @@ def build_run(
         monitor=monitor,
         stop_monitor=stop_monitor,
         runtime=runtime,
-        saver=_saver(config, folder) if ranks.is_first else NoSaver(folder / "checkpoints"),
+        saver=_saver(config, folder, monitor) if ranks.is_first else NoSaver(folder / "checkpoints"),
         sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
         summary=_summary(monitor, model, dataset, runtime, loss),
         text_sampler=text_sampler,
@@ -303,9 +303,10 @@ def _summary(
     )
 
 
-def _saver(config: RunConfig, folder: Path) -> Saver:
+def _saver(config: RunConfig, folder: Path, monitor: Monitored) -> Saver:
     saving, records = config.trainer.checkpoint, (folder / jsonl.NAME, folder / tensorboard.FOLDER)
-    return Saver(folder / "checkpoints", saving.keep, saving.interval, records=records)
+    keep = saving.keep if monitor.name else 0
+    return Saver(folder / "checkpoints", keep, saving.interval, records=records)
 
 
 def _sinks(config: RunConfig, folder: Path, console: Callable[[Path], Sink]) -> Sink:

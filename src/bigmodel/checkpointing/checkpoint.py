@@ -195,10 +195,10 @@ def remove_unfinished(checkpoints: Path) -> None:
             old.rename(best)
 
 
-def set_aside(folder: Path) -> None:
-    """Renames a damaged checkpoint, so that it never replaces an intact one."""
+def set_aside(folder: Path, why: str) -> None:
+    """Renames a checkpoint that must not be used any more, to `folder.why`."""
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(disk.free_name(folder, "damaged"))
+        folder.rename(disk.free_name(folder, why))
 
 
 def _temporary(folder: Path) -> Path:

@@ -76,7 +76,7 @@ class Saver(NoSaver):
 
     Args:
         checkpoints: the folder for all of them.
-        keep: how many best checkpoints are kept.
+        keep: how many best checkpoints are kept; 0 if none is the best: those of before are renamed.
         interval: seconds.
         clock: a monotonic clock, in seconds.
         records: files, and folders of files, that hold the metrics of each step; they are synced to disk
@@ -120,9 +120,12 @@ class Saver(NoSaver):
         try:
             disk.make_folder(self.checkpoints)
             for folder in self.damaged:
-                checkpoint.set_aside(folder)
+                checkpoint.set_aside(folder, "damaged")
             checkpoint.remove_unfinished(self.checkpoints)
             retention.initialize(self.checkpoints)
+            if self._keep == 0:  # a run that went on without its validation set
+                for folder in checkpoint.best_candidates(self.checkpoints):
+                    checkpoint.set_aside(folder, "earlier")
             self.place = disk.HeldFolder(self.checkpoints.parent)
         except OSError as error:
             raise CheckpointError(
