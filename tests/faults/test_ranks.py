@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -69,6 +70,31 @@ def test_one_rank_goes_on_with_what_two_began_when_their_launcher_was_killed(tmp
     assert trials.summary(tmp_path)["status"] == "stopped"
     resumed(tmp_path, "device.ranks=1")
     assert trials.summary(tmp_path)["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "printed"),
+    [
+        (["--version"], 0, "bigmodel-train "),
+        (["--cfg", "job"], 0, "epochs: 30"),
+        (["-m", "seed=1,2"], 1, "-m: torchrun has started 2 processes"),
+        (["modle=fnn"], 1, "modle: no such setting"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_processes_that_torchrun_has_started_end_with_the_first_when_there_is_nothing_to_train(
+    tmp_path: Path, words: list[str], status: int, printed: str
+) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    first, other = (
+        trials.launch(tmp_path, *words, environment=meeting | {"RANK": rank}) for rank in ("0", "1")
+    )
+    assert (first.wait(), other.wait()) == (status, 0)
+    assert printed in first.log
+    assert other.log == ""
+    assert not (tmp_path / "outputs").exists()
 
 
 def resumed(cwd: Path, *words: str) -> Path:

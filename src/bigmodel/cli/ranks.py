@@ -154,6 +154,7 @@ def dismiss() -> None:
     if ranks is not None:
         with contextlib.suppress(RuntimeError):
             ranks.from_first(None)
+            ranks.leave()
 
 
 def follow(act: Callable[[DictConfig, Path, Ranks], None]) -> int:
@@ -167,6 +168,7 @@ def follow(act: Callable[[DictConfig, Path, Ranks], None]) -> int:
         ranks = join_torchrun()
         task: Task | None = ranks.from_first(None)
         if task is None:
+            ranks.leave()
             return 0
         current = invocation.current
         current.resumed, current.may_change = task.resumed, task.may_change

@@ -75,18 +75,21 @@ def _follow() -> int:
 
 
 def _run(argv: list[str]) -> int:
-    if (page := _page(argv)) is not None:
-        return _show(page)
     if int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        return _train(argv)
+        return _obey(argv)
     from bigmodel.cli.ranks import dismiss, is_started_by_torchrun, join_torchrun
 
     if is_started_by_torchrun():
         invocation.current.ranks = join_torchrun()
     try:
-        return _train(argv)
+        return _obey(argv)
     finally:
         dismiss()
+
+
+def _obey(argv: list[str]) -> int:
+    page = _page(argv)
+    return _train(argv) if page is None else _show(page)
 
 
 def _page(argv: list[str]) -> str | None:

@@ -48,8 +48,13 @@ def make_sweeper(
         explain: says in words what is wrong; None for a fault that is not the user's.
 
     Raises:
-        ConfigError: another sweeper is configured.
+        ConfigError: another sweeper is configured, or torchrun has started several processes.
     """
+    if invocation.current.ranks is not None:
+        raise ConfigError(
+            f"-m: torchrun has started {invocation.current.ranks.size} processes for one run, but each"
+            " job of a sweep trains in a process of its own. Start the sweep without torchrun."
+        )
     if not (is_plugin(config.hydra.sweeper, BasicSweeper) or is_hydra_search(config)):
         raise ConfigError(
             f"hydra/sweeper: {config.hydra.sweeper.get('_target_')} is not bigmodel's own sweeper, which"
