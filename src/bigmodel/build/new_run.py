@@ -25,6 +25,7 @@ from bigmodel.distributed.parallel import replicated
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
+from bigmodel.engine.recompute import recompute_blocks
 from bigmodel.engine.regions import compile_model
 from bigmodel.engine.selection import AutoEngine
 from bigmodel.engine.step import Step
@@ -194,6 +195,11 @@ def _model(
     model.to(runtime.device)
     warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
+    if config.trainer.recompute == "blocks" and not recompute_blocks(model):
+        raise ConfigError(
+            f"trainer.recompute=blocks: model={config.model.name} is no stack of equal blocks. Leave"
+            " it out."
+        )
     compiling = compile_model(model, runtime.device) if config.device.compile else []
     return loss, model, layers, [*_rows("Compiling", compiling), *_rows("Warning", warnings)]
 
@@ -233,10 +239,12 @@ def _step(
 
 
 def _engine(config: RunConfig, dataset: Dataset, step: Step, state: State, ranks: Ranks) -> Engine:
-    """Eager if the run has to be deterministic or has several ranks, else the fastest one, found by
-    timing."""
+    """Eager if the run has to be deterministic, has several ranks or recomputes; else the fastest one,
+    found by timing."""
     device = config.device
-    if device.deterministic or ranks.size > 1:
+    # Compiled code and CUDA graphs keep what they like.
+    recomputes = config.trainer.recompute != "none"
+    if device.deterministic or ranks.size > 1 or recomputes:
         return Engine(step)
     parts = {name: config.values[name] for name in ("model", "loss")}
     target = dataset.spec.target  # everything else about it is in tensors

@@ -86,6 +86,11 @@ class TrainerConfig(Config):
     on_oom: OnOOM = Field(
         "halve", description="when memory runs out: halve what goes through the model at once; or stop"
     )
+    recompute: Literal["none", "blocks"] = Field(
+        "none",
+        description="what the backward pass computes again instead of keeping it: none; or blocks, the"
+        " equal parts that a deep model is a stack of",
+    )
     tensorboard: bool = Field(True, description="write TensorBoard event files")
     histograms: bool = Field(
         False, description="histograms of weights in TensorBoard at each evaluation"
