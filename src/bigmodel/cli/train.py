@@ -184,9 +184,23 @@ def _run_jobs(argv: list[str]) -> int:
         raise current.error
     if not current.started:  # only text was requested, as by --cfg
         standard_streams.check_result()
+    if current.resumed is not None:
+        current.refit = _resumed_refit(current.resumed)
     if current.refit is not None and current.folder is not None:
         _conclude_refit(current.refit, current.folder)
     return _conclude_sweep()
+
+
+def _resumed_refit(folder: Path) -> Refit | None:
+    """The best settings of a sweep, if the run trains those, and has gone on without any others."""
+    from bigmodel.cli.launch.safe_loader import named_plugins
+    from bigmodel.cli.sweep.resume import key_of
+    from bigmodel.sweeps.refit import Refit
+
+    words = invocation.current.words
+    if not {key_of(word) for word in words} <= {"resume", "plugins"}:
+        return None
+    return Refit.read(folder, sorted(named_plugins(words)))
 
 
 def _conclude_refit(refit: Refit, folder: Path) -> None:

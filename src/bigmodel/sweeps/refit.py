@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from pydantic import TypeAdapter
+
 from bigmodel.errors import counted
-from bigmodel.runtime import disk
+from bigmodel.runtime import disk, nested_json
 from bigmodel.sweeps.groups import choice_bias, group
 from bigmodel.sweeps.jobs import FOLD
 from bigmodel.sweeps.leaderboard import Board, JobResult, Row, rank
 from bigmodel.sweeps.statistics import Estimate, estimate
 
-FOLDER = "experiment"
+FOLDER, RECORD = "experiment", "refit.json"
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,27 @@ class Refit:
     moved_to: Path | None = None
 
     def write(self, folder: Path) -> None:
-        """Writes the experiment into the run's folder.
+        """Writes the experiment into the run's folder, and what `read` needs.
 
         Raises:
-            CheckpointError: it cannot be written.
+            CheckpointError: they cannot be written.
         """
         disk.make_folder(folder / FOLDER)
         disk.write_text(folder / FOLDER / f"{self.name}.yaml", self.experiment)
+        kept = replace(self, winner=replace(self.winner, jobs=()), moved_to=Path.cwd())
+        disk.write_text(folder / FOLDER / RECORD, json.dumps(asdict(kept), default=str))
+
+    @classmethod
+    def read(cls, folder: Path, plugins: Sequence[str] = ()) -> Refit | None:
+        """What the run in a folder trains, without the sweep's jobs; None if that is something else.
+
+        Args:
+            plugins: those that the user has named now; the folder may come from somebody else.
+        """
+        try:
+            content = nested_json.loads(disk.read_text(folder / FOLDER / RECORD))
+            found = TypeAdapter(cls).validate_python(content)
+        except (OSError, ValueError):
+            return None
+        moved_to = None if found.moved_to == Path.cwd() else found.moved_to
+        return replace(found, plugins=plugins, moved_to=moved_to)

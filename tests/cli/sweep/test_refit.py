@@ -10,6 +10,7 @@ import yaml
 
 from bigmodel.sweeps.jobs import Job, Outcome
 from bigmodel.sweeps.manifest import Manifest
+from bigmodel.sweeps.refit import Refit
 from tests.end_to_end import conftest
 from tests.end_to_end.conftest import Command
 
@@ -87,6 +88,28 @@ def test_the_best_settings_are_trained_again_and_can_be_named(command: Command, 
     )
     assert ours == theirs
     assert (ours["optimizer"]["lr"], ours["seed"]) == (0.01, 0)
+
+
+@pytest.mark.usefixtures("swept")
+def test_a_run_that_was_interrupted_ends_with_the_same_words(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = command("sweep.refit=swept", "hydra.run.dir=again").out.splitlines()[-5:]
+    (tmp_path / "again" / "summary.json").unlink()  # as if it had been killed before that was written
+    gone_on = command("resume=again")
+    assert (gone_on.status, gone_on.err) == (0, "")
+    assert gone_on.out.splitlines()[-5:] == words
+    monkeypatch.setattr(Path, "cwd", lambda: tmp_path / "elsewhere")
+    elsewhere = Refit.read(tmp_path / "again", ["mine"])
+    assert elsewhere is not None
+    assert (elsewhere.moved_to, elsewhere.plugins) == (tmp_path, ["mine"])
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    longer = command("resume=again", "trainer.epochs=2")
+    assert longer.status == 0
+    assert "These settings" not in longer.out, "they are others"
+    (tmp_path / "again" / "experiment" / "refit.json").write_text('{"winner": 3}')
+    assert Refit.read(tmp_path / "again") is None
 
 
 @pytest.mark.usefixtures("swept")

@@ -96,7 +96,8 @@ def test_the_settings_are_named_with_all_that_they_need(known: dict[str, Any], t
 
 def test_a_user_elsewhere_goes_to_where_the_paths_start() -> None:
     *_, again = said(refit([0.5, 0.9], moved_to=Path("/there")), 0.5, None)
-    assert again.startswith("These settings again: cd /there && bigmodel-train ")
+    there = Path("runs/my run").resolve()
+    assert again.startswith(f"These settings again: cd /there && bigmodel-train '--config-dir={there}'")
 
 
 def test_folds_say_how_much_the_choice_flatters() -> None:

@@ -84,7 +84,8 @@ def _meaning(winner: Winner, test: str, own: float | None, tested: float | None)
 
 
 def _again(refit: Refit, folder: Path) -> str:
-    own, path = shown_path(folder), refit.search_path
+    away = refit.moved_to not in (None, Path.cwd())
+    own, path = str(folder.resolve()) if away else shown_path(folder), refit.search_path
     if refit.flags:  # there is one folder of configurations: the run's becomes one that is searched
         words = [*refit.flags, f"hydra.searchpath={hydra_value([own, *path], literal=True)}"]
     else:
