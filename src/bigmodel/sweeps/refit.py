@@ -163,7 +163,8 @@ class Refit:
         """
         disk.make_folder(folder / FOLDER)
         disk.write_text(folder / FOLDER / f"{self.name}.yaml", self.experiment)
-        kept = replace(self, winner=replace(self.winner, jobs=()), moved_to=Path.cwd())
+        winner = replace(self.winner, jobs=())
+        kept = replace(self, winner=winner, announcement="", experiment="", moved_to=Path.cwd())
         disk.write_text(folder / FOLDER / RECORD, json.dumps(asdict(kept), default=str))
 
     @classmethod
