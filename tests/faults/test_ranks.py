@@ -13,7 +13,7 @@ import pytest
 from tests.faults import trials
 from tests.sweeps.small_jobs import until
 
-RECIPE = (*trials.RECIPE, "device.ranks=2", "data.batch_size=63", "model=fnn")
+RECIPE = (*trials.RECIPE, "device.ranks=2", "device.restarts=1", "data.batch_size=63", "model=fnn")
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -24,9 +24,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     return trials.run_uninterrupted(tmp_path_factory.mktemp("whole"), *RECIPE)
 
 
-def held(cwd: Path) -> trials.Attempt:
+def held(cwd: Path, *words: str) -> trials.Attempt:
     """Two ranks that wait at their fifth record."""
-    attempt = trials.launch(cwd, *RECIPE, hold="step 5")
+    attempt = trials.launch(cwd, *RECIPE, *words, hold="step 5")
     attempt.wait_until_held()
     attempt.wait_until(lambda: len(attempt.children) == 2)
     return attempt
@@ -48,8 +48,8 @@ def test_a_signal_to_any_of_them_counts_for_all(tmp_path: Path, whole: str) -> N
     assert trials.digest(resumed(tmp_path)) == whole
 
 
-def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path, whole: str) -> None:
-    attempt = held(tmp_path)
+def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
+    attempt = held(tmp_path, "device.restarts=0")
     ranks = attempt.children
     os.kill(ranks[1], signal.SIGKILL)
     attempt.release()
@@ -57,7 +57,21 @@ def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path, whole: str) -> No
     assert gone(ranks)
     assert "rank 1 was ended by SIGKILL" in attempt.log
     assert "Traceback" not in attempt.log
-    assert trials.digest(resumed(tmp_path)) == whole
+    assert trials.summary(tmp_path)["status"] == "failed"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_all_start_again_after_a_rank_was_killed(tmp_path: Path, whole: str, number: int) -> None:
+    attempt = held(tmp_path)
+    ranks = attempt.children
+    os.kill(ranks[number], signal.SIGKILL)
+    attempt.release()
+    assert attempt.wait() == 0, attempt.log
+    assert gone(ranks)
+    assert "They are started again" in attempt.log
+    folder = trials.run_folder(tmp_path)
+    assert folder is not None
+    assert trials.digest(folder) == whole
 
 
 def test_one_rank_goes_on_with_what_two_began_when_their_launcher_was_killed(tmp_path: Path) -> None:

@@ -41,11 +41,12 @@ def run_job(config: DictConfig) -> None:
     from bigmodel.distributed.ranks import ALONE
 
     current = invocation.current
+    task = Task(config, folder, current.resumed, current.may_change)
     try:
         if current.ranks is not None:
-            lead(current.ranks, act, Task(config, folder, current.resumed, current.may_change))
-        elif (count := _rank_count(config)) > 1:
-            run_ranks(count, act, folder)
+            lead(current.ranks, act, task)
+        elif (count := _number(config.device.get("ranks"))) > 1:
+            run_ranks(count, act, task, _number(config.device.get("restarts")))
         else:
             act(ALONE)
     except Exception as error:
@@ -60,10 +61,9 @@ def import_everything() -> None:
         import bigmodel.training.loop  # noqa: F401
 
 
-def _rank_count(config: DictConfig) -> int:
-    """`device.ranks` as it was typed; a wrong value is refused with all others, by one process."""
-    wanted = config.device.get("ranks")
-    return wanted if isinstance(wanted, int) else 1
+def _number(typed: Any) -> int:
+    """A setting that is not checked yet: a wrong value is refused when the run is built."""
+    return typed if isinstance(typed, int) else 0
 
 
 def _run(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:

@@ -8,13 +8,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bigmodel.cli import invocation
+from bigmodel.cli import invocation, messages
+from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.cli.launch.run_folder import RECORD
 from bigmodel.distributed.launcher import Ended, exit_reason, launch
 from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks, lost_rank
@@ -28,7 +29,7 @@ class _CrashError(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """What the first of torchrun's processes has the others do.
+    """What several processes do together.
 
     Attributes:
         config: as composed.
@@ -43,27 +44,36 @@ class Task:
     may_change: bool
 
 
-def run_ranks(count: int, act: Callable[[Ranks], None], folder: Path) -> None:
+def run_ranks(count: int, act: Callable[[Ranks], None], task: Task, restarts: int) -> None:
     """Runs one job on several ranks of this machine.
 
     Args:
         count: of ranks.
         act: what each rank does.
-        folder: of the run, which the first rank owns.
+        task: the job; the first rank owns its folder.
+        restarts: how often all are started again, from the newest checkpoint, after one of them was
+            ended from outside.
 
     Raises:
         Stopped: they were asked to stop.
         BigModelError: what a rank has raised.
         DeviceError: a rank was ended from outside.
     """
-    signals = invocation.current.signals
-    with signals.waiting():
-        ended = launch(count, partial(_act_in_process, act), _request)
-    if (folder / RECORD).is_dir():
-        invocation.current.folder = folder
+    current = invocation.current
+    while True:
+        with current.signals.waiting():
+            ended = launch(count, partial(_act_in_process, act, task), _request)
+        recorded = (task.folder / RECORD).is_dir()
+        if recorded:
+            current.folder = task.folder
+        if ended.status is None or not (recorded and restarts):
+            break
+        restarts -= 1
+        task = replace(task, resumed=task.folder)
+        messages.note(f"{_error(ended, count)} They are started again, from the newest checkpoint.")
     if ended.failed:
         raise _error(ended, count)
-    signals.check()
+    current.signals.check()
 
 
 def _error(ended: Ended, count: int) -> BaseException:
@@ -88,9 +98,12 @@ def _request() -> int | None:
     return getattr(signal, "SIGUSR1", None)
 
 
-def _act_in_process(act: Callable[[Ranks], None], ranks: Ranks) -> None:
+def _act_in_process(act: Callable[[Ranks], None], task: Task, ranks: Ranks) -> None:
     """What a rank's process does; its errors are made fit for a pipe."""
-    signals = invocation.current.signals = Signals()
+    set_globals()  # if the process was not forked
+    current = invocation.current
+    current.resumed, current.may_change = task.resumed, task.may_change
+    signals = current.signals = Signals()
     signals.enter(SignalMode.RAISE)
     signals.install()
     try:

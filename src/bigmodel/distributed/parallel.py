@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,9 +24,11 @@ def replicated(model: nn.Module, ranks: Ranks, *, all_used: bool) -> nn.Module:
     """
     if ranks.size == 1:
         return model
-    parallel = DistributedDataParallel(
-        model, broadcast_buffers=False, find_unused_parameters=not all_used
-    )
+    with warnings.catch_warnings():  # the newest torch has another name for an argument
+        warnings.simplefilter("ignore", FutureWarning)
+        parallel = DistributedDataParallel(
+            model, broadcast_buffers=False, find_unused_parameters=not all_used
+        )
     parallel.register_comm_hook(None, lambda _, bucket: _summed(bucket))
     return parallel
 

@@ -51,6 +51,9 @@ class DeviceConfig(Config):
     ranks: int | None = Field(
         None, ge=1, description="processes that train together on this machine; null: one"
     )
+    restarts: int = Field(
+        0, ge=0, description="how often all processes start again after one of them was killed"
+    )
     deterministic: bool = Field(False, description="only operations that give the same bits each time")
 
     @field_validator("name")
