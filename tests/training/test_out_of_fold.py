@@ -109,6 +109,16 @@ def test_without_folds_there_is_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / out_of_fold.NAME).exists()
 
 
+def test_of_several_ranks_the_first_alone_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fitted(tmp_path)
+    (tmp_path / out_of_fold.NAME).unlink()
+    monkeypatch.setattr(run.ranks, "rank", 1, raising=False)
+    out_of_fold.write_predictions(run)
+    assert not (tmp_path / out_of_fold.NAME).exists()
+
+
 def test_a_run_that_cannot_write_it_is_not_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,10 +68,7 @@ class Manifest(Observer):
         """
         manifest = cls(folder, words, {job.number: JobState(job) for job in jobs}, Path.cwd())
         head = {"version": VERSION, "words": list(words), "started_in": str(manifest.started_in)}
-        lines = [
-            head,
-            *({"job": s.job.number, "overrides": s.job.overrides} for s in manifest.states.values()),
-        ]
+        lines = [head, *map(_entry, jobs)]
         disk.write_text(folder / NAME, "".join(_line(line) for line in lines))
         return manifest
 

@@ -31,7 +31,8 @@ _ROWS = 1 << 16  # that are made at a time: as text they need many times the mem
 
 def write_predictions(run: Run) -> None:
     """Writes `out_of_fold.csv`: a row for each sample that the run holds out, in the order of the data,
-    predicted by the best checkpoint. Nothing without folds, or for next tokens.
+    predicted by the best checkpoint. Nothing without folds, for next tokens, or on other ranks than the
+    first.
 
     Raises:
         Stopped: the process was asked to stop.
@@ -41,6 +42,8 @@ def write_predictions(run: Run) -> None:
     if fold is None or dataset.val_rows is None or isinstance(dataset.spec.target, NextTokens):
         return
     load_best_weights(run, "Out-of-fold predictions are made")
+    if not run.ranks.is_first:
+        return
     with eval_mode(run.state.model):
         outputs = _outputs(run)
     path = run.info.folder / NAME

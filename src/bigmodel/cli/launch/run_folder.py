@@ -10,7 +10,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -239,12 +238,6 @@ def _possibly_new(folder: Path) -> Iterable[Path]:
     """A folder and the parents that may have been created for it; the current folder existed before."""
     old = (Path.cwd(), *Path.cwd().parents)
     return [folder, *(path for path in folder.absolute().parents if path not in old[1:])]
-
-
-def typed_overrides(hydra: DictConfig) -> str:
-    """The overrides typed for a run, on one line; references, as to secrets, stay unresolved."""
-    plain: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
-    return " ".join(plain["task"])
 
 
 def write_config(folder: Path, config: DictConfig) -> None:
