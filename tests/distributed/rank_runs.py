@@ -39,7 +39,7 @@ def train_on(count: int, cases: Cases, folder: Path) -> None:
     Raises:
         AssertionError: a rank failed.
     """
-    command = [sys.executable, "-m", "tests.distributed.rank_runs", str(count), str(folder)]
+    command = [sys.executable, "-Werror", "-m", "tests.distributed.rank_runs", str(count), str(folder)]
     done = subprocess.run(
         command, input=json.dumps(cases), capture_output=True, text=True, check=False, timeout=300
     )

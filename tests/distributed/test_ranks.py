@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from bigmodel import registry
+from bigmodel.build.new_run import build_run
 from bigmodel.distributed.ranks import ALONE, Ranks
+from bigmodel.errors import ConfigError
 from tests.distributed.rank_runs import Cases, records, train, train_on, weights
+from tests.small_runs import config
 
 CASES: Cases = {
     **{f"optimizer={name}": {"optimizer": name} for name in registry.optimizers.names()},
@@ -50,6 +54,22 @@ def test_one_process_alone_agrees_with_itself() -> None:
     assert ALONE.is_first
     with ALONE.first():
         ALONE.barrier()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device.engine": "compiled"}, "device.engine=compiled: with device.ranks=2 steps run eagerly"),
+        ({"data.batch_size": 1}, "device.ranks=2: a batch of 1 sample has no row for each"),
+        ({"device.ranks": 3}, "device.ranks=3: only a single run"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_several_ranks_cannot_do_is_refused(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_run(config(settings), tmp_path, ranks=rank(0, 2))
 
 
 @pytest.fixture(scope="module")

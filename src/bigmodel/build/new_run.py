@@ -42,7 +42,14 @@ from bigmodel.reporting.console import Console
 from bigmodel.reporting.jsonl import JsonLines
 from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime import progress_messages, rng
-from bigmodel.runtime.device import Runtime, environment, keep_memory, measure_kernels, prepare
+from bigmodel.runtime.device import (
+    DeviceConfig,
+    Runtime,
+    environment,
+    keep_memory,
+    measure_kernels,
+    prepare,
+)
 from bigmodel.spec import NextTokens
 from bigmodel.training.plan import Monitored, Plan, monitored
 from bigmodel.training.run import Run
@@ -92,12 +99,13 @@ def build_run(
     loss, model, layers, rows = _model(config, dataset, runtime, first)
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, metrics)
-    _check_ranks(ranks, train, model, config.device.ranks)
+    _check_ranks(ranks, train, model, config.device)
     step = _step(config, model, loss, dataset, runtime, ranks)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
     custom_parts.try_schedule(schedule, plan.steps, config.scheduler)
     _check_followed(config, schedule, monitor)
+    rows += _rows("Ranks", [f"{ranks.size}, with a share of each batch"] if ranks.size > 1 else [])
     rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, model, config.optimizer))
     state = State(
         *(model, step.optimizer, schedule, step.metrics, step.accumulation),
@@ -144,12 +152,16 @@ def _for_ranks(config: RunConfig, ranks: Ranks) -> RunConfig:
     return replace(config, trainer=config.trainer.model_copy(update={"on_oom": "stop"}))
 
 
-def _check_ranks(ranks: Ranks, train: Batches, model: nn.Module, wanted: int | None) -> None:
-    if wanted not in (None, ranks.size):
+def _check_ranks(ranks: Ranks, train: Batches, model: nn.Module, device: DeviceConfig) -> None:
+    if device.ranks not in (None, ranks.size):
         raise ConfigError(
-            f"device.ranks={wanted}: only a single run trains in several processes. Leave it out."
+            f"device.ranks={device.ranks}: only a single run trains in several processes. Leave it out."
         )
     key = f"device.ranks={ranks.size}"
+    if ranks.size > 1 and device.engine not in ("auto", "eager"):
+        raise ConfigError(
+            f"device.engine={device.engine}: with {key} steps run eagerly. Leave device.engine out."
+        )
     if ranks.size > min(train.grouped, len(train)):
         raise ConfigError(
             f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
