@@ -79,7 +79,7 @@ def test_jobs_without_a_validation_set_are_ranked_by_a_test_figure_alone() -> No
         job(1, None, monitor="", best={"test/r2": 0.1}),
         job(2, None, monitor="", best={"test/r2": 0.5}),
     ]
-    assert [row.remark for row in rank(jobs)[0].rows] == ["has no validation set to be ranked on"] * 2
+    assert [row.remark for row in rank(jobs)[0].rows] == ["no validation set to be ranked on"] * 2
     assert order(jobs, "test/r2") == "21"
 
 
@@ -92,7 +92,7 @@ def test_a_metric_of_choice_ranks_all_that_have_it() -> None:
     assert metric_names(jobs) == ["val/accuracy", "val/loss", "test/r2"]
     assert order(jobs, "val/loss") == "123"
     (board,) = rank(jobs, "val/loss")
-    assert (board.mode, board.rows[2].remark) == ("min", "has no val/loss")
+    assert (board.mode, board.rows[2].remark) == ("min", "no val/loss")
     assert rank(jobs, "test/r2")[0].mode == "max"
     assert rank([job(1, 0.5, mode="min")], "val/accuracy")[0].mode == "min", "as it was configured"
 

@@ -182,9 +182,9 @@ def _remark(result: JobResult, metric: str) -> str | None:
     if result.status != "finished" or result.best.get(metric) is not None:
         return result.error
     if not result.monitor:
-        return "has no validation set to be ranked on"
+        return "no validation set to be ranked on"
     if metric != result.monitor:
-        return f"has no {metric}"
+        return f"no {metric}"
     others = [value for name, value in result.final.items() if name.startswith("val/")]
     if any(value is not None for value in others):
         return f"{metric} was never a number: the validation part leaves it undefined"

@@ -142,6 +142,8 @@ def test_a_launcher_that_is_not_installed_is_refused(command: Command, tmp_path:
         (["data=wine", "sweep.folds=49"], "sweep.folds=49: class 'class_2' has 48 samples for training"),
         (["data=wine", "data.folds=500", "data.val_fold=0,1"], "data.folds=500: the training set has"),
         (["data=wine,iris", "sweep.folds=50"], "data=wine: sweep.folds=50: class"),
+        (["data.validation=false", "sweep.folds=3"], "sweep.folds=3 hold a fold out for validation."),
+        (["data.folds=3", "sweep.folds=3"], "sweep.folds=3: data.folds=3 is given as well."),
         (["seed=1,2", "sweep.gpus=[0]"], "sweep.gpus=[0]: jobs run on the CPU here"),
     ],
 )

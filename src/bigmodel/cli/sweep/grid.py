@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -94,7 +95,9 @@ def _as_of_sweep(folds: int | None) -> Iterator[None]:
     try:
         yield
     except (ConfigError, DataError) as error:
-        message = str(error).replace(f"data.folds={folds}:", f"sweep.folds={folds}:")
+        if str(error).startswith(typed := f"sweep.folds={folds}"):
+            raise
+        message = re.sub(rf"(\+\+)?\bdata\.folds={folds}\b", typed, str(error))
         raise type(error)(message) from error
 
 
