@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bigmodel.data.counter_rng import generator_of, key_of, uniforms
+from bigmodel.data import counter_rng
+from bigmodel.data.counter_rng import Permutation, generator_of, key_of, shuffled, uniforms
 
 MASK = (1 << 64) - 1
 
@@ -46,3 +47,34 @@ def test_generators_repeat_and_differ():
     first = torch.randperm(50, generator=generator_of(1, 2))
     assert torch.equal(first, torch.randperm(50, generator=generator_of(1, 2)))
     assert not torch.equal(first, torch.randperm(50, generator=generator_of(2, 1)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 64, 65, 1000, 4097])
+def test_a_permutation_has_every_number_once_in_any_parts(count):
+    permutation = Permutation(count, key_of(1, 2))
+    whole = permutation[:]
+    assert sorted(whole.tolist()) == list(range(count))
+    parts = [permutation[first : first + 7] for first in range(0, count, 7)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert len(permutation) == count
+
+
+def test_permutations_are_as_random_as_drawn_ones():
+    """Places of numbers, and steps between neighbours, are spread evenly; keys are independent."""
+    count, keys = 1000, 400
+    drawn = torch.stack([Permutation(count, key_of(7, key))[:] for key in range(keys)])
+    for column in (drawn[:, 0], drawn[:, 1], drawn[:, 500], (drawn[:, 1] - drawn[:, 0]) % count):
+        tenths = torch.bincount(column * 10 // count, minlength=10).double()
+        chi_square = float(((tenths - keys / 10) ** 2 / (keys / 10)).sum())
+        assert chi_square < 28  # 9 degrees of freedom: exceeded once in a thousand
+    fixed = (drawn == torch.arange(count)).double().sum(1).mean()
+    torch.testing.assert_close(fixed, torch.tensor(1.0, dtype=torch.float64), atol=0.2, rtol=0)
+    between_keys = torch.corrcoef(drawn[:50].double()) - torch.eye(50)
+    assert between_keys.abs().max() < 0.15
+
+
+def test_only_long_orders_are_computed(monkeypatch):
+    monkeypatch.setattr(counter_rng, "MOST_STORED", 50)
+    drawn = shuffled(50, generator_of(1), key_of(1))
+    assert torch.equal(drawn, torch.randperm(50, generator=generator_of(1)))
+    assert shuffled(51, generator_of(1), key_of(1)) == Permutation(51, key_of(1))

@@ -14,6 +14,7 @@ from bigmodel.config import RunConfig
 from bigmodel.data.assemble import without_validation
 from bigmodel.data.base import Dataset
 from bigmodel.data.checks import check
+from bigmodel.data.counter_rng import key_of, shuffled
 from bigmodel.data.parts import Part, SplitData, Texts
 from bigmodel.data.preprocessing import Preprocessing
 from bigmodel.errors import DataError
@@ -100,5 +101,6 @@ def _limit(part: SplitData, name: str, config: RunConfig) -> Tensor | None:
         size = min(size, max(1, round(tokens / float(part.lengths.double().mean()))))
     if batches is None or batches * size >= len(part):
         return None
-    generator = torch.Generator().manual_seed(config.data.split_seed)
-    return torch.randperm(len(part), generator=generator)[: batches * size]
+    seed = config.data.split_seed
+    order = shuffled(len(part), torch.Generator().manual_seed(seed), key_of(seed))
+    return order[: batches * size]

@@ -8,6 +8,8 @@ splittable pseudorandom number generators", 2014).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,56 @@ def generator_of(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(key_of(*numbers))
 
 
+MOST_STORED = 1 << 22
+"""Numbers of an order that is stored: that of more would take more memory than a small run needs."""
+
+
+def shuffled(count: int, generator: torch.Generator, key: int) -> Tensor | Permutation:
+    """The numbers from 0 to `count - 1` in a random order: drawn from `generator` or, if there are more
+    than `MOST_STORED`, computed from `key` where they are asked for."""
+    if count > MOST_STORED:
+        return Permutation(count, key)
+    return torch.randperm(count, generator=generator)
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """The numbers from 0 to `count - 1` in a random order, of which any part can be computed by itself.
+
+    A Feistel network permutes the numbers of as many bits as `count - 1` has. What is too large is
+    permuted again, until it is not (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
+
+    Attributes:
+        count: how many numbers; at least 1.
+        key: from `key_of`.
+    """
+
+    count: int
+    key: int
+
+    _ROUNDS = 6  # four make it indistinguishable from random, with a function that is (Luby and Rackoff)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, places: slice) -> Tensor:
+        """The numbers at some places, (places,) int64."""
+        numbers = self._permuted(torch.arange(*places.indices(self.count)))
+        while bool((large := numbers >= self.count).any()):
+            numbers[large] = self._permuted(numbers[large])
+        return numbers
+
+    def _permuted(self, numbers: Tensor) -> Tensor:
+        bits = max(2, (self.count - 1).bit_length())
+        widths = (bits // 2, bits - bits // 2)  # of the low half and of the high half
+        halves = [numbers & ((1 << widths[0]) - 1), numbers >> widths[0]]
+        for turn in range(self._ROUNDS):
+            changed = turn % 2
+            mixed = _mixed_tensor(halves[1 - changed], key_of(self.key, turn))
+            halves[changed] = halves[changed] ^ (mixed & ((1 << widths[changed]) - 1))
+        return halves[0] | (halves[1] << widths[0])
+
+
 def uniforms(key: int, index: Tensor, count: int) -> Tensor:
     """Numbers in [0, 1) that depend on `key`, the sample's index and the column alone.
 
@@ -40,10 +92,7 @@ def uniforms(key: int, index: Tensor, count: int) -> Tensor:
         (batch, count) float32 on the device of `index`.
     """
     column = torch.arange(count, device=index.device)
-    bits = (index[:, None] * count + column + 1) * _signed(_INCREMENT) + _signed(key)
-    bits = (bits ^ _shifted(bits, 30)) * _signed(_FIRST)
-    bits = (bits ^ _shifted(bits, 27)) * _signed(_SECOND)
-    bits = bits ^ _shifted(bits, 31)
+    bits = _mixed_tensor(index[:, None] * count + column, key)
     return _shifted(bits, 40).to(torch.float32) * 2.0**-24  # a float32 has 24 bits
 
 
@@ -51,6 +100,14 @@ def _mixed(bits: int) -> int:
     bits = ((bits ^ (bits >> 30)) * _FIRST) & _MASK
     bits = ((bits ^ (bits >> 27)) * _SECOND) & _MASK
     return bits ^ (bits >> 31)
+
+
+def _mixed_tensor(counters: Tensor, key: int) -> Tensor:
+    """The hash of each counter, int64 of any 64 bits."""
+    bits = (counters + 1) * _signed(_INCREMENT) + _signed(key)
+    bits = (bits ^ _shifted(bits, 30)) * _signed(_FIRST)
+    bits = (bits ^ _shifted(bits, 27)) * _signed(_SECOND)
+    return bits ^ _shifted(bits, 31)
 
 
 def _signed(bits: int) -> int:
