@@ -30,7 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     if _root is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _root)
     _cache = tempfile.TemporaryDirectory(prefix="bigmodel-cache-", dir=_root)
-    os.environ["BIGMODEL_CACHE"] = _cache.name  # never the user's own
+    os.environ["BIGMODEL_CACHE"] = os.environ["XDG_CACHE_HOME"] = _cache.name  # never the user's own
 
 
 def pytest_collection_finish() -> None:

@@ -33,7 +33,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "synthetic": small_runs.VALUES["data"],
     "digits": {"name": "digits"},
     "table": {"name": "table", "path": "rows.csv", "target": "y"},
-    "text": {"name": "text", "path": "long.txt", "context": 8},
+    "text": {"name": "text", "path": "long.txt", "context": 8, "cache": None},
     "pairs": {"name": "pairs", "path": "pairs.tsv", "source": "de", "target": "en"},
 }
 
@@ -113,3 +113,13 @@ def test_a_full_disk_stores_nothing(
     shared.read(config)
 
     assert len(reads) == 2
+
+
+def test_a_text_in_the_cache_is_not_stored_again(folder: Path, reads: list[str], tmp_path: Path) -> None:
+    config = small_runs.config({"data": SOURCES["text"] | {"cache": str(tmp_path / "cache")}})
+
+    first, second = SharedData(folder).read(config), SharedData(folder).read(config)
+
+    assert len(reads) == 2
+    assert torch.equal(second.train.take(slice(0, 9))[0], first.train.take(slice(0, 9))[0])
+    assert not list(folder.glob("*.pt"))

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,7 +16,9 @@ import torch
 from bigmodel.build.dataset import read_dataset
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Dataset
+from bigmodel.data.parts import Windows
 from bigmodel.data.preprocessing import Preprocessing
+from bigmodel.runtime.file_lock import locked
 
 _SPARE = 4
 """How many times a dataset's size has to be free on the disk before it is stored."""
@@ -47,7 +48,7 @@ class SharedData:
         if learnt is not None:
             return read_dataset(config, learnt)
         path = self._folder / f"{_key(config)}.pt"
-        with _locked(path.with_suffix(".lock")):
+        with locked(path.with_suffix(".lock")):
             if path.is_file():
                 # Mapped pages are shared by all processes, and copied by one that writes to them.
                 stored: Dataset = torch.load(path, mmap=True, weights_only=False)
@@ -57,7 +58,10 @@ class SharedData:
             return dataset
 
     def _store(self, dataset: Dataset, path: Path) -> None:
-        """Stores data, unless it cannot be, or the disk is short: then each run reads it by itself."""
+        """Stores data, unless it cannot be, or the disk is short: then each run reads it by itself. So
+        it does a text whose tokens are mapped from a file already."""
+        if any(isinstance(part, Windows) and part.mapped for part in dataset.parts.values()):
+            return
         temporary = path.with_suffix(".tmp")
         size = sum(part.nbytes for part in dataset.parts.values())
         with contextlib.suppress(Exception):  # data of a plugin may not be pickled
@@ -75,15 +79,3 @@ def _key(config: RunConfig) -> str:
         "plugins": config.top.plugins,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # Windows: the data is read twice at worst
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -7,7 +7,7 @@ of functions. What is read does not.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -77,6 +77,35 @@ class DigestBuilder:
     def read(self, *, exact: bool = True) -> SourceDigest:
         """The digest of everything added; for `exact` see `SourceDigest`."""
         return SourceDigest(self._digest.hexdigest(), exact)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What stands for a long tensor of one dimension: slices of it can be asked for.
+
+    Attributes:
+        values: gives the slices.
+        dtype: that they are converted to.
+        count: how many values.
+    """
+
+    values: Any
+    dtype: torch.dtype
+    count: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for first in range(0, self.count, _CHUNK):
+            yield self.values[first : first + _CHUNK].to(self.dtype)
+
+
+def add_pieces(digest: Any, name: str, values: Tensor | Pieces) -> None:
+    """Hashes values as `add_tensor` hashes the whole tensor."""
+    if isinstance(values, Tensor):
+        add_tensor(digest, name, values)
+        return
+    digest.update(f"{name} {values.dtype} {(values.count,)}\n".encode())
+    for piece in values:
+        digest.update(piece.cpu().contiguous().view(torch.uint8).numpy())
 
 
 def add_tensor(digest: Any, name: str, tensor: Tensor) -> None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from bigmodel.data.base import Dataset
-from bigmodel.data.digest import add_tensor
-from bigmodel.data.parts import SplitData
+from bigmodel.data.digest import Pieces, add_pieces
+from bigmodel.data.parts import SplitData, Windows
 from bigmodel.errors import counted
+from bigmodel.spec import Input, Tokens
 
 _COLUMNS = 64  # sums of a tensor at most; if it has more columns, several share one
 _ROWS = 4096  # rows summed at once, so that a large part is never all in float64
@@ -57,14 +58,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     sizes = {name: len(part) for name, part in dataset.parts.items()}
     if dataset.read is not None:
         return {"sizes": sizes, "read": dataset.read.digest}
-    digest, sums = hashlib.sha256(), {}
-    for name, tensor in _stored(dataset):
-        if tensor.is_floating_point():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            sums[name] = _sums(tensor)
-        else:
-            add_tensor(digest, name, tensor)
-    return {"sizes": sizes, "exact": digest.hexdigest(), "sums": sums}
+    return {"sizes": sizes, **_values(dataset)}
 
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -96,6 +90,8 @@ def compare(
         read_again: reads the source without it.
     """
     new = fingerprint(dataset)
+    if "exact" in old and dataset.read is not None and isinstance(dataset.train, Windows):
+        new = {"sizes": new["sizes"], **_values(dataset)}  # as texts were compared before
     resized = describe_change({"sizes": old["sizes"]}, {"sizes": new["sizes"]})
     if resized is not None or old.keys() == new.keys():
         return Compared(resized or describe_change(old, new))
@@ -109,6 +105,18 @@ def compare(
     return Compared(unsure=True)
 
 
+def _values(dataset: Dataset) -> dict[str, Any]:
+    """`exact` and `sums` of all stored values; see `fingerprint`."""
+    digest, sums = hashlib.sha256(), {}
+    for name, values in _stored(dataset):
+        if isinstance(values, Tensor) and values.is_floating_point():
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+            sums[name] = _sums(values)
+        else:
+            add_pieces(digest, name, values)
+    return {"exact": digest.hexdigest(), "sums": sums}
+
+
 def _resized(part: str, before: int | None, now: int | None) -> str:
     if before is None:
         return f"{part} is new ({counted(now or 0, 'sample')})"
@@ -117,19 +125,37 @@ def _resized(part: str, before: int | None, now: int | None) -> str:
     return f"{part} has {counted(now, 'sample')} instead of {before:,}"
 
 
-def _stored(dataset: Dataset) -> list[tuple[str, Tensor]]:
-    """All tensors of a data source, by name."""
+def _stored(dataset: Dataset) -> list[tuple[str, Tensor | Pieces]]:
+    """All tensors of a data source, by name; those of a long text in pieces."""
+    named: list[tuple[str, Tensor | Pieces]] = []
     parts: Mapping[Any, SplitData] = dataset.parts
-    named = [(f"{name} {what}", t) for name, part in parts.items() for what, t in part.tensors().items()]
+    for name, part in parts.items():
+        tensors: Mapping[str, Tensor | Pieces] = part.tensors()
+        if isinstance(part, Windows):
+            tensors = _pieces_of(part, dataset.spec.input)
+        named += [(f"{name} {what}", values) for what, values in tensors.items()]
     statistics = (("mean", dataset.mean), ("std", dataset.std))
     return [*named, *((what, t) for what, t in statistics if t is not None)]
+
+
+def _pieces_of(part: Windows, tokens: Input) -> dict[str, Pieces]:
+    """A text's values in the types that they have always been compared in: before there was a cache on
+    disk, tokens were of signed types, and all starts were stored."""
+    dtype = part.stream.dtype
+    if dtype in (torch.uint16, torch.uint32):
+        small = isinstance(tokens, Tokens) and tokens.vocab_size <= 1 << 15
+        dtype = torch.int16 if small else torch.int32
+    return {
+        "stream": Pieces(part.stream, dtype, len(part.stream)),
+        "starts": Pieces(part.starts, torch.int64, len(part.starts)),
+    }
 
 
 def _former_digest(dataset: Dataset) -> str:
     """The fingerprint of earlier versions: the SHA-256 of all stored values."""
     digest = hashlib.sha256()
-    for name, tensor in _stored(dataset):
-        add_tensor(digest, name, tensor)
+    for name, values in _stored(dataset):
+        add_pieces(digest, name, values)
     return digest.hexdigest()
 
 
@@ -137,7 +163,8 @@ def _is_exact(dataset: Dataset) -> bool:
     """Whether the stored values are the same on any processor, given the statistics."""
     if dataset.read is not None:
         return dataset.read.exact
-    return not any(tensor.is_floating_point() for _, tensor in _stored(dataset))
+    stored = (values for _, values in _stored(dataset))
+    return not any(isinstance(values, Tensor) and values.is_floating_point() for values in stored)
 
 
 def _sums(tensor: Tensor) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class SplitData(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the stored tensors are."""
         return next(iter(self.tensors().values())).device
 
     @property
@@ -115,6 +116,28 @@ class Part(SplitData):
         return inputs, targets
 
 
+@dataclass(frozen=True)
+class Multiples:
+    """The numbers 0, step, 2·step, …, int64, computed when they are asked for: those of a very long text
+    would take more memory than a run needs otherwise.
+
+    Attributes:
+        count: how many.
+        step: from one to the next.
+    """
+
+    count: int
+    step: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, chosen: Chosen) -> Tensor:
+        if isinstance(chosen, slice):
+            chosen = torch.arange(*chosen.indices(self.count))
+        return chosen * self.step
+
+
 @dataclass
 class Windows(SplitData):
     """Windows of one long text; the targets are the token after every position.
@@ -124,33 +147,42 @@ class Windows(SplitData):
         starts: (windows,) int64: start of each window.
         length: tokens in a window.
         ragged: the last window may extend beyond the text; positions there have no target.
+        mapped: the stream is mapped from a file that its source keeps and has checked: nothing reads all
+            of it, or copies it.
     """
 
     _by_sample = ("starts",)
 
     stream: Tensor
-    starts: Tensor
+    starts: Tensor | Multiples
     length: int
     ragged: bool = False
+    mapped: bool = False
 
     @classmethod
-    def side_by_side(cls, stream: Tensor, length: int, *, whole: bool) -> Windows:
+    def side_by_side(cls, stream: Tensor, length: int, *, whole: bool, mapped: bool = False) -> Windows:
         """Windows whose targets together are every token of the text but the first.
 
         Args:
             whole: keep a last window that the text does not fill, to evaluate on every token.
+            mapped: see the class.
         """
         targets = len(stream) - 1
         count = -(-targets // length) if whole else targets // length
-        return cls(stream, torch.arange(max(count, 0)) * length, length, ragged=count * length > targets)
+        starts = Multiples(max(count, 0), length)
+        return cls(stream, starts, length, ragged=count * length > targets, mapped=mapped)
+
+    def select(self, index: Tensor) -> Windows:
+        """See `SplitData.select`."""
+        return replace(self, starts=self.starts[index])
 
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
         """See `SplitData.take`. Windows are shifted by up to their length, differently in each epoch."""
-        starts, last = self.starts[chosen], len(self.stream) - self.length - 1
+        starts, last = self.starts[chosen].to(self.device), len(self.stream) - self.length - 1
         if options.key:
             starts = (starts + options.key % self.length).clamp(max=max(last, 0))
         index = starts[:, None] + torch.arange(self.length + 1, device=starts.device)
-        tokens = self.stream[index.clamp(max=len(self.stream) - 1)].long()
+        tokens = _gathered(self.stream, index.clamp(max=len(self.stream) - 1))
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         if self.ragged:
             targets = targets.masked_fill(index[:, 1:] >= len(self.stream), IGNORED)
@@ -235,6 +267,16 @@ def _taken(stored: Tensor, chosen: Chosen, pinned: bool) -> Tensor:
     # `index_select(…).pin_memory()` would copy every sample twice.
     locked = torch.empty((len(chosen), *stored.shape[1:]), dtype=stored.dtype, pin_memory=True)
     return torch.index_select(stored, 0, chosen, out=locked)
+
+
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}
+"""For unsigned types of more than a byte, torch lacks operations on some devices."""
+
+
+def _gathered(tokens: Tensor, index: Tensor) -> Tensor:
+    """The tokens at `index`, int64."""
+    chosen = tokens.view(_SIGNED.get(tokens.dtype, tokens.dtype))[index].long()
+    return chosen.bitwise_and_(0xFFFF) if tokens.dtype == torch.uint16 else chosen
 
 
 def _padded(tokens: Tensor, starts: Tensor, sizes: Tensor, width: int, pad: int) -> Tensor:

@@ -76,6 +76,7 @@ def test_differences_may_be_wanted(tmp_path: Path) -> None:
     assert check_same(folder, config, NOTHING_NEW, None, True) == ["seed", "trainer.accumulate"]
     assert check_same(folder, composed(), NOTHING_NEW, None, True) == []
     assert check_same(folder, composed(), NOTHING_NEW, None, False) is None
+    assert check_same(folder, composed(data__cache="elsewhere"), NOTHING_NEW, None, False) is None
 
 
 def test_a_setting_that_is_newer_than_the_run_was_at_its_default(tmp_path: Path) -> None:

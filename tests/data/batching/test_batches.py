@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import bigmodel.data.batching.batches as batches_module
+from bigmodel.data import counter_rng
 from bigmodel.data.assemble import assemble
 from bigmodel.data.augment import AugmentConfig
 from bigmodel.data.base import DataConfig, Dataset, ImageConfig
@@ -77,7 +78,9 @@ def test_samples_do_not_depend_on_the_batch_size_or_the_grouping():
 
 
 @pytest.mark.usefixtures("_block")
-def test_every_sample_comes_once_in_an_order_of_the_epoch():
+@pytest.mark.parametrize("most_stored", [80, 79])
+def test_every_sample_comes_once_in_an_order_of_the_epoch(monkeypatch, most_stored):
+    monkeypatch.setattr(counter_rng, "MOST_STORED", most_stored)
     config = config_of()
     dataset = feature_data(config)
     batches = make_batches(dataset, "train", config, seed=0)
@@ -88,6 +91,9 @@ def test_every_sample_comes_once_in_an_order_of_the_epoch():
         assert torch.equal(targets.sort().values, dataset.train.targets.sort().values)
         orders.append(tuple(targets.tolist()))
     assert len(set(orders)) == 4
+    assert [b.targets.tolist() for b in batches.epoch(0, 3)] == [
+        b.targets.tolist() for b in batches.epoch(0)
+    ][3:]
     other_seed = gathered(make_batches(dataset, "train", config, seed=1), 0)[1]
     assert tuple(other_seed.tolist()) not in orders
 

@@ -1,13 +1,20 @@
 """Long texts: split in their order, in windows that ask for every token, refused in words."""
 
 import gzip
+import hashlib
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 import torch
 
 from bigmodel.checkpointing.exact_json import dumps, loads
 from bigmodel.data.checks import check
+from bigmodel.data.fingerprint import Compared, compare, fingerprint
 from bigmodel.data.reader import from_plain, to_plain
+from bigmodel.data.texts import files as text_files
+from bigmodel.data.texts import vocabulary as vocabularies
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import data
 from bigmodel.spec import IGNORED, Tokens
@@ -201,3 +208,157 @@ def test_folds_of_a_text_are_contiguous_blocks_before_the_test_part(quote):
         assert texts["train"].startswith(first)
         assert texts["train"].endswith(last)
     assert held_out == QUOTE[:cut]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The files that were read to make tokens of them, each time."""
+    times, measure = [], text_files.measure_files
+    monkeypatch.setattr(
+        text_files, "measure_files", lambda *args: times.append(args[0]) or measure(*args)
+    )
+    return times
+
+
+def same(one, other):
+    """Whether two datasets have the same tokens, vocabulary and header."""
+    equal = one.reader == other.reader and one.header_rows == other.header_rows
+    return equal and all(
+        part.stream.tolist() == other.part(name).stream.tolist() for name, part in one.parts.items()
+    )
+
+
+@pytest.mark.parametrize("unit", ["character", "byte", "bpe"])
+def test_tokens_are_made_once_and_mapped(quote, tmp_path, made, unit):
+    built_here = partial(built, quote, unit=unit, vocab_size=300, cache=str(tmp_path / "cache"))
+    first, again, longer = built_here(), built_here(), built_here(context=20)
+    assert len(made) == 1
+    assert first.train.mapped
+    assert same(first, again)
+    assert longer.train.stream.tolist() == first.train.stream.tolist()
+    in_memory = built_here(cache=None)
+    assert not in_memory.train.mapped
+    assert same(first, in_memory)
+    assert fingerprint(first) == fingerprint(in_memory)
+    for values in ({"val_fraction": 0.2}, {"folds": 2, "val_fold": 1}, {"encoding": "latin-1"}):
+        made.clear()
+        built_here(**values)
+        assert len(made) == 1, values
+
+
+def test_another_text_is_read_anew_wherever_it_lies(quote, tmp_path, made):
+    cache = str(tmp_path / "cache")
+    first = built(quote, cache=cache)
+    (tmp_path / "moved.txt").write_text(QUOTE)
+    assert same(built(tmp_path / "moved.txt", cache=cache), first)
+    assert len(made) == 1
+    quote.write_text(QUOTE.replace("question", "answer"))
+    assert "answer" in (other := built(quote, cache=cache)).reader.decode(other.train.stream.tolist())
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_resumed_run_keeps_its_vocabulary(quote, tmp_path, made, cached):
+    cache = str(tmp_path / "cache") if cached else None
+    config = data.parse({"name": "text", "path": str(quote), "context": 16, "cache": cache})
+    before = data.build(config)
+    resumed = data.build(config.resuming(before.preprocessing))
+    assert same(resumed, before)
+    assert len(made) == (1 if cached else 2)
+    quote.write_text(QUOTE.replace("that", "it"))  # has fewer characters
+    resumed = data.build(config.resuming(before.preprocessing))
+    assert resumed.reader == before.reader
+    assert data.build(config).reader != before.reader
+    assert data.build(config.resuming(before.preprocessing)).reader == before.reader
+    if cached:
+        assert len(made) == 3
+
+
+def test_a_resumed_run_needs_its_tokenizer_no_more(quote, tmp_path):
+    learnt = built(quote, unit="bpe", vocab_size=270).reader.vocabulary
+    (tmp_path / "tokenizer.json").write_text(learnt.tokenizer)
+    named = {"name": "text", "path": str(quote), "context": 16, "cache": str(tmp_path / "cache")}
+    config = data.parse({**named, "tokenizer": str(tmp_path / "tokenizer.json")})
+    before = data.build(config)
+    (tmp_path / "tokenizer.json").unlink()
+    assert same(data.build(config.resuming(before.preprocessing)), before)
+    with pytest.raises(DataError, match="there is no such file"):
+        data.build(config)
+
+
+@pytest.mark.parametrize("unit", ["character", "byte", "bpe"])
+def test_tokens_do_not_depend_on_how_the_text_is_read(tmp_path, monkeypatch, unit):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"señor {name} 日本 " + QUOTE)
+    values = {"unit": unit, "vocab_size": 300, "cache": None, "test_fraction": 0.1}
+    monkeypatch.setattr(vocabularies, "CHUNK", 50)
+    whole = built(tmp_path, **values)
+    monkeypatch.setattr(text_files, "_PIECE", 7)
+    monkeypatch.setattr(text_files, "_HEAD", 7)
+    assert same(built(tmp_path, **values), whole)
+
+
+def test_a_run_of_an_earlier_version_knows_its_text_again(quote):
+    """Its fingerprint is the SHA-256 of tokens of signed types and of all starts."""
+    dataset = built(quote, unit="bpe", vocab_size=300)
+    assert dataset.train.stream.dtype == torch.uint16
+    digest = hashlib.sha256()
+    for name, part in dataset.parts.items():
+        stream, starts = part.stream.to(torch.int16), torch.arange(len(part)) * 16
+        for what, tensor in (("stream", stream), ("starts", starts)):
+            digest.update(f"{name} {what} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.numpy().tobytes())
+    sizes = {name: len(part) for name, part in dataset.parts.items()}
+    old = {"sizes": sizes, "exact": digest.hexdigest(), "sums": {}}
+    unread = partial(pytest.fail, "it was read again")
+    assert compare(old, dataset, None, unread) == Compared()
+    changed = compare(old | {"exact": "0"}, dataset, None, unread)
+    assert changed.change == "as many samples in each set, but other content"
+    assert set(fingerprint(dataset)) == {"sizes", "read"}
+
+
+def test_a_cache_that_fails_is_told(quote):
+    dataset = built(quote, cache=str(quote))
+    words = f"{quote} cannot be written (File exists): tokens are kept in memory only"
+    assert dict(dataset.header_rows)["Cache"] == words
+
+
+_BOUNDED = """
+import re, resource, sys
+from pathlib import Path
+import torch
+from bigmodel.data.batching.batches import make_batches
+from bigmodel.data.fingerprint import fingerprint
+from bigmodel.registry import data
+
+torch.set_num_threads(1)
+def train(path):
+    config = data.parse({"name": "text", "path": path, "cache": sys.argv[3], "context": 8})
+    dataset = data.build(config)
+    fingerprint(dataset)
+    next(iter(make_batches(dataset, "train", config).epoch(0)))
+
+train(sys.argv[1])
+used = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[4]),) * 2)
+train(sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits private memory as Linux does")
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    """With as much memory as a small text needs, and 10 MB: windows are 8 tokens, so that an order that
+    is stored would need as much as the text."""
+    (tmp_path / "small.txt").write_text(QUOTE * 1000)
+    (tmp_path / "large.txt").write_text(QUOTE * 25_000)
+    assert (tmp_path / "large.txt").stat().st_size > 20_000_000
+    paths = [str(tmp_path / name) for name in ("small.txt", "large.txt", "cache")]
+    command = [
+        sys.executable,
+        "-c",
+        "from bigmodel.data import counter_rng\ncounter_rng.MOST_STORED = 1000\n" + _BOUNDED,
+        *paths,
+        str(10_000_000),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

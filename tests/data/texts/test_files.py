@@ -5,7 +5,17 @@ import gzip
 
 import pytest
 
-from bigmodel.data.texts.files import TextFilesConfig, read_lines, read_text, read_texts, text_files_in
+from bigmodel.data.texts import files
+from bigmodel.data.texts.files import (
+    Passage,
+    TextFilesConfig,
+    measure_files,
+    read_lines,
+    read_text,
+    text_files,
+    text_files_in,
+    text_pieces,
+)
 from bigmodel.errors import ConfigError, DataError
 from bigmodel.registry import validate
 
@@ -14,13 +24,23 @@ def config(path, **values):
     return TextFilesConfig(name="text", path=str(path), **values)
 
 
+def read_texts(config):
+    """The passages of all files, and how many were left out."""
+    return measure_files(text_files(config), config.encoding, config.max_bad)
+
+
+def texts(passages):
+    return ["".join(passage) for passage in passages]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_a_file_gzip_or_not_whatever_its_name(tmp_path, packed, name):
     content = "señor\r\n🙂".encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
     passages, bad = read_texts(config(tmp_path / name))
-    assert [(p.file, p.first, p.text) for p in passages] == [(tmp_path / name, 0, "señor\r\n🙂")]
+    assert passages == [Passage(tmp_path / name, "utf-8", 0, 8)]
+    assert texts(passages) == ["señor\r\n🙂"]
     assert bad == 0
 
 
@@ -65,14 +85,14 @@ def test_a_pattern_names_files_of_any_kind(tmp_path):
     for name in ("b.md", "a.md", "c.txt"):
         (tmp_path / name).write_text(name)
     passages, _ = read_texts(config(tmp_path / "*.md"))
-    assert [passage.text for passage in passages] == ["a.md", "b.md"]
+    assert texts(passages) == ["a.md", "b.md"]
     with pytest.raises(DataError, match=r"data.path=.*\*.rst: no file matches this pattern"):
         read_texts(config(tmp_path / "*.rst"))
 
 
 def test_a_name_with_brackets_is_a_name_where_it_is_there(tmp_path):
     (tmp_path / "a[1].txt").write_text("x")
-    assert read_texts(config(tmp_path / "a[1].txt"))[0][0].text == "x"
+    assert texts(read_texts(config(tmp_path / "a[1].txt"))[0]) == ["x"]
 
 
 def test_a_folder_without_texts_says_what_it_holds(tmp_path):
@@ -116,15 +136,45 @@ WRONG = {
 @pytest.mark.parametrize(("content", "encoding", "words"), WRONG.values(), ids=WRONG)
 def test_damage_is_named_with_file_byte_and_what_to_do(tmp_path, content, encoding, words):
     (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(DataError, match=rf"a\.txt: .*{words}"):
+    with pytest.raises(DataError, match=rf"a\.txt: .*{words}") as whole:
         read_text(tmp_path / "a.txt", encoding)
+    with pytest.raises(DataError) as in_pieces:
+        list(text_pieces(tmp_path / "a.txt", encoding))
+    assert str(in_pieces.value) == str(whole.value)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "gb18030", "shift_jis"]
+)
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_pieces_are_cut_between_characters(tmp_path, monkeypatch, encoding, size):
+    monkeypatch.setattr(files, "_PIECE", size)
+    monkeypatch.setattr(files, "_HEAD", 8)
+    text = "a文字b\r\n" * 20 + ("" if encoding == "shift_jis" else "é🙂")
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    pieces = list(text_pieces(tmp_path / "a.txt", encoding))
+    assert "".join(pieces) == text
+    assert len(pieces) > 10
+    for first, last in ((0, 9), (7, 60), (50, len(text))):
+        assert "".join(Passage(tmp_path / "a.txt", encoding, first, last)) == text[first:last]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+def test_damage_far_into_a_file_is_named_by_line_and_position(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(files, "_PIECE", 5)
+    monkeypatch.setattr(files, "_HEAD", 8)
+    content = b"eine Zeile\n" * 30 + b"ab\xff" + b"more" * 10
+    (tmp_path / "a.txt").write_bytes(content)
+    words = rf"byte 0xff in line 31, at position 332 \(counted from 0, of {len(content)}\)"
+    with pytest.raises(DataError, match=words):
+        list(text_pieces(tmp_path / "a.txt", encoding))
 
 
 def test_files_that_cannot_be_read_are_left_out_where_that_is_allowed(tmp_path):
     for name, content in (("a.txt", b"\xff"), ("b.txt", b"fine"), ("c.txt", b"\xfe")):
         (tmp_path / name).write_bytes(content)
     passages, bad = read_texts(config(tmp_path, max_bad=2))
-    assert [passage.text for passage in passages] == ["fine"]
+    assert texts(passages) == ["fine"]
     assert bad == 2
     with pytest.raises(DataError, match=r"a.txt: .*Of 3 files, 2 cannot be read: data.max_bad=2 leaves"):
         read_texts(config(tmp_path, max_bad=1))

@@ -16,7 +16,7 @@ from bigmodel.redaction import looks_secret, redact
 
 FREE = (
     *("trainer", "device", "output_dir", "plugins", "scheduler.extend"),
-    *("data.workers", "data.timeout", "data.on_device"),
+    *("data.workers", "data.timeout", "data.on_device", "data.cache"),
 )
 """Settings that may differ, except those in `FIXED`."""
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from bigmodel.data.augment import AugmentConfig, augment, check_augment
 from bigmodel.data.base import Batch, DataConfig, Dataset, ImageConfig, PartName
 from bigmodel.data.batching.prefetch import Prefetcher, Read, Samples
-from bigmodel.data.counter_rng import generator_of, key_of
-from bigmodel.data.parts import Chosen, GatherOptions, SplitData
+from bigmodel.data.counter_rng import Permutation, generator_of, key_of, shuffled
+from bigmodel.data.parts import Chosen, GatherOptions, SplitData, Windows
 from bigmodel.data.preprocessing import Scaling
 from bigmodel.errors import ConfigError
 from bigmodel.runtime.device import to_device
@@ -144,16 +144,20 @@ class FixedBatches(Batches):
         for first in range(start * self.grouped, self._stop, self._block):
             yield partial(self._read, epoch, order, first, min(first + self._block, self._stop))
 
-    def order(self, epoch: int) -> Tensor | None:
-        """An epoch's order, (samples,) int64, on the part's device; None: as stored."""
+    def order(self, epoch: int) -> Tensor | Permutation | None:
+        """An epoch's order, (samples,) int64, on the part's device; None: as stored. That of very many
+        samples is computed block by block."""
         if not self.shuffle:
             return None
         # Drawn on the CPU, so that it is the same on every device.
-        drawn = torch.randperm(len(self.part), generator=generator_of(self.seed, epoch, _ORDER))
-        return to_device(drawn, self.part.device)
+        numbers = (self.seed, epoch, _ORDER)
+        drawn = shuffled(len(self.part), generator_of(*numbers), key_of(*numbers))
+        return to_device(drawn, self.part.device) if isinstance(drawn, Tensor) else drawn
 
-    def _read(self, epoch: int, order: Tensor | None, first: int, stop: int) -> Samples:
-        chosen = slice(first, stop) if order is None else order[first:stop]
+    def _read(self, epoch: int, order: Tensor | Permutation | None, first: int, stop: int) -> Samples:
+        chosen: Chosen = slice(first, stop)
+        if order is not None:
+            chosen = to_device(order[first:stop], self.part.device)
         options = GatherOptions(key_of(self.seed, epoch, _WINDOWS) if self.shuffle else 0)
         inputs, targets = self._gather(chosen, options)
         if self.augmentation is not None:
@@ -290,8 +294,8 @@ def _resident(part: SplitData, wanted: bool | None, device: torch.device) -> boo
     """Whether to keep a part on the device: as wanted, else if it fits into half of the free memory."""
     if wanted is False or device.type == "cpu":
         return False
-    if device.type != "cuda":
-        return True
+    if device.type != "cuda":  # where the free memory is not known
+        return not (isinstance(part, Windows) and part.mapped)
     needed = part.nbytes
     free = torch.cuda.mem_get_info(device)[0]
     if wanted and needed > free:

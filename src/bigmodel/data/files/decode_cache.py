@@ -78,11 +78,15 @@ class RowFormat(NamedTuple):
     decode: Decode
 
 
-def cache_folder(cache: str | None) -> Path | None:
-    """The folder that the option `cache` names; None: no cache."""
+def cache_folder(cache: str | None, kind: str = "decoded") -> Path | None:
+    """The folder that the option `cache` names; None: no cache.
+
+    Args:
+        kind: of cache, the name of its folder in the user's cache.
+    """
     if cache == "auto":
         folder = user_cache()
-        return None if folder is None else folder / "decoded"
+        return None if folder is None else folder / kind
     return None if cache is None else Path(cache).expanduser()
 
 

@@ -2,33 +2,47 @@
 
     bigmodel-train data=text data.path=shakespeare.txt model=transformer
 
-The text is split by position: the first part is for training, the last is held out. Reading takes about
-four bytes of memory per character, or a dozen if it is not Latin or with unit=bpe; after that, one, two
-or four bytes per token.
+The text is split by position: the first part is for training, the last is held out. It is read a piece
+at a time, into a cache of tokens on disk, which training maps: so memory does not grow with the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.base import SET_NAMES, Dataset, PartName
+from bigmodel.data.base import PART_ORDER, SET_NAMES, Dataset, PartName
 from bigmodel.data.custom_data import check_no_folds, separate_parts
+from bigmodel.data.digest import DigestBuilder
+from bigmodel.data.files.decode_cache import cache_folder, file_digests
 from bigmodel.data.parts import Windows
 from bigmodel.data.reader import NewSamples, reads
 from bigmodel.data.texts import files as text_files
+from bigmodel.data.texts import token_cache
 from bigmodel.data.texts.files import Passage, TextFilesConfig, UnitOption
+from bigmodel.data.texts.token_cache import Create, TokenStreams
 from bigmodel.data.texts.tokenizer_training import Special, distinct_characters
 from bigmodel.data.texts.vocabulary import Ids, Vocabulary, VocabularyReader
 from bigmodel.errors import DataError, counted
 from bigmodel.registry import data
 from bigmodel.runtime import progress_messages
 from bigmodel.spec import DataSpec, NextTokens, Tokens
+
+_TOKENS_DEPEND_ON = (
+    *("encoding", "unit", "max_bad"),
+    *("val_fraction", "test_fraction", "folds", "val_fold", "validation"),
+)
+"""Options, apart from those of a vocabulary that is learnt."""
 
 _MIN_TOKENS = 8  # of a part that is evaluated on: fewer would be meaningless
 
@@ -48,6 +62,9 @@ class TextConfig(TextFilesConfig):
     max_bad: int = Field(0, ge=0, description="unreadable files that may be skipped")
     unit: UnitOption = "character"
     context: int = Field(128, ge=1, description="tokens that a model sees at once")
+    cache: str | None = Field(
+        "auto", description="folder that stores tokens; auto: the user's cache folder; null: none"
+    )
 
 
 @reads("text")
@@ -63,19 +80,29 @@ class TextDataReader(VocabularyReader):
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:  # noqa: ARG002
         """See `Reader.read`. Targets are always read: they are the tokens of the text itself."""
         files = text_files.text_files_in(path, "path")
-        passages, bad = text_files.read_files(files, self.encoding, max_bad)
+        passages, bad = text_files.measure_files(files, self.encoding, max_bad)
         if len(passages) > 1 and self.vocabulary.end is None:
             raise DataError(
                 f"{path}: {len(passages):,} texts, but the run was trained on a single one and has no "
                 "end-of-text token. Pass one file at a time."
             )
-        stream = _token_stream(self.vocabulary, passages)
+        stream = self._stream(passages)
         if len(stream) < 2:
             needed = "at least 2 are needed, one to ask the next of"
             raise DataError(f"{path}: {_token_count(stream)}: {needed}.")
         windows = Windows.side_by_side(stream, self.context, whole=True)
         left_out = {"files that cannot be read": bad} if bad else {}
-        return NewSamples(windows, {"first_token": windows.starts.tolist()}, left_out)
+        return NewSamples(windows, {"first_token": windows.starts[:].tolist()}, left_out)
+
+    def _stream(self, passages: Sequence[Passage]) -> Tensor:
+        """The tokens of all passages, (tokens,), with an end token between two of them."""
+        pieces: list[Ids] = []
+        for passage in passages:
+            if passage is not passages[0]:
+                pieces.append(np.array([self.vocabulary.end], pieces[0].dtype))
+            where = str(passage.file)
+            pieces.append(self.vocabulary.encode(passage, where, passage.first))
+        return torch.from_numpy(np.concatenate(pieces))
 
 
 @data.register("text", TextConfig)
@@ -86,27 +113,18 @@ def text(config: TextConfig) -> Dataset:
         ConfigError: no path is given.
         DataError: it cannot be read, is too short, or has a character that training has not seen.
     """
-    passages, bad = text_files.read_texts(config)
-    parts = _split_by_position(config, passages)
-    for name in separate_parts(config, parts):
-        parts[name], more = text_files.read_texts(config, f"{name}_path")
-        bad += more
-    if not config.validation and "val" in parts:
-        parts["train"] += parts["val"]
-        passages = [*passages, *parts.pop("val")]
-    several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
-    training = [passage.text for passage in parts["train"]]
-    special: list[Special] = ["end"] if several else []
-    before = config.learnt_reader(TextDataReader)
-    if before is not None and several != (before.vocabulary.end is not None):
-        before = None
-    vocabulary = text_files.vocabulary_of(config, before, training, config.unit, special)
-    with progress_messages.report_progress("Tokenizing the text"):
-        streams = {name: _token_stream(vocabulary, part) for name, part in parts.items()}
-    _check_sizes(config, streams)
+    keys = ["path", *(f"{name}_path" for name in separate_parts(config))]
+    files = {key: text_files.text_files(config, key) for key in keys}
+    folder = cache_folder(config.cache, "tokens")
+    made = _load_or_make(config, files, folder)
+    vocabulary = Vocabulary(**made.facts["vocabulary"])
+    _check_sizes(config, made.streams)
     windows = {
-        name: Windows.side_by_side(stream, config.context, whole=name != "train")
-        for name, stream in streams.items()
+        name: Windows.side_by_side(
+            made.streams[name], config.context, whole=name != "train", mapped=made.mapped
+        )
+        for name in PART_ORDER
+        if name in made.streams
     }
     spec = DataSpec(
         "text",
@@ -114,23 +132,119 @@ def text(config: TextConfig) -> Dataset:
         NextTokens(vocabulary.size, vocabulary.characters, vocabulary.end),
         {name: len(part) for name, part in windows.items()},
     )
-    tokens = f"{vocabulary}; {_token_count(streams['train'])} for training"
+    rows = [
+        ("Text", made.facts["summary"]),
+        ("Vocabulary", f"{vocabulary}; {_token_count(made.streams['train'])} for training"),
+        *([("Cache", made.trouble)] if made.trouble else []),
+    ]
+    digest = DigestBuilder()
+    for name, part in windows.items():
+        digest.word(f"{name} {made.sums[name]} {part.length}")
     return Dataset(
         spec,
         windows["train"],
         windows.get("val"),
         windows.get("test"),
         reader=TextDataReader(vocabulary=vocabulary, encoding=config.encoding, context=config.context),
-        header_rows=[("Text", _summary(passages, training)), ("Vocabulary", tokens)],
-        left_out={"files that cannot be read": bad} if bad else {},
+        header_rows=rows,
+        left_out={"files that cannot be read": made.facts["bad"]} if made.facts["bad"] else {},
+        read=digest.read(),
         # Within the block that is held out.
-        val_rows=windows["val"].starts if "val" in windows else None,
+        val_rows=windows["val"].starts[:] if config.folds is not None else None,
     )
+
+
+def _load_or_make(
+    config: TextConfig, files: Mapping[str, list[Path]], folder: Path | None
+) -> TokenStreams:
+    """The tokens of all parts, from the cache if it has them."""
+    everything = [file for some in files.values() for file in some]
+    before = config.learnt_reader(TextDataReader)
+    with token_cache.unchanged(everything):
+        digests = {key: token_cache.text_digests(folder, some) for key, some in files.items()}
+        name = token_cache.entry_name(options := _options(config, digests))
+        if before is not None:
+            learnt = before.vocabulary.model_dump()
+            found = token_cache.load(folder, name)
+            # A vocabulary with an end token, or without, may not suit the texts; see `_tokenize`.
+            if found is not None and (
+                found.facts["vocabulary"] == learnt
+                or (found.facts["vocabulary"]["end"] is None) != (before.vocabulary.end is None)
+            ):
+                return found
+            name = token_cache.entry_name([options, learnt])
+        return token_cache.load_or_make(folder, name, partial(_tokenize, config, files, before))
+
+
+def _options(config: TextConfig, digests: Mapping[str, list[str]]) -> dict[str, Any]:
+    """All that the tokens of a new run depend on, as JSON values."""
+    options: dict[str, Any] = {"texts": dict(digests)}
+    options |= {key: getattr(config, key) for key in _TOKENS_DEPEND_ON}
+    if config.tokenizer is not None:
+        options["tokenizer"] = file_digests([Path(config.tokenizer).expanduser()])  # "": not readable
+    elif config.unit == "bpe":
+        options |= {"vocab_size": config.vocab_size, "library": version("tokenizers")}
+    return options
+
+
+def _tokenize(
+    config: TextConfig,
+    files: Mapping[str, list[Path]],
+    before: TextDataReader | None,
+    create: Create,
+) -> dict[str, Any]:
+    """Writes the tokens of all parts, reading the text a piece at a time: once to count its characters,
+    once to learn the vocabulary, once for the tokens.
+
+    Args:
+        before: the reader of a resumed run, whose vocabulary is used if it suits the texts.
+        create: begins the stream of a part.
+
+    Returns:
+        `vocabulary`, `bad`: how many files were left out, and `summary`, for the header.
+    """
+    passages, bad = text_files.measure_files(files["path"], config.encoding, config.max_bad)
+    parts = _split_by_position(config, passages)
+    for name in separate_parts(config, parts):
+        own = files[f"{name}_path"]
+        parts[name], more = text_files.measure_files(own, config.encoding, config.max_bad)
+        bad += more
+    if not config.validation and "val" in parts:
+        parts["train"] += parts["val"]
+        passages = [*passages, *parts.pop("val")]
+    several = len(passages) > 1 or any(len(part) > 1 for part in parts.values())
+    special: list[Special] = ["end"] if several else []
+    if before is not None and several != (before.vocabulary.end is not None):
+        before = None
+    vocabulary = text_files.vocabulary_of(config, before, parts["train"], config.unit, special)
+    read, total = 0, sum(map(len, itertools.chain(*parts.values())))
+
+    def counted_pieces(passage: Passage) -> Iterator[str]:
+        nonlocal read
+        for piece in passage:
+            yield piece
+            read += len(piece)
+
+    work = "Tokenizing the text"
+    with progress_messages.report_progress(lambda: f"{work}: {read:,} of {total:,} characters"):
+        for name, part in parts.items():
+            stream = create(name, vocabulary.size)
+            for place, passage in enumerate(part):
+                if place:
+                    stream.write(np.array([vocabulary.end]))
+                pieces, where = counted_pieces(passage), str(passage.file)
+                for ids in vocabulary.encode_pieces(pieces, where, passage.first):
+                    stream.write(ids)
+    return {
+        "vocabulary": vocabulary.model_dump(),
+        "bad": bad,
+        "summary": _summary(passages, parts["train"], vocabulary if before is None else None),
+    }
 
 
 def _split_by_position(config: TextConfig, passages: Sequence[Passage]) -> dict[PartName, list[Passage]]:
     """The parts without a path of their own, in the order of the text: train, val, test."""
-    total = sum(len(passage.text) for passage in passages)
+    total = sum(map(len, passages))
     if total == 0:
         raise DataError(f"data.path={config.path}: there is no text in it.")
     test = 0 if config.test_path is not None else round(total * config.test_fraction)
@@ -161,25 +275,15 @@ def _split_by_position(config: TextConfig, passages: Sequence[Passage]) -> dict[
 def _slice_passages(passages: Sequence[Passage], first: int, last: int) -> list[Passage]:
     """The characters from `first` to `last`, counted through all texts."""
     sliced, begin = [], 0
-    for file, position, content in passages:
-        low, high = max(first - begin, 0), min(last - begin, len(content))
+    for passage in passages:
+        low, high = max(first - begin, 0), min(last - begin, len(passage))
         if low < high:
-            sliced.append(Passage(file, position + low, content[low:high]))
-        begin += len(content)
+            sliced.append(replace(passage, first=passage.first + low, last=passage.first + high))
+        begin += len(passage)
     return sliced
 
 
-def _token_stream(vocabulary: Vocabulary, passages: Sequence[Passage]) -> Tensor:
-    """The tokens of all passages, (tokens,), with an end token between two of them."""
-    pieces: list[Ids] = []
-    for file, first, content in passages:
-        if pieces:
-            pieces.append(np.array([vocabulary.end], pieces[0].dtype))
-        pieces.append(vocabulary.encode(content, str(file), first))
-    return torch.from_numpy(np.concatenate(pieces)) if pieces else torch.empty(0, dtype=torch.uint8)
-
-
-def _check_sizes(config: TextConfig, streams: dict[PartName, Tensor]) -> None:
+def _check_sizes(config: TextConfig, streams: Mapping[str, Tensor]) -> None:
     """Raises DataError if a part is too short."""
     count = len(streams["train"])
     if count <= config.context:
@@ -205,10 +309,18 @@ def _token_count(stream: Tensor) -> str:
     return counted(len(stream), "token")
 
 
-def _summary(passages: Sequence[Passage], training: Sequence[str]) -> str:
-    total = sum(len(passage.text) for passage in passages)
+def _summary(passages: Sequence[Passage], training: Sequence[Passage], learnt: Vocabulary | None) -> str:
+    """What the header says of the text.
+
+    Args:
+        learnt: the vocabulary, if it is that of the training set.
+    """
+    total = sum(map(len, passages))
     share = sum(map(len, training)) / total
     files = counted(len(passages), "file")
     part = "all" if share == 1 else f"first {100 * share:.3g} %"
-    different = len(distinct_characters(training))
+    if learnt is not None and learnt.unit == "character":
+        different = learnt.base_size
+    else:
+        different = len(distinct_characters(training))
     return f"{total:,} characters in {files}, {different:,} different; {part} for training"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import codecs
 import glob
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, BinaryIO
 
 from pydantic import Field
 
@@ -18,12 +22,14 @@ from bigmodel.data.memory_check import read_all
 from bigmodel.data.paths import check_inside
 from bigmodel.data.text_encoding import Encoding
 from bigmodel.data.texts.tokenizer_training import MIN_VOCAB_SIZE, Special, Unit, build_vocabulary
-from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
+from bigmodel.data.texts.vocabulary import LongText, Vocabulary, VocabularyReader
 from bigmodel.errors import DataError, shell_quoted
 
 SUFFIXES = (".txt", ".txt.gz")
 """Endings of the files that are read from a folder."""
 
+_PIECE = 1 << 20  # bytes decoded at once
+_HEAD = 4096  # bytes that an encoding is detected from
 _LISTED = 5  # endings that a message lists
 
 
@@ -50,7 +56,7 @@ class TextFilesConfig(CustomDataConfig):
 def vocabulary_of(
     config: TextFilesConfig,
     before: VocabularyReader | None,
-    texts: Sequence[str],
+    texts: Sequence[LongText],
     unit: Unit,
     special: Sequence[Special],
 ) -> Vocabulary:
@@ -70,26 +76,41 @@ def vocabulary_of(
     return build_vocabulary(texts, unit, config.vocab_size, tokenizer, special)
 
 
-class Passage(NamedTuple):
-    """A text from a file.
+@dataclass(frozen=True)
+class Passage:
+    """A text from a file, as a `LongText`: it is read anew each time.
 
     Attributes:
-        file: its path.
-        first: position in the file of the text's first character.
-        text: the characters.
+        file, encoding: its path, and what it is written in.
+        first, last: positions in the file of its first character, and of the one after its last.
     """
 
     file: Path
+    encoding: str
     first: int
-    text: str
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[str]:
+        begin = 0
+        with closing(text_pieces(self.file, self.encoding)) as pieces:
+            for piece in pieces:
+                if begin >= self.last:
+                    return
+                low, high = max(self.first - begin, 0), min(self.last - begin, len(piece))
+                if low < high:
+                    yield piece[low:high]
+                begin += len(piece)
 
 
-def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage], int]:
-    """All texts at the path of an option, and how many files were left out.
+def text_files(config: TextFilesConfig, key: str = "path") -> list[Path]:
+    """The text files at the path of an option.
 
     Raises:
         ConfigError: the option is not set.
-        DataError: there are no texts, or more than `data.max_bad` files cannot be read.
+        DataError: there are none.
     """
     value = getattr(config, key)
     named = None if value is None else Path(value).expanduser()
@@ -98,9 +119,8 @@ def read_texts(config: TextFilesConfig, key: str = "path") -> tuple[list[Passage
         files = [file for file in files if file.is_file() and first_system_name(file) is None]
         if not files:
             raise DataError(f"data.{key}={value}: no file matches this pattern.")
-    else:
-        files = text_files_in(resolve_path(config, key), f"data.{key}")
-    return read_files(files, config.encoding, config.max_bad)
+        return files
+    return text_files_in(resolve_path(config, key), f"data.{key}")
 
 
 def text_files_in(path: Path, key: str) -> list[Path]:
@@ -129,8 +149,8 @@ def text_files_in(path: Path, key: str) -> list[Path]:
     return files
 
 
-def read_files(files: list[Path], encoding: str, max_bad: int = 0) -> tuple[list[Passage], int]:
-    """Whole files, and how many of them were left out.
+def measure_files(files: list[Path], encoding: str, max_bad: int = 0) -> tuple[list[Passage], int]:
+    """Whole files, each read once to count its characters; and how many were left out.
 
     Raises:
         DataError: more than `max_bad` cannot be read, or all of them.
@@ -138,9 +158,11 @@ def read_files(files: list[Path], encoding: str, max_bad: int = 0) -> tuple[list
     passages, bad = [], []
     for file in files:
         try:
-            passages.append(Passage(file, 0, read_text(file, encoding)))
+            characters = sum(map(len, text_pieces(file, encoding)))
         except DataError as error:
             bad.append(error)
+        else:
+            passages.append(Passage(file, encoding, 0, characters))
     if len(bad) > max_bad or not passages:
         more = ""
         if len(bad) > max_bad and len(files) > 1:
@@ -158,18 +180,48 @@ def read_text(file: Path, encoding: str) -> str:
     """
     with text_encoding.open_decompressed(file) as source:
         raw = read_all(source, str(file))
-    encoding = text_encoding.detect_encoding(file, raw[:4096], encoding)
-    body = raw.removeprefix(codecs.BOM_UTF8)
+    marked = text_encoding.detect_encoding(file, raw[:_HEAD], encoding)
     try:
-        return body.decode(encoding)
-    except UnicodeDecodeError as error:
-        position = error.start + len(raw) - len(body)
-        line = body[: error.start].decode(encoding, "ignore").count("\n") + 1
-        raise DataError(
-            f"{file}: not {encoding}: byte 0x{raw[position]:02x} in line {line:,}, at position"
-            f" {position:,} (counted from 0, of {len(raw):,}): {error.reason}."
-            f" {_encoding_advice(raw, encoding)}"
-        ) from error
+        return raw.removeprefix(codecs.BOM_UTF8).decode(marked)
+    except UnicodeDecodeError:
+        return "".join(_decoded(file, io.BytesIO(raw), encoding))  # whose error says where
+
+
+def text_pieces(file: Path, encoding: str) -> Generator[str, None, None]:
+    """A file's text as `read_text` gives it, a piece at a time.
+
+    Raises:
+        DataError: see `read_text`.
+    """
+    with text_encoding.open_decompressed(file) as source:
+        yield from _decoded(file, source, encoding)
+
+
+def _decoded(file: Path, source: BinaryIO, encoding: str) -> Iterator[str]:
+    head = piece = source.read(max(_PIECE, _HEAD))
+    encoding = text_encoding.detect_encoding(file, head[:_HEAD], encoding)
+    piece = piece.removeprefix(codecs.BOM_UTF8)
+    decoder, read, lines = codecs.getincrementaldecoder(encoding)(), len(head), 1
+    while True:
+        try:
+            text = decoder.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:
+            at = read - len(error.object) + error.start
+            lines += bytes(error.object[: error.start]).decode(encoding, "ignore").count("\n")
+            size = read + sum(map(len, iter(partial(source.read, _PIECE), b"")))
+            raw = head if at < len(head) else head + error.object
+            raise DataError(
+                f"{file}: not {encoding}: byte 0x{error.object[error.start]:02x} in line {lines:,}, at"
+                f" position {at:,} (counted from 0, of {size:,}): {error.reason}."
+                f" {_encoding_advice(raw, encoding)}"
+            ) from error
+        if text:
+            yield text
+        elif not piece:
+            return
+        lines += text.count("\n")
+        piece = source.read(_PIECE)
+        read += len(piece)
 
 
 def read_lines(file: Path, encoding: str) -> list[str]:

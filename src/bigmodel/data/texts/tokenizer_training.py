@@ -11,7 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from bigmodel.data.libraries import tokenizers
-from bigmodel.data.texts.vocabulary import CHUNK, Vocabulary, code_points, split_long_text
+from bigmodel.data.texts.vocabulary import (
+    CHUNK,
+    LongText,
+    Vocabulary,
+    chunks,
+    code_points,
+    split_long_text,
+)
 from bigmodel.errors import DataError
 from bigmodel.runtime import signals, standard_streams
 from bigmodel.runtime.progress_messages import report_progress
@@ -31,7 +38,7 @@ _TRIAL_CHARACTERS = 1 << 18  # characters of the training set that the user's ow
 
 
 def build_vocabulary(
-    texts: Sequence[str],
+    texts: Sequence[LongText],
     unit: Unit,
     vocab_size: int,
     tokenizer: Path | None = None,
@@ -62,16 +69,16 @@ def build_vocabulary(
     return Vocabulary(**values)
 
 
-def distinct_characters(texts: Iterable[str]) -> str:
+def distinct_characters(texts: Iterable[LongText]) -> str:
     """The distinct characters of texts, sorted."""
     seen = np.zeros(0x110000, bool)
     for text in texts:
-        for begin in range(0, len(text), CHUNK):
-            seen[code_points(text[begin : begin + CHUNK])] = True
+        for piece in chunks(text):
+            seen[code_points(piece)] = True
     return "".join(map(chr, np.flatnonzero(seen).tolist()))
 
 
-def _train_bpe(texts: Sequence[str], size: int) -> str:
+def _train_bpe(texts: Sequence[LongText], size: int) -> str:
     """A byte-level tokenizer of at most `size` subwords."""
     engine = tokenizers.Tokenizer(tokenizers.models.BPE())
     engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -106,7 +113,7 @@ def _split_long_words(text: str) -> Iterator[str]:
         yield text[begin:]
 
 
-def _load_tokenizer(path: Path, texts: Sequence[str]) -> Vocabulary:
+def _load_tokenizer(path: Path, texts: Sequence[LongText]) -> Vocabulary:
     """The tokenizer in a file, tried on the beginning of the training set."""
     where = f"data.tokenizer={path}"
     try:

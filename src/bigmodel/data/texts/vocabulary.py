@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,16 @@ from bigmodel.registry import Config
 from bigmodel.runtime import nested_json, progress_messages, standard_streams
 
 Ids = NDArray[Any]
+
+
+class LongText(Protocol):
+    """A text in pieces, which are read each time it is iterated over. A `str` is one, too."""
+
+    def __len__(self) -> int:
+        """Number of its characters."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
 
 CHUNK = 1 << 16  # characters encoded at once, so that a long text does not take many times its memory
 _PIECES, _TEXTS = 16, 4096  # chunks of a long text, or short texts, that the library encodes at once
@@ -104,7 +114,7 @@ class Vocabulary(Config):
                 counts = self._counts
                 return None if counts is None else (*counts, *special)
 
-    def encode(self, text: str, where: str = "The text", first: int = 0) -> Ids:
+    def encode(self, text: LongText, where: str = "The text", first: int = 0) -> Ids:
         """The tokens of a text, (tokens,), of the smallest integer type that holds them.
 
         Args:
@@ -115,19 +125,24 @@ class Vocabulary(Config):
         Raises:
             DataError: a character has no token.
         """
-        try:
-            if self.unit == "character":
-                return self._encode_characters(text, where, first)
-            if self.unit == "byte":
-                return np.frombuffer(text.encode(), np.uint8).astype(self._dtype)
-            text.encode()  # the library's own error would not give the position
-            return self._concatenate(self._encode_batches(split_long_text(text), _PIECES))
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{where}: at position {first + error.start:,} (counted from 0) is half of a surrogate "
-                f"pair ({text[error.start]!r}), which is not valid text. Was it read in another "
-                "encoding?"
-            ) from error
+        return self._concatenate(self.encode_pieces(text, where, first))
+
+    def encode_pieces(
+        self, text: Iterable[str], where: str = "The text", first: int = 0
+    ) -> Iterator[Ids]:
+        """The tokens of a text, which may come in pieces, as `encode` has them; piece by piece.
+
+        Raises:
+            DataError: see `encode`.
+        """
+        if self.unit == "character":
+            for piece, position in _positioned(chunks(text), first):
+                yield self._encode_characters(piece, where, position)
+        elif self.unit == "byte":
+            for piece, position in _positioned(chunks(text), first):
+                yield np.frombuffer(_utf8(piece, where, position), np.uint8).astype(self._dtype)
+        else:
+            yield from self._encode_batches(_valid(split_long_text(text), where, first), _PIECES)
 
     def encode_all(self, texts: Sequence[str]) -> Encoded:
         """The tokens of many texts, faster than one by one.
@@ -193,18 +208,18 @@ class Vocabulary(Config):
         return table
 
     def _encode_characters(self, text: str, where: str, first: int) -> Ids:
-        tokens = np.empty(len(text), self._dtype)
-        for begin in range(0, len(text), CHUNK):
-            chunk = self._token_table[code_points(text[begin : begin + CHUNK])]
-            if (missing := np.flatnonzero(chunk < 0)).size:
-                place = begin + int(missing[0])
-                raise DataError(
-                    f"{where}: the character {text[place]!r} (U+{ord(text[place]):04X}) at position"
-                    f" {first + place:,} (counted from 0) has no token, as it is not in the training"
-                    " set. Use data.unit=byte or data.unit=bpe, which know every character."
-                )
-            tokens[begin : begin + len(chunk)] = chunk
-        return tokens
+        try:
+            tokens = self._token_table[code_points(text)]
+        except UnicodeEncodeError as error:
+            raise _surrogate_error(error, where, first) from error
+        if (missing := np.flatnonzero(tokens < 0)).size:
+            place = int(missing[0])
+            raise DataError(
+                f"{where}: the character {text[place]!r} (U+{ord(text[place]):04X}) at position"
+                f" {first + place:,} (counted from 0) has no token, as it is not in the training"
+                " set. Use data.unit=byte or data.unit=bpe, which know every character."
+            )
+        return tokens.astype(self._dtype)
 
     def _encode_batches(self, texts: Iterable[str], count: int) -> Iterator[Ids]:
         """The tokens of each text, from the tokenizers library."""
@@ -272,21 +287,65 @@ class VocabularyReader(TextReader):
         return self.vocabulary.decode(tokens)
 
 
-def split_long_text(text: str) -> Iterator[str]:
-    """A long text in chunks that end with a line, or else with a word, if possible."""
-    begin = 0
-    while len(text) - begin > CHUNK:
-        last = begin + CHUNK
-        end = next((end for mark in "\n " if (end := text.rfind(mark, begin + 1, last)) > 0), last)
-        end = end + 1 if text[end] == "\n" else end  # a subword begins with its space
-        yield text[begin:end]
-        begin = end
-    yield text[begin:]
+def _pieces_of(text: Iterable[str]) -> Iterable[str]:
+    """The pieces of a text, as they are."""
+    return (text,) if isinstance(text, str) else text
+
+
+def chunks(text: Iterable[str]) -> Iterator[str]:
+    """A text in pieces of at most `CHUNK` characters."""
+    for piece in _pieces_of(text):
+        for begin in range(0, len(piece), CHUNK):
+            yield piece[begin : begin + CHUNK]
+
+
+def split_long_text(text: Iterable[str]) -> Iterator[str]:
+    """A long text in chunks that end with a line, or else with a word, if possible. They do not depend
+    on the pieces that the text comes in."""
+    rest = ""
+    for piece in _pieces_of(text):
+        rest, begin = rest + piece, 0
+        while len(rest) - begin > CHUNK:
+            last = begin + CHUNK
+            end = next((end for mark in "\n " if (end := rest.rfind(mark, begin + 1, last)) > 0), last)
+            end = end + 1 if rest[end] == "\n" else end  # a subword begins with its space
+            yield rest[begin:end]
+            begin = end
+        rest = rest[begin:]
+    yield rest
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
     """The code point of each character."""
     return np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
+
+
+def _positioned(pieces: Iterable[str], first: int) -> Iterator[tuple[str, int]]:
+    """Each piece, and the position of its first character."""
+    for piece in pieces:
+        yield piece, first
+        first += len(piece)
+
+
+def _valid(pieces: Iterable[str], where: str, first: int) -> Iterator[str]:
+    """The same pieces, checked: the library's own error would not give the position."""
+    for piece, position in _positioned(pieces, first):
+        _utf8(piece, where, position)
+        yield piece
+
+
+def _utf8(piece: str, where: str, first: int) -> bytes:
+    try:
+        return piece.encode()
+    except UnicodeEncodeError as error:
+        raise _surrogate_error(error, where, first) from error
+
+
+def _surrogate_error(error: UnicodeEncodeError, where: str, first: int) -> DataError:
+    return DataError(
+        f"{where}: at position {first + error.start:,} (counted from 0) is half of a surrogate pair"
+        f" ({error.object[error.start]!r}), which is not valid text. Was it read in another encoding?"
+    )
 
 
 def _count_characters(piece: bytes) -> int:
