@@ -166,6 +166,16 @@ def test_a_request_to_save_stops_nothing(left: list[int]) -> None:
     assert left == []
 
 
+def test_a_signal_is_passed_on_once(left: list[int]) -> None:
+    asked = Signals()
+    with asked.installed(), asked.waiting():
+        assert asked.take() is None
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            assert (asked.take(), asked.take()) == (number, None)
+    assert left == []
+
+
 def test_a_second_stop_leaves_at_once_and_tidies_up(left: list[int]) -> None:
     asked, tidied = Signals(), []
     asked.on_leaving = lambda: tidied.append(True)

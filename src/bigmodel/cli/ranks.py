@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -62,7 +61,7 @@ def run_ranks(count: int, act: Callable[[Ranks], None], task: Task, restarts: in
     current = invocation.current
     while True:
         with current.signals.waiting():
-            ended = launch(count, partial(_act_in_process, act, task), _request)
+            ended = launch(count, partial(_act_in_process, act, task), current.signals.take)
         recorded = (task.folder / RECORD).is_dir()
         if recorded:
             current.folder = task.folder
@@ -84,18 +83,6 @@ def _error(ended: Ended, count: int) -> BaseException:
         f"device.ranks={count}: rank {ended.rank} {exit_reason(ended.status)}, and the others were ended"
         " with it."
     )
-
-
-def _request() -> int | None:
-    """The signal that this process has received since it was last asked, to pass on to the ranks."""
-    signals = invocation.current.signals
-    if not signals.pending:
-        return None
-    try:
-        signals.acknowledged()
-    except Stopped as stop:
-        return stop.status - 128
-    return getattr(signal, "SIGUSR1", None)
 
 
 def _act_in_process(act: Callable[[Ranks], None], task: Task, ranks: Ranks) -> None:

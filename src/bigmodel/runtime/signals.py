@@ -202,6 +202,13 @@ class Signals:
         self.pending = False
         self.check()
 
+    def take(self) -> int | None:
+        """The signal that has arrived since the last call, for a process that passes it on to others."""
+        if not self.pending:
+            return None
+        self.pending = False
+        return getattr(signal, "SIGUSR1", None) if self._stop is None else self._stop
+
     def over(self, status: int) -> None:
         """All work is done: from now on a request to stop exits at once with `status`."""
         self._mode, self._status = SignalMode.OVER, status

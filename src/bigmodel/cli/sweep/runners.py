@@ -24,7 +24,7 @@ from bigmodel.cli.launch.run_folder import LOGS
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.resume import resume_words
 from bigmodel.cli.sweep.settings import is_plugin
-from bigmodel.cli.sweep.watching import observers, report_left, request
+from bigmodel.cli.sweep.watching import observers, report_left
 from bigmodel.errors import ConfigError, reason
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime import caches
@@ -137,7 +137,7 @@ def _impatiently(view: SweepView) -> Callable[[], int | None]:
         if not told and invocation.current.signals.urgent():
             told = True
             view.note("Waiting for running jobs to save and stop. Ctrl-C again ends them at once.")
-        return request()
+        return invocation.current.signals.take()
 
     return requests
 

@@ -17,7 +17,7 @@ from bigmodel.cli.launch.run_folder import PLAN
 from bigmodel.cli.sweep.kinds import Begun
 from bigmodel.cli.sweep.models import BASELINES
 from bigmodel.cli.sweep.resume import SBATCH_OPTIONS, resume_words
-from bigmodel.cli.sweep.watching import observers, report_left, request
+from bigmodel.cli.sweep.watching import observers, report_left
 from bigmodel.errors import ConfigError, counted, join_names, setting
 from bigmodel.reporting.sweep_view import SweepView
 from bigmodel.runtime.processors import processors
@@ -101,7 +101,7 @@ class SlurmQueue:
             launcher.submit()
             if keeps and launcher.names:
                 messages.note(f"In Slurm's queue: {_named(launcher)}.")
-            launcher.run(request)
+            launcher.run(invocation.current.signals.take)
         except ConfigError:  # refused by sbatch
             if invocation.current.resumed_sweep is None and not launcher.submitted:
                 _forget(manifest)

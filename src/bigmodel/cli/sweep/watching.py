@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 
-from bigmodel.cli import invocation, messages
+from bigmodel.cli import messages
 from bigmodel.cli.sweep.resume import resume_words
 from bigmodel.reporting.sweep_view import SweepView
-from bigmodel.runtime.signals import Stopped
 from bigmodel.sweeps.config import SweepConfig
 from bigmodel.sweeps.jobs import Observer, Observers
 from bigmodel.sweeps.keep import KeepBest
@@ -22,18 +20,6 @@ def observers(settings: SweepConfig, manifest: Manifest, view: SweepView) -> Obs
     if settings.keep is not None:
         watching.append(KeepBest(manifest.folder, settings.keep, finished(manifest)))
     return Observers(watching)
-
-
-def request() -> int | None:
-    """The signal that the sweep has received since it was last asked."""
-    signals = invocation.current.signals
-    if not signals.pending:
-        return None
-    try:
-        signals.acknowledged()
-    except Stopped as stop:
-        return stop.status - 128
-    return getattr(signal, "SIGUSR1", None)
 
 
 def report_left(done: str, manifest: Manifest, view: SweepView) -> None:
