@@ -131,6 +131,21 @@ def test_a_resume_that_would_be_ignored_is_refused(command: Command, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [(), ("-m", "seed=1,2")], ids=["run", "sweep"])
+def test_a_folder_whose_name_reads_as_a_reference_is_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    (odd := tmp_path / "${x}").mkdir()
+    monkeypatch.chdir(odd)
+    result = command(*words, *QUICK)
+    assert result.status == 1
+    assert result.err == (
+        f"bigmodel-train: {odd}: a ${{ in a folder's name stands for a setting in configurations."
+        " Start in another folder.\n"
+    )
+    assert list(odd.iterdir()) == []
+
+
 def test_a_sweep_by_hydra_s_mode_is_one_too(command: Command) -> None:
     result = command("hydra.mode=MULTIRUN", "model=fnn,rnn", "data=wine", *QUICK)
     assert result.status == 1

@@ -43,6 +43,16 @@ def test_a_job_that_is_tried_again_counts_once() -> None:
     assert "failed" not in view._totals(0.0)
 
 
+def test_a_sweep_does_not_end_before_a_job_of_it() -> None:
+    view = SweepView(lambda _: "", total=2, terminal=False, stream=io.StringIO())
+    view.started(JOBS[0], Path("0"))
+    view.ended(JOBS[0], Outcome("finished"))
+    view.started(JOBS[1], Path("1"))
+    assert view._totals(view._began + 60).endswith("1 min 00 s left")
+    view.progressed(JOBS[1], {"step": 10, "steps": 100})
+    assert view._totals(view._began + 60).endswith("9 min 00 s left")
+
+
 @pytest.mark.parametrize("width", [40, 50, 80, 120])
 def test_settings_and_figures_are_whole_at_any_width(width: int) -> None:
     lines = drawn(width, STANDING, STANDING | {"value": 0.25})

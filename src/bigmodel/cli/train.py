@@ -175,6 +175,11 @@ def _sweep_words(argv: list[str]) -> list[str]:
 
 def _run_jobs(argv: list[str]) -> int:
     current = invocation.current
+    if "${" in (here := str(Path.cwd())):
+        raise ConfigError(
+            f"{here}: a ${{ in a folder's name stands for a setting in configurations. Start in another"
+            " folder."
+        )
     try:
         _call_hydra(argv)
     except KeyboardInterrupt:

@@ -30,6 +30,11 @@ class _Running:
     began: float
     report: dict[str, Any] = field(default_factory=dict)
 
+    def seconds_left(self, now: float) -> float | None:
+        """None before its first step is reported."""
+        step, steps = self.report.get("step", 0), self.report.get("steps")
+        return (now - self.began) / step * (steps - step) if step and steps else None
+
 
 class SweepView(Observer):
     """Shows how far a sweep is.
@@ -138,7 +143,7 @@ class SweepView(Observer):
 
     def _cells(self, running: _Running, now: float, shared: str | None) -> list[str]:
         report, seconds = running.report, now - running.began
-        step, steps, value = report.get("step", 0), report.get("steps"), report.get("value")
+        value, left = report.get("value"), running.seconds_left(now)
         metric = "" if shared else f"{report.get('metric', '')} "
         cells = [
             str(running.job.number),
@@ -146,7 +151,7 @@ class SweepView(Observer):
             f"{report.get('epoch', 0)} / {report.get('epochs', '?')}",
             "" if value is None else f"{metric}{figure(value)}",
             duration(seconds),
-            duration(seconds / step * (steps - step)) if step and steps else "",
+            "" if left is None else duration(left),
         ]
         return [escape_line(cell) for cell in cells]
 
@@ -159,5 +164,8 @@ class SweepView(Observer):
             value, number, metric = self._best
             parts.append(f"best {metric} {figure(value)} (job {number})")
         if done and self._total is not None:
-            parts.append(f"{duration((now - self._began) / done * (self._total - done))} left")
+            # By the average so far, but no sooner than each of those that run, which may take longer.
+            lefts = [(now - self._began) / done * (self._total - done)]
+            lefts += [each.seconds_left(now) or 0.0 for each in self._running.values()]
+            parts.append(f"{duration(max(lefts))} left")
         return " · ".join(parts)
