@@ -80,8 +80,9 @@ def test_columns_of_all_and_what_is_missing() -> None:
         result(0, data__val_fold="0", model="fnn"),
         result(1, data__val_fold="1", model="fnn"),
         result(2, "failed", data__val_fold="0", model="cnn"),
+        result(3, data__val_fold="1", model="cnn"),  # by a version that wrote none
     ]
-    said = f"Out-of-fold predictions (3 rows, without 1 fold that did not finish): {OUT_OF_FOLD}"
+    said = f"Out-of-fold predictions (3 rows, without 2 folds that left none): {OUT_OF_FOLD}"
     assert write(Path(), jobs) == [said]
     assert rows(Path()) == [
         {"model": "fnn", "row": "2", "target": "a, b", "prediction": ""},

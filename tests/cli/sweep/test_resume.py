@@ -178,6 +178,7 @@ def test_the_same_jobs_keep_their_numbers(tmp_path: Path) -> None:
     manifest = sweep(tmp_path, "a=1 b=2", "a=2 b=2")
     jobs = merge_jobs(manifest, typed("b=2 a=2", "b=2 a=1"), extend=False)
     assert jobs == [Job(0, ("a=1", "b=2")), Job(1, ("a=2", "b=2"))]
+    assert merge_jobs(manifest, typed("a=1 ++b=2", "+a=2 b=2"), extend=False) == jobs
 
 
 @pytest.mark.parametrize("extend", [False, True])

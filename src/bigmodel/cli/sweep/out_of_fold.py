@@ -57,7 +57,7 @@ def write(folder: Path, results: Sequence[JobResult]) -> list[str]:
         needed = sum(file.stat().st_size for file in files.values() if file.is_file())
         raise disk.write_error(path, error, needed) from error
     missing = len([result for result in results if FOLD in result.changed]) - len(files)
-    without = f", without {counted(missing, 'fold')} that did not finish" if missing else ""
+    without = f", without {counted(missing, 'fold')} that left none" if missing else ""
     return [f"Out-of-fold predictions ({counted(rows, 'row')}{without}): {shown_path(path)}"]
 
 
