@@ -48,6 +48,21 @@ def test_a_signal_to_any_of_them_counts_for_all(tmp_path: Path, whole: str) -> N
     assert trials.digest(resumed(tmp_path)) == whole
 
 
+def test_ctrl_c_is_one_request(tmp_path: Path, whole: str) -> None:
+    attempt = held(tmp_path)
+    ranks = attempt.children
+    group = os.getpgid(attempt.pid)
+    for pid in (attempt.pid, *ranks):  # as a terminal does
+        if os.getpgid(pid) == group:
+            os.kill(pid, signal.SIGINT)
+    attempt.wait_until((tmp_path / trials.NOTED).exists)
+    attempt.release()
+    assert attempt.wait() == 130, attempt.log
+    assert attempt.log.count("Stopped.") == 1
+    assert trials.summary(tmp_path)["status"] == "stopped"
+    assert trials.digest(resumed(tmp_path)) == whole
+
+
 def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     attempt = held(tmp_path, "device.restarts=0")
     ranks = attempt.children

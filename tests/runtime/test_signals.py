@@ -53,6 +53,19 @@ def test_within_training_a_stop_waits_until_all_is_saved(left: list[int]) -> Non
     assert left == []
 
 
+def test_what_another_process_was_asked_before_is_no_first_request(left: list[int]) -> None:
+    asked = Signals()
+    asked.shared = True
+    with asked.installed(), asked.waiting():
+        asked.hear(signals._STOPPING + signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert left == []
+        with pytest.raises(Stopped):
+            asked.check()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert left == [130]
+
+
 def test_a_stop_that_came_meanwhile_is_raised_when_raising_begins() -> None:
     asked = Signals()
     with asked.installed():

@@ -90,9 +90,12 @@ def _act_in_process(act: Callable[[Ranks], None], task: Task, ranks: Ranks) -> N
     set_globals()  # if the process was not forked
     current = invocation.current
     current.resumed, current.may_change = task.resumed, task.may_change
-    signals = current.signals = Signals()
+    before, signals = current.signals, Signals()
+    current.signals = signals
     signals.enter(SignalMode.RAISE)
     signals.install()
+    if (number := before.take()) is not None:  # it came while the ranks met
+        os.kill(os.getpid(), number)
     try:
         _act(act, ranks)
     except (Stopped, BigModelError):

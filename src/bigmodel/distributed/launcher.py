@@ -148,6 +148,8 @@ def _run(
     output: Path,
 ) -> None:
     """The whole of a rank's process."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C goes to the launcher alone, which passes it on: twice, it would end at once
     Thread(target=_end_with_launcher, daemon=True).start()
     if number > 0:
         _print_to(output)

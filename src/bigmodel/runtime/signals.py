@@ -113,6 +113,7 @@ class Signals:
         self._status = 0
         self._hook: Callable[[Any], Any] = sys.unraisablehook
         self._stop: int | None = None
+        self._own: int | None = None
         self._pruned: str | None = None
         self._asked = 0.0
 
@@ -234,13 +235,14 @@ class Signals:
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self._mode is SignalMode.OVER:
             os._exit(self._status)
-        before = self._stop or (self.received - _STOPPING if self.received > _STOPPING else None)
+        before = self._own  # that another process was asked before, and this one heard of it, is none
         if before is not None and number == _HUNG_UP:
             return
         waits = self._mode is SignalMode.WAIT
         again = before is not None and not (waits and before == _HUNG_UP) and not self.preempted
         if again or self._mode is SignalMode.LEAVE:
             self._leave(number)
+        self._own = number
         if waits and self.shared:
             self.received = _STOPPING + number
             return
