@@ -22,6 +22,12 @@ def test_each_job_has_a_row_and_all_have_a_sum() -> None:
     assert "2 jobs, 2 at a time: about 12.0 s by eager steps, 10.0 MiB of checkpoints." in text
 
 
+def test_a_sweep_takes_as_long_as_its_longest_job() -> None:
+    jobs = [PlannedJob(0, "a", COST), PlannedJob(1, "b", replace(COST, seconds=50.0))]
+    assert "about 50.0 s" in printed(jobs)
+    assert "about 1 min 02 s" in printed(jobs, at_a_time=1)
+
+
 def test_jobs_that_were_not_measured_count_as_the_others() -> None:
     text = printed([PlannedJob(0, "a", COST), PlannedJob(1, "b", None)], at_a_time=1)
     assert "not measured" in text

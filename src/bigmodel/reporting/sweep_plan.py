@@ -97,6 +97,7 @@ def _totals(jobs: Sequence[PlannedJob], at_a_time: int) -> list[str]:
         return [f"{counted(len(jobs), 'job')}, {at_a_time} at a time."]
     factor = len(jobs) / len(costs)  # those that were not measured count as the others
     seconds = sum(cost.seconds for cost in costs) * factor / min(at_a_time, len(jobs))
+    seconds = max(seconds, *(cost.seconds for cost in costs))  # no sooner than its longest job
     disk = sum(cost.disk for cost in costs) * factor
     return [
         f"{counted(len(jobs), 'job')}, {at_a_time} at a time: about {duration(seconds)} by eager steps,"
