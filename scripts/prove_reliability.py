@@ -45,6 +45,7 @@ from tests.faults import (  # noqa: E402
     interruptions,
     kills,
     power,
+    rank_kills,
     streams,
     sweep_kills,
     trials,
@@ -142,6 +143,13 @@ class Prover:
                 next(self._folders), expected, SWEEP, wanted - row.tries, seed
             )
             row.add(f"seed {seed}", result.faults, result.kills)
+        return row
+
+    def ranks(self) -> Row:
+        row = Row("kill -9 of one of two ranks: all start again, ends the same")
+        expected = trials.run_uninterrupted(next(self._folders), *rank_kills.RECIPE)
+        for place, seed in product(rank_kills.PLACES, range(self._tries(10))):
+            row.add(place, rank_kills.kill(next(self._folders), expected, place, seed))
         return row
 
     def power(self) -> Row:
@@ -271,7 +279,7 @@ class Prover:
 
 
 ROWS = (
-    *("kills", "elsewhere", "sweeps", "power", "foreign", "bytes", "files", "signals", "twice"),
+    *("kills", "elsewhere", "sweeps", "ranks", "power", "foreign", "bytes", "files", "signals", "twice"),
     *("terminals", "streams", "disks", "steps", "folders", "fuzz"),
 )
 

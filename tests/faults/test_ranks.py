@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import trials
+from tests.faults import rank_kills, trials
+from tests.faults.rank_kills import RECIPE, gone
 from tests.sweeps.small_jobs import until
-
-RECIPE = (*trials.RECIPE, "device.ranks=2", "device.restarts=1", "data.batch_size=63", "model=fnn")
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -30,10 +29,6 @@ def held(cwd: Path, *words: str) -> trials.Attempt:
     attempt.wait_until_held()
     attempt.wait_until(lambda: len(attempt.children) == 2)
     return attempt
-
-
-def gone(pids: list[int]) -> bool:
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_a_signal_to_any_of_them_counts_for_all(tmp_path: Path, whole: str) -> None:
@@ -75,18 +70,11 @@ def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     assert trials.summary(tmp_path)["status"] == "failed"
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_all_start_again_after_a_rank_was_killed(tmp_path: Path, whole: str, number: int) -> None:
-    attempt = held(tmp_path)
-    ranks = attempt.children
-    os.kill(ranks[number], signal.SIGKILL)
-    attempt.release()
-    assert attempt.wait() == 0, attempt.log
-    assert gone(ranks)
-    assert "They are started again" in attempt.log
-    folder = trials.run_folder(tmp_path)
-    assert folder is not None
-    assert trials.digest(folder) == whole
+@pytest.mark.parametrize(("place", "seed"), [("training", 0), ("a save", 1)])
+def test_all_start_again_after_a_rank_was_killed(
+    tmp_path: Path, whole: str, place: str, seed: int
+) -> None:
+    assert rank_kills.kill(tmp_path / "run", whole, place, seed) == []
 
 
 def test_one_rank_goes_on_with_what_two_began_when_their_launcher_was_killed(tmp_path: Path) -> None:
