@@ -1,5 +1,6 @@
 """`python -m bigmodel` is `bigmodel-train`."""
 
-from bigmodel.cli.entry import bigmodel_train
+from bigmodel.cli import entry, imports
 
-bigmodel_train()
+imports.leave_start_folder()
+entry.bigmodel_train()

@@ -85,7 +85,8 @@ def test_other_ways_to_start_it(tmp_path: Path) -> None:
     needs until then may come from there; nothing later does."""
     data = tmp_path / "data"
     fired = set_traps(data, FOREIGN)
-    started(data, sys.executable, "-m", "bigmodel.cli.train", *QUICK, "hydra.run.dir=run")
+    started(data, sys.executable, "-m", "bigmodel", *QUICK, "hydra.run.dir=run")
+    started(data, sys.executable, "-m", "bigmodel.cli.train", *QUICK, "hydra.run.dir=again")
     started(data, sys.executable, "-m", "bigmodel.cli.commands.main", "eval", "run")
     started(data, BIN / "bigmodel-train", "-m", *QUICK, "optimizer.lr=0.1,0.2")
     started(data, BIN / "bigmodel-train", "--help")

@@ -35,6 +35,7 @@ def test_a_signal_to_any_of_them_counts_for_all(tmp_path: Path, whole: str) -> N
     attempt = held(tmp_path)
     ranks = attempt.children
     os.kill(ranks[1], signal.SIGTERM)
+    until((tmp_path / trials.NOTED).exists)
     attempt.release()
     assert attempt.wait() == 143, attempt.log
     assert gone(ranks)
@@ -81,6 +82,7 @@ def test_one_rank_goes_on_with_what_two_began_when_their_launcher_was_killed(tmp
     attempt = held(tmp_path)
     ranks = attempt.children
     attempt.send(signal.SIGKILL)
+    until((tmp_path / trials.NOTED).exists)
     attempt.release()
     assert attempt.wait() == 137
     until(lambda: gone(ranks))

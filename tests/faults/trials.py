@@ -49,6 +49,9 @@ HELD, NOTED, RELEASED = "held", "noted", "released"
 """Files in a run's current folder: the run waits where `hold` says; it has received a signal there; it
 may go on."""
 
+TEST = "TEST_PROCESS"
+"""The variable with the number of a process that is there as long as the test is."""
+
 TIMEOUT = 600.0
 """Seconds after which a process counts as hung; no run takes that long, however busy the machine."""
 
@@ -155,7 +158,7 @@ def _train(
     killed_at: str | None,
     environment: dict[str, str],
 ) -> None:
-    os.environ |= environment | {"NO_COLOR": "1"}
+    os.environ |= environment | {"NO_COLOR": "1", TEST: str(os.getppid())}
     os.chdir(cwd)
     out = os.open(f"printed.{multiprocessing.current_process().name}", os.O_CREAT | os.O_WRONLY)
     os.dup2(out, 1)
@@ -211,9 +214,10 @@ def _wait(where: str) -> None:
     from bigmodel.cli import invocation
 
     Path(HELD).write_text(where)
-    parent = os.getppid()
     while not Path(RELEASED).exists():
-        if os.getppid() != parent:  # the test is gone
+        try:
+            os.kill(int(os.environ[TEST]), 0)
+        except ProcessLookupError:  # the test is gone
             os._exit(1)
         if invocation.current.signals.pending or invocation.current.signals.received:
             Path(NOTED).touch()
