@@ -6,6 +6,7 @@ Forking from a test's process, which computes with torch, is not safe; one that 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.training.loop import fit
 from tests.small_runs import config
 
+ROOT = Path(__file__).resolve().parents[2]
 Cases = Mapping[str, Mapping[str, Any]]
 EVERY_STEP = {"trainer.record_every_steps": 1, "trainer.epochs": 3, "device.engine": "eager"}
 
@@ -40,8 +42,15 @@ def train_on(count: int, cases: Cases, folder: Path) -> None:
         AssertionError: a rank failed.
     """
     command = [sys.executable, "-Werror", "-m", "tests.distributed.rank_runs", str(count), str(folder)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        command, input=json.dumps(cases), capture_output=True, text=True, check=False, timeout=300
+        command,
+        input=json.dumps(cases),
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -112,7 +112,8 @@ def test_mistakes(command: Command, tmp_path: Path, words: list[str]) -> None:
 
 
 def test_a_sweep_and_its_leaderboard(command: Command, tmp_path: Path) -> None:
-    done = command("-m", *QUICK, f"trainer.checkpoint.monitor=auto,{QUOTED}")
+    write_table(tmp_path / "mine.csv")
+    done = command("-m", *QUICK, "data=table", f"data.path=mine.csv,{QUOTED}", "data.target=y")
     assert done.status == 1
     check(done.out + done.err)
     board = next(tmp_path.rglob("leaderboard.csv"))

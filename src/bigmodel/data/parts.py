@@ -178,7 +178,9 @@ class Windows(SplitData):
 
     def take(self, chosen: Chosen, options: GatherOptions = _DEFAULT) -> tuple[Tensor, Tensor]:
         """See `SplitData.take`. Windows are shifted by up to their length, differently in each epoch."""
-        starts, last = self.starts[chosen].to(self.device), len(self.stream) - self.length - 1
+        if isinstance(chosen, slice):  # on the device: a copy of computed starts would wait for it
+            chosen = torch.arange(*chosen.indices(len(self.starts)), device=self.device)
+        starts, last = self.starts[chosen], len(self.stream) - self.length - 1
         if options.key:
             starts = (starts + options.key % self.length).clamp(max=max(last, 0))
         index = starts[:, None] + torch.arange(self.length + 1, device=starts.device)

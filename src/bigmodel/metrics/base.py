@@ -46,7 +46,9 @@ class Metrics:
     def summed(self, add_up: Callable[[Tensor], Tensor]) -> Self:
         """A copy over the sums of several processes; see `Ranks.sum`."""
         other = self.over(add_up(self._sums))
-        other._count = int(add_up(torch.tensor(self._count, device=self._sums.device)))
+        other._count = int(
+            add_up(torch.tensor(self._count))
+        )  # on the host: nothing waits for the device
         return other
 
     def keep_on(self, keep: bool) -> None:

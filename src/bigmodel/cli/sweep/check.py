@@ -98,7 +98,7 @@ class JobCheck:
     def _check_index(self, device: str) -> None:
         """A job of ours sees one GPU, which is the first to it."""
         kind, _, index = device.partition(":")
-        if index and is_plugin(self._config.hydra.launcher, BasicLauncher):
+        if kind == "cuda" and index and is_plugin(self._config.hydra.launcher, BasicLauncher):
             raise ConfigError(
                 f"device={device}: the jobs of a sweep are given a GPU each. Choose which by"
                 f" device={kind} sweep.gpus=[{index}]"
