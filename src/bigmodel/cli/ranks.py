@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 from bigmodel.cli import invocation, messages
 from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.cli.launch.run_folder import RECORD
-from bigmodel.distributed.launcher import Ended, exit_reason, launch
+from bigmodel.distributed.launcher import Ended, launch
 from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks, lost_rank
 from bigmodel.errors import BigModelError, ConfigError, DeviceError
+from bigmodel.runtime.processes import exit_reason
 from bigmodel.runtime.signals import SignalMode, Signals, Stopped
 
 

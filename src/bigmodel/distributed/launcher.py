@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any
 
 from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks
+from bigmodel.runtime.processes import context, print_to
 
 GRACE = 5.0
 """Seconds for the other ranks to end by themselves once one has failed; one that waits for it cannot."""
@@ -97,7 +98,7 @@ class _Rank:
     def __init__(self, number: int, count: int, act: Callable[[Ranks], None], folder: Path) -> None:
         self.number, self._output = number, folder / f"{number}.txt"
         # The launcher computes nothing, and starts no thread: a process can be forked from it.
-        processes = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+        processes = context()
         self._connection, theirs = processes.Pipe(duplex=False)
         self._process: Any = processes.Process(  # type: ignore[attr-defined]
             target=_run,
@@ -151,8 +152,8 @@ def _run(
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C goes to the launcher alone, which passes it on: twice, it would end at once
     Thread(target=_end_with_launcher, daemon=True).start()
-    if number > 0:
-        _print_to(output)
+    if number > 0:  # the first rank speaks for all
+        print_to(output, 0o600)
     ended: BaseException | None = None
     try:
         ranks = ProcessGroup.join(number, count, number, meeting)
@@ -169,22 +170,3 @@ def _end_with_launcher() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _print_to(path: Path) -> None:
-    """Sends what the process prints to a file: the first rank speaks for all."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(number, 1)
-    os.dup2(number, 2)
-    os.close(number)
-
-
-def exit_reason(status: int) -> str:
-    """Why a process ended that has not said so, by its exit status."""
-    if status >= 0:
-        return f"exited with status {status}"
-    with contextlib.suppress(ValueError):
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"was ended by signal {-status}"

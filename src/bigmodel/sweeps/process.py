@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.errors import BigModelError, DeviceError
+from bigmodel.runtime.processes import context, exit_reason, print_to
 from bigmodel.sweeps.jobs import Job, Outcome
 
 _SIGNALS = {
@@ -117,11 +117,6 @@ _SHARED = ("bigmodel.", "numpy.", "PIL.")
 
 Work = Callable[[Job, Channel], None]
 """What a job does, in its own process; it has to report its outcome."""
-
-
-def context() -> multiprocessing.context.BaseContext:
-    """How processes are started on this system."""
-    return multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
 
 
 class JobProcess:
@@ -265,13 +260,9 @@ def import_modules(names: Iterable[str]) -> None:
 
 def _reason(status: int | None) -> str:
     """Why a process ended that has not said so."""
-    if status is None or status >= 0:
-        return f"its process exited with status {status}"
-    with contextlib.suppress(ValueError):
-        name = signal.Signals(-status).name
-        hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
-        return f"its process was ended by {name}{hint}"
-    return f"its process was ended by signal {-status}"
+    reason = exit_reason(status)
+    hint = ", as the system does when memory is short" if reason.endswith("SIGKILL") else ""
+    return f"its process {reason}{hint}"
 
 
 @contextlib.contextmanager
@@ -292,7 +283,7 @@ def _run(job: Job, work: Work, connection: Connection, log: Path, to_close: list
         other.close()
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C goes to the sweep alone, which decides what its jobs are told
-    _print_to(log)
+    print_to(log, 0o666)
     faulthandler.enable(2)  # the log says where a library crashed
     before = set(sys.modules)
     channel = Channel(connection)
@@ -309,13 +300,3 @@ def unblock_signals() -> None:
     """To be called by the work once its handlers stand: until then, signals wait."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _print_to(log: Path) -> None:
-    """Sends everything that the process prints, C libraries included, to a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(number, 1)
-    os.dup2(number, 2)
-    os.close(number)
