@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.checkpointing import checkpoint, manifest
+from bigmodel.checkpointing import checkpoint, manifest, tensor_files
 from bigmodel.errors import CheckpointError
 
 GROUPS = {
@@ -50,7 +50,7 @@ def test_the_one_before_stays_until_the_next_is_whole(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(tensor_files, "save_file", fail)
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoint.save(tmp_path / "last", GROUPS, at(2))
     assert checkpoint.load_newest(tmp_path).facts == at(1)
@@ -101,7 +101,7 @@ def newer(folder: Path) -> None:
     """Turns a checkpoint into one of the next version's."""
     path = folder / "manifest.json"
     files = json.loads(path.read_text())["files"]
-    path.write_text(manifest._text(manifest.SCHEMA + 1, files))
+    path.write_text(manifest._text(manifest.SHARDED_SCHEMA + 1, files))
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])

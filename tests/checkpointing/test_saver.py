@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bigmodel.checkpointing import checkpoint
+from bigmodel.checkpointing import checkpoint, tensor_files
 from bigmodel.checkpointing.saver import Saver
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.errors import CheckpointError
@@ -89,7 +89,9 @@ def test_a_write_that_fails_is_never_swallowed(
     saver.offer(weights(1.0), at(1), best=False, last=True, now=True)
     saver.flush()
     monkeypatch.setattr(
-        checkpoint, "save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        tensor_files,
+        "save_file",
+        lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
     saver.offer(weights(2.0), at(2), best=True, last=True, now=True)
     assert saver._flight is not None

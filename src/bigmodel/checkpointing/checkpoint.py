@@ -18,11 +18,9 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from bigmodel.checkpointing import exact_json, manifest, retention
+from bigmodel.checkpointing import exact_json, manifest, retention, tensor_files
 from bigmodel.checkpointing.manifest import BEST, GENERATIONS, STATE
 from bigmodel.checkpointing.serialization import TensorGroups, upgrade
 from bigmodel.errors import CheckpointError, DamagedError
@@ -86,8 +84,7 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
     if STATE not in files:
         raise DamagedError(f"{folder}: the checkpoint is damaged: {STATE} is missing.")
     try:
-        tensors = [folder / name for name in files if name.endswith(".safetensors")]
-        groups = {path.stem: load_file(path) for path in tensors}
+        groups = tensor_files.read(folder, files)
         facts: dict[str, Any] = exact_json.loads((folder / STATE).read_text(encoding="utf-8"))
         return upgrade(schema, groups, facts)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -211,11 +208,7 @@ def _temporary(folder: Path) -> Path:
 def _write_files(folder: Path, groups: TensorGroups, state: str) -> None:
     """Writes and syncs all files; the manifest comes last."""
     disk.write_bytes(folder / STATE, state.encode())
-    for group, tensors in groups.items():
-        path = folder / f"{group}.safetensors"
-        save_file(_contiguous_cpu(tensors), path)
-        shutil.copymode(folder / STATE, path)  # safetensors lets nobody else read it
-        disk.sync(path)
+    tensor_files.write(folder, groups)
     disk.write_bytes(folder / manifest.NAME, manifest.build_manifest(folder).encode())
 
 
@@ -223,16 +216,3 @@ def _copy(source: Path, target: Path) -> None:
     for path in source.iterdir():
         disk.sync(Path(shutil.copy(path, target)))
     disk.sync(target)
-
-
-def _contiguous_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous copies on the CPU where needed: safetensors takes no shared or strided memory."""
-    seen: set[int] = set()
-    owned = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().to("cpu").contiguous()
-        if value.numel() and value.untyped_storage().data_ptr() in seen:
-            value = value.clone()
-        seen.add(value.untyped_storage().data_ptr())
-        owned[name] = value
-    return owned

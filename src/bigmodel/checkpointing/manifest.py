@@ -11,6 +11,8 @@ import contextlib
 import hashlib
 import json
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,14 @@ from bigmodel.runtime.disk import check_regular, read_text
 
 SCHEMA = 2
 """Version of a checkpoint's layout. A newer one is refused; older ones keep loading."""
+SHARDED_SCHEMA = 3
+"""That of a checkpoint with shards, which earlier versions cannot read; others stay as they were."""
 
 NAME = "manifest.json"
 STATE = "state.json"
 TENSORS = ".safetensors"
+SHARD = re.compile(rf"(?P<group>.+)-(?P<number>\d{{5,}})-of-(?P<size>\d{{5,}}){re.escape(TENSORS)}")
+"""The name of a file with one rank's parts of tensors."""
 GENERATIONS = ("last", "previous")
 """Where a run resumes from, the newest first."""
 BEST = ("best", ".best.old")
@@ -32,26 +38,37 @@ BEST = ("best", ".best.old")
 _CHECKSUM_SINCE = 2
 
 
-def build_manifest(folder: Path) -> str:
-    """The manifest's text for all files in a folder."""
-    return _text(SCHEMA, {path.name: _fingerprint(path) for path in sorted(folder.iterdir())})
+def build_manifest(folder: Path, known: Mapping[str, dict[str, Any]] | None = None) -> str:
+    """The manifest's text for all files in a folder.
+
+    Args:
+        known: fingerprints of files that another rank has written, by name.
+    """
+    known, paths = known or {}, sorted(folder.iterdir())
+    schema = SHARDED_SCHEMA if any(SHARD.fullmatch(path.name) for path in paths) else SCHEMA
+    return _text(schema, {path.name: known.get(path.name) or fingerprint(path) for path in paths})
 
 
-def verify(folder: Path) -> tuple[int, list[str]]:
+def verify(folder: Path, rank: int = 0, ranks: int = 1) -> tuple[int, list[str]]:
     """Checks every byte of a checkpoint; returns its schema and the names of its files.
+
+    Args:
+        rank: the number of this process among `ranks`. Each reads its share of the files, so that an
+            error is known to that one alone.
 
     Raises:
         DamagedError: a file or the manifest is missing, has changed, or leads out of the folder.
         CheckpointError: the checkpoint is of a newer version, or cannot be read.
     """
     schema, files = _read(folder)
+    mine = set(_by_size(files)[rank::ranks])
     for name, expected in files.items():
         path = folder / name
         if name != Path(name).name or path.is_symlink():  # a stranger's may not point elsewhere
             raise DamagedError(f"{folder}: {name} points outside the checkpoint and is not read.")
         if not path.is_file():
             raise DamagedError(f"{folder}: the checkpoint is damaged: {name} is missing.")
-        if _fingerprint(path) != expected:
+        if name in mine and fingerprint(path) != expected:
             raise DamagedError(
                 f"{folder}: the checkpoint is damaged: {name} has changed since it was saved."
             )
@@ -120,10 +137,10 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
     # The first schema had no checksum; a later one that lost it, or became the first, was changed.
     if (schema >= _CHECKSUM_SINCE or "sha256" in content) and text != _text(schema, files):
         raise DamagedError(f"{folder}: the checkpoint is damaged: {NAME} has changed.")
-    if schema > SCHEMA:
+    if schema > SHARDED_SCHEMA:
         raise CheckpointError(
             f"{folder}: written by a newer version (checkpoint schema {schema}; this version reads up to"
-            f" {SCHEMA}). Update bigmodel-train."
+            f" {SHARDED_SCHEMA}). Update bigmodel-train."
         )
     return schema, files
 
@@ -133,6 +150,17 @@ def _text(schema: int, files: dict[str, Any]) -> str:
     return f'{body[:-1]},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}"}}\n'
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _by_size(files: dict[str, Any]) -> list[str]:
+    """The names of files, the largest first, so that ranks that take turns read about as much each."""
+
+    def size(name: str) -> int:
+        found = files[name].get("bytes") if isinstance(files[name], dict) else None
+        return found if isinstance(found, int) else 0
+
+    return sorted(files, key=lambda name: (-size(name), name))
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Its size and SHA-256, as in a manifest."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -246,7 +246,7 @@ class Saver(NoSaver):
         used = [m for m in self._memory if any(m is groups for groups in needed)]
         free = [m for m in self._memory if all(m is not groups for groups in needed)]
         memory = free.pop() if free else {}
-        copies = {
+        copies: TensorGroups = {
             group: {name: _copy_into(memory.get(group, {}).get(name), t) for name, t in tensors.items()}
             for group, tensors in groups.items()
         }

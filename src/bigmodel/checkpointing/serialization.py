@@ -5,11 +5,12 @@ This module converts between those and live objects, and upgrades older schemas;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-TensorGroups = dict[str, dict[str, Tensor]]
+TensorGroups = dict[str, Mapping[str, Tensor]]
 """Tensors by group, such as `model` or `optimizer`, and name."""
 
 WRAPPERS = {
@@ -75,7 +76,7 @@ def flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[st
     return tensors, {"state": values, "param_groups": groups}
 
 
-def unflatten_optimizer(tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, Any]:
+def unflatten_optimizer(tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> dict[str, Any]:
     """The state dict that `flatten_optimizer` split."""
     state: dict[int, dict[str, Any]] = {}
     groups = [dict(group) for group in facts["param_groups"]]

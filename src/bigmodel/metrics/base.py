@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
@@ -117,7 +117,7 @@ class Metrics:
             return {"sums": sums, "count": count}
         return {"sums": sums[:-1], "counted": sums[-1], "count": count}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Loads what `state_dict` returned.
 
         Raises:

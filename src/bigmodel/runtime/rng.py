@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,14 @@ def python_states() -> dict[str, Any]:
     return {"python": random.getstate(), "numpy": (kind, numbers.tolist(), *rest)}
 
 
-def restore_torch(tensors: dict[str, Tensor]) -> None:
+def restore_torch(tensors: Mapping[str, Tensor]) -> None:
     """Restores the states of `torch_states`."""
     torch.set_rng_state(tensors["cpu"].cpu())
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"].cpu())
 
 
-def restore(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def restore(tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
     """Restores the states of `torch_states` and `python_states`."""
     restore_torch(tensors)
     random.setstate(facts["python"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -161,7 +161,7 @@ class State:
             self.choice.engine, self.choice.threads = chosen.get("engine"), chosen.get("threads")
         self._restore_random(groups["random"], facts["random"])
 
-    def load_model(self, weights: dict[str, Tensor]) -> None:
+    def load_model(self, weights: Mapping[str, Tensor]) -> None:
         """Loads weights alone.
 
         Raises:
@@ -232,7 +232,7 @@ class State:
             states |= {_of_rank(name, rank): state for name, state in own.items()}
         return states
 
-    def _restore_random(self, states: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def _restore_random(self, states: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
         rank = self.ranks.rank
         own = {name: states[_of_rank(name, rank)] for name in _DEVICES if _of_rank(name, rank) in states}
         rng.restore(own or states, facts)
@@ -268,7 +268,7 @@ class State:
         }
 
     def _load_optimizer(
-        self, tensors: dict[str, Tensor], facts: dict[str, Any], changed: Collection[str]
+        self, tensors: Mapping[str, Tensor], facts: dict[str, Any], changed: Collection[str]
     ) -> None:
         """If changed options need another kind of state, the optimizer starts with none."""
         options = {key for key in changed if key.startswith("optimizer.")}
@@ -315,14 +315,16 @@ class State:
         accumulation.losses = list(tensors["losses"].unbind()) if tensors else []
         accumulation.sums = tensors.get("sums")
 
-    def _load_loss(self, loss: nn.Module, buffers: dict[str, Tensor]) -> None:
+    def _load_loss(self, loss: nn.Module, buffers: Mapping[str, Tensor]) -> None:
         """Buffers that were not saved are as the loss was built with.
 
         Raises:
             CheckpointError: names or shapes are not this loss's.
         """
         try:
-            unexpected = loss.load_state_dict(self._initial_loss | buffers, strict=False).unexpected_keys
+            unexpected = loss.load_state_dict(
+                {**self._initial_loss, **buffers}, strict=False
+            ).unexpected_keys
         except RuntimeError as error:
             raise CheckpointError(
                 f"The checkpoint's loss has buffers of other sizes: {error}"

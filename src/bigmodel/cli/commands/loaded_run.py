@@ -244,7 +244,7 @@ def _runtime(settings: dict[str, Any], device: str, notify: Notify) -> Runtime:
 
 
 def _load_weights(model: Model, groups: TensorGroups, run_path: RunPath) -> None:
-    weights: dict[str, Tensor] | None = groups.get("averaged", groups.get("model"))
+    weights: Mapping[str, Tensor] | None = groups.get("averaged", groups.get("model"))
     if weights is None:
         raise DamagedError(f"{run_path.folder}: the checkpoint is damaged: it has no model.safetensors.")
     try:
