@@ -34,7 +34,7 @@ UNEVEN = ("optimizer=muon", "rows that ranks do not divide", "accumulation", "av
 
 def rank(number: int, size: int) -> Ranks:
     ranks = Ranks()
-    ranks.rank, ranks.size = number, size
+    ranks.rank, ranks.size = ranks.data_rank, ranks.data_size = number, size
     return ranks
 
 

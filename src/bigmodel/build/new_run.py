@@ -21,7 +21,7 @@ from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.fingerprint import fingerprint
 from bigmodel.data.preprocessing import Preprocessing
-from bigmodel.distributed.parallel import replicated
+from bigmodel.distributed.parallel import Parallel, parallelise
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
@@ -43,7 +43,6 @@ from bigmodel.reporting.jsonl import JsonLines
 from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime import progress_messages, rng
 from bigmodel.runtime.device import (
-    DeviceConfig,
     Runtime,
     environment,
     keep_memory,
@@ -85,9 +84,10 @@ def build_run(
     Raises:
         ConfigError, SpecError, DataError, DeviceError: a part is wrong, or parts do not fit each other.
     """
-    config = _for_ranks(config, ranks)
+    config, degrees = _for_ranks(config, ranks), config.device.parallel.over(ranks.size)
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed, ranks.local, ranks.size)
+    ranks = ranks.sharing_layers(degrees.tensor)
     with ranks.first():
         dataset = read(config, learnt)
     measure_kernels(dataset.train.lengths is None)  # else each batch is as wide as its longest text
@@ -99,19 +99,21 @@ def build_run(
     loss, model, layers, rows = _model(config, dataset, runtime, first)
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, metrics)
-    _check_ranks(ranks, train, model, config.device)
-    step = _step(config, model, loss, dataset, runtime, ranks)
+    _check_ranks(ranks, train, model, config)
+    throughput = Throughput.of(dataset, model, runtime, sample)
+    parallel = parallelise(model, ranks, degrees, runtime, all_used=not config.top.plugins)
+    step = _step(config, parallel, loss, dataset, runtime, ranks)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
     custom_parts.try_schedule(schedule, plan.steps, config.scheduler)
     _check_followed(config, schedule, monitor)
-    rows += _rows("Ranks", [f"{ranks.size}, with a share of each batch"] if ranks.size > 1 else [])
-    rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, model, config.optimizer))
+    rows += _rows("Ranks", [f"{ranks.size}: {degrees}"] if ranks.size > 1 else [])
+    rows += _rows("Warning", custom_parts.check_optimizer(step.optimizer, step.model, config.optimizer))
     state = State(
-        *(model, step.optimizer, schedule, step.metrics, step.accumulation),
-        *(step.ema, step.scaler, loss, ranks),
+        *(step.model, step.optimizer, schedule, step.metrics, step.accumulation),
+        *(step.ema, step.scaler, loss, ranks, parallel.parts),
     )
-    rng.seed_rank(config.top.seed, ranks.rank)
+    rng.seed_rank(config.top.seed, ranks.data_rank)
     with progress_messages.report_progress("Taking the data's fingerprint"):
         data_fingerprint = fingerprint(dataset)
     return Run(
@@ -137,7 +139,7 @@ def build_run(
         sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
         summary=_summary(monitor, model, dataset, runtime, loss),
         text_sampler=text_sampler,
-        throughput=Throughput.of(dataset, model, runtime, sample),
+        throughput=throughput,
         profiled=config.top.profile and ranks.is_first,
         ranks=ranks,
         write_summary=write_summary if ranks.is_first else _write_nothing,
@@ -152,7 +154,8 @@ def _for_ranks(config: RunConfig, ranks: Ranks) -> RunConfig:
     return replace(config, trainer=config.trainer.model_copy(update={"on_oom": "stop"}))
 
 
-def _check_ranks(ranks: Ranks, train: Batches, model: nn.Module, device: DeviceConfig) -> None:
+def _check_ranks(ranks: Ranks, train: Batches, model: nn.Module, config: RunConfig) -> None:
+    device = config.device
     if device.ranks not in (None, ranks.size):
         raise ConfigError(
             f"device.ranks={device.ranks}: only a single run trains in several processes. Leave it out."
@@ -162,7 +165,7 @@ def _check_ranks(ranks: Ranks, train: Batches, model: nn.Module, device: DeviceC
         raise ConfigError(
             f"device.engine={device.engine}: with {key} steps run eagerly. Leave device.engine out."
         )
-    if ranks.size > min(train.grouped, len(train)):
+    if ranks.data_size > min(train.grouped, len(train)):
         raise ConfigError(
             f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
             " Use fewer ranks, or a larger data.batch_size."
@@ -230,8 +233,9 @@ def _text_sampler(
 
 
 def _step(
-    config: RunConfig, model: nn.Module, loss: Loss, dataset: Dataset, runtime: Runtime, ranks: Ranks
+    config: RunConfig, parallel: Parallel, loss: Loss, dataset: Dataset, runtime: Runtime, ranks: Ranks
 ) -> Step:
+    model = parallel.own
     optimizer = registry.optimizers.build(config.optimizer, model)
     tokens = config.data.token_bound
     return Step(
@@ -240,13 +244,13 @@ def _step(
         optimizer,
         metrics_for(dataset.spec.target, runtime.device, light=True),
         runtime,
-        micro_batch=math.ceil(config.data.batch_size / ranks.size),
-        micro_tokens=None if tokens is None else math.ceil(tokens / ranks.size),
+        micro_batch=math.ceil(config.data.batch_size / ranks.data_size),
+        micro_tokens=None if tokens is None else math.ceil(tokens / ranks.data_size),
         clip_norm=config.trainer.clip_norm,
         ema=_ema(config, model, optimizer),
         undoable=config.trainer.on_oom == "halve",
         ranks=ranks,
-        parallel=replicated(model, ranks, all_used=not config.top.plugins),
+        parallel=parallel,
     )
 
 

@@ -7,6 +7,7 @@ depends on a clock, a signal or a file is decided once for all.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,11 +32,16 @@ class Ranks:
         rank: the number of this process, from 0.
         size: how many there are.
         local: its number among the processes of this machine.
+        data_rank: its number among those that share the rows of a batch. Ranks that compute layers
+            together have the same rows, and the same number.
+        data_size: how many of these there are.
     """
 
     rank = 0
     size = 1
     local = 0
+    data_rank = 0
+    data_size = 1
 
     @property
     def is_first(self) -> bool:
@@ -44,10 +50,16 @@ class Ranks:
 
     def rows(self, count: int) -> slice:
         """This rank's rows of a batch of so many samples: `r n / R` to `(r + 1) n / R`."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        rank, size = self.data_rank, self.data_size
+        return slice(rank * count // size, (rank + 1) * count // size)
+
+    def sharing_layers(self, tensor: int) -> Ranks:
+        """The same ranks, if so many in a row compute each layer together."""
+        assert tensor == 1
+        return self
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of the ranks' tensors, which all have the same shape."""
+        """The sum of the tensors of all ranks with rows of their own; all have the same shape."""
         return tensor
 
     def max(self, number: int) -> int:
@@ -101,7 +113,9 @@ class ProcessGroup(Ranks):
 
     def __init__(self, local: int, decisions: dist.ProcessGroup) -> None:
         self.rank, self.size, self.local = dist.get_rank(), dist.get_world_size(), local
+        self.data_rank, self.data_size = self.rank, self.size
         self._decisions = decisions
+        self._data: dist.ProcessGroup | None = None
 
     @classmethod
     def join(cls, rank: int, size: int, local: int, meeting: str) -> ProcessGroup:
@@ -123,9 +137,19 @@ class ProcessGroup(Ranks):
         """To be called by all ranks when all is done."""
         dist.destroy_process_group()
 
+    def sharing_layers(self, tensor: int) -> Ranks:
+        if tensor == 1:
+            return self
+        ranks = copy.copy(self)
+        ranks.data_rank, ranks.data_size = self.rank // tensor, self.size // tensor
+        groups = [list(range(first, self.size, tensor)) for first in range(tensor)]
+        made = [dist.new_group(group, timeout=PATIENCE) for group in groups]  # by all ranks alike
+        ranks._data = made[self.rank % tensor]
+        return ranks
+
     def sum(self, tensor: Tensor) -> Tensor:
         summed = tensor.detach().clone()
-        dist.all_reduce(summed)
+        dist.all_reduce(summed, group=self._data)
         return summed
 
     def max(self, number: int) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bigmodel.data.base import Batch
-from bigmodel.distributed.parallel import unsynchronised
+from bigmodel.distributed.parallel import Parallel
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
@@ -45,7 +45,7 @@ class Step:
     """Updates a model from one batch.
 
     Args:
-        model: in training mode.
+        model: in training mode; of several ranks, this one's part of it (`Parallel.own`).
         loss: gives the sum over samples, and what to divide it by.
         optimizer: its learning rates are set from outside.
         metrics: count the model's outputs for the training batches.
@@ -57,8 +57,7 @@ class Step:
         ema: averaged weights to update, or None.
         undoable: keep what a step changes before its update, so that `undo` can restore it.
         ranks: the processes that share each batch.
-        parallel: the model as it is called in training, which adds up the ranks' gradients in the
-            backward pass (`distributed.parallel`); None: the model itself.
+        parallel: how they share the model; None: `model` is all there is.
 
     Attributes:
         accumulation: the step in progress; part of a run's state.
@@ -83,10 +82,11 @@ class Step:
         ema: EMA | None = None,
         undoable: bool = False,
         ranks: Ranks = ALONE,
-        parallel: nn.Module | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
         self.model = model
-        self._ranks, self._parallel = ranks, model if parallel is None else parallel
+        self.parallel = Parallel(model) if parallel is None else parallel
+        self._ranks, self._call = ranks, self.parallel.in_training
         self._is_idle = False
         self.loss = loss
         self.optimizer = optimizer
@@ -130,26 +130,29 @@ class Step:
         """
         weight = self.loss.normaliser(batch.targets)
         reciprocal = self._reciprocal(weight)
-        batch, reciprocal = self._share(batch, reciprocal)
+        batch, reciprocal, most = self._share(batch, reciprocal)
         losses, size = self.accumulation.losses, self._micro_batch_size(batch)
         self.last_micro_batch = min(size, len(batch))
         if not losses:
             self._begin()
-        if len(batch) <= size:
+        if most <= size:
             total, found_inf = self._forward_backward(batch, reciprocal)
         else:
             micro_batches = list(zip(*(torch.split(tensor, size) for tensor in batch), strict=True))
+            own, count = len(micro_batches), -(-most // size)
+            micro_batches += [tuple(tensor[:1] for tensor in batch)] * (count - own)
             done, metrics = len(losses), self._micro_batch_metrics()
             for inputs, targets in micro_batches[done:]:
                 if len(losses) > done and self.should_pause():
                     return False
-                whole = len(losses) + 1 == len(micro_batches)
-                with nullcontext() if whole else unsynchronised(self._parallel):
+                if len(losses) == own:  # another rank has one more
+                    self._is_idle, reciprocal = True, torch.zeros_like(reciprocal)
+                with nullcontext() if len(losses) + 1 == count else self.parallel.accumulating():
                     outputs, total = self._accumulate(inputs, targets, reciprocal)
-                if outputs is not None:
+                if outputs is not None and not self._is_idle:
                     metrics.update(outputs, targets)
                 losses.append(total)
-            total = self._ranks.sum(torch.stack(losses).sum())
+            total = self._ranks.sum(torch.stack(losses[:own]).sum())
             found_inf = self._found_inf(total)
             if not self.fuses:
                 self.metrics.add(metrics.sums, len(batch), found_inf == 0)
@@ -166,8 +169,8 @@ class Step:
         """
         with self._autocast:
             if self.fuses:
-                return None, self._parallel(inputs, partial(self.loss.with_head, targets=targets))
-            outputs = self._parallel(inputs)
+                return None, self._call(inputs, partial(self.loss.with_head, targets=targets))
+            outputs = self._call(inputs)
             return outputs, self.loss(outputs, targets)
 
     def full_batch_step(self, batch: Batch) -> Tensor:
@@ -228,17 +231,26 @@ class Step:
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
             parameter.grad = None
+        self.parallel.begin()
 
-    def _share(self, batch: Batch, reciprocal: Tensor) -> tuple[Batch, Tensor]:
+    def _share(self, batch: Batch, reciprocal: Tensor) -> tuple[Batch, Tensor, int]:
         """This rank's rows of a batch. A rank without any takes part in all sums too: it computes
-        the first row, which counts nothing."""
+        the first row, which counts nothing.
+
+        Returns:
+            The rows, what their losses are multiplied with, and for how many rows there are passes: in
+            lockstep another rank may have one more.
+        """
         if self._ranks.size == 1:
-            return batch, reciprocal
+            return batch, reciprocal, len(batch)
         rows = self._ranks.rows(len(batch))
         self._is_idle = rows.start == rows.stop
+        most = -(-len(batch) // self._ranks.data_size)
         if self._is_idle:
-            return batch.rows(slice(0, 1)), torch.zeros_like(reciprocal)
-        return batch.rows(rows), reciprocal
+            batch, reciprocal = batch.rows(slice(0, 1)), torch.zeros_like(reciprocal)
+        else:
+            batch = batch.rows(rows)
+        return batch, reciprocal, most if self.parallel.lockstep else len(batch)
 
     def _micro_batch_size(self, batch: Batch) -> int:
         size = self.accumulation.micro_batch
@@ -293,12 +305,13 @@ class Step:
     def _found_inf(self, total: Tensor) -> Tensor:
         """1 if the loss, a running statistic or the gradient is NaN or infinite, else 0. In fp16, whose
         gradients overflow on purpose, they do not count."""
+        self.parallel.collect()
         gradients = [] if self.scaler is not None else self._present_gradients()
         flag = torch.zeros((), device=self._device)
         # The one kernel that gradient scaling uses; scaling by one leaves the tensors as they are.
         tensors = [total, *self._statistics, *gradients]
         torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, self._one)
-        return flag
+        return self.parallel.any(flag)
 
     def _present_gradients(self) -> list[Tensor]:
         return [p.grad for p in self._parameters if p.grad is not None]
@@ -309,7 +322,7 @@ class Step:
             buffers_before, self._buffers_before, self.updating = self._buffers_before, None, True
             skip = found_inf if self.scaler is None else self._unscale(self.scaler, found_inf)
             if self.clip_norm is not None or measure:
-                norm = nn.utils.get_total_norm(self._present_gradients())
+                norm = self.parallel.norm(self._parameters)
                 self.accumulation.grad_norm = norm
                 if self.clip_norm is not None:
                     nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
@@ -330,7 +343,7 @@ class Step:
         """
         scaler.unscale_(self.optimizer)
         (overflow,) = scaler._found_inf_per_device(self.optimizer).values()
-        return torch.maximum(found_inf, overflow)
+        return self.parallel.any(torch.maximum(found_inf, overflow))
 
     @torch.no_grad()
     def _restore_buffers(self, found_inf: Tensor, before: list[Tensor]) -> None:

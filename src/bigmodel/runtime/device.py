@@ -18,6 +18,7 @@ from bigmodel.errors import DeviceError, counted
 from bigmodel.registry import Config
 from bigmodel.runtime import rng
 from bigmodel.runtime.device_names import ALLOWED, is_device
+from bigmodel.runtime.parallel_config import ParallelConfig
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -51,6 +52,7 @@ class DeviceConfig(Config):
     ranks: int | None = Field(
         None, ge=1, description="processes that train together on this machine; null: one"
     )
+    parallel: ParallelConfig = Field(ParallelConfig(), description="how these processes share the model")
     restarts: int = Field(
         0, ge=0, description="how often all processes start again after one of them was killed"
     )

@@ -24,7 +24,6 @@ SAMPLES = 16
 """How many samples of a part are kept with their prediction, for reports."""
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     batches: Batches,
@@ -37,6 +36,7 @@ def evaluate(
     at_once: int | None = None,
     between: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
+    lockstep: bool = False,
 ) -> EvaluationResult:
     """Evaluates a model on every sample of a part, model and loss in evaluation mode.
 
@@ -50,6 +50,7 @@ def evaluate(
         at_once: the most samples that go through the model at once; None: a batch.
         between: called before each batch; what it raises ends the pass.
         ranks: the processes that share the samples of each batch.
+        lockstep: whether all of them have to call the model equally often (`Parallel.lockstep`).
     """
     metrics.reset()
     total = torch.zeros((), device=runtime.device)
@@ -58,12 +59,16 @@ def evaluate(
     done = 0
     size = len(batches.part)
     reporting = progress_messages.report_progress(lambda: f"Evaluating: {done:,} of {size:,} samples")
-    with eval_mode(model), eval_mode(loss), reporting:
+    # What torch gathers of a sharded model is used in training again, for which inference mode is wrong.
+    without_gradients = torch.no_grad() if lockstep else torch.inference_mode()
+    with without_gradients, eval_mode(model), eval_mode(loss), reporting:
         for whole in _cut(batches.epoch(0), at_once and at_once * ranks.size):
             between()
             done += len(whole)
             weight = weight + loss.normaliser(whole.targets)
             if not len(batch := whole.rows(ranks.rows(len(whole)))):
+                if lockstep:
+                    model(whole.inputs[:1])
                 continue
             with runtime.autocast():
                 outputs = model(batch.inputs)

@@ -31,7 +31,7 @@ def running(run: Run) -> Iterator[None]:
 def _prepare(run: Run) -> None:
     progress = run.state.progress
     training_weights(run.state.optimizer)
-    run.state.model.train()
+    run.step.parallel.model.train()
     run.step.should_pause = run.signals.urgent
     run.engine.start(run.plan.steps - progress.step, run.sinks.message, run.signals.raising)
     if run.config.on_nonfinite == "rewind" and progress.step == 0:

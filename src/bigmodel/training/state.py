@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from bigmodel.checkpointing.serialization import (
     plain_names,
     unflatten_optimizer,
 )
+from bigmodel.distributed.layout import Part
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.accumulation import Accumulation
 from bigmodel.engine.ema import EMA
@@ -56,6 +58,8 @@ class State:
     """The parts of a run that change while it runs.
 
     Attributes:
+        model: of several ranks, this one's part of it (`Parallel.own`).
+        parts: where the parts lie in whole weights, by name; a weight that is not named is whole.
         scaler: scales fp16's gradients.
         loss: its buffers may change, as those of a loss that keeps running statistics.
         ranks: the processes that train together. All of them save and load at the same time.
@@ -72,6 +76,7 @@ class State:
     scaler: torch.amp.GradScaler | None = None
     loss: nn.Module | None = None
     ranks: Ranks = ALONE
+    parts: Mapping[str, Part] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress, init=False)
     choice: Choice = field(default_factory=Choice, init=False)
     optimizer_reset: bool = field(default=False, init=False)
@@ -87,6 +92,8 @@ class State:
         `accumulation` holds the sums over its micro-batches so far. If a loss has buffers that
         have changed since it was built, group `loss` holds those. Tensors are the live ones; the facts
         are the caller's to keep: nothing changes them later.
+
+        Of several ranks that share the weights, each returns its own part; see `parts_of`.
 
         Raises:
             NonFiniteError: a weight, average or moment is NaN or infinite; such a state is never saved.
@@ -122,6 +129,23 @@ class State:
         }
         return groups, facts
 
+    def parts_of(self, groups: TensorGroups) -> dict[str, dict[str, Part]]:
+        """Which parts of whole tensors the tensors are that `save` returned; others are whole."""
+        if not self.parts:
+            return {}
+        of_weights = {
+            plain: self.parts[name] for name, plain in self._plain_names() if name in self.parts
+        }
+        parts: dict[str, dict[str, Part]] = {
+            group: of_weights for group in ("model", "averaged") if group in groups
+        }
+        parts["optimizer"] = {
+            name: part
+            for name, value in groups["optimizer"].items()
+            if value.ndim and (part := self._part_of_slot(name)) is not None
+        }
+        return parts
+
     def load(self, groups: TensorGroups, facts: dict[str, Any], changed: Collection[str] = ()) -> None:
         """Loads a saved state, in place.
 
@@ -145,7 +169,7 @@ class State:
             self.schedule.load_state_dict(facts["scheduler"], facts["progress"]["step"])
         with contextlib.suppress(*[ValueError] if changed else []):  # sums for another target
             self.metrics.load_state_dict(groups["metrics"])
-            self.metrics.keep_on(self.ranks.is_first)
+            self.metrics.keep_on(self.ranks.data_rank == 0)
         if self.ema is not None:
             self._load_ema(self.ema, groups, facts["ema_updates"])
         if self.scaler is not None and facts["scaler"]:
@@ -167,10 +191,13 @@ class State:
         Raises:
             CheckpointError: names or shapes are not this model's.
         """
-        own = {plain: name for name, plain in plain_names(self.model).items()}
+        own = {plain: name for name, plain in self._plain_names()}
         try:
-            self.model.load_state_dict({own.get(name, name): value for name, value in weights.items()})
-        except RuntimeError as error:
+            # One after another: of whole weights that no rank can hold, there is never more than one.
+            self.model.load_state_dict(
+                {own.get(n, n): self._cut(own.get(n, n), weights[n]) for n in weights}
+            )
+        except (RuntimeError, ValueError) as error:
             first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
             raise CheckpointError(
                 f"The checkpoint holds another model: {first} Weights cannot be converted to another "
@@ -216,14 +243,17 @@ class State:
         }
         # One norm over all tensors takes few kernels, and NaN and infinity come through. Large finite
         # numbers overflow it too, so that each tensor is looked at before anything is reported.
+        bad: list[str] = []
         if not math.isfinite(float(nn.utils.get_total_norm(named.values()))):
             bad = [name for name, value in named.items() if not bool(value.isfinite().all())]
-            if bad:
-                raise NonFiniteError(
-                    f"Step {self.progress.step} left NaN or infinite values in {', '.join(bad[:3])}."
-                    " A smaller optimizer.lr, or trainer.clip_norm=1.0, usually helps.",
-                    self.progress.step,
-                )
+        if self.parts:  # each rank has looked at its own
+            bad = sorted({name for names in self.ranks.gather(bad) for name in names})
+        if bad:
+            raise NonFiniteError(
+                f"Step {self.progress.step} left NaN or infinite values in {', '.join(bad[:3])}."
+                " A smaller optimizer.lr, or trainer.clip_norm=1.0, usually helps.",
+                self.progress.step,
+            )
 
     def _random_states(self) -> dict[str, Tensor]:
         """Those of all ranks; the others' names end in their number."""
@@ -237,11 +267,33 @@ class State:
         own = {name: states[_of_rank(name, rank)] for name in _DEVICES if _of_rank(name, rank) in states}
         rng.restore(own or states, facts)
         if not own:  # it was saved by fewer ranks
-            rng.seed_rank(torch.initial_seed(), rank)
+            rng.seed_rank(torch.initial_seed(), self.ranks.data_rank)
 
     def _weights(self) -> dict[str, Tensor]:
         names = plain_names(self.model)
         return {names[name]: value.detach() for name, value in self.model.state_dict().items()}
+
+    def _plain_names(self) -> Iterable[tuple[str, str]]:
+        """Names in the model, and in a checkpoint."""
+        return plain_names(self.model).items()
+
+    def _cut(self, name: str, whole: Tensor) -> Tensor:
+        """This rank's part of a whole weight, or of anything that has its shape."""
+        part = self.parts.get(name)
+        return whole if part is None else part.cut(whole).clone()  # no view, which would keep the whole
+
+    def _part_of_slot(self, name: str) -> Part | None:
+        """The part that an optimizer's tensor, `<parameter>.<slot>`, is of; None: it is whole."""
+        index = name.split(".", 1)[0]
+        return self._parts_by_index.get(int(index)) if index.isdigit() else None
+
+    @cached_property
+    def _parts_by_index(self) -> dict[int, Part]:
+        """The parts by the numbers of parameters in the optimizer's state."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        found = enumerate(self.parts.get(names.get(parameter, "")) for parameter in parameters)
+        return {index: part for index, part in found if part is not None}
 
     def _accumulated(self) -> dict[str, Tensor]:
         tensors = {"losses": torch.stack(self.accumulation.losses)}
@@ -282,7 +334,9 @@ class State:
             )
         current = own_options(self.optimizer)
         try:
-            self.optimizer.load_state_dict(unflatten_optimizer(tensors, facts["optimizer"]))
+            self.optimizer.load_state_dict(
+                unflatten_optimizer(self._own_slots(tensors), facts["optimizer"])
+            )
         except (KeyError, ValueError) as error:
             if options:  # such as a weight decay, which splits the weights into two groups
                 self.optimizer_reset = True
@@ -292,11 +346,19 @@ class State:
             for group, now in zip(self.optimizer.param_groups, current, strict=True):
                 group.update(now, initial_lr=now["lr"])
 
+    def _own_slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's part of an optimizer's whole tensors."""
+        own: dict[str, Tensor] = {}
+        for name, value in tensors.items():
+            part = self._part_of_slot(name) if value.ndim else None
+            own[name] = value if part is None else part.cut(value).clone()
+        return own
+
     def _load_ema(self, ema: EMA, groups: TensorGroups, updates: int | None) -> None:
         """A run that did not average before starts from the weights themselves."""
         averages = groups["model" if updates is None else "averaged"]
-        names = plain_names(self.model).items()
-        ema.load({name: averages[plain] for name, plain in names}, updates or 0)
+        own = {name: self._cut(name, averages[plain]) for name, plain in self._plain_names()}
+        ema.load(own, updates or 0)
 
     def _load_accumulation(
         self, groups: TensorGroups, facts: dict[str, Any], changed: Collection[str]

@@ -125,7 +125,7 @@ class TextSampler:
             max_tokens=self.dataset.spec.input.shape[-1], temperature=0.0, beams=beams, end=target.end
         )
         order = sorted(range(count), key=lambda index: len(source[index]))
-        own = order[ranks.rank :: ranks.size]
+        own = order[ranks.data_rank :: ranks.data_size]
         written: dict[int, list[int]] = {}
         size, first = max(1, at_once // beams), 0
         with progress_messages.report_progress(lambda: f"Translating: {first:,} of {count:,} texts"):

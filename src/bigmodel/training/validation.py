@@ -109,14 +109,22 @@ def _last_weights(run: Run) -> TensorGroups:
 def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
     """One pass over a part, with fewer samples at once if memory runs out."""
     progress = run.state.progress
-    parts = (run.state.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
+    parallel = run.step.parallel
+    parts = (parallel.model, part, run.loss, run.val_metrics, run.runtime, run.dataset)
 
     def between() -> None:
         run.watch.agree()
         run.signals.check()
 
     def attempt(size: int) -> EvaluationResult:
-        return evaluate(*parts, samples=samples, at_once=size, between=between, ranks=run.ranks)
+        return evaluate(
+            *parts,
+            samples=samples,
+            at_once=size,
+            between=between,
+            ranks=run.ranks,
+            lockstep=parallel.lockstep,
+        )
 
     def reduce(before: int, now: int) -> str:
         # Kept at once: the evaluation may be interrupted before it ends, and resumed.
@@ -130,7 +138,8 @@ def _add_texts(
     run: Run, part: PartName, evaluation: EvaluationResult, *, samples: bool
 ) -> EvaluationResult:
     """The same with texts that the model generates from the part, and their metrics."""
-    sampler, model = run.text_sampler, run.state.model
+    sampler, parallel = run.text_sampler, run.step.parallel
+    model = parallel.model
     if sampler is None:
         return evaluation
     unknown = evaluation.metrics | dict.fromkeys(sampler.metrics, math.nan)
@@ -138,14 +147,17 @@ def _add_texts(
         return replace(evaluation, metrics=unknown)
     assert isinstance(model, Writer)
     try:
-        metrics, texts = evaluate_in_memory(
-            run,
-            min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE),
-            lambda size: sampler.sample(
-                model, part, run.signals.check, samples=samples, at_once=size, ranks=run.ranks
-            ),
-            lambda before, now: f"Out of memory with {before} texts written at once; this time {now}.",
-        )
+        with parallel.gathered():
+            metrics, texts = evaluate_in_memory(
+                run,
+                min(AT_ONCE, run.state.progress.evaluation_batch or AT_ONCE),
+                lambda size: sampler.sample(
+                    model, part, run.signals.check, samples=samples, at_once=size, ranks=run.ranks
+                ),
+                lambda before, now: (
+                    f"Out of memory with {before} texts written at once; this time {now}."
+                ),
+            )
     except UndefinedError:
         return replace(evaluation, metrics=unknown)
     return replace(evaluation, metrics={**evaluation.metrics, **metrics}, generated=texts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,9 @@ from bigmodel.models.layers.fast_linear import Linear
 from bigmodel.models.layers.kv_cache import KeysValues, LayerKVCache
 from bigmodel.models.layers.positions import Rotary
 from bigmodel.models.transformer_config import TransformerConfig
+
+_BETWEEN = {"query_norm": "partial", "key_norm": "partial"}
+"""What `tensor_plan` says of layers that each rank applies to its heads: see `tensor_parallel`."""
 
 
 class HeadNorm(nn.RMSNorm):
@@ -46,6 +51,17 @@ class _Attention(nn.Module):
     def _projections(self, dim: int, bias: bool) -> None:
         raise NotImplementedError
 
+    def split_over(self, ranks: int) -> None:
+        """Computes a share of the heads from now on, which have to be split evenly.
+
+        Raises:
+            ValueError: the ranks do not divide the heads.
+        """
+        for key, heads in (("num_heads", self.num_heads), ("num_kv_heads", self.num_kv_heads)):
+            if heads % ranks:
+                raise ValueError(f"it does not divide model.{key}={heads}")
+        self.num_heads, self.num_kv_heads = self.num_heads // ranks, self.num_kv_heads // ranks
+
     def _split(self, projected: Tensor) -> Tensor:
         """(batch, positions, heads × head_dim) → (batch, heads, positions, head_dim)."""
         batch, positions, _ = projected.shape
@@ -72,6 +88,8 @@ class SelfAttention(_Attention):
 
     Shapes: (batch, positions, dim) → the same.
     """
+
+    tensor_plan: ClassVar = {"qkv": "colwise", **_BETWEEN, "output": "rowwise"}
 
     def __init__(
         self,
@@ -134,6 +152,8 @@ class CrossAttention(_Attention):
     → (batch, positions, dim).
     """
 
+    tensor_plan: ClassVar = {"query": "colwise", "key_value": "colwise", **_BETWEEN, "output": "rowwise"}
+
     def _projections(self, dim: int, bias: bool) -> None:
         self.query = Linear(dim, dim, bias=bias)
         self.key_value = Linear(dim, 2 * self.num_kv_heads * self.head_dim, bias=bias)
@@ -160,6 +180,8 @@ class FeedForward(nn.Module):
     2021 (Primer, arXiv:2109.08668), `gelu_tanh` the approximation of GELU that GPT-2 uses.
     """
 
+    tensor_plan: ClassVar = {"expand": "colwise", "contract": "rowwise"}
+
     def __init__(
         self, dim: int, mlp_ratio: float, activation: str, dropout: float = 0.0, bias: bool = True
     ) -> None:
@@ -179,6 +201,18 @@ class FeedForward(nn.Module):
             x = F.dropout(x, self.dropout, self.training)
         outputs: Tensor = self.contract(x)
         return outputs
+
+    def split_over(self, ranks: int) -> None:
+        """Computes a share of the inner features from now on.
+
+        Raises:
+            ValueError: the ranks do not divide them.
+        """
+        if self.contract.in_features % ranks:
+            raise ValueError(
+                f"it does not divide the {self.contract.in_features} inner features, which follow from"
+                " model.dim and model.mlp_ratio"
+            )
 
     def _activated(self, x: Tensor) -> Tensor:
         match self.activation:
