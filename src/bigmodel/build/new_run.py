@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
 from bigmodel.models.summary import Layer, summarize
+from bigmodel.optim.optimizers.elementwise import is_elementwise
 from bigmodel.optim.schedulers import Schedule
 from bigmodel.redaction import PER_INVOCATION
 from bigmodel.reporting import jsonl, tensorboard
@@ -237,6 +239,12 @@ def _step(
 ) -> Step:
     model = parallel.own
     optimizer = registry.optimizers.build(config.optimizer, model)
+    if parallel.parts and not is_elementwise(partial(registry.optimizers.build, config.optimizer)):
+        raise ConfigError(
+            f"optimizer={config.optimizer.name}: it updates a weight as a whole, and with"
+            " device.parallel.shard or .tensor each rank has a part of it. Leave these out, so that each"
+            " has a copy, or use another optimizer, such as adamw."
+        )
     tokens = config.data.token_bound
     return Step(
         model,
