@@ -39,7 +39,7 @@ def resume_run(
         ConfigError: it has done more steps than it should do now.
         DataError: the data differs from what the run was trained on.
     """
-    newest = newest or load_newest(run.saver.checkpoints)
+    newest = newest or load_newest(run.saver.checkpoints, run.ranks)
     difference, unsure = None, False
     if newest.facts["data"] is not None:
         saved = newest.facts.get("prepared")

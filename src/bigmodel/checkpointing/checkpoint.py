@@ -15,18 +15,24 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError
 
 from bigmodel.checkpointing import exact_json, manifest, retention, tensor_files
 from bigmodel.checkpointing.manifest import BEST, GENERATIONS, STATE
 from bigmodel.checkpointing.serialization import TensorGroups, upgrade
+from bigmodel.checkpointing.tensor_files import Parts
+from bigmodel.checkpointing.writers import Writers
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.errors import CheckpointError, DamagedError
 from bigmodel.runtime import disk
 
-_UNFINISHED = re.compile(r"\.(last|best)\.\d+\.tmp")
+T = TypeVar("T")
+
+_UNFINISHED = re.compile(r"\.(last|best)\.\d+(\.\d+)?\.tmp")
 """Names of folders that are being written."""
 
 
@@ -36,6 +42,8 @@ def save(
     facts: dict[str, Any],
     *also: Path,
     place: disk.HeldFolder | None = None,
+    parts: Parts | None = None,
+    writers: Writers | None = None,
 ) -> None:
     """Writes a checkpoint and replaces `folder` by it.
 
@@ -45,20 +53,25 @@ def save(
         facts: anything that `exact_json` can hold.
         also: further folders for the same checkpoint, such as `checkpoints/best`; they get it first.
         place: the run's folder; nothing is written if it has been moved away.
+        parts: which part of a tensor this rank, the first of several, holds; the others are in
+            `save_shards` meanwhile.
+        writers: the ranks; None if this one alone writes.
 
     Raises:
         CheckpointError: it cannot be written. The old checkpoint is untouched, and no unfinished one
             is left. The message says how many bytes are needed and how many are free.
+        ClosedError: `writers` was closed; the same holds.
     """
     made: list[Path] = []
     text = ""
     try:
         text = exact_json.dumps(facts)
-        made.append(_temporary(folder))
-        _write_files(made[0], groups, text)
-        for other in also:
-            made.append(_temporary(other))
-            _copy(made[0], made[-1])
+        folders = (folder, *also)
+        made = _temporary(folders) if writers is None else writers.next_folders(folders)
+        for temporary in made:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+        _write_files(made, groups, text, parts, writers)
         for temporary, target in [*zip(made[1:], also, strict=True), (made[0], folder)]:
             if place is not None:
                 place.check()
@@ -70,17 +83,59 @@ def save(
             raise CheckpointError(f"{folder}: the state cannot be saved: {error}") from error
         if not isinstance(error, OSError | SafetensorError):
             raise
-        needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values()) + len(text)
-        raise disk.write_error(folder, error, needed * (1 + len(also))) from error
+        raise disk.write_error(folder, error, (_bytes(groups) + len(text)) * len(folders)) from error
 
 
-def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
+def save_shards(folder: Path, groups: TensorGroups, *also: Path, parts: Parts, writers: Writers) -> None:
+    """Writes the files of a rank that is not the first, which is in `save` with the same folders.
+
+    Args:
+        folder, also: as for `save`.
+        groups: the tensors that this rank holds, by group and name.
+        parts: which part of a tensor that is.
+        writers: the ranks.
+
+    Raises:
+        CheckpointError: they cannot be written; the first rank gets the same error. If that one has
+            failed itself, none is raised here.
+        ClosedError: `writers` was closed.
+    """
+    made = writers.next_folders((folder, *also))
+    try:
+        writers.wait_for(made)
+    except OSError as error:
+        raise disk.write_error(folder, error, _bytes(groups) * len(made)) from error
+    try:
+        files = tensor_files.write(made[0], groups, parts, writers.rank, writers.size)
+        for other in made[1:]:
+            _copy(files, other)
+        writers.tell(made[0], files)
+    except (OSError, SafetensorError) as error:
+        if not made[0].is_dir():
+            return
+        failure = disk.write_error(folder, error, _bytes(groups) * len(made))
+        writers.tell_failure(made[0], failure)
+        raise failure from error
+
+
+def load(folder: Path, ranks: Ranks = ALONE) -> tuple[TensorGroups, dict[str, Any]]:
     """Reads and verifies a checkpoint; an old schema is upgraded.
+
+    Tensors are whole, whoever has written them. Those of several files are put together at the moment
+    when one is asked for.
+
+    Args:
+        ranks: those that load it at the same time: each verifies a share of it, and all get the same
+            error.
 
     Raises:
         CheckpointError: it does not exist, is damaged, or is from a newer version.
     """
-    schema, files = manifest.verify(folder)
+    schema, files = _agreed(ranks, lambda: manifest.verify(folder, ranks.rank, ranks.size))
+    return _agreed(ranks, lambda: _read(folder, schema, files))
+
+
+def _read(folder: Path, schema: int, files: Sequence[str]) -> tuple[TensorGroups, dict[str, Any]]:
     if STATE not in files:
         raise DamagedError(f"{folder}: the checkpoint is damaged: {STATE} is missing.")
     try:
@@ -89,6 +144,20 @@ def load(folder: Path) -> tuple[TensorGroups, dict[str, Any]]:
         return upgrade(schema, groups, facts)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+
+
+def _agreed(ranks: Ranks, act: Callable[[], T]) -> T:
+    """What `act` returns, unless it raises a CheckpointError on any rank: then that, on all of them."""
+    done: list[T] = []
+    error: CheckpointError | None = None
+    try:
+        done.append(act())
+    except CheckpointError as own:
+        error = own
+    for verdict in ranks.gather(error):
+        if verdict is not None:
+            raise verdict
+    return done[0]
 
 
 class Newest(NamedTuple):
@@ -107,14 +176,17 @@ class Newest(NamedTuple):
     warning: str | None
 
 
-def load_newest(checkpoints: Path) -> Newest:
+def load_newest(checkpoints: Path, ranks: Ranks = ALONE) -> Newest:
     """The checkpoint to resume from: `last`, or the newest intact one if that is damaged.
+
+    Args:
+        ranks: those that load it at the same time; see `load`. All get the same one.
 
     Raises:
         CheckpointError: the run has no intact one; or the newest is from a newer version, or cannot be
             read although it may be intact.
     """
-    candidates = resume_candidates(checkpoints)
+    candidates = ranks.from_first(resume_candidates(checkpoints))
     if not candidates:
         raise CheckpointError(
             f"{checkpoints}: there is no checkpoint to resume from. The run ended before its first save."
@@ -122,7 +194,7 @@ def load_newest(checkpoints: Path) -> Newest:
     messages: list[str] = []
     for index, folder in enumerate(candidates):
         try:
-            groups, facts = load(folder)
+            groups, facts = load(folder, ranks)
         except DamagedError as error:
             messages.append(str(error))
             continue
@@ -143,15 +215,18 @@ def best_candidates(checkpoints: Path) -> list[Path]:
     return [*(checkpoints / name for name in BEST), *retention.kept_checkpoints(checkpoints)]
 
 
-def load_best(checkpoints: Path) -> tuple[TensorGroups, dict[str, Any]]:
+def load_best(checkpoints: Path, ranks: Ranks = ALONE) -> tuple[TensorGroups, dict[str, Any]]:
     """The checkpoint that validation chose.
+
+    Args:
+        ranks: those that load it at the same time; see `load`.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    for place in best_candidates(checkpoints):
-        if place.is_dir():
-            return load(place)
+    found = ranks.from_first([place for place in best_candidates(checkpoints) if place.is_dir()])
+    if found:
+        return load(found[0], ranks)
     raise CheckpointError(
         f"{checkpoints}: there is no best checkpoint: no evaluation improved the monitored metric."
     )
@@ -198,21 +273,35 @@ def set_aside(folder: Path, why: str) -> None:
         folder.rename(disk.free_name(folder, why))
 
 
-def _temporary(folder: Path) -> Path:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    return temporary
+def _temporary(folders: Iterable[Path]) -> list[Path]:
+    return [folder.with_name(f".{folder.name}.{os.getpid()}.tmp") for folder in folders]
 
 
-def _write_files(folder: Path, groups: TensorGroups, state: str) -> None:
-    """Writes and syncs all files; the manifest comes last."""
-    disk.write_bytes(folder / STATE, state.encode())
-    tensor_files.write(folder, groups)
-    disk.write_bytes(folder / manifest.NAME, manifest.build_manifest(folder).encode())
+def _write_files(
+    folders: Sequence[Path],
+    groups: TensorGroups,
+    state: str,
+    parts: Parts | None,
+    writers: Writers | None,
+) -> None:
+    """Writes and syncs all files, in each of the folders; the manifest comes last."""
+    first, rank, size = folders[0], 0, 1
+    if writers is not None:
+        rank, size = writers.rank, writers.size
+    disk.write_bytes(first / STATE, state.encode())
+    files = [first / STATE, *tensor_files.write(first, groups, parts, rank, size)]
+    for other in folders[1:]:
+        _copy(files, other)
+    written_elsewhere = {} if writers is None else writers.collect(folders)
+    text = manifest.build_manifest(first, written_elsewhere).encode()
+    for folder in folders:
+        disk.write_bytes(folder / manifest.NAME, text)
 
 
-def _copy(source: Path, target: Path) -> None:
-    for path in source.iterdir():
+def _copy(files: Iterable[Path], target: Path) -> None:
+    for path in files:
         disk.sync(Path(shutil.copy(path, target)))
-    disk.sync(target)
+
+
+def _bytes(groups: TensorGroups) -> int:
+    return sum(tensor.nbytes for tensors in groups.values() for tensor in tensors.values())

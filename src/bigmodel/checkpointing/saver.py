@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,15 +13,19 @@ from torch import Tensor
 
 from bigmodel.checkpointing import checkpoint, retention
 from bigmodel.checkpointing.serialization import TensorGroups
+from bigmodel.checkpointing.tensor_files import Parts, own_tensors
+from bigmodel.checkpointing.writers import Writers
+from bigmodel.distributed.ranks import ALONE, Ranks, lost_rank
 from bigmodel.errors import CheckpointError, is_out_of_memory
 from bigmodel.runtime import disk
 
 
 class Snapshot(NamedTuple):
-    """A copy of a state, which training does not change any more."""
+    """A copy of a state, which training does not change any more; see `checkpoint.save`."""
 
     groups: TensorGroups
     facts: dict[str, Any]
+    parts: Parts
 
 
 class NoSaver:
@@ -46,7 +50,14 @@ class NoSaver:
         """See `Saver.start`."""
 
     def offer(
-        self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
+        self,
+        groups: TensorGroups,
+        facts: dict[str, Any],
+        *,
+        best: bool,
+        last: bool,
+        now: bool,
+        parts: Parts | None = None,
     ) -> None:
         """See `Saver.offer`."""
 
@@ -58,6 +69,9 @@ class NoSaver:
 
     def flush(self) -> None:
         """See `Saver.flush`."""
+
+    def rescue(self, error: BaseException) -> None:
+        """See `Saver.rescue`."""
 
     def close(self) -> None:
         """See `Saver.close`."""
@@ -81,6 +95,8 @@ class Saver(NoSaver):
         clock: a monotonic clock, in seconds.
         records: files, and folders of files, that hold the metrics of each step; they are synced to disk
             before a checkpoint that relies on them.
+        ranks: those that write a part of each checkpoint; this is the first, and the others have a
+            `ShardSaver`. All have to call `offer` and `flush` for the same states.
 
     Attributes:
         damaged: checkpoints that a resume found damaged; `start` renames them.
@@ -94,10 +110,13 @@ class Saver(NoSaver):
         interval: float,
         clock: Callable[[], float] = time.monotonic,
         records: Sequence[Path] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self.checkpoints = checkpoints
         self.damaged: Sequence[Path] = ()
         self.place: disk.HeldFolder | None = None
+        self._ranks = ranks
+        self._writers = Writers(ranks) if ranks.size > 1 else None
         self._records = records
         self._synced: dict[Path, tuple[int, int]] = {}
         self._keep = keep
@@ -139,7 +158,14 @@ class Saver(NoSaver):
         return self._clock() - self._written
 
     def offer(
-        self, groups: TensorGroups, facts: dict[str, Any], *, best: bool, last: bool, now: bool
+        self,
+        groups: TensorGroups,
+        facts: dict[str, Any],
+        *,
+        best: bool,
+        last: bool,
+        now: bool,
+        parts: Parts | None = None,
     ) -> None:
         """Takes a state to be saved, now or after the interval.
 
@@ -148,13 +174,14 @@ class Saver(NoSaver):
             best: whether it is the best so far.
             last: whether it is one to resume from.
             now: write it at once, however recent the last write is.
+            parts: which part of a tensor this rank holds, if it does not hold all.
 
         Raises:
             CheckpointError: the previous write failed.
         """
         self.check()
-        now = now or self.seconds_since_write >= self._interval
-        snapshot = self._copied(groups, facts)
+        now = self._ranks.from_first(now or self.seconds_since_write >= self._interval)
+        snapshot = self._copied(own_tensors(groups, parts or {}, self._ranks.rank), facts, parts or {})
         if best:
             self._best = [*self._best, snapshot][-self._keep :]
         if last or now:  # a write for the best's sake takes the newest state along
@@ -187,8 +214,21 @@ class Saver(NoSaver):
         self._send()
         self.wait()
 
+    def rescue(self, error: BaseException) -> None:
+        """Writes what can be written after an error of this rank: with others, the write under way.
+
+        Raises:
+            CheckpointError: a write failed.
+        """
+        if self._writers is None:
+            self.flush()
+        elif lost_rank(error) is None:
+            self.wait()
+
     def close(self) -> None:
         """Ends the thread; anything not written is dropped."""
+        if self._writers is not None:
+            self._writers.close()
         if self._thread is not None:
             self._thread.shutdown()
             self._thread = None
@@ -209,21 +249,27 @@ class Saver(NoSaver):
         self._flight = self._thread.submit(self._write, best, last)
 
     def _write(self, best: list[Snapshot], last: Snapshot | None) -> None:
-        # `last` comes last, so that a resumed run knows of no best that does not exist.
-        folder, also = self.checkpoints / "last", self.checkpoints / "best"
         self._sync_records()
-        for snapshot in best:
+        for (groups, facts, parts), folder, also in self._due(best, last):
             self._check_place()
-            retention.rotate(self.checkpoints, self._keep, snapshot.facts["progress"]["step"])
-            if snapshot is last:
-                checkpoint.save(folder, *snapshot, also, place=self.place)
-            else:
-                checkpoint.save(also, *snapshot, place=self.place)
-        if last is not None and not any(snapshot is last for snapshot in best):
-            self._check_place()
-            checkpoint.save(folder, *last, place=self.place)
+            if self.checkpoints / "best" in (folder, *also):
+                retention.rotate(self.checkpoints, self._keep, facts["progress"]["step"])
+            checkpoint.save(
+                folder, groups, facts, *also, place=self.place, parts=parts, writers=self._writers
+            )
         self._check_place()
         retention.mark_saved(self.checkpoints)
+
+    def _due(
+        self, best: list[Snapshot], last: Snapshot | None
+    ) -> Iterator[tuple[Snapshot, Path, list[Path]]]:
+        """What is to be written, and where."""
+        # `last` comes last, so that a resumed run knows of no best that does not exist.
+        resumable, chosen = self.checkpoints / "last", self.checkpoints / "best"
+        for snapshot in best:
+            yield (snapshot, resumable, [chosen]) if snapshot is last else (snapshot, chosen, [])
+        if last is not None and not any(snapshot is last for snapshot in best):
+            yield last, resumable, []
 
     def _sync_records(self) -> None:
         paths = [path for place in self._records for path in (*place.glob("*"), place) if path.exists()]
@@ -240,7 +286,7 @@ class Saver(NoSaver):
         if self.place is not None:
             self.place.check()
 
-    def _copied(self, groups: TensorGroups, facts: dict[str, Any]) -> Snapshot:
+    def _copied(self, groups: TensorGroups, facts: dict[str, Any], parts: Parts) -> Snapshot:
         """A copy, in memory that no other snapshot uses any more: allocating takes longer."""
         needed = [held.groups for held in (*self._best, self._last, *self._in_flight) if held]
         used = [m for m in self._memory if any(m is groups for groups in needed)]
@@ -253,7 +299,27 @@ class Saver(NoSaver):
         self._memory = [*used, *free[:1], copies]  # one to spare, however many were needed once
         if any(t.is_cuda for tensors in groups.values() for t in tensors.values()):
             torch.cuda.synchronize()  # once for all copies, which are queued
-        return Snapshot(copies, facts)
+        return Snapshot(copies, facts, parts)
+
+
+class ShardSaver(Saver):
+    """The saver of another rank than the first: it writes this rank's parts, when the first saves.
+
+    Args:
+        checkpoints, keep, interval: as for the first rank's `Saver`.
+        ranks: those that write a part of each checkpoint.
+    """
+
+    def __init__(self, checkpoints: Path, keep: int, interval: float, ranks: Ranks) -> None:
+        super().__init__(checkpoints, keep, interval, ranks=ranks)
+
+    def start(self) -> None:
+        """The first rank makes the folder, before it agrees to any save."""
+
+    def _write(self, best: list[Snapshot], last: Snapshot | None) -> None:
+        assert self._writers is not None
+        for (groups, _, parts), folder, also in self._due(best, last):
+            checkpoint.save_shards(folder, groups, *also, parts=parts, writers=self._writers)
 
 
 def _copy_into(memory: Tensor | None, tensor: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def write(
     """Writes a rank's tensors, a file for each group, and syncs them.
 
     Args:
-        groups: of `own_tensors`.
+        groups: the tensors that it holds.
         parts: groups that are in it are written by all ranks, and others by the first.
         rank: the number of this rank, from 0.
         size: how many there are.
@@ -64,7 +64,7 @@ def write(
         OSError, SafetensorError: one cannot be written.
     """
     written, parts = [], parts or {}
-    for group, tensors in groups.items():
+    for group, tensors in own_tensors(groups, parts, rank).items():
         header = None
         path = folder / f"{group}{TENSORS}"
         if parts.get(group):

@@ -147,6 +147,7 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
     from bigmodel.cli.launch.resume_check import check_plugins, check_same
     from bigmodel.cli.launch.unfinished_runs import check_may_restart, has_checkpoint
     from bigmodel.config import parse, to_plain, to_shown
+    from bigmodel.distributed.ranks import ALONE
     from bigmodel.reporting.summary import read_summary
 
     check_plugins(resumed, config)
@@ -156,7 +157,7 @@ def prepare_resumed(config: DictConfig, folder: Path, resumed: Path, **how: Any)
         message = f"{folder}: this run ended before its first save. It starts from the beginning."
         print(escape_message(message))  # noqa: T201
         return build_run(typed, folder, **how)
-    newest = load_newest(folder / "checkpoints")
+    newest = load_newest(folder / "checkpoints", how.get("ranks", ALONE))
     settings = newest.facts.get("settings")
     changed = check_same(resumed, config, typed, settings, invocation.current.may_change)
     run = build_run(typed, folder, saved_statistics(newest, changed), **how)

@@ -73,8 +73,8 @@ def _flushing(run: Run) -> Iterator[None]:
         yield
     except CheckpointError:  # the disk takes no more
         raise
-    except BaseException:
-        run.saver.flush()
+    except BaseException as error:
+        run.saver.rescue(error)
         raise
 
 

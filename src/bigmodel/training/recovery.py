@@ -119,7 +119,7 @@ def _rewind(run: Run, fault: NonFiniteError) -> None:
     run.step.discard_step_metrics()  # of steps that will be repeated
     run.saver.flush()
     run.ranks.barrier()
-    newest = checkpoint.load_newest(run.saver.checkpoints)
+    newest = checkpoint.load_newest(run.saver.checkpoints, run.ranks)
     run.state.load(newest.groups, newest.facts)
     run.engine.rebind()
     # These do not go back with the rest.

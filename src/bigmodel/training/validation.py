@@ -92,7 +92,7 @@ def _best_weights(run: Run) -> TensorGroups:
     Raises:
         CheckpointError: it is not, is damaged, or is not there.
     """
-    groups, facts = checkpoint.load_best(run.saver.checkpoints)
+    groups, facts = checkpoint.load_best(run.saver.checkpoints, run.ranks)
     saved, best = facts["progress"]["step"], run.state.progress.best.get("step")
     if best is not None and saved != best:
         raise CheckpointError(
@@ -103,7 +103,7 @@ def _best_weights(run: Run) -> TensorGroups:
 
 
 def _last_weights(run: Run) -> TensorGroups:
-    return checkpoint.load_newest(run.saver.checkpoints).groups
+    return checkpoint.load_newest(run.saver.checkpoints, run.ranks).groups
 
 
 def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
