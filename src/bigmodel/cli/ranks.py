@@ -17,7 +17,7 @@ from bigmodel.cli import invocation, messages
 from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.cli.launch.run_folder import RECORD
 from bigmodel.distributed.launcher import Ended, launch
-from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks, lost_rank
+from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks, communication_error
 from bigmodel.errors import BigModelError, ConfigError, DeviceError
 from bigmodel.runtime.processes import exit_reason
 from bigmodel.runtime.signals import SignalMode, Signals, Stopped
@@ -110,8 +110,8 @@ def _act(act: Callable[[Ranks], None], ranks: Ranks) -> None:
     try:
         act(ranks)
     except Exception as error:
-        if (lost := lost_rank(error)) is not None:
-            raise lost from error
+        if (meaning := communication_error(error)) is not None:
+            raise meaning from error
         raise
 
 
@@ -135,7 +135,7 @@ def join_torchrun() -> ProcessGroup:
     try:
         return ProcessGroup.join(rank, size, int(os.environ.get("LOCAL_RANK") or rank), "env://")
     except RuntimeError as error:
-        raise lost_rank(error) or error from error
+        raise communication_error(error) or error from error
 
 
 def lead(ranks: ProcessGroup, act: Callable[[Ranks], None], task: Task) -> None:

@@ -8,6 +8,7 @@ depends on a clock, a signal or a file is decided once for all.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -90,15 +91,25 @@ class LostRankError(DeviceError):
     """Another rank has ended, or has not answered in time."""
 
 
-def lost_rank(error: BaseException) -> LostRankError | None:
-    """The error that another rank is gone, if that is what a library's error is about."""
-    lost = isinstance(error, getattr(dist, "DistError", ())) or "gloo" in str(error).lower()
-    if not (isinstance(error, RuntimeError) and lost):
+def communication_error(error: BaseException) -> DeviceError | None:
+    """What a library's error means, if it is about what ranks send each other."""
+    text = str(error)
+    of_ranks = isinstance(error, getattr(dist, "DistError", ())) or "gloo" in text.lower()
+    if not (isinstance(error, RuntimeError) and of_ranks):
         return None
+    reason = _NCCL_REASON.search(text.split("\nException raised from")[0])  # a stack trace
+    if reason and reason[1] != "RemoteError":
+        return DeviceError(
+            f"device.ranks: NCCL, by which GPUs send each other tensors, has failed:"
+            f" {' '.join(reason[0].split())} Set the environment variable NCCL_DEBUG=INFO to learn more."
+        )
     return LostRankError(
         f"device.ranks: another process of this training has ended, or has not answered for"
         f" {PATIENCE.total_seconds():.0f} seconds."
     )
+
+
+_NCCL_REASON = re.compile(r"nccl(\w+): .*", re.DOTALL)
 
 
 class ProcessGroup(Ranks):
@@ -127,6 +138,7 @@ class ProcessGroup(Ranks):
             local: its number among those of its machine.
             meeting: the address where they meet, as torch has it: `file://…`, `env://`.
         """
+        # No `device_id`: which device computes is not known yet. NCCL starts at its first tensor.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
             backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE
