@@ -104,6 +104,8 @@ def build_run(
     synchronise(model, train, dataset, config, runtime, ranks)
     throughput = Throughput.of(dataset, model, runtime, sample, ranks)
     parallel = parallelise(model, ranks, degrees, runtime, all_used=not config.top.plugins)
+    if parallel.lockstep and config.top.plugins:
+        custom_parts.try_sharded(parallel.model, config.model.name, sample)
     step = _step(config, parallel, loss, dataset, runtime, ranks)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
