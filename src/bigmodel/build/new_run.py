@@ -15,7 +15,7 @@ from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
 from bigmodel.build.ranks import check_ranks, for_ranks, synchronise
-from bigmodel.checkpointing.saver import NoSaver, Saver
+from bigmodel.checkpointing.saver import NoSaver, Saver, ShardSaver
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
@@ -139,7 +139,7 @@ def build_run(
         monitor=monitor,
         stop_monitor=stop_monitor,
         runtime=runtime,
-        saver=_saver(config, folder, monitor) if ranks.is_first else NoSaver(folder / "checkpoints"),
+        saver=_saver(config, folder / "checkpoints", monitor, ranks, shared=bool(parallel.parts)),
         sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
         summary=_summary(monitor, model, dataset, runtime, loss),
         text_sampler=text_sampler,
@@ -305,10 +305,19 @@ def _summary(
     )
 
 
-def _saver(config: RunConfig, folder: Path, monitor: Monitored) -> Saver:
-    saving, records = config.trainer.checkpoint, (folder / jsonl.NAME, folder / tensorboard.FOLDER)
-    keep = saving.keep if monitor.name else 0
-    return Saver(folder / "checkpoints", keep, saving.interval, records=records)
+def _saver(
+    config: RunConfig, checkpoints: Path, monitor: Monitored, ranks: Ranks, *, shared: bool
+) -> NoSaver:
+    """What saves a rank's part; if the first rank has all there is, the others save nothing."""
+    saving, folder = config.trainer.checkpoint, checkpoints.parent
+    keep, records = (
+        saving.keep if monitor.name else 0,
+        (folder / jsonl.NAME, folder / tensorboard.FOLDER),
+    )
+    if ranks.is_first:
+        together = ranks if shared else ALONE
+        return Saver(checkpoints, keep, saving.interval, records=records, ranks=together)
+    return ShardSaver(checkpoints, keep, saving.interval, ranks) if shared else NoSaver(checkpoints)
 
 
 def _sinks(config: RunConfig, folder: Path, console: Callable[[Path], Sink]) -> Sink:
