@@ -91,25 +91,110 @@ def test_one_rank_goes_on_with_what_two_began_when_their_launcher_was_killed(tmp
     assert trials.summary(tmp_path)["status"] == "finished"
 
 
+def test_what_a_launcher_leaves_has_no_name(tmp_path: Path) -> None:
+    attempt = held(tmp_path)
+    handles = [path.readlink() for path in Path(f"/proc/{attempt.pid}/fd").iterdir()]
+    left = [str(path) for path in handles if "bigmodel-rank" in path.name]
+    assert len(left) == 2
+    assert all(path.endswith(" (deleted)") for path in left)
+    attempt.send(signal.SIGTERM)
+    attempt.release()
+    assert attempt.wait() == 143
+
+
+def test_a_second_request_ends_all_at_once(tmp_path: Path) -> None:
+    attempt = held(tmp_path)
+    ranks = attempt.children
+    for _ in range(2):
+        attempt.send(signal.SIGINT)
+        attempt.wait_until((tmp_path / trials.NOTED).exists)  # by the ranks, which are held
+    assert attempt.wait() == 130
+    until(lambda: gone(ranks))
+
+
+def test_a_rank_that_hangs_is_named_and_ended(tmp_path: Path) -> None:
+    attempt = held(tmp_path, "device.timeout=8", "device.restarts=0")
+    ranks = attempt.children
+    os.kill(ranks[1], signal.SIGSTOP)
+    attempt.release()
+    assert attempt.wait() == 1, attempt.log
+    assert gone(ranks)
+    told = "bigmodel-train: device.timeout=8: all ranks have ended, since rank 1 did not answer"
+    assert attempt.log.count(told) == attempt.log.count("bigmodel-train: ") == 1
+
+
+# ----- started by torchrun, by srun, or by a program like them -----
+
+
+def together(
+    cwd: Path, *words: str, slurm: bool = False, hold: str | None = None
+) -> tuple[trials.Attempt, trials.Attempt]:
+    """Two processes, each on a machine of its own as far as they are told, that are started together."""
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    size = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    if slurm:
+        size = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
+    first, other = (
+        trials.launch(
+            cwd,
+            *words,
+            hold=hold,
+            environment=meeting | size | {"SLURM_PROCID" if slurm else "RANK": str(rank)},
+        )
+        for rank in range(2)
+    )
+    return first, other
+
+
+@pytest.mark.parametrize("slurm", [False, True], ids=["torchrun", "srun"])
+def test_two_processes_train_one_run(tmp_path: Path, whole: str, slurm: bool) -> None:
+    first, other = together(tmp_path, *RECIPE, "device.restarts=1", slurm=slurm)
+    assert (first.wait(), other.wait()) == (0, 0), first.log + other.log
+    assert other.log == ""
+    folder = trials.run_folder(tmp_path)
+    assert folder is not None
+    assert trials.digest(folder) == whole
+
+
+@pytest.mark.slow
+def test_a_hung_process_is_named_by_another(tmp_path: Path) -> None:
+    first, other = together(tmp_path, *trials.RECIPE, "device.timeout=8", hold="step 5")
+    first.wait_until_held()
+    other.send(signal.SIGSTOP)
+    first.release()
+    assert first.wait() == 1, first.log
+    told = f"since rank 1 on {socket.gethostname()} did not answer for so many seconds"
+    assert first.log.count(told) == 1
+    other.send(signal.SIGKILL)
+    other.wait()
+
+
+def test_a_mistake_that_all_find_is_told_once(tmp_path: Path) -> None:
+    attempts = together(tmp_path, *trials.RECIPE, "data.batch_size=1", "trainer.accumulate=1")
+    assert [attempt.wait() for attempt in attempts] == [1, 1]
+    log = "".join(attempt.log for attempt in attempts)
+    assert log.count("bigmodel-train: device.ranks=2: a batch of 1 sample has no row for each") == 1
+    assert log.count("bigmodel-train: ") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "status", "printed"),
     [
         (["--version"], 0, "bigmodel-train "),
         (["--cfg", "job"], 0, "epochs: 30"),
-        (["-m", "seed=1,2"], 1, "-m: torchrun has started 2 processes"),
+        (["-m", "seed=1,2"], 1, "-m: srun has started 2 processes"),
         (["modle=fnn"], 1, "modle: no such setting"),
+        (["device.ranks=3"], 1, "device.ranks=3: srun has started 2 processes"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_processes_that_torchrun_has_started_end_with_the_first_when_there_is_nothing_to_train(
+def test_the_others_end_with_the_first_when_there_is_nothing_to_train(
     tmp_path: Path, words: list[str], status: int, printed: str
 ) -> None:
-    with socket.create_server(("localhost", 0)) as server:
-        port = server.getsockname()[1]
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    first, other = (
-        trials.launch(tmp_path, *words, environment=meeting | {"RANK": rank}) for rank in ("0", "1")
-    )
+    first, other = together(tmp_path, *words, slurm=True)
     assert (first.wait(), other.wait()) == (status, 0)
     assert printed in first.log
     assert other.log == ""

@@ -62,8 +62,35 @@ def test_what_another_process_was_asked_before_is_no_first_request(left: list[in
         assert left == []
         with pytest.raises(Stopped):
             asked.check()
+        asked._asked -= signals.PATIENCE
         os.kill(os.getpid(), signal.SIGINT)
     assert left == [130]
+
+
+def test_among_several_processes_a_signal_that_is_passed_on_is_the_same_one(left: list[int]) -> None:
+    asked = Signals()
+    asked.shared = True
+    with asked.installed(), asked.waiting():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert left == []
+        assert asked.tell() == signals._STOPPING + signal.SIGTERM
+        asked._asked -= signals.PATIENCE
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert left == [143]
+
+
+def test_a_request_that_comes_while_others_are_heard_is_told_the_next_time() -> None:
+    asked = Signals()
+    asked.shared = True
+    with asked.installed(), asked.waiting():
+        told = asked.tell()
+        os.kill(os.getpid(), signal.SIGTERM)  # while the process waits for what the others tell
+        asked.hear(told)
+        assert not asked.pending
+        asked.hear(asked.tell())
+        assert asked.pending
+        assert asked.tell() == 0
 
 
 def test_a_stop_that_came_meanwhile_is_raised_when_raising_begins() -> None:

@@ -62,13 +62,12 @@ def save(
             is left. The message says how many bytes are needed and how many are free.
         ClosedError: `writers` was closed; the same holds.
     """
-    folders, made = (folder, *also), list[Path]()
+    made: list[Path] = []
     text = ""
     try:
         text = exact_json.dumps(facts)
-        made = [_temporary(each) for each in folders]
-        if writers is not None:
-            made = writers.next_folders(folders)
+        folders = (folder, *also)
+        made = _temporary(folders) if writers is None else writers.next_folders(folders)
         for temporary in made:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
@@ -78,10 +77,7 @@ def save(
                 place.check()
             replace(temporary, target)
     except BaseException as error:
-        for temporary, target in zip(made, folders, strict=True):
-            if writers is not None:  # gone in one moment, for another rank may be writing to it
-                with contextlib.suppress(OSError):
-                    temporary = temporary.rename(_temporary(target))
+        for temporary in made:
             shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, TypeError):
             raise CheckpointError(f"{folder}: the state cannot be saved: {error}") from error
@@ -277,8 +273,8 @@ def set_aside(folder: Path, why: str) -> None:
         folder.rename(disk.free_name(folder, why))
 
 
-def _temporary(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+def _temporary(folders: Iterable[Path]) -> list[Path]:
+    return [folder.with_name(f".{folder.name}.{os.getpid()}.tmp") for folder in folders]
 
 
 def _write_files(

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from bigmodel.checkpointing.manifest import fingerprint
-from bigmodel.distributed.ranks import PATIENCE, Ranks
+from bigmodel.distributed.ranks import Ranks
 from bigmodel.errors import CheckpointError
 from bigmodel.runtime import disk, nested_json
 
 _LONGEST_PAUSE = 1.0
-"""Seconds between two looks at the folder; shorter at first."""
 
 
 class ClosedError(Exception):
@@ -35,18 +34,18 @@ class Writers:
 
     Args:
         ranks: as they are.
-        patience: seconds without any sign of another rank.
+        patience: seconds without any sign of another rank; None: as many as ranks wait for each other.
 
     Attributes:
         rank: the number of this rank.
         size: how many there are.
     """
 
-    def __init__(self, ranks: Ranks, patience: float = PATIENCE.total_seconds()) -> None:
+    def __init__(self, ranks: Ranks, patience: float | None = None) -> None:
         self.rank, self.size = ranks.rank, ranks.size
         self._first_process = ranks.from_first(os.getpid())
         self._saves = 0
-        self._patience = patience
+        self._patience = ranks.timeout if patience is None else patience
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -129,11 +128,11 @@ class Writers:
         unfinished.replace(note)
 
     def _wait(self, is_over: Callable[[], bool], checkpoints: Path) -> None:
-        begin = last_sign = time.monotonic()
-        before = _signs(checkpoints)
+        pause, last_sign, before = 0.002, time.monotonic(), _signs(checkpoints)
         while not is_over():
-            if self._closing.wait(min(0.002 + (time.monotonic() - begin) / 10, _LONGEST_PAUSE)):
+            if self._closing.wait(pause):
                 raise ClosedError
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
             now = _signs(checkpoints)
             if now != before:
                 last_sign, before = time.monotonic(), now

@@ -8,7 +8,7 @@ TYPE_CHECKING = False  # importing `typing` and `pathlib` would slow down --help
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bigmodel.distributed.ranks import ProcessGroup
+    from bigmodel.distributed.meeting import Meeting
     from bigmodel.sweeps.manifest import Manifest
     from bigmodel.sweeps.refit import Refit
 
@@ -26,7 +26,7 @@ class Invocation:
         words: what was typed, without secrets.
         sweep: the sweep's record; None for a single run.
         resumed_sweep: the record of the sweep to go on with; None for a new one.
-        ranks: the processes that torchrun has started beside this one, while they wait for what to do.
+        meeting: with the processes that were started beside this one; None: there are none.
         refit: the best settings of a sweep, which the run trains again; None for another run.
     """
 
@@ -41,7 +41,7 @@ class Invocation:
         self.sweep: Manifest | None = None
         self.resumed_sweep: Manifest | None = None
         self.refit: Refit | None = None
-        self.ranks: ProcessGroup | None = None
+        self.meeting: Meeting | None = None
 
 
 current = Invocation()

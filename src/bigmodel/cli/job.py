@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from bigmodel.cli import imports, invocation
 from bigmodel.cli.launch import run_folder
 from bigmodel.cli.launch.lock import locked
+from bigmodel.cli.launch.seen_folder import check_seen
 from bigmodel.errors import ConfigError
 from bigmodel.runtime import caches, progress_messages
 from bigmodel.runtime.escaping import escape_message
@@ -43,14 +44,16 @@ def run_job(config: DictConfig) -> None:
     current = invocation.current
     task = Task(config, folder, current.resumed, current.may_change)
     try:
-        if current.ranks is not None:
-            lead(current.ranks, act, task)
+        if current.meeting is not None:
+            lead(current.meeting, act, task)
         elif (count := _number(config.device.get("ranks"))) > 1:
             run_ranks(count, act, task, _number(config.device.get("restarts")))
         else:
             act(ALONE)
     except Exception as error:
         invocation.current.error = error
+        if current.folder is None:  # training has not started there
+            run_folder.discard(folder)
 
 
 def import_everything() -> None:
@@ -80,6 +83,7 @@ def _run(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
 def _resume(config: DictConfig, folder: Path, resumed: Path, ranks: Ranks) -> None:
     with locked(folder):
         run_folder.remove_leftovers(folder)
+        check_seen(folder, ranks)
         run = prepare_resumed(config, folder, resumed, ranks=ranks)
         if run is not None:
             run_folder.write_config(folder, config)
@@ -90,6 +94,7 @@ def _resume(config: DictConfig, folder: Path, resumed: Path, ranks: Ranks) -> No
 def _start(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
     try:
         run_folder.check_free(folder, "hydra.run.dir")
+        check_seen(folder, ranks)
         run = prepare(config, folder, ranks=ranks)
         with locked(folder):
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
@@ -108,6 +113,7 @@ def _start(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
 
 def run_along(config: DictConfig, folder: Path, ranks: Ranks) -> None:
     """What the other ranks do: they wait until the folder is the run's, and never write into it."""
+    check_seen(folder, ranks)
     resumed = invocation.current.resumed
     run = (
         prepare(config, folder, ranks=ranks)

@@ -1,8 +1,8 @@
-"""One run that several processes train together: started here (`device.ranks`), or by torchrun."""
+"""One run that several processes train together: started here, or by torchrun or srun."""
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing
 import os
 import sys
 import traceback
@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 from bigmodel.cli import invocation, messages
 from bigmodel.cli.launch.hydra_patches import set_globals
 from bigmodel.cli.launch.run_folder import RECORD
+from bigmodel.distributed.environment import Place
 from bigmodel.distributed.launcher import Ended, launch
-from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks, communication_error
+from bigmodel.distributed.meeting import Meeting
+from bigmodel.distributed.ranks import PATIENCE, LostRankError, Ranks
 from bigmodel.errors import BigModelError, ConfigError, DeviceError
 from bigmodel.runtime.processes import exit_reason
 from bigmodel.runtime.signals import SignalMode, Signals, Stopped
@@ -43,6 +45,12 @@ class Task:
     resumed: Path | None
     may_change: bool
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that a process waits for another: a wrong value is refused when the run is built."""
+        typed = self.config.device.get("timeout")
+        return typed if isinstance(typed, int | float) and typed > 0 else PATIENCE
+
 
 def run_ranks(count: int, act: Callable[[Ranks], None], task: Task, restarts: int) -> None:
     """Runs one job on several ranks of this machine.
@@ -57,16 +65,19 @@ def run_ranks(count: int, act: Callable[[Ranks], None], task: Task, restarts: in
     Raises:
         Stopped: they were asked to stop.
         BigModelError: what a rank has raised.
-        DeviceError: a rank was ended from outside.
+        DeviceError: a rank was ended from outside, or hung.
     """
     current = invocation.current
+    current.signals.on_leaving = partial(_leave, current.signals.on_leaving)
     while True:
         with current.signals.waiting():
-            ended = launch(count, partial(_act_in_process, act, task), current.signals.take)
+            ended = launch(
+                count, partial(_act_in_process, act, task), current.signals.take, task.timeout
+            )
         recorded = (task.folder / RECORD).is_dir()
         if recorded:
             current.folder = task.folder
-        if ended.status is None or not (recorded and restarts):
+        if not (ended.status is not None or ended.hung) or not (recorded and restarts):
             break
         restarts -= 1
         task = replace(task, resumed=task.folder)
@@ -76,7 +87,16 @@ def run_ranks(count: int, act: Callable[[Ranks], None], task: Task, restarts: in
     current.signals.check()
 
 
+def _leave(tidy_up: Callable[[], None]) -> None:
+    """A second request to stop ends all at once."""
+    for process in multiprocessing.active_children():
+        process.kill()
+    tidy_up()
+
+
 def _error(ended: Ended, count: int) -> BaseException:
+    if isinstance(ended.error, LostRankError) and ended.hung:
+        ended.error.name([f"rank {ended.rank}"])
     if ended.error is not None:
         return ended.error
     assert ended.status is not None
@@ -107,80 +127,44 @@ def _act_in_process(act: Callable[[Ranks], None], task: Task, ranks: Ranks) -> N
 
 def _act(act: Callable[[Ranks], None], ranks: Ranks) -> None:
     invocation.current.signals.shared = True
-    try:
+    with ranks.naming_loss():
         act(ranks)
-    except Exception as error:
-        if (meaning := communication_error(error)) is not None:
-            raise meaning from error
-        raise
 
 
-def is_started_by_torchrun() -> bool:
-    """Whether this process is one of several that torchrun, or a program like it, has started."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
-
-
-def is_follower() -> bool:
-    """Whether it is any of them but the first."""
-    return is_started_by_torchrun() and int(os.environ["RANK"]) > 0
-
-
-def join_torchrun() -> ProcessGroup:
-    """Waits for the other processes that torchrun has started.
-
-    Raises:
-        LostRankError: they have not come.
-    """
-    rank, size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
-    try:
-        return ProcessGroup.join(rank, size, int(os.environ.get("LOCAL_RANK") or rank), "env://")
-    except RuntimeError as error:
-        raise communication_error(error) or error from error
-
-
-def lead(ranks: ProcessGroup, act: Callable[[Ranks], None], task: Task) -> None:
-    """What the first of torchrun's processes does, once it has composed the run."""
+def lead(meeting: Meeting, act: Callable[[Ranks], None], task: Task) -> None:
+    """What the first of the processes does that were started together, once it has composed the run."""
     wanted = task.config.device.ranks
-    if wanted not in (None, ranks.size):
+    if wanted not in (None, meeting.size):
         raise ConfigError(
-            f"device.ranks={wanted}: torchrun has started {ranks.size} processes."
+            f"device.ranks={wanted}: {meeting.place.starter} has started {meeting.size} processes."
             " Leave device.ranks out."
         )
-    invocation.current.ranks = None  # they need not be sent away any more
-    ranks.from_first(task)
-    _act(act, ranks)
-    ranks.leave()
+    meeting.open(task)
+    _train(meeting, act, task)
 
 
-def dismiss() -> None:
-    """Sends the other processes away, if there are any, and there is nothing to train."""
-    ranks, invocation.current.ranks = invocation.current.ranks, None
-    if ranks is not None:
-        with contextlib.suppress(RuntimeError):
-            ranks.from_first(None)
-            ranks.leave()
-
-
-def follow(act: Callable[[DictConfig, Path, Ranks], None]) -> int:
+def follow(place: Place, act: Callable[[DictConfig, Path, Ranks], None]) -> int:
     """What the others do. They say nothing but what their own errors are.
 
     Returns:
         The exit status.
     """
     sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    current = invocation.current
+    current.meeting = meeting = Meeting(place)
+    task: Task | None = meeting.hear()
+    if task is None:
+        return 0
+    current.resumed, current.may_change = task.resumed, task.may_change
+    current.signals.enter(SignalMode.RAISE)
     try:
-        ranks = join_torchrun()
-        task: Task | None = ranks.from_first(None)
-        if task is None:
-            ranks.leave()
-            return 0
-        current = invocation.current
-        current.resumed, current.may_change = task.resumed, task.may_change
-        current.signals.enter(SignalMode.RAISE)
-        _act(partial(act, task.config, task.folder), ranks)
-        ranks.leave()
-    except LostRankError:
-        return 1
+        _train(meeting, partial(act, task.config, task.folder), task)
     except Stopped as stop:
         return stop.status
     return 0
+
+
+def _train(meeting: Meeting, act: Callable[[Ranks], None], task: Task) -> None:
+    ranks = meeting.form(task.timeout)
+    _act(act, ranks)
+    ranks.leave()

@@ -23,6 +23,7 @@ from typing import Any
 
 from bigmodel.cli import imports, invocation, messages
 from bigmodel.cli.messages import FULL_ERROR
+from bigmodel.distributed import environment
 from bigmodel.errors import BigModelError, CheckpointError, ConfigError, program, shell_quoted
 from bigmodel.runtime import standard_streams
 from bigmodel.runtime.escaping import escape, escape_library_output
@@ -47,8 +48,12 @@ def main(signals: Signals | None = None) -> None:
         invocation.current.signals = signals
     try:
         with invocation.current.signals.installed():  # before anything heavy is imported
-            status = _follow() if _is_follower() else _run(argv)
+            place = environment.place()
+            status = _obey(argv) if place is None else _obey_together(argv, place)
     except (KeyboardInterrupt, Exception) as error:
+        stopped = messages.stop_status(error, invocation.current.signals)
+        if not _is_told_here(error, stopped):
+            sys.exit(stopped or 1)
         message, status = _message_of(error, argv)
         if message is None:
             raise
@@ -57,34 +62,36 @@ def main(signals: Signals | None = None) -> None:
         sys.exit(status)
 
 
-def _is_follower() -> bool:
-    """Whether torchrun has started this process beside a first one, which reads the command line."""
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        return False
-    from bigmodel.cli.ranks import is_follower
-
-    return is_follower()
-
-
-def _follow() -> int:
+def _obey_together(argv: list[str], place: environment.Place) -> int:
+    """What one of several processes does: the first reads the command line, and tells the others."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no warnings about lost ranks
     from bigmodel.cli import job
     from bigmodel.cli.ranks import follow
+    from bigmodel.distributed.meeting import Meeting
 
-    job.import_everything()
-    return follow(job.run_along)
-
-
-def _run(argv: list[str]) -> int:
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        return _obey(argv)
-    from bigmodel.cli.ranks import dismiss, is_started_by_torchrun, join_torchrun
-
-    if is_started_by_torchrun():
-        invocation.current.ranks = join_torchrun()
+    if place.rank > 0:
+        job.import_everything()
+        return follow(place, job.run_along)
+    invocation.current.meeting = meeting = Meeting(place)
     try:
         return _obey(argv)
     finally:
-        dismiss()
+        meeting.open(None)  # if there is nothing to train
+
+
+def _is_told_here(error: BaseException, stopped: int | None) -> bool:
+    """Whether it is this one of several processes that says why they end.
+
+    Args:
+        stopped: the exit status if they were asked to stop.
+    """
+    current = invocation.current
+    if current.meeting is None:
+        return True
+    if stopped is not None:
+        return current.meeting.place.rank == 0
+    with current.signals.waiting():  # what has started it may end it meanwhile
+        return current.meeting.is_told_here(error)
 
 
 def _obey(argv: list[str]) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -16,7 +17,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from bigmodel.distributed.ranks import LostRankError, ProcessGroup, Ranks
+import torch.distributed as dist
+
+from bigmodel.distributed.ranks import PATIENCE, LostRankError, ProcessGroup, Ranks
 from bigmodel.runtime.processes import context, print_to
 
 GRACE = 5.0
@@ -33,11 +36,13 @@ class Ended:
         rank: which.
         error: what it raised; None if it finished, or ended without a word.
         status: of its process; None if it has said how it ended.
+        hung: whether it had to be ended, since others waited for it too long.
     """
 
     rank: int
     error: BaseException | None = None
     status: int | None = None
+    hung: bool = False
 
     @property
     def failed(self) -> bool:
@@ -50,24 +55,33 @@ class Ended:
         return 0 if not self.failed else 1 if isinstance(self.error, LostRankError) else 2
 
 
-def launch(count: int, act: Callable[[Ranks], None], requests: Callable[[], int | None]) -> Ended:
+def launch(
+    count: int,
+    act: Callable[[Ranks], None],
+    requests: Callable[[], int | None],
+    timeout: float = PATIENCE,
+) -> Ended:
     """Runs a function on several ranks of this machine.
+
+    Whatever ends the launcher, nothing of it is left: the ranks meet at a socket, and what they print
+    goes to files that no longer have a name.
 
     Args:
         count: of ranks.
         act: what each of them does. What it raises has to go through a pipe.
         requests: asked a few times a second; returns a signal to pass on to all ranks.
+        timeout: seconds that a rank waits for another.
 
     Returns:
         How the first rank ended or, if one has failed, how the first that failed did.
     """
-    with tempfile.TemporaryDirectory(prefix="bigmodel-ranks-") as folder:
-        ranks = [_Rank(number, count, act, Path(folder)) for number in range(count)]
-        try:
-            return _supervise(ranks, requests)
-        finally:
-            for rank in ranks:
-                rank.end()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ranks = [_Rank(number, count, act, server, timeout) for number in range(count)]
+    try:
+        return _supervise(ranks, requests)
+    finally:
+        for rank in ranks:
+            rank.end()
 
 
 def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None]) -> Ended:
@@ -86,8 +100,13 @@ def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None]) -> En
             if ended.failed and deadline is None:
                 deadline = time.monotonic() + GRACE
         if deadline is not None and time.monotonic() > deadline:
+            assert result is not None
+            hung = isinstance(result.error, LostRankError) and result.error.timeout is not None
             for rank in running:
                 rank.end()
+                if hung:
+                    result = Ended(rank.number, result.error, hung=True)
+            break
     assert result is not None
     return result
 
@@ -95,14 +114,23 @@ def _supervise(ranks: Sequence[_Rank], requests: Callable[[], int | None]) -> En
 class _Rank:
     """The process of one rank, seen from the launcher."""
 
-    def __init__(self, number: int, count: int, act: Callable[[Ranks], None], folder: Path) -> None:
-        self.number, self._output = number, folder / f"{number}.txt"
+    def __init__(
+        self,
+        number: int,
+        count: int,
+        act: Callable[[Ranks], None],
+        server: socket.socket,
+        timeout: float,
+    ) -> None:
+        self.number = number
         # The launcher computes nothing, and starts no thread: a process can be forked from it.
         processes = context()
         self._connection, theirs = processes.Pipe(duplex=False)
+        output, path = tempfile.mkstemp(prefix="bigmodel-rank-")
+        self._output = open(output, errors="replace")  # noqa: PTH123, SIM115
         self._process: Any = processes.Process(  # type: ignore[attr-defined]
             target=_run,
-            args=(number, count, f"file://{folder / 'meeting'}", act, theirs, self._output),
+            args=(number, count, server, act, theirs, Path(path), timeout),
             name=f"rank {number}",
         )
         self._process.start()
@@ -135,18 +163,18 @@ class _Rank:
         with contextlib.suppress(EOFError, OSError):
             if self._connection.poll():
                 return Ended(self.number, self._connection.recv())
-        with contextlib.suppress(OSError):
-            sys.stderr.write(self._output.read_text(errors="replace"))
+        sys.stderr.write(self._output.read())
         return Ended(self.number, status=self._process.exitcode)
 
 
 def _run(
     number: int,
     count: int,
-    meeting: str,
+    server: socket.socket,
     act: Callable[[Ranks], None],
     connection: Connection,
     output: Path,
+    timeout: float,
 ) -> None:
     """The whole of a rank's process."""
     if hasattr(os, "setsid"):
@@ -154,14 +182,27 @@ def _run(
     Thread(target=_end_with_launcher, daemon=True).start()
     if number > 0:  # the first rank speaks for all
         print_to(output, 0o600)
+    with contextlib.suppress(OSError):  # Windows removes no open file
+        output.unlink()
     ended: BaseException | None = None
     try:
-        ranks = ProcessGroup.join(number, count, number, meeting)
+        ranks = ProcessGroup.join(number, count, _store(number, count, server), timeout, number)
         act(ranks)
         ranks.leave()
     except BaseException as error:
         ended = error
     connection.send(ended)
+
+
+def _store(number: int, count: int, server: socket.socket) -> Any:
+    """Where the ranks meet: the first serves it, on the launcher's socket."""
+    first = number == 0
+    port = server.getsockname()[1]
+    handle = server.detach() if first else None
+    server.close()
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", port, count, first, master_listen_fd=handle
+    )
 
 
 def _end_with_launcher() -> None:

@@ -8,9 +8,10 @@ depends on a clock, a signal or a file is decided once for all.
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -18,12 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bigmodel.errors import DeviceError
+from bigmodel.errors import DeviceError, join_names
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=10)
-"""How long a rank waits for another one."""
+PATIENCE = 600.0
+"""Seconds in which processes that were started together have to come together."""
 
 
 class Ranks:
@@ -32,17 +33,21 @@ class Ranks:
     Attributes:
         rank: the number of this process, from 0.
         size: how many there are.
-        local: its number among the processes of this machine.
         data_rank: its number among those that share the rows of a batch. Ranks that compute layers
             together have the same rows, and the same number.
         data_size: how many of these there are.
+        gpu: the number of its GPU among those that it sees; None for one alone, which may choose.
+        sharing: how many of them, with this one, share its processors.
+        timeout: seconds that one waits for another.
     """
 
     rank = 0
     size = 1
-    local = 0
     data_rank = 0
     data_size = 1
+    gpu: int | None = None
+    sharing = 1
+    timeout = PATIENCE
 
     @property
     def is_first(self) -> bool:
@@ -83,33 +88,40 @@ class Ranks:
         """The first rank passes the block before the others, which then find what it has made."""
         yield
 
+    def naming_loss(self) -> AbstractContextManager[None]:
+        """Within it, a library's error about another rank's end becomes a LostRankError."""
+        return nullcontext()
+
 
 ALONE = Ranks()
 
 
 class LostRankError(DeviceError):
-    """Another rank has ended, or has not answered in time."""
+    """Another rank has ended, or has not answered in time.
 
+    Args:
+        timeout: seconds in which it has not answered; None if it has ended.
+    """
 
-def communication_error(error: BaseException) -> DeviceError | None:
-    """What a library's error means, if it is about what ranks send each other."""
-    text = str(error)
-    of_ranks = isinstance(error, getattr(dist, "DistError", ())) or "gloo" in text.lower()
-    if not (isinstance(error, RuntimeError) and of_ranks):
-        return None
-    reason = _NCCL_REASON.search(text.split("\nException raised from")[0])  # a stack trace
-    if reason and reason[1] != "RemoteError":
-        return DeviceError(
-            f"device.ranks: NCCL, by which GPUs send each other tensors, has failed:"
-            f" {' '.join(reason[0].split())} Set the environment variable NCCL_DEBUG=INFO to learn more."
-        )
-    return LostRankError(
-        f"device.ranks: another process of this training has ended, or has not answered for"
-        f" {PATIENCE.total_seconds():.0f} seconds."
-    )
+    def __init__(self, timeout: float | None = None) -> None:
+        self.timeout = timeout
+        super().__init__()
+        self.name([])
 
+    def __reduce__(self) -> tuple[type[LostRankError], tuple[float | None]]:
+        return LostRankError, (self.timeout,)
 
-_NCCL_REASON = re.compile(r"nccl(\w+): .*", re.DOTALL)
+    def name(self, ranks: Sequence[str]) -> None:
+        """Has its message name the ranks that are lost."""
+        which = join_names(ranks) if ranks else "one of them"
+        if self.timeout is None:
+            message = f"device.ranks: all ranks have ended, since {which} ended without a message."
+        else:
+            message = (
+                f"device.timeout={self.timeout:g}: all ranks have ended, since {which} did not answer"
+                " for so many seconds. If it was only slow, raise device.timeout."
+            )
+        self.args = (message,)
 
 
 class ProcessGroup(Ranks):
@@ -118,32 +130,43 @@ class ProcessGroup(Ranks):
     Decisions go over the processors, whatever device computes: they are small, and must not wait for it.
 
     Args:
-        local: this process's number among those of its machine.
         decisions: a group of all ranks for tensors on the processor.
+        timeout: seconds that one waits for another.
+        gpu: the number of its GPU; None: as there is one for each rank of this machine, its number among
+            these.
     """
 
-    def __init__(self, local: int, decisions: dist.ProcessGroup) -> None:
-        self.rank, self.size, self.local = dist.get_rank(), dist.get_world_size(), local
+    def __init__(self, decisions: dist.ProcessGroup, timeout: float, gpu: int | None = None) -> None:
+        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
         self.data_rank, self.data_size = self.rank, self.size
         self._decisions = decisions
         self._data: dist.ProcessGroup | None = None
+        own = socket.gethostname(), _processors()
+        all_ranks = self.gather(own)
+        here = [rank for rank, (host, _) in enumerate(all_ranks) if host == own[0]]
+        self.gpu = here.index(self.rank) if gpu is None else gpu
+        self.sharing = sum(bool(all_ranks[rank][1] & own[1]) for rank in here)
 
     @classmethod
-    def join(cls, rank: int, size: int, local: int, meeting: str) -> ProcessGroup:
+    def join(
+        cls, rank: int, size: int, store: Any, timeout: float, gpu: int | None = None
+    ) -> ProcessGroup:
         """Waits for the other ranks, and forms a group with them.
 
         Args:
             rank: the number of this process.
             size: how many there are.
-            local: its number among those of its machine.
-            meeting: the address where they meet, as torch has it: `file://…`, `env://`.
+            store: of torch, where they meet.
+            timeout, gpu: as for the group.
+
+        Raises:
+            LostRankError: one has not come.
         """
-        # No `device_id`: which device computes is not known yet. NCCL starts at its first tensor.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(
-            backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE
-        )
-        return cls(local, dist.new_group(backend="gloo", timeout=PATIENCE))
+        most = timedelta(seconds=timeout)
+        with _naming_loss(timeout):
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=most)
+            return cls(dist.new_group(backend="gloo", timeout=most), timeout, gpu)
 
     def leave(self) -> None:
         """To be called by all ranks when all is done."""
@@ -155,7 +178,8 @@ class ProcessGroup(Ranks):
         ranks = copy.copy(self)
         ranks.data_rank, ranks.data_size = self.rank // tensor, self.size // tensor
         groups = [list(range(first, self.size, tensor)) for first in range(tensor)]
-        made = [dist.new_group(group, timeout=PATIENCE) for group in groups]  # by all ranks alike
+        most = timedelta(seconds=self.timeout)
+        made = [dist.new_group(group, timeout=most) for group in groups]  # by all ranks alike
         ranks._data = made[self.rank % tensor]
         return ranks
 
@@ -190,3 +214,22 @@ class ProcessGroup(Ranks):
         yield
         if self.is_first:
             self.barrier()
+
+    def naming_loss(self) -> AbstractContextManager[None]:
+        return _naming_loss(self.timeout)
+
+
+@contextmanager
+def _naming_loss(timeout: float) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error).lower()
+        if not (isinstance(error, getattr(dist, "DistError", ())) or "gloo" in words):
+            raise
+        raise LostRankError(timeout if "timed out" in words else None) from error
+
+
+def _processors() -> frozenset[int]:
+    """Those that this process may use; of systems that do not say which, all have the same."""
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])

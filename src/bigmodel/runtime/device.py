@@ -56,6 +56,9 @@ class DeviceConfig(Config):
     restarts: int = Field(
         0, ge=0, description="how often all processes start again after one of them was killed"
     )
+    timeout: float = Field(
+        600, gt=0, description="seconds that a process waits for another before all of them end"
+    )
     deterministic: bool = Field(False, description="only operations that give the same bits each time")
 
     @field_validator("name")
@@ -114,26 +117,27 @@ class Choice:
     threads: int | None = None
 
 
-def prepare(config: DeviceConfig, seed: int, local_rank: int = 0, ranks: int = 1) -> Runtime:
+def prepare(config: DeviceConfig, seed: int, gpu: int | None = None, sharing: int = 1) -> Runtime:
     """Finds the device, sets the process up for it and seeds every generator.
 
     Args:
-        local_rank: the number of this process among the `ranks` that train together on this machine,
-            each on a GPU of its own or on its share of the processors.
+        gpu: the number of its GPU, if it is one of several processes that train together.
+        sharing: how many of them share this one's processors. `OMP_NUM_THREADS` is for each of them.
 
     Raises:
         DeviceError: the machine lacks the device, the device lacks the precision, or a deterministic run
             is requested and cuBLAS is configured otherwise.
     """
     device = find_device(config.name)
-    if ranks > 1:
-        device = _of_rank(device, local_rank, ranks)
+    if gpu is not None:
+        device = _of_rank(device, gpu)
     if device.type == "cuda":
         _set_up_cublas(config.deterministic)  # before anything uses it
         torch.cuda.set_device(device.index or 0)  # a previous run may have used another
     precision, emulated = _precision(config.precision, device)
     # A previous run of a sweep may have set or chosen another number.
-    threads = config.threads if isinstance(config.threads, int) else max(1, _TORCHS_THREADS // ranks)
+    share = 1 if os.environ.get("OMP_NUM_THREADS") else sharing
+    threads = config.threads if isinstance(config.threads, int) else max(1, _TORCHS_THREADS // share)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
@@ -144,14 +148,14 @@ def prepare(config: DeviceConfig, seed: int, local_rank: int = 0, ranks: int = 1
     return Runtime(device, precision, emulated)
 
 
-def _of_rank(device: torch.device, local_rank: int, ranks: int) -> torch.device:
+def _of_rank(device: torch.device, gpu: int) -> torch.device:
     if device.type == "cpu":
         return device
     count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if local_rank < count:
-        return torch.device(device.type, local_rank)
+    if gpu < count:
+        return torch.device(device.type, gpu)
     raise DeviceError(
-        f"device.ranks={ranks}: rank {local_rank} of this machine has no {device.type} device, of which"
+        f"device.ranks: rank {gpu} of this machine has no {device.type} device, of which"
         f" there {'is one' if count == 1 else f'are {count}'}.{_hidden_by()} Use fewer ranks, or"
         " device=cpu."
     )

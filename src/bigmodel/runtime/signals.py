@@ -11,7 +11,8 @@ first request to stop does depends on the mode:
 
 A second request exits at once in any mode: files on disk are complete at any moment. SIGHUP does not
 count as a second one: when a terminal is closed, its shell, the kernel and systemd all send signals.
-Nor does a signal beside the one by which a queue asks for the process's place: it may send both.
+Nor does a signal beside the one by which a queue asks for the process's place: it may send both. Nor,
+among processes that train together, one within three seconds: it may be the same, passed on by another.
 Signals that are ignored when the process starts, as `nohup` does with SIGHUP, stay ignored.
 """
 
@@ -76,7 +77,7 @@ NUMBERS = tuple(getattr(signal, name) for name in _STOP + _SAVE if hasattr(signa
 """The signals that are handled here."""
 
 _SAVING, _STOPPING = 1, 1000
-"""What `Signals.received` is after a request to save; and, with the signal's number, to stop."""
+"""What `Signals.received` has for a request to save; and, with the signal's number, to stop."""
 
 _IMPORT = "<frozen importlib._bootstrap>"
 
@@ -98,6 +99,7 @@ class Signals:
 
     Attributes:
         pending: whether a request waits for training to handle it.
+        received: what has arrived since `tell`, while requests are shared.
         preempted: whether the process was asked to make room, and may be started again later.
         shared: whether training handles only what it is told by `hear`: of several processes that train
             together, each hears of a request at the same step, whichever received it.
@@ -106,7 +108,7 @@ class Signals:
 
     def __init__(self, program: str = "bigmodel-train") -> None:
         self.pending = self.preempted = self.shared = False
-        self.received = 0
+        self.received: list[int] = []
         self.on_leaving: Callable[[], None] = lambda: None
         self._program = program
         self._mode = SignalMode.RAISE
@@ -240,13 +242,15 @@ class Signals:
             return
         waits = self._mode is SignalMode.WAIT
         again = before is not None and not (waits and before == _HUNG_UP) and not self.preempted
+        if again and self.shared and time.monotonic() - self._asked < PATIENCE:
+            return  # a queue tells this process and the one that has started it, which passes it on
         if again or self._mode is SignalMode.LEAVE:
             self._leave(number)
-        self._own = number
+        self._own, self._asked = number, time.monotonic()
         if waits and self.shared:
-            self.received = _STOPPING + number
+            self.received.append(_STOPPING + number)
             return
-        self._stop, self.pending, self._asked = number, True, time.monotonic()
+        self._stop, self.pending = number, True
         if self._mode is SignalMode.RAISE:
             self._raise(frame)
 
@@ -257,13 +261,20 @@ class Signals:
 
     def _asked_to_save(self, _: int, __: FrameType | None) -> None:
         if self.shared:
-            self.received = self.received or _SAVING
+            self.received.append(_SAVING)
         else:
             self.pending = True
 
+    def tell(self) -> int:
+        """The request that has arrived here since the last call; 0: none. One that arrives meanwhile, or
+        later, is told by the next call: processes that train together mostly wait for each other."""
+        largest = 0
+        while self.received:
+            largest = max(largest, self.received.pop())
+        return largest
+
     def hear(self, request: int) -> None:
-        """Takes the largest `received` of several processes for a request to this one."""
-        self.received = 0
+        """Takes the largest of what several processes tell for a request to this one."""
         if request >= _STOPPING:
             self._stop, self._asked = request - _STOPPING, time.monotonic()
         self.pending = self.pending or request > 0

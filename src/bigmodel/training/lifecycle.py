@@ -23,6 +23,7 @@ def running(run: Run) -> Iterator[None]:
         progress_messages.report_progress("Training"),
         _summarized(run),
         progress_messages.reporting_to(run.sinks.message),
+        run.ranks.naming_loss(),
     ):
         _prepare(run)
         yield

@@ -62,8 +62,7 @@ def save(run: Run, *, best: bool, last: bool, now: bool) -> None:
     run.sinks.flush()
     groups, facts = run.state.save()
     facts |= {"data": run.fingerprint, "prepared": run.preprocessing, "settings": run.settings}
-    parts = run.state.parts_of(groups)
-    run.saver.offer(groups, facts, parts=parts, best=best, last=last, now=now)
+    run.saver.offer(groups, facts, best=best, last=last, now=now)
 
 
 def drain_step_metrics(run: Run) -> None:

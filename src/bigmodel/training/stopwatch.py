@@ -79,4 +79,4 @@ class SharedStopwatch(Stopwatch):
         return True
 
     def agree(self) -> None:
-        self._signals.hear(self._ranks.max(self._signals.received))
+        self._signals.hear(self._ranks.max(self._signals.tell()))

@@ -48,12 +48,12 @@ def make_sweeper(
         explain: says in words what is wrong; None for a fault that is not the user's.
 
     Raises:
-        ConfigError: another sweeper is configured, or torchrun has started several processes.
+        ConfigError: another sweeper is configured, or several processes were started together.
     """
-    if invocation.current.ranks is not None:
+    if (meeting := invocation.current.meeting) is not None:
         raise ConfigError(
-            f"-m: torchrun has started {invocation.current.ranks.size} processes for one run, but each"
-            " job of a sweep trains in a process of its own. Start the sweep without torchrun."
+            f"-m: {meeting.place.starter} has started {meeting.size} processes for one run, but each job"
+            " of a sweep trains in a process of its own. Start the sweep as one process."
         )
     if not (is_plugin(config.hydra.sweeper, BasicSweeper) or is_hydra_search(config)):
         raise ConfigError(
