@@ -163,10 +163,10 @@ def test_minutes_are_a_rhythm_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(run.saver, "_clock", lambda: now)
     run.saver._written = 0.0
 
-    def offer(*state: Any, best: bool, last: bool, now: bool) -> None:
+    def offer(*state: Any, parts: Any, best: bool, last: bool, now: bool) -> None:
         if last:
             offered.append((run.state.progress.step, now))
-        real(*state, best=best, last=last, now=now)
+        real(*state, parts=parts, best=best, last=last, now=now)
 
     def minute_passes(*_: object) -> None:
         nonlocal now
