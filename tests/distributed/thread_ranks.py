@@ -22,7 +22,8 @@ class ThreadRanks(Ranks):
     """
 
     def __init__(self, rank: int, meeting: threading.Barrier, values: list[Any]) -> None:
-        self.rank, self.size = rank, len(values)
+        self.rank = self.data_rank = rank
+        self.size = self.data_size = len(values)
         self._meeting, self._values = meeting, values
 
     def gather(self, value: T) -> list[T]:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bigmodel.build.dataset import UNSURE
 from bigmodel.checkpointing.checkpoint import Newest, load_newest
+from bigmodel.checkpointing.manifest import TENSORS
+from bigmodel.checkpointing.tensor_files import Shards
 from bigmodel.data.base import Dataset
 from bigmodel.data.fingerprint import compare
+from bigmodel.data.memory_check import free_memory
 from bigmodel.data.preprocessing import Preprocessing
-from bigmodel.errors import CheckpointError, ConfigError, DataError, counted
+from bigmodel.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    counted,
+    first_line,
+    is_out_of_memory,
+)
 from bigmodel.optim.schedulers import EXTENSIONS
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.jsonl import damaged_lines
 from bigmodel.training.run import Run
+
+SHARE = "Use more machines, or have more ranks share the state (device.parallel.shard)."
+"""Advice if a state is too large."""
 
 
 def resume_run(
@@ -37,6 +52,7 @@ def resume_run(
     Raises:
         CheckpointError: it has no intact checkpoint, or that of another run.
         ConfigError: it has done more steps than it should do now.
+        DeviceError: its state does not fit into memory.
         DataError: the data differs from what the run was trained on.
     """
     newest = newest or load_newest(run.saver.checkpoints, run.ranks)
@@ -88,18 +104,50 @@ def _load(run: Run, newest: Newest, changed: Sequence[str]) -> None:
     facts = newest.facts
     try:
         _check_length(run, facts["progress"]["step"])
+        if not any(key.startswith("optimizer.") for key in changed):  # its state may not be needed
+            _check_memory(run, newest)
         run.state.load(newest.groups, facts | {"scheduler": _schedule_facts(run, facts)}, changed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{newest.folder}: the saved state does not belong to this kind of run "
             f"({type(error).__name__}: {error})."
         ) from error
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
+            raise
+        words = f"memory ran out while it was loaded: {first_line(error, 'MemoryError')}"
+        raise DeviceError(f"{newest.folder}: {words} {SHARE}") from error
     run.saver.damaged = newest.damaged
     # The patience and the time limit may have changed.
     progress, patience = run.state.progress, run.config.early_stopping.patience
     progress.stopped_early = patience is not None and progress.bad_evaluations >= patience
     minutes = run.config.max_minutes
     progress.out_of_time = minutes is not None and progress.seconds >= 60 * minutes
+
+
+def _check_memory(run: Run, newest: Newest) -> None:
+    """Refuses a state that several ranks have shared where it cannot fit: if the processors' memory runs
+    out, the system ends the process without a word.
+
+    Raises:
+        DeviceError: the parts of this machine's ranks are larger than its free memory.
+    """
+    if run.runtime.device.type != "cpu" or not isinstance(newest.groups.get("optimizer"), Shards):
+        return
+    size = sum(path.stat().st_size for path in newest.folder.glob(f"optimizer*{TENSORS}"))
+    parts = run.state.parts.values()
+    whole = sum(math.prod(part.shape) for part in parts)
+    share = sum(math.prod(part.part_shape) for part in parts) / whole if whole else 1.0
+    here = platform.node()
+    needed = sum(n for host, n in run.ranks.gather((here, int(size * share))) if host == here)
+    free = free_memory()
+    words = (
+        f"{newest.folder}: the optimizer's state takes {needed:,} bytes on this machine, where {free:,}"
+        f" bytes of memory are free. {SHARE}"
+    )
+    for verdict in run.ranks.gather(words if needed > free else None):
+        if verdict is not None:
+            raise DeviceError(verdict)
 
 
 def _header_rows(run: Run, newest: Newest, words: Sequence[str], unsure: bool) -> list[tuple[str, str]]:
