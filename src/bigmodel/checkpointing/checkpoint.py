@@ -7,6 +7,9 @@ A checkpoint is a folder. Tensors are in safetensors files, one per group; every
   checkpoint's name is complete;
 * a `last` that is replaced becomes `previous` first, so that a complete one is always on the disk;
 * every byte is compared with the manifest before any of it is used, and the manifest with its own hash.
+
+Of several ranks that share the tensors, each writes files of its own into that folder (`save_shards`);
+the first one, in `save`, waits for them before it writes the manifest.
 """
 
 from __future__ import annotations
