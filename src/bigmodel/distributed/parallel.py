@@ -42,11 +42,8 @@ class Parallel:
         """Within it, backward passes may leave gradients to be added up by a later one."""
         return nullcontext()
 
-    def begin(self) -> None:
-        """Begins a step: `own` has no gradients any more."""
-
     def collect(self) -> None:
-        """Gives `own` the gradients that the backward passes have left."""
+        """Moves the gradients that the backward passes have left to `own`."""
 
     def norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """The norm of the whole gradient, of which these parameters of `own` have parts."""

@@ -98,10 +98,6 @@ class Sharded(Parallel):
         self._holders = {weight.own: weight.holders for weight in self._weights}
         _replace_parameters(model, self.own, {w.torchs: w.own for w in self._weights})
 
-    def begin(self) -> None:
-        for weight in self._weights:
-            weight.torchs.grad = None
-
     @torch.no_grad()
     def collect(self) -> None:
         partial: dict[tuple[str, ...], list[Tensor]] = {}
@@ -113,6 +109,7 @@ class Sharded(Parallel):
             if weight.partial and weight.own.requires_grad:
                 gradient = torch.zeros_like(weight.own) if gradient is None else gradient
                 partial.setdefault(weight.partial, []).append(gradient)
+            weight.torchs.grad = None
             weight.own.grad = gradient
         for dimensions, gradients in partial.items():
             flat = torch.cat([gradient.flatten() for gradient in gradients])

@@ -231,7 +231,6 @@ class Step:
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         for parameter in self._parameters:  # optimizer.zero_grad() takes thirty microseconds more
             parameter.grad = None
-        self.parallel.begin()
 
     def _share(self, batch: Batch, reciprocal: Tensor) -> tuple[Batch, Tensor, int]:
         """This rank's rows of a batch. A rank without any takes part in all sums too: it computes
