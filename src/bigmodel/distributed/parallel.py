@@ -88,7 +88,10 @@ class _Replicated(Parallel):
         with warnings.catch_warnings():  # the newest torch has another name for an argument
             warnings.simplefilter("ignore", FutureWarning)
             self._ddp = DistributedDataParallel(
-                model, broadcast_buffers=False, find_unused_parameters=not all_used
+                model,
+                broadcast_buffers=False,
+                find_unused_parameters=not all_used,
+                gradient_as_bucket_view=True,  # gradients are in memory once, and copied once less
             )
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self.in_training = self._ddp
