@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from bigmodel import registry
 from bigmodel.build.new_run import build_run
-from bigmodel.distributed.ranks import ALONE, Ranks
+from bigmodel.distributed.ranks import ALONE, LostRankError, Ranks, communication_error
 from bigmodel.errors import ConfigError
 from tests.distributed.rank_runs import Cases, records, train, train_on, weights
 from tests.small_runs import config
@@ -56,12 +58,47 @@ def test_one_process_alone_agrees_with_itself() -> None:
         ALONE.barrier()
 
 
+NCCL = "NCCL error in: NCCLUtils.cpp:77, {}, NCCL version 2.27.5\n{}\nLast error:\n{}"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("[gloo/pair.cc:547] Connection closed by peer"), "all ranks.* ended without"),
+        (
+            dist.DistBackendError(NCCL.format("remote error", "ncclRemoteError: A call failed.", "")),
+            "all ranks.* ended without",
+        ),
+        (dist.DistBackendError("store->get('0') got error: wait timeout"), "all ranks.* did not"),
+        (
+            dist.DistBackendError(
+                NCCL.format("system error", "ncclSystemError: A call failed.", "No space on /dev/shm")
+                + "\nException raised from create at NCCLUtils.cpp:77\nframe #0: …"
+            ),
+            r"NCCL, .* failed: ncclSystemError: A call failed. Last error: No space on /dev/shm Set",
+        ),
+    ],
+    ids=["gloo", "another rank", "meeting", "system"],
+)
+def test_what_an_error_of_communication_means(error: RuntimeError, message: str) -> None:
+    meaning = communication_error(error, 600)
+    assert meaning is not None
+    assert isinstance(meaning, LostRankError) == ("all ranks" in message)
+    assert re.search(message, str(meaning))
+    assert communication_error(RuntimeError("shapes do not fit"), 600) is None
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"device.engine": "compiled"}, "device.engine=compiled: with device.ranks=2 steps run eagerly"),
         ({"data.batch_size": 1}, "device.ranks=2: a batch of 1 sample has no row for each"),
         ({"device.ranks": 3}, "device.ranks=3: only a single run"),
+        ({"model.norm": "batch"}, "device.ranks=2: model.norms.0 is a batch norm, whose"),
+        (
+            {"trainer.histograms": True, "device.parallel": {"shard": 2}},
+            "trainer.histograms=true: with device.parallel",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

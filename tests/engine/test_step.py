@@ -7,6 +7,7 @@ from torch import nn
 
 from bigmodel import registry
 from bigmodel.data.base import Batch
+from bigmodel.distributed.parallel import Parallel
 from bigmodel.engine.step import Step
 from bigmodel.errors import DataError
 from bigmodel.losses import Loss
@@ -122,6 +123,33 @@ def test_half_precision_scales_and_unscales() -> None:
         step(batch)
     losses = [figure.loss for figure in step.drain()]
     assert losses[-1] < losses[0] * 0.8
+
+
+class _Elsewhere(Parallel):
+    """Another rank's part of the gradient may have overflowed."""
+
+    overflows = False
+
+    def any(self, flag: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(flag) if self.overflows else flag
+
+
+def test_all_ranks_go_on_with_one_scale_if_the_gradient_of_one_overflows() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    runtime, parallel = Runtime(torch.device("cpu"), "fp16"), _Elsewhere(model)
+    metrics = metrics_for(CLASSES.target, runtime.device, light=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = Step(
+        model, make_loss(CLASSES), optimizer, metrics, runtime, micro_batch=16, parallel=parallel
+    )
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    step(make_batch(CLASSES, 16))
+    assert step.scaler.get_scale() == 256
+    before = nn.utils.parameters_to_vector(model.parameters()).clone()
+    parallel.overflows = True
+    step(make_batch(CLASSES, 16))
+    assert step.scaler.get_scale() == 128
+    assert torch.equal(nn.utils.parameters_to_vector(model.parameters()), before)
 
 
 class Ignoring(nn.Module):

@@ -11,6 +11,7 @@ from torch import nn
 
 from bigmodel import registry
 from bigmodel.data.parts import TextPairs, Texts
+from bigmodel.distributed.ranks import Ranks
 from bigmodel.models.layers import fast_linear
 from bigmodel.spec import Classes, DataSpec, Features, NextTokens, TokenPair, Tokens
 from bigmodel.training.loop import fit
@@ -110,6 +111,15 @@ def test_no_format_is_slower_than_a_wider_one() -> None:
         assert falling == sorted(falling, reverse=True)
 
 
+class _Two(Ranks):
+    """The other rank has a GPU like this one, and uses more of its memory."""
+
+    size = 2
+
+    def max(self, number: int) -> int:
+        return max(number, 2**32)
+
+
 def test_mfu_is_what_is_done_over_what_could_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: 3 * 2**29)
     speed = Throughput(tokens=100, flops=2e9, peak=1e12, device=torch.device("cuda"))
@@ -117,6 +127,8 @@ def test_mfu_is_what_is_done_over_what_could_be(monkeypatch: pytest.MonkeyPatch)
         {"samples_per_second": 200, "tokens_per_second": 20_000, "mfu": 0.4, "memory_gib": 1.5}
     )
     assert "mfu" not in replace(speed, peak=None).metrics(200)
+    two = replace(speed, ranks=_Two()).metrics(200)
+    assert two == pytest.approx(speed.metrics(200) | {"mfu": 0.2, "memory_gib": 4})
     assert Throughput().metrics(200) == {"samples_per_second": 200}
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bigmodel import registry
 from bigmodel.build import custom_parts, header
 from bigmodel.build.dataset import read_dataset
-from bigmodel.checkpointing.saver import NoSaver, Saver
+from bigmodel.build.ranks import check_ranks, for_ranks, synchronise
+from bigmodel.checkpointing.saver import NoSaver, Saver, ShardSaver
 from bigmodel.config import RunConfig
 from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
@@ -30,7 +29,7 @@ from bigmodel.engine.recompute import recompute_blocks
 from bigmodel.engine.regions import compile_model
 from bigmodel.engine.selection import AutoEngine
 from bigmodel.engine.step import Step
-from bigmodel.errors import ConfigError, counted
+from bigmodel.errors import ConfigError
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
@@ -86,7 +85,7 @@ def build_run(
     Raises:
         ConfigError, SpecError, DataError, DeviceError: a part is wrong, or parts do not fit each other.
     """
-    config, degrees = _for_ranks(config, ranks), config.device.parallel.over(ranks.size)
+    config, degrees = for_ranks(config, ranks), config.device.parallel.over(ranks.size)
     trainer = config.trainer
     runtime = prepare(config.device, config.top.seed, ranks.gpu, ranks.sharing)
     ranks = ranks.sharing_layers(degrees.tensor)
@@ -101,9 +100,12 @@ def build_run(
     loss, model, layers, rows = _model(config, dataset, runtime, first)
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
     monitor, stop_monitor = _monitors(config, dataset, metrics)
-    _check_ranks(ranks, train, model, config)
-    throughput = Throughput.of(dataset, model, runtime, sample)
+    check_ranks(ranks, train, config)
+    synchronise(model, train, dataset, config, runtime, ranks)
+    throughput = Throughput.of(dataset, model, runtime, sample, ranks)
     parallel = parallelise(model, ranks, degrees, runtime, all_used=not config.top.plugins)
+    if parallel.lockstep and config.top.plugins:
+        custom_parts.try_sharded(parallel.model, config.model.name, sample)
     step = _step(config, parallel, loss, dataset, runtime, ranks)
     keep_memory()  # not before the data is there: reading it frees much that is not needed again
     schedule = Schedule(config.scheduler, plan.steps, plan.steps_per_epoch)
@@ -137,7 +139,7 @@ def build_run(
         monitor=monitor,
         stop_monitor=stop_monitor,
         runtime=runtime,
-        saver=_saver(config, folder, monitor) if ranks.is_first else NoSaver(folder / "checkpoints"),
+        saver=_saver(config, folder / "checkpoints", monitor, ranks, shared=bool(parallel.parts)),
         sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
         summary=_summary(monitor, model, dataset, runtime, loss),
         text_sampler=text_sampler,
@@ -146,38 +148,6 @@ def build_run(
         ranks=ranks,
         write_summary=write_summary if ranks.is_first else _write_nothing,
     )
-
-
-def _for_ranks(config: RunConfig, ranks: Ranks) -> RunConfig:
-    """What one of several ranks does otherwise than one alone."""
-    if ranks.size == 1:
-        return config
-    # If memory runs out on one rank alone, the others wait for it: none can try again.
-    return replace(config, trainer=config.trainer.model_copy(update={"on_oom": "stop"}))
-
-
-def _check_ranks(ranks: Ranks, train: Batches, model: nn.Module, config: RunConfig) -> None:
-    device = config.device
-    if device.ranks not in (None, ranks.size):
-        raise ConfigError(
-            f"device.ranks={device.ranks}: only a single run trains in several processes. Leave it out."
-        )
-    key = f"device.ranks={ranks.size}"
-    if ranks.size > 1 and device.engine not in ("auto", "eager"):
-        raise ConfigError(
-            f"device.engine={device.engine}: with {key} steps run eagerly. Leave device.engine out."
-        )
-    if ranks.data_size > min(train.grouped, len(train)):
-        raise ConfigError(
-            f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
-            " Use fewer ranks, or a larger data.batch_size."
-        )
-    normalised = [name for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)]
-    if ranks.size > 1 and normalised:
-        raise ConfigError(
-            f"{key}: model.{normalised[0]} is a batch norm, whose statistics would be those of a rank's"
-            " own rows. Use one rank, or a model without batch norm."
-        )
 
 
 def _write_nothing(summary: Summary, folder: Path) -> None:
@@ -335,10 +305,19 @@ def _summary(
     )
 
 
-def _saver(config: RunConfig, folder: Path, monitor: Monitored) -> Saver:
-    saving, records = config.trainer.checkpoint, (folder / jsonl.NAME, folder / tensorboard.FOLDER)
-    keep = saving.keep if monitor.name else 0
-    return Saver(folder / "checkpoints", keep, saving.interval, records=records)
+def _saver(
+    config: RunConfig, checkpoints: Path, monitor: Monitored, ranks: Ranks, *, shared: bool
+) -> NoSaver:
+    """What saves a rank's part; if the first rank has all there is, the others save nothing."""
+    saving, folder = config.trainer.checkpoint, checkpoints.parent
+    keep, records = (
+        saving.keep if monitor.name else 0,
+        (folder / jsonl.NAME, folder / tensorboard.FOLDER),
+    )
+    if ranks.is_first:
+        together = ranks if shared else ALONE
+        return Saver(checkpoints, keep, saving.interval, records=records, ranks=together)
+    return ShardSaver(checkpoints, keep, saving.interval, ranks) if shared else NoSaver(checkpoints)
 
 
 def _sinks(config: RunConfig, folder: Path, console: Callable[[Path], Sink]) -> Sink:

@@ -65,12 +65,13 @@ def save(
             is left. The message says how many bytes are needed and how many are free.
         ClosedError: `writers` was closed; the same holds.
     """
-    made: list[Path] = []
+    folders, made = (folder, *also), list[Path]()
     text = ""
     try:
         text = exact_json.dumps(facts)
-        folders = (folder, *also)
-        made = _temporary(folders) if writers is None else writers.next_folders(folders)
+        made = [_temporary(each) for each in folders]
+        if writers is not None:
+            made = writers.next_folders(folders)
         for temporary in made:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
@@ -80,7 +81,10 @@ def save(
                 place.check()
             replace(temporary, target)
     except BaseException as error:
-        for temporary in made:
+        for temporary, target in zip(made, folders, strict=True):
+            if writers is not None:  # gone in one moment, for another rank may be writing to it
+                with contextlib.suppress(OSError):
+                    temporary = temporary.rename(_temporary(target))
             shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, TypeError):
             raise CheckpointError(f"{folder}: the state cannot be saved: {error}") from error
@@ -276,8 +280,8 @@ def set_aside(folder: Path, why: str) -> None:
         folder.rename(disk.free_name(folder, why))
 
 
-def _temporary(folders: Iterable[Path]) -> list[Path]:
-    return [folder.with_name(f".{folder.name}.{os.getpid()}.tmp") for folder in folders]
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
 
 
 def _write_files(

@@ -15,7 +15,7 @@ from bigmodel.checkpointing import checkpoint, retention
 from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.checkpointing.tensor_files import Parts, own_tensors
 from bigmodel.checkpointing.writers import Writers
-from bigmodel.distributed.ranks import ALONE, LostRankError, Ranks
+from bigmodel.distributed.ranks import ALONE, CommunicationError, Ranks
 from bigmodel.errors import CheckpointError, is_out_of_memory
 from bigmodel.runtime import disk
 
@@ -222,7 +222,7 @@ class Saver(NoSaver):
         """
         if self._writers is None:
             self.flush()
-        elif not isinstance(error, LostRankError):
+        elif not isinstance(error, CommunicationError):
             self.wait()
 
     def close(self) -> None:

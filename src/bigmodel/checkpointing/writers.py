@@ -21,6 +21,7 @@ from bigmodel.errors import CheckpointError
 from bigmodel.runtime import disk, nested_json
 
 _LONGEST_PAUSE = 1.0
+"""Seconds between two looks at the folder; shorter at first."""
 
 
 class ClosedError(Exception):
@@ -128,11 +129,11 @@ class Writers:
         unfinished.replace(note)
 
     def _wait(self, is_over: Callable[[], bool], checkpoints: Path) -> None:
-        pause, last_sign, before = 0.002, time.monotonic(), _signs(checkpoints)
+        begin = last_sign = time.monotonic()
+        before = _signs(checkpoints)
         while not is_over():
-            if self._closing.wait(pause):
+            if self._closing.wait(min(0.002 + (time.monotonic() - begin) / 10, _LONGEST_PAUSE)):
                 raise ClosedError
-            pause = min(1.5 * pause, _LONGEST_PAUSE)
             now = _signs(checkpoints)
             if now != before:
                 last_sign, before = time.monotonic(), now

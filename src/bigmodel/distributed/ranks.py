@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -96,7 +97,11 @@ class Ranks:
 ALONE = Ranks()
 
 
-class LostRankError(DeviceError):
+class CommunicationError(DeviceError):
+    """What ranks send each other does not arrive."""
+
+
+class LostRankError(CommunicationError):
     """Another rank has ended, or has not answered in time.
 
     Args:
@@ -122,6 +127,9 @@ class LostRankError(DeviceError):
                 " for so many seconds. If it was only slow, raise device.timeout."
             )
         self.args = (message,)
+
+
+_NCCL_REASON = re.compile(r"nccl(\w+): .*", re.DOTALL)
 
 
 class ProcessGroup(Ranks):
@@ -162,6 +170,7 @@ class ProcessGroup(Ranks):
         Raises:
             LostRankError: one has not come.
         """
+        # No `device_id`: which device computes is not known yet. NCCL starts at its first tensor.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         most = timedelta(seconds=timeout)
         with _naming_loss(timeout):
@@ -224,10 +233,28 @@ def _naming_loss(timeout: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        words = str(error).lower()
-        if not (isinstance(error, getattr(dist, "DistError", ())) or "gloo" in words):
+        meaning = communication_error(error, timeout)
+        if meaning is None:
             raise
-        raise LostRankError(timeout if "timed out" in words else None) from error
+        raise meaning from error
+
+
+def communication_error(error: RuntimeError, timeout: float) -> CommunicationError | None:
+    """What a library's error means, if it is about what ranks send each other.
+
+    Args:
+        timeout: seconds that one waits for another.
+    """
+    text = str(error)
+    if not (isinstance(error, getattr(dist, "DistError", ())) or "gloo" in text.lower()):
+        return None
+    reason = _NCCL_REASON.search(text.split("\nException raised from")[0])  # a stack trace
+    if reason and reason[1] != "RemoteError":
+        return CommunicationError(
+            f"device.ranks: NCCL, by which GPUs send each other tensors, has failed:"
+            f" {' '.join(reason[0].split())} Set the environment variable NCCL_DEBUG=INFO to learn more."
+        )
+    return LostRankError(timeout if re.search("timed out|timeout", text.lower()) else None)
 
 
 def _processors() -> frozenset[int]:

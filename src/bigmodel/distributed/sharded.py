@@ -17,6 +17,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bigmodel.distributed.layout import Part
 from bigmodel.distributed.parallel import Parallel
@@ -25,7 +26,7 @@ from bigmodel.runtime.device import Runtime
 from bigmodel.runtime.parallel_config import Degrees
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _BatchNorm)
 _OTHER_METHODS = ("prefill", "decode", "read")
 """Methods beside `forward` by which models and their blocks compute."""
 

@@ -342,7 +342,9 @@ class Step:
         """
         scaler.unscale_(self.optimizer)
         (overflow,) = scaler._found_inf_per_device(self.optimizer).values()
-        return self.parallel.any(torch.maximum(found_inf, overflow))
+        # The scaler's own flag, since it follows that: all ranks have to go on with the same scale.
+        overflow.copy_(self.parallel.any(overflow))
+        return torch.maximum(found_inf, overflow)
 
     @torch.no_grad()
     def _restore_buffers(self, found_inf: Tensor, before: list[Tensor]) -> None:

@@ -30,7 +30,7 @@ def make_record(run: Run, validation: Validation | None, speed: float) -> Record
 
 
 def update_progress_bar(run: Run) -> None:
-    """Updates the progress bar, a few times a second."""
+    """Updates the progress bar, a few times a second; of several ranks all do, after the same step."""
     progress = run.state.progress
     run.sinks.progress(
         ProgressReport(

@@ -62,7 +62,8 @@ def save(run: Run, *, best: bool, last: bool, now: bool) -> None:
     run.sinks.flush()
     groups, facts = run.state.save()
     facts |= {"data": run.fingerprint, "prepared": run.preprocessing, "settings": run.settings}
-    run.saver.offer(groups, facts, best=best, last=last, now=now)
+    parts = run.state.parts_of(groups)
+    run.saver.offer(groups, facts, parts=parts, best=best, last=last, now=now)
 
 
 def drain_step_metrics(run: Run) -> None:

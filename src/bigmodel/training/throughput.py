@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bigmodel.data.base import Dataset
 from bigmodel.data.parts import TextPairs
+from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.models.base import eval_mode
 from bigmodel.runtime.device import Runtime
 from bigmodel.spec import TokenPair, Tokens
@@ -51,26 +52,30 @@ class Throughput:
     Attributes:
         tokens: mean tokens of a sample; None if samples are not texts.
         flops: floating-point operations that training takes for a sample; None: not known.
-        peak: FLOP/s that the device can do; None: not known.
+        peak: FLOP/s that a rank's device can do; None: not known.
         device: whose memory is reported; None: none.
+        ranks: the processes that train together, each on a device like this one's.
     """
 
     tokens: float | None = None
     flops: float | None = None
     peak: float | None = None
     device: torch.device | None = None
+    ranks: Ranks = ALONE
 
     @classmethod
-    def of(cls, dataset: Dataset, model: nn.Module, runtime: Runtime, sample: Tensor) -> Throughput:
+    def of(
+        cls, dataset: Dataset, model: nn.Module, runtime: Runtime, sample: Tensor, ranks: Ranks = ALONE
+    ) -> Throughput:
         """Measures what the metrics need. FLOPs are counted only if the peak is known.
 
         Args:
-            model: on the device.
+            model: the whole of it, on the device.
             sample: (1, *input shape), inputs of one sample, on the device.
         """
         tokens = tokens_of(dataset)
         if runtime.device.type != "cuda":
-            return cls(tokens)
+            return cls(tokens, ranks=ranks)
         torch.cuda.reset_peak_memory_stats(runtime.device)  # jobs of a sweep share a process
         name = torch.cuda.get_device_name(runtime.device)
         peak = peak_of(name, runtime.precision, torch.backends.cuda.matmul.allow_tf32)
@@ -80,22 +85,26 @@ class Throughput:
                 flops = training_flops(model, sample)
                 if tokens is not None:  # the sample at hand may be longer or shorter than others
                     flops *= tokens / sample[0].numel()
-        return cls(tokens, flops, peak, runtime.device)
+        return cls(tokens, flops, peak, runtime.device, ranks)
 
     def metrics(self, samples_per_second: float) -> dict[str, float]:
         """`samples_per_second`, and if known `tokens_per_second`, `mfu` (0 to 1) and `memory_gib`, the
-        peak of memory in use.
+        peak of memory in use, of several ranks the largest. All of them have to call this together.
 
         MFU counts what the model asks for, not what is computed twice (Chowdhery et al. 2022,
-        arXiv:2204.02311, appendix B).
+        arXiv:2204.02311, appendix B), against what the devices of all ranks can do together.
+
+        Args:
+            samples_per_second: of all ranks together.
         """
         metrics = {"samples_per_second": samples_per_second}
         if self.tokens is not None:
             metrics["tokens_per_second"] = samples_per_second * self.tokens
         if self.flops is not None and self.peak is not None:
-            metrics["mfu"] = samples_per_second * self.flops / self.peak
+            metrics["mfu"] = samples_per_second * self.flops / (self.ranks.size * self.peak)
         if self.device is not None:
-            metrics["memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+            used = self.ranks.max(torch.cuda.max_memory_allocated(self.device))
+            metrics["memory_gib"] = used / 2**30
         return metrics
 
 

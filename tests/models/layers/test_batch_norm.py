@@ -1,10 +1,17 @@
 """Batch normalisation against torch's, and with a single sample."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
-from bigmodel.models.layers.batch_norm import BatchNorm
+from bigmodel.models.layers.batch_norm import (
+    BatchNorm,
+    SyncBatchNorm,
+    batch_norms,
+    synchronise_batch_norms,
+)
 from tests.models.cases import INPUTS, build, samples, spec
 
 
@@ -36,3 +43,25 @@ def test_a_batch_of_one_trains(name: str, options: dict[str, object]) -> None:
     model = build(name, spec("image"), **options)
     model(samples(INPUTS["image"], 1)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+class _Other(nn.BatchNorm1d):
+    """With arithmetic of its own."""
+
+
+def test_which_layers_can_be_synchronised() -> None:
+    kinds = [BatchNorm(2), nn.BatchNorm2d(2), nn.SyncBatchNorm(2), _Other(2), nn.LayerNorm(2)]
+    assert batch_norms(nn.ModuleList(kinds)) == {"0": True, "1": True, "2": True, "3": False}
+
+
+def test_a_synchronised_layer_has_the_same_tensors_and_computes_the_same() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), BatchNorm(4), nn.Sequential(nn.BatchNorm1d(4)))
+    other, x = deepcopy(model), torch.randn(6, 3)
+    tensors = {name: value.data_ptr() for name, value in model.state_dict().items()}
+    synchronise_batch_norms(model)
+    assert [type(layer) for layer in (model[1], model[2][0])] == [SyncBatchNorm, SyncBatchNorm]
+    assert {name: value.data_ptr() for name, value in model.state_dict().items()} == tensors
+    for mode in (True, False):  # there are no other ranks
+        assert torch.equal(model.train(mode)(x), other.train(mode)(x))
+    for name, value in other.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)

@@ -62,6 +62,25 @@ def try_model(model: nn.Module, name: str, inputs: Tensor, spec: DataSpec) -> tu
     return outputs.detach(), warnings
 
 
+def try_sharded(model: nn.Module, name: str, inputs: Tensor) -> None:
+    """Tries a model whose weights lie on several ranks; all of them have to do so.
+
+    Raises:
+        SpecError: it uses weights of a block that are not gathered.
+    """
+    try:
+        with eval_mode(model), torch.no_grad():
+            model(inputs)
+    except (RuntimeError, NotImplementedError) as error:
+        if "DTensor" not in str(error):
+            raise
+        raise SpecError(
+            f"model={name}: with device.parallel.shard or .tensor, the weights of a module in an"
+            " nn.ModuleList are there only while its `forward` runs, and the model uses some at another"
+            " time. Call the module, or leave these settings out."
+        ) from error
+
+
 def _check_outputs(outputs: Any, label: str, inputs: Tensor, spec: DataSpec) -> None:
     """Raises SpecError unless a model's outputs are a tensor of the expected shape, with a gradient."""
     if not isinstance(outputs, Tensor):

@@ -158,7 +158,7 @@ def named_plugins(overrides: Iterable[str]) -> frozenset[str]:
     """The modules named by `plugins=`, in any form: one, a list, or several lists to sweep over."""
     named = [override.partition("=") for override in overrides]
     values = [value for key, _, value in named if key.lstrip("+").split(".")[0] == "plugins"]
-    return frozenset(re.findall(r"[\w.]+", " ".join(values)))
+    return frozenset(re.findall(r"[^\s,\[\]'\"]+", " ".join(values)))
 
 
 def _check_composed(config: DictConfig, rules: Rules) -> None:

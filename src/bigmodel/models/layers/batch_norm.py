@@ -1,10 +1,11 @@
-"""Batch normalisation that copes with a single value per channel, and with padding."""
+"""Batch normalisation that copes with a single value per channel, with padding, and with ranks."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -50,3 +51,32 @@ class BatchNorm(nn.BatchNorm1d):
 
     def _check_input_dim(self, inputs: Tensor) -> None:
         """Accepts any number of dimensions: the arithmetic is the same."""
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Batch normalisation with the statistics of all ranks' rows, however many each has. It is torch's
+    own, which computes on CUDA alone. Padding is not left out: training with a mask is refused before.
+    """
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        assert mask is None or not self.training
+        normed: Tensor = super().forward(inputs)
+        return normed
+
+
+_SAME = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Layers with the arithmetic of `SyncBatchNorm`; a subclass may have another."""
+
+
+def batch_norms(model: nn.Module) -> dict[str, bool]:
+    """The names of a model's batch norms, and whether each can be synchronised."""
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+    return {n: type(layer) in (*_SAME, nn.SyncBatchNorm) for n, layer in layers.items()}
+
+
+def synchronise_batch_norms(model: nn.Module) -> None:
+    """Gives a model's batch norms the statistics of all ranks. Names and tensors stay as they are."""
+    for layer in model.modules():
+        if type(layer) in _SAME:
+            layer.__class__ = SyncBatchNorm
+            vars(layer)["process_group"] = None  # all ranks

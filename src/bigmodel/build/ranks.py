@@ -1,0 +1,89 @@
+"""What several ranks do otherwise than one alone, and what they cannot do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from bigmodel.config import RunConfig
+from bigmodel.data.base import Dataset
+from bigmodel.data.batching.batches import Batches
+from bigmodel.distributed.ranks import Ranks
+from bigmodel.errors import ConfigError, counted
+from bigmodel.models.layers.batch_norm import batch_norms, synchronise_batch_norms
+from bigmodel.runtime.device import Runtime
+from bigmodel.spec import TokenPair, Tokens
+
+
+def for_ranks(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """What one of several ranks does otherwise than one alone."""
+    if ranks.size == 1:
+        return config
+    # If memory runs out on one rank alone, the others wait for it: none can try again.
+    return replace(config, trainer=config.trainer.model_copy(update={"on_oom": "stop"}))
+
+
+def check_ranks(ranks: Ranks, train: Batches, config: RunConfig) -> None:
+    """Refuses what ranks cannot do.
+
+    Raises:
+        ConfigError: the run asks for it.
+    """
+    device = config.device
+    if device.ranks not in (None, ranks.size):
+        raise ConfigError(
+            f"device.ranks={device.ranks}: only a single run trains in several processes. Leave it out."
+        )
+    key = f"device.ranks={ranks.size}"
+    if ranks.size > 1 and device.engine not in ("auto", "eager"):
+        raise ConfigError(
+            f"device.engine={device.engine}: with {key} steps run eagerly. Leave device.engine out."
+        )
+    if ranks.data_size > min(train.grouped, len(train)):
+        raise ConfigError(
+            f"{key}: a batch of {counted(min(train.grouped, len(train)), 'sample')} has no row for each."
+            " Use fewer ranks, or a larger data.batch_size."
+        )
+    if config.trainer.histograms and config.device.parallel.over(ranks.size).replicate != ranks.size:
+        raise ConfigError(
+            "trainer.histograms=true: with device.parallel each rank has a part of the weights, and no"
+            " histogram would be whole. Leave it out."
+        )
+
+
+def synchronise(
+    model: nn.Module,
+    train: Batches,
+    dataset: Dataset,
+    config: RunConfig,
+    runtime: Runtime,
+    ranks: Ranks,
+) -> None:
+    """Gives batch norms the statistics of all ranks' rows, as if one rank had them all.
+
+    Raises:
+        ConfigError: that cannot be done.
+    """
+    norms = batch_norms(model)
+    if ranks.size == 1 or not norms:
+        return
+    accumulate, last = config.trainer.accumulate, len(train) % train.grouped
+    others = [name for name, known in norms.items() if not known]
+    name, fix = others[0] if others else next(iter(norms)), "Use one rank, or a model without batch norm"
+    if runtime.device.type != "cuda":
+        why = "whose statistics only GPUs add up over ranks"
+    elif others:
+        why = "of a kind whose statistics cannot be added up over ranks"
+    elif isinstance(dataset.spec.input, Tokens | TokenPair):
+        why = "and statistics that leave out a text's padding are not added up over ranks"
+    elif accumulate > 1:  # ranks may have another number of micro-batches
+        why = "whose statistics are those of a batch at once"
+        fix = f"Use trainer.accumulate=1 instead of {accumulate}, or one rank"
+    elif 0 < last < ranks.data_size and not config.data.drop_last:
+        why = f"and the last batch of an epoch, of {counted(last, 'sample')}, has no row for each rank"
+        fix = "Use data.drop_last=true, or another data.batch_size"
+    else:
+        synchronise_batch_norms(model)
+        return
+    raise ConfigError(f"device.ranks={ranks.size}: model.{name} is a batch norm, {why}. {fix}.")
