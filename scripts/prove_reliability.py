@@ -147,9 +147,11 @@ class Prover:
 
     def ranks(self) -> Row:
         row = Row("kill -9 of one of two ranks: all start again, ends the same")
-        expected = trials.run_uninterrupted(next(self._folders), *rank_kills.RECIPE)
-        for place, seed in product(rank_kills.PLACES, range(self._tries(10))):
-            row.add(place, rank_kills.kill(next(self._folders), expected, place, seed))
+        for way, words in rank_kills.WAYS.items():
+            expected = trials.run_uninterrupted(next(self._folders), *rank_kills.RECIPE, *words)
+            for place, seed in product(rank_kills.PLACES, range(self._tries(10))):
+                faults = rank_kills.kill(next(self._folders), expected, place, seed, *words)
+                row.add(f"{way}, {place}", faults)
         return row
 
     def power(self) -> Row:

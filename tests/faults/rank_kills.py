@@ -14,19 +14,22 @@ RECIPE = (
     *trials.RECIPE,
     *("device.ranks=2", "device.restarts=1", "data.batch_size=63"),
 )
+WAYS: dict[str, tuple[str, ...]] = {"copies": (), "parts": ("device.parallel.shard=2",)}
+"""What the ranks have of the model."""
 PLACES = {"training": ("step", 24), "a save": ("sync", 60)}
 """Where the ranks are held when one of them is killed, and how many moments there are."""
 SECONDS = 10.0
 """In which all of them have to be gone or started again."""
 
 
-def kill(cwd: Path, expected: str, place: str, seed: int) -> list[str]:
+def kill(cwd: Path, expected: str, place: str, seed: int, *words: str) -> list[str]:
     """Kills a rank, has all start again, and compares.
 
     Args:
         expected: the digest of the run that nobody disturbs.
         place: one of `PLACES`.
         seed: of the moment, and of which rank it is.
+        words: further settings.
 
     Returns:
         What went wrong, in words.
@@ -34,7 +37,7 @@ def kill(cwd: Path, expected: str, place: str, seed: int) -> list[str]:
     chance = random.Random(seed)
     where, moments = PLACES[place]
     cwd.mkdir(parents=True)
-    attempt = trials.launch(cwd, *RECIPE, hold=f"{where} {1 + chance.randrange(moments)}")
+    attempt = trials.launch(cwd, *RECIPE, *words, hold=f"{where} {1 + chance.randrange(moments)}")
     attempt.wait_until_held()
     attempt.wait_until(lambda: len(attempt.children) == 2)
     ranks = attempt.children

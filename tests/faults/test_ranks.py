@@ -72,10 +72,16 @@ def test_a_rank_that_is_killed_ends_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("place", "seed"), [("training", 0), ("a save", 1)])
-def test_all_start_again_after_a_rank_was_killed(
+def test_all_start_again_after_a_rank_with_a_copy_was_killed(
     tmp_path: Path, whole: str, place: str, seed: int
 ) -> None:
     assert rank_kills.kill(tmp_path / "run", whole, place, seed) == []
+
+
+def test_all_start_again_after_a_rank_with_a_part_was_killed_in_a_save(tmp_path: Path) -> None:
+    words = rank_kills.WAYS["parts"]
+    whole = trials.run_uninterrupted(tmp_path / "whole", *RECIPE, *words)
+    assert rank_kills.kill(tmp_path / "run", whole, "a save", 1, *words) == []
 
 
 def test_one_rank_goes_on_with_what_two_began_when_their_launcher_was_killed(tmp_path: Path) -> None:
