@@ -1,0 +1,49 @@
+"""What starts the ranks of a machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCHER = """
+import os
+import sys
+
+import torch
+
+launcher = os.getpid()
+
+
+def called(*_):
+    if os.getpid() == launcher:
+        os.write(2, b"the launcher has started CUDA")
+        os._exit(9)
+    return 0
+
+
+for name in ("is_available", "device_count", "_lazy_init", "current_device", "mem_get_info"):
+    setattr(torch.cuda, name, called)
+
+from bigmodel.__main__ import main
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ranks are not forked")
+def test_the_launcher_leaves_cuda_alone(tmp_path: Path) -> None:
+    """A process that has asked for its GPUs cannot be forked: no GPU could be used in the new one."""
+    words = ["debug=fast", "device=cpu", "device.ranks=2", "trainer.tensorboard=false"]
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Finished" in done.stdout
