@@ -93,6 +93,8 @@ class _Replicated(Parallel):
                 find_unused_parameters=not all_used,
                 gradient_as_bucket_view=True,  # gradients are in memory once, and copied once less
             )
+        # cuDNN gives 1×1 kernels, and others, strides of its own: a copy, and no reason to warn a user.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self.in_training = self._ddp
 

@@ -204,7 +204,7 @@ class ProcessGroup(Ranks):
 
     def from_first(self, value: T) -> T:
         values: list[Any] = [value]
-        dist.broadcast_object_list(values, group=self._decisions)
+        dist.broadcast_object_list(values, 0, self._decisions)
         first: T = values[0]
         return first
 
