@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +19,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 
 from bigmodel.distributed.layout import Part
 from bigmodel.distributed.parallel import Parallel
@@ -177,6 +179,9 @@ class Sharded(Parallel):
             module.set_force_sum_reduction_for_comms(True)
             if not all_used and hasattr(module, "set_reduce_scatter_unused_params"):  # in newer torch
                 module.set_reduce_scatter_unused_params(True, recurse=False)
+            for name in ("forward", *_OTHER_METHODS):
+                if hasattr(module, name):
+                    setattr(module, name, _without_views(getattr(module, name)))
             for name in _OTHER_METHODS:
                 if hasattr(module, name):
                     register_fsdp_forward_method(cast(nn.Module, module), name)
@@ -217,9 +222,25 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The modules in the outermost lists, but for those without weights."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
-            yield from (block for block in child if any(True for _ in block.parameters()))
+            yield from (
+                block for block in child if block is not None and any(True for _ in block.parameters())
+            )
         else:
             yield from _blocks(child)
+
+
+def _without_views(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Outputs that are views are copied: if they were changed in place, torch would not notice that the
+    backward pass needs the weights."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **named: Any) -> Any:
+        outputs = method(*args, **named)
+        if not torch.is_grad_enabled():
+            return outputs
+        return tree_map_only(Tensor, lambda t: t if t._base is None else t.clone(), outputs)
+
+    return call
 
 
 def _same_modules(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -62,13 +62,14 @@ def evaluate(
     # What torch gathers of a sharded model is used in training again, for which inference mode is wrong.
     without_gradients = torch.no_grad() if lockstep else torch.inference_mode()
     with without_gradients, eval_mode(model), eval_mode(loss), reporting:
-        for whole in _cut(batches.epoch(0), at_once and at_once * ranks.size):
+        for whole in _cut(batches.epoch(0), at_once and at_once * ranks.data_size):
             between()
             done += len(whole)
             weight = weight + loss.normaliser(whole.targets)
             if not len(batch := whole.rows(ranks.rows(len(whole)))):
                 if lockstep:
-                    model(whole.inputs[:1])
+                    with runtime.autocast():
+                        model(whole.inputs[:1])
                 continue
             with runtime.autocast():
                 outputs = model(batch.inputs)

@@ -256,18 +256,20 @@ class State:
             )
 
     def _random_states(self) -> dict[str, Tensor]:
-        """Those of all ranks; the others' names end in their number."""
+        """Those of all ranks; the others' names end in their number. Ranks that compute layers together
+        draw the same numbers."""
         states: dict[str, Tensor] = {}
-        for rank, own in enumerate(self.ranks.gather(rng.torch_states())):
+        sharing_layers = self.ranks.size // self.ranks.data_size
+        for rank, own in enumerate(self.ranks.gather(rng.torch_states())[::sharing_layers]):
             states |= {_of_rank(name, rank): state for name, state in own.items()}
         return states
 
     def _restore_random(self, states: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        rank = self.ranks.rank
+        rank = self.ranks.data_rank
         own = {name: states[_of_rank(name, rank)] for name in _DEVICES if _of_rank(name, rank) in states}
         rng.restore(own or states, facts)
         if not own:  # it was saved by fewer ranks
-            rng.seed_rank(torch.initial_seed(), self.ranks.data_rank)
+            rng.seed_rank(torch.initial_seed(), rank)
 
     def _weights(self) -> dict[str, Tensor]:
         names = plain_names(self.model)
