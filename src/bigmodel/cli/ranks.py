@@ -166,5 +166,10 @@ def follow(place: Place, act: Callable[[DictConfig, Path, Ranks], None]) -> int:
 
 def _train(meeting: Meeting, act: Callable[[Ranks], None], task: Task) -> None:
     ranks = meeting.form(task.timeout)
-    _act(act, ranks)
+    try:
+        _act(act, ranks)
+    except Stopped:
+        if invocation.current.folder is not None:  # training has begun: all stop after the same step
+            meeting.wait_for_first(task.timeout)
+        raise
     ranks.leave()

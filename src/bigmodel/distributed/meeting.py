@@ -3,6 +3,7 @@ the one that says what has gone wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import time
@@ -93,6 +94,20 @@ class Meeting:
         place = self.place
         store = dist.PrefixStore("group", self._store)  # type: ignore[attr-defined]
         return ProcessGroup.join(place.rank, place.size, store, timeout, place.gpu)
+
+    def wait_for_first(self, timeout: float) -> None:
+        """Waits until the first is here, too, which saves last: once one of them has ended, what has
+        started them may end the others.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
+        deadline = time.monotonic() + timeout
+        with contextlib.suppress(RuntimeError):  # the store was the first's, which has ended
+            if self.place.rank == 0:
+                self._store.set("saved", "")
+            while not self._store.check(["saved"]) and time.monotonic() < deadline:
+                time.sleep(_POLL)
 
     def is_told_here(self, error: BaseException) -> bool:
         """Whether this process says why all of them end; another one may have done so, or will.
