@@ -50,6 +50,12 @@ NOT_RUN = {
     "bigmodel-train model=transformer data=digits device=cpu device.ranks=2": "starts processes, for"
     " which this one is not fresh",
     "torchrun --nproc-per-node=2 -m bigmodel model=transformer data=digits device=cpu": "the same",
+    "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=gpu1:29500 -m bigmodel"
+    " model=transformer data=digits": "needs two machines",
+    "srun --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --kill-on-bad-exit=0 bigmodel-train"
+    " model=transformer data=digits": "needs Slurm",
+    "sbatch --nodes=2 --gpus-per-node=8 scripts/slurm/train.sbatch model=transformer"
+    " data=digits": "needs Slurm; tests/scripts/test_slurm.py has stand-ins",
     "bigmodel-train device=cuda": "needs a GPU",
     "bigmodel-train device=cuda:1": "needs two GPUs",
 }

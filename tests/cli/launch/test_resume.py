@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bigmodel.checkpointing import exact_json, manifest
+from bigmodel.cli.launch import lock
 from bigmodel.cli.launch.resume import expand_resume, hydra_value
 from bigmodel.cli.launch.unfinished_runs import newest_unfinished
 from bigmodel.errors import CheckpointError, ConfigError
@@ -300,7 +301,9 @@ def test_auto_says_what_it_does(tmp_path: Path, house: Path, capsys: pytest.Capt
     assert f"--config-path={tmp_path / run}/.hydra" in argv
 
 
-def test_auto_looks_where_one_folder_is_named(tmp_path: Path, house: Path) -> None:
+def test_auto_looks_where_one_folder_is_named(
+    tmp_path: Path, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = {"values": OURS, "checkpoint": "last"}
     (ours,) = runs(tmp_path, {})
     fixed = run_folder(tmp_path / "my (1) run", status="stopped", **values)
@@ -311,6 +314,9 @@ def test_auto_looks_where_one_folder_is_named(tmp_path: Path, house: Path) -> No
     assert newest_unfinished([word, "seed=1"], house) is None
     assert newest_unfinished([f"hydra.run.dir={tmp_path}/nowhere"], house) is None
     assert newest_unfinished([], house) == ours
+    monkeypatch.setattr(lock, "holder", lambda _: "process 1")
+    with pytest.raises(CheckpointError, match="is already running, in process 1"):
+        newest_unfinished([word], house)
 
 
 def test_auto_looks_where_the_time_makes_the_name(tmp_path: Path, house: Path) -> None:

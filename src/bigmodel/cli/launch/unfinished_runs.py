@@ -31,6 +31,9 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
 
     Runs with a checkpoint come before those that ended before their first save. If the configuration
     gives its run a fixed folder, only that is considered, even if the run in it is finished.
+
+    Raises:
+        CheckpointError: another process uses the fixed folder.
     """
     register_resolver()
     overrides, extra = split_argv(argv)
@@ -45,6 +48,10 @@ def newest_unfinished(argv: list[str], config_dir: Path) -> Path | None:
         if not _was_started_with(folder, ours, config_dir):
             continue
         taken_by = lock.holder(folder)
+        if taken_by is not None and fixed:
+            raise CheckpointError(
+                f"resume=auto: {folder} is already running, in {taken_by}. Wait for it, or stop it."
+            )
         if taken_by is not None:
             print(escape_message(f"resume=auto: {folder} is already running, in {taken_by}."))  # noqa: T201
         elif has_checkpoint(folder):
