@@ -25,7 +25,7 @@ class Two(Ranks):
 
 def synchronised(folder: Path, settings: dict[str, Any], layer: nn.Module, device: str) -> nn.Module:
     """A model with a batch norm, as two ranks train it. Nothing is computed on the device."""
-    run, _ = built(folder, settings)
+    run, _ = built(folder, {key: value for key, value in settings.items() if key != "device.compile"})
     model = nn.Sequential(nn.Linear(5, 4), layer)
     runtime = Runtime(torch.device(device), "fp32")
     synchronise(model, run.train, run.dataset, config(settings), runtime, Two())
@@ -44,10 +44,11 @@ ODD = {"data.samples": 81, "data.batch_size": 16}  # the last of its batches has
     [
         ({}, BatchNorm(4), "cpu", "whose statistics only GPUs add up over ranks. Use one rank, or a"),
         ({}, Own(4), "cuda", "of a kind whose statistics cannot be added up"),
+        ({"device.compile": True}, BatchNorm(4), "cuda", "Leave device.compile out"),
         ({"trainer.accumulate": 2}, BatchNorm(4), "cuda", "Use trainer.accumulate=1 instead of 2"),
         (ODD, BatchNorm(4), "cuda", "of 1 sample, has no row for each rank. Use data.drop_last=true"),
     ],
-    ids=["cpu", "another kind", "accumulation", "last batch"],
+    ids=["cpu", "another kind", "compiled", "accumulation", "last batch"],
 )
 def test_batch_norm_is_refused_where_it_would_not_be_that_of_one_rank(
     tmp_path: Path, settings: dict[str, Any], layer: nn.Module, device: str, message: str

@@ -77,6 +77,14 @@ def test_a_run_with_dropout_learns_the_same(tmp_path: Path) -> None:
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+def test_batch_norm_is_refused(tmp_path: Path) -> None:
+    image = {"data.input": "image", "data.shape": [1, 4, 4]}
+    model = {"name": "cnn", "channels": [4, 4]}
+    with pytest.raises(ConfigError, match=r"model\.layers\.0\.norm is a batch norm, which would count"):
+        built(tmp_path, image | {"model": model, "trainer.recompute": "blocks"})
+    built(tmp_path, image | {"model": model | {"batch_norm": False}, "trainer.recompute": "blocks"})
+
+
 def test_a_model_without_blocks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.recompute=blocks: model=fnn is no stack"):
         built(tmp_path, {"trainer.recompute": "blocks"})

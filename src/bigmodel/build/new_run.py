@@ -33,6 +33,7 @@ from bigmodel.errors import ConfigError
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
 from bigmodel.metrics import default_monitor, metric_names, metrics_for
+from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.optimizers.elementwise import is_elementwise
 from bigmodel.optim.schedulers import Schedule
@@ -182,13 +183,20 @@ def _model(
     model.to(runtime.device)
     warnings = custom_parts.try_parts((config.model, config.loss), model, loss, batch, spec)
     layers = summarize(model, batch.inputs[:1])
-    if config.trainer.recompute == "blocks" and not recompute_blocks(model):
-        raise ConfigError(
-            f"trainer.recompute=blocks: model={config.model.name} is no stack of equal blocks. Leave"
-            " it out."
-        )
+    if config.trainer.recompute == "blocks":
+        _recompute(model, config)
     compiling = compile_model(model, runtime.device) if config.device.compile else []
     return loss, model, layers, [*_rows("Compiling", compiling), *_rows("Warning", warnings)]
+
+
+def _recompute(model: nn.Module, config: RunConfig) -> None:
+    why = ""
+    if norms := batch_norms(model):
+        why = f"model.{next(iter(norms))} is a batch norm, which would count each batch twice"
+    elif not recompute_blocks(model):
+        why = f"model={config.model.name} is no stack of equal blocks"
+    if why:
+        raise ConfigError(f"trainer.recompute=blocks: {why}. Leave it out.")
 
 
 def _rows(label: str, lines: list[str]) -> list[tuple[str, str]]:

@@ -77,6 +77,9 @@ def synchronise(
         why = "of a kind whose statistics cannot be added up over ranks"
     elif isinstance(dataset.spec.input, Tokens | TokenPair):
         why = "and statistics that leave out a text's padding are not added up over ranks"
+    elif config.device.compile:
+        why = "which is not compiled with the statistics of all ranks"
+        fix = "Leave device.compile out, or use one rank"
     elif accumulate > 1:  # ranks may have another number of micro-batches
         why = "whose statistics are those of a batch at once"
         fix = f"Use trainer.accumulate=1 instead of {accumulate}, or one rank"
