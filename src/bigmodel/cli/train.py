@@ -64,7 +64,7 @@ def main(signals: Signals | None = None) -> None:
 
 def _obey_together(argv: list[str], place: environment.Place) -> int:
     """What one of several processes does: the first reads the command line, and tells the others."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no warnings about lost ranks
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # no stack traces about lost ranks
     from bigmodel.cli import job
     from bigmodel.cli.ranks import follow
     from bigmodel.distributed.meeting import Meeting
