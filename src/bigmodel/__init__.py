@@ -1,3 +1,23 @@
-"""bigmodel: train neural networks from configurations, on the user's own data."""
+"""bigmodel: train neural networks from configurations, on the user's own data.
+
+`bigmodel.load(folder)` gives a run that was trained. It is imported when it is first asked for: the
+package itself loads nothing.
+"""
 
 __version__ = "0.1.0"
+
+_LAZY = {"TrainedRun": "bigmodel.api.trained_run", "load": "bigmodel.api.trained_run"}
+"""The module of each name that is imported when it is first asked for."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'bigmodel' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from bigmodel import registry
 from bigmodel.data.fitted_state import FittedState
 from bigmodel.data.former_names import former_name
 from bigmodel.data.parts import SplitData
@@ -89,6 +90,32 @@ class Reader(FittedState):
         """
         raise NotImplementedError
 
+    def read_table(self, table: Any, *, with_targets: bool) -> NewSamples:
+        """The rows of a table in memory, all of them, in their order.
+
+        Args:
+            table: a `pyarrow.Table`.
+            with_targets: see `read`.
+
+        Raises:
+            DataError: its rows are no samples of the same kind as the training data.
+        """
+        del table, with_targets
+        raise DataError("A table: the run was not trained on one. Pass the path of a file or folder.")
+
+    def read_values(self, values: Sequence[Any], targets: Sequence[Any] | None = None) -> NewSamples:
+        """Samples in memory: arrays, pictures, recordings or texts, all of them, in their order.
+
+        Args:
+            values: one for each sample.
+            targets: for evaluation, one for each sample: labels or numbers; None: there are none.
+
+        Raises:
+            DataError: they are not of the same kind as the training data.
+        """
+        del values, targets
+        raise DataError("Values in memory: the run's data source cannot read them. Pass a path.")
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -148,6 +175,8 @@ def from_plain(plain: dict[str, Any]) -> Reader:
     Raises:
         DataError: no loaded module has a reader of this name.
     """
+    if plain["name"] not in _READERS:
+        registry.data.names()  # imports all sources
     if plain["name"] not in _READERS:
         raise DataError(
             f"The run's data was read by '{plain['name']}', which is not installed."

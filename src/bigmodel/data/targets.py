@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bigmodel.data.normalize import scale_targets
 from bigmodel.data.spelling_variants import ValueIndex, canonical_names
-from bigmodel.errors import DataError, did_you_mean, join_names
+from bigmodel.errors import DataError, did_you_mean, first_line, join_names
 from bigmodel.registry import Config
 from bigmodel.spec import Classes, Flags, Target, Values
 
@@ -55,6 +55,30 @@ class TargetEncoder(Config):
         if self.kind == "values":
             return scale_targets(targets, Values(tuple(self.names), tuple(self.mean), tuple(self.std)))
         return targets.float() if self.kind == "flags" else targets
+
+    def read(self, targets: Sequence[Any] | None, samples: int, where: str) -> Tensor:
+        """Labels or numbers in memory, one for each sample, as a loss reads them; `where` begins a
+        message.
+
+        Args:
+            targets: None: placeholders.
+
+        Raises:
+            DataError: there are more or fewer, one is no label of training, or no finite number.
+        """
+        if targets is None:
+            return self.placeholders(samples)
+        if len(targets) != samples:
+            raise DataError(f"{where}: there are {len(targets):,} targets for {samples:,} samples.")
+        if self.kind == "classes":
+            return self.indices(targets, where)
+        try:
+            numbers = torch.tensor([float(number) for number in targets], dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: targets must be numbers: {first_line(error)}.") from error
+        if self.kind != "values" or not bool(numbers.isfinite().all()):
+            raise DataError(f"{where}: targets must be finite numbers.")
+        return self.scale(numbers[:, None])
 
     def indices(self, labels: Sequence[Any], where: str) -> Tensor:
         """See `class_indices`."""

@@ -12,13 +12,14 @@ from pydantic import Field
 from bigmodel.build.dataset import UNSURE, read_dataset
 from bigmodel.build.header import describe_loss
 from bigmodel.build.new_run import EVALUATION_BATCHES
-from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
 from bigmodel.cli.commands.new_data import read_new_data, report_skipped
 from bigmodel.cli.commands.output_files import data_stream
 from bigmodel.cli.messages import note
 from bigmodel.data.base import SET_NAMES, DataConfig, Dataset, PartName
 from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
+from bigmodel.data.parts import SplitData
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
 from bigmodel.metrics import metrics_for, undefined_reasons
 from bigmodel.models.base import Writer
@@ -84,8 +85,14 @@ def run(arguments: Namespace) -> None:
     print_metrics(shown_path(loaded.run_path.folder), rows, named)
 
 
-def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = None) -> dict[str, float]:
+def evaluate_data(
+    loaded: LoadedRun, data: EvalData, batch_size: int | None = None, notify: Notify = note
+) -> dict[str, float]:
     """The figures of a set, by name, computed as in training.
+
+    Args:
+        batch_size: samples at once; None: as many as in training.
+        notify: receives notes for the user.
 
     Raises:
         UndefinedError: the model gives NaN or infinity.
@@ -103,7 +110,7 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
         )
     figures = evaluation.metrics
     for name, why in undefined_reasons(figures).items():
-        note(f"{name} is not defined for {data.source}: {why}.")
+        notify(f"{name} is not defined for {data.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
     sampler = TextSampler.of(dataset, loaded.model, device, pairs, beams)
     if sampler is not None:
@@ -112,8 +119,12 @@ def evaluate_data(loaded: LoadedRun, data: EvalData, batch_size: int | None = No
     return figures
 
 
-def own_data(loaded: LoadedRun) -> EvalData:
+def own_data(loaded: LoadedRun, notify: Notify = note, option: str = "--data") -> EvalData:
     """The test set of the run's own data, or its validation set if it has none.
+
+    Args:
+        notify: receives notes for the user.
+        option: names other data, for messages.
 
     Raises:
         ConfigError, DataError: the data can no longer be read, or is now of another kind.
@@ -123,29 +134,29 @@ def own_data(loaded: LoadedRun) -> EvalData:
         dataset = read_dataset(config, loaded.preprocessing)
     except (ConfigError, DataError) as error:
         raise type(error)(
-            f"{error}\nThat is the run's own data; --data evaluates on another file or folder."
+            f"{error}\nThat is the run's own data; {option} evaluates on another file or folder."
         ) from error
     spec, learnt = dataset.spec, loaded.preprocessing.spec
     if spec.input != learnt.input or _labels(spec) != _labels(learnt):
         raise DataError(
             f"data={spec.name}: the data is of another kind now: {spec.input} → {spec.target}, but the"
             f" run was trained on {learnt.input} → {learnt.target}. Restore it, or evaluate on other"
-            " data with --data."
+            f" data with {option}."
         )
     if loaded.fingerprint is not None:
         known = loaded.preprocessing.to_facts()
         comparison = compare(loaded.fingerprint, dataset, known, lambda: read_dataset(config))
         if comparison.change is not None:
-            note(f"Warning: the data is not what the run was trained on: {comparison.change}.")
+            notify(f"Warning: the data is not what the run was trained on: {comparison.change}.")
         if comparison.unsure:
-            note(f"Data: {UNSURE}.")
+            notify(f"Data: {UNSURE}.")
     for row in dataset.header_rows:
-        note(": ".join(row))
-    report_skipped(dataset.left_out)
+        notify(": ".join(row))
+    report_skipped(dataset.left_out, notify)
     if dataset.test is None and dataset.val is None:
         raise DataError(
             f"data={spec.name}: the run was trained on all of its data (data.validation=false), so that"
-            " none is left to evaluate on. Name other data with --data."
+            f" none is left to evaluate on. Name other data with {option}."
         )
     part: PartName = "val" if dataset.test is None else "test"
     return EvalData(dataset, part, config.data, f"the {SET_NAMES[part]} set of {spec.name}")
@@ -158,7 +169,18 @@ def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:
         DataError: it cannot be read, or is not of the kind that the run was trained on.
     """
     new_samples = read_new_data(loaded, "--data", arguments, targets=True)
-    learnt, part = loaded.preprocessing, new_samples.part
+    path = Path(arguments.data).expanduser()
+    return eval_data(loaded, new_samples.part, shown_path(path), path)
+
+
+def eval_data(loaded: LoadedRun, part: SplitData, source: str, path: Path | None = None) -> EvalData:
+    """New samples with their targets, to evaluate on.
+
+    Args:
+        part: the samples.
+        source, path: see `EvalData`.
+    """
+    learnt = loaded.preprocessing
     dataset = Dataset(
         DataSpec(learnt.spec.name, learnt.spec.input, learnt.spec.target, {"test": len(part)}),
         train=part,
@@ -173,8 +195,7 @@ def new_data(loaded: LoadedRun, arguments: Namespace) -> EvalData:
         batch_size=loaded.data_setting("batch_size", 64),
         batch_tokens=loaded.data_setting("batch_tokens", None),
     )
-    path = Path(arguments.data).expanduser()
-    return EvalData(dataset, "test", config, shown_path(path), path)
+    return EvalData(dataset, "test", config, source, path)
 
 
 def _labels(spec: DataSpec) -> tuple[str, ...] | int:

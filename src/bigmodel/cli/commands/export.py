@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify, load_run
 from bigmodel.cli.commands.onnx_inputs import front_of
 from bigmodel.cli.commands.onnx_outputs import ExportedModel
 from bigmodel.cli.commands.output_files import check_kind, check_place, write_bytes
@@ -31,28 +31,41 @@ def run(arguments: Namespace) -> None:
     check_kind(output, (".onnx",))
     check_place(output, force=arguments.force)
     loaded = load_run(arguments.run, arguments.weights, "cpu", arguments.plugins, note)
+    export_run(loaded, output, note)
+
+
+def export_run(loaded: LoadedRun, output: Path, notify: Notify) -> None:
+    """Writes a run's model, which is on the CPU, as an ONNX file.
+
+    Args:
+        notify: receives what the file holds.
+
+    Raises:
+        ConfigError: the model is too large for one.
+        DataError: the file cannot be written.
+    """
     bytes_needed = sum(p.nbytes for p in loaded.model.state_dict().values())
     if bytes_needed > _LARGEST:
         raise ConfigError(f"The model has {bytes_needed / 2**30:.1f} GiB; an ONNX file holds at most 2.")
     proto, front, any_length, uncompared = graph_of(loaded)
     write_bytes(proto.SerializeToString(), output)
-    note(f"{loaded.name}, weights of step {loaded.step:,}: {output}")
+    notify(f"{loaded.name}, weights of step {loaded.step:,}: {output}")
     for value in proto.graph.input:
-        note(f"  reads {_signature(value)}")
+        notify(f"  reads {_signature(value)}")
     for value in proto.graph.output:
-        note(f"  gives {_signature(value)}")
+        notify(f"  gives {_signature(value)}")
     kind = loaded.preprocessing.spec.input
     if isinstance(kind, Tokens | TokenPair) and not any_length:
-        note(f"  all texts must be padded to {kind.length} tokens")
+        notify(f"  all texts must be padded to {kind.length} tokens")
     if front.note:
-        note(f"  {front.note}")
+        notify(f"  {front.note}")
     if uncompared is not None:
-        note(
+        notify(
             "Warning: the graph could not be compared with the model. onnx's own evaluator cannot "
             f"compute it ({uncompared.rstrip('.')}); with onnxruntime installed, export compares it."
         )
     for path in _vocabulary(loaded, output):
-        note(f"  its vocabulary: {path}")
+        notify(f"  its vocabulary: {path}")
 
 
 def graph_of(loaded: LoadedRun) -> OnnxGraph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,8 @@ def load_run(run: str, weights: str, device: str, plugins: Sequence[str], notify
     groups, facts = _load_checkpoint(run_path, weights, notify)
     settings = _settings(run_path, facts)
     _load_named_plugins(run_path, settings, _plugin_names(plugins))
-    registry.data.names()  # brings in the readers of all sources
+    with suppress(ConfigError):  # brings in its reader; the source itself may be gone
+        registry.data.entry(settings["data"]["name"])
     try:
         preprocessing = Preprocessing.from_facts(facts["prepared"])
         model = _model(settings, preprocessing)

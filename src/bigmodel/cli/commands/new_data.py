@@ -6,7 +6,7 @@ import re
 from argparse import Namespace
 from pathlib import Path
 
-from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.cli.commands.loaded_run import LoadedRun, Notify
 from bigmodel.cli.messages import note
 from bigmodel.data.paths import check_no_device
 from bigmodel.data.reader import NewSamples
@@ -35,7 +35,7 @@ def read_new_data(loaded: LoadedRun, option: str, arguments: Namespace, *, targe
         raise type(error)(_with_options(str(error), option)) from error
     for line in new_samples.header_rows:
         note(": ".join(line))
-    report_skipped(new_samples.left_out)
+    report_skipped(new_samples.left_out, note)
     return new_samples
 
 
@@ -49,7 +49,7 @@ def _with_options(message: str, option: str) -> str:
     return re.sub(r"data\.max_bad=", "--max-bad ", message)
 
 
-def report_skipped(skipped: dict[str, int]) -> None:
+def report_skipped(skipped: dict[str, int], notify: Notify) -> None:
     """Notes how many samples have no prediction or were not evaluated, and why."""
     if skipped:
-        note("Left out: " + ", ".join(f"{count:,} {why}" for why, count in skipped.items()))
+        notify("Left out: " + ", ".join(f"{count:,} {why}" for why, count in skipped.items()))

@@ -150,6 +150,26 @@ def predict_lines(loaded: LoadedRun, arguments: Namespace, output: Path | None) 
     check_defined(texts.count(None), len(texts), "texts")
 
 
+def write_texts(loaded: LoadedRun, prompts: Sequence[str], sampling: Sampling) -> list[str | None]:
+    """The translation or the continuation of each prompt; None if the model gives NaN or infinity.
+
+    Raises:
+        DataError: a prompt is empty, or has a character that is not in the vocabulary.
+    """
+    reader = _reader(loaded)
+    rows = [_encoded(reader, prompt, loaded, "the prompt") for prompt in prompts]
+    before = rows
+    if isinstance(loaded.preprocessing.spec.input, TokenPair):
+        part = reader.read_values(prompts).part
+        assert isinstance(part, TextPairs)
+        rows, before = sources_of(part), [[] for _ in prompts]
+    written = _written(loaded, rows, sampling)
+    return [
+        None if new is None else _after(reader, known, new)
+        for known, new in zip(before, written, strict=True)
+    ]
+
+
 def _note_cut(loaded: LoadedRun, prompts: list[list[int]]) -> None:
     """Notes how many prompts are longer than the model's context."""
     context = loaded.preprocessing.spec.input.shape[-1]
@@ -193,27 +213,44 @@ def _encoded(reader: TextReader, text: str, loaded: LoadedRun, where: str = "--p
 
 
 def _sampling(loaded: LoadedRun, arguments: Namespace) -> Sampling:
-    """How the next token is chosen; translations use beam search by default."""
-    pair = loaded.preprocessing.spec.input
-    draws = [arguments.temperature, arguments.top_k, arguments.top_p]
-    drawn = any(value is not None for value in draws)
-    if isinstance(pair, TokenPair):
-        beams = 1 if drawn else loaded.data_setting("beams", _BEAMS)
-        temperature, most = 1.0 if drawn else 0.0, pair.length
-    else:
-        beams, temperature, most = 1, _TEMPERATURE if arguments.beams in (None, 1) else 1.0, _TOKENS
+    names = ("tokens", "temperature", "top_k", "top_p", "beams", "seed")
     try:
-        return Sampling(
-            max_tokens=arguments.tokens or most,
-            temperature=temperature if arguments.temperature is None else arguments.temperature,
-            top_k=arguments.top_k,
-            top_p=arguments.top_p,
-            beams=arguments.beams or beams,
-            seed=arguments.seed,
-        )
+        return sampling_of(loaded, **{name: getattr(arguments, name) for name in names})
     except ConfigError as error:  # with this command line's options
         text = re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", str(error))
         raise ConfigError(text.replace(", or null", "")) from None
+
+
+def sampling_of(
+    loaded: LoadedRun,
+    *,
+    tokens: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    beams: int | None = None,
+    seed: int = 0,
+) -> Sampling:
+    """How the next token is chosen; translations use beam search by default.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    pair = loaded.preprocessing.spec.input
+    drawn = any(value is not None for value in (temperature, top_k, top_p))
+    if isinstance(pair, TokenPair):
+        usual_beams = 1 if drawn else loaded.data_setting("beams", _BEAMS)
+        usual, most = 1.0 if drawn else 0.0, pair.length
+    else:
+        usual_beams, usual, most = 1, _TEMPERATURE if beams in (None, 1) else 1.0, _TOKENS
+    return Sampling(
+        max_tokens=most if tokens is None else tokens,
+        temperature=usual if temperature is None else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        beams=usual_beams if beams is None else beams,
+        seed=seed,
+    )
 
 
 def _written(loaded: LoadedRun, rows: list[list[int]], sampling: Sampling) -> list[list[int] | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,9 @@ from bigmodel.errors import DataError, did_you_mean, setting
 
 _INPUTS = ("inputs", "x", "x_train", "train_x", "features", "images", "input", "data", "samples")
 _TARGETS = ("targets", "y", "y_train", "train_y", "labels", "target", "label", "classes")
+IN_MEMORY = "the arrays"
+"""What messages call arrays that are in no file."""
+
 SUFFIXES = (".npz", ".safetensors")
 
 
@@ -73,6 +76,21 @@ class Arrays:
                 " read. Store numbers, or words as array.astype(str)."
             ) from error
         return array if isinstance(array, Tensor) else _to_tensor(array, f"{self.path}: array '{name}'")
+
+
+def arrays_in_memory(named: Mapping[str, Any]) -> Arrays:
+    """Arrays, or sequences of equal ones, by name."""
+
+    def content(name: str) -> Any:
+        import numpy as np
+
+        array = named[name]
+        try:
+            return array if isinstance(array, Tensor) else np.asarray(array)
+        except ValueError as error:
+            raise DataError(f"{IN_MEMORY}: '{name}' is ragged: its samples differ in shape.") from error
+
+    return Arrays(Path(IN_MEMORY), list(named), content)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from bigmodel.data.arrays.files import Arrays, open_arrays
+from bigmodel.data.arrays.files import Arrays, arrays_in_memory, open_arrays
 from bigmodel.data.normalize import standardise
 from bigmodel.data.parts import Part
 from bigmodel.data.reader import NewSamples, Reader, reads
@@ -97,11 +97,21 @@ class ArraysReader(Reader):
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
         with open_arrays(path, "path") as arrays:
-            given = arrays.read(self.inputs, "data.inputs")
-            inputs = self._stored(given, f"{path}: array '{self.inputs}'")
-            targets = self.target_encoder.placeholders(len(inputs))
-            if with_targets:
-                targets = self._targets(arrays, len(inputs))
+            return self._new_samples(arrays, with_targets, max_bad)
+
+    def read_values(self, values: Sequence[Any], targets: Sequence[Any] | None = None) -> NewSamples:
+        """See `Reader.read_values`: an array of all inputs, or one for each sample."""
+        named = (
+            {self.inputs: values} if targets is None else {self.inputs: values, self.targets: targets}
+        )
+        return self._new_samples(arrays_in_memory(named), targets is not None, 0)
+
+    def _new_samples(self, arrays: Arrays, with_targets: bool, max_bad: int) -> NewSamples:
+        path = arrays.path
+        inputs = self._stored(arrays.read(self.inputs, "data.inputs"), f"{path}: array '{self.inputs}'")
+        targets = self.target_encoder.placeholders(len(inputs))
+        if with_targets:
+            targets = self._targets(arrays, len(inputs))
         finite = finite_rows(inputs, targets, max_bad, str(path))
         if len(finite) == 0:
             raise DataError(f"{path}: holds no samples.")

@@ -57,8 +57,8 @@ class DecodedRows:
     trouble: str = field(default="", compare=False)
 
 
-Decode = Callable[[Path, Tensor], Any]
-"""Fills the row of a file and returns a note about it.
+Decode = Callable[[Any, Tensor], Any]
+"""Fills the row of a file, given its path, and returns a note about it.
 
 Raises:
     UnreadableFileError: it cannot be read.
@@ -113,7 +113,7 @@ def _entry_name(paths: Sequence[Path], digests: Sequence[str], options: Any) -> 
 
 
 def decode_files(
-    paths: Sequence[Path],
+    paths: Sequence[Any],
     row: RowFormat,
     *,
     max_bad: int = 0,
@@ -124,7 +124,7 @@ def decode_files(
     """The rows of files, from the cache if it has them.
 
     Args:
-        paths: the files.
+        paths: the files; without a cache, whatever the row is decoded from.
         row: what each becomes.
         max_bad: with more unreadable files, nothing is cached.
         cache: folder of the cache; None: rows are in memory only.
@@ -151,7 +151,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _decode_all(rows: Tensor, paths: Sequence[Path], decode: Decode) -> DecodedRows:
+def _decode_all(rows: Tensor, paths: Sequence[Any], decode: Decode) -> DecodedRows:
     """Decodes all files in parallel into their rows, then closes the gaps of unreadable ones."""
 
     def note_and_reason(index: int) -> tuple[Any, str | None]:

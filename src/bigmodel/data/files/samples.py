@@ -263,6 +263,35 @@ class FilesReader(Reader):
         samples = Part(rows.rows, targets)
         return NewSamples(samples, {"file": names}, left_out, file_messages(files)), rows
 
+    def decode_values(
+        self,
+        values: Sequence[Any],
+        targets: Sequence[Any] | None,
+        row: RowFormat,
+        file_row: RowFormat,
+        what: str,
+    ) -> tuple[NewSamples, DecodedRows]:
+        """Samples in memory, or files by their paths.
+
+        Args:
+            values, targets: see `Reader.read_values`.
+            row, file_row: what a value becomes, and what a file becomes.
+            what: see `collect_files`.
+
+        Raises:
+            DataError: one cannot be read, or a label is unknown to training.
+        """
+
+        def decode(value: Any, into: Tensor) -> Any:
+            if isinstance(value, str | Path):
+                return file_row.decode(Path(value), into)
+            return row.decode(value, into)
+
+        rows = decode_cache.decode_files(values, row._replace(decode=decode))
+        check_unreadable([(f"number {index}", why) for index, why in rows.bad], len(values), 0, what)
+        encoded = self.target_encoder.read(targets, len(values), f"the {what}")
+        return NewSamples(Part(rows.rows, encoded)), rows
+
 
 def check_unreadable(bad: list[tuple[str, str]], files: int, max_bad: int, what: str) -> dict[str, int]:
     """How many unreadable files are left out, for `Dataset.left_out`.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -163,12 +164,24 @@ def read_recording(path: Path, rate: int) -> Recording:
             content = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise UnreadableFileError(_reason(path, error)) from None
-    if len(content) == 0:
-        raise UnreadableFileError("it is empty")
-    if len(content) < _MIN_COMPLETE * expected:
+    if 0 < len(content) < _MIN_COMPLETE * expected:
         some, whole = len(content) / own, expected / own
         raise UnreadableFileError(f"it is truncated: {some:.2f} s of {whole:.2f} s")
-    channels = torch.from_numpy(content)
+    return recording_of(torch.from_numpy(content), own, rate)
+
+
+def recording_of(channels: Tensor, own: int, rate: int) -> Recording:
+    """A recording, mixed to one channel and resampled.
+
+    Args:
+        channels: (samples, channels) float32 from -1 to 1.
+        own, rate: samples per second, before and after.
+
+    Raises:
+        UnreadableFileError: it is empty, or not finite.
+    """
+    if len(channels) == 0:
+        raise UnreadableFileError("it is empty")
     if not bool(channels.isfinite().all()):
         raise UnreadableFileError("it holds samples that are not finite")
     sound, cancelled = mix_channels(channels)
@@ -237,6 +250,43 @@ def decode(path: Path, row: Tensor, settings: AudioSettings) -> Note:
         UnreadableFileError: see `read_recording`.
     """
     recording = read_recording(path, settings.rate)
+    _fit(recording, row, settings)
+    return SUFFIXES[path.suffix.lower()], *recording[1:]
+
+
+def decode_sound(sound: Any, row: Tensor, settings: AudioSettings) -> Note:
+    """The same for a recording in memory.
+
+    Args:
+        sound: an array and its samples per second, as `soundfile.read` and `torchaudio.load` give them,
+            or these as `array` and `sampling_rate` of a dictionary, as in Hugging Face `datasets`. The
+            array is (samples,), (samples, channels) or (channels, samples), of which the longer axis is
+            taken for time; whole numbers are in the range of their type.
+    """
+    if isinstance(sound, Mapping):
+        sound = (sound.get("array"), sound.get("sampling_rate"))
+    if not (isinstance(sound, tuple | list) and len(sound) == 2 and isinstance(sound[1], int | float)):
+        raise UnreadableFileError("it is no pair of an array and its samples per second")
+    content = torch.as_tensor(sound[0])
+    if content.ndim == 1:
+        content = content[:, None]
+    if (
+        content.ndim != 2
+        or content.is_complex()
+        or content.dtype in (torch.bool, torch.uint8)
+        or sound[1] < 1
+    ):
+        raise UnreadableFileError("it is no array of one or several channels")
+    if content.shape[0] < content.shape[1]:
+        content = content.T
+    if not content.is_floating_point():
+        content = content / -torch.iinfo(content.dtype).min
+    recording = recording_of(content.float(), int(sound[1]), settings.rate)
+    _fit(recording, row, settings)
+    return "array", *recording[1:]
+
+
+def _fit(recording: Recording, row: Tensor, settings: AudioSettings) -> None:
     fitted = torch.zeros(settings.samples)
     count = min(len(recording.sound), settings.samples)
     fitted[:count] = recording.sound[:count]
@@ -245,4 +295,3 @@ def decode(path: Path, row: Tensor, settings: AudioSettings) -> Note:
             row.copy_(settings.log_mel(fitted[None]).view(settings.shape))
     else:
         row.zero_().view(-1)[: len(fitted)] = fitted
-    return SUFFIXES[path.suffix.lower()], *recording[1:]

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from bigmodel.data.files.decode_cache import UnreadableFileError
 from bigmodel.data.libraries import pil_image, pil_ops
+from bigmodel.errors import first_line
 from bigmodel.registry import Config
 from bigmodel.runtime.disk import check_regular
 
@@ -120,11 +122,22 @@ def decode(path: Path, row: Tensor, settings: ResizeSettings) -> tuple[str, int,
         UnreadableFileError: see `open_image`; or its mode does not define white.
     """
     with open_image(path) as picture:
-        kind, height, width, _ = _image_info(picture)
-        _draft(picture, height, width, settings)
-        flat = _convert_mode(pil_ops.exif_transpose(picture), settings)
-        framed = _resize(flat, settings)
-        content = bytearray(framed.tobytes())
+        return decode_picture(picture, row, settings)
+
+
+def decode_picture(picture: Any, row: Tensor, settings: ResizeSettings) -> tuple[str, int, int]:
+    """The same for an open picture, a `PIL.Image.Image`, or an array, (height, width) or (height, width,
+    channels) uint8."""
+    if not hasattr(picture, "getexif"):
+        try:
+            picture = pil_image.fromarray(numpy.asarray(picture))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UnreadableFileError(f"it is no picture: {first_line(error)}") from None
+    kind, height, width, _ = _image_info(picture)
+    _draft(picture, height, width, settings)
+    flat = _convert_mode(pil_ops.exif_transpose(picture), settings)
+    framed = _resize(flat, settings)
+    content = bytearray(framed.tobytes())
     pixels = torch.frombuffer(content, dtype=torch.uint8)
     row.copy_(pixels.view(settings.height, settings.width, settings.channels).permute(2, 0, 1))
     return kind, height, width

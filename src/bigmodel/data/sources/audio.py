@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -27,7 +27,7 @@ from bigmodel.data.class_counts import describe_target
 from bigmodel.data.files import samples as file_samples
 from bigmodel.data.files.decode_cache import DecodedRows, RowFormat, UnreadableFileError, io_threads
 from bigmodel.data.files.samples import CollectedFiles, FilesConfig, FilesReader
-from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, duration
+from bigmodel.data.media.audio import SUFFIXES, AudioSettings, decode, decode_sound, duration
 from bigmodel.data.normalize import image_statistics
 from bigmodel.data.reader import HeaderRows, NewSamples, reads, truncation_row
 from bigmodel.data.targets import TargetEncoder
@@ -261,6 +261,15 @@ class AudioReader(FilesReader):
         """See `Reader.read`."""
         row = _row(self.settings)
         samples, rows = self.read_files(path, SUFFIXES, _WHAT, row, with_targets, max_bad)
+        return self._with_rows(samples, rows)
+
+    def read_values(self, values: Sequence[Any], targets: Sequence[Any] | None = None) -> NewSamples:
+        """See `Reader.read_values`: what `audio.decode_sound` reads, or paths."""
+        row = _row(self.settings)
+        in_memory = row._replace(decode=partial(decode_sound, settings=self.settings))
+        return self._with_rows(*self.decode_values(values, targets, in_memory, row, _WHAT))
+
+    def _with_rows(self, samples: NewSamples, rows: DecodedRows) -> NewSamples:
         seconds = self.settings.samples / self.settings.rate
         cut = sum(note[2] > seconds for note in rows.notes)
         header_rows = [*samples.header_rows, *_cancelled_warning(rows)]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -147,3 +147,10 @@ class ImagesReader(FilesReader):
         with decoding.checked_image_sizes():
             row = _row(self.settings)
             return self.read_files(path, SUFFIXES, _WHAT, row, with_targets, max_bad)[0]
+
+    def read_values(self, values: Sequence[Any], targets: Sequence[Any] | None = None) -> NewSamples:
+        """See `Reader.read_values`: pictures of PIL, arrays of bytes, or paths."""
+        with decoding.checked_image_sizes():
+            row = _row(self.settings)
+            decode = partial(decoding.decode_picture, settings=self.settings)
+            return self.decode_values(values, targets, row._replace(decode=decode), row, _WHAT)[0]

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -22,6 +23,7 @@ from bigmodel.data.base import PART_ORDER, SET_NAMES, Dataset, PartName, ValFrac
 from bigmodel.data.custom_data import split_samples
 from bigmodel.data.parts import TextPairs
 from bigmodel.data.reader import NewSamples, reads, truncation_row
+from bigmodel.data.tabular.table_file import as_strings, get_column, table_in_memory
 from bigmodel.data.texts import pair_files
 from bigmodel.data.texts.files import read_lines, vocabulary_of
 from bigmodel.data.texts.pair_files import PairFilesConfig, Pairs
@@ -74,7 +76,33 @@ class PairsReader(VocabularyReader):
                 each line gets a translation.
             max_bad: pairs that may be left out because their reference is longer than any in training.
         """
-        pairs = self._read_pairs(path, with_targets, max_bad)
+        return self._new_samples(
+            path, self._read_pairs(path, with_targets, max_bad), with_targets, max_bad
+        )
+
+    def read_table(self, table: Any, *, with_targets: bool) -> NewSamples:
+        """See `Reader.read_table`: the columns of training, whatever the order."""
+        if self.columns is None:
+            return super().read_table(table, with_targets=with_targets)
+        rows = table_in_memory(table)
+        sides = [
+            as_strings(get_column(rows, name, "data.path")) for name in self.columns[: 1 + with_targets]
+        ]
+        texts = [[text or "" for text in side] for side in sides]
+        return self.read_values(texts[0], texts[1] if with_targets else None)
+
+    def read_values(self, values: Sequence[Any], targets: Sequence[Any] | None = None) -> NewSamples:
+        """See `Reader.read_values`: sources, and their translations as targets."""
+        where, sources = Path("the texts"), [str(value) for value in values]
+        translations = [""] * len(sources) if targets is None else [str(target) for target in targets]
+        if len(sources) != len(translations):
+            raise DataError(
+                f"{where}: there are {len(translations):,} translations for {len(sources):,} texts."
+            )
+        pairs = Pairs(sources, translations, pair_files.line_names(sources))
+        return self._new_samples(where, pairs, targets is not None, 0)
+
+    def _new_samples(self, path: Path, pairs: Pairs, with_targets: bool, max_bad: int) -> NewSamples:
         if with_targets:
             pairs = pair_files.drop_empty(pairs)
             pairs = self._drop_longer(path, pairs, max_bad)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,9 +27,16 @@ from bigmodel.data.digest import DigestBuilder
 from bigmodel.data.parts import Texts
 from bigmodel.data.reader import NewSamples, reads, truncation_row
 from bigmodel.data.spelling_variants import alias_summary
+from bigmodel.data.tabular.table_file import table_in_memory
 from bigmodel.data.targets import TargetEncoder, class_names
-from bigmodel.data.texts.files import TextFilesConfig, UnitOption, vocabulary_of
-from bigmodel.data.texts.labelled_files import LabelledTexts, Layout, layout_kind, read_labelled_texts
+from bigmodel.data.texts.files import TextFilesConfig, UnitOption, check_texts, vocabulary_of
+from bigmodel.data.texts.labelled_files import (
+    LabelledTexts,
+    Layout,
+    layout_kind,
+    read_labelled_texts,
+    texts_of_table,
+)
 from bigmodel.data.texts.vocabulary import Vocabulary, VocabularyReader
 from bigmodel.errors import DataError
 from bigmodel.registry import data
@@ -75,11 +82,30 @@ class TextLabelsReader(VocabularyReader):
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`."""
-        layout, encoder = self.layout.ungrouped(), self.target_encoder
+        layout = self.layout.ungrouped()
         labelled = read_labelled_texts(path, "path", layout, max_bad, labelled=with_targets)
+        return self._new_samples(labelled, str(path), with_targets)
+
+    def read_table(self, table: Any, *, with_targets: bool) -> NewSamples:
+        """See `Reader.read_table`."""
+        layout, rows = self.layout.ungrouped(), table_in_memory(table)
+        labelled = texts_of_table(rows, "data.text", layout, 0, with_targets)
+        return self._new_samples(labelled, str(rows.path), with_targets)
+
+    def read_values(self, values: Sequence[Any], targets: Sequence[Any] | None = None) -> NewSamples:
+        """See `Reader.read_values`: texts."""
+        texts = check_texts(values)
+        encoded = self.target_encoder.read(targets, len(texts), "the texts")
+        return self._encoded(LabelledTexts(texts, [], []), encoded)
+
+    def _new_samples(self, labelled: LabelledTexts, where: str, with_targets: bool) -> NewSamples:
+        encoder = self.target_encoder
         targets = encoder.placeholders(len(labelled.texts))
         if with_targets:
-            targets = encoder.scale(_parse_labels(labelled, encoder, str(path)))
+            targets = encoder.scale(_parse_labels(labelled, encoder, where))
+        return self._encoded(labelled, targets)
+
+    def _encoded(self, labelled: LabelledTexts, targets: Tensor) -> NewSamples:
         encoded, cut = _encode_texts(self.vocabulary, labelled.texts, self.length, targets)
         header_rows = [*labelled.header_rows, *truncation_row(cut, "text", f"{self.length:,} tokens")]
         return NewSamples(encoded, labelled.columns, labelled.left_out, header_rows)

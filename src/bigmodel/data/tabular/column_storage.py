@@ -101,6 +101,18 @@ def _merge_small_batches(batches: Iterable[Any]) -> Iterator[Any]:
         yield from pa.Table.from_batches(waiting).combine_chunks().to_batches()
 
 
+class ArrowColumns:
+    """Columns of a `pyarrow.Table` in memory."""
+
+    def __init__(self, table: Any) -> None:
+        self.names: list[str] = list(table.column_names)
+        self.rows: int = table.num_rows
+        self._table = table
+
+    def read(self, name: str) -> Any:
+        return _plain(self._table.column(name))
+
+
 class ParquetColumns:
     """Columns of a Parquet file, which stores them separately."""
 
@@ -126,7 +138,10 @@ class ParquetColumns:
             column = self._file.read(columns=[name], use_threads=False).column(name)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{self._path}: column '{name}' is damaged: {error}.") from error
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        # few of Arrow's functions support views
-        kind = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
-        return column.cast(kind)
+        return _plain(column)
+
+
+def _plain(column: Any) -> Any:
+    """A column without indices of categories and views, which few of Arrow's functions support."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return column.cast({pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind))

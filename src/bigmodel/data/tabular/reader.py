@@ -15,7 +15,7 @@ from bigmodel.data.parts import Part
 from bigmodel.data.reader import NewSamples, Reader, reads
 from bigmodel.data.tabular.columns import CategoryColumn, DateColumn, FittedColumn, NewCells, RowIndex
 from bigmodel.data.tabular.report import new_cell_lines, too_many_invalid
-from bigmodel.data.tabular.table_file import Table, name_list, read_table
+from bigmodel.data.tabular.table_file import Table, name_list, read_table, table_in_memory
 from bigmodel.data.tabular.target import TargetColumn
 from bigmodel.data.targets import TargetEncoder
 from bigmodel.errors import DataError, did_you_mean
@@ -67,7 +67,13 @@ class TableReader(Reader):
 
     def read(self, path: Path, *, with_targets: bool, max_bad: int = 0) -> NewSamples:
         """See `Reader.read`. Columns that are not inputs are ignored."""
-        table = read_table(path, "path", max_bad, self.encoding)
+        return self._new_samples(read_table(path, "path", max_bad, self.encoding), with_targets)
+
+    def read_table(self, table: Any, *, with_targets: bool) -> NewSamples:
+        """See `Reader.read_table`. With targets, rows without one are left out."""
+        return self._new_samples(table_in_memory(table), with_targets)
+
+    def _new_samples(self, table: Table, with_targets: bool) -> NewSamples:
         table.missing = self.missing
         samples = self.samples(table, with_targets)
         columns = {name: table.raw_column(name) for name in table.column_names}

@@ -20,13 +20,22 @@ from bigmodel.data.ignored_files import is_ignored
 from bigmodel.data.libraries import pa
 from bigmodel.data.paths import check_inside
 from bigmodel.data.reader import HeaderRows
-from bigmodel.data.tabular.column_storage import ColumnSource, ParquetColumns, SpooledColumns
+from bigmodel.data.tabular.column_storage import (
+    ArrowColumns,
+    ColumnSource,
+    ParquetColumns,
+    SpooledColumns,
+    check_names,
+)
 from bigmodel.data.tabular.json_values import is_json, to_castable, to_json_column
 from bigmodel.data.tabular.missing_values import null_missing_words
 from bigmodel.data.tabular.number_formats import NumberFormat
 from bigmodel.data.tabular.type_inference import infer_type
 from bigmodel.data.text_encoding import name_without_gz
 from bigmodel.errors import DataError, did_you_mean
+
+IN_MEMORY = "the table"
+"""What messages call a table that is no file."""
 
 _MAX_NAMES = 30  # names that a message lists at most
 
@@ -132,6 +141,19 @@ def read_table(path: Path, key: str, max_bad: int = 0, encoding: str = "utf-8") 
     if sum(source.rows for source in sources) == 0:
         raise DataError(f"{path}: it has columns ({name_list(sources[0].names)}), but no rows.")
     return Table(path, files, sources, {"unreadable row": len(bad)} if bad else {}, header_rows)
+
+
+def table_in_memory(table: Any) -> Table:
+    """The columns of a `pyarrow.Table`.
+
+    Raises:
+        DataError: it has no rows, or two columns of the same name.
+    """
+    path = Path(IN_MEMORY)
+    check_names(path, table.column_names)
+    if table.num_rows == 0:
+        raise DataError(f"{path}: it has columns ({name_list(table.column_names)}), but no rows.")
+    return Table(path, [], [ArrowColumns(table)], {}, [])
 
 
 def get_column(table: Table, name: str, key: str) -> Any:

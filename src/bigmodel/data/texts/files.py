@@ -236,6 +236,23 @@ def read_lines(file: Path, encoding: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
+def check_texts(values: Sequence[object]) -> list[str]:
+    """Texts in memory.
+
+    Raises:
+        DataError: there are none, or one is empty or no text.
+    """
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) != len(values) or not texts:
+        first = next((value for value in values if not isinstance(value, str)), None)
+        found = f"such as {type(first).__name__}" if first is not None else "none"
+        raise DataError(f"the texts: expected a list of strings, got others, {found}.")
+    empty = [row for row, text in enumerate(texts) if not text.strip()]
+    if empty:
+        raise DataError(f"the texts: number {empty[0]} (counted from 0) is empty. Leave it out.")
+    return texts
+
+
 def _encoding_advice(raw: bytes, encoding: str) -> str:
     """What to do about bytes that are not text in this encoding."""
     if b"\0" in raw[:4096] and text_encoding.guess_utf16(raw[:4096]) is None:

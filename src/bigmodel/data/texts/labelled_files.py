@@ -14,7 +14,7 @@ from bigmodel.data.files.discovery import find_files
 from bigmodel.data.files.name_patterns import FilePatterns
 from bigmodel.data.files.samples import check_unreadable, file_messages
 from bigmodel.data.ignored_files import is_ignored
-from bigmodel.data.tabular.table_file import as_strings, get_column, read_table
+from bigmodel.data.tabular.table_file import Table, as_strings, get_column, read_table
 from bigmodel.data.texts.files import SUFFIXES, read_lines, read_text
 from bigmodel.errors import DataError
 from bigmodel.registry import Config
@@ -129,11 +129,23 @@ def _read_lines(lines: Sequence[str], path: Path, layout: Layout, max_bad: int) 
 
 def _read_table(path: Path, key: str, layout: Layout, max_bad: int, labelled: bool) -> LabelledTexts:
     table = read_table(path, key, max_bad, layout.encoding)
+    return texts_of_table(table, "data.text", layout, max_bad, labelled)
+
+
+def texts_of_table(
+    table: Table, key: str, layout: Layout, max_bad: int, labelled: bool
+) -> LabelledTexts:
+    """The texts in a table; see `read_labelled_texts`.
+
+    Args:
+        key: the option that names their column, for messages.
+    """
+    path = table.path
 
     def cells(name: str | None, option: str) -> list[str | None] | None:
         return None if name is None else as_strings(get_column(table, name, option))
 
-    texts = cells(layout.text, "data.text") or []
+    texts = cells(layout.text, key) or []
     labels = (cells(layout.target, "data.target") or []) if labelled else []
     bad, kept = [], []
     for row, text in enumerate(texts):

@@ -1,0 +1,5 @@
+# The types of what `__init__.py` imports when it is first asked for.
+from bigmodel.api.trained_run import TrainedRun as TrainedRun
+from bigmodel.api.trained_run import load as load
+
+__version__: str

@@ -1,0 +1,224 @@
+"""What a user passes for new data, read as the run's training data was; and what goes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from bigmodel.cli.commands.loaded_run import LoadedRun
+from bigmodel.data.arrays.reader import ArraysReader
+from bigmodel.data.reader import NewSamples
+from bigmodel.data.tabular.reader import TableReader
+from bigmodel.errors import BigModelError, DataError, require
+from bigmodel.spec import Features
+
+Kind = Literal["path", "frame", "table", "columns", "rows", "array", "list"]
+
+
+@dataclass(frozen=True)
+class GivenData:
+    """New data, as it was given.
+
+    Attributes:
+        kind: a path; a DataFrame of pandas; an Arrow table, or what converts itself to one; a dict of
+            columns; a list of dicts; an array; or a list of anything else.
+        data: the data.
+    """
+
+    kind: Kind
+    data: Any
+
+    @classmethod
+    def of(cls, data: Any) -> GivenData:
+        """Recognises what was given.
+
+        Raises:
+            DataError: it is nothing that can be read.
+        """
+        if isinstance(data, str | os.PathLike):
+            return cls("path", Path(data).expanduser())
+        if _is_frame(data):
+            return cls("frame", data)
+        if hasattr(data, "__arrow_c_stream__") or type(data).__module__.partition(".")[0] == "pyarrow":
+            return cls("table", data)
+        if isinstance(data, Mapping):
+            return cls("columns", data)
+        if isinstance(data, Tensor):
+            return cls("array", data.detach().cpu().numpy())
+        if hasattr(data, "__array__") and not hasattr(data, "getexif"):
+            return cls("array", np.asarray(data))
+        if isinstance(data, Sequence):
+            items = list(data)
+            return cls("rows" if items and isinstance(items[0], Mapping) else "list", items)
+        raise DataError(
+            f"The data: {type(data).__name__} cannot be read. Pass a table (a DataFrame, an Arrow table,"
+            " a dict of columns, a list of dicts), an array, a list of pictures, recordings or texts, or"
+            " a path."
+        )
+
+    def samples(
+        self, loaded: LoadedRun, targets: Any = None, *, with_targets: bool = False
+    ) -> NewSamples:
+        """The data as samples of a run.
+
+        Args:
+            targets: for evaluation, if they are not in the data.
+            with_targets: whether there are targets, in the data or in `targets`.
+
+        Raises:
+            DataError: it is not of the kind that the run was trained on.
+        """
+        reader = loaded.reader
+        try:
+            if self.kind == "path":
+                return reader.read(self.data, with_targets=with_targets)
+            values = _values(self, loaded)
+            if isinstance(values, list | np.ndarray):
+                if with_targets and targets is None:
+                    raise DataError("targets: are needed to evaluate on values that hold none.")
+                if len(values) == 0:
+                    raise DataError("The data: it is empty.")
+                return reader.read_values(values, targets)  # type: ignore[arg-type]
+            if targets is not None:
+                values = _with_targets(values, targets, loaded)
+            return reader.read_table(values, with_targets=with_targets)
+        except BigModelError as error:
+            raise type(error)(f"{loaded.name}: {error}") from error
+
+    def like(self, columns: Mapping[str, Any]) -> Any:
+        """Columns of predictions, of equal length, in the form of the data; see `TrainedRun.predict`."""
+        if self.kind == "frame":
+            import pandas
+
+            return pandas.DataFrame({k: _array(v) for k, v in columns.items()}, index=self.data.index)
+        if self.kind in ("table", "path"):
+            import pyarrow as pa
+
+            table = pa.table(dict(columns))
+            return table if self.kind == "table" else as_frame(table)
+        if self.kind == "columns":
+            first = next(iter(self.data.values()), None)
+            return {
+                k: _array(v) if isinstance(first, np.ndarray) else _list(v) for k, v in columns.items()
+            }
+        lists = {name: _list(values) for name, values in columns.items()}
+        if self.kind == "rows":
+            return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+        if len(columns) == 1:
+            only = next(iter(columns.values()))
+            return _array(only) if self.kind == "array" else _list(only)
+        if self.kind == "array":
+            return np.stack([_array(values) for values in columns.values()], axis=1)
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
+def as_frame(table: Any) -> Any:
+    """An Arrow table as a DataFrame if pandas is installed, else as a list of dicts."""
+    from importlib.util import find_spec
+
+    return table.to_pylist() if find_spec("pandas") is None else table.to_pandas()
+
+
+def to_arrow(given: GivenData) -> Any:
+    """A table of any form as a `pyarrow.Table`.
+
+    Raises:
+        DataError: its columns differ in length, or hold what Arrow has no type for.
+    """
+    require("pyarrow", "a table")
+    import pyarrow as pa
+
+    data = given.data
+    try:
+        if given.kind == "frame":
+            named = data.set_axis([str(name) for name in data.columns], axis=1)
+            return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None)
+        if given.kind == "columns":
+            return pa.table({str(name): _column(values) for name, values in data.items()})
+        if given.kind == "rows":
+            names = dict.fromkeys(name for row in data for name in row)
+            return pa.table({str(name): _column([row.get(name) for row in data]) for name in names})
+        return data if isinstance(data, pa.Table) else pa.table(data)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
+        raise DataError(f"The table: cannot be read: {error}.") from error
+
+
+def _values(given: GivenData, loaded: LoadedRun) -> Any:
+    """A `pyarrow.Table`, or a sequence of samples: whichever the run's reader reads."""
+    reader = loaded.reader
+    tabular = given.kind in ("frame", "table", "columns", "rows")
+    if given.kind == "rows" and "array" in given.data[0]:  # recordings, as `datasets` has them
+        return given.data
+    if isinstance(reader, TableReader) and given.kind == "array":
+        return _named_columns(given.data, [column.name for column in reader.columns])
+    if not tabular:
+        return given.data
+    table = to_arrow(given)
+    if not isinstance(reader, ArraysReader):
+        return table
+    kind = loaded.preprocessing.spec.input
+    names = list(kind.names) if isinstance(kind, Features) else []
+    known = set(names) <= set(table.column_names) and bool(names)
+    columns = [table.column(name) for name in (names if known else table.column_names)]
+    return np.stack([column.to_numpy() for column in columns], axis=1)
+
+
+def _named_columns(array: Any, names: list[str]) -> Any:
+    """A matrix as a table whose columns are the run's."""
+    if array.ndim != 2 or array.shape[1] != len(names):
+        raise DataError(
+            f"The array: has shape {array.shape}, but the run reads {len(names)} columns:"
+            f" (rows, {len(names)})."
+        )
+    return to_arrow(GivenData("columns", dict(zip(names, array.T, strict=True))))
+
+
+def _with_targets(table: Any, targets: Any, loaded: LoadedRun) -> Any:
+    reader = loaded.reader
+    name = reader.target.name if isinstance(reader, TableReader) else "label"
+    if hasattr(reader, "layout"):
+        name = reader.layout.target
+    column = _column(targets)
+    if len(column) != table.num_rows:
+        raise DataError(f"targets: there are {len(column):,} for {table.num_rows:,} rows.")
+    if name in table.column_names:
+        table = table.drop_columns([name])
+    return table.append_column(name, column)
+
+
+def _column(values: Any) -> Any:
+    """An Arrow column; missing values of pandas and NumPy become null."""
+    import pyarrow as pa
+
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values)
+    return pa.array(values, from_pandas=True)
+
+
+def _array(values: Any) -> Any:
+    """A column as a NumPy array: numbers with NaN, words with None, where nothing is predicted."""
+    return values if isinstance(values, np.ndarray) else values.to_numpy(zero_copy_only=False)
+
+
+def _list(values: Any) -> list[Any]:
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray):
+        values = pa.array(values, from_pandas=True)
+    return list(values.to_pylist())
+
+
+def _is_frame(data: Any) -> bool:
+    """Whether it is a DataFrame of pandas, without importing pandas."""
+    module = type(data).__module__.partition(".")[0]
+    return module == "pandas" and hasattr(data, "columns")

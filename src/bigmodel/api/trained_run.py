@@ -1,0 +1,312 @@
+"""A run that was trained, as an object: its model predicts, writes, and is evaluated and exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bigmodel.api.new_data import GivenData
+from bigmodel.api.torch_settings import TorchSettings, unchanged
+from bigmodel.cli.commands.loaded_run import LoadedRun, load_run
+from bigmodel.data.reader import NewSamples
+from bigmodel.errors import ConfigError, UndefinedError, may_need_extras
+from bigmodel.reporting import jsonl
+from bigmodel.runtime.disk import read_text
+from bigmodel.spec import Classes, Flags, NextTokens
+
+
+def load(
+    run: str | os.PathLike[str],
+    *,
+    weights: str = "best",
+    device: str = "auto",
+    plugins: Sequence[str] = (),
+) -> TrainedRun:
+    """Loads a run that was trained. Its data is not needed.
+
+    Nothing of the process is changed: neither random states, nor torch's settings, nor threads.
+
+    Args:
+        run: its folder, or a checkpoint in it.
+        weights: `best` by validation, or `last`.
+        device: where to compute, such as `cpu` or `cuda:1`; `auto` takes the fastest available.
+        plugins: modules that the run was trained with; their code is run.
+
+    Raises:
+        CheckpointError: the path is no run, or has no complete checkpoint.
+        ConfigError: a plugin was not named, or the device is not there.
+    """
+    if weights not in ("best", "last"):
+        raise ConfigError(f"weights={weights!r}: no such choice. Allowed: 'best', 'last'.")
+    with unchanged():
+        loaded = load_run(os.fspath(run), weights, device, list(plugins), _warn)
+        settings = TorchSettings.current()
+    return TrainedRun(loaded, settings)
+
+
+class TrainedRun:
+    """A run that was trained; `bigmodel.load` gives one.
+
+    Attributes:
+        folder: the run's folder.
+        step: the optimizer step after which the weights were saved.
+    """
+
+    def __init__(self, loaded: LoadedRun, settings: TorchSettings) -> None:
+        self._loaded, self._settings = loaded, settings
+        self.folder: Path = loaded.run_path.folder
+        self.step: int = loaded.step
+
+    def __repr__(self) -> str:
+        return f"<TrainedRun {self._loaded.name}, weights of step {self.step:,}: {self.folder}>"
+
+    @property
+    def model(self) -> nn.Module:
+        """The model in evaluation mode, on its device. It reads inputs that are preprocessed, and gives
+        raw outputs: (batch, output_size)."""
+        return self._loaded.model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's settings as nested plain values, secrets left out."""
+        return dict(self._loaded.settings)
+
+    @property
+    def metrics(self) -> Any:
+        """The records of the run, one for each evaluation: a DataFrame if pandas is installed, else a
+        list of dicts."""
+        path = self.folder / jsonl.NAME
+        if not path.is_file():
+            return []
+        lines = (line for line in read_text(path).splitlines() if line)
+        records = [json.loads(line) for line in lines]
+        return _frame_of(records)
+
+    def predict(self, data: Any, *, batch_size: int | None = None) -> Any:
+        """Predictions for new data, read as the run's training data was.
+
+        Args:
+            data: a DataFrame, an Arrow table, a dict of columns, a list of dicts; an array of samples; a
+                list of pictures of PIL, of recordings (an array and its samples per second) or of
+                texts; or the path of a file or folder. A table needs the columns that the run was
+                trained on, and may have others.
+            batch_size: samples computed at once; None chooses.
+
+        Returns:
+            What was given: for a DataFrame one with its index, for a table a table, for dicts dicts,
+            with `prediction`, and for classes its `probability`; for an array an array, and for a list a
+            list of predictions; for a path what the path holds, with these columns. Several flags or
+            values have a column each, or, for a list, a dict for each sample. Where the model gives NaN
+            or infinity there is no prediction: null, None or NaN, with a warning.
+
+        Raises:
+            DataError: the data is not of the kind that the run was trained on.
+            ConfigError: the model writes text; see `generate`.
+        """
+        return self._predict(data, batch_size, probabilities=False)
+
+    def predict_proba(self, data: Any, *, batch_size: int | None = None) -> Any:
+        """The probability of each class or label for new data; see `predict`.
+
+        Returns:
+            A table or dicts with a column for each class; for an array (samples, classes), in the order
+            of `classes`.
+
+        Raises:
+            ConfigError: the run predicts values.
+        """
+        return self._predict(data, batch_size, probabilities=True)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes or labels that it predicts, in order; empty for values and text."""
+        target = self._loaded.preprocessing.spec.target
+        return tuple(target.names) if isinstance(target, Classes | Flags) else ()
+
+    def _predict(self, data: Any, batch_size: int | None, *, probabilities: bool) -> Any:
+        from bigmodel.metrics import defined
+        from bigmodel.reporting.predictions import decode_outputs, merge_columns, predictions
+        from bigmodel.training.outputs import model_outputs
+
+        loaded, target = self._loaded, self._loaded.preprocessing.spec.target
+        if isinstance(target, NextTokens):
+            raise ConfigError(f"{loaded.name}: writes text. Use generate(prompt).")
+        if probabilities and not self.classes:
+            raise ConfigError(f"{loaded.name}: predicts values, which have no probabilities.")
+        given = GivenData.of(data)
+        with may_need_extras("predict"), self._settings.applied():
+            samples = given.samples(loaded)
+            _warn_of(samples)
+            outputs = model_outputs(
+                loaded.model, samples.part, loaded.preprocessing, loaded.runtime, batch_size
+            )
+            known = defined(outputs, target)
+            if undefined := int((~known).sum()):
+                _warn(
+                    f"{undefined:,} of {len(outputs):,} samples have no prediction: the model gives NaN"
+                    " or infinity for them."
+                )
+            columns: dict[str, Any]
+            if probabilities:
+                numbers = decode_outputs(outputs, target)
+                numbers[~known] = float("nan")
+                columns = dict(zip(self.classes, numbers.numpy().T, strict=True))
+            else:
+                columns = predictions(outputs, target, probabilities=False)
+            if given.kind == "path":
+                columns = merge_columns(samples.columns, columns)
+            elif given.kind in ("array", "list") and not probabilities:
+                columns.pop("probability", None)
+            return given.like(columns)
+
+    def evaluate(self, data: Any = None, targets: Any = None) -> dict[str, float]:
+        """The figures of the model on data with targets, by name, computed as in training.
+
+        Args:
+            data: as for `predict`, with the column of targets; None: the run's own test set, or its
+                validation set if it has none.
+            targets: labels or values, one for each sample, for data that holds none.
+
+        Returns:
+            Figures such as `{"loss": 0.31, "accuracy": 0.97}`.
+
+        Raises:
+            DataError: the data is not of the kind that the run was trained on, or has no targets.
+            UndefinedError: the model gives NaN or infinity.
+        """
+        from bigmodel.cli.commands.eval import eval_data, evaluate_data, own_data
+
+        with may_need_extras("evaluate"), self._settings.applied(), unchanged():
+            if data is None:
+                chosen = own_data(self._loaded, _note, "evaluate(data)")
+            else:
+                given = GivenData.of(data)
+                samples = given.samples(self._loaded, targets, with_targets=True)
+                _warn_of(samples)
+                source = str(given.data) if given.kind == "path" else "the data"
+                chosen = eval_data(self._loaded, samples.part, source)
+            return evaluate_data(self._loaded, chosen, notify=_warn)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        beams: int | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Continues a text, or translates it, as `bigmodel predict --prompt` does.
+
+        Args:
+            prompt: a text, or several.
+            tokens: most new tokens; None: 200, or what a translation may have.
+            temperature: 0: always the likeliest token; None: 0.8, and 0 with beams.
+            top_k: sample from so many likeliest tokens.
+            top_p: sample from tokens that make up this share.
+            beams: of a search; None: those of the run for translations, else 1.
+            seed: of sampling.
+
+        Returns:
+            The text after the prompt, or the translation; a list for several.
+
+        Raises:
+            ConfigError: the model writes no text, or a value is out of range.
+            DataError: a prompt is empty, or has characters that are not in the vocabulary.
+            UndefinedError: the model gives NaN or infinity.
+        """
+        from bigmodel.cli.commands.predict_texts import sampling_of, write_texts
+
+        if not isinstance(self._loaded.preprocessing.spec.target, NextTokens):
+            raise ConfigError(f"{self._loaded.name}: writes no text. Use predict(data).")
+        sampling = sampling_of(
+            self._loaded,
+            tokens=tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            beams=beams,
+            seed=seed,
+        )
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        with may_need_extras("generate"), self._settings.applied():
+            written = write_texts(self._loaded, prompts, sampling)
+        texts = [text for text in written if text is not None]
+        if len(texts) < len(written):
+            raise UndefinedError(f"{self._loaded.name}: the model gives NaN or infinity after a prompt.")
+        return texts[0] if isinstance(prompt, str) else texts
+
+    def export(self, path: str | os.PathLike[str] | None = None, *, replace: bool = False) -> Path:
+        """Writes the model, with its preprocessing, as an ONNX file.
+
+        Args:
+            path: of the file; None: `model.onnx` in the run's folder.
+            replace: whether an existing file may be replaced.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ConfigError: the file is there already, or its name does not end in `.onnx`.
+            MissingPackageError: onnx is not installed.
+        """
+        from bigmodel.cli.commands.export import export_run
+        from bigmodel.cli.commands.output_files import check_kind, check_place
+        from bigmodel.errors import require
+
+        for module in ("onnx", "onnxscript"):
+            require(module, "export")
+        output = self.folder / "model.onnx" if path is None else Path(path).expanduser()
+        check_kind(output, (".onnx",), "path")
+        check_place(output, force=replace, option="path")
+        with may_need_extras("export"), unchanged():
+            export_run(self._on_cpu(), output, _note)
+        return output
+
+    def _on_cpu(self) -> LoadedRun:
+        from copy import deepcopy
+        from dataclasses import replace
+
+        import torch
+
+        device = torch.device("cpu")
+        runtime = replace(self._loaded.runtime, device=device, precision="fp32")
+        return replace(self._loaded, model=deepcopy(self._loaded.model).to(device), runtime=runtime)
+
+
+def _frame_of(records: list[dict[str, Any]]) -> Any:
+    """Records as a DataFrame if pandas is installed, else as they are."""
+    from importlib.util import find_spec
+
+    if find_spec("pandas") is None:
+        return records
+    import pandas
+
+    return pandas.DataFrame.from_records(records)
+
+
+def _warn_of(samples: NewSamples) -> None:
+    """Warns of samples that were left out, and of those that are unlike training's."""
+    for label, text in samples.header_rows:
+        if label == "Warning":
+            _warn(text)
+    if samples.left_out:
+        _warn("Left out: " + ", ".join(f"{count:,} {why}" for why, count in samples.left_out.items()))
+
+
+def _note(text: str) -> None:
+    """Of what a command would print, only warnings are for a program."""
+    if text.startswith("Warning: "):
+        _warn(text.removeprefix("Warning: "))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
