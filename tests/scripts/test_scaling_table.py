@@ -15,7 +15,8 @@ from scaling_table import LLAMA, PAGE, WORKS, Scaled, Work, markdown
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bigmodel.distributed.parallel import Parallel, parallelise
+from bigmodel.distributed.parallel import Parallel
+from bigmodel.distributed.parallelise import parallelise
 from bigmodel.distributed.ranks import Ranks
 from bigmodel.runtime.device import Runtime
 from bigmodel.runtime.parallel_config import Degrees

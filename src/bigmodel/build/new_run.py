@@ -21,7 +21,8 @@ from bigmodel.data.base import Batch, Dataset, PartName
 from bigmodel.data.batching.batches import Batches, make_batches
 from bigmodel.data.fingerprint import fingerprint
 from bigmodel.data.preprocessing import Preprocessing
-from bigmodel.distributed.parallel import Parallel, parallelise
+from bigmodel.distributed.parallel import Parallel
+from bigmodel.distributed.parallelise import parallelise
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.base import Engine
 from bigmodel.engine.ema import EMA
