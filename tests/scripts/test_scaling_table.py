@@ -75,7 +75,6 @@ def group(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def step(parallel: Parallel, runtime: Runtime) -> None:
     tokens = torch.zeros(2, SMALL.context, dtype=torch.long)
-    parallel.begin()
     with runtime.autocast():
         parallel.in_training(tokens, lambda features, head: head(features).sum()).backward()
     parallel.collect()
