@@ -35,6 +35,8 @@ _HEADER = "parts"
 
 def own_tensors(groups: TensorGroups, parts: Parts, rank: int) -> TensorGroups:
     """What a rank writes: the parts that it keeps, and if it is the first, whole tensors."""
+    if rank == 0 and not parts:
+        return groups
 
     def writes(group: str, name: str) -> bool:
         part = parts.get(group, {}).get(name)
