@@ -49,6 +49,8 @@ NOT_RUN = {
     " sweep.slurm.partition=gpu sweep.slurm.gpus_per_node=1": "needs Slurm",
     "bigmodel-train model=transformer data=digits device=cpu device.ranks=2": "starts processes, for"
     " which this one is not fresh",
+    "bigmodel-train model=transformer data=digits device=cpu device.ranks=2"
+    " device.parallel.shard=2": "the same",
     "torchrun --nproc-per-node=2 -m bigmodel model=transformer data=digits device=cpu": "the same",
     "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=gpu1:29500 -m bigmodel"
     " model=transformer data=digits": "needs two machines",

@@ -156,6 +156,7 @@ class _Rank:
         if self.alive:
             self._process.kill()
         self._process.join()
+        self._output.close()
 
     def ended(self) -> Ended:
         """How it ended; prints what it had to say, if it has ended without a word to the launcher."""
