@@ -14,6 +14,7 @@ from pydantic import Field
 from bigmodel import redaction, registry
 from bigmodel.data.base import DataConfig
 from bigmodel.errors import ConfigError, did_you_mean, first_line
+from bigmodel.metrics import parse_metrics
 from bigmodel.redaction import environment_variable, remember_referenced
 from bigmodel.registry import Config, EntryConfig, load_plugins, validate
 from bigmodel.runtime.device import DeviceConfig
@@ -25,6 +26,9 @@ class TopConfig(Config):
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order of samples and dropout")
     plugins: list[str] = Field([], description="Python modules that register models, data, losses, …")
+    metrics: list[str | dict[str, Any]] = Field(
+        [], description="metrics to add to the usual ones, such as [auc, {name: ece, bins: 20}]"
+    )
     output_dir: str = Field("outputs", min_length=1, description="folder that holds all runs")
     resume: str | None = Field(
         None, description="run folder to resume; auto: the newest unfinished run of this config"
@@ -46,6 +50,7 @@ class RunConfig:
     trainer: TrainerConfig
     top: TopConfig
     values: dict[str, Any]
+    metrics: tuple[EntryConfig, ...] = ()
 
 
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "device", "trainer", "sweep")
@@ -123,9 +128,10 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
             f"{key}: no such setting or group.{meant} bigmodel-train --help lists all."
         )
         del rest[key]
-    top = attempt(lambda: validate(TopConfig, rest, ""))
+    top, metrics = attempt(lambda: validate(TopConfig, rest, "")), ()
     if top is not None:
         attempt(lambda: load_plugins(top.plugins))
+        metrics = attempt(lambda: tuple(parse_metrics(top.metrics)))
     entries = {kind: attempt(partial(_entry, kind, values)) for kind in registry.REGISTRIES}
     plain = {
         "device": attempt(lambda: validate(DeviceConfig, _group("device", values), "device")),
@@ -133,7 +139,8 @@ def parse(values: dict[str, Any], shown: dict[str, Any] | None = None) -> RunCon
     }
     if error_messages:
         raise ConfigError("\n".join(error_messages))
-    return RunConfig(**entries, **plain, top=top, values=values if shown is None else shown)
+    shown = values if shown is None else shown
+    return RunConfig(**entries, **plain, top=top, values=shown, metrics=metrics)
 
 
 def _entry(kind: str, values: Mapping[str, Any]) -> EntryConfig:

@@ -202,6 +202,8 @@ optimizers = Registry(
     "optimizer", "bigmodel.optim.optimizers", "(config, model) -> torch.optim.Optimizer"
 )
 schedulers = Registry("scheduler", "bigmodel.optim.schedulers", "(config, total) -> Scheduler")
+metrics = Registry("metrics", "bigmodel.metrics", "(config, target) -> SumMetric or WholeMetric")
+"""Not a group of the configuration, as the others are: a run may have several."""
 
 REGISTRIES = {registry.kind: registry for registry in (models, data, losses, optimizers, schedulers)}
 

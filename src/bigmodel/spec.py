@@ -201,6 +201,14 @@ class NextTokens:
 
 Target = Classes | Flags | Values | NextTokens
 
+KINDS: dict[type, str] = {
+    Classes: "classes",
+    Flags: "yes/no labels",
+    Values: "real values",
+    NextTokens: "tokens",
+}
+"""The kinds of target in words."""
+
 UNDEFINED = "undefined"
 """The prediction shown for a sample if the model gives NaN or infinity."""
 

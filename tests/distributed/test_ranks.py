@@ -27,6 +27,12 @@ CASES: Cases = {
     "values": {"data.target": "values", "data.batch_size": 7},
     "flags": {"data.target": "flags"},
     "a set smaller than the ranks in its last batch": {"data.samples": 53, "data.batch_size": 4},
+    "metrics of choice": {
+        "metrics": ["auc", "average_precision", "ece", "recall"],
+        "data.samples": 53,
+        "data.batch_size": 4,
+    },
+    "quantiles of errors": {"data.target": "values", "metrics": ["error_quantiles", "mape"]},
     "one set for all": {"data.validation": False},
 }
 HALVES = {"data.batch_size": 6, "trainer.accumulate": 2, "data.samples": 75}

@@ -14,8 +14,8 @@ from torch import Tensor
 from bigmodel.data.batching import prefetch
 from bigmodel.engine.step import Step
 from bigmodel.engine.step_metrics import StepMetrics, StepMetricsBuffer
-from bigmodel.metrics.base import Metrics
 from bigmodel.metrics.classes import ClassMetrics
+from bigmodel.metrics.sums import Metrics
 from bigmodel.training import text_samples
 from tests.fake_cuda.device import device
 from tests.fake_cuda.mode import FakeCudaMode, replace_kernels

@@ -19,7 +19,7 @@ from tests.small_runs import built
 WAITS = {
     "engine.step_metrics._fetched": "what steps gave, when a line is due",
     "training.records.make_record": "the gradient's norm, for a record",
-    "metrics.base.Metrics.compute": "metrics, for a record and at an evaluation's end",
+    "metrics.sums.Metrics.compute": "metrics, for a record and at an evaluation's end",
     "training.evaluation.evaluate": "the loss and the confusion matrix, at an evaluation's end",
     "training.evaluation._samples": "predictions that a report shows",
     "training.evaluation._shown": "inputs that a report shows",

@@ -3,6 +3,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from bigmodel import registry
+from bigmodel.metrics import choose_metrics, parse_metrics
 from bigmodel.metrics.choice import metric_names as metrics_of
 from bigmodel.spec import Classes, Flags, NextTokens, Values
 from bigmodel.sweeps.groups import RANGES
@@ -97,6 +99,15 @@ def test_a_metric_of_choice_ranks_all_that_have_it() -> None:
     assert rank([job(1, 0.5, mode="min")], "val/accuracy")[0].mode == "min", "as it was configured"
 
 
+def test_the_way_that_a_metric_of_choice_is_better_is_what_its_run_has_told() -> None:
+    jobs = [
+        job(n, None, best={"val/auc": value}, directions={"auc": "max"})
+        for n, value in ((1, 0.6), (2, 0.8))
+    ]
+    assert order(jobs, "val/auc") == "21"
+    assert rank(jobs, "val/auc")[0].mode == "max"
+
+
 def test_which_metrics_are_better_when_higher() -> None:
     targets = [
         Classes(tuple("0123456789"), (1,) * 10),
@@ -106,4 +117,10 @@ def test_which_metrics_are_better_when_higher() -> None:
     ]
     known: Mapping[str, str] = {k: v for target in targets for k, v in metrics_of(target).items()}
     assert {name for name, mode in known.items() if mode == "max"} == HIGHER_IS_BETTER - {"bleu"}
-    assert known.keys() == RANGES.keys() - {"bleu"} | {"loss"}
+    chosen: set[str] = set()
+    for name in filter(registry.metrics.is_builtin, registry.metrics.names()):
+        accepted = registry.metrics.entry(name).factory.accepts  # type: ignore[attr-defined]
+        for target in (*targets, Classes(("no", "yes"), (1, 1))):
+            if isinstance(target, accepted):
+                chosen |= choose_metrics(parse_metrics([name]), target).directions.keys()
+    assert known.keys() | chosen == RANGES.keys() - {"bleu"} | {"loss"}

@@ -180,7 +180,7 @@ class TrainedRun:
             DataError: the data is not of the kind that the run was trained on, or has no targets.
             UndefinedError: the model gives NaN or infinity.
         """
-        from bigmodel.cli.commands.eval import eval_data, evaluate_data, own_data
+        from bigmodel.cli.commands.eval import chosen_metrics, eval_data, evaluate_data, own_data
 
         with may_need_extras("evaluate"), self._settings.applied(), unchanged():
             if data is None:
@@ -191,7 +191,8 @@ class TrainedRun:
                 _warn_of(samples)
                 source = str(given.data) if given.kind == "path" else "the data"
                 chosen = eval_data(self._loaded, samples.part, source)
-            return evaluate_data(self._loaded, chosen, notify=_warn)
+            metrics = chosen_metrics(self._loaded)
+            return evaluate_data(self._loaded, chosen, None, metrics, _warn).metrics
 
     def generate(
         self,

@@ -33,7 +33,7 @@ from bigmodel.engine.step import Step
 from bigmodel.errors import ConfigError
 from bigmodel.losses import Loss
 from bigmodel.losses.adapted import build_loss
-from bigmodel.metrics import default_monitor, metric_names, metrics_for
+from bigmodel.metrics import choose_metrics, default_monitor, metric_names, metrics_for
 from bigmodel.models.layers.batch_norm import batch_norms
 from bigmodel.models.summary import Layer, summarize
 from bigmodel.optim.optimizers.elementwise import is_elementwise
@@ -100,7 +100,9 @@ def build_run(
         first = next(batches)
     sample = first.inputs[:1]
     loss, model, layers, rows = _model(config, dataset, runtime, first)
+    chosen_metrics = choose_metrics(config.metrics, dataset.spec.target)
     text_sampler, metrics = _text_sampler(config, dataset, model, runtime)
+    metrics |= chosen_metrics.directions
     monitor, stop_monitor = _monitors(config, dataset, metrics)
     check_ranks(ranks, train, config)
     synchronise(model, train, dataset, config, runtime, ranks)
@@ -143,7 +145,8 @@ def build_run(
         runtime=runtime,
         saver=_saver(config, folder / "checkpoints", monitor, ranks, shared=bool(parallel.parts)),
         sinks=_sinks(config, folder, console) if ranks.is_first else Sinks([]),
-        summary=_summary(monitor, model, dataset, runtime, loss),
+        summary=_summary(monitor, metrics, model, dataset, runtime, loss),
+        chosen_metrics=chosen_metrics,
         text_sampler=text_sampler,
         throughput=throughput,
         profiled=config.top.profile and ranks.is_first,
@@ -300,13 +303,19 @@ def _check_followed(config: RunConfig, schedule: Schedule, monitor: Monitored) -
 
 
 def _summary(
-    monitor: Monitored, model: nn.Module, dataset: Dataset, runtime: Runtime, loss: Loss
+    monitor: Monitored,
+    directions: dict[str, str],
+    model: nn.Module,
+    dataset: Dataset,
+    runtime: Runtime,
+    loss: Loss,
 ) -> Summary:
     """The summary as far as it is known before training."""
     return Summary(
         status="running",
         monitor=monitor.name,
         mode=monitor.mode,
+        directions=directions,
         loss=loss.described,
         parameters=sum(p.numel() for p in model.parameters()),
         left_out=dataset.left_out,

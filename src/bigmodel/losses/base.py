@@ -8,12 +8,9 @@ from torch import Tensor, nn
 
 from bigmodel.errors import SpecError
 from bigmodel.registry import EntryConfig
-from bigmodel.spec import Classes, DataSpec, Flags, NextTokens, Target, Values
+from bigmodel.spec import KINDS, Classes, DataSpec, Flags, NextTokens, Target, Values
 
 _MAX_SHOWN = 40  # characters of a setting
-
-_KINDS: dict[type, str] = {Classes: "classes", Flags: "yes/no labels"}
-_KINDS |= {Values: "real values", NextTokens: "tokens"}
 
 
 class Loss(nn.Module):
@@ -46,7 +43,7 @@ class Loss(nn.Module):
         self.described = _described(config)
         self.output_size = spec.target.output_size
         if not isinstance(spec.target, self.accepts):
-            needs = " or ".join(_KINDS[kind] for kind in self.accepts)
+            needs = " or ".join(KINDS[kind] for kind in self.accepts)
             raise SpecError(
                 f"loss={config.name} needs {needs}, but {spec.name} has {spec.target}."
                 f" Use loss={usual(spec.target)} (or loss=auto)."

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from bigmodel.metrics.base import Metrics
 from bigmodel.metrics.classes import ClassMetrics, FlagMetrics
+from bigmodel.metrics.sums import Metrics
 from bigmodel.metrics.tokens import TokenMetrics
 from bigmodel.metrics.values import ValueMetrics
 from bigmodel.spec import Classes, Flags, NextTokens, Target, Values

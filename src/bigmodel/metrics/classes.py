@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bigmodel.metrics.base import Metrics, counted, shape_error
+from bigmodel.metrics.sums import Metrics, counted, shape_error
 from bigmodel.spec import Classes, Flags
 
 CONFUSION_LIMIT = 1024

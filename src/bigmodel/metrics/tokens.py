@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigmodel.metrics.base import Metrics, shape_error
+from bigmodel.metrics.sums import Metrics, shape_error
 from bigmodel.spec import IGNORED, NextTokens
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bigmodel.metrics.base import Metrics, shape_error
+from bigmodel.metrics.sums import Metrics, shape_error
 from bigmodel.spec import Values
 
 

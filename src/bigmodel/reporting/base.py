@@ -114,6 +114,8 @@ class EvaluationResult:
         samples: the first few samples of the set.
         generated: a few texts that the model generated.
         undefined: whether the model gave NaN or infinity; all metrics are NaN then.
+        reasons: otherwise, why a metric is NaN, by its name.
+        by_class: metrics of each class, label or value, by name and class.
     """
 
     metrics: dict[str, float]
@@ -122,6 +124,8 @@ class EvaluationResult:
     samples: Sequence[PredictedSample] = ()
     generated: Sequence[GeneratedText] = ()
     undefined: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+    by_class: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,14 +133,18 @@ class Summary:
     """How a run ended: the content of `summary.json`.
 
     `skipped` counts updates that were left out, `left_out` samples by reason; `loss` describes the loss.
+    `directions` has `max` or `min` for each metric, without its prefix: which way it is better.
+    `test_by_class` has the figures of each class of the test set, by name and class; None: undefined.
     """
 
     status: str  # "running" | "finished" | "stopped" | "pruned" | "failed"
     best: dict[str, float | int] = field(default_factory=dict)
     final: dict[str, float | int] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
+    test_by_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
     monitor: str = ""
     mode: str = ""
+    directions: dict[str, str] = field(default_factory=dict)
     loss: str = ""
     epochs: float = 0
     steps: int = 0

@@ -11,8 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from bigmodel.reporting.formatting import figure
+from bigmodel.reporting.formatting import aligned, figure
 from bigmodel.reporting.terminal import is_terminal, rich_console, write_line
+from bigmodel.reporting.terminal_tables import drawn
 from bigmodel.runtime.escaping import escape_line
 
 
@@ -20,6 +21,7 @@ def print_metrics(
     title: str,
     rows: Sequence[tuple[str, str]],
     metrics: Mapping[str, float],
+    by_class: Mapping[str, Mapping[str, float]] | None = None,
     *,
     stream: TextIO | None = None,
     terminal: bool | None = None,
@@ -31,6 +33,8 @@ def print_metrics(
         title: such as the run's folder.
         rows: label and text of each line above the metrics.
         metrics: by name.
+        by_class: metrics of each class, by name and class; a second table. Only the first classes are
+            shown of more than 50.
         stream: what to write to; None is standard output.
         terminal: whether to draw for a terminal; None asks the stream.
         width: columns; None measures the terminal.
@@ -46,6 +50,9 @@ def print_metrics(
             write_line(stream, f"{label.ljust(labels)}  {text}")
         for name, value in shown.items():
             write_line(stream, f"{name.ljust(names)}  {value}")
+        cells, more = class_cells(by_class or {})
+        for line in [*aligned(cells), *more]:
+            write_line(stream, line)
         return
     console = rich_console(stream, width=width)
     head = Table.grid(padding=(0, 2))
@@ -58,3 +65,26 @@ def print_metrics(
     for name, value in shown.items():
         table.add_row(Text(name), Text(value, "good"))
     console.print(table)
+    cells, more = class_cells(by_class or {})
+    if cells:
+        console.print(drawn(cells, console.width, right=cells[0][1:]))
+    for line in more:
+        console.print(Text(line))
+
+
+MOST_CLASSES = 50
+"""The most classes in a table of metrics."""
+
+
+def class_cells(by_class: Mapping[str, Mapping[str, float]]) -> tuple[list[list[str]], list[str]]:
+    """A table of each class's metrics, the heads first; and a line about classes that are left out."""
+    if not by_class:
+        return [], []
+    classes = list(next(iter(by_class.values())))
+    cells = [["", *map(escape_line, by_class)]]
+    cells += [
+        [escape_line(name), *(figure(each[name]) for each in by_class.values())]
+        for name in classes[:MOST_CLASSES]
+    ]
+    left_out = len(classes) - MOST_CLASSES
+    return cells, [f"and {left_out:,} more: --json has all"] if left_out > 0 else []

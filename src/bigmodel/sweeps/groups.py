@@ -21,8 +21,19 @@ REPEATS = ("seed", FOLD)
 """Keys in which jobs differ that are repetitions of the same settings."""
 
 RANGES = {
-    **dict.fromkeys(("accuracy", "top5_accuracy", "macro_f1"), (0.0, 1.0)),
-    **dict.fromkeys(("mae", "rmse", "bits_per_character"), (0.0, math.inf)),
+    **dict.fromkeys(
+        (
+            *("accuracy", "top3_accuracy", "top5_accuracy", "balanced_accuracy"),
+            *("precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1"),
+            *("auc", "average_precision", "ece"),
+        ),
+        (0.0, 1.0),
+    ),
+    **dict.fromkeys(
+        ("mae", "rmse", "error_p50", "error_p90", "mape", "bits_per_character", "log_loss"),
+        (0.0, math.inf),
+    ),
+    "brier": (0.0, 2.0),
     "r2": (-math.inf, 1.0),
     "bleu": (0.0, 100.0),
     "perplexity": (1.0, math.inf),

@@ -23,6 +23,7 @@ class JobResult:
         checkpoint: its best checkpoint, or the last one if there is no best; empty if there is none.
         monitor: the metric that chose its best checkpoint; empty if it never got so far.
         mode: which way that metric is better, `max` or `min`.
+        directions: that way of each metric, without its prefix; empty if an earlier version wrote them.
         loss: a description of its loss.
         best: the figures of its best checkpoint by name, those of the test part too.
         final: the figures of its last evaluation.
@@ -39,6 +40,7 @@ class JobResult:
     checkpoint: str = ""
     monitor: str = ""
     mode: str = ""
+    directions: Mapping[str, str] = field(default_factory=dict)
     loss: str = ""
     best: Mapping[str, float | None] = field(default_factory=dict)
     final: Mapping[str, float | None] = field(default_factory=dict)
@@ -138,8 +140,10 @@ def rank(results: Sequence[JobResult], metric: str | None = None) -> list[Board]
 
 
 def _mode(metric: str, results: Iterable[JobResult]) -> str:
-    usual = "max" if metric.partition("/")[2] in HIGHER_IS_BETTER else "min"
-    return next((result.mode for result in results if result.monitor == metric), usual)
+    name, known = metric.partition("/")[2], list(results)
+    usual = "max" if name in HIGHER_IS_BETTER else "min"
+    told = next((result.directions[name] for result in known if name in result.directions), usual)
+    return next((result.mode for result in known if result.monitor == metric), told)
 
 
 _RANKED, _UNFINISHED, _UNKNOWN, _FAILED = range(4)

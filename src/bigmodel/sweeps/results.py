@@ -153,6 +153,7 @@ def _results(found: Sequence[_Found]) -> list[JobResult]:
 def _result(job: _Found, changed: Mapping[str, str]) -> JobResult:
     summary, folder = _summary(job.state), job.state.folder
     best = _figures(summary.get("best")) | _figures(summary.get("test"))
+    directions = summary.get("directions")
     return JobResult(
         job=job.name,
         changed=changed,
@@ -162,6 +163,7 @@ def _result(job: _Found, changed: Mapping[str, str]) -> JobResult:
         checkpoint="" if folder is None else _checkpoint(folder),
         monitor=str(summary.get("monitor") or ""),
         mode=str(summary.get("mode") or "max"),
+        directions=directions if isinstance(directions, dict) else {},
         loss=str(summary.get("loss") or ""),
         best=best,
         final=_figures(summary.get("final")),

@@ -13,7 +13,7 @@ from bigmodel.data.batching.batches import Batches
 from bigmodel.data.reader import TextReader
 from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.losses import Loss
-from bigmodel.metrics import Metrics
+from bigmodel.metrics import ChosenMetrics, Figures, Metrics, undefined_reasons
 from bigmodel.models.base import eval_mode
 from bigmodel.reporting.base import EvaluationResult, PredictedSample
 from bigmodel.runtime import progress_messages
@@ -37,6 +37,8 @@ def evaluate(
     between: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
     lockstep: bool = False,
+    chosen: ChosenMetrics | None = None,
+    by_class: bool = False,
 ) -> EvaluationResult:
     """Evaluates a model on every sample of a part, model and loss in evaluation mode.
 
@@ -51,8 +53,12 @@ def evaluate(
         between: called before each batch; what it raises ends the pass.
         ranks: the processes that share the samples of each batch.
         lockstep: whether all of them have to call the model equally often (`Parallel.lockstep`).
+        chosen: more metrics, which are reset first; None: there are none.
+        by_class: whether to compute those of each class, too.
     """
     metrics.reset()
+    chosen = ChosenMetrics() if chosen is None else chosen
+    chosen.reset()
     total = torch.zeros((), device=runtime.device)
     weight: torch.Tensor | int = 0
     shown: list[PredictedSample] = []
@@ -75,6 +81,7 @@ def evaluate(
                 outputs = model(batch.inputs)
                 total = total + loss(outputs, batch.targets)
             metrics.update(outputs, batch.targets)
+            chosen.update(outputs, batch.targets)
             if samples and not isinstance(dataset.spec.target, NextTokens) and len(shown) < SAMPLES:
                 shown += _samples(batch, outputs, dataset, SAMPLES - len(shown))
     metrics = metrics.summed(ranks.sum)
@@ -82,14 +89,26 @@ def evaluate(
     values = {"loss": float(ranks.sum(total) / weight), **computed}
     undefined = math.isnan(values["loss"]) or all(map(math.isnan, computed.values()))
     if undefined:  # the loss may be finite if it ignores that sample
-        values = dict.fromkeys(values, math.nan)
+        values = dict.fromkeys([*values, *chosen.directions], math.nan)
+    figures = Figures() if undefined else _chosen_figures(chosen, ranks, by_class)
+    chosen.reset()  # the outputs of all samples need not be kept any longer
     return EvaluationResult(
-        metrics=values,
+        metrics=values | figures.values,
+        reasons={} if undefined else undefined_reasons(values) | figures.reasons,
+        by_class=figures.by_class,
         undefined=undefined,
         confusion=None if undefined or metrics.confusion is None else metrics.confusion.cpu(),
         class_names=target.names if isinstance(target, Classes) else (),
         samples=shown,
     )
+
+
+def _chosen_figures(chosen: ChosenMetrics, ranks: Ranks, by_class: bool) -> Figures:
+    """Of the samples of all ranks; those that compute layers together have the same samples."""
+    if not chosen.metrics:
+        return Figures()
+    parts = dict(ranks.gather((ranks.data_rank, chosen.gathered())))
+    return chosen.compute(list(parts.values()), by_class=by_class)
 
 
 def _cut(batches: Iterator[Batch], at_once: int | None) -> Iterator[Batch]:

@@ -15,7 +15,7 @@ from bigmodel.distributed.ranks import ALONE, Ranks
 from bigmodel.engine.base import Engine
 from bigmodel.engine.step import Step
 from bigmodel.losses import Loss
-from bigmodel.metrics import Metrics
+from bigmodel.metrics import ChosenMetrics, Metrics
 from bigmodel.reporting.base import RunInfo, Sink, Summary
 from bigmodel.reporting.summary import write_summary
 from bigmodel.runtime.device import Runtime
@@ -41,6 +41,7 @@ class Run:
         step: does one update; `engine` does one or several in a call, in the fastest way.
         val: None: nothing is validated, and the last weights count.
         monitor: chooses the best checkpoint; `stop_monitor` ends the run early.
+        chosen_metrics: of evaluations, beside the usual ones.
         text_sampler: None unless the model can write texts.
         profiled: whether a few steps are profiled.
         ranks: the processes that train together.
@@ -72,6 +73,7 @@ class Run:
     saver: NoSaver
     sinks: Sink
     summary: Summary
+    chosen_metrics: ChosenMetrics = field(default_factory=ChosenMetrics)
     text_sampler: TextSampler | None = None
     throughput: Throughput = field(default_factory=Throughput)
     profiled: bool = False

@@ -10,7 +10,6 @@ from bigmodel.checkpointing.serialization import TensorGroups
 from bigmodel.data.base import PartName
 from bigmodel.data.batching.batches import Batches
 from bigmodel.errors import CheckpointError, UndefinedError
-from bigmodel.metrics import undefined_reasons
 from bigmodel.models.base import Writer
 from bigmodel.reporting.base import EvaluationResult
 from bigmodel.training.evaluation import evaluate
@@ -63,7 +62,10 @@ def test(run: Run) -> dict[str, float]:
     if run.test is None:
         return {}
     load_best_weights(run, "The test set is evaluated")
-    evaluation = _add_texts(run, "test", _evaluate(run, run.test, samples=False), samples=False)
+    evaluation = _evaluate(run, run.test, samples=False, by_class=True)
+    for name, each in evaluation.by_class.items():
+        run.summary.test_by_class[f"test/{name}"] = dict(each)
+    evaluation = _add_texts(run, "test", evaluation, samples=False)
     return {f"test/{name}": value for name, value in evaluation.metrics.items()}
 
 
@@ -106,7 +108,7 @@ def _last_weights(run: Run) -> TensorGroups:
     return checkpoint.load_newest(run.saver.checkpoints, run.ranks).groups
 
 
-def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
+def _evaluate(run: Run, part: Batches, *, samples: bool, by_class: bool = False) -> EvaluationResult:
     """One pass over a part, with fewer samples at once if memory runs out."""
     progress = run.state.progress
     parallel = run.step.parallel
@@ -124,6 +126,8 @@ def _evaluate(run: Run, part: Batches, *, samples: bool) -> EvaluationResult:
             between=between,
             ranks=run.ranks,
             lockstep=parallel.lockstep,
+            chosen=run.chosen_metrics,
+            by_class=by_class,
         )
 
     def reduce(before: int, now: int) -> str:
@@ -174,7 +178,7 @@ def _warn_undefined(run: Run, evaluation: EvaluationResult) -> None:
                 "warning",
             )
         return
-    for name, why in undefined_reasons(evaluation.metrics).items():
+    for name, why in evaluation.reasons.items():
         key = f"val/{name}"
         if math.isnan(before.get(key, 0.0)):
             continue

@@ -22,7 +22,7 @@ from tests.small_runs import built
 def test_the_figures_are_those_of_training(made: Run, name: str) -> None:
     run = loaded(made(name))
     data = own_data(run)
-    figures = evaluate_data(run, data)
+    figures = evaluate_data(run, data).metrics
     summary = read_summary(made(name))
     assert summary is not None
     expected = summary.test if data.part == "test" else summary.best
@@ -35,9 +35,8 @@ def test_the_figures_are_those_of_training(made: Run, name: str) -> None:
 
 def test_the_batch_size_changes_nothing(made: Run) -> None:
     run = loaded(made("classes"))
-    assert evaluate_data(run, own_data(run), 5) == pytest.approx(
-        evaluate_data(run, own_data(run)), rel=1e-5
-    )
+    few, whole = (evaluate_data(run, own_data(run), size).metrics for size in (5, None))
+    assert few == pytest.approx(whole, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["table", "reviews", "text", "pairs"])
@@ -50,8 +49,8 @@ def test_new_data_gives_the_same_figures_as_the_same_samples_did(made: Run, name
         "text": folder / "verses.txt",
         "pairs": Path(f"{folder / 'de.txt'},{folder / 'en.txt'}"),
     }[name]
-    figures = evaluate_data(run, new_data(run, Namespace(data=str(path), max_bad=0, encoding=None)))
-    own = evaluate_data(run, own_data(run))
+    given = new_data(run, Namespace(data=str(path), max_bad=0, encoding=None))
+    figures, own = (evaluate_data(run, data).metrics for data in (given, own_data(run)))
     assert figures.keys() == own.keys()
     assert figures["loss"] == pytest.approx(own["loss"], rel=0.5)
 
@@ -74,6 +73,23 @@ def test_a_table_to_look_at(made: Run, bigmodel: Bigmodel) -> None:
     assert "fnn on synthetic, weights of step" in said.out
     assert "the validation set of synthetic, 16 samples" in said.out
     assert "val/accuracy" in said.out
+
+
+def test_metrics_of_choice(made: Run, bigmodel: Bigmodel) -> None:
+    """Added to a run that was made without them; of each class where there are several."""
+    said = bigmodel("eval", made("classes"), "--metrics", "[auc, recall]", "--json", "--device", "cpu")
+    assert said.status == 0, said.err
+    told = json.loads(said.out)
+    assert {"val/auc", "val/macro_recall", "val/accuracy"} <= told["figures"].keys()
+    assert told["by_class"].keys() == {"val/auc", "val/recall"}
+    assert len(told["by_class"]["val/recall"]) == 3
+    table = bigmodel("eval", made("classes"), "--metrics", "auc", "--metrics", "recall").out
+    assert table.count("val/recall") == 1, "the head of a second table"
+    wrong = bigmodel("eval", made("classes"), "--metrics", "auk")
+    assert wrong.status == 1
+    assert "--metrics: there is no metric 'auk'. Did you mean 'auc'?" in wrong.err
+    unfit = bigmodel("eval", made("values"), "--metrics", "auc")
+    assert "needs classes or yes/no labels, and the target is 1 real value" in unfit.err
 
 
 def test_changed_data_is_told(made: Run, bigmodel: Bigmodel) -> None:

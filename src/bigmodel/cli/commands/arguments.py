@@ -127,6 +127,14 @@ def _eval(parser: Parser) -> None:
         help="new data with its targets, in the form that the run was trained on (default: the run's"
         " test set, or its validation set if it has none)",
     )
+    add(
+        "--metrics",
+        type=lambda text: text.strip("[]").replace(" ", "").split(","),
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="metrics to add to those of the run, such as auc; several are separated by commas",
+    )
     _reading(add)
     add("--json", action="store_true", help="print one line of JSON instead of a table")
 

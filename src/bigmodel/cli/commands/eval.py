@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import Field
@@ -21,8 +22,9 @@ from bigmodel.data.batching.batches import make_batches
 from bigmodel.data.fingerprint import compare
 from bigmodel.data.parts import SplitData
 from bigmodel.errors import DIVERGED, ConfigError, DataError, UndefinedError, counted
-from bigmodel.metrics import metrics_for, undefined_reasons
+from bigmodel.metrics import ChosenMetrics, choose_metrics, metrics_for, parse_metrics
 from bigmodel.models.base import Writer
+from bigmodel.reporting.base import EvaluationResult
 from bigmodel.reporting.formatting import shown_path
 from bigmodel.reporting.metrics_table import print_metrics
 from bigmodel.reporting.summary import jsonable
@@ -60,9 +62,11 @@ def run(arguments: Namespace) -> None:
     """Evaluates a run and prints the figures."""
     loaded = load_run(arguments.run, arguments.weights, arguments.device, arguments.plugins, note)
     data = own_data(loaded) if arguments.data is None else new_data(loaded, arguments)
-    figures = evaluate_data(loaded, data, arguments.batch_size)
+    chosen = chosen_metrics(loaded, arguments.metrics)
+    evaluation = evaluate_data(loaded, data, arguments.batch_size, chosen)
     prefix = data.part if data.path is None else "data"
-    named = {f"{prefix}/{name}": value for name, value in figures.items()}
+    named = {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
+    by_class = {f"{prefix}/{name}": each for name, each in evaluation.by_class.items()}
     samples, loss = len(data.dataset.part(data.part)), loaded.loss().described
     if arguments.json:
         result = {
@@ -73,8 +77,9 @@ def run(arguments: Namespace) -> None:
             "samples": samples,
             "loss": loss,
             "figures": named,
+            **({"by_class": by_class} if by_class else {}),
         }
-        data_stream().write(json.dumps(jsonable(result | {"figures": jsonable(named)})) + "\n")
+        data_stream().write(json.dumps(jsonable(result)) + "\n")
         return
     rows = [
         ("Model", f"{loaded.name}, weights of step {loaded.step:,}"),
@@ -82,16 +87,33 @@ def run(arguments: Namespace) -> None:
         ("Loss", describe_loss(loaded.loss(), loaded.preprocessing.spec.target)),
         ("Device", str(loaded.runtime)),
     ]
-    print_metrics(shown_path(loaded.run_path.folder), rows, named)
+    print_metrics(shown_path(loaded.run_path.folder), rows, named, by_class)
+
+
+def chosen_metrics(loaded: LoadedRun, names: Sequence[str] = ()) -> ChosenMetrics:
+    """The metrics that were chosen for the run, and others by name.
+
+    Raises:
+        ConfigError, SpecError: there is no such metric, or it does not suit the target.
+    """
+    own = parse_metrics(loaded.settings.get("metrics") or [])
+    known = {config.name for config in own}
+    more = parse_metrics([name for name in dict.fromkeys(names) if name not in known], "--metrics")
+    return choose_metrics([*own, *more], loaded.preprocessing.spec.target)
 
 
 def evaluate_data(
-    loaded: LoadedRun, data: EvalData, batch_size: int | None = None, notify: Notify = note
-) -> dict[str, float]:
-    """The figures of a set, by name, computed as in training.
+    loaded: LoadedRun,
+    data: EvalData,
+    batch_size: int | None = None,
+    chosen: ChosenMetrics | None = None,
+    notify: Notify = note,
+) -> EvaluationResult:
+    """Evaluates a set as in training.
 
     Args:
         batch_size: samples at once; None: as many as in training.
+        chosen: metrics beside the usual ones.
         notify: receives notes for the user.
 
     Raises:
@@ -102,21 +124,25 @@ def evaluate_data(
     size = batch_size or data.config.batch_size * several
     batches = make_batches(dataset, data.part, data.config, device, batch_size=size, shuffle=False)
     metrics = metrics_for(target, device)
-    evaluation = evaluate(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset)
+    evaluation = evaluate(
+        *(loaded.model, batches, loaded.loss(), metrics, loaded.runtime, dataset),
+        chosen=chosen,
+        by_class=True,
+    )
     if evaluation.undefined:
         raise UndefinedError(
             f"{shown_path(loaded.run_path.folder)}: the model, weights of step {loaded.step:,}, gives"
             f" NaN or infinity for samples of {data.source}: nothing can be measured. {DIVERGED}"
         )
-    figures = evaluation.metrics
-    for name, why in undefined_reasons(figures).items():
+    for name, why in evaluation.reasons.items():
         notify(f"{name} is not defined for {data.source}: {why}.")
     pairs, beams = loaded.data_setting("bleu_pairs", 0), loaded.data_setting("beams", 1)
     sampler = TextSampler.of(dataset, loaded.model, device, pairs, beams)
     if sampler is not None:
         assert isinstance(loaded.model, Writer)
-        figures |= sampler.sample(loaded.model, data.part, lambda: None, samples=False)[0]
-    return figures
+        texts = sampler.sample(loaded.model, data.part, lambda: None, samples=False)[0]
+        evaluation = replace(evaluation, metrics={**evaluation.metrics, **texts})
+    return evaluation
 
 
 def own_data(loaded: LoadedRun, notify: Notify = note, option: str = "--data") -> EvalData:

@@ -15,7 +15,7 @@ from bigmodel.errors import ConfigError, setting
 from bigmodel.redaction import looks_secret, redact
 
 FREE = (
-    *("trainer", "device", "output_dir", "plugins", "scheduler.extend"),
+    *("trainer", "device", "output_dir", "plugins", "metrics", "scheduler.extend"),
     *("data.workers", "data.timeout", "data.on_device", "data.cache"),
 )
 """Settings that may differ, except those in `FIXED`."""

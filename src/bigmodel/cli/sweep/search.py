@@ -136,7 +136,8 @@ def _facts(context: HydraContext, master: DictConfig, overrides: Sequence[str]) 
             " it out."
         )
     of_texts = {} if run.text_sampler is None else run.text_sampler.metrics
-    metrics = {} if run.val is None else metric_names(run.dataset.spec.target) | of_texts
+    usual = metric_names(run.dataset.spec.target) | of_texts
+    metrics = {} if run.val is None else usual | run.chosen_metrics.directions
     modes = {f"val/{name}": mode for name, mode in metrics.items()} | {"train/loss": "min"}
     modes[run.monitor.name] = run.monitor.mode
     evaluations = math.ceil(run.plan.steps / run.plan.evaluate_every)
