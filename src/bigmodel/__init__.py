@@ -1,12 +1,16 @@
 """bigmodel: train neural networks from configurations, on the user's own data.
 
-`bigmodel.load(folder)` gives a run that was trained. It is imported when it is first asked for: the
-package itself loads nothing.
+`bigmodel.train("model=cnn", …)` trains a run, and `bigmodel.load(folder)` gives one that was trained.
+They are imported when they are first asked for: the package itself loads nothing.
 """
 
 __version__ = "0.1.0"
 
-_LAZY = {"TrainedRun": "bigmodel.api.trained_run", "load": "bigmodel.api.trained_run"}
+_LAZY = {
+    "TrainedRun": "bigmodel.api.trained_run",
+    "load": "bigmodel.api.trained_run",
+    "train": "bigmodel.api.training",
+}
 """The module of each name that is imported when it is first asked for."""
 
 

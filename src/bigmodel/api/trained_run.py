@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,11 @@ def load(
     if weights not in ("best", "last"):
         raise ConfigError(f"weights={weights!r}: no such choice. Allowed: 'best', 'last'.")
     with unchanged():
-        loaded = load_run(os.fspath(run), weights, device, list(plugins), _warn)
+        path = list(sys.path)
+        try:
+            loaded = load_run(os.fspath(run), weights, device, list(plugins), _warn)
+        finally:
+            sys.path[:] = path
         settings = TorchSettings.current()
     return TrainedRun(loaded, settings)
 

@@ -46,8 +46,8 @@ def run_job(config: DictConfig) -> None:
     try:
         if current.meeting is not None:
             lead(current.meeting, act, task)
-        elif (count := _number(config.device.get("ranks"))) > 1:
-            run_ranks(count, act, task, _number(config.device.get("restarts")))
+        elif (count := number_of(config.device.get("ranks"))) > 1:
+            run_ranks(count, act, task, number_of(config.device.get("restarts")))
         else:
             act(ALONE)
     except Exception as error:
@@ -64,7 +64,7 @@ def import_everything() -> None:
         import bigmodel.training.loop  # noqa: F401
 
 
-def _number(typed: Any) -> int:
+def number_of(typed: Any) -> int:
     """A setting that is not checked yet: a wrong value is refused when the run is built."""
     return typed if isinstance(typed, int) else 0
 
@@ -75,27 +75,29 @@ def _run(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
         if not ranks.is_first:
             run_along(config, folder, ranks)
         elif invocation.current.resumed is not None:
-            _resume(config, folder, invocation.current.resumed, ranks)
+            resume(config, folder, invocation.current.resumed, ranks)
         else:
-            _start(config, folder, hydra, ranks)
+            start(config, folder, hydra, ranks)
 
 
-def _resume(config: DictConfig, folder: Path, resumed: Path, ranks: Ranks) -> None:
+def resume(config: DictConfig, folder: Path, resumed: Path, ranks: Ranks, **how: Any) -> None:
+    """Goes on with a run; `how` is for `build_run`."""
     with locked(folder):
         run_folder.remove_leftovers(folder)
         check_seen(folder, ranks)
-        run = prepare_resumed(config, folder, resumed, ranks=ranks)
+        run = prepare_resumed(config, folder, resumed, ranks=ranks, **how)
         if run is not None:
             run_folder.write_config(folder, config)
             ranks.barrier()
             fit_run(run)
 
 
-def _start(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks) -> None:
+def start(config: DictConfig, folder: Path, hydra: Any, ranks: Ranks, **how: Any) -> None:
+    """Trains a new run; `how` is for `build_run`."""
     try:
         run_folder.check_free(folder, "hydra.run.dir")
         check_seen(folder, ranks)
-        run = prepare(config, folder, ranks=ranks)
+        run = prepare(config, folder, ranks=ranks, **how)
         with locked(folder):
             run_folder.check_free(folder, "hydra.run.dir")  # another process may have been quicker
             run_folder.remove_leftovers(folder)

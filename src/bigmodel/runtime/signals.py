@@ -192,6 +192,12 @@ class Signals:
         if self._pruned is not None:
             raise Pruned(self._pruned)
 
+    def ask_to_stop(self) -> None:
+        """Has training save and raise Stopped after the step that is under way, as SIGINT would: for a
+        program in which no signals are handled here."""
+        self._stop, self._asked = int(signal.SIGINT), time.monotonic()
+        self.pending = True
+
     def prune(self, reason: str) -> None:
         """Has training save and raise Pruned after the step that is under way."""
         self._pruned, self.pending = reason, True
